@@ -1,0 +1,120 @@
+//! The two clocks. Everything that decides is *told* a [`BootTime`]; only shells read one.
+//!
+//! Leases run on `CLOCK_BOOTTIME`: it does not jump when somebody sets the wall clock, and it goes on while the machine
+//! is suspended, so a suspend cannot lengthen a lease. `CLOCK_MONOTONIC` (what `Instant` is) stands still in a suspend.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point on the boot clock, in nanoseconds since the host (or the time namespace) booted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BootTime {
+    nanos: u64,
+}
+
+impl BootTime {
+    /// Reads the boot clock.
+    #[must_use]
+    pub fn now() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self {
+            nanos: u64::try_from(time.tv_sec)
+                .unwrap_or(0)
+                .saturating_mul(1_000_000_000)
+                .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0)),
+        }
+    }
+
+    /// The point `millis` milliseconds after boot.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self { nanos: millis.saturating_mul(1_000_000) }
+    }
+
+    /// Whole milliseconds since boot, rounded down: a deadline sent over the wire can only come early.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.nanos / 1_000_000
+    }
+
+    /// The point as a duration since boot.
+    #[must_use]
+    pub const fn since_boot(self) -> Duration {
+        Duration::from_nanos(self.nanos)
+    }
+
+    /// Time from `earlier` to `self`; zero when `earlier` is later.
+    #[must_use]
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Self { nanos: self.nanos.saturating_add(nanos) }
+    }
+}
+
+impl Sub<Duration> for BootTime {
+    type Output = Self;
+
+    fn sub(self, span: Duration) -> Self {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Self { nanos: self.nanos.saturating_sub(nanos) }
+    }
+}
+
+impl fmt::Debug for BootTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "boot+{:?}", self.since_boot())
+    }
+}
+
+/// Wall-clock time, for people and audit records only: nothing is decided by it.
+#[cfg(feature = "services")]
+#[must_use]
+pub fn wall_now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// The wall-clock time that belongs to a point on the boot clock, as far as the wall clock can be trusted now.
+#[cfg(feature = "services")]
+#[must_use]
+pub fn wall_at(point: BootTime) -> jiff::Timestamp {
+    let now = BootTime::now();
+    let ago = now.saturating_since(point);
+    let ahead = point.saturating_since(now);
+    let wall = wall_now();
+    wall.checked_sub(ago).and_then(|t| t.checked_add(ahead)).unwrap_or(wall)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates_instead_of_wrapping() {
+        let start = BootTime::from_millis(10);
+        assert_eq!(start - Duration::from_secs(1), BootTime::from_millis(0));
+        assert_eq!(start.saturating_since(BootTime::from_millis(20)), Duration::ZERO);
+        assert_eq!((start + Duration::MAX).since_boot(), Duration::from_nanos(u64::MAX));
+    }
+
+    #[test]
+    fn milliseconds_round_down_so_a_sent_deadline_comes_early() {
+        let point = BootTime::from_millis(5) + Duration::from_micros(999);
+        assert_eq!(point.as_millis(), 5);
+    }
+
+    #[test]
+    fn the_boot_clock_moves_forward() {
+        let first = BootTime::now();
+        assert!(BootTime::now() >= first);
+        assert!(first > BootTime::default());
+    }
+}

@@ -1,0 +1,183 @@
+//! Requests and responses of the authority's HTTP API, without the validation (see [`super::decision`]).
+//!
+//! The client reads these leniently: what is not documented is optional. The authority writes them in full.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Code, DeviceId, RequestId};
+
+/// Every endpoint of the API, below the authority's base URL.
+pub mod path {
+    /// `POST`: a new free organisation.
+    pub const ORG_CREATE: &str = "/api/v1/org/create";
+    /// `POST`: make a device known.
+    pub const REGISTER: &str = "/api/v1/devices/register";
+    /// `POST`: may it execute?
+    pub const VALIDATE: &str = "/api/v1/devices/validate";
+    /// `GET`: every device.
+    pub const LIST: &str = "/api/v1/devices/list";
+    /// `POST`: deny from the next validation on.
+    pub const REVOKE: &str = "/api/v1/devices/revoke";
+    /// `POST`: take a revoke back.
+    pub const UNREVOKE: &str = "/api/v1/devices/unrevoke";
+    /// `POST`: revoke up to 500, or all active.
+    pub const REVOKE_BATCH: &str = "/api/v1/devices/revoke_batch";
+    /// `POST`: unrevoke up to 500, or all revoked.
+    pub const UNREVOKE_BATCH: &str = "/api/v1/devices/unrevoke_batch";
+    /// `POST`: forget a device.
+    pub const REMOVE: &str = "/api/v1/devices/remove";
+    /// `GET`: plan and usage.
+    pub const USAGE: &str = "/api/v1/usage";
+    /// `POST`: where to pay for a larger plan.
+    pub const CHECKOUT: &str = "/api/v1/billing/checkout";
+}
+
+/// The header that carries the org key.
+pub const KEY_HEADER: &str = "x-org-key";
+
+/// The most ids one batch may name.
+pub const LARGEST_BATCH: usize = 500;
+
+/// `{"deviceId": …}`: the body of every request about one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceRequest {
+    /// The device.
+    pub device_id: DeviceId,
+}
+
+/// The plan fields that go with many answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlanFields {
+    /// `free`, `pro`, `scale` or `max`.
+    pub plan_tier: Option<String>,
+    /// `active`, `frozen`, …
+    pub plan_state: Option<String>,
+    /// RFC 3339 time at which the entitlement ends; `None` when it does not.
+    pub access_until: Option<String>,
+    /// The most active devices the plan allows.
+    pub limit: Option<u64>,
+    /// Active devices now.
+    pub devices_used: Option<u64>,
+    /// Places left.
+    pub remaining: Option<u64>,
+    /// Whether more devices are active than the plan allows.
+    pub over_limit: Option<bool>,
+}
+
+/// What registering came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// New, now known.
+    New,
+    /// Known before.
+    Exists,
+    /// Known, but revoked: registering does not restore it.
+    Revoked,
+    /// The plan is full.
+    LimitReached,
+    /// The authority answered, but would not register: the status and its `error`.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The answer's `error`, or its `code`.
+        error: Option<String>,
+    },
+}
+
+/// One device of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Its id, as the authority writes it.
+    pub device_id: String,
+    /// Active or revoked.
+    pub status: DeviceStatus,
+    /// RFC 3339 time of its first registration.
+    #[serde(default)]
+    pub created_at: Option<String>,
+    /// RFC 3339 time of its last validation.
+    #[serde(default)]
+    pub last_seen_at: Option<String>,
+    /// RFC 3339 time of the revoke, while revoked.
+    #[serde(default)]
+    pub revoked_at: Option<String>,
+}
+
+/// Whether a device counts against the plan and may execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceStatus {
+    /// It may execute, as far as it alone is concerned.
+    Active,
+    /// It may not.
+    Revoked,
+}
+
+/// `GET /devices/list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceList {
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// The plan.
+    #[serde(flatten)]
+    pub plan: PlanFields,
+}
+
+/// What to revoke or unrevoke at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchRequest {
+    /// These, at most [`LARGEST_BATCH`].
+    Ids(Vec<String>),
+    /// All active ones (revoke), all revoked ones (unrevoke).
+    All,
+}
+
+/// What became of one id of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchItem {
+    /// The id as it was sent.
+    pub device_id: String,
+    /// `revoked`, `already_revoked`, `ok`, `not_found`, `invalid`, `blocked`.
+    pub status: String,
+    /// With `blocked`: `device_limit_reached`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The answer to a batch, in either form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BatchResponse {
+    /// One entry for each distinct id.
+    pub results: Vec<BatchItem>,
+    /// With `all_active`.
+    pub revoked_count: Option<u64>,
+    /// With `all_revoked`.
+    pub unrevoked_count: Option<u64>,
+    /// With `all_revoked`: up to 25 of the restored ids.
+    pub unrevoked_sample: Vec<String>,
+    /// When nothing was restored: `at_cap` or `none_revoked`.
+    pub reason: Option<String>,
+}
+
+/// Any answer that is not a decision: what clients look at when something is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Envelope {
+    /// `ok`, `exists`, `blocked`, `revoked`, `error`, …
+    pub status: Option<String>,
+    /// `device_limit_reached`, `not_found`, `missing_params`, …
+    pub error: Option<String>,
+    /// Some refusals carry a decision's code.
+    pub code: Option<Code>,
+    /// The authority's name for the answer.
+    #[serde(rename = "request_id")]
+    pub request_id: Option<RequestId>,
+    /// With checkout: where to go.
+    pub url: Option<String>,
+    /// With org create: the new key.
+    pub org_api_key: Option<String>,
+}

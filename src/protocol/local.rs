@@ -1,0 +1,152 @@
+//! The messages of the local socket: checks, and the event stream of a supervised run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Code, DeviceId, RequestId, RunId};
+
+/// The body of every answer to a check, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckAnswer {
+    /// Whether the device may execute. Only ever true with status 200.
+    pub allowed: bool,
+    /// Why.
+    pub code: Code,
+    /// The authority's name for its answer, when one came.
+    pub request_id: Option<RequestId>,
+    /// The device the answer is about, when one could be made out.
+    pub device_id: Option<DeviceId>,
+    /// RFC 3339 wall-clock time at which the validation behind the answer began, when there was one.
+    pub validated_at: Option<String>,
+    /// Age of that validation, in milliseconds.
+    pub age_ms: Option<u64>,
+    /// The reason in words, for people.
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/supervise`: may this process run, and if so, supervise it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuperviseRequest {
+    /// The agent's leader, as a number in the caller's PID namespace.
+    pub pid: i32,
+    /// The wrapper's name for this run.
+    pub run_id: RunId,
+    /// The device to ask about besides the host's; the host's alone when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The command line, for people.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// How the tree is held together: `auto`, `subreaper`, `cgroup` or `pidns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containment: Option<String>,
+    /// What happens to processes the leader leaves behind: `stop` or `wait`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<String>,
+    /// The first signal of a stop, `TERM` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Time between the first signal and SIGKILL, such as `10s`; capped by the daemon's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace: Option<String>,
+}
+
+/// Who ends the tree when it must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Killer {
+    /// The daemon can signal the tree; the wrapper does so as well.
+    Daemon,
+    /// The daemon cannot reach the tree (another PID namespace, another user): only the wrapper ends it.
+    Wrapper,
+}
+
+/// One line of the stream that answers a [`SuperviseRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum SuperviseEvent {
+    /// The agent may start. Sent only after the run is recorded and its lease runs.
+    Allow {
+        /// As asked.
+        run_id: RunId,
+        /// The agent's device.
+        device_id: DeviceId,
+        /// Where an unmodified client in the agent should send its requests, when the daemon listens for them.
+        base_url: Option<String>,
+        /// The ALLOW's code.
+        code: Code,
+        /// The ALLOW's name.
+        request_id: Option<RequestId>,
+        /// The daemon's boot clock when this line was written, in milliseconds.
+        boot_ms: u64,
+        /// The daemon's boot clock at which the lease ends, in milliseconds.
+        until_boot_ms: u64,
+        /// The length of a whole lease, in milliseconds.
+        lease_ms: u64,
+        /// Time between the first signal of a stop and SIGKILL, in milliseconds, after the daemon's cap.
+        stop_grace_ms: u64,
+        /// How the tree is held together.
+        containment: String,
+        /// Who ends the tree when it must end.
+        killer: Killer,
+        /// The agent's key for the daemon's own listener, when it has one.
+        token: Option<String>,
+    },
+    /// An ALLOW moved the deadline.
+    Lease {
+        /// The daemon's boot clock when this line was written, in milliseconds.
+        boot_ms: u64,
+        /// The daemon's boot clock at which the lease now ends, in milliseconds.
+        until_boot_ms: u64,
+    },
+    /// The tree must end.
+    Stop {
+        /// Why.
+        code: Code,
+        /// The deny's name.
+        request_id: Option<RequestId>,
+        /// The reason in words.
+        reason: Option<String>,
+        /// Whether the daemon has already sent the first signal to every member.
+        signalled: bool,
+        /// Time to SIGKILL, in milliseconds.
+        grace_ms: u64,
+    },
+    /// The question was refused or could not be answered: nothing may start.
+    Error {
+        /// Why.
+        code: Code,
+        /// The authority's name for its answer, when one came.
+        request_id: Option<RequestId>,
+        /// The device asked about, when it could be made out.
+        device_id: Option<DeviceId>,
+        /// The reason in words.
+        reason: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_look_as_documented() {
+        let stop = SuperviseEvent::Stop {
+            code: Code::DeviceRevoked,
+            request_id: RequestId::from_foreign("r-1"),
+            reason: None,
+            signalled: true,
+            grace_ms: 10_000,
+        };
+        assert_eq!(
+            serde_json::to_string(&stop).unwrap(),
+            r#"{"event":"stop","code":"DEVICE_REVOKED","request_id":"r-1","reason":null,"signalled":true,"grace_ms":10000}"#
+        );
+        let lease: SuperviseEvent =
+            serde_json::from_str(r#"{"event":"lease","boot_ms":1,"until_boot_ms":30001}"#).unwrap();
+        assert_eq!(lease, SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 30_001 });
+    }
+}

@@ -1,0 +1,157 @@
+//! `GET /v1/status`: what the daemon holds, knows and promises. No secret is in it.
+
+use serde::{Deserialize, Serialize};
+
+use super::local::Killer;
+use super::{Code, DeviceId, RequestId, RunId};
+
+/// The whole answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// RFC 3339 time of its start.
+    pub started_at: String,
+    /// Its socket.
+    pub socket: String,
+    /// Whom it asks.
+    pub authority: AuthorityStatus,
+    /// How long a stop can take at the worst.
+    pub stop_bound: StopBound,
+    /// Where its settings came from.
+    pub configuration: ConfigurationStatus,
+    /// One entry for each device it asks about, the host's first.
+    pub devices: Vec<DeviceReport>,
+    /// The supervised agents this caller may see.
+    pub agents: Vec<AgentReport>,
+}
+
+/// Whom the daemon asks, and whether it gets answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    /// Its base URL.
+    pub url: String,
+    /// Whether the newest request to it brought a usable answer; `None` before the first.
+    pub reachable: Option<bool>,
+    /// RFC 3339 time of the last usable answer.
+    pub last_answer_at: Option<String>,
+    /// What went wrong with the newest request, when something did.
+    pub last_error: Option<String>,
+}
+
+/// The worst time from a revoke to the last process gone, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopBound {
+    /// While the authority answers: `interval` × 1.1 + `timeout` + `stop_grace` + 1 s.
+    pub connected_ms: u64,
+    /// While it does not: `lease` + `stop_grace` + 1 s.
+    pub cut_off_ms: u64,
+}
+
+/// Where the settings came from, and what protects the org key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// The configuration file, when one was read.
+    pub file: Option<String>,
+    /// Where the org key came from.
+    pub key_source: String,
+    /// What keeps the key from agents on this host, in a sentence.
+    pub key_protection: String,
+}
+
+/// What the daemon now holds about a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StandingKind {
+    /// No answer yet.
+    Unknown,
+    /// The newest answer is an ALLOW.
+    Allowed,
+    /// The newest answer is a deny.
+    Denied,
+    /// The newest attempt brought no answer.
+    Unavailable,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its id.
+    pub device_id: DeviceId,
+    /// Whether it is the host's own, which rules all.
+    pub host: bool,
+    /// What the daemon holds.
+    pub standing: StandingKind,
+    /// RFC 3339 time since which it holds that.
+    pub since: String,
+    /// The last decision, whenever it came.
+    pub last_decision: Option<LastDecision>,
+    /// What went wrong with the newest attempt, when something did.
+    pub last_error: Option<String>,
+    /// Milliseconds to the next validation; `None` while one is due or under way.
+    pub next_validation_ms: Option<u64>,
+    /// What is left of the lease, in milliseconds; `None` without one.
+    pub lease_left_ms: Option<u64>,
+    /// Agents that run on it.
+    pub agents: usize,
+}
+
+/// A decision with its time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastDecision {
+    /// RFC 3339 time at which its validation began.
+    pub at: String,
+    /// Yes or no.
+    pub allowed: bool,
+    /// Why.
+    pub code: Code,
+    /// The authority's name for it.
+    pub request_id: Option<RequestId>,
+    /// The authority's words.
+    pub reason: Option<String>,
+}
+
+/// How far an agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentState {
+    /// It runs on a lease.
+    Running,
+    /// Its stop has begun.
+    Stopping,
+}
+
+/// One supervised run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentReport {
+    /// The run.
+    pub run_id: RunId,
+    /// The leader's pid, as the daemon sees it; `None` when it cannot.
+    pub pid: Option<u32>,
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Its command line.
+    pub command: Vec<String>,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// The user it runs as.
+    pub uid: u32,
+    /// RFC 3339 time at which it was allowed.
+    pub started_at: String,
+    /// Milliseconds since then.
+    pub uptime_ms: u64,
+    /// What is left of its lease, in milliseconds.
+    pub lease_left_ms: u64,
+    /// Running or stopping.
+    pub state: AgentState,
+    /// Why it is being stopped, while it is.
+    pub stop_code: Option<Code>,
+    /// How its tree is held together.
+    pub containment: String,
+    /// `bugs` or `hostile`: what the containment holds against.
+    pub holds_against: String,
+    /// Who ends the tree when it must end.
+    pub killer: Killer,
+}
