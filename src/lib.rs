@@ -4,5 +4,6 @@
 //! - [`clock`], [`span`]: the boot clock; durations as people write them
 
 pub mod clock;
+mod gate;
 pub mod protocol;
 pub mod span;

@@ -1,0 +1,93 @@
+//! The configuration: file, environment, host facts → [`Settings`], typed and possible.
+//!
+//! [`file`] knows how it is written, [`settings`] what it means; only this module reads files and the environment.
+
+mod device_template;
+mod error;
+mod file;
+mod glob;
+pub(crate) mod org_key;
+mod paths;
+pub(crate) mod settings;
+mod stop_bound;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+pub(crate) use device_template::{HostFacts, expand as expand_device_id};
+pub(crate) use error::{ConfigError, Origin};
+pub(crate) use paths::Surroundings;
+pub(crate) use settings::Settings;
+pub(crate) use stop_bound::StopBound;
+
+/// No configuration file is larger, in bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// The process's environment, read once.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    get: fn(&str) -> Option<OsString>,
+}
+
+impl Environment {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    pub(crate) fn of_process() -> Self {
+        Self { get: |name| std::env::var_os(name) }
+    }
+
+    /// A variable's text; one that is not UTF-8 counts as absent.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        (self.get)(name).and_then(|value| value.into_string().ok())
+    }
+
+    /// A variable that names an absolute path.
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        (self.get)(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            root: rustix::process::geteuid().is_root(),
+            home: self.path("HOME"),
+            xdg_runtime_dir: self.path("XDG_RUNTIME_DIR"),
+            xdg_state_home: self.path("XDG_STATE_HOME"),
+        }
+    }
+}
+
+/// Finds, reads and resolves the configuration: the named file, else `MACHINEID_CONFIG`, else the first that exists.
+///
+/// Fails with a [`ConfigError`]; a named file that does not exist is one, a default one that does not exist is not.
+pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
+    let around = environment.surroundings();
+    let text_of = |path: PathBuf| read(&path).map(|text| (path, text));
+    let named = named.map(Path::to_owned).or_else(|| environment.path("MACHINEID_CONFIG"));
+    let file = match named {
+        Some(path) => Some(text_of(path)?),
+        None => around.config_files().into_iter().find(|path| path.exists()).map(text_of).transpose()?,
+    };
+    let file = file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
+    settings::resolve(file, &|name| environment.text(name), &around)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read;
+    let wrong = |problem: String| ConfigError::in_file(path, 0, problem);
+    let file = std::fs::File::open(path).map_err(|error| wrong(format!("cannot open the configuration: {error}")))?;
+    let mut text = String::new();
+    file.take(LARGEST + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| wrong(format!("cannot read the configuration: {error}")))?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST) {
+        return Err(wrong(format!("the configuration is larger than {LARGEST} bytes")));
+    }
+    Ok(text)
+}
+
+/// What `device.id` may name on this host.
+pub(crate) fn host_facts() -> HostFacts {
+    HostFacts {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        machine_id: std::fs::read_to_string("/etc/machine-id").ok(),
+    }
+}

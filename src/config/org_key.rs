@@ -1,0 +1,140 @@
+//! Where the org key comes from, and reading it.
+
+use std::fmt;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Origin};
+use crate::protocol::OrgKey;
+
+/// The environment variable of the official clients.
+pub(crate) const KEY_VARIABLE: &str = "MACHINEID_ORG_KEY";
+/// The name of the systemd credential.
+const CREDENTIAL: &str = "org-key";
+/// No key file is larger, in bytes.
+const LARGEST: u64 = 4096;
+
+/// Where the key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    /// In the daemon's own environment, which was overwritten after reading.
+    Environment,
+    /// In a file that is read again when the authority refuses the key.
+    File { path: PathBuf, origin: Origin, mode_is_the_platforms: bool },
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("the environment variable MACHINEID_ORG_KEY"),
+            Self::File { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Chooses the source: the environment, the configured file, the systemd credential.
+///
+/// Fails when there is none, saying how to give one.
+pub(crate) fn choose(
+    from_environment: bool,
+    configured: Option<&(PathBuf, Origin)>,
+    credentials_directory: Option<&Path>,
+) -> Result<KeySource, ConfigError> {
+    if from_environment {
+        return Ok(KeySource::Environment);
+    }
+    if let Some((path, origin)) = configured {
+        let mode_is_the_platforms = path.starts_with("/run/secrets")
+            || credentials_directory.is_some_and(|directory| path.starts_with(directory));
+        return Ok(KeySource::File { path: path.clone(), origin: origin.clone(), mode_is_the_platforms });
+    }
+    if let Some(path) = credentials_directory.map(|directory| directory.join(CREDENTIAL)).filter(|path| path.exists()) {
+        return Ok(KeySource::File { path, origin: Origin::Default, mode_is_the_platforms: true });
+    }
+    Err(ConfigError::at(
+        &Origin::Default,
+        "authority.org_key_file",
+        "no org key: put it into a file only the daemon can read and name that file here, or give the systemd \
+         credential org-key, or set MACHINEID_ORG_KEY",
+    ))
+}
+
+/// Reads the key from its file.
+///
+/// Fails when the file cannot be read, is no regular file, can be read by everybody, or holds no key.
+pub(crate) fn read_file(path: &Path, origin: &Origin, mode_is_the_platforms: bool) -> Result<OrgKey, ConfigError> {
+    let wrong = |problem: String| ConfigError::at(origin, "authority.org_key_file", problem);
+    let shown = path.display();
+    // Without O_NONBLOCK a FIFO put in its place would hang the daemon.
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = opened.map_err(|error| wrong(format!("cannot open {shown}: {error}")))?;
+    let about = file.metadata().map_err(|error| wrong(format!("cannot look at {shown}: {error}")))?;
+    if !about.is_file() {
+        return Err(wrong(format!("{shown} is not a regular file")));
+    }
+    if about.mode() & 0o004 != 0 && !mode_is_the_platforms {
+        let mode = about.mode() & 0o777;
+        return Err(wrong(format!("everybody on this host can read {shown} (mode {mode:04o}); chmod 600 {shown}")));
+    }
+    let mut text = String::new();
+    let read = (&mut file).take(LARGEST + 1).read_to_string(&mut text);
+    read.map_err(|error| wrong(format!("cannot read {shown}: {error}")))?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST) {
+        return Err(wrong(format!("{shown} is larger than {LARGEST} bytes; it should hold the key alone")));
+    }
+    text.parse().map_err(|error| wrong(format!("{shown}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn key_file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_key_everybody_can_read_is_refused_unless_the_platform_owns_the_mode() {
+        let (_directory, path) = key_file("org_secret\n", 0o644);
+        let error = read_file(&path, &Origin::Default, false).unwrap_err().to_string();
+        assert!(error.contains("chmod 600") && error.contains("0644"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+        assert!(read_file(&path, &Origin::Default, true).is_ok());
+    }
+
+    #[test]
+    fn what_is_in_the_file_is_never_repeated_in_an_error() {
+        for text in ["sk_live_topsecret", "", "org_top secret", &"org_".repeat(2000)] {
+            let (_directory, path) = key_file(text, 0o600);
+            let error = read_file(&path, &Origin::Default, false).unwrap_err().to_string();
+            assert!(!error.contains("top"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fifo_or_a_directory_in_its_place_does_not_hang() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = read_file(directory.path(), &Origin::Default, false).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_beats_the_file_beats_the_credential() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("org-key"), "org_x").unwrap();
+        let file = (PathBuf::from("/etc/key"), Origin::Default);
+        assert_eq!(choose(true, Some(&file), Some(directory.path())), Ok(KeySource::Environment));
+        assert!(matches!(choose(false, Some(&file), None), Ok(KeySource::File { path, .. }) if path == file.0));
+        assert!(matches!(
+            choose(false, None, Some(directory.path())),
+            Ok(KeySource::File { mode_is_the_platforms: true, .. })
+        ));
+        assert!(choose(false, None, None).unwrap_err().to_string().contains("no org key"));
+    }
+}

@@ -1,0 +1,353 @@
+//! The resolved configuration: every value typed, every combination possible. Pure: file, environment and host facts
+//! come in as values.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use toml::Spanned;
+
+use super::error::{ConfigError, Origin};
+use super::file::{File, Placed, Source};
+use super::glob::Glob;
+use super::paths::Surroundings;
+use super::stop_bound::{StopBound, longest_silence};
+use crate::client::BaseUrl;
+use crate::gate::core::{Rules, SystemUnavailable};
+use crate::span;
+use crate::telemetry::{LogFormat, LogLevel};
+use crate::sys;
+
+/// The longest path of a unix socket, in bytes, without the zero behind it.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// Everything the daemon is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) authority: Authority,
+    pub(crate) device: Device,
+    pub(crate) enforcement: Enforcement,
+    pub(crate) local: Local,
+    pub(crate) log: Log,
+    /// What outlives a boot; `None` when this user has nowhere to keep it.
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Authority {
+    pub(crate) url: BaseUrl,
+    pub(crate) org_key_file: Option<(PathBuf, Origin)>,
+    /// For one whole request.
+    pub(crate) timeout: Duration,
+    pub(crate) ca_file: Option<(PathBuf, Origin)>,
+}
+
+/// About whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Device {
+    pub(crate) id_template: String,
+    pub(crate) id_origin: Origin,
+    /// Device ids that wrappers and checks may name beside the host's.
+    pub(crate) allow: Vec<Glob>,
+    pub(crate) host_rules_all: bool,
+    /// Remove the device at a clean exit.
+    pub(crate) ephemeral: bool,
+}
+
+/// When to stop what.
+#[derive(Clone, Debug)]
+pub(crate) struct Enforcement {
+    pub(crate) interval: Duration,
+    pub(crate) lease: Duration,
+    pub(crate) stop_signal: Signal,
+    pub(crate) stop_grace: Duration,
+    pub(crate) system_unavailable: SystemUnavailable,
+    pub(crate) kill_file: Option<PathBuf>,
+}
+
+/// The local socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) socket: PathBuf,
+    /// A default place is made when it is missing; one that somebody named is not.
+    pub(crate) socket_origin: Origin,
+    pub(crate) mode: u32,
+    pub(crate) group: Option<(String, Origin)>,
+    pub(crate) max_age_cap: Duration,
+    pub(crate) runtime_dir: PathBuf,
+    pub(crate) check_timeout: Duration,
+    pub(crate) require_local_killer: bool,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: LogLevel,
+}
+
+impl Settings {
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            interval: self.enforcement.interval,
+            lease: self.enforcement.lease,
+            system_unavailable: self.enforcement.system_unavailable,
+        }
+    }
+
+    pub(crate) fn stop_bound(&self) -> StopBound {
+        let Enforcement { interval, lease, stop_grace, .. } = self.enforcement;
+        StopBound::new(interval, self.authority.timeout, lease, stop_grace)
+    }
+}
+
+/// The settings that have a default, once. The commented file at the top of the repository is tested to equal these.
+mod defaults {
+    pub(super) const URL: &str = "https://machineid.io";
+    pub(super) const TIMEOUT: &str = "3s";
+    pub(super) const DEVICE_ID: &str = "host:{hostname}:{machine_id}";
+    pub(super) const INTERVAL: &str = "5s";
+    pub(super) const LEASE: &str = "30s";
+    pub(super) const STOP_SIGNAL: &str = "TERM";
+    pub(super) const STOP_GRACE: &str = "10s";
+    pub(super) const SYSTEM_UNAVAILABLE: &str = "deny";
+    pub(super) const SOCKET_MODE: &str = "0660";
+    pub(super) const MAX_AGE_CAP: &str = "0s";
+    pub(super) const LOG_FORMAT: &str = "text";
+    pub(super) const LOG_LEVEL: &str = "info";
+}
+
+/// Reads values with their origin: environment before file before default.
+struct Reader<'a> {
+    source: Option<&'a Source<'a>>,
+}
+
+impl Reader<'_> {
+    fn origin<T>(&self, placed: &Placed<T>) -> Origin {
+        match (self.source, placed) {
+            (Some(source), Some(value)) => source.origin(value),
+            _ => Origin::Default,
+        }
+    }
+
+    /// Parses the value, or the default's text, and says where it came from when it fails.
+    fn text<T, E: std::fmt::Display>(
+        &self,
+        key: &str,
+        placed: &Placed<String>,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<T, ConfigError> {
+        let text = placed.as_ref().map_or(default, |value| value.get_ref().as_str());
+        parse(text).map_err(|error| ConfigError::at(&self.origin(placed), key, error))
+    }
+
+    fn duration(&self, key: &str, placed: &Placed<String>, default: &str) -> Result<Duration, ConfigError> {
+        self.text(key, placed, default, |text| span::parse(text).map_err(|error| format!("{text:?}: {error}")))
+    }
+
+    fn positive(&self, key: &str, placed: &Placed<String>, default: &str) -> Result<Duration, ConfigError> {
+        let span = self.duration(key, placed, default)?;
+        if span < Duration::from_millis(10) {
+            return Err(ConfigError::at(&self.origin(placed), key, "must be at least 10ms"));
+        }
+        Ok(span)
+    }
+
+    /// A path somebody named: absolute, so that it means the same wherever the daemon is started.
+    fn path(&self, key: &str, placed: &Placed<String>) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
+        let Some(value) = placed else { return Ok(None) };
+        let path = PathBuf::from(value.get_ref());
+        let origin = self.origin(placed);
+        if !path.is_absolute() {
+            return Err(ConfigError::at(&origin, key, format!("{:?} must be an absolute path", value.get_ref())));
+        }
+        Ok(Some((path, origin)))
+    }
+}
+
+fn flag(placed: &Placed<bool>, default: bool) -> bool {
+    placed.as_ref().map_or(default, |value| *value.get_ref())
+}
+
+/// Makes settings of a file's text (if there is a file), the environment and the surroundings.
+///
+/// Fails with the first [`ConfigError`]: an unknown key, a value that cannot be, a combination that cannot hold.
+pub(crate) fn resolve(
+    file: Option<(&Path, &str)>,
+    env: &dyn Fn(&str) -> Option<String>,
+    around: &Surroundings,
+) -> Result<Settings, ConfigError> {
+    let source = file.map(|(path, text)| Source { path, text });
+    let written = source.as_ref().map(Source::parse).transpose()?.unwrap_or_default();
+    let reader = Reader { source: source.as_ref() };
+    let authority = authority(&reader, &written, env)?;
+    let enforcement = enforcement(&reader, &written, authority.timeout)?;
+    Ok(Settings {
+        file: file.map(|(path, _)| path.to_owned()),
+        device: device(&reader, &written, env)?,
+        local: local(&reader, &written, &authority, around)?,
+        log: Log {
+            format: reader.text("log.format", &written.log.format, defaults::LOG_FORMAT, str::parse)?,
+            level: reader.text("log.level", &written.log.level, defaults::LOG_LEVEL, str::parse)?,
+        },
+        state_dir: around.state_dir(),
+        authority,
+        enforcement,
+    })
+}
+
+fn authority(
+    reader: &Reader<'_>,
+    written: &File,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Authority, ConfigError> {
+    const URL_VARIABLE: &str = "MACHINEID_BASE_URL";
+    let section = &written.authority;
+    let allow_http = flag(&section.allow_http, false);
+    let parse = |text: &str| BaseUrl::parse(text, allow_http).map_err(|error| format!("{error}{}", http_hint(text)));
+    let url = match env(URL_VARIABLE).filter(|value| !value.trim().is_empty()) {
+        Some(text) => parse(&text)
+            .map_err(|error| ConfigError::at(&Origin::Environment(URL_VARIABLE), "authority.url", error))?,
+        None => reader.text("authority.url", &section.url, defaults::URL, parse)?,
+    };
+    Ok(Authority {
+        url,
+        org_key_file: reader.path("authority.org_key_file", &section.org_key_file)?,
+        timeout: reader.positive("authority.timeout", &section.timeout, defaults::TIMEOUT)?,
+        ca_file: reader.path("authority.ca_file", &section.ca_file)?,
+    })
+}
+
+fn http_hint(url: &str) -> &'static str {
+    if url.trim_start().starts_with("http://") { " (or set authority.allow_http = true)" } else { "" }
+}
+
+fn device(
+    reader: &Reader<'_>,
+    written: &File,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Device, ConfigError> {
+    const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
+    let section = &written.device;
+    let from_env = env(ID_VARIABLE).filter(|value| !value.trim().is_empty());
+    let id_origin = match from_env {
+        Some(_) => Origin::Environment(ID_VARIABLE),
+        None => reader.origin(&section.id),
+    };
+    let from_file = || section.id.as_ref().map_or(defaults::DEVICE_ID.to_owned(), |value| value.get_ref().clone());
+    Ok(Device {
+        id_template: from_env.unwrap_or_else(from_file),
+        id_origin,
+        allow: section.allow.iter().flat_map(Spanned::get_ref).map(|pattern| Glob::new(pattern)).collect(),
+        host_rules_all: flag(&section.host_rules_all, true),
+        ephemeral: flag(&section.ephemeral, false),
+    })
+}
+
+fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result<Enforcement, ConfigError> {
+    let section = &written.enforcement;
+    let interval = reader.positive("enforcement.interval", &section.interval, defaults::INTERVAL)?;
+    let lease = reader.positive("enforcement.lease", &section.lease, defaults::LEASE)?;
+    let least = longest_silence(interval, timeout);
+    if lease < least {
+        // Blame what is written: the lease if it is, else the interval that outgrew the default lease.
+        let (key, origin) = match (&section.lease, &section.interval) {
+            (Some(_), _) | (None, None) => ("enforcement.lease", reader.origin(&section.lease)),
+            (None, Some(_)) => ("enforcement.interval", reader.origin(&section.interval)),
+        };
+        return Err(ConfigError::at(
+            &origin,
+            key,
+            format!(
+                "enforcement.lease is {}, shorter than enforcement.interval × 1.1 + authority.timeout = {}: agents \
+                 would be stopped although nothing is wrong; make the lease at least {}, or validate more often",
+                span::format(lease),
+                span::format(least),
+                span::format(whole_seconds(least)),
+            ),
+        ));
+    }
+    let system_unavailable = |text: &str| match text {
+        "deny" => Ok(SystemUnavailable::Deny),
+        "retry" => Ok(SystemUnavailable::Retry),
+        other => Err(format!("{other:?} is unknown; write \"deny\" or \"retry\"")),
+    };
+    Ok(Enforcement {
+        interval,
+        lease,
+        stop_signal: reader.text(
+            "enforcement.stop_signal",
+            &section.stop_signal,
+            defaults::STOP_SIGNAL,
+            sys::parse_signal,
+        )?,
+        stop_grace: reader.duration("enforcement.stop_grace", &section.stop_grace, defaults::STOP_GRACE)?,
+        system_unavailable: reader.text(
+            "enforcement.system_unavailable",
+            &section.system_unavailable,
+            defaults::SYSTEM_UNAVAILABLE,
+            system_unavailable,
+        )?,
+        kill_file: reader.path("enforcement.kill_file", &section.kill_file)?.map(|(path, _)| path),
+    })
+}
+
+fn whole_seconds(span: Duration) -> Duration {
+    Duration::from_secs(span.as_secs() + u64::from(span.subsec_nanos() > 0))
+}
+
+fn local(
+    reader: &Reader<'_>,
+    written: &File,
+    authority: &Authority,
+    around: &Surroundings,
+) -> Result<Local, ConfigError> {
+    let section = &written.local;
+    let (socket, socket_origin) = match reader.path("local.socket", &section.socket)? {
+        Some(named) => named,
+        None => (around.socket().ok_or_else(|| no_place("local.socket"))?, Origin::Default),
+    };
+    let length = socket.as_os_str().len();
+    if length > LONGEST_SOCKET_PATH {
+        return Err(ConfigError::at(
+            &socket_origin,
+            "local.socket",
+            format!("the path has {length} bytes; a unix socket's may have {LONGEST_SOCKET_PATH} at most; choose a shorter one"),
+        ));
+    }
+    let runtime_dir = match reader.path("local.runtime_dir", &section.runtime_dir)? {
+        Some((named, _)) => named,
+        None => around.runtime_dir(&socket).ok_or_else(|| no_place("local.runtime_dir"))?,
+    };
+    let mode = |text: &str| match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err(format!("{text:?} is no mode for a socket; write octal digits as in \"0660\", the owner's 6 included")),
+    };
+    let check_timeout = match &section.check_timeout {
+        None => authority.timeout + Duration::from_secs(1),
+        written => reader.positive("local.check_timeout", written, "")?,
+    };
+    Ok(Local {
+        socket,
+        socket_origin,
+        mode: reader.text("local.mode", &section.mode, defaults::SOCKET_MODE, mode)?,
+        group: section.group.as_ref().map(|group| (group.get_ref().clone(), reader.origin(&section.group))),
+        max_age_cap: reader.duration("local.max_age_cap", &section.max_age_cap, defaults::MAX_AGE_CAP)?,
+        runtime_dir,
+        check_timeout,
+        require_local_killer: flag(&section.require_local_killer, false),
+    })
+}
+
+fn no_place(key: &str) -> ConfigError {
+    let problem = "XDG_RUNTIME_DIR is not set, so there is no default place; set local.socket and local.runtime_dir in \
+                   the configuration file, or run as root";
+    ConfigError::at(&Origin::Default, key, problem)
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,48 @@
+//! The worst time from a revoke to the last process gone.
+
+use std::time::Duration;
+
+/// What the machinery itself may add: sending signals, noticing that the tree is empty.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// The two bounds of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StopBound {
+    /// While the authority answers.
+    pub(crate) connected: Duration,
+    /// While it does not.
+    pub(crate) cut_off: Duration,
+}
+
+impl StopBound {
+    pub(crate) fn new(interval: Duration, timeout: Duration, lease: Duration, stop_grace: Duration) -> Self {
+        Self {
+            connected: longest_silence(interval, timeout) + stop_grace + MARGIN,
+            cut_off: lease + stop_grace + MARGIN,
+        }
+    }
+
+    /// The larger of the two.
+    pub(crate) fn worst(self) -> Duration {
+        self.connected.max(self.cut_off)
+    }
+}
+
+/// The longest time between a change at the authority and the answer that tells of it: `interval` × 1.1 + `timeout`.
+pub(crate) fn longest_silence(interval: Duration, timeout: Duration) -> Duration {
+    interval + interval / 10 + timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_stop_within_41_seconds_at_the_worst() {
+        let second = Duration::from_secs(1);
+        let bound = StopBound::new(5 * second, 3 * second, 30 * second, 10 * second);
+        assert_eq!(bound.connected, Duration::from_millis(19_500));
+        assert_eq!(bound.cut_off, 41 * second);
+        assert_eq!(bound.worst(), 41 * second);
+    }
+}

@@ -1,0 +1,408 @@
+//! The gate's decisions: a pure state machine. It is told events and the time, and says what to do.
+//!
+//! Rules it keeps, each a property in the tests:
+//! - no asker is told "allowed" but by an ALLOW of an attempt that began after the question (P1);
+//! - no lease ends later than `lease` after its attempt began, and its end stops the agents, whatever hangs (P3);
+//! - of overlapping attempts an ALLOW is dropped when one that began later has answered; a deny always counts (P4);
+//! - at most two attempts are in flight; every asker is answered once, at its deadline at the latest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff;
+use super::standing::{Grant, Refusal, Standing, Verdict};
+use crate::clock::BootTime;
+use crate::protocol::{Code, Decision, Denial};
+
+/// Attempts in flight at once, for one device.
+const MOST_IN_FLIGHT: usize = 2;
+/// How long those who ask while an attempt is in flight wait for its end before a second one begins.
+const COALESCE: Duration = Duration::from_millis(50);
+/// How often a registration the authority refused is tried again.
+const REGISTER_AGAIN: Duration = Duration::from_secs(60);
+
+/// How the gate is set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// Time between the beginnings of validations.
+    pub(crate) interval: Duration,
+    /// How long one ALLOW lasts for running agents.
+    pub(crate) lease: Duration,
+    /// What the authority's `SYSTEM_UNAVAILABLE` does.
+    pub(crate) system_unavailable: SystemUnavailable,
+}
+
+/// What the authority's `SYSTEM_UNAVAILABLE` does to running agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SystemUnavailable {
+    /// It stops them at once.
+    Deny,
+    /// It is handled like a network failure: they run on to the end of their lease.
+    Retry,
+}
+
+/// One attempt at an answer. Ordered by beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AttemptId(u64);
+
+/// One open question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AskerId(pub(crate) u64);
+
+/// What an attempt came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The authority decided (or this host did, for all its devices).
+    Decided(Decision),
+    /// No place in the plan: the device could not be registered.
+    LimitReached,
+    /// No usable answer.
+    NoAnswer { cause: Arc<str>, retry_after: Option<Duration> },
+}
+
+/// What an attempt found out about the device's registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registered {
+    /// It was not asked, or there was no answer.
+    NotAsked,
+    /// The authority knows the device.
+    Yes,
+    /// The authority answered and refused.
+    Refused,
+}
+
+/// What happens to the gate.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// Somebody asks and waits until `deadline`.
+    Asked { asker: AskerId, deadline: BootTime },
+    /// A reason to validate now: resume, reload, changed key, signal, push.
+    Hinted,
+    /// An attempt ended.
+    Finished { attempt: AttemptId, registered: Registered, outcome: Outcome },
+    /// This many agents now live on the device's lease.
+    Agents(usize),
+    /// The time has come.
+    Woke,
+}
+
+/// What the gate wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Begin an attempt now: register first when `register`, then validate.
+    Begin { attempt: AttemptId, register: bool },
+    /// Answer this asker.
+    Answer { asker: AskerId, verdict: Verdict },
+    /// An ALLOW moved the end of the lease.
+    LeaseMoved { until: BootTime },
+    /// Every agent of the device must stop.
+    StopAgents { denial: Denial },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    id: AttemptId,
+    began: BootTime,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    id: AskerId,
+    /// The first attempt whose answer this asker may take.
+    fresh_from: AttemptId,
+    asked: BootTime,
+    deadline: BootTime,
+}
+
+/// One device's gate.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    rules: Rules,
+    rng: fastrand::Rng,
+    standing: Standing,
+    last_decision: Option<(BootTime, Decision)>,
+    lease_until: Option<BootTime>,
+    registered: bool,
+    register_again: BootTime,
+    next_attempt: AttemptId,
+    newest_answered: Option<AttemptId>,
+    in_flight: Vec<InFlight>,
+    askers: Vec<Asker>,
+    due: BootTime,
+    hinted: bool,
+    first: bool,
+    failures: u32,
+    agents: usize,
+}
+
+impl Gate {
+    /// A gate that wants its first attempt at once.
+    pub(crate) fn new(rules: Rules, registered: bool, seed: u64, now: BootTime) -> Self {
+        Self {
+            rules,
+            rng: fastrand::Rng::with_seed(seed),
+            standing: Standing::Unknown,
+            last_decision: None,
+            lease_until: None,
+            registered,
+            register_again: now,
+            next_attempt: AttemptId(1),
+            newest_answered: None,
+            in_flight: Vec::with_capacity(MOST_IN_FLIGHT),
+            askers: Vec::new(),
+            due: now,
+            hinted: false,
+            first: true,
+            failures: 0,
+            agents: 0,
+        }
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The last decision, whatever happened since, and when its validation began.
+    pub(crate) fn last_decision(&self) -> Option<&(BootTime, Decision)> {
+        self.last_decision.as_ref()
+    }
+
+    /// The end of the lease that running agents live on.
+    pub(crate) fn lease_until(&self) -> Option<BootTime> {
+        self.lease_until
+    }
+
+    /// When the next validation is due by itself; `None` while as many as may be are in flight.
+    pub(crate) fn next_validation(&self) -> Option<BootTime> {
+        (self.in_flight.len() < MOST_IN_FLIGHT).then_some(self.due)
+    }
+
+    /// When the gate wants an [`Event::Woke`], if nothing happens before.
+    pub(crate) fn next_wake(&self) -> Option<BootTime> {
+        let asker_deadline = self.askers.iter().map(|asker| asker.deadline).min();
+        let patience = (self.in_flight.len() < MOST_IN_FLIGHT).then(|| self.patience_ends()).flatten();
+        [self.next_validation(), self.lease_until, asker_deadline, patience].into_iter().flatten().min()
+    }
+
+    /// Takes an event and appends what is to be done, in order, to `actions`.
+    pub(crate) fn handle(&mut self, now: BootTime, event: Event, actions: &mut Vec<Action>) {
+        let mut slot_freed = false;
+        match event {
+            Event::Asked { asker, deadline } => {
+                self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
+            },
+            Event::Hinted => self.hinted = true,
+            Event::Agents(count) => self.agents = count,
+            Event::Finished { attempt, registered, outcome } => {
+                slot_freed = self.finish(now, attempt, registered, outcome, actions);
+            },
+            Event::Woke => {},
+        }
+        self.end_lease(now, actions);
+        self.give_up_on_late_askers(now, actions);
+        self.begin_if_wanted(now, slot_freed, actions);
+    }
+
+    fn finish(
+        &mut self,
+        now: BootTime,
+        attempt: AttemptId,
+        registered: Registered,
+        outcome: Outcome,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let Some(place) = self.in_flight.iter().position(|flying| flying.id == attempt) else { return false };
+        let began = self.in_flight.swap_remove(place).began;
+        match registered {
+            Registered::NotAsked => {},
+            Registered::Yes => self.registered = true,
+            Registered::Refused => self.register_again = now + REGISTER_AGAIN,
+        }
+        let verdict = match outcome {
+            // A suspend in the middle of a request can do this.
+            Outcome::Decided(Decision::Allow { .. }) if began + self.rules.lease <= now => {
+                self.fail(now, Code::AuthorityUnreachable, Arc::from("the ALLOW came after the end of its lease"), None)
+            },
+            Outcome::Decided(Decision::Deny(denial))
+                if denial.code == Code::SystemUnavailable
+                    && self.rules.system_unavailable == SystemUnavailable::Retry =>
+            {
+                let cause = Arc::from("the authority could not complete a decision");
+                self.fail(now, Code::SystemUnavailable, cause, None)
+            },
+            Outcome::Decided(Decision::Deny(denial)) => self.deny(now, began, attempt, denial, actions),
+            Outcome::LimitReached => {
+                let denial = Denial::local(
+                    Code::DeviceLimitReached,
+                    "the plan has no place left for this device; remove or revoke one, or take a larger plan",
+                );
+                let verdict = self.deny(now, began, attempt, denial, actions);
+                self.due = now + REGISTER_AGAIN;
+                verdict
+            },
+            Outcome::Decided(Decision::Allow { code, request_id }) => {
+                let grant = Grant { code, request_id, confirmed_at: began };
+                self.allow(now, attempt, grant, actions)
+            },
+            Outcome::NoAnswer { cause, retry_after } => self.fail(now, Code::AuthorityUnreachable, cause, retry_after),
+        };
+        self.askers.retain(|asker| {
+            let fresh = asker.fresh_from <= attempt;
+            if fresh {
+                actions.push(Action::Answer { asker: asker.id, verdict: verdict.clone() });
+            }
+            !fresh
+        });
+        true
+    }
+
+    fn allow(&mut self, now: BootTime, attempt: AttemptId, grant: Grant, actions: &mut Vec<Action>) -> Verdict {
+        let until = grant.confirmed_at + self.rules.lease;
+        let overtaken = self.newest_answered.is_some_and(|newest| newest > attempt);
+        if overtaken {
+            // Nobody is left who may take this answer: whoever could was answered by the later attempt.
+            return Verdict::Allowed { grant, until };
+        }
+        self.newest_answered = Some(attempt);
+        self.answered(now, grant.confirmed_at);
+        self.last_decision = Some((
+            grant.confirmed_at,
+            Decision::Allow { code: grant.code.clone(), request_id: grant.request_id.clone() },
+        ));
+        let since = match &self.standing {
+            Standing::Allowed { since, .. } => *since,
+            Standing::Unknown | Standing::Denied { .. } | Standing::Unavailable { .. } => now,
+        };
+        self.standing = Standing::Allowed { since, grant: grant.clone() };
+        if self.lease_until.is_none_or(|held| until > held) {
+            self.lease_until = Some(until);
+            actions.push(Action::LeaseMoved { until });
+        }
+        Verdict::Allowed { grant, until }
+    }
+
+    fn deny(
+        &mut self,
+        now: BootTime,
+        began: BootTime,
+        attempt: AttemptId,
+        denial: Denial,
+        actions: &mut Vec<Action>,
+    ) -> Verdict {
+        self.newest_answered = self.newest_answered.max(Some(attempt));
+        self.answered(now, began);
+        self.last_decision = Some((began, Decision::Deny(denial.clone())));
+        let since = match &self.standing {
+            Standing::Denied { since, refusal } if refusal.denial.code == denial.code => *since,
+            Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } | Standing::Unavailable { .. } => {
+                now
+            },
+        };
+        let refusal = Refusal { denial: denial.clone(), confirmed_at: began };
+        self.standing = Standing::Denied { since, refusal: refusal.clone() };
+        self.lease_until = None;
+        actions.push(Action::StopAgents { denial });
+        Verdict::Denied(refusal)
+    }
+
+    /// A decision ends a row of failures; the next validation is due an interval after this one began.
+    fn answered(&mut self, now: BootTime, began: BootTime) {
+        if self.failures > 0 {
+            self.failures = 0;
+            self.due = (began + self.jittered_interval()).max(now);
+        }
+    }
+
+    fn fail(&mut self, now: BootTime, code: Code, cause: Arc<str>, retry_after: Option<Duration>) -> Verdict {
+        self.failures = self.failures.saturating_add(1);
+        let lease_left = self.lease_until.filter(|_| self.agents > 0).map(|until| until.saturating_since(now));
+        self.due = now + backoff::delay(self.failures, lease_left, retry_after, &mut self.rng);
+        self.become_unavailable(now, Arc::clone(&cause));
+        Verdict::Undecided { code, cause, retry_after }
+    }
+
+    fn become_unavailable(&mut self, now: BootTime, cause: Arc<str>) {
+        let (since, last_allowed) = match &self.standing {
+            Standing::Unavailable { since, last_allowed, .. } => (*since, *last_allowed),
+            Standing::Allowed { grant, .. } => (now, Some(grant.confirmed_at)),
+            Standing::Unknown | Standing::Denied { .. } => (now, None),
+        };
+        self.standing = Standing::Unavailable { since, cause, last_allowed };
+    }
+
+    fn end_lease(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        if self.lease_until.is_none_or(|until| now < until) {
+            return;
+        }
+        self.lease_until = None;
+        let cause = match &self.standing {
+            Standing::Unavailable { cause, .. } => Arc::clone(cause),
+            Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {
+                Arc::from("no validation was answered within the lease")
+            },
+        };
+        let denial = Denial::local(Code::LeaseExpired, format!("the lease ended with no new ALLOW: {cause}"));
+        self.become_unavailable(now, cause);
+        actions.push(Action::StopAgents { denial });
+    }
+
+    fn give_up_on_late_askers(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        let (code, cause) = match &self.standing {
+            Standing::Unknown => (Code::Starting, "the daemon is still waiting for its first decision"),
+            Standing::Allowed { .. } | Standing::Denied { .. } | Standing::Unavailable { .. } => {
+                (Code::CheckTimeout, "no answer from the authority within the check's deadline")
+            },
+        };
+        let verdict = Verdict::Undecided { code, cause: Arc::from(cause), retry_after: None };
+        self.askers.retain(|asker| {
+            let late = asker.deadline <= now;
+            if late {
+                actions.push(Action::Answer { asker: asker.id, verdict: verdict.clone() });
+            }
+            !late
+        });
+    }
+
+    fn begin_if_wanted(&mut self, now: BootTime, slot_freed: bool, actions: &mut Vec<Action>) {
+        if self.in_flight.len() >= MOST_IN_FLIGHT {
+            return;
+        }
+        let asked = self.someone_waits() && (slot_freed || self.in_flight.is_empty());
+        let impatient = self.patience_ends().is_some_and(|end| end <= now);
+        if !(asked || impatient || self.hinted || self.due <= now) {
+            return;
+        }
+        self.hinted = false;
+        let attempt = self.next_attempt;
+        self.next_attempt = AttemptId(attempt.0 + 1);
+        self.in_flight.push(InFlight { id: attempt, began: now });
+        // The first periodic validation comes at a random phase, so that hosts that boot together spread out.
+        self.due = now + if self.first { self.random_phase() } else { self.jittered_interval() };
+        self.first = false;
+        let register = !self.registered && self.register_again <= now;
+        actions.push(Action::Begin { attempt, register });
+    }
+
+    /// Whether somebody asked after the newest attempt began.
+    fn someone_waits(&self) -> bool {
+        self.askers.iter().any(|asker| asker.fresh_from == self.next_attempt)
+    }
+
+    /// When the first of those who wait has waited long enough for a second attempt to begin.
+    fn patience_ends(&self) -> Option<BootTime> {
+        let waiting = self.askers.iter().filter(|asker| asker.fresh_from == self.next_attempt);
+        waiting.map(|asker| asker.asked + COALESCE).min()
+    }
+
+    fn jittered_interval(&mut self) -> Duration {
+        self.rules.interval.mul_f64(0.9 + 0.2 * self.rng.f64())
+    }
+
+    fn random_phase(&mut self) -> Duration {
+        self.rules.interval.mul_f64(self.rng.f64())
+    }
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

@@ -1,0 +1,441 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const RULES: Rules = Rules {
+    interval: Duration::from_secs(5),
+    lease: Duration::from_secs(30),
+    system_unavailable: SystemUnavailable::Deny,
+};
+
+fn allow() -> Outcome {
+    Outcome::Decided(Decision::Allow { code: Code::Allow, request_id: None })
+}
+
+fn deny(code: Code) -> Outcome {
+    Outcome::Decided(Decision::Deny(Denial { code, request_id: None, reason: None }))
+}
+
+fn no_answer() -> Outcome {
+    Outcome::NoAnswer { cause: "refused".into(), retry_after: None }
+}
+
+/// A gate under simulated time, with everything it did.
+struct World {
+    gate: Gate,
+    now: BootTime,
+    begun: HashMap<AttemptId, BootTime>,
+    flying: Vec<AttemptId>,
+    last_begun: AttemptId,
+}
+
+impl World {
+    fn new(rules: Rules) -> Self {
+        Self::with_seed(rules, 7)
+    }
+
+    fn with_seed(rules: Rules, seed: u64) -> Self {
+        let now = BootTime::from_millis(1_000_000);
+        Self {
+            gate: Gate::new(rules, true, seed, now),
+            now,
+            begun: HashMap::new(),
+            flying: Vec::new(),
+            last_begun: AttemptId(0),
+        }
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.gate.handle(self.now, event, &mut actions);
+        for action in &actions {
+            if let Action::Begin { attempt, .. } = action {
+                self.begun.insert(*attempt, self.now);
+                self.flying.push(*attempt);
+                self.last_begun = *attempt;
+            }
+        }
+        actions
+    }
+
+    fn finish(&mut self, attempt: AttemptId, outcome: Outcome) -> Vec<Action> {
+        self.flying.retain(|flying| *flying != attempt);
+        self.tell(Event::Finished { attempt, registered: Registered::NotAsked, outcome })
+    }
+
+    /// Lets `span` pass, waking the gate whenever it wants to be.
+    fn pass(&mut self, span: Duration) -> Vec<Action> {
+        let end = self.now + span;
+        let mut all = Vec::new();
+        while let Some(wake) = self.gate.next_wake().filter(|wake| *wake <= end) {
+            assert!(wake > self.now || all.is_empty(), "the gate wants to be woken without moving on");
+            self.now = self.now.max(wake);
+            all.extend(self.tell(Event::Woke));
+        }
+        self.now = end;
+        all
+    }
+
+    fn ask(&mut self, id: u64) -> Vec<Action> {
+        self.tell(Event::Asked { asker: AskerId(id), deadline: self.now + Duration::from_secs(4) })
+    }
+}
+
+fn begins(actions: &[Action]) -> usize {
+    actions.iter().filter(|action| matches!(action, Action::Begin { .. })).count()
+}
+
+fn answer_to(actions: &[Action], id: u64) -> Option<&Verdict> {
+    actions.iter().find_map(|action| match action {
+        Action::Answer { asker, verdict } if *asker == AskerId(id) => Some(verdict),
+        _ => None,
+    })
+}
+
+fn stop_code(actions: &[Action]) -> Option<&Code> {
+    actions.iter().find_map(|action| match action {
+        Action::StopAgents { denial } => Some(&denial.code),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_idle_gate_answers_with_one_validation() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let first = world.last_begun;
+    world.finish(first, allow());
+    let actions = world.ask(1);
+    assert_eq!(begins(&actions), 1);
+    let attempt = world.last_begun;
+    let actions = world.finish(attempt, allow());
+    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })));
+}
+
+#[test]
+fn who_asks_during_a_validation_shares_the_next_one() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let first = world.last_begun;
+    for id in 0..256 {
+        assert_eq!(begins(&world.ask(id)), 0);
+    }
+    let actions = world.finish(first, allow());
+    assert_eq!(begins(&actions), 1);
+    assert!((0..256).all(|id| answer_to(&actions, id).is_none()), "an answer from before the question");
+    let second = world.last_begun;
+    let actions = world.finish(second, deny(Code::DeviceRevoked));
+    assert!((0..256).all(|id| matches!(answer_to(&actions, id), Some(Verdict::Denied(_)))));
+}
+
+#[test]
+fn a_hung_validation_delays_a_check_by_50_ms_at_most() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    world.ask(1);
+    assert_eq!(begins(&world.pass(Duration::from_millis(49))), 0);
+    assert_eq!(begins(&world.pass(Duration::from_millis(1))), 1);
+    assert_eq!(world.flying.len(), 2);
+    world.ask(2);
+    assert_eq!(begins(&world.pass(Duration::from_secs(3))), 0, "a third one in flight");
+}
+
+#[test]
+fn a_hint_takes_the_second_place_at_once() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    assert_eq!(begins(&world.tell(Event::Hinted)), 1);
+    assert_eq!(begins(&world.tell(Event::Hinted)), 0);
+    let first = world.flying[0];
+    assert_eq!(begins(&world.finish(first, allow())), 1, "the hint was forgotten");
+}
+
+#[test]
+fn an_allow_that_began_earlier_undoes_nothing() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let early = world.last_begun;
+    world.tell(Event::Hinted);
+    let late = world.last_begun;
+    world.finish(late, deny(Code::DeviceRevoked));
+    let actions = world.finish(early, allow());
+    assert!(actions.is_empty(), "{actions:?}");
+    assert!(matches!(world.gate.standing(), Standing::Denied { .. }));
+}
+
+#[test]
+fn a_deny_counts_even_when_it_is_late() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let early = world.last_begun;
+    world.tell(Event::Hinted);
+    let late = world.last_begun;
+    world.finish(late, allow());
+    let actions = world.finish(early, deny(Code::OrgDisabled));
+    assert_eq!(stop_code(&actions), Some(&Code::OrgDisabled));
+    assert_eq!(world.gate.lease_until(), None);
+}
+
+#[test]
+fn agents_live_exactly_to_the_end_of_the_lease_while_a_validation_hangs() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let began = world.now;
+    let first = world.last_begun;
+    world.pass(Duration::from_secs(2));
+    world.finish(first, allow());
+    world.tell(Event::Agents(1));
+    assert_eq!(world.gate.lease_until(), Some(began + RULES.lease), "the lease counts from the request");
+    assert_eq!(stop_code(&world.pass(Duration::from_millis(27_999))), None);
+    assert_eq!(stop_code(&world.pass(Duration::from_millis(1))), Some(&Code::LeaseExpired));
+    assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }));
+}
+
+#[test]
+fn an_allow_that_arrives_after_its_own_lease_allows_nothing() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    world.now = world.now + RULES.lease;
+    world.finish(attempt, allow());
+    assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }));
+    assert_eq!(world.gate.lease_until(), None);
+}
+
+#[test]
+fn system_unavailable_is_a_deny_unless_retry_is_set() {
+    let mut strict = World::new(RULES);
+    strict.tell(Event::Woke);
+    let attempt = strict.last_begun;
+    assert_eq!(stop_code(&strict.finish(attempt, deny(Code::SystemUnavailable))), Some(&Code::SystemUnavailable));
+
+    let mut patient = World::new(Rules { system_unavailable: SystemUnavailable::Retry, ..RULES });
+    patient.tell(Event::Woke);
+    let attempt = patient.last_begun;
+    patient.ask(1);
+    assert_eq!(stop_code(&patient.finish(attempt, deny(Code::SystemUnavailable))), None);
+    let attempt = patient.last_begun;
+    let actions = patient.finish(attempt, deny(Code::SystemUnavailable));
+    assert!(
+        matches!(answer_to(&actions, 1), Some(Verdict::Undecided { code: Code::SystemUnavailable, .. })),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_full_plan_is_a_deny_that_is_tried_again_after_a_minute() {
+    let mut world = World::new(RULES);
+    world.gate.registered = false;
+    let actions = world.tell(Event::Woke);
+    assert!(matches!(actions[..], [Action::Begin { register: true, .. }]));
+    let attempt = world.last_begun;
+    assert_eq!(stop_code(&world.finish(attempt, Outcome::LimitReached)), Some(&Code::DeviceLimitReached));
+    assert_eq!(begins(&world.pass(Duration::from_millis(59_999))), 0);
+    let actions = world.pass(Duration::from_millis(1));
+    assert!(matches!(actions[..], [Action::Begin { register: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_refused_registration_does_not_hold_up_validation() {
+    let mut world = World::new(RULES);
+    world.gate.registered = false;
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    world.flying.clear();
+    world.tell(Event::Finished { attempt, registered: Registered::Refused, outcome: deny(Code::InvalidOrgKey) });
+    let actions = world.tell(Event::Hinted);
+    assert!(matches!(actions[..], [Action::Begin { register: false, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_check_before_the_first_decision_waits_then_says_starting() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    world.ask(1);
+    let actions = world.pass(Duration::from_secs(4));
+    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Undecided { code: Code::Starting, .. })), "{actions:?}");
+}
+
+#[test]
+fn a_failed_validation_refuses_the_check_and_is_retried_soon() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    world.finish(attempt, allow());
+    world.ask(1);
+    let attempt = world.last_begun;
+    let actions = world.finish(attempt, no_answer());
+    assert!(matches!(
+        answer_to(&actions, 1),
+        Some(Verdict::Undecided { code: Code::AuthorityUnreachable, .. })
+    ));
+    assert!(matches!(world.gate.standing(), Standing::Unavailable { last_allowed: Some(_), .. }));
+    assert!(begins(&world.pass(Duration::from_millis(250))) >= 1);
+}
+
+#[test]
+fn retry_after_is_respected_but_not_by_checks() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    let asked = Duration::from_secs(20);
+    world.finish(attempt, Outcome::NoAnswer { cause: "429".into(), retry_after: Some(asked) });
+    assert_eq!(begins(&world.pass(Duration::from_millis(19_999))), 0);
+    assert_eq!(begins(&world.ask(1)), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    Ask { wait_ms: u64 },
+    Finish { which: usize, outcome: u8 },
+    Hint,
+    Agents(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0_u64..8_000).prop_map(Step::Pass),
+        2 => (0_u64..40).prop_map(Step::Pass),
+        3 => (1_u64..5_000).prop_map(|wait_ms| Step::Ask { wait_ms }),
+        5 => (0_usize..2, 0_u8..5).prop_map(|(which, outcome)| Step::Finish { which, outcome }),
+        1 => Just(Step::Hint),
+        1 => (0_usize..3).prop_map(Step::Agents),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// What an outside observer of one run remembers, to hold the gate's rules against it.
+#[derive(Default)]
+struct Ledger {
+    asked: HashMap<u64, (BootTime, BootTime)>,
+    /// Beginnings of attempts that answered ALLOW.
+    allows: Vec<BootTime>,
+    newest_decided: Option<AttemptId>,
+}
+
+impl Ledger {
+    fn audit(&mut self, now: BootTime, actions: &[Action], world: &World) -> Result<(), TestCaseError> {
+        prop_assert!(world.flying.len() <= MOST_IN_FLIGHT);
+        for action in actions {
+            match action {
+                Action::Answer { asker, verdict } => {
+                    let (asked, deadline) = self.asked.remove(&asker.0).expect("answered once, and only who asked");
+                    prop_assert!(now <= deadline, "answered after the deadline");
+                    if let Verdict::Allowed { grant, until } = verdict {
+                        prop_assert!(grant.confirmed_at >= asked, "an answer from before the question");
+                        prop_assert!(self.allows.contains(&grant.confirmed_at), "an ALLOW nobody gave");
+                        prop_assert!(*until <= grant.confirmed_at + RULES.lease && now < *until);
+                    }
+                },
+                Action::LeaseMoved { until } => {
+                    prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == *until));
+                },
+                Action::StopAgents { .. } => prop_assert_eq!(world.gate.lease_until(), None),
+                Action::Begin { .. } => {},
+            }
+        }
+        if let Some(until) = world.gate.lease_until() {
+            prop_assert!(now < until, "a lease outlived its end");
+            prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == until));
+        }
+        if let Standing::Allowed { grant, .. } = world.gate.standing() {
+            prop_assert!(now < grant.confirmed_at + RULES.lease, "allowed beyond its lease");
+        }
+        let late = self.asked.values().any(|(_, deadline)| *deadline <= now);
+        prop_assert!(!late, "an asker was left waiting beyond its deadline");
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_rules_hold_whatever_happens(seed: u64, steps in steps()) {
+        let mut world = World::with_seed(RULES, seed);
+        let mut ledger = Ledger::default();
+        let mut next_asker = 0;
+        let actions = world.tell(Event::Woke);
+        ledger.audit(world.now, &actions, &world)?;
+        for step in steps {
+            match step {
+                Step::Pass(millis) => {
+                    let end = world.now + Duration::from_millis(millis);
+                    while let Some(wake) = world.gate.next_wake().filter(|wake| *wake <= end) {
+                        prop_assert!(wake > world.now, "the gate wants to be woken in the past");
+                        world.now = wake;
+                        let actions = world.tell(Event::Woke);
+                        ledger.audit(world.now, &actions, &world)?;
+                    }
+                    world.now = end;
+                },
+                Step::Ask { wait_ms } => {
+                    next_asker += 1;
+                    let deadline = world.now + Duration::from_millis(wait_ms);
+                    ledger.asked.insert(next_asker, (world.now, deadline));
+                    let actions = world.tell(Event::Asked { asker: AskerId(next_asker), deadline });
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+                Step::Finish { which, outcome } => {
+                    let Some(attempt) = world.flying.get(which).copied() else { continue };
+                    let outcome = match outcome {
+                        0 | 1 => allow(),
+                        2 => deny(Code::DeviceRevoked),
+                        3 => deny(Code::SystemUnavailable),
+                        _ => no_answer(),
+                    };
+                    let allowed = outcome == allow();
+                    if allowed {
+                        ledger.allows.push(world.begun[&attempt]);
+                    }
+                    let expired = allowed && world.begun[&attempt] + RULES.lease <= world.now;
+                    let overtaken = ledger.newest_decided.is_some_and(|newest| newest > attempt);
+                    if !matches!(outcome, Outcome::NoAnswer { .. }) && !expired {
+                        ledger.newest_decided = ledger.newest_decided.max(Some(attempt));
+                    }
+                    let before = world.gate.standing().clone();
+                    let denied = matches!(outcome, Outcome::Decided(Decision::Deny(_)));
+                    let actions = world.finish(attempt, outcome);
+                    if allowed && overtaken && !expired {
+                        prop_assert_eq!(&before, world.gate.standing(), "an older ALLOW won");
+                    }
+                    if denied {
+                        let stopped = matches!(world.gate.standing(), Standing::Denied { .. });
+                        prop_assert!(stopped, "a deny did not count");
+                        prop_assert!(stop_code(&actions).is_some());
+                    }
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+                Step::Hint => {
+                    let actions = world.tell(Event::Hinted);
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+                Step::Agents(count) => {
+                    let actions = world.tell(Event::Agents(count));
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+            }
+        }
+    }
+
+    #[test]
+    fn validations_begin_within_every_interval_and_its_jitter(seed: u64) {
+        let mut world = World::with_seed(RULES, seed);
+        world.tell(Event::Woke);
+        let mut last = world.now;
+        for round in 0..40 {
+            let attempt = world.last_begun;
+            world.finish(attempt, allow());
+            let began = world.last_begun;
+            while world.last_begun == began {
+                world.now = world.gate.next_wake().expect("a next validation");
+                world.tell(Event::Woke);
+            }
+            let gap = world.now.saturating_since(last);
+            prop_assert!(gap <= RULES.interval.mul_f64(1.1) + Duration::from_millis(1), "{gap:?}");
+            prop_assert!(round == 0 || gap >= RULES.interval.mul_f64(0.9) - Duration::from_millis(1), "{gap:?}");
+            last = world.now;
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The task around one gate's core: reads the clock, makes attempts, carries actions out. Decides nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use super::attempt::Authority;
+use super::core::{Action, AskerId, AttemptId, Event, Gate, Outcome, Registered, Rules};
+use super::standing::{Standing, Verdict};
+use crate::boot_timer::BootTimer;
+use crate::clock::BootTime;
+use crate::protocol::{Code, Decision, Denial, DeviceId};
+
+/// Commands waiting for one gate. More than that many askers at once are turned away as overload.
+const MAILBOX: usize = 4096;
+
+/// What a gate tells about the agents that live on its leases.
+pub(crate) trait Agents: Send + Sync + 'static {
+    /// An ALLOW moved the end of the device's lease.
+    fn lease_moved(&self, device: &DeviceId, until: BootTime);
+    /// Every agent of the device must stop.
+    fn stop(&self, device: &DeviceId, denial: &Denial);
+}
+
+/// What everybody may see of a gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) standing: Standing,
+    /// The last decision, whatever happened since, and when its validation began.
+    pub(crate) last_decision: Option<(BootTime, Decision)>,
+    pub(crate) lease_until: Option<BootTime>,
+    pub(crate) next_validation: Option<BootTime>,
+}
+
+impl Report {
+    fn of(gate: &Gate) -> Self {
+        Self {
+            standing: gate.standing().clone(),
+            last_decision: gate.last_decision().cloned(),
+            lease_until: gate.lease_until(),
+            next_validation: gate.next_validation(),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Command {
+    Ask { deadline: BootTime, reply: oneshot::Sender<Verdict> },
+    Hint,
+    Agents(usize),
+}
+
+/// A running gate. The gate ends when its last handle is dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct GateHandle {
+    device: DeviceId,
+    mailbox: mpsc::Sender<Command>,
+    report: watch::Receiver<Report>,
+    rules: Rules,
+}
+
+impl GateHandle {
+    /// Starts a gate in the current runtime. Fails when no timer is to be had.
+    pub(crate) fn start(
+        device: DeviceId,
+        rules: Rules,
+        authority: Arc<Authority>,
+        agents: Arc<dyn Agents>,
+    ) -> io::Result<Self> {
+        let now = BootTime::now();
+        let gate = Gate::new(rules, authority.is_registered(&device), fastrand::u64(..), now);
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let (publish, report) = watch::channel(Report::of(&gate));
+        let driver = Driver {
+            device: device.clone(),
+            gate,
+            authority,
+            agents,
+            publish,
+            attempts: JoinSet::new(),
+            replies: HashMap::new(),
+            next_asker: 0,
+        };
+        tokio::spawn(driver.run(commands, BootTimer::new()?));
+        Ok(Self { device, mailbox, report, rules })
+    }
+
+    pub(crate) fn device(&self) -> &DeviceId {
+        &self.device
+    }
+
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// What the gate holds now.
+    pub(crate) fn report(&self) -> Report {
+        self.report.borrow().clone()
+    }
+
+    /// Looks at what the gate holds now without copying it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
+        look(&self.report.borrow())
+    }
+
+    /// Asks, with an answer by a validation that begins from now on; at `deadline` at the latest.
+    pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
+        let (reply, answer) = oneshot::channel();
+        match self.mailbox.try_send(Command::Ask { deadline, reply }) {
+            Ok(()) => {},
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                return undecided(Code::Overloaded, "too many checks are waiting already");
+            },
+            Err(mpsc::error::TrySendError::Closed(_)) => return gone(),
+        }
+        answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// A reason to validate now.
+    pub(crate) fn hint(&self) {
+        // A full mailbox has askers in it, who cause a validation as well.
+        let _ = self.mailbox.try_send(Command::Hint);
+    }
+
+    /// Says how many agents live on the device's lease.
+    pub(crate) fn set_agents(&self, count: usize) {
+        // Only shapes the pace of retries: not worth waiting for.
+        let _ = self.mailbox.try_send(Command::Agents(count));
+    }
+}
+
+fn undecided(code: Code, cause: &str) -> Verdict {
+    Verdict::Undecided { code, cause: Arc::from(cause), retry_after: None }
+}
+
+fn gone() -> Verdict {
+    undecided(Code::AuthorityUnreachable, "the daemon is shutting down")
+}
+
+struct Driver {
+    device: DeviceId,
+    gate: Gate,
+    authority: Arc<Authority>,
+    agents: Arc<dyn Agents>,
+    publish: watch::Sender<Report>,
+    attempts: JoinSet<(AttemptId, Registered, Outcome)>,
+    replies: HashMap<AskerId, oneshot::Sender<Verdict>>,
+    next_asker: u64,
+}
+
+impl Driver {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut timer: BootTimer) {
+        self.tell(Event::Woke);
+        loop {
+            let wake = self.gate.next_wake();
+            let event = tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.event_of(command),
+                    None => return,
+                },
+                Some(finished) = self.attempts.join_next() => match finished {
+                    Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },
+                    // Unreachable short of a bug in an attempt; its place stays taken, and the lease runs down.
+                    Err(error) => {
+                        tracing::error!(device_id = %self.device, %error, "an attempt failed to run");
+                        Event::Woke
+                    },
+                },
+                fired = timer.wait_until(wake) => {
+                    if let Err(error) = fired {
+                        tracing::error!(device_id = %self.device, %error, "the boot clock's timer failed");
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    }
+                    Event::Woke
+                },
+            };
+            self.tell(event);
+        }
+    }
+
+    fn event_of(&mut self, command: Command) -> Event {
+        match command {
+            Command::Ask { deadline, reply } => {
+                self.next_asker += 1;
+                let asker = AskerId(self.next_asker);
+                self.replies.insert(asker, reply);
+                Event::Asked { asker, deadline }
+            },
+            Command::Hint => Event::Hinted,
+            Command::Agents(count) => Event::Agents(count),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let before = self.gate.standing().clone();
+        let mut actions = Vec::new();
+        self.gate.handle(BootTime::now(), event, &mut actions);
+        // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
+        // ALLOW that a stop already sent has overtaken.
+        self.publish.send_replace(Report::of(&self.gate));
+        self.log_change(&before);
+        for action in actions {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Begin { attempt, register } => {
+                let (authority, device) = (Arc::clone(&self.authority), self.device.clone());
+                self.attempts.spawn(async move {
+                    let (registered, outcome) = authority.attempt(&device, register).await;
+                    (attempt, registered, outcome)
+                });
+            },
+            Action::Answer { asker, verdict } => {
+                if let Some(reply) = self.replies.remove(&asker) {
+                    // An asker who went away needs no answer.
+                    let _ = reply.send(verdict);
+                }
+            },
+            Action::LeaseMoved { until } => self.agents.lease_moved(&self.device, until),
+            Action::StopAgents { denial } => self.agents.stop(&self.device, &denial),
+        }
+    }
+
+    fn log_change(&self, before: &Standing) {
+        let device_id = &self.device;
+        match (before, self.gate.standing()) {
+            (Standing::Allowed { .. }, Standing::Allowed { grant, .. }) => {
+                debug!(%device_id, code = %grant.code, request_id = shown(grant.request_id.as_ref()), "still allowed");
+            },
+            (_, Standing::Allowed { grant, .. }) => {
+                info!(%device_id, code = %grant.code, request_id = shown(grant.request_id.as_ref()), "allowed");
+            },
+            (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. })
+                if old.denial.code == refusal.denial.code =>
+            {
+                let denial = &refusal.denial;
+                debug!(%device_id, code = %denial.code, request_id = shown(denial.request_id.as_ref()), "still denied");
+            },
+            (_, Standing::Denied { refusal, .. }) => {
+                let denial = &refusal.denial;
+                warn!(
+                    %device_id,
+                    code = %denial.code,
+                    request_id = shown(denial.request_id.as_ref()),
+                    reason = denial.reason.as_deref().unwrap_or(""),
+                    "denied"
+                );
+            },
+            (Standing::Unavailable { .. }, Standing::Unavailable { .. }) | (_, Standing::Unknown) => {},
+            (_, Standing::Unavailable { cause, .. }) => warn!(%device_id, %cause, "no decision to be had"),
+        }
+    }
+}
+
+fn shown(request_id: Option<&crate::protocol::RequestId>) -> &str {
+    request_id.map_or("", crate::protocol::RequestId::as_str)
+}

@@ -1,0 +1,82 @@
+//! What a gate holds about its device, and what it tells those who ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::BootTime;
+use crate::protocol::{Code, Denial, RequestId};
+
+/// An ALLOW as the gate keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) code: Code,
+    pub(crate) request_id: Option<RequestId>,
+    /// When the validation behind it began: freshness and lease are counted from here.
+    pub(crate) confirmed_at: BootTime,
+}
+
+/// A deny as the gate keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) denial: Denial,
+    /// When the validation behind it began.
+    pub(crate) confirmed_at: BootTime,
+}
+
+/// What the gate now holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing yet.
+    Unknown,
+    /// The newest answer is an ALLOW. `since` is when the standing became "allowed", not the newest confirmation.
+    Allowed { since: BootTime, grant: Grant },
+    /// The newest answer is a deny.
+    Denied { since: BootTime, refusal: Refusal },
+    /// The newest attempt brought no answer.
+    Unavailable { since: BootTime, cause: Arc<str>, last_allowed: Option<BootTime> },
+}
+
+/// The answer to one asker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Yes, by a validation that began after the question. `until` is the end of the lease it gives.
+    Allowed { grant: Grant, until: BootTime },
+    /// No.
+    Denied(Refusal),
+    /// It could not be found out; reads as no.
+    Undecided { code: Code, cause: Arc<str>, retry_after: Option<Duration> },
+}
+
+impl Standing {
+    /// The answer this standing gives to somebody content with one as old as `max_age`; `None` when a validation must
+    /// be waited for.
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration, lease: Duration) -> Option<Verdict> {
+        let young = |confirmed_at: BootTime| now.saturating_since(confirmed_at) <= max_age;
+        match self {
+            Self::Allowed { grant, .. } if young(grant.confirmed_at) && now < grant.confirmed_at + lease => {
+                Some(Verdict::Allowed { grant: grant.clone(), until: grant.confirmed_at + lease })
+            },
+            Self::Denied { refusal, .. } if young(refusal.confirmed_at) => Some(Verdict::Denied(refusal.clone())),
+            Self::Allowed { .. } | Self::Denied { .. } | Self::Unknown | Self::Unavailable { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cached_allow_is_never_older_than_asked_nor_than_its_lease() {
+        let at = BootTime::from_millis(10_000);
+        let grant = Grant { code: Code::Allow, request_id: None, confirmed_at: at };
+        let standing = Standing::Allowed { since: at, grant };
+        let lease = Duration::from_secs(30);
+        let second = Duration::from_secs(1);
+        assert!(standing.cached(at + second, second, lease).is_some());
+        assert!(standing.cached(at + second + Duration::from_millis(1), second, lease).is_none());
+        assert!(standing.cached(at + lease, second * 60, lease).is_none());
+        assert!(standing.cached(at, Duration::ZERO, lease).is_some());
+        assert!(Standing::Unknown.cached(at, second, lease).is_none());
+    }
+}
