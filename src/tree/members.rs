@@ -126,12 +126,13 @@ impl Tree {
         let mut living = Vec::new();
         while let Some(entry) = open.pop() {
             let identity = entry.identity;
-            if identity.pid.is_init() || self.bystanders.contains(&identity) || !seen.insert(identity.pid) {
+            // Nor is anything followed through those: the supervisor's children are roots already.
+            let aside = identity.pid.is_init() || identity.pid == caller || Some(identity) == self.supervisor;
+            if aside || self.bystanders.contains(&identity) || !seen.insert(identity.pid) {
                 continue;
             }
             open.extend(table.children(identity.pid));
-            let aside = identity.pid == caller || Some(identity) == self.supervisor;
-            if entry.is_alive() && !aside {
+            if entry.is_alive() {
                 living.push(Member { identity, activity: entry.activity });
             }
         }
