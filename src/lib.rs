@@ -2,8 +2,12 @@
 //!
 //! - [`protocol`]: the words on the wires, as types that cannot be wrong
 //! - [`clock`], [`span`]: the boot clock; durations as people write them
+//! - [`sys`]: the only unsafe code
+//! - [`tree`]: a process tree and how to end it
 
 pub mod clock;
 mod gate;
 pub mod protocol;
 pub mod span;
+pub mod sys;
+pub mod tree;

@@ -1,0 +1,89 @@
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use super::super::pid::{Identity, Pid};
+use super::super::stat::ProcessEntry;
+use super::*;
+
+/// A shell in a process group of its own that has said `ready`; whatever of its group is left is killed at the end.
+struct Agent {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    identity: Identity,
+}
+
+impl Agent {
+    fn start(script: &str) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let pid = Pid::new(i32::try_from(child.id()).unwrap()).unwrap();
+        let identity = ProcessEntry::read(pid).unwrap().unwrap().identity;
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self { child, output, identity }
+    }
+
+    /// The leader alone, as a client without a wrapper.
+    fn tree(&self) -> Tree {
+        Tree::new(self.identity, None, &ProcessTable::scan().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(group) = rustix::process::Pid::from_raw(self.identity.pid.as_raw()) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Steps until it is over; returns how long that took.
+fn run(mut stop: Stop) -> Duration {
+    let began = BootTime::now();
+    loop {
+        let now = BootTime::now();
+        assert!(now.saturating_since(began) < Duration::from_secs(30), "still there: {:?}", stop.survivors(now));
+        match stop.step(now, &ProcessTable::scan().unwrap()) {
+            Next::Over => return BootTime::now().saturating_since(began),
+            Next::LookAt(when) => std::thread::sleep(when.saturating_since(BootTime::now())),
+        }
+    }
+}
+
+fn begin(tree: Tree, grace: Duration) -> Stop {
+    Stop::begin(BootTime::now(), tree, Signal::TERM, FirstSignal::Ours, grace)
+}
+
+#[test]
+fn a_cooperative_tree_ends_long_before_the_grace_does() {
+    let agent = Agent::start("sleep 1000 & sleep 1000 & echo ready; wait");
+    assert!(run(begin(agent.tree(), Duration::from_mins(1))) < Duration::from_secs(20));
+}
+
+#[test]
+fn a_tree_that_ignores_the_stop_signal_is_killed_after_the_grace() {
+    let agent = Agent::start("trap '' TERM; (setsid sleep 1000) & sleep 1000 & echo ready; wait");
+    let mut tree = agent.tree();
+    // `setsid` may not have happened yet at the first look; descent finds it either way.
+    assert!(tree.members(&ProcessTable::scan().unwrap()).len() >= 3);
+    let took = run(begin(tree, Duration::from_millis(300)));
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+}
+
+#[test]
+fn a_stopped_process_gets_to_act_on_the_stop_signal_and_gets_it_once() {
+    let mut agent = Agent::start("trap 'echo asked' TERM; echo ready; kill -STOP $$; while :; do sleep 0.05; done");
+    run(begin(agent.tree(), Duration::from_millis(500)));
+    let mut text = String::new();
+    agent.output.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "asked\n");
+}
