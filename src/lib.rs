@@ -1,8 +1,11 @@
 //! Makes AI agents stoppable. A library for its own four programs; nothing here is a stable interface.
 //!
 //! - [`protocol`]: the words on the wires, as types that cannot be wrong
+//! - `client`: asks an authority
 //! - [`clock`], [`span`]: the boot clock; durations as people write them
 
+#[cfg(feature = "services")]
+pub mod client;
 pub mod clock;
 pub mod protocol;
 pub mod span;
