@@ -1,0 +1,194 @@
+//! Where the authority is.
+
+use std::fmt;
+
+use reqwest::Url;
+
+/// The authority's base URL: `https`, or `http` to this host, with nothing in it that could hold a secret. An optional
+/// path prefix is kept, without a slash at its end.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    url: Url,
+    text: String,
+}
+
+/// Why a text is not a base URL. Never repeats the text, which may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaseUrlError {
+    /// No URL at all.
+    Malformed,
+    /// Neither `https` nor `http`.
+    Scheme,
+    /// `http` to another host.
+    Unencrypted,
+    /// A user name or a password stands before the host.
+    UserInfo,
+    /// A query or a fragment follows.
+    Trailing,
+    /// The path names the API itself, which is added to every request.
+    ApiPath,
+}
+
+impl BaseUrl {
+    /// Reads a base URL. `http` is taken only for `127.0.0.0/8`, `::1` and `localhost`, unless `allow_http`.
+    ///
+    /// Fails with a [`BaseUrlError`] that says what would be right.
+    pub fn parse(text: &str, allow_http: bool) -> Result<Self, BaseUrlError> {
+        let text = text.trim();
+        // The URL standard drops tabs and line feeds and repairs slashes; a person who wrote those meant something else.
+        if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+            return Err(BaseUrlError::Malformed);
+        }
+        let Some((scheme, rest)) = text.split_once("://") else { return Err(BaseUrlError::Malformed) };
+        if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
+            return Err(BaseUrlError::Scheme);
+        }
+        if rest.is_empty() || rest.starts_with('/') {
+            return Err(BaseUrlError::Malformed);
+        }
+        let url = Url::parse(text).map_err(|_| BaseUrlError::Malformed)?;
+        if !url.username().is_empty() || url.password().is_some() || rest.split('/').next().unwrap_or("").contains('@')
+        {
+            return Err(BaseUrlError::UserInfo);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(BaseUrlError::Trailing);
+        }
+        let text = url.as_str().trim_end_matches('/').to_owned();
+        if text.ends_with("/api/v1") || text.ends_with("/api") {
+            return Err(BaseUrlError::ApiPath);
+        }
+        let base = Self { url, text };
+        if !base.is_https() && !base.is_loopback() && !allow_http {
+            return Err(BaseUrlError::Unencrypted);
+        }
+        Ok(base)
+    }
+
+    /// The URL as text, without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether requests are encrypted.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// Whether the host is this one, by name or address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let Some(host) = self.url.host_str() else { return false };
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+    }
+
+    /// The URL of an endpoint, given as a path that begins with a slash.
+    pub(super) fn endpoint(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        let prefix = self.url.path().trim_end_matches('/');
+        url.set_path(&format!("{prefix}{path}"));
+        url
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+impl fmt::Display for BaseUrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "not a URL; write https:// and a host, as in https://machineid.io",
+            Self::Scheme => "the URL must begin with https:// (or http:// for an authority on this host)",
+            Self::Unencrypted => {
+                "http:// would send the org key unencrypted; write https://, or name an authority on this host \
+                 (127.0.0.1, ::1, localhost), or allow plain http explicitly"
+            }
+            Self::UserInfo => "the URL holds a user name or a password; write it without, the org key is given apart",
+            Self::Trailing => "the URL holds a query or a fragment; end it at the host or the path",
+            Self::ApiPath => "the URL names the API's own path; leave /api/v1 out, it is added to every request",
+        })
+    }
+}
+
+impl std::error::Error for BaseUrlError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<String, BaseUrlError> {
+        BaseUrl::parse(text, false).map(|base| base.to_string())
+    }
+
+    #[test]
+    fn takes_https_anywhere_and_http_to_this_host() {
+        for (text, canonical) in [
+            ("https://machineid.io", "https://machineid.io"),
+            ("https://machineid.io/", "https://machineid.io"),
+            ("HTTPS://MachineID.io:443/", "https://machineid.io"),
+            (" https://proxy.example/machineid//\n", "https://proxy.example/machineid"),
+            ("http://127.0.0.1:8424", "http://127.0.0.1:8424"),
+            ("http://127.8.9.10/x", "http://127.8.9.10/x"),
+            ("http://[::1]:8424/", "http://[::1]:8424"),
+            ("http://localhost:8424", "http://localhost:8424"),
+        ] {
+            assert_eq!(parse(text).as_deref(), Ok(canonical), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else_and_says_why() {
+        for (text, error) in [
+            ("", BaseUrlError::Malformed),
+            ("machineid.io", BaseUrlError::Malformed),
+            ("https:machineid.io", BaseUrlError::Malformed),
+            ("https://", BaseUrlError::Malformed),
+            ("https:///path", BaseUrlError::Malformed),
+            ("https://a b", BaseUrlError::Malformed),
+            ("https://machineid.io\\@evil.example", BaseUrlError::Malformed),
+            ("https://machineid.io:99999", BaseUrlError::Malformed),
+            ("ftp://machineid.io", BaseUrlError::Scheme),
+            ("unix:///run/x", BaseUrlError::Scheme),
+            ("http://machineid.io", BaseUrlError::Unencrypted),
+            ("http://10.0.0.1", BaseUrlError::Unencrypted),
+            ("http://localhost.evil.example", BaseUrlError::Unencrypted),
+            ("http://127.0.0.1.evil.example", BaseUrlError::Unencrypted),
+            ("http://0.0.0.0", BaseUrlError::Unencrypted),
+            ("https://user:pass@machineid.io", BaseUrlError::UserInfo),
+            ("https://@machineid.io", BaseUrlError::UserInfo),
+            ("http://localhost@evil.example", BaseUrlError::UserInfo),
+            ("https://machineid.io/?key=org_x", BaseUrlError::Trailing),
+            ("https://machineid.io?", BaseUrlError::Trailing),
+            ("https://machineid.io/#x", BaseUrlError::Trailing),
+            ("https://machineid.io/api/v1/", BaseUrlError::ApiPath),
+        ] {
+            assert_eq!(parse(text), Err(error), "{text}");
+            assert!(!error.to_string().contains("pass@"));
+        }
+    }
+
+    #[test]
+    fn http_elsewhere_needs_to_be_allowed() {
+        assert_eq!(BaseUrl::parse("http://10.0.0.1", true).unwrap().as_str(), "http://10.0.0.1");
+    }
+
+    #[test]
+    fn a_path_prefix_is_kept_before_every_endpoint() {
+        let base = BaseUrl::parse("https://proxy.example/machine%20id/", false).unwrap();
+        assert_eq!(base.endpoint("/api/v1/usage").as_str(), "https://proxy.example/machine%20id/api/v1/usage");
+        let base = BaseUrl::parse("https://machineid.io", false).unwrap();
+        assert_eq!(base.endpoint("/api/v1/usage").as_str(), "https://machineid.io/api/v1/usage");
+    }
+}

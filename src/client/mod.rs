@@ -1,0 +1,341 @@
+//! The authority's client: one method an endpoint.
+//!
+//! Every request has one timeout for all of it and a limit on its answer. The key travels in its header and nowhere
+//! else; no redirect is followed, since it would travel along. HTTP/1.1 only: each request in flight then has a connection
+//! of its own, and giving up on one closes it. On HTTP/2 a connection that died silently would take every
+//! later request with it until the kernel gives up on it, far beyond a lease.
+//!
+//! What comes back is either a typed answer or a [`Failure`], which is never an ALLOW.
+
+mod base_url;
+mod exchange;
+mod failure;
+mod retry_after;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+use serde_json::json;
+
+pub use base_url::{BaseUrl, BaseUrlError};
+pub use failure::{Failure, Fault, Refusal, Source};
+pub use retry_after::LONGEST_RETRY_AFTER;
+pub use tls::install_provider;
+
+use crate::protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
+use crate::protocol::decision::{self, Unusable};
+use crate::protocol::{Decision, DeviceId, OrgKey};
+use exchange::{Answer, Exchange, Question, Repeat};
+use tls::Trust;
+
+/// The longest answer about one device, in bytes.
+const SMALL_ANSWER: usize = 64 * 1024;
+
+/// The longest answer about a fleet, in bytes: room for some 300,000 devices.
+const LARGE_ANSWER: usize = 64 * 1024 * 1024;
+
+/// What a client needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the authority is.
+    pub base_url: BaseUrl,
+    /// Time for one request and its whole answer.
+    pub timeout: Duration,
+    /// Certificates (PEM) to trust instead of the host's own store.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The `User-Agent`, as in `machineid-sidecar/1.2.3`.
+    pub user_agent: String,
+}
+
+/// Why a client cannot be made.
+#[derive(Clone, Debug)]
+pub enum SetupError {
+    /// The CA file holds no certificate.
+    NoCertificate,
+    /// The CA file holds something that is no certificate.
+    BadCertificate(Arc<reqwest::Error>),
+    /// TLS or the proxy settings of the environment cannot be used.
+    Unusable(Arc<reqwest::Error>),
+}
+
+/// Talks to one authority. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct AuthorityClient {
+    exchange: Arc<Exchange>,
+    base_url: BaseUrl,
+}
+
+/// Which devices to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// Only these.
+    pub status: Option<DeviceStatus>,
+    /// Only ids that contain this text, upper and lower case taken for the same.
+    pub search: Option<String>,
+}
+
+impl AuthorityClient {
+    /// Makes a client; connects to nothing yet. Fails with a [`SetupError`] when certificates or proxies are unusable.
+    pub fn new(options: Options) -> Result<Self, SetupError> {
+        let Options { base_url, timeout, ca_pem, user_agent } = options;
+        let trust = match &ca_pem {
+            Some(pem) => Trust::Only(pem),
+            None if base_url.is_loopback() && !base_url.is_https() => Trust::Nobody,
+            None => Trust::Host,
+        };
+        let mut builder = reqwest::Client::builder()
+            .user_agent(user_agent)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            // The one timeout is the exchange's; a connection attempt must not outlive it in the background.
+            .connect_timeout(timeout);
+        if base_url.is_loopback() {
+            builder = builder.no_proxy();
+        }
+        let http = trust.apply(builder)?.build().map_err(|error| SetupError::Unusable(Arc::new(error)))?;
+        Ok(Self { exchange: Arc::new(Exchange::new(http, timeout)), base_url })
+    }
+
+    /// Where the authority is.
+    #[must_use]
+    pub const fn base_url(&self) -> &BaseUrl {
+        &self.base_url
+    }
+
+    /// May this device execute? The one request whose answer is a decision.
+    ///
+    /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.
+    pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
+        let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        decision::read(&answer.head(), &answer.body, device).map_err(|unusable| match unusable {
+            Unusable::Status(_) => answer.bare_status(),
+            Unusable::NotJson
+            | Unusable::Encoded
+            | Unusable::Malformed
+            | Unusable::NoAnswer
+            | Unusable::Contradictory
+            | Unusable::OtherDevice
+            | Unusable::Stale => Failure::Unusable(unusable),
+        })
+    }
+
+    /// Makes the device known. Safe to repeat. Being refused is an answer here, not a failure.
+    ///
+    /// Fails with a [`Failure`] when the authority could not be asked or gave no usable answer.
+    pub async fn register(&self, key: &OrgKey, device: &DeviceId) -> Result<Registration, Failure> {
+        let answer = self.post(path::REGISTER, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        let envelope = answer.envelope();
+        let words = [envelope.error.as_deref(), envelope.status.as_deref()];
+        let says = |word: &str| words.contains(&Some(word));
+        let refused_or_ok = answer.status == StatusCode::OK || answer.status.is_client_error();
+        if refused_or_ok && (says("device_limit_reached") || says("limit_reached")) {
+            return Ok(Registration::LimitReached);
+        }
+        if refused_or_ok && (says("device_revoked") || says("revoked")) {
+            return Ok(Registration::Revoked);
+        }
+        if answer.status == StatusCode::OK && envelope.error.is_none() {
+            match envelope.status.as_deref() {
+                Some("ok") => return Ok(Registration::New),
+                // Older servers undo a revoke by registering; what counts is that the device is known.
+                Some("exists" | "restored") => return Ok(Registration::Exists),
+                Some(_) | None => {}
+            }
+        }
+        let explanation = answer.explanation();
+        if explanation.is_some() || (answer.status.is_client_error() && !answer.is_passing()) {
+            let error = explanation.and_then(|said| said.code.map(|code| code.to_string()).or(said.error));
+            return Ok(Registration::Refused { status: answer.status.as_u16(), error });
+        }
+        Err(if answer.status == StatusCode::OK { answer.not_understood() } else { answer.bare_status() })
+    }
+
+    /// Denies the device from its next validation on.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
+    pub async fn revoke(&self, key: &OrgKey, device: &DeviceId) -> Result<(), Failure> {
+        self.post(path::REVOKE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?.accepted()
+    }
+
+    /// Takes a revoke back. Starts nothing again.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found` or `device_limit_reached`.
+    pub async fn unrevoke(&self, key: &OrgKey, device: &DeviceId) -> Result<(), Failure> {
+        self.post(path::UNREVOKE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?.accepted()
+    }
+
+    /// Forgets the device.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
+    pub async fn remove(&self, key: &OrgKey, device: &DeviceId) -> Result<(), Failure> {
+        self.post(path::REMOVE, key, &one(device), Repeat::Never, SMALL_ANSWER).await?.accepted()
+    }
+
+    /// Revokes many devices at once, at most [`crate::protocol::api::LARGEST_BATCH`] by id, or all active ones.
+    ///
+    /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
+    pub async fn revoke_batch(&self, key: &OrgKey, batch: &BatchRequest) -> Result<BatchResponse, Failure> {
+        self.batch(path::REVOKE_BATCH, key, batch, "all_active").await
+    }
+
+    /// Unrevokes many devices at once, as far as the plan has places.
+    ///
+    /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
+    pub async fn unrevoke_batch(&self, key: &OrgKey, batch: &BatchRequest) -> Result<BatchResponse, Failure> {
+        self.batch(path::UNREVOKE_BATCH, key, batch, "all_revoked").await
+    }
+
+    /// The organisation's devices.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn list(&self, key: &OrgKey, filter: &ListFilter) -> Result<DeviceList, Failure> {
+        let mut url = self.base_url.endpoint(path::LIST);
+        if let Some(status) = filter.status {
+            url.query_pairs_mut().append_pair("status", status_word(status));
+        }
+        if let Some(search) = &filter.search {
+            url.query_pairs_mut().append_pair("q", search);
+        }
+        let mut list: DeviceList = self.get(url, key, LARGE_ANSWER).await?.typed()?;
+        // The filters are an extension: an authority that does not know them lists everything.
+        list.devices.retain(|device| filter.matches(&device.device_id, device.status));
+        Ok(list)
+    }
+
+    /// The plan and how much of it is used.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn usage(&self, key: &OrgKey) -> Result<PlanFields, Failure> {
+        let answer = self.get(self.base_url.endpoint(path::USAGE), key, SMALL_ANSWER).await?;
+        let usage = answer.typed()?;
+        if usage == PlanFields::default() { Err(answer.not_understood()) } else { Ok(usage) }
+    }
+
+    /// The address at which a person can buy this plan: `pro`, `scale` or `max`.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn checkout(&self, key: &OrgKey, plan: &str) -> Result<String, Failure> {
+        let answer = self.post(path::CHECKOUT, key, &json!({ "plan": plan }), Repeat::Never, SMALL_ANSWER).await?;
+        if answer.status != StatusCode::OK {
+            return Err(answer.refusal());
+        }
+        let address = answer.envelope().url.ok_or_else(|| answer.not_understood())?;
+        // It is printed for a person to open: nothing but a web address may stand there.
+        let fit = reqwest::Url::parse(&address).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
+            && address.bytes().all(|b| b.is_ascii_graphic());
+        if fit { Ok(address) } else { Err(Failure::Incomplete) }
+    }
+
+    /// Makes a new free organisation and returns its key, which is shown only this once.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn org_create(&self) -> Result<OrgKey, Failure> {
+        let question = Question {
+            method: Method::POST,
+            url: self.base_url.endpoint(path::ORG_CREATE),
+            key: None,
+            body: Some(b"{}".to_vec()),
+            repeat: Repeat::Never,
+            limit: SMALL_ANSWER,
+        };
+        let answer = self.exchange.ask(question).await?;
+        if answer.status != StatusCode::OK && answer.status != StatusCode::CREATED {
+            return Err(answer.refusal());
+        }
+        let key = answer.envelope().org_api_key.ok_or_else(|| answer.not_understood())?;
+        key.parse().map_err(|_| Failure::Incomplete)
+    }
+
+    async fn batch(
+        &self,
+        path: &str,
+        key: &OrgKey,
+        batch: &BatchRequest,
+        scope: &str,
+    ) -> Result<BatchResponse, Failure> {
+        let body = match batch {
+            BatchRequest::Ids(ids) => json!({ "deviceIds": ids }),
+            BatchRequest::All => json!({ "scope": scope }),
+        };
+        let answer = self.post(path, key, &body, Repeat::Harmless, LARGE_ANSWER).await?;
+        let response = answer.typed()?;
+        if response == BatchResponse::default() { Err(answer.not_understood()) } else { Ok(response) }
+    }
+
+    async fn get(&self, url: reqwest::Url, key: &OrgKey, limit: usize) -> Result<Answer, Failure> {
+        let question =
+            Question { method: Method::GET, url, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
+        self.exchange.ask(question).await
+    }
+
+    async fn post<T: Serialize>(
+        &self,
+        path: &str,
+        key: &OrgKey,
+        body: &T,
+        repeat: Repeat,
+        limit: usize,
+    ) -> Result<Answer, Failure> {
+        let body = serde_json::to_vec(body).expect("ids and words always have a JSON form");
+        let question = Question {
+            method: Method::POST,
+            url: self.base_url.endpoint(path),
+            key: Some(key),
+            body: Some(body),
+            repeat,
+            limit,
+        };
+        self.exchange.ask(question).await
+    }
+}
+
+fn one(device: &DeviceId) -> crate::protocol::api::DeviceRequest {
+    crate::protocol::api::DeviceRequest { device_id: device.clone() }
+}
+
+const fn status_word(status: DeviceStatus) -> &'static str {
+    match status {
+        DeviceStatus::Active => "active",
+        DeviceStatus::Revoked => "revoked",
+    }
+}
+
+impl ListFilter {
+    fn matches(&self, id: &str, status: DeviceStatus) -> bool {
+        self.status.is_none_or(|wanted| wanted == status)
+            && self.search.as_ref().is_none_or(|text| id.to_lowercase().contains(&text.to_lowercase()))
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str("there is no certificate in it; it should hold one or more in PEM form"),
+            Self::BadCertificate(_) => f.write_str("it holds something that is not a certificate in PEM form"),
+            Self::Unusable(error) => {
+                let mut deepest: &dyn std::error::Error = error;
+                while let Some(source) = deepest.source() {
+                    deepest = source;
+                }
+                write!(f, "cannot set up connections to the authority: {deepest}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SetupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NoCertificate => None,
+            Self::BadCertificate(error) | Self::Unusable(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
