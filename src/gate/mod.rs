@@ -7,11 +7,17 @@
 //!                             └────────┘ ──LeaseMoved / StopAgents──▶ the supervised runs
 //! ```
 //!
-//! [`core`] decides and does no I/O; [`driver`] is the task around it that reads the clock, sends requests and carries
+//! [`core`] decides and does no I/O; [`driver`] is the task around it that reads the clock, makes [`attempt`]s and carries
 //! actions out, and decides nothing. [`gates`] holds one driver for each device in use.
 
+pub(crate) mod attempt;
 mod backoff;
 pub(crate) mod core;
+pub(crate) mod driver;
+pub(crate) mod gates;
+pub(crate) mod markers;
 pub(crate) mod standing;
 
+pub(crate) use driver::Agents;
+pub(crate) use gates::{Deciding, Gates};
 pub(crate) use standing::{Standing, Verdict};

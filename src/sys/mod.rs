@@ -4,8 +4,10 @@
 
 mod environment;
 mod peer;
+mod permission;
 mod signal;
 
 pub use environment::{ScrubError, scrub_environment};
 pub use peer::peer_pidfd;
+pub use permission::may_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};

@@ -139,6 +139,12 @@ impl Ladder {
         self.kill_at
     }
 
+    /// Whether the last look found somebody alive.
+    #[must_use]
+    pub fn found_somebody(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// Shortens the grace to end `grace` after `now`; never lengthens it.
     pub fn hasten(&mut self, now: BootTime, grace: Duration) {
         self.kill_at = self.kill_at.min(now + grace);

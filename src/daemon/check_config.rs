@@ -1,0 +1,67 @@
+//! `--check-config`: is it right, and what does it mean?
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Fatal, complain, identity};
+use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
+use crate::config::{self, Environment, Settings};
+use crate::protocol::Exit;
+use crate::span;
+
+pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment: &Environment) -> Result<Exit, Fatal> {
+    let settings = config::load(named, environment)?;
+    let device = identity::expand(&settings, environment)?;
+    let in_environment = environment.text(KEY_VARIABLE);
+    let credentials = environment.path("CREDENTIALS_DIRECTORY");
+    let source =
+        org_key::choose(in_environment.is_some(), settings.authority.org_key_file.as_ref(), credentials.as_deref())?;
+    match &source {
+        KeySource::Environment => {
+            let text = in_environment.unwrap_or_default();
+            text.parse::<crate::protocol::OrgKey>().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?;
+        },
+        KeySource::File { path, origin, mode_is_the_platforms } => {
+            org_key::read_file(path, origin, *mode_is_the_platforms)?;
+        },
+    }
+    let text = describe(&settings, device.as_str(), &source);
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let worst = settings.stop_bound().worst();
+    match max_stop {
+        Some(most) if worst > most => {
+            complain(&format!(
+                "a stop can take {}, longer than --max-stop {}; lower enforcement.stop_grace, enforcement.lease or \
+                 enforcement.interval",
+                span::format(worst),
+                span::format(most)
+            ));
+            Ok(Exit::Failure)
+        },
+        _ => Ok(Exit::Success),
+    }
+}
+
+fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
+    let bound = settings.stop_bound();
+    let file = settings.file.as_ref().map_or("none (built-in defaults)".to_owned(), |path| path.display().to_string());
+    let mut text = String::from("The configuration is valid.\n\n");
+    let mut row = |name: &str, value: &str| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "  {name:<20} {value}");
+    };
+    row("file", &file);
+    row("authority", &settings.authority.url.to_string());
+    row("org key", &key.to_string());
+    row("device", device);
+    row("socket", &settings.local.socket.display().to_string());
+    let interval = settings.enforcement.interval;
+    let rate = 1.0 / interval.as_secs_f64();
+    row("validates", &format!("every {} (± 10 %): {rate:.2} requests a second for each device", span::format(interval)));
+    row("stops within", &format!("{} of a revoke, while the authority answers", span::format(bound.connected)));
+    row("", &format!("{} of the last ALLOW, while it does not", span::format(bound.cut_off)));
+    row("key protection", &identity::key_protection());
+    text
+}

@@ -1,0 +1,62 @@
+//! `-- COMMAND`: a wrapper of our own around it.
+//!
+//! The wrapper is a process of its own, not a part of the daemon: it ends the tree at the end of the lease even when the
+//! daemon hangs or dies. It is this very program under the wrapper's name, so that nothing else need be installed.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::sidecar::Caught;
+use crate::protocol::Exit;
+
+#[derive(Debug)]
+pub(super) struct Child {
+    process: tokio::process::Child,
+}
+
+impl Child {
+    /// Starts `machineid-run --socket SOCKET -- COMMAND…`. Must be called inside the runtime.
+    pub(super) fn start(command: &[OsString], socket: &Path) -> io::Result<Self> {
+        let process = tokio::process::Command::new("/proc/self/exe")
+            .arg0("machineid-run")
+            .arg("--socket")
+            .arg(socket)
+            .arg("--")
+            .args(command)
+            .spawn()?;
+        Ok(Self { process })
+    }
+
+    /// Passes a signal on: the wrapper gives it to the agent.
+    pub(super) fn forward(&self, caught: Caught) {
+        let signal = match caught {
+            Caught::End("SIGINT") => Signal::INT,
+            Caught::End(_) => Signal::TERM,
+            Caught::HangUp => Signal::HUP,
+            Caught::Validate => Signal::USR1,
+        };
+        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // An unreaped child of ours: the number is its own. It may just have ended.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Waits for its end. May be dropped and called again.
+    pub(super) async fn wait(&mut self) -> io::Result<Exit> {
+        self.process.wait().await.map(exit_of)
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code().map(u8::try_from), status.signal().map(u8::try_from)) {
+        (Some(Ok(code)), _) => Exit::Command(code),
+        (_, Some(Ok(signal))) => Exit::Signal(signal),
+        _ => Exit::Wrapper,
+    }
+}

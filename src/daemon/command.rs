@@ -1,0 +1,57 @@
+//! The command line of `machineid-sidecar`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::span;
+
+const EXAMPLES: &str = "\
+Examples:
+  machineid-sidecar --dev -- python3 agent.py      try it: an authority of its own, nothing to set up
+  machineid-sidecar                                the daemon, with the configuration it finds
+  machineid-sidecar -- python3 agent.py            daemon and agent in one: a container's entrypoint
+  machineid-sidecar --check-config --max-stop 30s  is the configuration right, and is it quick enough?
+
+Configuration: --config, else MACHINEID_CONFIG, ~/.config/machineid/machineid-sidecar.toml (not for root),
+/etc/machineid/machineid-sidecar.toml. MACHINEID_ORG_KEY, MACHINEID_BASE_URL and MACHINEID_DEVICE_ID beat the file.
+
+Exit codes with a COMMAND: its own; 128+n when a signal ended it; 77 denied; 75 could not find out; 125 our own failure;
+126/127 the command cannot be executed / was not found. Without: 0 after SIGTERM or SIGINT, 2 a bad configuration.";
+
+/// Asks an authority whether agents on this host may run, answers them on a unix socket, and stops supervised process
+/// trees when they may not.
+#[derive(Debug, Parser)]
+#[command(name = "machineid-sidecar", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(super) struct Command {
+    /// The configuration file
+    #[arg(long, value_name = "PATH")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Start an authority, an org and a key as well, all on this host and gone at the end
+    #[arg(long, conflicts_with_all = ["config", "check_config"])]
+    pub(super) dev: bool,
+
+    /// Check the configuration, print what it means, and end
+    #[arg(long, conflicts_with = "command")]
+    pub(super) check_config: bool,
+
+    /// With --check-config: fail when a stop could take longer than this
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, requires = "check_config")]
+    pub(super) max_stop: Option<Duration>,
+
+    /// A command to supervise; its exit code becomes ours
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+
+    #[command(subcommand)]
+    pub(super) verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Ask the running daemon whether it lives: exit 0 or 1
+    Healthcheck,
+}

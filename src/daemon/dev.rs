@@ -1,0 +1,191 @@
+//! `--dev`: an authority, an org and a key of our own, all in a private directory that goes away at the end.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::sidecar::{Sidecar, in_runtime, keep_secrets};
+use super::Fatal;
+use crate::authority::{Embedded, PlanTier};
+use crate::config::org_key::KeySource;
+use crate::config::{self, Environment, Origin, Settings, Surroundings};
+use crate::protocol::{DeviceId, Exit};
+use crate::{span, telemetry};
+
+/// The port that is asked for first; any other when it is taken.
+const PORT: u16 = 8424;
+
+/// Quicker than the built-in defaults: whoever tries a revoke should not have to wait for it.
+const SETTINGS: &str = r#"
+[device]
+allow = ["*"]
+[enforcement]
+interval = "1s"
+lease = "10s"
+stop_grace = "5s"
+[local]
+mode = "0600"
+[log]
+level = "warn"
+"#;
+
+/// Runs the daemon with its own authority, in front of `command` when there is one.
+pub(super) fn run(command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
+    keep_secrets()?;
+    let directory = PrivateDirectory::make()?;
+    in_runtime(async {
+        let authority = start_authority(&directory.path).await?;
+        let result = serve(&authority, &directory.path, command, environment).await;
+        authority.end().await;
+        result
+    })
+}
+
+async fn start_authority(directory: &Path) -> Result<Embedded, Fatal> {
+    let start = async |port| {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Embedded::start(listen, directory, "dev", PlanTier::Max).await
+    };
+    match start(PORT).await {
+        Ok(authority) => Ok(authority),
+        // Most likely another --dev has the port.
+        Err(_) => Ok(start(0).await?),
+    }
+}
+
+async fn serve(
+    authority: &Embedded,
+    directory: &Path,
+    command: Vec<OsString>,
+    environment: &Environment,
+) -> Result<Exit, Fatal> {
+    let settings = settings(authority, directory)?;
+    telemetry::init(settings.log.format, settings.log.level);
+    let device = device()?;
+    let key_file = directory.join("org-key");
+    write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;
+    hand_out_commands(authority, directory, &settings.local.socket)?;
+    let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
+    let sidecar = Sidecar::start(settings, device.clone(), authority.org_key.clone(), key_source)?;
+    let banner = banner(authority, directory, sidecar.settings(), &device, !command.is_empty(), environment);
+    let _ = io::stderr().lock().write_all(banner.as_bytes());
+    sidecar.serve(command).await
+}
+
+fn settings(authority: &Embedded, directory: &Path) -> Result<Settings, Fatal> {
+    // Everything lives in the private directory: nothing of the user's own is read or written.
+    let around = Surroundings {
+        root: false,
+        home: None,
+        xdg_runtime_dir: Some(directory.to_owned()),
+        xdg_state_home: Some(directory.to_owned()),
+    };
+    let url = authority.url.clone();
+    let env = move |name: &str| (name == "MACHINEID_BASE_URL").then(|| url.clone());
+    let mut settings = config::settings::resolve(Some((Path::new("--dev"), SETTINGS)), &env, &around)?;
+    settings.local.socket = directory.join("sidecar.sock");
+    settings.file = None;
+    Ok(settings)
+}
+
+fn device() -> Result<DeviceId, Fatal> {
+    let fit = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let hostname: String = config::host_facts().hostname.chars().take(64).map(fit).collect();
+    Ok(format!("dev:{hostname}").parse()?)
+}
+
+/// `machineid`, `machineid-run` and `machineid-authority`, ready to be typed: small scripts that set what each needs.
+fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> Result<(), Fatal> {
+    let program = std::env::current_exe()?;
+    let programs = directory.join("bin");
+    DirBuilder::new().mode(0o700).create(&programs)?;
+    for name in ["machineid", "machineid-run", "machineid-authority"] {
+        symlink(&program, programs.join(name))?;
+        let mut script = String::from("#!/bin/sh\n");
+        let mut set = |name: &str, value: &str| {
+            let _ = writeln!(script, "{name}={value}; export {name}");
+        };
+        set("MACHINEID_SOCKET", &quoted(socket));
+        if name == "machineid" {
+            set("MACHINEID_BASE_URL", &quoted(Path::new(&authority.url)));
+            set("MACHINEID_ORG_KEY", &format!("$(cat {})", quoted(&directory.join("org-key"))));
+        }
+        let _ = writeln!(script, "exec {} \"$@\"", quoted(&programs.join(name)));
+        write_private(&directory.join(name), &script, 0o700)?;
+    }
+    Ok(())
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+fn write_private(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    OpenOptions::new().create_new(true).write(true).mode(mode).open(path)?.write_all(text.as_bytes())
+}
+
+fn banner(
+    authority: &Embedded,
+    directory: &Path,
+    settings: &Settings,
+    device: &DeviceId,
+    has_command: bool,
+    _environment: &Environment,
+) -> String {
+    let dir = directory.display();
+    let bound = span::format(settings.stop_bound().connected);
+    let mut text = format!(
+        "machineid-sidecar --dev: an authority, an org and a key for trying it out, gone when this ends.\n\
+         \n  authority  {}\n  device     {device}\n  socket     {}\n\n",
+        authority.url,
+        settings.local.socket.display(),
+    );
+    let mut row = |comment: &str, command: String| {
+        let _ = writeln!(text, "  {command}\n      {comment}");
+    };
+    if !has_command {
+        row("run an agent under enforcement", format!("{dir}/machineid-run -- python3 agent.py"));
+    }
+    row(&format!("stop it: everything the agent started is gone within {bound}"), format!("{dir}/machineid revoke {device}"));
+    row("allow it again; start the agent anew yourself", format!("{dir}/machineid unrevoke {device}"));
+    row("see what runs, and on what lease", format!("{dir}/machineid status"));
+    row(
+        "switch the whole organisation off",
+        format!("{dir}/machineid-authority org disable {} --database sqlite:{}", authority.org_id, authority.database.display()),
+    );
+    text.push_str("\nType these in a second terminal. Agents here run as your own user and could read the key: use a real \
+                   setup for anything you do not trust.\n\n");
+    text
+}
+
+/// Removed at the end, with everything in it.
+struct PrivateDirectory {
+    path: PathBuf,
+}
+
+impl PrivateDirectory {
+    fn make() -> Result<Self, Fatal> {
+        let base = std::env::temp_dir();
+        let mut last = None;
+        for _ in 0..16 {
+            let path = base.join(format!("machineid-dev-{:04x}", fastrand::u16(..)));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) => last = Some(error),
+            }
+        }
+        let error = last.map_or_else(String::new, |error| error.to_string());
+        Err(Fatal(format!("cannot make a private directory below {}: {error}", base.display())))
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        // Left behind it holds nothing that still works.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

@@ -1,0 +1,73 @@
+//! Which device this host is.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::config::{self, ConfigError, Environment, Settings};
+use crate::local::socket::make_directory;
+use crate::protocol::DeviceId;
+
+/// The resolved id with the template it came from. A host that is renamed stays the device it was, until the template
+/// changes: its revoke must not be shaken off by `hostnamectl`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    template: String,
+    device_id: DeviceId,
+}
+
+/// What the template says on this host now.
+pub(super) fn expand(settings: &Settings, environment: &Environment) -> Result<DeviceId, ConfigError> {
+    let device = &settings.device;
+    config::expand_device_id(&device.id_template, &config::host_facts(), &|name| environment.text(name))
+        .map_err(|problem| ConfigError::at(&device.id_origin, "device.id", problem))
+}
+
+/// The id this host had under the same template, else what the template says now, which is then kept.
+pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<DeviceId, ConfigError> {
+    let template = &settings.device.id_template;
+    let place = settings.state_dir.as_ref().map(|directory| directory.join("device.json"));
+    let kept = place.as_deref().and_then(read).filter(|kept| kept.template == *template);
+    if let Some(kept) = kept {
+        return Ok(kept.device_id);
+    }
+    let device_id = expand(settings, environment)?;
+    let Some(place) = place else { return Ok(device_id) };
+    let kept = Kept { template: template.clone(), device_id };
+    match write(&place, &kept) {
+        Ok(()) => info!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
+        Err(error) => warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device"),
+    }
+    Ok(kept.device_id)
+}
+
+fn read(place: &Path) -> Option<Kept> {
+    serde_json::from_slice(&fs::read(place).ok()?).ok()
+}
+
+fn write(place: &Path, kept: &Kept) -> std::io::Result<()> {
+    if let Some(directory) = place.parent() {
+        make_directory(directory, 0o700)?;
+    }
+    let fresh = place.with_extension("json.new");
+    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(&serde_json::to_vec_pretty(kept)?)?;
+    file.sync_all()?;
+    fs::rename(fresh, place)
+}
+
+/// What keeps the org key from agents on this host.
+pub(super) fn key_protection() -> String {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return "agents that do not run as root cannot reach the org key".to_owned();
+    }
+    format!(
+        "agents of another user than uid {} cannot reach the org key; those of the same user are only not given it",
+        uid.as_raw()
+    )
+}

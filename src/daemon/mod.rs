@@ -1,0 +1,85 @@
+//! `machineid-sidecar`: from the command line to the exit code.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `command` | the command line |
+//! | `check_config` | `--check-config` |
+//! | `identity` | which device this host is |
+//! | `sidecar` | everything that runs, put together and taken down |
+//! | `child` | `-- COMMAND`: a wrapper of our own |
+//! | `dev` | `--dev`: an authority of our own |
+//! | `healthcheck` | `healthcheck` |
+
+mod check_config;
+mod child;
+mod command;
+mod dev;
+mod healthcheck;
+mod identity;
+mod sidecar;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::Environment;
+use crate::protocol::Exit;
+use command::{Command, Verb};
+
+/// Runs the daemon as its command line says. The same program is also the other three, under their names: the daemon
+/// starts its own wrapper that way, and `--dev` hands out the operator's commands without anything else being built.
+#[must_use]
+pub fn main() -> ExitCode {
+    let called = std::env::args_os().next().map(std::path::PathBuf::from);
+    match called.as_ref().and_then(|path| path.file_name()).and_then(|name| name.to_str()) {
+        Some("machineid-run") => return crate::run::main(),
+        Some("machineid") => return crate::cli::main().into(),
+        Some("machineid-authority") => return crate::authority::command::run(std::env::args_os()).into(),
+        _ => {},
+    }
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => {
+            // Help and version come this way too.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
+        },
+    };
+    let wraps = !command.command.is_empty();
+    match run(command) {
+        Ok(exit) => exit.into(),
+        Err(Fatal(message)) => {
+            complain(&message);
+            // In front of a command our own failures must not look like the command's.
+            if wraps { Exit::Wrapper.into() } else { Exit::Usage.into() }
+        },
+    }
+}
+
+/// Why nothing was started, for the operator.
+struct Fatal(String);
+
+impl<E: std::error::Error> From<E> for Fatal {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn run(command: Command) -> Result<Exit, Fatal> {
+    let environment = Environment::of_process();
+    if let Some(Verb::Healthcheck) = command.verb {
+        return healthcheck::run(command.config.as_deref(), &environment);
+    }
+    if command.check_config {
+        return check_config::run(command.config.as_deref(), command.max_stop, &environment);
+    }
+    if command.dev {
+        return dev::run(command.command, &environment);
+    }
+    sidecar::run(command.config.as_deref(), command.command, &environment)
+}
+
+fn complain(message: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "machineid-sidecar: {message}");
+}

@@ -1,0 +1,247 @@
+//! The running daemon: everything put together, and taken down again.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
+use std::{fs, io};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::child::Child;
+use super::{Fatal, identity};
+use crate::client::{AuthorityClient, Options};
+use crate::clock::BootTime;
+use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
+use crate::config::{self, ConfigError, Environment, Origin, Settings};
+use crate::gate::attempt::Authority;
+use crate::gate::markers::Markers;
+use crate::gate::{Agents, Gates};
+use crate::local::socket::{self, Socket, make_directory};
+use crate::local::{self, Context, server};
+use crate::protocol::{DeviceId, Exit, OrgKey};
+use crate::runs::{Enforcer, Runs};
+use crate::{span, sys, telemetry};
+
+/// Reads the configuration and serves until told to end, or until the command ends.
+pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
+    keep_secrets()?;
+    let settings = config::load(named, environment)?;
+    telemetry::init(settings.log.format, settings.log.level);
+    let (key, key_source) = take_key(&settings, environment)?;
+    let device = identity::resolve(&settings, environment)?;
+    in_runtime(async {
+        let sidecar = Sidecar::start(settings, device, key, key_source)?;
+        sidecar.serve(command).await
+    })
+}
+
+/// Runs a future in the daemon's runtime.
+pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Result<T, Fatal> {
+    // The daemon waits more than it works: a thread for each of 64 cores would be memory for nothing.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = runtime.map_err(|error| Fatal(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(work);
+    // Whatever still hangs in a name look-up must not hold the exit up.
+    runtime.shutdown_background();
+    result
+}
+
+/// No core dump and no other process of this user may show what is in our memory.
+pub(super) fn keep_secrets() -> Result<(), Fatal> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| Fatal(format!("cannot keep our memory from other processes: {errno}")))
+}
+
+/// Takes the org key from where it is, and out of our environment.
+fn take_key(settings: &Settings, environment: &Environment) -> Result<(OrgKey, KeySource), Fatal> {
+    let in_environment = environment.text(KEY_VARIABLE);
+    sys::scrub_environment(OsStr::new(KEY_VARIABLE))
+        .map_err(|error| Fatal(format!("cannot take {KEY_VARIABLE} out of the environment: {error}")))?;
+    let configured = settings.authority.org_key_file.as_ref();
+    let credentials = environment.path("CREDENTIALS_DIRECTORY");
+    let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
+    let key = match &source {
+        KeySource::Environment => {
+            warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
+            let text = in_environment.unwrap_or_default();
+            text.parse().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?
+        },
+        KeySource::File { path, origin, mode_is_the_platforms } => {
+            org_key::read_file(path, origin, *mode_is_the_platforms)?
+        },
+    };
+    Ok((key, source))
+}
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(super) struct Sidecar {
+    socket: Socket,
+    context: Arc<Context>,
+    device: DeviceId,
+}
+
+impl Sidecar {
+    /// Takes the socket and starts the host's gate. Must be called inside the runtime.
+    pub(super) fn start(
+        settings: Settings,
+        device: DeviceId,
+        key: OrgKey,
+        key_source: KeySource,
+    ) -> Result<Self, Fatal> {
+        let runtime_dir = &settings.local.runtime_dir;
+        make_directory(runtime_dir, 0o700).map_err(|error| {
+            let problem = format!("cannot make {}: {error}", runtime_dir.display());
+            ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
+        })?;
+        let client = client(&settings)?;
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let markers = Markers::new(runtime_dir.clone(), &boot_id, &client.base_url().to_string());
+        // The socket first: a second daemon must fail before it asks anybody anything.
+        let socket = socket::bind(&settings.local)?;
+        let kill_file = settings.enforcement.kill_file.clone();
+        let authority = Arc::new(Authority::new(client, key, key_source, kill_file, markers));
+        let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
+        let enforcer = Enforcer::start().map_err(|error| failed("the enforcer's thread", error))?;
+        let runs = Arc::new(Runs::new(enforcer.clone()));
+        enforcer.report_to(&runs);
+        let agents: Arc<dyn Agents> = Arc::<Runs>::clone(&runs);
+        let rules_all = settings.device.host_rules_all;
+        let gates = Gates::start(device.clone(), rules_all, settings.rules(), &authority, &agents)
+            .map_err(|error| failed("the gate", error))?;
+        let key_protection = identity::key_protection();
+        let context = Arc::new(Context { settings, gates, runs, started: BootTime::now(), key_protection });
+        Ok(Self { socket, context, device })
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.context.settings
+    }
+
+    /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
+    pub(super) async fn serve(self, command: Vec<OsString>) -> Result<Exit, Fatal> {
+        let mut signals = Signals::new().map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+        let shutdown = CancellationToken::new();
+        self.announce();
+        let router = local::routes(Arc::clone(&self.context));
+        let serving = server::serve(&self.socket, router, shutdown.clone());
+        let working = async {
+            let exit = match command.split_first() {
+                None => self.wait_for_the_end(&mut signals).await,
+                Some(_) => self.supervise(&command, &mut signals).await,
+            };
+            shutdown.cancel();
+            exit
+        };
+        let ((), exit) = tokio::join!(serving, working);
+        self.leave().await;
+        exit
+    }
+
+    fn announce(&self) {
+        let settings = self.settings();
+        let bound = settings.stop_bound();
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            socket = %settings.local.socket.display(),
+            device_id = %self.device,
+            authority = %settings.authority.url,
+            stops_within = span::format(bound.connected),
+            stops_within_cut_off = span::format(bound.cut_off),
+            "machineid-sidecar is serving"
+        );
+    }
+
+    async fn wait_for_the_end(&self, signals: &mut Signals) -> Result<Exit, Fatal> {
+        loop {
+            match signals.next().await {
+                Caught::End(name) => {
+                    info!(signal = name, "ending; running agents live on their leases");
+                    return Ok(Exit::Success);
+                },
+                Caught::Validate => self.context.gates.hint_all(),
+                Caught::HangUp => warn!("SIGHUP: a changed configuration takes effect at the next start of the daemon"),
+            }
+        }
+    }
+
+    async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
+        let mut child = Child::start(command, &self.settings().local.socket)
+            .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
+        loop {
+            tokio::select! {
+                exit = child.wait() => return exit.map_err(|error| Fatal(format!("lost machineid-run: {error}"))),
+                caught = signals.next() => child.forward(caught),
+            }
+        }
+    }
+
+    async fn leave(&self) {
+        if !self.settings().device.ephemeral {
+            return;
+        }
+        match self.context.gates.authority().remove(&self.device).await {
+            Ok(()) => info!(device_id = %self.device, "removed this host's device, as device.ephemeral says"),
+            Err(error) => warn!(device_id = %self.device, error, "cannot remove this host's device"),
+        }
+    }
+}
+
+fn client(settings: &Settings) -> Result<AuthorityClient, Fatal> {
+    let authority = &settings.authority;
+    let ca_pem = match &authority.ca_file {
+        None => None,
+        Some((path, origin)) => Some(fs::read(path).map_err(|error| {
+            ConfigError::at(origin, "authority.ca_file", format!("cannot read {}: {error}", path.display()))
+        })?),
+    };
+    let user_agent = concat!("machineid-sidecar/", env!("CARGO_PKG_VERSION")).to_owned();
+    let options = Options { base_url: authority.url.clone(), timeout: authority.timeout, ca_pem, user_agent };
+    AuthorityClient::new(options).map_err(|error| {
+        let origin = authority.ca_file.as_ref().map_or(Origin::Default, |(_, origin)| origin.clone());
+        ConfigError::at(&origin, "authority.ca_file", error).into()
+    })
+}
+
+/// A signal to the daemon.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Caught {
+    /// SIGTERM or SIGINT.
+    End(&'static str),
+    /// SIGUSR1: validate now.
+    Validate,
+    /// SIGHUP.
+    HangUp,
+}
+
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    validate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            validate: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Caught {
+        tokio::select! {
+            _ = self.terminate.recv() => Caught::End("SIGTERM"),
+            _ = self.interrupt.recv() => Caught::End("SIGINT"),
+            _ = self.hang_up.recv() => Caught::HangUp,
+            _ = self.validate.recv() => Caught::Validate,
+        }
+    }
+}

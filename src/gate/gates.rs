@@ -1,0 +1,251 @@
+//! One gate for the host's device, and one for each other device while somebody uses it.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use super::attempt::Authority;
+use super::core::Rules;
+use super::driver::{Agents, GateHandle};
+use super::standing::Verdict;
+use crate::clock::BootTime;
+use crate::protocol::DeviceId;
+
+/// All gates of the daemon.
+#[derive(Debug)]
+pub(crate) struct Gates {
+    host: GateHandle,
+    host_rules_all: bool,
+    others: Others,
+}
+
+/// The gates of devices other than the host's.
+#[derive(Clone)]
+struct Others {
+    rules: Rules,
+    authority: Arc<Authority>,
+    agents: Arc<dyn Agents>,
+    in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
+}
+
+#[derive(Debug)]
+struct InUse {
+    gate: GateHandle,
+    users: usize,
+}
+
+impl std::fmt::Debug for Others {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Others").field("in_use", &self.in_use).finish_non_exhaustive()
+    }
+}
+
+/// The gates that decide about one question or agent: all must allow. Keeps them running while it lives.
+#[derive(Debug)]
+pub(crate) struct Deciding {
+    gates: Vec<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    gate: GateHandle,
+    /// Where to give a gate back that is not the host's.
+    others: Option<Others>,
+}
+
+impl Gates {
+    /// Starts the host's gate. Fails when the process has no descriptor left.
+    pub(crate) fn start(
+        host: DeviceId,
+        host_rules_all: bool,
+        rules: Rules,
+        authority: &Arc<Authority>,
+        agents: &Arc<dyn Agents>,
+    ) -> io::Result<Self> {
+        let host = GateHandle::start(host, rules, Arc::clone(authority), Arc::clone(agents))?;
+        let (authority, agents) = (Arc::clone(authority), Arc::clone(agents));
+        Ok(Self { host, host_rules_all, others: Others { rules, authority, agents, in_use: Arc::default() } })
+    }
+
+    pub(crate) fn host(&self) -> &GateHandle {
+        &self.host
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.others.authority
+    }
+
+    /// The gates that decide about these devices: theirs and, as long as it rules all, the host's. Without devices: the
+    /// host's alone. Whether they may be named is the caller's business.
+    ///
+    /// Fails when the process has no descriptor left for another gate.
+    pub(crate) fn deciding(&self, devices: &[DeviceId]) -> io::Result<Deciding> {
+        let foreign = |device: &&DeviceId| *device != self.host.device();
+        let host_asked = self.host_rules_all || devices.is_empty() || !devices.iter().all(|device| foreign(&device));
+        let mut gates: Vec<Held> = Vec::new();
+        if host_asked {
+            gates.push(Held { gate: self.host.clone(), others: None });
+        }
+        for device in devices.iter().filter(foreign) {
+            if gates.iter().all(|held| held.gate.device() != device) {
+                gates.push(Held { gate: self.others.take(device)?, others: Some(self.others.clone()) });
+            }
+        }
+        Ok(Deciding { gates })
+    }
+
+    /// A reason for every gate to validate now.
+    pub(crate) fn hint_all(&self) {
+        self.host.hint();
+        let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.values().for_each(|other| other.gate.hint());
+    }
+
+    /// Every running gate, the host's first.
+    pub(crate) fn all(&self) -> Vec<GateHandle> {
+        let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others: Vec<_> = in_use.values().map(|other| other.gate.clone()).collect();
+        others.sort_by(|a, b| a.device().cmp(b.device()));
+        std::iter::once(self.host.clone()).chain(others).collect()
+    }
+}
+
+impl Others {
+    fn take(&self, device: &DeviceId) -> io::Result<GateHandle> {
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = in_use.get_mut(device) {
+            other.users += 1;
+            return Ok(other.gate.clone());
+        }
+        let (authority, agents) = (Arc::clone(&self.authority), Arc::clone(&self.agents));
+        let gate = GateHandle::start(device.clone(), self.rules, authority, agents)?;
+        in_use.insert(device.clone(), InUse { gate: gate.clone(), users: 1 });
+        Ok(gate)
+    }
+
+    fn give_back(&self, device: &DeviceId) {
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = in_use.get_mut(device) {
+            other.users -= 1;
+            if other.users == 0 {
+                in_use.remove(device);
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(others) = &self.others {
+            others.give_back(self.gate.device());
+        }
+    }
+}
+
+impl Deciding {
+    /// The device the decision is about: the last one named, else the host's.
+    pub(crate) fn device(&self) -> Option<&DeviceId> {
+        self.gates.last().map(|held| held.gate.device())
+    }
+
+    pub(crate) fn gates(&self) -> impl Iterator<Item = &GateHandle> {
+        self.gates.iter().map(|held| &held.gate)
+    }
+
+    /// Asks all in parallel. The first deny is the answer; else the first that could not be found out; else an ALLOW as
+    /// old as the oldest and with the lease of the shortest.
+    pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
+        let mut all = self.gates.iter();
+        let Some(first) = all.next() else { return nobody_asked() };
+        let mut verdict = Box::pin(first.gate.ask(deadline)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
+        for next in all {
+            verdict = Box::pin(both(verdict, next.gate.ask(deadline)));
+        }
+        verdict.await
+    }
+
+    /// The answer the present standings give to somebody content with one as old as `max_age`.
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
+        self.gates
+            .iter()
+            .map(|held| held.gate.look(|report| report.standing.cached(now, max_age, held.gate.rules().lease)))
+            .reduce(|a, b| Some(join(a?, b?)))?
+    }
+
+    /// The lease that the gates' present standings give together; `None` when one of them gives none.
+    pub(crate) fn leases(&self) -> Option<Vec<(DeviceId, BootTime)>> {
+        let lease = |gate: &GateHandle| gate.look(|report| report.lease_until).map(|at| (gate.device().clone(), at));
+        self.gates().map(lease).collect()
+    }
+}
+
+async fn both(a: impl Future<Output = Verdict> + Unpin, b: impl Future<Output = Verdict>) -> Verdict {
+    let b = Box::pin(b);
+    match select(a, b).await {
+        Either::Left((Verdict::Denied(refusal), _)) | Either::Right((Verdict::Denied(refusal), _)) => {
+            Verdict::Denied(refusal)
+        },
+        Either::Left((first, other)) => join(first, other.await),
+        Either::Right((first, other)) => join(other.await, first),
+    }
+}
+
+/// Two answers that must both be yes, as one.
+fn join(a: Verdict, b: Verdict) -> Verdict {
+    match (a, b) {
+        (Verdict::Denied(refusal), _) | (_, Verdict::Denied(refusal)) => Verdict::Denied(refusal),
+        (undecided @ Verdict::Undecided { .. }, _) | (_, undecided @ Verdict::Undecided { .. }) => undecided,
+        (Verdict::Allowed { grant: a, until: a_until }, Verdict::Allowed { grant: mut b, until: b_until }) => {
+            b.confirmed_at = b.confirmed_at.min(a.confirmed_at);
+            Verdict::Allowed { grant: b, until: a_until.min(b_until) }
+        },
+    }
+}
+
+fn nobody_asked() -> Verdict {
+    let cause = Arc::from("there was nobody to ask");
+    Verdict::Undecided { code: crate::protocol::Code::AuthorityUnreachable, cause, retry_after: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::standing::{Grant, Refusal};
+    use crate::protocol::{Code, Denial};
+
+    fn allowed(at: u64) -> Verdict {
+        let confirmed_at = BootTime::from_millis(at);
+        let grant = Grant { code: Code::Allow, request_id: None, confirmed_at };
+        Verdict::Allowed { grant, until: confirmed_at + Duration::from_secs(30) }
+    }
+
+    fn denied() -> Verdict {
+        let denial = Denial::local(Code::DeviceRevoked, "");
+        Verdict::Denied(Refusal { denial, confirmed_at: BootTime::default() })
+    }
+
+    fn undecided() -> Verdict {
+        nobody_asked()
+    }
+
+    #[test]
+    fn yes_takes_two_and_is_as_old_as_the_older() {
+        assert_eq!(join(allowed(10), allowed(20)), allowed(10));
+        assert_eq!(join(allowed(20), allowed(10)), allowed(10));
+        for other in [allowed(1), undecided(), denied()] {
+            assert_eq!(join(denied(), other.clone()), denied());
+            assert_eq!(join(other, denied()), denied());
+        }
+        assert_eq!(join(allowed(1), undecided()), undecided());
+    }
+
+    #[tokio::test]
+    async fn a_deny_does_not_wait_for_the_other_gate() {
+        let never = std::future::pending();
+        let verdict = both(std::future::ready(denied()), Box::pin(never)).await;
+        assert_eq!(verdict, denied());
+    }
+}

@@ -1,0 +1,157 @@
+//! "May I run?"
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use percent_encoding::percent_decode_str;
+
+use super::peer::Peer;
+use super::{Context, reply};
+use crate::clock::BootTime;
+use crate::gate::Deciding;
+use crate::protocol::{Code, DeviceId};
+use crate::runs::Run;
+use crate::runs::run::Phase;
+use crate::span;
+
+/// What a check may say. Each can make it stricter, none weaker than the configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Question {
+    device: Option<DeviceId>,
+    max_age: Option<Duration>,
+    timeout: Option<Duration>,
+}
+
+/// `GET /v1/check?device=ID&max_age=2s&timeout=1s`
+pub(super) async fn check(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let asked = BootTime::now();
+    let question = match Question::parse(query.as_deref().unwrap_or("")) {
+        Ok(question) => question,
+        Err(problem) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
+    };
+    answer(&context, &peer, question, asked).await
+}
+
+/// Any method on `/v1/authz/<device>` and below: a strict check of that device.
+pub(super) async fn authorize(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>, uri: Uri) -> Response {
+    let asked = BootTime::now();
+    let segment = uri.path().strip_prefix("/v1/authz/").and_then(|rest| rest.split('/').next()).unwrap_or("");
+    let device = percent_decode_str(segment).decode_utf8().map_err(|_| "the device is not UTF-8".to_owned());
+    match device.and_then(|text| text.parse::<DeviceId>().map_err(|error| error.to_string())) {
+        Ok(device) => answer(&context, &peer, Question { device: Some(device), ..Question::default() }, asked).await,
+        Err(problem) => reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
+    }
+}
+
+async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response {
+    let runs = match &question.device {
+        Some(device) if !context.may_name(device) => {
+            let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
+            return reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason);
+        },
+        Some(_) => Vec::new(),
+        None => peer.identity().map_or_else(Vec::new, |process| context.runs.containing(process)),
+    };
+    if let Some(stopping) = runs.iter().find_map(|run| stop_of(run)) {
+        return stopping;
+    }
+    let mut devices: Vec<DeviceId> = runs.iter().rev().map(|run| run.opened.device.clone()).collect();
+    devices.extend(question.device);
+    let deciding = match context.gates.deciding(&devices) {
+        Ok(deciding) => deciding,
+        Err(error) => return overloaded(&error),
+    };
+    let about = deciding.device().cloned();
+    if let Some(verdict) = cached(context, &deciding, question.max_age, asked) {
+        return reply::verdict(verdict, about);
+    }
+    let patience = context.settings.local.check_timeout;
+    let deadline = asked + question.timeout.map_or(patience, |shorter| shorter.min(patience));
+    let verdict = deciding.ask(deadline).await;
+    // The stop may have begun while the question was open.
+    runs.iter().find_map(|run| stop_of(run)).unwrap_or_else(|| reply::verdict(verdict, about))
+}
+
+fn cached(
+    context: &Context,
+    deciding: &Deciding,
+    max_age: Option<Duration>,
+    now: BootTime,
+) -> Option<crate::gate::Verdict> {
+    let max_age = max_age?.min(context.settings.local.max_age_cap);
+    if max_age.is_zero() { None } else { deciding.cached(now, max_age) }
+}
+
+pub(super) fn overloaded(error: &std::io::Error) -> Response {
+    let reason = format!("the daemon cannot take another question now: {error}");
+    reply::refusal(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, reason)
+}
+
+/// The answer to an agent whose stop has begun, whatever its gates say by now.
+fn stop_of(run: &Run) -> Option<Response> {
+    match &*run.phase() {
+        Phase::Stopping { denial, .. } => {
+            let reason = denial.reason.clone().unwrap_or_else(|| "this agent is being stopped".to_owned());
+            Some(reply::refusal(reply::status_of(&denial.code), denial.code.clone(), reason))
+        },
+        Phase::Asking | Phase::Running { .. } => None,
+    }
+}
+
+impl Question {
+    /// An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the host.
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut question = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = value.replace('+', " ");
+            let value = percent_decode_str(&value).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
+            let repeated = match name {
+                "device" => {
+                    let device = value.parse().map_err(|error| format!("device: {error}"))?;
+                    question.device.replace(device).is_some()
+                },
+                "max_age" => question.max_age.replace(duration(name, &value)?).is_some(),
+                "timeout" => question.timeout.replace(duration(name, &value)?).is_some(),
+                other => return Err(format!("{other:?} is unknown; a check takes device, max_age and timeout")),
+            };
+            if repeated {
+                return Err(format!("{name} is given twice"));
+            }
+        }
+        Ok(question)
+    }
+}
+
+fn duration(name: &str, text: &str) -> Result<Duration, String> {
+    span::parse(text).map_err(|error| format!("{name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_a_check_may_say() {
+        let question = Question::parse("device=a%2Fb&max_age=2s&timeout=1s").unwrap();
+        assert_eq!(question.device.unwrap().as_str(), "a/b");
+        assert_eq!(question.max_age, Some(Duration::from_secs(2)));
+        assert_eq!(question.timeout, Some(Duration::from_secs(1)));
+        assert_eq!(Question::parse("").unwrap(), Question::default());
+    }
+
+    #[test]
+    fn refuses_what_could_be_misread() {
+        for query in ["devcie=x", "device=a&device=b", "max_age=2", "timeout=", "device=", "device=%ff", "x"] {
+            assert!(Question::parse(query).is_err(), "{query}");
+        }
+    }
+}

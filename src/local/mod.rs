@@ -1,0 +1,67 @@
+//! The local socket: "may I run?", supervised runs and status, over HTTP/1.1.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `socket` | the socket file: made with its mode, never taken over from a living daemon |
+//! | `server` | accepts, limits and ends connections |
+//! | `peer` | who is at the other end |
+//! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
+//! | `supervise` | `POST /v1/supervise` and its event stream |
+//! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
+//! | `reply` | answers that are not an ALLOW |
+
+mod check;
+mod peer;
+mod reply;
+pub(crate) mod server;
+pub(crate) mod socket;
+mod status;
+mod supervise;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::routing::{any, get, post};
+
+use crate::clock::BootTime;
+use crate::config::Settings;
+use crate::gate::Gates;
+use crate::protocol::{Code, DeviceId};
+use crate::runs::Runs;
+
+/// The longest request body, in bytes.
+const LARGEST_REQUEST: usize = 64 * 1024;
+
+/// What the handlers work on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    pub(crate) gates: Gates,
+    pub(crate) runs: Arc<Runs>,
+    pub(crate) started: BootTime,
+    /// What keeps the org key from agents on this host, in a sentence.
+    pub(crate) key_protection: String,
+}
+
+impl Context {
+    /// Whether clients may name this device.
+    pub(crate) fn may_name(&self, device: &DeviceId) -> bool {
+        device == self.gates.host().device() || self.settings.device.allow.iter().any(|glob| glob.matches(device))
+    }
+}
+
+/// Everything the socket answers.
+pub(crate) fn routes(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/v1/check", get(check::check).fallback(reply::wrong_method))
+        .route("/v1/authz/{*device}", any(check::authorize))
+        .route("/v1/supervise", post(supervise::supervise).fallback(reply::wrong_method))
+        .route("/v1/status", get(status::status).fallback(reply::wrong_method))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(status::ready))
+        .fallback(async || reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is nothing at this path"))
+        .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
+        .with_state(context)
+}

@@ -1,0 +1,64 @@
+//! Who is at the other end of a connection.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::net::sockopt::socket_peercred;
+
+use crate::sys;
+use crate::tree::{Identity, Pid, Process};
+
+/// The uid that stands for every user the kernel cannot express in our user namespace.
+const OVERFLOW_UID: u32 = 65_534;
+
+/// The client of one connection, as the kernel reports it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    uid: u32,
+    /// `None` when it is in a PID namespace that ours does not contain.
+    pid: Option<Pid>,
+    pidfd: Option<Arc<OwnedFd>>,
+}
+
+impl Peer {
+    /// Asks the kernel. Fails when the socket is no unix socket or has lost its peer.
+    pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
+        let credentials = socket_peercred(socket.as_fd())?;
+        let pidfd = sys::peer_pidfd(socket.as_fd()).ok().flatten().map(Arc::new);
+        Ok(Self {
+            uid: credentials.uid.as_raw(),
+            pid: Pid::new(credentials.pid.as_raw_pid()),
+            pidfd,
+        })
+    }
+
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        self.pid
+    }
+
+    /// A user of another user namespace: nobody, who may only check.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.uid == OVERFLOW_UID
+    }
+
+    /// The process, held: it cannot be mistaken for a later one with its number. `None` when it has ended or cannot be
+    /// seen from here.
+    pub(crate) fn process(&self) -> Option<Process> {
+        let pid = self.pid?;
+        match &self.pidfd {
+            Some(pidfd) => Process::from_pidfd(pid, pidfd.try_clone().ok()?).ok().flatten(),
+            // Kernels before 6.5: the number is all there is. It was right when the connection was made.
+            None => Process::pin_any(pid).ok().flatten(),
+        }
+    }
+
+    /// Which process it is.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.process().map(|process| process.identity())
+    }
+}

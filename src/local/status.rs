@@ -1,0 +1,137 @@
+//! `GET /v1/status`, `/readyz`: what the daemon holds and knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+
+use super::Context;
+use super::peer::Peer;
+use crate::clock::{self, BootTime};
+use crate::gate::Standing;
+use crate::gate::driver::{GateHandle, Report};
+use crate::protocol::status::{
+    AgentReport, AgentState, ConfigurationStatus, DeviceReport, LastDecision, StandingKind, Status, StopBound,
+};
+use crate::protocol::{Code, Decision};
+use crate::runs::Run;
+use crate::runs::run::{Phase, deadline};
+
+/// `GET /v1/status`
+pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
+    let now = BootTime::now();
+    let settings = &context.settings;
+    let bound = settings.stop_bound();
+    let sees_all = sees_all(&peer);
+    let runs = context.runs.all();
+    let own = runs.iter().filter(|run| sees_all || (!peer.is_nobody() && run.opened.uid == peer.uid()));
+    let own_agents = own.filter_map(|run| agent(run, now)).collect();
+    let devices = context.gates.all();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_at: clock::wall_at(context.started).to_string(),
+        socket: settings.local.socket.display().to_string(),
+        authority: context.gates.authority().status(),
+        stop_bound: StopBound { connected_ms: millis(bound.connected), cut_off_ms: millis(bound.cut_off) },
+        configuration: ConfigurationStatus {
+            file: settings.file.as_ref().map(|path| path.display().to_string()),
+            key_source: context.gates.authority().key_source().to_string(),
+            key_protection: context.key_protection.clone(),
+        },
+        devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),
+        agents: own_agents,
+    })
+}
+
+/// `GET /readyz`: whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready.
+pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {
+    let lease = context.settings.enforcement.lease;
+    let decided = context.gates.host().look(|report| report.last_decision.as_ref().map(|(began, _)| *began));
+    match decided {
+        None => (StatusCode::SERVICE_UNAVAILABLE, "no decision yet\n"),
+        Some(began) if BootTime::now().saturating_since(began) > lease => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the newest decision is older than the lease\n")
+        },
+        Some(_) => (StatusCode::OK, "ready\n"),
+    }
+}
+
+/// Root and the daemon's own user see everybody's agents.
+fn sees_all(peer: &Peer) -> bool {
+    peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw()
+}
+
+fn device(context: &Context, gate: &GateHandle, host: bool, now: BootTime) -> DeviceReport {
+    let report = gate.report();
+    let (standing, since, last_error) = standing(context, &report);
+    DeviceReport {
+        device_id: gate.device().clone(),
+        host,
+        standing,
+        since: clock::wall_at(since).to_string(),
+        last_error,
+        next_validation_ms: report.next_validation.map(|at| millis(at.saturating_since(now))),
+        lease_left_ms: report.lease_until.map(|until| millis(until.saturating_since(now))),
+        agents: context.runs.count(gate.device()),
+        last_decision: report.last_decision.map(|(began, decision)| last_decision(began, decision)),
+    }
+}
+
+fn standing(context: &Context, report: &Report) -> (StandingKind, BootTime, Option<String>) {
+    match &report.standing {
+        Standing::Unknown => (StandingKind::Unknown, context.started, None),
+        Standing::Allowed { since, .. } => (StandingKind::Allowed, *since, None),
+        Standing::Denied { since, .. } => (StandingKind::Denied, *since, None),
+        Standing::Unavailable { since, cause, .. } => (StandingKind::Unavailable, *since, Some(cause.to_string())),
+    }
+}
+
+fn last_decision(began: BootTime, decision: Decision) -> LastDecision {
+    let at = clock::wall_at(began).to_string();
+    match decision {
+        Decision::Allow { code, request_id } => LastDecision { at, allowed: true, code, request_id, reason: None },
+        Decision::Deny(denial) => LastDecision {
+            at,
+            allowed: false,
+            code: denial.code,
+            request_id: denial.request_id,
+            reason: denial.reason,
+        },
+    }
+}
+
+fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
+    let (since, lease_left, state, stop_code): (BootTime, Duration, AgentState, Option<Code>) = match &*run.phase() {
+        Phase::Asking => return None,
+        Phase::Running { since, leases } => {
+            let left = deadline(leases).map_or(Duration::ZERO, |until| until.saturating_since(now));
+            (*since, left, AgentState::Running, None)
+        },
+        Phase::Stopping { started, denial } => (*started, Duration::ZERO, AgentState::Stopping, Some(denial.code.clone())),
+    };
+    let opened = &run.opened;
+    Some(AgentReport {
+        run_id: opened.id,
+        pid: run.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
+        name: opened.name.clone(),
+        command: opened.command.clone(),
+        device_id: opened.device.clone(),
+        uid: opened.uid,
+        started_at: clock::wall_at(since).to_string(),
+        uptime_ms: millis(now.saturating_since(since)),
+        lease_left_ms: millis(lease_left),
+        state,
+        stop_code,
+        containment: opened.containment.clone(),
+        // Everything short of a cgroup of another user's making or a PID namespace can be left on purpose.
+        holds_against: "bugs".to_owned(),
+        killer: run.killer(),
+    })
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

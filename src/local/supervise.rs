@@ -1,0 +1,283 @@
+//! `POST /v1/supervise`: one question, then a stream of events for as long as the wrapper holds it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::peer::Peer;
+use super::{Context, reply};
+use crate::clock::BootTime;
+use crate::gate::{Deciding, Verdict};
+use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
+use crate::protocol::{Code, Denial, DeviceId, RequestId};
+use crate::runs::run::{Outbox, Reach};
+use crate::runs::{Opened, Refused, Run, Runs};
+use crate::tree::{Process, ProcessTable, Tree, namespace_pids};
+use crate::{span, sys};
+
+/// The longest name and command line kept, in bytes: they are for people.
+const LONGEST_NAME: usize = 256;
+const LONGEST_COMMAND: usize = 4096;
+
+/// A "no" to a wrapper.
+struct No {
+    code: Code,
+    request_id: Option<RequestId>,
+    device: Option<DeviceId>,
+    reason: String,
+}
+
+impl No {
+    fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self { code, request_id: None, device: None, reason: reason.into() }
+    }
+
+    fn from_denial(denial: Denial) -> Self {
+        let reason = denial.reason.unwrap_or_default();
+        Self { code: denial.code, request_id: denial.request_id, device: None, reason }
+    }
+}
+
+pub(super) async fn supervise(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Response {
+    match begin(&context, &peer, &body).await {
+        Ok(stream) => ndjson(StatusCode::OK, Body::from_stream(stream)),
+        Err(no) => {
+            info!(code = %no.code, uid = peer.uid(), reason = %no.reason, "refused to supervise");
+            let status = reply::status_of(&no.code);
+            let reason = (!no.reason.is_empty()).then_some(no.reason);
+            let event =
+                SuperviseEvent::Error { code: no.code, request_id: no.request_id, device_id: no.device, reason };
+            ndjson(status, Body::from(line(&event)))
+        },
+    }
+}
+
+fn ndjson(status: StatusCode, body: Body) -> Response {
+    let kind = (header::CONTENT_TYPE, "application/x-ndjson");
+    let fresh: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+    (status, [kind, fresh], body).into_response()
+}
+
+fn line(event: &SuperviseEvent) -> Bytes {
+    // The events hold nothing that JSON cannot express.
+    let mut text = serde_json::to_vec(event).unwrap_or_default();
+    text.push(b'\n');
+    text.into()
+}
+
+async fn begin(
+    context: &Arc<Context>,
+    peer: &Peer,
+    body: &[u8],
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+    let asked = BootTime::now();
+    let request: SuperviseRequest = serde_json::from_slice(body)
+        .map_err(|error| No::new(Code::BadRequest, format!("the request cannot be read: {error}")))?;
+    let (deciding, opened) = open(context, peer, request)?;
+    let device = opened.device.clone();
+    let run = context.runs.open(opened);
+    let run = run.ok_or_else(|| No::new(Code::BadRequest, "this run id is in use"))?;
+    // From here on the record goes when the client does, also in the middle of the question.
+    let held = HeldRun { run, runs: Arc::clone(&context.runs), deciding };
+    let events = held.run.subscribe();
+    let verdict = held.deciding.ask(asked + context.settings.local.check_timeout).await;
+    let about = |no: No| No { device: Some(device.clone()), ..no };
+    let grant = match verdict {
+        Verdict::Allowed { grant, .. } => grant,
+        Verdict::Denied(refusal) => return Err(about(No::from_denial(refusal.denial))),
+        Verdict::Undecided { code, cause, .. } => return Err(about(No::new(code, &*cause))),
+    };
+    let until = context.runs.admit(&held.run, &held.deciding).map_err(|refused| match refused {
+        Refused::Denied(denial) => about(No::from_denial(denial)),
+        Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),
+    })?;
+    let opened = &held.run.opened;
+    let allow = SuperviseEvent::Allow {
+        run_id: opened.id,
+        device_id: opened.device.clone(),
+        base_url: None,
+        code: grant.code,
+        request_id: grant.request_id,
+        boot_ms: BootTime::now().as_millis(),
+        until_boot_ms: until.as_millis(),
+        lease_ms: millis(context.settings.enforcement.lease),
+        stop_grace_ms: millis(opened.stop_grace),
+        containment: opened.containment.clone(),
+        killer: held.run.killer(),
+        token: None,
+    };
+    Ok(EventStream { first: Some(line(&allow)), until, stopped: false, events, held }.into_stream())
+}
+
+/// Parses, checks and caps what the wrapper asks for.
+fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(Deciding, Opened), No> {
+    let host = context.gates.host().device();
+    let device = request.device.unwrap_or_else(|| host.clone());
+    if !context.may_name(&device) {
+        let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
+        return Err(No { device: Some(device), ..No::new(Code::DeviceNotPermitted, reason) });
+    }
+    if peer.is_nobody() {
+        return Err(No::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
+    }
+    let settings = &context.settings.enforcement;
+    let stop_grace = match &request.stop_grace {
+        None => settings.stop_grace,
+        Some(text) => {
+            let asked = span::parse(text);
+            let asked = asked.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
+            asked.min(settings.stop_grace)
+        },
+    };
+    let stop_signal = match &request.stop_signal {
+        None => settings.stop_signal,
+        Some(name) => sys::parse_signal(name)
+            .map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?,
+    };
+    let reach = reach(peer, request.pid)?;
+    if reach.is_none() && context.settings.local.require_local_killer {
+        let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
+                      local.require_local_killer is set";
+        return Err(No::new(Code::RemoteRefused, reason));
+    }
+    let deciding = context.gates.deciding(std::slice::from_ref(&device));
+    let deciding =
+        deciding.map_err(|error| No::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
+    let opened = Opened {
+        id: request.run_id,
+        device,
+        name: request.name.map(|name| printable(&name, LONGEST_NAME)),
+        command: command_for_people(&request.command),
+        uid: peer.uid(),
+        containment: printable(request.containment.as_deref().unwrap_or("subreaper"), 16),
+        stop_signal,
+        stop_grace,
+        reach,
+    };
+    Ok((deciding, opened))
+}
+
+/// Pins the agent's leader and its wrapper. `None` where the daemon cannot see or signal them.
+fn reach(peer: &Peer, requested: i32) -> Result<Option<Reach>, No> {
+    let refused = |reason: &str| No::new(Code::PidNotPermitted, reason);
+    let Some(peer_pid) = peer.pid() else { return Ok(None) };
+    let Some(wrapper) = peer.process() else { return Err(refused("the caller has ended")) };
+    let table = ProcessTable::scan()
+        .map_err(|errno| No::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}")))?;
+    let leader = table.resolve(peer_pid, requested, namespace_pids);
+    let leader = leader.ok_or_else(|| refused("that process is neither the caller nor a living descendant of it"))?;
+    let pinned = Process::pin(leader.pid, leader.start)
+        .map_err(|errno| No::new(Code::Overloaded, format!("cannot hold the agent's process: {errno}")))?;
+    let pinned = pinned.ok_or_else(|| refused("that process has ended"))?;
+    if !sys::may_signal(&pinned) {
+        warn!(pid = leader.pid.as_raw(), uid = peer.uid(), "the daemon may not signal this agent: its wrapper alone can end it");
+        return Ok(None);
+    }
+    let tree = Tree::new(leader, Some(wrapper.identity()), &table);
+    Ok(Some(Reach { leader: pinned, wrapper, tree }))
+}
+
+fn command_for_people(command: &[String]) -> Vec<String> {
+    let mut left = LONGEST_COMMAND;
+    let mut kept = Vec::new();
+    for argument in command {
+        if left == 0 {
+            break;
+        }
+        let argument = printable(argument, left);
+        left = left.saturating_sub(argument.len() + 1);
+        kept.push(argument);
+    }
+    kept
+}
+
+fn printable(text: &str, longest: usize) -> String {
+    let mut kept = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if kept.len() + c.len_utf8() > longest {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A run as long as its connection lives; its end ends the run.
+struct HeldRun {
+    run: Arc<Run>,
+    runs: Arc<Runs>,
+    deciding: Deciding,
+}
+
+impl Drop for HeldRun {
+    fn drop(&mut self) {
+        self.runs.stream_ended(&self.run);
+        for gate in self.deciding.gates() {
+            gate.set_agents(self.runs.count(gate.device()));
+        }
+    }
+}
+
+struct EventStream {
+    first: Option<Bytes>,
+    until: BootTime,
+    stopped: bool,
+    events: watch::Receiver<Outbox>,
+    held: HeldRun,
+}
+
+impl EventStream {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        futures_util::stream::unfold(self, |mut stream| async move {
+            let line = stream.next_line().await;
+            Some((Ok(line), stream))
+        })
+    }
+
+    /// The next thing to tell. Never ends by itself: the wrapper closes the connection when it is done.
+    async fn next_line(&mut self) -> Bytes {
+        if let Some(first) = self.first.take() {
+            return first;
+        }
+        loop {
+            let outbox = self.events.borrow_and_update().clone();
+            if let Some(notice) = outbox.stop.filter(|_| !self.stopped) {
+                self.stopped = true;
+                let grace = notice.kill_at.saturating_since(BootTime::now());
+                return line(&SuperviseEvent::Stop {
+                    code: notice.denial.code,
+                    request_id: notice.denial.request_id,
+                    reason: notice.denial.reason,
+                    signalled: notice.signalled,
+                    grace_ms: millis(grace),
+                });
+            }
+            if let Some(until) = outbox.until.filter(|until| *until != self.until && !self.stopped) {
+                self.until = until;
+                let boot_ms = BootTime::now().as_millis();
+                return line(&SuperviseEvent::Lease { boot_ms, until_boot_ms: until.as_millis() });
+            }
+            if self.events.changed().await.is_err() {
+                // The sender lives in the run that this stream holds.
+                return std::future::pending().await;
+            }
+        }
+    }
+}

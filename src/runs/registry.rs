@@ -1,0 +1,160 @@
+//! All supervised runs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::{info, warn};
+
+use super::enforcer::{Enforcer, Ending, Reason};
+use super::run::{Opened, Phase, Run, StopNotice};
+use crate::clock::BootTime;
+use crate::gate::{Agents, Deciding, Standing};
+use crate::protocol::{Code, Denial, DeviceId, RunId};
+use crate::tree::{FirstSignal, Identity, ProcessEntry};
+
+/// The daemon's record of accepted runs.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    runs: Mutex<HashMap<RunId, Arc<Run>>>,
+    enforcer: Enforcer,
+}
+
+/// Why a run that was asked for does not start after all.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// A deny came between the ALLOW and the start.
+    Denied(Denial),
+    /// The lease was lost between the ALLOW and the start.
+    NoLease,
+}
+
+impl Runs {
+    pub(crate) fn new(enforcer: Enforcer) -> Self {
+        Self { runs: Mutex::default(), enforcer }
+    }
+
+    /// Records a run whose question is open. `None` when its id is in use.
+    pub(crate) fn open(&self, opened: Opened) -> Option<Arc<Run>> {
+        let mut runs = self.lock();
+        if runs.contains_key(&opened.id) {
+            return None;
+        }
+        let run = Arc::new(Run::new(opened));
+        runs.insert(run.id(), Arc::clone(&run));
+        Some(run)
+    }
+
+    /// Lets a run start on what its gates hold *now*. A gate publishes a deny before it stops the device's agents: a deny
+    /// that this look misses finds the run admitted, and stops it.
+    pub(crate) fn admit(&self, run: &Run, deciding: &Deciding) -> Result<BootTime, Refused> {
+        let runs = self.lock();
+        let Some(leases) = deciding.leases() else {
+            let denial = deciding.gates().find_map(|gate| {
+                gate.look(|report| match &report.standing {
+                    Standing::Denied { refusal, .. } => Some(refusal.denial.clone()),
+                    Standing::Unknown | Standing::Allowed { .. } | Standing::Unavailable { .. } => None,
+                })
+            });
+            return Err(denial.map_or(Refused::NoLease, Refused::Denied));
+        };
+        let until = super::run::deadline(&leases).ok_or(Refused::NoLease)?;
+        run.admit(BootTime::now(), leases);
+        drop(runs);
+        let opened = &run.opened;
+        info!(
+            run_id = %opened.id, device_id = %opened.device, name = opened.name.as_deref().unwrap_or(""), uid = opened.uid,
+            pid = run.leader().map(|leader| leader.pid.as_raw()), killer = ?run.killer(), "agent started"
+        );
+        for gate in deciding.gates() {
+            gate.set_agents(self.count(gate.device()));
+        }
+        Ok(until)
+    }
+
+    /// The wrapper's stream ended: it is done, or it died. What is left of the tree is stopped.
+    pub(crate) fn stream_ended(&self, run: &Arc<Run>) {
+        let never_started = matches!(&*run.phase(), Phase::Asking);
+        if never_started || run.opened.reach.is_none() {
+            self.forget(run.id());
+            if !never_started {
+                info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
+            }
+            return;
+        }
+        let denial = Denial::local(Code::LocalStop, "the wrapper died");
+        let first_signal = if run.begin_stop(&denial) { FirstSignal::Ours } else { FirstSignal::Theirs };
+        self.enforcer.end(vec![Ending { run: Arc::clone(run), first_signal, reason: Reason::WrapperGone }]);
+    }
+
+    /// Forgets a run of which nothing is left.
+    pub(crate) fn forget(&self, id: RunId) {
+        self.lock().remove(&id);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Run>> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by_key(|run| run.id());
+        all
+    }
+
+    /// How many agents live on the device's lease.
+    pub(crate) fn count(&self, device: &DeviceId) -> usize {
+        self.lock().values().filter(|run| run.is_ruled_by(device)).count()
+    }
+
+    /// The runs whose tree this process is in, by descent.
+    pub(crate) fn containing(&self, process: Identity) -> Vec<Arc<Run>> {
+        let runs: Vec<_> = self.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
+        let mut found = Vec::new();
+        if runs.is_empty() {
+            return found;
+        }
+        let mut next = Some(process);
+        // Bounded, should the chain change into a circle while it is read.
+        for _ in 0..1024 {
+            let Some(process) = next else { break };
+            let is_in = |run: &&Arc<Run>| {
+                run.leader() == Some(process) || run.wrapper() == Some(process)
+            };
+            found.extend(runs.iter().filter(is_in).cloned());
+            let parent = ProcessEntry::read(process.pid).ok().flatten().and_then(|entry| entry.parent);
+            next = parent.and_then(|parent| ProcessEntry::read(parent).ok().flatten()).map(|entry| entry.identity);
+        }
+        found.dedup_by_key(|run| run.id());
+        found
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Agents for Runs {
+    fn lease_moved(&self, device: &DeviceId, until: BootTime) {
+        self.lock().values().for_each(|run| run.lease_moved(device, until));
+    }
+
+    fn stop(&self, device: &DeviceId, denial: &Denial) {
+        let now = BootTime::now();
+        let ruled: Vec<_> = self.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect();
+        let mut endings = Vec::with_capacity(ruled.len());
+        for run in ruled.into_iter().filter(|run| run.begin_stop(denial)) {
+            warn!(
+                run_id = %run.id(), device_id = %run.opened.device, code = %denial.code,
+                request_id = denial.request_id.as_ref().map_or("", |id| id.as_str()), "stopping the agent"
+            );
+            if run.opened.reach.is_none() {
+                let kill_at = now + run.opened.stop_grace;
+                run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at });
+                continue;
+            }
+            // At the end of a lease the stop signal is the wrapper's: both know the deadline, and no process may get
+            // the signal twice. A wrapper that cannot act is found by the enforcer.
+            let first_signal = if denial.code == Code::LeaseExpired { FirstSignal::Theirs } else { FirstSignal::Ours };
+            endings.push(Ending { run, first_signal, reason: Reason::Denied(denial.clone()) });
+        }
+        if !endings.is_empty() {
+            self.enforcer.end(endings);
+        }
+    }
+}
