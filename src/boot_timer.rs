@@ -22,7 +22,7 @@ impl BootTimer {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
-        Ok(Self { timer: AsyncFd::new(timer)? })
+        Ok(Self { timer: AsyncFd::register(timer)? })
     }
 
     /// Waits until the boot clock reads `point` or more; for ever when there is none. May be dropped and called again.

@@ -1,16 +1,45 @@
 //! Makes AI agents stoppable. A library for its own four programs; nothing here is a stable interface.
 //!
-//! - [`protocol`]: the words on the wires, as types that cannot be wrong
-//! - `client`: asks an authority
-//! - [`clock`], [`span`]: the boot clock; durations as people write them
-//! - [`sys`]: the only unsafe code
-//! - [`tree`]: a process tree and how to end it
+//! | module | concept |
+//! |---|---|
+//! | [`protocol`] | the words on the wires, as types that cannot be wrong |
+//! | `gate` | one device's answer, kept fresh; decides without I/O |
+//! | `runs` | the supervised runs, and the thread that ends them |
+//! | [`tree`] | a process tree and how to end it |
+//! | `local` | the local socket |
+//! | [`run`] | `machineid-run`, the wrapper |
+//! | [`daemon`] | `machineid-sidecar`, put together |
+//! | [`client`] | asks an authority |
+//! | [`authority`] | a self-hosted authority |
+//! | [`cli`] | the operator's command line |
+//! | `config` | file, environment and host facts, as settings |
+//! | `telemetry` | what operators are told |
+//! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
+//! | [`sys`] | the only unsafe code |
 
+#[cfg(feature = "services")]
+pub mod authority;
+#[cfg(feature = "services")]
+mod boot_timer;
+#[cfg(feature = "services")]
+//pub mod cli;
 #[cfg(feature = "services")]
 pub mod client;
 pub mod clock;
+#[cfg(feature = "services")]
+mod config;
+#[cfg(feature = "services")]
+pub mod daemon;
+#[cfg(feature = "services")]
 mod gate;
+#[cfg(feature = "services")]
+mod local;
 pub mod protocol;
+//pub mod run;
+#[cfg(feature = "services")]
+mod runs;
 pub mod span;
 pub mod sys;
+#[cfg(feature = "services")]
+mod telemetry;
 pub mod tree;
