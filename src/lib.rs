@@ -1,11 +1,15 @@
 //! Makes AI agents stoppable. A library for its own four programs; nothing here is a stable interface.
 //!
 //! - [`protocol`]: the words on the wires, as types that cannot be wrong
-//! - `client`: asks an authority
+//! - `client`: asks an authority; `cli`: the operator's command line
 //! - [`clock`], [`span`]: the boot clock; durations as people write them
 
+#[cfg(feature = "services")]
+pub mod cli;
 #[cfg(feature = "services")]
 pub mod client;
 pub mod clock;
 pub mod protocol;
+#[cfg(feature = "services")]
+mod socket_path;
 pub mod span;
