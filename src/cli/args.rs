@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::protocol::DeviceId;
 use crate::span;
 
+const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
+                           else $XDG_RUNTIME_DIR/machineid/sidecar.sock]";
+
 /// Asks whether agents may run, and starts and stops a fleet of them.
 #[derive(Debug, Parser)]
 #[command(
@@ -60,9 +63,7 @@ pub(super) enum OrgCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct SocketArgs {
-    /// The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else
-    /// $XDG_RUNTIME_DIR/machineid/sidecar.sock]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help = SOCKET_HELP)]
     pub(super) socket: Option<PathBuf>,
 }
 
@@ -96,8 +97,7 @@ pub(super) struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectArgs {
-    /// The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = "The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]")]
     pub(super) url: Option<String>,
     /// Time for one request and its whole answer
     #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
@@ -115,8 +115,7 @@ pub(super) struct ConnectArgs {
 pub(super) struct KeyArgs {
     #[command(flatten)]
     pub(super) connect: ConnectArgs,
-    /// A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help = "A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]")]
     pub(super) org_key_file: Option<PathBuf>,
 }
 

@@ -3,6 +3,7 @@
 //! A reader that goes away (`| head`) must not stop a revoke half-way, so writing never fails for the commands: a closed
 //! pipe swallows the rest, any other error is told once at the end.
 
+use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Stderr, Stdout, Write};
 
 use serde::Serialize;
@@ -132,7 +133,8 @@ impl Printer {
         let mut safe = String::with_capacity(text.len() + 1);
         for c in text.chars() {
             if is_hostile(c) && c != '\n' {
-                safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+                // Writing to a String cannot fail.
+                let _ = write!(safe, "\\u{:04x}", u32::from(c));
             } else {
                 safe.push(c);
             }

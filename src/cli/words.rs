@@ -24,14 +24,11 @@ pub(super) fn duration(span: Duration) -> String {
     let units = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     let first = units.iter().position(|(_, size)| seconds >= *size).unwrap_or(3);
     let (unit, size) = units[first];
-    let mut text = format!("{}{unit}", seconds / size);
-    if let Some((unit, smaller)) = units.get(first + 1) {
-        let rest = seconds % size / smaller;
-        if rest > 0 {
-            text.push_str(&format!(" {rest}{unit}"));
-        }
+    let large = format!("{}{unit}", seconds / size);
+    match units.get(first + 1).map(|(unit, smaller)| (unit, seconds % size / smaller)) {
+        Some((unit, rest)) if rest > 0 => format!("{large} {rest}{unit}"),
+        Some(_) | None => large,
     }
-    text
 }
 
 /// Milliseconds, as [`duration`].

@@ -34,13 +34,10 @@ impl Fleet {
 
     /// What a failure means to the operator: where it happened and what to do next.
     pub(super) fn explain(&self, failure: &Failure) -> String {
-        let hint = match failure {
-            Failure::Refused(refusal) if refusal.status == 401 => {
-                format!("; check the org key from {}", self.key_source)
-            }
-            Failure::Status { status: 401, .. } => format!("; check the org key from {}", self.key_source),
-            other => hint(other).to_owned(),
-        };
+        let wrong_key = matches!(failure, Failure::Status { status: 401, .. })
+            || matches!(failure, Failure::Refused(refusal) if refusal.status == 401);
+        let hint =
+            if wrong_key { format!("; check the org key from {}", self.key_source) } else { hint(failure).to_owned() };
         format!("{}: {failure}{hint}", self.client.base_url())
     }
 
@@ -52,15 +49,16 @@ impl Fleet {
 /// What to do about a failure, as far as the command line can help.
 pub(super) fn hint(failure: &Failure) -> &'static str {
     match failure {
-        Failure::Dns(_) | Failure::Connect(_) | Failure::NotHttp(_) | Failure::Redirected { .. } => {
-            "; check --url (or MACHINEID_BASE_URL)"
-        }
+        Failure::Dns(_)
+        | Failure::Connect(_)
+        | Failure::NotHttp(_)
+        | Failure::Redirected { .. }
+        | Failure::Status { status: 404, .. } => "; check --url (or MACHINEID_BASE_URL)",
         Failure::Tls { certificate: true, .. } => "; for a private authority, name its certificate with --ca-file",
         Failure::Tls { certificate: false, .. } => {
             "; does it speak TLS on this port? Check --url (or MACHINEID_BASE_URL)"
         }
         Failure::Timeout { .. } => "; try again, or give it longer with --timeout",
-        Failure::Status { status: 404, .. } => "; check --url (or MACHINEID_BASE_URL)",
         Failure::Interrupted(_) | Failure::Incomplete | Failure::Unusable(_) => "; try again",
         Failure::Status { .. } | Failure::TooLarge { .. } | Failure::Refused(_) => "",
     }

@@ -58,9 +58,9 @@ fn row(device: &Device, now: Timestamp) -> Vec<Cell> {
 }
 
 fn summary(shown: usize, plan: &PlanFields) -> String {
-    let mut text = count(shown, "device", "devices");
-    if let (Some(used), Some(limit)) = (plan.devices_used, plan.limit) {
-        text.push_str(&format!("; the plan has {used} of {limit} places in use"));
+    let shown = count(shown, "device", "devices");
+    match (plan.devices_used, plan.limit) {
+        (Some(used), Some(limit)) => format!("{shown}; the plan has {used} of {limit} places in use"),
+        _ => shown,
     }
-    text
 }

@@ -79,10 +79,7 @@ fn sentence(verdict: Verdict, said: &CheckAnswer) -> Line {
     };
     let mut line = Line::default();
     line.push(word, Some(colour));
-    let mut rest = String::new();
-    if let Some(device) = &said.device_id {
-        rest.push_str(&format!(": {device}"));
-    }
+    let device = said.device_id.as_ref().map_or_else(String::new, |device| format!(": {device}"));
     let mut details = Vec::new();
     if said.code != Code::Allow {
         details.push(said.code.to_string());
@@ -93,13 +90,9 @@ fn sentence(verdict: Verdict, said: &CheckAnswer) -> Line {
     if let Some(age) = said.age_ms {
         details.push(format!("asked {} ago", words::millis(age)));
     }
-    if !details.is_empty() {
-        rest.push_str(&format!(" ({})", details.join(", ")));
-    }
-    if let Some(reason) = &said.reason {
-        rest.push_str(&format!(": {reason}"));
-    }
-    line.push(&rest, None);
+    let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
+    let reason = said.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    line.push(&format!("{device}{details}{reason}"), None);
     line
 }
 
