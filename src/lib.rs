@@ -3,7 +3,10 @@
 //! - [`protocol`]: the words on the wires, as types that cannot be wrong
 //! - `client`: asks an authority; `cli`: the operator's command line
 //! - [`clock`], [`span`]: the boot clock; durations as people write them
+//! - [`authority`]: the self-hosted authority: who may execute
 
+#[cfg(feature = "services")]
+pub mod authority;
 #[cfg(feature = "services")]
 pub mod cli;
 #[cfg(feature = "services")]

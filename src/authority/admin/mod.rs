@@ -1,0 +1,213 @@
+//! The operator's side door: a unix socket beside the database, for root and the server's own user.
+//!
+//! One JSON object each way, a line each, then the connection ends. Not HTTP: there is one client, in this program, and
+//! it can then be plain blocking code. Who may connect is settled twice: by the socket's mode (0600) and by the peer's
+//! uid from the kernel.
+
+mod client;
+mod server;
+
+pub(super) use client::{AskError, ask};
+pub(super) use server::{BindError, Door};
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::keys::{NoRandomness, SecretHash, new_key};
+use super::org::{Org, OrgId, PlanTier};
+use super::plan::Account;
+use super::store::{OrgChange, Store, StoreError};
+use crate::protocol::OrgKey;
+
+/// What an operator asks for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub(super) enum AdminRequest {
+    Create { name: Option<String>, plan: PlanTier },
+    List,
+    Show { org: OrgId },
+    Disable { org: OrgId },
+    Enable { org: OrgId },
+    Freeze { org: OrgId },
+    Unfreeze { org: OrgId },
+    Expire { org: OrgId, at: Expiry },
+    SetPlan { org: OrgId, plan: PlanTier },
+    RotateKey { org: OrgId },
+    Delete { org: OrgId },
+}
+
+/// When an entitlement ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Expiry {
+    Now,
+    Never,
+    At(Timestamp),
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "value", rename_all = "kebab-case")]
+pub(super) enum AdminReply {
+    /// The organisation with its new key, which is shown this once.
+    Key(NewKey),
+    Org(OrgReport),
+    Orgs(Vec<OrgReport>),
+    Failed(String),
+}
+
+/// `{"orgId","orgApiKey","planTier"}`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewKey {
+    pub(super) org_id: OrgId,
+    pub(super) org_api_key: String,
+    pub(super) plan_tier: PlanTier,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("org_id", &self.org_id).finish_non_exhaustive()
+    }
+}
+
+/// An organisation as an operator sees it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OrgReport {
+    pub(super) org_id: OrgId,
+    pub(super) name: Option<String>,
+    pub(super) plan_tier: PlanTier,
+    /// What a validation meets first: `deleted`, `disabled`, `frozen`, `expired`, or `active`.
+    pub(super) state: String,
+    pub(super) access_until: Option<Timestamp>,
+    pub(super) limit: u64,
+    pub(super) devices_used: u64,
+    pub(super) created_at: Timestamp,
+}
+
+impl OrgReport {
+    fn new(account: &Account, now: Timestamp) -> Self {
+        let org = &account.org;
+        let state = if org.deleted {
+            "deleted"
+        } else if org.disabled {
+            "disabled"
+        } else if org.frozen {
+            "frozen"
+        } else if org.expired(now) {
+            "expired"
+        } else {
+            "active"
+        };
+        Self {
+            org_id: org.id,
+            name: org.name.clone(),
+            plan_tier: org.tier,
+            state: state.to_owned(),
+            access_until: org.access_until,
+            limit: org.tier.limit(),
+            devices_used: account.used,
+            created_at: org.created_at,
+        }
+    }
+}
+
+/// Why an organisation could not be created or given a new key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NewKeyError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// Adds an organisation. Its key is nowhere but in the answer.
+pub(super) async fn create_org(
+    store: &Store,
+    name: Option<String>,
+    tier: PlanTier,
+    now: Timestamp,
+) -> Result<(Org, OrgKey), NewKeyError> {
+    let key = new_key()?;
+    let org = Org {
+        id: OrgId::random(),
+        name,
+        tier,
+        disabled: false,
+        frozen: false,
+        access_until: None,
+        created_at: now,
+        deleted: false,
+    };
+    store.create_org(&org, SecretHash::of_key(&key)).await?;
+    Ok((org, key))
+}
+
+/// Does what was asked for.
+async fn answer(store: &Store, request: AdminRequest, now: Timestamp) -> AdminReply {
+    match perform(store, request, now).await {
+        Ok(reply) => reply,
+        Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known, try again")),
+    }
+}
+
+async fn perform(store: &Store, request: AdminRequest, now: Timestamp) -> Result<AdminReply, NewKeyError> {
+    let (org, change) = match request {
+        AdminRequest::Create { name, plan } => {
+            let (org, key) = create_org(store, name, plan, now).await?;
+            return Ok(AdminReply::Key(NewKey {
+                org_id: org.id,
+                org_api_key: key.expose().to_owned(),
+                plan_tier: org.tier,
+            }));
+        }
+        AdminRequest::List => {
+            let accounts = store.orgs().await?;
+            return Ok(AdminReply::Orgs(accounts.iter().map(|account| OrgReport::new(account, now)).collect()));
+        }
+        AdminRequest::Show { org } => {
+            let account = store.any_account(org).await?;
+            return Ok(account.map_or_else(
+                || AdminReply::Failed(format!("there is no organisation {org}; `org list` names them")),
+                |account| AdminReply::Org(OrgReport::new(&account, now)),
+            ));
+        }
+        AdminRequest::RotateKey { org } => {
+            let key = new_key()?;
+            let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key)), now).await?;
+            return Ok(changed.map_or_else(
+                || gone(org),
+                |account| {
+                    AdminReply::Key(NewKey {
+                        org_id: org,
+                        org_api_key: key.expose().to_owned(),
+                        plan_tier: account.org.tier,
+                    })
+                },
+            ));
+        }
+        AdminRequest::Disable { org } => (org, OrgChange::Disabled(true)),
+        AdminRequest::Enable { org } => (org, OrgChange::Disabled(false)),
+        AdminRequest::Freeze { org } => (org, OrgChange::Frozen(true)),
+        AdminRequest::Unfreeze { org } => (org, OrgChange::Frozen(false)),
+        AdminRequest::Expire { org, at } => {
+            let end = match at {
+                Expiry::Now => Some(now),
+                Expiry::Never => None,
+                Expiry::At(time) => Some(time),
+            };
+            (org, OrgChange::AccessUntil(end))
+        }
+        AdminRequest::SetPlan { org, plan } => (org, OrgChange::Plan(plan)),
+        AdminRequest::Delete { org } => (org, OrgChange::Delete),
+    };
+    let changed = store.change_org(org, &change, now).await?;
+    Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
+}
+
+fn gone(org: OrgId) -> AdminReply {
+    AdminReply::Failed(format!("there is no organisation {org}, or it was deleted; `org list` names them"))
+}

@@ -1,0 +1,232 @@
+//! `machineid-authority org …`: asks the running server, prints what it says.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Database, complain};
+use crate::authority::admin::{AdminReply, AdminRequest, Expiry, NewKey, OrgReport, ask};
+use crate::authority::admin_socket_of;
+use crate::authority::org::{OrgId, PlanTier};
+use crate::protocol::Exit;
+
+#[derive(Debug, Args)]
+pub(super) struct Org {
+    /// The running server's admin socket
+    #[arg(long, global = true, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// The running server's database, beside which its admin socket is unless it was put elsewhere
+    #[arg(long, global = true, value_name = "sqlite:PATH", conflicts_with = "admin_socket")]
+    database: Option<Database>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
+enum Verb {
+    /// Add an organisation and show its key, once
+    Create {
+        /// A name for people
+        #[arg(long, value_parser = name)]
+        name: Option<String>,
+        /// Its plan
+        #[arg(long, value_enum, default_value_t = PlanTier::Free)]
+        plan: PlanTier,
+    },
+    /// List every organisation
+    List,
+    /// Show one organisation
+    Show {
+        /// Its id
+        org: OrgId,
+    },
+    /// Deny execution to all its devices (ORG_DISABLED)
+    Disable {
+        /// Its id
+        org: OrgId,
+    },
+    /// Take `disable` back
+    Enable {
+        /// Its id
+        org: OrgId,
+    },
+    /// Freeze its plan (PLAN_FROZEN)
+    Freeze {
+        /// Its id
+        org: OrgId,
+    },
+    /// Take `freeze` back
+    Unfreeze {
+        /// Its id
+        org: OrgId,
+    },
+    /// End its entitlement (ENTITLEMENT_EXPIRED)
+    Expire {
+        /// Its id
+        org: OrgId,
+        /// When, as in 2027-01-31T00:00:00Z [default: now]
+        #[arg(long, value_name = "RFC3339")]
+        at: Option<Timestamp>,
+        /// Never: takes an `expire` back
+        #[arg(long, conflicts_with = "at")]
+        never: bool,
+    },
+    /// Put it on another plan; active devices stay active, even above the new limit
+    SetPlan {
+        /// Its id
+        org: OrgId,
+        /// The plan
+        #[arg(value_enum)]
+        plan: PlanTier,
+    },
+    /// Give it a new key and show it, once; the old one is invalid at once
+    RotateKey {
+        /// Its id
+        org: OrgId,
+    },
+    /// Delete it and its devices (ORG_NOT_FOUND); cannot be taken back
+    Delete {
+        /// Its id
+        org: OrgId,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+impl Org {
+    pub(super) fn run(self) -> Exit {
+        let Some(socket) = self.admin_socket.or_else(|| self.database.map(|Database(path)| admin_socket_of(&path)))
+        else {
+            complain("say which authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
+            return Exit::Usage;
+        };
+        if let Verb::Delete { org, yes: false } = &self.verb
+            && !confirmed(*org)
+        {
+            complain(format_args!("organisation {org} was not deleted; --yes deletes it without asking"));
+            return Exit::Usage;
+        }
+        match ask(&socket, &self.verb.into_request()) {
+            Err(error) => {
+                complain(error);
+                Exit::Failure
+            }
+            Ok(AdminReply::Failed(problem)) => {
+                complain(problem);
+                Exit::Failure
+            }
+            Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
+            Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
+            Ok(AdminReply::Orgs(orgs)) => print(self.json, &orgs, |orgs| table(orgs)),
+        }
+    }
+}
+
+impl Verb {
+    fn into_request(self) -> AdminRequest {
+        match self {
+            Self::Create { name, plan } => AdminRequest::Create { name, plan },
+            Self::List => AdminRequest::List,
+            Self::Show { org } => AdminRequest::Show { org },
+            Self::Disable { org } => AdminRequest::Disable { org },
+            Self::Enable { org } => AdminRequest::Enable { org },
+            Self::Freeze { org } => AdminRequest::Freeze { org },
+            Self::Unfreeze { org } => AdminRequest::Unfreeze { org },
+            Self::Expire { org, never: true, .. } => AdminRequest::Expire { org, at: Expiry::Never },
+            Self::Expire { org, at, never: false } => {
+                AdminRequest::Expire { org, at: at.map_or(Expiry::Now, Expiry::At) }
+            }
+            Self::SetPlan { org, plan } => AdminRequest::SetPlan { org, plan },
+            Self::RotateKey { org } => AdminRequest::RotateKey { org },
+            Self::Delete { org, .. } => AdminRequest::Delete { org },
+        }
+    }
+}
+
+/// Asks on a terminal. Without one there is nobody to ask, and the answer is no.
+fn confirmed(org: OrgId) -> bool {
+    if !io::stdin().is_terminal() {
+        return false;
+    }
+    let question = write!(
+        io::stderr(),
+        "Delete organisation {org} and all its devices? Every agent of it stops. Type the id to confirm: "
+    );
+    let mut line = String::new();
+    question.is_ok() && io::stdin().read_line(&mut line).is_ok() && line.trim() == org.to_string()
+}
+
+/// Prints JSON or text. A key that could not be shown is lost, so that is said.
+fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Exit {
+    let line = if json { serde_json::to_string(value).map_err(io::Error::from) } else { Ok(text(value)) };
+    let mut stdout = io::stdout();
+    match line.and_then(|line| writeln!(stdout, "{line}")).and_then(|()| stdout.flush()) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            complain(format_args!(
+                "it is done, but the answer could not be printed: {error}\nA key that was not seen is lost: `org \
+                 rotate-key` makes another one."
+            ));
+            Exit::Failure
+        }
+    }
+}
+
+fn key_text(new: &NewKey) -> String {
+    format!(
+        "Organisation  {}\nPlan          {}, up to {} devices\nOrg key       {}\n\nThe key is shown this once. Keep it where \
+         only the sidecar can read it.",
+        new.org_id,
+        new.plan_tier,
+        new.plan_tier.limit(),
+        new.org_api_key
+    )
+}
+
+fn table(orgs: &[OrgReport]) -> String {
+    use std::fmt::Write;
+    if orgs.is_empty() {
+        return "No organisations yet; `org create` adds one.".to_owned();
+    }
+    let mut text =
+        format!("{:36}  {:8}  {:5}  {:>9}  {:20}  NAME", "ORGANISATION", "STATE", "PLAN", "DEVICES", "ACCESS UNTIL");
+    for org in orgs {
+        let devices = format!("{}/{}", org.devices_used, org.limit);
+        let until = org.access_until.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+        let name = org.name.as_deref().unwrap_or("-");
+        // Writing to a string cannot fail.
+        let _ =
+            write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
+    }
+    text
+}
+
+/// A name is printed in tables and logs, so it is one short line.
+fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
+        return Err("a name is one line of 1 to 100 characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn a_name_is_one_short_line() {
+        assert_eq!(name(" Acme <Ltd> "), Ok("Acme <Ltd>".to_owned()));
+        for text in ["", "  ", "a\nb", "\u{1b}[2J", &"x".repeat(101)] {
+            assert!(name(text).is_err(), "{text:?}");
+        }
+    }
+}

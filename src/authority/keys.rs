@@ -1,0 +1,92 @@
+//! Secrets the authority gives away once and keeps only as hashes: org keys and checkout tokens.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::protocol::OrgKey;
+
+/// The kernel gave no random numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel gave no random numbers for a new secret: {0}")]
+pub(super) struct NoRandomness(String);
+
+/// The SHA-256 of a secret. A secret of 256 random bits needs no salt and no slow hash: there is nothing to guess.
+#[derive(Clone, Copy)]
+pub(super) struct SecretHash([u8; 32]);
+
+impl SecretHash {
+    pub(super) fn of_key(key: &OrgKey) -> Self {
+        Self::of("machineid-authority org key\0", key.expose())
+    }
+
+    /// The hash of a checkout token, as it stands in an address.
+    pub(super) fn of_token(token: &str) -> Self {
+        Self::of("machineid-authority checkout\0", token)
+    }
+
+    fn of(purpose: &str, secret: &str) -> Self {
+        Self(Sha256::new().chain_update(purpose).chain_update(secret).finalize().into())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Compares with a stored hash in constant time. The index has found the row already; this makes sure that what it
+    /// found is what was asked for, whatever the database's idea of equality.
+    pub(super) fn matches(&self, stored: &[u8]) -> bool {
+        self.0.as_slice().ct_eq(stored).into()
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash")
+    }
+}
+
+/// A new org key: `org_` and 256 random bits in hex.
+pub(super) fn new_key() -> Result<OrgKey, NoRandomness> {
+    let text = format!("org_{}", random_hex()?);
+    text.parse().map_err(|error: crate::protocol::org_key::OrgKeyError| NoRandomness(error.to_string()))
+}
+
+/// A new checkout token: 256 random bits in hex.
+pub(super) fn new_token() -> Result<String, NoRandomness> {
+    random_hex()
+}
+
+fn random_hex() -> Result<String, NoRandomness> {
+    use fmt::Write;
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
+    Ok(bytes.iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_256_random_bits_and_its_hash_knows_only_itself() {
+        let (one, two) = (new_key().unwrap(), new_key().unwrap());
+        assert_eq!(one.expose().len(), "org_".len() + 64);
+        assert!(one != two);
+        let hash = SecretHash::of_key(&one);
+        assert!(hash.matches(SecretHash::of_key(&one).as_bytes()));
+        assert!(!hash.matches(SecretHash::of_key(&two).as_bytes()));
+        assert!(!hash.matches(b""));
+        assert_eq!(format!("{hash:?}"), "SecretHash");
+    }
+
+    #[test]
+    fn a_token_that_reads_like_a_key_has_another_hash() {
+        let key = new_key().unwrap();
+        assert!(!SecretHash::of_token(key.expose()).matches(SecretHash::of_key(&key).as_bytes()));
+    }
+}

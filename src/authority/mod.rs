@@ -1,0 +1,39 @@
+//! A self-hosted authority that speaks the service's API.
+//!
+//! ```text
+//!   clients ──HTTP──▶ routes ─────▶ decide, plan, batch   pure rules: told what the store found, and the time
+//!   operator ─socket▶ admin  ──┐          ▲
+//!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
+//!   serve: the listener, the admin socket, the database, and how they end · command: the command line
+//!   embedded: all of it inside another program
+//! ```
+//!
+//! What holds everywhere: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in
+//! the database before it is answered, and every validation reads the database, so no validation that begins after the
+//! answer sees the old state.
+
+mod admin;
+mod batch;
+pub mod command;
+mod decide;
+mod embedded;
+mod keys;
+mod org;
+mod plan;
+mod routes;
+mod seen;
+mod serve;
+mod store;
+
+pub use embedded::{Embedded, EmbeddedError};
+pub use org::{OrgId, OrgIdError, PlanTier, PlanTierError};
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Where the admin socket of a database is, unless another place was named.
+fn admin_socket_of(database: &Path) -> PathBuf {
+    let mut path = OsString::from(database);
+    path.push(".admin.sock");
+    path.into()
+}

@@ -1,0 +1,164 @@
+//! Organisations and their plans, as types that cannot be wrong.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+/// The name of an organisation. Not secret, unlike its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrgId(Uuid);
+
+/// The text is not an organisation's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrgIdError;
+
+impl OrgId {
+    pub(super) fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl FromStr for OrgId {
+    type Err = OrgIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::try_parse(text.trim()).map(Self).map_err(|_| OrgIdError)
+    }
+}
+
+impl fmt::Display for OrgIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "not the id of an organisation; it looks like 1b4e28ba-2fa1-41d2-883f-0016d3cca427 (see `org list`)",
+        )
+    }
+}
+
+impl std::error::Error for OrgIdError {}
+
+impl fmt::Display for OrgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl Serialize for OrgId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for OrgId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What an organisation pays for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanTier {
+    /// 3 devices.
+    Free,
+    /// 25 devices.
+    Pro,
+    /// 250 devices.
+    Scale,
+    /// 1,000 devices.
+    Max,
+}
+
+impl PlanTier {
+    const ALL: [Self; 4] = [Self::Free, Self::Pro, Self::Scale, Self::Max];
+
+    /// The most devices that may be active at once.
+    #[must_use]
+    pub const fn limit(self) -> u64 {
+        match self {
+            Self::Free => 3,
+            Self::Pro => 25,
+            Self::Scale => 250,
+            Self::Max => 1_000,
+        }
+    }
+
+    /// The tier's name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Pro => "pro",
+            Self::Scale => "scale",
+            Self::Max => "max",
+        }
+    }
+}
+
+/// The text names no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanTierError;
+
+impl FromStr for PlanTier {
+    type Err = PlanTierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|tier| tier.as_str() == text).ok_or(PlanTierError)
+    }
+}
+
+impl fmt::Display for PlanTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// An organisation, as the store holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Org {
+    pub(super) id: OrgId,
+    pub(super) name: Option<String>,
+    pub(super) tier: PlanTier,
+    /// Execution is switched off for all of it.
+    pub(super) disabled: bool,
+    /// Its plan is frozen.
+    pub(super) frozen: bool,
+    /// When its entitlement ends; `None` when it does not.
+    pub(super) access_until: Option<Timestamp>,
+    pub(super) created_at: Timestamp,
+    /// It is gone, but its key is still known.
+    pub(super) deleted: bool,
+}
+
+impl Org {
+    /// Whether the entitlement has ended by `now`. It ends *at* the time it names.
+    pub(super) fn expired(&self, now: Timestamp) -> bool {
+        self.access_until.is_some_and(|end| now >= end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plans_are_those_of_the_price_list() {
+        let limits: Vec<_> = PlanTier::ALL.iter().map(|tier| (tier.as_str(), tier.limit())).collect();
+        assert_eq!(limits, [("free", 3), ("pro", 25), ("scale", 250), ("max", 1_000)]);
+        for tier in PlanTier::ALL {
+            assert_eq!(tier.as_str().parse(), Ok(tier));
+        }
+        assert_eq!("Free".parse::<PlanTier>(), Err(PlanTierError));
+    }
+
+    #[test]
+    fn an_org_id_is_a_uuid_and_never_looks_like_a_key() {
+        let id = OrgId::random();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "org_0123", "x", "1b4e28ba-2fa1-41d2-883f"] {
+            assert_eq!(text.parse::<OrgId>(), Err(OrgIdError), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a plan permits: who gets a place, and the plan fields that go with an answer.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::org::Org;
+use crate::protocol::api::DeviceStatus;
+
+/// What becomes of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It takes a place.
+    New,
+    /// It has one already.
+    Exists,
+    /// It was revoked; registering does not restore it.
+    Revoked,
+    /// No place is left.
+    Full,
+}
+
+/// What becomes of a revoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspension {
+    Revoked,
+    AlreadyRevoked,
+    NotFound,
+}
+
+/// What becomes of an unrevoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restoration {
+    /// It takes a place again.
+    Restored,
+    /// It was active all along.
+    AlreadyActive,
+    NotFound,
+    /// No place is left.
+    Full,
+}
+
+/// Registers a device of which `held` is known, with `used` of `limit` places taken.
+pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64) -> Admission {
+    match held {
+        Some(DeviceStatus::Active) => Admission::Exists,
+        Some(DeviceStatus::Revoked) => Admission::Revoked,
+        None if used < limit => Admission::New,
+        None => Admission::Full,
+    }
+}
+
+/// Revokes a device of which `held` is known.
+pub(super) fn suspend(held: Option<DeviceStatus>) -> Suspension {
+    match held {
+        Some(DeviceStatus::Active) => Suspension::Revoked,
+        Some(DeviceStatus::Revoked) => Suspension::AlreadyRevoked,
+        None => Suspension::NotFound,
+    }
+}
+
+/// Unrevokes a device of which `held` is known, with `used` of `limit` places taken.
+pub(super) fn restore(held: Option<DeviceStatus>, used: u64, limit: u64) -> Restoration {
+    match held {
+        Some(DeviceStatus::Active) => Restoration::AlreadyActive,
+        Some(DeviceStatus::Revoked) if used < limit => Restoration::Restored,
+        Some(DeviceStatus::Revoked) => Restoration::Full,
+        None => Restoration::NotFound,
+    }
+}
+
+/// An organisation and how many of its places are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) org: Org,
+    /// Devices that are not revoked.
+    pub(super) used: u64,
+}
+
+impl Account {
+    /// The plan fields that go with many answers.
+    ///
+    /// `softGraceWindow` is always null: this authority has none. A plan that was made smaller than its fleet keeps its
+    /// active devices (`overLimit`), and takes no new one until there is a place.
+    pub(super) fn fields(&self, now: Timestamp) -> Map<String, Value> {
+        let limit = self.org.tier.limit();
+        let mut fields = Map::new();
+        for (name, value) in [
+            ("planTier", json!(self.org.tier)),
+            ("planState", json!(self.plan_state(now))),
+            ("accessUntil", json!(self.org.access_until.map(|end| end.to_string()))),
+            ("limit", json!(limit)),
+            ("devicesUsed", json!(self.used)),
+            ("remaining", json!(limit.saturating_sub(self.used))),
+            ("overLimit", json!(self.used > limit)),
+            ("softGraceWindow", Value::Null),
+        ] {
+            fields.insert(name.to_owned(), value);
+        }
+        fields
+    }
+
+    fn plan_state(&self, now: Timestamp) -> &'static str {
+        if self.org.frozen {
+            "frozen"
+        } else if self.org.expired(now) {
+            "expired"
+        } else {
+            "active"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::org::{OrgId, PlanTier};
+    use super::*;
+
+    fn held() -> impl Strategy<Value = Option<DeviceStatus>> {
+        prop_oneof![Just(None), Just(Some(DeviceStatus::Active)), Just(Some(DeviceStatus::Revoked))]
+    }
+
+    proptest! {
+        #[test]
+        fn a_place_is_only_ever_given_while_one_is_left(held in held(), used in 0_u64..6, limit in 0_u64..6) {
+            if admit(held, used, limit) == Admission::New {
+                prop_assert!(used < limit && held.is_none());
+            }
+            if restore(held, used, limit) == Restoration::Restored {
+                prop_assert!(used < limit && held == Some(DeviceStatus::Revoked));
+            }
+        }
+
+        #[test]
+        fn who_has_a_place_is_never_refused(used in 0_u64..6, limit in 0_u64..6) {
+            prop_assert_eq!(admit(Some(DeviceStatus::Active), used, limit), Admission::Exists);
+            prop_assert_eq!(restore(Some(DeviceStatus::Active), used, limit), Restoration::AlreadyActive);
+        }
+
+        #[test]
+        fn registering_never_restores(used in 0_u64..6, limit in 0_u64..6) {
+            prop_assert_eq!(admit(Some(DeviceStatus::Revoked), used, limit), Admission::Revoked);
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_plan_that_shrank_below_its_fleet() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let org = Org {
+            id: OrgId::random(),
+            name: None,
+            tier: PlanTier::Free,
+            disabled: true,
+            frozen: false,
+            access_until: Some(now),
+            created_at: now,
+            deleted: false,
+        };
+        let fields = Account { org, used: 5 }.fields(now);
+        assert_eq!(
+            Value::Object(fields),
+            json!({
+                "planTier": "free", "planState": "expired", "accessUntil": "2027-01-15T08:00:00Z", "limit": 3,
+                "devicesUsed": 5, "remaining": 0, "overLimit": true, "softGraceWindow": null,
+            })
+        );
+    }
+}

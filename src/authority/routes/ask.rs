@@ -1,0 +1,110 @@
+//! Reading requests: whose it is, and what it names.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::App;
+use super::answer::Answer;
+use crate::authority::keys::SecretHash;
+use crate::authority::org::Org;
+use crate::protocol::api::KEY_HEADER;
+use crate::protocol::{Code, DeviceId, OrgKey};
+
+/// The largest body of a request about one thing, in bytes.
+pub(super) const SMALL_BODY: usize = 64 * 1024;
+
+/// The largest body of a batch, in bytes: 500 ids of 128 characters are 66 kB, and a batch may repeat itself, be
+/// indented, and escape every character that JSON lets it.
+pub(super) const BATCH_BODY: usize = 512 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Why a body is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+impl From<Malformed> for Answer {
+    fn from(Malformed: Malformed) -> Self {
+        Self::missing_params()
+    }
+}
+
+/// `{"deviceId": …}`, before the id is looked at.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NamesDevice {
+    device_id: String,
+}
+
+/// Which device a body names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Device(DeviceId),
+    /// It names something, but no device id.
+    Invalid,
+    /// It is malformed, or names nothing.
+    Missing,
+}
+
+/// The key of a request, when it has exactly one that is well-formed.
+pub(super) fn key(headers: &HeaderMap) -> Option<SecretHash> {
+    let mut values = headers.get_all(KEY_HEADER).iter();
+    let (first, second) = (values.next()?, values.next());
+    if second.is_some() {
+        return None;
+    }
+    first.to_str().ok()?.parse::<OrgKey>().ok().map(|key| SecretHash::of_key(&key))
+}
+
+/// Whose request this is. Fails with the refusal: a bad key, a deleted organisation, or a store that cannot say.
+pub(super) async fn caller(app: &App, headers: &HeaderMap) -> Result<Org, Answer> {
+    let found = match key(headers) {
+        Some(key) => app.store.look_up(key, None).await?,
+        None => None,
+    };
+    match found {
+        None => Err(Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey)),
+        Some(found) if found.org.deleted => Err(org_not_found()),
+        Some(found) => Ok(found.org),
+    }
+}
+
+/// The organisation is gone, or went while the request was under way.
+pub(super) fn org_not_found() -> Answer {
+    Answer::error(StatusCode::NOT_FOUND, "org_not_found").with_code(Code::OrgNotFound)
+}
+
+/// Reads a JSON object. The media type is not looked at: what is not JSON fails anyway.
+pub(super) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> Result<T, Malformed> {
+    let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, largest)).await.map_err(|_| Malformed)?;
+    let bytes = bytes.map_err(|_| Malformed)?;
+    // A derived struct would also be read from an array.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Malformed);
+    }
+    serde_json::from_slice(&bytes).map_err(|_| Malformed)
+}
+
+/// Which device the body names.
+pub(super) async fn named(body: Body) -> Named {
+    match object::<NamesDevice>(body, SMALL_BODY).await {
+        Err(Malformed) => Named::Missing,
+        Ok(names) => names.device_id.parse().map_or(Named::Invalid, Named::Device),
+    }
+}
+
+/// The device the body names, for everything but a validation. Fails with the refusal.
+pub(super) async fn device(body: Body) -> Result<DeviceId, Answer> {
+    match named(body).await {
+        Named::Device(id) => Ok(id),
+        Named::Invalid => {
+            Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId))
+        }
+        Named::Missing => Err(Malformed.into()),
+    }
+}

@@ -1,0 +1,71 @@
+//! New organisations, and the way to a larger plan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use tracing::{error, info};
+
+use super::answer::Answer;
+use super::ask::{self, SMALL_BODY, org_not_found};
+use super::{App, now};
+use crate::authority::admin;
+use crate::authority::keys::{self, SecretHash};
+use crate::authority::org::PlanTier;
+
+/// How long a purchase can be confirmed.
+const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
+
+/// `{}`; what else it holds is nobody's business.
+#[derive(Debug, Deserialize)]
+struct Nothing {}
+
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    plan: String,
+}
+
+pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    if !app.signup {
+        let answer = Answer::error(StatusCode::FORBIDDEN, "signup_disabled");
+        return Err(
+            answer.with("reason", "This authority's operator creates organisations: machineid-authority org create")
+        );
+    }
+    let Nothing {} = ask::object(request.into_body(), SMALL_BODY).await?;
+    match admin::create_org(&app.store, None, PlanTier::Free, now()).await {
+        Ok((org, key)) => {
+            info!(org = %org.id, "an organisation signed up");
+            Ok(Answer::ok("ok", "org_create").with("orgApiKey", key.expose()))
+        }
+        Err(error) => {
+            error!(%error, "an organisation could not be created");
+            Err(Answer::unavailable())
+        }
+    }
+}
+
+pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    let (head, body) = request.into_parts();
+    let org = ask::caller(&app, &head.headers).await?;
+    let wanted: Wanted = ask::object(body, SMALL_BODY).await?;
+    let wanted = match wanted.plan.parse::<PlanTier>() {
+        Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
+        Ok(PlanTier::Free) | Err(_) => return Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_plan")),
+    };
+    let now = now();
+    let token = keys::new_token().map_err(|error| {
+        error!(%error, "a checkout could not be created");
+        Answer::unavailable()
+    })?;
+    let ends = now.saturating_add(CHECKOUT_LIFE).unwrap_or(now);
+    let account = app
+        .store
+        .create_checkout(org.id, wanted, SecretHash::of_token(&token), now, ends)
+        .await?
+        .ok_or_else(org_not_found)?;
+    let url = format!("{}/checkout/{token}", app.public_url);
+    Ok(Answer::ok("ok", "billing/checkout").with("url", url).with_plan(&account, now))
+}

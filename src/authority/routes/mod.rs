@@ -1,0 +1,155 @@
+//! The HTTP API. Handlers parse, call the store and say what came of it; they decide nothing.
+//!
+//! A handler returns an [`answer::Answer`]; [`finish`] around all of them gives each its request id, bounds its time and
+//! writes the access log.
+
+mod answer;
+mod ask;
+mod billing;
+mod devices;
+mod fleet;
+mod page;
+mod validate;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use tracing::{error, info};
+use uuid::Uuid;
+
+use self::answer::Answer;
+use super::seen::Seen;
+use super::store::Store;
+use crate::clock::{BootTime, wall_now};
+use crate::protocol::Code;
+use crate::protocol::api::path;
+
+/// What the handlers share.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) store: Store,
+    pub(super) seen: Arc<Seen>,
+    /// Whether anyone may create an organisation.
+    pub(super) signup: bool,
+    /// Where browsers reach this authority, without a slash at the end.
+    pub(super) public_url: String,
+}
+
+/// The address a connection came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// How long a request may take from its head to its answer, in case nothing inside it notices first.
+const WHOLE_REQUEST: Duration = Duration::from_secs(15);
+
+/// Every route.
+pub(super) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route(path::ORG_CREATE, post(billing::create_org))
+        .route(path::REGISTER, post(devices::register))
+        .route(path::VALIDATE, post(validate::validate).fallback(validate::wrong_method))
+        .route(path::LIST, get(fleet::list))
+        .route(path::REVOKE, post(devices::revoke))
+        .route(path::UNREVOKE, post(devices::unrevoke))
+        .route(path::REVOKE_BATCH, post(fleet::revoke_batch))
+        .route(path::UNREVOKE_BATCH, post(fleet::unrevoke_batch))
+        .route(path::REMOVE, post(devices::remove))
+        .route(path::USAGE, get(fleet::usage))
+        .route(path::CHECKOUT, post(billing::checkout))
+        .route("/checkout/{token}", get(page::show).post(page::confirm))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(finish))
+        .with_state(app)
+}
+
+async fn healthz() -> Answer {
+    Answer::ok("ok", "healthz")
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
+    app.store.ping().await?;
+    Ok(Answer::ok("ok", "readyz"))
+}
+
+async fn unknown_path() -> Answer {
+    Answer::error(StatusCode::NOT_FOUND, "unknown_path")
+}
+
+async fn wrong_method() -> Answer {
+    Answer::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+}
+
+/// Runs the request, whatever becomes of its connection, and writes its answer.
+///
+/// In a task of its own: a client that hangs up must not leave a transaction half way, nor keep a committed one out of
+/// the log.
+async fn finish(peer: Option<Extension<Peer>>, request: Request, next: Next) -> Response {
+    let began = BootTime::now();
+    let request_id = Uuid::new_v4().hyphenated().to_string();
+    let method = request.method().clone();
+    let path = loggable_path(request.uri().path());
+    let run = tokio::spawn(next.run(request));
+    let mut response = match tokio::time::timeout(WHOLE_REQUEST, run).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            error!(%error, request_id, path, "a request handler failed");
+            failed(&method, &path)
+        }
+        Err(_) => {
+            error!(request_id, path, "a request took too long");
+            failed(&method, &path)
+        }
+    };
+    // Only a refusal of axum's own comes without: a path that is no text, for one.
+    let status = response.status();
+    let answer = response.extensions_mut().remove().unwrap_or_else(|| Answer::error(status, "bad_request"));
+    let (status, code, org) = (answer.status, answer.code.clone(), answer.org);
+    let mut response = answer.write(response, &request_id);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert("x-request-id", value);
+    }
+    info!(
+        target: "access",
+        request_id,
+        method = %method,
+        path,
+        status = status.as_u16(),
+        code = code.as_ref().map(Code::as_str),
+        org = org.map(tracing::field::display),
+        peer = peer.map(|Extension(Peer(address))| tracing::field::display(address)),
+        micros = u64::try_from(BootTime::now().saturating_since(began).as_micros()).unwrap_or(u64::MAX),
+    );
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+/// The answer when the handler gave none: a deny where a decision was asked for.
+fn failed(method: &Method, path: &str) -> Response {
+    let decision = *method == Method::POST && path == path::VALIDATE;
+    if decision { Answer::unavailable_decision(None) } else { Answer::unavailable() }.into_response()
+}
+
+/// The path for the log: a checkout token is a secret, and a path can be as long as its sender likes.
+fn loggable_path(path: &str) -> String {
+    if path.starts_with("/checkout/") { "/checkout/…".to_owned() } else { path.chars().take(100).collect() }
+}
+
+/// The time for everything one request does.
+fn now() -> jiff::Timestamp {
+    wall_now()
+}

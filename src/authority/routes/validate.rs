@@ -1,0 +1,56 @@
+//! `POST /devices/validate`: always a decision, never an ALLOW that was not read from the store just now.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use tracing::error;
+
+use super::answer::Answer;
+use super::ask::{self, Named};
+use super::{App, now};
+use crate::authority::decide::{Asker, Subject, Verdict, decide};
+
+pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let named = ask::named(body).await;
+    let device = match &named {
+        Named::Device(id) => Some(id),
+        Named::Invalid | Named::Missing => None,
+    };
+    let found = match ask::key(&head.headers) {
+        None => None,
+        Some(key) => match app.store.look_up(key, device).await {
+            Ok(found) => found,
+            Err(error) => {
+                error!(%error, "the store failed; the validation is denied");
+                return Answer::unavailable_decision(device);
+            }
+        },
+    };
+    let now = now();
+    let known = found.as_ref().and_then(|found| found.device);
+    let org = found.as_ref().map(|found| found.org.id);
+    let asker = found.map_or(Asker::Unknown, |found| Asker::Org(found.org));
+    let subject = match (device, known) {
+        (None, _) => Subject::Invalid,
+        (Some(_), None) => Subject::Absent,
+        (Some(_), Some(known)) => Subject::Known(known.status),
+    };
+    let verdict = decide(&asker, subject, now);
+    if let Some(known) = known {
+        app.seen.note(known.seq, now);
+    }
+    let missing = named == Named::Missing && verdict == Verdict::InvalidDeviceId;
+    let answer = Answer::decision(verdict, device, org);
+    if missing { answer.with("error", "missing_params") } else { answer }
+}
+
+/// A validation by any other method is answered too, with a no.
+pub(super) async fn wrong_method() -> Response {
+    let answer = Answer::decision(Verdict::WrongMethod, None, None).with("error", "method_not_allowed");
+    let mut response = answer.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
