@@ -10,6 +10,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::BootTime;
+use crate::sys;
 
 /// One reusable timer. Costs a file descriptor for as long as it lives.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl BootTimer {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
-        Ok(Self { timer: AsyncFd::register(timer)? })
+        Ok(Self { timer: sys::watch(timer)? })
     }
 
     /// Waits until the boot clock reads `point` or more; for ever when there is none. May be dropped and called again.

@@ -13,6 +13,7 @@
 //! | [`authority`] | a self-hosted authority |
 //! | [`cli`] | the operator's command line |
 //! | `config` | file, environment and host facts, as settings |
+//! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
 //! | [`sys`] | the only unsafe code |
@@ -22,7 +23,7 @@ pub mod authority;
 #[cfg(feature = "services")]
 mod boot_timer;
 #[cfg(feature = "services")]
-//pub mod cli;
+pub mod cli;
 #[cfg(feature = "services")]
 pub mod client;
 pub mod clock;
@@ -38,6 +39,7 @@ pub mod protocol;
 //pub mod run;
 #[cfg(feature = "services")]
 mod runs;
+pub mod socket_path;
 pub mod span;
 pub mod sys;
 #[cfg(feature = "services")]

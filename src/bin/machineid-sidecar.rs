@@ -1,1 +1,7 @@
-fn main() {}
+//! The daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    machineid_sidecar::daemon::main()
+}

@@ -8,4 +8,4 @@ pub(crate) mod run;
 
 pub(crate) use enforcer::Enforcer;
 pub(crate) use registry::{Refused, Runs};
-pub(crate) use run::{Opened, Run, StopNotice};
+pub(crate) use run::{Opened, Run};

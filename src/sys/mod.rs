@@ -6,8 +6,12 @@ mod environment;
 mod peer;
 mod permission;
 mod signal;
+#[cfg(feature = "services")]
+mod watched;
 
 pub use environment::{ScrubError, scrub_environment};
 pub use peer::peer_pidfd;
 pub use permission::may_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};
+#[cfg(feature = "services")]
+pub(crate) use watched::watch;

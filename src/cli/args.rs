@@ -1,0 +1,274 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::protocol::DeviceId;
+use crate::span;
+
+const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
+                           else $XDG_RUNTIME_DIR/machineid/sidecar.sock]";
+
+/// Asks whether agents may run, and starts and stops a fleet of them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "machineid",
+    version,
+    about = "See what runs under enforcement on this host, and allow or stop a fleet of agents",
+    after_help = "Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 75 could not find out, 77 denied \
+                  (check and validate)."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Ask this host's daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)
+    Check(CheckArgs),
+    /// Show what this host's daemon knows: devices, agents, the authority, how fast a stop is
+    Status(StatusArgs),
+    /// Make devices known to the authority (safe to repeat)
+    Register(RegisterArgs),
+    /// Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)
+    Validate(ValidateArgs),
+    /// Stop devices: deny them from their next validation on
+    Revoke(RevokeArgs),
+    /// Take a revoke back; starts nothing again by itself
+    #[command(visible_alias = "restore")]
+    Unrevoke(UnrevokeArgs),
+    /// Forget devices (remove frees a place; to stop something, revoke)
+    Remove(RemoveArgs),
+    /// Show the organisation's devices
+    List(ListArgs),
+    /// Show the plan and how much of it is used
+    Usage(UsageArgs),
+    /// Print the address at which a larger plan can be bought
+    Checkout(CheckoutArgs),
+    /// Organisations
+    Org {
+        #[command(subcommand)]
+        command: OrgCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OrgCommand {
+    /// Make a new free organisation and print its org key, which is shown only this once
+    Create(OrgCreateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SocketArgs {
+    #[arg(long, value_name = "PATH", help = SOCKET_HELP)]
+    pub(super) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The device to ask about [default: the calling agent's own, else the host's]
+    #[arg(long, value_name = "ID")]
+    pub(super) device: Option<DeviceId>,
+    /// Accept an answer this old, as in 2s, as far as the daemon's configuration lets it
+    #[arg(long, value_name = "DURATION", value_parser = span::parse)]
+    pub(super) max_age: Option<Duration>,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print nothing: the exit code says it
+    #[arg(short, long, conflicts_with = "json")]
+    pub(super) quiet: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct ConnectArgs {
+    #[arg(long, value_name = "URL", help = "The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]")]
+    pub(super) url: Option<String>,
+    /// Time for one request and its whole answer
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
+    pub(super) timeout: Duration,
+    /// Certificates (PEM) to trust instead of the host's own store
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// Allow plain http to another host; the org key then travels unencrypted
+    #[arg(long)]
+    pub(super) allow_http: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct KeyArgs {
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
+    #[arg(long, value_name = "PATH", help = "A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]")]
+    pub(super) org_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IdArgs {
+    /// Device ids; `-` reads them from stdin, one a line
+    #[arg(value_name = "ID")]
+    pub(super) ids: Vec<String>,
+    /// Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped
+    #[arg(long, value_name = "FILE")]
+    pub(super) from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RegisterArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Print the decisions as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Every active device of the organisation
+    #[arg(long, conflicts_with_all = ["ids", "from"])]
+    pub(super) all_active: bool,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UnrevokeArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Every revoked device of the organisation, the newest revoked first, as far as the plan has places
+    #[arg(long, conflicts_with_all = ["ids", "from"])]
+    pub(super) all_revoked: bool,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// Show which devices would be affected, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only active devices
+    #[arg(long, conflicts_with = "revoked")]
+    pub(super) active: bool,
+    /// Only revoked devices
+    #[arg(long)]
+    pub(super) revoked: bool,
+    /// Only devices whose id contains this text
+    #[arg(short, long, value_name = "SUBSTRING")]
+    pub(super) query: Option<String>,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UsageArgs {
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+/// The plans that can be bought.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Plan {
+    Pro,
+    Scale,
+    Max,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckoutArgs {
+    /// The plan to buy
+    #[arg(long)]
+    pub(super) plan: Plan,
+    /// Print the address as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OrgCreateArgs {
+    /// Print the key as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
+}
+
+impl Plan {
+    /// The plan as the API names it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Pro => "pro",
+            Self::Scale => "scale",
+            Self::Max => "max",
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! One request to the daemon.
+
+use std::error::Error;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::Env;
+use crate::cli::args::SocketArgs;
+use crate::client::install_provider;
+use crate::{socket_path, span};
+
+/// The longest answer taken: a status with some 10,000 agents.
+const LONGEST: usize = 64 * 1024 * 1024;
+
+/// The daemon's answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+    pub(super) socket: PathBuf,
+}
+
+/// Sends `GET path` with this query. Fails with a sentence for the operator: what happened, where, what to do next.
+pub(super) async fn get(
+    args: &SocketArgs,
+    env: Env<'_>,
+    path: &str,
+    query: &[(&str, String)],
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let socket = socket_path::find(args.socket.as_deref(), env).map_err(|error| error.to_string())?;
+    let shown = socket.display().to_string();
+    let exchange = async {
+        let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;
+        url.set_path(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        install_provider();
+        let client = reqwest::Client::builder()
+            .unix_socket(socket.as_path())
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            // Nothing is encrypted here, so the host's certificates need not be read.
+            .tls_certs_only([])
+            .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| error.to_string())?;
+        let mut response = client.get(url).send().await.map_err(|error| explain(&error, &socket))?;
+        let status = response.status().as_u16();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error, &socket))? {
+            if body.len() + chunk.len() > LONGEST {
+                return Err(format!("the answer on {shown} is too long to be the daemon's"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body, socket: socket.clone() })
+    };
+    tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
+        Err(format!(
+            "the daemon on {shown} gave no answer within {}; is it stopped or overloaded? See its log",
+            span::format(timeout)
+        ))
+    })
+}
+
+fn explain(error: &reqwest::Error, socket: &Path) -> String {
+    let shown = socket.display();
+    match io_kind(error) {
+        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            let start = "is machineid-sidecar running? Start it (systemctl start machineid-sidecar, or machineid-sidecar \
+                         --dev to try it out), or name its socket with --socket";
+            format!("nothing listens on {shown}; {start}")
+        }
+        Some(io::ErrorKind::PermissionDenied) => match owning_group(socket) {
+            Some(group) => format!(
+                "no permission to open {shown}; it is for the group {group}: join it (sudo usermod -aG {group} \"$USER\", \
+                 then log in again) or use sudo"
+            ),
+            None => format!("no permission to open {shown}; use sudo, or ask who runs the daemon for its group"),
+        },
+        Some(io::ErrorKind::InvalidInput) => format!("{shown} cannot be a socket's path: it is too long"),
+        Some(_) | None => {
+            let mut deepest: &dyn Error = error;
+            while let Some(next) = deepest.source() {
+                deepest = next;
+            }
+            format!("no complete answer on {shown}: {deepest}; is it machineid-sidecar that listens there?")
+        }
+    }
+}
+
+fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The group that may open the socket: its own, or its directory's when that is what bars the way.
+fn owning_group(socket: &Path) -> Option<String> {
+    let gid = socket.metadata().or_else(|_| socket.parent().unwrap_or(Path::new("/")).metadata()).ok()?.gid();
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let name = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(gid)).then(|| name.to_owned())
+    });
+    Some(name.unwrap_or_else(|| gid.to_string())).filter(|_| gid != 0)
+}

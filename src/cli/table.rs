@@ -1,0 +1,138 @@
+//! Tables that fit the terminal. Pure: rows and a width go in, lines come out.
+
+use super::printer::{Colour, Line};
+use super::words::printable;
+
+/// One column.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column {
+    title: &'static str,
+    /// Columns with a higher rank go first when the terminal is too narrow; rank 0 never goes.
+    rank: u8,
+}
+
+impl Column {
+    pub(super) const fn keep(title: &'static str) -> Self {
+        Self { title, rank: 0 }
+    }
+
+    pub(super) const fn drop_at(title: &'static str, rank: u8) -> Self {
+        Self { title, rank }
+    }
+}
+
+/// One cell: text from anywhere, made printable here.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    text: String,
+    colour: Option<Colour>,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl AsRef<str>) -> Self {
+        Self { text: printable(text.as_ref()), colour: None }
+    }
+
+    pub(super) fn coloured(text: impl AsRef<str>, colour: Colour) -> Self {
+        Self { colour: Some(colour), ..Self::new(text) }
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(text)
+    }
+}
+
+/// The narrowest a column is cut to.
+const NARROWEST: usize = 8;
+const GAP: usize = 2;
+
+/// Lays the rows out in at most `width` characters; without a width (a pipe, a file) nothing is cut or left out.
+pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize>) -> Vec<Line> {
+    let mut shown: Vec<usize> = (0..columns.len()).collect();
+    let natural: Vec<usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(n, column)| rows.iter().map(|row| length(&row[n].text)).max().unwrap_or(0).max(length(column.title)))
+        .collect();
+    let total = |shown: &[usize], widths: &[usize]| {
+        shown.iter().map(|n| widths[*n]).sum::<usize>() + GAP * shown.len().saturating_sub(1)
+    };
+    let mut widths = natural;
+    if let Some(width) = width {
+        // Leaving a lesser column out keeps ids whole, which are there to be copied.
+        while total(&shown, &widths) > width {
+            let worst = shown.iter().copied().filter(|n| columns[*n].rank > 0).max_by_key(|n| columns[*n].rank);
+            let Some(worst) = worst else { break };
+            shown.retain(|n| *n != worst);
+        }
+        while total(&shown, &widths) > width {
+            let Some(widest) = shown.iter().copied().max_by_key(|n| widths[*n]).filter(|n| widths[*n] > NARROWEST)
+            else {
+                break;
+            };
+            widths[widest] -= 1;
+        }
+    }
+    let mut lines = Vec::with_capacity(rows.len() + 1);
+    let titles: Vec<Cell> = columns.iter().map(|column| Cell::new(column.title)).collect();
+    for row in std::iter::once(&titles).chain(rows) {
+        let mut line = Line::default();
+        for (place, n) in shown.iter().enumerate() {
+            let last = place + 1 == shown.len();
+            let cell = &row[*n];
+            let text = cut(&cell.text, widths[*n]);
+            let pad = if last { 0 } else { widths[*n] - length(&text) + GAP };
+            line.push(&text, cell.colour);
+            line.push(&" ".repeat(pad), None);
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if length(text) <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(width: Option<usize>) -> Vec<String> {
+        let columns = [Column::keep("DEVICE"), Column::drop_at("CREATED", 2), Column::drop_at("STATUS", 1)];
+        let rows = [
+            vec!["worker:prod:1".into(), "2026-11-23".into(), "active".into()],
+            vec!["a\u{1b}[2J".into(), "-".into(), "revoked".into()],
+        ];
+        layout(&columns, &rows, width).iter().map(Line::plain).collect()
+    }
+
+    #[test]
+    fn without_a_width_nothing_is_cut() {
+        assert_eq!(
+            table(None),
+            [
+                "DEVICE         CREATED     STATUS",
+                "worker:prod:1  2026-11-23  active",
+                "a�[2J          -           revoked"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_lesser_columns_before_ids_are_cut() {
+        assert_eq!(table(Some(24)), ["DEVICE         STATUS", "worker:prod:1  active", "a�[2J          revoked"]);
+        assert_eq!(table(Some(14)), ["DEVICE", "worker:prod:1", "a�[2J"]);
+        assert_eq!(table(Some(10)), ["DEVICE", "worker:pr…", "a�[2J"]);
+        assert_eq!(table(Some(1)), ["DEVICE", "worker:…", "a�[2J"]);
+    }
+}
