@@ -7,7 +7,7 @@
 mod client;
 mod server;
 
-pub(super) use client::{AskError, ask};
+pub(super) use client::ask;
 pub(super) use server::{BindError, Door};
 
 use std::fmt;
