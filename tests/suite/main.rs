@@ -1,1 +1,4 @@
-fn main() {}
+//! End-to-end tests: real binaries, real sockets, real processes.
+
+mod authority;
+mod harness;

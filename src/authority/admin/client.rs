@@ -41,11 +41,18 @@ pub(in crate::authority) enum AskError {
 pub(in crate::authority) fn ask(path: &Path, request: &AdminRequest) -> Result<AdminReply, AskError> {
     let mut line = serde_json::to_vec(request).map_err(AskError::Unwritable)?;
     line.push(b'\n');
-    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => AskError::NoSocket(path.to_owned()),
-        io::ErrorKind::ConnectionRefused => AskError::NobodyListens(path.to_owned()),
-        io::ErrorKind::PermissionDenied => AskError::NotPermitted(path.to_owned()),
-        _ => AskError::Connect { path: path.to_owned(), source },
+    let mut stream = UnixStream::connect(path).map_err(|source| {
+        let path = path.to_owned();
+        let kind = source.kind();
+        if kind == io::ErrorKind::NotFound {
+            AskError::NoSocket(path)
+        } else if kind == io::ErrorKind::ConnectionRefused {
+            AskError::NobodyListens(path)
+        } else if kind == io::ErrorKind::PermissionDenied {
+            AskError::NotPermitted(path)
+        } else {
+            AskError::Connect { path, source }
+        }
     })?;
     let mut reply = Vec::new();
     stream

@@ -1,0 +1,10 @@
+//! The self-hosted authority, through its binary.
+
+mod billing;
+mod decisions;
+mod embedded;
+mod fleet;
+mod official_client;
+mod operation;
+mod registration;
+mod wire;

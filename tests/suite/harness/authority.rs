@@ -1,0 +1,206 @@
+//! A running `machineid-authority`.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::http::{self, Reply};
+use super::wait::{PATIENCE, until};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
+
+/// A server of its own, with a database of its own, on a port of the kernel's choice. Killed when dropped.
+pub(crate) struct Authority {
+    child: Child,
+    address: SocketAddr,
+    flags: Vec<String>,
+    directory: TempDir,
+}
+
+/// An organisation of that server.
+pub(crate) struct Org<'a> {
+    authority: &'a Authority,
+    pub(crate) id: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further flags of `serve`.
+    pub(crate) fn start_with(flags: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let (child, address) = launch(directory.path(), "127.0.0.1:0", &flags);
+        Self { child, address, flags, directory }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The directory that holds everything it writes.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        database_in(self.directory.path())
+    }
+
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.directory.path().join("authority.db.admin.sock")
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// A new organisation on this plan, made through the command line.
+    pub(crate) fn org(&self, plan: &str) -> Org<'_> {
+        let made = self.admin_json(&["create", "--plan", plan]);
+        let text = |name: &str| made[name].as_str().unwrap().to_owned();
+        Org { authority: self, id: text("orgId"), key: text("orgApiKey") }
+    }
+
+    /// `machineid-authority org ARGUMENTS` against this server, whatever comes of it.
+    pub(crate) fn admin(&self, arguments: &[&str]) -> Output {
+        Command::new(BINARY)
+            .arg("org")
+            .args(arguments)
+            .arg("--database")
+            .arg(database_flag(self.directory.path()))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// The same with `--json`, which must succeed.
+    pub(crate) fn admin_json(&self, arguments: &[&str]) -> Value {
+        let output = self.admin(&[arguments, &["--json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A request to its API, below `/api/v1`.
+    pub(crate) fn call(&self, method: &str, path: &str, key: Option<&str>, body: &[u8]) -> Reply {
+        let mut headers = vec!["content-type: application/json".to_owned()];
+        headers.extend(key.map(|key| format!("x-org-key: {key}")));
+        http::request(self.address, method, &format!("/api/v1{path}"), &headers, body)
+    }
+
+    /// SIGKILL, and the end of it.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        until("the authority ends after SIGTERM", || self.child.try_wait().unwrap())
+    }
+
+    /// Starts it again, after its end, with the same database on the same port.
+    pub(crate) fn start_again(&mut self) {
+        (self.child, self.address) = launch(self.directory.path(), &self.address.to_string(), &self.flags);
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Org<'_> {
+    /// `POST` with this body and the organisation's key.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Reply {
+        self.authority.call("POST", path, Some(&self.key), body.to_string().as_bytes())
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.authority.call("GET", path, Some(&self.key), b"")
+    }
+
+    /// `POST` about one device.
+    pub(crate) fn device(&self, verb: &str, id: &str) -> Reply {
+        self.post(&format!("/devices/{verb}"), &json!({"deviceId": id}))
+    }
+
+    /// Registers devices, which must all be new.
+    pub(crate) fn register(&self, ids: &[&str]) {
+        for id in ids {
+            assert_eq!(self.device("register", id).json()["status"], "ok", "{id}");
+        }
+    }
+
+    /// The code of a validation; panics when `allowed` contradicts it.
+    pub(crate) fn code(&self, id: &str) -> String {
+        let answer = self.device("validate", id).json();
+        let code = answer["code"].as_str().unwrap().to_owned();
+        assert_eq!(answer["allowed"], code == "ALLOW", "{answer}");
+        code
+    }
+
+    /// `machineid-authority org VERB ID ARGUMENTS`, which must succeed.
+    pub(crate) fn admin(&self, verb: &str, arguments: &[&str]) -> Value {
+        self.authority.admin_json(&[&[verb, self.id.as_str()], arguments].concat())
+    }
+}
+
+fn database_in(directory: &Path) -> PathBuf {
+    directory.join("authority.db")
+}
+
+/// What `--database` takes.
+pub(crate) fn database_flag(directory: &Path) -> String {
+    format!("sqlite:{}", database_in(directory).display())
+}
+
+/// Starts a server and waits for the line that says it accepts requests.
+fn launch(directory: &Path, listen: &str, flags: &[String]) -> (Child, SocketAddr) {
+    let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["serve", "--listen", listen, "--database", &database_flag(directory)])
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let (send, first_line) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let _ = stdout.read_line(&mut line);
+        let _ = send.send(line);
+        // Kept open and empty: a server that wrote on would fill the pipe.
+        let _ = stdout.read_to_end(&mut Vec::new());
+    });
+    let line = first_line.recv_timeout(PATIENCE).unwrap_or_default();
+    let address = line.trim_end().strip_prefix("machineid-authority is listening on http://");
+    let Some(address) = address.and_then(|address| address.parse().ok()) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("said {line:?}; {}", fs::read_to_string(directory.join("log")).unwrap_or_default());
+    };
+    (child, address)
+}

@@ -1,0 +1,5 @@
+//! Fixtures around the real binaries. Each ends the processes it started, and no other.
+
+pub(crate) mod authority;
+pub(crate) mod http;
+pub(crate) mod wait;

@@ -1,0 +1,20 @@
+//! Waiting for a condition instead of a time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer. Panics with `what` when none comes in time.
+#[expect(clippy::disallowed_methods, reason = "a test's own deadline")]
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
