@@ -119,7 +119,7 @@ async fn begin(
         killer: held.run.killer(),
         token: None,
     };
-    Ok(EventStream { first: Some(line(&allow)), until, stopped: false, events, held }.into_stream())
+    Ok(EventStream { first: Some(line(&allow)), until, stopped: false, events, _held: held }.into_stream())
 }
 
 /// Parses, checks and caps what the wrapper asks for.
@@ -240,7 +240,8 @@ struct EventStream {
     until: BootTime,
     stopped: bool,
     events: watch::Receiver<Outbox>,
-    held: HeldRun,
+    /// Dropped with the connection, which is how the run's end is noticed.
+    _held: HeldRun,
 }
 
 impl EventStream {

@@ -1,0 +1,153 @@
+//! Bad input: one clear message that says what to do, the right exit code, and nothing started.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::sidecar::{BINARY, Setup, chmod, clean_environment, write_key};
+
+fn setup() -> Setup {
+    // Nothing listens there: nothing may be asked either.
+    Setup::new("http://127.0.0.1:1", "org_test", "host:test")
+}
+
+/// Runs the daemon, which must refuse with exit code 2 and one line; gives that line.
+fn refusal(command: &mut Command) -> String {
+    let Output { status, stderr, stdout } = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(stdout.is_empty());
+    text
+}
+
+fn says(text: &str, needles: &[&str]) {
+    for needle in needles {
+        assert!(text.contains(needle), "{needle:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn malformed_toml_is_refused_with_file_and_line() {
+    let setup = setup();
+    let path = setup.configuration();
+    fs::write(&path, "[authority]\nurl = \n").unwrap();
+    let mut command = Command::new(BINARY);
+    clean_environment(&mut command, setup.directory.path());
+    let text = refusal(command.arg("--config").arg(&path));
+    says(&text, &[&format!("{}:2: ", path.display())]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_those_that_are_known() {
+    let mut setup = setup();
+    setup.enforcement += "\ngrace = \"3s\"";
+    says(&refusal(&mut setup.command()), &["grace", "stop_grace", ".toml:"]);
+}
+
+#[test]
+fn a_lease_that_is_too_short_is_refused_with_one_that_is_not() {
+    let mut setup = setup();
+    setup.enforcement = "interval = \"5s\"\nlease = \"6s\"".to_owned();
+    says(&refusal(&mut setup.command()), &["enforcement.lease", "at least 8s", ".toml:"]);
+}
+
+#[test]
+fn a_key_file_everybody_can_read_is_refused_with_the_command_that_mends_it() {
+    let setup = setup();
+    chmod(&setup.key_file(), 0o644);
+    let text = refusal(&mut setup.command());
+    says(&text, &["authority.org_key_file", "chmod 600"]);
+    assert!(!text.contains("org_test"));
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_without_being_shown() {
+    let setup = setup();
+    write_key(&setup.key_file(), "sk_live_topsecret");
+    let text = refusal(&mut setup.command());
+    says(&text, &["authority.org_key_file", "org_"]);
+    assert!(!text.contains("topsecret"), "{text}");
+}
+
+#[test]
+fn a_missing_key_file_and_no_key_at_all_are_refused() {
+    let setup = setup();
+    fs::remove_file(setup.key_file()).unwrap();
+    says(&refusal(&mut setup.command()), &["authority.org_key_file", "cannot open"]);
+    let path = setup.configuration();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("org_key_file", "# org_key_file")).unwrap();
+    let mut command = Command::new(BINARY);
+    clean_environment(&mut command, setup.directory.path());
+    says(&refusal(command.arg("--config").arg(&path)), &["no org key", "MACHINEID_ORG_KEY", "credential"]);
+}
+
+#[test]
+fn an_invalid_device_id_is_refused() {
+    let mut setup = setup();
+    setup.device = "not a device".to_owned();
+    says(&refusal(&mut setup.command()), &["device.id", "' '", ".toml:"]);
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_or_in_a_missing_directory_is_refused() {
+    let long = setup();
+    let path = long.configuration();
+    let text = fs::read_to_string(&path).unwrap();
+    let with_socket = |socket: &str| {
+        let lines = text.lines().map(|line| if line.starts_with("socket =") { socket } else { line });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let run = || {
+        let mut command = Command::new(BINARY);
+        clean_environment(&mut command, long.directory.path());
+        refusal(command.arg("--config").arg(&path))
+    };
+    fs::write(&path, with_socket(&format!("socket = \"/{}\"", "x".repeat(120)))).unwrap();
+    says(&run(), &["local.socket", "121 bytes", "107"]);
+    fs::write(&path, with_socket("socket = \"/nonexistent/machineid/s.sock\"")).unwrap();
+    says(&run(), &["local.socket", "does not exist", "mkdir -p /nonexistent/machineid"]);
+}
+
+#[test]
+fn a_named_configuration_that_does_not_exist_is_refused() {
+    let setup = setup();
+    let mut command = Command::new(BINARY);
+    clean_environment(&mut command, setup.directory.path());
+    says(&refusal(command.args(["--config", "/nonexistent.toml"])), &["/nonexistent.toml", "cannot open"]);
+}
+
+#[test]
+fn in_front_of_a_command_a_bad_configuration_is_125_and_starts_nothing() {
+    let mut setup = setup();
+    setup.enforcement += "\nnope = 1";
+    let proof = setup.directory.path().join("started");
+    let output = setup.command().arg("--").arg("touch").arg(&proof).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!proof.exists());
+}
+
+#[test]
+fn check_config_says_what_the_settings_mean_and_holds_them_against_max_stop() {
+    let setup = setup();
+    let output = setup.command().arg("--check-config").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    says(&text, &["host:test", "http://127.0.0.1:1", "5 requests a second", "5s220ms", "9s"]);
+    assert!(!text.contains("org_test"));
+
+    let within = setup.command().args(["--check-config", "--max-stop", "9s"]).output().unwrap();
+    assert_eq!(within.status.code(), Some(0));
+    let beyond = setup.command().args(["--check-config", "--max-stop", "8s"]).output().unwrap();
+    assert_eq!(beyond.status.code(), Some(1));
+    says(&String::from_utf8_lossy(&beyond.stderr), &["9s", "--max-stop 8s", "enforcement.lease"]);
+}
+
+#[test]
+fn the_key_from_the_environment_works_and_is_warned_about() {
+    let setup = setup();
+    fs::remove_file(setup.key_file()).unwrap();
+    let output = setup.command().arg("--check-config").env("MACHINEID_ORG_KEY", "org_env").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    says(&String::from_utf8_lossy(&output.stdout), &["environment variable MACHINEID_ORG_KEY"]);
+}

@@ -1,0 +1,4 @@
+//! `machineid-sidecar` as its users meet it.
+
+mod configuration;
+mod socket;
