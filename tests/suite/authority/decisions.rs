@@ -96,7 +96,7 @@ fn a_validation_that_names_no_device_is_answered_with_a_decision() {
     for body in missing.into_iter().chain([twice, large.as_str()]) {
         let reply = authority.call("POST", "/devices/validate", Some(&org.key), body.as_bytes());
         let answer = decision(&reply);
-        assert_eq!((reply.status, &answer["code"]), (400, &json!("INVALID_DEVICE_ID")), "{:.40}", body);
+        assert_eq!((reply.status, &answer["code"]), (400, &json!("INVALID_DEVICE_ID")), "{body:.40}");
         assert_eq!((&answer["allowed"], &answer["error"]), (&json!(false), &json!("missing_params")));
     }
     for id in ["", "  ", "-a", "a b", "é", &"x".repeat(129)] {

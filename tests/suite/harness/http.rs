@@ -29,12 +29,11 @@ impl Reply {
 
 /// Sends one request on a connection of its own. `headers` are lines without their ends.
 pub(crate) fn request(to: SocketAddr, method: &str, path: &str, headers: &[String], body: &[u8]) -> Reply {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
-    for line in headers {
-        head.push_str(line);
-        head.push_str("\r\n");
-    }
-    head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    let lines: String = headers.iter().map(|line| line.clone() + "\r\n").collect();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n{lines}content-length: {length}\r\n\r\n"
+    );
     exchange(to, &[head.as_bytes(), body].concat())
 }
 
