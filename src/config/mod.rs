@@ -50,6 +50,7 @@ impl Environment {
             home: self.path("HOME"),
             xdg_runtime_dir: self.path("XDG_RUNTIME_DIR"),
             xdg_state_home: self.path("XDG_STATE_HOME"),
+            state_directory: self.path("STATE_DIRECTORY"),
         }
     }
 }

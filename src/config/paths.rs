@@ -11,6 +11,8 @@ pub(crate) struct Surroundings {
     pub(crate) home: Option<PathBuf>,
     pub(crate) xdg_runtime_dir: Option<PathBuf>,
     pub(crate) xdg_state_home: Option<PathBuf>,
+    /// What systemd gives a unit with `StateDirectory=`.
+    pub(crate) state_directory: Option<PathBuf>,
 }
 
 impl Surroundings {
@@ -38,6 +40,9 @@ impl Surroundings {
 
     /// What outlives a boot; `None` for an ordinary user without a home.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        if self.state_directory.is_some() {
+            return self.state_directory.clone();
+        }
         if self.root {
             return Some(PathBuf::from("/var/lib/machineid-sidecar"));
         }

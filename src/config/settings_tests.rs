@@ -6,6 +6,7 @@ fn around() -> Surroundings {
         home: Some("/home/me".into()),
         xdg_runtime_dir: Some("/run/user/1000".into()),
         xdg_state_home: None,
+        state_directory: None,
     }
 }
 

@@ -24,7 +24,7 @@ Exit codes with a COMMAND: its own; 128+n when a signal ended it; 77 denied; 75 
 /// Asks an authority whether agents on this host may run, answers them on a unix socket, and stops supervised process
 /// trees when they may not.
 #[derive(Debug, Parser)]
-#[command(name = "machineid-sidecar", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(name = "machineid-sidecar", version, after_help = EXAMPLES)]
 pub(super) struct Command {
     /// The configuration file
     #[arg(long, value_name = "PATH")]

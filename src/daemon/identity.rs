@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::local::socket::make_directory;
@@ -39,7 +39,7 @@ pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<
     let Some(place) = place else { return Ok(device_id) };
     let kept = Kept { template: template.clone(), device_id };
     match write(&place, &kept) {
-        Ok(()) => info!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
+        Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
         Err(error) => warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device"),
     }
     Ok(kept.device_id)

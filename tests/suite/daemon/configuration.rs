@@ -133,7 +133,7 @@ fn check_config_says_what_the_settings_mean_and_holds_them_against_max_stop() {
     let output = setup.command().arg("--check-config").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    says(&text, &["host:test", "http://127.0.0.1:1", "5 requests a second", "5s220ms", "9s"]);
+    says(&text, &["host:test", "http://127.0.0.1:1", "5.00 requests a second", "5s220ms", "9s"]);
     assert!(!text.contains("org_test"));
 
     let within = setup.command().args(["--check-config", "--max-stop", "9s"]).output().unwrap();

@@ -2,4 +2,6 @@
 
 pub(crate) mod authority;
 pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod sidecar;
 pub(crate) mod wait;

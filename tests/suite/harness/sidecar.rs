@@ -107,7 +107,7 @@ pub(crate) fn write_key(path: &Path, key: &str) {
 pub(crate) fn clean_environment(command: &mut Command, directory: &Path) {
     #[expect(clippy::disallowed_methods, reason = "passes the search path on")]
     let path = std::env::var_os("PATH").unwrap_or_default();
-    command.env_clear().env("PATH", path).env("HOME", directory).env("XDG_STATE_HOME", directory.join("state"));
+    command.env_clear().env("PATH", path).env("HOME", directory).env("STATE_DIRECTORY", directory.join("state"));
 }
 
 /// A running daemon. Killed when dropped.
