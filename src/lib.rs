@@ -36,7 +36,7 @@ mod gate;
 #[cfg(feature = "services")]
 mod local;
 pub mod protocol;
-//pub mod run;
+pub mod run;
 #[cfg(feature = "services")]
 mod runs;
 pub mod socket_path;

@@ -9,6 +9,8 @@ use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+use super::threads::is_single_threaded;
+
 /// Why a variable could not be overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScrubError {
@@ -41,7 +43,7 @@ pub fn scrub_environment(name: &OsStr) -> Result<bool, ScrubError> {
     if wanted.is_empty() || wanted.contains(&b'=') || wanted.contains(&0) {
         return Err(ScrubError::BadName);
     }
-    if std::fs::read_dir("/proc/self/task").map_err(|_| ScrubError::NoProc)?.take(2).count() != 1 {
+    if !is_single_threaded().ok_or(ScrubError::NoProc)? {
         return Err(ScrubError::Threads);
     }
     let mut found = false;

@@ -3,15 +3,22 @@
 //! Each function here is safe to call as documented; what it must uphold is argued beside each unsafe block.
 
 mod environment;
+mod inherited;
 mod peer;
 mod permission;
 mod signal;
 #[cfg(feature = "services")]
 mod watched;
+mod process;
+mod signal_fd;
+mod threads;
 
 pub use environment::{ScrubError, scrub_environment};
+pub use inherited::{Inherited, restore_inherited};
 pub use peer::peer_pidfd;
 pub use permission::may_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};
 #[cfg(feature = "services")]
 pub(crate) use watched::watch;
+pub use process::{Fork, ForkError, exec, exit_now, fork};
+pub use signal_fd::{Arrived, SignalFd, die_by, send_to_group, stop_by};

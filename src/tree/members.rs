@@ -68,6 +68,12 @@ impl Tree {
         self.supervisor
     }
 
+    /// Whether the supervisor still has children of before, as far as the last look showed.
+    #[must_use]
+    pub fn has_bystanders(&self) -> bool {
+        !self.bystanders.is_empty()
+    }
+
     /// The living members, in the order of their numbers. Never pid 1, the caller, the supervisor or a bystander.
     ///
     /// The caller's process group is never taken as the tree's. (A *descendant* that moved itself into that group stays a

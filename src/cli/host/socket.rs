@@ -30,7 +30,9 @@ pub(super) async fn get(
     query: &[(&str, String)],
     timeout: Duration,
 ) -> Result<Answer, String> {
-    let socket = socket_path::find(args.socket.as_deref(), env).map_err(|error| error.to_string())?;
+    // Without a working directory a relative path stays one, and is reported as not found.
+    let directory = std::env::current_dir().unwrap_or_default();
+    let socket = socket_path::find(args.socket.as_deref(), env, Path::exists, &directory);
     let shown = socket.display().to_string();
     let exchange = async {
         let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;

@@ -1,0 +1,293 @@
+//! The process that becomes the command.
+//!
+//! It is forked first and waits for the wrapper's word on a pipe, in a process group of its own: the daemon is asked about
+//! a process that exists and has not begun. When the pipe closes without a word (denied, or the wrapper died) it ends
+//! without executing anything.
+//!
+//! The parent death signal stays set over the exec: as long as there is no guardian, it is all that keeps a leader from
+//! outliving a wrapper *and* a daemon that were both killed. Its price is that a leader gets no grace when its wrapper is
+//! killed. (It does not pass to the command's own children, and an exec of a setuid program clears it.)
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{Access, AtFlags};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, Signal};
+
+use super::core::Allowed;
+use super::terminal::Terminal;
+use crate::protocol::{Exit, RunId};
+use crate::sys::{self, Fork, ForkError, Inherited, SignalFd};
+
+/// Searched when there is no `PATH`, as the C library does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// What the child is made from.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) command: &'a [OsString],
+    /// The wrapper's environment, less what it withholds.
+    pub(super) environment: &'a [(OsString, OsString)],
+    pub(super) socket: &'a OsStr,
+    pub(super) run_id: RunId,
+}
+
+/// A child that waits, or has been released.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub(super) pid: Pid,
+    /// Whether it has ended and was reaped: its number may be another's by now.
+    pub(super) ended: bool,
+    release: Option<File>,
+    /// Holds an error number when the exec failed; ends empty when it succeeded.
+    error: File,
+}
+
+impl Child {
+    /// Forks it. In the child this does not return.
+    pub(super) fn start(plan: &Plan<'_>, signals: &SignalFd) -> Result<Self, ForkError> {
+        let (word, release) = pipe()?;
+        let (error, report) = pipe()?;
+        let parent = rustix::process::getpid();
+        match sys::fork()? {
+            Fork::Child => {
+                drop((release, error));
+                become_command(plan, signals, parent, word, report)
+            }
+            Fork::Parent(pid) => {
+                // Both sides do it, so that neither ever sees the child outside its group.
+                let _ = rustix::process::setpgid(Some(pid), Some(pid));
+                Ok(Self { pid, ended: false, release: Some(release.into()), error: error.into() })
+            }
+        }
+    }
+
+    /// Lets it execute the command. Fails when it is gone.
+    pub(super) fn release(&mut self, allowed: &Allowed, foreground: bool) -> std::io::Result<()> {
+        let Some(mut pipe) = self.release.take() else { return Ok(()) };
+        pipe.write_all(&encode(allowed, foreground))
+    }
+
+    /// Closes the pipe: a child that still waits ends without executing anything.
+    pub(super) fn abandon(&mut self) {
+        self.release = None;
+    }
+
+    /// After the child's end: why the command could not be executed, when that is why it ended.
+    pub(super) fn exec_error(&mut self) -> Option<Errno> {
+        let mut number = [0; 4];
+        self.error.read_exact(&mut number).ok()?;
+        Some(Errno::from_raw_os_error(i32::from_ne_bytes(number)))
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), ForkError> {
+    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(ForkError::Kernel)
+}
+
+/// The word: the foreground flag, then the variables, zero bytes between.
+fn encode(allowed: &Allowed, foreground: bool) -> Vec<u8> {
+    let mut word = vec![u8::from(foreground)];
+    word.extend(allowed.device_id.as_str().bytes());
+    if let Some((base_url, token)) = &allowed.compat {
+        for text in [base_url, token] {
+            word.push(0);
+            word.extend(text.bytes());
+        }
+    }
+    word.push(b'\n');
+    word
+}
+
+/// The word taken apart. `None` when it is not whole.
+fn decode(word: &[u8]) -> Option<Word<'_>> {
+    let (&foreground, rest) = word.split_first()?;
+    let mut parts = rest.strip_suffix(b"\n")?.split(|&byte| byte == 0).map(OsStr::from_bytes);
+    let device = parts.next()?;
+    Some(Word { foreground: foreground == 1, device, compat: parts.next().zip(parts.next()) })
+}
+
+/// The wrapper's word to the child.
+#[derive(Debug)]
+struct Word<'a> {
+    foreground: bool,
+    device: &'a OsStr,
+    /// Base URL and token.
+    compat: Option<(&'a OsStr, &'a OsStr)>,
+}
+
+/// What the child does. Nothing here prints: its streams are the command's.
+fn become_command(plan: &Plan<'_>, signals: &SignalFd, parent: Pid, word: OwnedFd, report: OwnedFd) -> ! {
+    let _ = rustix::process::setpgid(None, None);
+    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // The parent may have died before that took effect; compared with the saved number, since an orphan's parent need
+    // not be 1.
+    if tied.is_err() || rustix::process::getppid() != Some(parent) {
+        sys::exit_now(Exit::Wrapper.code());
+    }
+    let mut text = Vec::new();
+    let read = File::from(word).read_to_end(&mut text);
+    let Some(word) = read.ok().and_then(|_| decode(&text)) else { sys::exit_now(Exit::Wrapper.code()) };
+    if word.foreground {
+        // Here and not in the parent alone: the command must not find itself in the background for a moment.
+        Terminal::give_to(rustix::process::getpid());
+    }
+    let errno = prepare_and_exec(plan, signals, &word);
+    let _ = File::from(report).write_all(&errno.raw_os_error().to_ne_bytes());
+    sys::exit_now(Exit::NotFound.code())
+}
+
+fn prepare_and_exec(plan: &Plan<'_>, signals: &SignalFd, word: &Word<'_>) -> Errno {
+    let environment = environment(plan, word.device, word.compat);
+    let texts: Result<Vec<CString>, _> = plan.command.iter().map(|part| CString::new(part.as_bytes())).collect();
+    let variables: Result<Vec<CString>, _> = environment
+        .iter()
+        .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect();
+    let (Ok(arguments), Ok(variables)) = (texts, variables) else { return Errno::INVAL };
+    if let Err(errno) = sys::restore_inherited(Inherited::get()).and_then(|()| signals.restore_mask()) {
+        return errno;
+    }
+    let path = plan.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    // An empty result of the search is ENOENT; of several failures the one worth telling is kept.
+    let mut worst = Errno::NOENT;
+    for candidate in candidates(&plan.command[0], path) {
+        let Ok(candidate) = CString::new(candidate) else { return Errno::INVAL };
+        match sys::exec(&candidate, &arguments, &variables) {
+            Errno::NOENT | Errno::NOTDIR => {
+                // The file is there and what it names as its interpreter is not: that is worth telling apart.
+                if rustix::fs::accessat(rustix::fs::CWD, &candidate, Access::EXEC_OK, AtFlags::empty()).is_ok() {
+                    worst = Errno::LIBBAD;
+                }
+            }
+            Errno::ACCESS => worst = Errno::ACCESS,
+            errno => return errno,
+        }
+    }
+    worst
+}
+
+/// Where to look for a command: there, when it holds a slash; else in each directory of the path.
+fn candidates(command: &OsStr, path: Option<&OsStr>) -> Vec<Vec<u8>> {
+    let command = command.as_bytes();
+    if command.contains(&b'/') {
+        return vec![command.to_vec()];
+    }
+    path.unwrap_or(OsStr::new(DEFAULT_PATH))
+        .as_bytes()
+        .split(|&byte| byte == b':')
+        // An empty entry is the working directory.
+        .map(|directory| if directory.is_empty() { b"." } else { directory })
+        .map(|directory| [directory, b"/", command].concat())
+        .collect()
+}
+
+/// The command's environment: the wrapper's, less the org key and the authority's address, plus where and who it is.
+fn environment(plan: &Plan<'_>, device: &OsStr, compat: Option<(&OsStr, &OsStr)>) -> Vec<(OsString, OsString)> {
+    const OURS: [&str; 5] =
+        ["MACHINEID_ORG_KEY", "MACHINEID_BASE_URL", "MACHINEID_SOCKET", "MACHINEID_DEVICE_ID", "MACHINEID_RUN_ID"];
+    let mut environment: Vec<_> =
+        plan.environment.iter().filter(|(name, _)| OURS.iter().all(|ours| name != ours)).cloned().collect();
+    let mut run_id = OsString::new();
+    if let Some((_, outer)) =
+        plan.environment.iter().find(|(name, value)| name == "MACHINEID_RUN_ID" && !value.is_empty())
+    {
+        run_id.push(outer);
+        run_id.push(",");
+    }
+    run_id.push(plan.run_id.to_string());
+    environment.push(("MACHINEID_SOCKET".into(), plan.socket.into()));
+    environment.push(("MACHINEID_DEVICE_ID".into(), device.into()));
+    environment.push(("MACHINEID_RUN_ID".into(), run_id));
+    if let Some((base_url, token)) = compat {
+        environment.push(("MACHINEID_BASE_URL".into(), base_url.into()));
+        environment.push(("MACHINEID_ORG_KEY".into(), token.into()));
+    }
+    environment
+}
+
+/// The exit and the message for a command that could not be executed.
+pub(super) fn explain(command: &OsStr, errno: Errno) -> (Exit, String) {
+    let name = command.to_string_lossy();
+    match errno {
+        Errno::NOENT => (Exit::NotFound, format!("{name}: not found; check the spelling, the path and PATH")),
+        Errno::LIBBAD => {
+            let text = "it is there, but the interpreter it names (its first line, or its dynamic loader) is not";
+            (Exit::NotFound, format!("{name}: {text}"))
+        }
+        Errno::ACCESS => {
+            (Exit::NotExecutable, format!("{name}: permission denied; is it a program, and executable (chmod +x)?"))
+        }
+        Errno::NOEXEC => {
+            let text = "not a program for this machine; a script needs #!/bin/sh or the like as its first line";
+            (Exit::NotExecutable, format!("{name}: {text}"))
+        }
+        errno => (Exit::NotExecutable, format!("{name}: {errno}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan<'a>(environment: &'a [(OsString, OsString)], command: &'a [OsString]) -> Plan<'a> {
+        Plan {
+            command,
+            environment,
+            socket: OsStr::new("/s"),
+            run_id: "00000000000000000000000000000007".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_environment_withholds_the_key_and_says_who_and_where() {
+        let pairs = |list: &[(&str, &str)]| -> Vec<(OsString, OsString)> {
+            list.iter().map(|&(name, value)| (name.into(), value.into())).collect()
+        };
+        let before = pairs(&[
+            ("A", "1"),
+            ("MACHINEID_ORG_KEY", "org_secret"),
+            ("MACHINEID_BASE_URL", "https://x"),
+            ("MACHINEID_RUN_ID", "outer"),
+        ]);
+        let after = environment(&plan(&before, &[]), OsStr::new("dev"), None);
+        let run_id = "outer,00000000000000000000000000000007";
+        let expected =
+            [("A", "1"), ("MACHINEID_SOCKET", "/s"), ("MACHINEID_DEVICE_ID", "dev"), ("MACHINEID_RUN_ID", run_id)];
+        assert_eq!(after, pairs(&expected));
+        let after = environment(
+            &plan(&before, &[]),
+            OsStr::new("dev"),
+            Some((OsStr::new("http://l"), OsStr::new("org_local_t"))),
+        );
+        assert!(after.contains(&("MACHINEID_ORG_KEY".into(), "org_local_t".into())));
+        assert!(after.contains(&("MACHINEID_BASE_URL".into(), "http://l".into())));
+    }
+
+    #[test]
+    fn a_torn_word_is_no_word() {
+        let allowed = Allowed { device_id: "d".parse().unwrap(), compat: Some(("u".into(), "t".into())) };
+        let word = encode(&allowed, true);
+        let read = decode(&word).unwrap();
+        assert!(read.foreground && read.device == "d" && read.compat == Some((OsStr::new("u"), OsStr::new("t"))));
+        for end in 0..word.len() {
+            assert!(decode(&word[..end]).is_none());
+        }
+    }
+
+    #[test]
+    fn the_path_is_searched_as_the_c_library_does() {
+        let text = |command: &str, path| {
+            let found = candidates(OsStr::new(command), path);
+            found.into_iter().map(|path| String::from_utf8(path).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(text("./x", Some(OsStr::new("/a"))), ["./x"]);
+        assert_eq!(text("x", Some(OsStr::new("/a::/b"))), ["/a/x", "./x", "/b/x"]);
+        assert_eq!(text("x", None), ["/bin/x", "/usr/bin/x"]);
+    }
+}

@@ -1,0 +1,108 @@
+//! The stream to the daemon, without ever waiting on it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::core::{Event, Lost};
+use super::wire::Reader;
+
+/// A connection on which the question is being, or has been asked.
+#[derive(Debug)]
+pub(super) struct Connection {
+    fd: OwnedFd,
+    unsent: Vec<u8>,
+    reader: Reader,
+}
+
+impl Connection {
+    /// Connects and begins to send the request.
+    pub(super) fn open(socket: &Path, request: Vec<u8>) -> Result<Self, Lost> {
+        let lost = |why: String, busy| Lost { why, busy };
+        let address = SocketAddrUnix::new(socket)
+            .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), false))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|errno| lost(format!("no socket to be had: {errno}"), false))?;
+        rustix::net::connect(&fd, &address).map_err(|errno| match errno {
+            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), false),
+            Errno::CONNREFUSED => lost("nobody listens there, so it is not running".to_owned(), false),
+            Errno::ACCESS | Errno::PERM => {
+                lost("permission denied; this user must be in the socket's group".to_owned(), false)
+            }
+            Errno::AGAIN => lost("it has too many connections waiting".to_owned(), true),
+            errno => lost(errno.to_string(), false),
+        })?;
+        if !is_trusted(&fd, socket) {
+            let why = "its listener runs as a user who is neither root, nor this one, nor the owner of its directory";
+            return Err(lost(why.to_owned(), false));
+        }
+        let mut connection = Self { fd, unsent: request, reader: Reader::default() };
+        connection.send().map_err(|errno| lost(errno.to_string(), false))?;
+        Ok(connection)
+    }
+
+    /// What to poll for.
+    pub(super) fn interest(&self) -> PollFlags {
+        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+    }
+
+    /// Sends and reads what can be; returns what that completes.
+    pub(super) fn advance(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        if let Err(errno) = self.send() {
+            // An early refusal may be there to be read all the same.
+            self.unsent = Vec::new();
+            if errno != Errno::PIPE && errno != Errno::CONNRESET {
+                return vec![Event::Lost(Lost { why: errno.to_string(), busy: false })];
+            }
+        }
+        let mut buffer = [0_u8; 4096];
+        loop {
+            match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
+                Ok((0, _)) => {
+                    events.extend(self.reader.end());
+                    return events;
+                }
+                Ok((count, _)) => events.extend(self.reader.feed(&buffer[..count])),
+                Err(Errno::AGAIN) => return events,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    events.extend(self.reader.end());
+                    return events;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self) -> Result<(), Errno> {
+        while !self.unsent.is_empty() {
+            match rustix::net::send(&self.fd, &self.unsent, SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    self.unsent.drain(..count);
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the listener runs as root, as this user, or as the owner of the socket's directory: anybody else could put a
+/// socket of their own where one is looked for, and answer yes.
+fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(fd) else { return false };
+    let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);
+    peer.uid.is_root() || peer.uid == rustix::process::geteuid() || Some(peer.uid.as_raw()) == owner
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,192 @@
+//! `machineid-run`: starts a command when it is allowed, and ends its whole process tree when it no longer is.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `options` | the command line |
+//! | `core` | pure: what is decided, told the time and what happened |
+//! | `wire` | pure: the question as HTTP/1.0 and the answer taken apart |
+//! | `outcome` | how a run ended: exit code, line, status file |
+//! | `child` | the process that waits for permission and becomes the command |
+//! | `terminal` | who has the terminal |
+//! | `connection` | the stream to the daemon |
+//! | `shell` | the poll loop that carries out what `core` decides |
+//!
+//! One thread, no runtime: it starts in a millisecond and sleeps in one `poll` for as long as the command runs.
+
+mod child;
+mod connection;
+mod core;
+mod options;
+mod outcome;
+mod shell;
+mod terminal;
+mod wire;
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::process::DumpableBehavior;
+
+use self::core::Settings;
+use self::options::{Options, Request};
+use crate::protocol::local::SuperviseRequest;
+use crate::protocol::{Exit, RunId};
+use crate::{socket_path, span, sys};
+
+/// The longest command line that is sent along for people, in bytes: the daemon takes requests of 64 KiB.
+const COMMAND_FOR_PEOPLE: usize = 4096;
+
+/// The whole program: reads the process's arguments and environment, runs the command, returns its exit code.
+///
+/// Must be called before any thread is started.
+#[must_use]
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    arguments.next();
+    match options::parse(arguments) {
+        Ok(Request::Print(text)) => {
+            // A closed pipe is the reader's choice.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Request::Run(options)) => match prepare(*options) {
+            Ok(run) => shell::run(&run).into(),
+            Err(reason) => fail(&reason),
+        },
+        Err(reason) => fail(&reason),
+    }
+}
+
+fn fail(reason: &str) -> ExitCode {
+    say(&format!("machineid-run: {reason}"));
+    Exit::Wrapper.into()
+}
+
+/// One line on stderr. A stderr that cannot be written to changes nothing.
+fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Everything a run needs, read from outside once.
+#[derive(Debug)]
+struct Run {
+    settings: Settings,
+    socket: PathBuf,
+    /// The question, but for the pid.
+    question: SuperviseRequest,
+    environment: Vec<(OsString, OsString)>,
+    command: Vec<OsString>,
+    stop_signal: rustix::process::Signal,
+    status_file: Option<PathBuf>,
+    quiet: bool,
+}
+
+fn prepare(options: Options) -> Result<Run, String> {
+    // Before anything is copied out of the environment.
+    sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(|error| error.to_string())?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| format!("cannot keep other processes out of its memory: {errno}"))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| format!("cannot become the parent of orphans: {errno}"))?;
+    let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let variable = |wanted: &str| environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    // Without a working directory a relative path stays one, and is reported as not found.
+    let directory = std::env::current_dir().unwrap_or_default();
+    let socket = socket_path::find(options.socket.as_deref(), variable, Path::exists, &directory);
+    let run_id = RunId::random().map_err(|errno| format!("no random numbers to be had: {errno}"))?;
+    let question = SuperviseRequest {
+        pid: 0,
+        run_id,
+        device: options.device.clone(),
+        name: options.name,
+        command: for_people(&options.command),
+        containment: Some("subreaper".to_owned()),
+        leftovers: Some(match options.leftovers {
+            core::Leftovers::Stop => "stop".to_owned(),
+            core::Leftovers::Wait => "wait".to_owned(),
+        }),
+        stop_signal: Some(sys::signal_name(options.stop_signal)),
+        stop_grace: Some(span::format(options.stop_grace)),
+    };
+    let settings = Settings {
+        run_id,
+        device: options.device,
+        timeout: options.timeout,
+        wait: options.wait,
+        stop_grace: options.stop_grace,
+        stop_signal: options.stop_signal.as_raw(),
+        leftovers: options.leftovers,
+        socket: socket.display().to_string(),
+    };
+    Ok(Run {
+        settings,
+        socket,
+        question,
+        environment,
+        command: options.command,
+        stop_signal: options.stop_signal,
+        status_file: options.status_file,
+        quiet: options.quiet,
+    })
+}
+
+/// The command line as text, cut when it is long.
+fn for_people(command: &[OsString]) -> Vec<String> {
+    let mut left = COMMAND_FOR_PEOPLE;
+    let mut texts = Vec::new();
+    for part in command {
+        let text: String = part.to_string_lossy().chars().take(left / 4).collect();
+        left = left.saturating_sub(text.len() + 1);
+        texts.push(text);
+        if left < 4 {
+            texts.push("…".to_owned());
+            break;
+        }
+    }
+    texts
+}
+
+/// Writes the status file whole or not at all: a reader never sees half of it.
+fn write_status(path: &Path, text: &str) -> std::io::Result<()> {
+    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let written = std::fs::File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_command_line_is_cut_for_people() {
+        let command: Vec<OsString> = vec!["é".repeat(100_000).into(), "x".into()];
+        let texts = for_people(&command);
+        assert!(texts.iter().map(String::len).sum::<usize>() < COMMAND_FOR_PEOPLE + 8);
+        let short: Vec<OsString> = vec!["ls".into(), "-l".into()];
+        assert_eq!(for_people(&short), ["ls", "-l"]);
+        let many: Vec<OsString> = vec!["x".into(); 100_000];
+        assert!(for_people(&many).len() < COMMAND_FOR_PEOPLE);
+    }
+
+    #[test]
+    fn the_status_file_is_replaced_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status");
+        std::fs::write(&path, "old and longer").unwrap();
+        write_status(&path, "new").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(write_status(&directory.path().join("missing/status"), "new").is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! Making a process and becoming another program.
+
+#![expect(unsafe_code, reason = "fork, execve and _exit")]
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::threads::is_single_threaded;
+
+/// Which of the two this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the number of the new.
+    Parent(Pid),
+}
+
+/// Why no process could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForkError {
+    /// Another thread runs: in the child its locks would stay locked for ever.
+    Threads,
+    /// `/proc` is not readable.
+    NoProc,
+    /// The kernel refused: too many processes, or no memory.
+    Kernel(Errno),
+}
+
+impl fmt::Display for ForkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Threads => f.write_str("cannot fork while other threads run"),
+            Self::NoProc => f.write_str("/proc is not readable; mount it"),
+            Self::Kernel(errno) => write!(f, "cannot make a process: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for ForkError {}
+
+/// Forks. Fails when other threads run, so that the child may go on with everything the parent could do.
+pub fn fork() -> Result<Fork, ForkError> {
+    if !is_single_threaded().ok_or(ForkError::NoProc)? {
+        return Err(ForkError::Threads);
+    }
+    // SAFETY: there is one thread only, as was just checked, so no lock can be held by a thread that the child lacks.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(ForkError::Kernel(last_errno())),
+        0 => Ok(Fork::Child),
+        pid => Pid::from_raw(pid).map(Fork::Parent).ok_or(ForkError::Kernel(Errno::INVAL)),
+    }
+}
+
+/// Becomes the program at `path`. Returns only when that failed, and says why.
+///
+/// `execve` itself rather than `execvp`: what the C libraries add differs (glibc hands a file without an interpreter line
+/// to the shell, musl does not).
+#[must_use]
+pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+    let pointers = |texts: &[CString]| {
+        texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: `path` and every string are zero-terminated and outlive the call, and both lists end with a null pointer.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    last_errno()
+}
+
+/// Ends this process at once, without running what is registered for its end: for a forked child, where that is the
+/// parent's.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: `_exit` takes any number and does not return.
+    unsafe { libc::_exit(code.into()) }
+}
+
+pub(super) fn last_errno() -> Errno {
+    std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
