@@ -1,1 +1,3 @@
-fn main() {}
+//! One integration test binary: one link instead of one a file.
+
+mod cli;
