@@ -2,6 +2,7 @@
 //!
 //! - [`protocol`]: the words on the wires, as types that cannot be wrong
 //! - `client`: asks an authority; `cli`: the operator's command line
+//! - [`socket_path`]: where a client looks for the daemon's socket
 //! - [`clock`], [`span`]: the boot clock; durations as people write them
 //! - [`authority`]: the self-hosted authority: who may execute
 
@@ -13,6 +14,5 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod protocol;
-#[cfg(feature = "services")]
-mod socket_path;
+pub mod socket_path;
 pub mod span;

@@ -1,43 +1,59 @@
 //! Where a client looks for the daemon's socket.
 
-use std::ffi::OsString;
-use std::fmt;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The socket of a system daemon.
-const SYSTEM: &str = "/run/machineid/sidecar.sock";
+/// The system daemon's socket.
+pub const SYSTEM_SOCKET: &str = "/run/machineid/sidecar.sock";
 
-/// There is no place to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotFound;
-
-/// The flag, else `MACHINEID_SOCKET`, else the system's socket if it exists, else the user's.
+/// The socket a client uses: the one named by a flag, else by `MACHINEID_SOCKET`, else the system daemon's if it exists,
+/// else the user's below `XDG_RUNTIME_DIR`. An empty variable counts as unset. Without any of them the system daemon's
+/// path is returned, so that a message has something to name.
 ///
-/// Fails when nothing is named and the environment has no runtime directory. What is returned need not exist.
-pub(crate) fn find(flag: Option<&Path>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, NotFound> {
-    if let Some(path) = flag {
-        return Ok(path.to_owned());
+/// `environment` looks a variable up; a relative path is taken from `directory`.
+#[must_use]
+pub fn find<'a>(
+    flag: Option<&Path>,
+    environment: impl Fn(&str) -> Option<&'a OsStr>,
+    exists: impl Fn(&Path) -> bool,
+    directory: &Path,
+) -> PathBuf {
+    let variable = |name| environment(name).filter(|value| !value.is_empty()).map(Path::new);
+    if let Some(named) = flag.or_else(|| variable("MACHINEID_SOCKET")) {
+        return directory.join(named);
     }
-    let path_in = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = path_in("MACHINEID_SOCKET") {
-        return Ok(path);
-    }
-    if Path::new(SYSTEM).exists() {
-        return Ok(SYSTEM.into());
-    }
-    path_in("XDG_RUNTIME_DIR")
-        .filter(|directory| directory.is_absolute())
-        .map(|directory| directory.join("machineid/sidecar.sock"))
-        .ok_or(NotFound)
-}
-
-impl fmt::Display for NotFound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "no socket to ask: {SYSTEM} does not exist and XDG_RUNTIME_DIR is not set; name the socket with --socket"
-        )
+    let system = Path::new(SYSTEM_SOCKET);
+    match variable("XDG_RUNTIME_DIR").filter(|path| path.is_absolute()) {
+        Some(runtime) if !exists(system) => runtime.join("machineid/sidecar.sock"),
+        Some(_) | None => system.to_owned(),
     }
 }
 
-impl std::error::Error for NotFound {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(flag: Option<&str>, variables: &[(&str, &str)], system_exists: bool) -> String {
+        let lookup =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsStr::new(*value));
+        let path = find(
+            flag.map(Path::new),
+            lookup,
+            |path| system_exists && path == Path::new(SYSTEM_SOCKET),
+            Path::new("/w"),
+        );
+        path.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn flag_beats_variable_beats_system_beats_user() {
+        let all = [("MACHINEID_SOCKET", "/v.sock"), ("XDG_RUNTIME_DIR", "/run/user/7")];
+        assert_eq!(found(Some("/f.sock"), &all, true), "/f.sock");
+        assert_eq!(found(Some("f.sock"), &all, true), "/w/f.sock");
+        assert_eq!(found(None, &all, true), "/v.sock");
+        assert_eq!(found(None, &all[1..], true), SYSTEM_SOCKET);
+        assert_eq!(found(None, &all[1..], false), "/run/user/7/machineid/sidecar.sock");
+        assert_eq!(found(None, &[("MACHINEID_SOCKET", ""), ("XDG_RUNTIME_DIR", "relative")], false), SYSTEM_SOCKET);
+        assert_eq!(found(None, &[], false), SYSTEM_SOCKET);
+    }
+}

@@ -30,7 +30,7 @@ pub(super) async fn get(
     query: &[(&str, String)],
     timeout: Duration,
 ) -> Result<Answer, String> {
-    let socket = socket_path::find(args.socket.as_deref(), env).map_err(|error| error.to_string())?;
+    let socket = find(args, env);
     let shown = socket.display().to_string();
     let exchange = async {
         let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;
@@ -65,6 +65,13 @@ pub(super) async fn get(
             span::format(timeout)
         ))
     })
+}
+
+fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
+    let named = [("MACHINEID_SOCKET", env("MACHINEID_SOCKET")), ("XDG_RUNTIME_DIR", env("XDG_RUNTIME_DIR"))];
+    let lookup = |name: &str| named.iter().find(|(known, _)| *known == name).and_then(|(_, value)| value.as_deref());
+    // Relative paths are the kernel's to resolve: what is shown is what was typed.
+    socket_path::find(args.socket.as_deref(), lookup, Path::exists, Path::new(""))
 }
 
 fn explain(error: &reqwest::Error, socket: &Path) -> String {

@@ -108,8 +108,8 @@ fn a_terminal_gets_colours_and_a_table_that_fits() {
 #[test]
 fn long_work_shows_progress_on_a_terminal_and_only_there() {
     let authority = Authority::start("max");
-    let ids: String = (0..600).map(|n| format!("w{n}\n")).collect();
-    let (_directory, path) = super::fixture::file(&ids);
+    let ids: Vec<String> = (0..600).map(|n| format!("w{n}")).collect();
+    let (_directory, path) = super::fixture::file(&ids.join("\n"));
     let args = ["revoke", "--yes", "--json", "--from", path.to_str().unwrap()];
     let (code, screen) = on_a_terminal(authority.machineid(&args), 80, None);
     assert_eq!(code, 1, "they are all unknown");
