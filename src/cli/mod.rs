@@ -1,6 +1,6 @@
 //! `machineid`: the operator's command line.
 //!
-//! Two halves that share nothing but their way of printing: [`host`] asks this host's daemon over its socket, [`fleet`]
+//! Two halves that share nothing but their way of printing: `host` asks this host's daemon over its socket, `fleet`
 //! asks the authority. Results go to stdout, everything else to stderr; what scripts need is `--json` and the exit code.
 
 mod args;

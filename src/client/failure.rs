@@ -46,7 +46,7 @@ pub enum Failure {
         /// Where to, without path and query, when that is another origin.
         origin: Option<String>,
     },
-    /// A status without a decision or an explanation.
+    /// A server error, or another status without a decision or an explanation.
     Status {
         /// The HTTP status.
         status: u16,
@@ -269,7 +269,11 @@ impl fmt::Display for Failure {
             Self::Redirected { origin: None } => f.write_str(
                 "the authority answers with a redirect, and redirects are not followed (is this the right URL?)",
             ),
-            Self::Status { status, .. } => write!(f, "the authority answered HTTP {status} without an explanation"),
+            Self::Status { status, retry_after: None } => write!(f, "the authority answered HTTP {status}"),
+            Self::Status { status, retry_after: Some(wait) } => {
+                let wait = span::format(*wait);
+                write!(f, "the authority answered HTTP {status} and wants to be asked again in {wait}")
+            }
             Self::Unusable(unusable) => unusable.fmt(f),
             Self::Incomplete => f.write_str("the authority's answer lacks what belongs to this request"),
             Self::Refused(refusal) => refusal.fmt(f),

@@ -74,7 +74,7 @@ pub struct AuthorityClient {
 pub struct ListFilter {
     /// Only these.
     pub status: Option<DeviceStatus>,
-    /// Only ids that contain this text, upper and lower case taken for the same.
+    /// Only ids that contain this text, as it stands.
     pub search: Option<String>,
 }
 
@@ -307,8 +307,7 @@ const fn status_word(status: DeviceStatus) -> &'static str {
 
 impl ListFilter {
     fn matches(&self, id: &str, status: DeviceStatus) -> bool {
-        self.status.is_none_or(|wanted| wanted == status)
-            && self.search.as_ref().is_none_or(|text| id.to_lowercase().contains(&text.to_lowercase()))
+        self.status.is_none_or(|wanted| wanted == status) && self.search.as_ref().is_none_or(|text| id.contains(text))
     }
 }
 

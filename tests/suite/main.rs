@@ -1,6 +1,8 @@
-//! End-to-end tests: real binaries, real sockets, real processes.
+//! End-to-end tests: real binaries, real sockets, real processes. One test binary: one link instead of one a file.
 #![allow(clippy::unwrap_used, reason = "in a fixture as in a test, what should not happen should be loud")]
 
 mod authority;
+mod cli;
 mod daemon;
+mod end_to_end;
 mod harness;

@@ -15,6 +15,9 @@ use crate::protocol::api::{BatchItem, BatchRequest, BatchResponse, LARGEST_BATCH
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
+/// The longest pause taken at an authority's wish; whoever typed the command waits for it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// Sends the request again after a failure that may pass. Only for what is the same when done twice.
 pub(super) async fn repeat<T>(
     mut request: impl AsyncFnMut() -> Result<T, Failure>,
@@ -25,6 +28,9 @@ pub(super) async fn repeat<T>(
         match request().await {
             Err(failure) if failure.is_transient() => {
                 let wait = failure.retry_after().unwrap_or(Duration::ZERO).max(pause);
+                if wait > LONGEST_PAUSE {
+                    return Err(failure);
+                }
                 tell(&failure, wait);
                 tokio::time::sleep(wait).await;
                 pause *= 4;

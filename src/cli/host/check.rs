@@ -13,8 +13,8 @@ use crate::protocol::local::CheckAnswer;
 use crate::protocol::{Code, Exit};
 use crate::span;
 
-/// The daemon answers within its own `check_timeout`; this is for one that hangs.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The daemon answers within its own `check_timeout`, a few seconds; this is for one that hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an answer comes to. Only one form is a yes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

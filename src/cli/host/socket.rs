@@ -30,9 +30,7 @@ pub(super) async fn get(
     query: &[(&str, String)],
     timeout: Duration,
 ) -> Result<Answer, String> {
-    // Without a working directory a relative path stays one, and is reported as not found.
-    let directory = std::env::current_dir().unwrap_or_default();
-    let socket = socket_path::find(args.socket.as_deref(), env, Path::exists, &directory);
+    let socket = find(args, env);
     let shown = socket.display().to_string();
     let exchange = async {
         let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;
@@ -67,6 +65,11 @@ pub(super) async fn get(
             span::format(timeout)
         ))
     })
+}
+
+fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
+    // Relative paths are the kernel's to resolve: what is shown is what was typed.
+    socket_path::find(args.socket.as_deref(), env, Path::exists, Path::new(""))
 }
 
 fn explain(error: &reqwest::Error, socket: &Path) -> String {

@@ -86,7 +86,7 @@ async fn a_list_is_filtered_even_where_the_authority_does_not_filter() {
     let server = RawServer::start([Act::Write(json("200 OK", body))]);
     let filter = ListFilter { status: Some(DeviceStatus::Active), search: Some("Work&er=".to_owned()) };
     assert!(client(&server).list(&key(), &filter).await.unwrap().devices.is_empty());
-    let filter = ListFilter { status: Some(DeviceStatus::Active), search: Some("WORK".to_owned()) };
+    let filter = ListFilter { status: Some(DeviceStatus::Active), search: Some("work".to_owned()) };
     let list = client(&server).list(&key(), &filter).await.unwrap();
     assert_eq!(list.devices.iter().map(|device| device.device_id.as_str()).collect::<Vec<_>>(), ["worker:1"]);
     assert_eq!(list.plan.plan_tier.as_deref(), Some("pro"));

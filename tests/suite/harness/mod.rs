@@ -2,6 +2,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod http;
+pub(crate) mod official_client;
 pub(crate) mod process;
 pub(crate) mod sidecar;
 pub(crate) mod wait;

@@ -1,0 +1,10 @@
+//! `machineid`, as an operator and a script meet it.
+
+mod batches;
+mod changes;
+mod confirm;
+mod connection;
+mod fixture;
+mod fleet;
+mod host;
+mod output;

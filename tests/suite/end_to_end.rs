@@ -1,0 +1,390 @@
+//! The main job: a real agent starts under enforcement, is denied, and is gone with everything it started.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::authority::{Authority, Org};
+use crate::harness::official_client::{self, python};
+use crate::harness::process::{Wrapped, is_alive, number_after};
+use crate::harness::sidecar::{Setup, Sidecar, clean_environment, write_key};
+use crate::harness::wait::until;
+
+const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent.py");
+
+/// An agent that works, with the pids of itself and of its helper.
+struct Working {
+    wrapped: Wrapped,
+    agent: i32,
+    helper: i32,
+}
+
+fn start_agent(sidecar: &Sidecar) -> Working {
+    let mut wrapped = Wrapped::start(sidecar.wrap(&[], &["python3", AGENT]));
+    let line = wrapped.line_with("started, with a helper");
+    let (agent, helper) = (number_after(&line, "agent "), number_after(&line, "pid "));
+    wrapped.watch(&[agent, helper]);
+    wrapped.line_with("task 1:");
+    assert!(is_alive(agent) && is_alive(helper));
+    Working { wrapped, agent, helper }
+}
+
+/// The agent must be stopped now, by this code, with everything it started, and the wrapper must say so.
+fn is_stopped(mut working: Working, code: &str, exit: i32) {
+    let ended = working.wrapped.exit_code();
+    let lines = working.wrapped.stderr();
+    assert_eq!(ended, exit, "{lines}");
+    assert!(!is_alive(working.agent), "the agent outlived its stop");
+    assert!(!is_alive(working.helper), "the helper outlived its agent's stop");
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains(code) && lines.contains("request_id"), "{lines}");
+    let stdout = working.wrapped.stdout();
+    assert_eq!(stdout.matches("got SIGTERM").count(), 1, "exactly one SIGTERM: {stdout}");
+}
+
+fn check_exit(sidecar: &Sidecar) -> Option<i32> {
+    sidecar.machineid(&["check", "-q"]).status.code()
+}
+
+/// Denies by `deny`, sees the agent gone, takes it back by `restore`, sees the next one start.
+fn denied_then_restored(
+    sidecar: &Sidecar,
+    code: &str,
+    deny: impl FnOnce(),
+    restore: impl FnOnce(),
+) {
+    let working = start_agent(sidecar);
+    deny();
+    is_stopped(working, code, 77);
+    assert_eq!(check_exit(sidecar), Some(77), "{code}");
+    let mut refused = Wrapped::start(sidecar.wrap(&[], &["python3", AGENT]));
+    assert_eq!(refused.exit_code(), 77);
+    assert!(refused.stdout().is_empty(), "a denied agent was started");
+    restore();
+    assert_eq!(check_exit(sidecar), Some(0), "{code} was taken back");
+    let mut working = start_agent(sidecar);
+    working.wrapped.signal(Signal::TERM);
+    assert_eq!(working.wrapped.exit_code(), 0, "the agent's own exit code");
+    assert!(!is_alive(working.helper), "a leftover of an agent that ended by itself");
+}
+
+fn start(authority: &Authority) -> (Org<'_>, Sidecar) {
+    let org = authority.org("pro");
+    let sidecar = Setup::of(&org, &authority.url(), "agent-host:1").start();
+    (org, sidecar)
+}
+
+#[test]
+fn the_official_client_revokes_and_the_agent_is_gone() {
+    let Some(python) = python() else { return };
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let official = |verb: &str| {
+        let script = "import sys; from machineid import MachineID; url, verb, device = sys.argv[1:]; \
+                      client = MachineID(org_key=sys.stdin.readline().strip(), base_url=url); \
+                      answer = getattr(client, verb)(device); assert answer['status'] == 'ok', answer";
+        official_client::run(&python, &["-c", script, &authority.url(), verb, "agent-host:1"], &org.key);
+    };
+    denied_then_restored(&sidecar, "DEVICE_REVOKED", || official("revoke"), || official("unrevoke"));
+}
+
+#[test]
+fn every_way_an_authority_denies_stops_the_agent() {
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let admin = |verb: &'static str| {
+        let org = &org;
+        move || drop(org.admin(verb, &[]))
+    };
+    denied_then_restored(&sidecar, "ORG_DISABLED", admin("disable"), admin("enable"));
+    denied_then_restored(&sidecar, "PLAN_FROZEN", admin("freeze"), admin("unfreeze"));
+    let pay = || drop(org.admin("set-plan", &["pro"]));
+    denied_then_restored(&sidecar, "ENTITLEMENT_EXPIRED", admin("expire"), pay);
+    let device = |verb: &'static str| {
+        let org = &org;
+        move || assert_eq!(org.device(verb, "agent-host:1").status, 200)
+    };
+    denied_then_restored(&sidecar, "DEVICE_NOT_FOUND", device("remove"), device("register"));
+}
+
+#[test]
+fn a_rotated_key_stops_the_agent_until_the_file_holds_the_new_one() {
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let mut fresh = String::new();
+    let rotate = || fresh = org.admin("rotate-key", &[])["orgApiKey"].as_str().unwrap().to_owned();
+    let working = start_agent(&sidecar);
+    { rotate }();
+    is_stopped(working, "INVALID_ORG_KEY", 77);
+    assert_eq!(check_exit(&sidecar), Some(77));
+    write_key(&sidecar.key_file(), &fresh);
+    assert_eq!(check_exit(&sidecar), Some(0));
+    start_agent(&sidecar);
+}
+
+#[test]
+fn a_deleted_organisation_stops_the_agent() {
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let working = start_agent(&sidecar);
+    org.admin("delete", &["--yes"]);
+    is_stopped(working, "ORG_NOT_FOUND", 77);
+}
+
+#[test]
+fn an_agent_that_ignores_sigterm_is_killed_after_the_grace_with_its_children() {
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let stubborn = "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo child $$; while :; do sleep 1; done' & \
+                    echo leader $$; while :; do sleep 1; done";
+    let mut wrapped = Wrapped::start(sidecar.wrap(&["--stop-grace", "500ms"], &["sh", "-c", stubborn]));
+    let leader = number_after(&wrapped.line_with("leader"), "leader ");
+    let child = number_after(&wrapped.line_with("child"), "child ");
+    wrapped.watch(&[leader, child]);
+    org.device("revoke", "agent-host:1");
+    assert_eq!(wrapped.exit_code(), 77);
+    assert!(!is_alive(leader) && !is_alive(child));
+}
+
+#[test]
+fn a_stop_is_latched_an_allow_during_the_grace_does_not_save_the_agent() {
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let slow = "trap 'echo asked to stop' TERM; echo up $$; while :; do sleep 0.1; done";
+    let mut wrapped = Wrapped::start(sidecar.wrap(&["--stop-grace", "1s"], &["sh", "-c", slow]));
+    let leader = number_after(&wrapped.line_with("up"), "up ");
+    wrapped.watch(&[leader]);
+    org.device("revoke", "agent-host:1");
+    wrapped.line_with("asked to stop");
+    org.device("unrevoke", "agent-host:1");
+    assert_eq!(check_exit(&sidecar), Some(0));
+    assert_eq!(wrapped.exit_code(), 77);
+    assert!(!is_alive(leader));
+    assert_eq!(wrapped.stdout().matches("asked to stop").count(), 1);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test's own stopwatch")]
+fn cut_off_from_the_authority_the_agent_lives_to_the_end_of_its_lease_and_no_longer() {
+    let mut authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.enforcement = "interval = \"200ms\"\nlease = \"3s\"\nstop_grace = \"1s\"".to_owned();
+    let sidecar = setup.start();
+    let mut working = start_agent(&sidecar);
+    let cut = Instant::now();
+    authority.kill();
+    working.wrapped.line_with("got SIGTERM");
+    let lived = cut.elapsed();
+    assert!(lived > Duration::from_secs(2), "stopped after {lived:?}, long before the end of its lease");
+    let lines = {
+        assert_eq!(working.wrapped.exit_code(), 75);
+        working.wrapped.stderr()
+    };
+    assert!(lines.contains("LEASE_EXPIRED"), "{lines}");
+    assert!(!is_alive(working.agent) && !is_alive(working.helper));
+    assert_eq!(working.wrapped.stdout().matches("got SIGTERM").count(), 1);
+    assert_eq!(check_exit(&sidecar), Some(75));
+    authority.start_again();
+    until("a check is allowed again", || (check_exit(&sidecar) == Some(0)).then_some(()));
+}
+
+#[test]
+fn a_daemon_that_is_killed_and_restarted_keeps_its_agents_under_enforcement() {
+    let authority = Authority::start();
+    let (org, mut sidecar) = start(&authority);
+    let working = start_agent(&sidecar);
+    sidecar.kill();
+    sidecar.start_again();
+    until("the wrapper comes back", || (sidecar.status()["agents"].as_array()?.len() == 1).then_some(()));
+    assert!(is_alive(working.agent) && is_alive(working.helper));
+    org.device("revoke", "agent-host:1");
+    is_stopped(working, "DEVICE_REVOKED", 77);
+}
+
+#[test]
+fn a_daemon_that_is_gone_for_good_does_not_let_the_agent_outlive_its_lease() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.enforcement = "interval = \"200ms\"\nlease = \"3s\"\nstop_grace = \"1s\"".to_owned();
+    let mut sidecar = setup.start();
+    let mut working = start_agent(&sidecar);
+    sidecar.kill();
+    assert_eq!(working.wrapped.exit_code(), 75);
+    assert!(working.wrapped.stderr().contains("LEASE_EXPIRED"), "{}", working.wrapped.stderr());
+    assert!(!is_alive(working.agent) && !is_alive(working.helper));
+}
+
+#[test]
+fn a_daemon_that_is_stopped_does_not_let_the_agent_outlive_its_lease() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.enforcement = "interval = \"200ms\"\nlease = \"3s\"\nstop_grace = \"1s\"".to_owned();
+    let sidecar = setup.start();
+    let mut working = start_agent(&sidecar);
+    sidecar.signal(Signal::STOP);
+    assert_eq!(working.wrapped.exit_code(), 75);
+    assert!(!is_alive(working.agent) && !is_alive(working.helper));
+    sidecar.signal(Signal::CONT);
+}
+
+#[test]
+fn when_the_wrapper_is_killed_the_daemon_stops_the_agent_at_once() {
+    let authority = Authority::start();
+    let (_org, sidecar) = start(&authority);
+    let working = start_agent(&sidecar);
+    working.wrapped.signal(Signal::KILL);
+    until("the agent is gone", || (!is_alive(working.agent)).then_some(()));
+    until("the daemon has forgotten the run", || sidecar.status()["agents"].as_array()?.is_empty().then_some(()));
+}
+
+#[test]
+fn a_stopped_wrapper_does_not_save_its_agent_from_a_deny() {
+    let authority = Authority::start();
+    let (org, sidecar) = start(&authority);
+    let working = start_agent(&sidecar);
+    working.wrapped.signal(Signal::STOP);
+    org.device("revoke", "agent-host:1");
+    until("the agent is gone", || (!is_alive(working.agent) && !is_alive(working.helper)).then_some(()));
+    working.wrapped.signal(Signal::CONT);
+    is_stopped(working, "DEVICE_REVOKED", 77);
+}
+
+#[test]
+fn status_shows_the_agent_and_what_holds_it() {
+    let authority = Authority::start();
+    let (_org, sidecar) = start(&authority);
+    let working = start_agent(&sidecar);
+    let status = sidecar.status();
+    let agent = &status["agents"][0];
+    assert_eq!(agent["pid"], working.agent, "{status}");
+    assert_eq!((agent["state"].as_str(), agent["killer"].as_str()), (Some("running"), Some("daemon")));
+    assert_eq!(status["devices"][0]["agents"], 1);
+    let page = sidecar.machineid(&["status"]);
+    let text = String::from_utf8(page.stdout).unwrap();
+    assert!(page.status.success() && text.contains("agent-host:1") && text.contains("python3"), "{text}");
+}
+
+#[test]
+fn agents_with_devices_of_their_own_are_stopped_one_by_one_and_by_the_host() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.devices = "allow = [\"agent:*\"]".to_owned();
+    let sidecar = setup.start();
+    let agent = |device: &str| {
+        let mut wrapped =
+            Wrapped::start(sidecar.wrap(&["--device", device], &["sh", "-c", "echo $MACHINEID_DEVICE_ID $$; exec sleep 600"]));
+        let pid = number_after(&wrapped.line_with(device), &format!("{device} "));
+        wrapped.watch(&[pid]);
+        (wrapped, pid)
+    };
+    let (mut one, one_pid) = agent("agent:1");
+    let (mut two, two_pid) = agent("agent:2");
+    org.device("revoke", "agent:1");
+    assert_eq!(one.exit_code(), 77);
+    assert!(!is_alive(one_pid) && is_alive(two_pid) && !two.has_ended());
+    org.device("revoke", "agent-host:1");
+    assert_eq!(two.exit_code(), 77);
+    assert!(!is_alive(two_pid));
+    let mut refused = Wrapped::start(sidecar.wrap(&["--device", "other"], &["true"]));
+    assert_eq!(refused.exit_code(), 77);
+    assert!(refused.stderr().contains("DEVICE_NOT_PERMITTED"), "{}", refused.stderr());
+}
+
+#[test]
+fn an_agent_that_asks_for_itself_is_answered_for_its_own_device() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.devices = "allow = [\"agent:*\"]".to_owned();
+    let sidecar = setup.start();
+    let ask = format!("{} check --json", env!("CARGO_BIN_EXE_machineid"));
+    let mut wrapped = Wrapped::start(sidecar.wrap(&["--device", "agent:7"], &["sh", "-c", &format!("{ask}; true")]));
+    assert_eq!(wrapped.exit_code(), 0, "{}", wrapped.stderr());
+    assert!(wrapped.stdout().contains("\"agent:7\""), "{}", wrapped.stdout());
+}
+
+#[test]
+fn the_daemon_in_front_of_a_command_is_an_entrypoint() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    for (script, code) in [("exit 7", 7), ("kill -9 $$", 137), ("exit 0", 0)] {
+        let output = setup.command().args(["--", "sh", "-c", script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut command = setup.command();
+    command.args(["--", "python3", AGENT]);
+    let mut wrapped = Wrapped::start(command);
+    let line = wrapped.line_with("started, with a helper");
+    let (agent, helper) = (number_after(&line, "agent "), number_after(&line, "pid "));
+    wrapped.watch(&[agent, helper]);
+    org.device("revoke", "agent-host:1");
+    assert_eq!(wrapped.exit_code(), 77, "{}", wrapped.stderr());
+    assert!(!is_alive(agent) && !is_alive(helper));
+    let mut refused = setup.command();
+    let proof = setup.directory.path().join("started");
+    refused.arg("--").arg("touch").arg(&proof);
+    assert_eq!(refused.output().unwrap().status.code(), Some(77));
+    assert!(!proof.exists());
+}
+
+#[test]
+fn sigterm_to_the_entrypoint_reaches_the_agent() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    let mut command = setup.command();
+    command.args(["--", "python3", AGENT]);
+    let mut wrapped = Wrapped::start(command);
+    let line = wrapped.line_with("started, with a helper");
+    let helper = number_after(&line, "pid ");
+    wrapped.watch(&[number_after(&line, "agent "), helper]);
+    wrapped.line_with("task 1:");
+    wrapped.signal(Signal::TERM);
+    assert_eq!(wrapped.exit_code(), 0);
+    assert!(wrapped.stdout().contains("got SIGTERM"));
+    assert!(!is_alive(helper));
+}
+
+#[test]
+fn dev_starts_everything_and_prints_the_command_that_revokes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(crate::harness::sidecar::BINARY);
+    clean_environment(&mut command, scratch.path());
+    command.env("TMPDIR", scratch.path()).args(["--dev", "--", "python3", AGENT]).stdin(std::process::Stdio::null());
+    let mut wrapped = Wrapped::start(command);
+    let line = wrapped.line_with("started, with a helper");
+    let (agent, helper) = (number_after(&line, "agent "), number_after(&line, "pid "));
+    wrapped.watch(&[agent, helper]);
+    let banner = wrapped.stderr();
+    let typed = |what: &str| {
+        let line = banner.lines().map(str::trim).find(|line| line.contains(what) && line.starts_with('/'));
+        let line = line.unwrap_or_else(|| panic!("no {what:?} to type in\n{banner}"));
+        std::process::Command::new("sh").arg("-c").arg(line).output().unwrap()
+    };
+    let status = typed("/machineid status");
+    assert!(String::from_utf8_lossy(&status.stdout).contains("examples/agent.py"), "{status:?}");
+    let revoke = typed("/machineid revoke ");
+    assert!(revoke.status.success(), "{revoke:?}");
+    assert_eq!(wrapped.exit_code(), 77);
+    assert!(!is_alive(agent) && !is_alive(helper));
+    let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
+    assert!(left.is_empty(), "--dev left {left:?} behind");
+}
+
+#[test]
+fn a_command_that_cannot_be_started_says_so_and_exits_126_or_127() {
+    let authority = Authority::start();
+    let (_org, sidecar) = start(&authority);
+    let mut missing = Wrapped::start(sidecar.wrap(&[], &["/nonexistent/agent"]));
+    assert_eq!(missing.exit_code(), 127);
+    assert!(missing.stderr().contains("/nonexistent/agent"), "{}", missing.stderr());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).display().to_string();
+    let mut refused = Wrapped::start(sidecar.wrap(&[], &[&directory]));
+    assert_eq!(refused.exit_code(), 126);
+}
