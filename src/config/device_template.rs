@@ -35,7 +35,7 @@ pub(crate) fn expand(
                 })?;
                 let value = env(variable).filter(|value| !value.is_empty());
                 id.push_str(&value.ok_or_else(|| format!("the environment variable {variable} is not set"))?);
-            },
+            }
         }
         rest = behind;
     }
@@ -66,10 +66,7 @@ mod tests {
     use super::*;
 
     fn facts() -> HostFacts {
-        HostFacts {
-            hostname: "web-01".to_owned(),
-            machine_id: Some("0123456789abcdef0123456789abcdef\n".to_owned()),
-        }
+        HostFacts { hostname: "web-01".to_owned(), machine_id: Some("0123456789abcdef0123456789abcdef\n".to_owned()) }
     }
 
     fn env(name: &str) -> Option<String> {

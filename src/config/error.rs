@@ -39,7 +39,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.origin, &self.key) {
             (Origin::Default, Some(key)) => write!(f, "{key}: ")?,
-            (Origin::Default, None) => {},
+            (Origin::Default, None) => {}
             (Origin::File { path, line: 0 }, _) => write!(f, "{}: ", path.display())?,
             (Origin::File { path, line }, Some(key)) => write!(f, "{}:{line}: {key}: ", path.display())?,
             (Origin::File { path, line }, None) => write!(f, "{}:{line}: ", path.display())?,

@@ -15,8 +15,8 @@ use super::stop_bound::{StopBound, longest_silence};
 use crate::client::BaseUrl;
 use crate::gate::core::{Rules, SystemUnavailable};
 use crate::span;
-use crate::telemetry::{LogFormat, LogLevel};
 use crate::sys;
+use crate::telemetry::{LogFormat, LogLevel};
 
 /// The longest path of a unix socket, in bytes, without the zero behind it.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -209,8 +209,9 @@ fn authority(
     let allow_http = flag(&section.allow_http, false);
     let parse = |text: &str| BaseUrl::parse(text, allow_http).map_err(|error| format!("{error}{}", http_hint(text)));
     let url = match env(URL_VARIABLE).filter(|value| !value.trim().is_empty()) {
-        Some(text) => parse(&text)
-            .map_err(|error| ConfigError::at(&Origin::Environment(URL_VARIABLE), "authority.url", error))?,
+        Some(text) => {
+            parse(&text).map_err(|error| ConfigError::at(&Origin::Environment(URL_VARIABLE), "authority.url", error))?
+        }
         None => reader.text("authority.url", &section.url, defaults::URL, parse)?,
     };
     Ok(Authority {
@@ -225,11 +226,7 @@ fn http_hint(url: &str) -> &'static str {
     if url.trim_start().starts_with("http://") { " (or set authority.allow_http = true)" } else { "" }
 }
 
-fn device(
-    reader: &Reader<'_>,
-    written: &File,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Device, ConfigError> {
+fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<String>) -> Result<Device, ConfigError> {
     const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
     let section = &written.device;
     let from_env = env(ID_VARIABLE).filter(|value| !value.trim().is_empty());
@@ -315,7 +312,9 @@ fn local(
         return Err(ConfigError::at(
             &socket_origin,
             "local.socket",
-            format!("the path has {length} bytes; a unix socket's may have {LONGEST_SOCKET_PATH} at most; choose a shorter one"),
+            format!(
+                "the path has {length} bytes; a unix socket's may have {LONGEST_SOCKET_PATH} at most; choose a shorter one"
+            ),
         ));
     }
     let runtime_dir = match reader.path("local.runtime_dir", &section.runtime_dir)? {
@@ -324,7 +323,9 @@ fn local(
     };
     let mode = |text: &str| match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
-        _ => Err(format!("{text:?} is no mode for a socket; write octal digits as in \"0660\", the owner's 6 included")),
+        _ => {
+            Err(format!("{text:?} is no mode for a socket; write octal digits as in \"0660\", the owner's 6 included"))
+        }
     };
     let check_timeout = match &section.check_timeout {
         None => authority.timeout + Duration::from_secs(1),

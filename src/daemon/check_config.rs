@@ -22,10 +22,10 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
             text.parse::<crate::protocol::OrgKey>().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?;
-        },
+        }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?;
-        },
+        }
     }
     let text = describe(&settings, device.as_str(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -39,7 +39,7 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
                 span::format(most)
             ));
             Ok(Exit::Failure)
-        },
+        }
         _ => Ok(Exit::Success),
     }
 }
@@ -59,7 +59,10 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     row("socket", &settings.local.socket.display().to_string());
     let interval = settings.enforcement.interval;
     let rate = 1.0 / interval.as_secs_f64();
-    row("validates", &format!("every {} (± 10 %): {rate:.2} requests a second for each device", span::format(interval)));
+    row(
+        "validates",
+        &format!("every {} (± 10 %): {rate:.2} requests a second for each device", span::format(interval)),
+    );
     row("stops within", &format!("{} of a revoke, while the authority answers", span::format(bound.connected)));
     row("", &format!("{} of the last ALLOW, while it does not", span::format(bound.cut_off)));
     row("key protection", &identity::key_protection());

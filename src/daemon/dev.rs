@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use super::Fatal;
+use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::authority::{Embedded, PlanTier};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Environment, Origin, Settings, Surroundings};
@@ -151,15 +151,24 @@ fn banner(
     if !has_command {
         row("run an agent under enforcement", format!("{dir}/machineid-run -- python3 agent.py"));
     }
-    row(&format!("stop it: everything the agent started is gone within {bound}"), format!("{dir}/machineid revoke {device}"));
+    row(
+        &format!("stop it: everything the agent started is gone within {bound}"),
+        format!("{dir}/machineid revoke {device}"),
+    );
     row("allow it again; start the agent anew yourself", format!("{dir}/machineid unrevoke {device}"));
     row("see what runs, and on what lease", format!("{dir}/machineid status"));
     row(
         "switch the whole organisation off",
-        format!("{dir}/machineid-authority org disable {} --database sqlite:{}", authority.org_id, authority.database.display()),
+        format!(
+            "{dir}/machineid-authority org disable {} --database sqlite:{}",
+            authority.org_id,
+            authority.database.display()
+        ),
     );
-    text.push_str("\nType these in a second terminal. Agents here run as your own user and could read the key: use a real \
-                   setup for anything you do not trust.\n\n");
+    text.push_str(
+        "\nType these in a second terminal. Agents here run as your own user and could read the key: use a real \
+                   setup for anything you do not trust.\n\n",
+    );
     text
 }
 

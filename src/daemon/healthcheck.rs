@@ -22,11 +22,11 @@ pub(super) fn run(named: Option<&Path>, environment: &Environment) -> Result<Exi
         Ok(status) => {
             complain(&format!("{} answered {status:?}", socket.display()));
             Ok(Exit::Failure)
-        },
+        }
         Err(error) => {
             complain(&format!("no daemon answers on {}: {error}", socket.display()));
             Ok(Exit::Failure)
-        },
+        }
     }
 }
 

@@ -40,7 +40,9 @@ pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<
     let kept = Kept { template: template.clone(), device_id };
     match write(&place, &kept) {
         Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
-        Err(error) => warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device"),
+        Err(error) => {
+            warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device")
+        }
     }
     Ok(kept.device_id)
 }

@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
         Some("machineid-run") => return crate::run::main(),
         Some("machineid") => return crate::cli::main().into(),
         Some("machineid-authority") => return crate::authority::command::run(std::env::args_os()).into(),
-        _ => {},
+        _ => {}
     }
     let command = match Command::try_parse() {
         Ok(command) => command,
@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
             // Help and version come this way too.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
-        },
+        }
     };
     let wraps = !command.command.is_empty();
     match run(command) {
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
             complain(&message);
             // In front of a command our own failures must not look like the command's.
             if wraps { Exit::Wrapper.into() } else { Exit::Usage.into() }
-        },
+        }
     }
 }
 

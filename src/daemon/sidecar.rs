@@ -69,10 +69,10 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<(OrgKey, K
             warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
             let text = in_environment.unwrap_or_default();
             text.parse().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?
-        },
+        }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?
-        },
+        }
     };
     Ok((key, source))
 }
@@ -162,7 +162,7 @@ impl Sidecar {
                 Caught::End(name) => {
                     info!(signal = name, "ending; running agents live on their leases");
                     return Ok(Exit::Success);
-                },
+                }
                 Caught::Validate => self.context.gates.hint_all(),
                 Caught::HangUp => warn!("SIGHUP: a changed configuration takes effect at the next start of the daemon"),
             }

@@ -78,7 +78,7 @@ impl Authority {
                     let error = error.as_deref().unwrap_or("no reason given");
                     warn!(device_id = %device, status, error, "the authority refused to register the device; asking on");
                     registered = Registered::Refused;
-                },
+                }
                 Err(failure) => return (Registered::NotAsked, self.no_answer(device, &failure)),
             }
         }
@@ -87,7 +87,7 @@ impl Authority {
                 self.note_answer();
                 // The kill file may have appeared while the authority was asked.
                 Outcome::Decided(self.killed().map_or(decision, Decision::Deny))
-            },
+            }
             Err(failure) => self.no_answer(device, &failure),
         };
         (registered, outcome)
@@ -111,8 +111,8 @@ impl Authority {
                 if let Err(error) = self.markers.put(device, &key.fingerprint()) {
                     warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
                 }
-            },
-            Registration::LimitReached | Registration::Refused { .. } => {},
+            }
+            Registration::LimitReached | Registration::Refused { .. } => {}
         }
         Ok(registration)
     }
@@ -127,7 +127,7 @@ impl Authority {
                 let Some(fresh) = self.reread_key(&key) else { return Ok(decision) };
                 info!(device_id = %device, "the authority refused the org key, and its file holds another one: asking again");
                 self.client.validate(&fresh, device).await
-            },
+            }
             Decision::Deny(_) | Decision::Allow { .. } => Ok(decision),
         }
     }
@@ -143,12 +143,12 @@ impl Authority {
             Ok(fresh) if fresh != *refused => {
                 *self.key.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
                 Some(fresh)
-            },
+            }
             Ok(_) => None,
             Err(error) => {
                 warn!(%error, "cannot read the org key again");
                 None
-            },
+            }
         }
     }
 

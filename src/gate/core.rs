@@ -190,13 +190,13 @@ impl Gate {
         match event {
             Event::Asked { asker, deadline } => {
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
-            },
+            }
             Event::Hinted => self.hinted = true,
             Event::Agents(count) => self.agents = count,
             Event::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
-            },
-            Event::Woke => {},
+            }
+            Event::Woke => {}
         }
         self.end_lease(now, actions);
         self.give_up_on_late_askers(now, actions);
@@ -214,7 +214,7 @@ impl Gate {
         let Some(place) = self.in_flight.iter().position(|flying| flying.id == attempt) else { return false };
         let began = self.in_flight.swap_remove(place).began;
         match registered {
-            Registered::NotAsked => {},
+            Registered::NotAsked => {}
             Registered::Yes => self.registered = true,
             Registered::Refused => self.register_again = now + REGISTER_AGAIN,
         }
@@ -222,14 +222,14 @@ impl Gate {
             // A suspend in the middle of a request can do this.
             Outcome::Decided(Decision::Allow { .. }) if began + self.rules.lease <= now => {
                 self.fail(now, Code::AuthorityUnreachable, Arc::from("the ALLOW came after the end of its lease"), None)
-            },
+            }
             Outcome::Decided(Decision::Deny(denial))
                 if denial.code == Code::SystemUnavailable
                     && self.rules.system_unavailable == SystemUnavailable::Retry =>
             {
                 let cause = Arc::from("the authority could not complete a decision");
                 self.fail(now, Code::SystemUnavailable, cause, None)
-            },
+            }
             Outcome::Decided(Decision::Deny(denial)) => self.deny(now, began, attempt, denial, actions),
             Outcome::LimitReached => {
                 let denial = Denial::local(
@@ -239,11 +239,11 @@ impl Gate {
                 let verdict = self.deny(now, began, attempt, denial, actions);
                 self.due = now + REGISTER_AGAIN;
                 verdict
-            },
+            }
             Outcome::Decided(Decision::Allow { code, request_id }) => {
                 let grant = Grant { code, request_id, confirmed_at: began };
                 self.allow(now, attempt, grant, actions)
-            },
+            }
             Outcome::NoAnswer { cause, retry_after } => self.fail(now, Code::AuthorityUnreachable, cause, retry_after),
         };
         self.askers.retain(|asker| {
@@ -296,7 +296,7 @@ impl Gate {
             Standing::Denied { since, refusal } if refusal.denial.code == denial.code => *since,
             Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } | Standing::Unavailable { .. } => {
                 now
-            },
+            }
         };
         let refusal = Refusal { denial: denial.clone(), confirmed_at: began };
         self.standing = Standing::Denied { since, refusal: refusal.clone() };
@@ -339,7 +339,7 @@ impl Gate {
             Standing::Unavailable { cause, .. } => Arc::clone(cause),
             Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {
                 Arc::from("no validation was answered within the lease")
-            },
+            }
         };
         let denial = Denial::local(Code::LeaseExpired, format!("the lease ended with no new ALLOW: {cause}"));
         self.become_unavailable(now, cause);
@@ -351,7 +351,7 @@ impl Gate {
             Standing::Unknown => (Code::Starting, "the daemon is still waiting for its first decision"),
             Standing::Allowed { .. } | Standing::Denied { .. } | Standing::Unavailable { .. } => {
                 (Code::CheckTimeout, "no answer from the authority within the check's deadline")
-            },
+            }
         };
         let verdict = Verdict::Undecided { code, cause: Arc::from(cause), retry_after: None };
         self.askers.retain(|asker| {

@@ -267,10 +267,7 @@ fn a_failed_validation_refuses_the_check_and_is_retried_soon() {
     world.ask(1);
     let attempt = world.last_begun;
     let actions = world.finish(attempt, no_answer());
-    assert!(matches!(
-        answer_to(&actions, 1),
-        Some(Verdict::Undecided { code: Code::AuthorityUnreachable, .. })
-    ));
+    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Undecided { code: Code::AuthorityUnreachable, .. })));
     assert!(matches!(world.gate.standing(), Standing::Unavailable { last_allowed: Some(_), .. }));
     assert!(begins(&world.pass(Duration::from_millis(250))) >= 1);
 }
@@ -329,12 +326,12 @@ impl Ledger {
                         prop_assert!(self.allows.contains(&grant.confirmed_at), "an ALLOW nobody gave");
                         prop_assert!(*until <= grant.confirmed_at + RULES.lease && now < *until);
                     }
-                },
+                }
                 Action::LeaseMoved { until } => {
                     prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == *until));
-                },
+                }
                 Action::StopAgents { .. } => prop_assert_eq!(world.gate.lease_until(), None),
-                Action::Begin { .. } => {},
+                Action::Begin { .. } => {}
             }
         }
         if let Some(until) = world.gate.lease_until() {

@@ -111,10 +111,10 @@ impl GateHandle {
     pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
         let (reply, answer) = oneshot::channel();
         match self.mailbox.try_send(Command::Ask { deadline, reply }) {
-            Ok(()) => {},
+            Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 return undecided(Code::Overloaded, "too many checks are waiting already");
-            },
+            }
             Err(mpsc::error::TrySendError::Closed(_)) => return gone(),
         }
         answer.await.unwrap_or_else(|_| gone())
@@ -189,7 +189,7 @@ impl Driver {
                 let asker = AskerId(self.next_asker);
                 self.replies.insert(asker, reply);
                 Event::Asked { asker, deadline }
-            },
+            }
             Command::Hint => Event::Hinted,
             Command::Agents(count) => Event::Agents(count),
         }
@@ -216,13 +216,13 @@ impl Driver {
                     let (registered, outcome) = authority.attempt(&device, register).await;
                     (attempt, registered, outcome)
                 });
-            },
+            }
             Action::Answer { asker, verdict } => {
                 if let Some(reply) = self.replies.remove(&asker) {
                     // An asker who went away needs no answer.
                     let _ = reply.send(verdict);
                 }
-            },
+            }
             Action::LeaseMoved { until } => self.agents.lease_moved(&self.device, until),
             Action::StopAgents { denial } => self.agents.stop(&self.device, &denial),
         }
@@ -231,18 +231,19 @@ impl Driver {
     fn log_change(&self, before: &Standing) {
         let device_id = &self.device;
         match (before, self.gate.standing()) {
+            (old, new) if old == new => {}
             (Standing::Allowed { .. }, Standing::Allowed { grant, .. }) => {
                 debug!(%device_id, code = %grant.code, request_id = shown(grant.request_id.as_ref()), "still allowed");
-            },
+            }
             (_, Standing::Allowed { grant, .. }) => {
                 info!(%device_id, code = %grant.code, request_id = shown(grant.request_id.as_ref()), "allowed");
-            },
+            }
             (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. })
                 if old.denial.code == refusal.denial.code =>
             {
                 let denial = &refusal.denial;
                 debug!(%device_id, code = %denial.code, request_id = shown(denial.request_id.as_ref()), "still denied");
-            },
+            }
             (_, Standing::Denied { refusal, .. }) => {
                 let denial = &refusal.denial;
                 warn!(
@@ -252,8 +253,8 @@ impl Driver {
                     reason = denial.reason.as_deref().unwrap_or(""),
                     "denied"
                 );
-            },
-            (Standing::Unavailable { .. }, Standing::Unavailable { .. }) | (_, Standing::Unknown) => {},
+            }
+            (Standing::Unavailable { .. }, Standing::Unavailable { .. }) | (_, Standing::Unknown) => {}
             (_, Standing::Unavailable { cause, .. }) => warn!(%device_id, %cause, "no decision to be had"),
         }
     }

@@ -187,7 +187,7 @@ async fn both(a: impl Future<Output = Verdict> + Unpin, b: impl Future<Output = 
     match select(a, b).await {
         Either::Left((Verdict::Denied(refusal), _)) | Either::Right((Verdict::Denied(refusal), _)) => {
             Verdict::Denied(refusal)
-        },
+        }
         Either::Left((first, other)) => join(first, other.await),
         Either::Right((first, other)) => join(other.await, first),
     }
@@ -201,7 +201,7 @@ fn join(a: Verdict, b: Verdict) -> Verdict {
         (Verdict::Allowed { grant: a, until: a_until }, Verdict::Allowed { grant: mut b, until: b_until }) => {
             b.confirmed_at = b.confirmed_at.min(a.confirmed_at);
             Verdict::Allowed { grant: b, until: a_until.min(b_until) }
-        },
+        }
     }
 }
 

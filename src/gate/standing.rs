@@ -55,7 +55,7 @@ impl Standing {
         match self {
             Self::Allowed { grant, .. } if young(grant.confirmed_at) && now < grant.confirmed_at + lease => {
                 Some(Verdict::Allowed { grant: grant.clone(), until: grant.confirmed_at + lease })
-            },
+            }
             Self::Denied { refusal, .. } if young(refusal.confirmed_at) => Some(Verdict::Denied(refusal.clone())),
             Self::Allowed { .. } | Self::Denied { .. } | Self::Unknown | Self::Unavailable { .. } => None,
         }

@@ -41,7 +41,11 @@ pub(super) async fn check(
 }
 
 /// Any method on `/v1/authz/<device>` and below: a strict check of that device.
-pub(super) async fn authorize(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>, uri: Uri) -> Response {
+pub(super) async fn authorize(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+) -> Response {
     let asked = BootTime::now();
     let segment = uri.path().strip_prefix("/v1/authz/").and_then(|rest| rest.split('/').next()).unwrap_or("");
     let device = percent_decode_str(segment).decode_utf8().map_err(|_| "the device is not UTF-8".to_owned());
@@ -56,7 +60,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
         Some(device) if !context.may_name(device) => {
             let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
             return reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason);
-        },
+        }
         Some(_) => Vec::new(),
         None => peer.identity().map_or_else(Vec::new, |process| context.runs.containing(process)),
     };
@@ -101,7 +105,7 @@ fn stop_of(run: &Run) -> Option<Response> {
         Phase::Stopping { denial, .. } => {
             let reason = denial.reason.clone().unwrap_or_else(|| "this agent is being stopped".to_owned());
             Some(reply::refusal(reply::status_of(&denial.code), denial.code.clone(), reason))
-        },
+        }
         Phase::Asking | Phase::Running { .. } => None,
     }
 }
@@ -118,7 +122,7 @@ impl Question {
                 "device" => {
                     let device = value.parse().map_err(|error| format!("device: {error}"))?;
                     question.device.replace(device).is_some()
-                },
+                }
                 "max_age" => question.max_age.replace(duration(name, &value)?).is_some(),
                 "timeout" => question.timeout.replace(duration(name, &value)?).is_some(),
                 other => return Err(format!("{other:?} is unknown; a check takes device, max_age and timeout")),

@@ -26,11 +26,7 @@ impl Peer {
     pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
         let credentials = socket_peercred(socket.as_fd())?;
         let pidfd = sys::peer_pidfd(socket.as_fd()).ok().flatten().map(Arc::new);
-        Ok(Self {
-            uid: credentials.uid.as_raw(),
-            pid: Pid::new(credentials.pid.as_raw_pid()),
-            pidfd,
-        })
+        Ok(Self { uid: credentials.uid.as_raw(), pid: Pid::new(credentials.pid.as_raw_pid()), pidfd })
     }
 
     pub(crate) fn uid(&self) -> u32 {

@@ -42,17 +42,17 @@ pub(super) fn verdict(verdict: Verdict, device: Option<DeviceId>) -> Response {
         Verdict::Allowed { grant, .. } => {
             let timed = timed(bare(grant.code, device), grant.confirmed_at);
             answer(StatusCode::OK, CheckAnswer { allowed: true, request_id: grant.request_id, ..timed }, None)
-        },
+        }
         Verdict::Denied(refusal) => {
             let denial = refusal.denial;
             let status = status_of(&denial.code);
             let timed = timed(bare(denial.code, device), refusal.confirmed_at);
             answer(status, CheckAnswer { request_id: denial.request_id, reason: denial.reason, ..timed }, None)
-        },
+        }
         Verdict::Undecided { code, cause, retry_after } => {
             let status = status_of(&code);
             answer(status, CheckAnswer { reason: Some(cause.to_string()), ..bare(code, device) }, retry_after)
-        },
+        }
     }
 }
 

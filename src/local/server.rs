@@ -46,14 +46,14 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
             Err(error) => {
                 back_off(&error).await;
                 continue;
-            },
+            }
         };
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
                 debug!(%error, "a connection without a peer");
                 continue;
-            },
+            }
         };
         let router = TowerToHyperService::new(router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -71,7 +71,8 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => {
-                    if let Err(error) = ended {
+                    // A client that leaves in the middle is everyday: every wrapper ends so.
+                    if let Err(error) = ended && !error.is_incomplete_message() {
                         debug!(%error, "a connection ended badly");
                     }
                 },

@@ -68,8 +68,9 @@ pub(crate) fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {
 
 fn lock(local: &Local) -> Result<File, ConfigError> {
     let path = local.runtime_dir.join("lock");
-    let wrong =
-        |problem: String| ConfigError::at(&Origin::Default, "local.runtime_dir", format!("{}: {problem}", path.display()));
+    let wrong = |problem: String| {
+        ConfigError::at(&Origin::Default, "local.runtime_dir", format!("{}: {problem}", path.display()))
+    };
     let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(|error| wrong(error.to_string()))?;
     match file.try_lock() {
@@ -102,7 +103,7 @@ fn remove_stale(path: &Path) -> Result<(), String> {
         Ok(_) => Err(format!("something else serves {shown} already; stop it, or choose another path")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|error| format!("cannot remove the stale socket {shown}: {error}"))
-        },
+        }
         Err(error) => Err(format!("cannot tell whether {shown} is in use: {error}")),
     }
 }
@@ -118,7 +119,8 @@ fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 }
 
 fn give_to_group(path: &Path, group: &str) -> Result<(), String> {
-    let gid = group_id(group).ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;
+    let gid =
+        group_id(group).ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;
     std::os::unix::fs::chown(path, None, Some(gid))
         .map_err(|error| format!("cannot give {} to the group {group}: {error}", path.display()))
 }

@@ -54,7 +54,7 @@ pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &
         None => (StatusCode::SERVICE_UNAVAILABLE, "no decision yet\n"),
         Some(began) if BootTime::now().saturating_since(began) > lease => {
             (StatusCode::SERVICE_UNAVAILABLE, "the newest decision is older than the lease\n")
-        },
+        }
         Some(_) => (StatusCode::OK, "ready\n"),
     }
 }
@@ -93,13 +93,9 @@ fn last_decision(began: BootTime, decision: Decision) -> LastDecision {
     let at = clock::wall_at(began).to_string();
     match decision {
         Decision::Allow { code, request_id } => LastDecision { at, allowed: true, code, request_id, reason: None },
-        Decision::Deny(denial) => LastDecision {
-            at,
-            allowed: false,
-            code: denial.code,
-            request_id: denial.request_id,
-            reason: denial.reason,
-        },
+        Decision::Deny(denial) => {
+            LastDecision { at, allowed: false, code: denial.code, request_id: denial.request_id, reason: denial.reason }
+        }
     }
 }
 
@@ -109,8 +105,10 @@ fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
         Phase::Running { since, leases } => {
             let left = deadline(leases).map_or(Duration::ZERO, |until| until.saturating_since(now));
             (*since, left, AgentState::Running, None)
-        },
-        Phase::Stopping { started, denial } => (*started, Duration::ZERO, AgentState::Stopping, Some(denial.code.clone())),
+        }
+        Phase::Stopping { started, denial } => {
+            (*started, Duration::ZERO, AgentState::Stopping, Some(denial.code.clone()))
+        }
     };
     let opened = &run.opened;
     Some(AgentReport {

@@ -61,7 +61,7 @@ pub(super) async fn supervise(
             let event =
                 SuperviseEvent::Error { code: no.code, request_id: no.request_id, device_id: no.device, reason };
             ndjson(status, Body::from(line(&event)))
-        },
+        }
     }
 }
 
@@ -140,12 +140,13 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
             let asked = span::parse(text);
             let asked = asked.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
             asked.min(settings.stop_grace)
-        },
+        }
     };
     let stop_signal = match &request.stop_signal {
         None => settings.stop_signal,
-        Some(name) => sys::parse_signal(name)
-            .map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?,
+        Some(name) => {
+            sys::parse_signal(name).map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?
+        }
     };
     let reach = reach(peer, request.pid)?;
     if reach.is_none() && context.settings.local.require_local_killer {
@@ -183,7 +184,11 @@ fn reach(peer: &Peer, requested: i32) -> Result<Option<Reach>, No> {
         .map_err(|errno| No::new(Code::Overloaded, format!("cannot hold the agent's process: {errno}")))?;
     let pinned = pinned.ok_or_else(|| refused("that process has ended"))?;
     if !sys::may_signal(&pinned) {
-        warn!(pid = leader.pid.as_raw(), uid = peer.uid(), "the daemon may not signal this agent: its wrapper alone can end it");
+        warn!(
+            pid = leader.pid.as_raw(),
+            uid = peer.uid(),
+            "the daemon may not signal this agent: its wrapper alone can end it"
+        );
         return Ok(None);
     }
     let tree = Tree::new(leader, Some(wrapper.identity()), &table);

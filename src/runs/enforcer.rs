@@ -94,7 +94,7 @@ fn work(inbox: &Receiver<Order>) {
             Ok(Order::ReportTo(registry)) => {
                 runs = registry;
                 continue;
-            },
+            }
             Ok(Order::End(endings)) => endings,
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => return,
@@ -108,7 +108,7 @@ fn work(inbox: &Receiver<Order>) {
                 under_way.extend(endings.into_iter().filter_map(|ending| begin(now, ending)));
                 under_way.iter_mut().for_each(|stop| stop.look_at = now + AFTER_FAILURE);
                 continue;
-            },
+            }
         };
         for mut ending in endings {
             // A wrapper that ends while its tree is being stopped changes nothing about that.
@@ -173,7 +173,7 @@ fn tell_wrapper(under_way: &UnderWay, signalled: bool) {
             signalled,
             kill_at: under_way.stop.ladder().kill_at(),
         }),
-        Reason::WrapperGone => {},
+        Reason::WrapperGone => {}
     }
 }
 
@@ -181,10 +181,12 @@ fn finish(under_way: &UnderWay, runs: &Weak<Runs>) {
     let (run_id, device_id) = (under_way.run.id(), &under_way.run.opened.device);
     let took_ms = u64::try_from(BootTime::now().saturating_since(under_way.began).as_millis()).unwrap_or(u64::MAX);
     match &under_way.reason {
-        Reason::Denied(denial) => info!(%run_id, %device_id, code = %denial.code, took_ms, "agent stopped: nothing of it is left"),
+        Reason::Denied(denial) => {
+            info!(%run_id, %device_id, code = %denial.code, took_ms, "agent stopped: nothing of it is left")
+        }
         Reason::WrapperGone if under_way.found_somebody => {
             warn!(%run_id, %device_id, took_ms, "the wrapper died; its agent was stopped, nothing of it is left");
-        },
+        }
         Reason::WrapperGone => info!(%run_id, %device_id, "agent ended by itself"),
     }
     if let Some(runs) = runs.upgrade() {

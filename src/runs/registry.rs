@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{info, warn};
 
-use super::enforcer::{Enforcer, Ending, Reason};
+use super::enforcer::{Ending, Enforcer, Reason};
 use super::run::{Opened, Phase, Run, StopNotice};
 use crate::clock::BootTime;
 use crate::gate::{Agents, Deciding, Standing};
@@ -113,9 +113,7 @@ impl Runs {
         // Bounded, should the chain change into a circle while it is read.
         for _ in 0..1024 {
             let Some(process) = next else { break };
-            let is_in = |run: &&Arc<Run>| {
-                run.leader() == Some(process) || run.wrapper() == Some(process)
-            };
+            let is_in = |run: &&Arc<Run>| run.leader() == Some(process) || run.wrapper() == Some(process);
             found.extend(runs.iter().filter(is_in).cloned());
             let parent = ProcessEntry::read(process.pid).ok().flatten().and_then(|entry| entry.parent);
             next = parent.and_then(|parent| ProcessEntry::read(parent).ok().flatten()).map(|entry| entry.identity);

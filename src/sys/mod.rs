@@ -6,19 +6,19 @@ mod environment;
 mod inherited;
 mod peer;
 mod permission;
-mod signal;
-#[cfg(feature = "services")]
-mod watched;
 mod process;
+mod signal;
 mod signal_fd;
 mod threads;
+#[cfg(feature = "services")]
+mod watched;
 
 pub use environment::{ScrubError, scrub_environment};
 pub use inherited::{Inherited, restore_inherited};
 pub use peer::peer_pidfd;
 pub use permission::may_signal;
+pub use process::{Fork, ForkError, exec, exit_now, fork};
 pub use signal::{SignalNameError, parse_signal, signal_name};
+pub use signal_fd::{Arrived, SignalFd, die_by, send_to_group, stop_by};
 #[cfg(feature = "services")]
 pub(crate) use watched::watch;
-pub use process::{Fork, ForkError, exec, exit_now, fork};
-pub use signal_fd::{Arrived, SignalFd, die_by, send_to_group, stop_by};

@@ -77,7 +77,7 @@ pub(crate) fn init(format: LogFormat, level: LogLevel) {
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
             lines.with_target(false).with_ansi(colour).boxed()
-        },
+        }
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
     };
     // A second call (tests in one process) keeps the first subscriber.

@@ -115,7 +115,10 @@ impl Store {
                 .bind(id.to_string())
                 .bind(end.map(Timestamp::as_microsecond)),
             OrgChange::Plan(tier) => {
-                sqlx::query("UPDATE orgs SET plan = ?2 WHERE id = ?1").bind(id.to_string()).bind(tier.as_str())
+                // Whoever sets a plan means it to hold, as after a checkout.
+                sqlx::query("UPDATE orgs SET plan = ?2, access_until = NULL WHERE id = ?1")
+                    .bind(id.to_string())
+                    .bind(tier.as_str())
             }
             OrgChange::Key(hash) => sqlx::query("UPDATE orgs SET key_hash = ?2 WHERE id = ?1")
                 .bind(id.to_string())
