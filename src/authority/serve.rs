@@ -69,7 +69,7 @@ pub(super) struct Running {
 impl Running {
     /// Starts one inside the current runtime; when this returns, it accepts requests.
     pub(super) async fn start(options: Options) -> Result<Self, StartError> {
-        // First of all, for it is what keeps two servers from one database.
+        // First of all: a second server must be refused before it migrates the database under the first.
         let door = Door::open(&options.admin_socket)?;
         let store = Store::open(&options.database).await?;
         let unlistenable = |source| StartError::Listen { address: options.listen, source };

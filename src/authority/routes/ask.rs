@@ -22,15 +22,23 @@ pub(super) const SMALL_BODY: usize = 64 * 1024;
 pub(super) const BATCH_BODY: usize = 512 * 1024;
 
 /// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
+const BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Why a body is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) enum BodyError {
+    /// It did not arrive in time. That says nothing about what it asks.
+    Late,
+    /// It is not what the endpoint takes, or too large.
+    Malformed,
+}
 
-impl From<Malformed> for Answer {
-    fn from(Malformed: Malformed) -> Self {
-        Self::missing_params()
+impl From<BodyError> for Answer {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Late => Self::error(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            BodyError::Malformed => Self::missing_params(),
+        }
     }
 }
 
@@ -49,6 +57,8 @@ pub(super) enum Named {
     Invalid,
     /// It is malformed, or names nothing.
     Missing,
+    /// It did not arrive.
+    Late,
 }
 
 /// The key of a request, when it has exactly one that is well-formed.
@@ -80,20 +90,21 @@ pub(super) fn org_not_found() -> Answer {
 }
 
 /// Reads a JSON object. The media type is not looked at: what is not JSON fails anyway.
-pub(super) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> Result<T, Malformed> {
-    let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, largest)).await.map_err(|_| Malformed)?;
-    let bytes = bytes.map_err(|_| Malformed)?;
+pub(super) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> Result<T, BodyError> {
+    let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, largest)).await.map_err(|_| BodyError::Late)?;
+    let bytes = bytes.map_err(|_| BodyError::Malformed)?;
     // A derived struct would also be read from an array.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(Malformed);
+        return Err(BodyError::Malformed);
     }
-    serde_json::from_slice(&bytes).map_err(|_| Malformed)
+    serde_json::from_slice(&bytes).map_err(|_| BodyError::Malformed)
 }
 
 /// Which device the body names.
 pub(super) async fn named(body: Body) -> Named {
     match object::<NamesDevice>(body, SMALL_BODY).await {
-        Err(Malformed) => Named::Missing,
+        Err(BodyError::Malformed) => Named::Missing,
+        Err(BodyError::Late) => Named::Late,
         Ok(names) => names.device_id.parse().map_or(Named::Invalid, Named::Device),
     }
 }
@@ -105,6 +116,7 @@ pub(super) async fn device(body: Body) -> Result<DeviceId, Answer> {
         Named::Invalid => {
             Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId))
         }
-        Named::Missing => Err(Malformed.into()),
+        Named::Missing => Err(BodyError::Malformed.into()),
+        Named::Late => Err(BodyError::Late.into()),
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::ask::{self, BATCH_BODY, Malformed, org_not_found};
+use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
 use super::{App, now};
 use crate::authority::batch::{self, BatchError, Named};
 use crate::authority::org::OrgId;
@@ -53,9 +53,9 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Answer, Answer> {
     let org = ask::caller(&app, &headers).await?;
-    let Query(query) = query.map_err(|_| Malformed)?;
+    let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     if query.limit.is_some_and(|limit| !(1..=LARGEST_PAGE).contains(&limit)) {
-        return Err(Malformed.into());
+        return Err(BodyError::Malformed.into());
     }
     let filter = Filter { status: query.status, containing: query.q, after: query.cursor, limit: query.limit };
     let (page, account) = app.store.list(org.id, &filter).await?.ok_or_else(org_not_found)?;
@@ -127,7 +127,7 @@ async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope),
         })?),
         (None, Some(scope)) if scope == all => Scope::All,
         // Both at once is refused too: which one is meant is not ours to guess when a fleet is at stake.
-        (Some(_) | None, Some(_)) | (None, None) => return Err(Malformed.into()),
+        (Some(_) | None, Some(_)) | (None, None) => return Err(BodyError::Malformed.into()),
     };
     Ok((org.id, scope))
 }

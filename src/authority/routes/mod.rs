@@ -22,7 +22,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use tracing::{error, info};
+use tracing::{Instrument, error, error_span, info};
 use uuid::Uuid;
 
 use self::answer::Answer;
@@ -99,7 +99,7 @@ async fn finish(peer: Option<Extension<Peer>>, request: Request, next: Next) -> 
     let request_id = Uuid::new_v4().hyphenated().to_string();
     let method = request.method().clone();
     let path = loggable_path(request.uri().path());
-    let run = tokio::spawn(next.run(request));
+    let run = tokio::spawn(next.run(request).instrument(error_span!("request", request_id)));
     let mut response = match tokio::time::timeout(WHOLE_REQUEST, run).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {

@@ -18,6 +18,8 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let device = match &named {
         Named::Device(id) => Some(id),
         Named::Invalid | Named::Missing => None,
+        // A network that stalls is no reason to call the device invalid, which would stop its agents for good.
+        Named::Late => return Answer::unavailable_decision(None),
     };
     let found = match ask::key(&head.headers) {
         None => None,

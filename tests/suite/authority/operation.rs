@@ -1,8 +1,10 @@
 //! Starting, stopping, crashing, failing; and the operator's command line.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use serde_json::json;
@@ -71,6 +73,43 @@ fn sigterm_ends_it_cleanly_and_nothing_seen_is_lost() {
     authority.start_again();
     let list = authority.call("GET", "/devices/list", Some(key), b"").json();
     assert!(list["devices"][0]["lastSeenAt"].is_string(), "{list}");
+}
+
+#[test]
+fn connections_that_say_nothing_do_not_hold_up_its_end() {
+    use std::io::{Read, Write};
+    let mut authority = Authority::start();
+    let silent = TcpStream::connect(authority.address()).unwrap();
+    let mut kept_alive = TcpStream::connect(authority.address()).unwrap();
+    kept_alive.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert!(kept_alive.read(&mut [0; 4096]).unwrap() > 0);
+    let mut half = TcpStream::connect(authority.address()).unwrap();
+    half.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+    assert_eq!(authority.terminate().code(), Some(0));
+    drop((silent, kept_alive, half));
+}
+
+#[test]
+fn nobody_else_may_use_the_admin_socket_even_where_its_mode_lets_them() {
+    let authority = Authority::start();
+    if !rustix::process::geteuid().is_root() {
+        // Only root can become somebody else.
+        return;
+    }
+    for (path, mode) in [(authority.directory().to_owned(), 0o755), (authority.admin_socket(), 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut python = Command::new("python3");
+    python.uid(65534).gid(65534).arg("-c").arg(
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
+         s.sendall(b'{\"verb\":\"list\"}\\n'); print(len(s.recv(100)))",
+    );
+    let output = python.arg(authority.admin_socket()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Hung up on, before or after the question was sent.
+    assert!(told.trim() == "0" || stderr(&output).contains("Error"), "{told} {}", stderr(&output));
+    assert!(authority.log().contains("refused an admin connection of another user"), "{}", authority.log());
+    authority.org("free");
 }
 
 #[test]

@@ -75,3 +75,27 @@ fn garbage_and_giant_heads_are_refused_and_the_server_serves_on() {
     }
     authority.org("free").register(&["a"]);
 }
+
+#[test]
+fn a_body_that_does_not_arrive_is_no_statement_about_the_device() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let half = |path: &str| {
+        let head = format!(
+            "POST /api/v1/devices/{path} HTTP/1.1\r\nhost: x\r\nx-org-key: {}\r\ncontent-length: 100\r\n\r\n{{",
+            org.key
+        );
+        http::exchange(authority.address(), head.as_bytes())
+    };
+    std::thread::scope(|scope| {
+        let register = scope.spawn(|| half("register"));
+        let reply = half("validate");
+        let answer = reply.json();
+        assert_eq!(
+            (reply.status, &answer["allowed"], &answer["code"]),
+            (503, &json!(false), &json!("SYSTEM_UNAVAILABLE"))
+        );
+        let reply = register.join().unwrap();
+        assert_eq!((reply.status, &reply.json()["error"]), (408, &json!("request_timeout")));
+    });
+}
