@@ -34,6 +34,8 @@ pub mod daemon;
 #[cfg(feature = "services")]
 mod gate;
 #[cfg(feature = "services")]
+mod hex;
+#[cfg(feature = "services")]
 mod local;
 pub mod protocol;
 pub mod run;

@@ -5,6 +5,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::hex;
 use crate::protocol::OrgKey;
 
 /// The kernel gave no random numbers.
@@ -59,13 +60,9 @@ pub(super) fn new_token() -> Result<String, NoRandomness> {
 }
 
 fn random_hex() -> Result<String, NoRandomness> {
-    use fmt::Write;
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
-    Ok(bytes.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
+    Ok(hex::of(&bytes))
 }
 
 #[cfg(test)]

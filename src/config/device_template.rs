@@ -3,6 +3,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::hex;
 use crate::protocol::DeviceId;
 
 /// What the template may name, as the shell found it.
@@ -58,7 +59,7 @@ fn machine_fingerprint(facts: &HostFacts) -> Result<String, String> {
         return Err("/etc/machine-id cannot be used".to_owned());
     };
     mac.update(b"machineid-sidecar device id");
-    Ok(mac.finalize().into_bytes().iter().take(4).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::of(&mac.finalize().into_bytes()[..4]))
 }
 
 #[cfg(test)]

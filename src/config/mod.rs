@@ -1,6 +1,6 @@
 //! The configuration: file, environment, host facts → [`Settings`], typed and possible.
 //!
-//! [`file`] knows how it is written, [`settings`] what it means; only this module reads files and the environment.
+//! [`mod@file`] knows how it is written, [`settings`] what it means; only this module reads files and the environment.
 
 mod device_template;
 mod error;

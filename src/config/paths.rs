@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::hex;
+
 /// What the default places depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
@@ -53,8 +55,7 @@ impl Surroundings {
 
 fn short_hash(socket: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let digest = Sha256::digest(socket.as_os_str().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::of(&Sha256::digest(socket.as_os_str().as_bytes())[..8])
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use toml::Spanned;
 
 use super::error::{ConfigError, Origin};
-use super::file::{File, Placed, Source};
+use super::file::{File, Source};
 use super::glob::Glob;
 use super::paths::Surroundings;
 use super::stop_bound::{StopBound, longest_silence};
@@ -125,7 +125,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn origin<T>(&self, placed: &Placed<T>) -> Origin {
+    fn origin<T>(&self, placed: Option<&Spanned<T>>) -> Origin {
         match (self.source, placed) {
             (Some(source), Some(value)) => source.origin(value),
             _ => Origin::Default,
@@ -136,19 +136,19 @@ impl Reader<'_> {
     fn text<T, E: std::fmt::Display>(
         &self,
         key: &str,
-        placed: &Placed<String>,
+        placed: Option<&Spanned<String>>,
         default: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Result<T, ConfigError> {
-        let text = placed.as_ref().map_or(default, |value| value.get_ref().as_str());
+        let text = placed.map_or(default, |value| value.get_ref().as_str());
         parse(text).map_err(|error| ConfigError::at(&self.origin(placed), key, error))
     }
 
-    fn duration(&self, key: &str, placed: &Placed<String>, default: &str) -> Result<Duration, ConfigError> {
+    fn duration(&self, key: &str, placed: Option<&Spanned<String>>, default: &str) -> Result<Duration, ConfigError> {
         self.text(key, placed, default, |text| span::parse(text).map_err(|error| format!("{text:?}: {error}")))
     }
 
-    fn positive(&self, key: &str, placed: &Placed<String>, default: &str) -> Result<Duration, ConfigError> {
+    fn positive(&self, key: &str, placed: Option<&Spanned<String>>, default: &str) -> Result<Duration, ConfigError> {
         let span = self.duration(key, placed, default)?;
         if span < Duration::from_millis(10) {
             return Err(ConfigError::at(&self.origin(placed), key, "must be at least 10ms"));
@@ -157,7 +157,7 @@ impl Reader<'_> {
     }
 
     /// A path somebody named: absolute, so that it means the same wherever the daemon is started.
-    fn path(&self, key: &str, placed: &Placed<String>) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
+    fn path(&self, key: &str, placed: Option<&Spanned<String>>) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
         let Some(value) = placed else { return Ok(None) };
         let path = PathBuf::from(value.get_ref());
         let origin = self.origin(placed);
@@ -168,8 +168,8 @@ impl Reader<'_> {
     }
 }
 
-fn flag(placed: &Placed<bool>, default: bool) -> bool {
-    placed.as_ref().map_or(default, |value| *value.get_ref())
+fn flag(placed: Option<&Spanned<bool>>, default: bool) -> bool {
+    placed.map_or(default, |value| *value.get_ref())
 }
 
 /// Makes settings of a file's text (if there is a file), the environment and the surroundings.
@@ -187,11 +187,11 @@ pub(crate) fn resolve(
     let enforcement = enforcement(&reader, &written, authority.timeout)?;
     Ok(Settings {
         file: file.map(|(path, _)| path.to_owned()),
-        device: device(&reader, &written, env)?,
+        device: device(&reader, &written, env),
         local: local(&reader, &written, &authority, around)?,
         log: Log {
-            format: reader.text("log.format", &written.log.format, defaults::LOG_FORMAT, str::parse)?,
-            level: reader.text("log.level", &written.log.level, defaults::LOG_LEVEL, str::parse)?,
+            format: reader.text("log.format", written.log.format.as_ref(), defaults::LOG_FORMAT, str::parse)?,
+            level: reader.text("log.level", written.log.level.as_ref(), defaults::LOG_LEVEL, str::parse)?,
         },
         state_dir: around.state_dir(),
         authority,
@@ -206,19 +206,19 @@ fn authority(
 ) -> Result<Authority, ConfigError> {
     const URL_VARIABLE: &str = "MACHINEID_BASE_URL";
     let section = &written.authority;
-    let allow_http = flag(&section.allow_http, false);
+    let allow_http = flag(section.allow_http.as_ref(), false);
     let parse = |text: &str| BaseUrl::parse(text, allow_http).map_err(|error| format!("{error}{}", http_hint(text)));
     let url = match env(URL_VARIABLE).filter(|value| !value.trim().is_empty()) {
         Some(text) => {
             parse(&text).map_err(|error| ConfigError::at(&Origin::Environment(URL_VARIABLE), "authority.url", error))?
         }
-        None => reader.text("authority.url", &section.url, defaults::URL, parse)?,
+        None => reader.text("authority.url", section.url.as_ref(), defaults::URL, parse)?,
     };
     Ok(Authority {
         url,
-        org_key_file: reader.path("authority.org_key_file", &section.org_key_file)?,
-        timeout: reader.positive("authority.timeout", &section.timeout, defaults::TIMEOUT)?,
-        ca_file: reader.path("authority.ca_file", &section.ca_file)?,
+        org_key_file: reader.path("authority.org_key_file", section.org_key_file.as_ref())?,
+        timeout: reader.positive("authority.timeout", section.timeout.as_ref(), defaults::TIMEOUT)?,
+        ca_file: reader.path("authority.ca_file", section.ca_file.as_ref())?,
     })
 }
 
@@ -226,34 +226,34 @@ fn http_hint(url: &str) -> &'static str {
     if url.trim_start().starts_with("http://") { " (or set authority.allow_http = true)" } else { "" }
 }
 
-fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<String>) -> Result<Device, ConfigError> {
+fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<String>) -> Device {
     const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
     let section = &written.device;
     let from_env = env(ID_VARIABLE).filter(|value| !value.trim().is_empty());
     let id_origin = match from_env {
         Some(_) => Origin::Environment(ID_VARIABLE),
-        None => reader.origin(&section.id),
+        None => reader.origin(section.id.as_ref()),
     };
     let from_file = || section.id.as_ref().map_or(defaults::DEVICE_ID.to_owned(), |value| value.get_ref().clone());
-    Ok(Device {
+    Device {
         id_template: from_env.unwrap_or_else(from_file),
         id_origin,
         allow: section.allow.iter().flat_map(Spanned::get_ref).map(|pattern| Glob::new(pattern)).collect(),
-        host_rules_all: flag(&section.host_rules_all, true),
-        ephemeral: flag(&section.ephemeral, false),
-    })
+        host_rules_all: flag(section.host_rules_all.as_ref(), true),
+        ephemeral: flag(section.ephemeral.as_ref(), false),
+    }
 }
 
 fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result<Enforcement, ConfigError> {
     let section = &written.enforcement;
-    let interval = reader.positive("enforcement.interval", &section.interval, defaults::INTERVAL)?;
-    let lease = reader.positive("enforcement.lease", &section.lease, defaults::LEASE)?;
-    let least = longest_silence(interval, timeout);
-    if lease < least {
+    let interval = reader.positive("enforcement.interval", section.interval.as_ref(), defaults::INTERVAL)?;
+    let lease = reader.positive("enforcement.lease", section.lease.as_ref(), defaults::LEASE)?;
+    let needed = longest_silence(interval, timeout);
+    if lease < needed {
         // Blame what is written: the lease if it is, else the interval that outgrew the default lease.
-        let (key, origin) = match (&section.lease, &section.interval) {
-            (Some(_), _) | (None, None) => ("enforcement.lease", reader.origin(&section.lease)),
-            (None, Some(_)) => ("enforcement.interval", reader.origin(&section.interval)),
+        let (key, origin) = match (section.lease.as_ref(), section.interval.as_ref()) {
+            (Some(_), _) | (None, None) => ("enforcement.lease", reader.origin(section.lease.as_ref())),
+            (None, Some(_)) => ("enforcement.interval", reader.origin(section.interval.as_ref())),
         };
         return Err(ConfigError::at(
             &origin,
@@ -262,8 +262,8 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
                 "enforcement.lease is {}, shorter than enforcement.interval × 1.1 + authority.timeout = {}: agents \
                  would be stopped although nothing is wrong; make the lease at least {}, or validate more often",
                 span::format(lease),
-                span::format(least),
-                span::format(whole_seconds(least)),
+                span::format(needed),
+                span::format(whole_seconds(needed)),
             ),
         ));
     }
@@ -277,18 +277,18 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
         lease,
         stop_signal: reader.text(
             "enforcement.stop_signal",
-            &section.stop_signal,
+            section.stop_signal.as_ref(),
             defaults::STOP_SIGNAL,
             sys::parse_signal,
         )?,
-        stop_grace: reader.duration("enforcement.stop_grace", &section.stop_grace, defaults::STOP_GRACE)?,
+        stop_grace: reader.duration("enforcement.stop_grace", section.stop_grace.as_ref(), defaults::STOP_GRACE)?,
         system_unavailable: reader.text(
             "enforcement.system_unavailable",
-            &section.system_unavailable,
+            section.system_unavailable.as_ref(),
             defaults::SYSTEM_UNAVAILABLE,
             system_unavailable,
         )?,
-        kill_file: reader.path("enforcement.kill_file", &section.kill_file)?.map(|(path, _)| path),
+        kill_file: reader.path("enforcement.kill_file", section.kill_file.as_ref())?.map(|(path, _)| path),
     })
 }
 
@@ -303,7 +303,7 @@ fn local(
     around: &Surroundings,
 ) -> Result<Local, ConfigError> {
     let section = &written.local;
-    let (socket, socket_origin) = match reader.path("local.socket", &section.socket)? {
+    let (socket, socket_origin) = match reader.path("local.socket", section.socket.as_ref())? {
         Some(named) => named,
         None => (around.socket().ok_or_else(|| no_place("local.socket"))?, Origin::Default),
     };
@@ -317,7 +317,7 @@ fn local(
             ),
         ));
     }
-    let runtime_dir = match reader.path("local.runtime_dir", &section.runtime_dir)? {
+    let runtime_dir = match reader.path("local.runtime_dir", section.runtime_dir.as_ref())? {
         Some((named, _)) => named,
         None => around.runtime_dir(&socket).ok_or_else(|| no_place("local.runtime_dir"))?,
     };
@@ -327,19 +327,19 @@ fn local(
             Err(format!("{text:?} is no mode for a socket; write octal digits as in \"0660\", the owner's 6 included"))
         }
     };
-    let check_timeout = match &section.check_timeout {
+    let check_timeout = match section.check_timeout.as_ref() {
         None => authority.timeout + Duration::from_secs(1),
         written => reader.positive("local.check_timeout", written, "")?,
     };
     Ok(Local {
         socket,
         socket_origin,
-        mode: reader.text("local.mode", &section.mode, defaults::SOCKET_MODE, mode)?,
-        group: section.group.as_ref().map(|group| (group.get_ref().clone(), reader.origin(&section.group))),
-        max_age_cap: reader.duration("local.max_age_cap", &section.max_age_cap, defaults::MAX_AGE_CAP)?,
+        mode: reader.text("local.mode", section.mode.as_ref(), defaults::SOCKET_MODE, mode)?,
+        group: section.group.as_ref().map(|group| (group.get_ref().clone(), reader.origin(section.group.as_ref()))),
+        max_age_cap: reader.duration("local.max_age_cap", section.max_age_cap.as_ref(), defaults::MAX_AGE_CAP)?,
         runtime_dir,
         check_timeout,
-        require_local_killer: flag(&section.require_local_killer, false),
+        require_local_killer: flag(section.require_local_killer.as_ref(), false),
     })
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Command {
     pub(super) dev: bool,
 
     /// Check the configuration, print what it means, and end
-    #[arg(long, conflicts_with = "command")]
+    #[arg(long, conflicts_with = "agent")]
     pub(super) check_config: bool,
 
     /// With --check-config: fail when a stop could take longer than this
@@ -44,7 +44,7 @@ pub(super) struct Command {
 
     /// A command to supervise; its exit code becomes ours
     #[arg(last = true, value_name = "COMMAND")]
-    pub(super) command: Vec<OsString>,
+    pub(super) agent: Vec<OsString>,
 
     #[command(subcommand)]
     pub(super) verb: Option<Verb>,

@@ -41,7 +41,7 @@ pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<
     match write(&place, &kept) {
         Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
         Err(error) => {
-            warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device")
+            warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device");
         }
     }
     Ok(kept.device_id)

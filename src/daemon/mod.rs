@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
         }
     };
-    let wraps = !command.command.is_empty();
+    let wraps = !command.agent.is_empty();
     match run(command) {
         Ok(exit) => exit.into(),
         Err(Fatal(message)) => {
@@ -75,9 +75,9 @@ fn run(command: Command) -> Result<Exit, Fatal> {
         return check_config::run(command.config.as_deref(), command.max_stop, &environment);
     }
     if command.dev {
-        return dev::run(command.command, &environment);
+        return dev::run(command.agent, &environment);
     }
-    sidecar::run(command.config.as_deref(), command.command, &environment)
+    sidecar::run(command.config.as_deref(), command.agent, &environment)
 }
 
 fn complain(message: &str) {

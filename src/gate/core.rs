@@ -19,7 +19,7 @@ const MOST_IN_FLIGHT: usize = 2;
 /// How long those who ask while an attempt is in flight wait for its end before a second one begins.
 const COALESCE: Duration = Duration::from_millis(50);
 /// How often a registration the authority refused is tried again.
-const REGISTER_AGAIN: Duration = Duration::from_secs(60);
+const REGISTER_AGAIN: Duration = Duration::from_mins(1);
 
 /// How the gate is set.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
+use crate::hex;
 use crate::protocol::DeviceId;
 
 /// The markers of one daemon.
@@ -44,8 +45,7 @@ impl Markers {
             .chain_update("\0")
             .chain_update(device.as_str())
             .finalize();
-        let name = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
-        self.directory.join(format!("registered-{name}"))
+        self.directory.join(format!("registered-{}", hex::of(&digest[..16])))
     }
 }
 

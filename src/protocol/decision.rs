@@ -143,10 +143,8 @@ pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, 
 
 /// `{"allowed":false,"code":"ALLOW"}` is a deny, and must not print as an ALLOW.
 fn deny_code(text: &str) -> Code {
-    match Code::from(text) {
-        Code::Allow => Code::Unspecified,
-        code => code,
-    }
+    let code = Code::from(text);
+    if code.kind() == CodeKind::Allow { Code::Unspecified } else { code }
 }
 
 fn printable_reason(text: &str) -> String {

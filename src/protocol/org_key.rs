@@ -6,6 +6,8 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use crate::hex;
+
 /// An org key: `org_` and 1 to 256 visible ASCII characters behind it. It cannot be printed, and is zeroed when dropped.
 #[derive(Clone)]
 pub struct OrgKey(SecretString);
@@ -34,13 +36,9 @@ impl OrgKey {
     /// Names the key without giving it away: 16 hex digits of a SHA-256 made for this purpose alone.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        use std::fmt::Write;
         let digest =
             Sha256::new().chain_update("machineid-sidecar key fingerprint\0").chain_update(self.expose()).finalize();
-        digest.iter().take(8).fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hex::of(&digest[..8])
     }
 }
 

@@ -106,7 +106,9 @@ fn work(inbox: &Receiver<Order>) {
                 // The trees are taken on all the same; the pause keeps a lasting failure from burning a core.
                 error!(%errno, "cannot look at the processes of this host; trying again");
                 under_way.extend(endings.into_iter().filter_map(|ending| begin(now, ending)));
-                under_way.iter_mut().for_each(|stop| stop.look_at = now + AFTER_FAILURE);
+                for stop in &mut under_way {
+                    stop.look_at = now + AFTER_FAILURE;
+                }
                 continue;
             }
         };
@@ -182,7 +184,7 @@ fn finish(under_way: &UnderWay, runs: &Weak<Runs>) {
     let took_ms = u64::try_from(BootTime::now().saturating_since(under_way.began).as_millis()).unwrap_or(u64::MAX);
     match &under_way.reason {
         Reason::Denied(denial) => {
-            info!(%run_id, %device_id, code = %denial.code, took_ms, "agent stopped: nothing of it is left")
+            info!(%run_id, %device_id, code = %denial.code, took_ms, "agent stopped: nothing of it is left");
         }
         Reason::WrapperGone if under_way.found_somebody => {
             warn!(%run_id, %device_id, took_ms, "the wrapper died; its agent was stopped, nothing of it is left");

@@ -1,8 +1,11 @@
 //! End-to-end tests: real binaries, real sockets, real processes. One test binary: one link instead of one a file.
 #![allow(clippy::unwrap_used, reason = "in a fixture as in a test, what should not happen should be loud")]
+#![allow(clippy::print_stderr, reason = "a failing test shows what the processes under test said")]
 
 mod authority;
 mod cli;
 mod daemon;
 mod end_to_end;
 mod harness;
+mod run;
+mod slim;

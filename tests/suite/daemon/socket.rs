@@ -7,11 +7,11 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::harness::authority::Authority;
+use crate::harness::authority::{Authority, Org};
 use crate::harness::sidecar::{Setup, Sidecar, exchange, write_key};
 use crate::harness::wait::until;
 
-fn allowed_host<'a>(authority: &'a Authority) -> (crate::harness::authority::Org<'a>, Sidecar) {
+fn allowed_host(authority: &Authority) -> (Org<'_>, Sidecar) {
     let org = authority.org("pro");
     let sidecar = Setup::of(&org, &authority.url(), "host:test").start();
     (org, sidecar)
@@ -173,7 +173,7 @@ fn a_kill_file_denies_without_the_network() {
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), "host:test");
     let kill_file = setup.directory.path().join("kill");
-    setup.enforcement += &format!("\nkill_file = \"{}\"", kill_file.display());
+    setup.enforcement = format!("{}\nkill_file = \"{}\"", setup.enforcement, kill_file.display());
     let sidecar = setup.start();
     authority.kill();
     fs::write(&kill_file, "").unwrap();

@@ -4,5 +4,9 @@ pub(crate) mod authority;
 pub(crate) mod http;
 pub(crate) mod official_client;
 pub(crate) mod process;
+pub(crate) mod scripted_daemon;
 pub(crate) mod sidecar;
 pub(crate) mod wait;
+pub(crate) mod wrapper;
+
+pub(crate) use wait::{PATIENCE, eventually};

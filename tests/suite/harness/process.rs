@@ -26,10 +26,6 @@ impl Wrapped {
         Self { child, output, ended: None, members: Vec::new() }
     }
 
-    pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.child.id()).unwrap()
-    }
-
     pub(crate) fn stdout(&self) -> String {
         fs::read_to_string(self.output.path().join("stdout")).unwrap()
     }

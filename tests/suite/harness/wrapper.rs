@@ -1,0 +1,124 @@
+//! Starting `machineid-run` and looking at what it did.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use super::eventually;
+
+/// The wrapper with this socket, nothing on its input and everything it says kept.
+pub(crate) fn wrapper(socket: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_machineid-run"));
+    command.arg("--socket").arg(socket);
+    for name in
+        ["MACHINEID_SOCKET", "MACHINEID_RUN_ID", "MACHINEID_DEVICE_ID", "MACHINEID_ORG_KEY", "MACHINEID_BASE_URL"]
+    {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A process that is killed when the test ends before it does.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for its end and takes what it said. Its output must be small.
+    pub(crate) fn finish(mut self) -> Output {
+        let mut status = None;
+        eventually("the process ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut output = Output { status: status.unwrap(), stdout: Vec::new(), stderr: Vec::new() };
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_end(&mut output.stdout).unwrap();
+        }
+        if let Some(mut pipe) = self.0.stderr.take() {
+            pipe.read_to_end(&mut output.stderr).unwrap();
+        }
+        output
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a shell script under the wrapper to its end.
+pub(crate) fn run_script(socket: &Path, flags: &[&str], script: &str) -> Output {
+    Running::start(wrapper(socket).args(flags).args(["--", "sh", "-c", script])).finish()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether any living process has this text in its command line.
+pub(crate) fn somebody_runs(mark: &str) -> bool {
+    !with_mark(mark).is_empty()
+}
+
+/// The living processes with this text in their command line.
+pub(crate) fn with_mark(mark: &str) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // A zombie's command line is empty.
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if line.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// A number of seconds for `sleep` that nobody else uses, so that the process can be found by it.
+pub(crate) fn unique_sleep() -> String {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    format!("8{:07}{number:03}", std::process::id())
+}
+
+/// Waits until a file exists and has a whole line.
+pub(crate) fn wait_for_line(path: &Path) -> String {
+    let mut text = String::new();
+    eventually(&format!("{} is written", path.display()), || {
+        text = std::fs::read_to_string(path).unwrap_or_default();
+        text.ends_with('\n')
+    });
+    text
+}
+
+/// Sets a flag file; scripts and scripted daemons wait for it with [`wait_for_line`].
+pub(crate) fn set_flag(path: &Path) {
+    std::fs::write(path, "\n").unwrap();
+}
+
+/// Runs a Python program with these arguments to its end.
+pub(crate) fn python(program: &str, arguments: &[&OsStr]) -> Output {
+    let mut command = Command::new("python3");
+    command.arg("-c").arg(program).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(&mut command).finish()
+}
