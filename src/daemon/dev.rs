@@ -12,7 +12,7 @@ use super::Fatal;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::authority::{Embedded, PlanTier};
 use crate::config::org_key::KeySource;
-use crate::config::{self, Environment, Origin, Settings, Surroundings};
+use crate::config::{self, Origin, Settings, Surroundings};
 use crate::protocol::{DeviceId, Exit};
 use crate::{span, telemetry};
 
@@ -21,12 +21,14 @@ const PORT: u16 = 8424;
 
 /// Quicker than the built-in defaults: whoever tries a revoke should not have to wait for it.
 const SETTINGS: &str = r#"
+[authority]
+timeout = "2s"
 [device]
 allow = ["*"]
 [enforcement]
 interval = "1s"
 lease = "10s"
-stop_grace = "5s"
+stop_grace = "3s"
 [local]
 mode = "0600"
 [log]
@@ -34,12 +36,12 @@ level = "warn"
 "#;
 
 /// Runs the daemon with its own authority, in front of `command` when there is one.
-pub(super) fn run(command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
+pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
     keep_secrets()?;
     let directory = PrivateDirectory::make()?;
     in_runtime(async {
         let authority = start_authority(&directory.path).await?;
-        let result = serve(&authority, &directory.path, command, environment).await;
+        let result = serve(&authority, &directory.path, command).await;
         authority.end().await;
         result
     })
@@ -57,12 +59,7 @@ async fn start_authority(directory: &Path) -> Result<Embedded, Fatal> {
     }
 }
 
-async fn serve(
-    authority: &Embedded,
-    directory: &Path,
-    command: Vec<OsString>,
-    environment: &Environment,
-) -> Result<Exit, Fatal> {
+async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -> Result<Exit, Fatal> {
     let settings = settings(authority, directory)?;
     telemetry::init(settings.log.format, settings.log.level);
     let device = device()?;
@@ -71,7 +68,7 @@ async fn serve(
     hand_out_commands(authority, directory, &settings.local.socket)?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
     let sidecar = Sidecar::start(settings, device.clone(), authority.org_key.clone(), key_source)?;
-    let banner = banner(authority, directory, sidecar.settings(), &device, !command.is_empty(), environment);
+    let banner = banner(authority, directory, sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await
 }
@@ -129,46 +126,34 @@ fn write_private(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     OpenOptions::new().create_new(true).write(true).mode(mode).open(path)?.write_all(text.as_bytes())
 }
 
-fn banner(
-    authority: &Embedded,
-    directory: &Path,
-    settings: &Settings,
-    device: &DeviceId,
-    has_command: bool,
-    _environment: &Environment,
-) -> String {
+fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &DeviceId, has_command: bool) -> String {
     let dir = directory.display();
     let bound = span::format(settings.stop_bound().connected);
     let mut text = format!(
-        "machineid-sidecar --dev: an authority, an org and a key for trying it out, gone when this ends.\n\
-         \n  authority  {}\n  device     {device}\n  socket     {}\n\n",
+        "machineid-sidecar --dev: an authority, an org and a key for trying it out, gone when this ends.\n\n  \
+         authority  {}\n  device     {device}\n  socket     {}\n\nType in a second terminal, to\n",
         authority.url,
         settings.local.socket.display(),
     );
-    let mut row = |comment: &str, command: String| {
-        let _ = writeln!(text, "  {command}\n      {comment}");
+    let mut row = |purpose: &str, command: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "  {purpose}:\n    {command}");
     };
     if !has_command {
         row("run an agent under enforcement", format!("{dir}/machineid-run -- python3 agent.py"));
     }
     row(
-        &format!("stop it: everything the agent started is gone within {bound}"),
+        &format!("stop the agent and everything it started, within {bound}"),
         format!("{dir}/machineid revoke {device}"),
     );
-    row("allow it again; start the agent anew yourself", format!("{dir}/machineid unrevoke {device}"));
+    row("allow it again (which starts nothing by itself)", format!("{dir}/machineid unrevoke {device}"));
     row("see what runs, and on what lease", format!("{dir}/machineid status"));
+    let database = authority.database.display();
     row(
         "switch the whole organisation off",
-        format!(
-            "{dir}/machineid-authority org disable {} --database sqlite:{}",
-            authority.org_id,
-            authority.database.display()
-        ),
+        format!("{dir}/machineid-authority org disable {} --database sqlite:{database}", authority.org_id),
     );
-    text.push_str(
-        "\nType these in a second terminal. Agents here run as your own user and could read the key: use a real \
-                   setup for anything you do not trust.\n\n",
-    );
+    text.push_str("\nAgents here run as your own user and could read the key: this is for trying it out only.\n\n");
     text
 }
 

@@ -75,7 +75,7 @@ fn run(command: Command) -> Result<Exit, Fatal> {
         return check_config::run(command.config.as_deref(), command.max_stop, &environment);
     }
     if command.dev {
-        return dev::run(command.agent, &environment);
+        return dev::run(command.agent);
     }
     sidecar::run(command.config.as_deref(), command.agent, &environment)
 }
