@@ -115,6 +115,7 @@ async fn begin(
         until_boot_ms: until.as_millis(),
         lease_ms: millis(context.settings.enforcement.lease),
         stop_grace_ms: millis(opened.stop_grace),
+        stop_signal: Some(sys::signal_name(opened.stop_signal)),
         containment: opened.containment.clone(),
         killer: held.run.killer(),
         token: None,

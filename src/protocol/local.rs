@@ -46,10 +46,10 @@ pub struct SuperviseRequest {
     /// What happens to processes the leader leaves behind: `stop` or `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<String>,
-    /// The first signal of a stop, `TERM` when absent.
+    /// The first signal of a stop; the daemon's configured one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// Time between the first signal and SIGKILL, such as `10s`; capped by the daemon's configuration.
+    /// Time between the first signal and SIGKILL, such as `10s`; the daemon's configured one when absent or longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<String>,
 }
@@ -88,6 +88,9 @@ pub enum SuperviseEvent {
         lease_ms: u64,
         /// Time between the first signal of a stop and SIGKILL, in milliseconds, after the daemon's cap.
         stop_grace_ms: u64,
+        /// The first signal of a stop, after the daemon's configuration; absent from daemons of other makes.
+        #[serde(default)]
+        stop_signal: Option<String>,
         /// How the tree is held together.
         containment: String,
         /// Who ends the tree when it must end.

@@ -17,13 +17,18 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::outcome::{Cause, Outcome};
 use crate::clock::BootTime;
 use crate::protocol::code::CodeKind;
 use crate::protocol::local::{Killer, SuperviseEvent};
 use crate::protocol::{Code, DeviceId, Exit, RequestId, RunId};
+use crate::sys;
 use crate::tree::FirstSignal;
 
+/// The grace until a daemon has named one.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// Time to the first new attempt after a failed one; it doubles with each.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest time between two attempts.
@@ -63,9 +68,10 @@ pub(super) struct Settings {
     pub(super) device: Option<DeviceId>,
     pub(super) timeout: Duration,
     pub(super) wait: Wait,
-    pub(super) stop_grace: Duration,
-    /// The number of the stop signal.
-    pub(super) stop_signal: i32,
+    /// What the daemon is configured to when `None`.
+    pub(super) stop_grace: Option<Duration>,
+    /// What the daemon is configured to when `None`.
+    pub(super) stop_signal: Option<Signal>,
     pub(super) leftovers: Leftovers,
     /// The socket, for messages.
     pub(super) socket: String,
@@ -201,6 +207,7 @@ pub(super) struct Core {
     phase: Phase,
     retry_pause: Duration,
     grace: Duration,
+    stop_signal: Signal,
     killer: Killer,
     forwarded_stop_signal: bool,
     /// When a SIGCONT came last.
@@ -221,7 +228,8 @@ impl Core {
             link: Link::Down { retry_at: now },
             phase: Phase::Asking { give_up_at, last: None, told: false },
             retry_pause: FIRST_RETRY,
-            grace: settings.stop_grace,
+            grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
+            stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
             killer: Killer::Wrapper,
             forwarded_stop_signal: false,
             woke_at: None,
@@ -230,6 +238,11 @@ impl Core {
         };
         let actions = core.ask(now);
         (core, actions)
+    }
+
+    /// The first signal of a stop.
+    pub(super) fn stop_signal(&self) -> Signal {
+        self.stop_signal
     }
 
     /// When to come back with [`Event::Tick`] at the latest.
@@ -305,6 +318,7 @@ impl Core {
                 until_boot_ms,
                 lease_ms,
                 stop_grace_ms,
+                stop_signal,
                 killer,
                 token,
                 ..
@@ -323,6 +337,11 @@ impl Core {
                 self.killer = killer;
                 self.retry_pause = FIRST_RETRY;
                 let compat = base_url.zip(token);
+                if let Some(signal) = stop_signal.as_deref().and_then(|name| sys::parse_signal(name).ok())
+                    && self.settings.stop_signal.is_none()
+                {
+                    self.stop_signal = signal;
+                }
                 self.allowed(lease, Duration::from_millis(stop_grace_ms), Allowed { device_id, compat })
             }
             SuperviseEvent::Lease { boot_ms, until_boot_ms } => {
@@ -371,7 +390,7 @@ impl Core {
     fn allowed(&mut self, mut lease: Lease, grace: Duration, allowed: Allowed) -> Vec<Action> {
         match &mut self.phase {
             Phase::Asking { .. } => {
-                self.grace = grace.min(self.settings.stop_grace);
+                self.grace = self.settings.stop_grace.map_or(grace, |asked| asked.min(grace));
                 self.phase = Phase::Running { lease };
                 vec![Action::Release(allowed)]
             }
@@ -503,7 +522,7 @@ impl Core {
                     self.woke_at = Some(now);
                     return vec![Action::Resume];
                 }
-                self.forwarded_stop_signal |= signal == self.settings.stop_signal;
+                self.forwarded_stop_signal |= signal == self.stop_signal.as_raw();
                 vec![Action::Forward(signal)]
             }
             Phase::Leftovers { exit, interrupts, .. } => {
@@ -530,7 +549,7 @@ impl Core {
                 self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason))
             }
             Phase::Running { lease } => {
-                let stopped = outcome.signal == Some(self.settings.stop_signal) && !self.forwarded_stop_signal;
+                let stopped = outcome.signal == Some(self.stop_signal.as_raw()) && !self.forwarded_stop_signal;
                 if stopped && self.daemon_can_end_it() {
                     let until = now + EXPLANATION;
                     self.phase = Phase::Unexplained { lease, exit, until, empty: false };

@@ -78,7 +78,6 @@ struct Run {
     question: SuperviseRequest,
     environment: Vec<(OsString, OsString)>,
     command: Vec<OsString>,
-    stop_signal: rustix::process::Signal,
     status_file: Option<PathBuf>,
     quiet: bool,
 }
@@ -107,8 +106,8 @@ fn prepare(options: Options) -> Result<Run, String> {
             core::Leftovers::Stop => "stop".to_owned(),
             core::Leftovers::Wait => "wait".to_owned(),
         }),
-        stop_signal: Some(sys::signal_name(options.stop_signal)),
-        stop_grace: Some(span::format(options.stop_grace)),
+        stop_signal: options.stop_signal.map(sys::signal_name),
+        stop_grace: options.stop_grace.map(span::format),
     };
     let settings = Settings {
         run_id,
@@ -116,7 +115,7 @@ fn prepare(options: Options) -> Result<Run, String> {
         timeout: options.timeout,
         wait: options.wait,
         stop_grace: options.stop_grace,
-        stop_signal: options.stop_signal.as_raw(),
+        stop_signal: options.stop_signal,
         leftovers: options.leftovers,
         socket: socket.display().to_string(),
     };
@@ -126,7 +125,6 @@ fn prepare(options: Options) -> Result<Run, String> {
         question,
         environment,
         command: options.command,
-        stop_signal: options.stop_signal,
         status_file: options.status_file,
         quiet: options.quiet,
     })

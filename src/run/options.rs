@@ -22,8 +22,9 @@ Options:
       --name NAME            a name for people, shown by `machineid status`
       --socket PATH          the daemon's socket (also MACHINEID_SOCKET; default /run/machineid/sidecar.sock, else
                              $XDG_RUNTIME_DIR/machineid/sidecar.sock)
-      --stop-signal SIGNAL   the first signal of a stop [default: TERM]
-      --stop-grace DURATION  time from it to SIGKILL; the daemon may shorten it [default: 10s]
+      --stop-signal SIGNAL   the first signal of a stop [default: the daemon's, TERM unless configured]
+      --stop-grace DURATION  time from it to SIGKILL, no longer than the daemon's [default: the daemon's, 10s
+                             unless configured]
       --timeout DURATION     how long an answer may take [default: 5s]
       --wait[=DURATION]      go on asking until it is allowed, also while there is no daemon or the answer is no
       --leftovers stop|wait  what happens to processes the command leaves behind [default: stop]
@@ -54,8 +55,8 @@ pub(super) struct Options {
     pub(super) device: Option<DeviceId>,
     pub(super) name: Option<String>,
     pub(super) socket: Option<PathBuf>,
-    pub(super) stop_signal: Signal,
-    pub(super) stop_grace: Duration,
+    pub(super) stop_signal: Option<Signal>,
+    pub(super) stop_grace: Option<Duration>,
     pub(super) timeout: Duration,
     pub(super) wait: Wait,
     pub(super) leftovers: Leftovers,
@@ -71,8 +72,8 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
         device: None,
         name: None,
         socket: None,
-        stop_signal: Signal::TERM,
-        stop_grace: Duration::from_secs(10),
+        stop_signal: None,
+        stop_grace: None,
         timeout: Duration::from_secs(5),
         wait: Wait::No,
         leftovers: Leftovers::Stop,
@@ -91,9 +92,10 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
             Long("socket") => options.socket = Some(path_value(&mut parser, "--socket")?),
             Long("stop-signal") => {
                 let text = text_value(&mut parser, "--stop-signal")?;
-                options.stop_signal = sys::parse_signal(&text).map_err(|error| format!("--stop-signal: {error}"))?;
+                let signal = sys::parse_signal(&text).map_err(|error| format!("--stop-signal: {error}"))?;
+                options.stop_signal = Some(signal);
             }
-            Long("stop-grace") => options.stop_grace = duration_value(&mut parser, "--stop-grace")?,
+            Long("stop-grace") => options.stop_grace = Some(duration_value(&mut parser, "--stop-grace")?),
             Long("timeout") => {
                 options.timeout = duration_value(&mut parser, "--timeout")?;
                 if options.timeout.is_zero() {
@@ -192,8 +194,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(options.device.unwrap().as_str(), "agent-01");
-        assert_eq!(options.stop_signal, Signal::INT);
-        assert_eq!((options.stop_grace.as_secs(), options.timeout.as_secs()), (2, 1));
+        assert_eq!(options.stop_signal, Some(Signal::INT));
+        assert_eq!((options.stop_grace, options.timeout), (Some(Duration::from_secs(2)), Duration::from_secs(1)));
         assert_eq!(options.wait, Wait::For(Duration::from_mins(1)));
         assert_eq!(options.leftovers, Leftovers::Wait);
         assert_eq!(options.status_file, Some(PathBuf::from("f")));

@@ -274,7 +274,7 @@ impl<'a> Shell<'a> {
                 }
                 Action::BeginStop { first_signal, grace } => {
                     let now = BootTime::now();
-                    let stop = Stop::begin(now, self.tree.clone(), self.run.stop_signal, first_signal, grace);
+                    let stop = Stop::begin(now, self.tree.clone(), self.core.stop_signal(), first_signal, grace);
                     self.stop = Some((stop, now));
                 }
                 Action::Hasten(grace) => {

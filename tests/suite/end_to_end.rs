@@ -382,3 +382,31 @@ fn a_command_that_cannot_be_started_says_so_and_exits_126_or_127() {
     let mut refused = Wrapped::start(sidecar.wrap(&[], &[&directory]));
     assert_eq!(refused.exit_code(), 126);
 }
+
+#[test]
+fn the_configured_stop_signal_is_used_by_daemon_and_wrapper_alike() {
+    let mut authority = Authority::start();
+    let org = authority.org("pro");
+    let (id, key) = (org.id.clone(), org.key.clone());
+    let mut setup = Setup::new(&authority.url(), &key, "agent-host:1");
+    setup.enforcement = "interval = \"200ms\"\nlease = \"3s\"\nstop_grace = \"2s\"\nstop_signal = \"USR2\"".to_owned();
+    let sidecar = setup.start();
+    let script = "trap 'echo got USR2; exit 0' USR2; echo up $$; while :; do sleep 0.1; done";
+    let agent = || {
+        let mut wrapped = Wrapped::start(sidecar.wrap(&[], &["sh", "-c", script]));
+        let pid = number_after(&wrapped.line_with("up"), "up ");
+        wrapped.watch(&[pid]);
+        wrapped
+    };
+    // A deny: the daemon signals.
+    let mut denied = agent();
+    authority.admin_json(&["disable", &id]);
+    assert_eq!(denied.exit_code(), 77);
+    assert!(denied.stdout().contains("got USR2"), "{}", denied.stderr());
+    authority.admin_json(&["enable", &id]);
+    // The end of the lease: the wrapper signals.
+    let mut expired = agent();
+    authority.kill();
+    assert_eq!(expired.exit_code(), 75);
+    assert!(expired.stdout().contains("got USR2"), "{}", expired.stderr());
+}

@@ -124,6 +124,7 @@ impl Conversation {
             until_boot_ms: (now + lease).as_millis(),
             lease_ms: u64::try_from(lease.as_millis()).unwrap(),
             stop_grace_ms: 10_000,
+            stop_signal: None,
             containment: "subreaper".to_owned(),
             killer: Killer::Daemon,
             token: None,
