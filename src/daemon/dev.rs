@@ -14,7 +14,7 @@ use crate::authority::{Embedded, PlanTier};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
 use crate::protocol::{DeviceId, Exit};
-use crate::{span, telemetry};
+use crate::telemetry;
 
 /// The port that is asked for first; any other when it is taken.
 const PORT: u16 = 8424;
@@ -112,6 +112,11 @@ fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> R
             set("MACHINEID_BASE_URL", &quoted(Path::new(&authority.url)));
             set("MACHINEID_ORG_KEY", &format!("$(cat {})", quoted(&directory.join("org-key"))));
         }
+        if name == "machineid-authority" {
+            // `serve` names a database of its own.
+            let database = format!("sqlite:{}", authority.database.display());
+            let _ = writeln!(script, "[ \"$1\" = org ] && set -- \"$@\" --database {}", quoted(Path::new(&database)));
+        }
         let _ = writeln!(script, "exec {} \"$@\"", quoted(&programs.join(name)));
         write_private(&directory.join(name), &script, 0o700)?;
     }
@@ -128,7 +133,7 @@ fn write_private(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 
 fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &DeviceId, has_command: bool) -> String {
     let dir = directory.display();
-    let bound = span::format(settings.stop_bound().connected);
+    let bound = settings.stop_bound().connected.as_secs() + 1;
     let mut text = format!(
         "machineid-sidecar --dev: an authority, an org and a key for trying it out, gone when this ends.\n\n  \
          authority  {}\n  device     {device}\n  socket     {}\n\nType in a second terminal, to\n",
@@ -143,16 +148,12 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
         row("run an agent under enforcement", format!("{dir}/machineid-run -- python3 agent.py"));
     }
     row(
-        &format!("stop the agent and everything it started, within {bound}"),
+        &format!("stop the agent and everything it started, within {bound} seconds"),
         format!("{dir}/machineid revoke {device}"),
     );
     row("allow it again (which starts nothing by itself)", format!("{dir}/machineid unrevoke {device}"));
     row("see what runs, and on what lease", format!("{dir}/machineid status"));
-    let database = authority.database.display();
-    row(
-        "switch the whole organisation off",
-        format!("{dir}/machineid-authority org disable {} --database sqlite:{database}", authority.org_id),
-    );
+    row("switch the whole organisation off", format!("{dir}/machineid-authority org disable {}", authority.org_id));
     text.push_str("\nAgents here run as your own user and could read the key: this is for trying it out only.\n\n");
     text
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{io, thread};
 
+use rustix::process::Signal;
 use tracing::{error, info, warn};
 
 use super::registry::Runs;
@@ -131,6 +132,7 @@ fn work(inbox: &Receiver<Order>) {
             let over = stop.look_at <= now && look(stop, now, &table) == Next::Over;
             if over {
                 finish(stop, &runs);
+                end_stopped_wrapper(&stop.run, &table);
             }
             !over
         });
@@ -176,6 +178,19 @@ fn tell_wrapper(under_way: &UnderWay, signalled: bool) {
             kill_at: under_way.stop.ladder().kill_at(),
         }),
         Reason::WrapperGone => {}
+    }
+}
+
+/// A wrapper that was stopped (Ctrl-Z is enough) cannot end with its agent: whoever waits for it would wait for ever.
+fn end_stopped_wrapper(run: &Run, table: &ProcessTable) {
+    let Some(reach) = &run.opened.reach else { return };
+    let stopped = table.find(reach.wrapper.identity()).is_some_and(|entry| entry.activity == Activity::Stopped);
+    if stopped {
+        let pid = reach.wrapper.identity().pid.as_raw();
+        match reach.wrapper.signal(Signal::KILL) {
+            Ok(_) => warn!(run_id = %run.id(), pid, "ended the agent's wrapper, which was stopped"),
+            Err(errno) => error!(run_id = %run.id(), pid, %errno, "cannot end the agent's wrapper, which is stopped"),
+        }
     }
 }
 
