@@ -15,7 +15,6 @@ use crate::clock::BootTime;
 use crate::gate::Deciding;
 use crate::protocol::{Code, DeviceId};
 use crate::runs::Run;
-use crate::runs::run::Phase;
 use crate::span;
 
 /// What a check may say. Each can make it stricter, none weaker than the configuration.
@@ -101,13 +100,9 @@ pub(super) fn overloaded(error: &std::io::Error) -> Response {
 
 /// The answer to an agent whose stop has begun, whatever its gates say by now.
 fn stop_of(run: &Run) -> Option<Response> {
-    match &*run.phase() {
-        Phase::Stopping { denial, .. } => {
-            let reason = denial.reason.clone().unwrap_or_else(|| "this agent is being stopped".to_owned());
-            Some(reply::refusal(reply::status_of(&denial.code), denial.code.clone(), reason))
-        }
-        Phase::Asking | Phase::Running { .. } => None,
-    }
+    let denial = run.stop()?;
+    let reason = denial.reason.unwrap_or_else(|| "this agent is being stopped".to_owned());
+    Some(reply::refusal(reply::status_of(&denial.code), denial.code, reason))
 }
 
 impl Question {

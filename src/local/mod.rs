@@ -6,7 +6,7 @@
 //! | `server` | accepts, limits and ends connections |
 //! | `peer` | who is at the other end |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
-//! | `supervise` | `POST /v1/supervise` and its event stream |
+//! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
 //! | `reply` | answers that are not an ALLOW |
 
@@ -57,7 +57,7 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
     Router::new()
         .route("/v1/check", get(check::check).fallback(reply::wrong_method))
         .route("/v1/authz/{*device}", any(check::authorize))
-        .route("/v1/supervise", post(supervise::supervise).fallback(reply::wrong_method))
+        .route("/v1/supervise", post(supervise::supervise).get(supervise::inquire).fallback(reply::wrong_method))
         .route("/v1/status", get(status::status).fallback(reply::wrong_method))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
@@ -63,6 +63,38 @@ pub(super) async fn supervise(
             ndjson(status, Body::from(line(&event)))
         }
     }
+}
+
+/// `GET /v1/supervise?run_id=ID`: the newest event of a run, for its wrapper. An agent that ends by itself the moment it
+/// is told to may be gone before the `stop` line has reached the wrapper; the stop is on record before anything is
+/// signalled, so this answer is sure to know of it.
+pub(super) async fn inquire(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let id = query.as_deref().and_then(|query| query.strip_prefix("run_id=")).and_then(|id| id.parse().ok());
+    let Some(id) = id else {
+        return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, "name the run: ?run_id=, 32 hex digits");
+    };
+    let may_know = |run: &Arc<Run>| peer.uid() == run.opened.uid || peer.uid() == 0;
+    let Some(run) = context.runs.get(id).filter(may_know) else {
+        return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is no such run of yours");
+    };
+    let event = match run.stop() {
+        Some(denial) => SuperviseEvent::Stop {
+            code: denial.code,
+            request_id: denial.request_id,
+            reason: denial.reason,
+            signalled: true,
+            grace_ms: millis(run.opened.stop_grace),
+        },
+        None => SuperviseEvent::Lease {
+            boot_ms: BootTime::now().as_millis(),
+            until_boot_ms: run.deadline().unwrap_or_default().as_millis(),
+        },
+    };
+    ndjson(StatusCode::OK, Body::from(line(&event)))
 }
 
 fn ndjson(status: StatusCode, body: Body) -> Response {

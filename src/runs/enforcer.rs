@@ -206,7 +206,9 @@ fn finish(under_way: &UnderWay, runs: &Weak<Runs>) {
         }
         Reason::WrapperGone => info!(%run_id, %device_id, "agent ended by itself"),
     }
-    if let Some(runs) = runs.upgrade() {
+    if under_way.run.note_tree_end()
+        && let Some(runs) = runs.upgrade()
+    {
         runs.forget(under_way.run.id());
     }
 }

@@ -74,9 +74,9 @@ impl Runs {
     /// The wrapper's stream ended: it is done, or it died. What is left of the tree is stopped.
     pub(crate) fn stream_ended(&self, run: &Arc<Run>) {
         let never_started = matches!(&*run.phase(), Phase::Asking);
-        if never_started || run.opened.reach.is_none() {
+        if run.note_stream_end() || never_started || run.opened.reach.is_none() {
             self.forget(run.id());
-            if !never_started {
+            if !never_started && run.opened.reach.is_none() {
                 info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
             }
             return;
@@ -89,6 +89,10 @@ impl Runs {
     /// Forgets a run of which nothing is left.
     pub(crate) fn forget(&self, id: RunId) {
         self.lock().remove(&id);
+    }
+
+    pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
+        self.lock().get(&id).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {

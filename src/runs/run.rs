@@ -1,5 +1,6 @@
 //! One supervised run.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,12 +66,21 @@ pub(crate) enum Phase {
 pub(crate) struct Run {
     pub(crate) opened: Opened,
     phase: Mutex<Phase>,
+    /// The record stays until both are true: the wrapper may still ask what became of its agent.
+    stream_ended: AtomicBool,
+    tree_ended: AtomicBool,
     outbox: watch::Sender<Outbox>,
 }
 
 impl Run {
     pub(crate) fn new(opened: Opened) -> Self {
-        Self { opened, phase: Mutex::new(Phase::Asking), outbox: watch::channel(Outbox::default()).0 }
+        Self {
+            opened,
+            phase: Mutex::new(Phase::Asking),
+            stream_ended: AtomicBool::new(false),
+            tree_ended: AtomicBool::new(false),
+            outbox: watch::channel(Outbox::default()).0,
+        }
     }
 
     pub(crate) fn id(&self) -> RunId {
@@ -115,6 +125,14 @@ impl Run {
         }
     }
 
+    /// The end of the lease it runs on, while it runs.
+    pub(crate) fn deadline(&self) -> Option<BootTime> {
+        match &*self.phase() {
+            Phase::Running { leases, .. } => deadline(leases),
+            Phase::Asking | Phase::Stopping { .. } => None,
+        }
+    }
+
     /// Whether this device rules the run.
     pub(crate) fn is_ruled_by(&self, device: &DeviceId) -> bool {
         match &*self.phase() {
@@ -129,6 +147,26 @@ impl Run {
         let Phase::Running { since, .. } = &*phase else { return false };
         *phase = Phase::Stopping { started: *since, denial: denial.clone() };
         true
+    }
+
+    /// Notes that the wrapper's connection is gone. Whether the tree ended before it.
+    pub(crate) fn note_stream_end(&self) -> bool {
+        self.stream_ended.store(true, Ordering::SeqCst);
+        self.tree_ended.load(Ordering::SeqCst)
+    }
+
+    /// Notes that nothing is left of the tree. Whether the wrapper's connection ended before it.
+    pub(crate) fn note_tree_end(&self) -> bool {
+        self.tree_ended.store(true, Ordering::SeqCst);
+        self.stream_ended.load(Ordering::SeqCst)
+    }
+
+    /// The stop, once it has begun.
+    pub(crate) fn stop(&self) -> Option<Denial> {
+        match &*self.phase() {
+            Phase::Stopping { denial, .. } => Some(denial.clone()),
+            Phase::Asking | Phase::Running { .. } => None,
+        }
     }
 
     /// Tells the wrapper of the stop.
