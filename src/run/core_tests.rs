@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::RunId;
 use proptest::prelude::*;
 
 const SENT: u64 = 1_000_000;

@@ -12,7 +12,8 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::child::{self, Child, Plan};
 use super::connection::Connection;
-use super::core::{Action, Allowed, Core, Event};
+use super::core::Core;
+use super::event::{Action, Allowed, Event};
 use super::outcome::{self, Cause, Outcome};
 use super::terminal::Terminal;
 use super::{Run, say, wire, write_status};
@@ -36,6 +37,18 @@ pub(super) fn run(run: &Run) -> Exit {
     }
 }
 
+/// Who has seen a Ctrl-C that the command ended by. Without the wrapper everybody in the foreground has, and a script around
+/// the command ends, since it sees its child ended *by the signal*; an exit code of 130 would tell it to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupt {
+    /// It did not come from the terminal.
+    None,
+    /// The command alone: it had the terminal.
+    SeenByCommand,
+    /// The wrapper, and whoever shares its group.
+    SeenByAll,
+}
+
 #[derive(Debug)]
 struct Shell<'a> {
     run: &'a Run,
@@ -48,8 +61,7 @@ struct Shell<'a> {
     tree: Tree,
     connection: Option<Connection>,
     device_id: Option<DeviceId>,
-    /// The terminal was the command's when it ended.
-    ended_in_foreground: bool,
+    interrupt: Interrupt,
     stop: Option<(Stop, BootTime)>,
     survivors: Vec<Survivor>,
     /// The SIGCONT that ended our own stop has been acted on already.
@@ -94,7 +106,7 @@ impl<'a> Shell<'a> {
             tree,
             connection: None,
             device_id: run.settings.device.clone(),
-            ended_in_foreground: false,
+            interrupt: Interrupt::None,
             stop: None,
             survivors: Vec::new(),
             continued: false,
@@ -164,6 +176,9 @@ impl<'a> Shell<'a> {
     fn read_signals(&mut self) {
         while let Ok(Some(arrived)) = self.signals.next() {
             if !arrived.own {
+                if arrived.signal == libc::SIGINT && arrived.from_kernel {
+                    self.interrupt = Interrupt::SeenByAll;
+                }
                 let ignored = Inherited::get().ignores(arrived.signal);
                 self.event(Event::Signal { signal: arrived.signal, ignored });
                 self.carry_out();
@@ -269,7 +284,9 @@ impl<'a> Shell<'a> {
                     }
                 }
                 Action::TakeTerminal => {
-                    self.ended_in_foreground = self.terminal.is_handed_over();
+                    if self.terminal.is_handed_over() {
+                        self.interrupt = Interrupt::SeenByCommand;
+                    }
                     self.terminal.take_back();
                 }
                 Action::BeginStop { first_signal, grace } => {
@@ -307,12 +324,12 @@ impl<'a> Shell<'a> {
     }
 
     fn release(&mut self, allowed: Allowed) {
-        let foreground = self.terminal.wants_handing_over();
-        // A child that is gone is reaped and reported as such.
-        let _ = self.child.release(&allowed, foreground);
-        if foreground {
+        // First the terminal: the command must not find itself in the background for a moment.
+        if self.terminal.wants_handing_over() {
             self.terminal.hand_over(self.child.pid);
         }
+        // A child that is gone is reaped and reported as such.
+        let _ = self.child.release(&allowed);
         self.device_id = Some(allowed.device_id);
     }
 
@@ -370,9 +387,12 @@ impl<'a> Shell<'a> {
         self.terminal.take_back();
         let took = self.stop.as_ref().map(|(stop, _)| BootTime::now().saturating_since(stop.ladder().began()));
         report(self.run, outcome, self.device_id.as_ref(), &self.survivors, took);
-        // Without the wrapper the terminal's Ctrl-C would have reached its whole group, and a script around it would end.
-        if self.ended_in_foreground && outcome.cause == Cause::Signalled && outcome.signal == Some(libc::SIGINT) {
-            sys::die_by(libc::SIGINT);
+        if outcome.cause == Cause::Signalled && outcome.signal == Some(libc::SIGINT) {
+            match self.interrupt {
+                Interrupt::None => {}
+                Interrupt::SeenByAll => sys::die_by(libc::SIGINT, false),
+                Interrupt::SeenByCommand => sys::die_by(libc::SIGINT, true),
+            }
         }
         outcome.exit
     }

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::core::{Event, Lost, Refusal};
+use super::event::{Event, Lost, Refusal};
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 
 /// The longest head of an answer, in bytes.
