@@ -8,7 +8,7 @@
 //! outliving a wrapper *and* a daemon that were both killed. Its price is that a leader gets no grace when its wrapper is
 //! killed. (It does not pass to the command's own children, and an exec of a setuid program clears it.)
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -19,8 +19,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, Signal};
 
-use super::core::Allowed;
-use super::terminal::Terminal;
+use super::event::Allowed;
 use crate::protocol::{Exit, RunId};
 use crate::sys::{self, Fork, ForkError, Inherited, SignalFd};
 
@@ -68,9 +67,9 @@ impl Child {
     }
 
     /// Lets it execute the command. Fails when it is gone.
-    pub(super) fn release(&mut self, allowed: &Allowed, foreground: bool) -> std::io::Result<()> {
+    pub(super) fn release(&mut self, allowed: &Allowed) -> std::io::Result<()> {
         let Some(mut pipe) = self.release.take() else { return Ok(()) };
-        pipe.write_all(&encode(allowed, foreground))
+        pipe.write_all(&encode(allowed))
     }
 
     /// Closes the pipe: a child that still waits ends without executing anything.
@@ -90,10 +89,9 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), ForkError> {
     rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(ForkError::Kernel)
 }
 
-/// The word: the foreground flag, then the variables, zero bytes between.
-fn encode(allowed: &Allowed, foreground: bool) -> Vec<u8> {
-    let mut word = vec![u8::from(foreground)];
-    word.extend(allowed.device_id.as_str().bytes());
+/// The word: what the child does not know yet, zero bytes between.
+fn encode(allowed: &Allowed) -> Vec<u8> {
+    let mut word = allowed.device_id.as_str().as_bytes().to_vec();
     if let Some((base_url, token)) = &allowed.compat {
         for text in [base_url, token] {
             word.push(0);
@@ -106,16 +104,14 @@ fn encode(allowed: &Allowed, foreground: bool) -> Vec<u8> {
 
 /// The word taken apart. `None` when it is not whole.
 fn decode(word: &[u8]) -> Option<Word<'_>> {
-    let (&foreground, rest) = word.split_first()?;
-    let mut parts = rest.strip_suffix(b"\n")?.split(|&byte| byte == 0).map(OsStr::from_bytes);
+    let mut parts = word.strip_suffix(b"\n")?.split(|&byte| byte == 0).map(OsStr::from_bytes);
     let device = parts.next()?;
-    Some(Word { foreground: foreground == 1, device, compat: parts.next().zip(parts.next()) })
+    Some(Word { device, compat: parts.next().zip(parts.next()) })
 }
 
 /// The wrapper's word to the child.
 #[derive(Debug)]
 struct Word<'a> {
-    foreground: bool,
     device: &'a OsStr,
     /// Base URL and token.
     compat: Option<(&'a OsStr, &'a OsStr)>,
@@ -133,10 +129,6 @@ fn become_command(plan: &Plan<'_>, signals: &SignalFd, parent: Pid, word: OwnedF
     let mut text = Vec::new();
     let read = File::from(word).read_to_end(&mut text);
     let Some(word) = read.ok().and_then(|_| decode(&text)) else { sys::exit_now(Exit::Wrapper.code()) };
-    if word.foreground {
-        // Here and not in the parent alone: the command must not find itself in the background for a moment.
-        Terminal::give_to(rustix::process::getpid());
-    }
     let errno = prepare_and_exec(plan, signals, &word);
     let _ = File::from(report).write_all(&errno.raw_os_error().to_ne_bytes());
     sys::exit_now(Exit::NotFound.code())
@@ -156,20 +148,27 @@ fn prepare_and_exec(plan: &Plan<'_>, signals: &SignalFd, word: &Word<'_>) -> Err
     let path = plan.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
     // An empty result of the search is ENOENT; of several failures the one worth telling is kept.
     let mut worst = Errno::NOENT;
+    let named = plan.command[0].as_bytes().contains(&b'/');
     for candidate in candidates(&plan.command[0], path) {
         let Ok(candidate) = CString::new(candidate) else { return Errno::INVAL };
         match sys::exec(&candidate, &arguments, &variables) {
             Errno::NOENT | Errno::NOTDIR => {
                 // The file is there and what it names as its interpreter is not: that is worth telling apart.
-                if rustix::fs::accessat(rustix::fs::CWD, &candidate, Access::EXEC_OK, AtFlags::empty()).is_ok() {
+                if exists(&candidate) {
                     worst = Errno::LIBBAD;
                 }
             }
-            Errno::ACCESS => worst = Errno::ACCESS,
+            // A directory of the path that may not be searched hides whatever is in it, most likely nothing.
+            Errno::ACCESS if named || exists(&candidate) => worst = Errno::ACCESS,
+            Errno::ACCESS => {}
             errno => return errno,
         }
     }
     worst
+}
+
+fn exists(path: &CStr) -> bool {
+    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
 /// Where to look for a command: there, when it holds a slash; else in each directory of the path.
@@ -272,9 +271,9 @@ mod tests {
     #[test]
     fn a_torn_word_is_no_word() {
         let allowed = Allowed { device_id: "d".parse().unwrap(), compat: Some(("u".into(), "t".into())) };
-        let word = encode(&allowed, true);
+        let word = encode(&allowed);
         let read = decode(&word).unwrap();
-        assert!(read.foreground && read.device == "d" && read.compat == Some((OsStr::new("u"), OsStr::new("t"))));
+        assert!(read.device == "d" && read.compat == Some((OsStr::new("u"), OsStr::new("t"))));
         for end in 0..word.len() {
             assert!(decode(&word[..end]).is_none());
         }

@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::core::{Event, Lost};
+use super::event::{Event, Lost};
 use super::wire::Reader;
 
 /// A connection on which the question is being, or has been asked.

@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::event::{Action, Allowed, Event, Leftovers, Lost, Refusal, Settings, Wait};
 use super::outcome::{Cause, Outcome};
+use super::verdict::{Verdict, outcome_of, verdict};
 use crate::clock::BootTime;
 use crate::protocol::code::CodeKind;
 use crate::protocol::local::{Killer, SuperviseEvent};
-use crate::protocol::{Code, DeviceId, Exit, RequestId, RunId};
+use crate::protocol::{Code, Exit};
 use crate::sys;
 use crate::tree::FirstSignal;
 
@@ -37,122 +39,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_secs(1);
 /// How long news are waited for then.
 const NEWS: Duration = Duration::from_secs(1);
-/// The daemon signals first and writes its `stop` line afterwards. A leader ended by the stop signal is given this long
-/// to be explained by one; a `stop` that comes this soon after the leader's end is taken for its cause.
+/// How long the daemon may take to say whether it ended the leader; a `stop` that comes this soon after the leader's end
+/// is taken for its cause.
 const EXPLANATION: Duration = Duration::from_millis(500);
-
-/// Whether to go on asking.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// One question.
-    No,
-    /// Until allowed.
-    Forever,
-    /// Until allowed, for this long at most.
-    For(Duration),
-}
-
-/// What happens to processes the leader leaves behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leftovers {
-    /// They are stopped.
-    Stop,
-    /// They are waited for, still supervised.
-    Wait,
-}
-
-/// What the user asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) run_id: RunId,
-    pub(super) device: Option<DeviceId>,
-    pub(super) timeout: Duration,
-    pub(super) wait: Wait,
-    /// What the daemon is configured to when `None`.
-    pub(super) stop_grace: Option<Duration>,
-    /// What the daemon is configured to when `None`.
-    pub(super) stop_signal: Option<Signal>,
-    pub(super) leftovers: Leftovers,
-    /// The socket, for messages.
-    pub(super) socket: String,
-}
-
-/// An answer that is no.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// The HTTP status.
-    pub(super) status: u16,
-    pub(super) code: Code,
-    pub(super) request_id: Option<RequestId>,
-    pub(super) reason: Option<String>,
-}
-
-/// Why an attempt failed or a stream ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lost {
-    /// In words.
-    pub(super) why: String,
-    /// Whether another attempt may succeed in a moment (the daemon's queue is full).
-    pub(super) busy: bool,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// A line came on the stream of an answer with status 200.
-    Line(SuperviseEvent),
-    /// The answer is no.
-    Refused(Refusal),
-    /// The attempt failed, or the stream ended or cannot be understood.
-    Lost(Lost),
-    /// A signal came to the wrapper. `ignored`: the wrapper was started with it ignored.
-    Signal { signal: i32, ignored: bool },
-    /// The leader was stopped by this signal.
-    LeaderStopped(i32),
-    /// The leader ended and was reaped.
-    LeaderEnded(Exit),
-    /// The command could not be executed.
-    CannotExecute(Exit, String),
-    /// Nobody of the tree is left.
-    TreeEmpty,
-    /// Time has passed.
-    Tick,
-}
-
-/// What the child needs to know to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Allowed {
-    pub(super) device_id: DeviceId,
-    /// The daemon's own listener for unmodified clients, and the agent's key for it.
-    pub(super) compat: Option<(String, String)>,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Connect and ask; an earlier connection is closed.
-    Ask,
-    /// Close the connection.
-    HangUp,
-    /// Let the child execute the command.
-    Release(Allowed),
-    /// Send the leader's process group this signal; after the leader's end, whoever is left.
-    Forward(i32),
-    /// The leader was stopped by this signal: give it the terminal if that is what it lacks, else stop as well.
-    Suspend(i32),
-    /// Continue the leader, with the terminal if it is ours to give.
-    Resume,
-    /// The leader has ended: the terminal is the wrapper's again.
-    TakeTerminal,
-    /// Begin the stop.
-    BeginStop { first_signal: FirstSignal, grace: Duration },
-    /// Let the grace end this much from now, if that is sooner.
-    Hasten(Duration),
-    /// Tell people.
-    Notice(String),
-    /// The end. A child that was not released is ended without executing anything.
-    Finish(Outcome),
-}
 
 #[derive(Clone, Debug)]
 enum Link {
@@ -179,7 +68,8 @@ enum Phase {
     Running {
         lease: Lease,
     },
-    /// The leader was ended by the stop signal, which nobody sent through us: the daemon's word is awaited.
+    /// The leader has ended, and the daemon is asked whether that was its doing: an agent that obeys at once is gone
+    /// before the `stop` line has been read.
     Unexplained {
         lease: Lease,
         exit: Exit,
@@ -209,7 +99,6 @@ pub(super) struct Core {
     grace: Duration,
     stop_signal: Signal,
     killer: Killer,
-    forwarded_stop_signal: bool,
     /// When a SIGCONT came last.
     woke_at: Option<BootTime>,
     /// Until when news are waited for after waking late. Set once for each deadline.
@@ -231,7 +120,6 @@ impl Core {
             grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
             stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
             killer: Killer::Wrapper,
-            forwarded_stop_signal: false,
             woke_at: None,
             news_until: None,
             settings,
@@ -292,6 +180,7 @@ impl Core {
                 outcome.started = true;
                 self.finish(outcome)
             }
+            Event::NotStopped => self.not_stopped(now),
             Event::TreeEmpty => self.tree_empty(),
             Event::Tick => self.tick(now),
         }
@@ -470,11 +359,10 @@ impl Core {
                 self.retry(now, &lost.why)
             }
             Phase::Running { .. } | Phase::Leftovers { .. } => self.retry(now, ""),
-            Phase::Unexplained { until, .. } => {
+            Phase::Unexplained { .. } => {
                 // Nobody is left to explain it.
-                *until = now;
                 self.link = Link::Down { retry_at: now };
-                self.tick(now)
+                self.not_stopped(now)
             }
             Phase::Stopping { .. } | Phase::Done => {
                 self.link = Link::Down { retry_at: now };
@@ -522,7 +410,6 @@ impl Core {
                     self.woke_at = Some(now);
                     return vec![Action::Resume];
                 }
-                self.forwarded_stop_signal |= signal == self.stop_signal.as_raw();
                 vec![Action::Forward(signal)]
             }
             Phase::Leftovers { exit, interrupts, .. } => {
@@ -541,7 +428,6 @@ impl Core {
     }
 
     fn leader_ended(&mut self, now: BootTime, exit: Exit) -> Vec<Action> {
-        let outcome = Outcome::of_command(exit);
         match self.phase {
             // It was to wait for us and is gone: somebody killed it.
             Phase::Asking { .. } => {
@@ -549,11 +435,10 @@ impl Core {
                 self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason))
             }
             Phase::Running { lease } => {
-                let stopped = outcome.signal == Some(self.stop_signal.as_raw()) && !self.forwarded_stop_signal;
-                if stopped && self.daemon_can_end_it() {
+                if self.daemon_can_end_it() {
                     let until = now + EXPLANATION;
                     self.phase = Phase::Unexplained { lease, exit, until, empty: false };
-                    return vec![Action::TakeTerminal];
+                    return vec![Action::TakeTerminal, Action::Inquire];
                 }
                 let mut actions = vec![Action::TakeTerminal];
                 actions.extend(self.leftovers(now, lease, exit));
@@ -607,6 +492,12 @@ impl Core {
             }
             Phase::Asking { .. } | Phase::Done => Vec::new(),
         }
+    }
+
+    fn not_stopped(&mut self, now: BootTime) -> Vec<Action> {
+        let Phase::Unexplained { until, .. } = &mut self.phase else { return Vec::new() };
+        *until = now;
+        self.tick(now)
     }
 
     fn tree_empty(&mut self) -> Vec<Action> {
@@ -698,50 +589,6 @@ impl Core {
             }
             Link::Down { .. } | Link::Asking { .. } | Link::Up { .. } => Vec::new(),
         }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Denied,
-    Undecided,
-    /// The question itself is refused: asking again is no use.
-    Refused,
-}
-
-fn verdict(refusal: &Refusal) -> Verdict {
-    if matches!(refusal.code, Code::RemoteRefused | Code::PidNotPermitted) {
-        return Verdict::Refused;
-    }
-    // The authority's own "I cannot tell": a deny, but one that says nothing about the device.
-    if refusal.code == Code::SystemUnavailable {
-        return Verdict::Undecided;
-    }
-    match refusal.code.kind() {
-        CodeKind::Deny => Verdict::Denied,
-        CodeKind::Malformed => Verdict::Refused,
-        // A newer daemon's code: the status tells. 200 is a `stop` on a running stream.
-        CodeKind::Unknown if matches!(refusal.status, 200 | 403) => Verdict::Denied,
-        CodeKind::Undecided | CodeKind::Allow | CodeKind::Unknown => Verdict::Undecided,
-    }
-}
-
-fn outcome_of(refusal: &Refusal, started: bool) -> Outcome {
-    let (exit, cause) = match verdict(refusal) {
-        Verdict::Denied => (Exit::Denied, Cause::Denied),
-        Verdict::Undecided if refusal.code == Code::LeaseExpired => (Exit::Undecided, Cause::LeaseExpired),
-        Verdict::Undecided => (Exit::Undecided, Cause::CouldNotAsk),
-        Verdict::Refused if started => (Exit::Denied, Cause::Denied),
-        Verdict::Refused => (Exit::Wrapper, Cause::WrapperFailed),
-    };
-    Outcome {
-        exit,
-        cause,
-        code: Some(refusal.code.clone()),
-        request_id: refusal.request_id.clone(),
-        reason: refusal.reason.clone(),
-        signal: None,
-        started,
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::RunId;
 use proptest::prelude::*;
 
 const SENT: u64 = 1_000_000;
@@ -269,29 +270,33 @@ fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
     assert_eq!(core.handle(at(1), Event::TreeEmpty), []);
     let actions = core.handle(at(5), stop(Code::DeviceRevoked, true));
     assert_eq!(finished(&actions).unwrap().exit, Exit::Denied);
-    // Without such a line it was somebody else's signal.
+    // An agent that obeys at once ends as it likes; it was stopped all the same.
     let mut core = running(settings());
-    core.handle(at(1), Event::LeaderEnded(Exit::Signal(15)));
+    let actions = core.handle(at(1), Event::LeaderEnded(Exit::Command(0)));
+    assert_eq!(actions, [Action::TakeTerminal, Action::Inquire]);
     core.handle(at(1), Event::TreeEmpty);
-    let actions = core.handle(at(501), Event::Tick);
-    assert_eq!(finished(&actions).unwrap().exit.code(), 143);
-    // One that came through us needs no explanation.
-    let mut core = running(settings());
-    core.handle(at(1), Event::Signal { signal: libc::SIGTERM, ignored: false });
-    core.handle(at(2), Event::LeaderEnded(Exit::Signal(15)));
-    assert_eq!(finished(&core.handle(at(2), Event::TreeEmpty)).unwrap().exit.code(), 143);
+    assert_eq!(finished(&core.handle(at(2), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
+    // Without such a line it was not the daemon's doing, whether the daemon says so or says nothing.
+    for (when, event) in [(2, Event::NotStopped), (501, Event::Tick)] {
+        let mut core = running(settings());
+        core.handle(at(1), Event::LeaderEnded(Exit::Signal(15)));
+        core.handle(at(1), Event::TreeEmpty);
+        assert_eq!(finished(&core.handle(at(when), event)).unwrap().exit.code(), 143);
+    }
 }
 
 #[test]
 fn leftovers_are_stopped_or_waited_for_and_the_code_stays_the_leaders() {
     let mut core = running(settings());
-    let actions = core.handle(at(1), Event::LeaderEnded(Exit::Command(7)));
+    core.handle(at(1), Event::LeaderEnded(Exit::Command(7)));
+    let actions = core.handle(at(1), Event::NotStopped);
     assert_eq!(begins_stop(&actions), Some((FirstSignal::Ours, Duration::from_secs(8))));
     assert_eq!(finished(&core.handle(at(9), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
 
     let waiting = || {
         let mut core = running(Settings { leftovers: Leftovers::Wait, ..settings() });
-        assert_eq!(core.handle(at(1), Event::LeaderEnded(Exit::Command(7))), [Action::TakeTerminal]);
+        core.handle(at(1), Event::LeaderEnded(Exit::Command(7)));
+        assert_eq!(core.handle(at(1), Event::NotStopped), []);
         core
     };
     assert_eq!(finished(&waiting().handle(at(9), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
@@ -378,7 +383,7 @@ proptest! {
                             prop_assert_ne!(outcome.exit.code(), 0);
                         }
                     }
-                    Action::Ask | Action::HangUp | Action::Forward(_) | Action::Suspend(_) | Action::Resume
+                    Action::Ask | Action::HangUp | Action::Inquire | Action::Forward(_) | Action::Suspend(_) | Action::Resume
                     | Action::TakeTerminal | Action::Hasten(_) | Action::Notice(_) => {}
                 }
             }

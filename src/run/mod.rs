@@ -3,7 +3,9 @@
 //! | file | concept |
 //! |---|---|
 //! | `options` | the command line |
+//! | `event` | what the core is told and what it answers |
 //! | `core` | pure: what is decided, told the time and what happened |
+//! | `verdict` | pure: what an answer that is no means |
 //! | `wire` | pure: the question as HTTP/1.0 and the answer taken apart |
 //! | `outcome` | how a run ended: exit code, line, status file |
 //! | `child` | the process that waits for permission and becomes the command |
@@ -16,10 +18,12 @@
 mod child;
 mod connection;
 mod core;
+mod event;
 mod options;
 mod outcome;
 mod shell;
 mod terminal;
+mod verdict;
 mod wire;
 
 use std::ffi::{OsStr, OsString};
@@ -29,7 +33,7 @@ use std::process::ExitCode;
 
 use rustix::process::DumpableBehavior;
 
-use self::core::Settings;
+use self::event::{Leftovers, Settings};
 use self::options::{Options, Request};
 use crate::protocol::local::SuperviseRequest;
 use crate::protocol::{Exit, RunId};
@@ -103,8 +107,8 @@ fn prepare(options: Options) -> Result<Run, String> {
         command: for_people(&options.command),
         containment: Some("subreaper".to_owned()),
         leftovers: Some(match options.leftovers {
-            core::Leftovers::Stop => "stop".to_owned(),
-            core::Leftovers::Wait => "wait".to_owned(),
+            Leftovers::Stop => "stop".to_owned(),
+            Leftovers::Wait => "wait".to_owned(),
         }),
         stop_signal: options.stop_signal.map(sys::signal_name),
         stop_grace: options.stop_grace.map(span::format),

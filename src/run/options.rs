@@ -7,7 +7,7 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use rustix::process::Signal;
 
-use super::core::{Leftovers, Wait};
+use super::event::{Leftovers, Wait};
 use crate::protocol::DeviceId;
 use crate::{span, sys};
 

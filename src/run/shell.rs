@@ -12,11 +12,13 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::child::{self, Child, Plan};
 use super::connection::Connection;
-use super::core::{Action, Allowed, Core, Event};
+use super::core::Core;
+use super::event::{Action, Allowed, Event};
 use super::outcome::{self, Cause, Outcome};
 use super::terminal::Terminal;
 use super::{Run, say, wire, write_status};
 use crate::clock::BootTime;
+use crate::protocol::local::SuperviseEvent;
 use crate::protocol::{DeviceId, Exit};
 use crate::sys::{self, Inherited, SignalFd};
 use crate::tree::{Caller, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, Survivor, Tree};
@@ -36,6 +38,18 @@ pub(super) fn run(run: &Run) -> Exit {
     }
 }
 
+/// Who has seen a Ctrl-C that the command ended by. Without the wrapper everybody in the foreground has, and a script around
+/// the command ends, since it sees its child ended *by the signal*; an exit code of 130 would tell it to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupt {
+    /// It did not come from the terminal.
+    None,
+    /// The command alone: it had the terminal.
+    SeenByCommand,
+    /// The wrapper, and whoever shares its group.
+    SeenByAll,
+}
+
 #[derive(Debug)]
 struct Shell<'a> {
     run: &'a Run,
@@ -47,9 +61,10 @@ struct Shell<'a> {
     child: Child,
     tree: Tree,
     connection: Option<Connection>,
+    /// On which the daemon is asked whether it ended the leader.
+    inquiry: Option<Connection>,
     device_id: Option<DeviceId>,
-    /// The terminal was the command's when it ended.
-    ended_in_foreground: bool,
+    interrupt: Interrupt,
     stop: Option<(Stop, BootTime)>,
     survivors: Vec<Survivor>,
     /// The SIGCONT that ended our own stop has been acted on already.
@@ -93,8 +108,9 @@ impl<'a> Shell<'a> {
             child,
             tree,
             connection: None,
+            inquiry: None,
             device_id: run.settings.device.clone(),
-            ended_in_foreground: false,
+            interrupt: Interrupt::None,
             stop: None,
             survivors: Vec::new(),
             continued: false,
@@ -112,6 +128,7 @@ impl<'a> Shell<'a> {
             // First the daemon's word, then what may follow from it: a leader that ended because the daemon stopped it is
             // then already known to have been stopped.
             self.read_stream();
+            self.read_inquiry();
             self.read_signals();
             self.reap();
             self.step_stop();
@@ -128,7 +145,7 @@ impl<'a> Shell<'a> {
         let stop_at = self.stop.as_ref().map(|(_, at)| *at);
         self.set_timer(self.core.wake_at().into_iter().chain(stop_at).min());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
-        if let Some(connection) = &self.connection {
+        for connection in self.connection.iter().chain(&self.inquiry) {
             fds.push(PollFd::new(connection, connection.interest()));
         }
         // EINTR or a failure for want of memory: the loop looks at everything again anyway.
@@ -161,9 +178,29 @@ impl<'a> Shell<'a> {
         }
     }
 
+    fn read_inquiry(&mut self) {
+        let Some(inquiry) = &mut self.inquiry else { return };
+        if let Some(answer) = inquiry.advance().into_iter().next() {
+            self.inquiry = None;
+            let stops = matches!(answer, Event::Line(SuperviseEvent::Stop { .. }));
+            self.event(if stops { answer } else { Event::NotStopped });
+            self.carry_out();
+        }
+    }
+
+    fn inquire(&mut self) {
+        match Connection::open(&self.run.socket, wire::inquiry(self.run.settings.run_id)) {
+            Ok(connection) => self.inquiry = Some(connection),
+            Err(_) => self.event(Event::NotStopped),
+        }
+    }
+
     fn read_signals(&mut self) {
         while let Ok(Some(arrived)) = self.signals.next() {
             if !arrived.own {
+                if arrived.signal == libc::SIGINT && arrived.from_kernel {
+                    self.interrupt = Interrupt::SeenByAll;
+                }
                 let ignored = Inherited::get().ignores(arrived.signal);
                 self.event(Event::Signal { signal: arrived.signal, ignored });
                 self.carry_out();
@@ -260,6 +297,7 @@ impl<'a> Shell<'a> {
             match action {
                 Action::Ask => self.ask(),
                 Action::HangUp => self.connection = None,
+                Action::Inquire => self.inquire(),
                 Action::Release(allowed) => self.release(allowed),
                 Action::Forward(signal) => self.forward(signal),
                 Action::Suspend(signal) => self.suspend(signal),
@@ -269,7 +307,9 @@ impl<'a> Shell<'a> {
                     }
                 }
                 Action::TakeTerminal => {
-                    self.ended_in_foreground = self.terminal.is_handed_over();
+                    if self.terminal.is_handed_over() {
+                        self.interrupt = Interrupt::SeenByCommand;
+                    }
                     self.terminal.take_back();
                 }
                 Action::BeginStop { first_signal, grace } => {
@@ -307,12 +347,12 @@ impl<'a> Shell<'a> {
     }
 
     fn release(&mut self, allowed: Allowed) {
-        let foreground = self.terminal.wants_handing_over();
-        // A child that is gone is reaped and reported as such.
-        let _ = self.child.release(&allowed, foreground);
-        if foreground {
+        // First the terminal: the command must not find itself in the background for a moment.
+        if self.terminal.wants_handing_over() {
             self.terminal.hand_over(self.child.pid);
         }
+        // A child that is gone is reaped and reported as such.
+        let _ = self.child.release(&allowed);
         self.device_id = Some(allowed.device_id);
     }
 
@@ -370,9 +410,12 @@ impl<'a> Shell<'a> {
         self.terminal.take_back();
         let took = self.stop.as_ref().map(|(stop, _)| BootTime::now().saturating_since(stop.ladder().began()));
         report(self.run, outcome, self.device_id.as_ref(), &self.survivors, took);
-        // Without the wrapper the terminal's Ctrl-C would have reached its whole group, and a script around it would end.
-        if self.ended_in_foreground && outcome.cause == Cause::Signalled && outcome.signal == Some(libc::SIGINT) {
-            sys::die_by(libc::SIGINT);
+        if outcome.cause == Cause::Signalled && outcome.signal == Some(libc::SIGINT) {
+            match self.interrupt {
+                Interrupt::None => {}
+                Interrupt::SeenByAll => sys::die_by(libc::SIGINT, false),
+                Interrupt::SeenByCommand => sys::die_by(libc::SIGINT, true),
+            }
         }
         outcome.exit
     }

@@ -51,8 +51,8 @@ impl Terminal {
         self.output_too && self.is_ours()
     }
 
-    /// Makes a group the foreground one. Needs SIGTTOU blocked, as it is in the wrapper and in the child before its exec.
-    pub(super) fn give_to(group: Pid) {
+    /// Makes a group the foreground one. Needs SIGTTOU blocked, as the wrapper has it.
+    fn give_to(group: Pid) {
         // ENOTTY when the terminal was hung up, EPERM when the group is gone: nothing to hand over then.
         let _: Result<(), Errno> = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group);
     }

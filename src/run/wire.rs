@@ -5,7 +5,8 @@
 
 use serde::Deserialize;
 
-use super::core::{Event, Lost, Refusal};
+use super::event::{Event, Lost, Refusal};
+use crate::protocol::RunId;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 
 /// The longest head of an answer, in bytes.
@@ -25,6 +26,11 @@ pub(super) fn request(request: &SuperviseRequest) -> Vec<u8> {
     .into_bytes();
     bytes.extend(body);
     bytes
+}
+
+/// The bytes that ask for the newest event of a run.
+pub(super) fn inquiry(run_id: RunId) -> Vec<u8> {
+    format!("GET /v1/supervise?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
 /// The answer so far.

@@ -21,6 +21,8 @@ pub struct Arrived {
     pub signal: i32,
     /// Whether this process caused it itself, as a write to a closed pipe does.
     pub own: bool,
+    /// Whether the kernel sent it by itself, as for a key on the terminal.
+    pub from_kernel: bool,
 }
 
 /// Every signal but those that report a fault, blocked and readable from a descriptor.
@@ -70,7 +72,8 @@ impl SignalFd {
                 // SAFETY: the kernel has filled the whole structure, which is plain numbers.
                 let info = unsafe { info.assume_init() };
                 let own = i32::try_from(info.ssi_pid) == Ok(rustix::process::getpid().as_raw_pid());
-                return Ok(Some(Arrived { signal: i32::try_from(info.ssi_signo).unwrap_or(0), own }));
+                let from_kernel = info.ssi_code == libc::SI_KERNEL;
+                return Ok(Some(Arrived { signal: i32::try_from(info.ssi_signo).unwrap_or(0), own, from_kernel }));
             }
             match last_errno() {
                 Errno::AGAIN => return Ok(None),
@@ -113,15 +116,15 @@ pub fn stop_by(signal: i32, group: bool) {
     }
 }
 
-/// Unblocks `signal`, sets it to its default and sends it to this process's whole group: an end by the signal, which a
-/// shell tells from an exit code. Returns when the signal does not end the process.
-pub fn die_by(signal: i32) {
+/// Unblocks `signal`, sets it to its default and sends it to this process, or its whole group if `group`: an end by the
+/// signal, which a shell tells from an exit code. Returns when the signal does not end the process.
+pub fn die_by(signal: i32, group: bool) {
     let only = set_of(signal);
     // SAFETY: the handler is SIG_DFL, no function of ours; the set is initialised; kill touches no memory.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const only, std::ptr::null_mut());
-        libc::kill(0, signal);
+        libc::kill(if group { 0 } else { libc::getpid() }, signal);
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::ladder::{FirstSignal, Ladder, Next, Order, Survivor};
@@ -30,14 +29,16 @@ impl Stop {
     /// Sends what is due by this table and says when to come back. One table serves many stops, as long as it was read
     /// after the `now` of the step before: two looks at the same table are one.
     ///
-    /// An order that fails for want of a descriptor is repeated with SIGKILL's repetitions; a stop signal is not.
+    /// What cannot be sent for want of a descriptor is sent with the next step.
     pub fn step(&mut self, now: BootTime, table: &ProcessTable) -> Next {
         let members = self.tree.members(table);
         let step = self.ladder.step(now, &members);
         for order in step.orders {
-            // An error is no fact about the process: it stays among the members, and the next step tries again.
-            if let Ok(delivery) = send(order, self.signal) {
-                self.ladder.delivered(order, delivery);
+            let target = order.target();
+            match Process::pin(target.pid, target.start) {
+                Ok(Some(process)) => self.ladder.delivered(order, send(&process, order, self.signal)),
+                Ok(None) => self.ladder.delivered(order, Delivery::Gone),
+                Err(_) => self.ladder.not_sent(order),
             }
         }
         step.next
@@ -67,19 +68,20 @@ impl Stop {
     }
 }
 
-/// Pins the target and sends it what is ordered. One descriptor at a time, closed again: a stop must not need more of
-/// them than a fork storm leaves.
-fn send(order: Order, stop_signal: Signal) -> Result<Delivery, Errno> {
-    let target = order.target();
-    let Some(process) = Process::pin(target.pid, target.start)? else { return Ok(Delivery::Gone) };
+/// Sends what is ordered. The caller pins one process at a time and lets go of it again: a stop must not need more
+/// descriptors than a fork storm leaves.
+fn send(process: &Process, order: Order, stop_signal: Signal) -> Delivery {
+    // The kernel refuses a signal for no other reasons than those `Delivery` names; a number it does not know would have
+    // been refused when it was chosen.
+    let signal = |signal| process.signal(signal).unwrap_or(Delivery::NotPermitted);
     match order {
         Order::Stop(_) => {
-            let delivery = process.signal(stop_signal)?;
+            let delivery = signal(stop_signal);
             // To all alike, not only to those seen stopped: one may stop between the look and the signal.
-            process.signal(Signal::CONT)?;
-            Ok(delivery)
+            signal(Signal::CONT);
+            delivery
         }
-        Order::Kill(_) => process.signal(Signal::KILL),
+        Order::Kill(_) => signal(Signal::KILL),
     }
 }
 

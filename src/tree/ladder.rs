@@ -206,6 +206,17 @@ impl Ladder {
         }
     }
 
+    /// Tells that an order could not be carried out and nothing was sent, for want of a descriptor: the next step gives it
+    /// again.
+    pub fn not_sent(&mut self, order: Order) {
+        match order {
+            Order::Stop(identity) => {
+                self.signalled.remove(&identity);
+            }
+            Order::Kill(_) => {}
+        }
+    }
+
     /// Who is left although [`KILL_PATIENCE`] has passed since the first SIGKILL, in the order of their numbers. Empty
     /// before, and when nobody is. The ladder goes on trying all the same.
     #[must_use]

@@ -76,6 +76,16 @@ fn survivors_are_named_with_the_reason_only_after_some_patience() {
 }
 
 #[test]
+fn what_could_not_be_sent_is_ordered_again() {
+    let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
+    let order = ladder.step(at(0), &[member(10)]).orders[0];
+    ladder.not_sent(order);
+    assert_eq!(ladder.step(at(5), &[member(10)]).orders, [order]);
+    ladder.delivered(order, Delivery::Sent);
+    assert_eq!(ladder.step(at(10), &[member(10)]).orders, []);
+}
+
+#[test]
 fn the_grace_can_be_shortened_and_never_lengthened() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     ladder.hasten(at(0), Duration::from_mins(1));

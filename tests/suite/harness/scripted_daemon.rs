@@ -1,15 +1,16 @@
 //! A daemon that says what the test tells it to: the other side of `machineid-run`, without a gate behind it.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use machineid_sidecar::clock::BootTime;
-use machineid_sidecar::protocol::Code;
 use machineid_sidecar::protocol::local::{Killer, SuperviseEvent, SuperviseRequest};
+use machineid_sidecar::protocol::{Code, RunId};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -27,15 +28,15 @@ impl ScriptedDaemon {
         let listener = UnixListener::bind(directory.path().join("sidecar.sock")).unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);
+        let record = Record::default();
         let script = Arc::new(script);
         // The thread lives until the test process ends: a blocked accept cannot be interrupted safely, and costs nothing.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                let number = counter.fetch_add(1, Ordering::SeqCst);
-                let script = Arc::clone(&script);
+                let (counter, script, record) = (Arc::clone(&counter), Arc::clone(&script), Arc::clone(&record));
                 std::thread::spawn(move || {
-                    if let Some(mut conversation) = Conversation::hear(stream, number) {
+                    if let Some(mut conversation) = Conversation::hear(stream, &counter, record) {
                         script(&mut conversation);
                     }
                 });
@@ -61,7 +62,7 @@ impl ScriptedDaemon {
         self.directory.path()
     }
 
-    /// How many connections there have been.
+    /// How many questions there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -73,15 +74,28 @@ pub(crate) struct Conversation {
     pub(crate) question: SuperviseRequest,
     /// 0 for the first connection.
     pub(crate) number: usize,
+    record: Record,
 }
 
+/// The stops that have begun.
+type Record = Arc<Mutex<HashMap<RunId, SuperviseEvent>>>;
+
 impl Conversation {
-    fn hear(stream: UnixStream, number: usize) -> Option<Self> {
+    /// Hears a question. A wrapper that asks what became of its run is answered here, and is no conversation.
+    fn hear(mut stream: UnixStream, counter: &AtomicUsize, record: Record) -> Option<Self> {
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         let mut length = 0;
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
+        if let Some(rest) = line.strip_prefix("GET /v1/supervise?run_id=") {
+            let stop = record.lock().unwrap().get(&rest[..32].parse().unwrap()).cloned();
+            let event = stop.unwrap_or(SuperviseEvent::Lease { boot_ms: 0, until_boot_ms: 0 });
+            let line = serde_json::to_string(&event).unwrap();
+            let _ = stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{line}\n").as_bytes());
+            return None;
+        }
         assert_eq!(line, "POST /v1/supervise HTTP/1.0\r\n");
+        let number = counter.fetch_add(1, Ordering::SeqCst);
         while line != "\r\n" {
             line.clear();
             if reader.read_line(&mut line).ok()? == 0 {
@@ -94,7 +108,7 @@ impl Conversation {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let question = serde_json::from_slice(&body).unwrap();
-        Some(Self { stream, question, number })
+        Some(Self { stream, question, number, record })
     }
 
     /// Writes bytes as they are; a peer that has gone is no error.
@@ -154,14 +168,22 @@ impl Conversation {
         self.send(&SuperviseEvent::Lease { boot_ms, until_boot_ms });
     }
 
-    pub(crate) fn stop(&mut self, code: Code, signalled: bool, grace: Duration) {
-        self.send(&SuperviseEvent::Stop {
+    /// Begins a stop, as a daemon does before it signals anybody: on record, but not yet told.
+    pub(crate) fn begin_stop(&mut self, code: Code, signalled: bool, grace: Duration) -> SuperviseEvent {
+        let stop = SuperviseEvent::Stop {
             code,
             request_id: machineid_sidecar::protocol::RequestId::from_foreign("req-1"),
             reason: Some("because".to_owned()),
             signalled,
             grace_ms: u64::try_from(grace.as_millis()).unwrap(),
-        });
+        };
+        self.record.lock().unwrap().insert(self.question.run_id, stop.clone());
+        stop
+    }
+
+    pub(crate) fn stop(&mut self, code: Code, signalled: bool, grace: Duration) {
+        let stop = self.begin_stop(code, signalled, grace);
+        self.send(&stop);
     }
 
     pub(crate) fn refuse(&mut self, status: &str, code: Code) {

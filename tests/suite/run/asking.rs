@@ -120,8 +120,10 @@ fn the_question_names_the_waiting_child_and_everything_asked_for() {
         assert_eq!(asked.leftovers.as_deref(), Some("wait"));
         assert_eq!(asked.containment.as_deref(), Some("subreaper"));
         // It exists, in a process group of its own, and is still the wrapper's program.
-        let program = std::fs::read_link(format!("/proc/{}/exe", asked.pid)).unwrap();
-        assert_eq!(program.file_name().unwrap(), "machineid-run");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", asked.pid)).unwrap();
+        assert!(stat.starts_with(&format!("{} (machineid-run) ", asked.pid)), "{stat}");
+        let group = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(2));
+        assert_eq!(group, Some(asked.pid.to_string().as_str()), "{stat}");
         conversation.allow(LEASE);
         conversation.hold();
     });

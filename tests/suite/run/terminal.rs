@@ -3,11 +3,12 @@
 use crate::harness::scripted_daemon::ScriptedDaemon;
 use crate::harness::wrapper::{python, stderr, stdout};
 
-/// Opens a terminal, runs an interactive shell in it, and offers `type(text)` and `expect(text)`.
+/// Opens a terminal, runs an interactive shell in it, and offers `type(text)` and `expect(text)`, which returns what came before.
 const SHELL: &str = r"
 import os, pty, select, sys, time
 binary, socket = sys.argv[1:3]
 run = f'{binary} --socket {socket} --'
+mark = f'sleep 7{os.getpid():07}'
 pid, fd = pty.fork()
 if pid == 0:
     os.environ['PS1'] = 'prompt> '
@@ -25,7 +26,8 @@ def expect(text):
         if select.select([fd], [], [], 0.1)[0]:
             try: seen += os.read(fd, 4096).decode(errors='replace')
             except OSError: break
-    seen = seen[seen.index(text) + len(text):]
+    before, _, seen = seen.partition(text)
+    return before
 def state(mark):
     for entry in os.listdir('/proc'):
         try:
@@ -66,8 +68,8 @@ fn ctrl_c_reaches_the_command_once_and_the_prompt_comes_back() {
         "agent = \"import signal,sys,time\\nsignal.signal(2, lambda *_: print('interrupted', flush=True))\\nprint('ready', flush=True)\\n\
          t = time.time()\\nwhile time.time() < t + 1: time.sleep(0.1)\\nsys.exit(5)\"\n\
          open(socket + '.py', 'w').write(agent)\ntype(f'{run} python3 {socket}.py\\n')\nexpect('ready')\ntype('\\x03')\n\
-         expect('interrupted')\nexpect('prompt> ')\nassert 'interrupted' not in seen\ntype('echo back $?\\n')\nexpect('back 5')\n\
-         type(f'{run} sleep 1000\\n')\nuntil('it sleeps', lambda: state('sleep 1000') == 'S')\ntime.sleep(0.2)\ntype('\\x03')\n\
+         expect('interrupted')\nassert 'interrupted' not in expect('prompt> ')\ntype('echo back $?\\n')\nexpect('back 5')\n\
+         type(f'{run} {mark}\\n')\nuntil('it sleeps', lambda: state(mark) == 'S')\ntime.sleep(0.2)\ntype('\\x03')\n\
          expect('prompt> ')\ntype('echo back $?\\n')\nexpect('back 130')",
     );
 }
@@ -85,7 +87,8 @@ fn ctrl_z_stops_the_job_and_fg_continues_it() {
 fn in_the_background_it_does_not_take_the_terminal_until_it_is_given_it() {
     in_a_terminal(
         "type(f\"{run} sh -c 'sleep 0.2; echo working; read line; echo got $line' &\\n\")\nexpect('prompt> ')\n\
-         type('echo mine\\n')\nexpect('mine')\nexpect('working')\ntype('\\n')\nexpect('Stopped')\nexpect('prompt> ')\n\
+         type('echo mine\\n')\nexpect('mine')\nexpect('working')\n\
+         until('it is stopped', lambda: state(f'{binary} --socket {socket}') == 'T')\ntype('\\n')\nexpect('Stopped')\nexpect('prompt> ')\n\
          type('fg\\n')\ntime.sleep(0.3)\ntype('hello\\n')\nexpect('got hello')\nexpect('prompt> ')",
     );
 }
@@ -100,9 +103,12 @@ fn in_a_pipeline_the_other_commands_keep_the_terminal_until_it_is_needed() {
 
 #[test]
 fn ctrl_c_ends_a_script_around_it_as_without_it() {
-    in_a_terminal(
-        "open(socket + '.sh', 'w').write(f'for i in 1 2 3; do {run} sleep 1000; echo went on; done\\n')\n\
-         type(f'bash {socket}.sh\\n')\nuntil('it sleeps', lambda: state('sleep 1000') == 'S')\ntime.sleep(0.3)\ntype('\\x03')\n\
-         expect('prompt> ')\nassert 'went on' not in seen\ntype('echo back $?\\n')\nexpect('back 130')",
-    );
+    // With the terminal handed over, and without.
+    for redirection in ["", ">/dev/null", "</dev/null"] {
+        in_a_terminal(&format!(
+            "open(socket + '.sh', 'w').write(f'for i in 1 2 3; do {{run}} {{mark}} {redirection}; echo went on; done\\n')\n\
+             type(f'bash {{socket}}.sh\\n')\nuntil('it sleeps', lambda: state(mark) == 'S')\ntime.sleep(0.3)\ntype('\\x03')\n\
+             assert 'went on' not in expect('prompt> ')\ntype('echo back $?\\n')\nexpect('back 130')"
+        ));
+    }
 }

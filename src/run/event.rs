@@ -1,0 +1,127 @@
+//! What the pure core is told and what it answers: the interface between deciding and doing.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::outcome::Outcome;
+use crate::protocol::local::SuperviseEvent;
+use crate::protocol::{Code, DeviceId, Exit, RequestId, RunId};
+use crate::tree::FirstSignal;
+
+/// Whether to go on asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// One question.
+    No,
+    /// Until allowed.
+    Forever,
+    /// Until allowed, for this long at most.
+    For(Duration),
+}
+
+/// What happens to processes the leader leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// They are stopped.
+    Stop,
+    /// They are waited for, still supervised.
+    Wait,
+}
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) run_id: RunId,
+    pub(super) device: Option<DeviceId>,
+    pub(super) timeout: Duration,
+    pub(super) wait: Wait,
+    /// What the daemon is configured to when `None`.
+    pub(super) stop_grace: Option<Duration>,
+    /// What the daemon is configured to when `None`.
+    pub(super) stop_signal: Option<Signal>,
+    pub(super) leftovers: Leftovers,
+    /// The socket, for messages.
+    pub(super) socket: String,
+}
+
+/// An answer that is no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The HTTP status.
+    pub(super) status: u16,
+    pub(super) code: Code,
+    pub(super) request_id: Option<RequestId>,
+    pub(super) reason: Option<String>,
+}
+
+/// Why an attempt failed or a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// In words.
+    pub(super) why: String,
+    /// Whether another attempt may succeed in a moment (the daemon's queue is full).
+    pub(super) busy: bool,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A line came on the stream of an answer with status 200.
+    Line(SuperviseEvent),
+    /// The answer is no.
+    Refused(Refusal),
+    /// The attempt failed, or the stream ended or cannot be understood.
+    Lost(Lost),
+    /// A signal came to the wrapper. `ignored`: the wrapper was started with it ignored.
+    Signal { signal: i32, ignored: bool },
+    /// The leader was stopped by this signal.
+    LeaderStopped(i32),
+    /// The leader ended and was reaped.
+    LeaderEnded(Exit),
+    /// The command could not be executed.
+    CannotExecute(Exit, String),
+    /// The daemon says that it has not begun to stop this run, or nothing at all.
+    NotStopped,
+    /// Nobody of the tree is left.
+    TreeEmpty,
+    /// Time has passed.
+    Tick,
+}
+
+/// What the child needs to know to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Allowed {
+    pub(super) device_id: DeviceId,
+    /// The daemon's own listener for unmodified clients, and the agent's key for it.
+    pub(super) compat: Option<(String, String)>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Connect and ask; an earlier connection is closed.
+    Ask,
+    /// Close the connection.
+    HangUp,
+    /// Ask on a connection of its own whether the daemon has begun to stop this run.
+    Inquire,
+    /// Let the child execute the command.
+    Release(Allowed),
+    /// Send the leader's process group this signal; after the leader's end, whoever is left.
+    Forward(i32),
+    /// The leader was stopped by this signal: give it the terminal if that is what it lacks, else stop as well.
+    Suspend(i32),
+    /// Continue the leader, with the terminal if it is ours to give.
+    Resume,
+    /// The leader has ended: the terminal is the wrapper's again.
+    TakeTerminal,
+    /// Begin the stop.
+    BeginStop { first_signal: FirstSignal, grace: Duration },
+    /// Let the grace end this much from now, if that is sooner.
+    Hasten(Duration),
+    /// Tell people.
+    Notice(String),
+    /// The end. A child that was not released is ended without executing anything.
+    Finish(Outcome),
+}
