@@ -28,8 +28,12 @@ use crate::{span, sys, telemetry};
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
     keep_secrets()?;
     let settings = config::load(named, environment)?;
-    telemetry::init(settings.log.format, settings.log.level);
+    // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
     let (key, key_source) = take_key(&settings, environment)?;
+    telemetry::init(settings.log.format, settings.log.level);
+    if key_source == KeySource::Environment {
+        warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
+    }
     let device = identity::resolve(&settings, environment)?;
     in_runtime(async {
         let sidecar = Sidecar::start(settings, device, key, key_source)?;
@@ -66,7 +70,6 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<(OrgKey, K
     let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
     let key = match &source {
         KeySource::Environment => {
-            warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
             let text = in_environment.unwrap_or_default();
             text.parse().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?
         }

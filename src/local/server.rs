@@ -19,8 +19,8 @@ use tracing::{debug, warn};
 use super::peer::Peer;
 use super::socket::Socket;
 
-/// Time for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request's head, and again for its body.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
 /// Connections served at once; more wait in the kernel's backlog.
@@ -65,7 +65,7 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
             let _place = place;
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
+                .header_read_timeout(REQUEST_TIMEOUT)
                 .max_buf_size(LARGEST_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);

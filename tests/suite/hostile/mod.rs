@@ -1,0 +1,4 @@
+//! What an attacker, a broken host or a bad night does to the real binaries.
+
+mod clients;
+mod log;
