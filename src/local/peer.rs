@@ -44,17 +44,19 @@ impl Peer {
 
     /// The process, held: it cannot be mistaken for a later one with its number. `None` when it has ended or cannot be
     /// seen from here.
-    pub(crate) fn process(&self) -> Option<Process> {
-        let pid = self.pid?;
-        match &self.pidfd {
-            Some(pidfd) => Process::from_pidfd(pid, pidfd.try_clone().ok()?).ok().flatten(),
+    ///
+    /// Fails when that cannot be told (no descriptor left), which must not read as "nobody in particular".
+    pub(crate) fn process(&self) -> io::Result<Option<Process>> {
+        let Some(pid) = self.pid else { return Ok(None) };
+        Ok(match &self.pidfd {
+            Some(pidfd) => Process::from_pidfd(pid, pidfd.try_clone()?)?,
             // Kernels before 6.5: the number is all there is. It was right when the connection was made.
-            None => Process::pin_any(pid).ok().flatten(),
-        }
+            None => Process::pin_any(pid)?,
+        })
     }
 
-    /// Which process it is.
-    pub(crate) fn identity(&self) -> Option<Identity> {
-        self.process().map(|process| process.identity())
+    /// Which process it is. Fails as [`Peer::process`] does.
+    pub(crate) fn identity(&self) -> io::Result<Option<Identity>> {
+        Ok(self.process()?.map(|process| process.identity()))
     }
 }

@@ -191,9 +191,16 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
 fn reach(peer: &Peer, requested: i32) -> Result<Option<Reach>, No> {
     let refused = |reason: &str| No::new(Code::PidNotPermitted, reason);
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
-    let Some(wrapper) = peer.process() else { return Err(refused("the caller has ended")) };
+    let wrapper = peer.process();
+    let wrapper =
+        wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
+    let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
     let table = ProcessTable::scan()
         .map_err(|errno| No::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}")))?;
+    // Its number may be another's by now, and so the table's word about who descends from it.
+    if !table.is_alive(wrapper.identity()) {
+        return Err(refused("the caller has ended"));
+    }
     let leader = table.resolve(peer_pid, requested, namespace_pids);
     let leader = leader.ok_or_else(|| refused("that process is neither the caller nor a living descendant of it"))?;
     let pinned = Process::pin(leader.pid, leader.start)

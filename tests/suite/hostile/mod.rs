@@ -1,4 +1,5 @@
 //! What an attacker, a broken host or a bad night does to the real binaries.
 
 mod clients;
+mod descriptors;
 mod log;
