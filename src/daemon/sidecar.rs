@@ -96,6 +96,7 @@ impl Sidecar {
         key: OrgKey,
         key_source: KeySource,
     ) -> Result<Self, Fatal> {
+        sys::check_proc().map_err(Fatal)?;
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());

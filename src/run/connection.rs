@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::core::{Event, Lost};
 use super::wire::Reader;
+use crate::sys;
 
 /// A connection on which the question is being, or has been asked.
 #[derive(Debug)]
@@ -96,9 +97,9 @@ impl Connection {
 /// Whether the listener runs as root, as this user, or as the owner of the socket's directory: anybody else could put a
 /// socket of their own where one is looked for, and answer yes.
 fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
-    let Ok(peer) = rustix::net::sockopt::socket_peercred(fd) else { return false };
+    let Ok(listener) = sys::peer_credentials(fd) else { return false };
     let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);
-    peer.uid.is_root() || peer.uid == rustix::process::geteuid() || Some(peer.uid.as_raw()) == owner
+    listener.uid == 0 || listener.uid == rustix::process::geteuid().as_raw() || Some(listener.uid) == owner
 }
 
 impl AsFd for Connection {

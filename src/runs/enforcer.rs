@@ -15,6 +15,7 @@ use super::run::{Run, StopNotice};
 use crate::clock::BootTime;
 use crate::protocol::Denial;
 use crate::tree::{Activity, FirstSignal, KILL_PATIENCE, Next, ProcessTable, Stop};
+use crate::vital::Vital;
 
 /// Pause after a failure to look at the processes; the next look may do better.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
@@ -81,6 +82,7 @@ impl Enforcer {
 }
 
 fn work(inbox: &Receiver<Order>) {
+    let _vital = Vital;
     let mut runs = Weak::new();
     let mut under_way: Vec<UnderWay> = Vec::new();
     let mut blind = false;

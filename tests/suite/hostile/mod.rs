@@ -3,3 +3,4 @@
 mod clients;
 mod descriptors;
 mod log;
+mod places;
