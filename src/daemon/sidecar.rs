@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -86,6 +87,22 @@ pub(super) struct Sidecar {
     socket: Socket,
     context: Arc<Context>,
     device: DeviceId,
+    /// The limit of descriptors we were started with.
+    descriptors: Rlimit,
+}
+
+/// Descriptors we take at most: enough for every connection we serve.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Takes as many descriptors as the hard limit gives. A soft one of 1,024 is one user with a loop away from being used up.
+fn raise_descriptor_limit() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let wanted = before.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if before.current.is_some_and(|current| current < wanted) {
+        // Refused, it stays as it was, and fewer connections are served.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before.clone() });
+    }
+    before
 }
 
 impl Sidecar {
@@ -97,6 +114,7 @@ impl Sidecar {
         key_source: KeySource,
     ) -> Result<Self, Fatal> {
         sys::check_proc().map_err(Fatal)?;
+        let descriptors = raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());
@@ -119,7 +137,7 @@ impl Sidecar {
             .map_err(|error| failed("the gate", error))?;
         let key_protection = identity::key_protection();
         let context = Arc::new(Context { settings, gates, runs, started: BootTime::now(), key_protection });
-        Ok(Self { socket, context, device })
+        Ok(Self { socket, context, device, descriptors })
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -174,7 +192,7 @@ impl Sidecar {
     }
 
     async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
-        let mut child = Child::start(command, &self.settings().local.socket)
+        let mut child = Child::start(command, &self.settings().local.socket, self.descriptors.clone())
             .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
         loop {
             tokio::select! {

@@ -2,5 +2,6 @@
 
 mod clients;
 mod descriptors;
+mod floods;
 mod log;
 mod places;
