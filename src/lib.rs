@@ -15,6 +15,7 @@
 //! | `config` | file, environment and host facts, as settings |
 //! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |
+//! | `vital` | what must not end unnoticed |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
 //! | [`sys`] | the only unsafe code |
 
@@ -47,3 +48,5 @@ pub mod sys;
 #[cfg(feature = "services")]
 mod telemetry;
 pub mod tree;
+#[cfg(feature = "services")]
+mod vital;

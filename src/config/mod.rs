@@ -39,6 +39,11 @@ impl Environment {
         (self.get)(name).and_then(|value| value.into_string().ok())
     }
 
+    /// A variable as it is, unless it is empty.
+    pub(crate) fn named(&self, name: &str) -> Option<OsString> {
+        (self.get)(name).filter(|value| !value.is_empty())
+    }
+
     /// A variable that names an absolute path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         (self.get)(name).map(PathBuf::from).filter(|path| path.is_absolute())
@@ -61,13 +66,22 @@ impl Environment {
 pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
     let around = environment.surroundings();
     let text_of = |path: PathBuf| read(&path).map(|text| (path, text));
-    let named = named.map(Path::to_owned).or_else(|| environment.path("MACHINEID_CONFIG"));
+    // Relative to the working directory, as --config is: whoever names a file must not get another one.
+    let from_environment = || environment.named("MACHINEID_CONFIG").map(PathBuf::from);
+    let named = named.map(Path::to_owned).or_else(from_environment);
     let file = match named {
         Some(path) => Some(text_of(path)?),
-        None => around.config_files().into_iter().find(|path| path.exists()).map(text_of).transpose()?,
+        None => around.config_files().into_iter().find(|path| is_there(path)).map(text_of).transpose()?,
     };
     let file = file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
     settings::resolve(file, &|name| environment.text(name), &around)
+}
+
+/// Only "no such file" is absence: a file that may not be looked at, or a dangling link, is an error on opening it, and
+/// not a reason for the built-in defaults.
+fn is_there(path: &Path) -> bool {
+    let absent = [std::io::ErrorKind::NotFound, std::io::ErrorKind::NotADirectory];
+    std::fs::symlink_metadata(path).map_or_else(|error| !absent.contains(&error.kind()), |_| true)
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

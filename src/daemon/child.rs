@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use super::sidecar::Caught;
 use crate::protocol::Exit;
@@ -19,16 +19,20 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `machineid-run --socket SOCKET -- COMMAND…`. Must be called inside the runtime.
-    pub(super) fn start(command: &[OsString], socket: &Path) -> io::Result<Self> {
+    /// Starts `machineid-run --socket SOCKET -- COMMAND…` with this limit of descriptors, which is not ours any more.
+    /// Must be called inside the runtime.
+    pub(super) fn start(command: &[OsString], socket: &Path, descriptors: Rlimit) -> io::Result<Self> {
+        let ours = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, descriptors)?;
         let process = tokio::process::Command::new("/proc/self/exe")
             .arg0("machineid-run")
             .arg("--socket")
             .arg(socket)
             .arg("--")
             .args(command)
-            .spawn()?;
-        Ok(Self { process })
+            .spawn();
+        setrlimit(Resource::Nofile, ours)?;
+        Ok(Self { process: process? })
     }
 
     /// Passes a signal on: the wrapper gives it to the agent.

@@ -47,7 +47,9 @@ pub fn main() -> ExitCode {
         }
     };
     let wraps = !command.agent.is_empty();
-    match run(command) {
+    let result = run(command);
+    crate::telemetry::flush();
+    match result {
         Ok(exit) => exit.into(),
         Err(Fatal(message)) => {
             complain(&message);

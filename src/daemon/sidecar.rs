@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,8 +29,12 @@ use crate::{span, sys, telemetry};
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
     keep_secrets()?;
     let settings = config::load(named, environment)?;
-    telemetry::init(settings.log.format, settings.log.level);
+    // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
     let (key, key_source) = take_key(&settings, environment)?;
+    telemetry::init(settings.log.format, settings.log.level);
+    if key_source == KeySource::Environment {
+        warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
+    }
     let device = identity::resolve(&settings, environment)?;
     in_runtime(async {
         let sidecar = Sidecar::start(settings, device, key, key_source)?;
@@ -66,7 +71,6 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<(OrgKey, K
     let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
     let key = match &source {
         KeySource::Environment => {
-            warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
             let text = in_environment.unwrap_or_default();
             text.parse().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?
         }
@@ -83,6 +87,22 @@ pub(super) struct Sidecar {
     socket: Socket,
     context: Arc<Context>,
     device: DeviceId,
+    /// The limit of descriptors we were started with.
+    descriptors: Rlimit,
+}
+
+/// Descriptors we take at most: enough for every connection we serve.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Takes as many descriptors as the hard limit gives. A soft one of 1,024 is one user with a loop away from being used up.
+fn raise_descriptor_limit() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let wanted = before.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if before.current.is_some_and(|current| current < wanted) {
+        // Refused, it stays as it was, and fewer connections are served.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before.clone() });
+    }
+    before
 }
 
 impl Sidecar {
@@ -93,6 +113,8 @@ impl Sidecar {
         key: OrgKey,
         key_source: KeySource,
     ) -> Result<Self, Fatal> {
+        sys::check_proc().map_err(Fatal)?;
+        let descriptors = raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());
@@ -115,7 +137,7 @@ impl Sidecar {
             .map_err(|error| failed("the gate", error))?;
         let key_protection = identity::key_protection();
         let context = Arc::new(Context { settings, gates, runs, started: BootTime::now(), key_protection });
-        Ok(Self { socket, context, device })
+        Ok(Self { socket, context, device, descriptors })
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -170,7 +192,7 @@ impl Sidecar {
     }
 
     async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
-        let mut child = Child::start(command, &self.settings().local.socket)
+        let mut child = Child::start(command, &self.settings().local.socket, self.descriptors.clone())
             .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
         loop {
             tokio::select! {

@@ -14,6 +14,7 @@ use super::standing::{Standing, Verdict};
 use crate::boot_timer::BootTimer;
 use crate::clock::BootTime;
 use crate::protocol::{Code, Decision, Denial, DeviceId};
+use crate::vital::Vital;
 
 /// Commands waiting for one gate. More than that many askers at once are turned away as overload.
 const MAILBOX: usize = 4096;
@@ -154,6 +155,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut timer: BootTimer) {
+        let _vital = Vital;
         self.tell(Event::Woke);
         loop {
             let wake = self.gate.next_wake();

@@ -1,5 +1,6 @@
 //! "May I run?"
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,11 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
             return reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason);
         }
         Some(_) => Vec::new(),
-        None => peer.identity().map_or_else(Vec::new, |process| context.runs.containing(process)),
+        // A caller that cannot be looked up could be an agent: it must not be answered as somebody else.
+        None => match runs_of(context, peer) {
+            Ok(runs) => runs,
+            Err(error) => return overloaded(&error),
+        },
     };
     if let Some(stopping) = runs.iter().find_map(|run| stop_of(run)) {
         return stopping;
@@ -83,6 +88,14 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     runs.iter().find_map(|run| stop_of(run)).unwrap_or_else(|| reply::verdict(verdict, about))
 }
 
+/// The runs in whose tree the caller is.
+fn runs_of(context: &Context, peer: &Peer) -> io::Result<Vec<Arc<Run>>> {
+    match peer.identity()? {
+        Some(process) => Ok(context.runs.containing(process)?),
+        None => Ok(Vec::new()),
+    }
+}
+
 fn cached(
     context: &Context,
     deciding: &Deciding,
@@ -93,7 +106,7 @@ fn cached(
     if max_age.is_zero() { None } else { deciding.cached(now, max_age) }
 }
 
-pub(super) fn overloaded(error: &std::io::Error) -> Response {
+pub(super) fn overloaded(error: &io::Error) -> Response {
     let reason = format!("the daemon cannot take another question now: {error}");
     reply::refusal(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, reason)
 }

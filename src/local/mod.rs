@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `socket` | the socket file: made with its mode, never taken over from a living daemon |
 //! | `server` | accepts, limits and ends connections |
+//! | `places` | how many connections are served, and for whom |
 //! | `peer` | who is at the other end |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
 //! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run |
@@ -12,6 +13,7 @@
 
 mod check;
 mod peer;
+mod places;
 mod reply;
 pub(crate) mod server;
 pub(crate) mod socket;

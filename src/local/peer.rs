@@ -2,15 +2,25 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-
-use rustix::net::sockopt::socket_peercred;
+use std::sync::{Arc, OnceLock};
 
 use crate::sys;
 use crate::tree::{Identity, Pid, Process};
 
 /// The uid that stands for every user the kernel cannot express in our user namespace.
 const OVERFLOW_UID: u32 = 65_534;
+
+/// Whether our user namespace has every user, as the first one does: then the overflow uid is a user like others, and
+/// many containers run as it.
+fn every_user_is_known() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_everybody(&map)))
+}
+
+fn maps_everybody(uid_map: &str) -> bool {
+    let numbers: Vec<&str> = uid_map.split_ascii_whitespace().collect();
+    matches!(numbers[..], ["0", _, "4294967295"])
+}
 
 /// The client of one connection, as the kernel reports it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -24,9 +34,9 @@ pub(crate) struct Peer {
 impl Peer {
     /// Asks the kernel. Fails when the socket is no unix socket or has lost its peer.
     pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
-        let credentials = socket_peercred(socket.as_fd())?;
+        let credentials = sys::peer_credentials(socket.as_fd())?;
         let pidfd = sys::peer_pidfd(socket.as_fd()).ok().flatten().map(Arc::new);
-        Ok(Self { uid: credentials.uid.as_raw(), pid: Pid::new(credentials.pid.as_raw_pid()), pidfd })
+        Ok(Self { uid: credentials.uid, pid: Pid::new(credentials.pid), pidfd })
     }
 
     pub(crate) fn uid(&self) -> u32 {
@@ -39,22 +49,37 @@ impl Peer {
 
     /// A user of another user namespace: nobody, who may only check.
     pub(crate) fn is_nobody(&self) -> bool {
-        self.uid == OVERFLOW_UID
+        self.uid == OVERFLOW_UID && !every_user_is_known()
     }
 
     /// The process, held: it cannot be mistaken for a later one with its number. `None` when it has ended or cannot be
     /// seen from here.
-    pub(crate) fn process(&self) -> Option<Process> {
-        let pid = self.pid?;
-        match &self.pidfd {
-            Some(pidfd) => Process::from_pidfd(pid, pidfd.try_clone().ok()?).ok().flatten(),
+    ///
+    /// Fails when that cannot be told (no descriptor left), which must not read as "nobody in particular".
+    pub(crate) fn process(&self) -> io::Result<Option<Process>> {
+        let Some(pid) = self.pid else { return Ok(None) };
+        Ok(match &self.pidfd {
+            Some(pidfd) => Process::from_pidfd(pid, pidfd.try_clone()?)?,
             // Kernels before 6.5: the number is all there is. It was right when the connection was made.
-            None => Process::pin_any(pid).ok().flatten(),
-        }
+            None => Process::pin_any(pid)?,
+        })
     }
 
-    /// Which process it is.
-    pub(crate) fn identity(&self) -> Option<Identity> {
-        self.process().map(|process| process.identity())
+    /// Which process it is. Fails as [`Peer::process`] does.
+    pub(crate) fn identity(&self) -> io::Result<Option<Identity>> {
+        Ok(self.process()?.map(|process| process.identity()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_map_of_all_users_makes_the_overflow_uid_a_user() {
+        assert!(maps_everybody("         0          0 4294967295\n"));
+        for map in ["", "0 100000 65536\n", "0 0 65535\n65536 65536 1\n", "1000 1000 1\n"] {
+            assert!(!maps_everybody(map), "{map}");
+        }
     }
 }

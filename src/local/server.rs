@@ -1,7 +1,6 @@
 //! Accepts connections and serves them until told to stop.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,32 +10,33 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::peer::Peer;
+use super::places::Places;
 use super::socket::Socket;
 
-/// Time for a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request's head, and again for its body.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
-/// Connections served at once; more wait in the kernel's backlog.
-const MOST_CONNECTIONS: usize = 4096 + 1024;
+/// What a connection gets for which there is no place. It may be a check's or a wrapper's, and reads as a no to both.
+const NO_PLACE: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
+    x-machineid-code: OVERLOADED\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"event\":\"error\",\"allowed\":false,\"code\":\"OVERLOADED\",\"request_id\":null,\"device_id\":null,\
+    \"validated_at\":null,\"age_ms\":null,\"reason\":\"the daemon serves as many connections as it can\"}\n";
 /// How long connections may take to end at shutdown.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves until `shutdown`; then open requests get a moment, and streams are closed.
 pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::of_this_process();
+    let own_uid = rustix::process::geteuid().as_raw();
     let connections = TaskTracker::new();
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = shutdown.cancelled() => break,
-        };
         let stream = tokio::select! {
             accepted = socket.listener.accept() => accepted.map(|(stream, _)| stream),
             () = shutdown.cancelled() => break,
@@ -55,6 +55,12 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
                 continue;
             }
         };
+        let privileged = peer.uid() == 0 || peer.uid() == own_uid;
+        let Some(place) = places.take(peer.uid(), privileged) else {
+            debug!(uid = peer.uid(), "no place left for a connection");
+            let _ = stream.try_write(NO_PLACE);
+            continue;
+        };
         let router = TowerToHyperService::new(router.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
@@ -65,7 +71,7 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
             let _place = place;
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
+                .header_read_timeout(REQUEST_TIMEOUT)
                 .max_buf_size(LARGEST_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);

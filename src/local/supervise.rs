@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::peer::Peer;
-use super::{Context, reply};
+use super::server::REQUEST_TIMEOUT;
+use super::{Context, LARGEST_REQUEST, reply};
 use crate::clock::BootTime;
 use crate::gate::{Deciding, Verdict};
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
@@ -50,13 +51,17 @@ impl No {
 pub(super) async fn supervise(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
-    body: Bytes,
+    body: Body,
 ) -> Response {
-    match begin(&context, &peer, &body).await {
+    let (status, begun) = match read_whole(body).await {
+        Ok(body) => (None, begin(&context, &peer, &body).await),
+        Err((status, reason)) => (Some(status), Err(No::new(Code::BadRequest, reason))),
+    };
+    match begun {
         Ok(stream) => ndjson(StatusCode::OK, Body::from_stream(stream)),
         Err(no) => {
             info!(code = %no.code, uid = peer.uid(), reason = %no.reason, "refused to supervise");
-            let status = reply::status_of(&no.code);
+            let status = status.unwrap_or_else(|| reply::status_of(&no.code));
             let reason = (!no.reason.is_empty()).then_some(no.reason);
             let event =
                 SuperviseEvent::Error { code: no.code, request_id: no.request_id, device_id: no.device, reason };
@@ -95,6 +100,17 @@ pub(super) async fn inquire(
         },
     };
     ndjson(StatusCode::OK, Body::from(line(&event)))
+}
+
+/// The whole request, within a limit of size and of time: a client that never finishes must not keep its place.
+async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, to_bytes(body, LARGEST_REQUEST)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the request is torn or longer than {LARGEST_REQUEST} bytes")))
+        }
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come within its time".to_owned())),
+    }
 }
 
 fn ndjson(status: StatusCode, body: Body) -> Response {
@@ -208,9 +224,16 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
 fn reach(peer: &Peer, requested: i32) -> Result<Option<Reach>, No> {
     let refused = |reason: &str| No::new(Code::PidNotPermitted, reason);
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
-    let Some(wrapper) = peer.process() else { return Err(refused("the caller has ended")) };
+    let wrapper = peer.process();
+    let wrapper =
+        wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
+    let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
     let table = ProcessTable::scan()
         .map_err(|errno| No::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}")))?;
+    // Its number may be another's by now, and so the table's word about who descends from it.
+    if !table.is_alive(wrapper.identity()) {
+        return Err(refused("the caller has ended"));
+    }
     let leader = table.resolve(peer_pid, requested, namespace_pids);
     let leader = leader.ok_or_else(|| refused("that process is neither the caller nor a living descendant of it"))?;
     let pinned = Process::pin(leader.pid, leader.start)

@@ -9,6 +9,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 
 use super::event::{Event, Lost};
 use super::wire::Reader;
+use crate::sys;
+
+/// Reads in one round. A daemon that never stops talking must not keep the wrapper from its deadline.
+const READS: usize = 32;
 
 /// A connection on which the question is being, or has been asked.
 #[derive(Debug)]
@@ -61,7 +65,7 @@ impl Connection {
             }
         }
         let mut buffer = [0_u8; 4096];
-        loop {
+        for _ in 0..READS {
             match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) => {
                     events.extend(self.reader.end());
@@ -76,6 +80,7 @@ impl Connection {
                 }
             }
         }
+        events
     }
 
     fn send(&mut self) -> Result<(), Errno> {
@@ -96,9 +101,9 @@ impl Connection {
 /// Whether the listener runs as root, as this user, or as the owner of the socket's directory: anybody else could put a
 /// socket of their own where one is looked for, and answer yes.
 fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
-    let Ok(peer) = rustix::net::sockopt::socket_peercred(fd) else { return false };
+    let Ok(listener) = sys::peer_credentials(fd) else { return false };
     let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);
-    peer.uid.is_root() || peer.uid == rustix::process::geteuid() || Some(peer.uid.as_raw()) == owner
+    listener.uid == 0 || listener.uid == rustix::process::geteuid().as_raw() || Some(listener.uid) == owner
 }
 
 impl AsFd for Connection {

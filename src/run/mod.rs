@@ -87,6 +87,7 @@ struct Run {
 }
 
 fn prepare(options: Options) -> Result<Run, String> {
+    sys::check_proc()?;
     // Before anything is copied out of the environment.
     sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(|error| error.to_string())?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

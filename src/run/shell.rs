@@ -26,6 +26,10 @@ use crate::tree::{Caller, Identity, Next, Pid, Process, ProcessEntry, ProcessTab
 /// Time to the next look when the table shows nobody but a child is still to be reaped.
 const REAP_PAUSE: Duration = Duration::from_millis(5);
 
+/// Signals taken and children reaped before everything else is looked at again: an agent that floods the wrapper with
+/// either must not keep it from its deadline.
+const ROUND: usize = 64;
+
 /// Runs the command and says how the wrapper is to exit.
 pub(super) fn run(run: &Run) -> Exit {
     match Shell::start(run) {
@@ -196,7 +200,8 @@ impl<'a> Shell<'a> {
     }
 
     fn read_signals(&mut self) {
-        while let Ok(Some(arrived)) = self.signals.next() {
+        for _ in 0..ROUND {
+            let Ok(Some(arrived)) = self.signals.next() else { break };
             if !arrived.own {
                 if arrived.signal == libc::SIGINT && arrived.from_kernel {
                     self.interrupt = Interrupt::SeenByAll;
@@ -212,7 +217,12 @@ impl<'a> Shell<'a> {
     /// Reaps whatever has ended, orphans of the tree too.
     fn reap(&mut self) {
         let mut ended = false;
+        let mut left = ROUND;
         let alone = loop {
+            if left == 0 {
+                break false;
+            }
+            left -= 1;
             match rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((pid, status))) => {
                     ended |= !status.stopped();

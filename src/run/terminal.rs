@@ -8,10 +8,13 @@
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use crate::sys;
+
 /// The wrapper's relation to its terminal.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    own_group: Pid,
+    /// `None` when it is outside the PID namespace, and nothing could be handed back to it.
+    own_group: Option<Pid>,
     /// Whether standard input is the controlling terminal.
     controlling: bool,
     output_too: bool,
@@ -22,10 +25,11 @@ impl Terminal {
     /// As found at the start.
     pub(super) fn find() -> Self {
         let input = rustix::stdio::stdin();
+        let own_group = Pid::from_raw(sys::own_group());
         Self {
-            own_group: rustix::process::getpgrp(),
+            own_group,
             // Fails with ENOTTY for anything that is not this session's terminal.
-            controlling: rustix::termios::tcgetpgrp(input).is_ok(),
+            controlling: own_group.is_some() && rustix::termios::tcgetpgrp(input).is_ok(),
             output_too: rustix::termios::isatty(rustix::stdio::stdout()),
             handed_over: false,
         }
@@ -43,7 +47,7 @@ impl Terminal {
 
     /// Whether the wrapper's own group is in the foreground.
     pub(super) fn is_ours(&self) -> bool {
-        self.controlling && rustix::termios::tcgetpgrp(rustix::stdio::stdin()) == Ok(self.own_group)
+        self.controlling && rustix::termios::tcgetpgrp(rustix::stdio::stdin()).ok() == self.own_group
     }
 
     /// Whether the command is to be started in the foreground.
@@ -69,8 +73,8 @@ impl Terminal {
 
     /// Takes the foreground back, if the command's group (or nobody any more) still has it.
     pub(super) fn take_back(&mut self) {
-        if self.handed_over {
-            Self::give_to(self.own_group);
+        if let Some(own_group) = self.own_group.filter(|_| self.handed_over) {
+            Self::give_to(own_group);
             self.handed_over = false;
         }
     }

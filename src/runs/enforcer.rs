@@ -16,6 +16,7 @@ use super::run::{Run, StopNotice};
 use crate::clock::BootTime;
 use crate::protocol::Denial;
 use crate::tree::{Activity, FirstSignal, KILL_PATIENCE, Next, ProcessTable, Stop};
+use crate::vital::Vital;
 
 /// Pause after a failure to look at the processes; the next look may do better.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
@@ -82,8 +83,10 @@ impl Enforcer {
 }
 
 fn work(inbox: &Receiver<Order>) {
+    let _vital = Vital;
     let mut runs = Weak::new();
     let mut under_way: Vec<UnderWay> = Vec::new();
+    let mut blind = false;
     loop {
         let now = BootTime::now();
         let wait = under_way.iter().map(|stop| stop.look_at).min().map(|at| at.saturating_since(now));
@@ -102,11 +105,31 @@ fn work(inbox: &Receiver<Order>) {
         };
         let now = BootTime::now();
         let table = match ProcessTable::scan() {
-            Ok(table) => table,
+            Ok(table) => {
+                if std::mem::take(&mut blind) {
+                    info!("the processes of this host can be looked at again");
+                }
+                table
+            }
             Err(errno) => {
-                // The trees are taken on all the same; the pause keeps a lasting failure from burning a core.
-                error!(%errno, "cannot look at the processes of this host; trying again");
-                under_way.extend(endings.into_iter().filter_map(|ending| begin(now, ending)));
+                if !std::mem::replace(&mut blind, true) {
+                    error!(%errno, "cannot look at the processes of this host; trying on, and leaving stops to the wrappers");
+                }
+                // A wrapper looks for itself: it gets the whole stop at once. Here the trees are taken on all the same.
+                // The pause keeps a lasting failure from burning a core.
+                for mut ending in endings {
+                    if is_under_way(&under_way, &ending) {
+                        continue;
+                    }
+                    ending.first_signal = match ending.reason {
+                        Reason::Denied(_) => FirstSignal::Theirs,
+                        Reason::WrapperGone => ending.first_signal,
+                    };
+                    if let Some(stop) = begin(now, ending) {
+                        tell_wrapper(&stop, false);
+                        under_way.push(stop);
+                    }
+                }
                 for stop in &mut under_way {
                     stop.look_at = now + AFTER_FAILURE;
                 }
@@ -115,7 +138,7 @@ fn work(inbox: &Receiver<Order>) {
         };
         for mut ending in endings {
             // A wrapper that ends while its tree is being stopped changes nothing about that.
-            if under_way.iter().any(|stop| stop.run.id() == ending.run.id()) {
+            if is_under_way(&under_way, &ending) {
                 continue;
             }
             if ending.first_signal == FirstSignal::Theirs && !wrapper_can_act(&ending.run, &table) {
@@ -137,6 +160,10 @@ fn work(inbox: &Receiver<Order>) {
             !over
         });
     }
+}
+
+fn is_under_way(under_way: &[UnderWay], ending: &Ending) -> bool {
+    under_way.iter().any(|stop| stop.run.id() == ending.run.id())
 }
 
 fn begin(now: BootTime, ending: Ending) -> Option<UnderWay> {

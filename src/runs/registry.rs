@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::enforcer::{Ending, Enforcer, Reason};
@@ -106,12 +107,12 @@ impl Runs {
         self.lock().values().filter(|run| run.is_ruled_by(device)).count()
     }
 
-    /// The runs whose tree this process is in, by descent.
-    pub(crate) fn containing(&self, process: Identity) -> Vec<Arc<Run>> {
+    /// The runs whose tree this process is in, by descent. Fails when `/proc` cannot be read.
+    pub(crate) fn containing(&self, process: Identity) -> Result<Vec<Arc<Run>>, Errno> {
         let runs: Vec<_> = self.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
         let mut found = Vec::new();
         if runs.is_empty() {
-            return found;
+            return Ok(found);
         }
         let mut next = Some(process);
         // Bounded, should the chain change into a circle while it is read.
@@ -119,11 +120,11 @@ impl Runs {
             let Some(process) = next else { break };
             let is_in = |run: &&Arc<Run>| run.leader() == Some(process) || run.wrapper() == Some(process);
             found.extend(runs.iter().filter(is_in).cloned());
-            let parent = ProcessEntry::read(process.pid).ok().flatten().and_then(|entry| entry.parent);
-            next = parent.and_then(|parent| ProcessEntry::read(parent).ok().flatten()).map(|entry| entry.identity);
+            let Some(parent) = ProcessEntry::read(process.pid)?.and_then(|entry| entry.parent) else { break };
+            next = ProcessEntry::read(parent)?.map(|entry| entry.identity);
         }
         found.dedup_by_key(|run| run.id());
-        found
+        Ok(found)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {

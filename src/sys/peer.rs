@@ -1,6 +1,6 @@
 //! Who is at the other end of a unix socket.
 
-#![expect(unsafe_code, reason = "rustix has no call for SO_PEERPIDFD")]
+#![expect(unsafe_code, reason = "rustix has no call for SO_PEERPIDFD, and one for SO_PEERCRED that a pid of 0 breaks")]
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -8,6 +8,39 @@ use rustix::io::Errno;
 
 /// Linux's number on x86-64 and aarch64; libc does not name it.
 const SO_PEERPIDFD: libc::c_int = 77;
+
+/// Who connected a socket, or listens at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// 0 when it is in a PID namespace that the caller's does not contain, as a container's process and the host's
+    /// daemon are to each other.
+    pub pid: i32,
+    /// As the caller's user namespace knows it.
+    pub uid: u32,
+}
+
+/// `SO_PEERCRED`. (rustix's call cannot express a pid of 0.)
+pub fn peer_credentials<Fd: AsFd>(socket: Fd) -> Result<Credentials, Errno> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: `found` and `size` are live locals, and `size` says how much room `found` has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut size,
+        )
+    };
+    // A shorter answer is of a socket that has no such thing.
+    let whole = usize::try_from(size) == Ok(size_of::<libc::ucred>());
+    match (result, whole) {
+        (0, true) => Ok(Credentials { pid: found.pid, uid: found.uid }),
+        (0, false) => Err(Errno::INVAL),
+        _ => Err(super::process::last_errno()),
+    }
+}
 
 /// A pidfd of the process that connected the socket: unlike the number in `SO_PEERCRED` it cannot come to mean another
 /// process. `Ok(None)` when the kernel is older than 6.5 or the peer has been reaped.
@@ -39,6 +72,13 @@ pub fn peer_pidfd<Fd: AsFd>(socket: Fd) -> Result<Option<OwnedFd>, Errno> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_credentials_of_a_pair_are_our_own() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let own = Credentials { pid: rustix::process::getpid().as_raw_pid(), uid: rustix::process::geteuid().as_raw() };
+        assert_eq!(peer_credentials(&socket), Ok(own));
+    }
 
     #[test]
     fn the_peer_of_a_pair_is_this_process() {

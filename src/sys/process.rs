@@ -1,6 +1,6 @@
 //! Making a process and becoming another program.
 
-#![expect(unsafe_code, reason = "fork, execve and _exit")]
+#![expect(unsafe_code, reason = "fork, execve, getpgrp and _exit")]
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -69,6 +69,14 @@ pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errn
     // SAFETY: `path` and every string are zero-terminated and outlive the call, and both lists end with a null pointer.
     unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
     last_errno()
+}
+
+/// This process's group; 0 when its leader is outside the PID namespace, as it is for a namespace's first process.
+/// (rustix's call panics there.)
+#[must_use]
+pub fn own_group() -> i32 {
+    // SAFETY: getpgrp takes nothing, touches no memory and cannot fail.
+    unsafe { libc::getpgrp() }
 }
 
 /// Ends this process at once, without running what is registered for its end: for a forked child, where that is the

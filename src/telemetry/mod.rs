@@ -1,8 +1,11 @@
 //! What the daemon tells its operators: logs, on stderr.
 
+mod lines;
+
 use std::fmt;
 use std::str::FromStr;
 
+pub(crate) use lines::{Lines, flush};
 use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines look.
@@ -63,7 +66,7 @@ impl FromStr for LogLevel {
     }
 }
 
-/// Starts logging to stderr. Only this package's own lines go below `info`: those of its HTTP and TLS libraries could
+/// Starts logging to stderr, through a thread of its own: call it when the process may have more than one. Only this package's own lines go below `info`: those of its HTTP and TLS libraries could
 /// show headers.
 pub(crate) fn init(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::layer::SubscriberExt;
@@ -72,7 +75,8 @@ pub(crate) fn init(format: LogFormat, level: LogLevel) {
 
     let foreign = level.0.min(LevelFilter::WARN);
     let targets = Targets::new().with_target("machineid_sidecar", level.0).with_default(foreign);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // The library reports a line it cannot write on the very stream it cannot write to, and waits for it.
+    let lines = tracing_subscriber::fmt::layer().with_writer(Lines::to_stderr()).log_internal_errors(false);
     let layer = match format {
         LogFormat::Text => {
             let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -7,13 +7,14 @@ use rustix::io::Errno;
 
 use super::pid::{Identity, Pid};
 use super::stat::ProcessEntry;
+use crate::sys;
 
 /// The process that looks, which no tree may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Its number.
     pub pid: Pid,
-    /// Its process group.
+    /// Its process group; 0 when that is outside the PID namespace.
     pub group: i32,
 }
 
@@ -21,7 +22,7 @@ impl Caller {
     /// The calling process.
     #[must_use]
     pub fn current() -> Self {
-        Self { pid: Pid::own(), group: rustix::process::getpgrp().as_raw_pid() }
+        Self { pid: Pid::own(), group: sys::own_group() }
     }
 }
 

@@ -7,5 +7,6 @@ mod cli;
 mod daemon;
 mod end_to_end;
 mod harness;
+mod hostile;
 mod run;
 mod slim;

@@ -13,6 +13,7 @@ use super::{Database, complain};
 use crate::authority::admin_socket_of;
 use crate::authority::serve::{Options, Running};
 use crate::protocol::Exit;
+use crate::telemetry::{self, Lines};
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -107,6 +108,7 @@ impl Serve {
         };
         info!(signal = name, "ending");
         running.end().await;
+        telemetry::flush();
         Ok(())
     }
 }
@@ -118,7 +120,9 @@ fn announce(address: SocketAddr) {
 }
 
 fn start_logging(format: LogFormat) {
-    let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(LevelFilter::INFO).with_ansi(false);
+    // Decisions must not wait for whoever reads the log.
+    let builder = tracing_subscriber::fmt().with_writer(Lines::to_stderr()).log_internal_errors(false);
+    let builder = builder.with_max_level(LevelFilter::INFO).with_ansi(false);
     // Fails only when logging was started before, and then there is a log.
     let _ = match format {
         LogFormat::Text => builder.try_init(),

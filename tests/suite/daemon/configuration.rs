@@ -152,3 +152,16 @@ fn the_key_from_the_environment_works_and_is_warned_about() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     says(&String::from_utf8_lossy(&output.stdout), &["environment variable MACHINEID_ORG_KEY"]);
 }
+
+#[test]
+fn a_file_the_environment_names_is_never_replaced_by_the_defaults() {
+    let setup = setup();
+    setup.configuration();
+    let mut command = Command::new(BINARY);
+    clean_environment(&mut command, setup.directory.path());
+    command.current_dir(setup.directory.path()).env("MACHINEID_CONFIG", "missing.toml");
+    says(&refusal(&mut command), &["missing.toml", "cannot open"]);
+    command.env("MACHINEID_CONFIG", "machineid-sidecar.toml").arg("--check-config");
+    let output = command.output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("host:test"), "{output:?}");
+}

@@ -116,6 +116,11 @@ impl Conversation {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Writes bytes as they are; says whether the peer is still there.
+    pub(crate) fn try_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     pub(crate) fn head(&mut self, status: &str) {
         self.raw(format!("HTTP/1.0 {status}\r\ncontent-type: application/x-ndjson\r\n\r\n").as_bytes());
     }

@@ -82,6 +82,14 @@ impl Setup {
         sidecar
     }
 
+    /// Starts the daemon with its log going there, and waits until it has had its first decision.
+    pub(crate) fn start_logging_to(self, log: Stdio) -> Sidecar {
+        let child = self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let sidecar = Sidecar { child, setup: self };
+        until("the daemon is ready", || (sidecar.get("/readyz")?.status == 200).then_some(()));
+        sidecar
+    }
+
     /// Starts the daemon and waits until its socket answers.
     pub(crate) fn start_unready(self) -> Sidecar {
         let child = self.launch();
@@ -152,7 +160,7 @@ impl Sidecar {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory().join("log")).unwrap()
+        fs::read_to_string(self.directory().join("log")).unwrap_or_default()
     }
 
     /// `GET`; `None` while nothing answers.

@@ -1,0 +1,7 @@
+//! What an attacker, a broken host or a bad night does to the real binaries.
+
+mod clients;
+mod descriptors;
+mod floods;
+mod log;
+mod places;
