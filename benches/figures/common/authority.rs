@@ -1,0 +1,84 @@
+//! A running `machineid-authority` on loopback.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use tempfile::TempDir;
+
+use super::process::Guarded;
+use super::{Outcome, PATIENCE, clean_environment};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
+
+/// A server with one organisation, on a port of the kernel's choice.
+pub(crate) struct Authority {
+    pub(crate) address: SocketAddr,
+    pub(crate) key: String,
+    process: Guarded,
+    // Last: it goes when nothing writes to it any more.
+    _directory: TempDir,
+}
+
+impl Authority {
+    pub(crate) fn start() -> Outcome<Self> {
+        let directory = TempDir::new()?;
+        let mut serve = command(directory.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        let mut process = Guarded::start(serve.stdout(Stdio::piped()).stderr(Stdio::null()))?;
+        let address = listening(&mut process)?;
+        let made = command(directory.path(), &["org", "create", "--plan", "max", "--json"]).output()?;
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout)?;
+        let key = made["orgApiKey"].as_str().ok_or("the authority made no key")?.to_owned();
+        Ok(Self { address, key, process, _directory: directory })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// A whole validate request, for connections that stay.
+    pub(crate) fn validate_request(&self, device: &str) -> Vec<u8> {
+        let body = format!(r#"{{"deviceId":"{device}"}}"#);
+        format!(
+            "POST /api/v1/devices/validate HTTP/1.1\r\nhost: {}\r\nx-org-key: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            self.address,
+            self.key,
+            body.len()
+        )
+        .into_bytes()
+    }
+}
+
+fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    clean_environment(&mut command, directory);
+    let database = format!("sqlite:{}", directory.join("authority.db").display());
+    command.args(arguments).arg("--database").arg(database).stdin(Stdio::null());
+    command
+}
+
+/// Waits for the line that says where it listens.
+fn listening(process: &mut Guarded) -> Outcome<SocketAddr> {
+    let stdout = process.child().stdout.take().ok_or("no pipe from the authority")?;
+    let (send, first_line) = mpsc::channel();
+    thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        let _ = stdout.read_line(&mut line);
+        let _ = send.send(line);
+        // Kept open and empty: a server that wrote on would fill the pipe.
+        let _ = stdout.read_to_end(&mut Vec::new());
+    });
+    let line = first_line.recv_timeout(PATIENCE)?;
+    let address = line.trim_end().rsplit("http://").next().unwrap_or("");
+    address.parse().map_err(|_| format!("the authority says {line:?} instead of where it listens").into())
+}

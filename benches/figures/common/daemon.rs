@@ -1,0 +1,104 @@
+//! A running `machineid-sidecar` with the default settings, on a socket of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::authority::Authority;
+use super::process::Guarded;
+use super::{Outcome, PATIENCE, clean_environment, until};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_machineid-sidecar");
+
+/// The host's device at the authority.
+pub(crate) const DEVICE: &str = "bench:host";
+
+/// How old an answer the checks may be content with, in seconds: longer than the interval, so that none ever waits.
+pub(crate) const MAX_AGE: u32 = 20;
+
+pub(crate) struct Daemon {
+    process: Guarded,
+    // Last: it goes when nothing writes to it any more.
+    directory: TempDir,
+}
+
+impl Daemon {
+    /// Starts it and waits for its first decision.
+    pub(crate) fn start(authority: &Authority) -> Outcome<Self> {
+        let directory = TempDir::new()?;
+        let here = directory.path();
+        fs::create_dir(here.join("s"))?;
+        let mut key = File::options().create_new(true).write(true).mode(0o600).open(here.join("org-key"))?;
+        writeln!(key, "{}", authority.key)?;
+        let configuration = here.join("machineid-sidecar.toml");
+        fs::write(&configuration, settings(here, &authority.url()))?;
+        let mut command = Command::new(BINARY);
+        clean_environment(&mut command, here);
+        let log = File::create(here.join("log"))?;
+        command.arg("--config").arg(configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut daemon = Self { process: Guarded::start(&mut command)?, directory };
+        let ready = until("the daemon is ready", || {
+            let ready = daemon.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"));
+            (ready || daemon.process.has_ended()).then_some(ready)
+        });
+        if !matches!(ready, Ok(true)) {
+            let log = fs::read_to_string(daemon.directory.path().join("log")).unwrap_or_default();
+            return Err(format!("the daemon does not get ready; its log:\n{log}").into());
+        }
+        Ok(daemon)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("s/sidecar.sock")
+    }
+
+    /// `GET` on a connection of its own; the whole answer.
+    pub(crate) fn get(&self, path: &str) -> Outcome<String> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// How many agents the daemon supervises.
+    pub(crate) fn agents(&self) -> Outcome<usize> {
+        let answer = self.get("/v1/status")?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no status")?;
+        let status: serde_json::Value = serde_json::from_str(body)?;
+        Ok(status["agents"].as_array().ok_or("no agents in the status")?.len())
+    }
+
+    /// The wrapper in front of a command.
+    pub(crate) fn wrap(&self, command: &[&str]) -> Command {
+        let mut wrapper = Command::new(env!("CARGO_BIN_EXE_machineid-run"));
+        clean_environment(&mut wrapper, self.directory.path());
+        wrapper.arg("--socket").arg(self.socket()).arg("--").args(command);
+        wrapper.stdin(Stdio::null()).stdout(Stdio::null());
+        wrapper
+    }
+
+    /// Where its commands are at home.
+    pub(crate) fn home(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// The defaults, but for what must not be shared with another daemon, and cached checks.
+fn settings(here: &Path, url: &str) -> String {
+    let here = here.display();
+    format!(
+        "[authority]\nurl = \"{url}\"\norg_key_file = \"{here}/org-key\"\n[device]\nid = \"{DEVICE}\"\n\
+         [local]\nsocket = \"{here}/s/sidecar.sock\"\nruntime_dir = \"{here}/runtime\"\nmax_age_cap = \"{MAX_AGE}s\"\n"
+    )
+}

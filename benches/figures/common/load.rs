@@ -1,0 +1,136 @@
+//! Requests on connections that stay, each sent when the answer to the one before is whole.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+
+use super::samples::Samples;
+use super::{Outcome, PATIENCE, now};
+
+/// Room for one answer.
+const ROOM: usize = 4096;
+
+/// Whom to ask, and what.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) address: Address,
+    pub(crate) request: Arc<[u8]>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) answers: usize,
+    pub(crate) took: Duration,
+    pub(crate) latencies: Samples,
+}
+
+impl Load {
+    /// Answers per second.
+    pub(crate) fn rate(&self) -> f64 {
+        f64::from(u32::try_from(self.answers).unwrap_or(u32::MAX)) / self.took.as_secs_f64()
+    }
+}
+
+impl Target {
+    pub(crate) fn get(socket: PathBuf, path: &str) -> Self {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        Self { address: Address::Unix(socket), request: request.into_bytes().into() }
+    }
+
+    /// Asks for this long on so many connections. Every answer must be a 200.
+    ///
+    /// One thread for all connections: on a small host the servers need the others.
+    pub(crate) fn ask(&self, connections: usize, span: Duration) -> Outcome<Load> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let all =
+            runtime.block_on(async { tokio::time::timeout(span + PATIENCE, self.on_all(connections, span)).await });
+        Ok(all.map_err(|_| format!("{:?} stopped answering", self.address))??)
+    }
+
+    async fn on_all(&self, connections: usize, span: Duration) -> io::Result<Load> {
+        let mut streams: Vec<Box<dyn Stream>> = Vec::with_capacity(connections);
+        for _ in 0..connections {
+            streams.push(self.connect().await?);
+        }
+        let began = now();
+        let mut tasks = JoinSet::new();
+        for stream in streams {
+            tasks.spawn(one_after_another(stream, Arc::clone(&self.request), began + span));
+        }
+        let mut latencies = Vec::new();
+        while let Some(of_one) = tasks.join_next().await {
+            latencies.extend(of_one??);
+        }
+        Ok(Load { answers: latencies.len(), took: began.elapsed(), latencies: Samples::new(latencies) })
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match &self.address {
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn one_after_another(mut stream: Box<dyn Stream>, request: Arc<[u8]>, end: Instant) -> io::Result<Vec<Duration>> {
+    let mut latencies = Vec::new();
+    let mut room = vec![0; ROOM];
+    loop {
+        let asked = now();
+        if asked >= end {
+            return Ok(latencies);
+        }
+        stream.write_all(&request).await?;
+        read_answer(&mut *stream, &mut room).await?;
+        latencies.push(asked.elapsed());
+    }
+}
+
+async fn read_answer(stream: &mut dyn Stream, room: &mut [u8]) -> io::Result<()> {
+    let mut length = 0;
+    loop {
+        let count = stream.read(&mut room[length..]).await?;
+        if count == 0 {
+            return Err(io::Error::other("the connection was closed, or an answer is too long"));
+        }
+        length += count;
+        if is_whole(&room[..length])? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether this is one whole answer, which must be a 200.
+fn is_whole(answer: &[u8]) -> io::Result<bool> {
+    const LENGTH: &[u8] = b"content-length: ";
+    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(false) };
+    let wrong = || io::Error::other(format!("unexpected answer: {}", String::from_utf8_lossy(answer)));
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        return Err(wrong());
+    }
+    let at = answer.windows(LENGTH.len()).position(|window| window == LENGTH).ok_or_else(wrong)?;
+    let digits = answer[at + LENGTH.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+    let body = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
+    Ok(answer.len() >= head + 4 + body)
+}

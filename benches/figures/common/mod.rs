@@ -1,0 +1,48 @@
+//! What the figures share: the real programs, started and certainly ended; load; numbers and tables.
+
+pub(crate) mod agents;
+pub(crate) mod authority;
+pub(crate) mod bare_server;
+pub(crate) mod daemon;
+pub(crate) mod load;
+pub(crate) mod process;
+pub(crate) mod report;
+pub(crate) mod samples;
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What a step of a benchmark comes to. An error ends the program with its message, after everything was taken down.
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// How long anything may take that is not being measured.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The clock of everything measured here.
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures on a clock that no program of ours decides by")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Asks again and again until there is an answer; an error naming `what` when none comes in time.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> Outcome<T> {
+    let deadline = now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return Ok(answer);
+        }
+        if now() >= deadline {
+            return Err(format!("waited {PATIENCE:?} in vain: {what}").into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Leaves a command nothing of our environment that could change what is measured.
+pub(crate) fn clean_environment(command: &mut Command, home: &Path) {
+    #[expect(clippy::disallowed_methods, reason = "passes the search path on")]
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).env("HOME", home).env("STATE_DIRECTORY", home.join("state"));
+}

@@ -1,0 +1,80 @@
+//! The figures of this project: start-up time, memory, and how fast checks are answered.
+//!
+//! Benchmarks, not tests: they print what they measure beside a baseline of the same run and the figure to beat, and no
+//! number makes them fail. `README.md` in the directory above says how to run them and what each figure means.
+//!
+//! One target rather than one for each figure: the programs they start are the same, and one link is enough.
+
+mod checks;
+mod common;
+mod memory;
+mod start;
+
+use std::process::ExitCode;
+
+use common::{Outcome, bare_server, report};
+
+/// How long the rounds are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    Full,
+    /// Shows that everything works; the figures scatter more.
+    Quick,
+}
+
+impl Length {
+    const fn pick<T: Copy>(self, full: T, quick: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Quick => quick,
+        }
+    }
+}
+
+type Figure = fn(Length) -> Outcome<()>;
+
+const FIGURES: [(&str, Figure); 3] = [("start", start::run), ("memory", memory::run), ("checks", checks::run)];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first() {
+        Some((first, rest)) if first == bare_server::FLAG => bare_server::serve(rest),
+        _ => measure(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::complain(&format!("figures: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &[String]) -> Outcome<()> {
+    let mut length = Length::Full;
+    let mut wanted = Vec::new();
+    // What cargo adds when it is asked for benchmarks; `cargo test --all-targets` runs this program without it.
+    let mut asked = false;
+    for argument in arguments {
+        match argument.as_str() {
+            "--bench" => asked = true,
+            "--quick" => length = Length::Quick,
+            name if FIGURES.iter().any(|(known, _)| *known == name) => wanted.push(name),
+            other => {
+                let names = FIGURES.map(|(name, _)| name).join(", ");
+                return Err(format!("{other:?} is unknown; there are {names} and --quick").into());
+            }
+        }
+    }
+    if !asked && wanted.is_empty() {
+        report::say("These are benchmarks: run them with cargo bench");
+        return Ok(());
+    }
+    report::say(&report::host());
+    for (name, figure) in FIGURES {
+        if wanted.is_empty() || wanted.contains(&name) {
+            figure(length).map_err(|error| format!("{name}: {error}"))?;
+        }
+    }
+    Ok(())
+}
