@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::harness::authority::Authority;
 use crate::harness::http;
+use crate::harness::wait::until;
 
 #[test]
 fn every_answer_is_json_with_a_request_id_and_is_never_cached() {
@@ -37,9 +38,10 @@ fn the_access_log_names_each_request_and_no_key() {
     let org = authority.org("free");
     org.register(&["a"]);
     let id = org.device("validate", "a").json()["request_id"].as_str().unwrap().to_owned();
+    let line =
+        until("the request is logged", || authority.log().lines().find(|line| line.contains(&id)).map(str::to_owned));
     let log = authority.log();
-    let line = log.lines().find(|line| line.contains(&id)).unwrap();
-    let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+    let entry: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (&entry["target"], &entry["path"], &entry["code"], &entry["status"], &entry["org"]),
         (&json!("access"), &json!("/api/v1/devices/validate"), &json!("ALLOW"), &json!(200), &json!(org.id))

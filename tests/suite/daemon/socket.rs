@@ -137,13 +137,16 @@ fn the_socket_has_its_mode_and_answers_bad_questions_clearly() {
         ("/v1/check?max_age=soon", 400, "BAD_REQUEST"),
         ("/v1/check?device=other", 403, "DEVICE_NOT_PERMITTED"),
         ("/v1/authz/other", 403, "DEVICE_NOT_PERMITTED"),
-        ("/v1/supervise", 405, "BAD_REQUEST"),
+        ("/v1/supervise", 400, "BAD_REQUEST"),
+        ("/v1/supervise?run_id=0123456789abcdef0123456789abcdef", 404, "BAD_REQUEST"),
         ("/nothing", 404, "BAD_REQUEST"),
     ] {
         let answer = sidecar.get(path).unwrap();
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{path}: {answer:?}");
         assert_eq!(answer.json()["allowed"], false);
     }
+    let other_method = exchange(&sidecar.socket(), "DELETE /v1/check HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!((other_method.status, other_method.code().as_str()), (405, "BAD_REQUEST"));
     assert_eq!(sidecar.get("/v1/authz/host:test/some/path?x=1").unwrap().status, 200);
     let post = "POST /v1/authz/host%3Atest HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc";
     assert_eq!(exchange(&sidecar.socket(), post).unwrap().status, 200);
