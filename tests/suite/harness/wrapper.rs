@@ -44,14 +44,23 @@ impl Running {
             status.is_some()
         });
         let mut output = Output { status: status.unwrap(), stdout: Vec::new(), stderr: Vec::new() };
-        if let Some(mut pipe) = self.0.stdout.take() {
-            pipe.read_to_end(&mut output.stdout).unwrap();
+        if let Some(pipe) = self.0.stdout.take() {
+            output.stdout = what_is_there(pipe);
         }
-        if let Some(mut pipe) = self.0.stderr.take() {
-            pipe.read_to_end(&mut output.stderr).unwrap();
+        if let Some(pipe) = self.0.stderr.take() {
+            output.stderr = what_is_there(pipe);
         }
         output
     }
+}
+
+/// What a pipe holds now. Not up to its end: a process that wrongly survived may hold the other side open.
+fn what_is_there(mut pipe: impl Read + std::os::fd::AsFd) -> Vec<u8> {
+    rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK).unwrap();
+    let mut bytes = Vec::new();
+    // Reading up to the end fails when it is not there yet; what came before is kept.
+    let _ = pipe.read_to_end(&mut bytes);
+    bytes
 }
 
 impl Drop for Running {
@@ -93,11 +102,36 @@ pub(crate) fn with_mark(mark: &str) -> Vec<i32> {
     found
 }
 
-/// A number of seconds for `sleep` that nobody else uses, so that the process can be found by it.
-pub(crate) fn unique_sleep() -> String {
+/// A number of seconds for `sleep` that nobody else uses, so that the process can be found by it. Whoever still has it in
+/// its command line when the test ends is killed.
+pub(crate) struct Mark(String);
+
+pub(crate) fn unique_sleep() -> Mark {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    format!("8{:07}{number:03}", std::process::id())
+    Mark(format!("8{:07}{number:03}", std::process::id()))
+}
+
+impl std::ops::Deref for Mark {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        for pid in with_mark(&self.0).into_iter().filter_map(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 /// Waits until a file exists and has a whole line.
