@@ -49,6 +49,12 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Whether the daemon is this process's parent, as in front of `machineid-sidecar -- COMMAND`.
+    pub(super) fn is_to_parent(&self) -> bool {
+        let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
+        sys::peer_credentials(&self.fd).is_ok_and(|listener| Some(listener.pid) == parent)
+    }
+
     /// What to poll for.
     pub(super) fn interest(&self) -> PollFlags {
         if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }

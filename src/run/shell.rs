@@ -69,6 +69,8 @@ struct Shell<'a> {
     inquiry: Option<Connection>,
     device_id: Option<DeviceId>,
     interrupt: Interrupt,
+    /// The daemon is our parent and was started by the same command line.
+    beside_daemon: bool,
     stop: Option<(Stop, BootTime)>,
     survivors: Vec<Survivor>,
     /// The SIGCONT that ended our own stop has been acted on already.
@@ -115,6 +117,7 @@ impl<'a> Shell<'a> {
             inquiry: None,
             device_id: run.settings.device.clone(),
             interrupt: Interrupt::None,
+            beside_daemon: false,
             stop: None,
             survivors: Vec::new(),
             continued: false,
@@ -348,7 +351,10 @@ impl<'a> Shell<'a> {
         let mut question = self.run.question.clone();
         question.pid = self.child.pid.as_raw_pid();
         match Connection::open(&self.run.socket, wire::request(&question)) {
-            Ok(connection) => self.connection = Some(connection),
+            Ok(connection) => {
+                self.beside_daemon = connection.is_to_parent();
+                self.connection = Some(connection);
+            }
             Err(lost) => {
                 self.connection = None;
                 self.event(Event::Lost(lost));
@@ -385,6 +391,14 @@ impl<'a> Shell<'a> {
     /// stops with it, so that the shell sees a stopped job; whoever shares the wrapper's group too, as they would have.
     /// Without a terminal nobody would continue the wrapper, and it has a deadline to watch.
     fn suspend(&mut self, signal: i32) {
+        if self.beside_daemon {
+            // The daemon belongs to the same job of the shell: it would be suspended as well, and stop nobody.
+            say(
+                "machineid-run: not suspended: the daemon runs in this job, and must go on; start it apart to use Ctrl-Z",
+            );
+            let _ = sys::send_to_group(self.child.pid, libc::SIGCONT);
+            return;
+        }
         if matches!(signal, libc::SIGTTIN | libc::SIGTTOU) && self.terminal.hand_over(self.child.pid) {
             let _ = sys::send_to_group(self.child.pid, libc::SIGCONT);
             return;

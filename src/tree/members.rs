@@ -35,8 +35,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// A tree that begins with `leader`, which must not have started its command yet: every other child that the
-    /// supervisor has in `table` is taken for a bystander.
+    /// A tree that begins with `leader`. Every other child that the supervisor has in `table` and that is no younger than
+    /// the leader is taken for a bystander; a younger one is an orphan of the tree, as after a restart of the daemon.
     ///
     /// `supervisor` is the wrapper, itself no member; `None` when the leader stands alone.
     #[must_use]
@@ -45,7 +45,7 @@ impl Tree {
             .filter(|&supervisor| supervisor != leader && table.is_alive(supervisor))
             .map(|supervisor| {
                 let children = table.children(supervisor.pid).map(|child| child.identity);
-                children.filter(|&child| child != leader).collect()
+                children.filter(|&child| child != leader && child.start <= leader.start).collect()
             })
             .unwrap_or_default();
         Self {

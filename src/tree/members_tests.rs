@@ -51,6 +51,14 @@ fn children_the_wrapper_had_before_are_none_of_the_trees() {
 }
 
 #[test]
+fn orphans_that_are_there_when_a_restarted_daemon_first_looks_belong() {
+    let mut rows = START.to_vec();
+    rows.extend([(60, 50, 60), (110, 50, 110)]);
+    let mut tree = Tree::new(identity(100), Some(identity(50)), &table_of(50, &rows));
+    assert_eq!(numbers(&tree.members(&table_of(50, &rows))), [100, 110]);
+}
+
+#[test]
 fn a_known_member_is_followed_after_wrapper_and_parents_are_gone() {
     let mut tree = Tree::new(identity(100), Some(identity(50)), &table_of(9, &START));
     let mut rows = START.to_vec();

@@ -112,3 +112,21 @@ fn ctrl_c_ends_a_script_around_it_as_without_it() {
         ));
     }
 }
+
+#[test]
+fn a_ctrl_z_does_not_suspend_a_daemon_in_front_of_its_command_and_ctrl_c_ends_both() {
+    let steps = r"
+type(f'TMPDIR={socket} {binary} --dev -- sh -c {chr(34)}echo agent is up; while :; do sleep 0.1; done{chr(34)}\n')
+expect('agent is up')
+type('\x1a')
+expect('not suspended')
+type('\x03')
+expect('prompt> ')
+type('echo back $?\n')
+expect('back 130')
+";
+    let scratch = tempfile::tempdir().unwrap();
+    let program = format!("{SHELL}\n{steps}\ntype('exit\\n')\nprint('done')\n");
+    let output = python(&program, &[crate::harness::sidecar::BINARY.as_ref(), scratch.path().as_ref()]);
+    assert!(output.status.success() && stdout(&output).ends_with("done\n"), "{}{}", stdout(&output), stderr(&output));
+}
