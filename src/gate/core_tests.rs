@@ -198,8 +198,15 @@ fn an_allow_that_arrives_after_its_own_lease_allows_nothing() {
     let mut world = World::new(RULES);
     world.tell(Event::Woke);
     let attempt = world.last_begun;
+    world.gate.askers.push(Asker {
+        id: AskerId(1),
+        fresh_from: attempt,
+        asked: world.now,
+        deadline: world.now + RULES.lease * 2,
+    });
     world.now = world.now + RULES.lease;
-    world.finish(attempt, allow());
+    let actions = world.finish(attempt, allow());
+    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Undecided { .. })), "{actions:?}");
     assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }));
     assert_eq!(world.gate.lease_until(), None);
 }
