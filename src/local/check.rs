@@ -62,7 +62,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
             return reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason);
         }
         Some(_) => Vec::new(),
-        None => peer.identity().map_or_else(Vec::new, |process| context.runs.containing(process)),
+        None => context.runs.containing(|| peer.identity()),
     };
     if let Some(stopping) = runs.iter().find_map(|run| stop_of(run)) {
         return stopping;

@@ -102,21 +102,25 @@ impl Runs {
         self.lock().values().filter(|run| run.is_ruled_by(device)).count()
     }
 
-    /// The runs whose tree this process is in, by descent.
-    pub(crate) fn containing(&self, process: Identity) -> Vec<Arc<Run>> {
+    /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be
+    /// in: a look at `/proc` costs several times what the rest of a check does.
+    pub(crate) fn containing(&self, process: impl FnOnce() -> Option<Identity>) -> Vec<Arc<Run>> {
         let runs: Vec<_> = self.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
         let mut found = Vec::new();
         if runs.is_empty() {
             return found;
         }
-        let mut next = Some(process);
+        let Some(process) = process() else { return found };
+        let read = |pid| ProcessEntry::read(pid).ok().flatten();
+        let mut at = process;
+        let mut parent = read(process.pid).and_then(|entry| entry.parent);
         // Bounded, should the chain change into a circle while it is read.
         for _ in 0..1024 {
-            let Some(process) = next else { break };
-            let is_in = |run: &&Arc<Run>| run.leader() == Some(process) || run.wrapper() == Some(process);
+            let is_in = |run: &&Arc<Run>| run.leader() == Some(at) || run.wrapper() == Some(at);
             found.extend(runs.iter().filter(is_in).cloned());
-            let parent = ProcessEntry::read(process.pid).ok().flatten().and_then(|entry| entry.parent);
-            next = parent.and_then(|parent| ProcessEntry::read(parent).ok().flatten()).map(|entry| entry.identity);
+            let Some(entry) = parent.and_then(read) else { break };
+            at = entry.identity;
+            parent = entry.parent;
         }
         found.dedup_by_key(|run| run.id());
         found
