@@ -8,7 +8,7 @@ use crate::common::agents::Agents;
 use crate::common::authority::Authority;
 use crate::common::daemon::{Daemon, MAX_AGE};
 use crate::common::load::Target;
-use crate::common::process::{Guarded, Memory, wait_for_program};
+use crate::common::process::{Guarded, Memory, settled_memory};
 use crate::common::report::{self, Table, mebibytes};
 use crate::common::{Outcome, PATIENCE, clean_environment, now};
 
@@ -25,8 +25,7 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     let mut sleep = Command::new("sleep");
     clean_environment(&mut sleep, daemon.home());
     let sleep = Guarded::start(sleep.arg("600").stdin(Stdio::null()))?;
-    wait_for_program(sleep.pid(), "sleep")?;
-    let base = Memory::of(sleep.pid())?;
+    let base = settled_memory(sleep.pid(), "sleep")?;
     row(&mut table, "sleep, for comparison", base, base, "");
 
     let idle = Memory::of(daemon.pid())?;

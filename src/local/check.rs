@@ -63,7 +63,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
         }
         Some(_) => Vec::new(),
         // A caller that cannot be looked up could be an agent: it must not be answered as somebody else.
-        None => match runs_of(context, peer) {
+        None => match context.runs.containing(|| peer.identity()) {
             Ok(runs) => runs,
             Err(error) => return overloaded(&error),
         },
@@ -86,14 +86,6 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     let verdict = deciding.ask(deadline).await;
     // The stop may have begun while the question was open.
     runs.iter().find_map(|run| stop_of(run)).unwrap_or_else(|| reply::verdict(verdict, about))
-}
-
-/// The runs in whose tree the caller is.
-fn runs_of(context: &Context, peer: &Peer) -> io::Result<Vec<Arc<Run>>> {
-    match peer.identity()? {
-        Some(process) => Ok(context.runs.containing(process)?),
-        None => Ok(Vec::new()),
-    }
 }
 
 fn cached(

@@ -1,9 +1,9 @@
 //! All supervised runs.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
 use tracing::{info, warn};
 
 use super::enforcer::{Ending, Enforcer, Reason};
@@ -107,21 +107,29 @@ impl Runs {
         self.lock().values().filter(|run| run.is_ruled_by(device)).count()
     }
 
-    /// The runs whose tree this process is in, by descent. Fails when `/proc` cannot be read.
-    pub(crate) fn containing(&self, process: Identity) -> Result<Vec<Arc<Run>>, Errno> {
+    /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be
+    /// in: a look at `/proc` costs several times what the rest of a check does.
+    ///
+    /// Fails when `/proc` cannot be read, which must not read as "in no run".
+    pub(crate) fn containing(
+        &self,
+        process: impl FnOnce() -> io::Result<Option<Identity>>,
+    ) -> io::Result<Vec<Arc<Run>>> {
         let runs: Vec<_> = self.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
         let mut found = Vec::new();
         if runs.is_empty() {
             return Ok(found);
         }
-        let mut next = Some(process);
+        let Some(mut at) = process()? else { return Ok(found) };
+        let mut parent = ProcessEntry::read(at.pid)?.and_then(|entry| entry.parent);
         // Bounded, should the chain change into a circle while it is read.
         for _ in 0..1024 {
-            let Some(process) = next else { break };
-            let is_in = |run: &&Arc<Run>| run.leader() == Some(process) || run.wrapper() == Some(process);
+            let is_in = |run: &&Arc<Run>| run.leader() == Some(at) || run.wrapper() == Some(at);
             found.extend(runs.iter().filter(is_in).cloned());
-            let Some(parent) = ProcessEntry::read(process.pid)?.and_then(|entry| entry.parent) else { break };
-            next = ProcessEntry::read(parent)?.map(|entry| entry.identity);
+            let Some(next) = parent else { break };
+            let Some(entry) = ProcessEntry::read(next)? else { break };
+            at = entry.identity;
+            parent = entry.parent;
         }
         found.dedup_by_key(|run| run.id());
         Ok(found)

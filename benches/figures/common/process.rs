@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::{Child, Command};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -88,10 +89,18 @@ pub(crate) fn processor_time(pid: u32) -> Outcome<Duration> {
     Ok(Duration::from_millis((user + system) * 1000 / rustix::param::clock_ticks_per_second().max(1)))
 }
 
-/// Waits until the process runs a program of this name: until then it is still what forked it.
-pub(crate) fn wait_for_program(pid: u32, name: &str) -> Outcome<()> {
-    until(&format!("process {pid} becomes {name}"), || {
+/// The memory of a program that was started just now and then sleeps, once it no longer changes: before that it is still
+/// what forked it, or being loaded.
+pub(crate) fn settled_memory(pid: u32, name: &str) -> Outcome<Memory> {
+    let mut before = 0;
+    until(&format!("process {pid} becomes {name} and settles"), || {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (comm.trim_end() == name).then_some(())
+        let memory = Memory::of(pid).ok()?;
+        if comm.trim_end() == name && memory.resident == before {
+            return Some(memory);
+        }
+        before = memory.resident;
+        thread::sleep(Duration::from_millis(50));
+        None
     })
 }

@@ -26,8 +26,8 @@ impl Samples {
     }
 }
 
-/// The median of numbers; 0 of none.
-pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
+/// The number that three quarters of these do not exceed; 0 of none.
+pub(crate) fn upper_quartile(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_unstable_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+    numbers.get(numbers.len() * 3 / 4).copied().unwrap_or_default()
 }
