@@ -100,7 +100,7 @@ fn raise_descriptor_limit() -> Rlimit {
     let wanted = before.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
     if before.current.is_some_and(|current| current < wanted) {
         // Refused, it stays as it was, and fewer connections are served.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before.clone() });
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before });
     }
     before
 }
@@ -192,7 +192,7 @@ impl Sidecar {
     }
 
     async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
-        let mut child = Child::start(command, &self.settings().local.socket, self.descriptors.clone())
+        let mut child = Child::start(command, &self.settings().local.socket, self.descriptors)
             .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
         loop {
             tokio::select! {
