@@ -34,6 +34,16 @@ impl Environment {
         Self { get: |name| std::env::var_os(name) }
     }
 
+    /// Refuses variables that name somebody (a key, a device, an authority) and are no text: taken for absent, they would
+    /// silently make this host somebody else.
+    fn check(&self) -> Result<(), ConfigError> {
+        let named = [org_key::KEY_VARIABLE, settings::URL_VARIABLE, settings::ID_VARIABLE];
+        let torn = named.into_iter().find(|name| self.named(name).is_some_and(|value| value.to_str().is_none()));
+        torn.map_or(Ok(()), |name| {
+            Err(ConfigError::at(&Origin::Environment(name), name, "is not valid UTF-8; correct it or unset it"))
+        })
+    }
+
     /// A variable's text; one that is not UTF-8 counts as absent.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         (self.get)(name).and_then(|value| value.into_string().ok())
@@ -64,6 +74,7 @@ impl Environment {
 ///
 /// Fails with a [`ConfigError`]; a named file that does not exist is one, a default one that does not exist is not.
 pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
+    environment.check()?;
     let around = environment.surroundings();
     let text_of = |path: PathBuf| read(&path).map(|text| (path, text));
     // Relative to the working directory, as --config is: whoever names a file must not get another one.

@@ -12,7 +12,7 @@ use super::file::{File, Source};
 use super::glob::Glob;
 use super::paths::Surroundings;
 use super::stop_bound::{StopBound, longest_silence};
-use crate::client::BaseUrl;
+use crate::client::{BaseUrl, BaseUrlError};
 use crate::gate::core::{Rules, SystemUnavailable};
 use crate::span;
 use crate::sys;
@@ -20,6 +20,11 @@ use crate::telemetry::{LogFormat, LogLevel};
 
 /// The longest path of a unix socket, in bytes, without the zero behind it.
 const LONGEST_SOCKET_PATH: usize = 107;
+
+/// The official clients' variable for where the authority is.
+pub(super) const URL_VARIABLE: &str = "MACHINEID_BASE_URL";
+/// Theirs for which device this is.
+pub(super) const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
 
 /// Everything the daemon is told.
 #[derive(Clone, Debug)]
@@ -204,10 +209,9 @@ fn authority(
     written: &File,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Authority, ConfigError> {
-    const URL_VARIABLE: &str = "MACHINEID_BASE_URL";
     let section = &written.authority;
     let allow_http = flag(section.allow_http.as_ref(), false);
-    let parse = |text: &str| BaseUrl::parse(text, allow_http).map_err(|error| format!("{error}{}", http_hint(text)));
+    let parse = |text: &str| BaseUrl::parse(text, allow_http).map_err(|error| format!("{error}{}", http_hint(error)));
     let url = match env(URL_VARIABLE).filter(|value| !value.trim().is_empty()) {
         Some(text) => {
             parse(&text).map_err(|error| ConfigError::at(&Origin::Environment(URL_VARIABLE), "authority.url", error))?
@@ -222,12 +226,11 @@ fn authority(
     })
 }
 
-fn http_hint(url: &str) -> &'static str {
-    if url.trim_start().starts_with("http://") { " (or set authority.allow_http = true)" } else { "" }
+fn http_hint(error: BaseUrlError) -> &'static str {
+    if error == BaseUrlError::Unencrypted { " (or set authority.allow_http = true)" } else { "" }
 }
 
 fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<String>) -> Device {
-    const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
     let section = &written.device;
     let from_env = env(ID_VARIABLE).filter(|value| !value.trim().is_empty());
     let id_origin = match from_env {

@@ -146,7 +146,8 @@ impl Sidecar {
 
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
     pub(super) async fn serve(self, command: Vec<OsString>) -> Result<Exit, Fatal> {
-        let mut signals = Signals::new().map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+        let mut signals =
+            Signals::new(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         self.announce();
         let router = local::routes(Arc::clone(&self.context));
@@ -242,28 +243,44 @@ pub(super) enum Caught {
 
 #[derive(Debug)]
 struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    validate: Signal,
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    hang_up: Option<Signal>,
+    validate: Option<Signal>,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// In front of a command a signal we were started with ignored (`nohup`, a script's background job) stays ignored:
+    /// caught, it would be passed on to a command that was to be spared.
+    fn new(passed_on: bool) -> io::Result<Self> {
+        let watch = |kind: SignalKind| {
+            let spared = passed_on && sys::Inherited::get().ignores(kind.as_raw_value());
+            if spared { Ok(None) } else { signal(kind).map(Some) }
+        };
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            validate: signal(SignalKind::user_defined1())?,
+            terminate: watch(SignalKind::terminate())?,
+            interrupt: watch(SignalKind::interrupt())?,
+            hang_up: watch(SignalKind::hangup())?,
+            validate: watch(SignalKind::user_defined1())?,
         })
     }
 
     async fn next(&mut self) -> Caught {
         tokio::select! {
-            _ = self.terminate.recv() => Caught::End("SIGTERM"),
-            _ = self.interrupt.recv() => Caught::End("SIGINT"),
-            _ = self.hang_up.recv() => Caught::HangUp,
-            _ = self.validate.recv() => Caught::Validate,
+            () = caught(self.terminate.as_mut()) => Caught::End("SIGTERM"),
+            () = caught(self.interrupt.as_mut()) => Caught::End("SIGINT"),
+            () = caught(self.hang_up.as_mut()) => Caught::HangUp,
+            () = caught(self.validate.as_mut()) => Caught::Validate,
         }
+    }
+}
+
+/// Waits for a signal; for ever when it is not watched for.
+async fn caught(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }

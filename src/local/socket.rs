@@ -44,11 +44,13 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
     remove_stale(path).map_err(wrong)?;
     let listener = listen(path, local.mode)
         .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
+    let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
+    // From here on its file goes with it, also when the rest fails.
+    let socket = Socket { listener, path: path.clone(), identity: (about.dev(), about.ino()), _lock: lock };
     if let Some((group, origin)) = &local.group {
         give_to_group(path, group).map_err(|problem| ConfigError::at(origin, "local.group", problem))?;
     }
-    let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
-    Ok(Socket { listener, path: path.clone(), identity: (about.dev(), about.ino()), _lock: lock })
+    Ok(socket)
 }
 
 impl Drop for Socket {

@@ -165,3 +165,24 @@ fn a_file_the_environment_names_is_never_replaced_by_the_defaults() {
     let output = command.output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("host:test"), "{output:?}");
 }
+
+#[test]
+fn a_variable_that_is_no_text_is_refused_and_not_taken_for_unset() {
+    use std::os::unix::ffi::OsStrExt;
+    let setup = setup();
+    for name in ["MACHINEID_DEVICE_ID", "MACHINEID_BASE_URL", "MACHINEID_ORG_KEY"] {
+        let mut command = setup.command();
+        command.env(name, std::ffi::OsStr::from_bytes(b"org_\xff"));
+        says(&refusal(&mut command), &[name, "UTF-8"]);
+    }
+}
+
+#[test]
+fn a_daemon_that_cannot_start_leaves_no_socket_behind() {
+    let mut setup = setup();
+    setup.local = "group = \"no-such-group\"".to_owned();
+    let output = setup.command().output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    says(&String::from_utf8_lossy(&output.stderr), &["local.group", "no-such-group"]);
+    assert!(!setup.socket().exists());
+}
