@@ -22,7 +22,7 @@ use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
 use crate::runs::run::{Outbox, Reach};
 use crate::runs::{Opened, Refused, Run, Runs};
-use crate::tree::{Process, ProcessTable, Tree, namespace_pids};
+use crate::tree::{Pid, Process, ProcessTable, Tree, namespace_pids};
 use crate::{span, sys};
 
 /// The longest name and command line kept, in bytes: they are for people.
@@ -197,7 +197,7 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
             sys::parse_signal(name).map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?
         }
     };
-    let reach = reach(peer, request.pid)?;
+    let reach = reach(peer, request.pid, request.alone)?;
     if reach.is_none() && context.settings.local.require_local_killer {
         let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
                       local.require_local_killer is set";
@@ -221,14 +221,20 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
 }
 
 /// Pins the agent's leader and its wrapper. `None` where the daemon cannot see or signal them.
-fn reach(peer: &Peer, requested: i32) -> Result<Option<Reach>, No> {
+fn reach(peer: &Peer, requested: i32, alone: bool) -> Result<Option<Reach>, No> {
     let refused = |reason: &str| No::new(Code::PidNotPermitted, reason);
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
     let wrapper = peer.process();
     let wrapper =
         wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
     let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
-    let table = ProcessTable::scan()
+    // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
+    let near = alone && namespace_pids(peer_pid).is_some_and(|pids| pids.len() == 1);
+    let table = match Pid::new(requested).filter(|_| near) {
+        Some(requested) => ProcessTable::line_of_descent(requested, peer_pid),
+        None => ProcessTable::scan(),
+    };
+    let table = table
         .map_err(|errno| No::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}")))?;
     // Its number may be another's by now, and so the table's word about who descends from it.
     if !table.is_alive(wrapper.identity()) {
@@ -247,7 +253,8 @@ fn reach(peer: &Peer, requested: i32) -> Result<Option<Reach>, No> {
         );
         return Ok(None);
     }
-    let tree = Tree::new(leader, Some(wrapper.identity()), &table);
+    let supervisor = Some(wrapper.identity());
+    let tree = if alone { Tree::alone(leader, supervisor) } else { Tree::new(leader, supervisor, &table) };
     Ok(Some(Reach { leader: pinned, wrapper, tree }))
 }
 

@@ -34,6 +34,10 @@ pub struct SuperviseRequest {
     /// The device to ask about besides the host's; the host's alone when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+    /// Whether the wrapper had no other children when it forked the agent's leader: then all of its children belong to
+    /// the agent, and the daemon need not look which do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     /// A name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

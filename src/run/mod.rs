@@ -103,6 +103,8 @@ fn prepare(options: Options) -> Result<Run, String> {
     let question = SuperviseRequest {
         pid: 0,
         run_id,
+        // A shell that became the wrapper by exec leaves it its background jobs.
+        alone: !has_children(),
         device: options.device.clone(),
         name: options.name,
         command: for_people(&options.command),
@@ -133,6 +135,14 @@ fn prepare(options: Options) -> Result<Run, String> {
         status_file: options.status_file,
         quiet: options.quiet,
     })
+}
+
+/// Whether there are children before the first fork of our own.
+fn has_children() -> bool {
+    let options = rustix::process::WaitIdOptions::EXITED
+        | rustix::process::WaitIdOptions::NOHANG
+        | rustix::process::WaitIdOptions::NOWAIT;
+    !matches!(rustix::process::waitid(rustix::process::WaitId::All, options), Err(rustix::io::Errno::CHILD))
 }
 
 /// The command line as text, cut when it is long.

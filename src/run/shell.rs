@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitIdOptions, WaitOptions};
+use rustix::process::{Signal, WaitOptions};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::child::{self, Child, Plan};
@@ -21,7 +21,7 @@ use crate::clock::BootTime;
 use crate::protocol::local::SuperviseEvent;
 use crate::protocol::{DeviceId, Exit};
 use crate::sys::{self, Inherited, SignalFd};
-use crate::tree::{Caller, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, Survivor, Tree};
+use crate::tree::{Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, Survivor, Tree};
 
 /// Time to the next look when the table shows nobody but a child is still to be reaped.
 const REAP_PAUSE: Duration = Duration::from_millis(5);
@@ -87,8 +87,6 @@ impl<'a> Shell<'a> {
             rustix::time::timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
                 .map_err(|errno| text("no timer to be had", errno))?;
         let terminal = Terminal::find();
-        // A shell that became the wrapper by exec leaves it its background jobs. Without any, no table is needed.
-        let has_bystanders = has_children();
         let plan = Plan {
             command: &run.command,
             environment: &run.environment,
@@ -96,7 +94,7 @@ impl<'a> Shell<'a> {
             run_id: run.settings.run_id,
         };
         let mut child = Child::start(&plan, &signals).map_err(|error| error.to_string())?;
-        let tree = match tree_of(&child, has_bystanders) {
+        let tree = match tree_of(&child, run.question.alone) {
             Ok(tree) => tree,
             Err(errno) => {
                 child.abandon();
@@ -468,19 +466,11 @@ fn report(
     }
 }
 
-/// Whether there are children before the first fork of our own.
-fn has_children() -> bool {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(rustix::process::waitid(rustix::process::WaitId::All, options), Err(Errno::CHILD))
-}
-
-fn tree_of(child: &Child, has_bystanders: bool) -> Result<Tree, Errno> {
+fn tree_of(child: &Child, alone: bool) -> Result<Tree, Errno> {
     let identity = |pid: Pid| -> Result<Identity, Errno> {
         ProcessEntry::read(pid)?.map(|entry| entry.identity).ok_or(Errno::SRCH)
     };
     let leader = identity(Pid::from(child.pid))?;
     let own = identity(Pid::own())?;
-    let table =
-        if has_bystanders { ProcessTable::scan()? } else { ProcessTable::from_entries(Caller::current(), Vec::new()) };
-    Ok(Tree::new(leader, Some(own), &table))
+    if alone { Ok(Tree::alone(leader, Some(own))) } else { Ok(Tree::new(leader, Some(own), &ProcessTable::scan()?)) }
 }

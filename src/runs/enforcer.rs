@@ -15,7 +15,7 @@ use super::registry::Runs;
 use super::run::{Run, StopNotice};
 use crate::clock::BootTime;
 use crate::protocol::Denial;
-use crate::tree::{Activity, FirstSignal, KILL_PATIENCE, Next, ProcessTable, Stop};
+use crate::tree::{Activity, FirstSignal, KILL_PATIENCE, Next, ProcessTable, Stop, Tree};
 use crate::vital::Vital;
 
 /// Pause after a failure to look at the processes; the next look may do better.
@@ -33,6 +33,9 @@ pub(crate) struct Ending {
     pub(crate) run: Arc<Run>,
     pub(crate) first_signal: FirstSignal,
     pub(crate) reason: Reason,
+    /// Other runs have the same wrapper (a program that supervises several children itself): then its children are not
+    /// all this run's, and the tree is what descends from the leader.
+    pub(crate) shares_wrapper: bool,
 }
 
 /// Why a tree ends.
@@ -167,8 +170,9 @@ fn is_under_way(under_way: &[UnderWay], ending: &Ending) -> bool {
 }
 
 fn begin(now: BootTime, ending: Ending) -> Option<UnderWay> {
-    let Ending { run, first_signal, reason } = ending;
-    let tree = run.opened.reach.as_ref()?.tree.clone();
+    let Ending { run, first_signal, reason, shares_wrapper } = ending;
+    let tree = &run.opened.reach.as_ref()?.tree;
+    let tree = if shares_wrapper { Tree::alone(tree.leader(), None) } else { tree.clone() };
     let stop = Stop::begin(now, tree, run.opened.stop_signal, first_signal, run.opened.stop_grace);
     Some(UnderWay { run, reason, stop, began: now, look_at: now, found_somebody: false, survivors_reported: false })
 }

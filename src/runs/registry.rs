@@ -84,7 +84,9 @@ impl Runs {
         }
         let denial = Denial::local(Code::LocalStop, "the wrapper died");
         let first_signal = if run.begin_stop(&denial) { FirstSignal::Ours } else { FirstSignal::Theirs };
-        self.enforcer.end(vec![Ending { run: Arc::clone(run), first_signal, reason: Reason::WrapperGone }]);
+        let shares_wrapper = *self.runs_by_wrapper().get(&run.wrapper()).unwrap_or(&0) > 1;
+        let run = Arc::clone(run);
+        self.enforcer.end(vec![Ending { run, first_signal, reason: Reason::WrapperGone, shares_wrapper }]);
     }
 
     /// Forgets a run of which nothing is left.
@@ -135,6 +137,15 @@ impl Runs {
         Ok(found)
     }
 
+    /// How many runs each wrapper has: one, but for programs that supervise several children themselves.
+    fn runs_by_wrapper(&self) -> HashMap<Option<Identity>, usize> {
+        let mut count = HashMap::new();
+        for run in self.lock().values() {
+            *count.entry(run.wrapper()).or_insert(0) += 1;
+        }
+        count
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +159,7 @@ impl Agents for Runs {
     fn stop(&self, device: &DeviceId, denial: &Denial) {
         let now = BootTime::now();
         let ruled: Vec<_> = self.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect();
+        let by_wrapper = self.runs_by_wrapper();
         let mut endings = Vec::with_capacity(ruled.len());
         for run in ruled.into_iter().filter(|run| run.begin_stop(denial)) {
             warn!(
@@ -162,7 +174,8 @@ impl Agents for Runs {
             // At the end of a lease the stop signal is the wrapper's: both know the deadline, and no process may get
             // the signal twice. A wrapper that cannot act is found by the enforcer.
             let first_signal = if denial.code == Code::LeaseExpired { FirstSignal::Theirs } else { FirstSignal::Ours };
-            endings.push(Ending { run, first_signal, reason: Reason::Denied(denial.clone()) });
+            let shares_wrapper = *by_wrapper.get(&run.wrapper()).unwrap_or(&0) > 1;
+            endings.push(Ending { run, first_signal, reason: Reason::Denied(denial.clone()), shares_wrapper });
         }
         if !endings.is_empty() {
             self.enforcer.end(endings);

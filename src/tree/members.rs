@@ -48,12 +48,14 @@ impl Tree {
                 children.filter(|&child| child != leader && child.start <= leader.start).collect()
             })
             .unwrap_or_default();
-        Self {
-            leader,
-            supervisor: supervisor.filter(|&supervisor| supervisor != leader),
-            bystanders,
-            known: HashSet::new(),
-        }
+        Self { bystanders, ..Self::alone(leader, supervisor) }
+    }
+
+    /// A tree of `leader` and, when there is a supervisor, of all of its children, now and later.
+    #[must_use]
+    pub fn alone(leader: Identity, supervisor: Option<Identity>) -> Self {
+        let supervisor = supervisor.filter(|&supervisor| supervisor != leader);
+        Self { leader, supervisor, bystanders: HashSet::new(), known: HashSet::new() }
     }
 
     /// The first process of the tree.

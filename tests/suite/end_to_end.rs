@@ -410,3 +410,39 @@ fn the_configured_stop_signal_is_used_by_daemon_and_wrapper_alike() {
     assert_eq!(expired.exit_code(), 75);
     assert!(expired.stdout().contains("got USR2"), "{}", expired.stderr());
 }
+
+#[test]
+fn a_program_that_supervises_several_children_itself_loses_only_the_denied_one() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.devices = "allow = [\"agent:*\"]".to_owned();
+    let sidecar = setup.start();
+    let program = r#"
+import json, os, secrets, socket, subprocess, sys
+held = []
+for number in (1, 2):
+    child = subprocess.Popen(["sleep", "600"])
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(sys.argv[1])
+    body = json.dumps({"pid": child.pid, "run_id": secrets.token_hex(16), "device": f"agent:{number}"}).encode()
+    stream.sendall(b"POST /v1/supervise HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    lines = stream.makefile()
+    while '"event":"allow"' not in lines.readline(): pass
+    held.append((child, stream))
+    print(f"child {number} {child.pid}", flush=True)
+print("first ended", held[0][0].wait(), "second", held[1][0].poll(), flush=True)
+print("second ended", held[1][0].wait(), flush=True)
+"#;
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", program]).arg(sidecar.socket()).stdin(std::process::Stdio::null());
+    let mut wrapped = Wrapped::start(command);
+    for child in ["child 1 ", "child 2 "] {
+        let line = wrapped.line_with(child);
+        wrapped.watch(&[number_after(&line, child)]);
+    }
+    org.device("revoke", "agent:1");
+    assert_eq!(wrapped.line_with("first ended"), "first ended -15 second None");
+    org.device("revoke", "agent:2");
+    assert_eq!(wrapped.line_with("second ended"), "second ended -15");
+}
