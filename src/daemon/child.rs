@@ -10,7 +10,6 @@ use std::process::ExitStatus;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
-use super::sidecar::Caught;
 use crate::protocol::Exit;
 
 #[derive(Debug)]
@@ -36,13 +35,7 @@ impl Child {
     }
 
     /// Passes a signal on: the wrapper gives it to the agent.
-    pub(super) fn forward(&self, caught: Caught) {
-        let signal = match caught {
-            Caught::End("SIGINT") => Signal::INT,
-            Caught::End(_) => Signal::TERM,
-            Caught::HangUp => Signal::HUP,
-            Caught::Validate => Signal::USR1,
-        };
+    pub(super) fn forward(&self, signal: Signal) {
         let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // An unreaped child of ours: the number is its own. It may just have ended.

@@ -6,6 +6,7 @@
 //! | `check_config` | `--check-config` |
 //! | `identity` | which device this host is |
 //! | `sidecar` | everything that runs, put together and taken down |
+//! | `signals` | what it acts on, what it passes on |
 //! | `child` | `-- COMMAND`: a wrapper of our own |
 //! | `dev` | `--dev`: an authority of our own |
 //! | `healthcheck` | `healthcheck` |
@@ -17,6 +18,7 @@ mod dev;
 mod healthcheck;
 mod identity;
 mod sidecar;
+mod signals;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
+use rustix::process::Signal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::child::Child;
+use super::signals::Signals;
 use super::{Fatal, identity};
 use crate::client::{AuthorityClient, Options};
 use crate::clock::BootTime;
@@ -147,7 +148,7 @@ impl Sidecar {
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
     pub(super) async fn serve(self, command: Vec<OsString>) -> Result<Exit, Fatal> {
         let mut signals =
-            Signals::new(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+            Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         self.announce();
         let router = local::routes(Arc::clone(&self.context));
@@ -181,13 +182,14 @@ impl Sidecar {
 
     async fn wait_for_the_end(&self, signals: &mut Signals) -> Result<Exit, Fatal> {
         loop {
-            match signals.next().await {
-                Caught::End(name) => {
-                    info!(signal = name, "ending; running agents live on their leases");
-                    return Ok(Exit::Success);
-                }
-                Caught::Validate => self.context.gates.hint_all(),
-                Caught::HangUp => warn!("SIGHUP: a changed configuration takes effect at the next start of the daemon"),
+            let signal = signals.next().await;
+            if signal == Signal::USR1 {
+                self.context.gates.hint_all();
+            } else if signal == Signal::HUP {
+                warn!("SIGHUP: a changed configuration takes effect at the next start of the daemon");
+            } else {
+                info!(signal = sys::signal_name(signal), "ending; running agents live on their leases");
+                return Ok(Exit::Success);
             }
         }
     }
@@ -198,7 +200,7 @@ impl Sidecar {
         loop {
             tokio::select! {
                 exit = child.wait() => return exit.map_err(|error| Fatal(format!("lost machineid-run: {error}"))),
-                caught = signals.next() => child.forward(caught),
+                signal = signals.next() => child.forward(signal),
             }
         }
     }
@@ -228,59 +230,4 @@ fn client(settings: &Settings) -> Result<AuthorityClient, Fatal> {
         let origin = authority.ca_file.as_ref().map_or(Origin::Default, |(_, origin)| origin.clone());
         ConfigError::at(&origin, "authority.ca_file", error).into()
     })
-}
-
-/// A signal to the daemon.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Caught {
-    /// SIGTERM or SIGINT.
-    End(&'static str),
-    /// SIGUSR1: validate now.
-    Validate,
-    /// SIGHUP.
-    HangUp,
-}
-
-#[derive(Debug)]
-struct Signals {
-    terminate: Option<Signal>,
-    interrupt: Option<Signal>,
-    hang_up: Option<Signal>,
-    validate: Option<Signal>,
-}
-
-impl Signals {
-    /// In front of a command a signal we were started with ignored (`nohup`, a script's background job) stays ignored:
-    /// caught, it would be passed on to a command that was to be spared.
-    fn new(passed_on: bool) -> io::Result<Self> {
-        let watch = |kind: SignalKind| {
-            let spared = passed_on && sys::Inherited::get().ignores(kind.as_raw_value());
-            if spared { Ok(None) } else { signal(kind).map(Some) }
-        };
-        Ok(Self {
-            terminate: watch(SignalKind::terminate())?,
-            interrupt: watch(SignalKind::interrupt())?,
-            hang_up: watch(SignalKind::hangup())?,
-            validate: watch(SignalKind::user_defined1())?,
-        })
-    }
-
-    async fn next(&mut self) -> Caught {
-        tokio::select! {
-            () = caught(self.terminate.as_mut()) => Caught::End("SIGTERM"),
-            () = caught(self.interrupt.as_mut()) => Caught::End("SIGINT"),
-            () = caught(self.hang_up.as_mut()) => Caught::HangUp,
-            () = caught(self.validate.as_mut()) => Caught::Validate,
-        }
-    }
-}
-
-/// Waits for a signal; for ever when it is not watched for.
-async fn caught(signal: Option<&mut Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
-    }
 }

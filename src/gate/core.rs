@@ -244,6 +244,10 @@ impl Gate {
                 let grant = Grant { code, request_id, confirmed_at: began };
                 self.allow(now, attempt, grant, actions)
             }
+            // One that began later has answered: this failure says nothing new, and nobody is left to be told.
+            Outcome::NoAnswer { cause, retry_after } if self.newest_answered.is_some_and(|newest| newest > attempt) => {
+                Verdict::Undecided { code: Code::AuthorityUnreachable, cause, retry_after }
+            }
             Outcome::NoAnswer { cause, retry_after } => self.fail(now, Code::AuthorityUnreachable, cause, retry_after),
         };
         self.askers.retain(|asker| {

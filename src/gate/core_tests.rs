@@ -179,6 +179,20 @@ fn a_deny_counts_even_when_it_is_late() {
 }
 
 #[test]
+fn a_late_failure_of_an_earlier_attempt_changes_nothing() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let early = world.last_begun;
+    world.tell(Event::Hinted);
+    let late = world.last_begun;
+    world.finish(late, allow());
+    let due = world.gate.next_validation();
+    world.finish(early, no_answer());
+    assert!(matches!(world.gate.standing(), Standing::Allowed { .. }));
+    assert_eq!(world.gate.next_validation(), due);
+}
+
+#[test]
 fn agents_live_exactly_to_the_end_of_the_lease_while_a_validation_hangs() {
     let mut world = World::new(RULES);
     world.tell(Event::Woke);

@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::event::{Event, Lost};
+use super::event::{Daemon, Event, Lost};
 use super::wire::Reader;
 use crate::sys;
 
@@ -25,27 +25,28 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects and begins to send the request.
     pub(super) fn open(socket: &Path, request: Vec<u8>) -> Result<Self, Lost> {
-        let lost = |why: String, busy| Lost { why, busy };
+        let lost = |why: String, daemon| Lost { why, daemon };
         let address = SocketAddrUnix::new(socket)
-            .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), false))?;
+            .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), Daemon::There))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|errno| lost(format!("no socket to be had: {errno}"), false))?;
+            .map_err(|errno| lost(format!("no socket to be had: {errno}"), Daemon::There))?;
         rustix::net::connect(&fd, &address).map_err(|errno| match errno {
-            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), false),
-            Errno::CONNREFUSED => lost("nobody listens there, so it is not running".to_owned(), false),
-            Errno::ACCESS | Errno::PERM => {
-                lost("permission denied; this user must be in the socket's group".to_owned(), false)
-            }
-            Errno::AGAIN => lost("it has too many connections waiting".to_owned(), true),
-            errno => lost(errno.to_string(), false),
+            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), Daemon::Absent),
+            Errno::CONNREFUSED => lost("nobody listens there, so it is not running".to_owned(), Daemon::Absent),
+            Errno::ACCESS | Errno::PERM => lost(
+                "permission denied; only the socket's owner and group may ask (`ls -l` shows them)".to_owned(),
+                Daemon::There,
+            ),
+            Errno::AGAIN => lost("it has too many connections waiting".to_owned(), Daemon::Busy),
+            errno => lost(errno.to_string(), Daemon::There),
         })?;
         if !is_trusted(&fd, socket) {
             let why = "its listener runs as a user who is neither root, nor this one, nor the owner of its directory";
-            return Err(lost(why.to_owned(), false));
+            return Err(lost(why.to_owned(), Daemon::There));
         }
         let mut connection = Self { fd, unsent: request, reader: Reader::default() };
-        connection.send().map_err(|errno| lost(errno.to_string(), false))?;
+        connection.send().map_err(|errno| lost(errno.to_string(), Daemon::There))?;
         Ok(connection)
     }
 
@@ -67,7 +68,7 @@ impl Connection {
             // An early refusal may be there to be read all the same.
             self.unsent = Vec::new();
             if errno != Errno::PIPE && errno != Errno::CONNRESET {
-                return vec![Event::Lost(Lost { why: errno.to_string(), busy: false })];
+                return vec![Event::Lost(Lost { why: errno.to_string(), daemon: Daemon::There })];
             }
         }
         let mut buffer = [0_u8; 4096];

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::event::{Action, Allowed, Event, Leftovers, Lost, Refusal, Settings, Wait};
+use super::event::{Action, Allowed, Daemon, Event, Leftovers, Lost, Refusal, Settings, Wait};
 use super::outcome::{Cause, Outcome};
 use super::verdict::{Verdict, outcome_of, verdict};
 use crate::clock::BootTime;
@@ -308,7 +308,7 @@ impl Core {
 
     fn broken(&mut self, now: BootTime, why: &str) -> Vec<Action> {
         let mut actions = vec![Action::HangUp];
-        actions.extend(self.lost(now, &Lost { why: why.to_owned(), busy: false }));
+        actions.extend(self.lost(now, &Lost { why: why.to_owned(), daemon: Daemon::There }));
         actions
     }
 
@@ -345,11 +345,16 @@ impl Core {
     fn lost(&mut self, now: BootTime, lost: &Lost) -> Vec<Action> {
         match &mut self.phase {
             Phase::Asking { last, .. } => {
-                let remedy = "; start it with `systemctl start machineid-sidecar`, name another socket with --socket, or \
-                              use --wait to wait for it";
+                let remedy = match lost.daemon {
+                    Daemon::Absent => {
+                        "; start it (`systemctl start machineid-sidecar`), name another socket with --socket, or use \
+                         --wait to wait for it"
+                    }
+                    Daemon::Busy | Daemon::There => "",
+                };
                 let reason = format!("no answer from the daemon at {}: {}{remedy}", self.settings.socket, lost.why);
                 let outcome = Outcome::before_start(Exit::Undecided, Cause::CouldNotAsk, reason);
-                if self.settings.wait == Wait::No && !lost.busy {
+                if self.settings.wait == Wait::No && lost.daemon != Daemon::Busy {
                     return self.finish(outcome);
                 }
                 // A deny says more than a connection that failed afterwards.

@@ -59,7 +59,7 @@ fn refused(status: u16, code: Code) -> Event {
 }
 
 fn lost() -> Event {
-    Event::Lost(Lost { why: "gone".to_owned(), busy: false })
+    Event::Lost(Lost { why: "gone".to_owned(), daemon: Daemon::There })
 }
 
 fn begun(settings: Settings) -> Core {

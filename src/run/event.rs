@@ -55,13 +55,24 @@ pub(super) struct Refusal {
     pub(super) reason: Option<String>,
 }
 
+/// What a failed attempt says about the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Daemon {
+    /// Nobody listens: it does not run.
+    Absent,
+    /// Its queue is full; another attempt may succeed in a moment.
+    Busy,
+    /// It is there, or something is.
+    There,
+}
+
 /// Why an attempt failed or a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lost {
     /// In words.
     pub(super) why: String,
-    /// Whether another attempt may succeed in a moment (the daemon's queue is full).
-    pub(super) busy: bool,
+    /// What that says about the daemon.
+    pub(super) daemon: Daemon,
 }
 
 /// What happened.

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::event::{Event, Lost, Refusal};
+use super::event::{Daemon, Event, Lost, Refusal};
 use crate::protocol::RunId;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 
@@ -87,7 +87,7 @@ impl Reader {
         let mut events: Vec<Event> = refused.then(|| self.line(&rest)).flatten().into_iter().collect();
         if !self.broken {
             let why = match self.status {
-                None => "it closed the connection without an answer".to_owned(),
+                None => "it closed the connection without an answer; its log says why".to_owned(),
                 Some(200) => "it closed the connection".to_owned(),
                 Some(status) => format!("it answered with HTTP status {status}"),
             };
@@ -99,7 +99,7 @@ impl Reader {
     fn lost(&mut self, why: &str) -> Event {
         self.broken = true;
         self.held = Vec::new();
-        Event::Lost(Lost { why: why.to_owned(), busy: false })
+        Event::Lost(Lost { why: why.to_owned(), daemon: Daemon::There })
     }
 
     fn line(&mut self, line: &[u8]) -> Option<Event> {

@@ -346,6 +346,31 @@ fn sigterm_to_the_entrypoint_reaches_the_agent() {
 }
 
 #[test]
+fn every_other_signal_to_the_entrypoint_is_the_agents_as_well() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    let script = "for s in HUP INT QUIT USR1 USR2; do trap \"echo got $s\" $s; done; trap 'exit 3' TERM; echo up; \
+                  while :; do sleep 0.1; done";
+    let mut command = setup.command();
+    command.args(["--", "sh", "-c", script]);
+    let mut wrapped = Wrapped::start(command);
+    wrapped.line_with("up");
+    for (name, signal) in [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("USR1", Signal::USR1),
+        ("USR2", Signal::USR2),
+    ] {
+        wrapped.signal(signal);
+        wrapped.line_with(&format!("got {name}"));
+    }
+    wrapped.signal(Signal::TERM);
+    assert_eq!(wrapped.exit_code(), 3);
+}
+
+#[test]
 fn dev_starts_everything_and_prints_the_command_that_revokes() {
     let scratch = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(crate::harness::sidecar::BINARY);
