@@ -19,7 +19,7 @@ def type(text):
     os.write(fd, text.encode())
 def expect(text):
     global seen
-    end = time.monotonic() + 60
+    end = time.monotonic() + 40
     while text not in seen:
         if time.monotonic() > end:
             print('expected', repr(text), 'in', repr(seen)); sys.stdout.flush(); os._exit(1)
@@ -36,7 +36,7 @@ def state(mark):
         except OSError: pass
     return None
 def until(what, condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 40
     while not condition():
         if time.monotonic() > end:
             print('never:', what); sys.stdout.flush(); os._exit(1)
@@ -116,8 +116,8 @@ fn ctrl_c_ends_a_script_around_it_as_without_it() {
 #[test]
 fn a_ctrl_z_does_not_suspend_a_daemon_in_front_of_its_command_and_ctrl_c_ends_both() {
     let steps = r"
-type(f'TMPDIR={socket} {binary} --dev -- sh -c {chr(34)}echo agent is up; while :; do sleep 0.1; done{chr(34)}\n')
-expect('agent is up')
+type(f'TMPDIR={socket} {binary} --dev -- sh -c {chr(34)}echo agent is $((1+1)); exec sleep 1000{chr(34)}\n')
+expect('agent is 2')
 type('\x1a')
 expect('not suspended')
 type('\x03')
