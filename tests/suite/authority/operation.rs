@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::harness::authority::{Authority, BINARY, database_flag};
 use crate::harness::http;
+use crate::harness::wait::until;
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().unwrap()
@@ -108,7 +109,8 @@ fn nobody_else_may_use_the_admin_socket_even_where_its_mode_lets_them() {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     // Hung up on, before or after the question was sent.
     assert!(told.trim() == "0" || stderr(&output).contains("Error"), "{told} {}", stderr(&output));
-    assert!(authority.log().contains("refused an admin connection of another user"), "{}", authority.log());
+    let refusal = "refused an admin connection of another user";
+    until("the refusal is logged", || authority.log().contains(refusal).then_some(()));
     authority.org("free");
 }
 
