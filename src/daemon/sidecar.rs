@@ -23,7 +23,7 @@ use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
 use crate::local::{self, Context, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
-use crate::runs::{Enforcer, Runs};
+use crate::runs::Runs;
 use crate::{span, sys, telemetry};
 
 /// Reads the configuration and serves until told to end, or until the command ends.
@@ -129,9 +129,7 @@ impl Sidecar {
         let kill_file = settings.enforcement.kill_file.clone();
         let authority = Arc::new(Authority::new(client, key, key_source, kill_file, markers));
         let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
-        let enforcer = Enforcer::start().map_err(|error| failed("the enforcer's thread", error))?;
-        let runs = Arc::new(Runs::new(enforcer.clone()));
-        enforcer.report_to(&runs);
+        let runs = Arc::new(Runs::start().map_err(|error| failed("the enforcer's thread", error))?);
         let agents: Arc<dyn Agents> = Arc::<Runs>::clone(&runs);
         let rules_all = settings.device.host_rules_all;
         let gates = Gates::start(device.clone(), rules_all, settings.rules(), &authority, &agents)

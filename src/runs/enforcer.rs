@@ -3,15 +3,15 @@
 //! A thread of its own, started at boot: from a deny to the last SIGKILL no thread is started, and a stalled runtime or a
 //! slow request holds no stop up. One look at `/proc` serves all trees that are being stopped.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{io, thread};
 
 use rustix::process::Signal;
 use tracing::{error, info, warn};
 
-use super::registry::Runs;
+use super::record::Record;
 use super::run::{Run, StopNotice};
 use crate::clock::BootTime;
 use crate::protocol::Denial;
@@ -24,7 +24,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(20);
 /// A handle to the thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Enforcer {
-    orders: Sender<Order>,
+    orders: Sender<Vec<Ending>>,
 }
 
 /// One tree to end.
@@ -48,13 +48,6 @@ pub(crate) enum Reason {
 }
 
 #[derive(Debug)]
-enum Order {
-    End(Vec<Ending>),
-    /// Where to report runs of which nothing is left.
-    ReportTo(Weak<Runs>),
-}
-
-#[derive(Debug)]
 struct UnderWay {
     run: Arc<Run>,
     reason: Reason,
@@ -66,28 +59,23 @@ struct UnderWay {
 }
 
 impl Enforcer {
-    /// Starts the thread. Fails when none is to be had.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread is to be
+    /// had.
+    pub(crate) fn start(record: Arc<Record>) -> io::Result<Self> {
         let (orders, inbox) = channel();
-        thread::Builder::new().name("enforcer".to_owned()).spawn(move || work(&inbox))?;
+        thread::Builder::new().name("enforcer".to_owned()).spawn(move || work(&inbox, &record))?;
         Ok(Self { orders })
-    }
-
-    /// Makes finished runs disappear from this registry.
-    pub(crate) fn report_to(&self, runs: &Arc<Runs>) {
-        // The thread ends only with the last handle.
-        let _ = self.orders.send(Order::ReportTo(Arc::downgrade(runs)));
     }
 
     /// Ends these trees; returns at once.
     pub(crate) fn end(&self, endings: Vec<Ending>) {
-        let _ = self.orders.send(Order::End(endings));
+        // The thread ends only with the last handle.
+        let _ = self.orders.send(endings);
     }
 }
 
-fn work(inbox: &Receiver<Order>) {
+fn work(inbox: &Receiver<Vec<Ending>>, record: &Record) {
     let _vital = Vital;
-    let mut runs = Weak::new();
     let mut under_way: Vec<UnderWay> = Vec::new();
     let mut blind = false;
     loop {
@@ -98,11 +86,7 @@ fn work(inbox: &Receiver<Order>) {
             None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         let endings = match order {
-            Ok(Order::ReportTo(registry)) => {
-                runs = registry;
-                continue;
-            }
-            Ok(Order::End(endings)) => endings,
+            Ok(endings) => endings,
             Err(RecvTimeoutError::Timeout) => Vec::new(),
             Err(RecvTimeoutError::Disconnected) => return,
         };
@@ -157,7 +141,7 @@ fn work(inbox: &Receiver<Order>) {
         under_way.retain_mut(|stop| {
             let over = stop.look_at <= now && look(stop, now, &table) == Next::Over;
             if over {
-                finish(stop, &runs);
+                finish(stop, record);
                 end_stopped_wrapper(&stop.run, &table);
             }
             !over
@@ -225,7 +209,7 @@ fn end_stopped_wrapper(run: &Run, table: &ProcessTable) {
     }
 }
 
-fn finish(under_way: &UnderWay, runs: &Weak<Runs>) {
+fn finish(under_way: &UnderWay, record: &Record) {
     let (run_id, device_id) = (under_way.run.id(), &under_way.run.opened.device);
     let took_ms = u64::try_from(BootTime::now().saturating_since(under_way.began).as_millis()).unwrap_or(u64::MAX);
     match &under_way.reason {
@@ -237,9 +221,7 @@ fn finish(under_way: &UnderWay, runs: &Weak<Runs>) {
         }
         Reason::WrapperGone => info!(%run_id, %device_id, "agent ended by itself"),
     }
-    if under_way.run.note_tree_end()
-        && let Some(runs) = runs.upgrade()
-    {
-        runs.forget(under_way.run.id());
+    if under_way.run.note_tree_end() {
+        record.forget(run_id);
     }
 }

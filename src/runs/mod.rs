@@ -1,11 +1,12 @@
 //! The supervised runs: which there are, on what lease, and their end.
 //!
-//! [`run`] is one of them, [`registry`] all of them; [`enforcer`] is the thread that ends trees.
+//! [`run`] is one of them, [`record`] which there are; [`registry`] admits and stops them, and [`enforcer`] is the thread
+//! that ends their trees.
 
-pub(crate) mod enforcer;
+mod enforcer;
+mod record;
 pub(crate) mod registry;
 pub(crate) mod run;
 
-pub(crate) use enforcer::Enforcer;
 pub(crate) use registry::{Refused, Runs};
 pub(crate) use run::{Opened, Run};

@@ -2,21 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::enforcer::{Ending, Enforcer, Reason};
+use super::record::Record;
 use super::run::{Opened, Phase, Run, StopNotice};
 use crate::clock::BootTime;
 use crate::gate::{Agents, Deciding, Standing};
 use crate::protocol::{Code, Denial, DeviceId, RunId};
 use crate::tree::{FirstSignal, Identity, ProcessEntry};
 
-/// The daemon's record of accepted runs.
+/// What the daemon does with its runs.
 #[derive(Debug)]
 pub(crate) struct Runs {
-    runs: Mutex<HashMap<RunId, Arc<Run>>>,
+    record: Arc<Record>,
     enforcer: Enforcer,
 }
 
@@ -30,13 +31,15 @@ pub(crate) enum Refused {
 }
 
 impl Runs {
-    pub(crate) fn new(enforcer: Enforcer) -> Self {
-        Self { runs: Mutex::default(), enforcer }
+    /// Starts with none, and with the thread that will end them. Fails when no thread is to be had.
+    pub(crate) fn start() -> io::Result<Self> {
+        let record = Arc::<Record>::default();
+        Ok(Self { enforcer: Enforcer::start(Arc::clone(&record))?, record })
     }
 
     /// Records a run whose question is open. `None` when its id is in use.
     pub(crate) fn open(&self, opened: Opened) -> Option<Arc<Run>> {
-        let mut runs = self.lock();
+        let mut runs = self.record.lock();
         if runs.contains_key(&opened.id) {
             return None;
         }
@@ -48,7 +51,7 @@ impl Runs {
     /// Lets a run start on what its gates hold *now*. A gate publishes a deny before it stops the device's agents: a deny
     /// that this look misses finds the run admitted, and stops it.
     pub(crate) fn admit(&self, run: &Run, deciding: &Deciding) -> Result<BootTime, Refused> {
-        let runs = self.lock();
+        let runs = self.record.lock();
         let Some(leases) = deciding.leases() else {
             let denial = deciding.gates().find_map(|gate| {
                 gate.look(|report| match &report.standing {
@@ -76,7 +79,7 @@ impl Runs {
     pub(crate) fn stream_ended(&self, run: &Arc<Run>) {
         let never_started = matches!(&*run.phase(), Phase::Asking);
         if run.note_stream_end() || never_started || run.opened.reach.is_none() {
-            self.forget(run.id());
+            self.record.forget(run.id());
             if !never_started && run.opened.reach.is_none() {
                 info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
             }
@@ -89,24 +92,19 @@ impl Runs {
         self.enforcer.end(vec![Ending { run, first_signal, reason: Reason::WrapperGone, shares_wrapper }]);
     }
 
-    /// Forgets a run of which nothing is left.
-    pub(crate) fn forget(&self, id: RunId) {
-        self.lock().remove(&id);
-    }
-
     pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
-        self.lock().get(&id).cloned()
+        self.record.lock().get(&id).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
-        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        let mut all: Vec<_> = self.record.lock().values().cloned().collect();
         all.sort_by_key(|run| run.id());
         all
     }
 
     /// How many agents live on the device's lease.
     pub(crate) fn count(&self, device: &DeviceId) -> usize {
-        self.lock().values().filter(|run| run.is_ruled_by(device)).count()
+        self.record.lock().values().filter(|run| run.is_ruled_by(device)).count()
     }
 
     /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be
@@ -117,7 +115,7 @@ impl Runs {
         &self,
         process: impl FnOnce() -> io::Result<Option<Identity>>,
     ) -> io::Result<Vec<Arc<Run>>> {
-        let runs: Vec<_> = self.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
+        let runs: Vec<_> = self.record.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
         let mut found = Vec::new();
         if runs.is_empty() {
             return Ok(found);
@@ -140,25 +138,21 @@ impl Runs {
     /// How many runs each wrapper has: one, but for programs that supervise several children themselves.
     fn runs_by_wrapper(&self) -> HashMap<Option<Identity>, usize> {
         let mut count = HashMap::new();
-        for run in self.lock().values() {
+        for run in self.record.lock().values() {
             *count.entry(run.wrapper()).or_insert(0) += 1;
         }
         count
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Agents for Runs {
     fn lease_moved(&self, device: &DeviceId, until: BootTime) {
-        self.lock().values().for_each(|run| run.lease_moved(device, until));
+        self.record.lock().values().for_each(|run| run.lease_moved(device, until));
     }
 
     fn stop(&self, device: &DeviceId, denial: &Denial) {
         let now = BootTime::now();
-        let ruled: Vec<_> = self.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect();
+        let ruled: Vec<_> = self.record.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect();
         let by_wrapper = self.runs_by_wrapper();
         let mut endings = Vec::with_capacity(ruled.len());
         for run in ruled.into_iter().filter(|run| run.begin_stop(denial)) {
