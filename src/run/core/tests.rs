@@ -1,5 +1,7 @@
 use super::*;
 use crate::protocol::RunId;
+use crate::protocol::local::SuperviseEvent;
+use crate::run::event::{Daemon, Leftovers, Lost, Refusal};
 use proptest::prelude::*;
 
 const SENT: u64 = 1_000_000;

@@ -1,0 +1,275 @@
+//! What the wrapper decides. Pure: told the time and what happened, it answers with what to do. [`daemon`] and [`agent`]
+//! are the two sides things happen on; here are the states and the time.
+//!
+//! ```text
+//!  asking ──allow──► running ──leader ended──► leftovers: `stop` ─► stopping
+//!    │                  │  ▲                   leftovers: `wait` ─► waiting for the rest, supervised as before
+//!    │                  │  └─ the stream may break and come back: only the deadline counts
+//!    │                  └─ stop, or the deadline ─► stopping ──tree empty──► done
+//!    └─ denied, undecided, timed out, signalled ─► done, and the command was never executed
+//! ```
+//!
+//! Deadlines. `offset = (our boot clock when the request was sent) − (boot_ms of the connection's first line)` is never
+//! larger than the true difference of the two clocks, so a deadline computed with it can only come early. On one
+//! connection a later line counts, whatever it says: a daemon may shorten a lease. A line older (by its `boot_ms`) than
+//! one already seen is dropped. After a reconnect the same lease would be computed earlier by however long the
+//! validation took; since both results are bounds on the same or a later moment, the later one is kept unless the daemon
+//! now names an earlier end. No line lengthens a lease beyond `lease_ms` from the moment it was read.
+
+mod agent;
+mod daemon;
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::event::{Action, Event, Settings, Wait};
+use super::outcome::{Cause, Outcome};
+use crate::clock::BootTime;
+use crate::protocol::local::Killer;
+use crate::protocol::{Code, Exit};
+use crate::tree::FirstSignal;
+
+/// The grace until a daemon has named one.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Time to the first new attempt after a failed one; it doubles with each.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// The longest time between two attempts.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// A timer that fires later than this was held up (a suspend, a stop): there may be news to read first.
+const LATE: Duration = Duration::from_secs(1);
+/// How long news are waited for then.
+const NEWS: Duration = Duration::from_secs(1);
+/// How long the daemon may take to say whether it ended the leader; a `stop` that comes this soon after the leader's end
+/// is taken for its cause.
+const EXPLANATION: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+enum Link {
+    Down { retry_at: BootTime },
+    Asking { since: BootTime, give_up_at: BootTime },
+    Up { offset: i128 },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    deadline: BootTime,
+    length: Duration,
+    boot_ms: u64,
+    until_boot_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Asking {
+        give_up_at: Option<BootTime>,
+        last: Option<Outcome>,
+        told: bool,
+    },
+    Running {
+        lease: Lease,
+    },
+    /// The leader has ended, and the daemon is asked whether that was its doing: an agent that obeys at once is gone
+    /// before the `stop` line has been read.
+    Unexplained {
+        lease: Lease,
+        exit: Exit,
+        until: BootTime,
+        empty: bool,
+    },
+    /// The leader has ended and what it left behind runs on.
+    Leftovers {
+        lease: Lease,
+        exit: Exit,
+        interrupts: u8,
+    },
+    Stopping {
+        outcome: Outcome,
+        leader_ended_at: Option<BootTime>,
+    },
+    Done,
+}
+
+/// The wrapper's state.
+#[derive(Debug)]
+pub(super) struct Core {
+    settings: Settings,
+    link: Link,
+    phase: Phase,
+    retry_pause: Duration,
+    grace: Duration,
+    stop_signal: Signal,
+    killer: Killer,
+    /// When a SIGCONT came last.
+    woke_at: Option<BootTime>,
+    /// Until when news are waited for after waking late. Set once for each deadline.
+    news_until: Option<BootTime>,
+}
+
+impl Core {
+    /// Begins to ask.
+    pub(super) fn begin(now: BootTime, settings: Settings) -> (Self, Vec<Action>) {
+        let give_up_at = match settings.wait {
+            Wait::No => Some(now + settings.timeout),
+            Wait::Forever => None,
+            Wait::For(span) => Some(now + span),
+        };
+        let mut core = Self {
+            link: Link::Down { retry_at: now },
+            phase: Phase::Asking { give_up_at, last: None, told: false },
+            retry_pause: FIRST_RETRY,
+            grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
+            stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
+            killer: Killer::Wrapper,
+            woke_at: None,
+            news_until: None,
+            settings,
+        };
+        let actions = core.ask(now);
+        (core, actions)
+    }
+
+    /// The first signal of a stop.
+    pub(super) fn stop_signal(&self) -> Signal {
+        self.stop_signal
+    }
+
+    /// When to come back with [`Event::Tick`] at the latest.
+    pub(super) fn wake_at(&self) -> Option<BootTime> {
+        let link = match (&self.link, &self.phase) {
+            (_, Phase::Stopping { .. } | Phase::Unexplained { .. } | Phase::Done) | (Link::Up { .. }, _) => None,
+            (Link::Down { retry_at }, _) => Some(*retry_at),
+            (Link::Asking { give_up_at, .. }, _) => Some(*give_up_at),
+        };
+        let phase = match &self.phase {
+            Phase::Asking { give_up_at, .. } => *give_up_at,
+            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+                Some(self.news_until.unwrap_or(lease.deadline))
+            }
+            Phase::Unexplained { until, .. } => Some(*until),
+            Phase::Stopping { .. } | Phase::Done => None,
+        };
+        link.into_iter().chain(phase).min()
+    }
+
+    /// Whether the daemon holds this run's stream and can end the tree by itself.
+    pub(super) const fn daemon_can_end_it(&self) -> bool {
+        matches!(self.link, Link::Up { .. }) && matches!(self.killer, Killer::Daemon)
+    }
+
+    /// Takes what happened and says what to do, in this order.
+    pub(super) fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
+        if matches!(self.phase, Phase::Done) {
+            return Vec::new();
+        }
+        match event {
+            Event::Line(line) => self.line(now, line),
+            Event::Refused(refusal) => self.refused(now, &refusal),
+            Event::Lost(lost) => self.lost(now, &lost),
+            Event::Signal { signal, ignored } => self.signal(now, signal, ignored),
+            Event::LeaderStopped(signal) => match self.phase {
+                Phase::Running { .. } => vec![Action::Suspend(signal)],
+                Phase::Asking { .. }
+                | Phase::Unexplained { .. }
+                | Phase::Leftovers { .. }
+                | Phase::Stopping { .. }
+                | Phase::Done => Vec::new(),
+            },
+            Event::LeaderEnded(exit) => self.leader_ended(now, exit),
+            Event::CannotExecute(exit, reason) => {
+                let mut outcome = Outcome::before_start(exit, Cause::CannotExecute, reason);
+                outcome.started = true;
+                self.finish(outcome)
+            }
+            Event::NotStopped => self.not_stopped(now),
+            Event::TreeEmpty => self.tree_empty(),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn ask(&mut self, now: BootTime) -> Vec<Action> {
+        self.link = Link::Asking { since: now, give_up_at: now + self.settings.timeout };
+        vec![Action::Ask]
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Vec<Action> {
+        self.phase = Phase::Done;
+        vec![Action::Finish(outcome)]
+    }
+
+    fn tick(&mut self, now: BootTime) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Asking { give_up_at, last, .. } => {
+                if give_up_at.is_some_and(|give_up_at| now >= give_up_at) {
+                    let reason = format!(
+                        "the daemon at {} did not answer within the time (--timeout, --wait); try `machineid status`",
+                        self.settings.socket
+                    );
+                    let silent = Outcome::before_start(Exit::Undecided, Cause::CouldNotAsk, reason);
+                    let outcome = last.take().unwrap_or(silent);
+                    return self.finish(outcome);
+                }
+                self.tick_link(now)
+            }
+            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+                let deadline = lease.deadline;
+                if self.is_over(now, deadline) {
+                    let reason = "no new permission came before the lease ended".to_owned();
+                    let outcome = Outcome {
+                        exit: Exit::Undecided,
+                        cause: Cause::LeaseExpired,
+                        code: Some(Code::LeaseExpired),
+                        request_id: None,
+                        reason: Some(reason),
+                        signal: None,
+                        started: true,
+                    };
+                    return self.stop(now, outcome, FirstSignal::Ours, self.grace);
+                }
+                self.tick_link(now)
+            }
+            Phase::Unexplained { lease, exit, until, empty } => {
+                if now < *until {
+                    return Vec::new();
+                }
+                let (lease, exit, empty) = (*lease, *exit, *empty);
+                let mut actions = self.leftovers(now, lease, exit);
+                if empty {
+                    actions.extend(self.tree_empty());
+                }
+                actions
+            }
+            Phase::Stopping { .. } | Phase::Done => Vec::new(),
+        }
+    }
+
+    /// Whether to stop at this deadline now. One who wakes late (the machine or the wrapper was suspended) waits a little
+    /// for news; the stream has been read before this is asked.
+    fn is_over(&mut self, now: BootTime, deadline: BootTime) -> bool {
+        if now < deadline {
+            return false;
+        }
+        if let Some(until) = self.news_until {
+            return now >= until;
+        }
+        let slept_through = self.woke_at.is_some_and(|woke| woke >= deadline);
+        if slept_through || now.saturating_since(deadline) > LATE {
+            self.news_until = Some(now + NEWS);
+            return false;
+        }
+        true
+    }
+
+    fn tick_link(&mut self, now: BootTime) -> Vec<Action> {
+        match self.link {
+            Link::Down { retry_at } if now >= retry_at => self.ask(now),
+            Link::Asking { give_up_at, .. } if now >= give_up_at => {
+                self.broken(now, "it did not answer in time (--timeout)")
+            }
+            Link::Down { .. } | Link::Asking { .. } | Link::Up { .. } => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
