@@ -100,7 +100,13 @@ fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, E
     while filled < buffer.len() {
         match rustix::io::read(&file, &mut buffer[filled..]) {
             Ok(0) => break,
-            Ok(count) => filled += count,
+            Ok(count) => {
+                filled += count;
+                // The kernel gives the line whole. Reading on to see its end would double the cost of a scan.
+                if buffer[..filled].ends_with(b"\n") {
+                    break;
+                }
+            }
             Err(Errno::INTR) => {}
             Err(errno) => return gone(errno),
         }
