@@ -114,6 +114,15 @@ struct Asker {
     deadline: BootTime,
 }
 
+/// When a gate makes its first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// At once: the host must be registered, and known to be ready.
+    AtOnce,
+    /// When somebody asks, as whoever needs the gate does at once: an attempt begun before would not be fresh enough.
+    WhenAsked,
+}
+
 /// One device's gate.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -136,11 +145,15 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// A gate that wants its first attempt at once.
-    pub(crate) fn new(rules: Rules, registered: bool, seed: u64, now: BootTime) -> Self {
+    pub(crate) fn new(rules: Rules, registered: bool, first: First, seed: u64, now: BootTime) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let due = match first {
+            First::AtOnce => now,
+            First::WhenAsked => now + rules.interval.mul_f64(rng.f64()),
+        };
         Self {
             rules,
-            rng: fastrand::Rng::with_seed(seed),
+            rng,
             standing: Standing::Unknown,
             last_decision: None,
             lease_until: None,
@@ -150,7 +163,7 @@ impl Gate {
             newest_answered: None,
             in_flight: Vec::with_capacity(MOST_IN_FLIGHT),
             askers: Vec::new(),
-            due: now,
+            due,
             hinted: false,
             first: true,
             failures: 0,

@@ -39,7 +39,7 @@ impl World {
     fn with_seed(rules: Rules, seed: u64) -> Self {
         let now = BootTime::from_millis(1_000_000);
         Self {
-            gate: Gate::new(rules, true, seed, now),
+            gate: Gate::new(rules, true, First::AtOnce, seed, now),
             now,
             begun: HashMap::new(),
             flying: Vec::new(),
@@ -112,6 +112,17 @@ fn an_idle_gate_answers_with_one_validation() {
     let attempt = world.last_begun;
     let actions = world.finish(attempt, allow());
     assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })));
+}
+
+#[test]
+fn a_gate_made_for_somebody_who_asks_answers_with_its_first_validation() {
+    let mut world = World::new(RULES);
+    world.gate = Gate::new(RULES, true, First::WhenAsked, 7, world.now);
+    assert_eq!(begins(&world.tell(Event::Woke)), 0);
+    assert_eq!(begins(&world.ask(1)), 1);
+    let attempt = world.last_begun;
+    assert!(answer_to(&world.finish(attempt, allow()), 1).is_some());
+    assert!(world.gate.next_validation().is_some_and(|due| due <= world.now + RULES.interval));
 }
 
 #[test]

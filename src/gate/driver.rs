@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::attempt::Authority;
-use super::core::{Action, AskerId, AttemptId, Event, Gate, Outcome, Registered, Rules};
+use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered, Rules};
 use super::standing::{Standing, Verdict};
 use crate::boot_timer::BootTimer;
 use crate::clock::BootTime;
@@ -69,11 +69,12 @@ impl GateHandle {
     pub(crate) fn start(
         device: DeviceId,
         rules: Rules,
+        first: First,
         authority: Arc<Authority>,
         agents: Arc<dyn Agents>,
     ) -> io::Result<Self> {
         let now = BootTime::now();
-        let gate = Gate::new(rules, authority.is_registered(&device), fastrand::u64(..), now);
+        let gate = Gate::new(rules, authority.is_registered(&device), first, fastrand::u64(..), now);
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (publish, report) = watch::channel(Report::of(&gate));
         let driver = Driver {

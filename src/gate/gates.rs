@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::attempt::Authority;
-use super::core::Rules;
+use super::core::{First, Rules};
 use super::driver::{Agents, GateHandle};
 use super::standing::Verdict;
 use crate::clock::BootTime;
@@ -65,7 +65,7 @@ impl Gates {
         authority: &Arc<Authority>,
         agents: &Arc<dyn Agents>,
     ) -> io::Result<Self> {
-        let host = GateHandle::start(host, rules, Arc::clone(authority), Arc::clone(agents))?;
+        let host = GateHandle::start(host, rules, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
         let (authority, agents) = (Arc::clone(authority), Arc::clone(agents));
         Ok(Self { host, host_rules_all, others: Others { rules, authority, agents, in_use: Arc::default() } })
     }
@@ -121,7 +121,7 @@ impl Others {
             return Ok(other.gate.clone());
         }
         let (authority, agents) = (Arc::clone(&self.authority), Arc::clone(&self.agents));
-        let gate = GateHandle::start(device.clone(), self.rules, authority, agents)?;
+        let gate = GateHandle::start(device.clone(), self.rules, First::WhenAsked, authority, agents)?;
         in_use.insert(device.clone(), InUse { gate: gate.clone(), users: 1 });
         Ok(gate)
     }
