@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use crate::clock::{self, BootTime};
 use crate::gate::Verdict;
 use crate::protocol::local::CheckAnswer;
-use crate::protocol::{Code, DeviceId};
+use crate::protocol::{Code, Denial, DeviceId};
 
 /// What a client is told to wait before it asks again, when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -18,6 +18,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A no that has nothing to do with any device.
 pub(super) fn refusal(status: StatusCode, code: Code, reason: impl Into<String>) -> Response {
     answer(status, CheckAnswer { reason: Some(reason.into()), ..bare(code, None) }, None)
+}
+
+/// A no about a device that no gate was asked for.
+pub(super) fn denied(denial: Denial, device: DeviceId) -> Response {
+    let Denial { code, request_id, reason } = denial;
+    let status = status_of(&code);
+    answer(status, CheckAnswer { request_id, reason, ..bare(code, Some(device)) }, None)
 }
 
 pub(super) async fn wrong_method() -> Response {
