@@ -94,3 +94,26 @@ fn answer(status: StatusCode, body: CheckAnswer, retry_after: Option<Duration>) 
     }
     (status, headers, Json(body)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_no_has_its_status() {
+        for (code, status) in [
+            (Code::DeviceRevoked, 403),
+            (Code::LocalKill, 403),
+            (Code::RemoteRefused, 403),
+            (Code::from("A_CODE_OF_TOMORROW"), 403),
+            // The authority's deny, which a client reads as "could not find out".
+            (Code::SystemUnavailable, 503),
+            (Code::AuthorityUnreachable, 503),
+            (Code::LeaseExpired, 503),
+            (Code::Overloaded, 503),
+            (Code::BadRequest, 400),
+        ] {
+            assert_eq!(status_of(&code).as_u16(), status, "{code}");
+        }
+    }
+}
