@@ -8,10 +8,10 @@
 //! | [`tree`] | a process tree and how to end it |
 //! | `local` | the local socket |
 //! | [`run`] | `machineid-run`, the wrapper |
-//! | [`daemon`] | `machineid-sidecar`, put together |
-//! | [`client`] | asks an authority |
-//! | [`authority`] | a self-hosted authority |
-//! | [`cli`] | the operator's command line |
+//! | `daemon` | `machineid-sidecar`, put together |
+//! | `client` | asks an authority |
+//! | `authority` | a self-hosted authority |
+//! | `cli` | the operator's command line |
 //! | `config` | file, environment and host facts, as settings |
 //! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |

@@ -78,13 +78,36 @@ pub(super) struct Source<'a> {
     pub(super) text: &'a str,
 }
 
-impl Source<'_> {
-    /// Reads the sections. Fails on bad syntax, an unknown key or a value of the wrong type, naming the line.
+impl<'a> Source<'a> {
+    /// Reads the sections. Fails on bad syntax, an unknown key or a value of the wrong type, naming line and key.
     pub(super) fn parse(&self) -> Result<File, ConfigError> {
         toml::from_str(self.text).map_err(|error| {
-            let line = error.span().map_or(0, |span| self.line_at(span.start));
-            ConfigError::in_file(self.path, line, error.message().replace('\n', ", "))
+            let mut problem = error.message().replace('\n', ", ");
+            if problem.ends_with("expected a string") {
+                problem.push_str("; write it in quotes");
+            }
+            let Some(span) = error.span() else { return ConfigError::in_file(self.path, 0, problem) };
+            let line = self.line_at(span.start);
+            match self.key_at(span.start) {
+                Some(key) => ConfigError::at(&Origin::File { path: self.path.to_owned(), line }, &key, problem),
+                None => ConfigError::in_file(self.path, line, problem),
+            }
         })
+    }
+
+    /// The key whose line holds this place, with its section. The parser's errors know only the place. `None` where the
+    /// line is no `key = value`.
+    fn key_at(&self, offset: usize) -> Option<String> {
+        let lines: Vec<&str> = self.text.lines().take(self.line_at(offset)).map(str::trim).collect();
+        let (last, before) = lines.split_last()?;
+        let key = last.split_once('=')?.0.trim();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if key.is_empty() || !key.chars().all(plain) {
+            return None;
+        }
+        let heading = |line: &&'a str| line.strip_prefix('[')?.split_once(']').map(|(name, _)| name.trim());
+        let section = before.iter().rev().find_map(heading);
+        Some(section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}")))
     }
 
     /// Where a value stands.

@@ -120,8 +120,13 @@ mod tests {
     #[test]
     fn a_fifo_or_a_directory_in_its_place_does_not_hang() {
         let directory = tempfile::tempdir().unwrap();
-        let error = read_file(directory.path(), &Origin::Default, false).unwrap_err().to_string();
-        assert!(error.contains("not a regular file"), "{error}");
+        let fifo = directory.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [directory.path(), &fifo] {
+            let error = read_file(path, &Origin::Default, false).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
+        }
     }
 
     #[test]

@@ -227,7 +227,7 @@ fn authority(
 }
 
 fn http_hint(error: BaseUrlError) -> &'static str {
-    if error == BaseUrlError::Unencrypted { " (or set authority.allow_http = true)" } else { "" }
+    if error == BaseUrlError::Unencrypted { " (authority.allow_http = true)" } else { "" }
 }
 
 fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<String>) -> Device {

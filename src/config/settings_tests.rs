@@ -70,7 +70,10 @@ fn a_bad_value_is_named_with_its_line_and_key() {
         ("[log]\nformat = \"xml\"\n", 2, vec!["log.format", "json"]),
         ("[log]\nlevel = \"loud\"\n", 2, vec!["log.level", "debug"]),
         ("[device\n", 1, vec![]),
-        ("[authority]\ntimeout = 3\n", 2, vec!["string"]),
+        ("[authority]\ntimeout = 3\n", 2, vec!["authority.timeout", "string", "quotes"]),
+        ("# a=b\n[device]\nallow = [\"a=b\",\n 3]\n", 4, vec!["string"]),
+        ("[log]\n[local] # here\nephemeral = true\n", 3, vec!["local.ephemeral", "socket"]),
+        ("device.id = 7\n", 1, vec![":1: device.id: ", "string"]),
     ] {
         let error = complaint(text);
         assert!(error.starts_with(&format!("/etc/machineid/machineid-sidecar.toml:{line}: ")), "{error}");

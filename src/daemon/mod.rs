@@ -45,7 +45,12 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come this way too.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
+            return match error.use_stderr() {
+                false => Exit::Success.into(),
+                // In front of a command our own failures must not look like the command's.
+                true if std::env::args_os().any(|argument| argument == "--") => Exit::Wrapper.into(),
+                true => Exit::Usage.into(),
+            };
         }
     };
     let wraps = !command.agent.is_empty();

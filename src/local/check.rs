@@ -14,7 +14,7 @@ use super::peer::Peer;
 use super::{Context, reply};
 use crate::clock::BootTime;
 use crate::gate::Deciding;
-use crate::protocol::{Code, DeviceId};
+use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Run;
 use crate::span;
 
@@ -59,7 +59,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     let runs = match &question.device {
         Some(device) if !context.may_name(device) => {
             let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
-            return reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason);
+            return reply::denied(Denial::local(Code::DeviceNotPermitted, reason), device.clone());
         }
         Some(_) => Vec::new(),
         // A caller that cannot be looked up could be an agent: it must not be answered as somebody else.
@@ -107,7 +107,7 @@ pub(super) fn overloaded(error: &io::Error) -> Response {
 fn stop_of(run: &Run) -> Option<Response> {
     let denial = run.stop()?;
     let reason = denial.reason.unwrap_or_else(|| "this agent is being stopped".to_owned());
-    Some(reply::refusal(reply::status_of(&denial.code), denial.code, reason))
+    Some(reply::denied(Denial { reason: Some(reason), ..denial }, run.opened.device.clone()))
 }
 
 impl Question {

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use crate::clock::{self, BootTime};
 use crate::gate::Verdict;
 use crate::protocol::local::CheckAnswer;
-use crate::protocol::{Code, DeviceId};
+use crate::protocol::{Code, Denial, DeviceId};
 
 /// What a client is told to wait before it asks again, when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -18,6 +18,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A no that has nothing to do with any device.
 pub(super) fn refusal(status: StatusCode, code: Code, reason: impl Into<String>) -> Response {
     answer(status, CheckAnswer { reason: Some(reason.into()), ..bare(code, None) }, None)
+}
+
+/// A no about a device that no gate was asked for.
+pub(super) fn denied(denial: Denial, device: DeviceId) -> Response {
+    let Denial { code, request_id, reason } = denial;
+    let status = status_of(&code);
+    answer(status, CheckAnswer { request_id, reason, ..bare(code, Some(device)) }, None)
 }
 
 pub(super) async fn wrong_method() -> Response {
@@ -86,4 +93,27 @@ fn answer(status: StatusCode, body: CheckAnswer, retry_after: Option<Duration>) 
         put(header::RETRY_AFTER.as_str(), &wait.as_secs().max(1).to_string());
     }
     (status, headers, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_no_has_its_status() {
+        for (code, status) in [
+            (Code::DeviceRevoked, 403),
+            (Code::LocalKill, 403),
+            (Code::RemoteRefused, 403),
+            (Code::from("A_CODE_OF_TOMORROW"), 403),
+            // The authority's deny, which a client reads as "could not find out".
+            (Code::SystemUnavailable, 503),
+            (Code::AuthorityUnreachable, 503),
+            (Code::LeaseExpired, 503),
+            (Code::Overloaded, 503),
+            (Code::BadRequest, 400),
+        ] {
+            assert_eq!(status_of(&code).as_u16(), status, "{code}");
+        }
+    }
 }

@@ -303,6 +303,31 @@ fn an_agent_that_asks_for_itself_is_answered_for_its_own_device() {
 }
 
 #[test]
+fn an_agent_whose_stop_has_begun_is_told_which_deny_it_was() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "agent-host:1");
+    setup.devices = "allow = [\"agent:*\"]".to_owned();
+    let sidecar = setup.start();
+    // Asks by itself: a command of its own would be sent the stop signal as well.
+    let program = "import os, signal, socket, sys\n\
+        def stopped(*_):\n\
+        \x20   asking = socket.socket(socket.AF_UNIX); asking.connect(os.environ['MACHINEID_SOCKET'])\n\
+        \x20   asking.sendall(b'GET /v1/check HTTP/1.0\\r\\n\\r\\n'); print(asking.makefile().read(), flush=True); sys.exit(0)\n\
+        signal.signal(signal.SIGTERM, stopped); print('ready', flush=True)\n\
+        while True: signal.pause()";
+    let mut wrapped = Wrapped::start(sidecar.wrap(&["--device", "agent:7"], &["python3", "-c", program]));
+    wrapped.line_with("ready");
+    org.device("revoke", "agent:7");
+    assert_eq!(wrapped.exit_code(), 77, "{}", wrapped.stderr());
+    let told = wrapped.stdout();
+    let answer: serde_json::Value = serde_json::from_str(&told[told.find('{').unwrap()..]).unwrap();
+    assert_eq!((&answer["code"], &answer["device_id"]), (&"DEVICE_REVOKED".into(), &"agent:7".into()), "{told}");
+    let request_id = answer["request_id"].as_str().expect("the deny has a name");
+    assert!(wrapped.stderr().contains(request_id), "{told}{}", wrapped.stderr());
+}
+
+#[test]
 fn the_daemon_in_front_of_a_command_is_an_entrypoint() {
     let authority = Authority::start();
     let org = authority.org("pro");

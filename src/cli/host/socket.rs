@@ -76,8 +76,8 @@ fn explain(error: &reqwest::Error, socket: &Path) -> String {
     let shown = socket.display();
     match io_kind(error) {
         Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            let start = "is machineid-sidecar running? Start it (systemctl start machineid-sidecar, or machineid-sidecar \
-                         --dev to try it out), or name its socket with --socket";
+            let start = "is machineid-sidecar running? Start it (machineid-sidecar --dev to try it out), or name its socket \
+                         with --socket";
             format!("nothing listens on {shown}; {start}")
         }
         Some(io::ErrorKind::PermissionDenied) => match owning_group(socket) {

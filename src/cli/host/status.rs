@@ -15,6 +15,7 @@ use crate::cli::words::{ago, count, millis};
 use crate::clock;
 use crate::protocol::Exit;
 use crate::protocol::status::{AgentReport, AgentState, DeviceReport, StandingKind, Status};
+use crate::span;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,13 +52,14 @@ fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     if let Some(error) = &status.authority.last_error {
         printer.line(field("", error));
     }
+    // Exact: a promise that is rounded down is another promise.
     let bound = status.stop_bound;
     printer.line(field(
         "stop bound",
         &format!(
             "{} while the authority answers, {} while it does not",
-            millis(bound.connected_ms),
-            millis(bound.cut_off_ms)
+            span::format(Duration::from_millis(bound.connected_ms)),
+            span::format(Duration::from_millis(bound.cut_off_ms))
         ),
     ));
     let configuration = &status.configuration;

@@ -171,8 +171,8 @@ impl Core {
             Phase::Asking { last, .. } => {
                 let remedy = match lost.daemon {
                     Daemon::Absent => {
-                        "; start it (`systemctl start machineid-sidecar`), name another socket with --socket, or use \
-                         --wait to wait for it"
+                        "; start it (`machineid-sidecar`, or the service that runs it), name another socket with --socket, \
+                         or use --wait to wait for it"
                     }
                     Daemon::Busy | Daemon::There => "",
                 };

@@ -180,7 +180,7 @@ fn status_is_a_page_for_people_and_the_daemon_s_own_words_as_json() {
         "machineid-sidecar 0.1.0, pid 4711",
         "https://machineid.io, does not answer",
         "could not connect",
-        "19s while the authority answers, 41s while it does not",
+        "19s500ms while the authority answers, 41s while it does not",
         "another user's file",
         "host:a (host)",
         "denied",

@@ -129,6 +129,17 @@ fn in_front_of_a_command_a_bad_configuration_is_125_and_starts_nothing() {
 }
 
 #[test]
+fn wrong_usage_is_2_and_in_front_of_a_command_125_and_starts_nothing() {
+    let setup = setup();
+    let wrong = setup.command().arg("--no-such-flag").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(2), "{}", String::from_utf8_lossy(&wrong.stderr));
+    let proof = setup.directory.path().join("started");
+    let output = setup.command().args(["--no-such-flag", "--", "touch"]).arg(&proof).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!proof.exists());
+}
+
+#[test]
 fn check_config_says_what_the_settings_mean_and_holds_them_against_max_stop() {
     let setup = setup();
     let output = setup.command().arg("--check-config").output().unwrap();
@@ -146,11 +157,15 @@ fn check_config_says_what_the_settings_mean_and_holds_them_against_max_stop() {
 
 #[test]
 fn the_key_from_the_environment_works_and_is_warned_about() {
-    let setup = setup();
+    let mut setup = setup();
     fs::remove_file(setup.key_file()).unwrap();
     let output = setup.command().arg("--check-config").env("MACHINEID_ORG_KEY", "org_env").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     says(&String::from_utf8_lossy(&output.stdout), &["environment variable MACHINEID_ORG_KEY"]);
+    // The log begins with the warning, whatever happens next.
+    setup.local = "group = \"no-such-group\"".to_owned();
+    let output = setup.command().env("MACHINEID_ORG_KEY", "org_env").output().unwrap();
+    says(&String::from_utf8_lossy(&output.stderr), &["WARN", "the org key came from the environment"]);
 }
 
 #[test]
