@@ -29,7 +29,7 @@ Without: 0 after SIGTERM or SIGINT, 2 a bad configuration or wrong usage.";
 #[command(name = "machineid-sidecar", version, after_help = EXAMPLES)]
 pub(super) struct Command {
     /// The configuration file
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     pub(super) config: Option<PathBuf>,
 
     /// Start an authority, an org and a key as well, all on this host and gone at the end

@@ -107,7 +107,7 @@ impl Authority {
         self.note_answer();
         match &registration {
             Registration::New | Registration::Exists | Registration::Revoked => {
-                info!(device_id = %device, registration = ?registration, "registered");
+                info!(device_id = %device, new = registration == Registration::New, "registered");
                 if let Err(error) = self.markers.put(device, &key.fingerprint()) {
                     warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
                 }

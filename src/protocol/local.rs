@@ -68,6 +68,17 @@ pub enum Killer {
     Wrapper,
 }
 
+impl Killer {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Daemon => "daemon",
+            Self::Wrapper => "wrapper",
+        }
+    }
+}
+
 /// One line of the stream that answers a [`SuperviseRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]

@@ -67,7 +67,7 @@ impl Runs {
         let opened = &run.opened;
         info!(
             run_id = %opened.id, device_id = %opened.device, name = opened.name.as_deref().unwrap_or(""), uid = opened.uid,
-            pid = run.leader().map(|leader| leader.pid.as_raw()), killer = ?run.killer(), "agent started"
+            pid = run.leader().map(|leader| leader.pid.as_raw()), killer = run.killer().as_str(), "agent started"
         );
         for gate in deciding.gates() {
             gate.set_agents(self.count(gate.device()));

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  begin ──► grace: stop signal and CONT, once to each member ──► kill: KILL to all, again and again ──► over
-//!               │   (also to those first seen meanwhile)             │
+//!               │   (not to those started since: a stop signal's     │
+//!               │   handler may run a command to clean up)           │
 //!               └──────────────── nobody left, twice in a row ───────┴─────────────────────────────────► over
 //! ```
 //!
@@ -184,7 +185,8 @@ impl Ladder {
         match self.first_signal {
             FirstSignal::Theirs => Vec::new(),
             FirstSignal::Ours => {
-                let fresh = members.iter().map(|member| member.identity).filter(|&who| self.signalled.insert(who));
+                let before = members.iter().map(|member| member.identity).filter(|who| !who.start.is_after(self.began));
+                let fresh = before.filter(|&who| self.signalled.insert(who));
                 let orders: Vec<_> = fresh.map(Order::Stop).collect();
                 if !orders.is_empty() {
                     self.pause = FIRST_PAUSE;

@@ -26,6 +26,17 @@ fn each_member_is_asked_once_also_one_seen_later_and_all_are_killed_after_the_gr
 }
 
 #[test]
+fn what_an_agent_starts_to_clean_up_is_left_the_rest_of_the_grace() {
+    let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
+    let agent = member(10);
+    let mut cleaner = member(11);
+    cleaner.identity.start = StartTime(at(10).as_millis() / 10);
+    assert_eq!(ladder.step(at(0), &[agent]).orders, [Order::Stop(agent.identity)]);
+    assert_eq!(ladder.step(at(20), &[agent, cleaner]).orders, []);
+    assert_eq!(ladder.step(at(10_000), &[cleaner]).orders, [Order::Kill(cleaner.identity)]);
+}
+
+#[test]
 fn the_side_that_does_not_ask_only_kills() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
     assert_eq!(ladder.step(at(0), &[member(10)]).orders, []);

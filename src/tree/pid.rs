@@ -3,6 +3,8 @@
 use std::fmt;
 use std::num::NonZeroI32;
 
+use crate::clock::BootTime;
+
 /// A process id in the caller's PID namespace. Always positive: 0 and -1 mean "everybody" to `kill(2)`, so they cannot
 /// be written here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +61,15 @@ impl fmt::Debug for Pid {
 /// got the same number: the kernel does not hand out a number twice within a tick.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StartTime(pub u64);
+
+impl StartTime {
+    /// Whether the process started after this point, as far as whole ticks tell: within the same one, it did not.
+    #[must_use]
+    pub const fn is_after(self, point: BootTime) -> bool {
+        // `/proc` counts in hundredths on every platform we build for, whatever the kernel's own clock does.
+        self.0 > point.as_millis() / 10
+    }
+}
 
 /// One process, for as long as the machine is up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

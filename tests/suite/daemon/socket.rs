@@ -77,6 +77,23 @@ fn without_an_authority_it_serves_says_so_and_recovers() {
 }
 
 #[test]
+fn it_is_not_ready_any_more_when_its_newest_decision_is_older_than_the_lease() {
+    let mut authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "host:test");
+    setup.authority = setup.authority.replace("2s", "500ms");
+    setup.enforcement = "interval = \"100ms\"\nlease = \"1s\"".to_owned();
+    org.device("register", "host:test");
+    org.device("revoke", "host:test");
+    let sidecar = setup.start();
+    assert_eq!(sidecar.check().status, 403, "ready is not allowed");
+    authority.kill();
+    until("it says so", || (sidecar.get("/readyz")?.status == 503).then_some(()));
+    authority.start_again();
+    until("it is ready again", || (sidecar.get("/readyz")?.status == 200).then_some(()));
+}
+
+#[test]
 fn a_rotated_key_in_the_file_is_taken_without_one_failed_check() {
     let authority = Authority::start();
     let (org, sidecar) = allowed_host(&authority);
@@ -245,6 +262,11 @@ fn healthcheck_tells_a_living_daemon_from_a_dead_one() {
     let mut before = setup.command();
     let mut after = setup.command();
     assert_eq!(before.arg("healthcheck").output().unwrap().status.code(), Some(1));
-    let _sidecar = setup.start();
+    let sidecar = setup.start();
     assert_eq!(after.arg("healthcheck").output().unwrap().status.code(), Some(0));
+    let mut named_behind = std::process::Command::new(crate::harness::sidecar::BINARY);
+    let config = sidecar.directory().join("machineid-sidecar.toml");
+    crate::harness::sidecar::clean_environment(&mut named_behind, sidecar.directory());
+    named_behind.arg("healthcheck").arg("--config").arg(config);
+    assert_eq!(named_behind.output().unwrap().status.code(), Some(0));
 }

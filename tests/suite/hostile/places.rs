@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use crate::harness::authority::Authority;
 use crate::harness::process::Wrapped;
 use crate::harness::scripted_daemon::ScriptedDaemon;
-use crate::harness::sidecar::Setup;
+use crate::harness::sidecar::{BINARY, Setup, clean_environment, exchange};
+use crate::harness::wait::until;
 use crate::harness::wrapper::stderr;
 
 fn run(program: &str, arguments: &[&str]) -> Output {
@@ -56,6 +57,26 @@ fn a_process_in_another_pid_namespace_can_ask_and_be_supervised() {
     agent.line_with("agent");
     org.device("revoke", "host:test");
     assert_eq!(agent.exit_code(), 77, "{}", agent.stderr());
+}
+
+#[test]
+fn an_agent_that_the_daemon_could_not_end_is_refused_where_that_is_required() {
+    let Some(flags) = new_pid_namespace() else { return };
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "host:test");
+    setup.local = "require_local_killer = true".to_owned();
+    // Its namespace does not contain the wrapper, which it can therefore neither see nor signal.
+    let mut command = Command::new("unshare");
+    command.args(&flags).args(["--mount-proc", "--kill-child", BINARY, "--config"]).arg(setup.configuration());
+    clean_environment(&mut command, setup.directory.path());
+    let _daemon = Wrapped::start(command);
+    let socket = setup.socket();
+    until("the daemon answers", || exchange(&socket, "GET /healthz HTTP/1.0\r\n\r\n"));
+    let wrapper = ["--socket", socket.to_str().unwrap(), "--", "true"];
+    let output = run(env!("CARGO_BIN_EXE_machineid-run"), &wrapper);
+    assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
+    assert!(stderr(&output).contains("REMOTE_REFUSED"), "{}", stderr(&output));
 }
 
 #[test]
