@@ -9,4 +9,4 @@ pub(crate) mod sidecar;
 pub(crate) mod wait;
 pub(crate) mod wrapper;
 
-pub(crate) use wait::{PATIENCE, eventually};
+pub(crate) use wait::{PATIENCE, eventually, let_time_pass};

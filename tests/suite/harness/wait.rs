@@ -24,3 +24,9 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
 }
+
+/// Lets time pass, for tests of what its mere passing does: the end of a lease, a wrapper that wakes late. Never a way to
+/// wait for something.
+pub(crate) fn let_time_pass(span: Duration) {
+    thread::sleep(span);
+}

@@ -1,5 +1,6 @@
 //! How it ends: exit codes, leftovers, signals, the status file.
 
+use std::path::Path;
 use std::time::Duration;
 
 use machineid_sidecar::protocol::Code;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use crate::harness::eventually;
 use crate::harness::scripted_daemon::ScriptedDaemon;
 use crate::harness::wrapper::{
-    Running, run_script, set_flag, somebody_runs, stderr, stdout, unique_sleep, wait_for_line, wrapper,
+    Running, run_script, somebody_runs, stderr, stdout, unique_sleep, wait_for_line, wrapper,
 };
 
 #[test]
@@ -111,19 +112,18 @@ fn signals_reach_the_command_and_start_no_ladder() {
     let daemon = ScriptedDaemon::allowing();
     let ready = daemon.directory().join("ready");
     let program = "import os,signal,sys,time\n\
-        def note(n, _):\n    os.write(1, b'%d\\n' % n)\n    if n == 15: sys.exit(9)\n\
+        def note(n, _):\n    os.write(1, b'%d\\n' % n)\n    open(sys.argv[1] + str(n), 'w').write('got\\n')\n    if n == 15: sys.exit(9)\n\
         for n in (1, 2, 3, 10, 12, 14, 15, 28, 40): signal.signal(n, note)\n\
         open(sys.argv[1], 'w').write('ready\\n')\nwhile True: time.sleep(1)";
     let mut command = wrapper(&daemon.socket());
     let run = Running::start(command.args(["--", "python3", "-c", program]).arg(&ready));
     wait_for_line(&ready);
-    let out = daemon.directory().join("unused");
-    set_flag(&out);
-    for signal in ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "WINCH", "40", "TERM"] {
+    let signals = [("HUP", 1), ("INT", 2), ("QUIT", 3), ("USR1", 10), ("USR2", 12), ("ALRM", 14), ("WINCH", 28)];
+    for (signal, number) in signals.into_iter().chain([("40", 40), ("TERM", 15)]) {
         let status =
             std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {}", run.pid())]).status().unwrap();
         assert!(status.success());
-        std::thread::sleep(Duration::from_millis(30));
+        wait_for_line(Path::new(&format!("{}{number}", ready.display())));
     }
     let output = run.finish();
     assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));

@@ -9,7 +9,7 @@ use crate::harness::scripted_daemon::ScriptedDaemon;
 use crate::harness::wrapper::{
     Running, run_script, set_flag, somebody_runs, stderr, stdout, unique_sleep, wait_for_line, with_mark, wrapper,
 };
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, eventually, let_time_pass};
 
 const LEASE: Duration = Duration::from_mins(10);
 
@@ -134,10 +134,9 @@ fn leases_keep_the_agent_alive_and_their_end_is_latched() {
         let name = std::path::PathBuf::from(conversation.question.name.clone().unwrap());
         conversation.allow(Duration::from_secs(5));
         for _ in 0..3 {
-            std::thread::sleep(Duration::from_millis(100));
+            let_time_pass(Duration::from_millis(100));
             conversation.lease(Duration::from_secs(5));
         }
-        std::thread::sleep(Duration::from_millis(50));
         conversation.lease(Duration::from_millis(100));
         // The agent says when it was asked to stop; an allow after that comes too late.
         wait_for_line(&name);
@@ -211,16 +210,15 @@ fn one_that_was_stopped_past_its_deadline_reads_the_news_first() {
         conversation.hold();
     });
     let file = ready_file(&daemon);
-    let script = format!("while [ ! -e {file}.go ]; do sleep 0.05; done; exit 6");
+    let script = format!("echo > {file}.up; while [ ! -e {file}.go ]; do sleep 0.05; done; exit 6");
     let run = Running::start(wrapper(&daemon.socket()).args(["--name", &file, "--", "sh", "-c", &script]));
-    eventually("it is allowed", || daemon.connections() == 1);
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for_line(std::path::Path::new(&format!("{file}.up")));
     run.signal(Signal::STOP);
-    std::thread::sleep(Duration::from_millis(1_500));
+    let_time_pass(Duration::from_millis(1_500));
     set_flag(std::path::Path::new(&file));
     wait_for_line(std::path::Path::new(&format!("{file}.back")));
     run.signal(Signal::CONT);
-    std::thread::sleep(Duration::from_millis(1_200));
+    let_time_pass(Duration::from_millis(1_200));
     set_flag(std::path::Path::new(&format!("{file}.go")));
     let output = run.finish();
     assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
