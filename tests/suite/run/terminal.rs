@@ -65,7 +65,7 @@ fn the_command_reads_and_sets_the_terminal_and_the_shell_gets_it_back() {
 #[test]
 fn ctrl_c_reaches_the_command_once_and_the_prompt_comes_back() {
     in_a_terminal(
-        "agent = \"import signal,sys,time\\nsignal.signal(2, lambda *_: print('interrupted', flush=True))\\nprint('ready', flush=True)\\n\
+        "agent = \"import os,signal,sys,time\\nsignal.signal(2, lambda *_: os.write(1, b'interrupted\\\\n'))\\nprint('ready', flush=True)\\n\
          t = time.time()\\nwhile time.time() < t + 1: time.sleep(0.1)\\nsys.exit(5)\"\n\
          open(socket + '.py', 'w').write(agent)\ntype(f'{run} python3 {socket}.py\\n')\nexpect('ready')\ntype('\\x03')\n\
          expect('interrupted')\nassert 'interrupted' not in expect('prompt> ')\ntype('echo back $?\\n')\nexpect('back 5')\n\
