@@ -13,6 +13,7 @@
 //! | `authority` | a self-hosted authority |
 //! | `cli` | the operator's command line |
 //! | `config` | file, environment and host facts, as settings |
+//! | `key_file` | reading an org key from a file |
 //! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |
 //! | `vital` | what must not end unnoticed |
@@ -36,6 +37,8 @@ pub mod daemon;
 mod gate;
 #[cfg(feature = "services")]
 mod hex;
+#[cfg(feature = "services")]
+mod key_file;
 #[cfg(feature = "services")]
 mod local;
 pub mod protocol;

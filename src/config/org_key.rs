@@ -1,19 +1,16 @@
 //! Where the org key comes from, and reading it.
 
 use std::fmt;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
+use crate::key_file::{self, Pipe};
 use crate::protocol::OrgKey;
 
 /// The environment variable of the official clients.
 pub(crate) const KEY_VARIABLE: &str = "MACHINEID_ORG_KEY";
 /// The name of the systemd credential.
 const CREDENTIAL: &str = "org-key";
-/// No key file is larger, in bytes.
-const LARGEST: u64 = 4096;
 
 /// Where the key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,26 +61,8 @@ pub(crate) fn choose(
 ///
 /// Fails when the file cannot be read, is no regular file, can be read by everybody, or holds no key.
 pub(crate) fn read_file(path: &Path, origin: &Origin, mode_is_the_platforms: bool) -> Result<OrgKey, ConfigError> {
-    let wrong = |problem: String| ConfigError::at(origin, "authority.org_key_file", problem);
-    let shown = path.display();
-    // Without O_NONBLOCK a FIFO put in its place would hang the daemon.
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let mut file = opened.map_err(|error| wrong(format!("cannot open {shown}: {error}")))?;
-    let about = file.metadata().map_err(|error| wrong(format!("cannot look at {shown}: {error}")))?;
-    if !about.is_file() {
-        return Err(wrong(format!("{shown} is not a regular file")));
-    }
-    if about.mode() & 0o004 != 0 && !mode_is_the_platforms {
-        let mode = about.mode() & 0o777;
-        return Err(wrong(format!("everybody on this host can read {shown} (mode {mode:04o}); chmod 600 {shown}")));
-    }
-    let mut text = String::new();
-    let read = (&mut file).take(LARGEST + 1).read_to_string(&mut text);
-    read.map_err(|error| wrong(format!("cannot read {shown}: {error}")))?;
-    if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST) {
-        return Err(wrong(format!("{shown} is larger than {LARGEST} bytes; it should hold the key alone")));
-    }
-    text.parse().map_err(|error| wrong(format!("{shown}: {error}")))
+    key_file::read(path, Pipe::Refused, mode_is_the_platforms)
+        .map_err(|problem| ConfigError::at(origin, "authority.org_key_file", format!("{}: {problem}", path.display())))
 }
 
 #[cfg(test)]

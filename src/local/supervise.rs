@@ -197,6 +197,7 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
             sys::parse_signal(name).map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?
         }
     };
+    let containment = containment(request.containment.as_deref())?;
     let reach = reach(peer, request.pid, request.alone)?;
     if reach.is_none() && context.settings.local.require_local_killer {
         let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
@@ -212,12 +213,24 @@ fn open(context: &Context, peer: &Peer, request: SuperviseRequest) -> Result<(De
         name: request.name.map(|name| printable(&name, LONGEST_NAME)),
         command: command_for_people(&request.command),
         uid: peer.uid(),
-        containment: printable(request.containment.as_deref().unwrap_or("subreaper"), 16),
+        containment: containment.to_owned(),
         stop_signal,
         stop_grace,
         reach,
     };
     Ok((deciding, opened))
+}
+
+/// What holds the tree together, which is what is recorded and shown; never just the client's word. A stronger one than
+/// there is must not be promised.
+fn containment(asked: Option<&str>) -> Result<&'static str, No> {
+    match asked {
+        None | Some("auto" | "subreaper") => Ok("subreaper"),
+        Some(other) => {
+            let reason = format!("containment {:?} is not to be had; ask for auto or subreaper", printable(other, 16));
+            Err(No::new(Code::BadRequest, reason))
+        }
+    }
 }
 
 /// Pins the agent's leader and its wrapper. `None` where the daemon cannot see or signal them.

@@ -66,8 +66,8 @@ impl FromStr for LogLevel {
     }
 }
 
-/// Starts logging to stderr, through a thread of its own: call it when the process may have more than one. Only this package's own lines go below `info`: those of its HTTP and TLS libraries could
-/// show headers.
+/// Starts logging to stderr, through a thread of its own: call it when the process may have more than one. Only this
+/// package's own lines go below `warn`: those of its HTTP and TLS libraries could show headers.
 pub(crate) fn init(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;

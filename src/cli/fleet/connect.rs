@@ -1,20 +1,15 @@
 //! From flags and environment to a client and a key.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use crate::cli::Env;
 use crate::cli::args::{ConnectArgs, KeyArgs};
 use crate::cli::problem::Problem;
 use crate::client::{AuthorityClient, BaseUrl, Failure, Options};
+use crate::key_file::{self, Pipe};
 use crate::protocol::OrgKey;
 
 const DEFAULT_URL: &str = "https://machineid.io";
-
-/// A key file is one line; whatever is larger is the wrong file.
-const LONGEST_KEY_FILE: u64 = 4096;
 
 /// Everything a fleet verb needs to ask.
 #[derive(Debug)]
@@ -99,7 +94,7 @@ pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient
 
 fn key(args: &KeyArgs, env: Env<'_>) -> Result<(OrgKey, String), Problem> {
     if let Some(path) = &args.org_key_file {
-        let key = read_key_file(path, env)
+        let key = key_file::read(path, Pipe::Taken, platform_keeps(path, env))
             .map_err(|why| Problem::usage(format!("--org-key-file {}: {why}", path.display())))?;
         return Ok((key, path.display().to_string()));
     }
@@ -112,27 +107,6 @@ fn key(args: &KeyArgs, env: Env<'_>) -> Result<(OrgKey, String), Problem> {
     let key = value.to_str().unwrap_or("\u{0}").parse();
     let key = key.map_err(|error| Problem::usage(format!("MACHINEID_ORG_KEY: {error}")))?;
     Ok((key, "MACHINEID_ORG_KEY".to_owned()))
-}
-
-fn read_key_file(path: &Path, env: Env<'_>) -> Result<OrgKey, String> {
-    let mut file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    // Asked of the open file, so that what is judged is what is read.
-    let metadata = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
-    let kind = metadata.file_type();
-    if !kind.is_file() && !kind.is_fifo() {
-        return Err("is not a file; name the file that holds the org key".to_owned());
-    }
-    if metadata.mode() & 0o004 != 0 && !platform_keeps(path, env) {
-        let shown = path.display();
-        return Err(format!("everybody on this host can read it; type: chmod 600 {shown}"));
-    }
-    let mut text = String::new();
-    let read = (&mut file).take(LONGEST_KEY_FILE + 1).read_to_string(&mut text);
-    read.map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > LONGEST_KEY_FILE {
-        return Err("is too long to be an org key's file".to_owned());
-    }
-    text.parse().map_err(|error: crate::protocol::org_key::OrgKeyError| error.to_string())
 }
 
 /// Whether the file is one whose mode the platform decides: a container's secret, a unit's credential.

@@ -30,3 +30,19 @@ fn a_request_that_never_ends_or_is_too_long_is_ended_with_a_no() {
     let answer = exchange(&socket, &long).unwrap();
     assert_eq!((answer.status, answer.code().as_str()), (413, "BAD_REQUEST"), "{answer:?}");
 }
+
+#[test]
+fn a_containment_that_is_not_to_be_had_is_refused_and_never_shown() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let sidecar = Setup::of(&org, &authority.url(), "host:test").start();
+    for containment in ["cgroup", "pidns", "made up"] {
+        let body = serde_json::json!({
+            "pid": 1, "run_id": "0123456789abcdef0123456789abcdef", "containment": containment,
+        });
+        let body = body.to_string();
+        let request = format!("POST /v1/supervise HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let answer = exchange(&sidecar.socket(), &request).unwrap();
+        assert_eq!((answer.status, answer.code().as_str()), (400, "BAD_REQUEST"), "{answer:?}");
+    }
+}
