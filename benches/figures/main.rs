@@ -6,13 +6,17 @@
 //! One target rather than one for each figure: the programs they start are the same, and one link is enough.
 
 mod checks;
+mod comets;
 mod common;
 mod memory;
 mod start;
+mod storm;
+mod survivors;
 
 use std::process::ExitCode;
 
-use common::{Outcome, bare_server, report};
+use common::shapes::be_comets;
+use common::{Outcome, bare_server, report, stages};
 
 /// How long the rounds are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +37,24 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 3] = [("start", start::run), ("memory", memory::run), ("checks", checks::run)];
+const FIGURES: [(&str, Figure); 6] = [
+    ("start", start::run),
+    ("memory", memory::run),
+    ("checks", checks::run),
+    ("survivors", survivors::run),
+    ("comets", comets::run),
+    ("storm", storm::run),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.split_first() {
         Some((first, rest)) if first == bare_server::FLAG => bare_server::serve(rest),
+        Some((first, rest)) if first == stages::COMETS => {
+            be_comets(rest);
+            Ok(())
+        }
+        Some((first, rest)) if first == storm::NOTES_ITS_STOP => storm::note_the_stop(rest),
         _ => measure(&arguments),
     };
     match result {

@@ -1,16 +1,17 @@
 //! What the wrapper and the daemon hold in memory.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Length;
 use crate::common::agents::Agents;
 use crate::common::authority::Authority;
-use crate::common::daemon::{Daemon, MAX_AGE};
+use crate::common::daemon::{Daemon, MAX_AGE, WRAPPER};
 use crate::common::load::Target;
 use crate::common::process::{Guarded, Memory, settled_memory};
 use crate::common::report::{self, Table, mebibytes};
-use crate::common::{Outcome, PATIENCE, clean_environment, now};
+use crate::common::{Outcome, PATIENCE, clean_environment, now, static_build};
 
 /// Checks between the second and the third look at the daemon.
 const CHECKS: usize = 1000;
@@ -29,12 +30,20 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     row(&mut table, "sleep, for comparison", base, base, "");
 
     let idle = Memory::of(daemon.pid())?;
-    let one = Agents::start(&daemon, 1)?;
-    for wrapper in one.wrappers() {
-        let goal = "2.5 MiB resident, 0.5 MiB private dirty";
-        row(&mut table, "machineid-run, its agent running", Memory::of(wrapper)?, base, goal);
+    let plain = (Path::new(WRAPPER).to_owned(), "", "2.5 MiB resident, 0.5 MiB private dirty");
+    let alone = static_build::wrapper().map(|path| (path, ", static", "1.5 MiB resident, 0.5 MiB private dirty"));
+    if let Err(error) = &alone {
+        report::say(&format!("  the static build is left out: {error}"));
     }
-    drop(one);
+    for (wrapper, build, goal) in std::iter::once(plain).chain(alone.ok()) {
+        let one = Agents::start_under(&wrapper, &daemon, 1)?;
+        for wrapper in one.wrappers() {
+            row(&mut table, &format!("machineid-run{build}, its agent running"), Memory::of(wrapper)?, base, goal);
+        }
+        for guardian in one.guardians() {
+            row(&mut table, &format!("its guardian{build}"), Memory::of(guardian)?, base, "counted as proportional");
+        }
+    }
     row(&mut table, "daemon, idle", idle, base, "12 MiB");
 
     check(&daemon, CHECKS)?;

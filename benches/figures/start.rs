@@ -10,7 +10,7 @@ use crate::common::daemon::{DEVICE, Daemon};
 use crate::common::load::{Address, Target};
 use crate::common::report::{self, Table, difference, milliseconds, ratio};
 use crate::common::samples::Samples;
-use crate::common::{Outcome, clean_environment, now};
+use crate::common::{Outcome, clean_environment, now, static_build};
 
 /// Something that is timed in each round.
 struct Contender {
@@ -66,6 +66,13 @@ fn contenders(daemon: Daemon) -> Vec<Contender> {
         None => report::say("  tini is not installed, so it is not compared with"),
     }
     all.push(Contender::new("machineid-run -- true", "+ 2 ms", ends_well(daemon.wrap(&["true"]))));
+    match static_build::wrapper() {
+        Ok(path) => {
+            let alone = daemon.wrap_with(&path, &[], &["true"]);
+            all.push(Contender::new("machineid-run, static, -- true", "+ 2 ms", ends_well(alone)));
+        }
+        Err(error) => report::say(&format!("  the static build is left out: {error}")),
+    }
     let check = Box::new(move || {
         let answer = daemon.get("/v1/check")?;
         if answer.starts_with("HTTP/1.0 200") { Ok(()) } else { Err(answer.into()) }
@@ -87,7 +94,7 @@ fn ends_well(mut command: Command) -> Box<dyn FnMut() -> Outcome<()>> {
     })
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "looks where a shell would")]
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())

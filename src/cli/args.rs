@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::protocol::DeviceId;
+use super::host::drill::Role;
+use crate::protocol::containment::WishError;
+use crate::protocol::{DeviceId, Wish};
 use crate::span;
 
 const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
@@ -18,7 +20,7 @@ const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else
     version,
     about = "See what runs under enforcement on this host, and allow or stop a fleet of agents",
     after_help = "Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 75 could not find out, 77 denied \
-                  (check and validate)."
+                  (check, validate and drill)."
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -31,6 +33,14 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show what this host's daemon knows: devices, agents, the authority, how fast a stop is
     Status(StatusArgs),
+    /// Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)
+    Stop(StopArgs),
+    /// Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)
+    Drill(DrillArgs),
+    #[command(name = crate::cli::host::drill::VERB, hide = true)]
+    Canary(CanaryArgs),
+    /// Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)
+    Doctor(DoctorArgs),
     /// Make devices known to the authority (safe to repeat)
     Register(RegisterArgs),
     /// Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)
@@ -88,6 +98,90 @@ pub(super) struct CheckArgs {
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Print the daemon's answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct WhomArgs {
+    /// The agents of this name, or the one with this pid or run id, as `machineid status` shows them
+    #[arg(value_name = "NAME|PID|RUN_ID")]
+    pub(super) agent: Option<String>,
+    /// Every agent of this device
+    #[arg(long, value_name = "ID")]
+    pub(super) device: Option<DeviceId>,
+    /// Every agent that you may stop: your own, or as root everybody's
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+const STOP_HELP: &str = "\
+A stop is SIGTERM to every process of the agent, its stop grace, then SIGKILL until nothing is left. Its device stays \
+allowed and it may be started again; to deny it, use machineid revoke.
+
+Exit codes: 0 everything is gone (with --no-wait: requested), 1 there are survivors or nobody was meant, 2 wrong usage, 75 \
+no daemon.";
+
+#[derive(Debug, Args)]
+#[command(after_help = STOP_HELP)]
+pub(super) struct StopArgs {
+    #[command(flatten)]
+    pub(super) whom: WhomArgs,
+    /// Do not wait until they are gone
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Do not ask for confirmation of --all
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+const DRILL_HELP: &str = "\
+The canaries are this program under machineid-run, started with the daemon's socket as any agent would be: one in a session of \
+its own, one that ignores SIGTERM, one orphaned by a double fork. Because of the second the drill takes the whole stop grace. \
+Nothing is left behind, also when it is interrupted.
+
+Exit codes: 0 everything is gone, 1 there are survivors or something else is wrong, 2 wrong usage, 75 no daemon, 77 this host \
+is denied.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DRILL_HELP)]
+pub(super) struct DrillArgs {
+    /// What is to hold the canaries together, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = parse_wish)]
+    pub(super) containment: Option<Wish>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+fn parse_wish(text: &str) -> Result<Wish, WishError> {
+    text.parse()
+}
+
+/// Which canary to be, and where to report.
+#[derive(Debug, Args)]
+pub(super) struct CanaryArgs {
+    pub(super) role: Role,
+    pub(super) socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Run it as the user whose agents it is about. Exit codes: 0 nothing failed (warnings do not count), 1 \
+                        something did, 2 wrong usage."
+)]
+pub(super) struct DoctorArgs {
+    /// Print the checks as JSON
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]

@@ -4,6 +4,7 @@
 //! asks the authority. Results go to stdout, everything else to stderr; what scripts need is `--json` and the exit code.
 
 mod args;
+mod confirm;
 mod fleet;
 mod host;
 mod printer;
@@ -36,6 +37,9 @@ pub fn main() -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success };
         }
     };
+    if let Command::Canary(args) = &cli.command {
+        return host::drill::live(args, &env);
+    }
     let mut printer = Printer::new(&env);
     let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(cli.command, &env, &mut printer)),
@@ -52,6 +56,11 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
     match command {
         Command::Check(args) => host::check::run(&args, env, printer).await,
         Command::Status(args) => host::status::run(&args, env, printer).await,
+        Command::Stop(args) => host::stop::run(&args, env, printer).await,
+        Command::Drill(args) => host::drill::run(&args, env, printer).await,
+        // Has been seen to: a canary needs no runtime.
+        Command::Canary(args) => Ok(host::drill::live(&args, env)),
+        Command::Doctor(args) => host::doctor::run(&args, env, printer).await,
         Command::Register(args) => fleet::each::register(&args, env, printer).await,
         Command::Validate(args) => fleet::validate::run(&args, env, printer).await,
         Command::Revoke(args) => fleet::revoke::run(&args, env, printer).await,

@@ -103,6 +103,37 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// A text behind its head, folded under itself.
+pub(super) fn hanging(head: &str, text: &str, width: Option<usize>) -> Vec<Line> {
+    let indent = length(head);
+    let room = width.map(|width| width.saturating_sub(indent)).filter(|room| *room >= NARROWEST);
+    let head = |at| if at == 0 { head.to_owned() } else { " ".repeat(indent) };
+    fold(&printable(text), room).iter().enumerate().map(|(at, part)| Line::from(head(at) + part)).collect()
+}
+
+/// Breaks a text at its spaces into lines of at most `room` characters. A longer word is left whole: it is a path or a
+/// command, and there to be copied.
+pub(super) fn fold(text: &str, room: Option<usize>) -> Vec<String> {
+    let Some(room) = room else { return vec![text.to_owned()] };
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        let line = lines.last_mut().expect("there is one from the start");
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(word);
+        used += length;
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +165,18 @@ mod tests {
         assert_eq!(table(Some(14)), ["DEVICE", "worker:prod:1", "a�[2J"]);
         assert_eq!(table(Some(10)), ["DEVICE", "worker:pr…", "a�[2J"]);
         assert_eq!(table(Some(1)), ["DEVICE", "worker:…", "a�[2J"]);
+    }
+
+    #[test]
+    fn a_text_hangs_from_its_head() {
+        let lines = |width| hanging("key: ", "from a file", width).iter().map(Line::plain).collect::<Vec<_>>();
+        assert_eq!(lines(Some(14)), ["key: from a", "     file"]);
+        assert_eq!(lines(None), ["key: from a file"]);
+        assert_eq!(lines(Some(8)), ["key: from a file"], "too narrow to fold");
+    }
+
+    #[test]
+    fn a_word_that_is_too_long_stays_whole() {
+        assert_eq!(fold("a /a/very/long/path b", Some(6)), ["a", "/a/very/long/path", "b"]);
     }
 }

@@ -36,6 +36,11 @@ pub(super) fn millis(count: u64) -> String {
     duration(Duration::from_millis(count))
 }
 
+/// Milliseconds as they were measured: `12 ms`, `2.003 s`.
+pub(super) fn precise(count: u64) -> String {
+    if count < 1_000 { format!("{count} ms") } else { format!("{}.{:03} s", count / 1_000, count % 1_000) }
+}
+
 /// An RFC 3339 time as its distance from `now`; a text that is none, as it is.
 pub(super) fn ago(time: &str, now: Timestamp) -> String {
     let Ok(time) = time.parse::<Timestamp>() else { return printable(time) };
@@ -67,6 +72,13 @@ mod tests {
             (93_784_000, "1d 2h"),
         ] {
             assert_eq!(millis(milliseconds), text);
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_not_rounded() {
+        for (milliseconds, text) in [(0, "0 ms"), (999, "999 ms"), (1_000, "1.000 s"), (12_045, "12.045 s")] {
+            assert_eq!(precise(milliseconds), text);
         }
     }
 

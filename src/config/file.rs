@@ -48,7 +48,9 @@ pub(super) struct Enforcement {
     pub(super) lease: Placed<String>,
     pub(super) stop_signal: Placed<String>,
     pub(super) stop_grace: Placed<String>,
+    pub(super) containment: Placed<String>,
     pub(super) system_unavailable: Placed<String>,
+    pub(super) undecided: Placed<String>,
     pub(super) kill_file: Placed<String>,
 }
 

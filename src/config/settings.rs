@@ -14,6 +14,7 @@ use super::paths::Surroundings;
 use super::stop_bound::{StopBound, longest_silence};
 use crate::client::{BaseUrl, BaseUrlError};
 use crate::gate::core::{Rules, SystemUnavailable};
+use crate::protocol::Wish;
 use crate::span;
 use crate::sys;
 use crate::telemetry::{LogFormat, LogLevel};
@@ -68,8 +69,20 @@ pub(crate) struct Enforcement {
     pub(crate) lease: Duration,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
+    /// Named, a floor: no agent runs under a weaker one.
+    pub(crate) containment: Wish,
     pub(crate) system_unavailable: SystemUnavailable,
+    pub(crate) undecided: Undecided,
     pub(crate) kill_file: Option<PathBuf>,
+}
+
+/// What becomes of agents whose device cannot be asked about, until their lease ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Undecided {
+    /// They run on.
+    Run,
+    /// They are frozen until there is an answer.
+    Freeze,
 }
 
 /// The local socket.
@@ -117,7 +130,9 @@ mod defaults {
     pub(super) const LEASE: &str = "30s";
     pub(super) const STOP_SIGNAL: &str = "TERM";
     pub(super) const STOP_GRACE: &str = "10s";
+    pub(super) const CONTAINMENT: &str = "auto";
     pub(super) const SYSTEM_UNAVAILABLE: &str = "deny";
+    pub(super) const UNDECIDED: &str = "run";
     pub(super) const SOCKET_MODE: &str = "0660";
     pub(super) const MAX_AGE_CAP: &str = "0s";
     pub(super) const LOG_FORMAT: &str = "text";
@@ -275,6 +290,12 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
         "retry" => Ok(SystemUnavailable::Retry),
         other => Err(format!("{other:?} is unknown; write \"deny\" or \"retry\"")),
     };
+    let containment = |text: &str| text.parse::<Wish>().map_err(|error| format!("{text:?} is unknown; {error}"));
+    let undecided = |text: &str| match text {
+        "run" => Ok(Undecided::Run),
+        "freeze" => Ok(Undecided::Freeze),
+        other => Err(format!("{other:?} is unknown; write \"run\" or \"freeze\"")),
+    };
     Ok(Enforcement {
         interval,
         lease,
@@ -285,12 +306,19 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
             sys::parse_signal,
         )?,
         stop_grace: reader.duration("enforcement.stop_grace", section.stop_grace.as_ref(), defaults::STOP_GRACE)?,
+        containment: reader.text(
+            "enforcement.containment",
+            section.containment.as_ref(),
+            defaults::CONTAINMENT,
+            containment,
+        )?,
         system_unavailable: reader.text(
             "enforcement.system_unavailable",
             section.system_unavailable.as_ref(),
             defaults::SYSTEM_UNAVAILABLE,
             system_unavailable,
         )?,
+        undecided: reader.text("enforcement.undecided", section.undecided.as_ref(), defaults::UNDECIDED, undecided)?,
         kill_file: reader.path("enforcement.kill_file", section.kill_file.as_ref())?.map(|(path, _)| path),
     })
 }

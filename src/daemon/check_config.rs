@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::{Fatal, complain, identity};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
+use crate::config::settings::Undecided;
 use crate::config::{self, Environment, Settings};
-use crate::protocol::Exit;
+use crate::protocol::{Containment, Exit, Wish};
 use crate::span;
 
 pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment: &Environment) -> Result<Exit, Fatal> {
@@ -65,6 +66,24 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     );
     row("stops within", &format!("{} of a revoke, while the authority answers", span::format(bound.connected)));
     row("", &format!("{} of the last ALLOW, while it does not", span::format(bound.cut_off)));
+    let enforcement = &settings.enforcement;
+    row(
+        "containment",
+        match enforcement.containment {
+            Wish::Auto => "auto: a control group where one can be had",
+            Wish::Named(Containment::Subreaper) => "subreaper or better",
+            Wish::Named(Containment::Cgroup | Containment::Pidns) => {
+                "a control group or a PID namespace; an agent that can have neither does not start"
+            }
+        },
+    );
+    row(
+        "undecided agents",
+        match enforcement.undecided {
+            Undecided::Run => "run on to the end of their lease",
+            Undecided::Freeze => "are frozen; one without a control group that the daemon may freeze does not start",
+        },
+    );
     row("key protection", &identity::key_protection());
     text
 }

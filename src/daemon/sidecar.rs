@@ -16,6 +16,7 @@ use super::{Fatal, identity};
 use crate::client::{AuthorityClient, Options};
 use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
+use crate::config::settings::Undecided;
 use crate::config::{self, ConfigError, Environment, Origin, Settings};
 use crate::gate::attempt::Authority;
 use crate::gate::markers::Markers;
@@ -23,7 +24,8 @@ use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
 use crate::local::{self, Context, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
-use crate::runs::Runs;
+use crate::runs::{Here, Runs, Store};
+use crate::tree::KILL_PATIENCE;
 use crate::{span, sys, telemetry};
 
 /// Reads the configuration and serves until told to end, or until the command ends.
@@ -129,11 +131,20 @@ impl Sidecar {
         let kill_file = settings.enforcement.kill_file.clone();
         let authority = Arc::new(Authority::new(client, key, key_source, kill_file, markers));
         let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
-        let runs = Arc::new(Runs::start().map_err(|error| failed("the enforcer's thread", error))?);
+        let store = Store::open(runtime_dir, here(&boot_id)).map_err(|error| {
+            let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
+            ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
+        })?;
+        let freezes = settings.enforcement.undecided == Undecided::Freeze;
+        let runs = Runs::start(store.clone(), freezes).map_err(|error| failed("the enforcer's thread", error))?;
+        let runs = Arc::new(runs);
+        // Before the gates, so that no deny of theirs can miss a run.
+        runs.adopt_all(&store);
         let agents: Arc<dyn Agents> = Arc::<Runs>::clone(&runs);
         let rules_all = settings.device.host_rules_all;
         let gates = Gates::start(device.clone(), rules_all, settings.rules(), &authority, &agents)
             .map_err(|error| failed("the gate", error))?;
+        runs.attach(&gates);
         let key_protection = identity::key_protection();
         let context = Arc::new(Context { settings, gates, runs, started: BootTime::now(), key_protection });
         Ok(Self { socket, context, device, descriptors })
@@ -156,10 +167,14 @@ impl Sidecar {
                 None => self.wait_for_the_end(&mut signals).await,
                 Some(_) => self.supervise(&command, &mut signals).await,
             };
+            // First this: what then ends are our streams, not their wrappers.
+            self.context.runs.close();
             shutdown.cancel();
             exit
         };
         let ((), exit) = tokio::join!(serving, working);
+        let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
+        self.context.runs.settle(stop).await;
         self.leave().await;
         exit
     }
@@ -212,6 +227,12 @@ impl Sidecar {
             Err(error) => warn!(device_id = %self.device, error, "cannot remove this host's device"),
         }
     }
+}
+
+/// Where records of runs mean something.
+fn here(boot_id: &str) -> Here {
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    Here { boot_id: boot_id.trim().to_owned(), pid_namespace: namespace.to_string_lossy().into_owned() }
 }
 
 fn client(settings: &Settings) -> Result<AuthorityClient, Fatal> {

@@ -82,6 +82,8 @@ pub(crate) enum Event {
     Finished { attempt: AttemptId, registered: Registered, outcome: Outcome },
     /// This many agents now live on the device's lease.
     Agents(usize),
+    /// Agents live on a lease until then that a daemon before us was given.
+    Inherited { until: BootTime },
     /// The time has come.
     Woke,
 }
@@ -95,6 +97,10 @@ pub(crate) enum Action {
     Answer { asker: AskerId, verdict: Verdict },
     /// An ALLOW moved the end of the lease.
     LeaseMoved { until: BootTime },
+    /// The newest attempt brought no answer, and the one before did, or there was none.
+    BecameUnavailable { cause: Arc<str> },
+    /// The newest answer is an ALLOW, and what was held before was none.
+    BecameAllowed,
     /// Every agent of the device must stop.
     StopAgents { denial: Denial },
 }
@@ -112,6 +118,25 @@ struct Asker {
     fresh_from: AttemptId,
     asked: BootTime,
     deadline: BootTime,
+}
+
+/// What the newest attempt came to, as far as agents care that live on a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    Yes,
+    Not,
+    /// No attempt yet, or a deny, which ends them.
+    Otherwise,
+}
+
+impl Answered {
+    fn of(standing: &Standing) -> Self {
+        match standing {
+            Standing::Allowed { .. } => Self::Yes,
+            Standing::Unavailable { .. } => Self::Not,
+            Standing::Unknown | Standing::Denied { .. } => Self::Otherwise,
+        }
+    }
 }
 
 /// When a gate makes its first attempt.
@@ -200,6 +225,7 @@ impl Gate {
     /// Takes an event and appends what is to be done, in order, to `actions`.
     pub(crate) fn handle(&mut self, now: BootTime, event: Event, actions: &mut Vec<Action>) {
         let mut slot_freed = false;
+        let before = Answered::of(&self.standing);
         match event {
             Event::Asked { asker, deadline } => {
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
@@ -209,11 +235,29 @@ impl Gate {
             Event::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
             }
+            Event::Inherited { until } => self.inherit(now, until),
             Event::Woke => {}
         }
         self.end_lease(now, actions);
+        match &self.standing {
+            Standing::Unavailable { cause, .. } if before != Answered::Not => {
+                actions.push(Action::BecameUnavailable { cause: Arc::clone(cause) });
+            }
+            Standing::Allowed { .. } if before != Answered::Yes => actions.push(Action::BecameAllowed),
+            Standing::Unavailable { .. } | Standing::Allowed { .. } | Standing::Unknown | Standing::Denied { .. } => {}
+        }
         self.give_up_on_late_askers(now, actions);
         self.begin_if_wanted(now, slot_freed, actions);
+    }
+
+    /// A lease that an earlier daemon was given paces our retries as one of ours would. It is never longer than ours would
+    /// be, and a deny has ended it.
+    fn inherit(&mut self, now: BootTime, until: BootTime) {
+        let denied = matches!(self.standing, Standing::Denied { .. });
+        let until = until.min(now + self.rules.lease);
+        if !denied && self.lease_until.is_none_or(|held| until > held) {
+            self.lease_until = Some(until);
+        }
     }
 
     fn finish(

@@ -90,14 +90,22 @@ fn begins(actions: &[Action]) -> usize {
 fn answer_to(actions: &[Action], id: u64) -> Option<&Verdict> {
     actions.iter().find_map(|action| match action {
         Action::Answer { asker, verdict } => (*asker == AskerId(id)).then_some(verdict),
-        Action::Begin { .. } | Action::LeaseMoved { .. } | Action::StopAgents { .. } => None,
+        Action::Begin { .. }
+        | Action::LeaseMoved { .. }
+        | Action::BecameUnavailable { .. }
+        | Action::BecameAllowed
+        | Action::StopAgents { .. } => None,
     })
 }
 
 fn stop_code(actions: &[Action]) -> Option<&Code> {
     actions.iter().find_map(|action| match action {
         Action::StopAgents { denial } => Some(&denial.code),
-        Action::Begin { .. } | Action::LeaseMoved { .. } | Action::Answer { .. } => None,
+        Action::Begin { .. }
+        | Action::LeaseMoved { .. }
+        | Action::BecameUnavailable { .. }
+        | Action::BecameAllowed
+        | Action::Answer { .. } => None,
     })
 }
 
@@ -315,6 +323,42 @@ fn retry_after_is_respected_but_not_by_checks() {
     assert_eq!(begins(&world.ask(1)), 1);
 }
 
+#[test]
+fn agents_hear_when_their_device_becomes_unavailable_and_when_it_is_allowed_again() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    assert!(world.finish(attempt, allow()).contains(&Action::BecameAllowed));
+    let fail = |world: &mut World| {
+        world.ask(1);
+        let attempt = world.last_begun;
+        let actions = world.finish(attempt, no_answer());
+        actions.iter().any(|action| matches!(action, Action::BecameUnavailable { .. }))
+    };
+    assert!(fail(&mut world));
+    assert!(!fail(&mut world), "another failure is nothing new");
+    world.ask(2);
+    let attempt = world.last_begun;
+    assert!(world.finish(attempt, allow()).contains(&Action::BecameAllowed));
+}
+
+#[test]
+fn a_lease_of_before_paces_retries_and_ends_but_never_outlives_a_deny() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    world.tell(Event::Agents(1));
+    world.tell(Event::Inherited { until: world.now + Duration::from_secs(2) });
+    world.finish(attempt, no_answer());
+    assert!(begins(&world.pass(Duration::from_millis(501))) >= 1, "a quarter of what is left");
+    assert_eq!(stop_code(&world.pass(Duration::from_secs(2))), Some(&Code::LeaseExpired));
+    world.ask(1);
+    let attempt = world.last_begun;
+    world.finish(attempt, deny(Code::DeviceRevoked));
+    world.tell(Event::Inherited { until: world.now + Duration::from_secs(2) });
+    assert_eq!(world.gate.lease_until(), None);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u64),
@@ -343,6 +387,7 @@ struct Ledger {
     /// Beginnings of attempts that answered ALLOW.
     allows: Vec<BootTime>,
     newest_decided: Option<AttemptId>,
+    unavailable: bool,
 }
 
 impl Ledger {
@@ -363,9 +408,21 @@ impl Ledger {
                     prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == *until));
                 }
                 Action::StopAgents { .. } => prop_assert_eq!(world.gate.lease_until(), None),
+                Action::BecameUnavailable { .. } => {
+                    prop_assert!(!std::mem::replace(&mut self.unavailable, true), "it was unavailable already");
+                    let unavailable = matches!(world.gate.standing(), Standing::Unavailable { .. });
+                    prop_assert!(unavailable);
+                }
+                Action::BecameAllowed => {
+                    let allowed = matches!(world.gate.standing(), Standing::Allowed { .. });
+                    prop_assert!(allowed);
+                }
                 Action::Begin { .. } => {}
             }
         }
+        let unavailable = matches!(world.gate.standing(), Standing::Unavailable { .. });
+        prop_assert!(!unavailable || self.unavailable, "agents were not told that their device cannot be asked about");
+        self.unavailable = unavailable;
         if let Some(until) = world.gate.lease_until() {
             prop_assert!(now < until, "a lease outlived its end");
             prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == until));

@@ -23,6 +23,10 @@ const MAILBOX: usize = 4096;
 pub(crate) trait Agents: Send + Sync + 'static {
     /// An ALLOW moved the end of the device's lease.
     fn lease_moved(&self, device: &DeviceId, until: BootTime);
+    /// The device cannot be asked about any more.
+    fn unavailable(&self, device: &DeviceId, cause: &Arc<str>);
+    /// The device is allowed again, or for the first time.
+    fn allowed(&self, device: &DeviceId);
     /// Every agent of the device must stop.
     fn stop(&self, device: &DeviceId, denial: &Denial);
 }
@@ -53,6 +57,7 @@ enum Command {
     Ask { deadline: BootTime, reply: oneshot::Sender<Verdict> },
     Hint,
     Agents(usize),
+    Inherit(BootTime),
 }
 
 /// A running gate. The gate ends when its last handle is dropped.
@@ -128,6 +133,12 @@ impl GateHandle {
         let _ = self.mailbox.try_send(Command::Hint);
     }
 
+    /// Says that agents live on a lease of this device until then, which a daemon before us had.
+    pub(crate) fn inherit(&self, until: BootTime) {
+        // Only shapes the pace of retries: each run's own deadline holds without it.
+        let _ = self.mailbox.try_send(Command::Inherit(until));
+    }
+
     /// Says how many agents live on the device's lease.
     pub(crate) fn set_agents(&self, count: usize) {
         // Only shapes the pace of retries: not worth waiting for.
@@ -195,6 +206,7 @@ impl Driver {
             }
             Command::Hint => Event::Hinted,
             Command::Agents(count) => Event::Agents(count),
+            Command::Inherit(until) => Event::Inherited { until },
         }
     }
 
@@ -227,6 +239,8 @@ impl Driver {
                 }
             }
             Action::LeaseMoved { until } => self.agents.lease_moved(&self.device, until),
+            Action::BecameUnavailable { cause } => self.agents.unavailable(&self.device, &cause),
+            Action::BecameAllowed => self.agents.allowed(&self.device),
             Action::StopAgents { denial } => self.agents.stop(&self.device, &denial),
         }
     }

@@ -105,7 +105,7 @@ pub(super) fn overloaded(error: &io::Error) -> Response {
 
 /// The answer to an agent whose stop has begun, whatever its gates say by now.
 fn stop_of(run: &Run) -> Option<Response> {
-    let denial = run.stop()?;
+    let denial = run.stop()?.denial;
     let reason = denial.reason.unwrap_or_else(|| "this agent is being stopped".to_owned());
     Some(reply::denied(Denial { reason: Some(reason), ..denial }, run.opened.device.clone()))
 }

@@ -7,7 +7,9 @@
 //! | `places` | how many connections are served, and for whom |
 //! | `peer` | who is at the other end |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
-//! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run |
+//! | `rights` | whose agents a client may see and command |
+//! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run; `POST /v1/thaw` |
+//! | `stop` | `POST /v1/stop` |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
 //! | `reply` | answers that are not an ALLOW |
 
@@ -15,12 +17,15 @@ mod check;
 mod peer;
 mod places;
 mod reply;
+mod rights;
 pub(crate) mod server;
 pub(crate) mod socket;
 mod status;
+mod stop;
 mod supervise;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -60,10 +65,16 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
         .route("/v1/check", get(check::check).fallback(reply::wrong_method))
         .route("/v1/authz/{*device}", any(check::authorize))
         .route("/v1/supervise", post(supervise::supervise).get(supervise::inquire).fallback(reply::wrong_method))
+        .route("/v1/thaw", post(supervise::thaw).fallback(reply::wrong_method))
+        .route("/v1/stop", post(stop::stop).fallback(reply::wrong_method))
         .route("/v1/status", get(status::status).fallback(reply::wrong_method))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .fallback(async || reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is nothing at this path"))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .with_state(context)
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

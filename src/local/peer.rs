@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use crate::sys;
-use crate::tree::{Identity, Pid, Process};
+use crate::tree::{Identity, Pid, Process, namespace_pids};
 
 /// The uid that stands for every user the kernel cannot express in our user namespace.
 const OVERFLOW_UID: u32 = 65_534;
@@ -50,6 +50,22 @@ impl Peer {
     /// A user of another user namespace: nobody, who may only check.
     pub(crate) fn is_nobody(&self) -> bool {
         self.uid == OVERFLOW_UID && !every_user_is_known()
+    }
+
+    /// Whether the client is in the daemon's own PID and user namespace; `false` when that cannot be told.
+    pub(crate) fn is_in_our_namespaces(&self) -> bool {
+        let depth = self.pid.and_then(namespace_pids).map(|pids| pids.len());
+        depth == Some(1) && self.is_in_our_user_namespace()
+    }
+
+    /// Whether the client is in the daemon's own user namespace; `false` when that cannot be told.
+    ///
+    /// By the map, which tells any two apart that could be mistaken for each other: `/proc/<pid>/ns` needs rights over the
+    /// process that the daemon may not have.
+    pub(crate) fn is_in_our_user_namespace(&self) -> bool {
+        let map = |process: &str| std::fs::read_to_string(format!("/proc/{process}/uid_map")).ok();
+        let theirs = self.pid.and_then(|pid| map(&pid.to_string()));
+        theirs.is_some() && theirs == map("self") && self.identity().is_ok_and(|identity| identity.is_some())
     }
 
     /// The process, held: it cannot be mistaken for a later one with its number. `None` when it has ended or cannot be

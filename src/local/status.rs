@@ -7,8 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 
-use super::Context;
 use super::peer::Peer;
+use super::rights::Sight;
+use super::{Context, millis};
 use crate::clock::{self, BootTime};
 use crate::gate::Standing;
 use crate::gate::driver::{GateHandle, Report};
@@ -24,10 +25,11 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let now = BootTime::now();
     let settings = &context.settings;
     let bound = settings.stop_bound();
-    let sees_all = sees_all(&peer);
+    let sight = Sight::sees(&peer);
     let runs = context.runs.all();
-    let own = runs.iter().filter(|run| sees_all || (!peer.is_nobody() && run.opened.uid == peer.uid()));
-    let own_agents = own.filter_map(|run| agent(run, now)).collect();
+    let seen = runs.iter().filter(|run| sight.covers_run(run));
+    let agents = seen.filter_map(|run| agent(run, now)).collect();
+    let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| sight.covers(*uid));
     let devices = context.gates.all();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -42,7 +44,8 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
             key_protection: context.key_protection.clone(),
         },
         devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),
-        agents: own_agents,
+        agents,
+        recent_stops: stops.map(|(_, stop)| stop).collect(),
     })
 }
 
@@ -57,11 +60,6 @@ pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &
         }
         Some(_) => (StatusCode::OK, "ready\n"),
     }
-}
-
-/// Root and the daemon's own user see everybody's agents.
-fn sees_all(peer: &Peer) -> bool {
-    peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw()
 }
 
 fn device(context: &Context, gate: &GateHandle, host: bool, now: BootTime) -> DeviceReport {
@@ -100,17 +98,16 @@ fn last_decision(began: BootTime, decision: Decision) -> LastDecision {
 }
 
 fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
-    let (since, lease_left, state, stop_code): (BootTime, Duration, AgentState, Option<Code>) = match &*run.phase() {
+    let admission = run.admission()?;
+    let (lease_left, state, stop_code): (Duration, AgentState, Option<Code>) = match &*run.phase() {
         Phase::Asking => return None,
-        Phase::Running { since, leases } => {
+        Phase::Running { leases, .. } => {
             let left = deadline(leases).map_or(Duration::ZERO, |until| until.saturating_since(now));
-            (*since, left, AgentState::Running, None)
+            (left, AgentState::Running, None)
         }
-        Phase::Stopping { started, denial } => {
-            (*started, Duration::ZERO, AgentState::Stopping, Some(denial.code.clone()))
-        }
+        Phase::Stopping { stop, .. } => (Duration::ZERO, AgentState::Stopping, Some(stop.denial.code.clone())),
     };
-    let opened = &run.opened;
+    let (opened, hold) = (&run.opened, &admission.hold);
     Some(AgentReport {
         run_id: opened.id,
         pid: run.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
@@ -118,18 +115,15 @@ fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
         command: opened.command.clone(),
         device_id: opened.device.clone(),
         uid: opened.uid,
-        started_at: clock::wall_at(since).to_string(),
-        uptime_ms: millis(now.saturating_since(since)),
+        started_at: clock::wall_at(admission.since).to_string(),
+        uptime_ms: millis(now.saturating_since(admission.since)),
         lease_left_ms: millis(lease_left),
         state,
         stop_code,
-        containment: opened.containment.clone(),
-        // Everything short of a cgroup of another user's making or a PID namespace can be left on purpose.
-        holds_against: "bugs".to_owned(),
+        containment: hold.containment,
+        holds_against: hold.holds_against,
+        containment_reason: Some(hold.reason.clone()),
+        frozen: run.is_frozen(),
         killer: run.killer(),
     })
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

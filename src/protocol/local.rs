@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, DeviceId, RequestId, RunId};
+use super::{Code, Containment, DeviceId, RequestId, RunId, Wish};
 
 /// The body of every answer to a check, whatever its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +44,13 @@ pub struct SuperviseRequest {
     /// The command line, for people.
     #[serde(default)]
     pub command: Vec<String>,
-    /// How the tree is held together: `auto`, `subreaper`, `cgroup` or `pidns`.
+    /// The process between the caller and the leader that inherits the agent's orphans, as a number in the caller's PID
+    /// namespace: the leader's parent and the caller's child. Every other child of it belongs to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub containment: Option<String>,
+    pub guardian: Option<i32>,
+    /// How the tree is to be held together; `auto` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containment: Option<Wish>,
     /// What happens to processes the leader leaves behind: `stop` or `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<String>,
@@ -56,6 +60,38 @@ pub struct SuperviseRequest {
     /// Time between the first signal and SIGKILL, such as `10s`; the daemon's configured one when absent or longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<String>,
+}
+
+/// `POST /v1/stop`: which agents to end, by exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopRequest {
+    /// This run.
+    RunId(RunId),
+    /// The run whose leader has this number, as `GET /v1/status` shows it.
+    Pid(i32),
+    /// Every run of this name.
+    Name(String),
+    /// Every run of this device.
+    Device(DeviceId),
+    /// Every run the caller may stop; `false` is refused.
+    All(bool),
+}
+
+/// The answer to a [`StopRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopAnswer {
+    /// The runs whose stop this request began. One that was ending already is not among them.
+    pub run_ids: Vec<RunId>,
+}
+
+/// The answer to `POST /v1/thaw?run_id=ID`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThawAnswer {
+    /// The run.
+    pub run_id: RunId,
+    /// Whether it was frozen.
+    pub was_frozen: bool,
 }
 
 /// Who ends the tree when it must end.
@@ -107,7 +143,7 @@ pub enum SuperviseEvent {
         #[serde(default)]
         stop_signal: Option<String>,
         /// How the tree is held together.
-        containment: String,
+        containment: Containment,
         /// Who ends the tree when it must end.
         killer: Killer,
         /// The agent's key for the daemon's own listener, when it has one.

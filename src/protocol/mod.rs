@@ -3,6 +3,7 @@
 //! Everything here is pure: no I/O, no clock, no runtime. A value that exists has been parsed and is valid.
 
 pub mod code;
+pub mod containment;
 pub mod device_id;
 pub mod exit;
 pub mod local;
@@ -20,6 +21,7 @@ pub mod org_key;
 mod strict_json;
 
 pub use code::Code;
+pub use containment::{Containment, HoldsAgainst, Wish};
 pub use device_id::DeviceId;
 pub use exit::Exit;
 pub use request_id::RequestId;

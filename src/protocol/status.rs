@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::local::Killer;
-use super::{Code, DeviceId, RequestId, RunId};
+use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,49 @@ pub struct Status {
     pub devices: Vec<DeviceReport>,
     /// The supervised agents this caller may see.
     pub agents: Vec<AgentReport>,
+    /// The newest stops this caller may see, the newest last: those that are over, and those with survivors.
+    #[serde(default)]
+    pub recent_stops: Vec<StopReport>,
+}
+
+/// What a stop came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopReport {
+    /// The run.
+    pub run_id: RunId,
+    /// Its name for people.
+    pub name: Option<String>,
+    /// Its device.
+    pub device_id: DeviceId,
+    /// Why it was stopped.
+    pub code: Code,
+    /// The authority's name for the deny, when it was one of the authority's.
+    pub request_id: Option<RequestId>,
+    /// RFC 3339 time at which it began.
+    pub began_at: String,
+    /// How the tree was held together, and so how it was ended.
+    pub mechanism: Containment,
+    /// Against whom that leaves no survivor.
+    pub holds_against: HoldsAgainst,
+    /// Processes the daemon sent the stop signal.
+    pub signalled: usize,
+    /// Processes the daemon sent SIGKILL.
+    pub killed: usize,
+    /// Milliseconds from its beginning to the last look at it.
+    pub took_ms: u64,
+    /// Whether nothing of the tree is left, as far as anybody can tell.
+    pub confirmed: bool,
+    /// Who outlived SIGKILL. The daemon goes on trying.
+    pub survivors: Vec<SurvivorReport>,
+}
+
+/// A process that outlived SIGKILL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SurvivorReport {
+    /// Its number, as the daemon sees it.
+    pub pid: i32,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// Whom the daemon asks, and whether it gets answers.
@@ -149,9 +192,13 @@ pub struct AgentReport {
     /// Why it is being stopped, while it is.
     pub stop_code: Option<Code>,
     /// How its tree is held together.
-    pub containment: String,
-    /// `bugs` or `hostile`: what the containment holds against.
-    pub holds_against: String,
+    pub containment: Containment,
+    /// Against whom that leaves no survivor.
+    pub holds_against: HoldsAgainst,
+    /// In a line: what holds it, and why not something stronger.
+    pub containment_reason: Option<String>,
+    /// Whether it is frozen until its device is decided again.
+    pub frozen: bool,
     /// Who ends the tree when it must end.
     pub killer: Killer,
 }

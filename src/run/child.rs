@@ -1,12 +1,12 @@
 //! The process that becomes the command.
 //!
-//! It is forked first and waits for the wrapper's word on a pipe, in a process group of its own: the daemon is asked about
-//! a process that exists and has not begun. When the pipe closes without a word (denied, or the wrapper died) it ends
-//! without executing anything.
+//! The guardian forks it, and it waits for the wrapper's word on a pipe, in a process group of its own: the daemon is asked
+//! about a process that exists and has not begun. When the pipe closes without a word (denied, or the wrapper died) it
+//! ends without executing anything.
 //!
-//! The parent death signal stays set over the exec: as long as there is no guardian, it is all that keeps a leader from
-//! outliving a wrapper *and* a daemon that were both killed. Its price is that a leader gets no grace when its wrapper is
-//! killed. (It does not pass to the command's own children, and an exec of a setuid program clears it.)
+//! The parent death signal ties it to the guardian and stays set over the exec: a leader does not outlive a guardian that
+//! was killed, not even when the wrapper was killed in the same moment. (It does not pass to the command's own children,
+//! and an exec of a setuid program clears it; those are found by descent and by their cookie.)
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal};
 
 use super::event::Allowed;
 use crate::protocol::{Exit, RunId};
-use crate::sys::{self, Fork, ForkError, Inherited, SignalFd};
+use crate::sys::{self, Inherited, SignalFd};
 
 /// Searched when there is no `PATH`, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -34,13 +34,50 @@ pub(super) struct Plan<'a> {
     pub(super) environment: &'a [(OsString, OsString)],
     pub(super) socket: &'a OsStr,
     pub(super) run_id: RunId,
+    /// The wrapper's own number, as it knows it.
+    pub(super) wrapper: Pid,
 }
 
-/// A child that waits, or has been released.
+/// The pipes between wrapper and leader, which both are forked with.
+#[derive(Debug)]
+pub(super) struct Pipes {
+    word: OwnedFd,
+    release: OwnedFd,
+    error: OwnedFd,
+    report: OwnedFd,
+}
+
+/// The leader's ends of the pipes.
+#[derive(Debug)]
+pub(super) struct LeaderEnds {
+    word: OwnedFd,
+    report: OwnedFd,
+}
+
+impl Pipes {
+    pub(super) fn open() -> Result<Self, Errno> {
+        let (word, release) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (error, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        Ok(Self { word, release, error, report })
+    }
+
+    /// For everybody on the leader's side of the fork. The wrapper's ends are closed: the word's pipe must break when the
+    /// wrapper ends.
+    pub(super) fn into_leader_ends(self) -> LeaderEnds {
+        LeaderEnds { word: self.word, report: self.report }
+    }
+
+    /// For the wrapper, once the leader is there.
+    pub(super) fn into_child(self, leader: Pid) -> Child {
+        Child { pid: leader, ended: false, release: Some(self.release.into()), error: self.error.into() }
+    }
+}
+
+/// The leader as the wrapper sees it: it waits, or has been released.
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: Pid,
-    /// Whether it has ended and was reaped: its number may be another's by now.
+    /// Whether it is known to have ended: its number may soon be another's.
     pub(super) ended: bool,
     release: Option<File>,
     /// Holds an error number when the exec failed; ends empty when it succeeded.
@@ -48,24 +85,6 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Forks it. In the child this does not return.
-    pub(super) fn start(plan: &Plan<'_>, signals: &SignalFd) -> Result<Self, ForkError> {
-        let (word, release) = pipe()?;
-        let (error, report) = pipe()?;
-        let parent = rustix::process::getpid();
-        match sys::fork()? {
-            Fork::Child => {
-                drop((release, error));
-                become_command(plan, signals, parent, word, report)
-            }
-            Fork::Parent(pid) => {
-                // Both sides do it, so that neither ever sees the child outside its group.
-                let _ = rustix::process::setpgid(Some(pid), Some(pid));
-                Ok(Self { pid, ended: false, release: Some(release.into()), error: error.into() })
-            }
-        }
-    }
-
     /// Lets it execute the command. Fails when it is gone.
     pub(super) fn release(&mut self, allowed: &Allowed) -> std::io::Result<()> {
         let Some(mut pipe) = self.release.take() else { return Ok(()) };
@@ -83,10 +102,6 @@ impl Child {
         self.error.read_exact(&mut number).ok()?;
         Some(Errno::from_raw_os_error(i32::from_ne_bytes(number)))
     }
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), ForkError> {
-    rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(ForkError::Kernel)
 }
 
 /// The word: what the child does not know yet, zero bytes between.
@@ -117,15 +132,27 @@ struct Word<'a> {
     compat: Option<(&'a OsStr, &'a OsStr)>,
 }
 
-/// What the child does. Nothing here prints: its streams are the command's.
-fn become_command(plan: &Plan<'_>, signals: &SignalFd, parent: Pid, word: OwnedFd, report: OwnedFd) -> ! {
-    let _ = rustix::process::setpgid(None, None);
+/// What the leader does, just forked by `parent`. Nothing here prints: its streams are the command's.
+///
+/// `announce` tells the wrapper that it is there, and gives up the guardian's connection to the wrapper: a copy of it here
+/// would hide the guardian's end for as long as the leader waits.
+pub(super) fn become_command(
+    plan: &Plan<'_>,
+    signals: &SignalFd,
+    parent: Pid,
+    ends: LeaderEnds,
+    announce: impl FnOnce(),
+) -> ! {
+    // Before anybody knows its number, so that nobody ever sees it outside its group.
+    let grouped = rustix::process::setpgid(None, None);
     let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     // The parent may have died before that took effect; compared with the saved number, since an orphan's parent need
     // not be 1.
-    if tied.is_err() || rustix::process::getppid() != Some(parent) {
+    if grouped.is_err() || tied.is_err() || rustix::process::getppid() != Some(parent) {
         sys::exit_now(Exit::Wrapper.code());
     }
+    announce();
+    let LeaderEnds { word, report } = ends;
     let mut text = Vec::new();
     let read = File::from(word).read_to_end(&mut text);
     let Some(word) = read.ok().and_then(|_| decode(&text)) else { sys::exit_now(Exit::Wrapper.code()) };
@@ -135,7 +162,7 @@ fn become_command(plan: &Plan<'_>, signals: &SignalFd, parent: Pid, word: OwnedF
 }
 
 fn prepare_and_exec(plan: &Plan<'_>, signals: &SignalFd, word: &Word<'_>) -> Errno {
-    let environment = environment(plan, word.device, word.compat);
+    let environment = environment(plan, word, rustix::process::getpid());
     let texts: Result<Vec<CString>, _> = plan.command.iter().map(|part| CString::new(part.as_bytes())).collect();
     let variables: Result<Vec<CString>, _> = environment
         .iter()
@@ -186,12 +213,27 @@ fn candidates(command: &OsStr, path: Option<&OsStr>) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Say which process a service manager means. Where it is the wrapper, the command takes its place: else it would not
+/// look at the sockets it is given, nor keep the watchdog quiet.
+const ADDRESSED: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
+/// Says the same as the first of them, by a number of the kernel's that the command will not have.
+const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
+
 /// The command's environment: the wrapper's, less the org key and the authority's address, plus where and who it is.
-fn environment(plan: &Plan<'_>, device: &OsStr, compat: Option<(&OsStr, &OsStr)>) -> Vec<(OsString, OsString)> {
+fn environment(plan: &Plan<'_>, word: &Word<'_>, own: Pid) -> Vec<(OsString, OsString)> {
     const OURS: [&str; 5] =
         ["MACHINEID_ORG_KEY", "MACHINEID_BASE_URL", "MACHINEID_SOCKET", "MACHINEID_DEVICE_ID", "MACHINEID_RUN_ID"];
     let mut environment: Vec<_> =
         plan.environment.iter().filter(|(name, _)| OURS.iter().all(|ours| name != ours)).cloned().collect();
+    let wrapper = OsString::from(plan.wrapper.to_string());
+    if environment.iter().any(|(name, value)| name == ADDRESSED[0] && *value == wrapper) {
+        environment.retain(|(name, _)| name != LISTEN_PIDFDID);
+    }
+    for (name, value) in &mut environment {
+        if *value == wrapper && ADDRESSED.iter().any(|addressed| name == addressed) {
+            *value = own.to_string().into();
+        }
+    }
     let mut run_id = OsString::new();
     if let Some((_, outer)) =
         plan.environment.iter().find(|(name, value)| name == "MACHINEID_RUN_ID" && !value.is_empty())
@@ -201,9 +243,9 @@ fn environment(plan: &Plan<'_>, device: &OsStr, compat: Option<(&OsStr, &OsStr)>
     }
     run_id.push(plan.run_id.to_string());
     environment.push(("MACHINEID_SOCKET".into(), plan.socket.into()));
-    environment.push(("MACHINEID_DEVICE_ID".into(), device.into()));
+    environment.push(("MACHINEID_DEVICE_ID".into(), word.device.into()));
     environment.push(("MACHINEID_RUN_ID".into(), run_id));
-    if let Some((base_url, token)) = compat {
+    if let Some((base_url, token)) = word.compat {
         environment.push(("MACHINEID_BASE_URL".into(), base_url.into()));
         environment.push(("MACHINEID_ORG_KEY".into(), token.into()));
     }
@@ -233,6 +275,7 @@ pub(super) fn explain(command: &OsStr, errno: Errno) -> (Exit, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Containment;
 
     fn plan<'a>(environment: &'a [(OsString, OsString)], command: &'a [OsString]) -> Plan<'a> {
         Plan {
@@ -240,6 +283,7 @@ mod tests {
             environment,
             socket: OsStr::new("/s"),
             run_id: "00000000000000000000000000000007".parse().unwrap(),
+            wrapper: Pid::from_raw(42).unwrap(),
         }
     }
 
@@ -254,23 +298,38 @@ mod tests {
             ("MACHINEID_BASE_URL", "https://x"),
             ("MACHINEID_RUN_ID", "outer"),
         ]);
-        let after = environment(&plan(&before, &[]), OsStr::new("dev"), None);
+        let own = Pid::from_raw(43).unwrap();
+        let mut word = Word { device: OsStr::new("dev"), compat: None };
+        let after = environment(&plan(&before, &[]), &word, own);
         let run_id = "outer,00000000000000000000000000000007";
         let expected =
             [("A", "1"), ("MACHINEID_SOCKET", "/s"), ("MACHINEID_DEVICE_ID", "dev"), ("MACHINEID_RUN_ID", run_id)];
         assert_eq!(after, pairs(&expected));
-        let after = environment(
-            &plan(&before, &[]),
-            OsStr::new("dev"),
-            Some((OsStr::new("http://l"), OsStr::new("org_local_t"))),
-        );
+        word.compat = Some((OsStr::new("http://l"), OsStr::new("org_local_t")));
+        let after = environment(&plan(&before, &[]), &word, own);
         assert!(after.contains(&("MACHINEID_ORG_KEY".into(), "org_local_t".into())));
         assert!(after.contains(&("MACHINEID_BASE_URL".into(), "http://l".into())));
     }
 
     #[test]
+    fn what_is_addressed_to_the_wrapper_is_the_commands() {
+        let variables = |listen: &str, watchdog: &str| {
+            let pairs =
+                [("LISTEN_PID", listen), ("LISTEN_FDS", "2"), ("LISTEN_PIDFDID", "9"), ("WATCHDOG_PID", watchdog)];
+            let before: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let word = Word { device: OsStr::new("dev"), compat: None };
+            let mut after = environment(&plan(&before, &[]), &word, Pid::from_raw(43).unwrap());
+            after.retain(|(name, _)| !name.as_bytes().starts_with(b"MACHINEID_"));
+            after.iter().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect::<Vec<_>>()
+        };
+        assert_eq!(variables("42", "7"), ["LISTEN_PID=43", "LISTEN_FDS=2", "WATCHDOG_PID=7"]);
+        assert_eq!(variables("7", "42"), ["LISTEN_PID=7", "LISTEN_FDS=2", "LISTEN_PIDFDID=9", "WATCHDOG_PID=43"]);
+    }
+
+    #[test]
     fn a_torn_word_is_no_word() {
-        let allowed = Allowed { device_id: "d".parse().unwrap(), compat: Some(("u".into(), "t".into())) };
+        let containment = Containment::Subreaper;
+        let allowed = Allowed { device_id: "d".parse().unwrap(), containment, compat: Some(("u".into(), "t".into())) };
         let word = encode(&allowed);
         let read = decode(&word).unwrap();
         assert!(read.device == "d" && read.compat == Some((OsStr::new("u"), OsStr::new("t"))));

@@ -14,7 +14,7 @@ use crate::sys;
 /// Reads in one round. A daemon that never stops talking must not keep the wrapper from its deadline.
 const READS: usize = 32;
 
-/// A connection on which the question is being, or has been asked.
+/// A connection on which a question can be asked, is being, or has been.
 #[derive(Debug)]
 pub(super) struct Connection {
     fd: OwnedFd,
@@ -23,8 +23,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and begins to send the request.
-    pub(super) fn open(socket: &Path, request: Vec<u8>) -> Result<Self, Lost> {
+    /// Connects.
+    pub(super) fn open(socket: &Path) -> Result<Self, Lost> {
         let lost = |why: String, daemon| Lost { why, daemon };
         let address = SocketAddrUnix::new(socket)
             .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), Daemon::There))?;
@@ -45,9 +45,14 @@ impl Connection {
             let why = "its listener runs as a user who is neither root, nor this one, nor the owner of its directory";
             return Err(lost(why.to_owned(), Daemon::There));
         }
-        let mut connection = Self { fd, unsent: request, reader: Reader::default() };
-        connection.send().map_err(|errno| lost(errno.to_string(), Daemon::There))?;
-        Ok(connection)
+        Ok(Self { fd, unsent: Vec::new(), reader: Reader::default() })
+    }
+
+    /// Begins to send the request.
+    pub(super) fn ask(mut self, request: Vec<u8>) -> Result<Self, Lost> {
+        self.unsent = request;
+        self.send().map_err(|errno| Lost { why: errno.to_string(), daemon: Daemon::There })?;
+        Ok(self)
     }
 
     /// Whether the daemon is this process's parent, as in front of `machineid-sidecar -- COMMAND`.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::outcome::Outcome;
+use crate::clock::BootTime;
 use crate::protocol::local::SuperviseEvent;
-use crate::protocol::{Code, DeviceId, Exit, RequestId, RunId};
+use crate::protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId, Wish};
 use crate::tree::FirstSignal;
 
 /// Whether to go on asking.
@@ -40,6 +41,12 @@ pub(super) struct Settings {
     pub(super) stop_grace: Option<Duration>,
     /// What the daemon is configured to when `None`.
     pub(super) stop_signal: Option<Signal>,
+    /// What is to hold the tree together.
+    pub(super) containment: Wish,
+    /// What does so by the wrapper's own doing.
+    pub(super) made: Containment,
+    /// Why the wrapper could make no control group, when it tried.
+    pub(super) no_leaf: Option<String>,
     pub(super) leftovers: Leftovers,
     /// The socket, for messages.
     pub(super) socket: String,
@@ -85,17 +92,26 @@ pub(super) enum Event {
     /// The attempt failed, or the stream ended or cannot be understood.
     Lost(Lost),
     /// A signal came to the wrapper. `ignored`: the wrapper was started with it ignored.
-    Signal { signal: i32, ignored: bool },
+    /// `from_terminal`: the kernel sent it for a key.
+    Signal { signal: i32, ignored: bool, from_terminal: bool },
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
-    /// The leader ended and was reaped.
-    LeaderEnded(Exit),
+    /// The leader ended. `alone`: nobody else of the tree lives.
+    LeaderEnded { exit: Exit, alone: bool },
     /// The command could not be executed.
     CannotExecute(Exit, String),
     /// The daemon says that it has not begun to stop this run, or nothing at all.
     NotStopped,
+    /// The agent's processes stand still, or go on.
+    Frozen(bool),
+    /// The guardian has begun to stop the tree by itself, with SIGKILL at this point.
+    GuardianStops { kill_at: BootTime },
+    /// The guardian was killed.
+    GuardianKilled,
     /// Nobody of the tree is left.
     TreeEmpty,
+    /// What is left of the tree was killed a while ago and does not go.
+    Stuck,
     /// Time has passed.
     Tick,
 }
@@ -104,6 +120,8 @@ pub(super) enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
     pub(super) device_id: DeviceId,
+    /// What holds the tree together, as far as the daemon can tell.
+    pub(super) containment: Containment,
     /// The daemon's own listener for unmodified clients, and the agent's key for it.
     pub(super) compat: Option<(String, String)>,
 }
@@ -127,12 +145,18 @@ pub(super) enum Action {
     Resume,
     /// The leader has ended: the terminal is the wrapper's again.
     TakeTerminal,
+    /// The agent stands still: the keys of the terminal come to the wrapper. Or it goes on, and has them again.
+    HoldTerminal(bool),
+    /// Let the agent's processes go on.
+    Thaw,
     /// Begin the stop.
     BeginStop { first_signal: FirstSignal, grace: Duration },
     /// Let the grace end this much from now, if that is sooner.
     Hasten(Duration),
     /// Tell people.
     Notice(String),
+    /// Tell them if they are at a terminal.
+    Remark(String),
     /// The end. A child that was not released is ended without executing anything.
     Finish(Outcome),
 }

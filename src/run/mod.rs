@@ -8,21 +8,29 @@
 //! | `verdict` | pure: what an answer that is no means |
 //! | `wire` | pure: the question as HTTP/1.0 and the answer taken apart |
 //! | `outcome` | how a run ended: exit code, line, status file |
+//! | `guard` | the process between wrapper and command, which ends the tree when the wrapper cannot |
+//! | `containment` | which containment can be had, and the control group when it is that |
 //! | `child` | the process that waits for permission and becomes the command |
 //! | `terminal` | who has the terminal |
 //! | `connection` | the stream to the daemon |
+//! | `stopping` | the wrapper's own stop of its tree |
+//! | `timer` | a timer on the boot clock |
 //! | `shell` | the poll loop that carries out what `core` decides |
 //!
 //! One thread, no runtime: it starts in a millisecond and sleeps in one `poll` for as long as the command runs.
 
 mod child;
 mod connection;
+mod containment;
 mod core;
 mod event;
+mod guard;
 mod options;
 mod outcome;
 mod shell;
+mod stopping;
 mod terminal;
+mod timer;
 mod verdict;
 mod wire;
 
@@ -31,12 +39,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::DumpableBehavior;
 
 use self::event::{Leftovers, Settings};
 use self::options::{Options, Request};
 use crate::protocol::local::SuperviseRequest;
-use crate::protocol::{Exit, RunId};
+use crate::protocol::{Containment, Exit, RunId};
 use crate::{socket_path, span, sys};
 
 /// The longest command line that is sent along for people, in bytes: the daemon takes requests of 64 KiB.
@@ -68,9 +77,16 @@ fn fail(reason: &str) -> ExitCode {
     Exit::Wrapper.into()
 }
 
-/// One line on stderr. A stderr that cannot be written to changes nothing.
+/// How long a line may wait for room on stderr.
+const TO_BE_HEARD: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// One line on stderr. A stderr that cannot be written to changes nothing; a full pipe that nobody reads, or a terminal
+/// that somebody has halted, would hold up a stop for ever.
 fn say(line: &str) {
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    let mut fds = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
+    if matches!(rustix::event::poll(&mut fds, Some(&TO_BE_HEARD)), Ok(1..)) {
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
 }
 
 /// Everything a run needs, read from outside once.
@@ -105,10 +121,11 @@ fn prepare(options: Options) -> Result<Run, String> {
         run_id,
         // A shell that became the wrapper by exec leaves it its background jobs.
         alone: !has_children(),
+        guardian: None,
         device: options.device.clone(),
         name: options.name,
         command: for_people(&options.command),
-        containment: Some("subreaper".to_owned()),
+        containment: Some(options.containment),
         leftovers: Some(match options.leftovers {
             Leftovers::Stop => "stop".to_owned(),
             Leftovers::Wait => "wait".to_owned(),
@@ -123,6 +140,9 @@ fn prepare(options: Options) -> Result<Run, String> {
         wait: options.wait,
         stop_grace: options.stop_grace,
         stop_signal: options.stop_signal,
+        containment: options.containment,
+        made: Containment::Subreaper,
+        no_leaf: None,
         leftovers: options.leftovers,
         socket: socket.display().to_string(),
     };

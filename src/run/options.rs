@@ -8,7 +8,7 @@ use lexopt::prelude::*;
 use rustix::process::Signal;
 
 use super::event::{Leftovers, Wait};
-use crate::protocol::DeviceId;
+use crate::protocol::{DeviceId, Wish};
 use crate::{span, sys};
 
 /// What `--help` prints.
@@ -27,6 +27,10 @@ Options:
                              unless configured]
       --timeout DURATION     how long an answer may take [default: 5s]
       --wait[=DURATION]      go on asking until it is allowed, also while there is no daemon or the answer is no
+      --containment auto|cgroup|pidns|subreaper
+                             what holds the tree together: a control group of its own where one can be had (auto), or
+                             one of these and nothing weaker: a control group, a PID namespace, or wrapper and
+                             guardian alone [default: auto]
       --leftovers stop|wait  what happens to processes the command leaves behind [default: stop]
       --status-file PATH     write how it ended to this file, as JSON
   -q, --quiet                print errors only
@@ -59,6 +63,7 @@ pub(super) struct Options {
     pub(super) stop_grace: Option<Duration>,
     pub(super) timeout: Duration,
     pub(super) wait: Wait,
+    pub(super) containment: Wish,
     pub(super) leftovers: Leftovers,
     pub(super) status_file: Option<PathBuf>,
     pub(super) quiet: bool,
@@ -76,6 +81,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
         stop_grace: None,
         timeout: Duration::from_secs(5),
         wait: Wait::No,
+        containment: Wish::Auto,
         leftovers: Leftovers::Stop,
         status_file: None,
         quiet: false,
@@ -109,6 +115,10 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
                     None => Wait::Forever,
                     Some(value) => Wait::For(duration(&value, "--wait")?),
                 }
+            }
+            Long("containment") => {
+                let text = text_value(&mut parser, "--containment")?;
+                options.containment = text.parse().map_err(|error| format!("--containment: {error}"))?;
             }
             Long("leftovers") => {
                 options.leftovers = match text_value(&mut parser, "--leftovers")?.as_str() {
@@ -168,6 +178,7 @@ fn duration(value: &OsString, flag: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Containment;
 
     fn options(line: &str) -> Result<Options, String> {
         match parse(line.split_whitespace().map(OsString::from))? {
@@ -190,13 +201,14 @@ mod tests {
     fn every_flag_is_read() {
         let options = options(
             "--device agent-01 --name n --socket /s --stop-signal INT --stop-grace 2s --timeout 1s --wait=1m \
-             --leftovers wait --status-file f -- true",
+             --containment pidns --leftovers wait --status-file f -- true",
         )
         .unwrap();
         assert_eq!(options.device.unwrap().as_str(), "agent-01");
         assert_eq!(options.stop_signal, Some(Signal::INT));
         assert_eq!((options.stop_grace, options.timeout), (Some(Duration::from_secs(2)), Duration::from_secs(1)));
         assert_eq!(options.wait, Wait::For(Duration::from_mins(1)));
+        assert_eq!(options.containment, Wish::Named(Containment::Pidns));
         assert_eq!(options.leftovers, Leftovers::Wait);
         assert_eq!(options.status_file, Some(PathBuf::from("f")));
     }
@@ -212,6 +224,7 @@ mod tests {
             ("--stop-grace 10 -- true", "lacks a unit"),
             ("--timeout 0s -- true", "above zero"),
             ("--leftovers keep -- true", "stop or wait"),
+            ("--containment docker -- true", "auto, cgroup, pidns or subreaper"),
             ("--device", "needs a value"),
         ] {
             let error = options(line).unwrap_err();
@@ -221,8 +234,18 @@ mod tests {
 
     #[test]
     fn the_help_names_every_flag() {
-        let flags =
-            ["device", "name", "socket", "stop-signal", "stop-grace", "timeout", "wait", "leftovers", "status-file"];
+        let flags = [
+            "device",
+            "name",
+            "socket",
+            "stop-signal",
+            "stop-grace",
+            "timeout",
+            "wait",
+            "containment",
+            "leftovers",
+            "status-file",
+        ];
         for flag in flags {
             assert!(HELP.contains(&format!("--{flag}")), "{flag}");
         }

@@ -1,12 +1,11 @@
 //! How a run ended: the exit code, the one line on stderr, and the same as JSON.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::protocol::{Code, DeviceId, Exit, RequestId, RunId};
-use crate::tree::{Survivor, SurvivorReason};
+use crate::protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
+use crate::tree::{StopReport, SurvivorReason};
 
 /// Why it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,6 +66,11 @@ impl Outcome {
         Self { exit, cause, code: None, request_id: None, reason: Some(reason.into()), signal: None, started: false }
     }
 
+    /// The command ran and was stopped.
+    pub(super) const fn stopped(exit: Exit, cause: Cause, code: Option<Code>) -> Self {
+        Self { exit, cause, code, request_id: None, reason: None, signal: None, started: true }
+    }
+
     /// The line for people; `None` when the command simply ended.
     pub(super) fn line(&self) -> Option<String> {
         let what = match (self.cause, self.started) {
@@ -78,7 +82,8 @@ impl Outcome {
             (Cause::Denied | Cause::LeaseExpired | Cause::CouldNotAsk, true) => "stopped",
             (Cause::NotStarted, _) => "interrupted, nothing was started",
             (Cause::CannotExecute, _) => "cannot execute the command",
-            (Cause::WrapperFailed, _) => "failed, nothing was started",
+            (Cause::WrapperFailed, false) => "failed, nothing was started",
+            (Cause::WrapperFailed, true) => "failed",
         };
         let mut line = format!("machineid-run: {what}");
         if let Some(code) = &self.code {
@@ -111,10 +116,16 @@ pub(super) struct StatusFile<'a> {
     reason: Option<&'a str>,
     /// The signal that ended the command.
     signal: Option<i32>,
+    /// What held the tree together; null when nothing was started.
+    containment: Option<Containment>,
+    /// How many processes the wrapper sent the stop signal; 0 when the daemon did.
+    signalled: usize,
+    /// How many it sent SIGKILL.
+    killed: usize,
+    /// From the beginning of the stop to the last process gone; null without a stop.
+    took_ms: Option<u64>,
     /// Who was left although SIGKILL was sent.
     survivors: Vec<SurvivorLine>,
-    /// From the beginning of the stop to the last process gone; null without a stop.
-    stop_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,10 +148,11 @@ pub(super) fn status_json(
     outcome: &Outcome,
     run_id: RunId,
     device_id: Option<&DeviceId>,
-    survivors: &[Survivor],
-    stop_took: Option<Duration>,
+    containment: Option<Containment>,
+    stop: Option<&StopReport>,
 ) -> String {
-    let lines = survivors
+    let survivors = stop.map_or(&[][..], |stop| &stop.survivors);
+    let survivors = survivors
         .iter()
         .map(|survivor| SurvivorLine { pid: survivor.pid.as_raw(), reason: survivor_reason(survivor.reason) })
         .collect();
@@ -153,8 +165,11 @@ pub(super) fn status_json(
         request_id: outcome.request_id.as_ref(),
         reason: outcome.reason.as_deref(),
         signal: outcome.signal,
-        survivors: lines,
-        stop_ms: stop_took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+        containment,
+        signalled: stop.map_or(0, |stop| stop.signalled),
+        killed: stop.map_or(0, |stop| stop.killed),
+        took_ms: stop.map(|stop| u64::try_from(stop.took.as_millis()).unwrap_or(u64::MAX)),
+        survivors,
     };
     // Strings and numbers only: nothing in it can fail to be written.
     serde_json::to_string(&status).map(|text| text + "\n").unwrap_or_default()

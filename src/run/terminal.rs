@@ -4,9 +4,17 @@
 //! command there: the wrapper hands the foreground on, and takes it back at the end. It does so at the start only when
 //! both input and output are the terminal. In `machineid-run agent | less` the pager shares the wrapper's group and would
 //! be stopped for reading its keys; there the foreground is handed over when the command is stopped for the want of it.
+//! Then its streams say nothing: `echo text | machineid-run less` reads its keys from `/dev/tty`.
+//!
+//! A shell puts the terminal's settings back when its job was ended by a signal. It does not see that of the command, only
+//! the wrapper's exit code, so the wrapper does it.
 
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use rustix::termios::{OptionalActions, Termios};
 
 use crate::sys;
 
@@ -15,29 +23,38 @@ use crate::sys;
 pub(super) struct Terminal {
     /// `None` when it is outside the PID namespace, and nothing could be handed back to it.
     own_group: Option<Pid>,
-    /// Whether standard input is the controlling terminal.
-    controlling: bool,
-    output_too: bool,
+    /// The session's own, whatever the standard streams are; `None` without one.
+    controlling: Option<OwnedFd>,
+    /// Whether input and output are the terminal.
+    at_both_ends: bool,
     handed_over: bool,
+    /// As they were when the shell gave it.
+    settings: Option<Termios>,
 }
 
 impl Terminal {
     /// As found at the start.
     pub(super) fn find() -> Self {
-        let input = rustix::stdio::stdin();
         let own_group = Pid::from_raw(sys::own_group());
-        Self {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // Fails with ENXIO in a session without one.
+        let controlling = own_group.and_then(|_| rustix::fs::open("/dev/tty", flags, Mode::empty()).ok());
+        // Fails with ENOTTY for anything that is not this session's terminal.
+        let input = rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok();
+        let mut terminal = Self {
             own_group,
-            // Fails with ENOTTY for anything that is not this session's terminal.
-            controlling: own_group.is_some() && rustix::termios::tcgetpgrp(input).is_ok(),
-            output_too: rustix::termios::isatty(rustix::stdio::stdout()),
+            at_both_ends: input && rustix::termios::isatty(rustix::stdio::stdout()),
+            controlling,
             handed_over: false,
-        }
+            settings: None,
+        };
+        terminal.given_by_the_shell();
+        terminal
     }
 
     /// Whether there is a terminal that could stop the command.
     pub(super) const fn is_controlling(&self) -> bool {
-        self.controlling
+        self.controlling.is_some()
     }
 
     /// Whether the command has the terminal, by our doing.
@@ -47,18 +64,21 @@ impl Terminal {
 
     /// Whether the wrapper's own group is in the foreground.
     pub(super) fn is_ours(&self) -> bool {
-        self.controlling && rustix::termios::tcgetpgrp(rustix::stdio::stdin()).ok() == self.own_group
+        let foreground = self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+        foreground.is_some() && foreground == self.own_group
     }
 
     /// Whether the command is to be started in the foreground.
     pub(super) fn wants_handing_over(&self) -> bool {
-        self.output_too && self.is_ours()
+        self.at_both_ends && self.is_ours()
     }
 
     /// Makes a group the foreground one. Needs SIGTTOU blocked, as the wrapper has it.
-    fn give_to(group: Pid) {
-        // ENOTTY when the terminal was hung up, EPERM when the group is gone: nothing to hand over then.
-        let _: Result<(), Errno> = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group);
+    fn give_to(&self, group: Pid) {
+        if let Some(terminal) = &self.controlling {
+            // ENOTTY when the terminal was hung up, EPERM when the group is gone: nothing to hand over then.
+            let _: Result<(), Errno> = rustix::termios::tcsetpgrp(terminal, group);
+        }
     }
 
     /// Hands the foreground to the command when it is ours to give. Says whether it was.
@@ -66,7 +86,10 @@ impl Terminal {
         if !self.is_ours() {
             return false;
         }
-        Self::give_to(group);
+        if self.settings.is_none() {
+            self.given_by_the_shell();
+        }
+        self.give_to(group);
         self.handed_over = true;
         true
     }
@@ -74,8 +97,24 @@ impl Terminal {
     /// Takes the foreground back, if the command's group (or nobody any more) still has it.
     pub(super) fn take_back(&mut self) {
         if let Some(own_group) = self.own_group.filter(|_| self.handed_over) {
-            Self::give_to(own_group);
+            self.give_to(own_group);
             self.handed_over = false;
+        }
+    }
+
+    /// Remembers the settings, if the shell has given the terminal to the wrapper: at the start, and each time it continues
+    /// a suspended job. Not whenever the command gets it, which may have had it before and changed them.
+    pub(super) fn given_by_the_shell(&mut self) {
+        if self.is_ours() {
+            self.settings = self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetattr(terminal).ok());
+        }
+    }
+
+    /// Puts the settings back for a command that was ended and could not do it itself, if the terminal is ours.
+    pub(super) fn restore_settings(&self) {
+        if let (Some(terminal), Some(settings), true) = (&self.controlling, &self.settings, self.is_ours()) {
+            // Not after what was written has been read: that may be never.
+            let _: Result<(), Errno> = rustix::termios::tcsetattr(terminal, OptionalActions::Now, settings);
         }
     }
 }

@@ -33,6 +33,12 @@ pub(super) fn inquiry(run_id: RunId) -> Vec<u8> {
     format!("GET /v1/supervise?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
+/// The bytes that ask for a run's processes to go on.
+pub(super) fn thaw(run_id: RunId) -> Vec<u8> {
+    let head = format!("POST /v1/thaw?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n");
+    format!("{head}Content-Length: 0\r\n\r\n").into_bytes()
+}
+
 /// The answer so far.
 #[derive(Debug, Default)]
 pub(super) struct Reader {

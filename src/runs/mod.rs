@@ -1,12 +1,28 @@
 //! The supervised runs: which there are, on what lease, and their end.
 //!
-//! [`run`] is one of them, [`record`] which there are; [`registry`] admits and stops them, and [`enforcer`] is the thread
-//! that ends their trees.
+//! | file | concept |
+//! |---|---|
+//! | `run` | one run, from its question to its end |
+//! | `reach` | its processes, held in advance |
+//! | `hold` | what holds its tree together |
+//! | `freeze` | pure: whether it is to be frozen |
+//! | `record` | which runs there are, and how the newest stops went |
+//! | `registry` | admits, tells and stops them |
+//! | `enforcer` | the thread that ends their trees |
+//! | `ledger` | the runs as they are written down |
+//! | `adoption` | what becomes of those that a daemon before us wrote down |
 
+mod adoption;
 mod enforcer;
+mod freeze;
+pub(crate) mod hold;
+mod ledger;
+pub(crate) mod reach;
 mod record;
 pub(crate) mod registry;
 pub(crate) mod run;
 
-pub(crate) use registry::{Refused, Runs};
+pub(crate) use hold::Hold;
+pub(crate) use ledger::{Here, Store};
+pub(crate) use registry::{Refused, Runs, Terms};
 pub(crate) use run::{Opened, Run};

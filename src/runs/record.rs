@@ -1,15 +1,23 @@
-//! Which runs there are.
+//! Which runs there are, and how the newest stops went.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::ledger::Ledger;
 use super::run::Run;
-use crate::protocol::RunId;
+use crate::gate::Deciding;
+use crate::protocol::status::StopReport;
+use crate::protocol::{DeviceId, RunId};
+use crate::tree::Identity;
+
+/// Stops that are remembered.
+const REMEMBERED: usize = 64;
 
 /// Every run whose question is open, or of which tree or wrapper are left.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
+    stops: Mutex<VecDeque<(u32, StopReport)>>,
 }
 
 impl Record {
@@ -17,8 +25,104 @@ impl Record {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn all(&self) -> Vec<Arc<Run>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// How many agents live on the device's lease.
+    pub(crate) fn count(&self, device: &DeviceId) -> usize {
+        self.lock().values().filter(|run| run.is_ruled_by(device)).count()
+    }
+
+    /// How many runs each wrapper has: one, but for programs that supervise several children themselves.
+    pub(crate) fn count_by_wrapper(&self) -> HashMap<Identity, usize> {
+        let mut count = HashMap::new();
+        for wrapper in self.lock().values().filter_map(|run| run.wrapper()) {
+            *count.entry(wrapper).or_insert(0) += 1;
+        }
+        count
+    }
+
     /// Forgets a run of which nothing is left.
-    pub(crate) fn forget(&self, id: RunId) {
-        self.lock().remove(&id);
+    pub(crate) fn forget(&self, run: &Arc<Run>, ledger: &Ledger) {
+        let mut runs = self.lock();
+        // Another one may have its id by now, if this one is told to be over twice.
+        let removed = match runs.get(&run.id()) {
+            Some(known) if Arc::ptr_eq(known, run) => runs.remove(&run.id()),
+            Some(_) | None => None,
+        };
+        drop(runs);
+        if removed.is_some() {
+            ledger.over(run.id());
+            self.tell_gates([run.as_ref()]);
+        }
+    }
+
+    /// Tells the gates that decide about these runs how many agents live on their leases by now.
+    pub(crate) fn tell_gates<'a>(&self, runs: impl IntoIterator<Item = &'a Run>) {
+        let gates = runs.into_iter().filter_map(Run::deciding).flat_map(Deciding::gates);
+        let gates: HashMap<_, _> = gates.map(|gate| (gate.device(), gate)).collect();
+        // Counted in one pass: a thousand may end at once.
+        let mut count: HashMap<&DeviceId, usize> = gates.keys().map(|device| (*device, 0)).collect();
+        for run in self.lock().values() {
+            for (_, agents) in count.iter_mut().filter(|(device, _)| run.is_ruled_by(device)) {
+                *agents += 1;
+            }
+        }
+        for (device, gate) in gates {
+            gate.set_agents(count.get(device).copied().unwrap_or(0));
+        }
+    }
+
+    /// Remembers what a stop came to, in the place of what was known of it before. `uid` is the agent's.
+    pub(crate) fn note_stop(&self, uid: u32, report: StopReport) {
+        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.retain(|(_, known)| known.run_id != report.run_id);
+        stops.push_back((uid, report));
+        if stops.len() > REMEMBERED {
+            stops.pop_front();
+        }
+    }
+
+    /// The newest stops, the newest last, each with the uid of its agent.
+    pub(crate) fn recent_stops(&self) -> Vec<(u32, StopReport)> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Code, Containment, HoldsAgainst};
+
+    fn report(number: u32, confirmed: bool) -> StopReport {
+        StopReport {
+            run_id: format!("{number:032x}").parse().unwrap(),
+            name: None,
+            device_id: "host:1".parse().unwrap(),
+            code: Code::LocalStop,
+            request_id: None,
+            began_at: String::new(),
+            mechanism: Containment::Cgroup,
+            holds_against: HoldsAgainst::Bugs,
+            signalled: 1,
+            killed: 0,
+            took_ms: 1,
+            confirmed,
+            survivors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_stop_is_remembered_once_and_only_the_newest_are() {
+        let record = Record::default();
+        record.note_stop(0, report(0, false));
+        record.note_stop(0, report(0, true));
+        assert_eq!(record.recent_stops(), [(0, report(0, true))]);
+        for number in 1..=64 {
+            record.note_stop(0, report(number, true));
+        }
+        let stops = record.recent_stops();
+        assert_eq!((stops.len(), &stops[0].1, &stops[63].1), (64, &report(1, true), &report(64, true)));
     }
 }

@@ -1,24 +1,33 @@
-//! All supervised runs.
+//! All supervised runs: admitted, told, stopped.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::info;
 
-use super::enforcer::{Ending, Enforcer, Reason};
+use super::enforcer::{Ending, Enforcer, Reason, SignalBy};
+use super::freeze::Undecided;
+use super::hold::Hold;
+use super::ledger::{Ledger, Store};
 use super::record::Record;
-use super::run::{Opened, Phase, Run, StopNotice};
+use super::run::{Admission, Opened, Phase, Run};
 use crate::clock::BootTime;
 use crate::gate::{Agents, Deciding, Standing};
+use crate::protocol::status::StopReport;
 use crate::protocol::{Code, Denial, DeviceId, RunId};
-use crate::tree::{FirstSignal, Identity, ProcessEntry};
+use crate::tree::{Identity, Leaf, ProcessEntry};
 
 /// What the daemon does with its runs.
 #[derive(Debug)]
 pub(crate) struct Runs {
-    record: Arc<Record>,
-    enforcer: Enforcer,
+    pub(super) record: Arc<Record>,
+    pub(super) enforcer: Enforcer,
+    pub(super) ledger: Ledger,
+    /// Undecided runs are frozen.
+    pub(super) freezes: bool,
+    closing: AtomicBool,
 }
 
 /// Why a run that was asked for does not start after all.
@@ -30,28 +39,61 @@ pub(crate) enum Refused {
     NoLease,
 }
 
+/// What an admitted run starts on.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// The ALLOW's code and name.
+    pub(crate) code: Code,
+    pub(crate) request_id: Option<crate::protocol::RequestId>,
+    pub(crate) hold: Hold,
+}
+
 impl Runs {
-    /// Starts with none, and with the thread that will end them. Fails when no thread is to be had.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts with none, and with the threads that will end them and write them down. Fails when no thread or descriptor
+    /// is to be had.
+    pub(crate) fn start(store: Store, freezes: bool) -> io::Result<Self> {
         let record = Arc::<Record>::default();
-        Ok(Self { enforcer: Enforcer::start(Arc::clone(&record))?, record })
+        let ledger = Ledger::start(store)?;
+        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), freezes)?;
+        Ok(Self { record, enforcer, ledger, freezes, closing: AtomicBool::new(false) })
     }
 
     /// Records a run whose question is open. `None` when its id is in use.
-    pub(crate) fn open(&self, opened: Opened) -> Option<Arc<Run>> {
+    pub(crate) fn open(&self, opened: Opened, deciding: Deciding) -> Option<Arc<Run>> {
+        let run = Arc::new(Run::new(opened));
+        run.keep_gates(deciding);
         let mut runs = self.record.lock();
-        if runs.contains_key(&opened.id) {
+        if runs.contains_key(&run.id()) {
             return None;
         }
-        let run = Arc::new(Run::new(opened));
+        run.note_stream();
         runs.insert(run.id(), Arc::clone(&run));
         Some(run)
     }
 
-    /// Lets a run start on what its gates hold *now*. A gate publishes a deny before it stops the device's agents: a deny
-    /// that this look misses finds the run admitted, and stops it.
-    pub(crate) fn admit(&self, run: &Run, deciding: &Deciding) -> Result<BootTime, Refused> {
-        let runs = self.record.lock();
+    /// Lets a run start on what its gates hold *now*, and writes that down. A gate publishes a deny before it stops the
+    /// device's agents: a deny that this look misses finds the run admitted, and stops it.
+    pub(crate) async fn admit(&self, run: &Arc<Run>, terms: Terms) -> Result<BootTime, Refused> {
+        let until = self.admit_now(run, terms)?;
+        self.enforcer.watch();
+        self.record.tell_gates([run.as_ref()]);
+        let opened = &run.opened;
+        let hold = run.admission().map(|admission| &admission.hold);
+        info!(
+            run_id = %opened.id, device_id = %opened.device, name = opened.name.as_deref().unwrap_or(""), uid = opened.uid,
+            pid = run.leader().map(|leader| leader.pid.as_raw()), killer = run.killer().as_str(),
+            containment = hold.map_or("", |hold| hold.containment.as_str()),
+            holds_against = hold.map_or("", |hold| hold.holds_against.as_str()), "agent started"
+        );
+        if opened.reach.is_some() {
+            self.ledger.write(run).await;
+        }
+        Ok(until)
+    }
+
+    fn admit_now(&self, run: &Run, terms: Terms) -> Result<BootTime, Refused> {
+        let _runs = self.record.lock();
+        let deciding = run.deciding().ok_or(Refused::NoLease)?;
         let Some(leases) = deciding.leases() else {
             let denial = deciding.gates().find_map(|gate| {
                 gate.look(|report| match &report.standing {
@@ -62,34 +104,74 @@ impl Runs {
             return Err(denial.map_or(Refused::NoLease, Refused::Denied));
         };
         let until = super::run::deadline(&leases).ok_or(Refused::NoLease)?;
-        run.admit(BootTime::now(), leases);
-        drop(runs);
-        let opened = &run.opened;
-        info!(
-            run_id = %opened.id, device_id = %opened.device, name = opened.name.as_deref().unwrap_or(""), uid = opened.uid,
-            pid = run.leader().map(|leader| leader.pid.as_raw()), killer = run.killer().as_str(), "agent started"
-        );
+        let mut undecided = Undecided::default();
         for gate in deciding.gates() {
-            gate.set_agents(self.count(gate.device()));
+            gate.look(|report| match &report.standing {
+                Standing::Unavailable { cause, .. } => undecided.unavailable(gate.device(), cause),
+                Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {}
+            });
         }
+        let Terms { code, request_id, hold } = terms;
+        run.admit(Admission { since: BootTime::now(), code, request_id, hold }, leases, undecided);
         Ok(until)
     }
 
     /// The wrapper's stream ended: it is done, or it died. What is left of the tree is stopped.
     pub(crate) fn stream_ended(&self, run: &Arc<Run>) {
-        let never_started = matches!(&*run.phase(), Phase::Asking);
-        if run.note_stream_end() || never_started || run.opened.reach.is_none() {
-            self.record.forget(run.id());
-            if !never_started && run.opened.reach.is_none() {
-                info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
-            }
+        if !run.note_stream_end() {
             return;
         }
-        let denial = Denial::local(Code::LocalStop, "the wrapper died");
-        let first_signal = if run.begin_stop(&denial) { FirstSignal::Ours } else { FirstSignal::Theirs };
-        let shares_wrapper = *self.runs_by_wrapper().get(&run.wrapper()).unwrap_or(&0) > 1;
-        let run = Arc::clone(run);
-        self.enforcer.end(vec![Ending { run, first_signal, reason: Reason::WrapperGone, shares_wrapper }]);
+        if matches!(&*run.phase(), Phase::Asking) {
+            self.record.forget(run, &self.ledger);
+            return;
+        }
+        // Our own end closes the streams as well. Then a run whose wrapper lives stays written down for the next daemon.
+        if self.closing.load(Ordering::SeqCst) && !has_lost_wrapper(run) {
+            return;
+        }
+        let ending = wrapper_gone(BootTime::now(), run, &self.record, &self.ledger);
+        self.enforcer.end(ending.into_iter().collect());
+        self.record.tell_gates([run.as_ref()]);
+    }
+
+    /// From here on a stream that ends says nothing about its wrapper: we end.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until nothing is left of the runs whose wrappers are dead, and no longer than this: with us goes who would
+    /// end them.
+    pub(crate) async fn settle(&self, patience: Duration) {
+        let over_by = BootTime::now() + patience;
+        while BootTime::now() < over_by && self.record.all().iter().any(|run| has_lost_wrapper(run)) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Removes the leaf of a run that does not start, as soon as it is empty.
+    pub(crate) fn discard(&self, leaf: Arc<Leaf>) {
+        self.enforcer.remove(leaf);
+    }
+
+    /// Ends those of the runs that `chosen` picks and that are not ending yet. Gives which those are, and whether any was
+    /// picked.
+    pub(crate) fn stop_chosen(&self, denial: &Denial, chosen: impl Fn(&Run) -> bool) -> (Vec<RunId>, bool) {
+        let now = BootTime::now();
+        let mut picked: Vec<_> = self.record.all();
+        picked.retain(|run| run.admission().is_some() && chosen(run));
+        let found = !picked.is_empty();
+        picked.retain(|run| run.begin_stop(now, denial));
+        let begun = picked.iter().map(|run| run.id()).collect();
+        self.end(&picked, denial, SignalBy::Us);
+        (begun, found)
+    }
+
+    /// Lets a frozen run go on until one of its devices becomes unavailable anew. Whether it was frozen.
+    pub(crate) fn thaw(&self, run: &Arc<Run>) -> bool {
+        let was_frozen = run.is_frozen();
+        run.reconsider(Undecided::let_off);
+        self.hold(run);
+        was_frozen
     }
 
     pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
@@ -97,14 +179,19 @@ impl Runs {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
-        let mut all: Vec<_> = self.record.lock().values().cloned().collect();
+        let mut all = self.record.all();
         all.sort_by_key(|run| run.id());
         all
     }
 
+    /// The newest stops, the newest last, each with the uid of its agent.
+    pub(crate) fn recent_stops(&self) -> Vec<(u32, StopReport)> {
+        self.record.recent_stops()
+    }
+
     /// How many agents live on the device's lease.
     pub(crate) fn count(&self, device: &DeviceId) -> usize {
-        self.record.lock().values().filter(|run| run.is_ruled_by(device)).count()
+        self.record.count(device)
     }
 
     /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be
@@ -135,44 +222,76 @@ impl Runs {
         Ok(found)
     }
 
-    /// How many runs each wrapper has: one, but for programs that supervise several children themselves.
-    fn runs_by_wrapper(&self) -> HashMap<Option<Identity>, usize> {
-        let mut count = HashMap::new();
-        for run in self.record.lock().values() {
-            *count.entry(run.wrapper()).or_insert(0) += 1;
+    fn end(&self, runs: &[Arc<Run>], denial: &Denial, signal_by: SignalBy) {
+        if runs.is_empty() {
+            return;
         }
-        count
+        let ending =
+            |run: &Arc<Run>| Ending { run: Arc::clone(run), signal_by, reason: Reason::Denied(denial.clone()) };
+        self.enforcer.end(runs.iter().map(ending).collect());
+        self.record.tell_gates(runs.iter().map(AsRef::as_ref));
     }
+
+    fn hold(&self, run: &Arc<Run>) {
+        if self.freezes {
+            self.enforcer.hold(run);
+        }
+    }
+
+    fn ruled_by(&self, device: &DeviceId) -> Vec<Arc<Run>> {
+        self.record.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect()
+    }
+}
+
+fn has_lost_wrapper(run: &Run) -> bool {
+    run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended())
+}
+
+/// What follows from the end of a run's wrapper; nothing, when nothing can or need be done.
+pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, record: &Record, ledger: &Ledger) -> Option<Ending> {
+    let tree_ended = run.note_wrapper_left();
+    if run.opened.reach.is_none() {
+        info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
+    }
+    if tree_ended || run.opened.reach.is_none() {
+        record.forget(run, ledger);
+        return None;
+    }
+    let denial = Denial::local(Code::LocalStop, "the wrapper died");
+    let signal_by = if run.begin_stop(now, &denial) { SignalBy::Us } else { SignalBy::Earlier };
+    Some(Ending { run: Arc::clone(run), signal_by, reason: Reason::WrapperGone })
 }
 
 impl Agents for Runs {
     fn lease_moved(&self, device: &DeviceId, until: BootTime) {
-        self.record.lock().values().for_each(|run| run.lease_moved(device, until));
+        for run in self.ruled_by(device) {
+            if run.lease_moved(device, until) && run.opened.reach.is_some() {
+                self.ledger.changed(&run);
+            }
+        }
+    }
+
+    fn unavailable(&self, device: &DeviceId, cause: &Arc<str>) {
+        for run in self.ruled_by(device) {
+            run.reconsider(|undecided| undecided.unavailable(device, cause));
+            self.hold(&run);
+        }
+    }
+
+    fn allowed(&self, device: &DeviceId) {
+        for run in self.ruled_by(device) {
+            run.reconsider(|undecided| undecided.allowed(device));
+            self.hold(&run);
+        }
     }
 
     fn stop(&self, device: &DeviceId, denial: &Denial) {
         let now = BootTime::now();
-        let ruled: Vec<_> = self.record.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect();
-        let by_wrapper = self.runs_by_wrapper();
-        let mut endings = Vec::with_capacity(ruled.len());
-        for run in ruled.into_iter().filter(|run| run.begin_stop(denial)) {
-            warn!(
-                run_id = %run.id(), device_id = %run.opened.device, code = %denial.code,
-                request_id = denial.request_id.as_ref().map_or("", |id| id.as_str()), "stopping the agent"
-            );
-            if run.opened.reach.is_none() {
-                let kill_at = now + run.opened.stop_grace;
-                run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at });
-                continue;
-            }
-            // At the end of a lease the stop signal is the wrapper's: both know the deadline, and no process may get
-            // the signal twice. A wrapper that cannot act is found by the enforcer.
-            let first_signal = if denial.code == Code::LeaseExpired { FirstSignal::Theirs } else { FirstSignal::Ours };
-            let shares_wrapper = *by_wrapper.get(&run.wrapper()).unwrap_or(&0) > 1;
-            endings.push(Ending { run, first_signal, reason: Reason::Denied(denial.clone()), shares_wrapper });
-        }
-        if !endings.is_empty() {
-            self.enforcer.end(endings);
-        }
+        let mut runs = self.ruled_by(device);
+        runs.retain(|run| run.begin_stop(now, denial));
+        // At the end of a lease the stop signal is the wrapper's: both know the deadline, and no process may get the
+        // signal twice. A wrapper that cannot act is found by the enforcer.
+        let signal_by = if denial.code == Code::LeaseExpired { SignalBy::Wrapper } else { SignalBy::Us };
+        self.end(&runs, denial, signal_by);
     }
 }

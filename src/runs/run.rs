@@ -1,16 +1,21 @@
 //! One supervised run.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::sync::watch;
 
+use super::freeze::Undecided;
+use super::hold::Hold;
+use super::ledger::{Entry, StopEntry};
+use super::reach::Reach;
 use crate::clock::BootTime;
+use crate::gate::Deciding;
 use crate::protocol::local::Killer;
-use crate::protocol::{Denial, DeviceId, RunId};
-use crate::tree::{Identity, Process, Tree};
+use crate::protocol::{Code, Denial, DeviceId, RequestId, RunId};
+use crate::tree::{Identity, Tree};
 
 /// What the wrapper said, after every check and cap.
 #[derive(Debug)]
@@ -20,19 +25,10 @@ pub(crate) struct Opened {
     pub(crate) name: Option<String>,
     pub(crate) command: Vec<String>,
     pub(crate) uid: u32,
-    pub(crate) containment: String,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
     /// The tree, when the daemon can see and signal it; else the wrapper alone ends it.
     pub(crate) reach: Option<Reach>,
-}
-
-/// The tree as the daemon reaches it.
-#[derive(Debug)]
-pub(crate) struct Reach {
-    pub(crate) leader: Process,
-    pub(crate) wrapper: Process,
-    pub(crate) tree: Tree,
 }
 
 /// What the stream must still tell the wrapper. Holds the newest of each, so a stream nobody reads costs nothing.
@@ -50,35 +46,57 @@ pub(crate) struct StopNotice {
     pub(crate) kill_at: BootTime,
 }
 
+/// What a run started on.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) since: BootTime,
+    /// The ALLOW's code and name.
+    pub(crate) code: Code,
+    pub(crate) request_id: Option<RequestId>,
+    pub(crate) hold: Hold,
+}
+
 /// How far a run is.
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// Its question is open; nothing has started.
     Asking,
     /// It lives on these leases, one for each device that rules it.
-    Running { since: BootTime, leases: Vec<(DeviceId, BootTime)> },
+    Running { leases: Vec<(DeviceId, BootTime)>, undecided: Undecided },
     /// Its stop has begun. A stop is latched: nothing leads back.
-    Stopping { started: BootTime, denial: Denial },
+    Stopping { stop: StopEntry, leases: Vec<(DeviceId, BootTime)> },
 }
 
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) opened: Opened,
+    /// The gates that decide about it, kept running as long as it is recorded.
+    deciding: OnceLock<Deciding>,
+    admission: OnceLock<Admission>,
     phase: Mutex<Phase>,
+    /// Connections of its wrapper. One that comes back may be there before the old one is known to be gone.
+    streams: AtomicUsize,
     /// The record stays until both are true: the wrapper may still ask what became of its agent.
-    stream_ended: AtomicBool,
+    wrapper_left: AtomicBool,
     tree_ended: AtomicBool,
+    /// Whether its leaf is frozen, as far as we froze it.
+    frozen: AtomicBool,
     outbox: watch::Sender<Outbox>,
 }
 
 impl Run {
+    /// One whose question is open.
     pub(crate) fn new(opened: Opened) -> Self {
         Self {
             opened,
+            deciding: OnceLock::new(),
+            admission: OnceLock::new(),
             phase: Mutex::new(Phase::Asking),
-            stream_ended: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            wrapper_left: AtomicBool::new(false),
             tree_ended: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             outbox: watch::channel(Outbox::default()).0,
         }
     }
@@ -92,11 +110,36 @@ impl Run {
     }
 
     pub(crate) fn leader(&self) -> Option<Identity> {
-        self.opened.reach.as_ref().map(|reach| reach.leader.identity())
+        self.opened.reach.as_ref().map(|reach| reach.leader.identity)
     }
 
     pub(crate) fn wrapper(&self) -> Option<Identity> {
-        self.opened.reach.as_ref().map(|reach| reach.wrapper.identity())
+        self.opened.reach.as_ref().map(|reach| reach.wrapper.identity)
+    }
+
+    /// What it started on, once it has.
+    pub(crate) fn admission(&self) -> Option<&Admission> {
+        self.admission.get()
+    }
+
+    /// The gates that decide about it; `None` only for a moment after a start of the daemon.
+    pub(crate) fn deciding(&self) -> Option<&Deciding> {
+        self.deciding.get()
+    }
+
+    /// Keeps its gates running as long as it is recorded.
+    pub(crate) fn keep_gates(&self, deciding: Deciding) {
+        // Set once, by whoever opened or adopted it.
+        let _ = self.deciding.set(deciding);
+    }
+
+    /// The tree to end, where the daemon reaches it. `shares_wrapper`: the wrapper's children are not all this run's.
+    pub(crate) fn tree(&self, shares_wrapper: bool) -> Option<Tree> {
+        let tree = self.opened.reach.as_ref()?.tree(self.id(), shares_wrapper);
+        Some(match self.admission().and_then(|admission| admission.hold.leaf.as_ref()) {
+            Some(leaf) => tree.in_leaf(Arc::clone(leaf)),
+            None => tree,
+        })
     }
 
     /// What is to be told, from now on.
@@ -108,21 +151,53 @@ impl Run {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The question was answered with yes: the run lives on these leases.
-    pub(crate) fn admit(&self, now: BootTime, leases: Vec<(DeviceId, BootTime)>) {
-        *self.phase() = Phase::Running { since: now, leases };
+    /// The question was answered with yes, or had been before the daemon was restarted: the run lives on these leases.
+    pub(crate) fn admit(&self, admission: Admission, leases: Vec<(DeviceId, BootTime)>, undecided: Undecided) {
+        let mut phase = self.phase();
+        // Set once, by whoever opened or adopted it.
+        let _ = self.admission.set(admission);
+        *phase = Phase::Running { leases, undecided };
     }
 
-    /// A device's lease moved. Tells the wrapper when that moves the run's deadline.
-    pub(crate) fn lease_moved(&self, device: &DeviceId, until: BootTime) {
+    /// A stop that was under way before the daemon was restarted.
+    pub(crate) fn adopt_stop(&self, stop: StopEntry) {
         let mut phase = self.phase();
         let Phase::Running { leases, .. } = &mut *phase else { return };
+        let leases = std::mem::take(leases);
+        *phase = Phase::Stopping { stop, leases };
+    }
+
+    /// A device's lease moved. Tells the wrapper when that moves the run's deadline, and says whether it did.
+    pub(crate) fn lease_moved(&self, device: &DeviceId, until: BootTime) -> bool {
+        let mut phase = self.phase();
+        let Phase::Running { leases, .. } = &mut *phase else { return false };
         let before = deadline(leases);
         leases.iter_mut().filter(|(ruling, _)| ruling == device).for_each(|(_, held)| *held = (*held).max(until));
         let after = deadline(leases);
         if after != before {
             self.outbox.send_modify(|outbox| outbox.until = after);
         }
+        after != before
+    }
+
+    /// Tells what keeps it undecided, while it runs.
+    pub(crate) fn reconsider(&self, tell: impl FnOnce(&mut Undecided)) {
+        if let Phase::Running { undecided, .. } = &mut *self.phase() {
+            tell(undecided);
+        }
+    }
+
+    /// Whether it is to be frozen, where that is what undecided means.
+    pub(crate) fn freezes(&self) -> bool {
+        matches!(&*self.phase(), Phase::Running { undecided, .. } if undecided.freezes())
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn note_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::SeqCst);
     }
 
     /// The end of the lease it runs on, while it runs.
@@ -131,6 +206,17 @@ impl Run {
             Phase::Running { leases, .. } => deadline(leases),
             Phase::Asking | Phase::Stopping { .. } => None,
         }
+    }
+
+    /// The reason for its stop at this moment, when its lease is over.
+    pub(crate) fn expired(&self, now: BootTime) -> Option<Denial> {
+        let phase = self.phase();
+        let Phase::Running { leases, undecided } = &*phase else { return None };
+        if deadline(leases).is_some_and(|until| now < until) {
+            return None;
+        }
+        let cause = undecided.cause().map_or("no validation was answered within the lease", |cause| cause);
+        Some(Denial::local(Code::LeaseExpired, format!("the lease ended with no new ALLOW: {cause}")))
     }
 
     /// Whether this device rules the run.
@@ -142,29 +228,19 @@ impl Run {
     }
 
     /// Begins the stop. `false` when it has begun already, or nothing runs yet.
-    pub(crate) fn begin_stop(&self, denial: &Denial) -> bool {
+    pub(crate) fn begin_stop(&self, now: BootTime, denial: &Denial) -> bool {
         let mut phase = self.phase();
-        let Phase::Running { since, .. } = &*phase else { return false };
-        *phase = Phase::Stopping { started: *since, denial: denial.clone() };
+        let Phase::Running { leases, .. } = &mut *phase else { return false };
+        let stop = StopEntry { denial: denial.clone(), began: now, kill_at: now + self.opened.stop_grace };
+        let leases = std::mem::take(leases);
+        *phase = Phase::Stopping { stop, leases };
         true
     }
 
-    /// Notes that the wrapper's connection is gone. Whether the tree ended before it.
-    pub(crate) fn note_stream_end(&self) -> bool {
-        self.stream_ended.store(true, Ordering::SeqCst);
-        self.tree_ended.load(Ordering::SeqCst)
-    }
-
-    /// Notes that nothing is left of the tree. Whether the wrapper's connection ended before it.
-    pub(crate) fn note_tree_end(&self) -> bool {
-        self.tree_ended.store(true, Ordering::SeqCst);
-        self.stream_ended.load(Ordering::SeqCst)
-    }
-
     /// The stop, once it has begun.
-    pub(crate) fn stop(&self) -> Option<Denial> {
+    pub(crate) fn stop(&self) -> Option<StopEntry> {
         match &*self.phase() {
-            Phase::Stopping { denial, .. } => Some(denial.clone()),
+            Phase::Stopping { stop, .. } => Some(stop.clone()),
             Phase::Asking | Phase::Running { .. } => None,
         }
     }
@@ -172,6 +248,77 @@ impl Run {
     /// Tells the wrapper of the stop.
     pub(crate) fn notify_stop(&self, notice: StopNotice) {
         self.outbox.send_modify(|outbox| outbox.stop = Some(notice));
+    }
+
+    /// A connection of the wrapper begins.
+    pub(crate) fn note_stream(&self) {
+        self.streams.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A connection of the wrapper ended. Whether it was the last.
+    pub(crate) fn note_stream_end(&self) -> bool {
+        self.streams.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Whether its wrapper is expected to come back: after a restart of the daemon.
+    pub(crate) fn awaits_wrapper(&self) -> bool {
+        self.streams.load(Ordering::SeqCst) == 0
+            && !self.wrapper_left.load(Ordering::SeqCst)
+            && self.admission().is_some()
+    }
+
+    /// Notes that the wrapper is done, or dead. Whether the tree ended before it.
+    pub(crate) fn note_wrapper_left(&self) -> bool {
+        self.wrapper_left.store(true, Ordering::SeqCst);
+        self.tree_ended.load(Ordering::SeqCst)
+    }
+
+    /// Notes that nothing is left of the tree. Whether the wrapper left before it.
+    pub(crate) fn note_tree_end(&self) -> bool {
+        self.tree_ended.store(true, Ordering::SeqCst);
+        self.wrapper_left.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing of the tree is left.
+    pub(crate) fn has_tree_ended(&self) -> bool {
+        self.tree_ended.load(Ordering::SeqCst)
+    }
+
+    /// Whether nothing of it is left, tree and wrapper.
+    pub(crate) fn is_over(&self) -> bool {
+        self.wrapper_left.load(Ordering::SeqCst) && self.has_tree_ended()
+    }
+
+    /// The run as it is to be written down; `None` when it need not be: nothing has started, nothing is left, or only its
+    /// wrapper can end it, which then holds the lease by itself.
+    pub(crate) fn entry(&self) -> Option<Entry> {
+        let (reach, admission) = (self.opened.reach.as_ref()?, self.admission()?);
+        let (leases, stop) = match &*self.phase() {
+            Phase::Asking => return None,
+            Phase::Running { leases, .. } => (leases.clone(), None),
+            Phase::Stopping { stop, leases } => (leases.clone(), Some(stop.clone())),
+        };
+        let opened = &self.opened;
+        (!self.is_over()).then(|| Entry {
+            id: opened.id,
+            device: opened.device.clone(),
+            name: opened.name.clone(),
+            command: opened.command.clone(),
+            uid: opened.uid,
+            wrapper: reach.wrapper.identity,
+            guardian: reach.guardian(),
+            leader: reach.leader.identity,
+            alone: reach.is_alone(),
+            containment: admission.hold.containment,
+            leaf: admission.hold.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
+            stop_signal: opened.stop_signal,
+            stop_grace: opened.stop_grace,
+            code: admission.code.clone(),
+            request_id: admission.request_id.clone(),
+            started: admission.since,
+            leases,
+            stop,
+        })
     }
 }
 

@@ -82,6 +82,13 @@ impl Inherited {
     }
 }
 
+/// Sets SIGCHLD to be ignored: whatever child ends from now on vanishes without an exit code, and needs no reaping. For
+/// one who inherits orphans and kills them: the kernel is done with them in no time, while a reaper that shares the
+/// processor with a storm of them falls ever further behind. Zombies of before still are to be reaped.
+pub fn let_children_vanish() -> Result<(), Errno> {
+    set_disposition(libc::SIGCHLD, libc::SIG_IGN)
+}
+
 /// In a forked child about to exec: sets SIGPIPE and SIGCHLD to what they were at the start, and closes the standard
 /// descriptors that were closed then. (Handlers, such as the runtime's for stack overflow, end with the exec by themselves.)
 pub fn restore_inherited(inherited: Inherited) -> Result<(), Errno> {

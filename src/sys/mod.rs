@@ -1,26 +1,36 @@
-//! The only unsafe code: system calls for which neither std nor rustix has a safe form.
+//! The only unsafe code: system calls for which neither std nor rustix has a safe form, and their nearest kin.
 //!
 //! Each function here is safe to call as documented; what it must uphold is argued beside each unsafe block.
 
+mod clone;
+mod descriptors;
 mod environment;
 mod inherited;
+mod namespace;
 mod peer;
 mod permission;
 mod proc;
 mod process;
+mod queue;
 mod signal;
 mod signal_fd;
 mod threads;
+mod wait;
 #[cfg(feature = "services")]
 mod watched;
 
+pub use clone::{ForkOptions, Namespaces, fork_with};
+pub use descriptors::close_others;
 pub use environment::{ScrubError, scrub_environment};
-pub use inherited::{Inherited, restore_inherited};
+pub use inherited::{Inherited, let_children_vanish, restore_inherited};
+pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_pidfd};
 pub use permission::may_signal;
 pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
+pub use queue::queue_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};
 pub use signal_fd::{Arrived, SignalFd, die_by, send_to_group, stop_by};
+pub use wait::ended_child;
 #[cfg(feature = "services")]
 pub(crate) use watched::watch;

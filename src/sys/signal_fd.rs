@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::process::last_errno;
+use super::queue::OF_A_LADDER;
 
 /// Left to their default: they report a fault of this very program, and blocked they would end it in a worse way.
 const FAULTS: [libc::c_int; 7] =
@@ -23,6 +24,8 @@ pub struct Arrived {
     pub own: bool,
     /// Whether the kernel sent it by itself, as for a key on the terminal.
     pub from_kernel: bool,
+    /// Whether it is a stop's ([`super::queue_signal`]): everybody in the sender's tree has got it.
+    pub from_ladder: bool,
 }
 
 /// Every signal but those that report a fault, blocked and readable from a descriptor.
@@ -73,7 +76,9 @@ impl SignalFd {
                 let info = unsafe { info.assume_init() };
                 let own = i32::try_from(info.ssi_pid) == Ok(rustix::process::getpid().as_raw_pid());
                 let from_kernel = info.ssi_code == libc::SI_KERNEL;
-                return Ok(Some(Arrived { signal: i32::try_from(info.ssi_signo).unwrap_or(0), own, from_kernel }));
+                let from_ladder = info.ssi_code == libc::SI_QUEUE && info.ssi_ptr == OF_A_LADDER;
+                let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+                return Ok(Some(Arrived { signal, own, from_kernel, from_ladder }));
             }
             match last_errno() {
                 Errno::AGAIN => return Ok(None),

@@ -1,15 +1,23 @@
 //! Carries out a stop: looks, decides by the ladder, pins, sends. One step at a time and never waiting, so that it serves
 //! the wrapper's poll loop and a task of the daemon alike.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::ladder::{FirstSignal, Ladder, Next, Order, Survivor};
-use super::members::Tree;
+use super::cgroup::Leaf;
+use super::ladder::{FirstSignal, Gaps, LONGEST_PAUSE, Ladder, Look, Next, Order, Survivor};
+use super::members::{Member, Sighting, Tree};
+use super::orphans::{self, Visited};
+use super::pid::{Identity, Pid};
 use super::pidfd::{Delivery, Process};
+use super::sighting;
+use super::stat::ProcessEntry;
 use super::table::ProcessTable;
 use crate::clock::BootTime;
+use crate::protocol::Containment;
 
 /// A stop under way.
 #[derive(Debug)]
@@ -17,37 +25,214 @@ pub struct Stop {
     tree: Tree,
     ladder: Ladder,
     signal: Signal,
+    /// Environments have been looked into since the supervisors were last seen complete.
+    swept: bool,
+}
+
+/// What a glance has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// Nobody is left, for certain.
+    Over,
+    /// Somebody was killed just now who had not been before, or there were too many to go through: whoever they have forked
+    /// is to be found in the same way. Glance again at once; a process table would come too late.
+    Again,
+    /// It takes a process table to tell: [`Stop::step`].
+    Step,
+}
+
+/// What a stop has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopReport {
+    /// What held the tree together.
+    pub containment: Containment,
+    /// How many processes the stop signal reached; 0 when another side sent it.
+    pub signalled: usize,
+    /// How many processes SIGKILL was sent to, as far as they were seen.
+    pub killed: usize,
+    /// Time since it began.
+    pub took: Duration,
+    /// Who is left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
+    pub survivors: Vec<Survivor>,
 }
 
 impl Stop {
     /// Begins to stop `tree`; nothing is sent before the first [`Stop::step`]. SIGKILL follows `grace` after `now`.
     #[must_use]
     pub fn begin(now: BootTime, tree: Tree, signal: Signal, first_signal: FirstSignal, grace: Duration) -> Self {
-        Self { tree, ladder: Ladder::begin(now, first_signal, grace), signal }
+        Self { tree, ladder: Ladder::begin(now, first_signal, grace), signal, swept: false }
     }
 
-    /// Sends what is due by this table and says when to come back. One table serves many stops, as long as it was read
-    /// after the `now` of the step before: two looks at the same table are one.
+    /// Sends the stop signal to the tree's leader, held in advance, without looking at anything: where many trees are
+    /// stopped at once, none waits for the others' looks. [`Stop::step`] does not send it again.
+    ///
+    /// Does nothing where the stop signal is not this side's to send, and for a process that is not the leader.
+    pub fn send_at_once(&mut self, leader: &Process) {
+        if leader.identity() != self.tree.leader() {
+            return;
+        }
+        if let Some(order) = self.ladder.ask_first(BootTime::now(), leader.identity()) {
+            self.ladder.delivered(order, ask(leader, self.signal));
+        }
+    }
+
+    /// Sends what is due by this table and says when to come back, which may be at once. One table serves many stops, as
+    /// long as it was read after the `now` of the step before: two looks at the same table are one.
     ///
     /// What cannot be sent for want of a descriptor is sent with the next step.
     pub fn step(&mut self, now: BootTime, table: &ProcessTable) -> Next {
-        let members = self.tree.members(table);
-        let step = self.ladder.step(now, &members);
+        let leaf = self.tree.leaf().cloned();
+        // First who is inside, then whether anybody is: one who comes in between is seen by the second.
+        let inside = leaf.as_ref().map(|leaf| sighting::in_leaf(leaf, table).unwrap_or_default()).unwrap_or_default();
+        let state = leaf.as_ref().map(|leaf| sighting::look_at_leaf(leaf));
+        let (members, unseen) = self.members(now, table, &inside);
+        let orphans = self.orphans(now, table, &members).unwrap_or(Gaps::Unseen);
+        let gaps = if unseen { Gaps::Unseen } else { orphans };
+        let init = self.tree.living_init(table.caller().pid, |who| table.is_alive(who));
+        let step = self.ladder.step(now, &Look { members: &members, leaf: state, init, gaps });
         for order in step.orders {
-            let target = order.target();
-            match Process::pin(target.pid, target.start) {
-                Ok(Some(process)) => self.ladder.delivered(order, send(&process, order, self.signal)),
-                Ok(None) => self.ladder.delivered(order, Delivery::Gone),
-                Err(_) => self.ladder.not_sent(order),
+            match self.carry_out(order) {
+                Some(delivery) => self.ladder.delivered(order, delivery),
+                None => self.ladder.not_sent(order),
             }
         }
         step.next
+    }
+
+    /// Does what needs no process table: to be called before one is read, which takes a second where an agent has filled the
+    /// host with processes. When SIGKILL is due it is sent to the control group, the namespace and the orphans.
+    ///
+    /// A caller that inherits orphans itself reaps all that have ended before it glances again: a storm of them leaves
+    /// zombies by the thousand, and whoever looks for the living has to go through them.
+    pub fn glance(&mut self, now: BootTime) -> Glance {
+        let mut somebody_new = false;
+        if now >= self.ladder.kill_at() {
+            let init = self.tree.living_init(Pid::own(), orphans::is_alive);
+            let leaf = self.tree.leaf().map(|leaf| sighting::look_at_leaf(leaf));
+            for order in self.ladder.strike(now, init, leaf) {
+                if let Some(delivery) = self.carry_out(order) {
+                    self.ladder.delivered(order, delivery);
+                }
+            }
+            let killed = self.ladder.killed();
+            let reaper = self.tree.sole_reaper(orphans::is_alive);
+            let visited = reaper.map(|reaper| self.visit(reaper, true, None, |_| false));
+            let storm = self.ladder.killed() > killed || matches!(visited, Some(Ok((_, Visited::NeverAll))));
+            somebody_new = storm && !self.ladder.is_overdue(now);
+        }
+        if somebody_new {
+            Glance::Again
+        } else if self.tree.is_surely_empty() {
+            Glance::Over
+        } else {
+            Glance::Step
+        }
+    }
+
+    /// When to give up on a process table that takes too long ([`ProcessTable::scan_until`]) and glance again: before
+    /// SIGKILL is due, at that time; afterwards soon, as long as glances may end the tree by themselves.
+    #[must_use]
+    pub fn table_deadline(&self, now: BootTime) -> Option<BootTime> {
+        self.tree.sole_reaper(orphans::is_alive)?;
+        let kill_at = self.ladder.kill_at();
+        if now < kill_at { Some(kill_at) } else { (!self.ladder.is_overdue(now)).then(|| now + LONGEST_PAUSE) }
+    }
+
+    /// The members, and whether somebody who ought to be looked at could not be.
+    fn members(&mut self, now: BootTime, table: &ProcessTable, inside: &[ProcessEntry]) -> (Vec<Member>, bool) {
+        let mut sighting = Sighting { table, leaf: inside, holders: &[] };
+        let members = self.tree.join(&sighting);
+        let Some(run) = self.tree.cookie() else { return (members, false) };
+        if self.tree.is_held(table) {
+            self.swept = false;
+            return (members, false);
+        }
+        // A look into every environment is dear, so: when a supervisor is first missed, while killing, and before the tree
+        // is taken to be empty.
+        let first = !std::mem::replace(&mut self.swept, true);
+        if !(first || members.is_empty() || now >= self.ladder.kill_at()) {
+            return (members, false);
+        }
+        match sighting::holders(run, &self.tree, &members, table) {
+            Ok(holders) if holders.is_empty() => (members, false),
+            Ok(holders) => {
+                sighting.holders = &holders;
+                (self.tree.join(&sighting), false)
+            }
+            Err(_) => (members, true),
+        }
+    }
+
+    /// Looks for orphans that are in no table, and kills them once it has come to that. Fails when no descriptor is to be
+    /// had.
+    fn orphans(&mut self, now: BootTime, table: &ProcessTable, members: &[Member]) -> Result<Gaps, Errno> {
+        let killing = now >= self.ladder.kill_at();
+        let reaper = self.tree.sole_reaper(|who| table.is_alive(who)).filter(|_| killing || members.is_empty());
+        let Some(reaper) = reaper else { return Ok(Gaps::None) };
+        let known: HashSet<Identity> = members.iter().map(|member| member.identity).collect();
+        let ended = table.children(reaper.pid).filter(|child| !child.is_alive()).map(|child| child.identity.pid);
+        Ok(match self.visit(reaper, killing, ended, |child| known.contains(&child))? {
+            (true, _) | (false, Visited::NeverAll) => Gaps::Elusive,
+            (false, Visited::All | Visited::NoList) => Gaps::None,
+        })
+    }
+
+    /// Visits the living children of whoever inherits the orphans, but for `known` ones, and kills them if that is due:
+    /// later they may be gone, and others in their place. Says whether there was any.
+    fn visit(
+        &mut self,
+        reaper: Identity,
+        killing: bool,
+        ended: impl IntoIterator<Item = Pid>,
+        known: impl Fn(Identity) -> bool,
+    ) -> Result<(bool, Visited), Errno> {
+        let (tree, ladder) = (&self.tree, &mut self.ladder);
+        let mut somebody = false;
+        let visited = orphans::visit(reaper, ended, |child, process| {
+            if known(child.identity) || tree.spares(child.identity, Pid::own()) {
+                return;
+            }
+            somebody = true;
+            if killing {
+                ladder.delivered(Order::Kill(child.identity), taken(process.signal(Signal::KILL)));
+            }
+        })?;
+        Ok((somebody, visited))
+    }
+
+    /// `None` when nothing could be done for want of a descriptor.
+    ///
+    /// One process is pinned at a time and let go of again: a stop must not need more descriptors than a fork storm leaves.
+    fn carry_out(&self, order: Order) -> Option<Delivery> {
+        let pin = |who: Identity| Process::pin(who.pid, who.start).ok();
+        let with_leaf = |act: fn(&Leaf) -> Result<(), Errno>| {
+            let done = self.tree.leaf().is_some_and(|leaf| act(leaf).is_ok());
+            Some(if done { Delivery::Sent } else { Delivery::NotPermitted })
+        };
+        match order {
+            Order::Stop(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| ask(&process, self.signal))),
+            Order::Kill(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::KILL)))),
+            Order::KillLeaf => with_leaf(Leaf::kill),
+            Order::ThawLeaf => with_leaf(Leaf::thaw),
+        }
     }
 
     /// Who is left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
     #[must_use]
     pub fn survivors(&self, now: BootTime) -> Vec<Survivor> {
         self.ladder.survivors(now)
+    }
+
+    /// What it has come to by now.
+    #[must_use]
+    pub fn report(&self, now: BootTime) -> StopReport {
+        StopReport {
+            containment: self.tree.containment(),
+            signalled: self.ladder.signalled(),
+            killed: self.ladder.killed(),
+            took: now.saturating_since(self.ladder.began()),
+            survivors: self.ladder.survivors(now),
+        }
     }
 
     /// The ladder, for its times.
@@ -68,21 +253,18 @@ impl Stop {
     }
 }
 
-/// Sends what is ordered. The caller pins one process at a time and lets go of it again: a stop must not need more
-/// descriptors than a fork storm leaves.
-fn send(process: &Process, order: Order, stop_signal: Signal) -> Delivery {
-    // The kernel refuses a signal for no other reasons than those `Delivery` names; a number it does not know would have
-    // been refused when it was chosen.
-    let signal = |signal| process.signal(signal).unwrap_or(Delivery::NotPermitted);
-    match order {
-        Order::Stop(_) => {
-            let delivery = signal(stop_signal);
-            // To all alike, not only to those seen stopped: one may stop between the look and the signal.
-            signal(Signal::CONT);
-            delivery
-        }
-        Order::Kill(_) => signal(Signal::KILL),
-    }
+/// The stop signal, marked as a ladder's, then SIGCONT: to all alike, not only to those seen stopped, since one may stop
+/// between the look and the signal.
+fn ask(process: &Process, stop_signal: Signal) -> Delivery {
+    let delivery = taken(process.queue(stop_signal));
+    taken(process.signal(Signal::CONT));
+    delivery
+}
+
+/// The kernel refuses a signal for no other reasons than those [`Delivery`] names; a number it does not know would have
+/// been refused when it was chosen.
+fn taken(result: Result<Delivery, Errno>) -> Delivery {
+    result.unwrap_or(Delivery::NotPermitted)
 }
 
 #[cfg(test)]

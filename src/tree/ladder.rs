@@ -7,6 +7,11 @@
 //!               └──────────────── nobody left, twice in a row ───────┴─────────────────────────────────► over
 //! ```
 //!
+//! Where the run has a control group, the kernel kills whoever is inside at once, and the others are killed one by one; it
+//! is over when nobody is found *and* the group is empty. A frozen group is thawed once all were asked, so that they can
+//! act on it (SIGKILL needs no thawing). Where it has a PID namespace, its first process is not asked, and killed with the
+//! others: its end ends all of them.
+//!
 //! The leader's end does not end it: the tree's does. Where two sides end the same tree, one of them sends the stop signal
 //! ([`FirstSignal::Ours`]) and the other only waits out the grace ([`FirstSignal::Theirs`]), so that no process gets it
 //! twice; SIGKILL comes from both.
@@ -39,23 +44,64 @@ pub enum FirstSignal {
     Theirs,
 }
 
-/// What one process is to be sent.
+/// What one process is to be sent, or what is to be done with the control group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The stop signal, then SIGCONT, so that a stopped process can act on it.
     Stop(Identity),
     /// SIGKILL.
     Kill(Identity),
+    /// SIGKILL to everybody in the control group.
+    KillLeaf,
+    /// Let the processes in the control group go on.
+    ThawLeaf,
 }
 
-impl Order {
-    /// Whom it is for.
+/// The tree as a look found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// Its living members.
+    pub members: &'a [Member],
+    /// Its control group, when it has one.
+    pub leaf: Option<LeafLook>,
+    /// The first process of its PID namespace, when it has one and that lives.
+    pub init: Option<Identity>,
+    /// What the members leave open.
+    pub gaps: Gaps,
+}
+
+/// Whether somebody may be there besides the members that a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gaps {
+    /// As far as can be known, nobody.
+    None,
+    /// Somebody was there who was in no table: forked since, or forking and ending faster than a table is read.
+    Elusive,
+    /// Not everything could be looked at, for want of a descriptor.
+    Unseen,
+}
+
+impl<'a> Look<'a> {
+    /// A look that found these members and nothing else to look at.
     #[must_use]
-    pub const fn target(self) -> Identity {
-        match self {
-            Self::Stop(identity) | Self::Kill(identity) => identity,
-        }
+    pub const fn at(members: &'a [Member]) -> Self {
+        Self { members, leaf: None, init: None, gaps: Gaps::None }
     }
+
+    fn found_nobody(&self) -> bool {
+        self.members.is_empty() && self.gaps == Gaps::None && self.leaf.is_none_or(|leaf| !leaf.populated)
+    }
+}
+
+/// A run's control group as a look found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafLook {
+    /// Somebody is inside, also one who cannot be seen from here.
+    pub populated: bool,
+    /// The kernel may be told to kill all inside.
+    pub can_kill: bool,
+    /// It is frozen and may be thawed.
+    pub needs_thawing: bool,
 }
 
 /// Why a process is still there after SIGKILL.
@@ -104,6 +150,15 @@ pub struct Ladder {
     kill_at: BootTime,
     signalled: HashSet<Identity>,
     refused: HashSet<Identity>,
+    /// How many the stop signal reached.
+    reached: usize,
+    killed: HashSet<Identity>,
+    /// Whoever was there to be killed at a look before.
+    seen_killing: HashSet<Identity>,
+    /// The members in the control group at the last look.
+    inside: Vec<Identity>,
+    /// The kernel would not kill the control group.
+    leaf_refused: bool,
     /// The living members of the last look.
     left: HashMap<Identity, Activity>,
     killed_since: Option<BootTime>,
@@ -121,6 +176,11 @@ impl Ladder {
             kill_at: now + grace,
             signalled: HashSet::new(),
             refused: HashSet::new(),
+            reached: 0,
+            killed: HashSet::new(),
+            seen_killing: HashSet::new(),
+            inside: Vec::new(),
+            leaf_refused: false,
             left: HashMap::new(),
             killed_since: None,
             empty_looks: 0,
@@ -146,15 +206,35 @@ impl Ladder {
         !self.left.is_empty()
     }
 
+    /// How many processes the stop signal has reached.
+    #[must_use]
+    pub const fn signalled(&self) -> usize {
+        self.reached
+    }
+
+    /// How many processes SIGKILL has been sent to, as far as they were seen.
+    #[must_use]
+    pub fn killed(&self) -> usize {
+        self.killed.len()
+    }
+
     /// Shortens the grace to end `grace` after `now`; never lengthens it.
     pub fn hasten(&mut self, now: BootTime, grace: Duration) {
         self.kill_at = self.kill_at.min(now + grace);
     }
 
-    /// Takes the living members and says what to send them. May be called at any time, any number of times.
-    pub fn step(&mut self, now: BootTime, members: &[Member]) -> Step {
+    /// The order for a process that is known before any look, when it is to be asked: it will not be asked again.
+    pub fn ask_first(&mut self, now: BootTime, who: Identity) -> Option<Order> {
+        let due = self.first_signal == FirstSignal::Ours && now < self.kill_at;
+        (due && self.signalled.insert(who)).then_some(Order::Stop(who))
+    }
+
+    /// Takes what a look found and says what is to be done. May be called at any time, any number of times.
+    pub fn step(&mut self, now: BootTime, look: &Look<'_>) -> Step {
+        let members = look.members;
         self.left = members.iter().map(|member| (member.identity, member.activity)).collect();
-        if members.is_empty() {
+        self.inside = members.iter().filter(|member| member.in_leaf).map(|member| member.identity).collect();
+        if look.found_nobody() {
             self.empty_looks = self.empty_looks.saturating_add(1);
             if self.empty_looks >= EMPTY_LOOKS {
                 return Step { orders: Vec::new(), next: Next::Over };
@@ -163,48 +243,87 @@ impl Ladder {
         }
         self.empty_looks = 0;
         let killing = now >= self.kill_at;
-        let orders = if killing { self.kill(now, members) } else { self.ask(members) };
+        let orders = if killing { self.kill(now, look) } else { self.ask(look) };
         let mut look_at = now + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         if !killing {
             look_at = look_at.min(self.kill_at);
         }
         Step { orders, next: Next::LookAt(look_at) }
     }
 
-    fn kill(&mut self, now: BootTime, members: &[Member]) -> Vec<Order> {
+    fn kill(&mut self, now: BootTime, look: &Look<'_>) -> Vec<Order> {
+        let mut orders = self.strike(now, look.init, look.leaf);
+        let mut new_faces = look.gaps == Gaps::Elusive;
+        for member in look.members {
+            new_faces |= self.seen_killing.insert(member.identity);
+        }
+        if new_faces {
+            // Somebody may fork as fast as we kill. Whoever lets it go on between two looks never catches up. But what has
+            // outlived our patience may not be ours to kill at all, and must not cost a processor.
+            self.pause = if self.is_overdue(now) { FIRST_PAUSE } else { Duration::ZERO };
+        }
+        let at_once = orders.contains(&Order::KillLeaf);
+        let one_by_one = look.members.iter().filter(|member| !(at_once && member.in_leaf));
+        orders.extend(one_by_one.map(|member| Order::Kill(member.identity)));
+        orders
+    }
+
+    /// The orders that end many at once, and need no knowledge of whom. To be asked for only when SIGKILL is due.
+    pub fn strike(&mut self, now: BootTime, init: Option<Identity>, leaf: Option<LeafLook>) -> Vec<Order> {
         if self.killed_since.is_none() {
             self.killed_since = Some(now);
             // What dies now is gone in a moment: look closely again.
             self.pause = FIRST_PAUSE;
         }
-        members.iter().map(|member| Order::Kill(member.identity)).collect()
+        let leaf = leaf.is_some_and(|leaf| leaf.populated && leaf.can_kill) && !self.leaf_refused;
+        leaf.then_some(Order::KillLeaf).into_iter().chain(init.map(Order::Kill)).collect()
     }
 
-    fn ask(&mut self, members: &[Member]) -> Vec<Order> {
+    /// Whether [`KILL_PATIENCE`] has passed since SIGKILL was first due.
+    #[must_use]
+    pub fn is_overdue(&self, now: BootTime) -> bool {
+        self.killed_since.is_some_and(|since| now.saturating_since(since) >= KILL_PATIENCE)
+    }
+
+    fn ask(&mut self, look: &Look<'_>) -> Vec<Order> {
         match self.first_signal {
             FirstSignal::Theirs => Vec::new(),
             FirstSignal::Ours => {
-                let before = members.iter().map(|member| member.identity).filter(|who| !who.start.is_after(self.began));
+                let all = look.members.iter().map(|member| member.identity);
+                let before = all.filter(|who| !who.start.is_after(self.began));
                 let fresh = before.filter(|&who| self.signalled.insert(who));
-                let orders: Vec<_> = fresh.map(Order::Stop).collect();
+                let mut orders: Vec<_> = fresh.map(Order::Stop).collect();
                 if !orders.is_empty() {
                     self.pause = FIRST_PAUSE;
                 }
+                // Last: nobody is to run on before he has been asked.
+                orders.extend(look.leaf.is_some_and(|leaf| leaf.needs_thawing).then_some(Order::ThawLeaf));
                 orders
             }
         }
     }
 
-    /// Tells what became of an order.
+    /// Tells what became of an order. For one about the control group, [`Delivery::NotPermitted`] stands for any failure.
     pub fn delivered(&mut self, order: Order, delivery: Delivery) {
-        match delivery {
-            Delivery::NotPermitted => {
-                self.refused.insert(order.target());
+        match (order, delivery) {
+            (Order::Stop(who) | Order::Kill(who), Delivery::NotPermitted) => {
+                self.refused.insert(who);
             }
-            Delivery::Sent | Delivery::Gone => {
-                self.refused.remove(&order.target());
+            (Order::Stop(who) | Order::Kill(who), Delivery::Gone) => {
+                self.refused.remove(&who);
             }
+            (Order::Stop(who), Delivery::Sent) => {
+                self.refused.remove(&who);
+                self.reached += 1;
+            }
+            (Order::Kill(who), Delivery::Sent) => {
+                self.refused.remove(&who);
+                self.killed.insert(who);
+            }
+            (Order::KillLeaf, Delivery::Sent) => self.killed.extend(&self.inside),
+            (Order::KillLeaf, Delivery::NotPermitted) => self.leaf_refused = true,
+            (Order::KillLeaf, Delivery::Gone) | (Order::ThawLeaf, _) => {}
         }
     }
 
@@ -215,7 +334,7 @@ impl Ladder {
             Order::Stop(identity) => {
                 self.signalled.remove(&identity);
             }
-            Order::Kill(_) => {}
+            Order::Kill(_) | Order::KillLeaf | Order::ThawLeaf => {}
         }
     }
 
@@ -223,8 +342,7 @@ impl Ladder {
     /// before, and when nobody is. The ladder goes on trying all the same.
     #[must_use]
     pub fn survivors(&self, now: BootTime) -> Vec<Survivor> {
-        let overdue = self.killed_since.is_some_and(|since| now.saturating_since(since) >= KILL_PATIENCE);
-        if !overdue {
+        if !self.is_overdue(now) {
             return Vec::new();
         }
         let reason = |identity, activity| {

@@ -1,18 +1,65 @@
 //! Which processes belong to a supervised tree.
 //!
 //! Descent alone loses a process whose parents have ended, and the process group alone loses one that called `setsid`.
-//! A [`Tree`] joins what can be known without help from the kernel's containers:
+//! A [`Tree`] joins whatever can be known:
 //!
 //! - the leader and its descendants;
 //! - the leader's process group, when the leader leads it;
-//! - the descendants of the supervisor (the wrapper), which as a child subreaper inherits every orphan of the tree;
-//! - whatever was found to belong at an earlier look, with its descendants, even when the ties are cut by now.
+//! - the descendants of the guardian, which as a child subreaper (or a namespace's first process) inherits every orphan of
+//!   the tree; when it is gone or there is none, those of the supervisor (the wrapper), which then inherits them;
+//! - the processes in the run's control group;
+//! - those whose environment names the run, and that are no older than the leader;
+//! - whatever was found to belong at an earlier look, even when the ties are cut by now;
+//!
+//! each with its descendants.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::cgroup::Leaf;
 
 use super::pid::{Identity, Pid};
 use super::stat::{Activity, ProcessEntry};
 use super::table::ProcessTable;
+use crate::protocol::{Containment, RunId};
+
+/// What stands between the wrapper and the leader and inherits the tree's orphans. No member, and never asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guardian {
+    /// A child subreaper.
+    Sweeper(Identity),
+    /// The first process of the run's own PID namespace: SIGKILL to it is the kernel's end of everything inside.
+    Init(Identity),
+}
+
+impl Guardian {
+    /// Which process it is.
+    #[must_use]
+    pub const fn identity(self) -> Identity {
+        match self {
+            Self::Sweeper(identity) | Self::Init(identity) => identity,
+        }
+    }
+}
+
+/// What was read at one look.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a> {
+    /// All processes.
+    pub table: &'a ProcessTable,
+    /// Those in the run's control group, as `/proc` describes them. Some may be missing in the table: forked since.
+    pub leaf: &'a [ProcessEntry],
+    /// Those whose environment names the run.
+    pub holders: &'a [ProcessEntry],
+}
+
+impl<'a> Sighting<'a> {
+    /// The table alone.
+    #[must_use]
+    pub const fn of(table: &'a ProcessTable) -> Self {
+        Self { table, leaf: &[], holders: &[] }
+    }
+}
 
 /// A living process of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +68,8 @@ pub struct Member {
     pub identity: Identity,
     /// What it is doing; never [`Activity::Ended`].
     pub activity: Activity,
+    /// Whether it is in the run's control group, and ends with that.
+    pub in_leaf: bool,
 }
 
 /// A supervised tree, and what was learnt about it by looking.
@@ -28,6 +77,9 @@ pub struct Member {
 pub struct Tree {
     leader: Identity,
     supervisor: Option<Identity>,
+    guardian: Option<Guardian>,
+    leaf: Option<Arc<Leaf>>,
+    cookie: Option<RunId>,
     /// Children the supervisor had already (a shell that became the wrapper by `exec` leaves it its background jobs, such
     /// as the `tee` of `exec > >(tee log)`), with what descends from them. They were never part of the agent.
     bystanders: HashSet<Identity>,
@@ -55,7 +107,37 @@ impl Tree {
     #[must_use]
     pub fn alone(leader: Identity, supervisor: Option<Identity>) -> Self {
         let supervisor = supervisor.filter(|&supervisor| supervisor != leader);
-        Self { leader, supervisor, bystanders: HashSet::new(), known: HashSet::new() }
+        Self {
+            leader,
+            supervisor,
+            guardian: None,
+            leaf: None,
+            cookie: None,
+            bystanders: HashSet::new(),
+            known: HashSet::new(),
+        }
+    }
+
+    /// The same tree with what stands between the supervisor and the leader. While that lives the tree is what descends
+    /// from it, not the supervisor's other children; once it is dead, its orphans come to the supervisor.
+    #[must_use]
+    pub fn guarded_by(mut self, guardian: Guardian) -> Self {
+        // A child of the supervisor's that is older than the leader, as bystanders are; and what comes to it is the tree's.
+        self.bystanders.remove(&guardian.identity());
+        Self { guardian: Some(guardian), ..self }
+    }
+
+    /// The same tree, whose processes are also in this control group.
+    #[must_use]
+    pub fn in_leaf(self, leaf: Arc<Leaf>) -> Self {
+        Self { leaf: Some(leaf), ..self }
+    }
+
+    /// The same tree, whose processes also carry this run id in their environment: where the supervisors cannot be relied
+    /// on to have inherited every orphan, a stop looks for it.
+    #[must_use]
+    pub fn with_cookie(self, run: RunId) -> Self {
+        Self { cookie: Some(run), ..self }
     }
 
     /// The first process of the tree.
@@ -70,23 +152,90 @@ impl Tree {
         self.supervisor
     }
 
+    /// What stands between the supervisor and the leader, when there is something.
+    #[must_use]
+    pub const fn guardian(&self) -> Option<Guardian> {
+        self.guardian
+    }
+
+    /// The control group of the run, when there is one.
+    #[must_use]
+    pub const fn leaf(&self) -> Option<&Arc<Leaf>> {
+        self.leaf.as_ref()
+    }
+
+    /// The run id that its processes carry, when that is to be looked for.
+    pub(super) const fn cookie(&self) -> Option<RunId> {
+        self.cookie
+    }
+
+    /// What holds the tree together.
+    #[must_use]
+    pub const fn containment(&self) -> Containment {
+        match (&self.leaf, self.guardian) {
+            (_, Some(Guardian::Init(_))) => Containment::Pidns,
+            (Some(_), Some(Guardian::Sweeper(_)) | None) => Containment::Cgroup,
+            (None, Some(Guardian::Sweeper(_)) | None) => Containment::Subreaper,
+        }
+    }
+
+    /// Whether wrapper and guardian, as far as there are any, are all there to inherit orphans.
+    pub(super) fn is_held(&self, table: &ProcessTable) -> bool {
+        let holders = self.supervisor.into_iter().chain(self.guardian.map(Guardian::identity));
+        let mut any = false;
+        let all = holders.inspect(|_| any = true).all(|holder| table.is_alive(holder));
+        any && all
+    }
+
+    /// Who inherits the tree's orphans.
+    fn reaper(&self, is_alive: impl Fn(Identity) -> bool) -> Option<Identity> {
+        let guardian = self.guardian.map(Guardian::identity);
+        guardian.into_iter().chain(self.supervisor).find(|&reaper| is_alive(reaper))
+    }
+
+    /// The same, when nobody else's orphans come to it: its children are then the tree's, and without any the tree is empty.
+    pub(super) fn sole_reaper(&self, is_alive: impl Fn(Identity) -> bool) -> Option<Identity> {
+        self.reaper(is_alive).filter(|&reaper| Some(reaper) != self.supervisor || self.bystanders.is_empty())
+    }
+
+    /// Whether this process is not the tree's, whatever it descends from.
+    pub(super) fn spares(&self, identity: Identity, caller: Pid) -> bool {
+        let aside = identity.pid.is_init()
+            || identity.pid == caller
+            || Some(identity) == self.supervisor
+            || Some(identity) == self.guardian.map(Guardian::identity);
+        aside || self.bystanders.contains(&identity)
+    }
+
+    /// The namespace's first process, while it lives and is not the caller: its end ends all that is inside.
+    pub(super) fn living_init(&self, caller: Pid, is_alive: impl Fn(Identity) -> bool) -> Option<Identity> {
+        match self.guardian {
+            Some(Guardian::Init(init)) => {
+                let ours_to_end = !init.pid.is_init() && init.pid != caller;
+                Some(init).filter(|&init| ours_to_end && is_alive(init))
+            }
+            Some(Guardian::Sweeper(_)) | None => None,
+        }
+    }
+
     /// Whether the supervisor still has children of before, as far as the last look showed.
     #[must_use]
     pub fn has_bystanders(&self) -> bool {
         !self.bystanders.is_empty()
     }
 
-    /// The living members, in the order of their numbers. Never pid 1, the caller, the supervisor or a bystander.
+    /// The living members, in the order of their numbers. Never pid 1, the caller, the supervisor, the guardian or a
+    /// bystander.
     ///
     /// The caller's process group is never taken as the tree's. (A *descendant* that moved itself into that group stays a
     /// member: else one `setpgid` would be the way out.)
     ///
     /// Each look also remembers whom it found, so that a later one still knows a process whose parents have ended:
     /// looking now and then while the agent runs makes a later stop surer.
-    pub fn members(&mut self, table: &ProcessTable) -> Vec<Member> {
-        self.widen_bystanders(table);
-        let roots = self.roots(table);
-        let living = self.descend(table, roots);
+    pub fn join(&mut self, sighting: &Sighting<'_>) -> Vec<Member> {
+        self.widen_bystanders(sighting.table);
+        let roots = self.roots(sighting);
+        let living = self.descend(sighting, roots);
         self.known = living.iter().map(|member| member.identity).collect();
         living
     }
@@ -108,13 +257,17 @@ impl Tree {
     }
 
     /// Where to begin: everything that belongs by itself and not only by its parent.
-    fn roots<'a>(&self, table: &'a ProcessTable) -> Vec<&'a ProcessEntry> {
+    fn roots<'a>(&self, sighting: &Sighting<'a>) -> Vec<&'a ProcessEntry> {
+        let table = sighting.table;
         let mut roots: Vec<&ProcessEntry> = Vec::new();
         roots.extend(table.find(self.leader));
         roots.extend(self.known.iter().filter_map(|&identity| table.find(identity)));
-        if let Some(supervisor) = self.supervisor.filter(|&supervisor| table.is_alive(supervisor)) {
-            roots.extend(table.children(supervisor.pid));
+        if let Some(reaper) = self.reaper(|who| table.is_alive(who)) {
+            roots.extend(table.children(reaper.pid));
         }
+        roots.extend(sighting.leaf);
+        // An older process cannot have the run id from this run: whoever gave it to it meant something else.
+        roots.extend(sighting.holders.iter().filter(|holder| holder.identity.start >= self.leader.start));
         // The group's number stays the tree's as long as the leader is there, even as a zombie, or one of the group whom
         // an earlier look found; afterwards it may belong to strangers.
         let group = self.leader.pid.as_raw();
@@ -127,21 +280,23 @@ impl Tree {
         roots
     }
 
-    fn descend(&self, table: &ProcessTable, roots: Vec<&ProcessEntry>) -> Vec<Member> {
+    fn descend(&self, sighting: &Sighting<'_>, roots: Vec<&ProcessEntry>) -> Vec<Member> {
+        let table = sighting.table;
         let caller = table.caller().pid;
+        let inside: HashSet<Identity> = sighting.leaf.iter().map(|entry| entry.identity).collect();
         let mut seen: HashSet<Pid> = HashSet::new();
         let mut open = roots;
         let mut living = Vec::new();
         while let Some(entry) = open.pop() {
             let identity = entry.identity;
-            // Nor is anything followed through those: the supervisor's children are roots already.
-            let aside = identity.pid.is_init() || identity.pid == caller || Some(identity) == self.supervisor;
-            if aside || self.bystanders.contains(&identity) || !seen.insert(identity.pid) {
+            // Nor is anything followed through those: the children of whoever inherits the orphans are roots already.
+            if self.spares(identity, caller) || !seen.insert(identity.pid) {
                 continue;
             }
             open.extend(table.children(identity.pid));
             if entry.is_alive() {
-                living.push(Member { identity, activity: entry.activity });
+                let in_leaf = inside.contains(&identity);
+                living.push(Member { identity, activity: entry.activity, in_leaf });
             }
         }
         living.sort_unstable_by_key(|member| member.identity);

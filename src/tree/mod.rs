@@ -6,21 +6,33 @@
 //! | `stat` | one process as `/proc` describes it |
 //! | `table` | all processes at one moment; descent; translation between PID namespaces |
 //! | `members` | which of them belong to a tree |
+//! | `cgroup` | a control group of a run's own |
+//! | `cookie` | the run id in a process's environment |
+//! | `sighting` | reads what a look needs besides the table |
+//! | `orphans` | the children of whoever inherits a tree's orphans |
 //! | `ladder` | pure: who is sent what, and when it is over |
 //! | `pidfd` | a process that cannot be mistaken for another |
 //! | `enforce` | one step of a stop: look, decide, pin, send |
 
+mod cgroup;
+mod cookie;
 mod enforce;
 mod ladder;
 mod members;
+mod orphans;
 mod pid;
 mod pidfd;
+mod sighting;
 mod stat;
 mod table;
 
-pub use enforce::Stop;
-pub use ladder::{FirstSignal, KILL_PATIENCE, LONGEST_PAUSE, Ladder, Next, Order, Step, Survivor, SurvivorReason};
-pub use members::{Member, Tree};
+pub use cgroup::{Leaf, LeafState, NoCgroup};
+pub use enforce::{Glance, Stop, StopReport};
+pub use ladder::{
+    FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Look, Next, Order, Step, Survivor,
+    SurvivorReason,
+};
+pub use members::{Guardian, Member, Sighting, Tree};
 pub use pid::{Identity, Pid, StartTime};
 pub use pidfd::{Delivery, Process};
 pub use stat::{Activity, ProcessEntry, namespace_pids};

@@ -8,6 +8,7 @@ use rustix::process::{PidfdFlags, Signal};
 
 use super::pid::{Identity, Pid, StartTime};
 use super::stat::ProcessEntry;
+use crate::sys;
 
 /// What became of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,11 @@ impl Process {
     /// Pins whatever process has this number now. For a number that cannot have changed hands, such as that of an
     /// unreaped child. `Ok(None)` when there is none.
     pub fn pin_any(pid: Pid) -> Result<Option<Self>, Errno> {
+        Ok(Self::pin_entry(pid)?.map(|(process, _)| process))
+    }
+
+    /// The same, with what `/proc` said of it once it was held.
+    pub(super) fn pin_entry(pid: Pid) -> Result<Option<(Self, ProcessEntry)>, Errno> {
         let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Ok(None) };
         let fd = match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
             Ok(fd) => fd,
@@ -50,7 +56,7 @@ impl Process {
             Err(errno) => return Err(errno),
         };
         let Some(entry) = ProcessEntry::read(pid)? else { return Ok(None) };
-        Ok(Some(Self { identity: entry.identity, fd }))
+        Ok(Some((Self { identity: entry.identity, fd }, entry)))
     }
 
     /// Holds the process behind a pidfd that came from elsewhere (`SO_PEERPIDFD`). `Ok(None)` when it has been reaped.
@@ -72,12 +78,12 @@ impl Process {
 
     /// Sends a signal. Fails only for reasons that are no fact about the process (an invalid signal).
     pub fn signal(&self, signal: Signal) -> Result<Delivery, Errno> {
-        match rustix::process::pidfd_send_signal(&self.fd, signal) {
-            Ok(()) => Ok(Delivery::Sent),
-            Err(Errno::SRCH) => Ok(Delivery::Gone),
-            Err(Errno::PERM) => Ok(Delivery::NotPermitted),
-            Err(errno) => Err(errno),
-        }
+        delivery(rustix::process::pidfd_send_signal(&self.fd, signal))
+    }
+
+    /// Sends a signal marked as a stop's; see [`sys::queue_signal`]. Fails as [`Process::signal`] does.
+    pub fn queue(&self, signal: Signal) -> Result<Delivery, Errno> {
+        delivery(sys::queue_signal(&self.fd, signal))
     }
 
     /// Whether its last thread has ended; a zombie has exited.
@@ -90,6 +96,15 @@ impl Process {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+}
+
+fn delivery(result: Result<(), Errno>) -> Result<Delivery, Errno> {
+    match result {
+        Ok(()) => Ok(Delivery::Sent),
+        Err(Errno::SRCH) => Ok(Delivery::Gone),
+        Err(Errno::PERM) => Ok(Delivery::NotPermitted),
+        Err(errno) => Err(errno),
     }
 }
 

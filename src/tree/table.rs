@@ -1,12 +1,16 @@
 //! A snapshot of the process table, and what can be told from it.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::pid::{Identity, Pid};
+use super::cookie::Holders;
+use super::pid::{Identity, Pid, StartTime};
 use super::stat::ProcessEntry;
+use crate::clock::BootTime;
+use crate::protocol::RunId;
 use crate::sys;
 
 /// The process that looks, which no tree may contain.
@@ -26,6 +30,9 @@ impl Caller {
     }
 }
 
+/// How many processes are read between two looks at the clock.
+const BETWEEN_CLOCKS: usize = 64;
+
 /// No line of descent is followed further, should it change into a circle while it is read.
 const LONGEST_LINE: usize = 1024;
 
@@ -42,6 +49,8 @@ pub struct ProcessTable {
     by_parent: Vec<u32>,
     /// Positions in `entries`, sorted by process group, then pid.
     by_group: Vec<u32>,
+    /// Which of them name which runs, as far as somebody has asked.
+    holders: RefCell<Holders>,
 }
 
 impl ProcessTable {
@@ -50,12 +59,24 @@ impl ProcessTable {
     /// Fails when `/proc` or an entry in it cannot be read (not mounted, no descriptor left): an incomplete table would
     /// make a tree look empty.
     pub fn scan() -> Result<Self, Errno> {
+        Self::scan_until(None)
+    }
+
+    /// The same, given up with ETIME when it is not done by then. A host full of processes (32,768 by default, zombies
+    /// included) takes a second, and a storm on it many: too long for one who has a SIGKILL to send meanwhile, for which
+    /// [`super::Stop::glance`] needs no table.
+    pub fn scan_until(deadline: Option<BootTime>) -> Result<Self, Errno> {
         let proc = rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mut entries = Vec::with_capacity(256);
+        let mut read = 0_usize;
         let mut names = [std::mem::MaybeUninit::uninit(); 8192];
         let mut directory = rustix::fs::RawDir::new(proc, &mut names);
         while let Some(entry) = directory.next() {
             let entry = entry?;
+            read += 1;
+            if read.is_multiple_of(BETWEEN_CLOCKS) && deadline.is_some_and(|deadline| BootTime::now() >= deadline) {
+                return Err(Errno::TIME);
+            }
             let Ok(name) = entry.file_name().to_str() else { continue };
             if let Some(pid) = name.parse().ok().and_then(Pid::new) {
                 entries.extend(ProcessEntry::read(pid)?);
@@ -89,7 +110,7 @@ impl ProcessTable {
         by_parent.sort_by_key(|&at| entries[at as usize].parent);
         let mut by_group: Vec<u32> = positions().collect();
         by_group.sort_by_key(|&at| entries[at as usize].group);
-        Self { caller, entries, by_parent, by_group }
+        Self { caller, entries, by_parent, by_group, holders: RefCell::default() }
     }
 
     /// The process that read the table.
@@ -102,6 +123,13 @@ impl ProcessTable {
     #[must_use]
     pub fn entries(&self) -> &[ProcessEntry] {
         &self.entries
+    }
+
+    /// The living processes that name this run in their environment, among them all that are no older than `since`.
+    ///
+    /// Fails when no descriptor is to be had.
+    pub(super) fn holders(&self, run: RunId, since: StartTime) -> Result<Vec<ProcessEntry>, Errno> {
+        self.holders.borrow_mut().of(run, since, &self.entries).map(<[ProcessEntry]>::to_vec)
     }
 
     /// The process that now has this number; a zombie too.

@@ -48,6 +48,14 @@ fn this_process_and_its_parent_are_in_a_real_scan() {
 }
 
 #[test]
+fn a_scan_that_is_late_is_given_up() {
+    let now = BootTime::now();
+    assert!(ProcessTable::scan_until(Some(now + std::time::Duration::from_mins(1))).is_ok());
+    // A host has more entries in its /proc than are read between two looks at the clock.
+    assert_eq!(ProcessTable::scan_until(Some(now)).err(), Some(Errno::TIME));
+}
+
+#[test]
 fn a_peer_of_the_same_namespace_names_itself_and_its_descendants_only() {
     let table = table(&[(1, 0), (10, 1), (11, 10), (20, 1), (21, 20)]);
     let same = |pid: Pid| Some(vec![pid.as_raw()]);

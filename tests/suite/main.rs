@@ -10,3 +10,5 @@ mod harness;
 mod hostile;
 mod run;
 mod slim;
+mod transparency;
+mod traps;

@@ -1,8 +1,10 @@
 //! Supervised agents that do nothing.
 
+use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, WRAPPER};
 use super::process::Guarded;
 use super::{Outcome, until};
 
@@ -15,12 +17,25 @@ pub(crate) struct Agents(Vec<Guarded>);
 impl Agents {
     /// Starts them and waits until the daemon supervises every one.
     pub(crate) fn start(daemon: &Daemon, count: usize) -> Outcome<Self> {
+        Self::start_under(Path::new(WRAPPER), daemon, count)
+    }
+
+    /// The same with this wrapper.
+    pub(crate) fn start_under(wrapper: &Path, daemon: &Daemon, count: usize) -> Outcome<Self> {
         let mut agents = Self(Vec::with_capacity(count));
         for _ in 0..count {
-            agents.0.push(Guarded::start(daemon.wrap(&SLEEP).stderr(Stdio::inherit()))?);
+            agents.0.push(Guarded::start(daemon.wrap_with(wrapper, &[], &SLEEP).stderr(Stdio::inherit()))?);
         }
         until("every agent is supervised", || (daemon.agents().ok()? == count).then_some(()))?;
         Ok(agents)
+    }
+
+    /// The guardians' pids: of each wrapper the child that is the same program.
+    pub(crate) fn guardians(&self) -> impl Iterator<Item = u32> {
+        self.wrappers().filter_map(|wrapper| {
+            let children = fs::read_to_string(format!("/proc/{wrapper}/task/{wrapper}/children")).ok()?;
+            children.split_whitespace().find_map(|child| child.parse().ok())
+        })
     }
 
     /// The wrappers' pids.

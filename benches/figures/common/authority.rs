@@ -1,7 +1,7 @@
 //! A running `machineid-authority` on loopback.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -38,6 +38,22 @@ impl Authority {
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Revokes a device, or takes that back.
+    pub(crate) fn tell(&self, verb: &str, device: &str) -> Outcome<()> {
+        let body = format!(r#"{{"deviceId":"{device}"}}"#);
+        let request = format!(
+            "POST /api/v1/devices/{verb} HTTP/1.0\r\nx-org-key: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            self.key,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        if answer.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(answer.into()) }
     }
 
     pub(crate) fn pid(&self) -> u32 {

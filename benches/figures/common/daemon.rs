@@ -1,5 +1,6 @@
 //! A running `machineid-sidecar` with the default settings, on a socket of its own.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,10 +11,14 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::authority::Authority;
+use super::place::Place;
 use super::process::Guarded;
 use super::{Outcome, PATIENCE, clean_environment, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_machineid-sidecar");
+
+/// The wrapper of this build.
+pub(crate) const WRAPPER: &str = env!("CARGO_BIN_EXE_machineid-run");
 
 /// The host's device at the authority.
 pub(crate) const DEVICE: &str = "bench:host";
@@ -23,25 +28,38 @@ pub(crate) const MAX_AGE: u32 = 20;
 
 pub(crate) struct Daemon {
     process: Guarded,
+    place: Place,
     // Last: it goes when nothing writes to it any more.
     directory: TempDir,
 }
 
 impl Daemon {
-    /// Starts it and waits for its first decision.
+    /// Starts it with the default settings and waits for its first decision.
     pub(crate) fn start(authority: &Authority) -> Outcome<Self> {
+        Self::start_at(authority, Place::own(), "")
+    }
+
+    /// The same run by whom `place` says, with further lines of the section `enforcement`.
+    pub(crate) fn start_at(authority: &Authority, place: Place, enforcement: &str) -> Outcome<Self> {
         let directory = TempDir::new()?;
         let here = directory.path();
         fs::create_dir(here.join("s"))?;
+        place.open(here);
+        place.open(&here.join("s"));
+        place.give_to_daemon(here);
+        place.give_to_daemon(&here.join("s"));
         let mut key = File::options().create_new(true).write(true).mode(0o600).open(here.join("org-key"))?;
         writeln!(key, "{}", authority.key)?;
+        place.give_to_daemon(&here.join("org-key"));
         let configuration = here.join("machineid-sidecar.toml");
-        fs::write(&configuration, settings(here, &authority.url()))?;
-        let mut command = Command::new(BINARY);
+        fs::write(&configuration, settings(here, &authority.url(), enforcement))?;
+        let mut command = Command::new(place.reachable(BINARY));
         clean_environment(&mut command, here);
         let log = File::create(here.join("log"))?;
-        command.arg("--config").arg(configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut daemon = Self { process: Guarded::start(&mut command)?, directory };
+        command.arg("--config").arg(configuration).stdin(Stdio::null());
+        let mut command = place.as_daemon(command);
+        command.stdout(Stdio::null()).stderr(log);
+        let mut daemon = Self { process: Guarded::start(&mut command)?, place, directory };
         let ready = until("the daemon is ready", || {
             let ready = daemon.get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"));
             (ready || daemon.process.has_ended()).then_some(ready)
@@ -81,11 +99,25 @@ impl Daemon {
 
     /// The wrapper in front of a command.
     pub(crate) fn wrap(&self, command: &[&str]) -> Command {
-        let mut wrapper = Command::new(env!("CARGO_BIN_EXE_machineid-run"));
+        self.wrap_with(Path::new(WRAPPER), &[], command)
+    }
+
+    /// This wrapper, with further flags.
+    pub(crate) fn wrap_with(&self, wrapper: &Path, flags: &[&str], command: &[impl AsRef<OsStr>]) -> Command {
+        let mut wrapper = Command::new(self.place.reachable(wrapper));
         clean_environment(&mut wrapper, self.directory.path());
-        wrapper.arg("--socket").arg(self.socket()).arg("--").args(command);
-        wrapper.stdin(Stdio::null()).stdout(Stdio::null());
+        wrapper.args(flags).arg("--socket").arg(self.socket()).arg("--").args(command).stdin(Stdio::null());
+        let mut wrapper = self.place.as_agent(wrapper);
+        wrapper.stdout(Stdio::null());
         wrapper
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// Where its commands are at home.
@@ -95,10 +127,11 @@ impl Daemon {
 }
 
 /// The defaults, but for what must not be shared with another daemon, and cached checks.
-fn settings(here: &Path, url: &str) -> String {
+fn settings(here: &Path, url: &str, enforcement: &str) -> String {
     let here = here.display();
     format!(
         "[authority]\nurl = \"{url}\"\norg_key_file = \"{here}/org-key\"\n[device]\nid = \"{DEVICE}\"\n\
-         [local]\nsocket = \"{here}/s/sidecar.sock\"\nruntime_dir = \"{here}/runtime\"\nmax_age_cap = \"{MAX_AGE}s\"\n"
+         [local]\nsocket = \"{here}/s/sidecar.sock\"\nruntime_dir = \"{here}/runtime\"\nmax_age_cap = \"{MAX_AGE}s\"\n\
+         [enforcement]\n{enforcement}\n"
     )
 }

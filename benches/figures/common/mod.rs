@@ -5,9 +5,21 @@ pub(crate) mod authority;
 pub(crate) mod bare_server;
 pub(crate) mod daemon;
 pub(crate) mod load;
+// What the suite starts and looks for as well; each uses a part of it.
+#[path = "../../../tests/suite/traps/census.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the suite")]
+pub(crate) mod census;
+#[path = "../../../tests/suite/harness/place.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the suite")]
+pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod samples;
+#[path = "../../../tests/suite/traps/shapes.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the suite")]
+pub(crate) mod shapes;
+pub(crate) mod stages;
+pub(crate) mod static_build;
 
 use std::path::Path;
 use std::process::Command;

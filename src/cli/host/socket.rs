@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::cli::Env;
 use crate::cli::args::SocketArgs;
 use crate::client::install_provider;
@@ -30,17 +32,43 @@ pub(super) async fn get(
     query: &[(&str, String)],
     timeout: Duration,
 ) -> Result<Answer, String> {
-    let socket = find(args, env);
-    let shown = socket.display().to_string();
+    let mut url = url(path)?;
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    exchange(&find(args, env), reqwest::Method::GET, url, None, timeout).await
+}
+
+/// Sends `POST path` with this body as JSON. Fails as [`get`] does.
+pub(super) async fn post<T: Serialize>(
+    args: &SocketArgs,
+    env: Env<'_>,
+    path: &str,
+    body: &T,
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
+    exchange(&find(args, env), reqwest::Method::POST, url(path)?, Some(body), timeout).await
+}
+
+fn url(path: &str) -> Result<reqwest::Url, String> {
+    let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;
+    url.set_path(path);
+    Ok(url)
+}
+
+async fn exchange(
+    socket: &Path,
+    method: reqwest::Method,
+    url: reqwest::Url,
+    body: Option<Vec<u8>>,
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let shown = socket.display();
     let exchange = async {
-        let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;
-        url.set_path(path);
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
         install_provider();
         let client = reqwest::Client::builder()
-            .unix_socket(socket.as_path())
+            .unix_socket(socket)
             .redirect(reqwest::redirect::Policy::none())
             .http1_only()
             // Nothing is encrypted here, so the host's certificates need not be read.
@@ -48,16 +76,20 @@ pub(super) async fn get(
             .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| error.to_string())?;
-        let mut response = client.get(url).send().await.map_err(|error| explain(&error, &socket))?;
+        let mut request = client.request(method, url);
+        if let Some(body) = body {
+            request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
+        }
+        let mut response = request.send().await.map_err(|error| explain(&error, socket))?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error, &socket))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error, socket))? {
             if body.len() + chunk.len() > LONGEST {
                 return Err(format!("the answer on {shown} is too long to be the daemon's"));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, body, socket: socket.clone() })
+        Ok(Answer { status, body, socket: socket.to_owned() })
     };
     tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
         Err(format!(
@@ -67,7 +99,8 @@ pub(super) async fn get(
     })
 }
 
-fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
+/// Where this command looks for the socket.
+pub(super) fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
     // Relative paths are the kernel's to resolve: what is shown is what was typed.
     socket_path::find(args.socket.as_deref(), env, Path::exists, Path::new(""))
 }

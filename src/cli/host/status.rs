@@ -5,34 +5,25 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::socket;
+use super::{socket, stop};
 use crate::cli::Env;
-use crate::cli::args::StatusArgs;
+use crate::cli::args::{SocketArgs, StatusArgs};
 use crate::cli::printer::{Colour, Line, Printer};
 use crate::cli::problem::Problem;
 use crate::cli::table::{self, Cell, Column};
-use crate::cli::words::{ago, count, millis};
+use crate::cli::words::{ago, count, millis, precise};
 use crate::clock;
-use crate::protocol::Exit;
-use crate::protocol::status::{AgentReport, AgentState, DeviceReport, StandingKind, Status};
+use crate::protocol::local::Killer;
+use crate::protocol::status::{AgentReport, AgentState, DeviceReport, StandingKind, Status, StopReport};
+use crate::protocol::{Exit, HoldsAgainst};
 use crate::span;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(in crate::cli) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let answer = socket::get(&args.socket, env, "/v1/status", &[], TIMEOUT).await.map_err(Problem::failure)?;
-    let status = serde_json::from_slice::<Status>(&answer.body).ok().filter(|_| answer.status == 200);
-    let Some(status) = status else {
-        return Err(Problem::failure(format!(
-            "what listens on {} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or a \
-             daemon of another version?",
-            answer.socket.display(),
-            answer.status
-        )));
-    };
+    let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::failure)?;
     if args.json {
         // As it came: a newer daemon may say more than this program knows.
-        let whole: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         printer.json(&whole);
     } else {
         page(&status, clock::wall_now(), printer);
@@ -40,31 +31,45 @@ pub(in crate::cli) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut P
     Ok(Exit::Success)
 }
 
+/// The daemon's status, also as it came. Fails with a sentence for the operator.
+pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> Result<(Status, Value), String> {
+    let answer = socket::get(args, env, "/v1/status", &[], timeout).await?;
+    let status = serde_json::from_slice::<Status>(&answer.body).ok().filter(|_| answer.status == 200);
+    match status {
+        Some(status) => Ok((status, serde_json::from_slice(&answer.body).unwrap_or_default())),
+        None => Err(format!(
+            "what listens on {} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or a \
+             daemon of another version?",
+            answer.socket.display(),
+            answer.status
+        )),
+    }
+}
+
 fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
-    printer.line(format!(
-        "machineid-sidecar {}, pid {}, started {}, on {}",
+    let daemon = format!(
+        "{}, pid {}, started {}, on {}",
         status.version,
         status.pid,
         ago(&status.started_at, now),
         status.socket
-    ));
+    );
+    for line in table::hanging("machineid-sidecar ", &daemon, printer.width()) {
+        printer.line(line);
+    }
     printer.line(authority(status, now));
     if let Some(error) = &status.authority.last_error {
-        printer.line(field("", error));
+        field("", error, printer);
     }
     // Exact: a promise that is rounded down is another promise.
     let bound = status.stop_bound;
-    printer.line(field(
-        "stop bound",
-        &format!(
-            "{} while the authority answers, {} while it does not",
-            span::format(Duration::from_millis(bound.connected_ms)),
-            span::format(Duration::from_millis(bound.cut_off_ms))
-        ),
-    ));
+    let (connected, cut_off) = (Duration::from_millis(bound.connected_ms), Duration::from_millis(bound.cut_off_ms));
+    let bounds =
+        format!("{} while the authority answers, {} while it does not", span::format(connected), span::format(cut_off));
+    field("stop bound", &bounds, printer);
     let configuration = &status.configuration;
-    printer.line(field("configuration", configuration.file.as_deref().unwrap_or("no file: environment and defaults")));
-    printer.line(field("org key", &format!("from {}; {}", configuration.key_source, configuration.key_protection)));
+    field("configuration", configuration.file.as_deref().unwrap_or("no file: environment and defaults"), printer);
+    field("org key", &format!("from {}; {}", configuration.key_source, configuration.key_protection), printer);
     printer.line("");
 
     for line in table::layout(
@@ -81,25 +86,78 @@ fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     }
     printer.line("");
 
-    if status.agents.is_empty() {
+    agents(&status.agents, printer);
+    stops(&status.recent_stops, now, printer);
+}
+
+/// Each agent's row, and under it in a line what holds it together.
+fn agents(agents: &[AgentReport], printer: &mut Printer) {
+    if agents.is_empty() {
         printer.line("no agents run under enforcement (start one with: machineid-run -- COMMAND)");
         return;
     }
-    for line in table::layout(&AGENT_COLUMNS, &status.agents.iter().map(agent_row).collect::<Vec<_>>(), printer.width())
-    {
-        printer.line(line);
+    let rows: Vec<_> = agents.iter().map(agent_row).collect();
+    let mut lines = table::layout(&AGENT_COLUMNS, &rows, printer.width()).into_iter();
+    if let Some(titles) = lines.next() {
+        printer.line(titles);
     }
-    printer.line(count(status.agents.len(), "agent", "agents"));
+    for (line, agent) in lines.zip(agents) {
+        printer.line(line);
+        for line in table::hanging("    ", &hold(agent), printer.width()) {
+            printer.line(line);
+        }
+    }
+    printer.line(count(agents.len(), "agent", "agents"));
 }
 
-fn field(name: &str, text: &str) -> String {
-    format!("{name:<14}{text}")
+/// What holds it together and against whom, whether its time stands still, and why it is no better.
+fn hold(agent: &AgentReport) -> String {
+    let against = match agent.holds_against {
+        HoldsAgainst::Bugs => "holds against bugs",
+        HoldsAgainst::Hostile => "holds against hostile agents",
+    };
+    let killer = match agent.killer {
+        Killer::Daemon => "",
+        Killer::Wrapper => ", ended by its wrapper alone",
+    };
+    let frozen = if agent.frozen { ", FROZEN until its device is decided" } else { "" };
+    let reason = agent.containment_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{}, {against}{killer}{frozen}{reason}", agent.containment)
+}
+
+/// The newest stops are the last shown, next to the prompt.
+fn stops(stops: &[StopReport], now: Timestamp, printer: &mut Printer) {
+    if stops.is_empty() {
+        return;
+    }
+    printer.line("");
+    let old = stops.len().saturating_sub(SHOWN_STOPS);
+    let shown: Vec<_> = stops.iter().enumerate().filter(|(at, stop)| *at >= old || !stop.confirmed).collect();
+    let rows: Vec<_> = shown.iter().map(|(_, stop)| stop_row(stop, now)).collect();
+    for line in table::layout(&STOP_COLUMNS, &rows, printer.width()) {
+        printer.line(line);
+    }
+    if shown.len() < stops.len() {
+        printer.line(format!("and {} confirmed before (all: --json)", stops.len() - shown.len()));
+    }
+    for stop in stops {
+        for left in &stop.survivors {
+            let name = stop.name.clone().unwrap_or_else(|| stop.run_id.to_string());
+            printer.line(format!("{name}: pid {} outlived SIGKILL: {}", left.pid, left.reason));
+        }
+    }
+}
+
+fn field(name: &str, text: &str, printer: &mut Printer) {
+    for line in table::hanging(&format!("{name:<14}"), text, printer.width()) {
+        printer.line(line);
+    }
 }
 
 fn authority(status: &Status, now: Timestamp) -> Line {
     let authority = &status.authority;
     let mut line = Line::default();
-    line.push(&field("authority", &format!("{}, ", authority.url)), None);
+    line.push(&format!("{:<14}{}, ", "authority", authority.url), None);
     match authority.reachable {
         Some(true) => line.push("answers", Some(Colour::Good)),
         Some(false) => line.push("does not answer", Some(Colour::Bad)),
@@ -146,14 +204,12 @@ fn device_row(device: &DeviceReport, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
-const AGENT_COLUMNS: [Column; 8] = [
+const AGENT_COLUMNS: [Column; 6] = [
     Column::keep("AGENT"),
     Column::keep("PID"),
     Column::drop_at("DEVICE", 3),
     Column::drop_at("UPTIME", 2),
     Column::drop_at("LEASE LEFT", 4),
-    Column::drop_at("CONTAINMENT", 5),
-    Column::drop_at("HOLDS AGAINST", 6),
     Column::drop_at("STATE", 1),
 ];
 
@@ -170,8 +226,37 @@ fn agent_row(agent: &AgentReport) -> Vec<Cell> {
         Cell::new(agent.device_id.as_str()),
         Cell::new(millis(agent.uptime_ms)),
         Cell::new(millis(agent.lease_left_ms)),
-        Cell::new(&agent.containment),
-        Cell::new(&agent.holds_against),
         state,
+    ]
+}
+
+/// Confirmed stops older than this many are left out of the page; one that is not is always shown.
+const SHOWN_STOPS: usize = 8;
+
+const STOP_COLUMNS: [Column; 7] = [
+    Column::keep("STOPPED"),
+    Column::keep("RESULT"),
+    Column::drop_at("CODE", 1),
+    Column::drop_at("BEGAN", 2),
+    Column::drop_at("TOOK", 3),
+    Column::drop_at("MECHANISM", 4),
+    Column::drop_at("PROCESSES", 5),
+];
+
+/// Requested and confirmed are two things: a stop is confirmed when nothing of the tree is left.
+fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
+    let result = if stop.confirmed {
+        Cell::coloured("confirmed", Colour::Good)
+    } else {
+        Cell::coloured(stop::survivors(stop), Colour::Bad)
+    };
+    vec![
+        Cell::new(stop.name.clone().unwrap_or_else(|| stop.run_id.to_string())),
+        result,
+        Cell::new(stop.code.as_str()),
+        Cell::new(ago(&stop.began_at, now)),
+        Cell::new(precise(stop.took_ms)),
+        Cell::new(stop::mechanism(stop)),
+        Cell::new(stop::processes(stop)),
     ]
 }

@@ -6,11 +6,11 @@ use super::super::event::{Action, Leftovers};
 use super::super::outcome::{Cause, Outcome};
 use super::{Core, EXPLANATION, Lease, Phase};
 use crate::clock::BootTime;
-use crate::protocol::Exit;
+use crate::protocol::{Code, Exit};
 use crate::tree::FirstSignal;
 
 impl Core {
-    pub(super) fn signal(&mut self, now: BootTime, signal: i32, ignored: bool) -> Vec<Action> {
+    pub(super) fn signal(&mut self, now: BootTime, signal: i32, ignored: bool, from_terminal: bool) -> Vec<Action> {
         // Those the kernel sends a process about its own children, sockets and terminal are nobody else's business.
         if matches!(signal, libc::SIGCHLD | libc::SIGURG | libc::SIGTTIN | libc::SIGTTOU) {
             return Vec::new();
@@ -32,7 +32,7 @@ impl Core {
                     self.woke_at = Some(now);
                     return vec![Action::Resume];
                 }
-                vec![Action::Forward(signal)]
+                self.forward(signal, from_terminal)
             }
             Phase::Leftovers { exit, interrupts, .. } => {
                 if signal == libc::SIGCONT {
@@ -43,13 +43,39 @@ impl Core {
                 if *interrupts >= 2 {
                     return self.stop(now, Outcome::of_command(exit), FirstSignal::Ours, self.grace);
                 }
-                vec![Action::Forward(signal)]
+                self.forward(signal, from_terminal)
             }
             Phase::Done => Vec::new(),
         }
     }
 
-    pub(super) fn leader_ended(&mut self, now: BootTime, exit: Exit) -> Vec<Action> {
+    /// Who is at the terminal can always interrupt the agent, also one that stands still.
+    fn forward(&self, signal: i32, from_terminal: bool) -> Vec<Action> {
+        let awakens = self.frozen && from_terminal && signal == libc::SIGINT;
+        awakens.then_some(Action::Thaw).into_iter().chain([Action::Forward(signal)]).collect()
+    }
+
+    pub(super) fn set_frozen(&mut self, frozen: bool) -> Vec<Action> {
+        if self.frozen == frozen {
+            return Vec::new();
+        }
+        self.frozen = frozen;
+        let text = if frozen {
+            "the agent stands still until it is known whether it may run; Ctrl-C lets it go on and interrupts it"
+        } else {
+            "the agent goes on"
+        };
+        match self.phase {
+            Phase::Running { .. } | Phase::Leftovers { .. } => {
+                // In this order: who has read the remark may press the key.
+                vec![Action::HoldTerminal(frozen), Action::Remark(text.to_owned())]
+            }
+            Phase::Unexplained { .. } | Phase::Stopping { .. } => vec![Action::HoldTerminal(frozen)],
+            Phase::Asking { .. } | Phase::Done => Vec::new(),
+        }
+    }
+
+    pub(super) fn leader_ended(&mut self, now: BootTime, exit: Exit, alone: bool) -> Vec<Action> {
         match self.phase {
             // It was to wait for us and is gone: somebody killed it.
             Phase::Asking { .. } => {
@@ -59,19 +85,30 @@ impl Core {
             Phase::Running { lease } => {
                 if self.daemon_can_end_it() {
                     let until = now + EXPLANATION;
-                    self.phase = Phase::Unexplained { lease, exit, until, empty: false };
+                    self.phase = Phase::Unexplained { lease, exit, until, empty: alone };
                     return vec![Action::TakeTerminal, Action::Inquire];
                 }
                 let mut actions = vec![Action::TakeTerminal];
-                actions.extend(self.leftovers(now, lease, exit));
+                actions.extend(self.leader_explained(now, lease, exit, alone));
                 actions
             }
-            Phase::Stopping { .. } => vec![Action::TakeTerminal],
+            Phase::Stopping { .. } => {
+                let mut actions = vec![Action::TakeTerminal];
+                if alone {
+                    actions.extend(self.tree_empty());
+                }
+                actions
+            }
             Phase::Unexplained { .. } | Phase::Leftovers { .. } | Phase::Done => Vec::new(),
         }
     }
 
-    pub(super) fn leftovers(&mut self, now: BootTime, lease: Lease, exit: Exit) -> Vec<Action> {
+    /// The leader's end was its own doing.
+    pub(super) fn leader_explained(&mut self, now: BootTime, lease: Lease, exit: Exit, empty: bool) -> Vec<Action> {
+        if empty { self.finish(Outcome::of_command(exit)) } else { self.leftovers(now, lease, exit) }
+    }
+
+    fn leftovers(&mut self, now: BootTime, lease: Lease, exit: Exit) -> Vec<Action> {
         match self.settings.leftovers {
             Leftovers::Wait => {
                 self.phase = Phase::Leftovers { lease, exit, interrupts: 0 };
@@ -79,9 +116,16 @@ impl Core {
             }
             Leftovers::Stop => {
                 self.phase = Phase::Stopping { outcome: Outcome::of_command(exit), leader_ended_at: Some(now) };
-                vec![Action::BeginStop { first_signal: FirstSignal::Ours, grace: self.grace }]
+                self.begin_stop(FirstSignal::Ours, self.grace)
             }
         }
+    }
+
+    fn begin_stop(&self, first_signal: FirstSignal, grace: Duration) -> Vec<Action> {
+        let mut actions = vec![Action::BeginStop { first_signal, grace }];
+        // So that it can act on the signal. The daemon does the same for its own.
+        actions.extend((self.frozen && first_signal == FirstSignal::Ours).then_some(Action::Thaw));
+        actions
     }
 
     pub(super) fn stop(
@@ -94,20 +138,20 @@ impl Core {
         match &mut self.phase {
             Phase::Running { .. } => {
                 self.phase = Phase::Stopping { outcome, leader_ended_at: None };
-                vec![Action::BeginStop { first_signal, grace }]
+                self.begin_stop(first_signal, grace)
             }
             Phase::Unexplained { empty, .. } => {
                 if *empty {
                     return self.finish(outcome);
                 }
                 self.phase = Phase::Stopping { outcome, leader_ended_at: None };
-                vec![Action::BeginStop { first_signal, grace }]
+                self.begin_stop(first_signal, grace)
             }
             Phase::Leftovers { exit, .. } => {
                 // The code stays the leader's; the reason is told all the same.
                 let outcome = Outcome { exit: *exit, ..outcome };
                 self.phase = Phase::Stopping { outcome, leader_ended_at: None };
-                vec![Action::BeginStop { first_signal, grace }]
+                self.begin_stop(first_signal, grace)
             }
             Phase::Stopping { outcome: decided, leader_ended_at } => {
                 // Latched: the first reason stays, unless the leader's end was this stop's doing.
@@ -144,5 +188,50 @@ impl Core {
             }
             Phase::Asking { .. } | Phase::Running { .. } | Phase::Done => Vec::new(),
         }
+    }
+
+    /// The guardian has found the lease over and this wrapper silent. It has sent the stop signal, or knows who did.
+    pub(super) fn guardian_stops(&mut self, now: BootTime, kill_at: BootTime) -> Vec<Action> {
+        let reason = "no new permission came before the lease ended, and the wrapper was held up";
+        let outcome = Outcome {
+            reason: Some(reason.to_owned()),
+            ..Outcome::stopped(Exit::Undecided, Cause::LeaseExpired, Some(Code::LeaseExpired))
+        };
+        self.stop(now, outcome, FirstSignal::Theirs, kill_at.saturating_since(now))
+    }
+
+    pub(super) fn guardian_killed(&mut self) -> Vec<Action> {
+        let reason = "its guardian was killed, and the command with it; what was left has been stopped";
+        match self.phase {
+            Phase::Asking { .. } => {
+                let reason = "its guardian was killed before the command was allowed";
+                self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason))
+            }
+            Phase::Running { .. } | Phase::Unexplained { .. } | Phase::Leftovers { .. } => {
+                let outcome = Outcome {
+                    reason: Some(reason.to_owned()),
+                    ..Outcome::stopped(Exit::Wrapper, Cause::WrapperFailed, None)
+                };
+                // Not by way of `stop`: the failure counts for more than a leader's own code.
+                self.phase = Phase::Stopping { outcome, leader_ended_at: None };
+                let mut actions = vec![Action::TakeTerminal];
+                actions.extend(self.begin_stop(FirstSignal::Ours, self.grace));
+                actions
+            }
+            // Its work is the wrapper's by now.
+            Phase::Stopping { .. } | Phase::Done => Vec::new(),
+        }
+    }
+
+    /// A stop that could not be finished is a failure, whatever the leader's own code.
+    pub(super) fn stuck(&mut self) -> Vec<Action> {
+        let Phase::Stopping { outcome, .. } = &self.phase else { return Vec::new() };
+        let mut outcome = outcome.clone();
+        if matches!(outcome.cause, Cause::Exited | Cause::Signalled) {
+            outcome.exit = Exit::Wrapper;
+            outcome.cause = Cause::WrapperFailed;
+            outcome.reason = Some("what the command left behind cannot be ended".to_owned());
+        }
+        self.finish(outcome)
     }
 }

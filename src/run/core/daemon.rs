@@ -7,9 +7,9 @@ use super::super::outcome::{Cause, Outcome};
 use super::super::verdict::{Verdict, outcome_of, verdict};
 use super::{Core, FIRST_RETRY, LONGEST_RETRY, Lease, Link, Phase};
 use crate::clock::BootTime;
-use crate::protocol::Exit;
 use crate::protocol::code::CodeKind;
 use crate::protocol::local::SuperviseEvent;
+use crate::protocol::{Containment, Exit, Wish};
 use crate::sys;
 use crate::tree::FirstSignal;
 
@@ -26,17 +26,24 @@ impl Core {
                 lease_ms,
                 stop_grace_ms,
                 stop_signal,
+                containment,
                 killer,
                 token,
-                ..
+                request_id: _,
             } => {
                 let asked = self.settings.device.as_ref().is_none_or(|device| *device == device_id);
                 let allows = matches!(code.kind(), CodeKind::Allow | CodeKind::Unknown);
                 if run_id != self.settings.run_id || !asked || !allows {
                     return self.broken(now, "it answered something else than was asked");
                 }
+                let containment = self.held_by(containment);
+                if let Some(actions) = self.too_weak(containment) {
+                    return actions;
+                }
                 let length = Duration::from_millis(lease_ms);
-                let Some(deadline) = self.deadline(now, boot_ms, until_boot_ms, length) else { return Vec::new() };
+                let Some(deadline) = self.named_deadline(now, boot_ms, until_boot_ms, length) else {
+                    return Vec::new();
+                };
                 if deadline <= now {
                     return self.broken(now, "its answer came after the end of the lease it names");
                 }
@@ -49,7 +56,7 @@ impl Core {
                 {
                     self.stop_signal = signal;
                 }
-                self.allowed(lease, Duration::from_millis(stop_grace_ms), Allowed { device_id, compat })
+                self.allowed(lease, Duration::from_millis(stop_grace_ms), Allowed { device_id, containment, compat })
             }
             SuperviseEvent::Lease { boot_ms, until_boot_ms } => {
                 let known = match &self.phase {
@@ -61,7 +68,7 @@ impl Core {
                 // Only a connection that has said `allow` speaks about this run.
                 if matches!(self.link, Link::Up { .. })
                     && boot_ms >= known.boot_ms
-                    && let Some(deadline) = self.deadline(now, boot_ms, until_boot_ms, known.length)
+                    && let Some(deadline) = self.named_deadline(now, boot_ms, until_boot_ms, known.length)
                 {
                     self.set_lease(now, Lease { deadline, boot_ms, until_boot_ms, ..known });
                 }
@@ -81,8 +88,37 @@ impl Core {
         }
     }
 
+    /// What the wrapper made itself it knows about, whether or not the daemon can see it.
+    fn held_by(&self, said: Containment) -> Containment {
+        match self.settings.made {
+            Containment::Subreaper => said,
+            made @ (Containment::Cgroup | Containment::Pidns) => made,
+        }
+    }
+
+    /// A run that is about to start with less than it was to have ends instead.
+    fn too_weak(&mut self, containment: Containment) -> Option<Vec<Action>> {
+        let Wish::Named(floor) = self.settings.containment else { return None };
+        if !matches!(self.phase, Phase::Asking { .. }) || containment.satisfies(floor) {
+            return None;
+        }
+        let reason = format!("containment {floor} is not to be had: the daemon offers {containment}");
+        let reason = self.with_own_failure(reason);
+        let mut actions = vec![Action::HangUp];
+        actions.extend(self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason)));
+        Some(actions)
+    }
+
+    /// Adds why the wrapper could not make a control group by itself.
+    fn with_own_failure(&self, reason: String) -> String {
+        match (&self.settings.no_leaf, self.settings.containment) {
+            (Some(why), Wish::Named(Containment::Cgroup)) => format!("{reason}; for the wrapper: {why}"),
+            (Some(_) | None, _) => reason,
+        }
+    }
+
     /// The deadline on our clock; `None` when the connection is not one that is being listened to.
-    pub(super) fn deadline(
+    pub(super) fn named_deadline(
         &mut self,
         now: BootTime,
         boot_ms: u64,
@@ -105,6 +141,7 @@ impl Core {
             Phase::Asking { .. } => {
                 self.grace = self.settings.stop_grace.map_or(grace, |asked| asked.min(grace));
                 self.phase = Phase::Running { lease };
+                self.containment = Some(allowed.containment);
                 vec![Action::Release(allowed)]
             }
             Phase::Running { lease: known } | Phase::Leftovers { lease: known, .. } => {
@@ -141,9 +178,14 @@ impl Core {
         let verdict = verdict(refusal);
         match &mut self.phase {
             Phase::Asking { last, .. } => {
-                let outcome = outcome_of(refusal, false);
+                let mut outcome = outcome_of(refusal, false);
                 match (verdict, self.settings.wait) {
-                    (Verdict::Refused, _) | (_, Wait::No) => actions.extend(self.finish(outcome)),
+                    (Verdict::Refused, _) | (_, Wait::No) => {
+                        if verdict == Verdict::Refused {
+                            outcome.reason = outcome.reason.map(|reason| self.with_own_failure(reason));
+                        }
+                        actions.extend(self.finish(outcome));
+                    }
                     (Verdict::Denied | Verdict::Undecided, Wait::Forever | Wait::For(_)) => {
                         let why = outcome.code.as_ref().map_or_else(String::new, ToString::to_string);
                         *last = Some(outcome);

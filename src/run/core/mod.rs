@@ -9,6 +9,10 @@
 //!    └─ denied, undecided, timed out, signalled ─► done, and the command was never executed
 //! ```
 //!
+//! From `allow` to the end a guardian stands by ([`super::guard`]). When it has begun to stop the tree, because this process
+//! was held up past the deadline, that stop is taken over with its time; when it was killed, a stop begins here. A stop whose
+//! SIGKILL leaves somebody is given up after a while, and left to guardian and daemon.
+//!
 //! Deadlines. `offset = (our boot clock when the request was sent) − (boot_ms of the connection's first line)` is never
 //! larger than the true difference of the two clocks, so a deadline computed with it can only come early. On one
 //! connection a later line counts, whatever it says: a daemon may shorten a lease. A line older (by its `boot_ms`) than
@@ -24,10 +28,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::event::{Action, Event, Settings, Wait};
+use super::guard::Terms;
 use super::outcome::{Cause, Outcome};
 use crate::clock::BootTime;
 use crate::protocol::local::Killer;
-use crate::protocol::{Code, Exit};
+use crate::protocol::{Code, Containment, Exit};
 use crate::tree::FirstSignal;
 
 /// The grace until a daemon has named one.
@@ -100,6 +105,10 @@ pub(super) struct Core {
     grace: Duration,
     stop_signal: Signal,
     killer: Killer,
+    /// What holds the tree together, once that is settled.
+    containment: Option<Containment>,
+    /// Whether the agent's processes stand still.
+    frozen: bool,
     /// When a SIGCONT came last.
     woke_at: Option<BootTime>,
     /// Until when news are waited for after waking late. Set once for each deadline.
@@ -121,6 +130,8 @@ impl Core {
             grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
             stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
             killer: Killer::Wrapper,
+            containment: None,
+            frozen: false,
             woke_at: None,
             news_until: None,
             settings,
@@ -129,9 +140,25 @@ impl Core {
         (core, actions)
     }
 
-    /// The first signal of a stop.
-    pub(super) fn stop_signal(&self) -> Signal {
-        self.stop_signal
+    /// The terms of a stop, for the guardian.
+    pub(super) const fn terms(&self) -> Terms {
+        let in_leaf = matches!(self.containment, Some(Containment::Cgroup));
+        Terms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
+    }
+
+    /// What holds the tree together, once it is allowed.
+    pub(super) const fn containment(&self) -> Option<Containment> {
+        self.containment
+    }
+
+    /// The end of the lease, while the run lives on one.
+    pub(super) const fn deadline(&self) -> Option<BootTime> {
+        match &self.phase {
+            Phase::Running { lease } | Phase::Unexplained { lease, .. } | Phase::Leftovers { lease, .. } => {
+                Some(lease.deadline)
+            }
+            Phase::Asking { .. } | Phase::Stopping { .. } | Phase::Done => None,
+        }
     }
 
     /// When to come back with [`Event::Tick`] at the latest.
@@ -166,7 +193,7 @@ impl Core {
             Event::Line(line) => self.line(now, line),
             Event::Refused(refusal) => self.refused(now, &refusal),
             Event::Lost(lost) => self.lost(now, &lost),
-            Event::Signal { signal, ignored } => self.signal(now, signal, ignored),
+            Event::Signal { signal, ignored, from_terminal } => self.signal(now, signal, ignored, from_terminal),
             Event::LeaderStopped(signal) => match self.phase {
                 Phase::Running { .. } => vec![Action::Suspend(signal)],
                 Phase::Asking { .. }
@@ -175,14 +202,18 @@ impl Core {
                 | Phase::Stopping { .. }
                 | Phase::Done => Vec::new(),
             },
-            Event::LeaderEnded(exit) => self.leader_ended(now, exit),
+            Event::LeaderEnded { exit, alone } => self.leader_ended(now, exit, alone),
             Event::CannotExecute(exit, reason) => {
                 let mut outcome = Outcome::before_start(exit, Cause::CannotExecute, reason);
                 outcome.started = true;
                 self.finish(outcome)
             }
             Event::NotStopped => self.not_stopped(now),
+            Event::Frozen(frozen) => self.set_frozen(frozen),
+            Event::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
+            Event::GuardianKilled => self.guardian_killed(),
             Event::TreeEmpty => self.tree_empty(),
+            Event::Stuck => self.stuck(),
             Event::Tick => self.tick(now),
         }
     }
@@ -216,13 +247,8 @@ impl Core {
                 if self.is_over(now, deadline) {
                     let reason = "no new permission came before the lease ended".to_owned();
                     let outcome = Outcome {
-                        exit: Exit::Undecided,
-                        cause: Cause::LeaseExpired,
-                        code: Some(Code::LeaseExpired),
-                        request_id: None,
                         reason: Some(reason),
-                        signal: None,
-                        started: true,
+                        ..Outcome::stopped(Exit::Undecided, Cause::LeaseExpired, Some(Code::LeaseExpired))
                     };
                     return self.stop(now, outcome, FirstSignal::Ours, self.grace);
                 }
@@ -233,11 +259,7 @@ impl Core {
                     return Vec::new();
                 }
                 let (lease, exit, empty) = (*lease, *exit, *empty);
-                let mut actions = self.leftovers(now, lease, exit);
-                if empty {
-                    actions.extend(self.tree_empty());
-                }
-                actions
+                self.leader_explained(now, lease, exit, empty)
             }
             Phase::Stopping { .. } | Phase::Done => Vec::new(),
         }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::protocol::RunId;
 use crate::protocol::local::SuperviseEvent;
+use crate::protocol::{Containment, RunId, Wish};
 use crate::run::event::{Daemon, Leftovers, Lost, Refusal};
 use proptest::prelude::*;
 
@@ -24,6 +24,9 @@ fn settings() -> Settings {
         wait: Wait::No,
         stop_grace: Some(Duration::from_secs(10)),
         stop_signal: Some(Signal::TERM),
+        containment: Wish::Auto,
+        made: Containment::Subreaper,
+        no_leaf: None,
         leftovers: Leftovers::Stop,
         socket: "/s".to_owned(),
     }
@@ -42,7 +45,7 @@ fn allow(wrote: u64, until: u64) -> Event {
         lease_ms: 30_000,
         stop_grace_ms: 8_000,
         stop_signal: None,
-        containment: "subreaper".to_owned(),
+        containment: Containment::Subreaper,
         killer: Killer::Daemon,
         token: None,
     })
@@ -58,6 +61,11 @@ fn stop(code: Code, signalled: bool) -> Event {
 
 fn refused(status: u16, code: Code) -> Event {
     Event::Refused(Refusal { status, code, request_id: None, reason: None })
+}
+
+/// The leader, with others of the tree still there.
+fn ended(exit: Exit) -> Event {
+    Event::LeaderEnded { exit, alone: false }
 }
 
 fn lost() -> Event {
@@ -135,7 +143,7 @@ fn an_answer_to_another_question_allows_nothing() {
         lease_ms: 30_000,
         stop_grace_ms: 1,
         stop_signal: None,
-        containment: String::new(),
+        containment: Containment::Subreaper,
         killer: Killer::Daemon,
         token: None,
     });
@@ -172,8 +180,8 @@ fn waiting_goes_on_through_denies_and_outages_until_allowed() {
 #[test]
 fn a_signal_while_asking_ends_it_unless_it_is_ignored() {
     let mut core = begun(settings());
-    assert_eq!(core.handle(at(1), Event::Signal { signal: libc::SIGHUP, ignored: true }), []);
-    let actions = core.handle(at(1), Event::Signal { signal: libc::SIGTERM, ignored: false });
+    assert_eq!(core.handle(at(1), Event::Signal { signal: libc::SIGHUP, ignored: true, from_terminal: false }), []);
+    let actions = core.handle(at(1), Event::Signal { signal: libc::SIGTERM, ignored: false, from_terminal: false });
     assert_eq!(finished(&actions).unwrap().exit.code(), 143);
 }
 
@@ -202,7 +210,7 @@ fn at_the_deadline_the_stop_begins_by_itself_and_is_latched() {
     let actions = core.handle(at(30_000), Event::Tick);
     assert_eq!(begins_stop(&actions), Some((FirstSignal::Ours, Duration::from_secs(8))));
     assert_eq!(core.handle(at(30_001), lease(30_001, 60_000)), []);
-    core.handle(at(30_002), Event::LeaderEnded(Exit::Command(0)));
+    core.handle(at(30_002), ended(Exit::Command(0)));
     let actions = core.handle(at(30_003), Event::TreeEmpty);
     let outcome = finished(&actions).unwrap();
     assert_eq!((outcome.exit, outcome.cause), (Exit::Undecided, Cause::LeaseExpired));
@@ -215,7 +223,7 @@ fn one_who_wakes_late_waits_a_second_for_news_once() {
         let woken = || {
             let mut core = running(settings());
             if woken_by_cont {
-                core.handle(at(late), Event::Signal { signal: libc::SIGCONT, ignored: false });
+                core.handle(at(late), Event::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false });
             }
             core
         };
@@ -223,7 +231,7 @@ fn one_who_wakes_late_waits_a_second_for_news_once() {
         assert_eq!(core.handle(at(late), Event::Tick), []);
         assert_eq!(core.wake_at(), Some(at(late + 1_000)));
         // Being woken again does not buy another second.
-        core.handle(at(late + 900), Event::Signal { signal: libc::SIGCONT, ignored: false });
+        core.handle(at(late + 900), Event::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false });
         assert!(begins_stop(&core.handle(at(late + 1_000), Event::Tick)).is_some());
 
         let mut core = woken();
@@ -260,7 +268,7 @@ fn a_stop_by_the_daemon_is_not_signalled_twice() {
         let mut core = running(settings());
         let actions = core.handle(at(1), stop(Code::DeviceRevoked, signalled));
         assert_eq!(begins_stop(&actions), Some((first, Duration::from_secs(3))));
-        assert_eq!(core.handle(at(2), Event::LeaderEnded(Exit::Signal(15))), [Action::TakeTerminal]);
+        assert_eq!(core.handle(at(2), ended(Exit::Signal(15))), [Action::TakeTerminal]);
         assert_eq!(finished(&core.handle(at(3), Event::TreeEmpty)).unwrap().exit, Exit::Denied);
     }
 }
@@ -268,20 +276,20 @@ fn a_stop_by_the_daemon_is_not_signalled_twice() {
 #[test]
 fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
     let mut core = running(settings());
-    core.handle(at(1), Event::LeaderEnded(Exit::Signal(15)));
+    core.handle(at(1), ended(Exit::Signal(15)));
     assert_eq!(core.handle(at(1), Event::TreeEmpty), []);
     let actions = core.handle(at(5), stop(Code::DeviceRevoked, true));
     assert_eq!(finished(&actions).unwrap().exit, Exit::Denied);
     // An agent that obeys at once ends as it likes; it was stopped all the same.
     let mut core = running(settings());
-    let actions = core.handle(at(1), Event::LeaderEnded(Exit::Command(0)));
+    let actions = core.handle(at(1), ended(Exit::Command(0)));
     assert_eq!(actions, [Action::TakeTerminal, Action::Inquire]);
     core.handle(at(1), Event::TreeEmpty);
     assert_eq!(finished(&core.handle(at(2), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
     // Without such a line it was not the daemon's doing, whether the daemon says so or says nothing.
     for (when, event) in [(2, Event::NotStopped), (501, Event::Tick)] {
         let mut core = running(settings());
-        core.handle(at(1), Event::LeaderEnded(Exit::Signal(15)));
+        core.handle(at(1), ended(Exit::Signal(15)));
         core.handle(at(1), Event::TreeEmpty);
         assert_eq!(finished(&core.handle(at(when), event)).unwrap().exit.code(), 143);
     }
@@ -290,20 +298,20 @@ fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
 #[test]
 fn leftovers_are_stopped_or_waited_for_and_the_code_stays_the_leaders() {
     let mut core = running(settings());
-    core.handle(at(1), Event::LeaderEnded(Exit::Command(7)));
+    core.handle(at(1), ended(Exit::Command(7)));
     let actions = core.handle(at(1), Event::NotStopped);
     assert_eq!(begins_stop(&actions), Some((FirstSignal::Ours, Duration::from_secs(8))));
     assert_eq!(finished(&core.handle(at(9), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
 
     let waiting = || {
         let mut core = running(Settings { leftovers: Leftovers::Wait, ..settings() });
-        core.handle(at(1), Event::LeaderEnded(Exit::Command(7)));
+        core.handle(at(1), ended(Exit::Command(7)));
         assert_eq!(core.handle(at(1), Event::NotStopped), []);
         core
     };
     assert_eq!(finished(&waiting().handle(at(9), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
     let mut core = waiting();
-    let interrupt = Event::Signal { signal: libc::SIGINT, ignored: false };
+    let interrupt = Event::Signal { signal: libc::SIGINT, ignored: false, from_terminal: false };
     assert_eq!(core.handle(at(2), interrupt.clone()), [Action::Forward(libc::SIGINT)]);
     assert!(begins_stop(&core.handle(at(3), interrupt)).is_some());
     let mut core = waiting();
@@ -315,12 +323,18 @@ fn leftovers_are_stopped_or_waited_for_and_the_code_stays_the_leaders() {
 fn signals_are_forwarded_but_for_those_that_are_the_wrappers_own() {
     let mut core = running(settings());
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGWINCH, libc::SIGTSTP, 40] {
-        assert_eq!(core.handle(at(1), Event::Signal { signal, ignored: false }), [Action::Forward(signal)]);
+        assert_eq!(
+            core.handle(at(1), Event::Signal { signal, ignored: false, from_terminal: false }),
+            [Action::Forward(signal)]
+        );
     }
     for signal in [libc::SIGCHLD, libc::SIGURG, libc::SIGTTIN, libc::SIGTTOU] {
-        assert_eq!(core.handle(at(1), Event::Signal { signal, ignored: false }), []);
+        assert_eq!(core.handle(at(1), Event::Signal { signal, ignored: false, from_terminal: false }), []);
     }
-    assert_eq!(core.handle(at(1), Event::Signal { signal: libc::SIGCONT, ignored: false }), [Action::Resume]);
+    assert_eq!(
+        core.handle(at(1), Event::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false }),
+        [Action::Resume]
+    );
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -333,10 +347,14 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(refused(403, Code::DeviceRevoked)),
         Just(refused(503, Code::Starting)),
         Just(lost()),
-        (1_i32..40).prop_map(|signal| Event::Signal { signal, ignored: signal == 1 }),
+        (1_i32..40).prop_map(|signal| Event::Signal { signal, ignored: signal == 1, from_terminal: signal == 2 }),
         Just(Event::LeaderStopped(libc::SIGTSTP)),
-        (0_u8..20).prop_map(|code| Event::LeaderEnded(Exit::Command(code))),
-        Just(Event::LeaderEnded(Exit::Signal(15))),
+        any::<bool>().prop_map(Event::Frozen),
+        Just(Event::GuardianKilled),
+        Just(Event::GuardianStops { kill_at: at(40_000) }),
+        Just(Event::Stuck),
+        (0_u8..20).prop_map(|code| ended(Exit::Command(code))),
+        Just(ended(Exit::Signal(15))),
         Just(Event::TreeEmpty),
         Just(Event::Tick),
         Just(Event::Tick),
@@ -357,7 +375,7 @@ proptest! {
         let mut elapsed = 0;
         for (pause, event) in events {
             elapsed += pause;
-            if matches!(event, Event::LeaderEnded(_)) {
+            if matches!(event, Event::LeaderEnded { .. }) {
                 if leader_gone { continue }
                 leader_gone = true;
             }
@@ -386,7 +404,8 @@ proptest! {
                         }
                     }
                     Action::Ask | Action::HangUp | Action::Inquire | Action::Forward(_) | Action::Suspend(_) | Action::Resume
-                    | Action::TakeTerminal | Action::Hasten(_) | Action::Notice(_) => {}
+                    | Action::TakeTerminal | Action::Hasten(_) | Action::Notice(_) | Action::Remark(_) | Action::HoldTerminal(_)
+                    | Action::Thaw => {}
                 }
             }
             prop_assert!(released <= 1 && stops <= 1);

@@ -11,7 +11,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::fixture::Authority;
 
 /// Runs the command on a terminal of this width, types `answer` once it asks, and returns exit code and screen.
-fn on_a_terminal(mut command: Command, columns: u16, answer: Option<&str>) -> (i32, String) {
+pub(super) fn on_a_terminal(mut command: Command, columns: u16, answer: Option<&str>) -> (i32, String) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -67,7 +67,7 @@ fn without_a_terminal_stopping_a_fleet_needs_yes() {
 }
 
 #[test]
-fn on_a_terminal_the_number_must_be_typed() {
+pub(super) fn on_a_terminal_the_number_must_be_typed() {
     let authority = Authority::start("free");
     authority.register(&["a", "b"]);
     for wrong in ["", "y", "yes", "3", "22"] {

@@ -167,7 +167,14 @@ const STATUS: &str = r#"{
     "last_error":"timed out \u001b[2J here","next_validation_ms":2500,"lease_left_ms":null,"agents":1}],
   "agents":[{"run_id":"000102030405060708090a0b0c0d0e0f","pid":4712,"name":"scraper\u001b[2J","command":["python3","a.py"],
     "device_id":"host:a","uid":1000,"started_at":"2026-11-23T15:00:00Z","uptime_ms":61000,"lease_left_ms":12000,
-    "state":"stopping","stop_code":"DEVICE_REVOKED","containment":"cgroup","holds_against":"hostile","killer":"daemon"}],
+    "state":"stopping","stop_code":"DEVICE_REVOKED","containment":"cgroup","holds_against":"hostile",
+    "containment_reason":"a leaf that root made","frozen":true,"killer":"daemon"}],
+  "recent_stops":[{"run_id":"00000000000000000000000000000001","name":"indexer","device_id":"host:a","code":"LOCAL_STOP",
+    "request_id":null,"began_at":"2026-11-23T15:00:00Z","mechanism":"pidns","holds_against":"hostile","signalled":3,
+    "killed":1,"took_ms":10012,"confirmed":true,"survivors":[]},
+    {"run_id":"00000000000000000000000000000002","name":"mailer","device_id":"host:a","code":"LEASE_EXPIRED",
+    "request_id":null,"began_at":"2026-11-23T15:00:00Z","mechanism":"subreaper","holds_against":"bugs","signalled":2,
+    "killed":2,"took_ms":12500,"confirmed":false,"survivors":[{"pid":4800,"reason":"it runs as another user\u001b[2J"}]}],
   "of_a_newer_daemon":true}"#;
 
 #[test]
@@ -194,10 +201,18 @@ fn status_is_a_page_for_people_and_the_daemon_s_own_words_as_json() {
         "cgroup",
         "hostile",
         "stopping: DEVICE_REVOKED",
+        "cgroup, holds against hostile agents, FROZEN until its device is decided: a leaf that root made",
+        "pidns (against hostile)",
+        "10.012 s",
+        "3 signalled, 1 killed",
+        "1 SURVIVOR",
+        "mailer: pid 4800 outlived SIGKILL: it runs as another user",
     ] {
         assert!(ran.out.contains(part), "{part}: {}", ran.out);
     }
     assert!(!ran.out.contains('\u{1b}'), "{}", ran.out);
+    let line = |name: &str| ran.out.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("indexer").contains("confirmed") && !line("mailer").contains("confirmed"), "{}", ran.out);
     let json = machineid(&["status", "--json", "--socket", socket]).ran().json();
     assert_eq!(json, serde_json::from_str::<serde_json::Value>(STATUS).unwrap());
     assert!(scripted.requests()[0].starts_with("GET /v1/status HTTP/1.1"));

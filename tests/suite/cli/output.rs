@@ -66,11 +66,11 @@ fn help_shows_what_there_is_and_nothing_else() {
     assert_eq!(ran.code, 0);
     for verb in [
         "check", "status", "register", "validate", "revoke", "unrevoke", "restore", "remove", "list", "usage",
-        "checkout", "org",
+        "checkout", "org", "stop", "doctor", "drill",
     ] {
         assert!(ran.out.contains(verb), "{verb}: {}", ran.out);
     }
-    for later in ["events", "release", "doctor", "drill", "audit", "--watch"] {
+    for later in ["events", "release", "audit", "--watch", "drill-canary"] {
         assert!(!ran.out.contains(later), "{later}: {}", ran.out);
     }
     let ran = machineid(&["remove", "--help"]).ran();

@@ -1,4 +1,10 @@
 //! `machineid-sidecar` as its users meet it.
 
+mod adoption;
+mod agents;
 mod configuration;
+mod containment;
+mod exhaustion;
+mod freezing;
+mod local_stop;
 mod socket;

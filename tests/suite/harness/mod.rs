@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod http;
 pub(crate) mod official_client;
+pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod scripted_daemon;
 pub(crate) mod sidecar;

@@ -62,6 +62,10 @@ impl Wrapped {
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use machineid_sidecar::clock::BootTime;
 use machineid_sidecar::protocol::local::{Killer, SuperviseEvent, SuperviseRequest};
-use machineid_sidecar::protocol::{Code, RunId};
+use machineid_sidecar::protocol::{Code, Containment, RunId};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -62,6 +62,11 @@ impl ScriptedDaemon {
         self.directory.path()
     }
 
+    /// As if it had ended: nobody reaches it any more. Connections there are stay.
+    pub(crate) fn vanish(&self) {
+        std::fs::remove_file(self.socket()).unwrap();
+    }
+
     /// How many questions there have been.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
@@ -77,7 +82,7 @@ pub(crate) struct Conversation {
     record: Record,
 }
 
-/// The stops that have begun.
+/// The newest of each run: its lease, or the stop that has begun.
 type Record = Arc<Mutex<HashMap<RunId, SuperviseEvent>>>;
 
 impl Conversation {
@@ -88,8 +93,8 @@ impl Conversation {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         if let Some(rest) = line.strip_prefix("GET /v1/supervise?run_id=") {
-            let stop = record.lock().unwrap().get(&rest[..32].parse().unwrap()).cloned();
-            let event = stop.unwrap_or(SuperviseEvent::Lease { boot_ms: 0, until_boot_ms: 0 });
+            let newest = record.lock().unwrap().get(&rest[..32].parse().unwrap()).cloned();
+            let event = newest.unwrap_or(SuperviseEvent::Lease { boot_ms: 0, until_boot_ms: 0 });
             let line = serde_json::to_string(&event).unwrap();
             let _ = stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{line}\n").as_bytes());
             return None;
@@ -144,7 +149,7 @@ impl Conversation {
             lease_ms: u64::try_from(lease.as_millis()).unwrap(),
             stop_grace_ms: 10_000,
             stop_signal: None,
-            containment: "subreaper".to_owned(),
+            containment: Containment::Subreaper,
             killer: Killer::Daemon,
             token: None,
         }
@@ -152,8 +157,24 @@ impl Conversation {
 
     pub(crate) fn allow(&mut self, lease: Duration) {
         let event = self.allow_event(lease);
+        self.allow_with(&event);
+    }
+
+    /// Allows by this line.
+    pub(crate) fn allow_with(&mut self, event: &SuperviseEvent) {
+        if let SuperviseEvent::Allow { boot_ms, until_boot_ms, .. } = *event {
+            self.note_lease(boot_ms, until_boot_ms);
+        }
         self.head("200 OK");
-        self.send(&event);
+        self.send(event);
+    }
+
+    fn note_lease(&self, boot_ms: u64, until_boot_ms: u64) {
+        let mut record = self.record.lock().unwrap();
+        // A stop is latched.
+        if !matches!(record.get(&self.question.run_id), Some(SuperviseEvent::Stop { .. })) {
+            record.insert(self.question.run_id, SuperviseEvent::Lease { boot_ms, until_boot_ms });
+        }
     }
 
     /// Allows with this much left of a longer lease.
@@ -170,6 +191,7 @@ impl Conversation {
     pub(crate) fn lease(&mut self, lease: Duration) {
         let now = BootTime::now();
         let (boot_ms, until_boot_ms) = (now.as_millis(), (now + lease).as_millis());
+        self.note_lease(boot_ms, until_boot_ms);
         self.send(&SuperviseEvent::Lease { boot_ms, until_boot_ms });
     }
 

@@ -6,12 +6,14 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::authority::Org;
-use super::wait::{PATIENCE, until};
+use super::place::Place;
+use super::wait::{PATIENCE, until, until_for};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_machineid-sidecar");
 
@@ -24,6 +26,7 @@ pub(crate) struct Setup {
     pub(crate) devices: String,
     pub(crate) enforcement: String,
     pub(crate) local: String,
+    pub(crate) place: Place,
 }
 
 impl Setup {
@@ -37,12 +40,25 @@ impl Setup {
             devices: String::new(),
             enforcement: "interval = \"200ms\"\nlease = \"6s\"\nstop_grace = \"2s\"".to_owned(),
             local: String::new(),
+            place: Place::own(),
             directory,
         }
     }
 
     pub(crate) fn of(org: &Org<'_>, url: &str, device: &str) -> Self {
         Self::new(url, &org.key, device)
+    }
+
+    /// With daemon and agents run by whom this says.
+    pub(crate) fn at(mut self, place: Place) -> Self {
+        place.open(self.directory.path());
+        place.give_to_daemon(self.directory.path());
+        place.give_to_daemon(&self.key_file());
+        if place.is_mixed() {
+            self.local.push_str("\nmode = \"0666\"");
+        }
+        self.place = place;
+        self
     }
 
     pub(crate) fn key_file(&self) -> PathBuf {
@@ -57,7 +73,10 @@ impl Setup {
     pub(crate) fn configuration(&self) -> PathBuf {
         let path = self.directory.path().join("machineid-sidecar.toml");
         let here = self.directory.path().display();
-        fs::create_dir_all(self.directory.path().join("s")).unwrap();
+        let of_socket = self.directory.path().join("s");
+        fs::create_dir_all(&of_socket).unwrap();
+        self.place.open(&of_socket);
+        self.place.give_to_daemon(&of_socket);
         let text = format!(
             "[authority]\norg_key_file = \"{here}/org-key\"\n{}\n[device]\nid = \"{}\"\n{}\n[enforcement]\n{}\n\
              [local]\nsocket = \"{here}/s/sidecar.sock\"\nruntime_dir = \"{here}/runtime\"\n{}\n[log]\nlevel = \"debug\"\n",
@@ -69,10 +88,10 @@ impl Setup {
 
     /// The command that starts the daemon, with nothing of this test's environment that could change it.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(self.place.reachable(BINARY));
         command.arg("--config").arg(self.configuration()).stdin(Stdio::null());
         clean_environment(&mut command, self.directory.path());
-        command
+        self.place.as_daemon(command)
     }
 
     /// Starts the daemon and waits until it has had its first decision.
@@ -118,7 +137,10 @@ pub(crate) fn clean_environment(command: &mut Command, directory: &Path) {
     command.env_clear().env("PATH", path).env("HOME", directory).env("STATE_DIRECTORY", directory.join("state"));
 }
 
-/// A running daemon. Killed when dropped.
+/// How long a daemon may take to end by itself what is left of its test's runs, before it is killed.
+const PARTING: Duration = Duration::from_secs(10);
+
+/// A running daemon. Ended when dropped, with what is left of runs whose wrappers are gone: control groups above all.
 pub(crate) struct Sidecar {
     child: Child,
     setup: Setup,
@@ -149,6 +171,10 @@ impl Sidecar {
 
     pub(crate) fn directory(&self) -> &Path {
         self.setup.directory.path()
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.setup.place
     }
 
     pub(crate) fn key_file(&self) -> PathBuf {
@@ -185,10 +211,10 @@ impl Sidecar {
 
     /// The wrapper in front of a command, ready to be started.
     pub(crate) fn wrap(&self, flags: &[&str], command: &[&str]) -> Command {
-        let mut wrapper = Command::new(env!("CARGO_BIN_EXE_machineid-run"));
+        let mut wrapper = Command::new(self.place().reachable(env!("CARGO_BIN_EXE_machineid-run")));
         clean_environment(&mut wrapper, self.directory());
         wrapper.args(flags).arg("--socket").arg(self.socket()).arg("--").args(command).stdin(Stdio::null());
-        wrapper
+        self.place().as_agent(wrapper)
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -207,7 +233,12 @@ impl Sidecar {
         self.child.wait().unwrap();
     }
 
-    /// Starts it again with the same configuration, after its end.
+    /// Its settings, for the next start.
+    pub(crate) fn setup(&mut self) -> &mut Setup {
+        &mut self.setup
+    }
+
+    /// Starts it again with its settings as they are now, after its end.
     pub(crate) fn start_again(&mut self) {
         self.child = self.setup.launch();
         until("the daemon answers again", || self.get("/healthz"));
@@ -216,6 +247,10 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(rustix::process::Signal::TERM);
+            until_for(PARTING, || self.child.try_wait().ok().flatten());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use super::eventually;
+use super::wait::until;
 
 /// The wrapper with this socket, nothing on its input and everything it says kept.
 pub(crate) fn wrapper(socket: &Path) -> Command {
@@ -100,6 +101,33 @@ pub(crate) fn with_mark(mark: &str) -> Vec<i32> {
         }
     }
     found
+}
+
+/// The number of the guardian, or of a PID namespace's first process, of the wrapper with this number.
+pub(crate) fn guardian_of(wrapper: i32) -> i32 {
+    until("the wrapper has a guardian", || {
+        let comm = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        children_of(wrapper).into_iter().find(|&pid| matches!(comm(pid).trim(), "machineid-guard" | "machineid-init"))
+    })
+}
+
+/// The children of this process, zombies too.
+pub(crate) fn children_of(parent: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let field = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(1));
+        if field == Some(parent.to_string().as_str()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Sends a signal to a process that the test knows to be its own.
+pub(crate) fn send(pid: i32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 /// A number of seconds for `sleep` that nobody else uses, so that the process can be found by it. Whoever still has it in

@@ -32,17 +32,20 @@ fn a_request_that_never_ends_or_is_too_long_is_ended_with_a_no() {
 }
 
 #[test]
-fn a_containment_that_is_not_to_be_had_is_refused_and_never_shown() {
+fn a_containment_nobody_knows_or_that_no_process_comes_with_is_refused_and_never_shown() {
     let authority = Authority::start();
     let org = authority.org("pro");
     let sidecar = Setup::of(&org, &authority.url(), "host:test").start();
-    for containment in ["cgroup", "pidns", "made up"] {
+    for (containment, status, code) in
+        [("made up", 400, "BAD_REQUEST"), ("cgroup", 403, "PID_NOT_PERMITTED"), ("pidns", 403, "PID_NOT_PERMITTED")]
+    {
         let body = serde_json::json!({
             "pid": 1, "run_id": "0123456789abcdef0123456789abcdef", "containment": containment,
         });
         let body = body.to_string();
         let request = format!("POST /v1/supervise HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let answer = exchange(&sidecar.socket(), &request).unwrap();
-        assert_eq!((answer.status, answer.code().as_str()), (400, "BAD_REQUEST"), "{answer:?}");
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{containment}: {answer:?}");
+        assert_eq!(sidecar.status()["agents"], serde_json::json!([]));
     }
 }

@@ -1,7 +1,9 @@
 //! What an attacker, a broken host or a bad night does to the real binaries.
 
+mod bystander;
 mod clients;
 mod descriptors;
 mod floods;
 mod log;
 mod places;
+mod strangers;

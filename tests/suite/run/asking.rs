@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use machineid_sidecar::protocol::Code;
 use machineid_sidecar::protocol::local::SuperviseEvent;
+use machineid_sidecar::protocol::{Code, Containment, Wish};
 use rustix::process::Signal;
 
 use crate::harness::eventually;
@@ -118,16 +118,22 @@ fn the_question_names_the_waiting_child_and_everything_asked_for() {
         assert_eq!(asked.stop_signal.as_deref(), Some("INT"));
         assert_eq!(asked.stop_grace.as_deref(), Some("1m30s"));
         assert_eq!(asked.leftovers.as_deref(), Some("wait"));
-        assert_eq!(asked.containment.as_deref(), Some("subreaper"));
+        assert_eq!(asked.containment, Some(Wish::Named(Containment::Subreaper)));
         // It exists, in a process group of its own, and is still the wrapper's program.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", asked.pid)).unwrap();
         assert!(stat.starts_with(&format!("{} (machineid-run) ", asked.pid)), "{stat}");
-        let group = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(2));
-        assert_eq!(group, Some(asked.pid.to_string().as_str()), "{stat}");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        assert_eq!(fields[2], asked.pid.to_string(), "{stat}");
+        // Its parent is the guardian, whose parent is the wrapper.
+        let guardian = asked.guardian.unwrap();
+        assert_eq!(fields[1], guardian.to_string(), "{stat}");
+        assert!(asked.alone);
         conversation.allow(LEASE);
         conversation.hold();
     });
     let flags = [
+        "--containment",
+        "subreaper",
         "--device",
         "agent-01",
         "--name",

@@ -1,7 +1,7 @@
 //! `machineid-run` against a scripted daemon.
 
 mod asking;
+mod containment;
 mod ending;
+mod guardian;
 mod supervising;
-mod terminal;
-mod transparency;

@@ -1,0 +1,102 @@
+//! All agents of one daemon denied at once: how long until the last of them has its stop signal.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use machineid_sidecar::sys::SignalFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Length;
+use crate::common::authority::Authority;
+use crate::common::daemon::{DEVICE, Daemon};
+use crate::common::process::{Guarded, Memory};
+use crate::common::report::{self, Table, mebibytes, milliseconds};
+use crate::common::samples::Samples;
+use crate::common::{Outcome, until};
+
+/// The first argument of the process that writes down when it is asked to stop; its file follows.
+pub(crate) const NOTES_ITS_STOP: &str = "--note-the-stop";
+
+/// How many are started before the next wait for all of them.
+const BATCH: usize = 50;
+
+/// The body of an agent: waits for SIGTERM, and writes down the time of day at which it came.
+pub(crate) fn note_the_stop(arguments: &[String]) -> Outcome<()> {
+    let [file] = arguments else { return Err("a file is wanted".into()) };
+    let signals = SignalFd::open()?;
+    let mut file = File::options().append(true).create(true).open(file)?;
+    file.write_all(b"up\n")?;
+    loop {
+        let mut polled = [PollFd::new(&signals, PollFlags::IN)];
+        let _ = poll(&mut polled, None);
+        if let Some(arrived) = signals.next()?
+            && arrived.signal == rustix::process::Signal::TERM.as_raw()
+        {
+            file.write_all(format!("{}\n", time_of_day().as_micros()).as_bytes())?;
+            return Ok(());
+        }
+    }
+}
+
+/// The clock of the daemon's log.
+fn time_of_day() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default()
+}
+
+pub(crate) fn run(length: Length) -> Outcome<()> {
+    let count = length.pick(1_000, 50);
+    let authority = Authority::start()?;
+    let daemon = Daemon::start(&authority)?;
+    let idle = Memory::of(daemon.pid())?;
+    let notes = daemon.home().join("notes");
+    let program = std::env::current_exe()?;
+    let mut agents = Vec::with_capacity(count);
+    while agents.len() < count {
+        for _ in 0..BATCH.min(count - agents.len()) {
+            let words = [program.as_os_str(), NOTES_ITS_STOP.as_ref(), notes.as_os_str()];
+            let mut wrapped = daemon.wrap_with(Path::new(crate::common::daemon::WRAPPER), &[], &words);
+            agents.push(Guarded::start(wrapped.stderr(Stdio::null()))?);
+        }
+        until("all agents are up", || (lines(&notes, "up") == agents.len()).then_some(()))?;
+    }
+    until("every agent is supervised", || (daemon.agents().ok()? == count).then_some(()))?;
+    let loaded = Memory::of(daemon.pid())?;
+
+    authority.tell("revoke", DEVICE)?;
+    until("all have their stop signal", || (lines(&notes, "") == 2 * count).then_some(()))?;
+    let denied = until("the daemon has logged the deny", || denied_at(&daemon.log()))?;
+    let text = fs::read_to_string(&notes)?;
+    let times = text.lines().filter_map(|line| line.parse().ok()).map(Duration::from_micros);
+    let after = Samples::new(times.map(|at| at.saturating_sub(denied)).collect());
+    for agent in &mut agents {
+        until("the wrapper ends", || agent.has_ended().then_some(()))?;
+    }
+    let mut table =
+        Table::new(&format!("{count} agents of one daemon denied at once"), &["what", "measured", "figure to beat"]);
+    let mut row = |name: &str, cell: String, goal: &str| table.row(vec![name.to_owned(), cell, goal.to_owned()]);
+    row("deny to the first SIGTERM", milliseconds(after.percentile(0)), "1 ms for one agent");
+    row("deny to the median", milliseconds(after.median()), "");
+    row("deny to the last", milliseconds(after.percentile(100)), "100 ms for 1,000");
+    row("daemon, resident, idle", mebibytes(idle.resident), "12 MiB");
+    row("daemon, resident, with them", mebibytes(loaded.resident), "64 MiB for 1,000");
+    table.print();
+    report::say("  The deny is the daemon's own line in the log; each agent notes the moment it reads its signal.");
+    Ok(())
+}
+
+/// Lines of a file, those that are this word or all.
+fn lines(path: &Path, word: &str) -> usize {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter(|line| word.is_empty() || *line == word).count()
+}
+
+/// The time of day at the beginning of the log's line about the deny.
+fn denied_at(log: &str) -> Option<Duration> {
+    let line = log.lines().find(|line| line.contains(" denied device_id="))?;
+    let at: jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
+    u64::try_from(at.as_microsecond()).ok().map(Duration::from_micros)
+}

@@ -1,0 +1,56 @@
+//! Whose agents a client may see, and whose it may command.
+
+use super::peer::Peer;
+use crate::runs::Run;
+
+/// Whose agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Everybody's: for root and the daemon's own user, in the daemon's own PID and user namespace.
+    All,
+    /// Those of this uid.
+    Own(u32),
+    /// Nobody's.
+    Nothing,
+}
+
+impl Sight {
+    /// Whose agents this client may see.
+    pub(super) fn sees(peer: &Peer) -> Self {
+        if peer.is_nobody() {
+            return Self::Nothing;
+        }
+        let privileged = peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw();
+        if privileged && peer.is_in_our_namespaces() { Self::All } else { Self::Own(peer.uid()) }
+    }
+
+    /// Whose agents it may stop. A client of another user namespace none: who it is there is not who it is here.
+    pub(super) fn commands(peer: &Peer) -> Self {
+        if peer.is_in_our_user_namespace() { Self::sees(peer) } else { Self::Nothing }
+    }
+
+    /// Whether an agent of this uid is among them.
+    pub(super) fn covers(self, uid: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Own(own) => own == uid,
+            Self::Nothing => false,
+        }
+    }
+
+    /// Whether this run is among them.
+    pub(super) fn covers_run(self, run: &Run) -> bool {
+        self.covers(run.opened.uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_their_own() {
+        assert!(Sight::All.covers(7) && Sight::Own(7).covers(7));
+        assert!(!Sight::Own(7).covers(0) && !Sight::Nothing.covers(7));
+    }
+}

@@ -1,0 +1,62 @@
+//! `POST /v1/stop`: ends agents on this host, without the authority.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use tracing::info;
+
+use super::peer::Peer;
+use super::rights::Sight;
+use super::{Context, reply};
+use crate::protocol::local::{StopAnswer, StopRequest};
+use crate::protocol::{Code, Denial};
+use crate::runs::Run;
+
+pub(super) async fn stop(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Response {
+    let request: StopRequest = match serde_json::from_slice(&body) {
+        Ok(StopRequest::All(false)) => return bad("\"all\" is true or is left out"),
+        Ok(request) => request,
+        Err(error) => {
+            return bad(&format!(
+                "the request cannot be read: {error}; it is one of {{\"run_id\":…}}, {{\"pid\":…}}, {{\"name\":…}}, \
+                 {{\"device\":…}} and {{\"all\":true}}"
+            ));
+        }
+    };
+    let sight = Sight::commands(&peer);
+    let denial = Denial::local(Code::LocalStop, format!("uid {} stopped it on this host", peer.uid()));
+    let (run_ids, found) = context.runs.stop_chosen(&denial, |run| sight.covers_run(run) && picks(&request, run));
+    if !found {
+        let whose = match sight {
+            Sight::All => "no agent runs here that it could mean",
+            Sight::Own(_) => "no agent of yours runs here that it could mean",
+            Sight::Nothing => "a client of another user namespace may stop no agent",
+        };
+        return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, format!("nothing to stop: {whose}"));
+    }
+    info!(uid = peer.uid(), runs = run_ids.len(), "a local stop");
+    (StatusCode::OK, Json(StopAnswer { run_ids })).into_response()
+}
+
+fn picks(request: &StopRequest, run: &Run) -> bool {
+    let opened = &run.opened;
+    match request {
+        StopRequest::RunId(id) => opened.id == *id,
+        StopRequest::Pid(pid) => run.leader().is_some_and(|leader| leader.pid.as_raw() == *pid),
+        StopRequest::Name(name) => opened.name.as_ref() == Some(name),
+        StopRequest::Device(device) => opened.device == *device,
+        StopRequest::All(all) => *all,
+    }
+}
+
+fn bad(reason: &str) -> Response {
+    reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, reason)
+}

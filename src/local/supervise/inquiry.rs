@@ -1,0 +1,89 @@
+//! Questions about one run: its newest event, and letting it go on while it is undecided.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use tracing::info;
+
+use super::ndjson;
+use super::stream::line;
+use crate::clock::BootTime;
+use crate::local::peer::Peer;
+use crate::local::rights::Sight;
+use crate::local::{Context, check, millis, reply};
+use crate::protocol::local::{SuperviseEvent, ThawAnswer};
+use crate::protocol::{Code, RunId};
+use crate::runs::Run;
+
+/// `GET /v1/supervise?run_id=ID`: the newest event of a run, for its wrapper. An agent that ends by itself the moment it
+/// is told to may be gone before the `stop` line has reached the wrapper; the stop is on record before anything is
+/// signalled, so this answer is sure to know of it.
+pub(in crate::local) async fn inquire(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let id = match run_id(query.as_deref()) {
+        Ok(id) => id,
+        Err(refusal) => return *refusal,
+    };
+    let may_know = |run: &Arc<Run>| peer.uid() == run.opened.uid || peer.uid() == 0;
+    let Some(run) = context.runs.get(id).filter(may_know) else { return no_such_run() };
+    let event = match run.stop() {
+        Some(stop) => SuperviseEvent::Stop {
+            code: stop.denial.code,
+            request_id: stop.denial.request_id,
+            reason: stop.denial.reason,
+            signalled: true,
+            grace_ms: millis(stop.kill_at.saturating_since(BootTime::now())),
+        },
+        None => SuperviseEvent::Lease {
+            boot_ms: BootTime::now().as_millis(),
+            until_boot_ms: run.deadline().unwrap_or_default().as_millis(),
+        },
+    };
+    ndjson(StatusCode::OK, Body::from(line(&event)))
+}
+
+/// `POST /v1/thaw?run_id=ID`: lets a frozen run go on until its device becomes unavailable anew. For its own wrapper, known
+/// by pid and start time (a Ctrl-C must reach the agent), and for whoever may command every agent. Not for whoever has
+/// its uid: another agent has that as well.
+pub(in crate::local) async fn thaw(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let id = match run_id(query.as_deref()) {
+        Ok(id) => id,
+        Err(refusal) => return *refusal,
+    };
+    let Some(run) = context.runs.get(id) else { return no_such_run() };
+    let caller = match peer.identity() {
+        Ok(caller) => caller,
+        Err(error) => return check::overloaded(&error),
+    };
+    let is_wrapper = caller.is_some() && caller == run.wrapper();
+    if !is_wrapper && Sight::commands(&peer) != Sight::All {
+        return no_such_run();
+    }
+    let was_frozen = context.runs.thaw(&run);
+    if was_frozen {
+        info!(run_id = %id, uid = peer.uid(), "thawed although its device is undecided");
+    }
+    (StatusCode::OK, Json(ThawAnswer { run_id: id, was_frozen })).into_response()
+}
+
+fn run_id(query: Option<&str>) -> Result<RunId, Box<Response>> {
+    let id = query.and_then(|query| query.strip_prefix("run_id=")).and_then(|id| id.parse().ok());
+    id.ok_or_else(|| {
+        Box::new(reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, "name the run: ?run_id=, 32 hex digits"))
+    })
+}
+
+fn no_such_run() -> Response {
+    reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is no such run of yours")
+}

@@ -1,0 +1,195 @@
+//! `POST /v1/supervise`: one question, then a stream of events for as long as the wrapper holds it.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `request` | what the wrapper asks for, checked and capped |
+//! | `reach` | its processes, made out and held |
+//! | `terms` | pure: which containment it gets, or why it does not |
+//! | `contain` | looks for its control group, or makes it |
+//! | `stream` | the events |
+//! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
+
+mod contain;
+mod inquiry;
+mod reach;
+mod request;
+mod stream;
+mod terms;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use futures_util::future::Either;
+use tracing::info;
+
+use super::peer::Peer;
+use super::server::REQUEST_TIMEOUT;
+use super::{Context, LARGEST_REQUEST, millis, reply};
+use crate::clock::BootTime;
+use crate::gate::Verdict;
+use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
+use crate::protocol::{Code, Denial, DeviceId, RequestId};
+use crate::runs::{Refused, Run, Terms};
+use crate::sys;
+use contain::Contained;
+use stream::{EventStream, HeldRun, line};
+
+pub(super) use inquiry::{inquire, thaw};
+
+/// A "no" to a wrapper.
+#[derive(Debug)]
+struct No {
+    code: Code,
+    request_id: Option<RequestId>,
+    device: Option<DeviceId>,
+    reason: String,
+}
+
+impl No {
+    fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self { code, request_id: None, device: None, reason: reason.into() }
+    }
+
+    fn from_denial(denial: Denial) -> Self {
+        let reason = denial.reason.unwrap_or_default();
+        Self { code: denial.code, request_id: denial.request_id, device: None, reason }
+    }
+}
+
+pub(super) async fn supervise(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Response {
+    let (status, begun) = match read_whole(body).await {
+        Ok(body) => (None, begin(&context, &peer, &body).await),
+        Err((status, reason)) => (Some(status), Err(No::new(Code::BadRequest, reason))),
+    };
+    match begun {
+        Ok(stream) => ndjson(StatusCode::OK, Body::from_stream(stream)),
+        Err(no) => {
+            info!(code = %no.code, uid = peer.uid(), reason = %no.reason, "refused to supervise");
+            let status = status.unwrap_or_else(|| reply::status_of(&no.code));
+            let reason = (!no.reason.is_empty()).then_some(no.reason);
+            let event =
+                SuperviseEvent::Error { code: no.code, request_id: no.request_id, device_id: no.device, reason };
+            ndjson(status, Body::from(line(&event)))
+        }
+    }
+}
+
+/// The whole request, within a limit of size and of time: a client that never finishes must not keep its place.
+async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, to_bytes(body, LARGEST_REQUEST)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the request is torn or longer than {LARGEST_REQUEST} bytes")))
+        }
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come within its time".to_owned())),
+    }
+}
+
+fn ndjson(status: StatusCode, body: Body) -> Response {
+    let kind = (header::CONTENT_TYPE, "application/x-ndjson");
+    let fresh: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+    (status, [kind, fresh], body).into_response()
+}
+
+async fn begin(
+    context: &Arc<Context>,
+    peer: &Peer,
+    body: &[u8],
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+    let asked = BootTime::now();
+    let request: SuperviseRequest = serde_json::from_slice(body)
+        .map_err(|error| No::new(Code::BadRequest, format!("the request cannot be read: {error}")))?;
+    match context.runs.get(request.run_id) {
+        Some(run) => come_back(context, peer, run).map(Either::Left),
+        None => start(context, peer, request, asked).await.map(Either::Right),
+    }
+}
+
+/// The question of a run that is to start.
+async fn start(
+    context: &Arc<Context>,
+    peer: &Peer,
+    request: SuperviseRequest,
+    asked: BootTime,
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+    let (deciding, opened, wanted) = request::open(context, peer, request)?;
+    let device = opened.device.clone();
+    let about = |no: No| No { device: Some(device.clone()), ..no };
+    let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
+    // From here on the record goes when the client does, also in the middle of the question.
+    let started = HeldRun::new(run, Arc::clone(&context.runs));
+    let events = started.run.subscribe();
+    let deciding = started.run.deciding().ok_or_else(in_use)?;
+    // Side by side: the kernel may take milliseconds to move a process into a control group.
+    let containing = contain::contain(&started.run, &context.runs, wanted);
+    let (verdict, contained) = tokio::join!(deciding.ask(asked + context.settings.local.check_timeout), containing);
+    let grant = match verdict {
+        Verdict::Allowed { grant, .. } => grant,
+        Verdict::Denied(refusal) => return Err(about(No::from_denial(refusal.denial))),
+        Verdict::Undecided { code, cause, .. } => return Err(about(No::new(code, &*cause))),
+    };
+    let hold = contained.map(Contained::take).map_err(about)?;
+    let terms = Terms { code: grant.code, request_id: grant.request_id, hold };
+    let until = context.runs.admit(&started.run, terms).await.map_err(|refused| match refused {
+        Refused::Denied(denial) => about(No::from_denial(denial)),
+        Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),
+    })?;
+    Ok(EventStream::new(allow(context, &started.run, until).as_ref(), Some(until), events, started).into_stream())
+}
+
+/// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there
+/// is no question, and so no longer lease.
+fn come_back(
+    context: &Arc<Context>,
+    peer: &Peer,
+    run: Arc<Run>,
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+    let caller = peer.identity();
+    let caller =
+        caller.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
+    if run.admission().is_none() || caller.is_none() || caller != run.wrapper() {
+        return Err(in_use());
+    }
+    let held = HeldRun::come_back(run, Arc::clone(&context.runs));
+    let run = &held.run;
+    let events = run.subscribe();
+    info!(run_id = %run.id(), device_id = %run.opened.device, "the agent's wrapper came back");
+    // A stop that has begun is told as such, by what is waiting for it on the stream.
+    let until = run.deadline();
+    let first = until.and_then(|until| allow(context, run, until));
+    Ok(EventStream::new(first.as_ref(), until, events, held).into_stream())
+}
+
+fn in_use() -> No {
+    No::new(Code::BadRequest, "this run id is in use")
+}
+
+/// What an admitted run is told first; `None` for one that was not admitted.
+fn allow(context: &Context, run: &Run, until: BootTime) -> Option<SuperviseEvent> {
+    let (opened, admission) = (&run.opened, run.admission()?);
+    Some(SuperviseEvent::Allow {
+        run_id: opened.id,
+        device_id: opened.device.clone(),
+        base_url: None,
+        code: admission.code.clone(),
+        request_id: admission.request_id.clone(),
+        boot_ms: BootTime::now().as_millis(),
+        until_boot_ms: until.as_millis(),
+        lease_ms: millis(context.settings.enforcement.lease),
+        stop_grace_ms: millis(opened.stop_grace),
+        stop_signal: Some(sys::signal_name(opened.stop_signal)),
+        containment: admission.hold.containment,
+        killer: run.killer(),
+        token: None,
+    })
+}

@@ -1,0 +1,75 @@
+//! Who the processes of a run are, and a descriptor on each.
+
+use tracing::warn;
+
+use super::No;
+use crate::local::peer::Peer;
+use crate::protocol::Code;
+use crate::protocol::local::SuperviseRequest;
+use crate::runs::reach::{PinnedGuardian, Reach};
+use crate::sys;
+use crate::tree::{Guardian, Identity, Pid, Process, ProcessTable, namespace_pids};
+
+/// Pins the agent's leader, its wrapper and what stands between them. `None` where the daemon cannot see or signal them.
+pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Reach>, No> {
+    let Some(peer_pid) = peer.pid() else { return Ok(None) };
+    let wrapper = peer.process();
+    let wrapper =
+        wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
+    let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
+    // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
+    let near = request.alone && namespace_pids(peer_pid).is_some_and(|pids| pids.len() == 1);
+    let table = match Pid::new(request.pid).filter(|_| near) {
+        Some(requested) => ProcessTable::line_of_descent(requested, peer_pid),
+        None => ProcessTable::scan(),
+    };
+    let table = table
+        .map_err(|errno| No::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}")))?;
+    // Its number may be another's by now, and so the table's word about who descends from it.
+    if !table.is_alive(wrapper.identity()) {
+        return Err(refused("the caller has ended"));
+    }
+    let leader = table.resolve(peer_pid, request.pid, namespace_pids);
+    let leader = leader.ok_or_else(|| refused("that process is neither the caller nor a living descendant of it"))?;
+    let guardian = match request.guardian {
+        None => None,
+        Some(requested) => Some(guardian(&table, wrapper.identity(), leader, requested)?),
+    };
+    let pinned = pin(leader)?;
+    if !sys::may_signal(&pinned) {
+        warn!(
+            pid = leader.pid.as_raw(),
+            uid = peer.uid(),
+            "the daemon may not signal this agent: its wrapper alone can end it"
+        );
+        return Ok(None);
+    }
+    let guardian = match guardian {
+        None => None,
+        Some(role) => Some(PinnedGuardian { role, pinned: pin(role.identity())?.into() }),
+    };
+    Ok(Some(Reach::new(pinned.into(), wrapper.into(), guardian, request.alone, &table)))
+}
+
+/// Who inherits the tree's orphans: the leader's parent and the wrapper's child, or nobody.
+fn guardian(table: &ProcessTable, wrapper: Identity, leader: Identity, requested: i32) -> Result<Guardian, No> {
+    let named = table.resolve(wrapper.pid, requested, namespace_pids).and_then(|named| table.find(named));
+    let between = |pid: Pid| table.get(leader.pid).is_some_and(|leader| leader.parent == Some(pid));
+    let named = named.filter(|named| named.parent == Some(wrapper.pid) && between(named.identity.pid));
+    let named = named.ok_or_else(|| refused("the guardian must be the caller's child and the leader's parent"))?;
+    let depth = |pid: Pid| namespace_pids(pid).unwrap_or_default();
+    let (own, above) = (depth(named.identity.pid), depth(wrapper.pid));
+    // Nobody's word: the kernel's.
+    let is_init = own.last() == Some(&1) && !above.is_empty() && own.len() > above.len();
+    Ok(if is_init { Guardian::Init(named.identity) } else { Guardian::Sweeper(named.identity) })
+}
+
+fn pin(identity: Identity) -> Result<Process, No> {
+    let pinned = Process::pin(identity.pid, identity.start)
+        .map_err(|errno| No::new(Code::Overloaded, format!("cannot hold the agent's process: {errno}")))?;
+    pinned.ok_or_else(|| refused("that process has ended"))
+}
+
+fn refused(reason: &str) -> No {
+    No::new(Code::PidNotPermitted, reason)
+}

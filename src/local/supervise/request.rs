@@ -1,0 +1,99 @@
+//! What a wrapper asks for: parsed, checked, capped.
+
+use super::No;
+use super::reach::reach;
+use super::terms::Wanted;
+use crate::config::settings::Undecided;
+use crate::gate::Deciding;
+use crate::local::Context;
+use crate::local::peer::Peer;
+use crate::protocol::Code;
+use crate::protocol::local::SuperviseRequest;
+use crate::runs::Opened;
+use crate::{span, sys};
+
+/// The longest name and command line kept, in bytes: they are for people.
+const LONGEST_NAME: usize = 256;
+const LONGEST_COMMAND: usize = 4096;
+
+/// The gates to ask, the run to record and the containment to look for.
+pub(super) fn open(
+    context: &Context,
+    peer: &Peer,
+    request: SuperviseRequest,
+) -> Result<(Deciding, Opened, Wanted), No> {
+    let host = context.gates.host().device();
+    let device = request.device.clone().unwrap_or_else(|| host.clone());
+    if !context.may_name(&device) {
+        let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
+        return Err(No { device: Some(device), ..No::new(Code::DeviceNotPermitted, reason) });
+    }
+    if peer.is_nobody() {
+        return Err(No::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
+    }
+    let settings = &context.settings.enforcement;
+    let stop_grace = match &request.stop_grace {
+        None => settings.stop_grace,
+        Some(text) => {
+            let asked = span::parse(text);
+            let asked = asked.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
+            asked.min(settings.stop_grace)
+        }
+    };
+    let stop_signal = match &request.stop_signal {
+        None => settings.stop_signal,
+        Some(name) => {
+            sys::parse_signal(name).map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?
+        }
+    };
+    let wanted = Wanted {
+        wish: request.containment.unwrap_or_default(),
+        floor: settings.containment,
+        freezable: settings.undecided == Undecided::Freeze,
+    };
+    let reach = reach(peer, &request)?;
+    if reach.is_none() && context.settings.local.require_local_killer {
+        let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
+                      local.require_local_killer is set";
+        return Err(No::new(Code::RemoteRefused, reason));
+    }
+    let deciding = context.gates.deciding(std::slice::from_ref(&device));
+    let deciding =
+        deciding.map_err(|error| No::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
+    let opened = Opened {
+        id: request.run_id,
+        device,
+        name: request.name.map(|name| printable(&name, LONGEST_NAME)),
+        command: command_for_people(&request.command),
+        uid: peer.uid(),
+        stop_signal,
+        stop_grace,
+        reach,
+    };
+    Ok((deciding, opened, wanted))
+}
+
+fn command_for_people(command: &[String]) -> Vec<String> {
+    let mut left = LONGEST_COMMAND;
+    let mut kept = Vec::new();
+    for argument in command {
+        if left == 0 {
+            break;
+        }
+        let argument = printable(argument, left);
+        left = left.saturating_sub(argument.len() + 1);
+        kept.push(argument);
+    }
+    kept
+}
+
+fn printable(text: &str, longest: usize) -> String {
+    let mut kept = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if kept.len() + c.len_utf8() > longest {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}

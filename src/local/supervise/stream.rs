@@ -1,0 +1,106 @@
+//! The events of one run, as the wrapper's connection takes them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use futures_util::Stream;
+use tokio::sync::watch;
+
+use crate::clock::BootTime;
+use crate::local::millis;
+use crate::protocol::local::SuperviseEvent;
+use crate::runs::run::Outbox;
+use crate::runs::{Run, Runs};
+
+pub(super) fn line(event: &SuperviseEvent) -> Bytes {
+    // The events hold nothing that JSON cannot express.
+    let mut text = serde_json::to_vec(event).unwrap_or_default();
+    text.push(b'\n');
+    text.into()
+}
+
+/// A run as long as a connection of its wrapper lives; the end of the last one ends the run.
+#[derive(Debug)]
+pub(super) struct HeldRun {
+    pub(super) run: Arc<Run>,
+    runs: Arc<Runs>,
+}
+
+impl HeldRun {
+    /// The first connection, which was counted when the run was opened.
+    pub(super) fn new(run: Arc<Run>, runs: Arc<Runs>) -> Self {
+        Self { run, runs }
+    }
+
+    /// A further one.
+    pub(super) fn come_back(run: Arc<Run>, runs: Arc<Runs>) -> Self {
+        run.note_stream();
+        Self { run, runs }
+    }
+}
+
+impl Drop for HeldRun {
+    fn drop(&mut self) {
+        self.runs.stream_ended(&self.run);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct EventStream {
+    first: Option<Bytes>,
+    until: Option<BootTime>,
+    stopped: bool,
+    events: watch::Receiver<Outbox>,
+    /// Dropped with the connection, which is how the run's end is noticed.
+    _held: HeldRun,
+}
+
+impl EventStream {
+    /// `until` is the deadline that `first` names.
+    pub(super) fn new(
+        first: Option<&SuperviseEvent>,
+        until: Option<BootTime>,
+        events: watch::Receiver<Outbox>,
+        held: HeldRun,
+    ) -> Self {
+        Self { first: first.map(line), until, stopped: false, events, _held: held }
+    }
+
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        futures_util::stream::unfold(self, |mut stream| async move {
+            let line = stream.next_line().await;
+            Some((Ok(line), stream))
+        })
+    }
+
+    /// The next thing to tell. Never ends by itself: the wrapper closes the connection when it is done.
+    async fn next_line(&mut self) -> Bytes {
+        if let Some(first) = self.first.take() {
+            return first;
+        }
+        loop {
+            let outbox = self.events.borrow_and_update().clone();
+            if let Some(notice) = outbox.stop.filter(|_| !self.stopped) {
+                self.stopped = true;
+                let grace = notice.kill_at.saturating_since(BootTime::now());
+                return line(&SuperviseEvent::Stop {
+                    code: notice.denial.code,
+                    request_id: notice.denial.request_id,
+                    reason: notice.denial.reason,
+                    signalled: notice.signalled,
+                    grace_ms: millis(grace),
+                });
+            }
+            if let Some(until) = outbox.until.filter(|until| Some(*until) != self.until && !self.stopped) {
+                self.until = Some(until);
+                let boot_ms = BootTime::now().as_millis();
+                return line(&SuperviseEvent::Lease { boot_ms, until_boot_ms: until.as_millis() });
+            }
+            if self.events.changed().await.is_err() {
+                // The sender lives in the run that this stream holds.
+                return std::future::pending().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Waking a thread that waits for a point on the boot clock.
+//!
+//! A channel's own waiting was rejected: it runs on `CLOCK_MONOTONIC`, which stands still while the machine is suspended.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use crate::clock::BootTime;
+
+/// What one thread waits on and others ring. Its descriptors are had from the start.
+#[derive(Debug)]
+pub(super) struct Bell {
+    rung: OwnedFd,
+    timer: OwnedFd,
+}
+
+impl Bell {
+    /// Fails when no descriptor is to be had.
+    pub(super) fn new() -> io::Result<Self> {
+        let rung = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
+        Ok(Self { rung, timer })
+    }
+
+    /// Ends the present or the next wait.
+    pub(super) fn ring(&self) {
+        // Full, it has been rung more often than it can count, and rings.
+        let _ = rustix::io::write(&self.rung, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until rung, until `point`, or until one of these descriptors is readable. May end early.
+    pub(super) fn wait(&self, point: Option<BootTime>, also: &[BorrowedFd<'_>]) {
+        let since_boot = point.map(BootTime::since_boot);
+        // All zero disarms it; a point long past still fires.
+        let value = since_boot.map_or(Timespec { tv_sec: 0, tv_nsec: 0 }, |at| Timespec {
+            tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(at.subsec_nanos().max(1)),
+        });
+        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &setting);
+        let mut fds = vec![PollFd::new(&self.rung, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
+        fds.extend(also.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+        // Interrupted, the caller looks at everything and waits again.
+        let _ = rustix::event::poll(&mut fds, None);
+        let mut count = [0_u8; 8];
+        let _ = rustix::io::read(&self.rung, &mut count);
+        let _ = rustix::io::read(&self.timer, &mut count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn ends_at_its_point_and_when_rung() {
+        let bell = Bell::new().unwrap();
+        let point = BootTime::now() + Duration::from_millis(10);
+        bell.wait(Some(point), &[]);
+        assert!(BootTime::now() >= point);
+        bell.ring();
+        bell.ring();
+        bell.wait(None, &[]);
+        bell.wait(Some(BootTime::default()), &[]);
+    }
+}

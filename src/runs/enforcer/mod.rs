@@ -1,0 +1,117 @@
+//! The thread that ends trees.
+//!
+//! A thread of its own, started at boot: from a deny to the last SIGKILL no thread is started, and a stalled runtime or a
+//! slow request holds no stop up. It watches the end of every run's lease by itself, and whether a wrapper that has not
+//! come back since the daemon's start still lives. One look at `/proc` serves all trees that are being stopped.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `bell` | waking the thread, and waiting for a point on the boot clock |
+//! | `under_way` | one stop: its signals, its looks, what it came to |
+//! | `work` | the thread's loop |
+
+mod bell;
+mod under_way;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{io, thread};
+
+use bell::Bell;
+
+use super::ledger::Ledger;
+use super::record::Record;
+use super::run::Run;
+use crate::protocol::Denial;
+use crate::tree::Leaf;
+
+/// A handle to the thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Enforcer {
+    inbox: Arc<Inbox>,
+}
+
+/// One tree to end.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) run: Arc<Run>,
+    pub(crate) signal_by: SignalBy,
+    pub(crate) reason: Reason,
+}
+
+/// Who sends the stop signal: one side does, so that no process gets it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignalBy {
+    /// We do.
+    Us,
+    /// The wrapper does; we do when it is dead or stopped.
+    Wrapper,
+    /// Somebody has already: a daemon before us, or the guardian, which found none.
+    Earlier,
+}
+
+/// Why a tree ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Reason {
+    /// By a decision, or the end of the lease; the wrapper is told.
+    Denied(Denial),
+    /// The wrapper is gone; what it left, if anything, goes too.
+    WrapperGone,
+}
+
+#[derive(Debug)]
+enum Order {
+    End(Vec<Ending>),
+    /// Freeze or thaw this run, as it now is to be.
+    Hold(Arc<Run>),
+    /// There is a new deadline, or a wrapper to look after.
+    Watch,
+    /// A leaf of a run that did not start: remove it when it is empty.
+    Remove(Arc<Leaf>),
+}
+
+#[derive(Debug)]
+struct Inbox {
+    orders: Mutex<VecDeque<Order>>,
+    bell: Bell,
+}
+
+impl Enforcer {
+    /// Starts the thread, which takes runs out of the record when nothing of them is left. `freezes`: undecided runs are
+    /// to be frozen. Fails when no thread or descriptor is to be had.
+    pub(crate) fn start(record: Arc<Record>, ledger: Ledger, freezes: bool) -> io::Result<Self> {
+        let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
+        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, freezes);
+        thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.work())?;
+        Ok(Self { inbox })
+    }
+
+    /// Ends these trees; returns at once.
+    pub(crate) fn end(&self, endings: Vec<Ending>) {
+        self.order(Order::End(endings));
+    }
+
+    /// Freezes or thaws a run as it now is to be; returns at once.
+    pub(crate) fn hold(&self, run: &Arc<Run>) {
+        self.order(Order::Hold(Arc::clone(run)));
+    }
+
+    /// Watches the deadline of a run that was admitted, or the wrapper of one that was adopted.
+    pub(crate) fn watch(&self) {
+        self.order(Order::Watch);
+    }
+
+    /// Removes the leaf of a run that did not start, as soon as it is empty.
+    pub(crate) fn remove(&self, leaf: Arc<Leaf>) {
+        self.order(Order::Remove(leaf));
+    }
+
+    fn order(&self, order: Order) {
+        self.inbox.orders.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
+        self.inbox.bell.ring();
+    }
+}

@@ -1,0 +1,147 @@
+//! The thread alone, without a gate, a runtime or a wrapper: what it must do by itself.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::*;
+use crate::clock::BootTime;
+use crate::protocol::{Code, RunId};
+use crate::runs::freeze::Undecided;
+use crate::runs::hold::Hold;
+use crate::runs::ledger::{Here, Store};
+use crate::runs::reach::{Pinned, Reach};
+use crate::runs::run::{Admission, Opened};
+use crate::tree::{Caller, Pid, Process, ProcessTable};
+
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("600").process_group(0).spawn().unwrap())
+    }
+
+    fn pinned(&self) -> Pinned {
+        let pid = Pid::new(i32::try_from(self.0.id()).unwrap()).unwrap();
+        Process::pin_any(pid).unwrap().unwrap().into()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An enforcer with its record, and a directory for the ledger.
+struct Bench {
+    record: Arc<Record>,
+    enforcer: Enforcer,
+    ledger: Ledger,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid".to_owned() };
+        let ledger = Ledger::start(Store::open(directory.path(), here).unwrap()).unwrap();
+        let record = Arc::<Record>::default();
+        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), false).unwrap();
+        Self { record, enforcer, ledger, directory }
+    }
+
+    /// A run of these two, on a lease until then.
+    fn run(&self, leader: &Sleeper, wrapper: &Sleeper, until: BootTime) -> Arc<Run> {
+        let table = ProcessTable::from_entries(Caller::current(), Vec::new());
+        let opened = Opened {
+            id: RunId::random().unwrap(),
+            device: "host:1".parse().unwrap(),
+            name: None,
+            command: Vec::new(),
+            uid: 0,
+            stop_signal: Signal::TERM,
+            stop_grace: Duration::from_millis(300),
+            reach: Some(Reach::new(leader.pinned(), wrapper.pinned(), None, true, &table)),
+        };
+        let run = Arc::new(Run::new(opened));
+        let hold = Hold::subreaper(String::new());
+        let admission = Admission { since: BootTime::now(), code: Code::Allow, request_id: None, hold };
+        run.admit(admission, vec![("host:1".parse().unwrap(), until)], Undecided::default());
+        self.record.lock().insert(run.id(), Arc::clone(&run));
+        self.enforcer.watch();
+        run
+    }
+}
+
+#[test]
+fn the_end_of_a_lease_is_the_threads_own_business() {
+    let bench = Bench::new();
+    let (mut leader, wrapper) = (Sleeper::start(), Sleeper::start());
+    let until = BootTime::now() + Duration::from_millis(50);
+    let run = bench.run(&leader, &wrapper, until);
+    // A wrapper that is there and does nothing has the grace to send the stop signal, and no longer.
+    leader.0.wait().unwrap();
+    let took = BootTime::now().saturating_since(until);
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    assert_eq!(run.stop().unwrap().denial.code, Code::LeaseExpired);
+}
+
+#[test]
+fn a_wrapper_that_is_stopped_leaves_the_stop_signal_to_the_thread() {
+    let bench = Bench::new();
+    let (mut leader, wrapper) = (Sleeper::start(), Sleeper::start());
+    let stopped = wrapper.pinned();
+    stopped.process().unwrap().signal(Signal::STOP).unwrap();
+    while stopped.can_act() {
+        std::thread::yield_now();
+    }
+    let until = BootTime::now() + Duration::from_millis(50);
+    let _run = bench.run(&leader, &wrapper, until);
+    assert_eq!(leader.0.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
+    // It cannot end by itself.
+    while !stopped.has_ended() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_lease_that_was_moved_meanwhile_is_not_over() {
+    let bench = Bench::new();
+    let (mut leader, wrapper) = (Sleeper::start(), Sleeper::start());
+    let until = BootTime::now() + Duration::from_millis(50);
+    let run = bench.run(&leader, &wrapper, until);
+    run.lease_moved(&"host:1".parse().unwrap(), until + Duration::from_mins(1));
+    while BootTime::now() < until + Duration::from_millis(100) {
+        std::thread::yield_now();
+    }
+    assert!(run.stop().is_none() && leader.0.try_wait().unwrap().is_none());
+}
+
+#[test]
+fn a_run_that_is_over_is_not_written_down_again() {
+    let bench = Bench::new();
+    let (leader, wrapper) = (Sleeper::start(), Sleeper::start());
+    let until = BootTime::now() + Duration::from_mins(1);
+    let files = || std::fs::read_dir(bench.directory.path().join("runs")).unwrap().count();
+    let written = |count: usize| {
+        while files() != count {
+            std::thread::yield_now();
+        }
+    };
+    let last = bench.run(&leader, &wrapper, until);
+    for _ in 0..100 {
+        let run = bench.run(&leader, &wrapper, until);
+        bench.ledger.changed(&run);
+        run.note_wrapper_left();
+        run.note_tree_end();
+        bench.record.forget(&run, &bench.ledger);
+        // What was on its way when the run ended.
+        bench.ledger.changed(&run);
+    }
+    bench.ledger.changed(&last);
+    written(1);
+}

@@ -1,0 +1,251 @@
+//! One stop that is under way.
+
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
+
+use super::{Ending, Reason, SignalBy};
+use crate::clock::{self, BootTime};
+use crate::protocol::status::{StopReport, SurvivorReport};
+use crate::protocol::{Code, HoldsAgainst};
+use crate::runs::hold::Hold;
+use crate::runs::ledger::StopEntry;
+use crate::runs::run::{Run, StopNotice};
+use crate::tree::{FirstSignal, Glance, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop, SurvivorReason};
+
+/// A stop, with what became of it so far.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub(super) run: Arc<Run>,
+    pub(super) look_at: BootTime,
+    reason: Reason,
+    entry: StopEntry,
+    stop: Stop,
+    signal_by: SignalBy,
+    looks: u32,
+    found_somebody: bool,
+    survivors_reported: bool,
+}
+
+impl UnderWay {
+    /// Begins a stop; the leader is signalled at once, through the descriptor held since its start. `None` when the
+    /// daemon does not reach the tree.
+    pub(super) fn begin(now: BootTime, ending: Ending, shares_wrapper: bool) -> Option<Self> {
+        let Ending { run, signal_by, reason } = ending;
+        let reach = run.opened.reach.as_ref()?;
+        let tree = run.tree(shares_wrapper)?;
+        let entry = run.stop()?;
+        let signal_by = match signal_by {
+            SignalBy::Wrapper if !reach.wrapper.can_act() => SignalBy::Us,
+            SignalBy::Us | SignalBy::Wrapper | SignalBy::Earlier => signal_by,
+        };
+        let first_signal = match signal_by {
+            SignalBy::Us => FirstSignal::Ours,
+            SignalBy::Wrapper | SignalBy::Earlier => FirstSignal::Theirs,
+        };
+        let grace = entry.kill_at.saturating_since(now);
+        let mut stop = Stop::begin(now, tree, run.opened.stop_signal, first_signal, grace);
+        if signal_by == SignalBy::Us
+            && let Some(leader) = reach.leader.process().filter(|_| !reach.leader.has_ended())
+        {
+            stop.send_at_once(leader);
+        }
+        Some(Self {
+            run,
+            look_at: now,
+            reason,
+            entry,
+            stop,
+            signal_by,
+            looks: 0,
+            found_somebody: false,
+            survivors_reported: false,
+        })
+    }
+
+    /// Does what can be done without looking at every process, and says whether that need be done.
+    pub(super) fn glance(&mut self, now: BootTime) -> Glance {
+        let tree = self.stop.tree();
+        let kernel_counts = tree.leaf().is_some() || matches!(tree.guardian(), Some(Guardian::Init(_)));
+        match self.stop.glance(now) {
+            // That a wrapper of whatever make inherits the orphans is its own word.
+            Glance::Over if !kernel_counts => Glance::Step,
+            glance @ (Glance::Over | Glance::Again | Glance::Step) => glance,
+        }
+    }
+
+    /// When a look at every process has taken too long.
+    pub(super) fn table_deadline(&self, now: BootTime) -> Option<BootTime> {
+        self.stop.table_deadline(now)
+    }
+
+    /// Sends what is due by this table.
+    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable) -> Next {
+        let next = self.stop.step(now, table);
+        match next {
+            Next::LookAt(at) => self.look_at = at,
+            Next::Over => self.look_at = now,
+        }
+        self.looks = self.looks.saturating_add(1);
+        self.thaw();
+        self.found_somebody |= self.stop.ladder().found_somebody();
+        next
+    }
+
+    /// What can be done when nobody can be looked for: the kernel knows who is in the leaf, and some are held.
+    pub(super) fn act_blindly(&mut self, now: BootTime, look_at: BootTime) {
+        self.look_at = look_at;
+        if let Some(leaf) = self.leaf().filter(|leaf| leaf.can_freeze()) {
+            // Frozen, the leader could not act on its signal.
+            let _ = leaf.thaw();
+        }
+        if now < self.stop.ladder().kill_at() {
+            return;
+        }
+        if let Some(leaf) = self.leaf() {
+            // Tried again until it is empty.
+            let _ = leaf.kill();
+        }
+        if let Some(reach) = &self.run.opened.reach {
+            reach.kill_held();
+        }
+    }
+
+    /// A frozen tree acts on the stop signal only when it is thawed, and must not run before it has it. Where the signal is
+    /// ours the stop thaws by itself once all were asked; the wrapper's is sent, and followed by its own thawing, a moment
+    /// after the first look.
+    fn thaw(&mut self) {
+        let after = match self.signal_by {
+            SignalBy::Us => return self.run.note_frozen(false),
+            SignalBy::Earlier => 1,
+            SignalBy::Wrapper => 2,
+        };
+        if self.looks != after {
+            return;
+        }
+        if let Some(leaf) = self.leaf().filter(|leaf| leaf.can_freeze())
+            && let Err(errno) = leaf.thaw()
+        {
+            warn!(run_id = %self.run.id(), %errno, "cannot thaw the agent for its stop; SIGKILL ends it all the same");
+        }
+        self.run.note_frozen(false);
+    }
+
+    fn leaf(&self) -> Option<&Leaf> {
+        self.hold()?.leaf.as_deref()
+    }
+
+    fn hold(&self) -> Option<&Hold> {
+        self.run.admission().map(|admission| &admission.hold)
+    }
+
+    /// Tells the wrapper that the stop has begun.
+    pub(super) fn tell_wrapper(&self) {
+        match &self.reason {
+            Reason::Denied(denial) => self.run.notify_stop(StopNotice {
+                denial: denial.clone(),
+                signalled: match self.signal_by {
+                    SignalBy::Us | SignalBy::Earlier => true,
+                    SignalBy::Wrapper => false,
+                },
+                kill_at: self.entry.kill_at,
+            }),
+            Reason::WrapperGone => {}
+        }
+    }
+
+    /// One line for what was asked for; what it came to is another.
+    pub(super) fn log_begin(&self, now: BootTime) {
+        let Reason::Denied(denial) = &self.reason else { return };
+        let report = self.stop.report(now);
+        warn!(
+            run_id = %self.run.id(), device_id = %self.run.opened.device, code = %denial.code,
+            request_id = denial.request_id.as_ref().map_or("", |id| id.as_str()),
+            reason = denial.reason.as_deref().unwrap_or(""), mechanism = %report.containment,
+            signalled = report.signalled, "stopping the agent"
+        );
+    }
+
+    /// Whoever outlived SIGKILL, once: to be reported before it is over.
+    pub(super) fn survivors(&mut self, now: BootTime) -> Option<StopReport> {
+        if self.survivors_reported || now < self.stop.ladder().kill_at() + KILL_PATIENCE {
+            return None;
+        }
+        let report = self.report(now, false);
+        if report.survivors.is_empty() {
+            return None;
+        }
+        self.survivors_reported = true;
+        for survivor in &report.survivors {
+            let (run_id, pid) = (self.run.id(), survivor.pid);
+            error!(%run_id, pid, reason = survivor.reason, "a process outlived SIGKILL; trying on until it is gone");
+        }
+        Some(report)
+    }
+
+    /// Nothing is left. `None` when there was nothing to stop.
+    pub(super) fn confirm(&self, now: BootTime) -> Option<StopReport> {
+        let (run_id, device_id) = (self.run.id(), &self.run.opened.device);
+        let report = self.report(now, true);
+        let StopReport { mechanism, signalled, killed, took_ms, .. } = &report;
+        match &self.reason {
+            Reason::Denied(denial) => {
+                info!(
+                    %run_id, %device_id, code = %denial.code, %mechanism, signalled, killed, took_ms,
+                    "agent stopped: nothing of it is left"
+                );
+            }
+            Reason::WrapperGone if self.found_somebody || *signalled > 0 || *killed > 0 => {
+                warn!(
+                    %run_id, %device_id, %mechanism, signalled, killed, took_ms,
+                    "the wrapper died; its agent was stopped, nothing of it is left"
+                );
+            }
+            Reason::WrapperGone => {
+                info!(%run_id, %device_id, "agent ended by itself");
+                return None;
+            }
+        }
+        Some(report)
+    }
+
+    fn report(&self, now: BootTime, confirmed: bool) -> StopReport {
+        let done = self.stop.report(now);
+        let opened = &self.run.opened;
+        let (code, request_id) = match &self.reason {
+            Reason::Denied(denial) => (denial.code.clone(), denial.request_id.clone()),
+            Reason::WrapperGone => (Code::LocalStop, None),
+        };
+        StopReport {
+            run_id: opened.id,
+            name: opened.name.clone(),
+            device_id: opened.device.clone(),
+            code,
+            request_id,
+            began_at: clock::wall_at(self.entry.began).to_string(),
+            mechanism: done.containment,
+            holds_against: self.hold().map_or(HoldsAgainst::Bugs, |hold| hold.holds_against),
+            signalled: done.signalled,
+            killed: done.killed,
+            took_ms: u64::try_from(now.saturating_since(self.entry.began).as_millis()).unwrap_or(u64::MAX),
+            confirmed,
+            survivors: done
+                .survivors
+                .iter()
+                .filter(|_| !confirmed)
+                .map(|survivor| SurvivorReport {
+                    pid: survivor.pid.as_raw(),
+                    reason: in_words(survivor.reason).to_owned(),
+                })
+                .collect(),
+        }
+    }
+}
+
+const fn in_words(reason: SurvivorReason) -> &'static str {
+    match reason {
+        SurvivorReason::NotPermitted => "it runs as another user (EPERM)",
+        SurvivorReason::Uninterruptible => "it is in uninterruptible sleep",
+        SurvivorReason::StillEnding => "it has been killed and has not gone yet",
+    }
+}

@@ -1,0 +1,288 @@
+//! The thread's loop: waits, takes orders, looks, and decides nothing that a pure core could.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tracing::{debug, error, info, warn};
+
+use super::under_way::UnderWay;
+use super::{Ending, Inbox, Order, Reason, SignalBy};
+use crate::clock::BootTime;
+use crate::protocol::{Denial, RunId};
+use crate::runs::ledger::Ledger;
+use crate::runs::record::Record;
+use crate::runs::registry::wrapper_gone;
+use crate::runs::run::{Run, StopNotice};
+use crate::tree::{Glance, Identity, Leaf, Next, ProcessTable};
+use crate::vital::Vital;
+
+/// The thread's niceness. It has little to do, and that must not wait.
+const NICENESS: i32 = -15;
+/// Pause after a failure to look at the processes; the next look may do better.
+const AFTER_FAILURE: Duration = Duration::from_millis(20);
+/// Pause between two attempts to remove a leaf that is not empty yet.
+const REMOVE_AGAIN: Duration = Duration::from_millis(20);
+/// How often that is tried: what keeps a child that was told not to start from ending is not ours to know.
+const REMOVE_ATTEMPTS: u32 = 500;
+
+/// What the thread holds.
+#[derive(Debug)]
+pub(super) struct Worker {
+    inbox: Arc<Inbox>,
+    record: Arc<Record>,
+    ledger: Ledger,
+    freezes: bool,
+    under_way: Vec<UnderWay>,
+    /// Leaves of runs that did not start, and how often their removal was tried.
+    leaves: Vec<(Arc<Leaf>, u32)>,
+    blind: bool,
+}
+
+impl Worker {
+    pub(super) fn new(inbox: Arc<Inbox>, record: Arc<Record>, ledger: Ledger, freezes: bool) -> Self {
+        Self { inbox, record, ledger, freezes, under_way: Vec::new(), leaves: Vec::new(), blind: false }
+    }
+
+    pub(super) fn work(mut self) {
+        let _vital = Vital;
+        take_precedence();
+        loop {
+            self.wait();
+            let now = BootTime::now();
+            let mut endings = Vec::new();
+            for order in self.take_orders() {
+                match order {
+                    Order::End(more) => endings.extend(more),
+                    Order::Hold(run) => self.hold(&run),
+                    Order::Watch => {}
+                    Order::Remove(leaf) => self.leaves.push((leaf, 0)),
+                }
+            }
+            endings.extend(self.expired(now));
+            endings.extend(self.bereaved(now));
+            self.enforce(now, endings);
+            self.remove_leaves();
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self) {
+        let now = BootTime::now();
+        let looks = self.under_way.iter().map(|stop| stop.look_at);
+        let removal = (!self.leaves.is_empty()).then_some(now + REMOVE_AGAIN);
+        // A lease moves later while this waits: then it wakes for nothing, once a lease.
+        let runs = self.record.all();
+        let point = looks.chain(removal).chain(runs.iter().filter_map(|run| run.deadline())).min();
+        let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
+        let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
+        let wrappers: Vec<_> = wrappers.map(AsFd::as_fd).collect();
+        self.inbox.bell.wait(point, &wrappers);
+    }
+
+    fn take_orders(&self) -> Vec<Order> {
+        self.inbox.orders.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+
+    /// Runs whose lease is over. The gate says so too; whichever comes first begins the stop.
+    fn expired(&self, now: BootTime) -> Vec<Ending> {
+        let mut endings = Vec::new();
+        for run in self.record.all() {
+            let Some(denial) = run.expired(now).filter(|denial| run.begin_stop(now, denial)) else { continue };
+            // At the end of a lease the stop signal is the wrapper's: both know the deadline.
+            endings.push(Ending { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
+        }
+        endings
+    }
+
+    /// Runs whose wrapper ended before it came back.
+    fn bereaved(&self, now: BootTime) -> Vec<Ending> {
+        let mut endings = Vec::new();
+        for run in self.record.all() {
+            let ended = |run: &Run| run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended());
+            if run.awaits_wrapper() && ended(&run) {
+                endings.extend(wrapper_gone(now, &run, &self.record, &self.ledger));
+            }
+        }
+        endings
+    }
+
+    /// Begins these stops and goes on with those under way. First whoever is held is signalled, then the rest is looked
+    /// for, then everybody else is told.
+    fn enforce(&mut self, now: BootTime, endings: Vec<Ending>) {
+        let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();
+        let mut begun = HashSet::new();
+        let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.record.count_by_wrapper() };
+        for ending in endings {
+            let id = ending.run.id();
+            // A wrapper that ends while its tree is being stopped, or has been, changes nothing about that.
+            if !known.insert(id) || ending.run.has_tree_ended() {
+                continue;
+            }
+            if ending.run.opened.reach.is_none() {
+                tell_only(&ending);
+                continue;
+            }
+            let shares_wrapper = shares(&by_wrapper, ending.run.wrapper());
+            if let Some(stop) = UnderWay::begin(now, ending, shares_wrapper) {
+                begun.insert(id);
+                self.under_way.push(stop);
+            }
+        }
+        if !begun.is_empty() {
+            let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
+            debug!(trees = begun.len(), took_us, "asked every leader that is ours to ask");
+        }
+        if !self.under_way.iter().any(|stop| stop.look_at <= now) {
+            return;
+        }
+        let over = self.look(now);
+        for stop in self.under_way.iter().filter(|stop| begun.contains(&stop.run.id())) {
+            stop.tell_wrapper();
+            self.ledger.changed(&stop.run);
+        }
+        for stop in self.under_way.iter().filter(|stop| begun.contains(&stop.run.id())) {
+            stop.log_begin(now);
+        }
+        for stop in &mut self.under_way {
+            if let Some(report) = stop.survivors(now) {
+                self.record.note_stop(stop.run.opened.uid, report);
+            }
+        }
+        if !over.is_empty() {
+            self.finish(now, &over);
+        }
+    }
+
+    /// Looks at the stops that are due, and, for those that need it, at the processes of the host, once for all. Gives those
+    /// of which nothing is left.
+    fn look(&mut self, now: BootTime) -> HashSet<RunId> {
+        let mut over = HashSet::new();
+        let mut open = HashSet::new();
+        let mut give_up_at = None;
+        for stop in self.under_way.iter_mut().filter(|stop| stop.look_at <= now) {
+            match stop.glance(now) {
+                Glance::Over => drop(over.insert(stop.run.id())),
+                // It is due again at once.
+                Glance::Again => {}
+                Glance::Step => {
+                    open.insert(stop.run.id());
+                    give_up_at = [give_up_at, stop.table_deadline(now)].into_iter().flatten().min();
+                }
+            }
+        }
+        if open.is_empty() {
+            return over;
+        }
+        let open = self.under_way.iter_mut().filter(|stop| open.contains(&stop.run.id()));
+        match ProcessTable::scan_until(give_up_at) {
+            Ok(table) => {
+                if std::mem::take(&mut self.blind) {
+                    info!("the processes of this host can be looked at again");
+                }
+                for stop in open {
+                    if stop.look(now, &table) == Next::Over {
+                        over.insert(stop.run.id());
+                    }
+                }
+            }
+            // Too many of them. What can be done without is done first, and then this is tried again.
+            Err(Errno::TIME) => {}
+            Err(errno) => {
+                if !std::mem::replace(&mut self.blind, true) {
+                    error!(
+                        %errno, "cannot look at the processes of this host; trying on, with what is held: leaders and \
+                        control groups"
+                    );
+                }
+                // The pause keeps a lasting failure from burning a core.
+                for stop in open {
+                    stop.act_blindly(now, now + AFTER_FAILURE);
+                }
+            }
+        }
+        over
+    }
+
+    fn finish(&mut self, now: BootTime, over: &HashSet<RunId>) {
+        let (over, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.under_way).into_iter().partition(|stop| over.contains(&stop.run.id()));
+        self.under_way = left;
+        for stop in over {
+            let run = &stop.run;
+            if let Some(report) = stop.confirm(now) {
+                self.record.note_stop(run.opened.uid, report);
+            }
+            let leaf = run.admission().and_then(|admission| admission.hold.leaf.as_ref());
+            // At once, since we may be about to end; else a little later.
+            if let Some(leaf) = leaf.filter(|leaf| leaf.remove().is_err()) {
+                self.leaves.push((Arc::clone(leaf), 0));
+            }
+            if let Some(reach) = &run.opened.reach {
+                reach.end_stopped_supervisors(run.id());
+            }
+            if run.note_tree_end() {
+                self.record.forget(run, &self.ledger);
+            }
+        }
+    }
+
+    /// Freezes or thaws a run as it now is to be. Here and nowhere else, so that no freeze can come after a stop.
+    fn hold(&self, run: &Run) {
+        let Some(leaf) = run.admission().and_then(|admission| admission.hold.leaf.as_ref()) else { return };
+        let wanted = self.freezes && run.freezes();
+        if wanted == run.is_frozen() || run.stop().is_some() {
+            return;
+        }
+        let (done, word) = if wanted { (leaf.freeze(), "frozen") } else { (leaf.thaw(), "thawed") };
+        let run_id = run.id();
+        match done {
+            Ok(()) => {
+                run.note_frozen(wanted);
+                info!(%run_id, device_id = %run.opened.device, "the agent is {word}");
+            }
+            Err(errno) => {
+                error!(%run_id, %errno, "the agent cannot be {word}; its lease and every stop hold all the same");
+            }
+        }
+    }
+
+    fn remove_leaves(&mut self) {
+        self.leaves.retain_mut(|(leaf, attempts)| match leaf.remove() {
+            Ok(()) => false,
+            Err(errno) => {
+                *attempts += 1;
+                if *attempts == REMOVE_ATTEMPTS {
+                    warn!(leaf = %leaf.path().display(), %errno, "cannot remove a control group; remove it with rmdir");
+                }
+                *attempts < REMOVE_ATTEMPTS
+            }
+        });
+    }
+}
+
+/// Whoever is signalled wakes, and so do its guardian and its wrapper: hundreds of them would run before the next one is
+/// signalled. Not permitted without privileges; then it takes as long as it takes.
+fn take_precedence() {
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+}
+
+/// A remote agent: its wrapper alone ends it.
+fn tell_only(ending: &Ending) {
+    let (Reason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
+    ending.run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
+    log_remote(&ending.run, denial);
+}
+
+fn log_remote(run: &Run, denial: &Denial) {
+    warn!(
+        run_id = %run.id(), device_id = %run.opened.device, code = %denial.code,
+        request_id = denial.request_id.as_ref().map_or("", |id| id.as_str()), "telling the wrapper to stop the agent"
+    );
+}
+
+fn shares(by_wrapper: &HashMap<Identity, usize>, wrapper: Option<Identity>) -> bool {
+    wrapper.and_then(|wrapper| by_wrapper.get(&wrapper)).is_some_and(|count| *count > 1)
+}

@@ -1,0 +1,268 @@
+//! One run as it is written down.
+//!
+//! Everything a later daemon needs to hold the run, and nothing that lets it trust the file more than the processes: each
+//! process is named by number *and* start time, each point in time by this boot's clock.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::BootTime;
+use crate::protocol::{Code, Containment, Denial, DeviceId, RequestId, RunId};
+use crate::sys;
+use crate::tree::{Guardian, Identity, Pid, StartTime};
+
+/// The form of the file. Another one is not read: a daemon of another version left it, and its wrappers live on their
+/// leases.
+const VERSION: u32 = 1;
+
+/// A run, as far as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: RunId,
+    pub(crate) device: DeviceId,
+    pub(crate) name: Option<String>,
+    pub(crate) command: Vec<String>,
+    pub(crate) uid: u32,
+    pub(crate) wrapper: Identity,
+    pub(crate) guardian: Option<Guardian>,
+    pub(crate) leader: Identity,
+    /// Whether the wrapper had no children but the tree's.
+    pub(crate) alone: bool,
+    pub(crate) containment: Containment,
+    pub(crate) leaf: Option<PathBuf>,
+    pub(crate) stop_signal: Signal,
+    pub(crate) stop_grace: Duration,
+    /// The code and name of the ALLOW it started on.
+    pub(crate) code: Code,
+    pub(crate) request_id: Option<RequestId>,
+    pub(crate) started: BootTime,
+    /// The end of the lease of each device that rules it.
+    pub(crate) leases: Vec<(DeviceId, BootTime)>,
+    pub(crate) stop: Option<StopEntry>,
+}
+
+/// A stop that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StopEntry {
+    pub(crate) denial: Denial,
+    pub(crate) began: BootTime,
+    pub(crate) kill_at: BootTime,
+}
+
+/// Where and when an entry means something: process numbers and boot times are others elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Here {
+    /// The kernel's name for this boot.
+    pub(crate) boot_id: String,
+    /// The kernel's name for our PID namespace.
+    pub(crate) pid_namespace: String,
+}
+
+/// Why a file is no entry of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// Of another boot: whatever it names is gone.
+    OtherBoot,
+    /// Torn, foreign, of another version or of another PID namespace; in words.
+    Foreign(String),
+}
+
+impl Entry {
+    /// The file's text.
+    pub(crate) fn to_text(&self, here: &Here) -> Vec<u8> {
+        let (guardian, guardian_kind) = match self.guardian {
+            None => (None, None),
+            Some(Guardian::Sweeper(identity)) => (Some(identity), Some(GuardianKind::Sweeper)),
+            Some(Guardian::Init(identity)) => (Some(identity), Some(GuardianKind::Init)),
+        };
+        let written = Written {
+            version: VERSION,
+            boot_id: here.boot_id.clone(),
+            pid_namespace: here.pid_namespace.clone(),
+            run_id: self.id,
+            device: self.device.clone(),
+            name: self.name.clone(),
+            command: self.command.clone(),
+            uid: self.uid,
+            wrapper: self.wrapper.into(),
+            guardian: guardian.map(Into::into),
+            guardian_kind,
+            leader: self.leader.into(),
+            alone: self.alone,
+            containment: self.containment,
+            // A path that is no text (nobody makes one) is one leaf that a later daemon does without.
+            leaf: self.leaf.as_ref().and_then(|leaf| leaf.to_str()).map(str::to_owned),
+            stop_signal: sys::signal_name(self.stop_signal),
+            stop_grace_ms: millis(self.stop_grace),
+            code: self.code.clone(),
+            request_id: self.request_id.clone(),
+            started_boot_ms: self.started.as_millis(),
+            leases: self
+                .leases
+                .iter()
+                .map(|(device, until)| Lease { device: device.clone(), until_boot_ms: until.as_millis() })
+                .collect(),
+            stop: self.stop.as_ref().map(|stop| Stop {
+                code: stop.denial.code.clone(),
+                request_id: stop.denial.request_id.clone(),
+                reason: stop.denial.reason.clone(),
+                began_boot_ms: stop.began.as_millis(),
+                kill_at_boot_ms: stop.kill_at.as_millis(),
+            }),
+        };
+        // Strings and numbers only: nothing in it can fail to be written.
+        let mut text = serde_json::to_vec_pretty(&written).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+
+    /// Reads a file's text. Strict: a key too many, a number that cannot be, a version that is not ours make it foreign.
+    pub(crate) fn from_text(text: &[u8], here: &Here) -> Result<Self, Unfit> {
+        let foreign = |problem: &str| Unfit::Foreign(problem.to_owned());
+        let head: Head = serde_json::from_slice(text).map_err(|error| Unfit::Foreign(error.to_string()))?;
+        if head.version != VERSION {
+            return Err(Unfit::Foreign(format!("it has version {}, not {VERSION}", head.version)));
+        }
+        if head.boot_id != here.boot_id {
+            return Err(Unfit::OtherBoot);
+        }
+        let written: Written = serde_json::from_slice(text).map_err(|error| Unfit::Foreign(error.to_string()))?;
+        if written.pid_namespace != here.pid_namespace {
+            return Err(foreign("it was written in another PID namespace"));
+        }
+        let identity = |process: ProcessName| process.identity().ok_or_else(|| foreign("a pid is not above 1"));
+        let guardian = match (written.guardian, written.guardian_kind) {
+            (None, None) => None,
+            (Some(process), Some(GuardianKind::Sweeper)) => Some(Guardian::Sweeper(identity(process)?)),
+            (Some(process), Some(GuardianKind::Init)) => Some(Guardian::Init(identity(process)?)),
+            (Some(_), None) | (None, Some(_)) => return Err(foreign("it says half of who the guardian is")),
+        };
+        if written.leases.is_empty() {
+            return Err(foreign("it names no lease"));
+        }
+        let leaf = written.leaf.map(PathBuf::from);
+        let leaf_fits = |leaf: &PathBuf| {
+            leaf.is_absolute() && leaf.file_name().is_some_and(|name| name == &*format!("machineid-{}", written.run_id))
+        };
+        if !leaf.as_ref().is_none_or(leaf_fits) {
+            return Err(foreign("its control group is not named after the run"));
+        }
+        Ok(Self {
+            id: written.run_id,
+            device: written.device,
+            name: written.name,
+            command: written.command,
+            uid: written.uid,
+            wrapper: identity(written.wrapper)?,
+            guardian,
+            leader: identity(written.leader)?,
+            alone: written.alone,
+            containment: written.containment,
+            leaf,
+            stop_signal: sys::parse_signal(&written.stop_signal).map_err(|error| Unfit::Foreign(error.to_string()))?,
+            stop_grace: Duration::from_millis(written.stop_grace_ms),
+            code: written.code,
+            request_id: written.request_id,
+            started: BootTime::from_millis(written.started_boot_ms),
+            leases: written
+                .leases
+                .into_iter()
+                .map(|lease| (lease.device, BootTime::from_millis(lease.until_boot_ms)))
+                .collect(),
+            stop: written.stop.map(|stop| StopEntry {
+                denial: Denial { code: stop.code, request_id: stop.request_id, reason: stop.reason },
+                began: BootTime::from_millis(stop.began_boot_ms),
+                kill_at: BootTime::from_millis(stop.kill_at_boot_ms),
+            }),
+        })
+    }
+}
+
+/// What must be right before anything else is read.
+#[derive(Debug, Deserialize)]
+struct Head {
+    version: u32,
+    boot_id: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    version: u32,
+    boot_id: String,
+    pid_namespace: String,
+    run_id: RunId,
+    device: DeviceId,
+    name: Option<String>,
+    command: Vec<String>,
+    uid: u32,
+    wrapper: ProcessName,
+    guardian: Option<ProcessName>,
+    guardian_kind: Option<GuardianKind>,
+    leader: ProcessName,
+    alone: bool,
+    containment: Containment,
+    leaf: Option<String>,
+    stop_signal: String,
+    stop_grace_ms: u64,
+    code: Code,
+    request_id: Option<RequestId>,
+    started_boot_ms: u64,
+    leases: Vec<Lease>,
+    stop: Option<Stop>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessName {
+    pid: i32,
+    start: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum GuardianKind {
+    Sweeper,
+    Init,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lease {
+    device: DeviceId,
+    until_boot_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stop {
+    code: Code,
+    request_id: Option<RequestId>,
+    reason: Option<String>,
+    began_boot_ms: u64,
+    kill_at_boot_ms: u64,
+}
+
+impl From<Identity> for ProcessName {
+    fn from(identity: Identity) -> Self {
+        Self { pid: identity.pid.as_raw(), start: identity.start.0 }
+    }
+}
+
+impl ProcessName {
+    fn identity(self) -> Option<Identity> {
+        let pid = Pid::new(self.pid).filter(|pid| !pid.is_init())?;
+        Some(Identity { pid, start: StartTime(self.start) })
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[path = "entry_tests.rs"]
+pub(in crate::runs::ledger) mod tests;

@@ -1,0 +1,147 @@
+//! The directory of the entries: one file a run, ours alone, replaced whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use tracing::{debug, warn};
+
+use super::entry::{Entry, Here, Unfit};
+use crate::protocol::RunId;
+
+/// No entry is larger, in bytes: the command line in it is cut for people.
+const LARGEST: u64 = 64 * 1024;
+/// What an entry's file is called behind the run's id.
+const SUFFIX: &str = ".json";
+/// What it is called while it is being written.
+const UNFINISHED: &str = ".new";
+/// What is left aside is called so behind its old name.
+const ASIDE: &str = ".aside";
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    directory: PathBuf,
+    here: Here,
+}
+
+impl Store {
+    /// Opens the directory `runs` below the runtime directory, which must exist; makes it when it is missing.
+    ///
+    /// Fails when it cannot be made, or is not ours alone: what stands in it says which processes to end.
+    pub(crate) fn open(runtime_dir: &Path, here: Here) -> io::Result<Self> {
+        let directory = runtime_dir.join("runs");
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        let about = fs::symlink_metadata(&directory)?;
+        if !about.is_dir() || about.uid() != rustix::process::geteuid().as_raw() {
+            let problem = "it must be a directory of the daemon's own user; move it away";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+        }
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        Ok(Self { directory, here })
+    }
+
+    /// Writes an entry, in the place of an older one of the same run.
+    ///
+    /// Not synced to the disk: what must survive is the daemon's end, not the machine's; after a boot nothing in it holds.
+    pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
+        let fresh = self.directory.join(format!("{}{UNFINISHED}", entry.id));
+        let written =
+            write_whole(&fresh, &entry.to_text(&self.here)).and_then(|()| fs::rename(&fresh, self.path(entry.id)));
+        if written.is_err() {
+            // On a full disk half a file is only in the way.
+            let _ = fs::remove_file(&fresh);
+        }
+        written
+    }
+
+    /// Removes a run's entry, if there is one.
+    pub(crate) fn remove(&self, id: RunId) -> io::Result<()> {
+        match fs::remove_file(self.path(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Every entry of this boot. One of another boot is removed; whatever else is there is reported and left aside, under
+    /// a name that no later look takes up again.
+    pub(crate) fn read_all(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for file in fs::read_dir(&self.directory)? {
+            let path = file?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if name.strip_suffix(ASIDE).is_some() {
+                continue;
+            }
+            match self.read(&path, name) {
+                Ok(entry) => entries.push(entry),
+                Err(Unfit::OtherBoot) => {
+                    debug!(file = %path.display(), "removing the record of a run of another boot");
+                    let _ = fs::remove_file(&path);
+                }
+                // What a daemon was writing when it was killed; the entry itself is still whole.
+                Err(Unfit::Foreign(_)) if name.strip_suffix(UNFINISHED).is_some() => {
+                    let _ = fs::remove_file(&path);
+                }
+                Err(Unfit::Foreign(problem)) => {
+                    warn!(
+                        file = %path.display(), problem,
+                        "this is no record of a run of this daemon's; leaving it aside: whatever it names lives on the \
+                         lease that its wrapper holds"
+                    );
+                    let mut aside = path.clone().into_os_string();
+                    aside.push(ASIDE);
+                    let _ = fs::rename(&path, aside);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn read(&self, path: &Path, name: &str) -> Result<Entry, Unfit> {
+        let foreign = |problem: String| Unfit::Foreign(problem);
+        let id = name.strip_suffix(SUFFIX).and_then(|id| id.parse::<RunId>().ok());
+        let id = id.ok_or_else(|| foreign("it is not named after a run".to_owned()))?;
+        let text = read_ours(path).map_err(|error| foreign(error.to_string()))?;
+        let entry = Entry::from_text(&text, &self.here)?;
+        if entry.id != id {
+            return Err(foreign("it is about another run than its name says".to_owned()));
+        }
+        Ok(entry)
+    }
+
+    fn path(&self, id: RunId) -> PathBuf {
+        self.directory.join(format!("{id}{SUFFIX}"))
+    }
+}
+
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text)
+}
+
+/// Reads a file that is our user's own and nobody else's to write.
+fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+    let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() || about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
+        return Err(io::Error::other("it is not a file of the daemon's user alone"));
+    }
+    let mut text = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

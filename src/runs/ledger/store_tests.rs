@@ -1,0 +1,74 @@
+use super::super::entry::tests::{entry, here};
+use super::*;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), here()).unwrap();
+    (directory, store)
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory.join("runs"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_entry_is_ours_alone_and_goes_when_the_run_is_over() {
+    let (directory, store) = store();
+    store.write(&entry()).unwrap();
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(directory.path().join("runs")), 0o700);
+    assert_eq!(mode(store.path(entry().id)), 0o600);
+    assert_eq!(store.read_all().unwrap(), [entry()]);
+    let later = Entry { stop: None, ..entry() };
+    store.write(&later).unwrap();
+    assert_eq!(store.read_all().unwrap(), [later], "an older one is replaced");
+    store.remove(entry().id).unwrap();
+    store.remove(entry().id).unwrap();
+    assert_eq!(names(directory.path()), Vec::<String>::new());
+}
+
+#[test]
+fn the_entries_of_another_boot_are_removed() {
+    let (directory, store) = store();
+    store.write(&entry()).unwrap();
+    let after = Store::open(directory.path(), Here { boot_id: "boot-2".to_owned(), ..here() }).unwrap();
+    assert_eq!(after.read_all().unwrap(), []);
+    assert_eq!(names(directory.path()), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_torn_or_somebody_elses_is_left_aside_once() {
+    let (directory, store) = store();
+    let runs = directory.path().join("runs");
+    let text = entry().to_text(&here());
+    let id = entry().id;
+    fs::write(runs.join("README"), "hello").unwrap();
+    write_whole(&runs.join(format!("{id}.json")), &text[..text.len() / 2]).unwrap();
+    let other = "f".repeat(32);
+    write_whole(&runs.join(format!("{other}.json")), &text).unwrap();
+    let linked = "e".repeat(32);
+    std::os::unix::fs::symlink("/etc/hostname", runs.join(format!("{linked}.json"))).unwrap();
+    let open = "d".repeat(32);
+    fs::write(runs.join(format!("{open}.json")), &text).unwrap();
+    fs::set_permissions(runs.join(format!("{open}.json")), fs::Permissions::from_mode(0o666)).unwrap();
+    write_whole(&runs.join(format!("{id}.new")), &text[..20]).unwrap();
+    assert_eq!(store.read_all().unwrap(), []);
+    let mut aside: Vec<_> = [&id.to_string(), &other, &linked, &open].map(|id| format!("{id}.json.aside")).into();
+    aside.push("README.aside".to_owned());
+    aside.sort();
+    assert_eq!(names(directory.path()), aside);
+    assert_eq!(store.read_all().unwrap(), []);
+    assert_eq!(names(directory.path()), aside, "they are not taken up again");
+}
+
+#[test]
+fn a_directory_that_is_none_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/tmp", directory.path().join("runs")).unwrap();
+    assert!(Store::open(directory.path(), here()).is_err());
+}

@@ -1,0 +1,92 @@
+//! Making a process straight in a control group or in namespaces of its own.
+
+#![expect(unsafe_code, reason = "clone3, for which no library has a form that returns twice")]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::process::{Fork, ForkError, last_errno};
+use super::threads::is_single_threaded;
+
+/// libc's constant of this name is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which namespaces of its own a process gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Process numbers: the process is the first of its namespace, and all others in it end with it.
+    pub pid: bool,
+    /// Mounts, which a `/proc` of the new PID namespace needs.
+    pub mount: bool,
+    /// Users: what an ordinary user needs to be allowed the other two. Its ids have yet to be mapped; see
+    /// [`super::map_own_ids`].
+    pub user: bool,
+}
+
+/// Where a forked process begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ForkOptions<'a> {
+    /// The directory of the control group it begins in; none means its parent's. Unlike a later move, which waits up to
+    /// 12 ms for every processor to take notice, this costs nothing.
+    pub into_cgroup: Option<BorrowedFd<'a>>,
+    /// The namespaces it begins in.
+    pub namespaces: Namespaces,
+}
+
+/// Forks as [`super::fork`] does, into a control group or namespaces.
+///
+/// Fails when other threads run, and with [`ForkError::Kernel`]: ENOSYS where a container's seccomp filter hides the call,
+/// EPERM where namespaces are not allowed, EACCES, EBUSY, EOPNOTSUPP or ENODEV where the control group is not to be entered,
+/// ENOSPC or EUSERS at a limit of namespaces. No process has then been made, and [`super::fork`] can be tried.
+///
+/// What the C library has registered to run at a fork is not run. The child's idea of its own *thread's* number stays its
+/// parent's, with glibc until it forks itself: `raise` and `abort` would miss. Use [`super::die_by`].
+pub fn fork_with(options: ForkOptions<'_>) -> Result<Fork, ForkError> {
+    if !is_single_threaded().ok_or(ForkError::NoProc)? {
+        return Err(ForkError::Threads);
+    }
+    let Namespaces { pid, mount, user } = options.namespaces;
+    let mut flags = 0;
+    for (wanted, flag) in [(pid, libc::CLONE_NEWPID), (mount, libc::CLONE_NEWNS), (user, libc::CLONE_NEWUSER)] {
+        if wanted {
+            flags |= u64::from(flag.unsigned_abs());
+        }
+    }
+    // SAFETY: all bytes zero is a valid `clone_args`: plain numbers, of which each stands for "nothing".
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    if let Some(directory) = options.into_cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = u64::try_from(directory.as_raw_fd()).map_err(|_| ForkError::Kernel(Errno::BADF))?;
+    }
+    arguments.flags = flags;
+    // SAFETY: `arguments` is a live local of the size given, and names no memory: the child goes on with a copy of
+    // everything on a copy of this stack, as after `fork`. There is one thread only, as was just checked, so no lock can be
+    // held by a thread that the child lacks.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(ForkError::Kernel(last_errno())),
+        0 => Ok(Fork::Child),
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            pid.map(Fork::Parent).ok_or(ForkError::Kernel(Errno::INVAL))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_refuses_while_other_threads_run() {
+        std::thread::scope(|scope| {
+            let (end, wait) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || wait.recv());
+            assert_eq!(fork_with(ForkOptions::default()), Err(ForkError::Threads));
+            drop(end);
+        });
+    }
+}

@@ -1,0 +1,29 @@
+//! Settling into namespaces of one's own.
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags};
+
+/// Maps `uid` and `gid` of the parent user namespace to themselves in the calling process's own, so that it stays who it
+/// was. They must be the ids it had before it entered the namespace, and it must be dumpable.
+///
+/// Fails when they are mapped already, or a sandbox forbids it (EPERM, EACCES).
+pub fn map_own_ids(uid: u32, gid: u32) -> Result<(), Errno> {
+    let write = |name: &str, text: String| {
+        std::fs::write(format!("/proc/self/{name}"), text)
+            .map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    };
+    // The kernel takes an ordinary user's gid_map only after this; it keeps a process from dropping a group that a file's
+    // mode shuts out.
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("{uid} {uid} 1"))?;
+    write("gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Mounts over `/proc` that of the calling process's PID namespace, seen in its own mount namespace only.
+///
+/// Fails with EPERM in a container whose `/proc` is masked: an ordinary user may not mount one that shows more.
+pub fn mount_own_proc() -> Result<(), Errno> {
+    // Else it would appear in the namespace this one was copied from.
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    rustix::mount::mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+}

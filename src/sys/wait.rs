@@ -1,0 +1,43 @@
+//! Waiting for children without taking what is not meant.
+
+#![expect(unsafe_code, reason = "rustix's waitid does not say which child it found")]
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::process::last_errno;
+
+/// A child that has ended and waits to be reaped; it is left as it is. `Ok(None)` when every child lives. Fails with
+/// `ECHILD` when there are no children.
+pub fn ended_child() -> Result<Option<Pid>, Errno> {
+    loop {
+        // SAFETY: all bytes zero is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: `info` is a live local; the other arguments are plain numbers.
+        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } == 0 {
+            // SAFETY: the call fills in the fields of a child's end, or leaves them zero.
+            return Ok(Pid::from_raw(unsafe { info.si_pid() }));
+        }
+        match last_errno() {
+            Errno::INTR => {}
+            errno => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_child_is_found_and_stays() {
+        // Other tests of this process have children too, so only this one's is looked for.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).unwrap();
+        assert!(ended_child().unwrap().is_some());
+        assert!(child.wait().unwrap().success());
+    }
+}

@@ -1,0 +1,327 @@
+//! One run's control group.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::super::pid::Pid;
+use super::NoCgroup;
+use super::listing;
+use super::place::{self, Membership, Mount};
+use crate::protocol::{HoldsAgainst, RunId};
+
+/// The number by which `statfs` tells cgroup2 from everything else.
+const CGROUP2: i64 = 0x6367_7270;
+
+/// A leaf's directory: everybody may look into it, whatever umask its maker has. (Who may change what is said by the
+/// owners of the files in it.)
+const MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// Who may write a group's `cgroup.procs` besides its owner.
+const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
+
+/// The control group of one run, `machineid-<run id>`. Groups that the agent made below it count as part of it.
+///
+/// Its files are opened in advance, those that may be: from a deny to the last SIGKILL no descriptor is needed, and the
+/// path may change its meaning (a container's mounts) without harm. Dropping it removes nothing: a daemon may restart.
+#[derive(Debug)]
+pub struct Leaf {
+    path: PathBuf,
+    directory: OwnedFd,
+    /// `cgroup.procs`; writable if that may be.
+    processes: OwnedFd,
+    events: OwnedFd,
+    kill: Option<OwnedFd>,
+    freeze: Option<OwnedFd>,
+}
+
+/// What the kernel says about a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeafState {
+    /// A process is inside, zombies not counted.
+    pub populated: bool,
+    /// It is frozen, with all that is inside.
+    pub frozen: bool,
+}
+
+impl LeafState {
+    /// What can be said of one that was removed.
+    const REMOVED: Self = Self { populated: false, frozen: false };
+}
+
+impl Leaf {
+    /// Makes one below the calling process's own group. Fails where that is not to be had, and when there is one.
+    pub fn make_below_own(run: RunId) -> Result<Self, NoCgroup> {
+        make("self", run)
+    }
+
+    /// Makes one below the group of the process with this number. Fails where that is not to be had, and when there is one.
+    pub fn make_below(pid: Pid, run: RunId) -> Result<Self, NoCgroup> {
+        make(&pid.to_string(), run)
+    }
+
+    /// The group that the process with this number is in, when it is the leaf of this run by its name. By its name only:
+    /// who else is in it, and who made it, is for the caller to judge.
+    pub fn around(pid: Pid, run: RunId) -> Result<Option<Self>, NoCgroup> {
+        let named = |places: Vec<PathBuf>| places.into_iter().find(|path| is_named_after(path, run));
+        match named(places(&pid.to_string())?) {
+            Some(path) => Self::open(path),
+            None => Ok(None),
+        }
+    }
+
+    /// The leaf recorded at this path. `Ok(None)` when it has been removed. Fails when the path names no leaf of this run.
+    pub fn reopen(path: &Path, run: RunId) -> Result<Option<Self>, NoCgroup> {
+        if !path.is_absolute() || !is_named_after(path, run) {
+            return Err(NoCgroup::Failed(path.to_owned(), Errno::INVAL));
+        }
+        Self::open(path.to_owned())
+    }
+
+    fn open(path: PathBuf) -> Result<Option<Self>, NoCgroup> {
+        let opened = open_cgroup(&path).and_then(|directory| Self::hold(path.clone(), directory));
+        match opened {
+            Ok(leaf) => Ok(Some(leaf)),
+            Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+            Err(errno) => Err(NoCgroup::Failed(path, errno)),
+        }
+    }
+
+    fn hold(path: PathBuf, directory: OwnedFd) -> Result<Self, Errno> {
+        let open = |name: &str, flags| rustix::fs::openat(&directory, name, flags | OFlags::CLOEXEC, Mode::empty());
+        let if_permitted = |name: &str| match open(name, OFlags::WRONLY) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(None),
+            Err(errno) => Err(errno),
+        };
+        let processes = match open("cgroup.procs", OFlags::RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => open("cgroup.procs", OFlags::RDONLY),
+            other => other,
+        }?;
+        let events = open("cgroup.events", OFlags::RDONLY)?;
+        let (kill, freeze) = (if_permitted("cgroup.kill")?, if_permitted("cgroup.freeze")?);
+        Ok(Self { path, directory, processes, events, kill, freeze })
+    }
+
+    /// Its directory, as this process's mount namespace has it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its directory, for a process to be made in it ([`crate::sys::ForkOptions::into_cgroup`]).
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Moves a process into it. May take a few milliseconds. Fails with EBADF when the file is not writable here, ESRCH
+    /// when the process is gone, EACCES or EPERM when it may not be moved.
+    pub fn enter(&self, pid: Pid) -> Result<(), Errno> {
+        rustix::io::write(&self.processes, pid.to_string().as_bytes()).map(drop)
+    }
+
+    /// Its processes and those of the groups below it, in the order of their numbers, zombies left out. Those of other PID
+    /// namespaces than the caller's and the ones below are not to be seen.
+    ///
+    /// Fails when a group below cannot be looked into, for want of a descriptor above all.
+    pub fn processes(&self) -> Result<Vec<Pid>, Errno> {
+        let mut found = Vec::new();
+        match self.list(&mut found) {
+            Ok(()) => {}
+            Err(Errno::NODEV | Errno::NOENT) => found.clear(),
+            Err(errno) => return Err(errno),
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn list(&self, found: &mut Vec<Pid>) -> Result<(), Errno> {
+        listing::listed(self.processes.as_fd(), found)?;
+        if listing::has_groups(self.directory.as_fd())? {
+            listing::listed_below(self.directory(), found)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What the kernel says about it; nobody is in one that was removed.
+    pub fn state(&self) -> Result<LeafState, Errno> {
+        match listing::read_from_start(self.events.as_fd()) {
+            Ok(text) => {
+                let (populated, frozen) = place::events(&text).ok_or(Errno::ILSEQ)?;
+                Ok(LeafState { populated, frozen })
+            }
+            Err(Errno::NODEV) => Ok(LeafState::REMOVED),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Ends every process in it with SIGKILL, those that are being forked too. Frozen ones die as well.
+    ///
+    /// Fails with EACCES when this user may not: then the processes are to be killed one by one.
+    pub fn kill(&self) -> Result<(), Errno> {
+        set(self.kill.as_ref(), b"1")
+    }
+
+    /// Whether [`Leaf::kill`] is permitted.
+    #[must_use]
+    pub fn can_kill(&self) -> bool {
+        self.kill.is_some()
+    }
+
+    /// Stops the time of every process in it; the kernel says by [`Leaf::events`] when all stand. Fails with EACCES when
+    /// this user may not.
+    pub fn freeze(&self) -> Result<(), Errno> {
+        set(self.freeze.as_ref(), b"1")
+    }
+
+    /// Undoes [`Leaf::freeze`]. Fails with EACCES when this user may not.
+    pub fn thaw(&self) -> Result<(), Errno> {
+        set(self.freeze.as_ref(), b"0")
+    }
+
+    /// Whether [`Leaf::freeze`] and [`Leaf::thaw`] are permitted.
+    #[must_use]
+    pub fn can_freeze(&self) -> bool {
+        self.freeze.is_some()
+    }
+
+    /// Has POLLPRI when the state has changed since [`Leaf::state`] was last called, whoever called it.
+    #[must_use]
+    pub fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Removes it with the groups below it. One that is gone already is as good. Fails with EBUSY while a process is in it,
+    /// EACCES or EPERM when this user may not.
+    pub fn remove(&self) -> Result<(), Errno> {
+        match listing::remove_group(CWD, &self.path) {
+            // So the kernel says of groups below as well as of processes.
+            Err(Errno::BUSY) => {}
+            other => return other,
+        }
+        listing::remove_below(self.directory())?;
+        listing::remove_group(CWD, &self.path)
+    }
+
+    /// Against whom it holds a tree together. A process can leave only to where its user may write the `cgroup.procs` of
+    /// the nearest group above both places; so no group from here to the root may be the agent's. What cannot be looked at
+    /// counts as the agent's, and nothing holds root.
+    #[must_use]
+    pub fn holds_against(&self, agent_uid: u32) -> HoldsAgainst {
+        if agent_uid == 0 {
+            return HoldsAgainst::Bugs;
+        }
+        for directory in self.path.ancestors() {
+            match rustix::fs::statfs(directory) {
+                Ok(found) if is_cgroup2(&found) => {}
+                Ok(_) if directory != self.path => return HoldsAgainst::Hostile,
+                Ok(_) | Err(_) => return HoldsAgainst::Bugs,
+            }
+            let Ok(file) = rustix::fs::stat(directory.join("cgroup.procs")) else { return HoldsAgainst::Bugs };
+            if file.st_uid == agent_uid || file.st_mode & GROUP_OR_OTHERS_WRITE != 0 {
+                return HoldsAgainst::Bugs;
+            }
+        }
+        HoldsAgainst::Hostile
+    }
+}
+
+fn set(file: Option<&OwnedFd>, value: &[u8]) -> Result<(), Errno> {
+    match rustix::io::write(file.ok_or(Errno::ACCESS)?, value) {
+        // There is nobody in one that was removed.
+        Ok(_) | Err(Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn leaf_name(run: RunId) -> String {
+    format!("machineid-{run}")
+}
+
+fn is_named_after(path: &Path, run: RunId) -> bool {
+    path.file_name().is_some_and(|name| name == leaf_name(run).as_str())
+}
+
+fn is_cgroup2(found: &rustix::fs::StatFs) -> bool {
+    // Its type differs between platforms.
+    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+    let kind = found.f_type as i64;
+    kind == CGROUP2
+}
+
+/// Fails with ENOENT when something else is there by now: a mount may be covered by a later one.
+fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
+    let directory = listing::open_directory(CWD, path)?;
+    if is_cgroup2(&rustix::fs::fstatfs(&directory)?) { Ok(directory) } else { Err(Errno::NOENT) }
+}
+
+/// Where the group of this process may be found, the likeliest place first. Never empty.
+fn places(process: &str) -> Result<Vec<PathBuf>, NoCgroup> {
+    let failed = |path: &str, error: &std::io::Error| {
+        NoCgroup::Failed(path.into(), error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+    };
+    let file = format!("/proc/{process}/cgroup");
+    let text = std::fs::read(&file).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::SRCH) => NoCgroup::Gone,
+        Some(_) | None => failed(&file, &error),
+    })?;
+    let path = match place::membership(&text) {
+        Some(Membership::In(path)) => path,
+        Some(Membership::Removed) => return Err(NoCgroup::Gone),
+        None => return Err(NoCgroup::NotMounted),
+    };
+    let file = "/proc/self/mountinfo";
+    let mounts: Vec<Mount> = place::mounts(&std::fs::read(file).map_err(|error| failed(file, &error))?);
+    if mounts.is_empty() {
+        return Err(NoCgroup::NotMounted);
+    }
+    let places: Vec<PathBuf> = mounts.iter().filter_map(|mount| mount.directory(path)).collect();
+    if places.is_empty() { Err(NoCgroup::Outside) } else { Ok(places) }
+}
+
+fn make(process: &str, run: RunId) -> Result<Leaf, NoCgroup> {
+    let mut first_failure = None;
+    for above in places(process)? {
+        match make_in(&above, run) {
+            Ok(leaf) => return Ok(leaf),
+            // Of several mounts one may be writable.
+            Err(failure) => {
+                first_failure.get_or_insert(failure);
+            }
+        }
+    }
+    Err(first_failure.unwrap_or(NoCgroup::Outside))
+}
+
+fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
+    let failed = |errno| match errno {
+        Errno::ACCESS | Errno::PERM => NoCgroup::NotPermitted(above.to_owned()),
+        Errno::ROFS => NoCgroup::ReadOnly(above.to_owned()),
+        _ => NoCgroup::Failed(above.to_owned(), errno),
+    };
+    let name = leaf_name(run);
+    let outer = open_cgroup(above).map_err(failed)?;
+    rustix::fs::mkdirat(&outer, name.as_str(), MODE).map_err(|errno| match errno {
+        Errno::EXIST => NoCgroup::Exists(above.join(&name)),
+        _ => failed(errno),
+    })?;
+    let made = listing::open_directory(outer.as_fd(), name.as_str()).map_err(failed).and_then(|directory| {
+        rustix::fs::fchmod(&directory, MODE).map_err(failed)?;
+        let kind = rustix::fs::openat(&directory, "cgroup.type", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| listing::read_from_start(file.as_fd()))
+            .map_err(failed)?;
+        if kind != b"domain\n" {
+            return Err(NoCgroup::Threaded(above.to_owned()));
+        }
+        Leaf::hold(above.join(&name), directory).map_err(failed)
+    });
+    if made.is_err() {
+        let _ = listing::remove_group(outer.as_fd(), name.as_str());
+    }
+    made
+}

@@ -1,0 +1,132 @@
+//! The processes and groups inside a control group, and taking groups away.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::super::pid::Pid;
+
+/// Groups an agent made below its leaf are looked into this far. Deeper ones are still ended by the kernel, which counts
+/// them all as inside; a limit there must be, since each level costs a descriptor.
+const DEEPEST: usize = 32;
+
+/// Groups are removed up to this many at a time: an agent may have made any number.
+const MOST_REMOVED: usize = 100_000;
+
+pub(super) fn open_directory<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+/// Whether there are groups below this one. The kernel keeps a directory's link count, so this needs no descriptor.
+pub(super) fn has_groups(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstat(directory)?.st_nlink > 2)
+}
+
+/// Reads a whole file of the kernel's from its beginning, without moving the descriptor's offset: several threads may read
+/// it at a time.
+pub(super) fn read_from_start(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match rustix::io::pread(file, &mut buffer, text.len() as u64) {
+            Ok(0) => return Ok(text),
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The processes that `cgroup.procs` lists. One outside of the reader's PID namespace is listed as 0, and left out.
+pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Result<(), Errno> {
+    let text = read_from_start(cgroup_procs)?;
+    let numbers = text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    found.extend(numbers.filter_map(|line| line.parse().ok().and_then(Pid::new)));
+    Ok(())
+}
+
+/// The processes of all groups below `directory`. A group that is removed meanwhile had none. The processes of one that
+/// holds threads are listed by the nearest group above that holds processes.
+pub(super) fn listed_below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Result<(), Errno> {
+    below(directory, found, DEEPEST)
+}
+
+fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize) -> Result<(), Errno> {
+    for name in groups(directory, usize::MAX)? {
+        let inner = match open_directory(directory, &name) {
+            Ok(inner) => inner,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        let procs = rustix::fs::openat(&inner, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        match procs.and_then(|procs| listed(procs.as_fd(), found)) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+        if deeper > 0 && has_groups(inner.as_fd())? {
+            below(inner.as_fd(), found, deeper - 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The names of the groups directly below; at most `most`.
+fn groups(directory: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno> {
+    // Opened anew: the offset of a directory descriptor that others share is not ours to move.
+    let own = open_directory(directory, ".")?;
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut entries = rustix::fs::RawDir::new(own, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // Removed while it is read.
+            Err(Errno::NOENT) => break,
+            Err(errno) => return Err(errno),
+        };
+        let name = entry.file_name();
+        let real = !matches!(name.to_bytes(), b"." | b"..");
+        if real && entry.file_type() == FileType::Directory {
+            names.push(name.to_owned());
+            if names.len() >= most {
+                break;
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Removes every group below `directory`, innermost first. Fails with EBUSY when one still holds a process.
+///
+/// Goes down anew for each, so that depth costs time and no descriptors.
+pub(super) fn remove_below(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    for _ in 0..MOST_REMOVED {
+        let Some(mut name) = groups(directory, 1)?.pop() else { return Ok(()) };
+        let mut above = open_directory(directory, ".")?;
+        loop {
+            let inner = match open_directory(above.as_fd(), &name) {
+                Ok(inner) => inner,
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(errno),
+            };
+            let Some(deeper) = groups(inner.as_fd(), 1)?.pop() else {
+                remove_group(above.as_fd(), &name)?;
+                break;
+            };
+            above = inner;
+            name = deeper;
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+/// Removes one empty group; one that is gone already is as good.
+pub(super) fn remove_group<P: rustix::path::Arg>(above: BorrowedFd<'_>, name: P) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}

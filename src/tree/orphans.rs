@@ -1,0 +1,123 @@
+//! The living children of whoever inherits a tree's orphans, straight from the kernel's list of them.
+//!
+//! A process that forks and exits at once, again and again, is hardly ever in a process table: listed, it has ended before
+//! its entry is read. (*Measured*: with eight of them, two scans in a row found nobody in four of five cases.) But at no
+//! moment is it nowhere. While it lives, or is not reaped, it is a child of the subreaper above, or descends from a living
+//! child of it: the kernel hands a child over in the same moment as its parent ends. So the list of children answers both
+//! what a table cannot: whether nobody is left, and whom to kill before it is gone.
+
+use std::collections::HashSet;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::pid::{Identity, Pid};
+use super::pidfd::Process;
+use super::stat::ProcessEntry;
+
+/// How often the list is read before the one who asks gets to do something else. A list takes some microseconds.
+const ROUNDS: usize = 32;
+
+/// How many children are looked at before that, which takes some milliseconds. A storm leaves zombies faster than they can
+/// be looked at.
+const MOST: usize = 512;
+
+/// What a visit has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Visited {
+    /// When the last list was read, every child in it had been visited before, or had ended.
+    All,
+    /// There was always one more.
+    NeverAll,
+    /// The kernel does not list children, or the parent has ended and others have inherited them.
+    NoList,
+}
+
+/// Visits every living child of `parent` once. Those in `ended` are known to be zombies.
+///
+/// Fails when no descriptor is to be had.
+pub(super) fn visit(
+    parent: Identity,
+    ended: impl IntoIterator<Item = Pid>,
+    mut meet: impl FnMut(ProcessEntry, &Process),
+) -> Result<Visited, Errno> {
+    let mut visited: HashSet<Pid> = ended.into_iter().collect();
+    let mut left = MOST;
+    for _ in 0..ROUNDS {
+        let Some(children) = children(parent.pid)? else { return Ok(Visited::NoList) };
+        let before = visited.len();
+        // The latest first: in a storm the others are zombies.
+        for child in children.into_iter().rev() {
+            if !visited.insert(child) {
+                continue;
+            }
+            left -= 1;
+            if left == 0 {
+                return Ok(Visited::NeverAll);
+            }
+            // Held before it is looked at: a number that is still a child's then was this one's all along.
+            let Some((process, entry)) = Process::pin_entry(child)? else { continue };
+            if entry.parent == Some(parent.pid) && entry.is_alive() {
+                meet(entry, &process);
+            }
+        }
+        if visited.len() == before {
+            // One who has ended has no children, whoever has them now.
+            return Ok(if is_alive(parent) { Visited::All } else { Visited::NoList });
+        }
+    }
+    Ok(Visited::NeverAll)
+}
+
+/// Whether this very process lives now. No, when that cannot be found out.
+pub(super) fn is_alive(who: Identity) -> bool {
+    ProcessEntry::read(who.pid).is_ok_and(|entry| entry.is_some_and(|entry| entry.identity == who && entry.is_alive()))
+}
+
+/// The children of all threads of a process, zombies too. `None` when they cannot be listed.
+fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
+    let missing = |errno| match errno {
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => Err(errno),
+        _ => Ok(None),
+    };
+    let tasks = format!("/proc/{parent}/task");
+    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let tasks = match rustix::fs::open(tasks, directory, Mode::empty()) {
+        Ok(tasks) => tasks,
+        Err(errno) => return missing(errno),
+    };
+    let mut found = Vec::new();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+    let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
+    while let Some(thread) = threads.next() {
+        let Ok(thread) = thread else { return Ok(None) };
+        let Some(number) = thread.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let list =
+            rustix::fs::openat(&tasks, format!("{number}/children"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let list = match list {
+            Ok(list) => list,
+            Err(errno) => return missing(errno),
+        };
+        let Ok(text) = read_list(&list) else { return Ok(None) };
+        found.extend(numbers(&text));
+    }
+    Ok(Some(found))
+}
+
+fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match rustix::io::read(list, &mut buffer) {
+            Ok(0) => return Ok(text),
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn numbers(text: &[u8]) -> impl Iterator<Item = Pid> {
+    let words = text.split(u8::is_ascii_whitespace).filter_map(|word| std::str::from_utf8(word).ok());
+    words.filter_map(|word| word.parse().ok().and_then(Pid::new))
+}
