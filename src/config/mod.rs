@@ -6,6 +6,7 @@ mod device_template;
 mod error;
 mod file;
 mod glob;
+mod live;
 pub(crate) mod org_key;
 mod paths;
 pub(crate) mod settings;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use device_template::{HostFacts, expand as expand_device_id};
 pub(crate) use error::{ConfigError, Origin};
+pub(crate) use live::{Following, Live};
 pub(crate) use paths::Surroundings;
 pub(crate) use settings::Settings;
 

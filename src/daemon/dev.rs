@@ -68,7 +68,7 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     hand_out_commands(authority, directory, &settings.local.socket)?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
     let sidecar = Sidecar::start(settings, device.clone(), authority.org_key.clone(), key_source)?;
-    let banner = banner(authority, directory, sidecar.settings(), &device, !command.is_empty());
+    let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await
 }

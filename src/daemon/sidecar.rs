@@ -16,9 +16,8 @@ use super::{Fatal, identity};
 use crate::client::{AuthorityClient, Options};
 use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
-use crate::config::settings::Undecided;
-use crate::config::{self, ConfigError, Environment, Origin, Settings};
-use crate::gate::attempt::Authority;
+use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
+use crate::gate::attempt::{Authority, Means};
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
@@ -128,30 +127,28 @@ impl Sidecar {
         let markers = Markers::new(runtime_dir.clone(), &boot_id, &client.base_url().to_string());
         // The socket first: a second daemon must fail before it asks anybody anything.
         let socket = socket::bind(&settings.local)?;
-        let kill_file = settings.enforcement.kill_file.clone();
-        let authority = Arc::new(Authority::new(client, key, key_source, kill_file, markers));
-        let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
         let store = Store::open(runtime_dir, here(&boot_id)).map_err(|error| {
             let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
-        let freezes = settings.enforcement.undecided == Undecided::Freeze;
-        let runs = Runs::start(store.clone(), freezes).map_err(|error| failed("the enforcer's thread", error))?;
+        let live = Live::new(settings);
+        let authority = Arc::new(Authority::new(Means { client, key, key_source, markers }, live.clone()));
+        let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
+        let runs = Runs::start(store.clone(), live.clone()).map_err(|error| failed("the enforcer's thread", error))?;
         let runs = Arc::new(runs);
         // Before the gates, so that no deny of theirs can miss a run.
         runs.adopt_all(&store);
         let agents: Arc<dyn Agents> = Arc::<Runs>::clone(&runs);
-        let rules_all = settings.device.host_rules_all;
-        let gates = Gates::start(device.clone(), rules_all, settings.rules(), &authority, &agents)
-            .map_err(|error| failed("the gate", error))?;
+        let gates =
+            Gates::start(device.clone(), &live, &authority, &agents).map_err(|error| failed("the gate", error))?;
         runs.attach(&gates);
         let key_protection = identity::key_protection();
-        let context = Arc::new(Context { settings, gates, runs, started: BootTime::now(), key_protection });
+        let context = Arc::new(Context { live, gates, runs, started: BootTime::now(), key_protection });
         Ok(Self { socket, context, device, descriptors })
     }
 
-    pub(super) fn settings(&self) -> &Settings {
-        &self.context.settings
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.context.settings()
     }
 
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.

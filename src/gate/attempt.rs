@@ -1,30 +1,51 @@
 //! One attempt at an answer: kill file, registration, validation. Everything a gate does to the outside.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::core::{Outcome, Registered};
 use super::markers::Markers;
 use crate::client::{AuthorityClient, Failure};
 use crate::clock::{self, BootTime};
+use crate::config::Live;
 use crate::config::org_key::{self, KeySource};
 use crate::protocol::api::Registration;
 use crate::protocol::status::AuthorityStatus;
 use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
 
-/// Whom all gates of the daemon ask, and with what.
+/// Whom to ask, and with what. A reload replaces all of it at once: a key must not go to another authority than its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Means {
+    pub(crate) client: AuthorityClient,
+    pub(crate) key: OrgKey,
+    pub(crate) key_source: KeySource,
+    /// Of this authority.
+    pub(crate) markers: Markers,
+}
+
+impl Means {
+    /// Whether the device was registered since this boot, with this key, at this authority.
+    pub(crate) fn has_registered(&self, device: &DeviceId) -> bool {
+        self.markers.exists(device, &self.key.fingerprint())
+    }
+}
+
+/// Whom all gates of the daemon ask.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    client: AuthorityClient,
-    key: RwLock<OrgKey>,
-    key_source: KeySource,
-    kill_file: Option<PathBuf>,
-    markers: Markers,
+    means: watch::Sender<Arc<Means>>,
+    live: Live,
     health: Mutex<Health>,
+}
+
+/// What a validation came to.
+enum Answer {
+    Decision(Decision),
+    LimitReached,
 }
 
 #[derive(Debug, Default)]
@@ -35,43 +56,48 @@ struct Health {
 }
 
 impl Authority {
-    pub(crate) fn new(
-        client: AuthorityClient,
-        key: OrgKey,
-        key_source: KeySource,
-        kill_file: Option<PathBuf>,
-        markers: Markers,
-    ) -> Self {
-        Self { client, key: RwLock::new(key), key_source, kill_file, markers, health: Mutex::default() }
+    pub(crate) fn new(means: Means, live: Live) -> Self {
+        Self { means: watch::channel(Arc::new(means)).0, live, health: Mutex::default() }
     }
 
     pub(crate) fn status(&self) -> AuthorityStatus {
         let health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         AuthorityStatus {
-            url: self.client.base_url().to_string(),
+            url: self.means().client.base_url().to_string(),
             reachable: health.reachable,
             last_answer_at: health.last_answer.map(|at| clock::wall_at(at).to_string()),
             last_error: health.last_error.clone(),
         }
     }
 
-    pub(crate) fn key_source(&self) -> &KeySource {
-        &self.key_source
+    /// Whom to ask now, and with what.
+    pub(crate) fn means(&self) -> Arc<Means> {
+        Arc::clone(&self.means.borrow())
     }
 
-    /// Whether the device was registered since this boot, with this key, at this authority.
-    pub(crate) fn is_registered(&self, device: &DeviceId) -> bool {
-        self.markers.exists(device, &self.key().fingerprint())
+    /// For a gate: tells of every change.
+    pub(super) fn follow(&self) -> watch::Receiver<Arc<Means>> {
+        self.means.subscribe()
     }
 
-    /// Makes the attempt.
-    pub(crate) async fn attempt(&self, device: &DeviceId, register: bool) -> (Registered, Outcome) {
+    /// From now on that one is asked, with that key. Every gate asks at once.
+    #[expect(dead_code, reason = "for the reload")]
+    pub(crate) fn replace(&self, means: Means) {
+        let elsewhere = means.client.base_url() != self.means().client.base_url();
+        self.means.send_replace(Arc::new(means));
+        if elsewhere {
+            *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::default();
+        }
+    }
+
+    /// Makes the attempt, with the means that the gate knew when it decided whether to register.
+    pub(crate) async fn attempt(&self, means: &Means, device: &DeviceId, register: bool) -> (Registered, Outcome) {
         if let Some(denial) = self.killed() {
             return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial)));
         }
         let mut registered = Registered::NotAsked;
         if register {
-            match self.register(device).await {
+            match self.register(means, device).await {
                 Ok(Registration::New | Registration::Exists | Registration::Revoked) => registered = Registered::Yes,
                 Ok(Registration::LimitReached) => return (Registered::NotAsked, Outcome::LimitReached),
                 Ok(Registration::Refused { status, error }) => {
@@ -79,36 +105,36 @@ impl Authority {
                     warn!(device_id = %device, status, error, "the authority refused to register the device; asking on");
                     registered = Registered::Refused;
                 }
-                Err(failure) => return (Registered::NotAsked, self.no_answer(device, &failure)),
+                Err(failure) => return (Registered::NotAsked, self.no_answer(means, device, &failure)),
             }
         }
-        let outcome = match self.validate(device).await {
-            Ok(decision) => {
-                self.note_answer();
+        let outcome = match self.validate(means, device).await {
+            Ok(Answer::Decision(decision)) => {
+                self.note_answer(means);
                 // The kill file may have appeared while the authority was asked.
                 Outcome::Decided(self.killed().map_or(decision, Decision::Deny))
             }
-            Err(failure) => self.no_answer(device, &failure),
+            Ok(Answer::LimitReached) => Outcome::LimitReached,
+            Err(failure) => self.no_answer(means, device, &failure),
         };
         (registered, outcome)
     }
 
     /// Forgets the device at the authority.
     pub(crate) async fn remove(&self, device: &DeviceId) -> Result<(), String> {
-        let key = self.key();
-        self.client.remove(&key, device).await.map_err(|error| error.to_string())?;
-        self.markers.forget(device, &key.fingerprint());
+        let means = self.means();
+        means.client.remove(&means.key, device).await.map_err(|error| error.to_string())?;
+        means.markers.forget(device, &means.key.fingerprint());
         Ok(())
     }
 
-    async fn register(&self, device: &DeviceId) -> Result<Registration, Failure> {
-        let key = self.key();
-        let registration = self.client.register(&key, device).await?;
-        self.note_answer();
+    async fn register(&self, means: &Means, device: &DeviceId) -> Result<Registration, Failure> {
+        let registration = means.client.register(&means.key, device).await?;
+        self.note_answer(means);
         match &registration {
             Registration::New | Registration::Exists | Registration::Revoked => {
                 info!(device_id = %device, new = registration == Registration::New, "registered");
-                if let Err(error) = self.markers.put(device, &key.fingerprint()) {
+                if let Err(error) = means.markers.put(device, &means.key.fingerprint()) {
                     warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
                 }
             }
@@ -117,32 +143,40 @@ impl Authority {
         Ok(registration)
     }
 
-    /// Validates; when the authority refuses the key, reads the key file once more and, if it changed, asks again
-    /// before the deny counts: a rotation puts the new key into the file, and nothing must stop for that.
-    async fn validate(&self, device: &DeviceId) -> Result<Decision, Failure> {
-        let key = self.key();
-        let decision = self.client.validate(&key, device).await?;
-        match &decision {
-            Decision::Deny(denial) if denial.code == Code::InvalidOrgKey => {
-                let Some(fresh) = self.reread_key(&key) else { return Ok(decision) };
-                info!(device_id = %device, "the authority refused the org key, and its file holds another one: asking again");
-                self.client.validate(&fresh, device).await
-            }
-            Decision::Deny(_) | Decision::Allow { .. } => Ok(decision),
+    /// Validates; when the authority refuses the key, looks for a new one and, if there is one, asks again before the deny
+    /// counts: nothing must stop for a rotation. A key of another organisation registers first.
+    async fn validate(&self, means: &Means, device: &DeviceId) -> Result<Answer, Failure> {
+        let decision = means.client.validate(&means.key, device).await?;
+        let refused = matches!(&decision, Decision::Deny(denial) if denial.code == Code::InvalidOrgKey);
+        let Some(fresh) = refused.then(|| self.fresher_than(means)).flatten() else {
+            return Ok(Answer::Decision(decision));
+        };
+        info!(device_id = %device, "the authority refused the org key, and there is another one: asking again");
+        if !fresh.has_registered(device) && self.register(&fresh, device).await? == Registration::LimitReached {
+            return Ok(Answer::LimitReached);
         }
+        fresh.client.validate(&fresh.key, device).await.map(Answer::Decision)
     }
 
-    fn key(&self) -> OrgKey {
-        self.key.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The key in its file, when it is another one than `refused`.
-    fn reread_key(&self, refused: &OrgKey) -> Option<OrgKey> {
-        let KeySource::File { path, origin, mode_is_the_platforms } = &self.key_source else { return None };
+    /// Means with another key than the refused one: those in force by now, or with what the key's file holds by now, which
+    /// is then in force. A rotation puts the new key into the file, and a watch may be late or blind.
+    fn fresher_than(&self, refused: &Means) -> Option<Arc<Means>> {
+        let current = self.means();
+        if current.key != refused.key {
+            return Some(current);
+        }
+        let KeySource::File { path, origin, mode_is_the_platforms } = &current.key_source else { return None };
         match org_key::read_file(path, origin, *mode_is_the_platforms) {
-            Ok(fresh) if fresh != *refused => {
-                *self.key.write().unwrap_or_else(PoisonError::into_inner) = fresh.clone();
-                Some(fresh)
+            Ok(key) if key != refused.key => {
+                self.means.send_if_modified(|means| {
+                    // Not when a reload came in between: it knows better.
+                    let unchanged = Arc::ptr_eq(means, &current);
+                    if unchanged {
+                        *means = Arc::new(Means { key, ..Means::clone(&current) });
+                    }
+                    unchanged
+                });
+                Some(self.means())
             }
             Ok(_) => None,
             Err(error) => {
@@ -154,7 +188,8 @@ impl Authority {
 
     /// The deny of the kill file. Only "no such file" is absence: whatever else goes wrong counts as presence.
     fn killed(&self) -> Option<Denial> {
-        let path = self.kill_file.as_ref()?;
+        let settings = self.live.now();
+        let path = settings.enforcement.kill_file.as_ref()?;
         match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Ok(_) => Some(Denial::local(Code::LocalKill, format!("the kill file {} exists", path.display()))),
@@ -165,21 +200,29 @@ impl Authority {
         }
     }
 
-    fn note_answer(&self) {
+    /// Whether what is learnt with these means is about the authority that is asked now.
+    fn is_about_ours(&self, means: &Means) -> bool {
+        means.client.base_url() == self.means().client.base_url()
+    }
+
+    fn note_answer(&self, means: &Means) {
+        if !self.is_about_ours(means) {
+            return;
+        }
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if health.reachable == Some(false) {
-            info!(authority = %self.client.base_url(), "the authority answers again");
+            info!(authority = %means.client.base_url(), "the authority answers again");
         }
         *health = Health { reachable: Some(true), last_answer: Some(BootTime::now()), last_error: None };
     }
 
-    fn no_answer(&self, device: &DeviceId, failure: &Failure) -> Outcome {
+    fn no_answer(&self, means: &Means, device: &DeviceId, failure: &Failure) -> Outcome {
         let cause = failure.to_string();
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         if health.reachable == Some(false) {
             debug!(device_id = %device, %cause, "still no answer");
         } else {
-            warn!(device_id = %device, authority = %self.client.base_url(), %cause, "no usable answer from the authority");
+            warn!(device_id = %device, authority = %means.client.base_url(), %cause, "no usable answer from the authority");
         }
         health.reachable = Some(false);
         health.last_error = Some(cause.clone());

@@ -84,6 +84,10 @@ pub(crate) enum Event {
     Agents(usize),
     /// Agents live on a lease until then that a daemon before us was given.
     Inherited { until: BootTime },
+    /// From now on the gate is set so: a reload.
+    Ruled(Rules),
+    /// From now on another authority is asked, or with another key. Whether the device is registered there.
+    AuthorityChanged { registered: bool },
     /// The time has come.
     Woke,
 }
@@ -95,7 +99,7 @@ pub(crate) enum Action {
     Begin { attempt: AttemptId, register: bool },
     /// Answer this asker.
     Answer { asker: AskerId, verdict: Verdict },
-    /// An ALLOW moved the end of the lease.
+    /// The end of the lease moved: an ALLOW, or a reload that made leases shorter.
     LeaseMoved { until: BootTime },
     /// The newest attempt brought no answer, and the one before did, or there was none.
     BecameUnavailable { cause: Arc<str> },
@@ -157,6 +161,8 @@ pub(crate) struct Gate {
     last_decision: Option<(BootTime, Decision)>,
     lease_until: Option<BootTime>,
     registered: bool,
+    /// The first attempt whose word about the registration counts: those before it asked another authority.
+    registers_from: AttemptId,
     register_again: BootTime,
     next_attempt: AttemptId,
     newest_answered: Option<AttemptId>,
@@ -183,6 +189,7 @@ impl Gate {
             last_decision: None,
             lease_until: None,
             registered,
+            registers_from: AttemptId(1),
             register_again: now,
             next_attempt: AttemptId(1),
             newest_answered: None,
@@ -194,6 +201,10 @@ impl Gate {
             failures: 0,
             agents: 0,
         }
+    }
+
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
     }
 
     pub(crate) fn standing(&self) -> &Standing {
@@ -236,6 +247,13 @@ impl Gate {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
             }
             Event::Inherited { until } => self.inherit(now, until),
+            Event::Ruled(rules) => self.rule(now, rules, actions),
+            Event::AuthorityChanged { registered } => {
+                self.registered = registered;
+                self.registers_from = self.next_attempt;
+                self.register_again = now;
+                self.hinted = true;
+            }
             Event::Woke => {}
         }
         self.end_lease(now, actions);
@@ -260,6 +278,20 @@ impl Gate {
         }
     }
 
+    /// A shorter lease counts from now on for the agents that live on a longer one. Not from the last ALLOW on: that may be
+    /// older than the new lease by the old interval alone, and they would be stopped although nothing is wrong. A longer one
+    /// begins with the next ALLOW.
+    fn rule(&mut self, now: BootTime, rules: Rules, actions: &mut Vec<Action>) {
+        self.rules = rules;
+        let until = now + rules.lease;
+        if self.lease_until.is_some_and(|held| until < held) {
+            self.lease_until = Some(until);
+            actions.push(Action::LeaseMoved { until });
+        }
+        self.due = self.due.min(now + self.jittered_interval());
+        self.hinted = true;
+    }
+
     fn finish(
         &mut self,
         now: BootTime,
@@ -272,6 +304,7 @@ impl Gate {
         let began = self.in_flight.swap_remove(place).began;
         match registered {
             Registered::NotAsked => {}
+            Registered::Yes | Registered::Refused if attempt < self.registers_from => {}
             Registered::Yes => self.registered = true,
             Registered::Refused => self.register_again = now + REGISTER_AGAIN,
         }

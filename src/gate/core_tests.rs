@@ -10,6 +10,13 @@ const RULES: Rules = Rules {
     system_unavailable: SystemUnavailable::Deny,
 };
 
+/// What a reload may make of them.
+const SHORTER: Rules = Rules {
+    interval: Duration::from_secs(1),
+    lease: Duration::from_secs(4),
+    system_unavailable: SystemUnavailable::Deny,
+};
+
 fn allow() -> Outcome {
     Outcome::Decided(Decision::Allow { code: Code::Allow, request_id: None })
 }
@@ -366,6 +373,8 @@ enum Step {
     Finish { which: usize, outcome: u8 },
     Hint,
     Agents(usize),
+    Rule(Rules),
+    ChangeAuthority(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -376,8 +385,63 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (0_usize..2, 0_u8..5).prop_map(|(which, outcome)| Step::Finish { which, outcome }),
         1 => Just(Step::Hint),
         1 => (0_usize..3).prop_map(Step::Agents),
+        1 => prop_oneof![Just(RULES), Just(SHORTER)].prop_map(Step::Rule),
+        1 => any::<bool>().prop_map(Step::ChangeAuthority),
     ];
     proptest::collection::vec(step, 1..120)
+}
+
+#[test]
+fn a_reload_validates_at_once_and_by_the_new_interval_from_then_on() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    world.finish(world.last_begun, allow());
+    world.pass(Duration::from_secs(6));
+    world.finish(world.last_begun, allow());
+    assert_eq!(begins(&world.tell(Event::Ruled(SHORTER))), 1);
+    world.finish(world.last_begun, allow());
+    assert_eq!(begins(&world.pass(SHORTER.interval.mul_f64(1.1))), 1);
+}
+
+#[test]
+fn a_shorter_lease_counts_from_the_reload_on() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    world.finish(world.last_begun, allow());
+    // Longer than the new lease: nothing is wrong, so nothing may be stopped.
+    world.pass(Duration::from_secs(4));
+    let actions = world.tell(Event::Ruled(SHORTER));
+    assert_eq!(stop_code(&actions), None);
+    assert!(actions.contains(&Action::LeaseMoved { until: world.now + SHORTER.lease }));
+    let actions = world.pass(SHORTER.lease);
+    assert_eq!(stop_code(&actions), Some(&Code::LeaseExpired));
+}
+
+#[test]
+fn a_longer_lease_begins_with_the_next_allow() {
+    let mut world = World::new(SHORTER);
+    world.tell(Event::Woke);
+    world.finish(world.last_begun, allow());
+    let held = world.gate.lease_until();
+    world.tell(Event::Ruled(RULES));
+    assert_eq!(world.gate.lease_until(), held);
+    world.finish(world.last_begun, allow());
+    assert_eq!(world.gate.lease_until(), Some(world.begun[&world.last_begun] + RULES.lease));
+}
+
+#[test]
+fn another_authority_is_registered_with_whatever_one_before_it_says_later() {
+    let mut world = World::new(RULES);
+    world.gate = Gate::new(RULES, false, First::AtOnce, 7, world.now);
+    let registers = |actions: &[Action]| actions.iter().any(|it| matches!(it, Action::Begin { register: true, .. }));
+    assert!(registers(&world.tell(Event::Woke)));
+    let old = world.last_begun;
+    assert!(registers(&world.tell(Event::AuthorityChanged { registered: false })));
+    let new = world.last_begun;
+    world.tell(Event::Finished { attempt: old, registered: Registered::Yes, outcome: allow() });
+    assert!(registers(&world.tell(Event::Hinted)), "the old authority's word counted for the new one");
+    world.tell(Event::Finished { attempt: new, registered: Registered::Yes, outcome: allow() });
+    assert!(!registers(&world.tell(Event::Hinted)));
 }
 
 /// What an outside observer of one run remembers, to hold the gate's rules against it.
@@ -388,6 +452,8 @@ struct Ledger {
     allows: Vec<BootTime>,
     newest_decided: Option<AttemptId>,
     unavailable: bool,
+    /// By the last ALLOW and the lease in force, when agents must be stopped at the latest.
+    bound: Option<BootTime>,
 }
 
 impl Ledger {
@@ -405,7 +471,7 @@ impl Ledger {
                     }
                 }
                 Action::LeaseMoved { until } => {
-                    prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == *until));
+                    prop_assert_eq!(world.gate.lease_until().unwrap_or(*until), *until);
                 }
                 Action::StopAgents { .. } => prop_assert_eq!(world.gate.lease_until(), None),
                 Action::BecameUnavailable { .. } => {
@@ -425,10 +491,11 @@ impl Ledger {
         self.unavailable = unavailable;
         if let Some(until) = world.gate.lease_until() {
             prop_assert!(now < until, "a lease outlived its end");
-            prop_assert!(self.allows.iter().any(|began| *began + RULES.lease == until));
+            prop_assert!(self.bound.is_some_and(|bound| until <= bound), "a lease longer than its ALLOW gave");
         }
         if let Standing::Allowed { grant, .. } = world.gate.standing() {
             prop_assert!(now < grant.confirmed_at + RULES.lease, "allowed beyond its lease");
+            prop_assert!(world.gate.lease_until().is_some());
         }
         let late = self.asked.values().any(|(_, deadline)| *deadline <= now);
         prop_assert!(!late, "an asker was left waiting beyond its deadline");
@@ -474,8 +541,10 @@ proptest! {
                     let allowed = outcome == allow();
                     if allowed {
                         ledger.allows.push(world.begun[&attempt]);
+                        let until = world.begun[&attempt] + world.gate.rules().lease;
+                        ledger.bound = ledger.bound.max(Some(until));
                     }
-                    let expired = allowed && world.begun[&attempt] + RULES.lease <= world.now;
+                    let expired = allowed && world.begun[&attempt] + world.gate.rules().lease <= world.now;
                     let overtaken = ledger.newest_decided.is_some_and(|newest| newest > attempt);
                     if !matches!(outcome, Outcome::NoAnswer { .. }) && !expired {
                         ledger.newest_decided = ledger.newest_decided.max(Some(attempt));
@@ -495,6 +564,16 @@ proptest! {
                 },
                 Step::Hint => {
                     let actions = world.tell(Event::Hinted);
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+                Step::Rule(rules) => {
+                    let newest = world.now + rules.lease;
+                    ledger.bound = ledger.bound.map(|bound| bound.min(newest));
+                    let actions = world.tell(Event::Ruled(rules));
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+                Step::ChangeAuthority(registered) => {
+                    let actions = world.tell(Event::AuthorityChanged { registered });
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Agents(count) => {

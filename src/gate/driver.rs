@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::attempt::Authority;
-use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered, Rules};
+use super::attempt::{Authority, Means};
+use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
 use super::standing::{Standing, Verdict};
 use crate::boot_timer::BootTimer;
 use crate::clock::BootTime;
+use crate::config::{Following, Live};
 use crate::protocol::{Code, Decision, Denial, DeviceId};
 use crate::vital::Vital;
 
@@ -38,6 +40,8 @@ pub(crate) struct Report {
     /// The last decision, whatever happened since, and when its validation began.
     pub(crate) last_decision: Option<(BootTime, Decision)>,
     pub(crate) lease_until: Option<BootTime>,
+    /// How long an ALLOW lasts.
+    pub(crate) lease: Duration,
     pub(crate) next_validation: Option<BootTime>,
 }
 
@@ -47,6 +51,7 @@ impl Report {
             standing: gate.standing().clone(),
             last_decision: gate.last_decision().cloned(),
             lease_until: gate.lease_until(),
+            lease: gate.rules().lease,
             next_validation: gate.next_validation(),
         }
     }
@@ -66,20 +71,24 @@ pub(crate) struct GateHandle {
     device: DeviceId,
     mailbox: mpsc::Sender<Command>,
     report: watch::Receiver<Report>,
-    rules: Rules,
 }
 
 impl GateHandle {
     /// Starts a gate in the current runtime. Fails when no timer is to be had.
     pub(crate) fn start(
         device: DeviceId,
-        rules: Rules,
+        live: &Live,
         first: First,
         authority: Arc<Authority>,
         agents: Arc<dyn Agents>,
     ) -> io::Result<Self> {
         let now = BootTime::now();
-        let gate = Gate::new(rules, authority.is_registered(&device), first, fastrand::u64(..), now);
+        let mut settings = live.follow();
+        let rules = settings.now().rules();
+        let mut changes = authority.follow();
+        let means = Arc::clone(&changes.borrow_and_update());
+        let registered = means.has_registered(&device);
+        let gate = Gate::new(rules, registered, first, fastrand::u64(..), now);
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (publish, report) = watch::channel(Report::of(&gate));
         let driver = Driver {
@@ -91,17 +100,16 @@ impl GateHandle {
             attempts: JoinSet::new(),
             replies: HashMap::new(),
             next_asker: 0,
+            settings,
+            means,
+            changes,
         };
         tokio::spawn(driver.run(commands, BootTimer::new()?));
-        Ok(Self { device, mailbox, report, rules })
+        Ok(Self { device, mailbox, report })
     }
 
     pub(crate) fn device(&self) -> &DeviceId {
         &self.device
-    }
-
-    pub(crate) fn rules(&self) -> Rules {
-        self.rules
     }
 
     /// What the gate holds now.
@@ -163,6 +171,11 @@ struct Driver {
     attempts: JoinSet<(AttemptId, Registered, Outcome)>,
     replies: HashMap<AskerId, oneshot::Sender<Verdict>>,
     next_asker: u64,
+    settings: Following,
+    /// Those that the core has been told of: what it says about registering holds for these.
+    means: Arc<Means>,
+    /// Of the means.
+    changes: watch::Receiver<Arc<Means>>,
 }
 
 impl Driver {
@@ -176,6 +189,12 @@ impl Driver {
                     Some(command) => self.event_of(command),
                     None => return,
                 },
+                settings = self.settings.changed() => Event::Ruled(settings.rules()),
+                // The sender lives in the authority that we hold.
+                Ok(()) = self.changes.changed() => {
+                    self.means = Arc::clone(&self.changes.borrow_and_update());
+                    Event::AuthorityChanged { registered: self.means.has_registered(&self.device) }
+                },
                 Some(finished) = self.attempts.join_next() => match finished {
                     Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },
                     // Unreachable short of a bug in an attempt; its place stays taken, and the lease runs down.
@@ -187,7 +206,7 @@ impl Driver {
                 fired = timer.wait_until(wake) => {
                     if let Err(error) = fired {
                         tracing::error!(device_id = %self.device, %error, "the boot clock's timer failed");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                     Event::Woke
                 },
@@ -227,8 +246,9 @@ impl Driver {
         match action {
             Action::Begin { attempt, register } => {
                 let (authority, device) = (Arc::clone(&self.authority), self.device.clone());
+                let means = Arc::clone(&self.means);
                 self.attempts.spawn(async move {
-                    let (registered, outcome) = authority.attempt(&device, register).await;
+                    let (registered, outcome) = authority.attempt(&means, &device, register).await;
                     (attempt, registered, outcome)
                 });
             }

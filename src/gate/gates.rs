@@ -8,24 +8,24 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::attempt::Authority;
-use super::core::{First, Rules};
+use super::core::First;
 use super::driver::{Agents, GateHandle};
 use super::standing::Verdict;
 use crate::clock::BootTime;
+use crate::config::Live;
 use crate::protocol::DeviceId;
 
 /// All gates of the daemon.
 #[derive(Debug)]
 pub(crate) struct Gates {
     host: GateHandle,
-    host_rules_all: bool,
     others: Others,
 }
 
 /// The gates of devices other than the host's.
 #[derive(Clone)]
 struct Others {
-    rules: Rules,
+    live: Live,
     authority: Arc<Authority>,
     agents: Arc<dyn Agents>,
     in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
@@ -60,14 +60,13 @@ impl Gates {
     /// Starts the host's gate. Fails when the process has no descriptor left.
     pub(crate) fn start(
         host: DeviceId,
-        host_rules_all: bool,
-        rules: Rules,
+        live: &Live,
         authority: &Arc<Authority>,
         agents: &Arc<dyn Agents>,
     ) -> io::Result<Self> {
-        let host = GateHandle::start(host, rules, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
+        let host = GateHandle::start(host, live, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
         let (authority, agents) = (Arc::clone(authority), Arc::clone(agents));
-        Ok(Self { host, host_rules_all, others: Others { rules, authority, agents, in_use: Arc::default() } })
+        Ok(Self { host, others: Others { live: live.clone(), authority, agents, in_use: Arc::default() } })
     }
 
     pub(crate) fn host(&self) -> &GateHandle {
@@ -84,7 +83,8 @@ impl Gates {
     /// Fails when the process has no descriptor left for another gate.
     pub(crate) fn deciding(&self, devices: &[DeviceId]) -> io::Result<Deciding> {
         let foreign = |device: &&DeviceId| *device != self.host.device();
-        let host_asked = self.host_rules_all || devices.is_empty() || !devices.iter().all(|device| foreign(&device));
+        let host_rules_all = self.others.live.now().device.host_rules_all;
+        let host_asked = host_rules_all || devices.is_empty() || !devices.iter().all(|device| foreign(&device));
         let mut gates: Vec<Held> = Vec::new();
         if host_asked {
             gates.push(Held { gate: self.host.clone(), others: None });
@@ -121,7 +121,7 @@ impl Others {
             return Ok(other.gate.clone());
         }
         let (authority, agents) = (Arc::clone(&self.authority), Arc::clone(&self.agents));
-        let gate = GateHandle::start(device.clone(), self.rules, First::WhenAsked, authority, agents)?;
+        let gate = GateHandle::start(device.clone(), &self.live, First::WhenAsked, authority, agents)?;
         in_use.insert(device.clone(), InUse { gate: gate.clone(), users: 1 });
         Ok(gate)
     }
@@ -171,7 +171,7 @@ impl Deciding {
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
         self.gates
             .iter()
-            .map(|held| held.gate.look(|report| report.standing.cached(now, max_age, held.gate.rules().lease)))
+            .map(|held| held.gate.look(|report| report.standing.cached(now, max_age, report.lease)))
             .reduce(|a, b| Some(join(a?, b?)))?
     }
 

@@ -12,7 +12,7 @@ use crate::hex;
 use crate::protocol::DeviceId;
 
 /// The markers of one daemon.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Markers {
     directory: PathBuf,
     scope: String,

@@ -81,7 +81,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     if let Some(verdict) = cached(context, &deciding, question.max_age, asked) {
         return reply::verdict(verdict, about);
     }
-    let patience = context.settings.local.check_timeout;
+    let patience = context.settings().local.check_timeout;
     let deadline = asked + question.timeout.map_or(patience, |shorter| shorter.min(patience));
     let verdict = deciding.ask(deadline).await;
     // The stop may have begun while the question was open.
@@ -94,7 +94,7 @@ fn cached(
     max_age: Option<Duration>,
     now: BootTime,
 ) -> Option<crate::gate::Verdict> {
-    let max_age = max_age?.min(context.settings.local.max_age_cap);
+    let max_age = max_age?.min(context.settings().local.max_age_cap);
     if max_age.is_zero() { None } else { deciding.cached(now, max_age) }
 }
 

@@ -33,7 +33,7 @@ use axum::http::StatusCode;
 use axum::routing::{any, get, post};
 
 use crate::clock::BootTime;
-use crate::config::Settings;
+use crate::config::{Live, Settings};
 use crate::gate::Gates;
 use crate::protocol::{Code, DeviceId};
 use crate::runs::Runs;
@@ -44,7 +44,7 @@ const LARGEST_REQUEST: usize = 64 * 1024;
 /// What the handlers work on.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) settings: Settings,
+    pub(crate) live: Live,
     pub(crate) gates: Gates,
     pub(crate) runs: Arc<Runs>,
     pub(crate) started: BootTime,
@@ -53,9 +53,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The settings in force. Take them once for one question.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.live.now()
+    }
+
     /// Whether clients may name this device.
     pub(crate) fn may_name(&self, device: &DeviceId) -> bool {
-        device == self.gates.host().device() || self.settings.device.allow.iter().any(|glob| glob.matches(device))
+        device == self.gates.host().device() || self.settings().device.allow.iter().any(|glob| glob.matches(device))
     }
 }
 

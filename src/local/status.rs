@@ -23,7 +23,7 @@ use crate::runs::run::{Phase, deadline};
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
     let now = BootTime::now();
-    let settings = &context.settings;
+    let settings = context.settings();
     let bound = settings.stop_bound();
     let sight = Sight::sees(&peer);
     let runs = context.runs.all();
@@ -40,7 +40,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         stop_bound: StopBound { connected_ms: millis(bound.connected), cut_off_ms: millis(bound.cut_off) },
         configuration: ConfigurationStatus {
             file: settings.file.as_ref().map(|path| path.display().to_string()),
-            key_source: context.gates.authority().key_source().to_string(),
+            key_source: context.gates.authority().means().key_source.to_string(),
             key_protection: context.key_protection.clone(),
         },
         devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),
@@ -51,7 +51,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
 
 /// `GET /readyz`: whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready.
 pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {
-    let lease = context.settings.enforcement.lease;
+    let lease = context.settings().enforcement.lease;
     let decided = context.gates.host().look(|report| report.last_decision.as_ref().map(|(began, _)| *began));
     match decided {
         None => (StatusCode::SERVICE_UNAVAILABLE, "no decision yet\n"),

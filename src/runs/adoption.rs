@@ -116,7 +116,7 @@ impl Runs {
         match course {
             Course::Await => {
                 info!(run_id = %id, %device_id, "adopted an agent of before; waiting for its wrapper to come back");
-                if frozen && !self.freezes {
+                if frozen && !self.freezes() {
                     self.enforcer.hold(&run);
                 }
             }

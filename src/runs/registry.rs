@@ -12,8 +12,9 @@ use super::freeze::Undecided;
 use super::hold::Hold;
 use super::ledger::{Ledger, Store};
 use super::record::Record;
-use super::run::{Admission, Opened, Phase, Run};
+use super::run::{Admission, Moved, Opened, Phase, Run};
 use crate::clock::BootTime;
+use crate::config::{self, Live};
 use crate::gate::{Agents, Deciding, Standing};
 use crate::protocol::status::StopReport;
 use crate::protocol::{Code, Denial, DeviceId, RunId};
@@ -25,8 +26,7 @@ pub(crate) struct Runs {
     pub(super) record: Arc<Record>,
     pub(super) enforcer: Enforcer,
     pub(super) ledger: Ledger,
-    /// Undecided runs are frozen.
-    pub(super) freezes: bool,
+    pub(super) live: Live,
     closing: AtomicBool,
 }
 
@@ -51,11 +51,11 @@ pub(crate) struct Terms {
 impl Runs {
     /// Starts with none, and with the threads that will end them and write them down. Fails when no thread or descriptor
     /// is to be had.
-    pub(crate) fn start(store: Store, freezes: bool) -> io::Result<Self> {
+    pub(crate) fn start(store: Store, live: Live) -> io::Result<Self> {
         let record = Arc::<Record>::default();
         let ledger = Ledger::start(store)?;
-        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), freezes)?;
-        Ok(Self { record, enforcer, ledger, freezes, closing: AtomicBool::new(false) })
+        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), live.clone())?;
+        Ok(Self { record, enforcer, ledger, live, closing: AtomicBool::new(false) })
     }
 
     /// Records a run whose question is open. `None` when its id is in use.
@@ -233,9 +233,14 @@ impl Runs {
     }
 
     fn hold(&self, run: &Arc<Run>) {
-        if self.freezes {
+        if self.freezes() || run.is_frozen() {
             self.enforcer.hold(run);
         }
+    }
+
+    /// Whether undecided runs are frozen.
+    pub(super) fn freezes(&self) -> bool {
+        self.live.now().enforcement.undecided == config::settings::Undecided::Freeze
     }
 
     fn ruled_by(&self, device: &DeviceId) -> Vec<Arc<Run>> {
@@ -265,8 +270,12 @@ pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, record: &Record, ledge
 impl Agents for Runs {
     fn lease_moved(&self, device: &DeviceId, until: BootTime) {
         for run in self.ruled_by(device) {
-            if run.lease_moved(device, until) && run.opened.reach.is_some() {
+            let Some(moved) = run.lease_moved(device, until) else { continue };
+            if run.opened.reach.is_some() {
                 self.ledger.changed(&run);
+            }
+            if moved == Moved::Earlier {
+                self.enforcer.watch();
             }
         }
     }

@@ -56,6 +56,14 @@ pub(crate) struct Admission {
     pub(crate) hold: Hold,
 }
 
+/// Where a run's deadline moved to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    Later,
+    /// A reload made leases shorter, or the daemon before us gave longer ones.
+    Earlier,
+}
+
 /// How far a run is.
 #[derive(Debug)]
 pub(crate) enum Phase {
@@ -167,17 +175,18 @@ impl Run {
         *phase = Phase::Stopping { stop, leases };
     }
 
-    /// A device's lease moved. Tells the wrapper when that moves the run's deadline, and says whether it did.
-    pub(crate) fn lease_moved(&self, device: &DeviceId, until: BootTime) -> bool {
+    /// A device's lease moved. Tells the wrapper when that moves the run's deadline, and says where to, if it did.
+    pub(crate) fn lease_moved(&self, device: &DeviceId, until: BootTime) -> Option<Moved> {
         let mut phase = self.phase();
-        let Phase::Running { leases, .. } = &mut *phase else { return false };
+        let Phase::Running { leases, .. } = &mut *phase else { return None };
         let before = deadline(leases);
-        leases.iter_mut().filter(|(ruling, _)| ruling == device).for_each(|(_, held)| *held = (*held).max(until));
+        leases.iter_mut().filter(|(ruling, _)| ruling == device).for_each(|(_, held)| *held = until);
         let after = deadline(leases);
-        if after != before {
-            self.outbox.send_modify(|outbox| outbox.until = after);
+        if after == before {
+            return None;
         }
-        after != before
+        self.outbox.send_modify(|outbox| outbox.until = after);
+        Some(if after > before { Moved::Later } else { Moved::Earlier })
     }
 
     /// Tells what keeps it undecided, while it runs.

@@ -132,7 +132,7 @@ async fn start(
     let deciding = started.run.deciding().ok_or_else(in_use)?;
     // Side by side: the kernel may take milliseconds to move a process into a control group.
     let containing = contain::contain(&started.run, &context.runs, wanted);
-    let (verdict, contained) = tokio::join!(deciding.ask(asked + context.settings.local.check_timeout), containing);
+    let (verdict, contained) = tokio::join!(deciding.ask(asked + context.settings().local.check_timeout), containing);
     let grant = match verdict {
         Verdict::Allowed { grant, .. } => grant,
         Verdict::Denied(refusal) => return Err(about(No::from_denial(refusal.denial))),
@@ -185,7 +185,7 @@ fn allow(context: &Context, run: &Run, until: BootTime) -> Option<SuperviseEvent
         request_id: admission.request_id.clone(),
         boot_ms: BootTime::now().as_millis(),
         until_boot_ms: until.as_millis(),
-        lease_ms: millis(context.settings.enforcement.lease),
+        lease_ms: millis(context.settings().enforcement.lease),
         stop_grace_ms: millis(opened.stop_grace),
         stop_signal: Some(sys::signal_name(opened.stop_signal)),
         containment: admission.hold.containment,

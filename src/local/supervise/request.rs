@@ -31,7 +31,8 @@ pub(super) fn open(
     if peer.is_nobody() {
         return Err(No::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
     }
-    let settings = &context.settings.enforcement;
+    let in_force = context.settings();
+    let settings = &in_force.enforcement;
     let stop_grace = match &request.stop_grace {
         None => settings.stop_grace,
         Some(text) => {
@@ -52,7 +53,7 @@ pub(super) fn open(
         freezable: settings.undecided == Undecided::Freeze,
     };
     let reach = reach(peer, &request)?;
-    if reach.is_none() && context.settings.local.require_local_killer {
+    if reach.is_none() && in_force.local.require_local_killer {
         let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
                       local.require_local_killer is set";
         return Err(No::new(Code::RemoteRefused, reason));

@@ -50,7 +50,7 @@ impl Bench {
         let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid".to_owned() };
         let ledger = Ledger::start(Store::open(directory.path(), here).unwrap()).unwrap();
         let record = Arc::<Record>::default();
-        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), false).unwrap();
+        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), Live::of_defaults()).unwrap();
         Self { record, enforcer, ledger, directory }
     }
 

@@ -11,6 +11,8 @@ use tracing::{debug, error, info, warn};
 use super::under_way::UnderWay;
 use super::{Ending, Inbox, Order, Reason, SignalBy};
 use crate::clock::BootTime;
+use crate::config::Live;
+use crate::config::settings::Undecided;
 use crate::protocol::{Denial, RunId};
 use crate::runs::ledger::Ledger;
 use crate::runs::record::Record;
@@ -34,7 +36,7 @@ pub(super) struct Worker {
     inbox: Arc<Inbox>,
     record: Arc<Record>,
     ledger: Ledger,
-    freezes: bool,
+    live: Live,
     under_way: Vec<UnderWay>,
     /// Leaves of runs that did not start, and how often their removal was tried.
     leaves: Vec<(Arc<Leaf>, u32)>,
@@ -42,8 +44,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(inbox: Arc<Inbox>, record: Arc<Record>, ledger: Ledger, freezes: bool) -> Self {
-        Self { inbox, record, ledger, freezes, under_way: Vec::new(), leaves: Vec::new(), blind: false }
+    pub(super) fn new(inbox: Arc<Inbox>, record: Arc<Record>, ledger: Ledger, live: Live) -> Self {
+        Self { inbox, record, ledger, live, under_way: Vec::new(), leaves: Vec::new(), blind: false }
     }
 
     pub(super) fn work(mut self) {
@@ -232,7 +234,7 @@ impl Worker {
     /// Freezes or thaws a run as it now is to be. Here and nowhere else, so that no freeze can come after a stop.
     fn hold(&self, run: &Run) {
         let Some(leaf) = run.admission().and_then(|admission| admission.hold.leaf.as_ref()) else { return };
-        let wanted = self.freezes && run.freezes();
+        let wanted = self.live.now().enforcement.undecided == Undecided::Freeze && run.freezes();
         if wanted == run.is_frozen() || run.stop().is_some() {
             return;
         }
