@@ -6,6 +6,7 @@ mod authority;
 mod cli;
 mod daemon;
 mod end_to_end;
+mod examples;
 mod harness;
 mod hostile;
 mod run;
