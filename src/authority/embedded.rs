@@ -4,8 +4,11 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::admin::create_org;
 use super::admin_socket_of;
+use super::audit::{Actor, Call};
 use super::org::{OrgId, PlanTier};
 use super::serve::{Options, Running};
 use crate::clock::wall_now;
@@ -65,7 +68,9 @@ impl Embedded {
             public_url: None,
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
-        match create_org(running.store(), Some(name.to_owned()), plan, wall_now()).await {
+        let request_id = Uuid::new_v4().hyphenated().to_string();
+        let call = Call { at: wall_now(), request_id, actor: Actor::Server, reason: None };
+        match create_org(running.store(), Some(name.to_owned()), plan, &call).await {
             Ok((org, org_key)) => {
                 let url = format!("http://{}", running.address());
                 Ok(Self { url, org_id: org.id, org_key, database, running })

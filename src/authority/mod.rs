@@ -13,7 +13,9 @@
 //! answer sees the old state.
 
 mod admin;
+mod audit;
 mod batch;
+mod changes;
 pub mod command;
 mod decide;
 mod embedded;

@@ -28,6 +28,8 @@ pub mod path {
     pub const REMOVE: &str = "/api/v1/devices/remove";
     /// `GET`: plan and usage.
     pub const USAGE: &str = "/api/v1/usage";
+    /// `GET`: who changed what, when and why. Our authority's extension.
+    pub const AUDIT: &str = "/api/v1/org/audit";
     /// `POST`: where to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
 }

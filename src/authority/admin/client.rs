@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{AdminReply, AdminRequest};
+use super::{AdminCall, AdminReply};
 
 /// Longer than the server takes at the worst.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ pub(in crate::authority) enum AskError {
 }
 
 /// Asks the server behind the socket at `path`.
-pub(in crate::authority) fn ask(path: &Path, request: &AdminRequest) -> Result<AdminReply, AskError> {
+pub(in crate::authority) fn ask(path: &Path, request: &AdminCall) -> Result<AdminReply, AskError> {
     let mut line = serde_json::to_vec(request).map_err(AskError::Unwritable)?;
     line.push(b'\n');
     let mut stream = UnixStream::connect(path).map_err(|source| {

@@ -15,11 +15,24 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::audit::{Call, Entry, Query, Reason};
 use super::keys::{NoRandomness, SecretHash, new_key};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
 use super::store::{OrgChange, Store, StoreError};
 use crate::protocol::OrgKey;
+
+/// The most entries of the audit in one reply.
+pub(super) const LARGEST_AUDIT_PAGE: u32 = 1_000;
+
+/// What an operator asks for, and why.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AdminCall {
+    pub(super) request: AdminRequest,
+    /// Kept in the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<Reason>,
+}
 
 /// What an operator asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +49,7 @@ pub(super) enum AdminRequest {
     SetPlan { org: OrgId, plan: PlanTier },
     RotateKey { org: OrgId },
     Delete { org: OrgId },
+    Audit { org: Option<OrgId>, device: Option<String>, limit: u32, before: Option<i64> },
 }
 
 /// When an entitlement ends.
@@ -55,6 +69,7 @@ pub(super) enum AdminReply {
     Key(NewKey),
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
+    Audit(AuditReport),
     Failed(String),
 }
 
@@ -71,6 +86,15 @@ impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewKey").field("org_id", &self.org_id).finish_non_exhaustive()
     }
+}
+
+/// A page of the audit, the newest first.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuditReport {
+    pub(super) entries: Vec<Entry>,
+    /// What to ask for older ones with.
+    pub(super) next_cursor: Option<i64>,
 }
 
 /// An organisation as an operator sees it.
@@ -129,7 +153,7 @@ pub(super) async fn create_org(
     store: &Store,
     name: Option<String>,
     tier: PlanTier,
-    now: Timestamp,
+    call: &Call,
 ) -> Result<(Org, OrgKey), NewKeyError> {
     let key = new_key()?;
     let org = Org {
@@ -139,25 +163,26 @@ pub(super) async fn create_org(
         disabled: false,
         frozen: false,
         access_until: None,
-        created_at: now,
+        created_at: call.at,
         deleted: false,
     };
-    store.create_org(&org, SecretHash::of_key(&key)).await?;
+    store.create_org(&org, SecretHash::of_key(&key), call).await?;
     Ok((org, key))
 }
 
 /// Does what was asked for.
-async fn answer(store: &Store, request: AdminRequest, now: Timestamp) -> AdminReply {
-    match perform(store, request, now).await {
+async fn answer(store: &Store, request: AdminRequest, call: &Call) -> AdminReply {
+    match perform(store, request, call).await {
         Ok(reply) => reply,
         Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known, try again")),
     }
 }
 
-async fn perform(store: &Store, request: AdminRequest, now: Timestamp) -> Result<AdminReply, NewKeyError> {
+async fn perform(store: &Store, request: AdminRequest, call: &Call) -> Result<AdminReply, NewKeyError> {
+    let now = call.at;
     let (org, change) = match request {
         AdminRequest::Create { name, plan } => {
-            let (org, key) = create_org(store, name, plan, now).await?;
+            let (org, key) = create_org(store, name, plan, call).await?;
             return Ok(AdminReply::Key(NewKey {
                 org_id: org.id,
                 org_api_key: key.expose().to_owned(),
@@ -177,7 +202,7 @@ async fn perform(store: &Store, request: AdminRequest, now: Timestamp) -> Result
         }
         AdminRequest::RotateKey { org } => {
             let key = new_key()?;
-            let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key)), now).await?;
+            let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key)), call).await?;
             return Ok(changed.map_or_else(
                 || gone(org),
                 |account| {
@@ -188,6 +213,11 @@ async fn perform(store: &Store, request: AdminRequest, now: Timestamp) -> Result
                     })
                 },
             ));
+        }
+        AdminRequest::Audit { org, device, limit, before } => {
+            let page = store.audit(&Query { org, device, before, limit: limit.clamp(1, LARGEST_AUDIT_PAGE) }).await?;
+            let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
+            return Ok(AdminReply::Audit(AuditReport { entries: page.entries, next_cursor }));
         }
         AdminRequest::Disable { org } => (org, OrgChange::Disabled(true)),
         AdminRequest::Enable { org } => (org, OrgChange::Disabled(false)),
@@ -204,7 +234,7 @@ async fn perform(store: &Store, request: AdminRequest, now: Timestamp) -> Result
         AdminRequest::SetPlan { org, plan } => (org, OrgChange::Plan(plan)),
         AdminRequest::Delete { org } => (org, OrgChange::Delete),
     };
-    let changed = store.change_org(org, &change, now).await?;
+    let changed = store.change_org(org, &change, call).await?;
     Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
 }
 

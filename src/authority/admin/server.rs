@@ -15,8 +15,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
-use super::{AdminRequest, answer};
+use super::{AdminCall, answer};
+use crate::authority::audit::{Actor, Call};
 use crate::authority::store::Store;
 use crate::clock::wall_now;
 
@@ -128,9 +130,11 @@ async fn converse(mut stream: UnixStream, store: &Store) -> io::Result<()> {
     let mut line = Vec::new();
     let mut reader = BufReader::new(read.take(LARGEST));
     tokio::time::timeout(PATIENCE, reader.read_until(b'\n', &mut line)).await??;
-    let request: AdminRequest = serde_json::from_slice(&line)?;
-    info!(uid = peer.uid(), pid = peer.pid(), ?request, "admin request");
-    let reply = answer(store, request, wall_now()).await;
+    let AdminCall { request, reason } = serde_json::from_slice(&line)?;
+    let request_id = Uuid::new_v4().hyphenated().to_string();
+    info!(uid = peer.uid(), pid = peer.pid(), request_id, ?request, "admin request");
+    let call = Call { at: wall_now(), request_id, actor: Actor::Uid(peer.uid()), reason };
+    let reply = answer(store, request, &call).await;
     let mut bytes = serde_json::to_vec(&reply)?;
     bytes.push(b'\n');
     write.write_all(&bytes).await?;

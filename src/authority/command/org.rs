@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Database, complain};
-use crate::authority::admin::{AdminReply, AdminRequest, Expiry, NewKey, OrgReport, ask};
+use crate::authority::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, Expiry, NewKey, OrgReport, ask};
 use crate::authority::admin_socket_of;
+use crate::authority::audit::Reason;
 use crate::authority::org::{OrgId, PlanTier};
 use crate::protocol::Exit;
 
@@ -21,6 +22,9 @@ pub(super) struct Org {
     /// The running server's database, beside which its admin socket is unless it was put elsewhere
     #[arg(long, global = true, value_name = "sqlite:PATH", conflicts_with = "admin_socket")]
     database: Option<Database>,
+    /// Why, for the audit: one line of up to 200 characters
+    #[arg(long, global = true, value_name = "TEXT")]
+    reason: Option<Reason>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -99,6 +103,20 @@ enum Verb {
         #[arg(long)]
         yes: bool,
     },
+    /// Show who changed what, when and why, the newest first
+    Audit {
+        /// Only this organisation's changes
+        org: Option<OrgId>,
+        /// Only changes of this device
+        #[arg(long, value_name = "ID")]
+        device: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Only changes older than the one of this number
+        #[arg(long, value_name = "NUMBER")]
+        before: Option<i64>,
+    },
 }
 
 impl Org {
@@ -114,7 +132,7 @@ impl Org {
             complain(format_args!("organisation {org} was not deleted; --yes deletes it without asking"));
             return Exit::Usage;
         }
-        match ask(&socket, &self.verb.into_request()) {
+        match ask(&socket, &AdminCall { request: self.verb.into_request(), reason: self.reason }) {
             Err(error) => {
                 complain(error);
                 Exit::Failure
@@ -125,6 +143,7 @@ impl Org {
             }
             Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
             Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
+            Ok(AdminReply::Audit(audit)) => print(self.json, &audit, audit_table),
             Ok(AdminReply::Orgs(orgs)) => print(self.json, &orgs, |orgs| table(orgs)),
         }
     }
@@ -147,6 +166,7 @@ impl Verb {
             Self::SetPlan { org, plan } => AdminRequest::SetPlan { org, plan },
             Self::RotateKey { org } => AdminRequest::RotateKey { org },
             Self::Delete { org, .. } => AdminRequest::Delete { org },
+            Self::Audit { org, device, limit, before } => AdminRequest::Audit { org, device, limit, before },
         }
     }
 }
@@ -205,6 +225,32 @@ fn table(orgs: &[OrgReport]) -> String {
         // Writing to a string cannot fail.
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
+    }
+    text
+}
+
+fn audit_table(audit: &AuditReport) -> String {
+    use std::fmt::Write;
+    if audit.entries.is_empty() {
+        return "Nothing was changed so far.".to_owned();
+    }
+    let mut text =
+        format!("{:>6}  {:20}  {:16}  {:22}  {:20}  WHAT, AND WHY", "NUMBER", "TIME", "WHO", "CALL", "OUTCOME");
+    for entry in &audit.entries {
+        let what =
+            entry.device_id.clone().unwrap_or_else(|| serde_json::Value::Object(entry.details.clone()).to_string());
+        let what: String =
+            if what.chars().count() > 80 { what.chars().take(79).chain(['…']).collect() } else { what };
+        let why = entry.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n{:>6}  {:20.0}  {:16}  {:22}  {:20}  {what}{why}",
+            entry.id, entry.at, entry.actor, entry.verb, entry.outcome
+        );
+    }
+    if let Some(next) = audit.next_cursor {
+        let _ = write!(text, "\nThere are older ones: --before {next}");
     }
     text
 }

@@ -105,6 +105,12 @@ impl Answer {
         answer
     }
 
+    /// Puts an operator's words behind those of the decision.
+    pub(super) fn because(self, verdict: Verdict, said: &str) -> Self {
+        let (_, _, reason) = decision_words(verdict);
+        self.with("reason", format!("{}: {said}", reason.trim_end_matches('.')))
+    }
+
     /// No decision could be completed.
     pub(super) fn unavailable_decision(device: Option<&DeviceId>) -> Self {
         Self::decision(Verdict::Unavailable, device, None).with("error", "system_unavailable")

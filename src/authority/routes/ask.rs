@@ -1,14 +1,17 @@
 //! Reading requests: whose it is, and what it names.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::App;
 use super::answer::Answer;
+use super::{App, Peer, RequestId, now};
+use crate::authority::audit::{Actor, Call, Reason};
 use crate::authority::keys::SecretHash;
 use crate::authority::org::Org;
 use crate::protocol::api::KEY_HEADER;
@@ -49,6 +52,14 @@ struct NamesDevice {
     device_id: String,
 }
 
+/// The same with an operator's reason.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manages {
+    device_id: String,
+    reason: Option<String>,
+}
+
 /// Which device a body names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Named {
@@ -84,6 +95,29 @@ pub(super) async fn caller(app: &App, headers: &HeaderMap) -> Result<Org, Answer
     }
 }
 
+/// The management call that this request of a key's holder is.
+pub(super) fn call(head: &Parts) -> Call {
+    let fingerprint = key(&head.headers).map_or_else(String::new, |key| key.fingerprint());
+    Call { at: now(), request_id: request_id(head), actor: Actor::Key(fingerprint), reason: None }
+}
+
+/// Where the request came from.
+pub(super) fn address(head: &Parts) -> IpAddr {
+    head.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address.ip())
+}
+
+/// The id that [`super::finish`] gave the request.
+pub(super) fn request_id(head: &Parts) -> String {
+    head.extensions.get::<RequestId>().map_or_else(String::new, |RequestId(id)| id.clone())
+}
+
+/// The reason an operator gives, if one is given. Fails with the refusal.
+pub(super) fn reason(sent: Option<String>) -> Result<Option<Reason>, Answer> {
+    sent.map(|text| text.parse()).transpose().map_err(|error: crate::authority::audit::ReasonError| {
+        Answer::error(StatusCode::BAD_REQUEST, "invalid_reason").with("reason", error.to_string())
+    })
+}
+
 /// The organisation is gone, or went while the request was under way.
 pub(super) fn org_not_found() -> Answer {
     Answer::error(StatusCode::NOT_FOUND, "org_not_found").with_code(Code::OrgNotFound)
@@ -109,14 +143,23 @@ pub(super) async fn named(body: Body) -> Named {
     }
 }
 
-/// The device the body names, for everything but a validation. Fails with the refusal.
+/// The device a registration names. Fails with the refusal.
 pub(super) async fn device(body: Body) -> Result<DeviceId, Answer> {
     match named(body).await {
         Named::Device(id) => Ok(id),
-        Named::Invalid => {
-            Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId))
-        }
+        Named::Invalid => Err(invalid_device_id()),
         Named::Missing => Err(BodyError::Malformed.into()),
         Named::Late => Err(BodyError::Late.into()),
     }
+}
+
+/// The device an operator manages, and why. Fails with the refusal.
+pub(super) async fn managed(body: Body) -> Result<(DeviceId, Option<Reason>), Answer> {
+    let Manages { device_id, reason } = object(body, SMALL_BODY).await?;
+    let id = device_id.parse().map_err(|_| invalid_device_id())?;
+    Ok((id, self::reason(reason)?))
+}
+
+fn invalid_device_id() -> Answer {
+    Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId)
 }

@@ -8,10 +8,11 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use tracing::{error, info};
 
+use super::App;
 use super::answer::Answer;
 use super::ask::{self, SMALL_BODY, org_not_found};
-use super::{App, now};
 use crate::authority::admin;
+use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::{self, SecretHash};
 use crate::authority::org::PlanTier;
 
@@ -34,8 +35,10 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
             answer.with("reason", "This authority's operator creates organisations: machineid-authority org create")
         );
     }
-    let Nothing {} = ask::object(request.into_body(), SMALL_BODY).await?;
-    match admin::create_org(&app.store, None, PlanTier::Free, now()).await {
+    let (head, body) = request.into_parts();
+    let Nothing {} = ask::object(body, SMALL_BODY).await?;
+    let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
+    match admin::create_org(&app.store, None, PlanTier::Free, &call).await {
         Ok((org, key)) => {
             info!(org = %org.id, "an organisation signed up");
             Ok(Answer::ok("ok", "org_create").with("orgApiKey", key.expose()))
@@ -55,17 +58,17 @@ pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> R
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_plan")),
     };
-    let now = now();
+    let call = ask::call(&head);
     let token = keys::new_token().map_err(|error| {
         error!(%error, "a checkout could not be created");
         Answer::unavailable()
     })?;
-    let ends = now.saturating_add(CHECKOUT_LIFE).unwrap_or(now);
+    let ends = call.at.saturating_add(CHECKOUT_LIFE).unwrap_or(call.at);
     let account = app
         .store
-        .create_checkout(org.id, wanted, SecretHash::of_token(&token), now, ends)
+        .create_checkout(org.id, wanted, SecretHash::of_token(&token), ends, &call)
         .await?
         .ok_or_else(org_not_found)?;
     let url = format!("{}/checkout/{token}", app.public_url);
-    Ok(Answer::ok("ok", "billing/checkout").with("url", url).with_plan(&account, now))
+    Ok(Answer::ok("ok", "billing/checkout").with("url", url).with_plan(&account, call.at))
 }

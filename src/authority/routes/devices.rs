@@ -10,9 +10,10 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
+use super::App;
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
-use super::{App, now};
+use crate::authority::audit::{Call, Verb};
 use crate::authority::batch::Named;
 use crate::authority::org::Org;
 use crate::authority::plan::{Admission, Restoration, Suspension};
@@ -20,9 +21,11 @@ use crate::authority::store::Outcome;
 use crate::protocol::DeviceId;
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, id) = asked(&app, request).await?;
-    let now = now();
-    let (admission, account) = app.store.register(org.id, &id, now).await?.ok_or_else(org_not_found)?;
+    let (head, body) = request.into_parts();
+    let org = ask::caller(&app, &head.headers).await?;
+    let id = ask::device(body).await?;
+    let call = ask::call(&head);
+    let (admission, account) = app.store.register(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
     let handler = "devices/register";
     let answer = match admission {
         Admission::New => Answer::ok("ok", handler),
@@ -30,48 +33,49 @@ pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> R
         Admission::Revoked => refused("revoked", "device_revoked", handler),
         Admission::Full => refused("blocked", "device_limit_reached", handler),
     };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, now))
+    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
 }
 
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, id) = asked(&app, request).await?;
-    let now = now();
+    let (org, id, call) = asked(&app, request).await?;
     let one = only(&id);
-    let (outcomes, account) = app.store.revoke(org.id, slice::from_ref(&one), now).await?.ok_or_else(org_not_found)?;
+    let done = app.store.revoke(org.id, slice::from_ref(&one), Verb::Revoke, &call).await?;
+    let (outcomes, account) = done.ok_or_else(org_not_found)?;
     let answer = match outcomes.first() {
         Some(Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked)) => Answer::ok("ok", "devices/revoke"),
         Some(Outcome::Did(Suspension::NotFound) | Outcome::Invalid) | None => not_found("devices/revoke"),
     };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, now))
+    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
 }
 
 pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, id) = asked(&app, request).await?;
-    let now = now();
+    let (org, id, call) = asked(&app, request).await?;
     let one = only(&id);
-    let (outcomes, account) = app.store.unrevoke(org.id, slice::from_ref(&one)).await?.ok_or_else(org_not_found)?;
+    let done = app.store.unrevoke(org.id, slice::from_ref(&one), Verb::Unrevoke, &call).await?;
+    let (outcomes, account) = done.ok_or_else(org_not_found)?;
     let handler = "devices/unrevoke";
     let answer = match outcomes.first() {
         Some(Outcome::Did(Restoration::Restored | Restoration::AlreadyActive)) => Answer::ok("ok", handler),
         Some(Outcome::Did(Restoration::Full)) => refused("blocked", "device_limit_reached", handler),
         Some(Outcome::Did(Restoration::NotFound) | Outcome::Invalid) | None => not_found(handler),
     };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, now))
+    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
 }
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, id) = asked(&app, request).await?;
-    let (removed, account) = app.store.remove(org.id, &id).await?.ok_or_else(org_not_found)?;
+    let (org, id, call) = asked(&app, request).await?;
+    let (removed, account) = app.store.remove(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
     let handler = "devices/remove";
     let answer = if removed { Answer::ok("ok", handler) } else { not_found(handler) };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, now()))
+    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
 }
 
-/// Who asks about which device. The key is looked at first: nobody else is told what is wrong with a request.
-async fn asked(app: &App, request: Request) -> Result<(Org, DeviceId), Answer> {
+/// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
+async fn asked(app: &App, request: Request) -> Result<(Org, DeviceId, Call), Answer> {
     let (head, body) = request.into_parts();
     let org = ask::caller(app, &head.headers).await?;
-    Ok((org, ask::device(body).await?))
+    let (id, reason) = ask::managed(body).await?;
+    Ok((org, id, Call { reason, ..ask::call(&head) }))
 }
 
 fn only(id: &DeviceId) -> Named {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
 use super::{App, now};
+use crate::authority::audit::{Call, Verb};
 use crate::authority::batch::{self, BatchError, Named};
 use crate::authority::org::OrgId;
 use crate::authority::plan::{Restoration, Suspension};
@@ -39,6 +40,7 @@ pub(super) struct ListQuery {
 struct BatchBody {
     device_ids: Option<Vec<String>>,
     scope: Option<String>,
+    reason: Option<String>,
 }
 
 /// What a batch is about.
@@ -72,40 +74,41 @@ pub(super) async fn usage(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
 }
 
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, scope) = asked(&app, request, "all_active").await?;
-    let now = now();
+    let (org, scope, call) = asked(&app, request, "all_active").await?;
     let answer = Answer::ok("ok", "devices/revoke_batch");
     Ok(match scope {
         Scope::Ids(batch) => {
-            let (outcomes, account) = app.store.revoke(org, &batch, now).await?.ok_or_else(org_not_found)?;
+            let done = app.store.revoke(org, &batch, Verb::RevokeBatch, &call).await?;
+            let (outcomes, account) = done.ok_or_else(org_not_found)?;
             let results: Vec<Value> =
                 batch.iter().zip(outcomes).map(|(named, done)| revoked_json(named, done)).collect();
-            answer.with("results", results).with_plan(&account, now)
+            answer.with("results", results).with_plan(&account, call.at)
         }
         Scope::All => {
-            let (revoked, account) = app.store.revoke_all(org, now).await?.ok_or_else(org_not_found)?;
-            answer.with("revokedCount", revoked).with_plan(&account, now)
+            let (revoked, account) = app.store.revoke_all(org, &call).await?.ok_or_else(org_not_found)?;
+            answer.with("revokedCount", revoked).with_plan(&account, call.at)
         }
     })
 }
 
 pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, scope) = asked(&app, request, "all_revoked").await?;
+    let (org, scope, call) = asked(&app, request, "all_revoked").await?;
     let answer = Answer::ok("ok", "devices/unrevoke_batch");
     Ok(match scope {
         Scope::Ids(batch) => {
-            let (outcomes, account) = app.store.unrevoke(org, &batch).await?.ok_or_else(org_not_found)?;
+            let done = app.store.unrevoke(org, &batch, Verb::UnrevokeBatch, &call).await?;
+            let (outcomes, account) = done.ok_or_else(org_not_found)?;
             let results: Vec<Value> =
                 batch.iter().zip(outcomes).map(|(named, done)| restored_json(named, done)).collect();
-            answer.with("results", results).with_plan(&account, now())
+            answer.with("results", results).with_plan(&account, call.at)
         }
         Scope::All => {
-            let (all, account) = app.store.unrevoke_all(org).await?.ok_or_else(org_not_found)?;
+            let (all, account) = app.store.unrevoke_all(org, &call).await?.ok_or_else(org_not_found)?;
             let sample: Vec<_> = all.restored.iter().take(SAMPLE).cloned().collect();
             let answer = answer
                 .with("unrevokedCount", all.restored.len())
                 .with("unrevokedSample", sample)
-                .with_plan(&account, now());
+                .with_plan(&account, call.at);
             match (all.restored.is_empty(), all.left) {
                 (false, _) => answer,
                 (true, 0) => answer.with("reason", "none_revoked"),
@@ -116,7 +119,7 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
 }
 
 /// Who asks about which devices; `all` is the word for all of them.
-async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope), Answer> {
+async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
     let (head, body) = request.into_parts();
     let org = ask::caller(app, &head.headers).await?;
     let body: BatchBody = ask::object(body, BATCH_BODY).await?;
@@ -129,7 +132,7 @@ async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope),
         // Both at once is refused too: which one is meant is not ours to guess when a fleet is at stake.
         (Some(_) | None, Some(_)) | (None, None) => return Err(BodyError::Malformed.into()),
     };
-    Ok((org.id, scope))
+    Ok((org.id, scope, Call { reason: ask::reason(body.reason)?, ..ask::call(&head) }))
 }
 
 fn device_json(device: &ListedDevice) -> Value {
@@ -140,6 +143,7 @@ fn device_json(device: &ListedDevice) -> Value {
         "createdAt": device.created_at.to_string(),
         "lastSeenAt": time(device.last_seen_at),
         "revokedAt": time(device.revoked_at),
+        "revokeReason": device.revoke_reason,
     })
 }
 

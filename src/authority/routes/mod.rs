@@ -5,6 +5,7 @@
 
 mod answer;
 mod ask;
+mod audit;
 mod billing;
 mod devices;
 mod fleet;
@@ -43,6 +44,10 @@ pub(super) struct App {
     pub(super) public_url: String,
 }
 
+/// What a request is called in its answer, the log and the audit.
+#[derive(Clone, Debug)]
+struct RequestId(String);
+
 /// The address a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
@@ -63,6 +68,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(path::UNREVOKE_BATCH, post(fleet::unrevoke_batch))
         .route(path::REMOVE, post(devices::remove))
         .route(path::USAGE, get(fleet::usage))
+        .route(path::AUDIT, get(audit::audit))
         .route(path::CHECKOUT, post(billing::checkout))
         .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))
@@ -94,9 +100,10 @@ async fn wrong_method() -> Answer {
 ///
 /// In a task of its own: a client that hangs up must not leave a transaction half way, nor keep a committed one out of
 /// the log.
-async fn finish(peer: Option<Extension<Peer>>, request: Request, next: Next) -> Response {
+async fn finish(peer: Option<Extension<Peer>>, mut request: Request, next: Next) -> Response {
     let began = BootTime::now();
     let request_id = Uuid::new_v4().hyphenated().to_string();
+    request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
     let path = loggable_path(request.uri().path());
     let run = tokio::spawn(next.run(request).instrument(error_span!("request", request_id)));

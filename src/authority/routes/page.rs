@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
 use super::answer::Answer;
-use super::{App, now};
+use super::{App, ask, now};
+use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::SecretHash;
 use crate::authority::org::PlanTier;
 use crate::authority::store::Checkout;
@@ -24,8 +25,14 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
     }))
 }
 
-pub(super) async fn confirm(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response, Answer> {
-    let confirmed = app.store.confirm_checkout(SecretHash::of_token(&token), now()).await?;
+pub(super) async fn confirm(
+    State(app): State<Arc<App>>,
+    Path(token): Path<String>,
+    request: Request,
+) -> Result<Response, Answer> {
+    let (head, _) = request.into_parts();
+    let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
+    let confirmed = app.store.confirm_checkout(SecretHash::of_token(&token), &call).await?;
     Ok(guarded(match confirmed {
         Some(checkout) => {
             info!(org = %checkout.org.id, plan = %checkout.wanted, "a plan was confirmed");

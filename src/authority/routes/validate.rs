@@ -32,20 +32,24 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         },
     };
     let now = now();
-    let known = found.as_ref().and_then(|found| found.device);
+    let known = found.as_ref().and_then(|found| found.device.clone());
     let org = found.as_ref().map(|found| found.org.id);
     let asker = found.map_or(Asker::Unknown, |found| Asker::Org(found.org));
-    let subject = match (device, known) {
+    let subject = match (device, &known) {
         (None, _) => Subject::Invalid,
         (Some(_), None) => Subject::Absent,
         (Some(_), Some(known)) => Subject::Known(known.status),
     };
     let verdict = decide(&asker, subject, now);
-    if let Some(known) = known {
+    if let Some(known) = &known {
         app.seen.note(known.seq, now);
     }
     let missing = named == Named::Missing && verdict == Verdict::InvalidDeviceId;
     let answer = Answer::decision(verdict, device, org);
+    let answer = match known.and_then(|known| known.revoke_reason) {
+        Some(said) if verdict == Verdict::DeviceRevoked => answer.because(verdict, &said),
+        Some(_) | None => answer,
+    };
     if missing { answer.with("error", "missing_params") } else { answer }
 }
 

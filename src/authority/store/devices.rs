@@ -1,12 +1,14 @@
 //! Devices in the store.
 
-use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
+use super::audit::record;
 use super::orgs::live_account;
 use super::rows::{status, time};
 use super::{Admitted, Filter, ListedDevice, Outcome, Page, Restorations, RestoredAll, Store, StoreError, Suspensions};
+use crate::authority::audit::{Call, Reason, Record, Verb};
 use crate::authority::batch::Named;
+use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::authority::plan::{self, Account, Admission, Restoration, Suspension};
 use crate::protocol::DeviceId;
@@ -18,6 +20,7 @@ struct DeviceRow {
     created_at: i64,
     last_seen_at: Option<i64>,
     revoked_at: Option<i64>,
+    revoke_reason: Option<String>,
 }
 
 impl Store {
@@ -26,7 +29,7 @@ impl Store {
         &self,
         org: OrgId,
         id: &DeviceId,
-        now: Timestamp,
+        call: &Call,
     ) -> Result<Option<Admitted>, StoreError> {
         let mut tx = self.begin().await?;
         let Some(mut account) = live_account(&mut tx, org).await? else { return Ok(None) };
@@ -35,11 +38,13 @@ impl Store {
             sqlx::query("INSERT INTO devices (org_id, device_id, created_at) VALUES (?, ?, ?)")
                 .bind(org.to_string())
                 .bind(id.as_str())
-                .bind(now.as_microsecond())
+                .bind(call.at.as_microsecond())
                 .execute(&mut *tx)
                 .await?;
+            record(&mut tx, call, Record::ok(org, Verb::Register).about(id.as_str())).await?;
             tx.commit().await?;
             account.used += 1;
+            self.changes.tell(Change::Devices(org, vec![id.clone()]));
         }
         Ok(Some((admission, account)))
     }
@@ -49,11 +54,13 @@ impl Store {
         &self,
         org: OrgId,
         batch: &[Named],
-        now: Timestamp,
+        verb: Verb,
+        call: &Call,
     ) -> Result<Option<(Suspensions, Account)>, StoreError> {
         let mut tx = self.begin().await?;
         let Some(mut account) = live_account(&mut tx, org).await? else { return Ok(None) };
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut changed = Vec::new();
         for named in batch {
             let Some(id) = &named.id else {
                 outcomes.push(Outcome::Invalid);
@@ -61,12 +68,15 @@ impl Store {
             };
             let suspension = plan::suspend(held(&mut tx, org, id).await?);
             if suspension == Suspension::Revoked {
-                set_revoked(&mut tx, org, id.as_str(), Some(now)).await?;
+                set_revoked(&mut tx, org, id.as_str(), Some(call)).await?;
                 account.used = account.used.saturating_sub(1);
+                changed.push(id.clone());
             }
             outcomes.push(Outcome::Did(suspension));
         }
+        record(&mut tx, call, Record::revoke(org, verb, batch, &outcomes)).await?;
         tx.commit().await?;
+        self.changes.tell(Change::Devices(org, changed));
         Ok(Some((outcomes, account)))
     }
 
@@ -74,18 +84,25 @@ impl Store {
     pub(in crate::authority) async fn revoke_all(
         &self,
         org: OrgId,
-        now: Timestamp,
+        call: &Call,
     ) -> Result<Option<(u64, Account)>, StoreError> {
         let mut tx = self.begin().await?;
         let Some(mut account) = live_account(&mut tx, org).await? else { return Ok(None) };
-        let done = sqlx::query("UPDATE devices SET revoked_at = ?2 WHERE org_id = ?1 AND revoked_at IS NULL")
-            .bind(org.to_string())
-            .bind(now.as_microsecond())
-            .execute(&mut *tx)
-            .await?;
+        let done = sqlx::query(
+            "UPDATE devices SET revoked_at = ?2, revoke_reason = ?3 WHERE org_id = ?1 AND revoked_at IS NULL",
+        )
+        .bind(org.to_string())
+        .bind(call.at.as_microsecond())
+        .bind(call.reason.as_ref().map(Reason::as_str))
+        .execute(&mut *tx)
+        .await?
+        .rows_affected();
+        let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
+        record(&mut tx, call, all).await?;
         tx.commit().await?;
         account.used = 0;
-        Ok(Some((done.rows_affected(), account)))
+        self.changes.tell(Change::Org(org));
+        Ok(Some((done, account)))
     }
 
     /// Takes revokes back in this order, while there are places; all or none in case of failure.
@@ -93,10 +110,13 @@ impl Store {
         &self,
         org: OrgId,
         batch: &[Named],
+        verb: Verb,
+        call: &Call,
     ) -> Result<Option<(Restorations, Account)>, StoreError> {
         let mut tx = self.begin().await?;
         let Some(mut account) = live_account(&mut tx, org).await? else { return Ok(None) };
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut changed = Vec::new();
         for named in batch {
             let Some(id) = &named.id else {
                 outcomes.push(Outcome::Invalid);
@@ -106,10 +126,13 @@ impl Store {
             if restoration == Restoration::Restored {
                 set_revoked(&mut tx, org, id.as_str(), None).await?;
                 account.used += 1;
+                changed.push(id.clone());
             }
             outcomes.push(Outcome::Did(restoration));
         }
+        record(&mut tx, call, Record::unrevoke(org, verb, batch, &outcomes)).await?;
         tx.commit().await?;
+        self.changes.tell(Change::Devices(org, changed));
         Ok(Some((outcomes, account)))
     }
 
@@ -117,6 +140,7 @@ impl Store {
     pub(in crate::authority) async fn unrevoke_all(
         &self,
         org: OrgId,
+        call: &Call,
     ) -> Result<Option<(RestoredAll, Account)>, StoreError> {
         let mut tx = self.begin().await?;
         let Some(mut account) = live_account(&mut tx, org).await? else { return Ok(None) };
@@ -137,7 +161,10 @@ impl Store {
                 Restoration::AlreadyActive | Restoration::NotFound | Restoration::Full => all.left += 1,
             }
         }
+        let done = Record::ok(org, Verb::UnrevokeBatch).with("scope", "all_revoked");
+        record(&mut tx, call, done.with("unrevoked", all.restored.len()).with("left", all.left)).await?;
         tx.commit().await?;
+        self.changes.tell(Change::Org(org));
         Ok(Some((all, account)))
     }
 
@@ -146,6 +173,7 @@ impl Store {
         &self,
         org: OrgId,
         id: &DeviceId,
+        call: &Call,
     ) -> Result<Option<(bool, Account)>, StoreError> {
         let mut tx = self.begin().await?;
         if live_account(&mut tx, org).await?.is_none() {
@@ -157,8 +185,12 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         let Some(account) = live_account(&mut tx, org).await? else { return Ok(None) };
+        let removed = done.rows_affected() > 0;
+        let outcome = if removed { Record::OK } else { "not_found" };
+        record(&mut tx, call, Record { outcome, ..Record::ok(org, Verb::Remove).about(id.as_str()) }).await?;
         tx.commit().await?;
-        Ok(Some((done.rows_affected() > 0, account)))
+        self.changes.tell(Change::Devices(org, vec![id.clone()]));
+        Ok(Some((removed, account)))
     }
 
     /// The organisation's devices in the order of their ids, with its usage from the same snapshot.
@@ -169,8 +201,9 @@ impl Store {
     ) -> Result<Option<(Page, Account)>, StoreError> {
         let mut snapshot = self.readers.begin().await?;
         let Some(account) = live_account(&mut snapshot, org).await? else { return Ok(None) };
-        let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT device_id, created_at, last_seen_at, revoked_at FROM devices WHERE org_id = ");
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "SELECT device_id, created_at, last_seen_at, revoked_at, revoke_reason FROM devices WHERE org_id = ",
+        );
         query.push_bind(org.to_string());
         match filter.status {
             Some(DeviceStatus::Active) => drop(query.push(" AND revoked_at IS NULL")),
@@ -216,6 +249,7 @@ impl DeviceRow {
             created_at: time(self.created_at)?,
             last_seen_at: self.last_seen_at.map(time).transpose()?,
             revoked_at: self.revoked_at.map(time).transpose()?,
+            revoke_reason: self.revoke_reason,
         })
     }
 }
@@ -234,12 +268,13 @@ async fn set_revoked(
     tx: &mut Transaction<'_, Sqlite>,
     org: OrgId,
     id: &str,
-    at: Option<Timestamp>,
+    call: Option<&Call>,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE devices SET revoked_at = ?3 WHERE org_id = ?1 AND device_id = ?2")
+    sqlx::query("UPDATE devices SET revoked_at = ?3, revoke_reason = ?4 WHERE org_id = ?1 AND device_id = ?2")
         .bind(org.to_string())
         .bind(id)
-        .bind(at.map(Timestamp::as_microsecond))
+        .bind(call.map(|call| call.at.as_microsecond()))
+        .bind(call.and_then(|call| call.reason.as_ref()).map(Reason::as_str))
         .execute(&mut **tx)
         .await?;
     Ok(())

@@ -7,6 +7,7 @@
 //! There is one store now. A second one becomes an enum over both here, held to the same `tests`: they ask for nothing
 //! that is particular to `SQLite`.
 
+mod audit;
 mod devices;
 mod orgs;
 mod rows;
@@ -18,7 +19,8 @@ pub(super) use sqlite::{OpenError, Store};
 
 use jiff::Timestamp;
 
-use super::org::{Org, PlanTier};
+use super::audit::{Record, Verb};
+use super::org::{Org, OrgId, PlanTier};
 use super::plan::{Admission, Restoration, Suspension};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
@@ -45,11 +47,13 @@ pub(super) struct LookUp {
 }
 
 /// A device as a validation sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct KnownDevice {
     /// Its number in the store, never used twice.
     pub(super) seq: i64,
     pub(super) status: DeviceStatus,
+    /// Why it is revoked, when whoever revoked it said so.
+    pub(super) revoke_reason: Option<String>,
 }
 
 /// One device of a list.
@@ -59,6 +63,7 @@ pub(super) struct ListedDevice {
     pub(super) created_at: Timestamp,
     pub(super) last_seen_at: Option<Timestamp>,
     pub(super) revoked_at: Option<Timestamp>,
+    pub(super) revoke_reason: Option<String>,
 }
 
 /// Which devices to list, in the order of their ids.
@@ -107,6 +112,24 @@ pub(super) enum OrgChange {
     Key(super::keys::SecretHash),
     /// Forgets its devices and keeps its key as that of a deleted organisation.
     Delete,
+}
+
+impl OrgChange {
+    /// What the audit says about it.
+    fn record(&self, org: OrgId) -> Record {
+        match self {
+            Self::Disabled(true) => Record::ok(org, Verb::DisableOrg),
+            Self::Disabled(false) => Record::ok(org, Verb::EnableOrg),
+            Self::Frozen(true) => Record::ok(org, Verb::FreezeOrg),
+            Self::Frozen(false) => Record::ok(org, Verb::UnfreezeOrg),
+            Self::AccessUntil(end) => {
+                Record::ok(org, Verb::ExpireOrg).with("accessUntil", end.map(|end| end.to_string()))
+            }
+            Self::Plan(tier) => Record::ok(org, Verb::SetPlan).with("plan", tier.as_str()),
+            Self::Key(hash) => Record::ok(org, Verb::RotateKey).with("key", hash.fingerprint()),
+            Self::Delete => Record::ok(org, Verb::DeleteOrg),
+        }
+    }
 }
 
 /// A purchase that waits to be confirmed.

@@ -3,8 +3,11 @@
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
+use super::audit::record;
 use super::rows::{OrgRow, count, org_columns, status};
 use super::{Checkout, KnownDevice, LookUp, OrgChange, Store, StoreError};
+use crate::authority::audit::{Call, Record, Verb};
+use crate::authority::changes::Change;
 use crate::authority::keys::SecretHash;
 use crate::authority::org::{Org, OrgId, PlanTier};
 use crate::authority::plan::Account;
@@ -16,6 +19,7 @@ struct LookUpRow {
     org: OrgRow,
     seq: Option<i64>,
     revoked_at: Option<i64>,
+    revoke_reason: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -37,7 +41,7 @@ impl Store {
         let row: Option<LookUpRow> = sqlx::query_as(concat!(
             "SELECT ",
             org_columns!(),
-            ", devices.seq, devices.revoked_at FROM orgs
+            ", devices.seq, devices.revoked_at, devices.revoke_reason FROM orgs
              LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = ?2 WHERE orgs.key_hash = ?1"
         ))
         .bind(key.as_bytes())
@@ -45,7 +49,8 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row.filter(|row| key.matches(&row.org.key_hash)) else { return Ok(None) };
-        let device = row.seq.map(|seq| KnownDevice { seq, status: status(row.revoked_at) });
+        let device =
+            row.seq.map(|seq| KnownDevice { seq, status: status(row.revoked_at), revoke_reason: row.revoke_reason });
         Ok(Some(LookUp { org: row.org.into_org()?, device }))
     }
 
@@ -61,7 +66,12 @@ impl Store {
     }
 
     /// Adds an organisation.
-    pub(in crate::authority) async fn create_org(&self, org: &Org, key: SecretHash) -> Result<(), StoreError> {
+    pub(in crate::authority) async fn create_org(
+        &self,
+        org: &Org,
+        key: SecretHash,
+        call: &Call,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         sqlx::query("INSERT INTO orgs (id, name, key_hash, plan, created_at) VALUES (?, ?, ?, ?, ?)")
             .bind(org.id.to_string())
@@ -71,6 +81,7 @@ impl Store {
             .bind(org.created_at.as_microsecond())
             .execute(&mut *tx)
             .await?;
+        record(&mut tx, call, Record::ok(org.id, Verb::CreateOrg).with("plan", org.tier.as_str())).await?;
         Ok(tx.commit().await?)
     }
 
@@ -98,7 +109,7 @@ impl Store {
         &self,
         id: OrgId,
         change: &OrgChange,
-        now: Timestamp,
+        call: &Call,
     ) -> Result<Option<Account>, StoreError> {
         let mut tx = self.begin().await?;
         if live_account(&mut tx, id).await?.is_none() {
@@ -128,12 +139,14 @@ impl Store {
                 sqlx::query("DELETE FROM checkouts WHERE org_id = ?").bind(id.to_string()).execute(&mut *tx).await?;
                 sqlx::query("UPDATE orgs SET deleted_at = ?2 WHERE id = ?1")
                     .bind(id.to_string())
-                    .bind(now.as_microsecond())
+                    .bind(call.at.as_microsecond())
             }
         };
         statement.execute(&mut *tx).await?;
         let account = read_account(&mut tx, id).await?;
+        record(&mut tx, call, change.record(id)).await?;
         tx.commit().await?;
+        self.changes.tell(Change::Org(id));
         Ok(account)
     }
 
@@ -143,12 +156,15 @@ impl Store {
         id: OrgId,
         wanted: PlanTier,
         token: SecretHash,
-        now: Timestamp,
         expires_at: Timestamp,
+        call: &Call,
     ) -> Result<Option<Account>, StoreError> {
         let mut tx = self.begin().await?;
         let Some(account) = live_account(&mut tx, id).await? else { return Ok(None) };
-        sqlx::query("DELETE FROM checkouts WHERE expires_at <= ?").bind(now.as_microsecond()).execute(&mut *tx).await?;
+        sqlx::query("DELETE FROM checkouts WHERE expires_at <= ?")
+            .bind(call.at.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
         sqlx::query("INSERT INTO checkouts (token_hash, org_id, plan, expires_at) VALUES (?, ?, ?, ?)")
             .bind(token.as_bytes())
             .bind(id.to_string())
@@ -156,6 +172,7 @@ impl Store {
             .bind(expires_at.as_microsecond())
             .execute(&mut *tx)
             .await?;
+        record(&mut tx, call, Record::ok(id, Verb::Checkout).with("plan", wanted.as_str())).await?;
         tx.commit().await?;
         Ok(Some(account))
     }
@@ -170,15 +187,15 @@ impl Store {
     pub(in crate::authority) async fn confirm_checkout(
         &self,
         token: SecretHash,
-        now: Timestamp,
+        call: &Call,
     ) -> Result<Option<Checkout>, StoreError> {
         let mut tx = self.begin().await?;
-        let Some(checkout) = read_checkout(&mut tx, token).await?.filter(|checkout| checkout.open(now)) else {
+        let Some(checkout) = read_checkout(&mut tx, token).await?.filter(|checkout| checkout.open(call.at)) else {
             return Ok(None);
         };
         sqlx::query("UPDATE checkouts SET used_at = ?2 WHERE token_hash = ?1")
             .bind(token.as_bytes())
-            .bind(now.as_microsecond())
+            .bind(call.at.as_microsecond())
             .execute(&mut *tx)
             .await?;
         sqlx::query("UPDATE orgs SET plan = ?2, access_until = NULL WHERE id = ?1")
@@ -186,7 +203,10 @@ impl Store {
             .bind(checkout.wanted.as_str())
             .execute(&mut *tx)
             .await?;
+        let confirmed = Record::ok(checkout.org.id, Verb::ConfirmCheckout).with("plan", checkout.wanted.as_str());
+        record(&mut tx, call, confirmed).await?;
         tx.commit().await?;
+        self.changes.tell(Change::Org(checkout.org.id));
         Ok(Some(checkout))
     }
 }

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Sqlite, SqlitePool, Transaction};
 
 use super::StoreError;
+use crate::authority::changes::Changes;
 
 /// How long a statement waits for another process's lock on the database.
 const BUSY: Duration = Duration::from_secs(2);
@@ -35,6 +36,7 @@ pub(in crate::authority) enum OpenError {
 pub(in crate::authority) struct Store {
     pub(super) readers: SqlitePool,
     pub(super) writer: SqlitePool,
+    pub(super) changes: Changes,
 }
 
 impl Store {
@@ -69,13 +71,19 @@ impl Store {
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(opened)?;
-        Ok(Self { readers, writer })
+        Ok(Self { readers, writer, changes: Changes::new() })
     }
 
     /// Whether the database answers.
     pub(in crate::authority) async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT COUNT(*) FROM (SELECT 1 FROM orgs LIMIT 1)").execute(&self.readers).await?;
         Ok(())
+    }
+
+    /// Where it tells of changes.
+    #[allow(dead_code, reason = "for the watch endpoint, which comes next")]
+    pub(in crate::authority) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Begins a transaction that no other writer can come between.

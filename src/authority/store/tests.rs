@@ -11,7 +11,9 @@ use tokio::runtime::Runtime;
 
 use super::{Filter, Outcome, RestoredAll, Store};
 use crate::authority::admin::create_org;
+use crate::authority::audit::{Actor, Call, Query, Verb};
 use crate::authority::batch::{Named, distinct};
+use crate::authority::changes::Change;
 use crate::authority::keys::SecretHash;
 use crate::authority::org::{OrgId, PlanTier};
 use crate::authority::plan::{Admission, Restoration, Suspension};
@@ -31,7 +33,15 @@ async fn open(directory: &Path) -> Store {
 }
 
 async fn new_org(store: &Store, tier: PlanTier) -> OrgId {
-    create_org(store, None, tier, at(0)).await.unwrap().0.id
+    create_org(store, None, tier, &by(0)).await.unwrap().0.id
+}
+
+fn by(second: i64) -> Call {
+    Call { at: at(second), request_id: format!("request {second}"), actor: Actor::Key("0123".to_owned()), reason: None }
+}
+
+fn because(second: i64, reason: &str) -> Call {
+    Call { reason: Some(reason.parse().unwrap()), ..by(second) }
 }
 
 fn id(text: &str) -> DeviceId {
@@ -153,36 +163,38 @@ async fn agree(store: &Store, steps: Vec<Step>) -> Result<(), TestCaseError> {
     for (now, step) in (1..).zip(steps) {
         match step {
             Step::Register(name) => {
-                let (admission, account) = store.register(org, &id(&name), at(now)).await.unwrap().unwrap();
+                let (admission, account) = store.register(org, &id(&name), &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(admission, model.register(&name));
                 prop_assert_eq!(account.used, model.used());
             }
             Step::Remove(name) => {
-                let (removed, _) = store.remove(org, &id(&name)).await.unwrap().unwrap();
+                let (removed, _) = store.remove(org, &id(&name), &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(removed, model.devices.remove(&name).is_some());
             }
             Step::Revoke(names) => {
                 let batch = distinct(names).unwrap();
-                let (outcomes, account) = store.revoke(org, &batch, at(now)).await.unwrap().unwrap();
+                let (outcomes, account) =
+                    store.revoke(org, &batch, Verb::RevokeBatch, &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(outcomes, model.revoke(&batch, now));
                 prop_assert_eq!(account.used, model.used());
             }
             Step::Unrevoke(names) => {
                 let batch = distinct(names).unwrap();
-                let (outcomes, account) = store.unrevoke(org, &batch).await.unwrap().unwrap();
+                let (outcomes, account) =
+                    store.unrevoke(org, &batch, Verb::UnrevokeBatch, &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(outcomes, model.unrevoke(&batch));
                 prop_assert_eq!(account.used, model.used());
             }
             Step::RevokeAll => {
-                let (count, _) = store.revoke_all(org, at(now)).await.unwrap().unwrap();
+                let (count, _) = store.revoke_all(org, &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(count, model.revoke_all(now));
             }
             Step::UnrevokeAll => {
-                let (all, _) = store.unrevoke_all(org).await.unwrap().unwrap();
+                let (all, _) = store.unrevoke_all(org, &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(all, model.unrevoke_all());
             }
             Step::SetPlan(tier) => {
-                store.change_org(org, &super::OrgChange::Plan(tier), at(now)).await.unwrap().unwrap();
+                store.change_org(org, &super::OrgChange::Plan(tier), &by(now)).await.unwrap().unwrap();
                 model.limit = tier.limit();
             }
         }
@@ -215,10 +227,10 @@ fn the_large_plans_end_at_their_limits_too() {
         for tier in [PlanTier::Scale, PlanTier::Max] {
             let org = new_org(&store, tier).await;
             for number in 0..tier.limit() {
-                let admitted = store.register(org, &id(&format!("d{number}")), at(1)).await.unwrap().unwrap();
+                let admitted = store.register(org, &id(&format!("d{number}")), &by(1)).await.unwrap().unwrap();
                 assert_eq!((admitted.0, admitted.1.used), (Admission::New, number + 1));
             }
-            let admitted = store.register(org, &id("one-more"), at(1)).await.unwrap().unwrap();
+            let admitted = store.register(org, &id("one-more"), &by(1)).await.unwrap().unwrap();
             assert_eq!((admitted.0, admitted.1.used), (Admission::Full, tier.limit()));
         }
     });
@@ -229,16 +241,16 @@ fn every_read_that_begins_after_a_change_sees_it() {
     let directory = TempDir::new().unwrap();
     runtime().block_on(async {
         let store = open(directory.path()).await;
-        let (org, key) = create_org(&store, None, PlanTier::Free, at(0)).await.unwrap();
+        let (org, key) = create_org(&store, None, PlanTier::Free, &by(0)).await.unwrap();
         let (key, device) = (SecretHash::of_key(&key), id("a"));
         let batch = [Named { sent: "a".to_owned(), id: Some(device.clone()) }];
-        store.register(org.id, &device, at(1)).await.unwrap().unwrap();
+        store.register(org.id, &device, &by(1)).await.unwrap().unwrap();
         for round in 0..100 {
             let expected = if round % 2 == 0 {
-                store.revoke(org.id, &batch, at(round)).await.unwrap().unwrap();
+                store.revoke(org.id, &batch, Verb::Revoke, &by(round)).await.unwrap().unwrap();
                 DeviceStatus::Revoked
             } else {
-                store.unrevoke(org.id, &batch).await.unwrap().unwrap();
+                store.unrevoke(org.id, &batch, Verb::Unrevoke, &by(round)).await.unwrap().unwrap();
                 DeviceStatus::Active
             };
             // On every reader at once, whatever each of them did before.
@@ -261,13 +273,13 @@ fn a_late_last_seen_time_never_lands_on_a_device_that_came_after() {
     let directory = TempDir::new().unwrap();
     runtime().block_on(async {
         let store = open(directory.path()).await;
-        let (org, key) = create_org(&store, None, PlanTier::Free, at(0)).await.unwrap();
+        let (org, key) = create_org(&store, None, PlanTier::Free, &by(0)).await.unwrap();
         let (key, device) = (SecretHash::of_key(&key), id("a"));
         let known = async || store.look_up(key, Some(&device)).await.unwrap().unwrap().device.unwrap();
-        store.register(org.id, &device, at(1)).await.unwrap();
+        store.register(org.id, &device, &by(1)).await.unwrap();
         let old = known().await;
-        store.remove(org.id, &device).await.unwrap();
-        store.register(org.id, &device, at(2)).await.unwrap();
+        store.remove(org.id, &device, &by(1)).await.unwrap();
+        store.register(org.id, &device, &by(2)).await.unwrap();
         store.touch(&[(old.seq, at(3).as_microsecond())]).await.unwrap();
         let seen = async || store.list(org.id, &Filter::default()).await.unwrap().unwrap().0.devices[0].last_seen_at;
         assert_eq!(seen().await, None);
@@ -286,14 +298,14 @@ fn a_checkout_is_confirmed_once_and_within_its_time() {
         let org = new_org(&store, PlanTier::Free).await;
         let (one, two) = (SecretHash::of_token("one"), SecretHash::of_token("two"));
         for token in [one, two] {
-            store.create_checkout(org, PlanTier::Pro, token, at(0), at(3600)).await.unwrap().unwrap();
+            store.create_checkout(org, PlanTier::Pro, token, at(3600), &by(0)).await.unwrap().unwrap();
         }
-        assert!(store.confirm_checkout(one, at(3600)).await.unwrap().is_none(), "its time is over");
-        assert!(store.confirm_checkout(one, at(3599)).await.unwrap().is_some());
-        assert!(store.confirm_checkout(one, at(3599)).await.unwrap().is_none(), "it was used");
+        assert!(store.confirm_checkout(one, &by(3600)).await.unwrap().is_none(), "its time is over");
+        assert!(store.confirm_checkout(one, &by(3599)).await.unwrap().is_some());
+        assert!(store.confirm_checkout(one, &by(3599)).await.unwrap().is_none(), "it was used");
         assert_eq!(store.account(org).await.unwrap().unwrap().org.tier, PlanTier::Pro);
-        store.change_org(org, &super::OrgChange::Delete, at(1)).await.unwrap().unwrap();
-        assert!(store.confirm_checkout(two, at(1)).await.unwrap().is_none(), "its organisation is gone");
+        store.change_org(org, &super::OrgChange::Delete, &by(1)).await.unwrap().unwrap();
+        assert!(store.confirm_checkout(two, &by(1)).await.unwrap().is_none(), "its organisation is gone");
     });
 }
 
@@ -312,5 +324,122 @@ fn a_database_of_a_newer_version_is_refused() {
         store.close().await;
         let error = Store::open(&directory.path().join("test.db")).await.unwrap_err();
         assert!(error.to_string().contains("cannot bring the database"), "{error}");
+    });
+}
+
+/// Everything in the audit, the oldest first: verb, device, outcome, reason, details.
+async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, String, Option<String>, String)> {
+    let page = store.audit(query).await.unwrap();
+    let line = |entry: crate::authority::audit::Entry| {
+        let details = serde_json::Value::Object(entry.details).to_string();
+        (entry.verb, entry.device_id, entry.outcome, entry.reason, details)
+    };
+    page.entries.into_iter().rev().map(line).collect()
+}
+
+#[test]
+fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to() {
+    let directory = TempDir::new().unwrap();
+    runtime().block_on(async {
+        let store = open(directory.path()).await;
+        let other = new_org(&store, PlanTier::Free).await;
+        let org = new_org(&store, PlanTier::Pro).await;
+        let batch = |ids: &[&str]| distinct(ids.iter().map(|id| (*id).to_owned()).collect()).unwrap();
+        for (now, name) in (1..).zip(["a", "b", "a"]) {
+            store.register(org, &id(name), &by(now)).await.unwrap().unwrap();
+        }
+        store.revoke(org, &batch(&["a"]), Verb::Revoke, &because(4, "gone mad")).await.unwrap().unwrap();
+        store.revoke(org, &batch(&["a", "b", "x", "no no"]), Verb::RevokeBatch, &by(5)).await.unwrap().unwrap();
+        store.unrevoke(org, &batch(&["b"]), Verb::Unrevoke, &by(6)).await.unwrap().unwrap();
+        store.revoke_all(org, &because(7, "drill")).await.unwrap().unwrap();
+        store.unrevoke_all(org, &by(8)).await.unwrap().unwrap();
+        store.remove(org, &id("x"), &by(9)).await.unwrap().unwrap();
+        store.change_org(org, &super::OrgChange::Frozen(true), &because(10, "unpaid")).await.unwrap().unwrap();
+        store.revoke_all(other, &by(11)).await.unwrap().unwrap();
+
+        let mine = Query { org: Some(org), limit: 100, ..Query::default() };
+        let line = |verb: &str, device: Option<&str>, outcome: &str, reason: Option<&str>, details: &str| {
+            let owned = |text: Option<&str>| text.map(str::to_owned);
+            (verb.to_owned(), owned(device), outcome.to_owned(), owned(reason), details.to_owned())
+        };
+        let expected = vec![
+            line("org/create", None, "ok", None, r#"{"plan":"pro"}"#),
+            line("devices/register", Some("a"), "ok", None, "{}"),
+            line("devices/register", Some("b"), "ok", None, "{}"),
+            line("devices/revoke", Some("a"), "revoked", Some("gone mad"), "{}"),
+            line(
+                "devices/revoke_batch",
+                None,
+                "ok",
+                None,
+                r#"{"already_revoked":1,"deviceIds":["b"],"invalid":1,"not_found":1,"revoked":1}"#,
+            ),
+            line("devices/unrevoke", Some("b"), "unrevoked", None, "{}"),
+            line("devices/revoke_batch", None, "ok", Some("drill"), r#"{"revoked":1,"scope":"all_active"}"#),
+            line("devices/unrevoke_batch", None, "ok", None, r#"{"left":0,"scope":"all_revoked","unrevoked":2}"#),
+            line("devices/remove", Some("x"), "not_found", None, "{}"),
+            line("org/freeze", None, "ok", Some("unpaid"), "{}"),
+        ];
+        assert_eq!(audited(&store, &mine).await, expected);
+        let about_b = Query { device: Some("b".to_owned()), ..mine.clone() };
+        let verbs: Vec<_> = audited(&store, &about_b).await.into_iter().map(|line| line.0).collect();
+        assert_eq!(verbs, ["devices/register", "devices/revoke_batch", "devices/unrevoke"]);
+
+        let mut pages = Vec::new();
+        let mut before = None;
+        loop {
+            let page = store.audit(&Query { before, limit: 4, ..mine.clone() }).await.unwrap();
+            before = page.entries.last().map(|last| last.id);
+            assert!(page.entries.is_sorted_by(|one, two| one.id > two.id));
+            pages.push(page.entries.len());
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(pages, [4, 4, 2]);
+        let all = store.audit(&Query { limit: 100, ..Query::default() }).await.unwrap();
+        assert_eq!(all.entries.len(), 12);
+        assert_eq!((all.entries[0].at, all.entries[0].request_id.as_str()), (at(11), "request 11"));
+        assert_eq!(all.entries[0].actor, "key:0123");
+    });
+}
+
+#[test]
+fn a_reason_stays_with_the_device_while_it_is_revoked() {
+    let directory = TempDir::new().unwrap();
+    runtime().block_on(async {
+        let store = open(directory.path()).await;
+        let org = new_org(&store, PlanTier::Pro).await;
+        let batch = distinct(vec!["a".to_owned()]).unwrap();
+        let said =
+            async || store.list(org, &Filter::default()).await.unwrap().unwrap().0.devices[0].revoke_reason.clone();
+        store.register(org, &id("a"), &by(1)).await.unwrap();
+        store.revoke(org, &batch, Verb::Revoke, &because(2, "first")).await.unwrap();
+        store.revoke(org, &batch, Verb::Revoke, &because(3, "second")).await.unwrap();
+        assert_eq!(said().await.as_deref(), Some("first"), "the revoke that did it");
+        store.unrevoke(org, &batch, Verb::Unrevoke, &by(4)).await.unwrap();
+        assert_eq!(said().await, None);
+        store.revoke_all(org, &because(5, "all")).await.unwrap();
+        assert_eq!(said().await.as_deref(), Some("all"));
+    });
+}
+
+#[test]
+fn whoever_listens_is_told_of_a_change_once_it_can_be_seen() {
+    let directory = TempDir::new().unwrap();
+    runtime().block_on(async {
+        let store = open(directory.path()).await;
+        let org = new_org(&store, PlanTier::Pro).await;
+        let batch = distinct(vec!["a".to_owned(), "x".to_owned()]).unwrap();
+        store.register(org, &id("a"), &by(1)).await.unwrap();
+        let mut news = store.changes().listen();
+        store.revoke(org, &batch, Verb::RevokeBatch, &by(2)).await.unwrap();
+        assert_eq!(news.recv().await.unwrap(), Change::Devices(org, vec![id("a")]));
+        let (page, _) = store.list(org, &Filter::default()).await.unwrap().unwrap();
+        assert!(page.devices[0].revoked_at.is_some());
+        store.unrevoke_all(org, &by(3)).await.unwrap();
+        assert_eq!(news.recv().await.unwrap(), Change::Org(org));
+        store.change_org(org, &super::OrgChange::Disabled(true), &by(4)).await.unwrap();
+        assert_eq!(news.recv().await.unwrap(), Change::Org(org));
     });
 }

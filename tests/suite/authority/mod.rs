@@ -1,5 +1,6 @@
 //! The self-hosted authority, through its binary.
 
+mod audit;
 mod billing;
 mod decisions;
 mod embedded;

@@ -103,7 +103,7 @@ fn nobody_else_may_use_the_admin_socket_even_where_its_mode_lets_them() {
     let mut python = Command::new("python3");
     python.uid(65534).gid(65534).arg("-c").arg(
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
-         s.sendall(b'{\"verb\":\"list\"}\\n'); print(len(s.recv(100)))",
+         s.sendall(b'{\"request\":{\"verb\":\"list\"}}\\n'); print(len(s.recv(100)))",
     );
     let output = python.arg(authority.admin_socket()).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -279,7 +279,7 @@ fn without_a_server_the_command_line_says_what_to_do() {
 fn an_admin_request_that_makes_no_sense_is_dropped_and_the_server_serves_on() {
     use std::io::{Read, Write};
     let authority = Authority::start();
-    for bytes in [&b"nonsense\n"[..], b"{\"verb\":\"other\"}\n", b"{\"verb\":\"list\""] {
+    for bytes in [&b"nonsense\n"[..], b"{\"request\":{\"verb\":\"other\"}}\n", b"{\"request\":{\"verb\":\"list\""] {
         let mut stream = std::os::unix::net::UnixStream::connect(authority.admin_socket()).unwrap();
         stream.write_all(bytes).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();

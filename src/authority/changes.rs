@@ -1,0 +1,46 @@
+//! News of changes that may change a decision, for those who wait for one (`GET /devices/watch`).
+//!
+//! A piece of news is a hint to look, never itself a decision: whoever gets one validates. It is told after the change
+//! is committed, so a validation made on it sees the change. Whoever was too slow to listen is told that anything may
+//! have changed, by the channel's own `Lagged`.
+
+use tokio::sync::broadcast;
+
+use super::org::OrgId;
+use crate::protocol::DeviceId;
+
+/// How many pieces of news wait for a slow listener before it is told that it missed some.
+const BACKLOG: usize = 1024;
+
+/// What may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// These devices of one organisation.
+    Devices(OrgId, Vec<DeviceId>),
+    /// Every device of this organisation.
+    Org(OrgId),
+}
+
+/// Where changes are told and listened to.
+#[derive(Clone, Debug)]
+pub(super) struct Changes(broadcast::Sender<Change>);
+
+impl Changes {
+    pub(super) fn new() -> Self {
+        Self(broadcast::Sender::new(BACKLOG))
+    }
+
+    pub(super) fn tell(&self, change: Change) {
+        if matches!(&change, Change::Devices(_, devices) if devices.is_empty()) {
+            return;
+        }
+        // Fails when nobody listens, which is nobody's loss.
+        let _ = self.0.send(change);
+    }
+
+    /// Everything told from now on.
+    #[allow(dead_code, reason = "for the watch endpoint, which comes next")]
+    pub(super) fn listen(&self) -> broadcast::Receiver<Change> {
+        self.0.subscribe()
+    }
+}
