@@ -1,4 +1,4 @@
-//! The two clocks. Everything that decides is *told* a [`BootTime`]; only shells read one.
+//! The clocks. Everything that decides is *told* a [`BootTime`]; only shells read one.
 //!
 //! Leases run on `CLOCK_BOOTTIME`: it does not jump when somebody sets the wall clock, and it goes on while the machine
 //! is suspended, so a suspend cannot lengthen a lease. `CLOCK_MONOTONIC` (what `Instant` is) stands still in a suspend.
@@ -6,6 +6,8 @@
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// A point on the boot clock, in nanoseconds since the host (or the time namespace) booted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -17,13 +19,7 @@ impl BootTime {
     /// Reads the boot clock.
     #[must_use]
     pub fn now() -> Self {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        Self {
-            nanos: u64::try_from(time.tv_sec)
-                .unwrap_or(0)
-                .saturating_mul(1_000_000_000)
-                .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0)),
-        }
+        Self { nanos: nanos_of(ClockId::Boottime) }
     }
 
     /// The point `millis` milliseconds after boot.
@@ -48,6 +44,48 @@ impl BootTime {
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+}
+
+fn nanos_of(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// One moment on both clocks that nobody sets: the boot clock, and the one that stands still in a suspend. From two of
+/// them [`crate::suspend`] tells whether the machine slept in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The boot clock.
+    pub boot: BootTime,
+    /// `CLOCK_MONOTONIC`.
+    pub awake: Duration,
+}
+
+impl Moment {
+    /// Reads both clocks. One who is not scheduled between the readings would find them apart as if the machine had slept,
+    /// so they are read again until nothing came in between.
+    #[must_use]
+    pub fn now() -> Self {
+        const CLOSE: Duration = Duration::from_millis(1);
+        let read = || {
+            let before = Duration::from_nanos(nanos_of(ClockId::Monotonic));
+            let boot = BootTime::now();
+            let awake = Duration::from_nanos(nanos_of(ClockId::Monotonic));
+            (awake.saturating_sub(before), Self { boot, awake })
+        };
+        let (mut apart, mut best) = read();
+        for _ in 0..8 {
+            if apart < CLOSE {
+                break;
+            }
+            let (again, moment) = read();
+            if again <= apart {
+                (apart, best) = (again, moment);
+            }
+        }
+        best
     }
 }
 
@@ -116,5 +154,12 @@ mod tests {
         let first = BootTime::now();
         assert!(BootTime::now() >= first);
         assert!(first > BootTime::default());
+    }
+
+    #[test]
+    fn both_clocks_are_read_at_one_moment() {
+        let before = BootTime::now();
+        let (first, second) = (Moment::now(), Moment::now());
+        assert!(first.boot >= before && second.boot >= first.boot && second.awake >= first.awake);
     }
 }

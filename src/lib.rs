@@ -18,6 +18,7 @@
 //! | `telemetry` | what operators are told |
 //! | `vital` | what must not end unnoticed |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
+//! | [`suspend`] | telling a suspend of the machine from a delay |
 //! | [`sys`] | the only unsafe code |
 
 #[cfg(feature = "services")]
@@ -47,6 +48,7 @@ pub mod run;
 mod runs;
 pub mod socket_path;
 pub mod span;
+pub mod suspend;
 pub mod sys;
 #[cfg(feature = "services")]
 mod telemetry;

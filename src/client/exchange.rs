@@ -1,6 +1,7 @@
 //! One request and its answer, within one deadline and one size limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -47,7 +48,8 @@ pub(super) struct Answer {
 /// The connections, and what is known of them.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    http: Client,
+    /// Another one when its connections have been forgotten.
+    http: RwLock<Client>,
     timeout: Duration,
     /// Whether the pool may hold a connection on which an answer came before, and which may have died since.
     pooled: AtomicBool,
@@ -55,7 +57,13 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) const fn new(http: Client, timeout: Duration) -> Self {
-        Self { http, timeout, pooled: AtomicBool::new(false) }
+        Self { http: RwLock::new(http), timeout, pooled: AtomicBool::new(false) }
+    }
+
+    /// Asks with this client from now on. The connections of the one before go with what is still asked on them.
+    pub(super) fn replace(&self, http: Client) {
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) = http;
+        self.pooled.store(false, Ordering::Relaxed);
     }
 
     /// Sends the question and reads the whole answer. One timeout covers everything, the second attempt included.
@@ -90,8 +98,9 @@ impl Exchange {
     }
 
     async fn send(&self, question: &Question<'_>) -> Result<Response, reqwest::Error> {
+        let http = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut request =
-            self.http.request(question.method.clone(), question.url.clone()).header(header::ACCEPT, "application/json");
+            http.request(question.method.clone(), question.url.clone()).header(header::ACCEPT, "application/json");
         if let Some(key) = question.key {
             request = request.header(HeaderName::from_static(KEY_HEADER), key_header(key));
         }

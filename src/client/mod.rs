@@ -66,7 +66,7 @@ pub enum SetupError {
 #[derive(Clone, Debug)]
 pub struct AuthorityClient {
     exchange: Arc<Exchange>,
-    base_url: BaseUrl,
+    options: Arc<Options>,
 }
 
 /// Which devices to list.
@@ -78,33 +78,49 @@ pub struct ListFilter {
     pub search: Option<String>,
 }
 
-impl AuthorityClient {
-    /// Makes a client; connects to nothing yet. Fails with a [`SetupError`] when certificates or proxies are unusable.
-    pub fn new(options: Options) -> Result<Self, SetupError> {
-        let Options { base_url, timeout, ca_pem, user_agent } = options;
-        let trust = match &ca_pem {
+impl Options {
+    /// A pool of connections, still empty.
+    fn connections(&self) -> Result<reqwest::Client, SetupError> {
+        let trust = match &self.ca_pem {
             Some(pem) => Trust::Only(pem),
-            None if base_url.is_loopback() && !base_url.is_https() => Trust::Nobody,
+            None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nobody,
             None => Trust::Host,
         };
         let mut builder = reqwest::Client::builder()
-            .user_agent(user_agent)
+            .user_agent(self.user_agent.clone())
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             // The one timeout is the exchange's; a connection attempt must not outlive it in the background.
-            .connect_timeout(timeout);
-        if base_url.is_loopback() {
+            .connect_timeout(self.timeout);
+        if self.base_url.is_loopback() {
             builder = builder.no_proxy();
         }
-        let http = trust.apply(builder)?.build().map_err(|error| SetupError::Unusable(Arc::new(error)))?;
-        Ok(Self { exchange: Arc::new(Exchange::new(http, timeout)), base_url })
+        trust.apply(builder)?.build().map_err(|error| SetupError::Unusable(Arc::new(error)))
+    }
+}
+
+impl AuthorityClient {
+    /// Makes a client; connects to nothing yet. Fails with a [`SetupError`] when certificates or proxies are unusable.
+    pub fn new(options: Options) -> Result<Self, SetupError> {
+        let http = options.connections()?;
+        Ok(Self { exchange: Arc::new(Exchange::new(http, options.timeout)), options: Arc::new(options) })
+    }
+
+    /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
+    /// question on one would wait out its whole timeout.
+    pub fn forget_connections(&self) {
+        // What could be made once can be made again, short of a lack of memory or a trust store that is gone: then the old
+        // connections are as good as any.
+        if let Ok(http) = self.options.connections() {
+            self.exchange.replace(http);
+        }
     }
 
     /// Where the authority is.
     #[must_use]
-    pub const fn base_url(&self) -> &BaseUrl {
-        &self.base_url
+    pub fn base_url(&self) -> &BaseUrl {
+        &self.options.base_url
     }
 
     /// May this device execute? The one request whose answer is a decision.
@@ -194,7 +210,7 @@ impl AuthorityClient {
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
     pub async fn list(&self, key: &OrgKey, filter: &ListFilter) -> Result<DeviceList, Failure> {
-        let mut url = self.base_url.endpoint(path::LIST);
+        let mut url = self.options.base_url.endpoint(path::LIST);
         if let Some(status) = filter.status {
             url.query_pairs_mut().append_pair("status", status_word(status));
         }
@@ -211,7 +227,7 @@ impl AuthorityClient {
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
     pub async fn usage(&self, key: &OrgKey) -> Result<PlanFields, Failure> {
-        let answer = self.get(self.base_url.endpoint(path::USAGE), key, SMALL_ANSWER).await?;
+        let answer = self.get(self.options.base_url.endpoint(path::USAGE), key, SMALL_ANSWER).await?;
         let usage = answer.typed()?;
         if usage == PlanFields::default() { Err(answer.not_understood()) } else { Ok(usage) }
     }
@@ -237,7 +253,7 @@ impl AuthorityClient {
     pub async fn org_create(&self) -> Result<OrgKey, Failure> {
         let question = Question {
             method: Method::POST,
-            url: self.base_url.endpoint(path::ORG_CREATE),
+            url: self.options.base_url.endpoint(path::ORG_CREATE),
             key: None,
             body: Some(b"{}".to_vec()),
             repeat: Repeat::Never,
@@ -284,7 +300,7 @@ impl AuthorityClient {
         let body = serde_json::to_vec(body).expect("ids and words always have a JSON form");
         let question = Question {
             method: Method::POST,
-            url: self.base_url.endpoint(path),
+            url: self.options.base_url.endpoint(path),
             key: Some(key),
             body: Some(body),
             repeat,

@@ -46,6 +46,7 @@ pub(super) struct Device {
 pub(super) struct Enforcement {
     pub(super) interval: Placed<String>,
     pub(super) lease: Placed<String>,
+    pub(super) resume_grace: Placed<String>,
     pub(super) stop_signal: Placed<String>,
     pub(super) stop_grace: Placed<String>,
     pub(super) containment: Placed<String>,

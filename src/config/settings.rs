@@ -67,6 +67,8 @@ pub(crate) struct Device {
 pub(crate) struct Enforcement {
     pub(crate) interval: Duration,
     pub(crate) lease: Duration,
+    /// How long after a suspend an ALLOW may take to come, when the lease ended meanwhile.
+    pub(crate) resume_grace: Duration,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
     /// Named, a floor: no agent runs under a weaker one.
@@ -111,6 +113,7 @@ impl Settings {
         Rules {
             interval: self.enforcement.interval,
             lease: self.enforcement.lease,
+            resume_grace: self.enforcement.resume_grace,
             system_unavailable: self.enforcement.system_unavailable,
         }
     }
@@ -128,6 +131,7 @@ mod defaults {
     pub(super) const DEVICE_ID: &str = "host:{hostname}:{machine_id}";
     pub(super) const INTERVAL: &str = "5s";
     pub(super) const LEASE: &str = "30s";
+    pub(super) const RESUME_GRACE: &str = "3s";
     pub(super) const STOP_SIGNAL: &str = "TERM";
     pub(super) const STOP_GRACE: &str = "10s";
     pub(super) const CONTAINMENT: &str = "auto";
@@ -299,6 +303,11 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
     Ok(Enforcement {
         interval,
         lease,
+        resume_grace: reader.duration(
+            "enforcement.resume_grace",
+            section.resume_grace.as_ref(),
+            defaults::RESUME_GRACE,
+        )?,
         stop_signal: reader.text(
             "enforcement.stop_signal",
             section.stop_signal.as_ref(),

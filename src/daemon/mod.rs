@@ -17,6 +17,7 @@ mod command;
 mod dev;
 mod healthcheck;
 mod identity;
+mod resume;
 mod sidecar;
 mod signals;
 

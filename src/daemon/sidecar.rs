@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::child::Child;
 use super::signals::Signals;
-use super::{Fatal, identity};
+use super::{Fatal, identity, resume};
 use crate::client::{AuthorityClient, Options};
 use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
@@ -169,7 +169,8 @@ impl Sidecar {
             shutdown.cancel();
             exit
         };
-        let ((), exit) = tokio::join!(serving, working);
+        let resuming = shutdown.run_until_cancelled(resume::watch(Arc::clone(&self.context)));
+        let ((), exit, _) = tokio::join!(serving, working, resuming);
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
         self.leave().await;

@@ -10,12 +10,13 @@ use tracing::{debug, info, warn};
 use super::core::{Outcome, Registered};
 use super::markers::Markers;
 use crate::client::{AuthorityClient, Failure};
-use crate::clock::{self, BootTime};
+use crate::clock::{self, BootTime, Moment};
 use crate::config::Live;
 use crate::config::org_key::{self, KeySource};
 use crate::protocol::api::Registration;
 use crate::protocol::status::AuthorityStatus;
 use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
+use crate::suspend::Suspends;
 
 /// Whom to ask, and with what. A reload replaces all of it at once: a key must not go to another authority than its own.
 #[derive(Clone, Debug)]
@@ -40,6 +41,7 @@ pub(crate) struct Authority {
     means: watch::Sender<Arc<Means>>,
     live: Live,
     health: Mutex<Health>,
+    suspends: Mutex<Suspends>,
 }
 
 /// What a validation came to.
@@ -57,7 +59,8 @@ struct Health {
 
 impl Authority {
     pub(crate) fn new(means: Means, live: Live) -> Self {
-        Self { means: watch::channel(Arc::new(means)).0, live, health: Mutex::default() }
+        let suspends = Mutex::new(Suspends::from(Moment::now()));
+        Self { means: watch::channel(Arc::new(means)).0, live, health: Mutex::default(), suspends }
     }
 
     pub(crate) fn status(&self) -> AuthorityStatus {
@@ -73,6 +76,16 @@ impl Authority {
     /// Whom to ask now, and with what.
     pub(crate) fn means(&self) -> Arc<Means> {
         Arc::clone(&self.means.borrow())
+    }
+
+    /// Takes note that the machine slept before this moment, as each gate finds out by itself. Connections of before may
+    /// have died without a word: from now on it is asked on new ones.
+    pub(super) fn woke(&self, moment: Moment) {
+        let slept = self.suspends.lock().unwrap_or_else(PoisonError::into_inner).until(moment);
+        if let Some(slept) = slept {
+            info!(slept_ms = slept.as_millis(), "the machine was suspended; validating anew");
+            self.means().client.forget_connections();
+        }
     }
 
     /// For a gate: tells of every change.

@@ -2,7 +2,8 @@
 //!
 //! Rules it keeps, each a property in the tests:
 //! - no asker is told "allowed" but by an ALLOW of an attempt that began after the question (P1);
-//! - no lease ends later than `lease` after its attempt began, and its end stops the agents, whatever hangs (P3);
+//! - no lease ends later than `lease` after its attempt began, and its end stops the agents, whatever hangs (P3); one that
+//!   ended while the machine slept stops them `resume_grace` after it woke, unless an ALLOW comes before;
 //! - of overlapping attempts an ALLOW is dropped when one that began later has answered; a deny always counts (P4);
 //! - at most two attempts are in flight; every asker is answered once, at its deadline at the latest.
 
@@ -28,6 +29,8 @@ pub(crate) struct Rules {
     pub(crate) interval: Duration,
     /// How long one ALLOW lasts for running agents.
     pub(crate) lease: Duration,
+    /// How long after waking an ALLOW may take to come, when the lease ended while the machine slept.
+    pub(crate) resume_grace: Duration,
     /// What the authority's `SYSTEM_UNAVAILABLE` does.
     pub(crate) system_unavailable: SystemUnavailable,
 }
@@ -76,8 +79,10 @@ pub(crate) enum Registered {
 pub(crate) enum Event {
     /// Somebody asks and waits until `deadline`.
     Asked { asker: AskerId, deadline: BootTime },
-    /// A reason to validate now: resume, reload, changed key, signal, push.
+    /// A reason to validate now: reload, changed key, signal, push.
     Hinted,
+    /// The machine has slept and woken. Told before anything else that is told after waking.
+    Resumed,
     /// An attempt ended.
     Finished { attempt: AttemptId, registered: Registered, outcome: Outcome },
     /// This many agents now live on the device's lease.
@@ -97,6 +102,8 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Begin an attempt now: register first when `register`, then validate.
     Begin { attempt: AttemptId, register: bool },
+    /// Give this attempt up: its answer counts for nothing any more.
+    Abandon { attempt: AttemptId },
     /// Answer this asker.
     Answer { asker: AskerId, verdict: Verdict },
     /// The end of the lease moved: an ALLOW, or a reload that made leases shorter.
@@ -160,6 +167,8 @@ pub(crate) struct Gate {
     standing: Standing,
     last_decision: Option<(BootTime, Decision)>,
     lease_until: Option<BootTime>,
+    /// Until when an ALLOW may still come for a lease that ended while the machine slept.
+    grace_until: Option<BootTime>,
     registered: bool,
     /// The first attempt whose word about the registration counts: those before it asked another authority.
     registers_from: AttemptId,
@@ -170,7 +179,8 @@ pub(crate) struct Gate {
     askers: Vec<Asker>,
     due: BootTime,
     hinted: bool,
-    first: bool,
+    /// The next validation after the one that begins now comes at a random phase.
+    scatter: bool,
     failures: u32,
     agents: usize,
 }
@@ -188,6 +198,7 @@ impl Gate {
             standing: Standing::Unknown,
             last_decision: None,
             lease_until: None,
+            grace_until: None,
             registered,
             registers_from: AttemptId(1),
             register_again: now,
@@ -197,7 +208,7 @@ impl Gate {
             askers: Vec::new(),
             due,
             hinted: false,
-            first: true,
+            scatter: true,
             failures: 0,
             agents: 0,
         }
@@ -221,6 +232,11 @@ impl Gate {
         self.lease_until
     }
 
+    /// When agents that live on the lease are stopped, if no ALLOW comes before.
+    fn agents_until(&self) -> Option<BootTime> {
+        self.lease_until.map(|until| self.grace_until.map_or(until, |grace| grace.max(until)))
+    }
+
     /// When the next validation is due by itself; `None` while as many as may be are in flight.
     pub(crate) fn next_validation(&self) -> Option<BootTime> {
         (self.in_flight.len() < MOST_IN_FLIGHT).then_some(self.due)
@@ -230,7 +246,7 @@ impl Gate {
     pub(crate) fn next_wake(&self) -> Option<BootTime> {
         let asker_deadline = self.askers.iter().map(|asker| asker.deadline).min();
         let patience = (self.in_flight.len() < MOST_IN_FLIGHT).then(|| self.patience_ends()).flatten();
-        [self.next_validation(), self.lease_until, asker_deadline, patience].into_iter().flatten().min()
+        [self.next_validation(), self.agents_until(), asker_deadline, patience].into_iter().flatten().min()
     }
 
     /// Takes an event and appends what is to be done, in order, to `actions`.
@@ -242,6 +258,7 @@ impl Gate {
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
             }
             Event::Hinted => self.hinted = true,
+            Event::Resumed => self.resume(now, actions),
             Event::Agents(count) => self.agents = count,
             Event::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
@@ -290,6 +307,19 @@ impl Gate {
         }
         self.due = self.due.min(now + self.jittered_interval());
         self.hinted = true;
+    }
+
+    /// The machine has slept. Whatever was asked before has nobody at its other end any more, and would hold both places
+    /// until it times out, so it is given up. Agents whose lease ended meanwhile get the time to ask: they are not at fault.
+    fn resume(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        actions.extend(self.in_flight.drain(..).map(|flying| Action::Abandon { attempt: flying.id }));
+        self.hinted = true;
+        // All gates of a host, and all hosts of a rack, wake together.
+        self.scatter = true;
+        if self.lease_until.is_some_and(|until| until <= now) {
+            self.grace_until = Some(now + self.rules.resume_grace);
+            self.become_unavailable(now, Arc::from("the machine slept beyond the end of the lease; asking again"));
+        }
     }
 
     fn finish(
@@ -368,6 +398,9 @@ impl Gate {
             Standing::Unknown | Standing::Denied { .. } | Standing::Unavailable { .. } => now,
         };
         self.standing = Standing::Allowed { since, grant: grant.clone() };
+        if self.grace_until.take().is_some() {
+            self.due = now + self.random_phase();
+        }
         if self.lease_until.is_none_or(|held| until > held) {
             self.lease_until = Some(until);
             actions.push(Action::LeaseMoved { until });
@@ -394,7 +427,7 @@ impl Gate {
         };
         let refusal = Refusal { denial: denial.clone(), confirmed_at: began };
         self.standing = Standing::Denied { since, refusal: refusal.clone() };
-        self.lease_until = None;
+        (self.lease_until, self.grace_until) = (None, None);
         actions.push(Action::StopAgents { denial });
         Verdict::Denied(refusal)
     }
@@ -409,7 +442,7 @@ impl Gate {
 
     fn fail(&mut self, now: BootTime, code: Code, cause: Arc<str>, retry_after: Option<Duration>) -> Verdict {
         self.failures = self.failures.saturating_add(1);
-        let lease_left = self.lease_until.filter(|_| self.agents > 0).map(|until| until.saturating_since(now));
+        let lease_left = self.agents_until().filter(|_| self.agents > 0).map(|until| until.saturating_since(now));
         self.due = now + backoff::delay(self.failures, lease_left, retry_after, &mut self.rng);
         self.become_unavailable(now, Arc::clone(&cause));
         Verdict::Undecided { code, cause, retry_after }
@@ -425,10 +458,10 @@ impl Gate {
     }
 
     fn end_lease(&mut self, now: BootTime, actions: &mut Vec<Action>) {
-        if self.lease_until.is_none_or(|until| now < until) {
+        if self.agents_until().is_none_or(|until| now < until) {
             return;
         }
-        self.lease_until = None;
+        (self.lease_until, self.grace_until) = (None, None);
         let cause = match &self.standing {
             Standing::Unavailable { cause, .. } => Arc::clone(cause),
             Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {
@@ -463,18 +496,28 @@ impl Gate {
         }
         let asked = self.someone_waits() && (slot_freed || self.in_flight.is_empty());
         let impatient = self.patience_ends().is_some_and(|end| end <= now);
-        if !(asked || impatient || self.hinted || self.due <= now) {
+        let due = self.due <= now;
+        if !(asked || impatient || self.hinted || due) {
             return;
         }
         self.hinted = false;
         let attempt = self.next_attempt;
         self.next_attempt = AttemptId(attempt.0 + 1);
         self.in_flight.push(InFlight { id: attempt, began: now });
-        // The first periodic validation comes at a random phase, so that hosts that boot together spread out.
-        self.due = now + if self.first { self.random_phase() } else { self.jittered_interval() };
-        self.first = false;
+        if asked || impatient || due || self.scatter {
+            self.due = now + self.pause();
+        }
         let register = !self.registered && self.register_again <= now;
         actions.push(Action::Begin { attempt, register });
+    }
+
+    /// Time to the next validation by itself. One that was hinted at does not count: all devices of a host are hinted at in
+    /// one moment, and would be asked about in one moment from then on.
+    fn pause(&mut self) -> Duration {
+        // The first periodic validation comes at a random phase, so that hosts that boot together spread out.
+        let pause = if std::mem::take(&mut self.scatter) { self.random_phase() } else { self.jittered_interval() };
+        // After waking the network may swallow what is sent at first: the second place is not left unused.
+        if self.grace_until.is_some() { pause.min(self.rules.resume_grace / 3) } else { pause }
     }
 
     /// Whether somebody asked after the newest attempt began.

@@ -7,6 +7,7 @@ use super::*;
 const RULES: Rules = Rules {
     interval: Duration::from_secs(5),
     lease: Duration::from_secs(30),
+    resume_grace: Duration::from_secs(3),
     system_unavailable: SystemUnavailable::Deny,
 };
 
@@ -14,6 +15,7 @@ const RULES: Rules = Rules {
 const SHORTER: Rules = Rules {
     interval: Duration::from_secs(1),
     lease: Duration::from_secs(4),
+    resume_grace: Duration::from_secs(3),
     system_unavailable: SystemUnavailable::Deny,
 };
 
@@ -58,10 +60,18 @@ impl World {
         let mut actions = Vec::new();
         self.gate.handle(self.now, event, &mut actions);
         for action in &actions {
-            if let Action::Begin { attempt, .. } = action {
-                self.begun.insert(*attempt, self.now);
-                self.flying.push(*attempt);
-                self.last_begun = *attempt;
+            match action {
+                Action::Begin { attempt, .. } => {
+                    self.begun.insert(*attempt, self.now);
+                    self.flying.push(*attempt);
+                    self.last_begun = *attempt;
+                }
+                Action::Abandon { attempt } => self.flying.retain(|flying| flying != attempt),
+                Action::Answer { .. }
+                | Action::LeaseMoved { .. }
+                | Action::BecameUnavailable { .. }
+                | Action::BecameAllowed
+                | Action::StopAgents { .. } => {}
             }
         }
         actions
@@ -85,6 +95,14 @@ impl World {
         all
     }
 
+    /// The machine sleeps for this long, and the gate wakes.
+    fn sleep(&mut self, span: Duration) -> Vec<Action> {
+        self.now = self.now + span;
+        let mut actions = self.tell(Event::Resumed);
+        actions.extend(self.tell(Event::Woke));
+        actions
+    }
+
     fn ask(&mut self, id: u64) -> Vec<Action> {
         self.tell(Event::Asked { asker: AskerId(id), deadline: self.now + Duration::from_secs(4) })
     }
@@ -98,6 +116,7 @@ fn answer_to(actions: &[Action], id: u64) -> Option<&Verdict> {
     actions.iter().find_map(|action| match action {
         Action::Answer { asker, verdict } => (*asker == AskerId(id)).then_some(verdict),
         Action::Begin { .. }
+        | Action::Abandon { .. }
         | Action::LeaseMoved { .. }
         | Action::BecameUnavailable { .. }
         | Action::BecameAllowed
@@ -109,6 +128,7 @@ fn stop_code(actions: &[Action]) -> Option<&Code> {
     actions.iter().find_map(|action| match action {
         Action::StopAgents { denial } => Some(&denial.code),
         Action::Begin { .. }
+        | Action::Abandon { .. }
         | Action::LeaseMoved { .. }
         | Action::BecameUnavailable { .. }
         | Action::BecameAllowed
@@ -231,6 +251,107 @@ fn agents_live_exactly_to_the_end_of_the_lease_while_a_validation_hangs() {
     assert_eq!(stop_code(&world.pass(Duration::from_millis(27_999))), None);
     assert_eq!(stop_code(&world.pass(Duration::from_millis(1))), Some(&Code::LeaseExpired));
     assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }));
+}
+
+/// Allowed a moment ago, with an agent.
+fn with_an_agent(rules: Rules) -> World {
+    let mut world = World::new(rules);
+    world.tell(Event::Woke);
+    let attempt = world.last_begun;
+    world.finish(attempt, allow());
+    world.tell(Event::Agents(1));
+    world
+}
+
+#[test]
+fn on_waking_it_validates_at_once_whatever_is_in_flight() {
+    for hung in 0..3 {
+        let mut world = with_an_agent(RULES);
+        for _ in 0..hung {
+            world.tell(Event::Hinted);
+        }
+        world.ask(1);
+        let before = world.flying.clone();
+        let actions = world.sleep(Duration::from_secs(2));
+        assert_eq!(begins(&actions), 1, "with {hung} in flight: {actions:?}");
+        assert!(before.iter().all(|attempt| actions.contains(&Action::Abandon { attempt: *attempt })));
+        let attempt = world.last_begun;
+        let actions = world.finish(attempt, allow());
+        assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })), "who asked before is answered");
+        assert_eq!(stop_code(&actions), None);
+    }
+}
+
+#[test]
+fn a_lease_that_ended_in_the_machines_sleep_is_asked_about_for_the_grace_and_no_longer() {
+    let mut world = with_an_agent(RULES);
+    let actions = world.sleep(Duration::from_hours(8));
+    assert_eq!((stop_code(&actions), begins(&actions)), (None, 1), "{actions:?}");
+    assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }), "nobody is told of a yes of before");
+    let mut begun = 0;
+    while stop_code(&world.pass(Duration::ZERO)).is_none() && begun < 100 {
+        let Some(attempt) = world.flying.first().copied() else {
+            let wake = world.gate.next_wake().unwrap();
+            let actions = world.pass(wake.saturating_since(world.now));
+            if stop_code(&actions).is_some() {
+                break;
+            }
+            continue;
+        };
+        begun += 1;
+        world.finish(attempt, no_answer());
+    }
+    let woke = BootTime::from_millis(1_000_000) + Duration::from_hours(8);
+    assert_eq!(world.now, woke + RULES.resume_grace, "the stop begins at the end of the grace");
+    assert!(begun >= 3, "it was asked {begun} times");
+}
+
+#[test]
+fn an_allow_within_the_grace_gives_a_whole_lease_again() {
+    let mut world = with_an_agent(RULES);
+    world.sleep(Duration::from_hours(8));
+    assert_eq!(begins(&world.pass(Duration::from_millis(999))), 0);
+    // The network swallows what is sent before it is up: a second question goes out beside the first.
+    assert_eq!(begins(&world.pass(Duration::from_millis(1))), 1);
+    let began = world.now;
+    let attempt = world.last_begun;
+    world.pass(Duration::from_millis(1_999));
+    assert!(world.finish(attempt, allow()).contains(&Action::LeaseMoved { until: began + RULES.lease }));
+    assert_eq!(stop_code(&world.pass(Duration::from_secs(28))), None);
+}
+
+#[test]
+fn anything_but_an_allow_after_waking_stops() {
+    let mut world = with_an_agent(RULES);
+    world.sleep(Duration::from_hours(8));
+    let attempt = world.last_begun;
+    assert_eq!(stop_code(&world.finish(attempt, deny(Code::DeviceRevoked))), Some(&Code::DeviceRevoked));
+    let mut hung = with_an_agent(RULES);
+    hung.sleep(Duration::from_hours(8));
+    assert_eq!(stop_code(&hung.pass(Duration::from_millis(2_999))), None);
+    assert_eq!(stop_code(&hung.pass(Duration::from_millis(1))), Some(&Code::LeaseExpired));
+}
+
+#[test]
+fn a_sleep_within_the_lease_takes_nothing_from_it_and_adds_nothing() {
+    let mut world = with_an_agent(RULES);
+    let until = world.gate.lease_until().unwrap();
+    assert_eq!(stop_code(&world.sleep(Duration::from_secs(29))), None);
+    assert_eq!(world.gate.lease_until(), Some(until));
+    assert_eq!(stop_code(&world.pass(Duration::from_millis(999))), None);
+    assert_eq!(stop_code(&world.pass(Duration::from_millis(1))), Some(&Code::LeaseExpired));
+}
+
+#[test]
+fn a_hint_does_not_move_the_gates_own_rhythm() {
+    let mut world = with_an_agent(RULES);
+    let due = world.gate.next_validation();
+    for _ in 0..5 {
+        assert_eq!(begins(&world.tell(Event::Hinted)), 1);
+        let attempt = world.last_begun;
+        world.finish(attempt, allow());
+    }
+    assert_eq!(world.gate.next_validation(), due);
 }
 
 #[test]
@@ -372,6 +493,7 @@ enum Step {
     Ask { wait_ms: u64 },
     Finish { which: usize, outcome: u8 },
     Hint,
+    Sleep(u64),
     Agents(usize),
     Rule(Rules),
     ChangeAuthority(bool),
@@ -384,6 +506,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (1_u64..5_000).prop_map(|wait_ms| Step::Ask { wait_ms }),
         5 => (0_usize..2, 0_u8..5).prop_map(|(which, outcome)| Step::Finish { which, outcome }),
         1 => Just(Step::Hint),
+        1 => (100_u64..60_000).prop_map(Step::Sleep),
         1 => (0_usize..3).prop_map(Step::Agents),
         1 => prop_oneof![Just(RULES), Just(SHORTER)].prop_map(Step::Rule),
         1 => any::<bool>().prop_map(Step::ChangeAuthority),
@@ -454,6 +577,7 @@ struct Ledger {
     unavailable: bool,
     /// By the last ALLOW and the lease in force, when agents must be stopped at the latest.
     bound: Option<BootTime>,
+    woke: Option<BootTime>,
 }
 
 impl Ledger {
@@ -483,14 +607,15 @@ impl Ledger {
                     let allowed = matches!(world.gate.standing(), Standing::Allowed { .. });
                     prop_assert!(allowed);
                 }
-                Action::Begin { .. } => {}
+                Action::Begin { .. } | Action::Abandon { .. } => {}
             }
         }
         let unavailable = matches!(world.gate.standing(), Standing::Unavailable { .. });
         prop_assert!(!unavailable || self.unavailable, "agents were not told that their device cannot be asked about");
         self.unavailable = unavailable;
         if let Some(until) = world.gate.lease_until() {
-            prop_assert!(now < until, "a lease outlived its end");
+            let grace = self.woke.filter(|woke| until <= *woke).map(|woke| woke + RULES.resume_grace);
+            prop_assert!(now < grace.unwrap_or(until), "a lease outlived its end");
             prop_assert!(self.bound.is_some_and(|bound| until <= bound), "a lease longer than its ALLOW gave");
         }
         if let Standing::Allowed { grant, .. } = world.gate.standing() {
@@ -560,6 +685,15 @@ proptest! {
                         prop_assert!(stopped, "a deny did not count");
                         prop_assert!(stop_code(&actions).is_some());
                     }
+                    ledger.audit(world.now, &actions, &world)?;
+                },
+                Step::Sleep(millis) => {
+                    world.now = world.now + Duration::from_millis(millis);
+                    ledger.woke = Some(world.now);
+                    // Nobody could be answered meanwhile.
+                    ledger.asked.values_mut().for_each(|(_, deadline)| *deadline = (*deadline).max(world.now));
+                    let actions = world.tell(Event::Resumed);
+                    prop_assert_eq!(begins(&actions), 1, "it validates on waking");
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Hint => {

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::attempt::{Authority, Means};
 use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
 use super::standing::{Standing, Verdict};
 use crate::boot_timer::BootTimer;
-use crate::clock::BootTime;
+use crate::clock::{BootTime, Moment};
 use crate::config::{Following, Live};
 use crate::protocol::{Code, Decision, Denial, DeviceId};
+use crate::suspend::Suspends;
 use crate::vital::Vital;
 
 /// Commands waiting for one gate. More than that many askers at once are turned away as overload.
@@ -63,6 +64,7 @@ enum Command {
     Hint,
     Agents(usize),
     Inherit(BootTime),
+    Wake,
 }
 
 /// A running gate. The gate ends when its last handle is dropped.
@@ -82,13 +84,13 @@ impl GateHandle {
         authority: Arc<Authority>,
         agents: Arc<dyn Agents>,
     ) -> io::Result<Self> {
-        let now = BootTime::now();
+        let start = Moment::now();
         let mut settings = live.follow();
         let rules = settings.now().rules();
         let mut changes = authority.follow();
         let means = Arc::clone(&changes.borrow_and_update());
         let registered = means.has_registered(&device);
-        let gate = Gate::new(rules, registered, first, fastrand::u64(..), now);
+        let gate = Gate::new(rules, registered, first, fastrand::u64(..), start.boot);
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (publish, report) = watch::channel(Report::of(&gate));
         let driver = Driver {
@@ -97,7 +99,9 @@ impl GateHandle {
             authority,
             agents,
             publish,
+            suspends: Suspends::from(start),
             attempts: JoinSet::new(),
+            under_way: HashMap::new(),
             replies: HashMap::new(),
             next_asker: 0,
             settings,
@@ -141,6 +145,12 @@ impl GateHandle {
         let _ = self.mailbox.try_send(Command::Hint);
     }
 
+    /// Has the gate look at the clocks: the machine may have slept.
+    pub(crate) fn wake(&self) {
+        // A full mailbox wakes it as well.
+        let _ = self.mailbox.try_send(Command::Wake);
+    }
+
     /// Says that agents live on a lease of this device until then, which a daemon before us had.
     pub(crate) fn inherit(&self, until: BootTime) {
         // Only shapes the pace of retries: each run's own deadline holds without it.
@@ -168,7 +178,9 @@ struct Driver {
     authority: Arc<Authority>,
     agents: Arc<dyn Agents>,
     publish: watch::Sender<Report>,
+    suspends: Suspends,
     attempts: JoinSet<(AttemptId, Registered, Outcome)>,
+    under_way: HashMap<AttemptId, AbortHandle>,
     replies: HashMap<AskerId, oneshot::Sender<Verdict>>,
     next_asker: u64,
     settings: Following,
@@ -197,6 +209,8 @@ impl Driver {
                 },
                 Some(finished) = self.attempts.join_next() => match finished {
                     Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },
+                    // It was given up.
+                    Err(error) if error.is_cancelled() => continue,
                     // Unreachable short of a bug in an attempt; its place stays taken, and the lease runs down.
                     Err(error) => {
                         tracing::error!(device_id = %self.device, %error, "an attempt failed to run");
@@ -226,13 +240,26 @@ impl Driver {
             Command::Hint => Event::Hinted,
             Command::Agents(count) => Event::Agents(count),
             Command::Inherit(until) => Event::Inherited { until },
+            Command::Wake => Event::Woke,
         }
     }
 
     fn tell(&mut self, event: Event) {
+        let moment = Moment::now();
+        if self.suspends.until(moment).is_some() {
+            self.authority.woke(moment);
+            self.handle(moment.boot, Event::Resumed);
+        }
+        self.handle(moment.boot, event);
+    }
+
+    fn handle(&mut self, now: BootTime, event: Event) {
         let before = self.gate.standing().clone();
+        if let Event::Finished { attempt, .. } = &event {
+            self.under_way.remove(attempt);
+        }
         let mut actions = Vec::new();
-        self.gate.handle(BootTime::now(), event, &mut actions);
+        self.gate.handle(now, event, &mut actions);
         // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
         // ALLOW that a stop already sent has overtaken.
         self.publish.send_replace(Report::of(&self.gate));
@@ -247,10 +274,16 @@ impl Driver {
             Action::Begin { attempt, register } => {
                 let (authority, device) = (Arc::clone(&self.authority), self.device.clone());
                 let means = Arc::clone(&self.means);
-                self.attempts.spawn(async move {
+                let handle = self.attempts.spawn(async move {
                     let (registered, outcome) = authority.attempt(&means, &device, register).await;
                     (attempt, registered, outcome)
                 });
+                self.under_way.insert(attempt, handle);
+            }
+            Action::Abandon { attempt } => {
+                if let Some(handle) = self.under_way.remove(&attempt) {
+                    handle.abort();
+                }
             }
             Action::Answer { asker, verdict } => {
                 if let Some(reply) = self.replies.remove(&asker) {

@@ -104,6 +104,11 @@ impl Gates {
         in_use.values().for_each(|other| other.gate.hint());
     }
 
+    /// Has every gate look at the clocks: the machine may have slept.
+    pub(crate) fn wake_all(&self) {
+        self.all().iter().for_each(GateHandle::wake);
+    }
+
     /// Every running gate, the host's first.
     pub(crate) fn all(&self) -> Vec<GateHandle> {
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);

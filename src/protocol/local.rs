@@ -137,6 +137,10 @@ pub enum SuperviseEvent {
         until_boot_ms: u64,
         /// The length of a whole lease, in milliseconds.
         lease_ms: u64,
+        /// How long after a suspend a new ALLOW may take to come, when the lease ended meanwhile, in milliseconds; absent
+        /// from daemons of other makes.
+        #[serde(default)]
+        resume_grace_ms: u64,
         /// Time between the first signal of a stop and SIGKILL, in milliseconds, after the daemon's cap.
         stop_grace_ms: u64,
         /// The first signal of a stop, after the daemon's configuration; absent from daemons of other makes.

@@ -108,6 +108,8 @@ pub(super) enum Event {
     GuardianStops { kill_at: BootTime },
     /// The guardian was killed.
     GuardianKilled,
+    /// The machine has slept and woken. Told before anything else that is told after waking.
+    Resumed,
     /// Nobody of the tree is left.
     TreeEmpty,
     /// What is left of the tree was killed a while ago and does not go.

@@ -1,11 +1,13 @@
 //! Whether a run is to be frozen. Pure: it is told what its devices' gates hold, and freezes nothing.
 //!
-//! With `enforcement.undecided = "freeze"` an agent halts while one of the devices that rule it cannot be asked about. A
-//! user may let it run on ([`Undecided::let_off`]): that holds until a device becomes unavailable anew.
+//! With `enforcement.undecided = "freeze"` an agent halts while one of the devices that rule it cannot be asked about. One
+//! whose lease ended while the machine slept halts in any case, until an ALLOW or the end of the grace for it. A user may
+//! let it run on ([`Undecided::let_off`]): that holds until a device becomes unavailable anew, or the machine sleeps again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::clock::BootTime;
 use crate::protocol::DeviceId;
 
 /// What keeps a run undecided.
@@ -13,7 +15,16 @@ use crate::protocol::DeviceId;
 pub(crate) struct Undecided {
     /// The devices that rule the run and cannot be asked about, each with the cause.
     unavailable: BTreeMap<DeviceId, Arc<str>>,
+    /// Its lease ended while the machine slept.
+    overslept: Option<Overslept>,
     let_off: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Overslept {
+    woke: BootTime,
+    /// Until when an ALLOW may still come.
+    grace_until: BootTime,
 }
 
 impl Undecided {
@@ -29,14 +40,31 @@ impl Undecided {
         self.unavailable.remove(device);
     }
 
+    /// The machine woke at `woke`, after the end of the lease. An ALLOW may still come until `grace_until`.
+    pub(crate) fn overslept(&mut self, woke: BootTime, grace_until: BootTime) {
+        self.overslept = Some(Overslept { woke, grace_until });
+        self.let_off = false;
+    }
+
+    /// The run may now run until `deadline`. That lies after the waking only when every device was allowed since.
+    pub(crate) fn lease_moved(&mut self, deadline: Option<BootTime>) {
+        self.overslept = self.overslept.filter(|slept| deadline.is_none_or(|deadline| deadline <= slept.woke));
+    }
+
+    /// Until when an ALLOW may still come for a lease that ended while the machine slept.
+    pub(crate) fn grace_until(&self) -> Option<BootTime> {
+        self.overslept.map(|slept| slept.grace_until)
+    }
+
     /// Lets the run go on until a device becomes unavailable anew.
     pub(crate) fn let_off(&mut self) {
         self.let_off = true;
     }
 
-    /// Whether the run is to be frozen, where that is what undecided means.
-    pub(crate) fn freezes(&self) -> bool {
-        !self.unavailable.is_empty() && !self.let_off
+    /// Whether the run is to be frozen. `while_unavailable`: also while a device cannot be asked about.
+    pub(crate) fn freezes(&self, while_unavailable: bool) -> bool {
+        let unavailable = while_unavailable && !self.unavailable.is_empty();
+        (unavailable || self.overslept.is_some()) && !self.let_off
     }
 
     /// Why one of the devices cannot be asked about.
@@ -55,6 +83,23 @@ mod tests {
         Unavailable(usize),
         Allowed(usize),
         LetOff,
+    }
+
+    #[test]
+    fn a_lease_that_ended_in_the_machines_sleep_freezes_until_it_is_renewed() {
+        let at = |seconds: u64| Some(BootTime::from_millis(1000 * seconds));
+        let (woke, grace_until) = (BootTime::from_millis(100_000), BootTime::from_millis(103_000));
+        let mut undecided = Undecided::default();
+        undecided.overslept(woke, grace_until);
+        assert!(undecided.freezes(false) && undecided.grace_until() == Some(grace_until));
+        undecided.lease_moved(at(90));
+        assert!(undecided.freezes(false), "of two devices one was allowed");
+        undecided.let_off();
+        assert!(!undecided.freezes(false) && undecided.grace_until() == Some(grace_until));
+        undecided.overslept(woke, grace_until);
+        assert!(undecided.freezes(false), "it slept again");
+        undecided.lease_moved(at(130));
+        assert!(!undecided.freezes(true) && undecided.grace_until().is_none());
     }
 
     fn device(at: usize) -> DeviceId {
@@ -92,7 +137,7 @@ mod tests {
             let mut undecided = told(events);
             tell(&mut undecided, Event::Allowed(0));
             tell(&mut undecided, Event::Allowed(1));
-            prop_assert!(!undecided.freezes());
+            prop_assert!(!undecided.freezes(true));
         }
 
         #[test]
@@ -100,7 +145,7 @@ mod tests {
             let mut undecided = told(events);
             tell(&mut undecided, Event::Allowed(0));
             tell(&mut undecided, Event::Unavailable(0));
-            prop_assert!(undecided.freezes());
+            prop_assert!(undecided.freezes(true));
         }
 
         #[test]
@@ -111,7 +156,7 @@ mod tests {
             tell(&mut undecided, Event::LetOff);
             for _ in 0..again {
                 tell(&mut undecided, Event::Unavailable(0));
-                prop_assert!(!undecided.freezes(), "another failure is not a new one");
+                prop_assert!(!undecided.freezes(true), "another failure is not a new one");
             }
         }
     }

@@ -277,6 +277,8 @@ impl Agents for Runs {
             if moved == Moved::Earlier {
                 self.enforcer.watch();
             }
+            // One that stood still since the machine woke.
+            self.hold(&run);
         }
     }
 

@@ -178,10 +178,11 @@ impl Run {
     /// A device's lease moved. Tells the wrapper when that moves the run's deadline, and says where to, if it did.
     pub(crate) fn lease_moved(&self, device: &DeviceId, until: BootTime) -> Option<Moved> {
         let mut phase = self.phase();
-        let Phase::Running { leases, .. } = &mut *phase else { return None };
+        let Phase::Running { leases, undecided } = &mut *phase else { return None };
         let before = deadline(leases);
         leases.iter_mut().filter(|(ruling, _)| ruling == device).for_each(|(_, held)| *held = until);
         let after = deadline(leases);
+        undecided.lease_moved(after);
         if after == before {
             return None;
         }
@@ -196,9 +197,21 @@ impl Run {
         }
     }
 
-    /// Whether it is to be frozen, where that is what undecided means.
-    pub(crate) fn freezes(&self) -> bool {
-        matches!(&*self.phase(), Phase::Running { undecided, .. } if undecided.freezes())
+    /// The machine has slept. Gives the run this much time from now for an ALLOW when its lease ended meanwhile, and says
+    /// whether it did.
+    pub(crate) fn overslept(&self, now: BootTime, grace: Duration) -> bool {
+        let mut phase = self.phase();
+        let Phase::Running { leases, undecided } = &mut *phase else { return false };
+        let over = deadline(leases).is_none_or(|until| until <= now);
+        if over {
+            undecided.overslept(now, now + grace);
+        }
+        over
+    }
+
+    /// Whether it is to be frozen. `while_unavailable`: also while a device cannot be asked about.
+    pub(crate) fn freezes(&self, while_unavailable: bool) -> bool {
+        matches!(&*self.phase(), Phase::Running { undecided, .. } if undecided.freezes(while_unavailable))
     }
 
     pub(crate) fn is_frozen(&self) -> bool {
@@ -209,10 +222,11 @@ impl Run {
         self.frozen.store(frozen, Ordering::SeqCst);
     }
 
-    /// The end of the lease it runs on, while it runs.
+    /// When it is stopped if nothing happens, while it runs: at the end of the lease it runs on, or of the grace for one that
+    /// ended while the machine slept.
     pub(crate) fn deadline(&self) -> Option<BootTime> {
         match &*self.phase() {
-            Phase::Running { leases, .. } => deadline(leases),
+            Phase::Running { leases, undecided } => deadline(leases).max(undecided.grace_until()),
             Phase::Asking | Phase::Stopping { .. } => None,
         }
     }
@@ -221,7 +235,7 @@ impl Run {
     pub(crate) fn expired(&self, now: BootTime) -> Option<Denial> {
         let phase = self.phase();
         let Phase::Running { leases, undecided } = &*phase else { return None };
-        if deadline(leases).is_some_and(|until| now < until) {
+        if deadline(leases).max(undecided.grace_until()).is_some_and(|until| now < until) {
             return None;
         }
         let cause = undecided.cause().map_or("no validation was answered within the lease", |cause| cause);

@@ -186,6 +186,7 @@ fn allow(context: &Context, run: &Run, until: BootTime) -> Option<SuperviseEvent
         boot_ms: BootTime::now().as_millis(),
         until_boot_ms: until.as_millis(),
         lease_ms: millis(context.settings().enforcement.lease),
+        resume_grace_ms: millis(context.settings().enforcement.resume_grace),
         stop_grace_ms: millis(opened.stop_grace),
         stop_signal: Some(sys::signal_name(opened.stop_signal)),
         containment: admission.hold.containment,

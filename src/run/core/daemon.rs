@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::event::{Action, Allowed, Daemon, Lost, Refusal, Wait};
 use super::super::outcome::{Cause, Outcome};
 use super::super::verdict::{Verdict, outcome_of, verdict};
-use super::{Core, FIRST_RETRY, LONGEST_RETRY, Lease, Link, Phase};
+use super::{Core, FIRST_RETRY, LONGEST_RESUME_GRACE, LONGEST_RETRY, Lease, Link, Phase};
 use crate::clock::BootTime;
 use crate::protocol::code::CodeKind;
 use crate::protocol::local::SuperviseEvent;
@@ -24,6 +24,7 @@ impl Core {
                 boot_ms,
                 until_boot_ms,
                 lease_ms,
+                resume_grace_ms,
                 stop_grace_ms,
                 stop_signal,
                 containment,
@@ -49,6 +50,7 @@ impl Core {
                 }
                 let lease = Lease { deadline, length, boot_ms, until_boot_ms };
                 self.killer = killer;
+                self.resume_grace = Duration::from_millis(resume_grace_ms).min(LONGEST_RESUME_GRACE);
                 self.retry_pause = FIRST_RETRY;
                 let compat = base_url.zip(token);
                 if let Some(signal) = stop_signal.as_deref().and_then(|name| sys::parse_signal(name).ok())

@@ -43,8 +43,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// A timer that fires later than this was held up (a suspend, a stop): there may be news to read first.
 const LATE: Duration = Duration::from_secs(1);
-/// How long news are waited for then.
+/// How long news are waited for then; after a suspend of the machine, as long as the daemon asks the authority.
 const NEWS: Duration = Duration::from_secs(1);
+/// No word of a daemon makes that longer than this.
+const LONGEST_RESUME_GRACE: Duration = Duration::from_mins(1);
 /// How long the daemon may take to say whether it ended the leader; a `stop` that comes this soon after the leader's end
 /// is taken for its cause.
 const EXPLANATION: Duration = Duration::from_millis(500);
@@ -111,6 +113,10 @@ pub(super) struct Core {
     frozen: bool,
     /// When a SIGCONT came last.
     woke_at: Option<BootTime>,
+    /// When the machine woke last.
+    resumed_at: Option<BootTime>,
+    /// How long the daemon asks the authority then, for a lease that ended meanwhile.
+    resume_grace: Duration,
     /// Until when news are waited for after waking late. Set once for each deadline.
     news_until: Option<BootTime>,
 }
@@ -133,6 +139,8 @@ impl Core {
             containment: None,
             frozen: false,
             woke_at: None,
+            resumed_at: None,
+            resume_grace: Duration::ZERO,
             news_until: None,
             settings,
         };
@@ -151,11 +159,11 @@ impl Core {
         self.containment
     }
 
-    /// The end of the lease, while the run lives on one.
-    pub(super) const fn deadline(&self) -> Option<BootTime> {
+    /// When the run is stopped if no news come, while it lives on a lease.
+    pub(super) fn deadline(&self) -> Option<BootTime> {
         match &self.phase {
             Phase::Running { lease } | Phase::Unexplained { lease, .. } | Phase::Leftovers { lease, .. } => {
-                Some(lease.deadline)
+                Some(self.news_until.unwrap_or(lease.deadline))
             }
             Phase::Asking { .. } | Phase::Stopping { .. } | Phase::Done => None,
         }
@@ -212,6 +220,7 @@ impl Core {
             Event::Frozen(frozen) => self.set_frozen(frozen),
             Event::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
             Event::GuardianKilled => self.guardian_killed(),
+            Event::Resumed => self.resumed(now),
             Event::TreeEmpty => self.tree_empty(),
             Event::Stuck => self.stuck(),
             Event::Tick => self.tick(now),
@@ -274,12 +283,24 @@ impl Core {
         if let Some(until) = self.news_until {
             return now >= until;
         }
+        if self.resumed_at.is_some_and(|resumed| resumed >= deadline) {
+            // The daemon has as long to ask, from about the same moment.
+            self.news_until = Some(now + NEWS.max(self.resume_grace));
+            return false;
+        }
         let slept_through = self.woke_at.is_some_and(|woke| woke >= deadline);
         if slept_through || now.saturating_since(deadline) > LATE {
             self.news_until = Some(now + NEWS);
             return false;
         }
         true
+    }
+
+    /// News that are waited for already are waited for anew: who was to bring them has slept as well.
+    fn resumed(&mut self, now: BootTime) -> Vec<Action> {
+        self.resumed_at = Some(now);
+        self.news_until = None;
+        Vec::new()
     }
 
     fn tick_link(&mut self, now: BootTime) -> Vec<Action> {

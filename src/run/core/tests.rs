@@ -43,6 +43,7 @@ fn allow(wrote: u64, until: u64) -> Event {
         boot_ms: DAEMON + wrote,
         until_boot_ms: DAEMON + until,
         lease_ms: 30_000,
+        resume_grace_ms: 3_000,
         stop_grace_ms: 8_000,
         stop_signal: None,
         containment: Containment::Subreaper,
@@ -141,6 +142,7 @@ fn an_answer_to_another_question_allows_nothing() {
         boot_ms: DAEMON,
         until_boot_ms: DAEMON + 30_000,
         lease_ms: 30_000,
+        resume_grace_ms: 3_000,
         stop_grace_ms: 1,
         stop_signal: None,
         containment: Containment::Subreaper,
@@ -240,6 +242,44 @@ fn one_who_wakes_late_waits_a_second_for_news_once() {
         assert_eq!(core.handle(at(late + 1_000), Event::Tick), []);
         assert_eq!(core.wake_at(), Some(at(late + 30_000)));
     }
+}
+
+#[test]
+fn after_a_suspend_news_are_waited_for_as_long_as_the_daemon_asks() {
+    let woken = || {
+        let mut core = running(settings());
+        assert_eq!(core.handle(at(90_000), Event::Resumed), []);
+        assert_eq!(core.handle(at(90_000), Event::Tick), []);
+        core
+    };
+    let mut core = woken();
+    // The guardian is told the same: it must not end what the daemon asks about.
+    assert_eq!((core.wake_at(), core.deadline()), (Some(at(93_000)), Some(at(93_000))));
+    assert_eq!(core.handle(at(92_999), Event::Tick), []);
+    assert!(begins_stop(&core.handle(at(93_000), Event::Tick)).is_some());
+    // An ALLOW.
+    let mut core = woken();
+    core.handle(at(91_000), lease(90_500, 120_500));
+    assert_eq!(core.handle(at(93_000), Event::Tick), []);
+    assert_eq!(core.deadline(), Some(at(120_500)));
+    // A deny, and the daemon's own end of the grace.
+    for code in [Code::DeviceRevoked, Code::LeaseExpired] {
+        assert!(begins_stop(&woken().handle(at(91_000), stop(code, false))).is_some());
+    }
+    // The machine sleeps again before that.
+    let mut core = woken();
+    core.handle(at(200_000), Event::Resumed);
+    assert_eq!(core.handle(at(200_000), Event::Tick), []);
+    assert!(begins_stop(&core.handle(at(203_000), Event::Tick)).is_some());
+}
+
+#[test]
+fn a_suspend_within_the_lease_changes_nothing() {
+    let mut core = running(settings());
+    core.handle(at(20_000), Event::Resumed);
+    core.handle(at(20_000), Event::Tick);
+    assert_eq!(core.wake_at(), Some(at(30_000)));
+    assert!(begins_stop(&core.handle(at(30_000), Event::Tick)).is_some());
 }
 
 #[test]
@@ -356,6 +396,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (0_u8..20).prop_map(|code| ended(Exit::Command(code))),
         Just(ended(Exit::Signal(15))),
         Just(Event::TreeEmpty),
+        Just(Event::Resumed),
         Just(Event::Tick),
         Just(Event::Tick),
     ]
@@ -371,10 +412,13 @@ proptest! {
         let leftovers = if leave { Leftovers::Wait } else { Leftovers::Stop };
         let mut core = begun(Settings { wait, leftovers, ..settings() });
         let (mut released, mut stops, mut done, mut leader_gone) = (0, 0, false, false);
-        let mut last_permission = None;
+        let (mut last_permission, mut resumed) = (None, None);
         let mut elapsed = 0;
         for (pause, event) in events {
             elapsed += pause;
+            if matches!(event, Event::Resumed) {
+                resumed = Some(elapsed);
+            }
             if matches!(event, Event::LeaderEnded { .. }) {
                 if leader_gone { continue }
                 leader_gone = true;
@@ -409,12 +453,14 @@ proptest! {
                 }
             }
             prop_assert!(released <= 1 && stops <= 1);
-            // P3: a whole lease and the second for news after the last permission, the stop has begun.
+            // P3: a whole lease and the second for news after the last permission, or the grace after waking, the stop has
+            // begun.
             let tick = core.handle(at(elapsed), Event::Tick);
             stops += usize::from(begins_stop(&tick).is_some());
             done |= finished(&tick).is_some();
             if released > 0 && !done && stops == 0 && !leader_gone {
-                prop_assert!(last_permission.is_some_and(|then| elapsed <= then + 30_000 + 4_000 + 1_000));
+                let bound = last_permission.map(|then| then + 30_000 + 1_000).max(resumed.map(|woke| woke + 3_000));
+                prop_assert!(bound.is_some_and(|bound| elapsed <= bound + 4_000));
             }
             if !done && stops == 0 {
                 prop_assert!(core.wake_at().is_some(), "it never sleeps without a time to wake");

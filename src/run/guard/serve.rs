@@ -420,6 +420,7 @@ fn read_answer(event: &wrapper::Event, asked_at: BootTime) -> Answer {
         | wrapper::Event::Frozen(_)
         | wrapper::Event::GuardianStops { .. }
         | wrapper::Event::GuardianKilled
+        | wrapper::Event::Resumed
         | wrapper::Event::TreeEmpty
         | wrapper::Event::Stuck
         | wrapper::Event::Tick => Answer::Unknown,

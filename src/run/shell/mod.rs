@@ -21,8 +21,9 @@ use super::stopping::{Found, Stopping};
 use super::terminal::Terminal;
 use super::timer::Timer;
 use super::{Run, say, write_status};
-use crate::clock::BootTime;
+use crate::clock::{BootTime, Moment};
 use crate::protocol::{Containment, DeviceId, Exit};
+use crate::suspend::Suspends;
 use crate::sys::{self, Inherited, SignalFd};
 use crate::tree::{Guardian as Role, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopReport, Survivor, Tree};
 
@@ -55,6 +56,7 @@ struct Shell<'a> {
     run: &'a Run,
     core: Core,
     pending: VecDeque<Action>,
+    suspends: Suspends,
     signals: SignalFd,
     timer: Timer,
     terminal: Terminal,
@@ -117,11 +119,13 @@ impl<'a> Shell<'a> {
             (None, false) => Containment::Subreaper,
         };
         let no_leaf = no_leaf.map(|why| why.to_string());
-        let (core, actions) = Core::begin(BootTime::now(), Settings { made, no_leaf, ..run.settings.clone() });
+        let start = Moment::now();
+        let (core, actions) = Core::begin(start.boot, Settings { made, no_leaf, ..run.settings.clone() });
         Ok(Self {
             run,
             core,
             pending: actions.into(),
+            suspends: Suspends::from(start),
             signals,
             timer,
             terminal,
@@ -160,6 +164,9 @@ impl<'a> Shell<'a> {
             self.brief_guardian();
             if !more {
                 self.wait();
+            }
+            if self.suspends.until(Moment::now()).is_some() {
+                self.event(Event::Resumed);
             }
             // First the daemon's word, then what may follow from it: a leader that ended because the daemon stopped it is
             // then already known to have been stopped.

@@ -26,6 +26,7 @@ use bell::Bell;
 use super::ledger::Ledger;
 use super::record::Record;
 use super::run::Run;
+use crate::clock::Moment;
 use crate::config::Live;
 use crate::protocol::Denial;
 use crate::tree::Leaf;
@@ -82,10 +83,11 @@ struct Inbox {
 }
 
 impl Enforcer {
-    /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or descriptor is to be had.
+    /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or
+    /// descriptor is to be had.
     pub(crate) fn start(record: Arc<Record>, ledger: Ledger, live: Live) -> io::Result<Self> {
         let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
-        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live);
+        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live, Moment::now());
         thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.work())?;
         Ok(Self { inbox })
     }

@@ -121,6 +121,51 @@ fn a_lease_that_was_moved_meanwhile_is_not_over() {
     assert!(run.stop().is_none() && leader.0.try_wait().unwrap().is_none());
 }
 
+/// The thread's own work, done by hand at moments of this test's choice.
+fn by_hand(bench: &Bench, start: Moment) -> work::Worker {
+    let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new().unwrap() });
+    work::Worker::new(inbox, Arc::clone(&bench.record), bench.ledger.clone(), Live::of_defaults(), start)
+}
+
+fn later(moment: Moment, slept: Duration, awake: Duration) -> Moment {
+    Moment { boot: moment.boot + slept + awake, awake: moment.awake + awake }
+}
+
+#[test]
+fn a_lease_that_ended_in_the_machines_sleep_leaves_time_to_ask() {
+    let (hour, second) = (Duration::from_hours(1), Duration::from_secs(1));
+    // Renewed in time, and not.
+    for renewed in [true, false] {
+        let bench = Bench::new();
+        let (leader, wrapper) = (Sleeper::start(), Sleeper::start());
+        let start = Moment::now();
+        let run = bench.run(&leader, &wrapper, start.boot + 30 * second);
+        let mut worker = by_hand(&bench, start);
+        let woke = later(start, hour, second);
+        worker.turn(woke);
+        assert!(run.stop().is_none() && run.freezes(false), "it stands still and is not stopped");
+        assert_eq!(run.deadline(), Some(woke.boot + 3 * second));
+        if renewed {
+            run.lease_moved(&"host:1".parse().unwrap(), woke.boot + 30 * second);
+            assert!(!run.freezes(true));
+        }
+        let end = later(woke, Duration::ZERO, 3 * second);
+        worker.turn(end);
+        assert_eq!(run.stop().map(|stop| stop.denial.code), (!renewed).then_some(Code::LeaseExpired));
+    }
+}
+
+#[test]
+fn who_was_merely_held_up_gets_no_time_beyond_the_lease() {
+    let bench = Bench::new();
+    let (leader, wrapper) = (Sleeper::start(), Sleeper::start());
+    let start = Moment::now();
+    let run = bench.run(&leader, &wrapper, start.boot + Duration::from_secs(30));
+    let mut worker = by_hand(&bench, start);
+    worker.turn(later(start, Duration::from_millis(99), Duration::from_secs(40)));
+    assert_eq!(run.stop().unwrap().denial.code, Code::LeaseExpired);
+}
+
 #[test]
 fn a_run_that_is_over_is_not_written_down_again() {
     let bench = Bench::new();

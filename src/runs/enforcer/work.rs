@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::under_way::UnderWay;
 use super::{Ending, Inbox, Order, Reason, SignalBy};
-use crate::clock::BootTime;
+use crate::clock::{BootTime, Moment};
 use crate::config::Live;
 use crate::config::settings::Undecided;
 use crate::protocol::{Denial, RunId};
@@ -18,6 +18,7 @@ use crate::runs::ledger::Ledger;
 use crate::runs::record::Record;
 use crate::runs::registry::wrapper_gone;
 use crate::runs::run::{Run, StopNotice};
+use crate::suspend::Suspends;
 use crate::tree::{Glance, Identity, Leaf, Next, ProcessTable};
 use crate::vital::Vital;
 
@@ -37,6 +38,7 @@ pub(super) struct Worker {
     record: Arc<Record>,
     ledger: Ledger,
     live: Live,
+    suspends: Suspends,
     under_way: Vec<UnderWay>,
     /// Leaves of runs that did not start, and how often their removal was tried.
     leaves: Vec<(Arc<Leaf>, u32)>,
@@ -44,8 +46,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(inbox: Arc<Inbox>, record: Arc<Record>, ledger: Ledger, live: Live) -> Self {
-        Self { inbox, record, ledger, live, under_way: Vec::new(), leaves: Vec::new(), blind: false }
+    pub(super) fn new(inbox: Arc<Inbox>, record: Arc<Record>, ledger: Ledger, live: Live, start: Moment) -> Self {
+        let suspends = Suspends::from(start);
+        Self { inbox, record, ledger, live, suspends, under_way: Vec::new(), leaves: Vec::new(), blind: false }
     }
 
     pub(super) fn work(mut self) {
@@ -53,20 +56,41 @@ impl Worker {
         take_precedence();
         loop {
             self.wait();
-            let now = BootTime::now();
-            let mut endings = Vec::new();
-            for order in self.take_orders() {
-                match order {
-                    Order::End(more) => endings.extend(more),
-                    Order::Hold(run) => self.hold(&run),
-                    Order::Watch => {}
-                    Order::Remove(leaf) => self.leaves.push((leaf, 0)),
-                }
+            self.turn(Moment::now());
+        }
+    }
+
+    /// Does what is due at this moment.
+    pub(super) fn turn(&mut self, moment: Moment) {
+        let now = moment.boot;
+        if self.suspends.until(moment).is_some() {
+            self.resume(now);
+        }
+        let mut endings = Vec::new();
+        for order in self.take_orders() {
+            match order {
+                Order::End(more) => endings.extend(more),
+                Order::Hold(run) => self.hold(&run),
+                Order::Watch => {}
+                Order::Remove(leaf) => self.leaves.push((leaf, 0)),
             }
-            endings.extend(self.expired(now));
-            endings.extend(self.bereaved(now));
-            self.enforce(now, endings);
-            self.remove_leaves();
+        }
+        endings.extend(self.expired(now));
+        endings.extend(self.bereaved(now));
+        self.enforce(now, endings);
+        self.remove_leaves();
+    }
+
+    /// The machine has slept. Agents whose lease ended meanwhile stand still, where they can be halted, until their gates
+    /// have asked: nobody could have, and they are not at fault.
+    fn resume(&self, now: BootTime) {
+        let grace = self.live.now().enforcement.resume_grace;
+        for run in self.record.all() {
+            if run.overslept(now, grace) {
+                let (run_id, device_id) = (run.id(), &run.opened.device);
+                info!(%run_id, %device_id, "the machine slept beyond the agent's lease; it goes on only with a new ALLOW");
+                self.hold(&run);
+            }
         }
     }
 
@@ -234,20 +258,20 @@ impl Worker {
     /// Freezes or thaws a run as it now is to be. Here and nowhere else, so that no freeze can come after a stop.
     fn hold(&self, run: &Run) {
         let Some(leaf) = run.admission().and_then(|admission| admission.hold.leaf.as_ref()) else { return };
-        let wanted = self.live.now().enforcement.undecided == Undecided::Freeze && run.freezes();
-        if wanted == run.is_frozen() || run.stop().is_some() {
-            return;
-        }
-        let (done, word) = if wanted { (leaf.freeze(), "frozen") } else { (leaf.thaw(), "thawed") };
-        let run_id = run.id();
-        match done {
-            Ok(()) => {
-                run.note_frozen(wanted);
-                info!(%run_id, device_id = %run.opened.device, "the agent is {word}");
+        // Looked at again afterwards: whoever changes what is wanted gives an order only when it is not so already.
+        loop {
+            let wanted = run.freezes(self.live.now().enforcement.undecided == Undecided::Freeze);
+            if wanted == run.is_frozen() || run.stop().is_some() {
+                return;
             }
-            Err(errno) => {
+            let (done, word) = if wanted { (leaf.freeze(), "frozen") } else { (leaf.thaw(), "thawed") };
+            let run_id = run.id();
+            if let Err(errno) = done {
                 error!(%run_id, %errno, "the agent cannot be {word}; its lease and every stop hold all the same");
+                return;
             }
+            run.note_frozen(wanted);
+            info!(%run_id, device_id = %run.opened.device, "the agent is {word}");
         }
     }
 

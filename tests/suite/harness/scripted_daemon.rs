@@ -147,6 +147,7 @@ impl Conversation {
             boot_ms: now.as_millis(),
             until_boot_ms: (now + lease).as_millis(),
             lease_ms: u64::try_from(lease.as_millis()).unwrap(),
+            resume_grace_ms: 3_000,
             stop_grace_ms: 10_000,
             stop_signal: None,
             containment: Containment::Subreaper,
