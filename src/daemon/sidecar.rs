@@ -21,7 +21,7 @@ use crate::gate::attempt::{Authority, Means};
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
-use crate::local::{self, Context, server};
+use crate::local::{Context, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
 use crate::runs::{Here, Runs, Store};
 use crate::tree::KILL_PATIENCE;
@@ -157,8 +157,7 @@ impl Sidecar {
             Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         self.announce();
-        let router = local::routes(Arc::clone(&self.context));
-        let serving = server::serve(&self.socket, router, shutdown.clone());
+        let serving = server::serve(&self.socket, Arc::clone(&self.context), shutdown.clone());
         let working = async {
             let exit = match command.split_first() {
                 None => self.wait_for_the_end(&mut signals).await,

@@ -126,6 +126,11 @@ impl GateHandle {
         look(&self.report.borrow())
     }
 
+    /// The answer that the present standing gives to somebody content with one as old as `max_age`.
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
+        self.look(|report| report.standing.cached(now, max_age, report.lease))
+    }
+
     /// Asks, with an answer by a validation that begins from now on; at `deadline` at the latest.
     pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
         let (reply, answer) = oneshot::channel();

@@ -174,10 +174,7 @@ impl Deciding {
 
     /// The answer the present standings give to somebody content with one as old as `max_age`.
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
-        self.gates
-            .iter()
-            .map(|held| held.gate.look(|report| report.standing.cached(now, max_age, report.lease)))
-            .reduce(|a, b| Some(join(a?, b?)))?
+        self.gates().map(|gate| gate.cached(now, max_age)).reduce(|a, b| Some(join(a?, b?)))?
     }
 
     /// The lease that the gates' present standings give together; `None` when one of them gives none.

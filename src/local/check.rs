@@ -1,19 +1,20 @@
 //! "May I run?"
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, Uri};
-use axum::response::Response;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::peer::Peer;
 use super::{Context, reply};
 use crate::clock::BootTime;
-use crate::gate::Deciding;
+use crate::gate::Verdict;
 use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Run;
 use crate::span;
@@ -27,17 +28,12 @@ struct Question {
 }
 
 /// `GET /v1/check?device=ID&max_age=2s&timeout=1s`
-pub(super) async fn check(
-    State(context): State<Arc<Context>>,
-    Extension(peer): Extension<Peer>,
-    RawQuery(query): RawQuery,
-) -> Response {
+pub(super) async fn check(context: &Context, peer: &Peer, query: Option<&str>) -> Response<Bytes> {
     let asked = BootTime::now();
-    let question = match Question::parse(query.as_deref().unwrap_or("")) {
-        Ok(question) => question,
-        Err(problem) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
-    };
-    answer(&context, &peer, question, asked).await
+    match Question::parse(query.unwrap_or("")) {
+        Ok(question) => answer(context, peer, question, asked).await,
+        Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
+    }
 }
 
 /// Any method on `/v1/authz/<device>` and below: a strict check of that device.
@@ -45,25 +41,26 @@ pub(super) async fn authorize(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
-) -> Response {
+) -> Response<Body> {
     let asked = BootTime::now();
     let segment = uri.path().strip_prefix("/v1/authz/").and_then(|rest| rest.split('/').next()).unwrap_or("");
     let device = percent_decode_str(segment).decode_utf8().map_err(|_| "the device is not UTF-8".to_owned());
-    match device.and_then(|text| text.parse::<DeviceId>().map_err(|error| error.to_string())) {
+    let answer = match device.and_then(|text| text.parse::<DeviceId>().map_err(|error| error.to_string())) {
         Ok(device) => answer(&context, &peer, Question { device: Some(device), ..Question::default() }, asked).await,
-        Err(problem) => reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
-    }
+        Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
+    };
+    answer.map(Body::from)
 }
 
-async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response {
+async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response<Bytes> {
     let runs = match &question.device {
         Some(device) if !context.may_name(device) => {
             let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
-            return reply::denied(Denial::local(Code::DeviceNotPermitted, reason), device.clone());
+            return reply::denied(&Denial::local(Code::DeviceNotPermitted, reason), device);
         }
         Some(_) => Vec::new(),
         // A caller that cannot be looked up could be an agent: it must not be answered as somebody else.
-        None => match context.runs.containing(|| peer.identity()) {
+        None => match peer.runs(&context.runs) {
             Ok(runs) => runs,
             Err(error) => return overloaded(&error),
         },
@@ -71,43 +68,46 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     if let Some(stopping) = runs.iter().find_map(|run| stop_of(run)) {
         return stopping;
     }
+    let host = context.gates.host();
+    let settings = context.settings();
+    let max_age = question.max_age.unwrap_or_default().min(settings.local.max_age_cap);
+    if runs.is_empty() && question.device.as_ref().is_none_or(|device| device == host.device()) {
+        // Nearly every cached check: nothing of the gate need be held for it.
+        if let Some(verdict) = cached(max_age, |max_age| host.cached(asked, max_age)) {
+            return reply::verdict(&verdict, Some(host.device()));
+        }
+    }
     let mut devices: Vec<DeviceId> = runs.iter().rev().map(|run| run.opened.device.clone()).collect();
     devices.extend(question.device);
     let deciding = match context.gates.deciding(&devices) {
         Ok(deciding) => deciding,
         Err(error) => return overloaded(&error),
     };
-    let about = deciding.device().cloned();
-    if let Some(verdict) = cached(context, &deciding, question.max_age, asked) {
-        return reply::verdict(verdict, about);
+    let about = deciding.device();
+    if let Some(verdict) = cached(max_age, |max_age| deciding.cached(asked, max_age)) {
+        return reply::verdict(&verdict, about);
     }
-    let patience = context.settings().local.check_timeout;
+    let patience = settings.local.check_timeout;
     let deadline = asked + question.timeout.map_or(patience, |shorter| shorter.min(patience));
     let verdict = deciding.ask(deadline).await;
     // The stop may have begun while the question was open.
-    runs.iter().find_map(|run| stop_of(run)).unwrap_or_else(|| reply::verdict(verdict, about))
+    runs.iter().find_map(|run| stop_of(run)).unwrap_or_else(|| reply::verdict(&verdict, about))
 }
 
-fn cached(
-    context: &Context,
-    deciding: &Deciding,
-    max_age: Option<Duration>,
-    now: BootTime,
-) -> Option<crate::gate::Verdict> {
-    let max_age = max_age?.min(context.settings().local.max_age_cap);
-    if max_age.is_zero() { None } else { deciding.cached(now, max_age) }
+fn cached(max_age: Duration, look: impl FnOnce(Duration) -> Option<Verdict>) -> Option<Verdict> {
+    if max_age.is_zero() { None } else { look(max_age) }
 }
 
-pub(super) fn overloaded(error: &io::Error) -> Response {
+pub(super) fn overloaded(error: &io::Error) -> Response<Bytes> {
     let reason = format!("the daemon cannot take another question now: {error}");
-    reply::refusal(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, reason)
+    reply::brief(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, &reason)
 }
 
 /// The answer to an agent whose stop has begun, whatever its gates say by now.
-fn stop_of(run: &Run) -> Option<Response> {
+fn stop_of(run: &Run) -> Option<Response<Bytes>> {
     let denial = run.stop()?.denial;
     let reason = denial.reason.unwrap_or_else(|| "this agent is being stopped".to_owned());
-    Some(reply::denied(Denial { reason: Some(reason), ..denial }, run.opened.device.clone()))
+    Some(reply::denied(&Denial { reason: Some(reason), ..denial }, &run.opened.device))
 }
 
 impl Question {
@@ -116,8 +116,8 @@ impl Question {
         let mut question = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = value.replace('+', " ");
-            let value = percent_decode_str(&value).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
+            let spaced = if value.contains('+') { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
+            let value = percent_decode_str(&spaced).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
             let repeated = match name {
                 "device" => {
                     let device = value.parse().map_err(|error| format!("device: {error}"))?;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `socket` | the socket file: made with its mode, never taken over from a living daemon |
 //! | `server` | accepts, limits and ends connections |
+//! | `wire` | a connection's bytes: how long a client lets us wait, and words for what hyper refuses without any |
 //! | `places` | how many connections are served, and for whom |
 //! | `peer` | who is at the other end |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
@@ -23,11 +24,13 @@ pub(crate) mod socket;
 mod status;
 mod stop;
 mod supervise;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
@@ -64,10 +67,11 @@ impl Context {
     }
 }
 
-/// Everything the socket answers.
+/// Everything the socket answers, but for the check itself.
 pub(crate) fn routes(context: Arc<Context>) -> Router {
     Router::new()
-        .route("/v1/check", get(check::check).fallback(reply::wrong_method))
+        // Any other method of it: `server` answers the check itself.
+        .route("/v1/check", any(reply::wrong_method))
         .route("/v1/authz/{*device}", any(check::authorize))
         .route("/v1/supervise", post(supervise::supervise).get(supervise::inquire).fallback(reply::wrong_method))
         .route("/v1/thaw", post(supervise::thaw).fallback(reply::wrong_method))
@@ -78,6 +82,17 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
         .fallback(async || reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is nothing at this path"))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .with_state(context)
+}
+
+/// The whole request, within a limit of size and of time: a client that never finishes must not keep its place.
+async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
+    match tokio::time::timeout(wire::REQUEST_TIMEOUT, to_bytes(body, LARGEST_REQUEST)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the request is torn or longer than {LARGEST_REQUEST} bytes")))
+        }
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come within its time".to_owned())),
+    }
 }
 
 fn millis(span: Duration) -> u64 {

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use crate::runs::{Run, Runs};
 use crate::sys;
 use crate::tree::{Identity, Pid, Process, namespace_pids};
 
@@ -29,6 +30,15 @@ pub(crate) struct Peer {
     /// `None` when it is in a PID namespace that ours does not contain.
     pid: Option<Pid>,
     pidfd: Option<Arc<OwnedFd>>,
+    known: Arc<Mutex<Option<Known>>>,
+}
+
+/// The runs whose tree the client is in, as found out when the record of runs had this generation.
+#[derive(Debug)]
+struct Known {
+    generation: u64,
+    /// Not kept alive: an idle connection must not hold a run's gates.
+    runs: Vec<Weak<Run>>,
 }
 
 impl Peer {
@@ -36,7 +46,28 @@ impl Peer {
     pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
         let credentials = sys::peer_credentials(socket.as_fd())?;
         let pidfd = sys::peer_pidfd(socket.as_fd()).ok().flatten().map(Arc::new);
-        Ok(Self { uid: credentials.uid, pid: Pid::new(credentials.pid), pidfd })
+        Ok(Self { uid: credentials.uid, pid: Pid::new(credentials.pid), pidfd, known: Arc::default() })
+    }
+
+    /// The runs whose tree the client is in; found out once for each connection, until a run comes or goes.
+    ///
+    /// What was found stays right as long as the runs are the same ones: the ancestors of a process only become fewer, since
+    /// an orphan goes to one it descends from already. A client whose supervisors have died counts as theirs all the same.
+    ///
+    /// Fails when that cannot be told, which must not read as "in no run".
+    pub(crate) fn runs(&self, runs: &Runs) -> io::Result<Vec<Arc<Run>>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the look: a run that comes meanwhile makes it out of date.
+        let generation = runs.generation();
+        if let Some(known) = known.as_ref().filter(|known| known.generation == generation) {
+            let living: Vec<_> = known.runs.iter().filter_map(Weak::upgrade).collect();
+            if living.len() == known.runs.len() {
+                return Ok(living);
+            }
+        }
+        let found = runs.containing(|| self.identity())?;
+        *known = Some(Known { generation, runs: found.iter().map(Arc::downgrade).collect() });
+        Ok(found)
     }
 
     pub(crate) fn uid(&self) -> u32 {

@@ -1,33 +1,69 @@
 //! Answers on the local socket. Every body is a [`CheckAnswer`], so that whatever a client does not understand still reads
 //! `"allowed": false`.
+//!
+//! [`CheckAnswer`]: crate::protocol::local::CheckAnswer
 
 use std::time::Duration;
 
-use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::clock::{self, BootTime};
 use crate::gate::Verdict;
-use crate::protocol::local::CheckAnswer;
-use crate::protocol::{Code, Denial, DeviceId};
+use crate::protocol::{Code, Denial, DeviceId, RequestId};
 
 /// What a client is told to wait before it asks again, when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+const CODE: HeaderName = HeaderName::from_static("x-machineid-code");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-machineid-request-id");
+/// Room for most answers.
+const ROOM: usize = 384;
+
+/// A `CheckAnswer` as it is written, thousands of times a second: nothing in it is copied for that.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Words<'a> {
+    allowed: bool,
+    code: &'a Code,
+    request_id: Option<&'a RequestId>,
+    device_id: Option<&'a DeviceId>,
+    validated_at: Option<Timestamp>,
+    age_ms: Option<u64>,
+    reason: Option<&'a str>,
+}
 
 /// A no that has nothing to do with any device.
-pub(super) fn refusal(status: StatusCode, code: Code, reason: impl Into<String>) -> Response {
-    answer(status, CheckAnswer { reason: Some(reason.into()), ..bare(code, None) }, None)
+pub(super) fn refusal(status: StatusCode, code: Code, reason: impl AsRef<str>) -> Response<Body> {
+    brief(status, code, reason.as_ref()).map(Body::from)
+}
+
+/// The same, of the kind that a check has.
+#[expect(clippy::needless_pass_by_value, reason = "a code is named where it is refused")]
+pub(super) fn brief(status: StatusCode, code: Code, reason: &str) -> Response<Bytes> {
+    answer(status, &Words { reason: Some(reason), ..bare(&code, None) }, None)
+}
+
+/// The same as bytes, for where no server writes answers: it reads as a no to a check and to a wrapper.
+pub(super) fn raw(status: &str, code: &Code, reason: &str) -> Vec<u8> {
+    let body = serde_json::to_string(&Words { reason: Some(reason), ..bare(code, None) }).unwrap_or_default();
+    let body = body.replacen('{', "{\"event\":\"error\",", 1);
+    let again = if status_of(code) == StatusCode::SERVICE_UNAVAILABLE { "retry-after: 1\r\n" } else { "" };
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\nx-machineid-code: {code}\r\n\
+         {again}connection: close\r\n\r\n{body}\n"
+    )
+    .into_bytes()
 }
 
 /// A no about a device that no gate was asked for.
-pub(super) fn denied(denial: Denial, device: DeviceId) -> Response {
-    let Denial { code, request_id, reason } = denial;
-    let status = status_of(&code);
-    answer(status, CheckAnswer { request_id, reason, ..bare(code, Some(device)) }, None)
+pub(super) fn denied(denial: &Denial, device: &DeviceId) -> Response<Bytes> {
+    let words = bare(&denial.code, Some(device));
+    let words = Words { request_id: denial.request_id.as_ref(), reason: denial.reason.as_deref(), ..words };
+    answer(status_of(&denial.code), &words, None)
 }
 
-pub(super) async fn wrong_method() -> Response {
+pub(super) async fn wrong_method() -> Response<Body> {
     refusal(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, "this path takes another method")
 }
 
@@ -44,60 +80,95 @@ pub(super) fn status_of(code: &Code) -> StatusCode {
 }
 
 /// A gate's verdict as the answer to a check.
-pub(super) fn verdict(verdict: Verdict, device: Option<DeviceId>) -> Response {
+pub(super) fn verdict(verdict: &Verdict, device: Option<&DeviceId>) -> Response<Bytes> {
     match verdict {
         Verdict::Allowed { grant, .. } => {
-            let timed = timed(bare(grant.code, device), grant.confirmed_at);
-            answer(StatusCode::OK, CheckAnswer { allowed: true, request_id: grant.request_id, ..timed }, None)
+            let timed = timed(bare(&grant.code, device), grant.confirmed_at);
+            answer(StatusCode::OK, &Words { allowed: true, request_id: grant.request_id.as_ref(), ..timed }, None)
         }
         Verdict::Denied(refusal) => {
-            let denial = refusal.denial;
-            let status = status_of(&denial.code);
-            let timed = timed(bare(denial.code, device), refusal.confirmed_at);
-            answer(status, CheckAnswer { request_id: denial.request_id, reason: denial.reason, ..timed }, None)
+            let denial = &refusal.denial;
+            let timed = timed(bare(&denial.code, device), refusal.confirmed_at);
+            let words = Words { request_id: denial.request_id.as_ref(), reason: denial.reason.as_deref(), ..timed };
+            answer(status_of(&denial.code), &words, None)
         }
         Verdict::Undecided { code, cause, retry_after } => {
-            let status = status_of(&code);
-            answer(status, CheckAnswer { reason: Some(cause.to_string()), ..bare(code, device) }, retry_after)
+            answer(status_of(code), &Words { reason: Some(cause), ..bare(code, device) }, *retry_after)
         }
     }
 }
 
-fn bare(code: Code, device_id: Option<DeviceId>) -> CheckAnswer {
-    CheckAnswer { allowed: false, code, request_id: None, device_id, validated_at: None, age_ms: None, reason: None }
+const fn bare<'a>(code: &'a Code, device_id: Option<&'a DeviceId>) -> Words<'a> {
+    Words { allowed: false, code, request_id: None, device_id, validated_at: None, age_ms: None, reason: None }
 }
 
-fn timed(answer: CheckAnswer, confirmed_at: BootTime) -> CheckAnswer {
+fn timed(words: Words<'_>, confirmed_at: BootTime) -> Words<'_> {
     let age = BootTime::now().saturating_since(confirmed_at);
-    CheckAnswer {
-        validated_at: Some(clock::wall_at(confirmed_at).to_string()),
+    Words {
+        validated_at: Some(clock::wall_at(confirmed_at)),
         age_ms: Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
-        ..answer
+        ..words
     }
 }
 
-fn answer(status: StatusCode, body: CheckAnswer, retry_after: Option<Duration>) -> Response {
-    let mut headers = HeaderMap::new();
-    let mut put = |name: &'static str, value: &str| {
+fn answer(status: StatusCode, words: &Words<'_>, retry_after: Option<Duration>) -> Response<Bytes> {
+    let mut body = Vec::with_capacity(ROOM);
+    // Words and numbers: nothing in it can fail to be written. If it did, an empty body is no ALLOW.
+    if serde_json::to_writer(&mut body, words).is_err() {
+        body.clear();
+    }
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A code is visible ASCII, and a request id too.
+    let mut put = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     };
-    put("cache-control", "no-store");
-    put("x-machineid-code", body.code.as_str());
-    if let Some(request_id) = &body.request_id {
-        put("x-machineid-request-id", request_id.as_str());
+    put(CODE, words.code.as_str());
+    if let Some(request_id) = words.request_id {
+        put(REQUEST_ID, request_id.as_str());
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let wait = retry_after.unwrap_or(RETRY_AFTER);
-        put(header::RETRY_AFTER.as_str(), &wait.as_secs().max(1).to_string());
+        put(header::RETRY_AFTER, &wait.as_secs().max(1).to_string());
     }
-    (status, headers, Json(body)).into_response()
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::local::CheckAnswer;
+
+    #[test]
+    fn what_is_written_is_a_check_answer_to_the_letter() {
+        let device: DeviceId = "host:1".parse().unwrap();
+        let request_id = RequestId::from_foreign("r-1");
+        let words = Words {
+            request_id: request_id.as_ref(),
+            reason: Some("said \"so\"\n"),
+            ..timed(bare(&Code::DeviceRevoked, Some(&device)), BootTime::default())
+        };
+        for words in [words, bare(&Code::BadRequest, None)] {
+            let text = serde_json::to_string(&words).unwrap();
+            let read: CheckAnswer = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_no_server_writes_reads_as_a_no_to_everybody() {
+        let text = String::from_utf8(raw("503 Service Unavailable", &Code::Overloaded, "full")).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("retry-after: 1\r\n") && head.contains("x-machineid-code: OVERLOADED\r\n"), "{head}");
+        let read: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&read["allowed"], &read["event"]), (&false.into(), &"error".into()));
+        assert!(serde_json::from_str::<crate::protocol::local::SuperviseEvent>(body).is_ok(), "{body}");
+    }
 
     #[test]
     fn each_kind_of_no_has_its_status() {

@@ -1,41 +1,42 @@
 //! Accepts connections and serves them until told to stop.
 
+use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::Request;
+use axum::body::Bytes;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::peer::Peer;
-use super::places::Places;
+use super::places::{Places, Seat, Use};
 use super::socket::Socket;
+use super::wire::{Answering, Patience, REQUEST_TIMEOUT, Wire};
+use super::{Context, check, reply, routes};
+use crate::protocol::Code;
 
-/// Time for a request's head, and again for its body.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
-/// What a connection gets for which there is no place. It may be a check's or a wrapper's, and reads as a no to both.
-const NO_PLACE: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
-    x-machineid-code: OVERLOADED\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
-    {\"event\":\"error\",\"allowed\":false,\"code\":\"OVERLOADED\",\"request_id\":null,\"device_id\":null,\
-    \"validated_at\":null,\"age_ms\":null,\"reason\":\"the daemon serves as many connections as it can\"}\n";
+/// What a connection is told for which there is no place. It may be a check's or a wrapper's, and reads as a no to both.
+const NO_PLACE: &str = "the daemon serves as many connections as it can, of this user or of all";
 /// How long connections may take to end at shutdown.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves until `shutdown`; then open requests get a moment, and streams are closed.
-pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: CancellationToken) {
+pub(crate) async fn serve(socket: &Socket, context: Arc<Context>, shutdown: CancellationToken) {
     let places = Places::of_this_process();
     let own_uid = rustix::process::geteuid().as_raw();
     let connections = TaskTracker::new();
+    let router = TowerToHyperService::new(routes(Arc::clone(&context)));
     loop {
         let stream = tokio::select! {
             accepted = socket.listener.accept() => accepted.map(|(stream, _)| stream),
@@ -56,38 +57,14 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
             }
         };
         let privileged = peer.uid() == 0 || peer.uid() == own_uid;
-        let Some(place) = places.take(peer.uid(), privileged) else {
-            debug!(uid = peer.uid(), "no place left for a connection");
-            let _ = stream.try_write(NO_PLACE);
+        let Some(seat) = places.seat(peer.uid(), privileged) else {
+            turned_away(&peer);
+            let _ = stream.try_write(&reply::raw("503 Service Unavailable", &Code::Overloaded, NO_PLACE));
             continue;
         };
-        let router = TowerToHyperService::new(router.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            router.call(request)
-        });
-        let closing = shutdown.clone();
-        connections.spawn(async move {
-            let _place = place;
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .max_buf_size(LARGEST_HEAD)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    // A client that leaves in the middle is everyday: every wrapper ends so.
-                    if let Err(error) = ended && !error.is_incomplete_message() {
-                        debug!(%error, "a connection ended badly");
-                    }
-                },
-                () = closing.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = tokio::time::timeout(DRAIN, connection).await;
-                },
-            }
-        });
+        let serving =
+            Serving { context: Arc::clone(&context), router: router.clone(), peer, seat, patience: Patience::new() };
+        connections.spawn(connection(stream, serving, shutdown.clone()));
     }
     connections.close();
     let _ = tokio::time::timeout(2 * DRAIN, connections.wait()).await;
@@ -97,4 +74,70 @@ pub(crate) async fn serve(socket: &Socket, router: Router, shutdown: Cancellatio
 async fn back_off(error: &io::Error) {
     warn!(%error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// Where every client comes by for which there is no place.
+fn turned_away(peer: &Peer) {
+    debug!(uid = peer.uid(), "no place left for a connection");
+}
+
+/// What answers the requests of one connection.
+struct Serving {
+    context: Arc<Context>,
+    router: TowerToHyperService<axum::Router>,
+    peer: Peer,
+    seat: Seat,
+    patience: Arc<Patience>,
+}
+
+async fn connection(stream: UnixStream, serving: Serving, closing: CancellationToken) {
+    let patience = Arc::clone(&serving.patience);
+    let wire = TokioIo::new(Wire::new(stream, Arc::clone(&patience)));
+    let service = service_fn(|request| serving.answer(request));
+    let connection = http1::Builder::new().max_buf_size(LARGEST_HEAD).serve_connection(wire, service);
+    let mut connection = std::pin::pin!(connection);
+    let mut look = std::pin::pin!(tokio::time::sleep(REQUEST_TIMEOUT));
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                // A client that leaves in the middle is everyday: every wrapper ends so.
+                if let Err(error) = ended && !error.is_incomplete_message() {
+                    debug!(%error, "a connection ended badly");
+                }
+                return;
+            },
+            () = look.as_mut() => match patience.left() {
+                Some(left) => look.set(tokio::time::sleep(left)),
+                None => return,
+            },
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(DRAIN, connection).await;
+                return;
+            },
+        }
+    }
+}
+
+impl Serving {
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Answering>, Infallible> {
+        self.patience.head_came();
+        let whole = |answer: Response<Bytes>| Ok(answer.map(|body| Answering::whole(body, Arc::clone(&self.patience))));
+        let path = request.uri().path();
+        let next = if request.method() == Method::POST && path == "/v1/supervise" { Use::Stream } else { Use::Other };
+        if !self.seat.suits(next) {
+            turned_away(&self.peer);
+            let mut refusal = reply::brief(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, NO_PLACE);
+            refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return whole(refusal);
+        }
+        // The one request that comes thousands of times a second does without the router's way to its handler.
+        if matches!(*request.method(), Method::GET | Method::HEAD) && path == "/v1/check" {
+            return whole(check::check(&self.context, &self.peer, request.uri().query()).await);
+        }
+        request.extensions_mut().insert(self.peer.clone());
+        let Ok(answer) = self.router.call(request).await;
+        Ok(answer.map(|body| Answering::stream(body, Arc::clone(&self.patience))))
+    }
 }

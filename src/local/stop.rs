@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::peer::Peer;
 use super::rights::Sight;
-use super::{Context, reply};
+use super::{Context, read_whole, reply};
 use crate::protocol::local::{StopAnswer, StopRequest};
 use crate::protocol::{Code, Denial};
 use crate::runs::Run;
@@ -19,8 +19,12 @@ use crate::runs::Run;
 pub(super) async fn stop(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
-    body: Bytes,
+    body: Body,
 ) -> Response {
+    let body = match read_whole(body).await {
+        Ok(body) => body,
+        Err((status, reason)) => return reply::refusal(status, Code::BadRequest, reason),
+    };
     let request: StopRequest = match serde_json::from_slice(&body) {
         Ok(StopRequest::All(false)) => return bad("\"all\" is true or is left out"),
         Ok(request) => request,

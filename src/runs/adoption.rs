@@ -111,7 +111,7 @@ impl Runs {
         run.note_frozen(frozen);
         let admission = Admission { since: entry.started, code: entry.code, request_id: entry.request_id, hold };
         run.admit(admission, entry.leases, undecided);
-        self.record.lock().insert(id, Arc::clone(&run));
+        self.record.put(&mut self.record.lock(), Arc::clone(&run));
         let device_id = &run.opened.device;
         match course {
             Course::Await => {

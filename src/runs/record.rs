@@ -1,6 +1,7 @@
 //! Which runs there are, and how the newest stops went.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::Ledger;
@@ -17,12 +18,24 @@ const REMEMBERED: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
+    generation: AtomicU64,
     stops: Mutex<VecDeque<(u32, StopReport)>>,
 }
 
 impl Record {
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another number whenever a run has come or gone.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+
+    /// Puts a run among those that are locked here. The caller looks first whether its id is in use.
+    pub(super) fn put(&self, runs: &mut HashMap<RunId, Arc<Run>>, run: Arc<Run>) {
+        runs.insert(run.id(), run);
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
@@ -51,6 +64,9 @@ impl Record {
             Some(known) if Arc::ptr_eq(known, run) => runs.remove(&run.id()),
             Some(_) | None => None,
         };
+        if removed.is_some() {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
         drop(runs);
         if removed.is_some() {
             ledger.over(run.id());

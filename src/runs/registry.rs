@@ -67,7 +67,7 @@ impl Runs {
             return None;
         }
         run.note_stream();
-        runs.insert(run.id(), Arc::clone(&run));
+        self.record.put(&mut runs, Arc::clone(&run));
         Some(run)
     }
 
@@ -192,6 +192,11 @@ impl Runs {
     /// How many agents live on the device's lease.
     pub(crate) fn count(&self, device: &DeviceId) -> usize {
         self.record.count(device)
+    }
+
+    /// Another number whenever a run has come or gone.
+    pub(crate) fn generation(&self) -> u64 {
+        self.record.generation()
     }
 
     /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be

@@ -64,7 +64,7 @@ pub(in crate::local) async fn thaw(
     let Some(run) = context.runs.get(id) else { return no_such_run() };
     let caller = match peer.identity() {
         Ok(caller) => caller,
-        Err(error) => return check::overloaded(&error),
+        Err(error) => return check::overloaded(&error).map(Body::from),
     };
     let is_wrapper = caller.is_some() && caller == run.wrapper();
     if !is_wrapper && Sight::commands(&peer) != Sight::All {

@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -29,8 +29,7 @@ use futures_util::future::Either;
 use tracing::info;
 
 use super::peer::Peer;
-use super::server::REQUEST_TIMEOUT;
-use super::{Context, LARGEST_REQUEST, millis, reply};
+use super::{Context, millis, read_whole, reply};
 use crate::clock::BootTime;
 use crate::gate::Verdict;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
@@ -81,17 +80,6 @@ pub(super) async fn supervise(
                 SuperviseEvent::Error { code: no.code, request_id: no.request_id, device_id: no.device, reason };
             ndjson(status, Body::from(line(&event)))
         }
-    }
-}
-
-/// The whole request, within a limit of size and of time: a client that never finishes must not keep its place.
-async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, to_bytes(body, LARGEST_REQUEST)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the request is torn or longer than {LARGEST_REQUEST} bytes")))
-        }
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come within its time".to_owned())),
     }
 }
 

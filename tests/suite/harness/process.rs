@@ -26,6 +26,11 @@ impl Wrapped {
         Self { child, output, ended: None, members: Vec::new() }
     }
 
+    /// Its input, when that was made a pipe.
+    pub(crate) fn stdin(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
     pub(crate) fn stdout(&self) -> String {
         fs::read_to_string(self.output.path().join("stdout")).unwrap()
     }

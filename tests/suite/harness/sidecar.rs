@@ -27,6 +27,8 @@ pub(crate) struct Setup {
     pub(crate) enforcement: String,
     pub(crate) local: String,
     pub(crate) place: Place,
+    /// What the daemon is started with, such as `prlimit`. It must become the daemon.
+    pub(crate) starter: Vec<String>,
 }
 
 impl Setup {
@@ -41,6 +43,7 @@ impl Setup {
             enforcement: "interval = \"200ms\"\nlease = \"6s\"\nstop_grace = \"2s\"".to_owned(),
             local: String::new(),
             place: Place::own(),
+            starter: Vec::new(),
             directory,
         }
     }
@@ -88,7 +91,15 @@ impl Setup {
 
     /// The command that starts the daemon, with nothing of this test's environment that could change it.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(self.place.reachable(BINARY));
+        let program = self.place.reachable(BINARY);
+        let mut command = match self.starter.split_first() {
+            None => Command::new(program),
+            Some((starter, arguments)) => {
+                let mut command = Command::new(starter);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
         command.arg("--config").arg(self.configuration()).stdin(Stdio::null());
         clean_environment(&mut command, self.directory.path());
         self.place.as_daemon(command)

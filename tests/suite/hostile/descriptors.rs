@@ -41,17 +41,20 @@ fn an_agent_that_cannot_be_recognised_is_not_answered_as_the_host() {
     setup.devices = "allow = [\"agent:*\"]".to_owned();
     let sidecar = setup.start();
     let go = sidecar.directory().join("go");
-    // One connection for both checks: a new one could not be accepted.
+    // Both connections are made before: a new one could not be accepted.
     let program = format!(
         "import os, socket, sys, time\n\
-         s = socket.socket(socket.AF_UNIX); s.connect({socket:?})\n\
-         def check():\n\
+         known = socket.socket(socket.AF_UNIX); known.connect({socket:?})\n\
+         new = socket.socket(socket.AF_UNIX); new.connect({socket:?})\n\
+         new.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); new.recv(4096)\n\
+         def check(s):\n\
          \x20   s.sendall(b'GET /v1/check HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); text = b''\n\
          \x20   while b'}}' not in text: text += s.recv(4096)\n\
          \x20   return text.decode().replace('\\r\\n', ' ')\n\
-         print('before', check(), flush=True)\n\
+         print('before', check(known), flush=True)\n\
          while not os.path.exists({go:?}): time.sleep(0.01)\n\
-         print('after', check(), flush=True)\n",
+         print('after', check(new), flush=True)\n\
+         print('still', check(known), flush=True)\n",
         socket = sidecar.socket().display().to_string(),
         go = go.display().to_string(),
     );
@@ -62,4 +65,6 @@ fn an_agent_that_cannot_be_recognised_is_not_answered_as_the_host() {
     fs::write(&go, "").unwrap();
     let after = agent.line_with("after");
     assert!(after.contains(" 503 ") && after.contains("OVERLOADED"), "{after}");
+    let still = agent.line_with("still");
+    assert!(still.contains("agent:1"), "who has been recognised once stays so: {still}");
 }

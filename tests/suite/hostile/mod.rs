@@ -4,6 +4,7 @@ mod bystander;
 mod clients;
 mod descriptors;
 mod floods;
+mod limits;
 mod log;
 mod places;
 mod strangers;
