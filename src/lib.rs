@@ -19,6 +19,7 @@
 //! | `vital` | what must not end unnoticed |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
 //! | [`suspend`] | telling a suspend of the machine from a delay |
+//! | `version` | which version this is |
 //! | [`sys`] | the only unsafe code |
 
 #[cfg(feature = "services")]
@@ -34,6 +35,9 @@ pub mod clock;
 mod config;
 #[cfg(feature = "services")]
 pub mod daemon;
+#[cfg(test)]
+#[cfg(feature = "services")]
+mod documents;
 #[cfg(feature = "services")]
 mod gate;
 #[cfg(feature = "services")]
@@ -53,5 +57,6 @@ pub mod sys;
 #[cfg(feature = "services")]
 mod telemetry;
 pub mod tree;
+mod version;
 #[cfg(feature = "services")]
 mod vital;

@@ -9,18 +9,32 @@ use super::host::drill::Role;
 use crate::protocol::containment::WishError;
 use crate::protocol::{DeviceId, Wish};
 use crate::span;
+use crate::version::VERSION;
 
 const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
                            else $XDG_RUNTIME_DIR/machineid/sidecar.sock]";
+
+const EXAMPLES: &str = "\
+Examples:
+  machineid check && ./work        do it only while this host is allowed
+  machineid status                 what runs here, and how fast a stop is
+  machineid doctor                 what enforcement lacks here, and the remedy
+  machineid stop scraper           end an agent here, without the authority
+  machineid list --revoked         the fleet's stopped devices
+  machineid revoke agent-07        stop a device, wherever it runs
+  machineid revoke --all-active    stop them all
+
+Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 75
+could not find out, 77 denied (check, validate and drill).";
 
 /// Asks whether agents may run, and starts and stops a fleet of them.
 #[derive(Debug, Parser)]
 #[command(
     name = "machineid",
-    version,
+    version = VERSION,
+    max_term_width = 80,
     about = "See what runs under enforcement on this host, and allow or stop a fleet of agents",
-    after_help = "Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 75 could not find out, 77 denied \
-                  (check, validate and drill)."
+    after_help = EXAMPLES
 )]
 pub(super) struct Cli {
     #[command(subcommand)]

@@ -24,6 +24,12 @@ use problem::Problem;
 /// The environment, read in this one place.
 type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
+/// The command line, for manual pages and completions.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the command the process was started with, and says what became of it.
 #[must_use]
 pub fn main() -> Exit {

@@ -7,26 +7,32 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::span;
+use crate::version::VERSION;
 
 const EXAMPLES: &str = "\
 Examples:
-  machineid-sidecar --dev -- python3 agent.py      try it: an authority of its own, no setup
-  machineid-sidecar                                the daemon, with the configuration it finds
-  machineid-sidecar -- python3 agent.py            daemon and agent: a container's entrypoint
-  machineid-sidecar --check-config --max-stop 30s  is it right, and is a stop quick enough?
+  machineid-sidecar --dev -- python3 agent.py
+                                      try it: an authority of its own, no setup
+  machineid-sidecar                   the daemon, with the configuration it finds
+  machineid-sidecar -- python3 agent.py
+                                      daemon and agent: a container's entrypoint
+  machineid-sidecar --check-config --max-stop 30s
+                                      is it right, and is a stop quick enough?
 
-Configuration: --config, else MACHINEID_CONFIG, ~/.config/machineid/machineid-sidecar.toml
-(not for root), /etc/machineid/machineid-sidecar.toml. MACHINEID_ORG_KEY, MACHINEID_BASE_URL and
-MACHINEID_DEVICE_ID beat the file.
+Configuration: --config, else MACHINEID_CONFIG,
+~/.config/machineid/machineid-sidecar.toml (not for root),
+/etc/machineid/machineid-sidecar.toml. MACHINEID_ORG_KEY, MACHINEID_BASE_URL
+and MACHINEID_DEVICE_ID beat the file.
 
-Exit codes with a COMMAND: its own; 128+n when a signal ended it; 77 denied; 75 could not find out;
-125 our own failure; 126/127 the command cannot be executed / was not found.
-Without: 0 after SIGTERM or SIGINT, 2 a bad configuration or wrong usage.";
+Exit codes with a COMMAND: its own; 128+n when a signal ended it; 77 denied; 75
+could not find out; 125 our own failure; 126/127 the command cannot be executed
+/ was not found. Without: 0 after SIGTERM or SIGINT, 2 a bad configuration or
+wrong usage.";
 
 /// Asks an authority whether agents on this host may run, answers them on a unix socket, and stops supervised process
 /// trees when they may not.
 #[derive(Debug, Parser)]
-#[command(name = "machineid-sidecar", version, after_help = EXAMPLES)]
+#[command(name = "machineid-sidecar", version = VERSION, max_term_width = 80, after_help = EXAMPLES)]
 pub(super) struct Command {
     /// The configuration file
     #[arg(long, global = true, value_name = "PATH")]

@@ -30,6 +30,12 @@ use crate::config::Environment;
 use crate::protocol::Exit;
 use command::{Command, Verb};
 
+/// The command line, for manual pages and completions.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    <Command as clap::CommandFactory>::command()
+}
+
 /// Runs the daemon as its command line says. The same program is also the other three, under their names: the daemon
 /// starts its own wrapper that way, and `--dev` hands out the operator's commands without anything else being built.
 #[must_use]

@@ -180,7 +180,7 @@ impl Sidecar {
         let settings = self.settings();
         let bound = settings.stop_bound();
         info!(
-            version = env!("CARGO_PKG_VERSION"),
+            version = crate::version::VERSION,
             socket = %settings.local.socket.display(),
             device_id = %self.device,
             authority = %settings.authority.url,

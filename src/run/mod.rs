@@ -2,6 +2,7 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `flags` | the flags, for the command line, `--help`, the manual page and completions |
 //! | `options` | the command line |
 //! | `event` | what the core is told and what it answers |
 //! | `core` | pure: what is decided, told the time and what happened |
@@ -24,6 +25,7 @@ mod connection;
 mod containment;
 mod core;
 mod event;
+pub(crate) mod flags;
 mod guard;
 mod options;
 mod outcome;

@@ -8,41 +8,10 @@ use lexopt::prelude::*;
 use rustix::process::Signal;
 
 use super::event::{Leftovers, Wait};
+use super::flags::{self, About, FLAGS, Flag};
 use crate::protocol::{DeviceId, Wish};
+use crate::version::VERSION;
 use crate::{span, sys};
-
-/// What `--help` prints.
-pub(super) const HELP: &str = "\
-Runs a command when the authority allows it, and stops its whole process tree when it no longer does.
-
-Usage: machineid-run [OPTIONS] [--] COMMAND [ARGS…]
-
-Options:
-      --device ID            the agent's own device; without it, the host's counts
-      --name NAME            a name for people, shown by `machineid status`
-      --socket PATH          the daemon's socket (also MACHINEID_SOCKET; default /run/machineid/sidecar.sock, else
-                             $XDG_RUNTIME_DIR/machineid/sidecar.sock)
-      --stop-signal SIGNAL   the first signal of a stop [default: the daemon's, TERM unless configured]
-      --stop-grace DURATION  time from it to SIGKILL, no longer than the daemon's [default: the daemon's, 10s
-                             unless configured]
-      --timeout DURATION     how long an answer may take [default: 5s]
-      --wait[=DURATION]      go on asking until it is allowed, also while there is no daemon or the answer is no
-      --containment auto|cgroup|pidns|subreaper
-                             what holds the tree together: a control group of its own where one can be had (auto), or
-                             one of these and nothing weaker: a control group, a PID namespace, or wrapper and
-                             guardian alone [default: auto]
-      --leftovers stop|wait  what happens to processes the command leaves behind [default: stop]
-      --status-file PATH     write how it ended to this file, as JSON
-  -q, --quiet                print errors only
-  -h, --help                 print this
-  -V, --version              print the version
-
-Durations are whole numbers with ms, s, m or h, as in 500ms or 1m30s.
-
-Exit code: the command's own, or 128+n when signal n ended it; 75 could not find out whether it may run (no daemon, no
-answer, the lease ended), 77 denied, before the start or while it ran; 125 wrapper failure, 126 the command cannot be
-executed, 127 it was not found.
-";
 
 /// What to do.
 #[derive(Debug)]
@@ -89,50 +58,9 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
     };
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
-        match argument {
-            Long("device") => {
-                let text = text_value(&mut parser, "--device")?;
-                options.device = Some(text.parse().map_err(|error| format!("--device: {error}"))?);
-            }
-            Long("name") => options.name = Some(text_value(&mut parser, "--name")?),
-            Long("socket") => options.socket = Some(path_value(&mut parser, "--socket")?),
-            Long("stop-signal") => {
-                let text = text_value(&mut parser, "--stop-signal")?;
-                let signal = sys::parse_signal(&text).map_err(|error| format!("--stop-signal: {error}"))?;
-                options.stop_signal = Some(signal);
-            }
-            Long("stop-grace") => options.stop_grace = Some(duration_value(&mut parser, "--stop-grace")?),
-            Long("timeout") => {
-                options.timeout = duration_value(&mut parser, "--timeout")?;
-                if options.timeout.is_zero() {
-                    return Err(
-                        "--timeout: an answer takes some time; write a duration above zero, as in 5s".to_owned()
-                    );
-                }
-            }
-            Long("wait") => {
-                options.wait = match parser.optional_value() {
-                    None => Wait::Forever,
-                    Some(value) => Wait::For(duration(&value, "--wait")?),
-                }
-            }
-            Long("containment") => {
-                let text = text_value(&mut parser, "--containment")?;
-                options.containment = text.parse().map_err(|error| format!("--containment: {error}"))?;
-            }
-            Long("leftovers") => {
-                options.leftovers = match text_value(&mut parser, "--leftovers")?.as_str() {
-                    "stop" => Leftovers::Stop,
-                    "wait" => Leftovers::Wait,
-                    other => return Err(format!("--leftovers: it is stop or wait, not {other:?}")),
-                }
-            }
-            Long("status-file") => options.status_file = Some(path_value(&mut parser, "--status-file")?),
-            Short('q') | Long("quiet") => options.quiet = true,
-            Short('h') | Long("help") => return Ok(Request::Print(HELP.to_owned())),
-            Short('V') | Long("version") => {
-                return Ok(Request::Print(format!("machineid-run {}\n", env!("CARGO_PKG_VERSION"))));
-            }
+        let known = match argument {
+            Long(long) => FLAGS.iter().find(|flag| flag.long == long),
+            Short(short) => FLAGS.iter().find(|flag| flag.short == Some(short)),
             // The first word that is no option begins the command, as with env and timeout: what follows is its own.
             Value(first) => {
                 options.command.push(first);
@@ -140,13 +68,62 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
                 options.command.extend(rest);
                 break;
             }
-            Short(_) | Long(_) => return Err(usage(&argument.unexpected())),
+        };
+        let Some(flag) = known else { return Err(usage(&argument.unexpected())) };
+        if let Some(text) = take(flag, &mut parser, &mut options)? {
+            return Ok(Request::Print(text));
         }
     }
     if options.command.first().is_none_or(|command| command.is_empty()) {
         return Err("no command to run; write it behind the options: machineid-run -- COMMAND ARGS".to_owned());
     }
     Ok(Request::Run(Box::new(options)))
+}
+
+/// Takes one flag with its value; for those that ask for a text, that text.
+fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut Options) -> Result<Option<String>, String> {
+    let shown = format!("--{}", flag.long);
+    let shown = shown.as_str();
+    match flag.about {
+        About::Device => {
+            let text = text_value(parser, shown)?;
+            options.device = Some(text.parse().map_err(|error| format!("{shown}: {error}"))?);
+        }
+        About::Name => options.name = Some(text_value(parser, shown)?),
+        About::Socket => options.socket = Some(path_value(parser, shown)?),
+        About::StopSignal => {
+            let signal = sys::parse_signal(&text_value(parser, shown)?).map_err(|error| format!("{shown}: {error}"))?;
+            options.stop_signal = Some(signal);
+        }
+        About::StopGrace => options.stop_grace = Some(duration_value(parser, shown)?),
+        About::Timeout => {
+            options.timeout = duration_value(parser, shown)?;
+            if options.timeout.is_zero() {
+                return Err("--timeout: an answer takes some time; write a duration above zero, as in 5s".to_owned());
+            }
+        }
+        About::Wait => {
+            options.wait = match parser.optional_value() {
+                None => Wait::Forever,
+                Some(value) => Wait::For(duration(&value, shown)?),
+            }
+        }
+        About::Containment => {
+            options.containment = text_value(parser, shown)?.parse().map_err(|error| format!("{shown}: {error}"))?;
+        }
+        About::Leftovers => {
+            options.leftovers = match text_value(parser, shown)?.as_str() {
+                "stop" => Leftovers::Stop,
+                "wait" => Leftovers::Wait,
+                other => return Err(format!("{shown}: it is stop or wait, not {other:?}")),
+            }
+        }
+        About::StatusFile => options.status_file = Some(path_value(parser, shown)?),
+        About::Quiet => options.quiet = true,
+        About::Help => return Ok(Some(flags::help())),
+        About::Version => return Ok(Some(format!("machineid-run {VERSION}\n"))),
+    }
+    Ok(None)
 }
 
 fn usage(error: &lexopt::Error) -> String {
@@ -233,21 +210,10 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_every_flag() {
-        let flags = [
-            "device",
-            "name",
-            "socket",
-            "stop-signal",
-            "stop-grace",
-            "timeout",
-            "wait",
-            "containment",
-            "leftovers",
-            "status-file",
-        ];
-        for flag in flags {
-            assert!(HELP.contains(&format!("--{flag}")), "{flag}");
+    fn every_flag_of_the_table_is_taken() {
+        for flag in FLAGS {
+            let error = options(&format!("--{}", flag.long)).err().unwrap_or_default();
+            assert!(!error.contains("invalid option"), "{}: {error}", flag.long);
         }
     }
 }

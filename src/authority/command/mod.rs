@@ -12,10 +12,17 @@ use std::str::FromStr;
 use clap::{Parser, Subcommand};
 
 use crate::protocol::Exit;
+use crate::version::VERSION;
+
+const EXAMPLES: &str = "\
+Examples:
+  machineid-authority serve --database sqlite:/var/lib/machineid/authority.db
+  machineid-authority org create --name acme
+                                 --database sqlite:/var/lib/machineid/authority.db";
 
 /// A self-hosted authority for machineid-sidecar: decides which devices may execute.
 #[derive(Debug, Parser)]
-#[command(name = "machineid-authority", version)]
+#[command(name = "machineid-authority", version = VERSION, max_term_width = 80, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -27,6 +34,12 @@ enum Command {
     Serve(serve::Serve),
     /// Administer the organisations of a running authority, through its admin socket
     Org(org::Org),
+}
+
+/// The command line, for manual pages and completions.
+#[cfg(test)]
+pub(crate) fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 /// Runs the program and says how it went.

@@ -98,7 +98,7 @@ impl Serve {
             database = %options.database.display(),
             admin_socket = %options.admin_socket.display(),
             signup = options.signup,
-            version = env!("CARGO_PKG_VERSION"),
+            version = crate::version::VERSION,
             "serving"
         );
         announce(address);

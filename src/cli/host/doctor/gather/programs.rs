@@ -20,12 +20,8 @@ pub(super) async fn wrapper(env: Env<'_>) -> Wrapper {
         Ok(Ok(output)) if !output.status.success() => Err(output.status.to_string()),
         Ok(Ok(output)) => {
             let said = String::from_utf8_lossy(&output.stdout);
-            said.trim()
-                .rsplit(' ')
-                .next()
-                .filter(|word| !word.is_empty())
-                .map(str::to_owned)
-                .ok_or("it says nothing".to_owned())
+            // `machineid-run 0.1.0 (1a2b3c4d5e6f 2026-11-24)`
+            said.split_whitespace().nth(1).map(str::to_owned).ok_or("it says nothing".to_owned())
         }
     };
     Wrapper::Found { path: found.path, version }

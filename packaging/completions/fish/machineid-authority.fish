@@ -1,0 +1,134 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_machineid_authority_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_machineid_authority_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_machineid_authority_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_machineid_authority_using_subcommand
+    set -l cmd (__fish_machineid_authority_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -s V -l version -d 'Print version'
+complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "serve" -d 'Serve the API until SIGTERM or SIGINT'
+complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "org" -d 'Administer the organisations of a running authority, through its admin socket'
+complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l listen -d 'The address to listen on; port 0 takes a free one. This version speaks HTTP without TLS: for other hosts to reach it, put a TLS proxy before it on the same machine' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database -d 'The database; the file is made when it is missing' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l admin-socket -d 'The socket for `machineid-authority org` [default: the database file with .admin.sock behind it]' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l public-url -d 'Where browsers reach this authority [default: the address it listens on]' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l log-format -d 'How to write the log, which goes to stderr' -r -f -a "text\t'Lines for people'
+json\t'JSON, one object a line'"
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l no-signup -d 'Let nobody create an organisation over the API; `machineid-authority org create` still does'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l allow-http -d 'Listen beyond loopback without TLS: org keys can then be read on the way'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "create" -d 'Add an organisation and show its key, once'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "list" -d 'List every organisation'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "show" -d 'Show one organisation'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "disable" -d 'Deny execution to all its devices (ORG_DISABLED)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "enable" -d 'Take `disable` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "freeze" -d 'Freeze its plan (PLAN_FROZEN)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "unfreeze" -d 'Take `freeze` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "expire" -d 'End its entitlement (ENTITLEMENT_EXPIRED)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "set-plan" -d 'Put it on another plan; active devices stay active, even above the new limit'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "rotate-key" -d 'Give it a new key and show it, once; the old one is invalid at once'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "delete" -d 'Delete it and its devices (ORG_NOT_FOUND); cannot be taken back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and not __fish_seen_subcommand_from create list show disable enable freeze unfreeze expire set-plan rotate-key delete help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from create" -l name -d 'A name for people' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from create" -l plan -d 'Its plan' -r -f -a "free\t'3 devices'
+pro\t'25 devices'
+scale\t'250 devices'
+max\t'1,000 devices'"
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from create" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from create" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from create" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from list" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from list" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from show" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from show" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from disable" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from disable" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from disable" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from freeze" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from freeze" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from freeze" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from freeze" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from unfreeze" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from unfreeze" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from unfreeze" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from unfreeze" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from expire" -l at -d 'When, as in 2027-01-31T00:00:00Z [default: now]' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from expire" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from expire" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from expire" -l never -d 'Never: takes an `expire` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from expire" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from expire" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from set-plan" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from set-plan" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from set-plan" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from set-plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from rotate-key" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from rotate-key" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from rotate-key" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from rotate-key" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from delete" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from delete" -l database -d 'The running server\'s database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from delete" -l yes -d 'Really'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from delete" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from delete" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "create" -d 'Add an organisation and show its key, once'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "list" -d 'List every organisation'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show one organisation'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "disable" -d 'Deny execution to all its devices (ORG_DISABLED)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "enable" -d 'Take `disable` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "freeze" -d 'Freeze its plan (PLAN_FROZEN)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "unfreeze" -d 'Take `freeze` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "expire" -d 'End its entitlement (ENTITLEMENT_EXPIRED)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "set-plan" -d 'Put it on another plan; active devices stay active, even above the new limit'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "rotate-key" -d 'Give it a new key and show it, once; the old one is invalid at once'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "delete" -d 'Delete it and its devices (ORG_NOT_FOUND); cannot be taken back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve org help" -f -a "serve" -d 'Serve the API until SIGTERM or SIGINT'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve org help" -f -a "org" -d 'Administer the organisations of a running authority, through its admin socket'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve org help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "create" -d 'Add an organisation and show its key, once'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "list" -d 'List every organisation'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "show" -d 'Show one organisation'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "disable" -d 'Deny execution to all its devices (ORG_DISABLED)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "enable" -d 'Take `disable` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "freeze" -d 'Freeze its plan (PLAN_FROZEN)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "unfreeze" -d 'Take `freeze` back'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "expire" -d 'End its entitlement (ENTITLEMENT_EXPIRED)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "set-plan" -d 'Put it on another plan; active devices stay active, even above the new limit'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "rotate-key" -d 'Give it a new key and show it, once; the old one is invalid at once'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "delete" -d 'Delete it and its devices (ORG_NOT_FOUND); cannot be taken back'

@@ -1,0 +1,183 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_machineid_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_machineid_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_machineid_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_machineid_using_subcommand
+    set -l cmd (__fish_machineid_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c machineid -n "__fish_machineid_needs_command" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_needs_command" -s V -l version -d 'Print version'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "check" -d 'Ask this host\'s daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "status" -d 'Show what this host\'s daemon knows: devices, agents, the authority, how fast a stop is'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "stop" -d 'Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "drill" -d 'Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "drill-canary" -d 'Which canary to be, and where to report'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "doctor" -d 'Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "register" -d 'Make devices known to the authority (safe to repeat)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "validate" -d 'Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "revoke" -d 'Stop devices: deny them from their next validation on'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "unrevoke" -d 'Take a revoke back; starts nothing again by itself'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "restore" -d 'Take a revoke back; starts nothing again by itself'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "remove" -d 'Forget devices (remove frees a place; to stop something, revoke)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "list" -d 'Show the organisation\'s devices'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "usage" -d 'Show the plan and how much of it is used'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "checkout" -d 'Print the address at which a larger plan can be bought'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "org" -d 'Organisations'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand check" -l device -d 'The device to ask about [default: the calling agent\'s own, else the host\'s]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand check" -l max-age -d 'Accept an answer this old, as in 2s, as far as the daemon\'s configuration lets it' -r
+complete -c machineid -n "__fish_machineid_using_subcommand check" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand check" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand check" -s q -l quiet -d 'Print nothing: the exit code says it'
+complete -c machineid -n "__fish_machineid_using_subcommand check" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand status" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand status" -l json -d 'Print the daemon\'s answer as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand status" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l device -d 'Every agent of this device' -r
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l all -d 'Every agent that you may stop: your own, or as root everybody\'s'
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l no-wait -d 'Do not wait until they are gone'
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l yes -d 'Do not ask for confirmation of --all'
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l json -d 'Print the outcome as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand drill" -l containment -d 'What is to hold the canaries together, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand drill" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand drill" -l json -d 'Print the result as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand drill" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand drill-canary" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c machineid -n "__fish_machineid_using_subcommand doctor" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand doctor" -l json -d 'Print the checks as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l json -d 'Print the outcome as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand register" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l json -d 'Print the decisions as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l all-active -d 'Every active device of the organisation'
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l dry-run -d 'Show which devices would be affected, and change nothing'
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l yes -d 'Do not ask for confirmation'
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l json -d 'Print the outcome as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l all-revoked -d 'Every revoked device of the organisation, the newest revoked first, as far as the plan has places'
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l dry-run -d 'Show which devices would be affected, and change nothing'
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l yes -d 'Do not ask for confirmation'
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l json -d 'Print the outcome as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l all-revoked -d 'Every revoked device of the organisation, the newest revoked first, as far as the plan has places'
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l dry-run -d 'Show which devices would be affected, and change nothing'
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l yes -d 'Do not ask for confirmation'
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l json -d 'Print the outcome as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l dry-run -d 'Show which devices would be affected, and change nothing'
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l yes -d 'Do not ask for confirmation'
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l json -d 'Print the outcome as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand list" -s q -l query -d 'Only devices whose id contains this text' -r
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l active -d 'Only active devices'
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l revoked -d 'Only revoked devices'
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l json -d 'Print the list as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand list" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l json -d 'Print the answer as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l plan -d 'The plan to buy' -r -f -a "pro\t''
+scale\t''
+max\t''"
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l json -d 'Print the address as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create help" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create help" -f -a "create" -d 'Make a new free organisation and print its org key, which is shown only this once'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l json -d 'Print the key as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "create" -d 'Make a new free organisation and print its org key, which is shown only this once'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "check" -d 'Ask this host\'s daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "status" -d 'Show what this host\'s daemon knows: devices, agents, the authority, how fast a stop is'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "stop" -d 'Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "drill" -d 'Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "drill-canary" -d 'Which canary to be, and where to report'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "doctor" -d 'Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "register" -d 'Make devices known to the authority (safe to repeat)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "validate" -d 'Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "revoke" -d 'Stop devices: deny them from their next validation on'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "unrevoke" -d 'Take a revoke back; starts nothing again by itself'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "remove" -d 'Forget devices (remove frees a place; to stop something, revoke)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "list" -d 'Show the organisation\'s devices'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "usage" -d 'Show the plan and how much of it is used'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "checkout" -d 'Print the address at which a larger plan can be bought'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "org" -d 'Organisations'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status stop drill drill-canary doctor register validate revoke unrevoke remove list usage checkout org help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "create" -d 'Make a new free organisation and print its org key, which is shown only this once'
