@@ -61,6 +61,12 @@ impl Environment {
         (self.get)(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
+    /// A variable that names absolute paths, with colons between them.
+    fn paths(&self, name: &str) -> Vec<PathBuf> {
+        let text = (self.get)(name).unwrap_or_default();
+        std::env::split_paths(&text).filter(|path| path.is_absolute()).collect()
+    }
+
     pub(crate) fn surroundings(&self) -> Surroundings {
         Surroundings {
             root: rustix::process::geteuid().is_root(),
@@ -68,6 +74,7 @@ impl Environment {
             xdg_runtime_dir: self.path("XDG_RUNTIME_DIR"),
             xdg_state_home: self.path("XDG_STATE_HOME"),
             state_directory: self.path("STATE_DIRECTORY"),
+            runtime_directories: self.paths("RUNTIME_DIRECTORY"),
         }
     }
 }

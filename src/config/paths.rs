@@ -15,7 +15,14 @@ pub(crate) struct Surroundings {
     pub(crate) xdg_state_home: Option<PathBuf>,
     /// What systemd gives a unit with `StateDirectory=`.
     pub(crate) state_directory: Option<PathBuf>,
+    /// What systemd gives a unit with `RuntimeDirectory=`.
+    pub(crate) runtime_directories: Vec<PathBuf>,
 }
+
+/// The socket's directory, below `/run` or what stands for it.
+const SOCKET_DIRECTORY: &str = "machineid";
+/// The directory of markers and records.
+const RUNTIME_DIRECTORY: &str = "machineid-sidecar";
 
 impl Surroundings {
     /// Configuration files to look for, first match wins.
@@ -27,17 +34,21 @@ impl Surroundings {
 
     /// The socket; `None` for an ordinary user without a runtime directory.
     pub(crate) fn socket(&self) -> Option<PathBuf> {
-        if self.root {
-            return Some(PathBuf::from("/run/machineid/sidecar.sock"));
-        }
-        self.xdg_runtime_dir.as_ref().map(|dir| dir.join("machineid/sidecar.sock"))
+        Some(self.below_run(SOCKET_DIRECTORY)?.join("sidecar.sock"))
     }
 
     /// Markers and run records of the daemon behind `socket`. Never the socket's own directory: that one is mounted
     /// into containers.
     pub(crate) fn runtime_dir(&self, socket: &Path) -> Option<PathBuf> {
-        let base = if self.root { Some(PathBuf::from("/run")) } else { self.xdg_runtime_dir.clone() };
-        base.map(|base| base.join("machineid-sidecar").join(short_hash(socket)))
+        Some(self.below_run(RUNTIME_DIRECTORY)?.join(short_hash(socket)))
+    }
+
+    /// The directory that systemd made under this name, else where it belongs for this user. A system service has a user of
+    /// its own, which is not root and has no `XDG_RUNTIME_DIR`.
+    fn below_run(&self, name: &str) -> Option<PathBuf> {
+        let made = self.runtime_directories.iter().find(|path| path.ends_with(name));
+        let base = || if self.root { Some(PathBuf::from("/run")) } else { self.xdg_runtime_dir.clone() };
+        made.cloned().or_else(|| base().map(|base| base.join(name)))
     }
 
     /// What outlives a boot; `None` for an ordinary user without a home.
@@ -69,6 +80,17 @@ mod tests {
         let other = user.runtime_dir(Path::new("/b/sidecar.sock")).unwrap();
         assert_ne!(one, other);
         assert!(one.starts_with("/run/user/1000/machineid-sidecar"));
+    }
+
+    #[test]
+    fn a_service_with_a_user_of_its_own_has_what_systemd_made_for_it() {
+        let made = ["/run/machineid", "/run/machineid-sidecar"].map(PathBuf::from);
+        let service = Surroundings { runtime_directories: made.to_vec(), ..Surroundings::default() };
+        let socket = service.socket().unwrap();
+        assert_eq!(socket, Path::new("/run/machineid/sidecar.sock"));
+        assert!(service.runtime_dir(&socket).unwrap().starts_with("/run/machineid-sidecar"));
+        let another = Surroundings { runtime_directories: vec!["/run/other".into()], ..Surroundings::default() };
+        assert_eq!(another.socket(), None);
     }
 
     #[test]

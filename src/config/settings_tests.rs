@@ -7,6 +7,7 @@ fn around() -> Surroundings {
         xdg_runtime_dir: Some("/run/user/1000".into()),
         xdg_state_home: None,
         state_directory: None,
+        runtime_directories: Vec::new(),
     }
 }
 

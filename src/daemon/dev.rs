@@ -81,6 +81,7 @@ fn settings(authority: &Embedded, directory: &Path) -> Result<Settings, Fatal> {
         xdg_runtime_dir: Some(directory.to_owned()),
         xdg_state_home: Some(directory.to_owned()),
         state_directory: None,
+        runtime_directories: Vec::new(),
     };
     let url = authority.url.clone();
     let env = move |name: &str| (name == "MACHINEID_BASE_URL").then(|| url.clone());
