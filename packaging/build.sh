@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the four programs for a release, into target/dist/bin: three against libc, and machineid-run with nothing but
+# itself (gnu target, +crt-static; built apart, without the features of the others).
+#
+# Paths of this machine are kept out of them, so that two builds of a commit have the same bytes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+sysroot=$(rustc --print sysroot)
+remap="--remap-path-prefix=$PWD=/machineid-sidecar --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$sysroot=/rust"
+export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$PWD=/machineid-sidecar -ffile-prefix-map=$cargo_home=/cargo"
+export CARGO_INCREMENTAL=0
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
+
+RUSTFLAGS="$remap" cargo build --release --locked --target "$target" --target-dir target/dist/build \
+    --bin machineid-sidecar --bin machineid --bin machineid-authority
+RUSTFLAGS="$remap -C target-feature=+crt-static" cargo build --release --locked --target "$target" \
+    --target-dir target/dist/static --no-default-features --bin machineid-run
+
+rm -rf target/dist/bin
+mkdir -p target/dist/bin
+install -m 755 -t target/dist/bin "target/dist/build/$target/release/"machineid{,-sidecar,-authority} \
+    "target/dist/static/$target/release/machineid-run"
+ls -l target/dist/bin
