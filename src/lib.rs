@@ -9,6 +9,7 @@
 //! | `local` | the local socket |
 //! | [`run`] | `machineid-run`, the wrapper |
 //! | `daemon` | `machineid-sidecar`, put together |
+//! | `push` | an authority that says when to ask |
 //! | `client` | asks an authority |
 //! | `authority` | a self-hosted authority |
 //! | `cli` | the operator's command line |
@@ -16,6 +17,7 @@
 //! | `key_file` | reading an org key from a file |
 //! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |
+//! | `descriptors` | how many a server may hold |
 //! | `vital` | what must not end unnoticed |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
 //! | [`suspend`] | telling a suspend of the machine from a delay |
@@ -35,6 +37,8 @@ pub mod clock;
 mod config;
 #[cfg(feature = "services")]
 pub mod daemon;
+#[cfg(feature = "services")]
+mod descriptors;
 #[cfg(test)]
 #[cfg(feature = "services")]
 mod documents;
@@ -47,6 +51,8 @@ mod key_file;
 #[cfg(feature = "services")]
 mod local;
 pub mod protocol;
+#[cfg(feature = "services")]
+mod push;
 pub mod run;
 #[cfg(feature = "services")]
 mod runs;

@@ -19,6 +19,8 @@ pub(super) enum Change {
     Devices(OrgId, Vec<DeviceId>),
     /// Every device of this organisation.
     Org(OrgId),
+    /// Every device of this organisation; its key is another one, or nobody's.
+    Key(OrgId),
 }
 
 /// Where changes are told and listened to.
@@ -39,7 +41,6 @@ impl Changes {
     }
 
     /// Everything told from now on.
-    #[allow(dead_code, reason = "for the watch endpoint, which comes next")]
     pub(super) fn listen(&self) -> broadcast::Receiver<Change> {
         self.0.subscribe()
     }

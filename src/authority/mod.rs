@@ -5,7 +5,7 @@
 //!   operator ─socket▶ admin  ──┐          ▲
 //!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
-//!   embedded: all of it inside another program
+//!   watch: who is told of changes · embedded: all of it inside another program
 //! ```
 //!
 //! What holds everywhere: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in
@@ -26,6 +26,7 @@ mod routes;
 mod seen;
 mod serve;
 mod store;
+mod watch;
 
 pub use embedded::{Embedded, EmbeddedError};
 pub use org::{OrgId, OrgIdError, PlanTier, PlanTierError};

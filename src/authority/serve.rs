@@ -22,12 +22,16 @@ use super::admin::{BindError, Door};
 use super::routes::{App, Peer, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
+use super::watch::Hints;
 
 /// How long the next request head may take, the wait on an idle connection included.
 const HEAD: Duration = Duration::from_mins(1);
 
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
+
+/// How long what was sent may go unacknowledged, in milliseconds, before its connection is given up.
+const UNHEARD: u32 = 30_000;
 
 /// How long requests under way have at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -61,6 +65,7 @@ pub(super) struct Running {
     address: SocketAddr,
     store: Store,
     seen: Arc<Seen>,
+    hints: Arc<Hints>,
     stop: CancellationToken,
     abort: CancellationToken,
     tasks: TaskTracker,
@@ -77,17 +82,27 @@ impl Running {
         let address = listener.local_addr().map_err(unlistenable)?;
 
         let seen = Arc::new(Seen::default());
+        let hints = Arc::<Hints>::default();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
-        let app = App { store: store.clone(), seen: Arc::clone(&seen), signup: options.signup, public_url };
+        let app = App {
+            store: store.clone(),
+            seen: Arc::clone(&seen),
+            hints: Arc::clone(&hints),
+            signup: options.signup,
+            public_url,
+        };
         let running = Self {
             address,
             store,
             seen,
+            hints: Arc::clone(&hints),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         running.tasks.spawn(door.serve(running.store.clone(), running.stop.clone()));
+        let news = running.store.changes().listen();
+        running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(hints.follow(news)));
         let service = TowerToHyperService::new(router(Arc::new(app)));
         let (tasks, stop, abort) = (running.tasks.clone(), running.stop.clone(), running.abort.clone());
         running.tasks.spawn(accept(listener, service, tasks, stop, abort));
@@ -109,6 +124,8 @@ impl Running {
     /// Ends it in order.
     pub(super) async fn end(self) {
         self.stop.cancel();
+        // They would wait for changes until they are cut off.
+        self.hints.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
             warn!("some requests took too long to finish and are cut off");
@@ -151,6 +168,10 @@ async fn connection(
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
+    }
+    // A watcher that was unplugged would hold its place until the kernel gives up, a quarter of an hour later.
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
+        debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(peer));

@@ -97,6 +97,24 @@ impl Exchange {
         Ok(answer)
     }
 
+    /// Sends the question and takes the answer's head. What follows it may go on for ever.
+    pub(super) async fn begin(&self, question: Question<'_>) -> Result<(Response, Duration), Failure> {
+        let sent = tokio::time::timeout(self.timeout, self.send(&question)).await;
+        let response = sent.map_err(|_| Failure::Timeout { after: self.timeout })?;
+        Ok((response.map_err(|error| Failure::from_transport(error, self.timeout))?, self.timeout))
+    }
+
+    /// What an answer says that is not the stream hoped for.
+    pub(super) async fn refused(&self, response: Response) -> Failure {
+        let url = response.url().clone();
+        let read = tokio::time::timeout(self.timeout, self.read(response, url, super::SMALL_ANSWER)).await;
+        match read.unwrap_or(Err(Failure::Timeout { after: self.timeout })) {
+            Ok(answer) if answer.status == StatusCode::OK => answer.not_understood(),
+            Ok(answer) => answer.refusal(),
+            Err(failure) => failure,
+        }
+    }
+
     async fn send(&self, question: &Question<'_>) -> Result<Response, reqwest::Error> {
         let http = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut request =

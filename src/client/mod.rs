@@ -11,6 +11,8 @@ mod base_url;
 mod exchange;
 mod failure;
 mod retry_after;
+mod sse;
+mod stream;
 mod tls;
 
 use std::fmt;
@@ -20,10 +22,13 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use failure::{Failure, Fault, Refusal, Source};
 pub use retry_after::LONGEST_RETRY_AFTER;
+pub use sse::Event;
+pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;
 
 use crate::protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
@@ -67,6 +72,8 @@ pub enum SetupError {
 pub struct AuthorityClient {
     exchange: Arc<Exchange>,
     options: Arc<Options>,
+    /// What the newest decision came with.
+    announced: Arc<watch::Sender<Extensions>>,
 }
 
 /// Which devices to list.
@@ -104,7 +111,9 @@ impl AuthorityClient {
     /// Makes a client; connects to nothing yet. Fails with a [`SetupError`] when certificates or proxies are unusable.
     pub fn new(options: Options) -> Result<Self, SetupError> {
         let http = options.connections()?;
-        Ok(Self { exchange: Arc::new(Exchange::new(http, options.timeout)), options: Arc::new(options) })
+        let announced = Arc::new(watch::channel(Extensions::default()).0);
+        let exchange = Arc::new(Exchange::new(http, options.timeout));
+        Ok(Self { exchange, options: Arc::new(options), announced })
     }
 
     /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
@@ -128,7 +137,13 @@ impl AuthorityClient {
     /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.
     pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
         let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
-        decision::read(&answer.head(), &answer.body, device).map_err(|unusable| match unusable {
+        let decision = decision::read(&answer.head(), &answer.body, device);
+        if decision.is_ok() {
+            // Anything less may be a proxy's.
+            let now = Extensions::announced(&answer.headers);
+            self.announced.send_if_modified(|known| std::mem::replace(known, now) != now);
+        }
+        decision.map_err(|unusable| match unusable {
             Unusable::Status(_) => answer.bare_status(),
             Unusable::NotJson
             | Unusable::Encoded
@@ -138,6 +153,12 @@ impl AuthorityClient {
             | Unusable::OtherDevice
             | Unusable::Stale => Failure::Unusable(unusable),
         })
+    }
+
+    /// What the authority can do beyond the service's API: nothing, before it has decided anything.
+    #[must_use]
+    pub fn extensions(&self) -> watch::Receiver<Extensions> {
+        self.announced.subscribe()
     }
 
     /// Makes the device known. Safe to repeat. Being refused is an answer here, not a failure.

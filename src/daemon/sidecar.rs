@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
 
+use rustix::process::Rlimit;
 use rustix::process::Signal;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,7 +25,7 @@ use crate::local::{Context, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
 use crate::runs::{Here, Runs, Store};
 use crate::tree::KILL_PATIENCE;
-use crate::{span, sys, telemetry};
+use crate::{descriptors, push, span, sys, telemetry};
 
 /// Reads the configuration and serves until told to end, or until the command ends.
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
@@ -93,20 +93,6 @@ pub(super) struct Sidecar {
     descriptors: Rlimit,
 }
 
-/// Descriptors we take at most: enough for every connection we serve.
-const DESCRIPTORS: u64 = 65_536;
-
-/// Takes as many descriptors as the hard limit gives. A soft one of 1,024 is one user with a loop away from being used up.
-fn raise_descriptor_limit() -> Rlimit {
-    let before = getrlimit(Resource::Nofile);
-    let wanted = before.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
-    if before.current.is_some_and(|current| current < wanted) {
-        // Refused, it stays as it was, and fewer connections are served.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..before });
-    }
-    before
-}
-
 impl Sidecar {
     /// Takes the socket and starts the host's gate. Must be called inside the runtime.
     pub(super) fn start(
@@ -116,7 +102,7 @@ impl Sidecar {
         key_source: KeySource,
     ) -> Result<Self, Fatal> {
         sys::check_proc().map_err(Fatal)?;
-        let descriptors = raise_descriptor_limit();
+        let descriptors = descriptors::raise_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());
@@ -143,6 +129,7 @@ impl Sidecar {
             Gates::start(device.clone(), &live, &authority, &agents).map_err(|error| failed("the gate", error))?;
         runs.attach(&gates);
         let key_protection = identity::key_protection();
+        let gates = Arc::new(gates);
         let context = Arc::new(Context { live, gates, runs, started: BootTime::now(), key_protection });
         Ok(Self { socket, context, device, descriptors })
     }
@@ -157,6 +144,7 @@ impl Sidecar {
             Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         self.announce();
+        let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
         let serving = server::serve(&self.socket, Arc::clone(&self.context), shutdown.clone());
         let working = async {
             let exit = match command.split_first() {
@@ -170,6 +158,7 @@ impl Sidecar {
         };
         let resuming = shutdown.run_until_cancelled(resume::watch(Arc::clone(&self.context)));
         let ((), exit, _) = tokio::join!(serving, working, resuming);
+        push.abort();
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
         self.leave().await;

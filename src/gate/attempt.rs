@@ -55,6 +55,7 @@ struct Health {
     reachable: Option<bool>,
     last_answer: Option<BootTime>,
     last_error: Option<String>,
+    watching: bool,
 }
 
 impl Authority {
@@ -70,7 +71,13 @@ impl Authority {
             reachable: health.reachable,
             last_answer_at: health.last_answer.map(|at| clock::wall_at(at).to_string()),
             last_error: health.last_error.clone(),
+            push: health.watching,
         }
+    }
+
+    /// Whether the authority now tells of changes by itself.
+    pub(crate) fn note_watching(&self, watching: bool) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).watching = watching;
     }
 
     /// Whom to ask now, and with what.
@@ -88,8 +95,8 @@ impl Authority {
         }
     }
 
-    /// For a gate: tells of every change.
-    pub(super) fn follow(&self) -> watch::Receiver<Arc<Means>> {
+    /// Tells of every change.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Means>> {
         self.means.subscribe()
     }
 
@@ -226,7 +233,8 @@ impl Authority {
         if health.reachable == Some(false) {
             info!(authority = %means.client.base_url(), "the authority answers again");
         }
-        *health = Health { reachable: Some(true), last_answer: Some(BootTime::now()), last_error: None };
+        let watching = health.watching;
+        *health = Health { reachable: Some(true), last_answer: Some(BootTime::now()), last_error: None, watching };
     }
 
     fn no_answer(&self, means: &Means, device: &DeviceId, failure: &Failure) -> Outcome {

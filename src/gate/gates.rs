@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use tokio::sync::watch;
 
 use super::attempt::Authority;
 use super::core::First;
@@ -29,6 +30,8 @@ struct Others {
     authority: Arc<Authority>,
     agents: Arc<dyn Agents>,
     in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
+    /// Told whenever there is another gate, or one fewer.
+    changes: Arc<watch::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,8 @@ impl Gates {
     ) -> io::Result<Self> {
         let host = GateHandle::start(host, live, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
         let (authority, agents) = (Arc::clone(authority), Arc::clone(agents));
-        Ok(Self { host, others: Others { live: live.clone(), authority, agents, in_use: Arc::default() } })
+        let changes = Arc::new(watch::channel(()).0);
+        Ok(Self { host, others: Others { live: live.clone(), authority, agents, in_use: Arc::default(), changes } })
     }
 
     pub(crate) fn host(&self) -> &GateHandle {
@@ -109,6 +113,20 @@ impl Gates {
         self.all().iter().for_each(GateHandle::wake);
     }
 
+    /// Changes when there is another gate, or one fewer.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.others.changes.subscribe()
+    }
+
+    /// The running gate of this device.
+    pub(crate) fn get(&self, device: &DeviceId) -> Option<GateHandle> {
+        if device == self.host.device() {
+            return Some(self.host.clone());
+        }
+        let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.get(device).map(|other| other.gate.clone())
+    }
+
     /// Every running gate, the host's first.
     pub(crate) fn all(&self) -> Vec<GateHandle> {
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,6 +146,7 @@ impl Others {
         let (authority, agents) = (Arc::clone(&self.authority), Arc::clone(&self.agents));
         let gate = GateHandle::start(device.clone(), &self.live, First::WhenAsked, authority, agents)?;
         in_use.insert(device.clone(), InUse { gate: gate.clone(), users: 1 });
+        self.changes.send_replace(());
         Ok(gate)
     }
 
@@ -137,6 +156,7 @@ impl Others {
             other.users -= 1;
             if other.users == 0 {
                 in_use.remove(device);
+                self.changes.send_replace(());
             }
         }
     }

@@ -48,7 +48,7 @@ const LARGEST_REQUEST: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) live: Live,
-    pub(crate) gates: Gates,
+    pub(crate) gates: Arc<Gates>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) started: BootTime,
     /// What keeps the org key from agents on this host, in a sentence.

@@ -32,10 +32,30 @@ pub mod path {
     pub const AUDIT: &str = "/api/v1/org/audit";
     /// `POST`: where to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
+    /// `GET` and `POST`, an extension: server-sent events that say when to validate.
+    pub const WATCH: &str = "/api/v1/devices/watch";
+    /// `POST`, an extension: what a sidecar tells about its devices.
+    pub const REPORT: &str = "/api/v1/devices/report";
+    /// `GET`, an extension: what the sidecars told.
+    pub const FLEET: &str = "/api/v1/org/fleet";
+    /// `GET`, an extension: server-sent events about everything that changes in the organisation.
+    pub const EVENTS: &str = "/api/v1/org/events";
 }
 
 /// The header that carries the org key.
 pub const KEY_HEADER: &str = "x-org-key";
+
+/// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
+pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
+
+/// What our authority announces: that it can be watched, and that it takes reports.
+pub const EXTENSIONS: &str = "watch, report";
+
+/// The most ids one watch may name.
+pub const LARGEST_WATCH: usize = 4_096;
+
+/// How often a watched authority sends something at least.
+pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The most ids one batch may name.
 pub const LARGEST_BATCH: usize = 500;

@@ -82,6 +82,9 @@ pub struct AuthorityStatus {
     pub last_answer_at: Option<String>,
     /// What went wrong with the newest request, when something did.
     pub last_error: Option<String>,
+    /// Whether it says by itself when to validate, over a connection that stands now.
+    #[serde(default)]
+    pub push: bool,
 }
 
 /// The worst time from a revoke to the last process gone, in milliseconds.

@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Database, complain};
 use crate::authority::admin_socket_of;
 use crate::authority::serve::{Options, Running};
+use crate::descriptors;
 use crate::protocol::Exit;
 use crate::telemetry::{self, Lines};
 
@@ -63,6 +64,7 @@ impl Serve {
             return Exit::Usage;
         }
         start_logging(self.log_format);
+        descriptors::raise_limit();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {

@@ -30,6 +30,8 @@ pub(super) struct Answer {
 enum Content {
     Json(Map<String, Value>),
     Html(String),
+    /// The body is in the response already, and goes on for as long as its reader likes.
+    Events,
 }
 
 impl fmt::Debug for Content {
@@ -38,6 +40,7 @@ impl fmt::Debug for Content {
         f.write_str(match self {
             Self::Json(_) => "Json",
             Self::Html(_) => "Html",
+            Self::Events => "Events",
         })
     }
 }
@@ -61,6 +64,14 @@ impl Answer {
     /// A page for a browser.
     pub(super) fn html(status: StatusCode, page: String) -> Self {
         Self { status, content: Content::Html(page), code: None, org: None }
+    }
+
+    /// Server-sent events, for as long as `body` goes on.
+    pub(super) fn event_stream(org: OrgId, body: Body) -> Response<Body> {
+        let answer = Self { status: StatusCode::OK, content: Content::Events, code: None, org: Some(org) };
+        let mut response = answer.into_response();
+        *response.body_mut() = body;
+        response
     }
 
     fn json(status: StatusCode) -> Self {
@@ -129,6 +140,13 @@ impl Answer {
                 ("application/json", Value::Object(fields).to_string())
             }
             Content::Html(page) => ("text/html; charset=utf-8", page),
+            Content::Events => {
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+                // A proxy that collects an answer before it passes it on would keep every hint.
+                headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+                return response;
+            }
         };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

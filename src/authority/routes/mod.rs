@@ -11,6 +11,7 @@ mod devices;
 mod fleet;
 mod page;
 mod validate;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,15 +30,18 @@ use uuid::Uuid;
 use self::answer::Answer;
 use super::seen::Seen;
 use super::store::Store;
+use super::watch::Hints;
 use crate::clock::{BootTime, wall_now};
 use crate::protocol::Code;
-use crate::protocol::api::path;
+use crate::protocol::api::{EXTENSIONS, EXTENSIONS_HEADER, path};
 
 /// What the handlers share.
 #[derive(Debug)]
 pub(super) struct App {
     pub(super) store: Store,
     pub(super) seen: Arc<Seen>,
+    /// Who is told of changes.
+    pub(super) hints: Arc<Hints>,
     /// Whether anyone may create an organisation.
     pub(super) signup: bool,
     /// Where browsers reach this authority, without a slash at the end.
@@ -69,6 +73,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(path::REMOVE, post(devices::remove))
         .route(path::USAGE, get(fleet::usage))
         .route(path::AUDIT, get(audit::audit))
+        .route(path::WATCH, get(watch::devices_of_query).post(watch::devices_of_body))
+        .route(path::EVENTS, get(watch::events))
         .route(path::CHECKOUT, post(billing::checkout))
         .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))
@@ -125,6 +131,10 @@ async fn finish(peer: Option<Extension<Peer>>, mut request: Request, next: Next)
     let mut response = answer.write(response, &request_id);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if path.starts_with("/api/") {
+        // So that clients know without asking.
+        headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(EXTENSIONS));
+    }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert("x-request-id", value);
     }

@@ -146,7 +146,12 @@ impl Store {
         let account = read_account(&mut tx, id).await?;
         record(&mut tx, call, change.record(id)).await?;
         tx.commit().await?;
-        self.changes.tell(Change::Org(id));
+        self.changes.tell(match change {
+            OrgChange::Key(_) | OrgChange::Delete => Change::Key(id),
+            OrgChange::Disabled(_) | OrgChange::Frozen(_) | OrgChange::AccessUntil(_) | OrgChange::Plan(_) => {
+                Change::Org(id)
+            }
+        });
         Ok(account)
     }
 

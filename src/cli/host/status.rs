@@ -166,6 +166,9 @@ fn authority(status: &Status, now: Timestamp) -> Line {
     if let Some(at) = &authority.last_answer_at {
         line.push(&format!(", last answer {}", ago(at, now)), None);
     }
+    if authority.push {
+        line.push(", says when to ask", None);
+    }
     line
 }
 

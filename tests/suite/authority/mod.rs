@@ -8,4 +8,5 @@ mod fleet;
 mod official_client;
 mod operation;
 mod registration;
+mod watch;
 mod wire;

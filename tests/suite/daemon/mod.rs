@@ -7,4 +7,5 @@ mod containment;
 mod exhaustion;
 mod freezing;
 mod local_stop;
+mod push;
 mod socket;

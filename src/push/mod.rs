@@ -1,0 +1,260 @@
+//! Push: an authority that can be watched says when to validate, so that a revoke need not wait for the next interval.
+//!
+//! ```text
+//!   validate's answer ──announced──▶ ┌──────┐ ──one stream for all devices──▶ the authority
+//!   gates come and go ─────────────▶ │ push │ ◀─ready, validate, alive──┘
+//!                                    └──┬───┘ ──hint, within its budget──▶ gates
+//! ```
+//!
+//! A hint is a reason to ask, never an answer: what the stream says, or a stream that lies, can cause validations, at most
+//! so many ([`budget`]), and nothing else. Polling goes on at its own pace whatever push does, so without push nothing is
+//! missed, only found later. Hence the order: subscribe first, then validate; and a stream that is silent for too long is
+//! given up.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `hint` | pure: what an event means |
+//! | `budget` | pure: how often a device may be hinted |
+//! | `pace` | pure: when to connect again |
+//! | `connection` | one open stream |
+//! | this one | the task around them |
+
+mod budget;
+mod connection;
+mod hint;
+mod pace;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use crate::client::Failure;
+use crate::clock::BootTime;
+use crate::gate::Gates;
+use crate::gate::attempt::Means;
+use crate::protocol::DeviceId;
+use crate::protocol::api::LARGEST_WATCH;
+use budget::{Budget, Turn};
+use connection::Connection;
+use hint::Heard;
+use pace::Pace;
+
+/// How long a new device is looked at before it is worth another subscription: gates that only answer a check are gone by
+/// then. Also the least time between two.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// How long a stream that was replaced is still read: what was sent on it before the new one stood.
+const RETIRE: Duration = Duration::from_secs(1);
+
+/// How long a failed subscription for new devices is not tried again.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(2);
+
+/// Watches whenever the authority can be watched. Ends never; drop it.
+pub(crate) async fn watch(gates: Arc<Gates>) {
+    let mut means_in_force = gates.authority().follow();
+    let mut pace = Pace::new(fastrand::u64(..));
+    loop {
+        let means = Arc::clone(&means_in_force.borrow_and_update());
+        tokio::select! {
+            () = watch_with(&gates, &means, &mut pace) => {}
+            // Another authority or another key: what was opened with the old ones says nothing any more.
+            changed = means_in_force.changed() => {
+                gates.authority().note_watching(false);
+                if changed.is_err() {
+                    return;
+                }
+                pace = Pace::new(fastrand::u64(..));
+            }
+        }
+    }
+}
+
+/// One stream, from the announcement to its loss and the wait after that.
+async fn watch_with(gates: &Arc<Gates>, means: &Means, pace: &mut Pace) {
+    if means.client.extensions().wait_for(|extensions| extensions.watch).await.is_err() {
+        return std::future::pending().await;
+    }
+    let failure = match open(gates, means).await {
+        Ok(connection) => {
+            info!(authority = %means.client.base_url(), "the authority says when to validate: watching");
+            let began = BootTime::now();
+            let failure = Session::new(gates, means, connection).run().await;
+            pace.stood(BootTime::now().saturating_since(began));
+            failure
+        }
+        Err(failure) => Some(failure),
+    };
+    gates.authority().note_watching(false);
+    let wait = pace.next(failure.as_ref().and_then(Failure::retry_after));
+    let cause = failure.map_or_else(|| "the stream ended".to_owned(), |failure| failure.to_string());
+    if pace.failures() == 1 {
+        warn!(%cause, "not told of changes any more; validating at the interval, and trying to watch again");
+    } else {
+        debug!(%cause, ?wait, "cannot watch");
+    }
+    tokio::time::sleep(wait).await;
+}
+
+/// Subscribes for every device that is asked about now.
+async fn open(gates: &Gates, means: &Means) -> Result<Connection, Failure> {
+    let devices = devices(gates);
+    let named: Vec<DeviceId> = devices.iter().cloned().collect();
+    let stream = means.client.watch(&means.key, &named).await?;
+    Connection::opened(stream, devices).await
+}
+
+/// The devices to watch, the host's above all.
+fn devices(gates: &Gates) -> BTreeSet<DeviceId> {
+    // Beyond the limit they are polled, as all of them are besides.
+    gates.all().iter().take(LARGEST_WATCH).map(|gate| gate.device().clone()).collect()
+}
+
+/// The time in which the authority is watched without a break.
+struct Session<'a> {
+    gates: &'a Arc<Gates>,
+    means: &'a Means,
+    current: Connection,
+    retiring: Option<(Connection, BootTime)>,
+    budget: Budget,
+}
+
+/// What happens to it.
+enum Happened {
+    Heard(Result<Heard, Option<Failure>>),
+    HeardOld(Result<Heard, Option<Failure>>),
+    Devices,
+    Opened(Result<Option<Box<Connection>>, Failure>),
+    Time,
+}
+
+impl<'a> Session<'a> {
+    fn new(gates: &'a Arc<Gates>, means: &'a Means, connection: Connection) -> Self {
+        Self { gates, means, current: connection, retiring: None, budget: Budget::default() }
+    }
+
+    /// Until the stream is lost; `None` when the authority ended it.
+    async fn run(&mut self) -> Option<Failure> {
+        self.gates.authority().note_watching(true);
+        // Subscribed: whatever changed before is found by validating now.
+        self.hint(&self.current.devices().clone());
+        let mut changes = self.gates.changes();
+        // Whatever came between the subscription and this.
+        changes.mark_changed();
+        let mut opening: Option<Opening<'a>> = None;
+        loop {
+            let wake = self.wake();
+            let happened = tokio::select! {
+                heard = self.current.next() => Happened::Heard(heard),
+                heard = of_the_old(&mut self.retiring) => Happened::HeardOld(heard),
+                Ok(()) = changes.changed(), if opening.is_none() => Happened::Devices,
+                opened = of_the_new(&mut opening) => Happened::Opened(opened),
+                () = sleep_until(wake) => Happened::Time,
+            };
+            match happened {
+                Happened::Heard(Ok(heard)) | Happened::HeardOld(Ok(heard)) => self.act_on(heard),
+                Happened::Heard(Err(failure)) => return failure,
+                Happened::HeardOld(Err(_)) => self.retiring = None,
+                Happened::Devices => {
+                    opening = Some(Box::pin(reopen(self.gates, self.means, self.current.devices().clone())));
+                }
+                Happened::Opened(opened) => {
+                    opening = None;
+                    match opened {
+                        Ok(Some(connection)) => self.replace(*connection),
+                        Ok(None) => {}
+                        Err(cause) => debug!(%cause, "cannot watch the new devices as well; they are polled"),
+                    }
+                }
+                Happened::Time => self.on_time(),
+            }
+        }
+    }
+
+    fn act_on(&mut self, heard: Heard) {
+        match heard {
+            Heard::Alive | Heard::Ready { .. } | Heard::Other => {}
+            Heard::Validate(devices) => self.hint(&devices),
+            Heard::ValidateAll => self.hint(&devices(self.gates)),
+        }
+    }
+
+    /// The new stream stands: validate what only it covers. What was sent on the old one before is still read.
+    fn replace(&mut self, connection: Connection) {
+        let fresh = connection.devices() - self.current.devices();
+        let old = std::mem::replace(&mut self.current, connection);
+        self.retiring = Some((old, BootTime::now() + RETIRE));
+        self.hint(&fresh);
+    }
+
+    /// Has the gates of these devices validate, as far as their budgets allow; the rest as soon as they do.
+    fn hint(&mut self, devices: &BTreeSet<DeviceId>) {
+        let now = BootTime::now();
+        for device in devices {
+            // A stream that names others must cost nothing.
+            let Some(gate) = self.gates.get(device) else { continue };
+            match self.budget.ask(now, device) {
+                Turn::Now => gate.hint(),
+                Turn::Later => {}
+            }
+        }
+    }
+
+    fn wake(&self) -> Option<BootTime> {
+        let retires = self.retiring.as_ref().map(|(_, at)| *at);
+        [self.budget.next_due(), retires].into_iter().flatten().min()
+    }
+
+    fn on_time(&mut self) {
+        let now = BootTime::now();
+        for device in self.budget.due(now) {
+            if let Some(gate) = self.gates.get(&device) {
+                gate.hint();
+            }
+        }
+        if self.retiring.as_ref().is_some_and(|(_, at)| *at <= now) {
+            self.retiring = None;
+        }
+    }
+}
+
+type Opening<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Option<Box<Connection>>, Failure>> + Send + 'a>>;
+
+/// Another subscription, when there are devices that the one there is does not cover. Those it covers needlessly cost
+/// nothing and stay until then.
+async fn reopen(gates: &Gates, means: &Means, covered: BTreeSet<DeviceId>) -> Result<Option<Box<Connection>>, Failure> {
+    tokio::time::sleep(SETTLE).await;
+    if devices(gates).is_subset(&covered) {
+        return Ok(None);
+    }
+    match open(gates, means).await {
+        Ok(connection) => Ok(Some(Box::new(connection))),
+        Err(failure) => {
+            // Not at once again, however many devices come meanwhile.
+            tokio::time::sleep(AFTER_A_FAILURE).await;
+            Err(failure)
+        }
+    }
+}
+
+async fn of_the_old(retiring: &mut Option<(Connection, BootTime)>) -> Result<Heard, Option<Failure>> {
+    match retiring {
+        Some((connection, _)) => connection.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn of_the_new(opening: &mut Option<Opening<'_>>) -> Result<Option<Box<Connection>>, Failure> {
+    match opening {
+        Some(opening) => opening.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<BootTime>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.saturating_since(BootTime::now())).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,143 @@
+//! `/devices/watch` and `/org/events`: whoever watches is told to look, and of nothing else.
+
+use serde_json::{Value, json};
+
+use crate::harness::authority::{Authority, Org};
+use crate::harness::events::Events;
+
+fn watch(authority: &Authority, org: &Org<'_>, ids: &[&str]) -> Events {
+    let body = json!({ "deviceIds": ids }).to_string();
+    let mut events = Events::open(authority.address(), "POST", "/devices/watch", &org.key, &body);
+    let (name, data) = events.next().unwrap();
+    assert_eq!((name.as_str(), &data["heartbeatMs"]), ("ready", &json!(5_000)));
+    events
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "compared with what may be the end")]
+fn validate(data: Value) -> Option<(String, Value)> {
+    Some(("validate".to_owned(), data))
+}
+
+#[test]
+fn every_change_that_a_validation_would_see_is_told() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    org.device("register", "b");
+    let mut events = watch(&authority, &org, &["a", "b"]);
+    let a = || validate(json!({"deviceIds": ["a"]}));
+    let all = || validate(json!({"all": true}));
+    for verb in ["register", "revoke", "unrevoke", "remove", "register"] {
+        assert_eq!(org.device(verb, "a").status, 200, "{verb}");
+        assert_eq!(events.next(), a(), "{verb}");
+    }
+    for verb in ["revoke_batch", "unrevoke_batch"] {
+        org.post(&format!("/devices/{verb}"), &json!({"deviceIds": ["x", "b", "a"]}));
+        assert_eq!(events.next(), validate(json!({"deviceIds": ["a", "b"]})), "{verb}");
+    }
+    for (verb, scope) in [("revoke_batch", "all_active"), ("unrevoke_batch", "all_revoked")] {
+        org.post(&format!("/devices/{verb}"), &json!({"scope": scope}));
+        assert_eq!(events.next(), all(), "{scope}");
+    }
+    for change in [
+        &["disable", &org.id][..],
+        &["enable", &org.id],
+        &["freeze", &org.id],
+        &["unfreeze", &org.id],
+        &["expire", &org.id],
+        &["set-plan", &org.id, "max"],
+    ] {
+        authority.admin_json(change);
+        assert_eq!(events.next(), all(), "{change:?}");
+    }
+    let url = org.post("/billing/checkout", &json!({"plan": "scale"})).json()["url"].as_str().unwrap().to_owned();
+    let path = url.split_once("/checkout/").unwrap().1;
+    let confirmed = crate::harness::http::request(authority.address(), "POST", &format!("/checkout/{path}"), &[], b"");
+    assert_eq!(confirmed.status, 200);
+    assert_eq!(events.next(), all(), "a confirmed checkout");
+}
+
+#[test]
+fn a_new_key_and_the_end_of_the_organisation_end_its_watchers_after_a_last_hint() {
+    let authority = Authority::start();
+    for verb in [&["rotate-key"][..], &["delete", "--yes"]] {
+        let org = authority.org("free");
+        let mut events = watch(&authority, &org, &["a"]);
+        authority.admin_json(&[verb, &[&org.id]].concat());
+        assert_eq!((events.next(), events.next()), (validate(json!({"all": true})), None), "{verb:?}");
+    }
+}
+
+#[test]
+fn nobody_is_told_of_other_devices_or_other_organisations() {
+    let authority = Authority::start();
+    let (org, other) = (authority.org("free"), authority.org("free"));
+    let mut events = watch(&authority, &org, &["a"]);
+    other.device("register", "a");
+    authority.admin_json(&["disable", &other.id]);
+    org.device("register", "b");
+    org.device("register", "a");
+    assert_eq!(events.next(), validate(json!({"deviceIds": ["a"]})), "the first of it that concerns this watcher");
+}
+
+#[test]
+fn an_observer_is_told_which_devices_changed() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let mut events = Events::open(authority.address(), "GET", "/org/events", &org.key, "");
+    assert_eq!(events.next().unwrap().0, "ready");
+    org.device("register", "a");
+    assert_eq!(events.next(), Some(("changed".to_owned(), json!({"deviceIds": ["a"]}))));
+}
+
+#[test]
+fn the_extension_is_announced_and_a_curl_can_use_it() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let announced = org.device("validate", "a");
+    assert_eq!(announced.header("x-machineid-extensions"), Some("watch, report"));
+    let path = "/devices/watch?deviceId=a&deviceId=worker%3A1";
+    let mut events = Events::open(authority.address(), "GET", path, &org.key, "");
+    assert!(events.head.contains("content-type: text/event-stream") && events.head.contains("cache-control: no-store"));
+    assert_eq!(events.next().unwrap().0, "ready");
+    org.device("register", "worker:1");
+    assert_eq!(events.next(), validate(json!({"deviceIds": ["worker:1"]})));
+    // Without a change something comes all the same.
+    let mut line = events.line();
+    while line == "\n" {
+        line = events.line();
+    }
+    assert_eq!(line, ": alive\n");
+}
+
+#[test]
+fn a_watch_that_makes_no_sense_is_refused() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let post = |body: Value| org.post("/devices/watch", &body);
+    let many: Vec<String> = (0..4_097).map(|n| format!("d{n}")).collect();
+    for (body, error) in [
+        (json!({"deviceIds": []}), "missing_params"),
+        (json!({}), "missing_params"),
+        (json!({"deviceIds": ["a", "no id"]}), "invalid_device_id"),
+        (json!({"deviceIds": many}), "too_many_device_ids"),
+    ] {
+        let reply = post(body);
+        assert_eq!((reply.status, &reply.json()["error"]), (400, &json!(error)));
+    }
+    assert_eq!(org.get("/devices/watch").status, 400);
+    for path in ["/devices/watch?deviceId=a", "/org/events"] {
+        let reply = authority.call("GET", path, Some("org_wrong"), b"");
+        assert_eq!((reply.status, &reply.json()["code"]), (401, &json!("INVALID_ORG_KEY")));
+    }
+}
+
+#[test]
+fn watchers_do_not_hold_up_the_end_of_the_authority() {
+    let mut authority = Authority::start();
+    let key = authority.org("free").key;
+    let mut events = Events::open(authority.address(), "GET", "/devices/watch?deviceId=a", &key, "");
+    assert_eq!(events.next().unwrap().0, "ready");
+    assert!(authority.terminate().success());
+    assert_eq!(events.next(), None);
+    assert!(!authority.log().contains("cut off"), "{}", authority.log());
+}
