@@ -1,6 +1,7 @@
 //! The examples in `examples/`, as a user runs them.
 
 mod clients;
+mod frameworks;
 mod gateways;
 
 use crate::harness::place::skipped;
