@@ -19,6 +19,7 @@ pub(super) struct File {
     pub(super) device: Device,
     pub(super) enforcement: Enforcement,
     pub(super) local: Local,
+    pub(super) compat: Compat,
     pub(super) log: Log,
 }
 
@@ -72,6 +73,12 @@ pub(super) struct Local {
 pub(super) struct Log {
     pub(super) format: Placed<String>,
     pub(super) level: Placed<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Compat {
+    pub(super) listen: Placed<String>,
 }
 
 /// A file that has been read, with what is needed to name a place in it.

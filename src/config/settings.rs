@@ -1,6 +1,7 @@
 //! The resolved configuration: every value typed, every combination possible. Pure: file, environment and host facts
 //! come in as values.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) device: Device,
     pub(crate) enforcement: Enforcement,
     pub(crate) local: Local,
+    /// Where unmodified programs on the official clients are served, if anywhere. An address of loopback.
+    pub(crate) compat_listen: Option<(SocketAddr, Origin)>,
     pub(crate) log: Log,
     /// What outlives a boot; `None` when this user has nowhere to keep it.
     pub(crate) state_dir: Option<PathBuf>,
@@ -190,6 +193,22 @@ impl Reader<'_> {
         }
         Ok(Some((path, origin)))
     }
+
+    /// A place to listen at.
+    fn address(
+        &self,
+        key: &str,
+        placed: Option<&Spanned<String>>,
+    ) -> Result<Option<(SocketAddr, Origin)>, ConfigError> {
+        let Some(value) = placed else { return Ok(None) };
+        let origin = self.origin(placed);
+        let text = value.get_ref();
+        let address = text.parse().map_err(|_| {
+            let problem = format!("{text:?} is no address with a port; write it as in \"127.0.0.1:9464\"");
+            ConfigError::at(&origin, key, problem)
+        })?;
+        Ok(Some((address, origin)))
+    }
 }
 
 fn flag(placed: Option<&Spanned<bool>>, default: bool) -> bool {
@@ -213,6 +232,7 @@ pub(crate) fn resolve(
         file: file.map(|(path, _)| path.to_owned()),
         device: device(&reader, &written, env),
         local: local(&reader, &written, &authority, around)?,
+        compat_listen: compat_listen(&reader, &written)?,
         log: Log {
             format: reader.text("log.format", written.log.format.as_ref(), defaults::LOG_FORMAT, str::parse)?,
             level: reader.text("log.level", written.log.level.as_ref(), defaults::LOG_LEVEL, str::parse)?,
@@ -381,6 +401,19 @@ fn local(
         check_timeout,
         require_local_killer: flag(section.require_local_killer.as_ref(), false),
     })
+}
+
+fn compat_listen(reader: &Reader<'_>, written: &File) -> Result<Option<(SocketAddr, Origin)>, ConfigError> {
+    let key = "compat.listen";
+    let listen = reader.address(key, written.compat.listen.as_ref())?;
+    match listen {
+        // Whoever shows an agent's token is answered as that agent, and the port is not encrypted.
+        Some((address, origin)) if !address.ip().is_loopback() => {
+            let problem = format!("{address} is not an address of this host alone; write one as in \"127.0.0.1:8425\"");
+            Err(ConfigError::at(&origin, key, problem))
+        }
+        listen => Ok(listen),
+    }
 }
 
 fn no_place(key: &str) -> ConfigError {

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use rustix::process::Rlimit;
 use rustix::process::Signal;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -21,7 +22,7 @@ use crate::gate::attempt::{Authority, Means};
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
-use crate::local::{Context, server};
+use crate::local::{Context, compat, port, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
 use crate::runs::{Here, Runs, Store};
 use crate::tree::KILL_PATIENCE;
@@ -91,6 +92,8 @@ pub(super) struct Sidecar {
     device: DeviceId,
     /// The limit of descriptors we were started with.
     descriptors: Rlimit,
+    /// The port for unmodified programs on the official clients.
+    compat: Option<TcpListener>,
 }
 
 impl Sidecar {
@@ -117,6 +120,7 @@ impl Sidecar {
             let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
+        let compat = compat_port(&settings)?;
         let live = Live::new(settings);
         let authority = Arc::new(Authority::new(Means { client, key, key_source, markers }, live.clone()));
         let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
@@ -130,8 +134,10 @@ impl Sidecar {
         runs.attach(&gates);
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);
-        let context = Arc::new(Context { live, gates, runs, started: BootTime::now(), key_protection });
-        Ok(Self { socket, context, device, descriptors })
+        let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
+        let context =
+            Arc::new(Context { live, gates, runs, started: BootTime::now(), key_protection, compat: address });
+        Ok(Self { socket, context, device, descriptors, compat })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -139,12 +145,16 @@ impl Sidecar {
     }
 
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
-    pub(super) async fn serve(self, command: Vec<OsString>) -> Result<Exit, Fatal> {
+    pub(super) async fn serve(mut self, command: Vec<OsString>) -> Result<Exit, Fatal> {
         let mut signals =
             Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         self.announce();
         let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
+        if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
+            let router = compat::routes(Arc::clone(&self.context), address);
+            tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
+        }
         let serving = server::serve(&self.socket, Arc::clone(&self.context), shutdown.clone());
         let working = async {
             let exit = match command.split_first() {
@@ -219,6 +229,14 @@ impl Sidecar {
 fn here(boot_id: &str) -> Here {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     Here { boot_id: boot_id.trim().to_owned(), pid_namespace: namespace.to_string_lossy().into_owned() }
+}
+
+fn compat_port(settings: &Settings) -> Result<Option<TcpListener>, Fatal> {
+    let Some((address, origin)) = &settings.compat_listen else { return Ok(None) };
+    let listener = port::listen(*address).map_err(|error| {
+        ConfigError::at(origin, "compat.listen", format!("cannot listen on {address}: {error}; name another port"))
+    })?;
+    Ok(Some(listener))
 }
 
 fn client(settings: &Settings) -> Result<AuthorityClient, Fatal> {

@@ -137,7 +137,7 @@ impl GateHandle {
         match self.mailbox.try_send(Command::Ask { deadline, reply }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
-                return undecided(Code::Overloaded, "too many checks are waiting already");
+                return Verdict::undecided(Code::Overloaded, "too many checks are waiting already");
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return gone(),
         }
@@ -169,12 +169,8 @@ impl GateHandle {
     }
 }
 
-fn undecided(code: Code, cause: &str) -> Verdict {
-    Verdict::Undecided { code, cause: Arc::from(cause), retry_after: None }
-}
-
 fn gone() -> Verdict {
-    undecided(Code::AuthorityUnreachable, "the daemon is shutting down")
+    Verdict::undecided(Code::AuthorityUnreachable, "the daemon is shutting down")
 }
 
 struct Driver {

@@ -228,8 +228,7 @@ fn join(a: Verdict, b: Verdict) -> Verdict {
 }
 
 fn nobody_asked() -> Verdict {
-    let cause = Arc::from("there was nobody to ask");
-    Verdict::Undecided { code: crate::protocol::Code::AuthorityUnreachable, cause, retry_after: None }
+    Verdict::undecided(crate::protocol::Code::AuthorityUnreachable, "there was nobody to ask")
 }
 
 #[cfg(test)]

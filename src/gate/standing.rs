@@ -47,6 +47,18 @@ pub(crate) enum Verdict {
     Undecided { code: Code, cause: Arc<str>, retry_after: Option<Duration> },
 }
 
+impl Verdict {
+    /// It could not be found out, for a reason that is no failed attempt's.
+    pub(crate) fn undecided(code: Code, cause: &str) -> Self {
+        Self::Undecided { code, cause: Arc::from(cause), retry_after: None }
+    }
+
+    /// The daemon is out of something it needs to ask.
+    pub(crate) fn overloaded(error: &std::io::Error) -> Self {
+        Self::undecided(Code::Overloaded, &format!("the daemon cannot take another question now: {error}"))
+    }
+}
+
 impl Standing {
     /// The answer this standing gives to somebody content with one as old as `max_age`; `None` when a validation must
     /// be waited for.

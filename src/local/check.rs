@@ -12,7 +12,7 @@ use axum::http::{Response, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::peer::Peer;
-use super::{Context, reply};
+use super::{Context, not_nameable, reply};
 use crate::clock::BootTime;
 use crate::gate::Verdict;
 use crate::protocol::{Code, Denial, DeviceId};
@@ -55,8 +55,7 @@ pub(super) async fn authorize(
 async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response<Bytes> {
     let runs = match &question.device {
         Some(device) if !context.may_name(device) => {
-            let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
-            return reply::denied(&Denial::local(Code::DeviceNotPermitted, reason), device);
+            return reply::denied(&not_nameable(device), device);
         }
         Some(_) => Vec::new(),
         // A caller that cannot be looked up could be an agent: it must not be answered as somebody else.
@@ -65,7 +64,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
             Err(error) => return overloaded(&error),
         },
     };
-    if let Some(stopping) = runs.iter().find_map(|run| stop_of(run)) {
+    if let Some(stopping) = runs.iter().find_map(|run| stopping(run)) {
         return stopping;
     }
     let host = context.gates.host();
@@ -91,7 +90,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     let deadline = asked + question.timeout.map_or(patience, |shorter| shorter.min(patience));
     let verdict = deciding.ask(deadline).await;
     // The stop may have begun while the question was open.
-    runs.iter().find_map(|run| stop_of(run)).unwrap_or_else(|| reply::verdict(&verdict, about))
+    runs.iter().find_map(|run| stopping(run)).unwrap_or_else(|| reply::verdict(&verdict, about))
 }
 
 fn cached(max_age: Duration, look: impl FnOnce(Duration) -> Option<Verdict>) -> Option<Verdict> {
@@ -103,11 +102,15 @@ pub(super) fn overloaded(error: &io::Error) -> Response<Bytes> {
     reply::brief(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, &reason)
 }
 
-/// The answer to an agent whose stop has begun, whatever its gates say by now.
-fn stop_of(run: &Run) -> Option<Response<Bytes>> {
+/// The deny of an agent whose stop has begun, whatever its gates say by now.
+pub(super) fn stop_of(run: &Run) -> Option<Denial> {
     let denial = run.stop()?.denial;
     let reason = denial.reason.unwrap_or_else(|| "this agent is being stopped".to_owned());
-    Some(reply::denied(&Denial { reason: Some(reason), ..denial }, &run.opened.device))
+    Some(Denial { reason: Some(reason), ..denial })
+}
+
+fn stopping(run: &Run) -> Option<Response<Bytes>> {
+    stop_of(run).map(|denial| reply::denied(&denial, &run.opened.device))
 }
 
 impl Question {

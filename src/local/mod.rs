@@ -7,16 +7,20 @@
 //! | `wire` | a connection's bytes: how long a client lets us wait, and words for what hyper refuses without any |
 //! | `places` | how many connections are served, and for whom |
 //! | `peer` | who is at the other end |
+//! | `compat` | the authority's own API, for programs on the official clients |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
 //! | `rights` | whose agents a client may see and command |
 //! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run; `POST /v1/thaw` |
 //! | `stop` | `POST /v1/stop` |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
+//! | `port` | a TCP port that serves a few paths |
 //! | `reply` | answers that are not an ALLOW |
 
 mod check;
+pub(crate) mod compat;
 mod peer;
 mod places;
+pub(crate) mod port;
 mod reply;
 mod rights;
 pub(crate) mod server;
@@ -26,6 +30,7 @@ mod stop;
 mod supervise;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +43,8 @@ use axum::routing::{any, get, post};
 use crate::clock::BootTime;
 use crate::config::{Live, Settings};
 use crate::gate::Gates;
-use crate::protocol::{Code, DeviceId};
+use crate::protocol::api::path;
+use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Runs;
 
 /// The longest request body, in bytes.
@@ -53,6 +59,8 @@ pub(crate) struct Context {
     pub(crate) started: BootTime,
     /// What keeps the org key from agents on this host, in a sentence.
     pub(crate) key_protection: String,
+    /// Where unmodified programs on the official clients are served, when they are.
+    pub(crate) compat: Option<SocketAddr>,
 }
 
 impl Context {
@@ -77,6 +85,8 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
         .route("/v1/thaw", post(supervise::thaw).fallback(reply::wrong_method))
         .route("/v1/stop", post(stop::stop).fallback(reply::wrong_method))
         .route("/v1/status", get(status::status).fallback(reply::wrong_method))
+        .route(path::REGISTER, post(compat::register).fallback(reply::wrong_method))
+        .route(path::VALIDATE, post(compat::validate).fallback(reply::wrong_method))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .fallback(async || reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is nothing at this path"))
@@ -93,6 +103,12 @@ async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
         }
         Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come within its time".to_owned())),
     }
+}
+
+/// The no about a device that clients may not name.
+fn not_nameable(device: &DeviceId) -> Denial {
+    let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
+    Denial::local(Code::DeviceNotPermitted, reason)
 }
 
 fn millis(span: Duration) -> u64 {

@@ -109,7 +109,13 @@ impl Runs {
         };
         let run = Arc::new(Run::new(opened));
         run.note_frozen(frozen);
-        let admission = Admission { since: entry.started, code: entry.code, request_id: entry.request_id, hold };
+        let admission = Admission {
+            since: entry.started,
+            code: entry.code,
+            request_id: entry.request_id,
+            hold,
+            token: entry.token,
+        };
         run.admit(admission, entry.leases, undecided);
         self.record.put(&mut self.record.lock(), Arc::clone(&run));
         let device_id = &run.opened.device;

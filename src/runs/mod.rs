@@ -5,6 +5,7 @@
 //! | `run` | one run, from its question to its end |
 //! | `reach` | its processes, held in advance |
 //! | `hold` | what holds its tree together |
+//! | `token` | its key for the daemon's own listener |
 //! | `freeze` | pure: whether it is to be frozen |
 //! | `record` | which runs there are, and how the newest stops went |
 //! | `registry` | admits, tells and stops them |
@@ -21,8 +22,10 @@ pub(crate) mod reach;
 mod record;
 pub(crate) mod registry;
 pub(crate) mod run;
+mod token;
 
 pub(crate) use hold::Hold;
 pub(crate) use ledger::{Here, Store};
 pub(crate) use registry::{Refused, Runs, Terms};
 pub(crate) use run::{Opened, Run};
+pub(crate) use token::{Token, TokenHash};

@@ -13,6 +13,7 @@ use super::hold::Hold;
 use super::ledger::{Ledger, Store};
 use super::record::Record;
 use super::run::{Admission, Moved, Opened, Phase, Run};
+use super::token::TokenHash;
 use crate::clock::BootTime;
 use crate::config::{self, Live};
 use crate::gate::{Agents, Deciding, Standing};
@@ -46,6 +47,7 @@ pub(crate) struct Terms {
     pub(crate) code: Code,
     pub(crate) request_id: Option<crate::protocol::RequestId>,
     pub(crate) hold: Hold,
+    pub(crate) token: Option<TokenHash>,
 }
 
 impl Runs {
@@ -111,8 +113,8 @@ impl Runs {
                 Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {}
             });
         }
-        let Terms { code, request_id, hold } = terms;
-        run.admit(Admission { since: BootTime::now(), code, request_id, hold }, leases, undecided);
+        let Terms { code, request_id, hold, token } = terms;
+        run.admit(Admission { since: BootTime::now(), code, request_id, hold, token }, leases, undecided);
         Ok(until)
     }
 
@@ -176,6 +178,12 @@ impl Runs {
 
     pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
         self.record.lock().get(&id).cloned()
+    }
+
+    /// The run whose agent was given this token.
+    pub(crate) fn of_token(&self, token: &TokenHash) -> Option<Arc<Run>> {
+        let has = |run: &&Arc<Run>| run.admission().and_then(|admission| admission.token).as_ref() == Some(token);
+        self.record.lock().values().find(has).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {

@@ -11,6 +11,7 @@ use super::freeze::Undecided;
 use super::hold::Hold;
 use super::ledger::{Entry, StopEntry};
 use super::reach::Reach;
+use super::token::TokenHash;
 use crate::clock::BootTime;
 use crate::gate::Deciding;
 use crate::protocol::local::Killer;
@@ -54,6 +55,8 @@ pub(crate) struct Admission {
     pub(crate) code: Code,
     pub(crate) request_id: Option<RequestId>,
     pub(crate) hold: Hold,
+    /// What its agent shows at the daemon's own listener, when there is one.
+    pub(crate) token: Option<TokenHash>,
 }
 
 /// Where a run's deadline moved to.
@@ -336,6 +339,7 @@ impl Run {
             leaf: admission.hold.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
             stop_signal: opened.stop_signal,
             stop_grace: opened.stop_grace,
+            token: admission.token,
             code: admission.code.clone(),
             request_id: admission.request_id.clone(),
             started: admission.since,

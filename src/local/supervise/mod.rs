@@ -34,7 +34,7 @@ use crate::clock::BootTime;
 use crate::gate::Verdict;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
-use crate::runs::{Refused, Run, Terms};
+use crate::runs::{Refused, Run, Terms, Token};
 use crate::sys;
 use contain::Contained;
 use stream::{EventStream, HeldRun, line};
@@ -127,12 +127,16 @@ async fn start(
         Verdict::Undecided { code, cause, .. } => return Err(about(No::new(code, &*cause))),
     };
     let hold = contained.map(Contained::take).map_err(about)?;
-    let terms = Terms { code: grant.code, request_id: grant.request_id, hold };
+    let token = context.compat.map(|_| Token::new()).transpose();
+    let token =
+        token.map_err(|error| about(No::new(Code::Overloaded, format!("no random numbers for a token: {error}"))))?;
+    let terms = Terms { code: grant.code, request_id: grant.request_id, hold, token: token.as_ref().map(Token::hash) };
     let until = context.runs.admit(&started.run, terms).await.map_err(|refused| match refused {
         Refused::Denied(denial) => about(No::from_denial(denial)),
         Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),
     })?;
-    Ok(EventStream::new(allow(context, &started.run, until).as_ref(), Some(until), events, started).into_stream())
+    Ok(EventStream::new(allow(context, &started.run, until, token.as_ref()).as_ref(), Some(until), events, started)
+        .into_stream())
 }
 
 /// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there
@@ -154,7 +158,7 @@ fn come_back(
     info!(run_id = %run.id(), device_id = %run.opened.device, "the agent's wrapper came back");
     // A stop that has begun is told as such, by what is waiting for it on the stream.
     let until = run.deadline();
-    let first = until.and_then(|until| allow(context, run, until));
+    let first = until.and_then(|until| allow(context, run, until, None));
     Ok(EventStream::new(first.as_ref(), until, events, held).into_stream())
 }
 
@@ -162,13 +166,14 @@ fn in_use() -> No {
     No::new(Code::BadRequest, "this run id is in use")
 }
 
-/// What an admitted run is told first; `None` for one that was not admitted.
-fn allow(context: &Context, run: &Run, until: BootTime) -> Option<SuperviseEvent> {
+/// What an admitted run is told first; `None` for one that was not admitted. The token is told once, to an agent that has
+/// not begun.
+fn allow(context: &Context, run: &Run, until: BootTime, token: Option<&Token>) -> Option<SuperviseEvent> {
     let (opened, admission) = (&run.opened, run.admission()?);
     Some(SuperviseEvent::Allow {
         run_id: opened.id,
         device_id: opened.device.clone(),
-        base_url: None,
+        base_url: token.and(context.compat).map(|address| format!("http://{address}")),
         code: admission.code.clone(),
         request_id: admission.request_id.clone(),
         boot_ms: BootTime::now().as_millis(),
@@ -179,6 +184,6 @@ fn allow(context: &Context, run: &Run, until: BootTime) -> Option<SuperviseEvent
         stop_signal: Some(sys::signal_name(opened.stop_signal)),
         containment: admission.hold.containment,
         killer: run.killer(),
-        token: None,
+        token: token.map(|token| token.expose().to_owned()),
     })
 }

@@ -69,7 +69,7 @@ impl Bench {
         };
         let run = Arc::new(Run::new(opened));
         let hold = Hold::subreaper(String::new());
-        let admission = Admission { since: BootTime::now(), code: Code::Allow, request_id: None, hold };
+        let admission = Admission { since: BootTime::now(), code: Code::Allow, request_id: None, hold, token: None };
         run.admit(admission, vec![("host:1".parse().unwrap(), until)], Undecided::default());
         self.record.lock().insert(run.id(), Arc::clone(&run));
         self.enforcer.watch();

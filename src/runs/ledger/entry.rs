@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::BootTime;
 use crate::protocol::{Code, Containment, Denial, DeviceId, RequestId, RunId};
+use crate::runs::TokenHash;
 use crate::sys;
 use crate::tree::{Guardian, Identity, Pid, StartTime};
 
@@ -35,6 +36,8 @@ pub(crate) struct Entry {
     pub(crate) leaf: Option<PathBuf>,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
+    /// What its agent shows at the daemon's own listener.
+    pub(crate) token: Option<TokenHash>,
     /// The code and name of the ALLOW it started on.
     pub(crate) code: Code,
     pub(crate) request_id: Option<RequestId>,
@@ -97,6 +100,7 @@ impl Entry {
             leaf: self.leaf.as_ref().and_then(|leaf| leaf.to_str()).map(str::to_owned),
             stop_signal: sys::signal_name(self.stop_signal),
             stop_grace_ms: millis(self.stop_grace),
+            token_sha256: self.token.map(TokenHash::to_hex),
             code: self.code.clone(),
             request_id: self.request_id.clone(),
             started_boot_ms: self.started.as_millis(),
@@ -143,6 +147,10 @@ impl Entry {
         if written.leases.is_empty() {
             return Err(foreign("it names no lease"));
         }
+        let token = written.token_sha256.as_deref().map(TokenHash::from_hex);
+        if token == Some(None) {
+            return Err(foreign("its token's hash is none"));
+        }
         let leaf = written.leaf.map(PathBuf::from);
         let leaf_fits = |leaf: &PathBuf| {
             leaf.is_absolute() && leaf.file_name().is_some_and(|name| name == &*format!("machineid-{}", written.run_id))
@@ -164,6 +172,7 @@ impl Entry {
             leaf,
             stop_signal: sys::parse_signal(&written.stop_signal).map_err(|error| Unfit::Foreign(error.to_string()))?,
             stop_grace: Duration::from_millis(written.stop_grace_ms),
+            token: token.flatten(),
             code: written.code,
             request_id: written.request_id,
             started: BootTime::from_millis(written.started_boot_ms),
@@ -208,6 +217,7 @@ struct Written {
     leaf: Option<String>,
     stop_signal: String,
     stop_grace_ms: u64,
+    token_sha256: Option<String>,
     code: Code,
     request_id: Option<RequestId>,
     started_boot_ms: u64,

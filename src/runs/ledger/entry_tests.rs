@@ -26,6 +26,7 @@ pub(in crate::runs::ledger) fn entry() -> Entry {
         leaf: Some(PathBuf::from(format!("/sys/fs/cgroup/machineid-{id}"))),
         stop_signal: Signal::TERM,
         stop_grace: Duration::from_secs(10),
+        token: TokenHash::from_hex(&"0a".repeat(32)),
         code: Code::Allow,
         request_id: RequestId::from_foreign("r-1"),
         started: BootTime::from_millis(5),

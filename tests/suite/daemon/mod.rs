@@ -2,6 +2,7 @@
 
 mod adoption;
 mod agents;
+mod compat;
 mod configuration;
 mod containment;
 mod exhaustion;

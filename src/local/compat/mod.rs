@@ -1,0 +1,129 @@
+//! The authority's own API, answered through the gates with the daemon's key: for programs on the official clients.
+//!
+//! On the local socket a client names a device, as in a check. On `compat.listen`, a port of loopback, it shows the token
+//! of its run in the place of the org key, and is answered for that run's device; the real key is never in an agent.
+//! Registering is answered as well and registers nothing: the daemon has.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `question` | what a client says, read as the authority reads it |
+//! | `answer` | verdicts in the authority's words |
+//! | `listener` | the port |
+
+mod answer;
+mod listener;
+mod question;
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+pub(crate) use listener::{MOST, routes};
+use question::{Named, read};
+
+use super::check::stop_of;
+use super::peer::Peer;
+use super::{Context, not_nameable};
+use crate::clock::BootTime;
+use crate::gate::Verdict;
+use crate::protocol::api::KEY_HEADER;
+use crate::protocol::{Code, Denial, DeviceId};
+use crate::runs::{Run, TokenHash};
+
+/// Which of the two endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Register,
+    Validate,
+}
+
+/// What came of a question.
+#[derive(Debug)]
+enum Finding {
+    /// A gate's word.
+    Verdict(Verdict),
+    /// A no that no gate was asked for.
+    Denied(Denial),
+}
+
+pub(super) async fn register(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Response {
+    named(&context, &peer, Endpoint::Register, body).await
+}
+
+pub(super) async fn validate(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Response {
+    named(&context, &peer, Endpoint::Validate, body).await
+}
+
+/// On the socket: about a device that clients may name. A caller inside a tree whose stop has begun gets a no, whatever it
+/// names.
+async fn named(context: &Context, peer: &Peer, endpoint: Endpoint, body: Body) -> Response {
+    let asked = BootTime::now();
+    let device = match read(body).await {
+        Named::Device(device) => device,
+        Named::Missing => return answer::missing(endpoint),
+        Named::Invalid => return answer::invalid(endpoint),
+    };
+    let finding = match peer.runs(&context.runs) {
+        Err(error) => Finding::Verdict(Verdict::overloaded(&error)),
+        Ok(runs) => match runs.iter().find_map(|run| stop_of(run)) {
+            Some(denial) => Finding::Denied(denial),
+            None => ask(context, &device, asked).await,
+        },
+    };
+    answer::of(endpoint, finding, &device)
+}
+
+async fn ask(context: &Context, device: &DeviceId, asked: BootTime) -> Finding {
+    if !context.may_name(device) {
+        return Finding::Denied(not_nameable(device));
+    }
+    match context.gates.deciding(std::slice::from_ref(device)) {
+        Ok(deciding) => Finding::Verdict(deciding.ask(asked + context.settings().local.check_timeout).await),
+        Err(error) => Finding::Verdict(Verdict::overloaded(&error)),
+    }
+}
+
+/// On the listener: about the device of the run whose token this is.
+async fn by_token(context: &Context, endpoint: Endpoint, headers: &HeaderMap, body: Body) -> Response {
+    let asked = BootTime::now();
+    let token = headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).map(str::trim);
+    let Some(run) = token.and_then(|token| context.runs.of_token(&TokenHash::of(token))) else {
+        return answer::unknown_token(endpoint);
+    };
+    let device = match read(body).await {
+        Named::Device(device) => device,
+        Named::Missing => return answer::missing(endpoint),
+        Named::Invalid => return answer::invalid(endpoint),
+    };
+    let finding = if device == run.opened.device {
+        ask_for(context, &run, asked).await
+    } else {
+        let reason = format!("this token is that of an agent that runs as {}, not as {device}", run.opened.device);
+        Finding::Denied(Denial::local(Code::DeviceNotPermitted, reason))
+    };
+    answer::of(endpoint, finding, &device)
+}
+
+async fn ask_for(context: &Context, run: &Run, asked: BootTime) -> Finding {
+    if let Some(denial) = stop_of(run) {
+        return Finding::Denied(denial);
+    }
+    let Some(deciding) = run.deciding() else {
+        return Finding::Verdict(Verdict::undecided(Code::Starting, "the daemon was started again just now"));
+    };
+    let verdict = deciding.ask(asked + context.settings().local.check_timeout).await;
+    // The stop may have begun while the question was open.
+    stop_of(run).map_or(Finding::Verdict(verdict), Finding::Denied)
+}

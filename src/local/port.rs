@@ -1,0 +1,74 @@
+//! A TCP port that serves a few paths to whoever reaches it: bounded, and closed with the daemon.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::wire::REQUEST_TIMEOUT;
+
+/// The largest request head, in bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// Takes the port. Fails when it is not to be had.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Serves until `shutdown`, to at most `most` connections at once: nobody knows who is behind one, so all share what there
+/// is. `what` names the port in the log.
+pub(crate) async fn serve(
+    what: &'static str,
+    listener: TcpListener,
+    router: Router,
+    most: usize,
+    shutdown: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(most));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors or memory: a connection that ends may make room.
+                warn!(%error, "{what}: cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Refused, answers are a little later.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let closing = shutdown.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_TIMEOUT)
+                .max_buf_size(LARGEST_HEAD)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                ended = connection => {
+                    if let Err(error) = ended {
+                        debug!(%error, "{what}: a connection ended badly");
+                    }
+                },
+                () = closing.cancelled() => {},
+            }
+        });
+    }
+}
