@@ -40,6 +40,8 @@ impl Means {
 pub(crate) struct Authority {
     means: watch::Sender<Arc<Means>>,
     live: Live,
+    /// One registration at a time: a second that was on its way when an operator removed the device would bring it back.
+    registering: tokio::sync::Mutex<()>,
     health: Mutex<Health>,
     suspends: Mutex<Suspends>,
 }
@@ -60,8 +62,13 @@ struct Health {
 
 impl Authority {
     pub(crate) fn new(means: Means, live: Live) -> Self {
-        let suspends = Mutex::new(Suspends::from(Moment::now()));
-        Self { means: watch::channel(Arc::new(means)).0, live, health: Mutex::default(), suspends }
+        Self {
+            means: watch::channel(Arc::new(means)).0,
+            live,
+            registering: tokio::sync::Mutex::default(),
+            health: Mutex::default(),
+            suspends: Mutex::new(Suspends::from(Moment::now())),
+        }
     }
 
     pub(crate) fn status(&self) -> AuthorityStatus {
@@ -117,7 +124,7 @@ impl Authority {
         }
         let mut registered = Registered::NotAsked;
         if register {
-            match self.register(means, device).await {
+            match self.register_once(means, device).await {
                 Ok(Registration::New | Registration::Exists | Registration::Revoked) => registered = Registered::Yes,
                 Ok(Registration::LimitReached) => return (Registered::NotAsked, Outcome::LimitReached),
                 Ok(Registration::Refused { status, error }) => {
@@ -146,6 +153,15 @@ impl Authority {
         means.client.remove(&means.key, device).await.map_err(|error| error.to_string())?;
         means.markers.forget(device, &means.key.fingerprint());
         Ok(())
+    }
+
+    /// Registers, unless an attempt beside this one just has.
+    async fn register_once(&self, means: &Means, device: &DeviceId) -> Result<Registration, Failure> {
+        let _alone = self.registering.lock().await;
+        if means.has_registered(device) {
+            return Ok(Registration::Exists);
+        }
+        self.register(means, device).await
     }
 
     async fn register(&self, means: &Means, device: &DeviceId) -> Result<Registration, Failure> {

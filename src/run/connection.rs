@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFla
 use super::event::{Daemon, Event, Lost};
 use super::wire::Reader;
 use crate::sys;
+use crate::tree::{Activity, Pid, ProcessEntry};
 
 /// Reads in one round. A daemon that never stops talking must not keep the wrapper from its deadline.
 const READS: usize = 32;
@@ -59,6 +60,13 @@ impl Connection {
     pub(super) fn is_to_parent(&self) -> bool {
         let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
         sys::peer_credentials(&self.fd).is_ok_and(|listener| Some(listener.pid) == parent)
+    }
+
+    /// Whether the daemon lives and is not stopped, as far as can be seen from here.
+    pub(super) fn listener_can_act(&self) -> bool {
+        let pid = sys::peer_credentials(&self.fd).ok().and_then(|listener| Pid::new(listener.pid));
+        let entry = pid.and_then(|pid| ProcessEntry::read(pid).ok().flatten());
+        entry.is_some_and(|entry| entry.is_alive() && entry.activity != Activity::Stopped)
     }
 
     /// What to poll for.

@@ -9,6 +9,7 @@
 //! | `verdict` | pure: what an answer that is no means |
 //! | `wire` | pure: the question as HTTP/1.0 and the answer taken apart |
 //! | `outcome` | how a run ended: exit code, line, status file |
+//! | `status_file` | where `--status-file` goes, and how |
 //! | `guard` | the process between wrapper and command, which ends the tree when the wrapper cannot |
 //! | `containment` | which containment can be had, and the control group when it is that |
 //! | `child` | the process that waits for permission and becomes the command |
@@ -30,6 +31,7 @@ mod guard;
 mod options;
 mod outcome;
 mod shell;
+mod status_file;
 mod stopping;
 mod terminal;
 mod timer;
@@ -106,6 +108,9 @@ struct Run {
 
 fn prepare(options: Options) -> Result<Run, String> {
     sys::check_proc()?;
+    if let Some(path) = &options.status_file {
+        status_file::check(path).map_err(|error| format!("--status-file {}: {error}", path.display()))?;
+    }
     // Before anything is copied out of the environment.
     sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(|error| error.to_string())?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -183,22 +188,6 @@ fn for_people(command: &[OsString]) -> Vec<String> {
     texts
 }
 
-/// Writes the status file whole or not at all: a reader never sees half of it.
-fn write_status(path: &Path, text: &str) -> std::io::Result<()> {
-    let name = path.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let written = std::fs::File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,16 +201,5 @@ mod tests {
         assert_eq!(for_people(&short), ["ls", "-l"]);
         let many: Vec<OsString> = vec!["x".into(); 100_000];
         assert!(for_people(&many).len() < COMMAND_FOR_PEOPLE);
-    }
-
-    #[test]
-    fn the_status_file_is_replaced_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("status");
-        std::fs::write(&path, "old and longer").unwrap();
-        write_status(&path, "new").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-        assert!(write_status(&directory.path().join("missing/status"), "new").is_err());
     }
 }

@@ -122,7 +122,8 @@ pub(super) struct StatusFile<'a> {
     signalled: usize,
     /// How many it sent SIGKILL.
     killed: usize,
-    /// From the beginning of the stop to the last process gone; null without a stop.
+    /// From the beginning of the stop to the last process gone; null without a stop, and when nobody was left by the time
+    /// the wrapper learnt of it.
     took_ms: Option<u64>,
     /// Who was left although SIGKILL was sent.
     survivors: Vec<SurvivorLine>,

@@ -30,7 +30,7 @@ pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
 pub use queue::queue_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};
-pub use signal_fd::{Arrived, SignalFd, die_by, send_to_group, stop_by};
+pub use signal_fd::{Arrived, SignalFd, die_by, send_to_child, send_to_group, stop_by};
 pub use wait::ended_child;
 #[cfg(feature = "services")]
 pub(crate) use watched::watch;

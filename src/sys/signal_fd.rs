@@ -109,6 +109,12 @@ pub fn send_to_group(group: Pid, signal: i32) -> Result<(), Errno> {
     if unsafe { libc::kill(-group.as_raw_pid(), signal) } == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Sends any signal to a child that is not reaped. Fails with ESRCH when it is.
+pub fn send_to_child(child: Pid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: kill touches no memory; `Pid` is positive.
+    if unsafe { libc::kill(child.as_raw_pid(), signal) } == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// Stops this process by a terminal's stop signal (or only asks to: the kernel stops nobody in an orphaned process group,
 /// where nobody could continue it), with its whole group if `group`. Returns when it has been continued.
 pub fn stop_by(signal: i32, group: bool) {

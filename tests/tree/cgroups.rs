@@ -7,15 +7,17 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_sidecar::clock::BootTime;
 use machineid_sidecar::protocol::{HoldsAgainst, RunId};
 use machineid_sidecar::sys::{ForkOptions, Namespaces, SignalFd};
 use machineid_sidecar::tree::{Identity, Leaf, LeafState, NoCgroup, Pid, ProcessTable, Tree};
 
 use crate::processes::{
     GRACE, Word, become_subreaper, begin, child, child_with, finish, guardian, is_alive, kill, linger, linger_after,
-    own, reap_all,
+    own, reap, reap_all,
 };
 use crate::{Outcome, need, until};
+use rustix::io::Errno;
 
 crate::tests![
     a_leaf_is_made_entered_frozen_killed_and_removed,
@@ -31,6 +33,7 @@ crate::tests![
     a_leaf_holds_against_those_who_may_write_no_group_above_it,
     a_leaf_is_made_below_another_processs_group,
     on_a_read_only_mount_none_is_made,
+    whoever_ends_a_leaf_that_it_was_moved_into_outlives_it,
 ];
 
 /// A leaf that is emptied and removed at the end, whatever happens.
@@ -340,4 +343,38 @@ fn on_a_read_only_mount_none_is_made() -> Outcome {
         "a mount namespace"
     );
     Outcome::Passed
+}
+
+fn whoever_ends_a_leaf_that_it_was_moved_into_outlives_it() -> Outcome {
+    let made = need!(Made::below_own(), "a control group");
+    become_subreaper();
+    let agent = made.child(|| linger());
+    // As an agent does that may: it moves the daemon into its own group.
+    let home = OwnGroup::enter(&made.leaf);
+    assert_eq!((made.leaf.kill(), made.leaf.freeze()), (Err(Errno::DEADLK), Err(Errno::DEADLK)));
+    let mut stop = begin(Tree::alone(agent, Some(own())).in_leaf(Arc::clone(&made.leaf)), Duration::ZERO);
+    until("an end of the agent alone", || {
+        let _ = stop.step(BootTime::now(), &ProcessTable::scan().expect("/proc"));
+        reap();
+        (!is_alive(agent)).then_some(())
+    });
+    drop(home);
+    assert_eq!(made.pids(), []);
+    Outcome::Passed
+}
+
+/// This process in a leaf; it goes back to the group it came from.
+struct OwnGroup(PathBuf);
+
+impl OwnGroup {
+    fn enter(leaf: &Leaf) -> Self {
+        leaf.enter(Pid::own()).expect("entered");
+        Self(leaf.path().parent().expect("a group above").join("cgroup.procs"))
+    }
+}
+
+impl Drop for OwnGroup {
+    fn drop(&mut self) {
+        std::fs::write(&self.0, Pid::own().to_string()).expect("back");
+    }
 }

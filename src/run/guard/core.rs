@@ -11,6 +11,8 @@
 //!
 //! The daemon is asked because no process may get the stop signal twice: one that knows the run and can reach it sends
 //! the signal itself. One that has moved the deadline meanwhile (a wrapper stopped by Ctrl-Z reads no news) is believed.
+//! A daemon that is there and can act is given longer to answer than one that is stopped: on a host that is short of
+//! processors it is late with its signal too, and would send it after ours.
 
 use std::time::Duration;
 
@@ -24,6 +26,9 @@ use crate::tree::FirstSignal;
 
 /// How long the daemon may take to say that it knows the run.
 pub(super) const ANSWER: Duration = Duration::from_millis(200);
+
+/// How long it may take when it is there and not stopped; at most half of the grace, of which the other half is the agent's.
+const LATE_ANSWER: Duration = Duration::from_secs(1);
 /// How long the wrapper may be late in moving the deadline or beginning the stop.
 const LATENESS: Duration = Duration::from_secs(3);
 /// A timer that fires this much late was held up by a suspend: the wrapper was too, and gets its time.
@@ -44,6 +49,8 @@ pub(super) enum Event {
     LeaderEnded { exit: Exit, alone: bool },
     /// The daemon's answer.
     Answer(Answer),
+    /// Whether the daemon, which has not answered in time, lives and is not stopped.
+    Listener { can_act: bool },
     /// Time has passed.
     Tick,
 }
@@ -66,6 +73,8 @@ pub(super) enum Action {
     Tell(Report),
     /// Ask the daemon about the run; an earlier question is dropped.
     Ask,
+    /// See whether the daemon that was asked can act.
+    LookAtListener,
     /// Drop the question to the daemon.
     DropQuestion,
     /// Begin to end the tree. A `kill_at` that has passed is SIGKILL at once.
@@ -83,6 +92,7 @@ enum Phase {
     },
     Asking {
         terms: Terms,
+        since: BootTime,
         until: BootTime,
     },
     Told {
@@ -136,6 +146,7 @@ impl Core {
             Event::LeaderStopped(signal) => vec![Action::Tell(Report::LeaderStopped(signal))],
             Event::LeaderEnded { exit, alone } => vec![Action::Tell(Report::LeaderEnded { exit, alone })],
             Event::Answer(answer) => self.answered(now, answer),
+            Event::Listener { can_act } => self.listener(now, can_act),
             Event::Tick => self.tick(now),
         }
     }
@@ -194,7 +205,7 @@ impl Core {
     }
 
     fn answered(&mut self, now: BootTime, answer: Answer) -> Vec<Action> {
-        let Phase::Asking { terms, .. } = self.phase else { return Vec::new() };
+        let Phase::Asking { terms, since, .. } = self.phase else { return Vec::new() };
         let reaches = terms.killer == Killer::Daemon;
         match answer {
             Answer::Lease { deadline } if self.wrapper_lives && deadline > now => {
@@ -206,10 +217,21 @@ impl Core {
             Answer::Lease { .. } if reaches && !self.wrapper_lives => {
                 self.begin(FirstSignal::Theirs, now + terms.grace)
             }
+            // The time of the question is none of the agent's.
             Answer::Stopping { .. } | Answer::Lease { .. } | Answer::Unknown => {
-                self.begin(FirstSignal::Ours, now + terms.grace)
+                self.begin(FirstSignal::Ours, since + terms.grace)
             }
         }
+    }
+
+    fn listener(&mut self, now: BootTime, can_act: bool) -> Vec<Action> {
+        let Phase::Asking { terms, since, until } = &mut self.phase else { return Vec::new() };
+        let late = *since + LATE_ANSWER.min(terms.grace / 2);
+        if can_act && late > now {
+            *until = late;
+            return Vec::new();
+        }
+        self.answered(now, Answer::Unknown)
     }
 
     fn tick(&mut self, now: BootTime) -> Vec<Action> {
@@ -231,11 +253,12 @@ impl Core {
                 let terms = *terms;
                 self.ask(now, terms)
             }
-            Phase::Asking { until, .. } => {
+            Phase::Asking { since, until, .. } => {
                 if now < *until {
                     return Vec::new();
                 }
-                self.answered(now, Answer::Unknown)
+                let looked = *until > *since + ANSWER;
+                if looked { self.answered(now, Answer::Unknown) } else { vec![Action::LookAtListener] }
             }
             Phase::Told { kill_at } => {
                 let kill_at = *kill_at;
@@ -248,7 +271,7 @@ impl Core {
     }
 
     fn ask(&mut self, now: BootTime, terms: Terms) -> Vec<Action> {
-        self.phase = Phase::Asking { terms, until: now + ANSWER };
+        self.phase = Phase::Asking { terms, since: now, until: now + ANSWER };
         vec![Action::Ask]
     }
 

@@ -215,6 +215,10 @@ impl Guard<'_> {
                     let _ = self.control.as_ref().map(|control| send(control, report));
                 }
                 Action::Ask => self.ask(),
+                Action::LookAtListener => {
+                    let can_act = self.question.as_ref().is_some_and(|(question, _)| question.listener_can_act());
+                    self.event(Event::Listener { can_act });
+                }
                 Action::DropQuestion => self.question = None,
                 Action::Begin { first_signal, kill_at } => self.begin(first_signal, kill_at),
             }

@@ -147,7 +147,7 @@ impl Shell<'_> {
     /// whoever is left is pinned and signalled one by one.
     pub(super) fn forward(&mut self, signal: i32) {
         if !self.child.ended {
-            let _ = sys::send_to_group(self.child.pid, signal);
+            self.send_to_command(signal);
             return;
         }
         let (Ok(table), Some(signal)) = (ProcessTable::scan(), Signal::from_named_raw(signal)) else { return };
@@ -156,6 +156,16 @@ impl Shell<'_> {
             if let Ok(Some(process)) = Process::pin(member.identity.pid, member.identity.start) {
                 let _ = process.signal(signal);
             }
+        }
+    }
+
+    /// To the leader's own group, and to the leader where it has joined another.
+    fn send_to_command(&self, signal: i32) {
+        let leader = self.child.pid;
+        let _ = sys::send_to_group(leader, signal);
+        // Not reaped before we have acknowledged its end, so the number is its own.
+        if rustix::process::getpgid(Some(leader)).is_ok_and(|group| group != leader) {
+            let _ = sys::send_to_child(leader, signal);
         }
     }
 
@@ -168,11 +178,11 @@ impl Shell<'_> {
             say(
                 "machineid-run: not suspended: the daemon runs in this job, and must go on; start it apart to use Ctrl-Z",
             );
-            let _ = sys::send_to_group(self.child.pid, libc::SIGCONT);
+            self.send_to_command(libc::SIGCONT);
             return;
         }
         if matches!(signal, libc::SIGTTIN | libc::SIGTTOU) && self.terminal.hand_over(self.child.pid) {
-            let _ = sys::send_to_group(self.child.pid, libc::SIGCONT);
+            self.send_to_command(libc::SIGCONT);
             return;
         }
         if !self.terminal.is_controlling() {
@@ -193,6 +203,6 @@ impl Shell<'_> {
         if self.device_id.is_some() && self.terminal.wants_handing_over() {
             self.terminal.hand_over(self.child.pid);
         }
-        let _ = sys::send_to_group(self.child.pid, libc::SIGCONT);
+        self.send_to_command(libc::SIGCONT);
     }
 }

@@ -20,7 +20,7 @@ use super::outcome::{self, Cause, Outcome};
 use super::stopping::{Found, Stopping};
 use super::terminal::Terminal;
 use super::timer::Timer;
-use super::{Run, say, write_status};
+use super::{Run, say, status_file};
 use crate::clock::{BootTime, Moment};
 use crate::protocol::{Containment, DeviceId, Exit};
 use crate::suspend::Suspends;
@@ -321,7 +321,7 @@ fn report(
     }
     if let Some(path) = &run.status_file {
         let text = outcome::status_json(outcome, run.settings.run_id, device, containment, stop);
-        if let Err(error) = write_status(path, &text) {
+        if let Err(error) = status_file::write(path, &text) {
             say(&format!("machineid-run: cannot write the status file {}: {error}", path.display()));
         }
     }

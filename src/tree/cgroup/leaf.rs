@@ -1,6 +1,8 @@
 //! One run's control group.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -162,8 +164,10 @@ impl Leaf {
 
     /// Ends every process in it with SIGKILL, those that are being forked too. Frozen ones die as well.
     ///
-    /// Fails with EACCES when this user may not: then the processes are to be killed one by one.
+    /// Fails with EACCES when this user may not, and with EDEADLK when the calling process is inside, moved there by an
+    /// agent: then the processes are to be killed one by one.
     pub fn kill(&self) -> Result<(), Errno> {
+        self.is_not_ours()?;
         set(self.kill.as_ref(), b"1")
     }
 
@@ -174,9 +178,20 @@ impl Leaf {
     }
 
     /// Stops the time of every process in it; the kernel says by [`Leaf::events`] when all stand. Fails with EACCES when
-    /// this user may not.
+    /// this user may not, and with EDEADLK when the calling process is inside.
     pub fn freeze(&self) -> Result<(), Errno> {
+        self.is_not_ours()?;
         set(self.freeze.as_ref(), b"1")
+    }
+
+    /// Fails when the calling process is in it or in a group below. What cannot be found out, for want of a descriptor, is
+    /// no reason to spare an agent.
+    fn is_not_ours(&self) -> Result<(), Errno> {
+        let Ok(text) = std::fs::read("/proc/self/cgroup") else { return Ok(()) };
+        let Some(Membership::In(own)) = place::membership(&text) else { return Ok(()) };
+        let name = self.path.file_name().map(OsStr::as_bytes);
+        let inside = own.split(|&byte| byte == b'/').any(|part| Some(part) == name);
+        if inside { Err(Errno::DEADLK) } else { Ok(()) }
     }
 
     /// Undoes [`Leaf::freeze`]. Fails with EACCES when this user may not.

@@ -45,6 +45,19 @@ fn a_removed_device_stays_removed_through_a_restart_of_the_daemon() {
 }
 
 #[test]
+fn a_host_is_registered_once_however_many_ask_while_it_boots() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let sidecar = Setup::of(&org, &authority.url(), "host:test").start_unready();
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| assert_eq!(sidecar.check().status, 200));
+        }
+    });
+    assert_eq!(sidecar.log().matches(" registered ").count(), 1, "{}", sidecar.log());
+}
+
+#[test]
 fn a_full_plan_denies_with_a_code_of_its_own() {
     let authority = Authority::start();
     let org = authority.org("free");

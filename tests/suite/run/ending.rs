@@ -131,6 +131,23 @@ fn signals_reach_the_command_and_start_no_ladder() {
 }
 
 #[test]
+fn a_command_that_has_joined_another_group_gets_the_signals_all_the_same() {
+    let daemon = ScriptedDaemon::allowing();
+    let ready = daemon.directory().join("ready");
+    let program = "import os,signal,sys,time\n\
+        signal.signal(15, lambda *_: os._exit(9))\n\
+        child = os.fork()\n\
+        if child == 0:\n    while True: time.sleep(1)\n\
+        os.setpgid(child, child)\nos.setpgid(0, child)\n\
+        open(sys.argv[1], 'w').write('ready\\n')\nwhile True: time.sleep(1)";
+    let mut command = wrapper(&daemon.socket());
+    let run = Running::start(command.args(["--stop-grace", "300ms", "--", "python3", "-c", program]).arg(&ready));
+    wait_for_line(&ready);
+    run.signal(Signal::TERM);
+    assert_eq!(run.finish().status.code(), Some(9));
+}
+
+#[test]
 fn an_unhandled_signal_to_the_wrapper_ends_the_whole_tree() {
     let daemon = ScriptedDaemon::allowing();
     for (signal, exit) in
@@ -188,4 +205,29 @@ fn the_status_file_says_how_it_ended() {
     let output = run_script(&daemon.directory().join("none.sock"), &["--status-file", path.to_str().unwrap()], "true");
     assert_eq!(output.status.code(), Some(75));
     assert_eq!(status_of(&path)["cause"], "could-not-ask");
+}
+
+#[test]
+fn a_status_file_that_is_a_link_or_a_directory_is_refused_before_anything_starts() {
+    let daemon = ScriptedDaemon::allowing();
+    let (link, target) = (daemon.directory().join("link"), daemon.directory().join("target"));
+    let started = daemon.directory().join("started");
+    std::fs::write(&target, "somebody's").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    for place in [link.as_path(), daemon.directory()] {
+        let script = format!("echo > {}", started.display());
+        let output = run_script(&daemon.socket(), &["--status-file", place.to_str().unwrap()], &script);
+        assert_eq!(output.status.code(), Some(125));
+        assert!(stderr(&output).contains("--status-file"), "{}", stderr(&output));
+    }
+    assert!(!started.exists());
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "somebody's");
+    assert_eq!(std::fs::read_link(&link).unwrap(), target);
+    // What was planted while the command ran is not followed either.
+    let script = format!("ln -sfn {} {}", target.display(), link.display());
+    std::fs::remove_file(&link).unwrap();
+    let output = run_script(&daemon.socket(), &["--status-file", link.to_str().unwrap()], &script);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("status file"), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "somebody's");
 }

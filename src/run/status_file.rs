@@ -1,0 +1,123 @@
+//! The status file: replaced whole or not at all, so that a reader never sees half of it, and no agent that may write to its
+//! directory decides where it goes.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// What stands at the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Nothing, or a file: another takes its place.
+    Replace,
+    /// A pipe or a character device such as `/dev/null`: it is written to. In its place a file would be nobody's wish, and
+    /// as root the end of the device.
+    Through,
+}
+
+/// Fails when nothing can be written there, before the command has run for nothing.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    way(path).map(drop)
+}
+
+/// Writes it.
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+    match way(path)? {
+        Way::Replace => replace(path, text),
+        Way::Through => {
+            // A pipe without a reader is an error and not a wait.
+            let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+            OpenOptions::new().write(true).custom_flags(flags).open(path)?.write_all(text.as_bytes())
+        }
+    }
+}
+
+fn way(path: &Path) -> io::Result<Way> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(about) => about.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Way::Replace),
+        Err(error) => return Err(error),
+    };
+    let no = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what.to_owned()));
+    if kind.is_file() {
+        Ok(Way::Replace)
+    } else if kind.is_fifo() || kind.is_char_device() {
+        Ok(Way::Through)
+    } else if kind.is_symlink() {
+        // Followed, an agent's link would lead root's wrapper to any file; replaced, /dev/stdout would be gone.
+        no("it is a link; name the file itself, or a pipe")
+    } else {
+        no("it is neither a file nor a pipe")
+    }
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let written = File::create_new(&temporary)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status");
+        fs::write(&path, "old and longer").unwrap();
+        write(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(write(&directory.path().join("missing/status"), "new").is_err());
+    }
+
+    #[test]
+    fn a_link_is_neither_followed_nor_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, target) = (directory.path().join("status"), directory.path().join("target"));
+        fs::write(&target, "somebody's").unwrap();
+        symlink(&target, &path).unwrap();
+        assert!(check(&path).unwrap_err().to_string().contains("link"));
+        assert!(write(&path, "new").is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "somebody's");
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+        assert!(check(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(write(&path, "new").is_err(), "nobody reads it");
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
+        let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+        write(&path, "new").unwrap();
+        let mut text = String::new();
+        io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text, "new");
+        assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
+    }
+}
