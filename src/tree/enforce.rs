@@ -114,10 +114,10 @@ impl Stop {
                     self.ladder.delivered(order, delivery);
                 }
             }
-            let killed = self.ladder.killed();
+            let reached = self.ladder.reached_killing();
             let reaper = self.tree.sole_reaper(orphans::is_alive);
             let visited = reaper.map(|reaper| self.visit(reaper, true, None, |_| false));
-            let storm = self.ladder.killed() > killed || matches!(visited, Some(Ok((_, Visited::NeverAll))));
+            let storm = self.ladder.reached_killing() > reached || matches!(visited, Some(Ok((_, Visited::NeverAll))));
             somebody_new = storm && !self.ladder.is_overdue(now);
         }
         if somebody_new {
@@ -177,8 +177,8 @@ impl Stop {
         })
     }
 
-    /// Visits the living children of whoever inherits the orphans, but for `known` ones, and kills them if that is due:
-    /// later they may be gone, and others in their place. Says whether there was any.
+    /// Visits the living children of whoever inherits the orphans, but for `known` ones, and kills them (in a fork storm:
+    /// makes them stand still) if that is due: later they may be gone, and others in their place. Says whether there was any.
     fn visit(
         &mut self,
         reaper: Identity,
@@ -194,7 +194,13 @@ impl Stop {
             }
             somebody = true;
             if killing {
-                ladder.delivered(Order::Kill(child.identity), taken(process.signal(Signal::KILL)));
+                let who = child.identity;
+                let (order, signal) = if ladder.holds_first() {
+                    (Order::Hold(who), Signal::STOP)
+                } else {
+                    (Order::Kill(who), Signal::KILL)
+                };
+                ladder.delivered(order, taken(process.signal(signal)));
             }
         })?;
         Ok((somebody, visited))
@@ -211,6 +217,7 @@ impl Stop {
         };
         match order {
             Order::Stop(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| ask(&process, self.signal))),
+            Order::Hold(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::STOP)))),
             Order::Kill(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::KILL)))),
             Order::KillLeaf => with_leaf(Leaf::kill),
             Order::ThawLeaf => with_leaf(Leaf::thaw),

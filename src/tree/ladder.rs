@@ -12,6 +12,9 @@
 //! act on it (SIGKILL needs no thawing). Where it has a PID namespace, its first process is not asked, and killed with the
 //! others: its end ends all of them.
 //!
+//! A fork storm at a limit of processes refills each place that a SIGKILL makes free. When looks keep finding new members,
+//! they are first all made to stand still, which frees none, and killed once a look finds nobody new.
+//!
 //! The leader's end does not end it: the tree's does. Where two sides end the same tree, one of them sends the stop signal
 //! ([`FirstSignal::Ours`]) and the other only waits out the grace ([`FirstSignal::Theirs`]), so that no process gets it
 //! twice; SIGKILL comes from both.
@@ -32,6 +35,12 @@ pub const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long after the first SIGKILL whoever is left counts as a survivor. Within the second that the promise allows
 /// beyond the grace.
 pub const KILL_PATIENCE: Duration = Duration::from_millis(800);
+/// How many looks after the first SIGKILL must find somebody new for that to be a fork storm.
+const STORM_LOOKS: u32 = 2;
+
+/// How many looks in a row may only make members stand still. Whoever fakes new members must not be spared for it.
+const LONGEST_HOLD: u32 = 16;
+
 /// How many looks in a row must find nobody: one may miss a process that was forked while it looked.
 const EMPTY_LOOKS: u8 = 2;
 
@@ -49,6 +58,8 @@ pub enum FirstSignal {
 pub enum Order {
     /// The stop signal, then SIGCONT, so that a stopped process can act on it.
     Stop(Identity),
+    /// SIGSTOP: a process that stands still forks nobody, and leaves its place to nobody.
+    Hold(Identity),
     /// SIGKILL.
     Kill(Identity),
     /// SIGKILL to everybody in the control group.
@@ -155,6 +166,12 @@ pub struct Ladder {
     killed: HashSet<Identity>,
     /// Whoever was there to be killed at a look before.
     seen_killing: HashSet<Identity>,
+    /// Whoever was made to stand still.
+    held: HashSet<Identity>,
+    /// How many looks since the first SIGKILL have found somebody new.
+    storm_looks: u32,
+    /// How many looks in a row have only held.
+    holding: u32,
     /// The members in the control group at the last look.
     inside: Vec<Identity>,
     /// The kernel would not kill the control group.
@@ -179,6 +196,9 @@ impl Ladder {
             reached: 0,
             killed: HashSet::new(),
             seen_killing: HashSet::new(),
+            held: HashSet::new(),
+            storm_looks: 0,
+            holding: 0,
             inside: Vec::new(),
             leaf_refused: false,
             left: HashMap::new(),
@@ -254,19 +274,39 @@ impl Ladder {
 
     fn kill(&mut self, now: BootTime, look: &Look<'_>) -> Vec<Order> {
         let mut orders = self.strike(now, look.init, look.leaf);
-        let mut new_faces = look.gaps == Gaps::Elusive;
+        let first = self.seen_killing.is_empty();
+        let mut new_faces = false;
         for member in look.members {
             new_faces |= self.seen_killing.insert(member.identity);
         }
-        if new_faces {
+        self.storm_looks += u32::from(new_faces && !first);
+        let hold = new_faces && self.holds_first();
+        self.holding = if hold { self.holding + 1 } else { 0 };
+        if new_faces || look.gaps == Gaps::Elusive {
             // Somebody may fork as fast as we kill. Whoever lets it go on between two looks never catches up. But what has
             // outlived our patience may not be ours to kill at all, and must not cost a processor.
             self.pause = if self.is_overdue(now) { FIRST_PAUSE } else { Duration::ZERO };
         }
         let at_once = orders.contains(&Order::KillLeaf);
         let one_by_one = look.members.iter().filter(|member| !(at_once && member.in_leaf));
-        orders.extend(one_by_one.map(|member| Order::Kill(member.identity)));
+        let one_by_one = one_by_one.map(|member| member.identity);
+        if hold {
+            orders.extend(one_by_one.filter(|who| !self.held.contains(who)).map(Order::Hold));
+        } else {
+            orders.extend(one_by_one.map(Order::Kill));
+        }
         orders
+    }
+
+    /// Whether somebody new is to be made to stand still before anybody is killed: they fork as fast as they are killed.
+    #[must_use]
+    pub const fn holds_first(&self) -> bool {
+        self.storm_looks >= STORM_LOOKS && self.holding < LONGEST_HOLD
+    }
+
+    /// How many processes have been killed or made to stand still, as far as they were seen.
+    pub(super) fn reached_killing(&self) -> usize {
+        self.killed.len() + self.held.len()
     }
 
     /// The orders that end many at once, and need no knowledge of whom. To be asked for only when SIGKILL is due.
@@ -307,11 +347,14 @@ impl Ladder {
     /// Tells what became of an order. For one about the control group, [`Delivery::NotPermitted`] stands for any failure.
     pub fn delivered(&mut self, order: Order, delivery: Delivery) {
         match (order, delivery) {
-            (Order::Stop(who) | Order::Kill(who), Delivery::NotPermitted) => {
+            (Order::Stop(who) | Order::Hold(who) | Order::Kill(who), Delivery::NotPermitted) => {
                 self.refused.insert(who);
             }
-            (Order::Stop(who) | Order::Kill(who), Delivery::Gone) => {
+            (Order::Stop(who) | Order::Hold(who) | Order::Kill(who), Delivery::Gone) => {
                 self.refused.remove(&who);
+            }
+            (Order::Hold(who), Delivery::Sent) => {
+                self.held.insert(who);
             }
             (Order::Stop(who), Delivery::Sent) => {
                 self.refused.remove(&who);
@@ -334,7 +377,7 @@ impl Ladder {
             Order::Stop(identity) => {
                 self.signalled.remove(&identity);
             }
-            Order::Kill(_) | Order::KillLeaf | Order::ThawLeaf => {}
+            Order::Hold(_) | Order::Kill(_) | Order::KillLeaf | Order::ThawLeaf => {}
         }
     }
 

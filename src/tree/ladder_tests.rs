@@ -224,6 +224,66 @@ fn what_came_of_it_is_counted_by_process() {
     assert_eq!((ladder.signalled(), ladder.killed()), (1, 1));
 }
 
+/// Processes that fork whenever there is room, up to a limit.
+struct ForkStorm {
+    living: Vec<Member>,
+    standing: HashSet<Identity>,
+    next: i32,
+}
+
+impl ForkStorm {
+    const LIMIT: usize = 100;
+
+    fn fill(&mut self) {
+        let somebody_runs = self.living.iter().any(|member| !self.standing.contains(&member.identity));
+        while somebody_runs && self.living.len() < Self::LIMIT {
+            self.next += 1;
+            self.living.push(member(self.next));
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Kill(who) => self.living.retain(|member| member.identity != who),
+            Order::Hold(who) => drop(self.standing.insert(who)),
+            Order::Stop(_) | Order::KillLeaf | Order::ThawLeaf => {}
+        }
+        self.fill();
+    }
+}
+
+#[test]
+fn a_fork_storm_at_its_limit_that_refills_each_place_at_once_is_ended() {
+    let mut storm = ForkStorm { living: vec![member(1_000)], standing: HashSet::new(), next: 1_000 };
+    storm.fill();
+    let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, Duration::ZERO);
+    for look in 0..20 {
+        let members = storm.living.clone();
+        // One is killed by somebody else while we look, and another is there whom we do not see; until they hold first too.
+        if let Some(unlucky) = members.first().filter(|_| look < 5) {
+            storm.obey(Order::Kill(unlucky.identity));
+        }
+        let step = ladder.step(at(look), &Look::at(&members));
+        if step.next == Next::Over {
+            return;
+        }
+        for order in step.orders {
+            storm.obey(order);
+            ladder.delivered(order, Delivery::Sent);
+        }
+    }
+    panic!("{} are left", storm.living.len());
+}
+
+#[test]
+fn a_tree_that_ends_as_others_do_is_never_made_to_stand_still() {
+    let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, Duration::ZERO);
+    for (time, members) in [vec![member(10)], vec![member(10), member(11)], vec![member(11)]].iter().enumerate() {
+        let step = ladder.step(at(u64::try_from(time).unwrap()), &Look::at(members));
+        assert!(step.orders.iter().all(|order| matches!(order, Order::Kill(_))), "{:?}", step.orders);
+    }
+}
+
 proptest! {
     #[test]
     fn any_course_keeps_the_promises(
@@ -239,6 +299,7 @@ proptest! {
         let mut asked = HashSet::new();
         let mut elapsed = 0;
         let mut empty_before = false;
+        let mut held_in_a_row = 0;
         for (pause, pids, unseen_inside) in looks {
             elapsed += pause;
             // Even ones are in the control group, if there is one.
@@ -255,7 +316,7 @@ proptest! {
                         prop_assert!(members.iter().any(|member| member.identity == *who));
                         prop_assert!(asked.insert(*who), "asked twice");
                     }
-                    Order::Kill(who) => {
+                    Order::Hold(who) | Order::Kill(who) => {
                         prop_assert!(elapsed >= grace);
                         prop_assert!(members.iter().any(|member| member.identity == *who));
                     }
@@ -267,9 +328,13 @@ proptest! {
                 let at_once = step.orders.contains(&Order::KillLeaf);
                 prop_assert_eq!(at_once, has_leaf && can_kill && populated);
                 for member in &members {
-                    let alone = step.orders.contains(&Order::Kill(member.identity));
+                    let alone = [Order::Kill, Order::Hold].map(|order| order(member.identity));
+                    let alone = step.orders.iter().any(|order| alone.contains(order));
                     prop_assert!(alone || (at_once && member.in_leaf), "everybody is killed at every look");
                 }
+                let holds = step.orders.iter().any(|order| matches!(order, Order::Hold(_)));
+                held_in_a_row = if holds { held_in_a_row + 1 } else { 0 };
+                prop_assert!(held_in_a_row <= LONGEST_HOLD);
             } else if ours {
                 prop_assert!(members.iter().all(|member| asked.contains(&member.identity)));
             }

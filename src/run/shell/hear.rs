@@ -134,6 +134,8 @@ impl Shell<'_> {
             self.guardian.resume();
             return;
         }
+        // A daemon that has killed it said before that it would: a wrapper that was held up has not read that yet.
+        self.read_stream();
         let end = self.guardian.reaped(status);
         // Without a word about the leader, and without a stop, it was not its time.
         if let Some(stopping) = self.stopping.as_mut().filter(|_| end == End::Killed) {
