@@ -1,7 +1,9 @@
 //! The configuration: file, environment, host facts → [`Settings`], typed and possible.
 //!
 //! [`mod@file`] knows how it is written, [`settings`] what it means; only this module reads files and the environment.
+//! [`Live`] is what is in force, [`changes`] what a reload may make of it, [`watch`] what tells that there is a reason for one.
 
+pub(crate) mod changes;
 mod device_template;
 mod error;
 mod file;
@@ -11,6 +13,7 @@ pub(crate) mod org_key;
 mod paths;
 pub(crate) mod settings;
 mod stop_bound;
+pub(crate) mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,7 +28,7 @@ pub(crate) use settings::Settings;
 const LARGEST: u64 = 1024 * 1024;
 
 /// The process's environment, read once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Environment {
     get: fn(&str) -> Option<OsString>,
 }
@@ -86,15 +89,48 @@ pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Se
     environment.check()?;
     let around = environment.surroundings();
     let text_of = |path: PathBuf| read(&path).map(|text| (path, text));
-    // Relative to the working directory, as --config is: whoever names a file must not get another one.
-    let from_environment = || environment.named("MACHINEID_CONFIG").map(PathBuf::from);
-    let named = named.map(Path::to_owned).or_else(from_environment);
+    let named = named.map(Path::to_owned).or_else(|| from_environment(environment));
     let file = match named {
         Some(path) => Some(text_of(path)?),
         None => around.config_files().into_iter().find(|path| is_there(path)).map(text_of).transpose()?,
     };
     let file = file.as_ref().map(|(path, text)| (path.as_path(), text.as_str()));
     settings::resolve(file, &|name| environment.text(name), &around)
+}
+
+/// Relative to the working directory, as --config is: whoever names a file must not get another one.
+fn from_environment(environment: &Environment) -> Option<PathBuf> {
+    environment.named("MACHINEID_CONFIG").map(PathBuf::from)
+}
+
+/// The file that was read, else those that [`load`] would have taken.
+pub(crate) fn files(running: &Settings, environment: &Environment) -> Vec<PathBuf> {
+    match running.file.clone().or_else(|| from_environment(environment)) {
+        Some(file) => vec![std::path::absolute(&file).unwrap_or(file)],
+        None => environment.surroundings().config_files(),
+    }
+}
+
+/// Reads and resolves the configuration again: the file that was read before, else what [`load`] finds.
+///
+/// Fails as [`load`] does, and when the file is empty or gone. That would mean the built-in defaults, and is what a write
+/// in two steps or a full disk leaves behind.
+pub(crate) fn load_again(running: &Settings, environment: &Environment) -> Result<Settings, ConfigError> {
+    let Some(path) = &running.file else { return load(None, environment) };
+    environment.check()?;
+    // A pipe was read to its end at the start, and must not be waited for now.
+    let about = std::fs::metadata(path)
+        .map_err(|error| ConfigError::in_file(path, 0, format!("cannot open the configuration: {error}")))?;
+    if !about.is_file() {
+        return Err(ConfigError::in_file(path, 0, "the configuration is not a regular file any more"));
+    }
+    let text = read(path)?;
+    if text.trim().is_empty() {
+        let problem = "the configuration is empty, as after a write that failed; if the built-in defaults are meant, \
+                       put a comment into it";
+        return Err(ConfigError::in_file(path, 0, problem));
+    }
+    settings::resolve(Some((path, &text)), &|name| environment.text(name), &environment.surroundings())
 }
 
 /// Only "no such file" is absence: a file that may not be looked at, or a dangling link, is an error on opening it, and

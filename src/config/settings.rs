@@ -100,6 +100,7 @@ pub(crate) struct Local {
     pub(crate) group: Option<(String, Origin)>,
     pub(crate) max_age_cap: Duration,
     pub(crate) runtime_dir: PathBuf,
+    pub(crate) runtime_dir_origin: Origin,
     pub(crate) check_timeout: Duration,
     pub(crate) require_local_killer: bool,
 }
@@ -377,9 +378,9 @@ fn local(
             ),
         ));
     }
-    let runtime_dir = match reader.path("local.runtime_dir", section.runtime_dir.as_ref())? {
-        Some((named, _)) => named,
-        None => around.runtime_dir(&socket).ok_or_else(|| no_place("local.runtime_dir"))?,
+    let (runtime_dir, runtime_dir_origin) = match reader.path("local.runtime_dir", section.runtime_dir.as_ref())? {
+        Some(named) => named,
+        None => (around.runtime_dir(&socket).ok_or_else(|| no_place("local.runtime_dir"))?, Origin::Default),
     };
     let mode = |text: &str| match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
@@ -398,6 +399,7 @@ fn local(
         group: section.group.as_ref().map(|group| (group.get_ref().clone(), reader.origin(section.group.as_ref()))),
         max_age_cap: reader.duration("local.max_age_cap", section.max_age_cap.as_ref(), defaults::MAX_AGE_CAP)?,
         runtime_dir,
+        runtime_dir_origin,
         check_timeout,
         require_local_killer: flag(section.require_local_killer.as_ref(), false),
     })

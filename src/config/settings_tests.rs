@@ -31,6 +31,7 @@ fn the_commented_file_equals_the_built_in_defaults() {
     let plain = |mut settings: Settings| {
         settings.file = None;
         settings.device.id_origin = Origin::Default;
+        settings.local.runtime_dir_origin = Origin::Default;
         format!("{settings:#?}")
     };
     assert_eq!(plain(from_file), plain(built_in));

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::Fatal;
+use super::reload::Source;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::authority::{Embedded, PlanTier};
 use crate::config::org_key::KeySource;
@@ -67,7 +68,7 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;
     hand_out_commands(authority, directory, &settings.local.socket)?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
-    let sidecar = Sidecar::start(settings, device.clone(), authority.org_key.clone(), key_source)?;
+    let sidecar = Sidecar::start(Source::BuiltIn, settings, device.clone(), authority.org_key.clone(), key_source)?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await

@@ -6,6 +6,7 @@
 //! | `check_config` | `--check-config` |
 //! | `identity` | which device this host is |
 //! | `sidecar` | everything that runs, put together and taken down |
+//! | `reload` | a changed configuration, key or kill file, without a restart |
 //! | `signals` | what it acts on, what it passes on |
 //! | `child` | `-- COMMAND`: a wrapper of our own |
 //! | `dev` | `--dev`: an authority of our own |
@@ -17,6 +18,7 @@ mod command;
 mod dev;
 mod healthcheck;
 mod identity;
+mod reload;
 mod resume;
 mod sidecar;
 mod signals;

@@ -8,10 +8,12 @@ use std::{fs, io};
 use rustix::process::Rlimit;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::child::Child;
+use super::reload::{Reloader, Source};
 use super::signals::Signals;
 use super::{Fatal, identity, resume};
 use crate::client::{AuthorityClient, Options};
@@ -39,8 +41,10 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
         warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
     }
     let device = identity::resolve(&settings, environment)?;
+    let environment = environment.clone();
     in_runtime(async {
-        let sidecar = Sidecar::start(settings, device, key, key_source)?;
+        let source = Source::Files(environment);
+        let sidecar = Sidecar::start(source, settings, device, key, key_source)?;
         sidecar.serve(command).await
     })
 }
@@ -94,11 +98,14 @@ pub(super) struct Sidecar {
     descriptors: Rlimit,
     /// The port for unmodified programs on the official clients.
     compat: Option<TcpListener>,
+    /// Until it runs.
+    reloader: Option<Reloader>,
 }
 
 impl Sidecar {
     /// Takes the socket and starts the host's gate. Must be called inside the runtime.
     pub(super) fn start(
+        source: Source,
         settings: Settings,
         device: DeviceId,
         key: OrgKey,
@@ -111,7 +118,8 @@ impl Sidecar {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
-        let client = client(&settings)?;
+        let ca_pem = ca_pem_of(&settings)?;
+        let client = client_of(&settings, ca_pem.clone())?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let markers = Markers::new(runtime_dir.clone(), &boot_id, &client.base_url().to_string());
         // The socket first: a second daemon must fail before it asks anybody anything.
@@ -122,7 +130,7 @@ impl Sidecar {
         })?;
         let compat = compat_port(&settings)?;
         let live = Live::new(settings);
-        let authority = Arc::new(Authority::new(Means { client, key, key_source, markers }, live.clone()));
+        let authority = Arc::new(Authority::new(Means::new(client, key, key_source, markers), live.clone()));
         let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
         let runs = Runs::start(store.clone(), live.clone()).map_err(|error| failed("the enforcer's thread", error))?;
         let runs = Arc::new(runs);
@@ -137,7 +145,8 @@ impl Sidecar {
         let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
         let context =
             Arc::new(Context { live, gates, runs, started: BootTime::now(), key_protection, compat: address });
-        Ok(Self { socket, context, device, descriptors, compat })
+        let reloader = Reloader::new(source, Arc::clone(&context), ca_pem, boot_id);
+        Ok(Self { socket, context, device, descriptors, compat, reloader: Some(reloader) })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -150,6 +159,8 @@ impl Sidecar {
             Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         self.announce();
+        let (reload, asked) = mpsc::channel(1);
+        let reloading = self.reloader.take().map(|reloader| tokio::spawn(reloader.run(asked)));
         let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
@@ -158,7 +169,7 @@ impl Sidecar {
         let serving = server::serve(&self.socket, Arc::clone(&self.context), shutdown.clone());
         let working = async {
             let exit = match command.split_first() {
-                None => self.wait_for_the_end(&mut signals).await,
+                None => self.wait_for_the_end(&mut signals, &reload).await,
                 Some(_) => self.supervise(&command, &mut signals).await,
             };
             // First this: what then ends are our streams, not their wrappers.
@@ -169,6 +180,9 @@ impl Sidecar {
         let resuming = shutdown.run_until_cancelled(resume::watch(Arc::clone(&self.context)));
         let ((), exit, _) = tokio::join!(serving, working, resuming);
         push.abort();
+        if let Some(reloading) = reloading {
+            reloading.abort();
+        }
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
         self.leave().await;
@@ -189,13 +203,14 @@ impl Sidecar {
         );
     }
 
-    async fn wait_for_the_end(&self, signals: &mut Signals) -> Result<Exit, Fatal> {
+    async fn wait_for_the_end(&self, signals: &mut Signals, reload: &mpsc::Sender<()>) -> Result<Exit, Fatal> {
         loop {
             let signal = signals.next().await;
             if signal == Signal::USR1 {
                 self.context.gates.hint_all();
             } else if signal == Signal::HUP {
-                warn!("SIGHUP: a changed configuration takes effect at the next start of the daemon");
+                // One that waits already will see the same files.
+                let _ = reload.try_send(());
             } else {
                 info!(signal = sys::signal_name(signal), "ending; running agents live on their leases");
                 return Ok(Exit::Success);
@@ -239,18 +254,20 @@ fn compat_port(settings: &Settings) -> Result<Option<TcpListener>, Fatal> {
     Ok(Some(listener))
 }
 
-fn client(settings: &Settings) -> Result<AuthorityClient, Fatal> {
+/// The certificates to trust, when there are some of our own.
+pub(super) fn ca_pem_of(settings: &Settings) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some((path, origin)) = &settings.authority.ca_file else { return Ok(None) };
+    fs::read(path).map(Some).map_err(|error| {
+        ConfigError::at(origin, "authority.ca_file", format!("cannot read {}: {error}", path.display()))
+    })
+}
+
+pub(super) fn client_of(settings: &Settings, ca_pem: Option<Vec<u8>>) -> Result<AuthorityClient, ConfigError> {
     let authority = &settings.authority;
-    let ca_pem = match &authority.ca_file {
-        None => None,
-        Some((path, origin)) => Some(fs::read(path).map_err(|error| {
-            ConfigError::at(origin, "authority.ca_file", format!("cannot read {}: {error}", path.display()))
-        })?),
-    };
     let user_agent = concat!("machineid-sidecar/", env!("CARGO_PKG_VERSION")).to_owned();
     let options = Options { base_url: authority.url.clone(), timeout: authority.timeout, ca_pem, user_agent };
     AuthorityClient::new(options).map_err(|error| {
         let origin = authority.ca_file.as_ref().map_or(Origin::Default, |(_, origin)| origin.clone());
-        ConfigError::at(&origin, "authority.ca_file", error).into()
+        ConfigError::at(&origin, "authority.ca_file", error)
     })
 }

@@ -19,16 +19,38 @@ use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
 use crate::suspend::Suspends;
 
 /// Whom to ask, and with what. A reload replaces all of it at once: a key must not go to another authority than its own.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Means {
     pub(crate) client: AuthorityClient,
     pub(crate) key: OrgKey,
     pub(crate) key_source: KeySource,
     /// Of this authority.
     pub(crate) markers: Markers,
+    /// A key that its file holds and this authority refuses, while this older one is accepted.
+    pub(crate) refused: Option<OrgKey>,
+    /// What was asked with before, until the authority has accepted this key.
+    former: Mutex<Option<Arc<Means>>>,
 }
 
 impl Means {
+    pub(crate) fn new(client: AuthorityClient, key: OrgKey, key_source: KeySource, markers: Markers) -> Self {
+        Self { client, key, key_source, markers, refused: None, former: Mutex::default() }
+    }
+
+    /// The same authority, asked with another key.
+    fn with_key(&self, key: OrgKey) -> Self {
+        Self::new(self.client.clone(), key, self.key_source.clone(), self.markers.clone())
+    }
+
+    /// What to go back to should the authority refuse this key; `None` once it has accepted it.
+    fn former(&self) -> Option<Arc<Means>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn has_been_accepted(&self) {
+        *self.former.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Whether the device was registered since this boot, with this key, at this authority.
     pub(crate) fn has_registered(&self, device: &DeviceId) -> bool {
         self.markers.exists(device, &self.key.fingerprint())
@@ -39,6 +61,8 @@ impl Means {
 #[derive(Debug)]
 pub(crate) struct Authority {
     means: watch::Sender<Arc<Means>>,
+    /// The deny of the kill file, while there is one.
+    kill: watch::Sender<Option<Denial>>,
     live: Live,
     /// One registration at a time: a second that was on its way when an operator removed the device would bring it back.
     registering: tokio::sync::Mutex<()>,
@@ -64,6 +88,7 @@ impl Authority {
     pub(crate) fn new(means: Means, live: Live) -> Self {
         Self {
             means: watch::channel(Arc::new(means)).0,
+            kill: watch::channel(kill_file_of(&live)).0,
             live,
             registering: tokio::sync::Mutex::default(),
             health: Mutex::default(),
@@ -107,10 +132,21 @@ impl Authority {
         self.means.subscribe()
     }
 
+    /// For a gate: tells when the kill file appears and disappears.
+    pub(super) fn follow_kill_file(&self) -> watch::Receiver<Option<Denial>> {
+        self.kill.subscribe()
+    }
+
     /// From now on that one is asked, with that key. Every gate asks at once.
-    #[expect(dead_code, reason = "for the reload")]
+    ///
+    /// A new key for the same authority is on trial: until it is accepted, the old one answers for it when it is refused.
+    /// Whoever writes a wrong key into the file must not stop every agent with it.
     pub(crate) fn replace(&self, means: Means) {
-        let elsewhere = means.client.base_url() != self.means().client.base_url();
+        let current = self.means();
+        let elsewhere = means.client.base_url() != current.client.base_url();
+        if !elsewhere && means.key != current.key {
+            *means.former.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
+        }
         self.means.send_replace(Arc::new(means));
         if elsewhere {
             *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::default();
@@ -119,7 +155,7 @@ impl Authority {
 
     /// Makes the attempt, with the means that the gate knew when it decided whether to register.
     pub(crate) async fn attempt(&self, means: &Means, device: &DeviceId, register: bool) -> (Registered, Outcome) {
-        if let Some(denial) = self.killed() {
+        if let Some(denial) = self.look_for_kill_file() {
             return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial)));
         }
         let mut registered = Registered::NotAsked;
@@ -139,7 +175,7 @@ impl Authority {
             Ok(Answer::Decision(decision)) => {
                 self.note_answer(means);
                 // The kill file may have appeared while the authority was asked.
-                Outcome::Decided(self.killed().map_or(decision, Decision::Deny))
+                Outcome::Decided(self.look_for_kill_file().map_or(decision, Decision::Deny))
             }
             Ok(Answer::LimitReached) => Outcome::LimitReached,
             Err(failure) => self.no_answer(means, device, &failure),
@@ -183,15 +219,49 @@ impl Authority {
     /// counts: nothing must stop for a rotation. A key of another organisation registers first.
     async fn validate(&self, means: &Means, device: &DeviceId) -> Result<Answer, Failure> {
         let decision = means.client.validate(&means.key, device).await?;
-        let refused = matches!(&decision, Decision::Deny(denial) if denial.code == Code::InvalidOrgKey);
-        let Some(fresh) = refused.then(|| self.fresher_than(means)).flatten() else {
+        if !refuses_key(&decision) {
+            means.has_been_accepted();
             return Ok(Answer::Decision(decision));
+        }
+        let Some(fresh) = self.fresher_than(means) else {
+            return self.validate_with_former(means, device, decision).await.map(Answer::Decision);
         };
         info!(device_id = %device, "the authority refused the org key, and there is another one: asking again");
         if !fresh.has_registered(device) && self.register(&fresh, device).await? == Registration::LimitReached {
             return Ok(Answer::LimitReached);
         }
         fresh.client.validate(&fresh.key, device).await.map(Answer::Decision)
+    }
+
+    /// The authority refuses a key that is on trial: the one before it answers, and stays.
+    async fn validate_with_former(
+        &self,
+        means: &Means,
+        device: &DeviceId,
+        refusal: Decision,
+    ) -> Result<Decision, Failure> {
+        let Some(former) = means.former() else { return Ok(refusal) };
+        let decision = former.client.validate(&former.key, device).await?;
+        if refuses_key(&decision) {
+            return Ok(refusal);
+        }
+        let back = Means { refused: Some(means.key.clone()), ..former.with_key(former.key.clone()) };
+        let mut back = Some(Arc::new(back));
+        let went_back = self.means.send_if_modified(|current| {
+            // Not when a reload, or another gate, came first.
+            let unchanged = current.key == means.key && current.client.base_url() == means.client.base_url();
+            if let Some(back) = back.take_if(|_| unchanged) {
+                *current = back;
+            }
+            unchanged
+        });
+        if went_back {
+            warn!(
+                key_source = %means.key_source,
+                "the authority refuses the new org key; the old one stays in use: put the right one in its place"
+            );
+        }
+        Ok(decision)
     }
 
     /// Means with another key than the refused one: those in force by now, or with what the key's file holds by now, which
@@ -208,7 +278,7 @@ impl Authority {
                     // Not when a reload came in between: it knows better.
                     let unchanged = Arc::ptr_eq(means, &current);
                     if unchanged {
-                        *means = Arc::new(Means { key, ..Means::clone(&current) });
+                        *means = Arc::new(current.with_key(key));
                     }
                     unchanged
                 });
@@ -222,18 +292,27 @@ impl Authority {
         }
     }
 
-    /// The deny of the kill file. Only "no such file" is absence: whatever else goes wrong counts as presence.
-    fn killed(&self) -> Option<Denial> {
-        let settings = self.live.now();
-        let path = settings.enforcement.kill_file.as_ref()?;
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Ok(_) => Some(Denial::local(Code::LocalKill, format!("the kill file {} exists", path.display()))),
-            Err(error) => Some(Denial::local(
-                Code::LocalKill,
-                format!("the kill file {} cannot be looked at ({error}), which counts as existing", path.display()),
-            )),
+    /// Looks for the kill file, and tells every gate when it has appeared or disappeared. Its deny, when it is there.
+    pub(crate) fn look_for_kill_file(&self) -> Option<Denial> {
+        let found = kill_file_of(&self.live);
+        let appeared = self.kill.send_if_modified(|known| {
+            let changed = known.is_some() != found.is_some();
+            if changed {
+                known.clone_from(&found);
+            }
+            changed
+        });
+        match (appeared, &found) {
+            (true, Some(denial)) => {
+                warn!(
+                    reason = denial.reason.as_deref().unwrap_or(""),
+                    "the kill file is in force: everything is denied"
+                );
+            }
+            (true, None) => info!("the kill file is gone: devices are validated again"),
+            (false, _) => {}
         }
+        found
     }
 
     /// Whether what is learnt with these means is about the authority that is asked now.
@@ -264,5 +343,23 @@ impl Authority {
         health.reachable = Some(false);
         health.last_error = Some(cause.clone());
         Outcome::NoAnswer { cause: Arc::from(cause), retry_after: failure.retry_after() }
+    }
+}
+
+fn refuses_key(decision: &Decision) -> bool {
+    matches!(decision, Decision::Deny(denial) if denial.code == Code::InvalidOrgKey)
+}
+
+/// The deny of the kill file. Only "no such file" is absence: whatever else goes wrong counts as presence.
+fn kill_file_of(live: &Live) -> Option<Denial> {
+    let settings = live.now();
+    let path = settings.enforcement.kill_file.as_ref()?;
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Ok(_) => Some(Denial::local(Code::LocalKill, format!("the kill file {} exists", path.display()))),
+        Err(error) => Some(Denial::local(
+            Code::LocalKill,
+            format!("the kill file {} cannot be looked at ({error}), which counts as existing", path.display()),
+        )),
     }
 }

@@ -93,6 +93,8 @@ pub(crate) enum Event {
     Ruled(Rules),
     /// From now on another authority is asked, or with another key. Whether the device is registered there.
     AuthorityChanged { registered: bool },
+    /// This host denies by itself, without asking anybody.
+    Denied(Denial),
     /// The time has come.
     Woke,
 }
@@ -271,6 +273,7 @@ impl Gate {
                 self.register_again = now;
                 self.hinted = true;
             }
+            Event::Denied(denial) => self.deny_here(now, denial, actions),
             Event::Woke => {}
         }
         self.end_lease(now, actions);
@@ -292,6 +295,16 @@ impl Gate {
         let until = until.min(now + self.rules.lease);
         if !denied && self.lease_until.is_none_or(|held| until > held) {
             self.lease_until = Some(until);
+        }
+    }
+
+    /// Counts like an attempt that begins and ends now: whatever is in flight was asked before, and its ALLOW is overtaken.
+    fn deny_here(&mut self, now: BootTime, denial: Denial, actions: &mut Vec<Action>) {
+        let attempt = self.next_attempt;
+        self.next_attempt = AttemptId(attempt.0 + 1);
+        let verdict = self.deny(now, now, attempt, denial, actions);
+        for asker in self.askers.drain(..) {
+            actions.push(Action::Answer { asker: asker.id, verdict: verdict.clone() });
         }
     }
 

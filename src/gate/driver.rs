@@ -88,6 +88,7 @@ impl GateHandle {
         let mut settings = live.follow();
         let rules = settings.now().rules();
         let mut changes = authority.follow();
+        let kills = authority.follow_kill_file();
         let means = Arc::clone(&changes.borrow_and_update());
         let registered = means.has_registered(&device);
         let gate = Gate::new(rules, registered, first, fastrand::u64(..), start.boot);
@@ -107,6 +108,7 @@ impl GateHandle {
             settings,
             means,
             changes,
+            kills,
         };
         tokio::spawn(driver.run(commands, BootTimer::new()?));
         Ok(Self { device, mailbox, report })
@@ -189,6 +191,8 @@ struct Driver {
     means: Arc<Means>,
     /// Of the means.
     changes: watch::Receiver<Arc<Means>>,
+    /// Of the kill file.
+    kills: watch::Receiver<Option<Denial>>,
 }
 
 impl Driver {
@@ -207,6 +211,11 @@ impl Driver {
                 Ok(()) = self.changes.changed() => {
                     self.means = Arc::clone(&self.changes.borrow_and_update());
                     Event::AuthorityChanged { registered: self.means.has_registered(&self.device) }
+                },
+                // Its sender too.
+                Ok(()) = self.kills.changed() => match self.kills.borrow_and_update().clone() {
+                    Some(denial) => Event::Denied(denial),
+                    None => Event::Hinted,
                 },
                 Some(finished) = self.attempts.join_next() => match finished {
                     Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },

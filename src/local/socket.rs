@@ -120,6 +120,21 @@ fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     UnixListener::from_std(socket.into())
 }
 
+/// Gives the socket, which is ours, another mode and group.
+pub(crate) fn set_access(local: &Local) -> Result<(), ConfigError> {
+    let path = &local.socket;
+    fs::set_permissions(path, fs::Permissions::from_mode(local.mode)).map_err(|error| {
+        let problem = format!("cannot give {} its mode: {error}", path.display());
+        ConfigError::at(&Origin::Default, "local.mode", problem)
+    })?;
+    match &local.group {
+        None => Ok(()),
+        Some((group, origin)) => {
+            give_to_group(path, group).map_err(|problem| ConfigError::at(origin, "local.group", problem))
+        }
+    }
+}
+
 fn give_to_group(path: &Path, group: &str) -> Result<(), String> {
     let gid =
         group_id(group).ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;

@@ -14,7 +14,8 @@ use crate::clock::{self, BootTime};
 use crate::gate::Standing;
 use crate::gate::driver::{GateHandle, Report};
 use crate::protocol::status::{
-    AgentReport, AgentState, ConfigurationStatus, DeviceReport, LastDecision, StandingKind, Status, StopBound,
+    AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
+    StopBound,
 };
 use crate::protocol::{Code, Decision};
 use crate::runs::Run;
@@ -31,6 +32,12 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let agents = seen.filter_map(|run| agent(run, now)).collect();
     let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| sight.covers(*uid));
     let devices = context.gates.all();
+    let means = context.gates.authority().means();
+    let mut problems = context.live.loaded().problems;
+    if means.refused.is_some() {
+        let source = &means.key_source;
+        problems.push(format!("{source}: the authority refuses this org key; the one before it stays in use"));
+    }
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -40,8 +47,14 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         stop_bound: StopBound { connected_ms: millis(bound.connected), cut_off_ms: millis(bound.cut_off) },
         configuration: ConfigurationStatus {
             file: settings.file.as_ref().map(|path| path.display().to_string()),
-            key_source: context.gates.authority().means().key_source.to_string(),
+            key_source: means.key_source.to_string(),
             key_protection: context.key_protection.clone(),
+            loaded_at: Some(clock::wall_at(context.live.loaded().at).to_string()),
+            problems,
+            kill_file: settings.enforcement.kill_file.as_ref().map(|path| KillFileStatus {
+                path: path.display().to_string(),
+                in_force: context.gates.authority().look_for_kill_file().and_then(|denial| denial.reason),
+            }),
         },
         devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),
         agents,

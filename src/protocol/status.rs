@@ -105,6 +105,24 @@ pub struct ConfigurationStatus {
     pub key_source: String,
     /// What keeps the key from agents on this host, in a sentence.
     pub key_protection: String,
+    /// RFC 3339 time of the start, or of the last reload that changed something.
+    #[serde(default)]
+    pub loaded_at: Option<String>,
+    /// What the files say and is not in force, each with its place and what would be right.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// The kill file, when one is configured.
+    #[serde(default)]
+    pub kill_file: Option<KillFileStatus>,
+}
+
+/// The file that denies everything while it exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillFileStatus {
+    /// Its path.
+    pub path: String,
+    /// Why it is in force, in a sentence; `None` while it is not.
+    pub in_force: Option<String>,
 }
 
 /// What the daemon now holds about a device.

@@ -251,6 +251,13 @@ impl Runs {
         }
     }
 
+    /// Freezes or thaws every run as it now is to be: a reload changed what undecided means.
+    pub(crate) fn reconsider_freezing(&self) {
+        for run in self.record.all() {
+            self.enforcer.hold(&run);
+        }
+    }
+
     /// Whether undecided runs are frozen.
     pub(super) fn freezes(&self) -> bool {
         self.live.now().enforcement.undecided == config::settings::Undecided::Freeze

@@ -4,9 +4,10 @@ mod lines;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 pub(crate) use lines::{Lines, flush};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,24 +67,58 @@ impl FromStr for LogLevel {
     }
 }
 
+/// Changes what the running log is like.
+type Change = Box<dyn Fn(LogFormat, LogLevel) + Send + Sync>;
+
+static CHANGE: OnceLock<Change> = OnceLock::new();
+
+/// Changes format and level of the running log, if there is one.
+pub(crate) fn change(format: LogFormat, level: LogLevel) {
+    if let Some(change) = CHANGE.get() {
+        change(format, level);
+    }
+}
+
+/// What lines of this format are let through when `chosen` is the one in use.
+fn targets(of: LogFormat, chosen: LogFormat, level: LogLevel) -> Targets {
+    if of != chosen {
+        return Targets::new().with_default(LevelFilter::OFF);
+    }
+    let foreign = level.0.min(LevelFilter::WARN);
+    Targets::new().with_target("machineid_sidecar", level.0).with_default(foreign)
+}
+
 /// Starts logging to stderr, through a thread of its own: call it when the process may have more than one. Only this
 /// package's own lines go below `warn`: those of its HTTP and TLS libraries could show headers.
 pub(crate) fn init(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
-    use tracing_subscriber::{Layer, filter::Targets};
+    use tracing_subscriber::{Layer, reload};
 
-    let foreign = level.0.min(LevelFilter::WARN);
-    let targets = Targets::new().with_target("machineid_sidecar", level.0).with_default(foreign);
+    // Both formats are there, one of them silent: a layer cannot be exchanged later, a filter can.
+    let (text_filter, text_change) = reload::Layer::new(targets(LogFormat::Text, format, level));
+    let (json_filter, json_change) = reload::Layer::new(targets(LogFormat::Json, format, level));
     // The library reports a line it cannot write on the very stream it cannot write to, and waits for it.
-    let lines = tracing_subscriber::fmt::layer().with_writer(Lines::to_stderr()).log_internal_errors(false);
-    let layer = match format {
-        LogFormat::Text => {
-            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            lines.with_target(false).with_ansi(colour).boxed()
-        }
-        LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
-    };
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let text = tracing_subscriber::fmt::layer()
+        .with_writer(Lines::to_stderr())
+        .log_internal_errors(false)
+        .with_target(false)
+        .with_ansi(colour)
+        .with_filter(text_filter);
+    let json = tracing_subscriber::fmt::layer()
+        .with_writer(Lines::to_stderr())
+        .log_internal_errors(false)
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .with_filter(json_filter);
     // A second call (tests in one process) keeps the first subscriber.
-    let _ = tracing_subscriber::registry().with(layer.with_filter(targets)).try_init();
+    if tracing_subscriber::registry().with(text).with(json).try_init().is_ok() {
+        let _ = CHANGE.set(Box::new(move |format, level| {
+            // They fail only when the subscriber is gone.
+            let _ = text_change.reload(targets(LogFormat::Text, format, level));
+            let _ = json_change.reload(targets(LogFormat::Json, format, level));
+        }));
+    }
 }

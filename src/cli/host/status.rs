@@ -57,6 +57,18 @@ fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     for line in table::hanging("machineid-sidecar ", &daemon, printer.width()) {
         printer.line(line);
     }
+    for problem in &status.configuration.problems {
+        for line in table::hanging("NOT IN FORCE: ", problem, printer.width()) {
+            printer.line(line);
+        }
+    }
+    if let Some(kill) = status.configuration.kill_file.as_ref().filter(|kill| kill.in_force.is_some()) {
+        let why = kill.in_force.as_deref().unwrap_or_default();
+        let text = format!("{why}: everything on this host is denied until it is removed");
+        for line in table::hanging("KILL FILE IN FORCE: ", &text, printer.width()) {
+            printer.line(line);
+        }
+    }
     printer.line(authority(status, now));
     if let Some(error) = &status.authority.last_error {
         field("", error, printer);

@@ -120,6 +120,15 @@ impl Setup {
         sidecar
     }
 
+    /// Starts the daemon by this command of its own, logging as always, and waits until it has had its first decision.
+    pub(crate) fn start_by(self, command: &mut Command) -> Sidecar {
+        let log = File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let sidecar = Sidecar { child, setup: self };
+        until("the daemon is ready", || (sidecar.get("/readyz")?.status == 200).then_some(()));
+        sidecar
+    }
+
     /// Starts the daemon and waits until its socket answers.
     pub(crate) fn start_unready(self) -> Sidecar {
         let child = self.launch();

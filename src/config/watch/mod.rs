@@ -1,0 +1,237 @@
+//! Tells when files may have changed that the daemon has read.
+//!
+//! Directories are watched, not files: an editor, a configuration manager and Kubernetes put a new file under the old name,
+//! and a watch on the old one would never fire. Which ones is [`chain`]'s business.
+//!
+//! A watch can be blind: there may be none left for this user (`fs.inotify.max_user_watches`), and a network file system
+//! does not tell of what another host does. So the files are also looked at from time to time ([`Watcher::seen`]), and the
+//! kill file on each validation.
+
+mod chain;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fs, io};
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use chain::Chain;
+
+/// How often the files are looked at while watches see them, and while they do not.
+const LOOK: Duration = Duration::from_secs(30);
+const BLIND_LOOK: Duration = Duration::from_secs(1);
+/// How often a chain that changes under our eyes is followed.
+const MOST_ROUNDS: usize = 8;
+
+/// Something may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// As a whole, as far as can be told.
+    Whole,
+    /// Somebody is writing into a file right now.
+    Writing,
+}
+
+/// Watches a set of paths.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    /// `None` when there is no watch to be had at all.
+    watches: Option<RecommendedWatcher>,
+    shared: Arc<Shared>,
+    paths: Vec<PathBuf>,
+    /// What is watched, with what it was then: a directory of the same name need not be the same.
+    watched: BTreeMap<PathBuf, Option<Identity>>,
+    /// What the files looked like last.
+    looks: Vec<Look>,
+    blind: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    names: Mutex<BTreeSet<PathBuf>>,
+    seen: Mutex<Option<Seen>>,
+    bell: Notify,
+}
+
+type Identity = (u64, u64);
+
+/// Enough of a file to notice that it is another, or has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Look {
+    File { identity: Identity, length: u64, mode: u32, changed: (i64, i64) },
+    Error(io::ErrorKind),
+}
+
+impl Look {
+    fn at(path: &Path) -> Self {
+        fs::metadata(path).map_or_else(
+            |error| Self::Error(error.kind()),
+            |about| Self::File {
+                identity: (about.dev(), about.ino()),
+                length: about.len(),
+                mode: about.mode(),
+                changed: (about.ctime(), about.ctime_nsec()),
+            },
+        )
+    }
+}
+
+impl Shared {
+    fn note(&self, event: &notify::Result<notify::Event>) {
+        let Some(what) = self.what(event) else { return };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(what);
+        drop(seen);
+        self.bell.notify_one();
+    }
+
+    fn what(&self, event: &notify::Result<notify::Event>) -> Option<Seen> {
+        // An error or an overflow: whatever was missed, a look tells.
+        let Ok(event) = event else { return Some(Seen::Whole) };
+        if event.need_rescan() {
+            return Some(Seen::Whole);
+        }
+        let what = match event.kind {
+            // Reading is no change, and we read ourselves.
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Seen::Whole,
+            EventKind::Access(_) => return None,
+            EventKind::Modify(ModifyKind::Data(_)) => Seen::Writing,
+            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => {
+                Seen::Whole
+            }
+        };
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let concerns = |path: &PathBuf| names.iter().any(|name| name == path || name.parent() == Some(path));
+        event.paths.iter().any(concerns).then_some(what)
+    }
+
+    fn take(&self) -> Option<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Watcher {
+    /// Watches nothing yet. Where there is no watch to be had, files are looked at instead.
+    pub(crate) fn new() -> Self {
+        let shared = Arc::<Shared>::default();
+        let for_events = Arc::clone(&shared);
+        let watches = notify::recommended_watcher(move |event| for_events.note(&event));
+        let watches = watches.map_err(|error| complain(&error)).ok();
+        let blind = watches.is_none();
+        Self { watches, shared, paths: Vec::new(), watched: BTreeMap::new(), looks: Vec::new(), blind }
+    }
+
+    /// Watches these paths from now on, wherever they lead. To be called again after each change: they may lead elsewhere.
+    /// What changed before it returns is for the caller to look at; what changes later is seen.
+    pub(crate) fn aim(&mut self, paths: &[PathBuf]) {
+        self.paths = paths.to_vec();
+        let mut names = self.names();
+        for _ in 0..MOST_ROUNDS {
+            self.shared.names.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&names);
+            self.watch(&names);
+            let now = self.names();
+            if now == names {
+                break;
+            }
+            names = now;
+        }
+        self.looks = self.look();
+    }
+
+    /// Waits until something may have changed. May be dropped and called again.
+    pub(crate) async fn seen(&mut self) -> Seen {
+        loop {
+            if let Some(seen) = self.shared.take() {
+                return seen;
+            }
+            let look = if self.blind { BLIND_LOOK } else { LOOK };
+            tokio::select! {
+                () = self.shared.bell.notified() => {},
+                () = tokio::time::sleep(look) => {
+                    let looks = self.look();
+                    if looks != self.looks {
+                        self.looks = looks;
+                        return Seen::Whole;
+                    }
+                },
+            }
+        }
+    }
+
+    fn look(&self) -> Vec<Look> {
+        self.paths.iter().map(|path| Look::at(path)).collect()
+    }
+
+    fn names(&self) -> BTreeSet<PathBuf> {
+        self.paths.iter().flat_map(|path| Chain::of(path).names).collect()
+    }
+
+    fn watch(&mut self, names: &BTreeSet<PathBuf>) {
+        let Some(watches) = &mut self.watches else { return };
+        let wanted: BTreeMap<PathBuf, Option<Identity>> = names
+            .iter()
+            .filter_map(|name| name.parent())
+            .map(|directory| (directory.to_owned(), identity(directory)))
+            .collect();
+        self.watched.retain(|directory, known| {
+            let stays = known.is_some() && wanted.get(directory) == Some(known);
+            if !stays {
+                // Gone already when the directory is.
+                let _ = watches.unwatch(directory);
+            }
+            stays
+        });
+        let mut failure = None;
+        for (directory, identity) in wanted {
+            if self.watched.contains_key(&directory) {
+                continue;
+            }
+            match watches.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    debug!(directory = %directory.display(), "watching for changes");
+                    self.watched.insert(directory, identity);
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        match (failure, self.blind) {
+            (Some(error), false) => {
+                complain(&error);
+                self.blind = true;
+            }
+            (None, true) => self.blind = false,
+            (Some(_), true) | (None, false) => {}
+        }
+    }
+}
+
+fn identity(directory: &Path) -> Option<Identity> {
+    fs::metadata(directory).ok().map(|about| (about.dev(), about.ino()))
+}
+
+fn complain(error: &notify::Error) {
+    let remedy = match error.kind {
+        notify::ErrorKind::MaxFilesWatch => " (raise fs.inotify.max_user_watches)",
+        notify::ErrorKind::Io(ref error) if error.raw_os_error() == Some(libc::EMFILE) => {
+            " (raise fs.inotify.max_user_instances)"
+        }
+        notify::ErrorKind::Generic(_)
+        | notify::ErrorKind::Io(_)
+        | notify::ErrorKind::PathNotFound
+        | notify::ErrorKind::WatchNotFound
+        | notify::ErrorKind::InvalidConfig(_) => "",
+    };
+    warn!(
+        "cannot watch for changed files: {error}{remedy}; they are looked at every {} instead, and SIGHUP still reloads",
+        crate::span::format(BLIND_LOOK)
+    );
+}
+
+#[cfg(test)]
+mod tests;
