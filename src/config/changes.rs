@@ -158,6 +158,7 @@ mod tests {
             ("system_unavailable = \"deny\"", "system_unavailable = \"retry\""),
             ("undecided = \"run\"", "undecided = \"freeze\""),
             ("/run/machineid/", "/run/other/"),
+            ("127.0.0.1:8425", "127.0.0.1:8426"),
             ("mode = \"0660\"", "mode = \"0666\""),
             ("group = \"machineid\"", "group = \"other\""),
             ("max_age_cap = \"0s\"", "max_age_cap = \"1s\""),
