@@ -104,7 +104,7 @@ fn a_file_with_an_error_changes_nothing_and_says_where_it_is() {
         (right.replace("lease =", "leese ="), vec!["leese", "lease", ":"]),
         (right.replace("20m", "20"), vec!["enforcement.lease", "unit"]),
         (right.replace("20m", "1m"), vec!["enforcement.lease", "at least 11m2s"]),
-        (right.replace("[enforcement]", "[enforcement"), vec![":"]),
+        (right.replace("[enforcement]", "[enforcement"), vec!["unclosed"]),
     ] {
         // Beside what is right, none of which counts either.
         put(&file(&sidecar), &wrong.replace("level = \"debug\"", "level = \"info\""));
