@@ -227,7 +227,7 @@ impl Authority {
             return self.validate_with_former(means, device, decision).await.map(Answer::Decision);
         };
         info!(device_id = %device, "the authority refused the org key, and there is another one: asking again");
-        if !fresh.has_registered(device) && self.register(&fresh, device).await? == Registration::LimitReached {
+        if self.register_once(&fresh, device).await? == Registration::LimitReached {
             return Ok(Answer::LimitReached);
         }
         fresh.client.validate(&fresh.key, device).await.map(Answer::Decision)
