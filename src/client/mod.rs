@@ -43,6 +43,9 @@ const SMALL_ANSWER: usize = 64 * 1024;
 /// The longest answer about a fleet, in bytes: room for some 300,000 devices.
 const LARGE_ANSWER: usize = 64 * 1024 * 1024;
 
+/// Connections that are kept while nobody asks. More than a thousand devices need at once when each takes its turn.
+const IDLE_CONNECTIONS: usize = 16;
+
 /// What a client needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -99,7 +102,9 @@ impl Options {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             // The one timeout is the exchange's; a connection attempt must not outlive it in the background.
-            .connect_timeout(self.timeout);
+            .connect_timeout(self.timeout)
+            // A burst (a thousand devices asked about on one signal) must not leave a thousand connections behind.
+            .pool_max_idle_per_host(IDLE_CONNECTIONS);
         if self.base_url.is_loopback() {
             builder = builder.no_proxy();
         }

@@ -68,7 +68,8 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;
     hand_out_commands(authority, directory, &settings.local.socket)?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
-    let sidecar = Sidecar::start(Source::BuiltIn, settings, device.clone(), authority.org_key.clone(), key_source)?;
+    let (key, source) = (authority.org_key.clone(), Source::BuiltIn);
+    let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, None)?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await

@@ -18,6 +18,7 @@ mod command;
 mod dev;
 mod healthcheck;
 mod identity;
+mod manager;
 mod reload;
 mod resume;
 mod sidecar;

@@ -1,6 +1,7 @@
 //! The running daemon: everything put together, and taken down again.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::{fs, io};
@@ -15,7 +16,7 @@ use tracing::{info, warn};
 use super::child::Child;
 use super::reload::{Reloader, Source};
 use super::signals::Signals;
-use super::{Fatal, identity, resume};
+use super::{Fatal, identity, manager, resume};
 use crate::client::{AuthorityClient, Options};
 use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
@@ -24,7 +25,7 @@ use crate::gate::attempt::{Authority, Means};
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
-use crate::local::{Context, compat, port, server};
+use crate::local::{Context, activation, compat, port, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
 use crate::runs::{Here, Runs, Store};
 use crate::tree::KILL_PATIENCE;
@@ -33,6 +34,7 @@ use crate::{descriptors, push, span, sys, telemetry};
 /// Reads the configuration and serves until told to end, or until the command ends.
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
     keep_secrets()?;
+    let handed = activation::take(environment)?;
     let settings = config::load(named, environment)?;
     // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
     let (key, key_source) = take_key(&settings, environment)?;
@@ -44,7 +46,7 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     let environment = environment.clone();
     in_runtime(async {
         let source = Source::Files(environment);
-        let sidecar = Sidecar::start(source, settings, device, key, key_source)?;
+        let sidecar = Sidecar::start(source, settings, device, key, key_source, handed)?;
         sidecar.serve(command).await
     })
 }
@@ -103,13 +105,14 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// Takes the socket and starts the host's gate. Must be called inside the runtime.
+    /// Takes the socket, or the one that was handed over, and starts the host's gate. Must be called inside the runtime.
     pub(super) fn start(
         source: Source,
         settings: Settings,
         device: DeviceId,
         key: OrgKey,
         key_source: KeySource,
+        handed: Option<UnixListener>,
     ) -> Result<Self, Fatal> {
         sys::check_proc().map_err(Fatal)?;
         let descriptors = descriptors::raise_limit();
@@ -123,7 +126,10 @@ impl Sidecar {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let markers = Markers::new(runtime_dir.clone(), &boot_id, &client.base_url().to_string());
         // The socket first: a second daemon must fail before it asks anybody anything.
-        let socket = socket::bind(&settings.local)?;
+        let socket = match handed {
+            Some(handed) => socket::take_over(&settings.local, handed)?,
+            None => socket::bind(&settings.local)?,
+        };
         let store = Store::open(runtime_dir, here(&boot_id)).map_err(|error| {
             let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
@@ -161,6 +167,7 @@ impl Sidecar {
         self.announce();
         let (reload, asked) = mpsc::channel(1);
         let reloading = self.reloader.take().map(|reloader| tokio::spawn(reloader.run(asked)));
+        manager::ready();
         let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
@@ -172,13 +179,15 @@ impl Sidecar {
                 None => self.wait_for_the_end(&mut signals, &reload).await,
                 Some(_) => self.supervise(&command, &mut signals).await,
             };
+            manager::stopping();
             // First this: what then ends are our streams, not their wrappers.
             self.context.runs.close();
             shutdown.cancel();
             exit
         };
         let resuming = shutdown.run_until_cancelled(resume::watch(Arc::clone(&self.context)));
-        let ((), exit, _) = tokio::join!(serving, working, resuming);
+        let attending = shutdown.run_until_cancelled(manager::attend(Arc::clone(&self.context)));
+        let ((), exit, _, _) = tokio::join!(serving, working, resuming, attending);
         push.abort();
         if let Some(reloading) = reloading {
             reloading.abort();

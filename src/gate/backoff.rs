@@ -10,8 +10,12 @@ const LAST: Duration = Duration::from_secs(5);
 /// Exponential backoff with full jitter: uniform between nothing and a ceiling that doubles from 250 ms to 5 s.
 ///
 /// Full jitter, not "ceiling ± 10 %": a fleet that lost its authority in the same second must not come back in the same
-/// second. While a lease runs down the ceiling is a quarter of what is left of it, but at least 250 ms, so that a short
-/// outage near its end is noticed in time. An authority's `Retry-After` is a floor.
+/// second. While a lease runs down no pause is longer than a quarter of what is left of it, but for 250 ms, so that a short
+/// outage near its end is noticed in time.
+///
+/// An authority's `Retry-After` is a floor, with the jitter on top of it: all who were told in one moment would else come
+/// back in one moment. It bows to the quarter of a lease. An answer that is no decision must not stop agents, as it would by
+/// keeping us from asking; without agents it holds as it is.
 pub(super) fn delay(
     failures: u32,
     lease_left: Option<Duration>,
@@ -19,11 +23,12 @@ pub(super) fn delay(
     rng: &mut fastrand::Rng,
 ) -> Duration {
     let doublings = failures.saturating_sub(1).min(8);
-    let mut ceiling = FIRST.saturating_mul(1 << doublings).min(LAST);
-    if let Some(left) = lease_left {
-        ceiling = ceiling.min((left / 4).max(FIRST));
-    }
-    ceiling.mul_f64(rng.f64()).max(retry_after.unwrap_or_default())
+    let ceiling = FIRST.saturating_mul(1 << doublings).min(LAST);
+    let most = lease_left.map_or(Duration::MAX, |left| (left / 4).max(FIRST));
+    let floor = retry_after.unwrap_or_default();
+    let high = floor.saturating_add(ceiling).min(most);
+    let low = if floor < high { floor } else { high / 2 };
+    low + high.saturating_sub(low).mul_f64(rng.f64())
 }
 
 #[cfg(test)]
@@ -45,7 +50,25 @@ mod tests {
         #[test]
         fn never_comes_before_the_authority_asked(seed: u64, asked in 0_u64..100_000) {
             let asked = Duration::from_millis(asked);
-            prop_assert!(delay(1, None, Some(asked), &mut fastrand::Rng::with_seed(seed)) >= asked);
+            let delay = delay(1, None, Some(asked), &mut fastrand::Rng::with_seed(seed));
+            prop_assert!(delay >= asked && delay <= asked + FIRST);
+        }
+
+        #[test]
+        fn is_never_kept_from_asking_by_an_authority_while_a_lease_runs_out(seed: u64, asked: u64, left in 0_u64..60_000) {
+            let (asked, left) = (Duration::from_millis(asked), Duration::from_millis(left));
+            let delay = delay(1, Some(left), Some(asked), &mut fastrand::Rng::with_seed(seed));
+            let most = (left / 4).max(FIRST);
+            prop_assert!(delay <= most && delay >= asked.min(most / 2));
+        }
+
+        #[test]
+        fn who_was_told_the_same_does_not_come_back_together(asked in 0_u64..100_000, left in 2_000_u64..60_000) {
+            for left in [None, Some(Duration::from_millis(left))] {
+                let one = |seed| delay(3, left, Some(Duration::from_millis(asked)), &mut fastrand::Rng::with_seed(seed));
+                let all: std::collections::BTreeSet<_> = (0..50).map(|seed| one(seed).as_millis() / 5).collect();
+                prop_assert!(all.len() > 15, "{all:?}");
+            }
         }
     }
 }

@@ -449,6 +449,11 @@ fn retry_after_is_respected_but_not_by_checks() {
     world.finish(attempt, Outcome::NoAnswer { cause: "429".into(), retry_after: Some(asked) });
     assert_eq!(begins(&world.pass(Duration::from_millis(19_999))), 0);
     assert_eq!(begins(&world.ask(1)), 1);
+    let mut pressed = with_an_agent(RULES);
+    pressed.tell(Event::Hinted);
+    let attempt = pressed.last_begun;
+    pressed.finish(attempt, Outcome::NoAnswer { cause: "429".into(), retry_after: Some(Duration::from_mins(5)) });
+    assert!(begins(&pressed.pass(Duration::from_millis(7_500))) >= 1, "an agent's lease runs out");
 }
 
 #[test]

@@ -65,6 +65,7 @@ enum Command {
     Agents(usize),
     Inherit(BootTime),
     Wake,
+    Pulse(oneshot::Sender<()>),
 }
 
 /// A running gate. The gate ends when its last handle is dropped.
@@ -156,6 +157,14 @@ impl GateHandle {
     pub(crate) fn wake(&self) {
         // A full mailbox wakes it as well.
         let _ = self.mailbox.try_send(Command::Wake);
+    }
+
+    /// Returns when the gate has had its turn; a hung one never does. One that has ended has nothing left to do.
+    pub(crate) async fn pulse(&self) {
+        let (turn, had) = oneshot::channel();
+        if self.mailbox.send(Command::Pulse(turn)).await.is_ok() {
+            let _ = had.await;
+        }
     }
 
     /// Says that agents live on a lease of this device until then, which a daemon before us had.
@@ -251,6 +260,11 @@ impl Driver {
             Command::Agents(count) => Event::Agents(count),
             Command::Inherit(until) => Event::Inherited { until },
             Command::Wake => Event::Woke,
+            Command::Pulse(turn) => {
+                // Who gave up waiting need not know.
+                let _ = turn.send(());
+                Event::Woke
+            }
         }
     }
 

@@ -127,6 +127,13 @@ impl Gates {
         in_use.get(device).map(|other| other.gate.clone())
     }
 
+    /// Returns when every gate has had its turn.
+    pub(crate) async fn pulse(&self) {
+        for gate in self.all() {
+            gate.pulse().await;
+        }
+    }
+
     /// Every running gate, the host's first.
     pub(crate) fn all(&self) -> Vec<GateHandle> {
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);

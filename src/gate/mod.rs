@@ -14,6 +14,8 @@ pub(crate) mod attempt;
 mod backoff;
 pub(crate) mod core;
 pub(crate) mod driver;
+#[cfg(test)]
+mod fleet_tests;
 pub(crate) mod gates;
 pub(crate) mod markers;
 pub(crate) mod standing;

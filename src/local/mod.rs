@@ -3,6 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `socket` | the socket file: made with its mode, never taken over from a living daemon |
+//! | `activation` | the socket that a service manager hands over |
 //! | `server` | accepts, limits and ends connections |
 //! | `wire` | a connection's bytes: how long a client lets us wait, and words for what hyper refuses without any |
 //! | `places` | how many connections are served, and for whom |
@@ -16,6 +17,7 @@
 //! | `port` | a TCP port that serves a few paths |
 //! | `reply` | answers that are not an ALLOW |
 
+pub(crate) mod activation;
 mod check;
 pub(crate) mod compat;
 mod peer;

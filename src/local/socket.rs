@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -21,8 +21,8 @@ const BACKLOG: i32 = 4096;
 pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode: at the end only our own file is removed.
-    identity: (u64, u64),
+    /// Device and inode: at the end only our own file is removed. `None` when it is not ours.
+    identity: Option<(u64, u64)>,
     /// Held for as long as we live: there is one daemon for each socket.
     _lock: File,
 }
@@ -46,16 +46,36 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
         .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
     let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
     // From here on its file goes with it, also when the rest fails.
-    let socket = Socket { listener, path: path.clone(), identity: (about.dev(), about.ino()), _lock: lock };
+    let socket = Socket { listener, path: path.clone(), identity: Some((about.dev(), about.ino())), _lock: lock };
     if let Some((group, origin)) = &local.group {
         give_to_group(path, group).map_err(|problem| ConfigError::at(origin, "local.group", problem))?;
     }
     Ok(socket)
 }
 
+/// Serves a socket that a service manager has made: its file, mode and owner are the manager's, and stay.
+///
+/// Fails when it is not where the configuration says: wrappers and agents are told that place.
+pub(crate) fn take_over(local: &Local, handed: StdUnixListener) -> Result<Socket, ConfigError> {
+    let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
+    let address = handed.local_addr().map_err(|error| wrong(error.to_string()))?;
+    if address.as_pathname() != Some(&local.socket) {
+        let theirs = address.as_pathname().map_or("no path at all".to_owned(), |path| path.display().to_string());
+        return Err(wrong(format!(
+            "is {}, and the service manager hands over a socket at {theirs}; name the same place in the socket unit's \
+             ListenStream= and here",
+            local.socket.display()
+        )));
+    }
+    let lock = lock(local)?;
+    let listener = handed.set_nonblocking(true).and_then(|()| UnixListener::from_std(handed));
+    let listener = listener.map_err(|error| wrong(format!("cannot serve the socket that was handed over: {error}")))?;
+    Ok(Socket { listener, path: local.socket.clone(), identity: None, _lock: lock })
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.identity);
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| Some((now.dev(), now.ino())) == self.identity);
         if ours {
             // Left behind, it is stale, and the next daemon replaces it.
             let _ = fs::remove_file(&self.path);

@@ -176,6 +176,11 @@ impl Runs {
         was_frozen
     }
 
+    /// Returns when the thread that ends trees has had its turn.
+    pub(crate) async fn pulse(&self) {
+        self.enforcer.pulse().await;
+    }
+
     pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
         self.record.lock().get(&id).cloned()
     }

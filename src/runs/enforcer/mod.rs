@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use bell::Bell;
+use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
 use super::record::Record;
@@ -74,6 +75,8 @@ enum Order {
     Watch,
     /// A leaf of a run that did not start: remove it when it is empty.
     Remove(Arc<Leaf>),
+    /// Say when this turn is over.
+    Pulse(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
@@ -110,6 +113,13 @@ impl Enforcer {
     /// Removes the leaf of a run that did not start, as soon as it is empty.
     pub(crate) fn remove(&self, leaf: Arc<Leaf>) {
         self.order(Order::Remove(leaf));
+    }
+
+    /// Returns when the thread has had its turn; a hung one never does.
+    pub(crate) async fn pulse(&self) {
+        let (turn, had) = oneshot::channel();
+        self.order(Order::Pulse(turn));
+        let _ = had.await;
     }
 
     fn order(&self, order: Order) {

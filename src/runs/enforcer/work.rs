@@ -66,19 +66,24 @@ impl Worker {
         if self.suspends.until(moment).is_some() {
             self.resume(now);
         }
-        let mut endings = Vec::new();
+        let (mut endings, mut pulses) = (Vec::new(), Vec::new());
         for order in self.take_orders() {
             match order {
                 Order::End(more) => endings.extend(more),
                 Order::Hold(run) => self.hold(&run),
                 Order::Watch => {}
                 Order::Remove(leaf) => self.leaves.push((leaf, 0)),
+                Order::Pulse(turn) => pulses.push(turn),
             }
         }
         endings.extend(self.expired(now));
         endings.extend(self.bereaved(now));
         self.enforce(now, endings);
         self.remove_leaves();
+        for turn in pulses {
+            // Who gave up waiting need not know.
+            let _ = turn.send(());
+        }
     }
 
     /// The machine has slept. Agents whose lease ended meanwhile stand still, where they can be halted, until their gates

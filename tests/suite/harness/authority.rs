@@ -26,7 +26,7 @@ pub(crate) struct Authority {
 
 /// An organisation of that server.
 pub(crate) struct Org<'a> {
-    authority: &'a Authority,
+    pub(crate) authority: &'a Authority,
     pub(crate) id: String,
     pub(crate) key: String,
 }
@@ -115,6 +115,10 @@ impl Authority {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         until("the authority ends after SIGTERM", || self.child.try_wait().unwrap())
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Starts it again, after its end, with the same database on the same port.

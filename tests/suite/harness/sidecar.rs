@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,10 @@ pub(crate) struct Setup {
     pub(crate) place: Place,
     /// What the daemon is started with, such as `prlimit`. It must become the daemon.
     pub(crate) starter: Vec<String>,
+    /// More of the daemon's environment.
+    pub(crate) variables: Vec<(&'static str, String)>,
+    /// What it has for its input, to be taken by the starter.
+    pub(crate) input: Option<OwnedFd>,
 }
 
 impl Setup {
@@ -44,6 +49,8 @@ impl Setup {
             local: String::new(),
             place: Place::own(),
             starter: Vec::new(),
+            variables: Vec::new(),
+            input: None,
             directory,
         }
     }
@@ -102,6 +109,10 @@ impl Setup {
         };
         command.arg("--config").arg(self.configuration()).stdin(Stdio::null());
         clean_environment(&mut command, self.directory.path());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(input) = &self.input {
+            command.stdin(input.try_clone().unwrap());
+        }
         self.place.as_daemon(command)
     }
 

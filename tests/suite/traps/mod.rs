@@ -43,6 +43,11 @@
 //! | 35 signals that are the wrapper's own | `run::core::tests`; `run::ending::signals_reach_the_command_…` |
 //! | 36 exit codes | `transparency::codes`; `run::ending` |
 //! | 37 reaped before it reports | [`matrix`]: nobody is left the moment the wrapper has ended |
+//! | 41 a slow validation in flight | [`times`]; `gate::core::tests` |
+//! | 42 suspend beyond the lease | `tests/machine` (a real one); `gate::core::tests`, `runs::enforcer::tests`, `run::core::tests` |
+//! | 43 wall clock set | `tests/machine`; nothing that decides can read it (`clippy.toml`) |
+//! | 44 restart with the authority away | [`times`]; `daemon::adoption::without_an_authority_…` |
+//! | 45 a crowd, failures, then a deny | [`times`]; ten thousand gates in `gate::fleet_tests` |
 //! | 46 what is told of a stop | [`accounts`] |
 //! | 47 one agent's child, another's deny | [`accounts`]; `end_to_end::agents_with_devices_of_their_own_…` |
 //! | 48 a wrapper inside another | [`accounts`]; `transparency::plumbing`; shape |
@@ -54,4 +59,5 @@ mod deaths;
 mod matrix;
 pub(crate) mod shapes;
 mod storm;
+mod times;
 mod trees;

@@ -1,0 +1,34 @@
+//! A socket that a service manager made and keeps: it lives on while the daemon is restarted, and wrappers wait in its
+//! backlog instead of finding nobody. Its mode and owner are the manager's business.
+
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+
+use crate::config::{ConfigError, Environment, Origin};
+
+/// Takes the socket that was handed to this process; `None` when none was. To be called once.
+///
+/// Fails when what was handed over is not one listening unix socket.
+pub(crate) fn take(environment: &Environment) -> Result<Option<UnixListener>, ConfigError> {
+    // Without a number, or with another's, the variables are a leftover of somebody else's start.
+    if environment.text("LISTEN_PID").and_then(|pid| pid.trim().parse().ok()) != Some(std::process::id()) {
+        return Ok(None);
+    }
+    let mut handed = ListenFd::from_env();
+    let wrong = |problem: String| ConfigError::at(&Origin::Environment("LISTEN_FDS"), "local.socket", problem);
+    match handed.len() {
+        0 => return Ok(None),
+        1 => {}
+        count => {
+            let problem = "one is expected: name one ListenStream= in the socket unit";
+            return Err(wrong(format!("the service manager hands over {count} sockets; {problem}")));
+        }
+    }
+    let listener = handed.take_unix_listener(0).map_err(|error| wrong(error.to_string()))?;
+    if listener.as_ref().is_some_and(|socket| !rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)) {
+        let problem = "nobody can connect to it: set Accept=no in the socket unit";
+        return Err(wrong(format!("the service manager hands over a socket that does not listen; {problem}")));
+    }
+    Ok(listener)
+}
