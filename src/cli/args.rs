@@ -47,8 +47,17 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Show what this host's daemon knows: devices, agents, the authority, how fast a stop is
     Status(StatusArgs),
+    /// Show what happens on this host: decisions, starts, stops, the authority, reloads
+    Events(EventsArgs),
     /// Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)
     Stop(StopArgs),
+    /// Take back what `stop --hold` denied on this host; starts nothing again by itself
+    Release(ReleaseArgs),
+    /// The daemon's audit file
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)
     Drill(DrillArgs),
     #[command(name = crate::cli::host::drill::VERB, hide = true)]
@@ -77,6 +86,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: OrgCommand,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Find every edit and gap in an audit file (exit 1 when there is one)
+    Verify(AuditVerifyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,11 +126,52 @@ pub(super) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Print the daemon's answer as JSON
+    /// Print the daemon's answer as JSON; with --watch one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Go on showing it, until Ctrl-C: on a terminal the whole page each second, else a line for each change
+    #[arg(short, long)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+const EVENTS_HELP: &str = "\
+The daemon remembers its newest 4,096 events; all of them, across restarts, are in its audit file ([audit] file). Other users' \
+agents are shown to root, the daemon's own user and local.admin_group alone.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EVENTS_HELP)]
+pub(super) struct EventsArgs {
+    /// Go on with what comes, until Ctrl-C; waits for a daemon that is started again
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Print one JSON object a line
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) socket: SocketArgs,
+}
+
+const VERIFY_HELP: &str = "\
+Each record holds the SHA-256 of the one before, so a change, a removal, an insertion or another order shows wherever it is. \
+Whether the end was cut or rewritten shows against the last hash in machineid status or in the daemon's log: --expect. Records \
+that the daemon itself says it lost (a full disk) are counted and no finding.
+
+Exit codes: 0 sound, 1 something is wrong, 2 wrong usage or a file that cannot be read.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub(super) struct AuditVerifyArgs {
+    /// The file; after a rotation several, the oldest first
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// What the last record's hash must be
+    #[arg(long, value_name = "HASH")]
+    pub(super) expect: Option<String>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -134,22 +190,43 @@ pub(super) struct WhomArgs {
 
 const STOP_HELP: &str = "\
 A stop is SIGTERM to every process of the agent, its stop grace, then SIGKILL until nothing is left. Its device stays \
-allowed and it may be started again; to deny it, use machineid revoke.
+allowed and it may be started again; --hold denies it on this host until machineid release, machineid revoke everywhere.
 
 Exit codes: 0 everything is gone (with --no-wait: requested), 1 there are survivors or nobody was meant, 2 wrong usage, 75 \
 no daemon.";
 
 #[derive(Debug, Args)]
 #[command(after_help = STOP_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct StopArgs {
     #[command(flatten)]
     pub(super) whom: WhomArgs,
+    /// Deny their devices on this host until machineid release, also after a restart; then every agent of these devices is
+    /// stopped (with --all: the host's, which rules all)
+    #[arg(long)]
+    pub(super) hold: bool,
     /// Do not wait until they are gone
     #[arg(long)]
     pub(super) no_wait: bool,
     /// Do not ask for confirmation of --all
     #[arg(long)]
     pub(super) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Without --device and --all: the one device that is held, if there is just one.")]
+pub(super) struct ReleaseArgs {
+    /// This device
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub(super) device: Option<DeviceId>,
+    /// Every device that is held
+    #[arg(long)]
+    pub(super) all: bool,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(super) json: bool,

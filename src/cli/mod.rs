@@ -62,7 +62,10 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
     match command {
         Command::Check(args) => host::check::run(&args, env, printer).await,
         Command::Status(args) => host::status::run(&args, env, printer).await,
+        Command::Events(args) => host::events::run(&args, env, printer).await,
         Command::Stop(args) => host::stop::run(&args, env, printer).await,
+        Command::Release(args) => host::release::run(&args, env, printer).await,
+        Command::Audit { command: args::AuditCommand::Verify(args) } => host::audit::verify(&args, printer),
         Command::Drill(args) => host::drill::run(&args, env, printer).await,
         // Has been seen to: a canary needs no runtime.
         Command::Canary(args) => Ok(host::drill::live(&args, env)),

@@ -70,6 +70,12 @@ pub(super) struct Printer {
     progress: Progress,
     /// The first error of writing a result.
     broken: Option<io::Error>,
+    /// Whether the terminal can be drawn upon.
+    drawable: bool,
+    /// Lines that are collected instead of written.
+    page: Option<Vec<String>>,
+    /// Whether the terminal shows its other screen, which we draw upon.
+    drawing: bool,
 }
 
 /// Whether a line of progress can be and is shown.
@@ -85,10 +91,7 @@ impl Printer {
         let (out, err) = (io::stdout(), io::stderr());
         let terminal = out.is_terminal();
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
-        let width = terminal.then(|| {
-            let columns = rustix::termios::tcgetwinsize(&out).map_or(0, |size| usize::from(size.ws_col));
-            if columns == 0 { 80 } else { columns }
-        });
+        let width = terminal.then(|| size(&out).0);
         let progress = if err.is_terminal() && !dumb { Progress::Nothing } else { Progress::NoTerminal };
         Self {
             out: BufWriter::new(out),
@@ -97,6 +100,9 @@ impl Printer {
             width,
             progress,
             broken: None,
+            drawable: terminal && !dumb && env("TERM").is_some(),
+            page: None,
+            drawing: false,
         }
     }
 
@@ -121,26 +127,83 @@ impl Printer {
         }
         let end = text.trim_end().len();
         text.truncate(end);
+        if let Some(page) = &mut self.page {
+            page.push(text);
+            return;
+        }
         text.push('\n');
         self.write(text.as_bytes());
+    }
+
+    /// Whether a page can be drawn in place of the one before.
+    pub(super) const fn can_draw(&self) -> bool {
+        self.drawable
+    }
+
+    /// From now on lines are collected for a page, which fits the terminal as it is now.
+    pub(super) fn begin_page(&mut self) {
+        self.width = Some(size(self.out.get_ref()).0);
+        self.page = Some(Vec::new());
+    }
+
+    /// Draws the page in the place of the one before. What does not fit is left out, and said to be.
+    pub(super) fn draw_page(&mut self) {
+        let mut lines = self.page.take().unwrap_or_default();
+        let room = size(self.out.get_ref()).1;
+        if lines.len() > room {
+            let more = lines.len() - room + 1;
+            lines.truncate(room.saturating_sub(1));
+            lines.push(format!("… {more} more lines: make the window higher, or see machineid status"));
+        }
+        let mut text = String::new();
+        if !self.drawing {
+            self.drawing = true;
+            text.push_str("\x1b[?1049h\x1b[?25l");
+        }
+        text.push_str("\x1b[H");
+        for (at, line) in lines.iter().enumerate() {
+            if at > 0 {
+                text.push_str("\r\n");
+            }
+            text.push_str(line);
+            text.push_str("\x1b[K");
+        }
+        text.push_str("\x1b[J");
+        self.write(text.as_bytes());
+        self.flush();
+    }
+
+    /// Gives the terminal back as it was before the first page was drawn.
+    pub(super) fn end_drawing(&mut self) {
+        self.page = None;
+        if std::mem::take(&mut self.drawing) {
+            self.write(b"\x1b[?25h\x1b[?1049l");
+            self.flush();
+        }
+    }
+
+    /// Writes the result as one line of JSON.
+    pub(super) fn json_line<T: Serialize>(&mut self, value: &T) {
+        self.clear_progress();
+        let text = serde_json::to_string(value).expect("results have a JSON form");
+        self.write(escape_hostile(&text).as_bytes());
+        self.write(b"\n");
+    }
+
+    /// Writes what is left; whether there is still somebody to read it.
+    pub(super) fn flush(&mut self) -> bool {
+        if self.broken.is_none() {
+            self.broken = self.out.flush().err();
+        }
+        self.broken.is_none()
     }
 
     /// Writes the result as JSON.
     pub(super) fn json<T: Serialize>(&mut self, value: &T) {
         self.clear_progress();
         let text = serde_json::to_string_pretty(value).expect("results have a JSON form");
-        // JSON escapes the ASCII control characters; a terminal also obeys some others. They can only stand in strings.
-        let mut safe = String::with_capacity(text.len() + 1);
-        for c in text.chars() {
-            if is_hostile(c) && c != '\n' {
-                // Writing to a String cannot fail.
-                let _ = write!(safe, "\\u{:04x}", u32::from(c));
-            } else {
-                safe.push(c);
-            }
-        }
-        safe.push('\n');
-        self.write(safe.as_bytes());
+        self.write(escape_hostile(&text).as_bytes());
+        self.write(b"\n");
     }
 
     /// Says something that is not the result.
@@ -188,6 +251,7 @@ impl Printer {
     /// Writes what is left. A result that could not be written for another reason than a closed pipe is a failure.
     pub(super) fn finish(mut self, exit: Exit) -> Exit {
         self.clear_progress();
+        self.end_drawing();
         let error = self.broken.take().or_else(|| self.out.flush().err());
         // What a failed flush left in the buffer must not be tried again on drop.
         let (_, _) = self.out.into_parts();
@@ -199,4 +263,25 @@ impl Printer {
             Some(_) | None => exit,
         }
     }
+}
+
+/// A terminal's columns and rows; what is usual where it does not say.
+fn size(terminal: impl std::os::fd::AsFd) -> (usize, usize) {
+    let said = rustix::termios::tcgetwinsize(terminal);
+    let or = |said: u16, usual| if said == 0 { usual } else { usize::from(said) };
+    said.map_or((80, 24), |size| (or(size.ws_col, 80), or(size.ws_row, 24)))
+}
+
+/// JSON escapes the ASCII control characters; a terminal also obeys some others. They can only stand in strings.
+fn escape_hostile(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_hostile(c) && c != '\n' {
+            // Writing to a String cannot fail.
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }

@@ -19,7 +19,18 @@ impl Changes {
     /// From the settings in force to fresh ones.
     pub(crate) fn between(running: &Settings, fresh: Settings) -> Self {
         // Every field is named, so that the build asks of a new setting whether it can change.
-        let Settings { file: _, authority, device, enforcement, local, log, compat_listen, state_dir: _ } = &fresh;
+        let Settings {
+            file: _,
+            authority,
+            device,
+            enforcement,
+            local,
+            log,
+            compat_listen,
+            audit_file,
+            metrics_listen,
+            state_dir: _,
+        } = &fresh;
         let Authority { url, org_key_file, timeout, ca_file } = authority;
         let Device { id_template, id_origin, allow, host_rules_all, ephemeral } = device;
         let Enforcement {
@@ -73,6 +84,9 @@ impl Changes {
             ("log.format", *format != running.log.format),
             ("log.level", *level != running.log.level),
         ];
+        let origin_of = |named: Option<&Origin>| named.cloned().unwrap_or(Origin::Default);
+        let audit_origin = origin_of(audit_file.as_ref().map(|(_, origin)| origin));
+        let metrics_origin = origin_of(metrics_listen.as_ref().map(|(_, origin)| origin));
         let compat_origin = compat_listen.as_ref().map_or(&Origin::Default, |(_, origin)| origin);
         let address_of = |named: &Option<(SocketAddr, Origin)>| named.as_ref().map(|(address, _)| *address);
         let lasting = [
@@ -92,6 +106,18 @@ impl Changes {
                 address_of(compat_listen) != address_of(&running.compat_listen),
                 "running agents were told the old address",
             ),
+            (
+                "audit.file",
+                &audit_origin,
+                path_of(audit_file) != path_of(&running.audit_file),
+                "the chain of its records goes on in the old one",
+            ),
+            (
+                "metrics.listen",
+                &metrics_origin,
+                address_of(metrics_listen) != address_of(&running.metrics_listen),
+                "the port is taken at the start",
+            ),
         ];
         let changed = differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
         let needs_restart = lasting.into_iter().filter(|(_, _, differs, _)| *differs);
@@ -107,6 +133,8 @@ impl Changes {
 
 fn with_what_lasts(running: &Settings, mut fresh: Settings) -> Settings {
     fresh.compat_listen.clone_from(&running.compat_listen);
+    fresh.audit_file.clone_from(&running.audit_file);
+    fresh.metrics_listen.clone_from(&running.metrics_listen);
     fresh.state_dir.clone_from(&running.state_dir);
     fresh.device.id_template.clone_from(&running.device.id_template);
     fresh.device.id_origin.clone_from(&running.device.id_origin);

@@ -21,6 +21,8 @@ pub(super) struct File {
     pub(super) local: Local,
     pub(super) compat: Compat,
     pub(super) log: Log,
+    pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,6 +75,18 @@ pub(super) struct Local {
 pub(super) struct Log {
     pub(super) format: Placed<String>,
     pub(super) level: Placed<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Audit {
+    pub(super) file: Placed<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Metrics {
+    pub(super) listen: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -64,7 +64,7 @@ impl Surroundings {
     }
 }
 
-fn short_hash(socket: &Path) -> String {
+pub(super) fn short_hash(socket: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     hex::of(&Sha256::digest(socket.as_os_str().as_bytes())[..8])
 }

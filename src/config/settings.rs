@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Origin};
 use super::file::{File, Source};
 use super::glob::Glob;
-use super::paths::Surroundings;
+use super::paths::{Surroundings, short_hash};
 use super::stop_bound::{StopBound, longest_silence};
 use crate::client::{BaseUrl, BaseUrlError};
 use crate::gate::core::{Rules, SystemUnavailable};
@@ -39,6 +39,10 @@ pub(crate) struct Settings {
     /// Where unmodified programs on the official clients are served, if anywhere. An address of loopback.
     pub(crate) compat_listen: Option<(SocketAddr, Origin)>,
     pub(crate) log: Log,
+    /// Where the audit goes, if anywhere.
+    pub(crate) audit_file: Option<(PathBuf, Origin)>,
+    /// Where the metrics are served beside the socket, if anywhere.
+    pub(crate) metrics_listen: Option<(SocketAddr, Origin)>,
     /// What outlives a boot; `None` when this user has nowhere to keep it.
     pub(crate) state_dir: Option<PathBuf>,
 }
@@ -119,6 +123,15 @@ impl Settings {
             lease: self.enforcement.lease,
             resume_grace: self.enforcement.resume_grace,
             system_unavailable: self.enforcement.system_unavailable,
+        }
+    }
+
+    /// Where it is written down which devices are held: each daemon of a user has its own, and it outlives a reboot where
+    /// anything does.
+    pub(crate) fn holds_file(&self) -> PathBuf {
+        match &self.state_dir {
+            Some(state) => state.join(format!("holds-{}.json", short_hash(&self.local.socket))),
+            None => self.local.runtime_dir.join("holds.json"),
         }
     }
 
@@ -238,6 +251,8 @@ pub(crate) fn resolve(
             format: reader.text("log.format", written.log.format.as_ref(), defaults::LOG_FORMAT, str::parse)?,
             level: reader.text("log.level", written.log.level.as_ref(), defaults::LOG_LEVEL, str::parse)?,
         },
+        audit_file: reader.path("audit.file", written.audit.file.as_ref())?,
+        metrics_listen: reader.address("metrics.listen", written.metrics.listen.as_ref())?,
         state_dir: around.state_dir(),
         authority,
         enforcement,

@@ -35,7 +35,7 @@ fn the_commented_file_equals_the_built_in_defaults() {
         format!("{settings:#?}")
     };
     assert_eq!(plain(from_file), plain(built_in));
-    for section in ["authority", "device", "enforcement", "local", "log"] {
+    for section in ["authority", "device", "enforcement", "local", "log", "audit", "metrics"] {
         assert!(text.contains(&format!("[{section}]")), "{section}");
     }
 }
@@ -50,6 +50,7 @@ fn every_key_the_commented_file_shows_commented_out_exists() {
     let settings = read(&examples).unwrap();
     assert!(settings.enforcement.kill_file.is_some() && settings.authority.org_key_file.is_some());
     assert!(settings.local.group.is_some() && settings.authority.ca_file.is_some());
+    assert!(settings.audit_file.is_some() && settings.metrics_listen.is_some());
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::{Fatal, complain, identity};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::settings::Undecided;
-use crate::config::{self, Environment, Settings};
+use crate::config::{self, ConfigError, Environment, Settings};
 use crate::protocol::{Containment, Exit, Wish};
 use crate::span;
+use crate::telemetry::audit;
 
 pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment: &Environment) -> Result<Exit, Fatal> {
     let settings = config::load(named, environment)?;
@@ -27,6 +28,9 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?;
         }
+    }
+    if let Some((path, origin)) = &settings.audit_file {
+        audit::file::check(path).map_err(|problem| ConfigError::at(origin, "audit.file", problem))?;
     }
     let text = describe(&settings, device.as_str(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -84,6 +88,9 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
             Undecided::Freeze => "are frozen; one without a control group that the daemon may freeze does not start",
         },
     );
+    row("audit", &settings.audit_file.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string()));
+    let metrics = settings.metrics_listen.as_ref().map(|(address, _)| format!(" and http://{address}/metrics"));
+    row("metrics", &format!("on the socket{}", metrics.unwrap_or_default()));
     row("key protection", &identity::key_protection());
     text
 }

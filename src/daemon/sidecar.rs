@@ -1,6 +1,7 @@
 //! The running daemon: everything put together, and taken down again.
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,12 +23,14 @@ use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
 use crate::gate::attempt::{Authority, Means};
+use crate::gate::holds::Holds;
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
-use crate::local::{Context, activation, compat, port, server};
+use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
 use crate::runs::{Here, Runs, Store};
+use crate::telemetry::Journal;
 use crate::tree::KILL_PATIENCE;
 use crate::{descriptors, push, span, sys, telemetry};
 
@@ -102,6 +105,8 @@ pub(super) struct Sidecar {
     compat: Option<TcpListener>,
     /// Until it runs.
     reloader: Option<Reloader>,
+    /// The port for scrapers.
+    metrics: Option<TcpListener>,
 }
 
 impl Sidecar {
@@ -134,11 +139,23 @@ impl Sidecar {
             let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
-        let compat = compat_port(&settings)?;
-        let live = Live::new(settings);
-        let authority = Arc::new(Authority::new(Means::new(client, key, key_source, markers), live.clone()));
+        let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
+        let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
         let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
-        let runs = Runs::start(store.clone(), live.clone()).map_err(|error| failed("the enforcer's thread", error))?;
+        let audit_file = settings.audit_file.as_ref().map(|(path, _)| path.clone());
+        let journal = Journal::start(audit_file).map_err(|error| failed("the audit's thread", error))?;
+        let live = Live::new(settings);
+        let place = live.now().holds_file();
+        let holds = Arc::new(Holds::open(place.clone()).map_err(|error| {
+            Fatal(format!(
+                "cannot read which devices are held on this host from {}: {error}; mend it, or remove it to release them all",
+                place.display()
+            ))
+        })?);
+        let means = Means::new(client, key, key_source, markers);
+        let authority = Arc::new(Authority::new(means, live.clone(), holds, Arc::clone(&journal)));
+        let runs = Runs::start(store.clone(), live.clone(), Arc::clone(&journal))
+            .map_err(|error| failed("the enforcer's thread", error))?;
         let runs = Arc::new(runs);
         // Before the gates, so that no deny of theirs can miss a run.
         runs.adopt_all(&store);
@@ -150,9 +167,9 @@ impl Sidecar {
         let gates = Arc::new(gates);
         let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
         let context =
-            Arc::new(Context { live, gates, runs, started: BootTime::now(), key_protection, compat: address });
-        let reloader = Reloader::new(source, Arc::clone(&context), ca_pem, boot_id);
-        Ok(Self { socket, context, device, descriptors, compat, reloader: Some(reloader) })
+            Arc::new(Context { live, gates, runs, started: BootTime::now(), journal, key_protection, compat: address });
+        let reloader = Some(Reloader::new(source, Arc::clone(&context), ca_pem, boot_id));
+        Ok(Self { socket, context, device, descriptors, compat, metrics, reloader })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -172,6 +189,10 @@ impl Sidecar {
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
             tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
+        }
+        if let Some(listener) = self.metrics.take() {
+            let router = metrics::routes(Arc::clone(&self.context));
+            tokio::spawn(port::serve("metrics.listen", listener, router, metrics::MOST, shutdown.clone()));
         }
         let serving = server::serve(&self.socket, Arc::clone(&self.context), shutdown.clone());
         let working = async {
@@ -195,6 +216,7 @@ impl Sidecar {
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
         self.leave().await;
+        self.context.journal.flush();
         exit
     }
 
@@ -218,6 +240,7 @@ impl Sidecar {
             if signal == Signal::USR1 {
                 self.context.gates.hint_all();
             } else if signal == Signal::HUP {
+                self.context.journal.reopen_audit();
                 // One that waits already will see the same files.
                 let _ = reload.try_send(());
             } else {
@@ -255,10 +278,10 @@ fn here(boot_id: &str) -> Here {
     Here { boot_id: boot_id.trim().to_owned(), pid_namespace: namespace.to_string_lossy().into_owned() }
 }
 
-fn compat_port(settings: &Settings) -> Result<Option<TcpListener>, Fatal> {
-    let Some((address, origin)) = &settings.compat_listen else { return Ok(None) };
+fn listener(listen: Option<&(SocketAddr, Origin)>, key: &'static str) -> Result<Option<TcpListener>, Fatal> {
+    let Some((address, origin)) = listen else { return Ok(None) };
     let listener = port::listen(*address).map_err(|error| {
-        ConfigError::at(origin, "compat.listen", format!("cannot listen on {address}: {error}; name another port"))
+        ConfigError::at(origin, key, format!("cannot listen on {address}: {error}; name another port"))
     })?;
     Ok(Some(listener))
 }

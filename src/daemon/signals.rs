@@ -16,6 +16,8 @@ const PASSED_ON: [Signal; 2] = [Signal::QUIT, Signal::USR2];
 #[derive(Debug)]
 pub(super) struct Signals {
     watched: Vec<(Signal, unix::Signal)>,
+    /// Caught so that a file that reaches its limit (`ulimit -f`) is an error of writing it, and not our end.
+    _too_large: Option<unix::Signal>,
 }
 
 impl Signals {
@@ -32,7 +34,9 @@ impl Signals {
                 watched.push((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
             }
         }
-        Ok(Self { watched })
+        let too_large = (!sys::Inherited::get().ignores(Signal::XFSZ.as_raw()))
+            .then(|| SignalKind::from_raw(Signal::XFSZ.as_raw()));
+        Ok(Self { watched, _too_large: too_large.map(unix::signal).transpose()? })
     }
 
     /// The next one.

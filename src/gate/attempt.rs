@@ -8,15 +8,18 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::core::{Outcome, Registered};
+use super::holds::Holds;
 use super::markers::Markers;
 use crate::client::{AuthorityClient, Failure};
 use crate::clock::{self, BootTime, Moment};
 use crate::config::Live;
 use crate::config::org_key::{self, KeySource};
 use crate::protocol::api::Registration;
+use crate::protocol::event::{AuthorityDown, AuthorityUp, Happening};
 use crate::protocol::status::AuthorityStatus;
 use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
 use crate::suspend::Suspends;
+use crate::telemetry::Journal;
 
 /// Whom to ask, and with what. A reload replaces all of it at once: a key must not go to another authority than its own.
 #[derive(Debug)]
@@ -68,6 +71,8 @@ pub(crate) struct Authority {
     registering: tokio::sync::Mutex<()>,
     health: Mutex<Health>,
     suspends: Mutex<Suspends>,
+    holds: Arc<Holds>,
+    journal: Arc<Journal>,
 }
 
 /// What a validation came to.
@@ -85,7 +90,7 @@ struct Health {
 }
 
 impl Authority {
-    pub(crate) fn new(means: Means, live: Live) -> Self {
+    pub(crate) fn new(means: Means, live: Live, holds: Arc<Holds>, journal: Arc<Journal>) -> Self {
         Self {
             means: watch::channel(Arc::new(means)).0,
             kill: watch::channel(kill_file_of(&live)).0,
@@ -93,7 +98,19 @@ impl Authority {
             registering: tokio::sync::Mutex::default(),
             health: Mutex::default(),
             suspends: Mutex::new(Suspends::from(Moment::now())),
+            holds,
+            journal,
         }
+    }
+
+    /// The devices that are denied on this host until released.
+    pub(crate) fn holds(&self) -> &Arc<Holds> {
+        &self.holds
+    }
+
+    /// Where gates tell what happens.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     pub(crate) fn status(&self) -> AuthorityStatus {
@@ -155,7 +172,7 @@ impl Authority {
 
     /// Makes the attempt, with the means that the gate knew when it decided whether to register.
     pub(crate) async fn attempt(&self, means: &Means, device: &DeviceId, register: bool) -> (Registered, Outcome) {
-        if let Some(denial) = self.look_for_kill_file() {
+        if let Some(denial) = self.denied_here(device) {
             return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial)));
         }
         let mut registered = Registered::NotAsked;
@@ -175,7 +192,7 @@ impl Authority {
             Ok(Answer::Decision(decision)) => {
                 self.note_answer(means);
                 // The kill file may have appeared while the authority was asked.
-                Outcome::Decided(self.look_for_kill_file().map_or(decision, Decision::Deny))
+                Outcome::Decided(self.denied_here(device).map_or(decision, Decision::Deny))
             }
             Ok(Answer::LimitReached) => Outcome::LimitReached,
             Err(failure) => self.no_answer(means, device, &failure),
@@ -186,7 +203,10 @@ impl Authority {
     /// Forgets the device at the authority.
     pub(crate) async fn remove(&self, device: &DeviceId) -> Result<(), String> {
         let means = self.means();
-        means.client.remove(&means.key, device).await.map_err(|error| error.to_string())?;
+        let began = BootTime::now();
+        let removed = means.client.remove(&means.key, device).await;
+        self.count("remove", began, removed.as_ref().map(|()| "ok"));
+        removed.map_err(|error| error.to_string())?;
         means.markers.forget(device, &means.key.fingerprint());
         Ok(())
     }
@@ -201,7 +221,10 @@ impl Authority {
     }
 
     async fn register(&self, means: &Means, device: &DeviceId) -> Result<Registration, Failure> {
-        let registration = means.client.register(&means.key, device).await?;
+        let began = BootTime::now();
+        let registration = means.client.register(&means.key, device).await;
+        self.count("register", began, registration.as_ref().map(registration_word));
+        let registration = registration?;
         self.note_answer(means);
         match &registration {
             Registration::New | Registration::Exists | Registration::Revoked => {
@@ -218,7 +241,7 @@ impl Authority {
     /// Validates; when the authority refuses the key, looks for a new one and, if there is one, asks again before the deny
     /// counts: nothing must stop for a rotation. A key of another organisation registers first.
     async fn validate(&self, means: &Means, device: &DeviceId) -> Result<Answer, Failure> {
-        let decision = means.client.validate(&means.key, device).await?;
+        let decision = self.ask(means, device).await?;
         if !refuses_key(&decision) {
             means.has_been_accepted();
             return Ok(Answer::Decision(decision));
@@ -230,7 +253,23 @@ impl Authority {
         if self.register_once(&fresh, device).await? == Registration::LimitReached {
             return Ok(Answer::LimitReached);
         }
-        fresh.client.validate(&fresh.key, device).await.map(Answer::Decision)
+        self.ask(&fresh, device).await.map(Answer::Decision)
+    }
+
+    async fn ask(&self, means: &Means, device: &DeviceId) -> Result<Decision, Failure> {
+        let began = BootTime::now();
+        let decision = means.client.validate(&means.key, device).await;
+        let word = |decision: &Decision| match decision {
+            Decision::Allow { .. } => "allow",
+            Decision::Deny(_) => "deny",
+        };
+        self.count("validate", began, decision.as_ref().map(word));
+        decision
+    }
+
+    fn count(&self, endpoint: &'static str, began: BootTime, outcome: Result<&'static str, &Failure>) {
+        let outcome = outcome.unwrap_or_else(Failure::kind);
+        self.journal.metrics.asked(endpoint, outcome, BootTime::now().saturating_since(began));
     }
 
     /// The authority refuses a key that is on trial: the one before it answers, and stays.
@@ -241,7 +280,7 @@ impl Authority {
         refusal: Decision,
     ) -> Result<Decision, Failure> {
         let Some(former) = means.former() else { return Ok(refusal) };
-        let decision = former.client.validate(&former.key, device).await?;
+        let decision = self.ask(&former, device).await?;
         if refuses_key(&decision) {
             return Ok(refusal);
         }
@@ -292,6 +331,11 @@ impl Authority {
         }
     }
 
+    /// A deny for which nobody need be asked: an operator's hold, or the kill file.
+    fn denied_here(&self, device: &DeviceId) -> Option<Denial> {
+        self.look_for_kill_file().or_else(|| self.holds.denial(device))
+    }
+
     /// Looks for the kill file, and tells every gate when it has appeared or disappeared. Its deny, when it is there.
     pub(crate) fn look_for_kill_file(&self) -> Option<Denial> {
         let found = kill_file_of(&self.live);
@@ -325,23 +369,31 @@ impl Authority {
             return;
         }
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        if health.reachable == Some(false) {
-            info!(authority = %means.client.base_url(), "the authority answers again");
-        }
+        let before = health.reachable;
         let watching = health.watching;
         *health = Health { reachable: Some(true), last_answer: Some(BootTime::now()), last_error: None, watching };
+        drop(health);
+        if before == Some(false) {
+            info!(authority = %means.client.base_url(), "the authority answers again");
+        }
+        if before != Some(true) {
+            self.journal.tell(Happening::AuthorityUp(AuthorityUp { url: means.client.base_url().to_string() }));
+        }
     }
 
     fn no_answer(&self, means: &Means, device: &DeviceId, failure: &Failure) -> Outcome {
         let cause = failure.to_string();
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        if health.reachable == Some(false) {
+        let before = health.reachable.replace(false);
+        health.last_error = Some(cause.clone());
+        drop(health);
+        if before == Some(false) {
             debug!(device_id = %device, %cause, "still no answer");
         } else {
             warn!(device_id = %device, authority = %means.client.base_url(), %cause, "no usable answer from the authority");
+            let url = means.client.base_url().to_string();
+            self.journal.tell(Happening::AuthorityDown(AuthorityDown { url, reason: cause.clone() }));
         }
-        health.reachable = Some(false);
-        health.last_error = Some(cause.clone());
         Outcome::NoAnswer { cause: Arc::from(cause), retry_after: failure.retry_after() }
     }
 }
@@ -361,5 +413,13 @@ fn kill_file_of(live: &Live) -> Option<Denial> {
             Code::LocalKill,
             format!("the kill file {} cannot be looked at ({error}), which counts as existing", path.display()),
         )),
+    }
+}
+
+const fn registration_word(registration: &Registration) -> &'static str {
+    match registration {
+        Registration::New | Registration::Exists | Registration::Revoked => "ok",
+        Registration::LimitReached => "limit_reached",
+        Registration::Refused { .. } => "refused",
     }
 }

@@ -11,11 +11,14 @@ use tracing::{debug, info, warn};
 
 use super::attempt::{Authority, Means};
 use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
-use super::standing::{Standing, Verdict};
+use super::holds::Holds;
+use super::standing::{Refusal, Standing, Verdict};
 use crate::boot_timer::BootTimer;
 use crate::clock::{BootTime, Moment};
 use crate::config::{Following, Live};
-use crate::protocol::{Code, Decision, Denial, DeviceId};
+use crate::protocol::event::{DecisionChange, Happening, Source};
+use crate::protocol::status::StandingKind;
+use crate::protocol::{Code, Decision, Denial, DeviceId, RequestId};
 use crate::suspend::Suspends;
 use crate::vital::Vital;
 
@@ -74,6 +77,7 @@ pub(crate) struct GateHandle {
     device: DeviceId,
     mailbox: mpsc::Sender<Command>,
     report: watch::Receiver<Report>,
+    holds: Arc<Holds>,
 }
 
 impl GateHandle {
@@ -95,6 +99,7 @@ impl GateHandle {
         let gate = Gate::new(rules, registered, first, fastrand::u64(..), start.boot);
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let (publish, report) = watch::channel(Report::of(&gate));
+        let holds = Arc::clone(authority.holds());
         let driver = Driver {
             device: device.clone(),
             gate,
@@ -112,11 +117,16 @@ impl GateHandle {
             kills,
         };
         tokio::spawn(driver.run(commands, BootTimer::new()?));
-        Ok(Self { device, mailbox, report })
+        Ok(Self { device, mailbox, report, holds })
     }
 
     pub(crate) fn device(&self) -> &DeviceId {
         &self.device
+    }
+
+    /// The deny of an operator who holds the device on this host, in force before the gate has heard of it.
+    pub(crate) fn held(&self) -> Option<Denial> {
+        self.holds.denial(&self.device)
     }
 
     /// What the gate holds now.
@@ -131,6 +141,9 @@ impl GateHandle {
 
     /// The answer that the present standing gives to somebody content with one as old as `max_age`.
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
+        if let Some(denial) = self.held() {
+            return Some(Verdict::Denied(Refusal { denial, confirmed_at: now }));
+        }
         self.look(|report| report.standing.cached(now, max_age, report.lease))
     }
 
@@ -282,6 +295,7 @@ impl Driver {
         if let Event::Finished { attempt, .. } = &event {
             self.under_way.remove(attempt);
         }
+        self.count(&event);
         let mut actions = Vec::new();
         self.gate.handle(now, event, &mut actions);
         // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
@@ -322,6 +336,20 @@ impl Driver {
         }
     }
 
+    /// Counts an answer, whether or not it changes anything.
+    fn count(&self, event: &Event) {
+        let Event::Finished { outcome, .. } = event else { return };
+        let metrics = &self.authority.journal().metrics;
+        match outcome {
+            Outcome::Decided(decision) => metrics.decided(decision, source_of(decision)),
+            Outcome::LimitReached => {
+                let limit = Decision::Deny(Denial::local(Code::DeviceLimitReached, ""));
+                metrics.decided(&limit, Source::Authority);
+            }
+            Outcome::NoAnswer { .. } => {}
+        }
+    }
+
     fn log_change(&self, before: &Standing) {
         let device_id = &self.device;
         match (before, self.gate.standing()) {
@@ -331,6 +359,13 @@ impl Driver {
             }
             (_, Standing::Allowed { grant, .. }) => {
                 info!(%device_id, code = %grant.code, request_id = shown(grant.request_id.as_ref()), "allowed");
+                self.tell_change(
+                    StandingKind::Allowed,
+                    Source::Authority,
+                    &grant.code,
+                    grant.request_id.as_ref(),
+                    None,
+                );
             }
             (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. })
                 if old.denial.code == refusal.denial.code =>
@@ -340,20 +375,56 @@ impl Driver {
             }
             (_, Standing::Denied { refusal, .. }) => {
                 let denial = &refusal.denial;
+                let (request_id, reason) = (denial.request_id.as_ref(), denial.reason.as_deref());
                 warn!(
-                    %device_id,
-                    code = %denial.code,
-                    request_id = shown(denial.request_id.as_ref()),
-                    reason = denial.reason.as_deref().unwrap_or(""),
+                    %device_id, code = %denial.code, request_id = shown(request_id), reason = reason.unwrap_or(""),
                     "denied"
                 );
+                let source = source_of_denial(denial);
+                self.tell_change(StandingKind::Denied, source, &denial.code, request_id, reason);
             }
             (Standing::Unavailable { .. }, Standing::Unavailable { .. }) | (_, Standing::Unknown) => {}
-            (_, Standing::Unavailable { cause, .. }) => warn!(%device_id, %cause, "no decision to be had"),
+            (_, Standing::Unavailable { cause, .. }) => {
+                warn!(%device_id, %cause, "no decision to be had");
+                let code = &Code::AuthorityUnreachable;
+                self.tell_change(StandingKind::Unavailable, Source::Local, code, None, Some(cause));
+            }
         }
+    }
+
+    fn tell_change(
+        &self,
+        standing: StandingKind,
+        source: Source,
+        code: &Code,
+        request_id: Option<&RequestId>,
+        reason: Option<&str>,
+    ) {
+        self.authority.journal().tell(Happening::Decision(DecisionChange {
+            device_id: self.device.clone(),
+            standing,
+            source,
+            code: code.clone(),
+            request_id: request_id.cloned(),
+            reason: reason.map(str::to_owned),
+        }));
     }
 }
 
-fn shown(request_id: Option<&crate::protocol::RequestId>) -> &str {
-    request_id.map_or("", crate::protocol::RequestId::as_str)
+/// Who made a decision.
+fn source_of(decision: &Decision) -> Source {
+    match decision {
+        Decision::Allow { .. } => Source::Authority,
+        Decision::Deny(denial) => source_of_denial(denial),
+    }
+}
+
+fn source_of_denial(denial: &Denial) -> Source {
+    // What an authority says comes with its name for it, or without a code of this host's.
+    let local = matches!(denial.code, Code::LocalKill | Code::LocalStop) && denial.request_id.is_none();
+    if local { Source::Local } else { Source::Authority }
+}
+
+fn shown(request_id: Option<&RequestId>) -> &str {
+    request_id.map_or("", RequestId::as_str)
 }

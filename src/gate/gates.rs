@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use super::attempt::Authority;
 use super::core::First;
 use super::driver::{Agents, GateHandle};
-use super::standing::Verdict;
+use super::standing::{Refusal, Verdict};
 use crate::clock::BootTime;
 use crate::config::Live;
-use crate::protocol::DeviceId;
+use crate::protocol::{Denial, DeviceId};
 
 /// All gates of the daemon.
 #[derive(Debug)]
@@ -99,6 +99,11 @@ impl Gates {
             }
         }
         Ok(Deciding { gates })
+    }
+
+    /// A reason for this device's gate to validate now, if it has one.
+    pub(crate) fn hint(&self, device: &DeviceId) {
+        self.all().iter().filter(|gate| gate.device() == device).for_each(GateHandle::hint);
     }
 
     /// A reason for every gate to validate now.
@@ -187,9 +192,27 @@ impl Deciding {
         self.gates.iter().map(|held| &held.gate)
     }
 
+    /// The deny of an operator who holds one of the devices on this host.
+    pub(crate) fn held(&self) -> Option<Denial> {
+        self.gates().find_map(GateHandle::held)
+    }
+
     /// Asks all in parallel. The first deny is the answer; else the first that could not be found out; else an ALLOW as
     /// old as the oldest and with the lease of the shortest.
     pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
+        if let Some(denied) = self.denied_here() {
+            return denied;
+        }
+        let verdict = self.ask_gates(deadline).await;
+        // It may have come while the authority was asked.
+        self.denied_here().unwrap_or(verdict)
+    }
+
+    fn denied_here(&self) -> Option<Verdict> {
+        self.held().map(|denial| Verdict::Denied(Refusal { denial, confirmed_at: BootTime::now() }))
+    }
+
+    async fn ask_gates(&self, deadline: BootTime) -> Verdict {
         let mut all = self.gates.iter();
         let Some(first) = all.next() else { return nobody_asked() };
         let mut verdict = Box::pin(first.gate.ask(deadline)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
@@ -206,6 +229,9 @@ impl Deciding {
 
     /// The lease that the gates' present standings give together; `None` when one of them gives none.
     pub(crate) fn leases(&self) -> Option<Vec<(DeviceId, BootTime)>> {
+        if self.held().is_some() {
+            return None;
+        }
         let lease = |gate: &GateHandle| gate.look(|report| report.lease_until).map(|at| (gate.device().clone(), at));
         self.gates().map(lease).collect()
     }
@@ -241,8 +267,8 @@ fn nobody_asked() -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::standing::{Grant, Refusal};
-    use crate::protocol::{Code, Denial};
+    use crate::gate::standing::Grant;
+    use crate::protocol::Code;
 
     fn allowed(at: u64) -> Verdict {
         let confirmed_at = BootTime::from_millis(at);

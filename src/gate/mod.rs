@@ -17,6 +17,7 @@ pub(crate) mod driver;
 #[cfg(test)]
 mod fleet_tests;
 pub(crate) mod gates;
+pub(crate) mod holds;
 pub(crate) mod markers;
 pub(crate) mod standing;
 

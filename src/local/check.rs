@@ -18,6 +18,7 @@ use crate::gate::Verdict;
 use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Run;
 use crate::span;
+use crate::telemetry::metrics::Rejected;
 
 /// What a check may say. Each can make it stricter, none weaker than the configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,10 +31,12 @@ struct Question {
 /// `GET /v1/check?device=ID&max_age=2s&timeout=1s`
 pub(super) async fn check(context: &Context, peer: &Peer, query: Option<&str>) -> Response<Bytes> {
     let asked = BootTime::now();
-    match Question::parse(query.unwrap_or("")) {
+    let response = match Question::parse(query.unwrap_or("")) {
         Ok(question) => answer(context, peer, question, asked).await,
         Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
-    }
+    };
+    context.checked(response.status(), asked);
+    response
 }
 
 /// Any method on `/v1/authz/<device>` and below: a strict check of that device.
@@ -49,12 +52,14 @@ pub(super) async fn authorize(
         Ok(device) => answer(&context, &peer, Question { device: Some(device), ..Question::default() }, asked).await,
         Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
     };
+    context.checked(answer.status(), asked);
     answer.map(Body::from)
 }
 
 async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response<Bytes> {
     let runs = match &question.device {
         Some(device) if !context.may_name(device) => {
+            context.journal.metrics.peer_rejected(Rejected::DeviceNotPermitted);
             return reply::denied(&not_nameable(device), device);
         }
         Some(_) => Vec::new(),

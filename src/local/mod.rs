@@ -13,6 +13,9 @@
 //! | `rights` | whose agents a client may see and command |
 //! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run; `POST /v1/thaw` |
 //! | `stop` | `POST /v1/stop` |
+//! | `hold` | `POST /v1/hold`, `/v1/release` |
+//! | `events` | `GET /v1/events` |
+//! | `metrics` | `GET /metrics` |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
 //! | `port` | a TCP port that serves a few paths |
 //! | `reply` | answers that are not an ALLOW |
@@ -20,6 +23,9 @@
 pub(crate) mod activation;
 mod check;
 pub(crate) mod compat;
+mod events;
+mod hold;
+pub(crate) mod metrics;
 mod peer;
 mod places;
 pub(crate) mod port;
@@ -48,6 +54,8 @@ use crate::gate::Gates;
 use crate::protocol::api::path;
 use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Runs;
+use crate::telemetry::Journal;
+use crate::telemetry::metrics::CheckResult;
 
 /// The longest request body, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -59,6 +67,7 @@ pub(crate) struct Context {
     pub(crate) gates: Arc<Gates>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) started: BootTime,
+    pub(crate) journal: Arc<Journal>,
     /// What keeps the org key from agents on this host, in a sentence.
     pub(crate) key_protection: String,
     /// Where unmodified programs on the official clients are served, when they are.
@@ -69,6 +78,17 @@ impl Context {
     /// The settings in force. Take them once for one question.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.live.now()
+    }
+
+    /// Counts a check that was answered with this status.
+    pub(crate) fn checked(&self, status: StatusCode, asked: BootTime) {
+        let result = match status.as_u16() {
+            200 => CheckResult::Allowed,
+            403 => CheckResult::Denied,
+            400 => CheckResult::Malformed,
+            _ => CheckResult::Undecided,
+        };
+        self.journal.metrics.checked(result, BootTime::now().saturating_since(asked));
     }
 
     /// Whether clients may name this device.
@@ -86,6 +106,10 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
         .route("/v1/supervise", post(supervise::supervise).get(supervise::inquire).fallback(reply::wrong_method))
         .route("/v1/thaw", post(supervise::thaw).fallback(reply::wrong_method))
         .route("/v1/stop", post(stop::stop).fallback(reply::wrong_method))
+        .route("/v1/hold", post(hold::hold).fallback(reply::wrong_method))
+        .route("/v1/release", post(hold::release).fallback(reply::wrong_method))
+        .route("/v1/events", get(events::events).fallback(reply::wrong_method))
+        .route("/metrics", get(metrics::page).fallback(reply::wrong_method))
         .route("/v1/status", get(status::status).fallback(reply::wrong_method))
         .route(path::REGISTER, post(compat::register).fallback(reply::wrong_method))
         .route(path::VALIDATE, post(compat::validate).fallback(reply::wrong_method))

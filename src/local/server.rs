@@ -23,6 +23,7 @@ use super::socket::Socket;
 use super::wire::{Answering, Patience, REQUEST_TIMEOUT, Wire};
 use super::{Context, check, reply, routes};
 use crate::protocol::Code;
+use crate::telemetry::metrics::Rejected;
 
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
@@ -58,7 +59,7 @@ pub(crate) async fn serve(socket: &Socket, context: Arc<Context>, shutdown: Canc
         };
         let privileged = peer.uid() == 0 || peer.uid() == own_uid;
         let Some(seat) = places.seat(peer.uid(), privileged) else {
-            turned_away(&peer);
+            turned_away(&context, &peer);
             let _ = stream.try_write(&reply::raw("503 Service Unavailable", &Code::Overloaded, NO_PLACE));
             continue;
         };
@@ -77,7 +78,8 @@ async fn back_off(error: &io::Error) {
 }
 
 /// Where every client comes by for which there is no place.
-fn turned_away(peer: &Peer) {
+fn turned_away(context: &Context, peer: &Peer) {
+    context.journal.metrics.peer_rejected(Rejected::Overloaded);
     debug!(uid = peer.uid(), "no place left for a connection");
 }
 
@@ -127,7 +129,7 @@ impl Serving {
         let path = request.uri().path();
         let next = if request.method() == Method::POST && path == "/v1/supervise" { Use::Stream } else { Use::Other };
         if !self.seat.suits(next) {
-            turned_away(&self.peer);
+            turned_away(&self.context, &self.peer);
             let mut refusal = reply::brief(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, NO_PLACE);
             refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return whole(refusal);

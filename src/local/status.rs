@@ -20,6 +20,7 @@ use crate::protocol::status::{
 use crate::protocol::{Code, Decision};
 use crate::runs::Run;
 use crate::runs::run::{Phase, deadline};
+use crate::telemetry::audit::Audit;
 
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
@@ -59,6 +60,8 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),
         agents,
         recent_stops: stops.map(|(_, stop)| stop).collect(),
+        holds: context.gates.authority().holds().all(),
+        audit: context.journal.audit().map(Audit::status),
     })
 }
 

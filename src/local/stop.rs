@@ -37,7 +37,8 @@ pub(super) async fn stop(
     };
     let sight = Sight::commands(&peer);
     let denial = Denial::local(Code::LocalStop, format!("uid {} stopped it on this host", peer.uid()));
-    let (run_ids, found) = context.runs.stop_chosen(&denial, |run| sight.covers_run(run) && picks(&request, run));
+    let chosen = |run: &Run| sight.covers_run(run) && picks(&request, run);
+    let (run_ids, found) = context.runs.stop_chosen(&denial, &peer.caller(), chosen);
     if !found {
         let whose = match sight {
             Sight::All => "no agent runs here that it could mean",

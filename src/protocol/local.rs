@@ -85,6 +85,34 @@ pub struct StopAnswer {
     pub run_ids: Vec<RunId>,
 }
 
+/// `POST /v1/hold`, `POST /v1/release`: which devices, by exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldRequest {
+    /// This device.
+    Device(DeviceId),
+    /// Hold: whatever denies every agent on this host. Release: every device that is held. `false` is refused.
+    All(bool),
+}
+
+/// The answer to `POST /v1/hold`: the devices are denied on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldAnswer {
+    /// The devices that are held.
+    pub devices: Vec<DeviceId>,
+    /// The runs whose stop this request began.
+    pub run_ids: Vec<RunId>,
+    /// Why a restart of the daemon would forget the hold, when it would.
+    pub problem: Option<String>,
+}
+
+/// The answer to `POST /v1/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseAnswer {
+    /// The devices that were held, and are no longer.
+    pub devices: Vec<DeviceId>,
+}
+
 /// The answer to `POST /v1/thaw?run_id=ID`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThawAnswer {

@@ -16,9 +16,11 @@ pub mod api;
 #[cfg(feature = "services")]
 pub mod decision;
 #[cfg(feature = "services")]
+pub mod event;
+#[cfg(feature = "services")]
 pub mod org_key;
 #[cfg(feature = "services")]
-mod strict_json;
+pub(crate) mod strict_json;
 
 pub use code::Code;
 pub use containment::{Containment, HoldsAgainst, Wish};

@@ -29,6 +29,36 @@ pub struct Status {
     /// The newest stops this caller may see, the newest last: those that are over, and those with survivors.
     #[serde(default)]
     pub recent_stops: Vec<StopReport>,
+    /// Devices that are denied on this host until they are released.
+    #[serde(default)]
+    pub holds: Vec<HoldReport>,
+    /// How far the audit file is, when there is one.
+    #[serde(default)]
+    pub audit: Option<AuditStatus>,
+}
+
+/// A device that is denied on this host until it is released.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// The device.
+    pub device_id: DeviceId,
+    /// RFC 3339 time since which it is held.
+    pub since: String,
+    /// The user who asked for it.
+    pub by_uid: u32,
+}
+
+/// How far the audit file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// Its path.
+    pub file: String,
+    /// The SHA-256 of its last record, in hex: `machineid audit verify FILE --expect HASH`.
+    pub last_hash: Option<String>,
+    /// Records that could not be written since the daemon's start.
+    pub dropped: u64,
+    /// Why it cannot be written now, when it cannot.
+    pub problem: Option<String>,
 }
 
 /// What a stop came to.

@@ -7,22 +7,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::ledger::Ledger;
 use super::run::Run;
 use crate::gate::Deciding;
+use crate::protocol::event::{AgentStop, Happening};
 use crate::protocol::status::StopReport;
 use crate::protocol::{DeviceId, RunId};
+use crate::telemetry::Journal;
 use crate::tree::Identity;
 
 /// Stops that are remembered.
 const REMEMBERED: usize = 64;
 
 /// Every run whose question is open, or of which tree or wrapper are left.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Record {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
     generation: AtomicU64,
     stops: Mutex<VecDeque<(u32, StopReport)>>,
+    /// Where runs and enforcer tell what happens.
+    pub(super) journal: Arc<Journal>,
 }
 
 impl Record {
+    pub(super) fn new(journal: Arc<Journal>) -> Self {
+        Self { runs: Mutex::default(), generation: AtomicU64::default(), stops: Mutex::default(), journal }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,8 +98,14 @@ impl Record {
         }
     }
 
-    /// Remembers what a stop came to, in the place of what was known of it before. `uid` is the agent's.
+    /// Tells what a stop came to, and remembers it, in the place of what was known of it before. `uid` is the agent's.
     pub(crate) fn note_stop(&self, uid: u32, report: StopReport) {
+        let stop = AgentStop { uid, report: report.clone() };
+        self.journal.tell(if report.confirmed {
+            Happening::AgentStopped(stop)
+        } else {
+            Happening::AgentSurvived(stop)
+        });
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         stops.retain(|(_, known)| known.run_id != report.run_id);
         stops.push_back((uid, report));
@@ -131,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_stop_is_remembered_once_and_only_the_newest_are() {
-        let record = Record::default();
+        let record = Record::new(Journal::start(None).unwrap());
         record.note_stop(0, report(0, false));
         record.note_stop(0, report(0, true));
         assert_eq!(record.recent_stops(), [(0, report(0, true))]);

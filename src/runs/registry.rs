@@ -17,8 +17,10 @@ use super::token::TokenHash;
 use crate::clock::BootTime;
 use crate::config::{self, Live};
 use crate::gate::{Agents, Deciding, Standing};
+use crate::protocol::event::{AgentStart, Caller, Happening};
 use crate::protocol::status::StopReport;
 use crate::protocol::{Code, Denial, DeviceId, RunId};
+use crate::telemetry::Journal;
 use crate::tree::{Identity, Leaf, ProcessEntry};
 
 /// What the daemon does with its runs.
@@ -48,13 +50,15 @@ pub(crate) struct Terms {
     pub(crate) request_id: Option<crate::protocol::RequestId>,
     pub(crate) hold: Hold,
     pub(crate) token: Option<TokenHash>,
+    /// Who asked.
+    pub(crate) caller: Caller,
 }
 
 impl Runs {
     /// Starts with none, and with the threads that will end them and write them down. Fails when no thread or descriptor
     /// is to be had.
-    pub(crate) fn start(store: Store, live: Live) -> io::Result<Self> {
-        let record = Arc::<Record>::default();
+    pub(crate) fn start(store: Store, live: Live, journal: Arc<Journal>) -> io::Result<Self> {
+        let record = Arc::new(Record::new(journal));
         let ledger = Ledger::start(store)?;
         let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), live.clone())?;
         Ok(Self { record, enforcer, ledger, live, closing: AtomicBool::new(false) })
@@ -76,6 +80,7 @@ impl Runs {
     /// Lets a run start on what its gates hold *now*, and writes that down. A gate publishes a deny before it stops the
     /// device's agents: a deny that this look misses finds the run admitted, and stops it.
     pub(crate) async fn admit(&self, run: &Arc<Run>, terms: Terms) -> Result<BootTime, Refused> {
+        let caller = terms.caller.clone();
         let until = self.admit_now(run, terms)?;
         self.enforcer.watch();
         self.record.tell_gates([run.as_ref()]);
@@ -87,6 +92,7 @@ impl Runs {
             containment = hold.map_or("", |hold| hold.containment.as_str()),
             holds_against = hold.map_or("", |hold| hold.holds_against.as_str()), "agent started"
         );
+        self.tell_start(run, caller);
         if opened.reach.is_some() {
             self.ledger.write(run).await;
         }
@@ -97,13 +103,15 @@ impl Runs {
         let _runs = self.record.lock();
         let deciding = run.deciding().ok_or(Refused::NoLease)?;
         let Some(leases) = deciding.leases() else {
-            let denial = deciding.gates().find_map(|gate| {
-                gate.look(|report| match &report.standing {
-                    Standing::Denied { refusal, .. } => Some(refusal.denial.clone()),
-                    Standing::Unknown | Standing::Allowed { .. } | Standing::Unavailable { .. } => None,
+            let denied = || {
+                deciding.gates().find_map(|gate| {
+                    gate.look(|report| match &report.standing {
+                        Standing::Denied { refusal, .. } => Some(refusal.denial.clone()),
+                        Standing::Unknown | Standing::Allowed { .. } | Standing::Unavailable { .. } => None,
+                    })
                 })
-            });
-            return Err(denial.map_or(Refused::NoLease, Refused::Denied));
+            };
+            return Err(deciding.held().or_else(denied).map_or(Refused::NoLease, Refused::Denied));
         };
         let until = super::run::deadline(&leases).ok_or(Refused::NoLease)?;
         let mut undecided = Undecided::default();
@@ -113,9 +121,23 @@ impl Runs {
                 Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {}
             });
         }
-        let Terms { code, request_id, hold, token } = terms;
+        let Terms { code, request_id, hold, token, caller: _ } = terms;
         run.admit(Admission { since: BootTime::now(), code, request_id, hold, token }, leases, undecided);
         Ok(until)
+    }
+
+    fn tell_start(&self, run: &Run, caller: Caller) {
+        let Some(admission) = run.admission() else { return };
+        let start = AgentStart {
+            agent: run.as_named(),
+            code: admission.code.clone(),
+            request_id: admission.request_id.clone(),
+            command: run.opened.command.clone(),
+            containment: admission.hold.containment,
+            holds_against: admission.hold.holds_against,
+            killer: run.killer(),
+        };
+        self.record.journal.tell_by(Happening::AgentStarted(start), Some(caller));
     }
 
     /// The wrapper's stream ended: it is done, or it died. What is left of the tree is stopped.
@@ -157,12 +179,20 @@ impl Runs {
 
     /// Ends those of the runs that `chosen` picks and that are not ending yet. Gives which those are, and whether any was
     /// picked.
-    pub(crate) fn stop_chosen(&self, denial: &Denial, chosen: impl Fn(&Run) -> bool) -> (Vec<RunId>, bool) {
+    pub(crate) fn stop_chosen(
+        &self,
+        denial: &Denial,
+        caller: &Caller,
+        chosen: impl Fn(&Run) -> bool,
+    ) -> (Vec<RunId>, bool) {
         let now = BootTime::now();
         let mut picked: Vec<_> = self.record.all();
         picked.retain(|run| run.admission().is_some() && chosen(run));
         let found = !picked.is_empty();
         picked.retain(|run| run.begin_stop(now, denial));
+        for run in &picked {
+            run.note_stopper(caller);
+        }
         let begun = picked.iter().map(|run| run.id()).collect();
         self.end(&picked, denial, SignalBy::Us);
         (begun, found)
@@ -282,6 +312,7 @@ pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, record: &Record, ledge
     let tree_ended = run.note_wrapper_left();
     if run.opened.reach.is_none() {
         info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
+        record.journal.tell(Happening::AgentEnded(run.as_named()));
     }
     if tree_ended || run.opened.reach.is_none() {
         record.forget(run, ledger);

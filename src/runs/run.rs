@@ -14,6 +14,7 @@ use super::reach::Reach;
 use super::token::TokenHash;
 use crate::clock::BootTime;
 use crate::gate::Deciding;
+use crate::protocol::event::{AgentName, Caller};
 use crate::protocol::local::Killer;
 use crate::protocol::{Code, Denial, DeviceId, RequestId, RunId};
 use crate::tree::{Identity, Tree};
@@ -86,6 +87,8 @@ pub(crate) struct Run {
     deciding: OnceLock<Deciding>,
     admission: OnceLock<Admission>,
     phase: Mutex<Phase>,
+    /// Who on this host asked for its stop.
+    stopper: OnceLock<Caller>,
     /// Connections of its wrapper. One that comes back may be there before the old one is known to be gone.
     streams: AtomicUsize,
     /// The record stays until both are true: the wrapper may still ask what became of its agent.
@@ -104,6 +107,7 @@ impl Run {
             deciding: OnceLock::new(),
             admission: OnceLock::new(),
             phase: Mutex::new(Phase::Asking),
+            stopper: OnceLock::new(),
             streams: AtomicUsize::new(0),
             wrapper_left: AtomicBool::new(false),
             tree_ended: AtomicBool::new(false),
@@ -114,6 +118,18 @@ impl Run {
 
     pub(crate) fn id(&self) -> RunId {
         self.opened.id
+    }
+
+    /// The run as events name it.
+    pub(crate) fn as_named(&self) -> AgentName {
+        let opened = &self.opened;
+        AgentName {
+            run_id: opened.id,
+            device_id: opened.device.clone(),
+            name: opened.name.clone(),
+            pid: self.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
+            uid: opened.uid,
+        }
     }
 
     pub(crate) fn killer(&self) -> Killer {
@@ -269,6 +285,17 @@ impl Run {
             Phase::Stopping { stop, .. } => Some(stop.clone()),
             Phase::Asking | Phase::Running { .. } => None,
         }
+    }
+
+    /// Notes who on this host asked for the stop that has begun.
+    pub(crate) fn note_stopper(&self, caller: &Caller) {
+        // The first one began it.
+        let _ = self.stopper.set(caller.clone());
+    }
+
+    /// Who on this host asked for its stop.
+    pub(crate) fn stopper(&self) -> Option<&Caller> {
+        self.stopper.get()
     }
 
     /// Tells the wrapper of the stop.

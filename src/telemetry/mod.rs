@@ -1,11 +1,24 @@
-//! What the daemon tells its operators: logs, on stderr.
+//! What the daemon tells its operators.
+//!
+//! | module | concept |
+//! |---|---|
+//! | `lines` | logs, on stderr |
+//! | `journal` | what happens, told once and read by the three below |
+//! | `ring` | pure: the newest events, for those who listen |
+//! | `audit` | the audit file |
+//! | `metrics` | what is counted |
 
+pub(crate) mod audit;
+mod journal;
 mod lines;
+pub(crate) mod metrics;
+pub(crate) mod ring;
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+pub(crate) use journal::Journal;
 pub(crate) use lines::{Lines, flush};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 

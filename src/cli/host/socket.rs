@@ -66,17 +66,7 @@ async fn exchange(
 ) -> Result<Answer, String> {
     let shown = socket.display();
     let exchange = async {
-        install_provider();
-        let client = reqwest::Client::builder()
-            .unix_socket(socket)
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            // Nothing is encrypted here, so the host's certificates need not be read.
-            .tls_certs_only([])
-            .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| error.to_string())?;
-        let mut request = client.request(method, url);
+        let mut request = client(socket)?.request(method, url);
         if let Some(body) = body {
             request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
         }
@@ -97,6 +87,67 @@ async fn exchange(
             span::format(timeout)
         ))
     })
+}
+
+fn client(socket: &Path) -> Result<reqwest::Client, String> {
+    install_provider();
+    reqwest::Client::builder()
+        .unix_socket(socket)
+        .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
+        // Nothing is encrypted here, so the host's certificates need not be read.
+        .tls_certs_only([])
+        .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// An answer that goes on.
+#[derive(Debug)]
+pub(super) struct Streaming {
+    response: reqwest::Response,
+    socket: PathBuf,
+}
+
+/// Sends `GET path?query` and gives the answer as it comes. `last`: the id of the event after which to go on. Fails as
+/// [`get`] does, also when it is no stream of events.
+pub(super) async fn stream(
+    args: &SocketArgs,
+    env: Env<'_>,
+    path: &str,
+    query: &[(&str, &str)],
+    last: Option<&str>,
+    timeout: Duration,
+) -> Result<Streaming, String> {
+    let socket = find(args, env);
+    let mut url = url(path)?;
+    url.query_pairs_mut().extend_pairs(query);
+    let mut request = client(&socket)?.get(url);
+    if let Some(last) = last {
+        request = request.header("last-event-id", last);
+    }
+    let shown = socket.display();
+    let response = tokio::time::timeout(timeout, request.send()).await;
+    let response =
+        response.map_err(|_| format!("the daemon on {shown} gave no answer within {}", span::format(timeout)))?;
+    let response = response.map_err(|error| explain(&error, &socket))?;
+    let kind = response.headers().get(reqwest::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if response.status().as_u16() != 200 || kind != Some("text/event-stream") {
+        return Err(format!(
+            "what listens on {shown} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or an \
+             older daemon?",
+            response.status().as_u16()
+        ));
+    }
+    Ok(Streaming { response, socket })
+}
+
+impl Streaming {
+    /// What comes next; `None` at the end. Fails as [`get`] does.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
+        let chunk = self.response.chunk().await.map_err(|error| explain(&error, &self.socket))?;
+        Ok(chunk.map(|bytes| bytes.to_vec()))
+    }
 }
 
 /// Where this command looks for the socket.

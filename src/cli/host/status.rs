@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{socket, stop};
+use super::{socket, stop, watch};
 use crate::cli::Env;
 use crate::cli::args::{SocketArgs, StatusArgs};
 use crate::cli::printer::{Colour, Line, Printer};
@@ -14,13 +14,16 @@ use crate::cli::table::{self, Cell, Column};
 use crate::cli::words::{ago, count, millis, precise};
 use crate::clock;
 use crate::protocol::local::Killer;
-use crate::protocol::status::{AgentReport, AgentState, DeviceReport, StandingKind, Status, StopReport};
+use crate::protocol::status::{AgentReport, AgentState, AuditStatus, DeviceReport, StandingKind, Status, StopReport};
 use crate::protocol::{Exit, HoldsAgainst};
 use crate::span;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(in crate::cli) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+    if args.watch {
+        return watch::run(args, env, printer).await;
+    }
     let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::failure)?;
     if args.json {
         // As it came: a newer daemon may say more than this program knows.
@@ -46,7 +49,7 @@ pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> R
     }
 }
 
-fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
+pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     let daemon = format!(
         "{}, pid {}, started {}, on {}",
         status.version,
@@ -82,6 +85,9 @@ fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     let configuration = &status.configuration;
     field("configuration", configuration.file.as_deref().unwrap_or("no file: environment and defaults"), printer);
     field("org key", &format!("from {}; {}", configuration.key_source, configuration.key_protection), printer);
+    if let Some(audit) = &status.audit {
+        audit_field(audit, printer);
+    }
     printer.line("");
 
     for line in table::layout(
@@ -96,10 +102,33 @@ fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
             printer.line(format!("{}: {error}", device.device_id));
         }
     }
+    for held in &status.holds {
+        let mut line = Line::default();
+        line.push(&format!("{} ", held.device_id), None);
+        line.push("HELD", Some(Colour::Bad));
+        let since = ago(&held.since, now);
+        line.push(&format!(" by uid {}, {since}; take it back with: machineid release", held.by_uid), None);
+        printer.line(line);
+    }
     printer.line("");
 
     agents(&status.agents, printer);
     stops(&status.recent_stops, now, printer);
+}
+
+fn audit_field(audit: &AuditStatus, printer: &mut Printer) {
+    let end = audit.last_hash.as_ref().map(|hash| format!(", ends at {hash}")).unwrap_or_default();
+    field("audit", &format!("{}{end}", audit.file), printer);
+    if let Some(problem) = &audit.problem {
+        field("", &format!("CANNOT BE WRITTEN: {problem}"), printer);
+    }
+    if audit.dropped > 0 {
+        field("", &format!("{} lost since the daemon's start", count_records(audit.dropped)), printer);
+    }
+}
+
+fn count_records(records: u64) -> String {
+    count(usize::try_from(records).unwrap_or(usize::MAX), "record", "records")
 }
 
 /// Each agent's row, and under it in a line what holds it together.

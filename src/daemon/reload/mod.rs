@@ -30,8 +30,9 @@ use crate::gate::attempt::Means;
 use crate::gate::markers::Markers;
 use crate::local::{Context, socket};
 use crate::protocol::OrgKey;
+use crate::protocol::event::{Happening, Reload, ReloadResult};
 use crate::telemetry;
-use outcome::{Outcome, Verdict};
+use outcome::Outcome;
 
 /// How long files must be left alone before they are read: a change often is several.
 const QUIET: Duration = Duration::from_millis(50);
@@ -298,10 +299,16 @@ impl Reloader {
 
     /// The one place where the result of a reload is known.
     fn conclude(&mut self, cause: Cause, outcome: Outcome) {
-        self.context.live.note_reload(&outcome.problems, outcome.verdict() != Verdict::Unchanged);
+        self.context.live.note_reload(&outcome.problems, outcome.result() != ReloadResult::Unchanged);
         let is_news = cause == Cause::Asked || !outcome.changed.is_empty() || outcome.problems != self.last.problems;
         if is_news {
             outcome.log();
+            let told = Reload {
+                result: outcome.result(),
+                changed: outcome.changed.iter().map(|&key| key.to_owned()).collect(),
+                reason: (!outcome.problems.is_empty()).then(|| outcome.problems.join("; ")),
+            };
+            self.context.journal.tell(Happening::ConfigReloaded(told));
         } else {
             debug!("looked at the configuration: nothing new");
         }

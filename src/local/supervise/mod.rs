@@ -36,6 +36,7 @@ use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
 use crate::runs::{Refused, Run, Terms, Token};
 use crate::sys;
+use crate::telemetry::metrics::Rejected;
 use contain::Contained;
 use stream::{EventStream, HeldRun, line};
 
@@ -74,6 +75,9 @@ pub(super) async fn supervise(
         Ok(stream) => ndjson(StatusCode::OK, Body::from_stream(stream)),
         Err(no) => {
             info!(code = %no.code, uid = peer.uid(), reason = %no.reason, "refused to supervise");
+            if let Some(rejected) = Rejected::of(&no.code) {
+                context.journal.metrics.peer_rejected(rejected);
+            }
             let status = status.unwrap_or_else(|| reply::status_of(&no.code));
             let reason = (!no.reason.is_empty()).then_some(no.reason);
             let event =
@@ -130,7 +134,9 @@ async fn start(
     let token = context.compat.map(|_| Token::new()).transpose();
     let token =
         token.map_err(|error| about(No::new(Code::Overloaded, format!("no random numbers for a token: {error}"))))?;
-    let terms = Terms { code: grant.code, request_id: grant.request_id, hold, token: token.as_ref().map(Token::hash) };
+    let (code, request_id) = (grant.code, grant.request_id);
+    let token_hash = token.as_ref().map(Token::hash);
+    let terms = Terms { code, request_id, hold, token: token_hash, caller: peer.caller() };
     let until = context.runs.admit(&started.run, terms).await.map_err(|refused| match refused {
         Refused::Denied(denial) => about(No::from_denial(denial)),
         Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),

@@ -14,6 +14,7 @@ use crate::runs::hold::Hold;
 use crate::runs::ledger::{Here, Store};
 use crate::runs::reach::{Pinned, Reach};
 use crate::runs::run::{Admission, Opened};
+use crate::telemetry::Journal;
 use crate::tree::{Caller, Pid, Process, ProcessTable};
 
 struct Sleeper(Child);
@@ -49,7 +50,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid".to_owned() };
         let ledger = Ledger::start(Store::open(directory.path(), here).unwrap()).unwrap();
-        let record = Arc::<Record>::default();
+        let record = Arc::new(Record::new(Journal::start(None).unwrap()));
         let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), Live::of_defaults()).unwrap();
         Self { record, enforcer, ledger, directory }
     }

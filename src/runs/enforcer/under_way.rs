@@ -6,8 +6,9 @@ use tracing::{error, info, warn};
 
 use super::{Ending, Reason, SignalBy};
 use crate::clock::{self, BootTime};
+use crate::protocol::event::{Happening, StopRequested};
 use crate::protocol::status::{StopReport, SurvivorReport};
-use crate::protocol::{Code, HoldsAgainst};
+use crate::protocol::{Code, Denial, HoldsAgainst};
 use crate::runs::hold::Hold;
 use crate::runs::ledger::StopEntry;
 use crate::runs::run::{Run, StopNotice};
@@ -25,6 +26,7 @@ pub(super) struct UnderWay {
     looks: u32,
     found_somebody: bool,
     survivors_reported: bool,
+    requested_told: bool,
 }
 
 impl UnderWay {
@@ -60,6 +62,7 @@ impl UnderWay {
             looks: 0,
             found_somebody: false,
             survivors_reported: false,
+            requested_told: false,
         })
     }
 
@@ -166,6 +169,24 @@ impl UnderWay {
         );
     }
 
+    /// That the stop was requested, once. The end of a wrapper is one only when it left somebody.
+    pub(super) fn requested(&mut self, now: BootTime) -> Option<Happening> {
+        let denial = match &self.reason {
+            _ if self.requested_told => return None,
+            Reason::Denied(denial) => denial.clone(),
+            Reason::WrapperGone if self.left_somebody(now) => Denial::local(Code::LocalStop, "the wrapper died"),
+            Reason::WrapperGone => return None,
+        };
+        self.requested_told = true;
+        Some(requested(&self.run, denial))
+    }
+
+    /// Whether there was somebody to stop.
+    fn left_somebody(&self, now: BootTime) -> bool {
+        let report = self.stop.report(now);
+        self.found_somebody || report.signalled > 0 || report.killed > 0
+    }
+
     /// Whoever outlived SIGKILL, once: to be reported before it is over.
     pub(super) fn survivors(&mut self, now: BootTime) -> Option<StopReport> {
         if self.survivors_reported || now < self.stop.ladder().kill_at() + KILL_PATIENCE {
@@ -195,7 +216,7 @@ impl UnderWay {
                     "agent stopped: nothing of it is left"
                 );
             }
-            Reason::WrapperGone if self.found_somebody || *signalled > 0 || *killed > 0 => {
+            Reason::WrapperGone if self.left_somebody(now) => {
                 warn!(
                     %run_id, %device_id, %mechanism, signalled, killed, took_ms,
                     "the wrapper died; its agent was stopped, nothing of it is left"
@@ -240,6 +261,12 @@ impl UnderWay {
                 .collect(),
         }
     }
+}
+
+/// The event of a stop that was requested.
+pub(super) fn requested(run: &Run, denial: Denial) -> Happening {
+    let Denial { code, request_id, reason, .. } = denial;
+    Happening::AgentStopping(StopRequested { agent: run.as_named(), code, request_id, reason })
 }
 
 const fn in_words(reason: SurvivorReason) -> &'static str {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tracing::{debug, error, info, warn};
 
-use super::under_way::UnderWay;
+use super::under_way::{UnderWay, requested};
 use super::{Ending, Inbox, Order, Reason, SignalBy};
 use crate::clock::{BootTime, Moment};
 use crate::config::Live;
 use crate::config::settings::Undecided;
+use crate::protocol::event::Happening;
 use crate::protocol::{Denial, RunId};
 use crate::runs::ledger::Ledger;
 use crate::runs::record::Record;
@@ -153,7 +154,7 @@ impl Worker {
                 continue;
             }
             if ending.run.opened.reach.is_none() {
-                tell_only(&ending);
+                self.tell_only(&ending);
                 continue;
             }
             let shares_wrapper = shares(&by_wrapper, ending.run.wrapper());
@@ -178,6 +179,9 @@ impl Worker {
             stop.log_begin(now);
         }
         for stop in &mut self.under_way {
+            if let Some(requested) = stop.requested(now) {
+                self.record.journal.tell_by(requested, stop.run.stopper().cloned());
+            }
             if let Some(report) = stop.survivors(now) {
                 self.record.note_stop(stop.run.opened.uid, report);
             }
@@ -241,10 +245,14 @@ impl Worker {
         let (over, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.under_way).into_iter().partition(|stop| over.contains(&stop.run.id()));
         self.under_way = left;
-        for stop in over {
+        for mut stop in over {
+            if let Some(requested) = stop.requested(now) {
+                self.record.journal.tell_by(requested, stop.run.stopper().cloned());
+            }
             let run = &stop.run;
-            if let Some(report) = stop.confirm(now) {
-                self.record.note_stop(run.opened.uid, report);
+            match stop.confirm(now) {
+                Some(report) => self.record.note_stop(run.opened.uid, report),
+                None => self.record.journal.tell(Happening::AgentEnded(run.as_named())),
             }
             let leaf = run.admission().and_then(|admission| admission.hold.leaf.as_ref());
             // At once, since we may be about to end; else a little later.
@@ -280,6 +288,15 @@ impl Worker {
         }
     }
 
+    /// A remote agent: its wrapper alone ends it.
+    fn tell_only(&self, ending: &Ending) {
+        let (Reason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
+        let run = &ending.run;
+        run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
+        log_remote(run, denial);
+        self.record.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
+    }
+
     fn remove_leaves(&mut self) {
         self.leaves.retain_mut(|(leaf, attempts)| match leaf.remove() {
             Ok(()) => false,
@@ -298,13 +315,6 @@ impl Worker {
 /// signalled. Not permitted without privileges; then it takes as long as it takes.
 fn take_precedence() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
-}
-
-/// A remote agent: its wrapper alone ends it.
-fn tell_only(ending: &Ending) {
-    let (Reason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
-    ending.run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
-    log_remote(&ending.run, denial);
 }
 
 fn log_remote(run: &Run, denial: &Denial) {

@@ -2,16 +2,20 @@
 
 mod adoption;
 mod agents;
+mod audit;
 mod compat;
 mod configuration;
 mod containment;
 mod devices;
+mod events;
 mod exhaustion;
 mod freezing;
+mod hold;
 mod key_rotation;
 mod kill_file;
 mod local_stop;
 mod manager;
+mod metrics;
 mod push;
 mod reload;
 mod restarts;

@@ -10,18 +10,19 @@ mod choose;
 pub(super) mod outcome;
 mod page;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{socket, status};
+use super::{release, socket, status};
 use crate::cli::args::StopArgs;
 use crate::cli::printer::Printer;
 use crate::cli::problem::Problem;
 use crate::cli::words::{count, millis};
 use crate::cli::{Env, confirm};
 use crate::clock::BootTime;
-use crate::protocol::local::{CheckAnswer, StopAnswer, StopRequest};
+use crate::protocol::local::{CheckAnswer, HoldRequest, StopAnswer, StopRequest};
 use crate::protocol::status::{AgentReport, AgentState, Status};
-use crate::protocol::{Code, Exit, RunId};
+use crate::protocol::{Code, DeviceId, Exit, RunId};
 use choose::Choice;
 use outcome::{Outcome, Stopped};
 pub(super) use page::{mechanism, processes, survivors};
@@ -40,30 +41,39 @@ pub(in crate::cli) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Pri
     let before = status::ask(&args.socket, env, TIMEOUT).await.map(|(status, _)| status);
     let agents = before.as_ref().map_or(&[][..], |status| &status.agents);
     let choice = choose::choose(&args.whom, agents).map_err(Problem::usage)?;
-    if before.is_ok() && choice.agents.is_empty() {
+    // A device can be held while none of its agents runs.
+    let may_be_nobody = args.hold && args.whom.agent.is_none();
+    if before.is_ok() && choice.agents.is_empty() && !may_be_nobody {
         return Err(Problem::failure(choose::nobody(&args.whom, agents)));
     }
     let whom = choose::labels(choice.agents.iter().copied());
     if args.whom.all && !args.yes {
         let seen = before.as_ref().map_err(|why| Problem::undecided(why.clone())).map(|_| choice.agents.len())?;
         printer.note(&format!("these run: {whom}"));
-        let deed = format!("stop {} on this host", count(seen, "agent", "agents"));
+        let and_hold = if args.hold { " and deny every further one" } else { "" };
+        let deed = format!("stop {}{and_hold} on this host", count(seen, "agent", "agents"));
         confirm::typed(&deed, seen, "look first with: machineid status", printer)?;
     } else if !whom.is_empty() {
         printer.note(&format!("stopping {whom}"));
     }
-    let request = choice.request.clone();
-    let runs = request_stop(&args.socket, env, &request, &choice).await?;
+    let (runs, held) = if args.hold {
+        if let Err(why) = &before {
+            return Err(Problem::undecided(why.clone()));
+        }
+        hold(args, env, &choice, printer).await?
+    } else {
+        (request_stop(&args.socket, env, &choice).await?, Vec::new())
+    };
     let known = |run: &RunId| agents.iter().find(|agent| agent.run_id == *run).cloned();
     let mut stopped: Vec<Stopped> =
         runs.iter().map(|run| Stopped { run: *run, agent: known(run), outcome: Outcome::Requested }).collect();
     if args.no_wait {
-        page::show(&stopped, args.json, printer);
+        page::show(&stopped, &held, args.json, printer);
         return Ok(Exit::Success);
     }
     let bound = before.as_ref().map_or(UNKNOWN_BOUND, longest);
     wait(&args.socket, env, &mut stopped, bound, printer).await?;
-    page::show(&stopped, args.json, printer);
+    page::show(&stopped, &held, args.json, printer);
     Ok(if stopped.iter().all(|one| one.outcome.is_over()) { Exit::Success } else { Exit::Failure })
 }
 
@@ -76,17 +86,47 @@ pub(super) fn longest(status: &Status) -> Duration {
 async fn request_stop(
     socket: &crate::cli::args::SocketArgs,
     env: Env<'_>,
-    request: &StopRequest,
     choice: &Choice<'_>,
 ) -> Result<Vec<RunId>, Problem> {
-    let mut runs = post(socket, env, request).await?;
+    let runs = post(socket, env, &choice.request).await?;
+    Ok(with_those_ending(runs, choice))
+}
+
+/// Denies their devices on this host, which stops every agent of theirs; says as well which devices.
+async fn hold(
+    args: &StopArgs,
+    env: Env<'_>,
+    choice: &Choice<'_>,
+    printer: &mut Printer,
+) -> Result<(Vec<RunId>, Vec<DeviceId>), Problem> {
+    let requests: Vec<HoldRequest> = match (&args.whom.device, args.whom.all) {
+        (Some(device), _) => vec![HoldRequest::Device(device.clone())],
+        (None, true) => vec![HoldRequest::All(true)],
+        (None, false) => {
+            let devices: BTreeSet<&DeviceId> = choice.agents.iter().map(|agent| &agent.device_id).collect();
+            devices.into_iter().cloned().map(HoldRequest::Device).collect()
+        }
+    };
+    let (mut runs, mut held) = (Vec::new(), Vec::new());
+    for request in &requests {
+        let answer = release::hold(&args.socket, env, request).await?;
+        if let Some(problem) = &answer.problem {
+            printer.note(&format!("the hold is in force, but {problem}"));
+        }
+        runs.extend(answer.run_ids);
+        held.extend(answer.devices);
+    }
+    Ok((with_those_ending(runs, choice), held))
+}
+
+fn with_those_ending(mut runs: Vec<RunId>, choice: &Choice<'_>) -> Vec<RunId> {
     let ending = |agent: &&&AgentReport| agent.state == AgentState::Stopping;
     for agent in choice.agents.iter().filter(ending) {
         if !runs.contains(&agent.run_id) {
             runs.push(agent.run_id);
         }
     }
-    Ok(runs)
+    runs
 }
 
 /// `POST /v1/stop`, and the runs it began to stop.

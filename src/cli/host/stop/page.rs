@@ -7,6 +7,7 @@ use super::outcome::{Outcome, Stopped};
 use crate::cli::printer::{Colour, Printer};
 use crate::cli::table::{self, Cell, Column};
 use crate::cli::words::precise;
+use crate::protocol::DeviceId;
 use crate::protocol::status::StopReport;
 
 const COLUMNS: [Column; 5] = [
@@ -17,11 +18,19 @@ const COLUMNS: [Column; 5] = [
     Column::drop_at("PROCESSES", 3),
 ];
 
-pub(super) fn show(stopped: &[Stopped], json: bool, printer: &mut Printer) {
+/// `held`: the devices that are denied on this host from now on.
+pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: &mut Printer) {
     if json {
         let stops: Vec<Value> = stopped.iter().map(value).collect();
         let over = stopped.iter().filter(|one| one.outcome.is_over()).count();
-        printer.json(&json!({ "requested": stopped.len(), "confirmed": over, "stops": stops }));
+        printer.json(&json!({ "requested": stopped.len(), "confirmed": over, "stops": stops, "held": held }));
+        return;
+    }
+    for device in held {
+        printer.line(format!("{device}  held: denied on this host until machineid release --device {device}"));
+    }
+    if stopped.is_empty() && !held.is_empty() {
+        printer.note("no agent of it was running");
         return;
     }
     if stopped.is_empty() {

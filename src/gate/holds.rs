@@ -1,0 +1,183 @@
+//! Devices that an operator denied on this host, until released: without the authority, and beyond a restart of the daemon.
+//!
+//! A hold is in force before it is written down, and released only once that is written down: whatever fails, the device
+//! stays denied. They are kept in the state directory, so that a reboot does not undo an operator's stop.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::protocol::status::HoldReport;
+use crate::protocol::{Code, Denial, DeviceId};
+
+/// The devices that are held.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    place: PathBuf,
+    held: Mutex<BTreeMap<DeviceId, Held>>,
+    /// Whether there are any: every check looks.
+    any: AtomicBool,
+    /// One change is written at a time.
+    writing: Mutex<()>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Held {
+    since: String,
+    by_uid: u32,
+}
+
+impl Holds {
+    /// Reads which devices are held from this file; it need not exist.
+    ///
+    /// Fails when it cannot be read or understood: then nobody knows what must be denied.
+    pub(crate) fn open(place: PathBuf) -> io::Result<Self> {
+        let held = match fs::read(&place) {
+            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error),
+        };
+        let any = AtomicBool::new(!held.is_empty());
+        Ok(Self { place, held: Mutex::new(held), any, writing: Mutex::default() })
+    }
+
+    /// The deny of a device that is held.
+    pub(crate) fn denial(&self, device: &DeviceId) -> Option<Denial> {
+        if !self.any.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.held().get(device).map(|held| {
+            let reason = format!(
+                "uid {} holds {device} on this host since {}; take it back with: machineid release --device {device}",
+                held.by_uid, held.since
+            );
+            Denial::local(Code::LocalStop, reason)
+        })
+    }
+
+    /// Holds a device from now on. `false` when it is held already.
+    pub(crate) fn hold(&self, device: &DeviceId, by_uid: u32) -> bool {
+        let since = clock::wall_now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let held = Held { since, by_uid };
+        let mut all = self.held();
+        let news = !all.contains_key(device);
+        all.entry(device.clone()).or_insert(held);
+        self.any.store(true, Ordering::SeqCst);
+        news
+    }
+
+    /// Writes down what is held. Fails when that cannot be written: it holds all the same, as long as the daemon runs.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held().clone();
+        write(&self.place, &held)
+    }
+
+    /// Lets go of a device, or of all; gives those that were held.
+    ///
+    /// Fails when that cannot be written down; then all stays held.
+    pub(crate) fn release(&self, device: Option<&DeviceId>) -> io::Result<Vec<DeviceId>> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.held().clone();
+        let (released, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            before.into_iter().partition(|(held, _)| device.is_none_or(|device| device == held));
+        if !released.is_empty() {
+            write(&self.place, &left)?;
+            let mut held = self.held();
+            held.retain(|held, _| !released.contains_key(held));
+            self.any.store(!held.is_empty(), Ordering::SeqCst);
+        }
+        Ok(released.into_keys().collect())
+    }
+
+    /// Those that are held.
+    pub(crate) fn all(&self) -> Vec<HoldReport> {
+        let report = |(device, held): (&DeviceId, &Held)| HoldReport {
+            device_id: device.clone(),
+            since: held.since.clone(),
+            by_uid: held.by_uid,
+        };
+        self.held().iter().map(report).collect()
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Replaces the file whole, and waits until that is on the disk: it must survive the machine's end.
+fn write(place: &Path, held: &BTreeMap<DeviceId, Held>) -> io::Result<()> {
+    if let Some(directory) = place.parent() {
+        crate::local::socket::make_directory(directory, 0o700)?;
+    }
+    let fresh = place.with_extension("json.new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+    let text = serde_json::to_vec_pretty(held).map_err(io::Error::other)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&fresh, place)).inspect_err(
+        |_| {
+            // On a full disk half a file is only in the way.
+            let _ = fs::remove_file(&fresh);
+        },
+    )?;
+    if let Some(directory) = place.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(name: &str) -> DeviceId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_hold_outlives_the_daemon_and_a_release_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("state/holds.json");
+        let holds = Holds::open(place.clone()).unwrap();
+        assert!(holds.hold(&device("a:1"), 7) && !holds.hold(&device("a:1"), 8) && holds.hold(&device("b"), 0));
+        holds.keep().unwrap();
+        let again = Holds::open(place.clone()).unwrap();
+        let denial = again.denial(&device("a:1")).unwrap();
+        assert!(denial.code == Code::LocalStop && denial.reason.unwrap().contains("uid 7"));
+        assert_eq!(again.release(Some(&device("c"))).unwrap(), []);
+        assert_eq!(again.release(Some(&device("a:1"))).unwrap(), [device("a:1")]);
+        assert_eq!(again.denial(&device("a:1")), None);
+        let left = Holds::open(place).unwrap();
+        assert_eq!(left.all().iter().map(|held| held.device_id.as_str().to_owned()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(left.release(None).unwrap(), [device("b")]);
+        assert!(left.all().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_held_and_not_released() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("state/holds.json");
+        let holds = Holds::open(place).unwrap();
+        holds.hold(&device("a"), 0);
+        holds.keep().unwrap();
+        // In the place of the new file: not even root can write to a directory.
+        fs::create_dir(directory.path().join("state/holds.json.new")).unwrap();
+        holds.hold(&device("b"), 0);
+        assert!(holds.keep().is_err() && holds.release(None).is_err());
+        assert!(holds.denial(&device("a")).is_some() && holds.denial(&device("b")).is_some());
+    }
+
+    #[test]
+    fn what_is_held_must_be_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("holds.json");
+        fs::write(&place, "{\"a\":").unwrap();
+        assert!(Holds::open(place).is_err());
+    }
+}

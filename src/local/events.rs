@@ -1,0 +1,261 @@
+//! `GET /v1/events`: what happens on this host, as server-sent events.
+//!
+//! Everybody reads the journal's one buffer at their own pace, so that a reader who does not read costs nothing but its
+//! connection. Ids are `<life of the daemon>-<number>`; whoever comes back with one goes on behind it. What cannot be told
+//! any more is said with an event of its own, `gap`, never passed over.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use tokio::sync::watch;
+
+use super::peer::Peer;
+use super::rights::Sight;
+use super::{Context, reply};
+use crate::protocol::Code;
+use crate::telemetry::Journal;
+use crate::telemetry::ring::{Next, Number};
+
+/// A comment is sent this often when nothing happens, so that both sides learn that the other is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Events are sent together up to about this many bytes.
+const CHUNK: usize = 32 * 1024;
+/// What the reader should wait, in milliseconds, before it comes back.
+const RETRY_MS: u32 = 1000;
+
+/// What a reader wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    /// Everything that is still kept, and not only what comes.
+    from_oldest: bool,
+    /// Stay for what comes.
+    follow: bool,
+}
+
+/// `GET /v1/events?from=oldest|now&follow=true|false`, `Last-Event-ID`.
+pub(super) async fn events(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
+    let wish = match Wish::parse(query.as_deref().unwrap_or("")) {
+        Ok(wish) => wish,
+        Err(problem) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
+    };
+    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
+    let reader = Reader::new(Arc::clone(&context.journal), Sight::sees(&peer), wish, last);
+    let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    (StatusCode::OK, head, Body::from_stream(reader.into_stream())).into_response()
+}
+
+impl Wish {
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut wish = Self { from_oldest: false, follow: true };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair {
+                "from=oldest" => wish.from_oldest = true,
+                "from=now" => wish.from_oldest = false,
+                "follow=true" => wish.follow = true,
+                "follow=false" => wish.follow = false,
+                other => return Err(format!("{other:?} is unknown; write from=oldest|now or follow=true|false")),
+            }
+        }
+        Ok(wish)
+    }
+}
+
+struct Reader {
+    journal: Arc<Journal>,
+    sight: Sight,
+    newest: watch::Receiver<Number>,
+    next: Number,
+    follow: bool,
+    /// What is to be said first.
+    greeting: Option<String>,
+}
+
+impl Reader {
+    fn new(journal: Arc<Journal>, sight: Sight, wish: Wish, last: Option<&str>) -> Self {
+        let newest = journal.watch();
+        let (ring_oldest, ring_newest) = {
+            let ring = journal.ring();
+            (ring.oldest(), ring.newest())
+        };
+        let (next, gap) = match last {
+            Some(id) => match number_of(id, &journal).filter(|number| *number <= ring_newest) {
+                Some(number) => (number + 1, None),
+                None => (ring_oldest, Some("this daemon knows no such id: it was started again since")),
+            },
+            None if wish.from_oldest => (ring_oldest, None),
+            None => (ring_newest + 1, None),
+        };
+        // An id without data: whoever loses the connection before the first event knows where to go on.
+        let mut greeting = format!("retry: {RETRY_MS}\nid: {}-{}\n\n", journal.life(), next - 1);
+        if let Some(reason) = gap {
+            greeting.push_str(&gap_frame(&journal, next, reason));
+        }
+        Self { journal, sight, newest, next, follow: wish.follow, greeting: Some(greeting) }
+    }
+
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        futures_util::stream::unfold(self, |mut reader| async move {
+            let chunk = reader.next_chunk().await?;
+            Some((Ok(Bytes::from(chunk)), reader))
+        })
+    }
+
+    /// The next things to tell; `None` at the end, when the reader does not follow.
+    async fn next_chunk(&mut self) -> Option<String> {
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
+        loop {
+            self.newest.mark_unchanged();
+            let chunk = self.what_is_there();
+            if !chunk.is_empty() {
+                return Some(chunk);
+            }
+            if !self.follow {
+                return None;
+            }
+            match tokio::time::timeout(KEEP_ALIVE, self.newest.changed()).await {
+                Ok(Ok(())) => {}
+                Err(_) => return Some(": nothing new\n\n".to_owned()),
+                // The sender lives in the journal that this reader holds.
+                Ok(Err(_)) => return None,
+            }
+        }
+    }
+
+    fn what_is_there(&mut self) -> String {
+        let mut chunk = String::new();
+        while chunk.len() < CHUNK {
+            // Taken for one event at a time: whoever tells must not wait for a reader.
+            let read = self.journal.ring().read(self.next);
+            match read {
+                Next::Nothing => break,
+                Next::Missed(oldest) => {
+                    self.next = oldest;
+                    chunk.push_str(&gap_frame(
+                        &self.journal,
+                        oldest,
+                        "more happened than is kept for a reader this slow",
+                    ));
+                }
+                Next::Event(number, event) => {
+                    self.next = number + 1;
+                    if event.what.agent_of().is_none_or(|uid| self.sight.covers(uid)) {
+                        // Nothing in it is without a JSON form, and JSON has no newline in it.
+                        let data = serde_json::to_string(&*event).unwrap_or_default();
+                        let (life, name) = (self.journal.life(), event.what.name());
+                        // Writing to a string does not fail.
+                        let _ = write!(chunk, "id: {life}-{number}\nevent: {name}\ndata: {data}\n\n");
+                    }
+                }
+            }
+        }
+        chunk
+    }
+}
+
+fn gap_frame(journal: &Journal, next: Number, reason: &str) -> String {
+    let data = serde_json::json!({ "event": "gap", "reason": reason });
+    format!("id: {}-{}\nevent: gap\ndata: {data}\n\n", journal.life(), next - 1)
+}
+
+/// The number in an id of this daemon's life.
+fn number_of(id: &str, journal: &Journal) -> Option<Number> {
+    let (life, number) = id.split_once('-')?;
+    (life == journal.life().to_string()).then(|| number.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event::{AgentName, AuthorityUp, Happening};
+
+    fn journal() -> Arc<Journal> {
+        let journal = Journal::start(None).unwrap();
+        for mark in 1..=3 {
+            journal.tell(Happening::AuthorityUp(AuthorityUp { url: mark.to_string() }));
+        }
+        journal
+    }
+
+    async fn read(journal: &Arc<Journal>, query: &str, last: Option<&str>) -> String {
+        let wish = Wish::parse(query).unwrap();
+        let mut reader = Reader::new(Arc::clone(journal), Sight::Own(7), wish, last);
+        let mut text = String::new();
+        while let Some(chunk) = reader.next_chunk().await {
+            text += &chunk;
+        }
+        text
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_back_goes_on_behind_what_it_has() {
+        let journal = journal();
+        let life = journal.life();
+        let all = read(&journal, "from=oldest&follow=false", None).await;
+        assert!(all.starts_with(&format!("retry: 1000\nid: {life}-0\n\nid: {life}-1\nevent: authority-up\ndata: {{")));
+        assert_eq!(all.matches("event: ").count(), 3);
+        let rest = read(&journal, "follow=false", Some(&format!("{life}-2"))).await;
+        assert!(rest.matches("event: ").count() == 1 && rest.contains("\"url\":\"3\""), "{rest}");
+        assert_eq!(read(&journal, "follow=false", None).await, format!("retry: 1000\nid: {life}-3\n\n"));
+    }
+
+    #[tokio::test]
+    async fn an_id_of_another_life_or_of_the_future_is_a_gap_and_then_everything() {
+        let journal = journal();
+        for id in ["00000000-2", "", "x", &format!("{}-9", journal.life()), &format!("{}-", journal.life())] {
+            let text = read(&journal, "follow=false", Some(id)).await;
+            assert_eq!((text.matches("event: gap").count(), text.matches("event: ").count()), (1, 4), "{id}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn other_users_agents_are_nobodys_business() {
+        let journal = journal();
+        for uid in [7, 8] {
+            let agent = AgentName {
+                run_id: "0".repeat(32).parse().unwrap(),
+                device_id: "d".parse().unwrap(),
+                name: None,
+                pid: None,
+                uid,
+            };
+            journal.tell(Happening::AgentEnded(agent));
+        }
+        let text = read(&journal, "from=oldest&follow=false", None).await;
+        assert!(text.matches("agent-ended").count() == 2 && text.contains("\"uid\":7"), "name and data: {text}");
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_is_too_slow_is_told_that_it_missed_something() {
+        let journal = journal();
+        let wish = Wish::parse("from=oldest").unwrap();
+        let mut reader = Reader::new(Arc::clone(&journal), Sight::All, wish, None);
+        reader.next_chunk().await.unwrap();
+        for mark in 0..5_000 {
+            journal.tell(Happening::AuthorityUp(AuthorityUp { url: mark.to_string() }));
+        }
+        let text = reader.next_chunk().await.unwrap();
+        assert!(text.contains("event: gap") && text.len() < 2 * CHUNK, "{text}");
+    }
+
+    #[test]
+    fn what_is_asked_must_be_understood() {
+        for query in ["from=yesterday", "follow", "x=1"] {
+            assert!(Wish::parse(query).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `POST /v1/hold`, `POST /v1/release`: denies a device on this host without the authority, until it is taken back.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use tracing::{error, info, warn};
+
+use super::peer::Peer;
+use super::rights::Sight;
+use super::{Context, read_whole, reply};
+use crate::protocol::event::{Caller, Happening, Hold};
+use crate::protocol::local::{HoldAnswer, HoldRequest, ReleaseAnswer};
+use crate::protocol::{Code, DeviceId};
+use crate::telemetry::metrics::Rejected;
+
+pub(super) async fn hold(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Response {
+    let request = match read(&context, &peer, body).await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let devices = match request {
+        HoldRequest::Device(device) => vec![device],
+        HoldRequest::All(_) => everything(&context),
+    };
+    let (caller, holds) = (peer.caller(), context.gates.authority().holds());
+    let mut run_ids = Vec::new();
+    for device in &devices {
+        let news = holds.hold(device, peer.uid());
+        // At once, and not only when the gate has heard of it: that may be waiting for the authority. Admission looks at
+        // holds under the lock that this takes, so no run falls between.
+        if let Some(denial) = holds.denial(device) {
+            let (stopped, _) = context.runs.stop_chosen(&denial, &caller, |run| run.is_ruled_by(device));
+            run_ids.extend(stopped);
+        }
+        context.gates.hint(device);
+        if news {
+            warn!(device_id = %device, uid = peer.uid(), "held: denied on this host until it is released");
+            let hold = Hold { device_id: device.clone(), by_uid: peer.uid() };
+            context.journal.tell_by(Happening::DeviceHeld(hold), Some(caller.clone()));
+        }
+    }
+    let problem = holds.keep().err().map(|error| {
+        error!(%error, "cannot write down what is held: a restart of the daemon would forget it");
+        format!("it cannot be written down ({error}): a restart of the daemon would forget it")
+    });
+    (StatusCode::OK, Json(HoldAnswer { devices, run_ids, problem })).into_response()
+}
+
+pub(super) async fn release(
+    State(context): State<Arc<Context>>,
+    Extension(peer): Extension<Peer>,
+    body: Body,
+) -> Response {
+    let request = match read(&context, &peer, body).await {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let device = match &request {
+        HoldRequest::Device(device) => Some(device),
+        HoldRequest::All(_) => None,
+    };
+    let devices = match context.gates.authority().holds().release(device) {
+        Ok(devices) => devices,
+        Err(error) => {
+            let reason = format!("the release cannot be written down ({error}), so nothing is released");
+            return reply::refusal(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, reason);
+        }
+    };
+    if devices.is_empty() {
+        let what = device.map_or_else(|| "no device".to_owned(), |device| format!("{device} is not held; nothing"));
+        return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, format!("{what} is held on this host"));
+    }
+    for device in &devices {
+        info!(device_id = %device, uid = peer.uid(), "released: the authority decides again");
+        let hold = Hold { device_id: device.clone(), by_uid: peer.uid() };
+        context.journal.tell_by(Happening::DeviceReleased(hold), Some(peer.caller()));
+        context.gates.hint(device);
+    }
+    (StatusCode::OK, Json(ReleaseAnswer { devices })).into_response()
+}
+
+/// What denies every agent there is: the host's device, and where that does not rule all, each that is in use.
+fn everything(context: &Context) -> Vec<DeviceId> {
+    let rules_all = context.settings().device.host_rules_all;
+    let gates = context.gates.all();
+    gates.iter().take(if rules_all { 1 } else { gates.len() }).map(|gate| gate.device().clone()).collect()
+}
+
+fn may(context: &Context, peer: &Peer) -> Result<(), Box<Response>> {
+    if Sight::commands(peer) == Sight::All {
+        return Ok(());
+    }
+    context.journal.metrics.peer_rejected(Rejected::NotPrivileged);
+    let reason = "a device is held and released by root, the daemon's own user and local.admin_group alone; your own agents \
+                  can be stopped without --hold";
+    Err(Box::new(reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason)))
+}
+
+async fn read(context: &Context, peer: &Peer, body: Body) -> Result<HoldRequest, Box<Response>> {
+    let bad = |reason: String| Box::new(reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, reason));
+    may(context, peer)?;
+    let body = read_whole(body).await;
+    let body = body.map_err(|(status, reason)| Box::new(reply::refusal(status, Code::BadRequest, reason)))?;
+    match serde_json::from_slice(&body) {
+        Ok(HoldRequest::All(false)) => Err(bad("\"all\" is true or is left out".to_owned())),
+        Ok(request) => Ok(request),
+        Err(error) => {
+            Err(bad(format!("the request cannot be read: {error}; it is one of {{\"device\":…}} and {{\"all\":true}}")))
+        }
+    }
+}
+
+impl Peer {
+    /// Who this is, for the audit.
+    pub(super) fn caller(&self) -> Caller {
+        let pid = self.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
+        let exe = pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
+        Caller { pid, uid: self.uid(), exe: exe.map(|path| path.to_string_lossy().into_owned()) }
+    }
+}

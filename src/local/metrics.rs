@@ -1,0 +1,63 @@
+//! `GET /metrics`, on the socket and, when `metrics.listen` is set, on a TCP port that serves nothing else.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::Context;
+use crate::clock;
+use crate::gate::Standing;
+use crate::protocol::Decision;
+use crate::protocol::status::{AgentState, StandingKind};
+use crate::runs::run::Phase;
+use crate::telemetry::metrics::{CONTENT_TYPE, Now};
+
+/// Scrapers served at once: several of them, and the odd person.
+pub(crate) const MOST: usize = 16;
+
+/// What the TCP port serves. No secret is in it.
+pub(crate) fn routes(context: Arc<Context>) -> Router {
+    Router::new().route("/metrics", get(page)).with_state(context)
+}
+
+/// `GET /metrics`
+pub(super) async fn page(State(context): State<Arc<Context>>) -> Response {
+    let page = context.journal.metrics.page(&now(&context));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")], page).into_response()
+}
+
+fn now(context: &Context) -> Now {
+    let host = context.gates.host().report();
+    let confirmed = match (&host.standing, &host.last_decision) {
+        (Standing::Allowed { grant, .. }, _) => Some(grant.confirmed_at),
+        (Standing::Unavailable { last_allowed: Some(at), .. }, _) | (_, Some((at, Decision::Allow { .. }))) => {
+            Some(*at)
+        }
+        (Standing::Unknown | Standing::Denied { .. } | Standing::Unavailable { .. }, _) => None,
+    };
+    let agents = context.runs.all().into_iter().filter_map(|run| {
+        let state = match &*run.phase() {
+            Phase::Asking => return None,
+            Phase::Running { .. } => AgentState::Running,
+            Phase::Stopping { .. } => AgentState::Stopping,
+        };
+        Some((state, run.killer()))
+    });
+    let bound = context.settings().stop_bound();
+    Now {
+        last_allow: confirmed.map(|at| clock::wall_at(at).as_duration().as_secs_f64()),
+        standing: match host.standing {
+            Standing::Unknown => StandingKind::Unknown,
+            Standing::Allowed { .. } => StandingKind::Allowed,
+            Standing::Denied { .. } => StandingKind::Denied,
+            Standing::Unavailable { .. } => StandingKind::Unavailable,
+        },
+        agents: agents.collect(),
+        stop_bound_connected: bound.connected,
+        stop_bound_cut_off: bound.cut_off,
+    }
+}

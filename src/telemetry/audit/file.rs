@@ -1,0 +1,115 @@
+//! The file itself: opened as ours alone, gone on with where it ends, appended to whole lines at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use tracing::warn;
+
+use super::chain::{Hash, LONGEST_LINE, NoAuditFile, Tail};
+
+/// How much of a file's end is looked at: several torn lines and the record before them.
+const LOOKED_AT: u64 = 4 * LONGEST_LINE as u64;
+/// The mode of a new file. One that is there keeps its own: a group may have been let in.
+const MODE: u32 = 0o600;
+
+/// An open audit file.
+#[derive(Debug)]
+pub(super) struct AuditFile {
+    file: File,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// Its length, as long as nobody else writes to it.
+    length: u64,
+    /// What its end means for the next line.
+    pub(super) tail: Tail,
+}
+
+impl AuditFile {
+    /// Opens the file, makes it when it is missing, and looks at its end.
+    ///
+    /// Fails when it cannot be opened, is no plain file, belongs to another daemon, or holds something else.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(MODE)
+            .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
+            .open(path)
+            .map_err(|error| explain(path, error))?;
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::Error::other("it is no plain file"));
+        }
+        if about.permissions().mode() & 0o022 != 0 {
+            warn!(file = %path.display(), "others may write to the audit file; chmod go-w it");
+        }
+        // Two writers would each continue a chain of their own. Let go with the file.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::other("another daemon writes to it"))?;
+        let length = about.len();
+        let from = length.saturating_sub(LOOKED_AT);
+        file.seek(SeekFrom::Start(from))?;
+        let mut end = Vec::new();
+        (&mut file).take(LOOKED_AT).read_to_end(&mut end)?;
+        let tail = Tail::of(&end).map_err(|NoAuditFile| {
+            io::Error::other("it holds something that is no audit record at its end; name another file or move it away")
+        })?;
+        Ok(Self { file, identity: (about.dev(), about.ino()), length, tail })
+    }
+
+    /// Whether the path still leads to this file, as long as we left it: it may have been moved away, or emptied.
+    pub(super) fn is_in_place(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path)
+            .is_ok_and(|about| (about.dev(), about.ino()) == self.identity && about.len() == self.length)
+    }
+
+    /// Appends a line. When that fails, what came of it is taken back as far as can be.
+    pub(super) fn append(&mut self, line: &str) -> io::Result<()> {
+        let mut text = String::with_capacity(line.len() + 2);
+        if self.tail.open {
+            text.push('\n');
+        }
+        text.push_str(line);
+        text.push('\n');
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            // Refused, the part stays, and whoever opens the file next declares it torn.
+            let _ = self.file.set_len(self.length);
+            return Err(error);
+        }
+        self.length += text.len() as u64;
+        self.tail = Tail { last: Some(Hash::of(line.as_bytes())), ..Tail::default() };
+        Ok(())
+    }
+
+    /// Waits until what was appended is on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+fn explain(path: &Path, error: io::Error) -> io::Error {
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.file_type().is_symlink() => io::Error::other("it is a symbolic link; name the file itself"),
+        Ok(about) if about.file_type().is_fifo() || about.file_type().is_socket() => {
+            io::Error::other("it is no plain file")
+        }
+        Ok(_) | Err(_) => error,
+    }
+}
+
+/// Whether a file could be opened there, without making it. For `--check-config`.
+pub(crate) fn check(path: &Path) -> Result<(), String> {
+    let directory: PathBuf = path.parent().unwrap_or(Path::new("/")).to_owned();
+    if path.symlink_metadata().is_ok_and(|about| !about.is_file()) {
+        return Err(format!("{} is no plain file", path.display()));
+    }
+    if !directory.is_dir() {
+        return Err(format!("the directory {0} does not exist; make it: mkdir -p {0}", directory.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! The thread that writes the audit file. Nobody waits for it; when it cannot write, that is counted and told, and as soon
+//! as it can again the file says how many records it lacks.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::chain::{Entry, Hash, line};
+use super::file::AuditFile;
+use super::{Order, Record, Shared};
+use crate::clock::{self, BootTime};
+
+/// How often a file that cannot be written is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often the log says how far the file is, when there is something new.
+const TELL: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    file: Option<AuditFile>,
+    /// The newest record, also of a file that was moved away.
+    last: Option<Hash>,
+    try_at: BootTime,
+    unsynced: bool,
+    /// What the log was told last, and when.
+    told: (Option<Hash>, BootTime),
+}
+
+impl Writer {
+    pub(super) fn new(path: PathBuf, shared: Arc<Shared>) -> Self {
+        let now = BootTime::default();
+        Self { path, shared, file: None, last: None, try_at: now, unsynced: false, told: (None, now) }
+    }
+
+    pub(super) fn work(mut self, orders: &Receiver<Order>) {
+        self.be_ready();
+        loop {
+            let busy = self.shared.undeclared() > 0 || self.file.is_none();
+            let order = if busy {
+                match orders.recv_timeout(AGAIN) {
+                    Ok(order) => Some(order),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            } else {
+                match orders.recv() {
+                    Ok(order) => Some(order),
+                    Err(_) => return,
+                }
+            };
+            let mut flushed = Vec::new();
+            for order in order.into_iter().chain(std::iter::from_fn(|| orders.try_recv().ok())) {
+                match order {
+                    Order::Record(record) => self.write(&record),
+                    Order::Reopen => self.file = None,
+                    Order::Flush(done) => flushed.push(done),
+                }
+            }
+            // Also without a record: a gap is declared as soon as it can be.
+            self.be_ready();
+            self.sync();
+            self.tell_log(!flushed.is_empty());
+            for done in flushed {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn write(&mut self, record: &Record) {
+        if !self.be_ready() {
+            self.shared.lose(1);
+            return;
+        }
+        if !self.append(&record.time, Entry::Happened(&record.what, record.caller.as_ref())) {
+            self.shared.lose(1);
+        }
+    }
+
+    /// Opens the file, if it is not open or no longer in its place, and declares what was lost. Whether a record may
+    /// follow.
+    fn be_ready(&mut self) -> bool {
+        if self.file.as_ref().is_some_and(|file| !file.is_in_place(&self.path)) {
+            info!(file = %self.path.display(), "the audit file was moved or emptied; going on in a new one");
+            self.file = None;
+        }
+        if self.file.is_none() && !self.open() {
+            return false;
+        }
+        let lost = self.shared.undeclared();
+        if lost == 0 {
+            return true;
+        }
+        let reason = self.shared.problem().unwrap_or_else(|| "more happened than could be written in time".to_owned());
+        if !self.append(&now(), Entry::Gap { lost, reason: &reason }) {
+            return false;
+        }
+        self.shared.undeclared.fetch_sub(lost, Ordering::SeqCst);
+        warn!(file = %self.path.display(), lost, "audit records are written again; the file says how many it lacks");
+        self.shared.set_problem(None);
+        true
+    }
+
+    fn open(&mut self) -> bool {
+        if BootTime::now() < self.try_at {
+            return false;
+        }
+        let mut file = match AuditFile::open(&self.path) {
+            Ok(file) => file,
+            Err(error) => {
+                self.fail(&error);
+                return false;
+            }
+        };
+        let begins = file.tail.last.is_none() || self.last.is_none();
+        match (self.last, file.tail.last) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                error!(
+                    file = %self.path.display(), expected = %ours, found = %theirs,
+                    "the audit file does not end as it was left; going on, and machineid audit verify shows where"
+                );
+                file.tail.last = Some(ours);
+            }
+            (None, found) => self.last = found,
+            (Some(_), _) => {}
+        }
+        let torn = !file.tail.torn.is_empty();
+        self.file = Some(file);
+        // Nothing is said about a file that is simply opened again, unless part of a line must be declared.
+        if (begins || (torn && self.shared.undeclared() == 0)) && !self.append(&now(), Entry::Opened) {
+            return false;
+        }
+        if self.shared.undeclared() > 0 {
+            // It is as good as open once the gap is declared.
+            return true;
+        }
+        self.shared.set_problem(None);
+        let last_hash = self.last.map(|hash| hash.to_string()).unwrap_or_default();
+        info!(file = %self.path.display(), last_hash, "the audit file is open");
+        true
+    }
+
+    fn append(&mut self, time: &str, entry: Entry<'_>) -> bool {
+        let Some(file) = &mut self.file else { return false };
+        let line = line(time, entry, &file.tail.torn, self.last.unwrap_or(Hash::NOTHING));
+        match file.append(&line) {
+            Ok(()) => {
+                self.last = file.tail.last;
+                self.unsynced = true;
+                self.shared.set_last(self.last);
+                true
+            }
+            Err(error) => {
+                self.file = None;
+                self.fail(&error);
+                false
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.try_at = BootTime::now() + AGAIN;
+        if self.shared.set_problem(Some(error.to_string())) {
+            error!(
+                file = %self.path.display(), %error,
+                "cannot write the audit file; enforcement goes on, and what is lost is counted (audit_dropped_total)"
+            );
+        }
+    }
+
+    fn sync(&mut self) {
+        if std::mem::take(&mut self.unsynced)
+            && let Some(Err(error)) = self.file.as_ref().map(AuditFile::sync)
+        {
+            warn!(file = %self.path.display(), %error, "the audit file may not be on the disk yet");
+        }
+    }
+
+    /// The log is where a file that was cut or rewritten shows against.
+    fn tell_log(&mut self, at_once: bool) {
+        let now = BootTime::now();
+        if self.last.is_some() && self.last != self.told.0 && (at_once || now >= self.told.1 + TELL) {
+            self.told = (self.last, now);
+            info!(last_hash = self.last.map(|hash| hash.to_string()), "the audit file is as far as this");
+        }
+    }
+}
+
+fn now() -> String {
+    clock::wall_now().to_string()
+}

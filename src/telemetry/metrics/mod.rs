@@ -1,0 +1,316 @@
+//! The metrics: `machineid_sidecar_*`, in base units, with labels out of closed sets.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `labels` | what tells the series of one metric apart |
+//! | `text` | the page as Prometheus reads it |
+//!
+//! A registry of its own, handed to whoever counts: nothing global, so that two daemons in one test keep apart.
+
+mod labels;
+mod text;
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry};
+
+use crate::protocol::event::{Happening, ReloadResult, Source};
+use crate::protocol::local::Killer;
+use crate::protocol::status::{AgentState, StandingKind};
+use crate::protocol::{Code, Decision};
+use labels::{
+    AgentLabels, BuildLabels, CaseLabel, DecisionLabels, ReasonLabel, RequestLabels, ResultLabel, StateLabel,
+    StopLabels,
+};
+
+/// The type of the page.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Level = Gauge<f64, AtomicU64>;
+
+/// What is counted, and the page that shows it.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    decisions: Family<DecisionLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    request_duration: Histogram,
+    last_allow: Level,
+    allowed: Gauge,
+    state: Family<StateLabel, Gauge>,
+    agents: Family<AgentLabels, Gauge>,
+    stops: Family<StopLabels, Counter>,
+    stop_duration: Histogram,
+    stop_bound: Family<CaseLabel, Level>,
+    /// Held in advance: thousands of checks a second need not look them up.
+    checks: [Counter; 4],
+    check_duration: Histogram,
+    peers_rejected: Family<ReasonLabel, Counter>,
+    reloads: Family<ResultLabel, Counter>,
+    audit_dropped: Counter,
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckResult {
+    Allowed,
+    Denied,
+    /// It could not be found out.
+    Undecided,
+    /// The question was malformed.
+    Malformed,
+}
+
+/// Why a client was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// No place for its connection.
+    Overloaded,
+    /// The process it named is not its own.
+    PidNotPermitted,
+    /// The device it named is not for it.
+    DeviceNotPermitted,
+    /// The daemon could not end its agent.
+    RemoteRefused,
+    /// What it asked for takes other rights.
+    NotPrivileged,
+}
+
+/// What the page shows of this moment.
+#[derive(Debug)]
+pub(crate) struct Now {
+    /// Seconds of the wall clock at which the newest ALLOW for the host's device was asked for.
+    /// `None` when that is not known any more: then it stays what it was.
+    pub(crate) last_allow: Option<f64>,
+    /// What is held about the host's device.
+    pub(crate) standing: StandingKind,
+    pub(crate) agents: Vec<(AgentState, Killer)>,
+    pub(crate) stop_bound_connected: Duration,
+    pub(crate) stop_bound_cut_off: Duration,
+}
+
+fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut all = Registry::with_prefix("machineid_sidecar");
+        let r = &mut all;
+        let metrics = Self {
+            decisions: register(
+                r,
+                "decisions",
+                "Answers to validations, by code and by who decided",
+                Family::default(),
+            ),
+            requests: register(
+                r,
+                "authority_requests",
+                "Requests to the authority, by what came of them",
+                Family::default(),
+            ),
+            request_duration: register(
+                r,
+                "authority_request_duration_seconds",
+                "Time from sending a request to the authority to its answer or failure",
+                histogram([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]),
+            ),
+            last_allow: register(
+                r,
+                "last_allow_timestamp_seconds",
+                "When the validation behind the newest ALLOW for the host's device began; 0 before the first",
+                Level::default(),
+            ),
+            allowed: register(r, "allowed", "Whether the host's device is allowed now", Gauge::default()),
+            state: register(r, "state", "1 for what is held about the host's device", Family::default()),
+            agents: register(r, "agents", "Supervised agents, by state and by who ends them", Family::default()),
+            stops: register(r, "stops", "Stops of agents, by code and by how far they came", Family::default()),
+            stop_duration: register(
+                r,
+                "stop_duration_seconds",
+                "Time from the beginning of a stop until nothing of the agent is left",
+                histogram([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0]),
+            ),
+            stop_bound: register(
+                r,
+                "stop_bound_seconds",
+                "The worst time from a revoke to the last process gone, while the authority answers and while not",
+                Family::default(),
+            ),
+            checks: {
+                let checks =
+                    register(r, "checks", "Local checks, by answer", Family::<ResultLabel, Counter>::default());
+                CheckResult::ALL.map(|result| checks.get_or_create_owned(&ResultLabel { result: result.word() }))
+            },
+            check_duration: register(
+                r,
+                "check_duration_seconds",
+                "Time from a local check to its answer",
+                histogram([
+                    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                ]),
+            ),
+            peers_rejected: register(r, "peers_rejected", "Local clients turned away, by reason", Family::default()),
+            reloads: register(r, "reloads", "Times the configuration was read again, by result", Family::default()),
+            audit_dropped: register(r, "audit_dropped", "Audit records that could not be written", Counter::default()),
+            registry: Registry::default(),
+        };
+        r.register("build", "What is running", Info::new(BuildLabels { version: crate::version::VERSION }));
+        metrics.begin();
+        Self { registry: all, ..metrics }
+    }
+
+    /// Has every series of the closed sets there from the start, at zero: a rate over one that appears is none.
+    fn begin(&self) {
+        for reason in Rejected::ALL {
+            series(&self.peers_rejected, &ReasonLabel { reason: reason.word() });
+        }
+        for result in [ReloadResult::Applied, ReloadResult::Unchanged, ReloadResult::Partial, ReloadResult::Refused] {
+            series(&self.reloads, &ResultLabel { result: result.as_str() });
+        }
+    }
+
+    pub(crate) fn audit_dropped(&self) -> Counter {
+        self.audit_dropped.clone()
+    }
+
+    /// Counts what the journal is told.
+    pub(crate) fn count(&self, what: &Happening) {
+        let stop = |cause, outcome| {
+            self.stops.get_or_create(&StopLabels { cause: labels::code(cause), outcome }).inc();
+        };
+        match what {
+            Happening::AgentStopping(requested) => stop(&requested.code, "requested"),
+            Happening::AgentSurvived(survived) => stop(&survived.report.code, "survived"),
+            Happening::AgentStopped(stopped) => {
+                stop(&stopped.report.code, "confirmed");
+                self.stop_duration.observe(Duration::from_millis(stopped.report.took_ms).as_secs_f64());
+            }
+            Happening::ConfigReloaded(reloaded) => {
+                self.reloads.get_or_create(&ResultLabel { result: reloaded.result.as_str() }).inc();
+            }
+            Happening::Decision(_)
+            | Happening::AgentStarted(_)
+            | Happening::AgentEnded(_)
+            | Happening::AuthorityUp(_)
+            | Happening::AuthorityDown(_)
+            | Happening::DeviceHeld(_)
+            | Happening::DeviceReleased(_) => {}
+        }
+    }
+
+    /// Counts an answer to a validation, whether or not it changed anything.
+    pub(crate) fn decided(&self, decision: &Decision, source: Source) {
+        let source = match source {
+            Source::Authority => "authority",
+            Source::Local => "local",
+        };
+        self.decisions.get_or_create(&DecisionLabels { code: labels::decision(decision), source }).inc();
+    }
+
+    /// Counts a request to the authority. `endpoint` and `outcome` are words out of closed sets.
+    pub(crate) fn asked(&self, endpoint: &'static str, outcome: &'static str, took: Duration) {
+        self.requests.get_or_create(&RequestLabels { endpoint, outcome }).inc();
+        self.request_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a local check.
+    pub(crate) fn checked(&self, result: CheckResult, took: Duration) {
+        let [allowed, denied, undecided, malformed] = &self.checks;
+        match result {
+            CheckResult::Allowed => allowed,
+            CheckResult::Denied => denied,
+            CheckResult::Undecided => undecided,
+            CheckResult::Malformed => malformed,
+        }
+        .inc();
+        self.check_duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a client that was turned away.
+    pub(crate) fn peer_rejected(&self, reason: Rejected) {
+        self.peers_rejected.get_or_create(&ReasonLabel { reason: reason.word() }).inc();
+    }
+
+    /// The page, as of now.
+    pub(crate) fn page(&self, now: &Now) -> String {
+        if let Some(at) = now.last_allow {
+            self.last_allow.set(at);
+        }
+        self.allowed.set(i64::from(now.standing == StandingKind::Allowed));
+        for (kind, state) in [
+            (StandingKind::Unknown, "unknown"),
+            (StandingKind::Allowed, "allowed"),
+            (StandingKind::Denied, "denied"),
+            (StandingKind::Unavailable, "unavailable"),
+        ] {
+            self.state.get_or_create(&StateLabel { state }).set(i64::from(kind == now.standing));
+        }
+        for (state, state_word) in [(AgentState::Running, "running"), (AgentState::Stopping, "stopping")] {
+            for killer in [Killer::Daemon, Killer::Wrapper] {
+                let count = now.agents.iter().filter(|agent| **agent == (state, killer)).count();
+                let labels = AgentLabels { state: state_word, killer: killer.as_str() };
+                self.agents.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+        for (case, bound) in [("connected", now.stop_bound_connected), ("cut_off", now.stop_bound_cut_off)] {
+            self.stop_bound.get_or_create(&CaseLabel { case }).set(bound.as_secs_f64());
+        }
+        text::page(&self.registry)
+    }
+}
+
+fn histogram<const N: usize>(bounds: [f64; N]) -> Histogram {
+    Histogram::new(bounds)
+}
+
+fn series<L: Clone + std::hash::Hash + Eq, M: Default, C: MetricConstructor<M>>(family: &Family<L, M, C>, labels: &L) {
+    drop(family.get_or_create(labels));
+}
+
+impl CheckResult {
+    const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::Undecided, Self::Malformed];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Undecided => "undecided",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Rejected {
+    const ALL: [Self; 5] =
+        [Self::Overloaded, Self::PidNotPermitted, Self::DeviceNotPermitted, Self::RemoteRefused, Self::NotPrivileged];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::PidNotPermitted => "pid_not_permitted",
+            Self::DeviceNotPermitted => "device_not_permitted",
+            Self::RemoteRefused => "remote_refused",
+            Self::NotPrivileged => "not_privileged",
+        }
+    }
+
+    /// Of a "no" with this code; `None` when it turns nobody away.
+    pub(crate) fn of(code: &Code) -> Option<Self> {
+        match code.as_str() {
+            "PID_NOT_PERMITTED" => Some(Self::PidNotPermitted),
+            "DEVICE_NOT_PERMITTED" => Some(Self::DeviceNotPermitted),
+            "REMOTE_REFUSED" => Some(Self::RemoteRefused),
+            "OVERLOADED" => Some(Self::Overloaded),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The newest events, for those who listen and for those who come back. Pure: nothing waits here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::protocol::event::Event;
+
+/// Where an event stands in the order of this daemon's life. The first is 1.
+pub(crate) type Number = u64;
+
+/// A bounded buffer that everybody reads at their own pace: whoever is too slow misses the oldest, and is told.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    events: VecDeque<Arc<Event>>,
+    /// The number of the oldest that is kept, or of the next when there is none.
+    oldest: Number,
+    most: usize,
+}
+
+/// What is next for a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// This event.
+    Event(Number, Arc<Event>),
+    /// What it should have read next is no longer kept: it goes on with this number.
+    Missed(Number),
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Ring {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { events: VecDeque::new(), oldest: 1, most }
+    }
+
+    /// Keeps an event; the oldest makes room. Gives its number.
+    pub(crate) fn push(&mut self, event: Event) -> Number {
+        self.events.push_back(Arc::new(event));
+        if self.events.len() > self.most {
+            self.events.pop_front();
+            self.oldest += 1;
+        }
+        self.newest()
+    }
+
+    /// The number of the newest; 0 before the first.
+    pub(crate) fn newest(&self) -> Number {
+        self.oldest + self.events.len() as u64 - 1
+    }
+
+    /// The number of the oldest that is kept.
+    pub(crate) fn oldest(&self) -> Number {
+        self.oldest
+    }
+
+    /// What comes for a reader who has read everything before `next`.
+    pub(crate) fn read(&self, next: Number) -> Next {
+        let Some(at) = next.checked_sub(self.oldest) else { return Next::Missed(self.oldest) };
+        match usize::try_from(at).ok().and_then(|at| self.events.get(at)) {
+            Some(event) => Next::Event(next, Arc::clone(event)),
+            None => Next::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::event::{AuthorityUp, Happening};
+    use proptest::prelude::*;
+
+    fn event(mark: u64) -> Event {
+        Event { time: String::new(), what: Happening::AuthorityUp(AuthorityUp { url: mark.to_string() }) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_gets_every_event_in_order_or_is_told_what_it_missed(
+            steps in proptest::collection::vec((0_u64..6, 0_usize..6), 0..60),
+            most in 1_usize..8,
+        ) {
+            let mut ring = Ring::new(most);
+            let (mut told, mut next) = (0, 1);
+            for (pushed, read) in steps {
+                for _ in 0..pushed {
+                    told += 1;
+                    prop_assert_eq!(ring.push(event(told)), told);
+                }
+                for _ in 0..read {
+                    match ring.read(next) {
+                        Next::Event(number, read) => {
+                            prop_assert_eq!((number, &*read), (next, &event(next)));
+                            next += 1;
+                        }
+                        Next::Missed(oldest) => {
+                            prop_assert!(oldest > next && told - oldest < most as u64);
+                            next = oldest;
+                        }
+                        Next::Nothing => prop_assert_eq!(next, told + 1),
+                    }
+                }
+                prop_assert!(ring.events.len() <= most);
+                prop_assert_eq!(ring.newest(), told);
+            }
+        }
+    }
+}
