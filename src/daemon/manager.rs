@@ -28,7 +28,6 @@ pub(super) fn ready() {
 }
 
 /// A reload begins; [`ready`] ends it.
-#[expect(dead_code, reason = "for the reload")]
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),

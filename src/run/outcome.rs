@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
-use crate::tree::{StopReport, SurvivorReason};
+use crate::tree::StopReport;
 
 /// Why it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -135,15 +135,6 @@ struct SurvivorLine {
     reason: &'static str,
 }
 
-/// Why a survivor is one, in words.
-pub(super) const fn survivor_reason(reason: SurvivorReason) -> &'static str {
-    match reason {
-        SurvivorReason::NotPermitted => "it runs as another user (EPERM)",
-        SurvivorReason::Uninterruptible => "it is in uninterruptible sleep",
-        SurvivorReason::StillEnding => "it has been killed and has not gone yet",
-    }
-}
-
 /// The status file's text.
 pub(super) fn status_json(
     outcome: &Outcome,
@@ -155,7 +146,7 @@ pub(super) fn status_json(
     let survivors = stop.map_or(&[][..], |stop| &stop.survivors);
     let survivors = survivors
         .iter()
-        .map(|survivor| SurvivorLine { pid: survivor.pid.as_raw(), reason: survivor_reason(survivor.reason) })
+        .map(|survivor| SurvivorLine { pid: survivor.pid.as_raw(), reason: survivor.reason.in_words() })
         .collect();
     let status = StatusFile {
         run_id,

@@ -126,6 +126,20 @@ pub enum SurvivorReason {
     StillEnding,
 }
 
+impl SurvivorReason {
+    /// The reason, for people.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::NotPermitted => "it runs as another user (EPERM)",
+            Self::Uninterruptible => {
+                "it is in uninterruptible sleep (a mount that hangs, or a freezer of cgroup version 1)"
+            }
+            Self::StillEnding => "it has been killed and has not gone yet",
+        }
+    }
+}
+
 /// A process that outlived SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survivor {

@@ -19,8 +19,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::Fatal;
 use super::sidecar::{ca_pem_of, client_of};
+use super::{Fatal, manager};
 use crate::client::AuthorityClient;
 use crate::config::changes::Changes;
 use crate::config::org_key::{self, KeySource};
@@ -137,6 +137,10 @@ impl Reloader {
     }
 
     fn reload(&mut self, cause: Cause) {
+        // A service manager waits for the end of a reload that it asked for, and of no other.
+        if cause == Cause::Asked {
+            manager::reloading();
+        }
         let running = self.context.settings();
         let mut outcome = Outcome::default();
         let (settings, key) = match self.fresh(&running) {
@@ -158,6 +162,9 @@ impl Reloader {
             Err(problem) => outcome.problems.push(problem.0),
         }
         self.conclude(cause, outcome);
+        if cause == Cause::Asked {
+            manager::ready();
+        }
     }
 
     /// The settings and the key as the files now say. Fails when the settings are wrong, or name a key that is not there.

@@ -266,8 +266,7 @@ impl<'a> Shell<'a> {
         let stop = self.given_up.take();
         if let Some(stop) = &stop {
             let survivors = &stop.survivors;
-            let survivor =
-                |survivor: &Survivor| format!("{} ({})", survivor.pid, outcome::survivor_reason(survivor.reason));
+            let survivor = |survivor: &Survivor| format!("{} ({})", survivor.pid, survivor.reason.in_words());
             let list = survivors.iter().map(survivor).collect::<Vec<_>>().join(", ");
             say(&format!("machineid-run: still running after SIGKILL: {list}; the guardian goes on trying"));
         } else {

@@ -12,7 +12,7 @@ use crate::protocol::{Code, Denial, HoldsAgainst};
 use crate::runs::hold::Hold;
 use crate::runs::ledger::StopEntry;
 use crate::runs::run::{Run, StopNotice};
-use crate::tree::{FirstSignal, Glance, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop, SurvivorReason};
+use crate::tree::{FirstSignal, Glance, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
 
 /// A stop, with what became of it so far.
 #[derive(Debug)]
@@ -256,7 +256,7 @@ impl UnderWay {
                 .filter(|_| !confirmed)
                 .map(|survivor| SurvivorReport {
                     pid: survivor.pid.as_raw(),
-                    reason: in_words(survivor.reason).to_owned(),
+                    reason: survivor.reason.in_words().to_owned(),
                 })
                 .collect(),
         }
@@ -267,12 +267,4 @@ impl UnderWay {
 pub(super) fn requested(run: &Run, denial: Denial) -> Happening {
     let Denial { code, request_id, reason, .. } = denial;
     Happening::AgentStopping(StopRequested { agent: run.as_named(), code, request_id, reason })
-}
-
-const fn in_words(reason: SurvivorReason) -> &'static str {
-    match reason {
-        SurvivorReason::NotPermitted => "it runs as another user (EPERM)",
-        SurvivorReason::Uninterruptible => "it is in uninterruptible sleep",
-        SurvivorReason::StillEnding => "it has been killed and has not gone yet",
-    }
 }

@@ -17,7 +17,7 @@
 //! | 8 forked between TERM and KILL | shape |
 //! | 9 closed descriptors, output held open | shape |
 //! | 10 moves to the parent control group | shape |
-//! | 11 frozen control group | [`trees`] (version 2; a freezer of version 1 takes a host without the second) |
+//! | 11 frozen control group | [`trees`], of version 2 and, on a host that has one, of version 1 |
 //! | 12 no control group to be had | [`trees`]; that a hybrid mount is found is what [`matrix`] runs on where there is one |
 //! | 13 number recycled between the signals | [`trees`]; the zombie leader in `tree::table_tests` |
 //! | 14 pid 1, 0, -1, oneself | `tree::members_tests` (properties); `hostile::strangers` |

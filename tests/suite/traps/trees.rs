@@ -313,6 +313,58 @@ fn a_child_that_cannot_be_interrupted_is_reported_after_a_bounded_wait() {
     }
 }
 
+/// A group of the freezer of version 1 that stands still with all that is in it, until dropped.
+struct FreezerOne(std::path::PathBuf);
+
+impl FreezerOne {
+    fn around(pid: i32) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let freezes = |line: &&str| line.contains(" - cgroup ") && line.split([' ', ',']).any(|word| word == "freezer");
+        let mount = mounts.lines().find(freezes)?.split(' ').nth(4)?;
+        let group = Path::new(mount).join(format!("test-{}-{pid}", std::process::id()));
+        fs::create_dir(&group).ok()?;
+        let made = Self(group);
+        fs::write(made.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(made.0.join("freezer.state"), "FROZEN").unwrap();
+        Some(made)
+    }
+}
+
+impl Drop for FreezerOne {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+        until("the group is empty", || fs::remove_dir(&self.0).ok());
+    }
+}
+
+#[test]
+fn an_agent_in_a_freezer_of_version_1_is_reported_and_ends_with_the_thaw() {
+    let name = "a freezer of version 1";
+    if !is_root() {
+        return skipped(name, "this takes root");
+    }
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let sidecar = start(&authority, &org.key, Place::own());
+    let mut agent = Agent::start(&sidecar, Mode::Auto, "echo agent $$; exec sleep $0", "");
+    let pid = number_after(&agent.wrapped.line_with("agent"), "agent ");
+    let Some(frozen) = FreezerOne::around(pid) else {
+        return skipped(name, "there is none on this host");
+    };
+    until("it stands", || {
+        (fs::read_to_string(frozen.0.join("freezer.state")).unwrap().trim() == "FROZEN").then_some(())
+    });
+    org.device("revoke", DEVICE);
+    assert_eq!(agent.wrapped.exit_code(), 77);
+    let status = agent.status();
+    assert_eq!(status["survivors"][0]["pid"], pid, "{status}");
+    assert!(status.to_string().contains("freezer of cgroup version 1"), "{status}");
+    assert!(!sidecar.log().contains("nothing of it is left"), "{}", sidecar.log());
+    drop(frozen);
+    eventually("the agent is gone", || !is_alive(pid));
+    eventually("the daemon says so", || sidecar.log().contains("nothing of it is left"));
+}
+
 #[test]
 fn a_zombie_is_nobody_who_is_left() {
     let authority = Authority::start();
