@@ -12,7 +12,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-bin= destdir= prefix=/usr/local part=all undo=
+bin='' destdir='' prefix=/usr/local part=all undo=''
 while [ $# -gt 0 ]; do
     case $1 in
         --bin) bin=$2; shift 2 ;;

