@@ -5,6 +5,7 @@
 mod authority;
 mod cli;
 mod daemon;
+mod documentation;
 mod end_to_end;
 mod examples;
 mod harness;
