@@ -11,6 +11,8 @@ mod glob;
 mod live;
 pub(crate) mod org_key;
 mod paths;
+#[cfg(test)]
+mod reference;
 pub(crate) mod settings;
 mod stop_bound;
 pub(crate) mod watch;
