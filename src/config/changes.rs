@@ -17,6 +17,7 @@ pub(crate) struct Changes {
 
 impl Changes {
     /// From the settings in force to fresh ones.
+    #[expect(clippy::too_many_lines, reason = "a line or two for each setting")]
     pub(crate) fn between(running: &Settings, fresh: Settings) -> Self {
         // Every field is named, so that the build asks of a new setting whether it can change.
         let Settings {
@@ -187,6 +188,8 @@ mod tests {
             ("undecided = \"run\"", "undecided = \"freeze\""),
             ("/run/machineid/", "/run/other/"),
             ("127.0.0.1:8425", "127.0.0.1:8426"),
+            ("127.0.0.1:9464", "127.0.0.1:9465"),
+            ("/var/log/machineid/", "/var/log/other/"),
             ("mode = \"0660\"", "mode = \"0666\""),
             ("group = \"machineid\"", "group = \"other\""),
             ("max_age_cap = \"0s\"", "max_age_cap = \"1s\""),

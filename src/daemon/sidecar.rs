@@ -169,7 +169,7 @@ impl Sidecar {
         let context =
             Arc::new(Context { live, gates, runs, started: BootTime::now(), journal, key_protection, compat: address });
         let reloader = Some(Reloader::new(source, Arc::clone(&context), ca_pem, boot_id));
-        Ok(Self { socket, context, device, descriptors, compat, metrics, reloader })
+        Ok(Self { socket, context, device, descriptors, compat, reloader, metrics })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {

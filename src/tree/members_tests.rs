@@ -193,13 +193,17 @@ proptest! {
         guardian in proptest::option::of((2_i32..20, any::<bool>())),
         caller in 1_i32..20,
     ) {
+        // Who has ended in one look has in every later one.
+        let mut ended: HashSet<i32> = HashSet::new();
         let read = |rows: &Vec<Row>| {
             let plain: Vec<_> = rows.iter().map(|row| (row.0, row.1, row.2)).collect();
             let row_of = |entry: &ProcessEntry| *rows.iter().find(|row| row.0 == entry.identity.pid.as_raw()).unwrap();
             let mut entries = table_of(caller, &plain).entries().to_vec();
             for entry in &mut entries {
-                if !row_of(entry).3 {
+                let number = entry.identity.pid.as_raw();
+                if !row_of(entry).3 || ended.contains(&number) {
                     entry.activity = Activity::Ended;
+                    ended.insert(number);
                 }
             }
             let leaf: Vec<_> = entries.iter().filter(|entry| row_of(entry).4).copied().collect();

@@ -37,7 +37,7 @@ pub(super) fn run(page: &str, needs: Needs, blocks: &[String]) {
         org.register(&["agent:1", "agent:2"]);
         if needs == Needs::Daemon {
             let mut setup = Setup::of(org, &authority.url(), "laptop:me");
-            setup.local.push_str(&format!("[audit]\nfile = \"{}/audit.jsonl\"", directory.path().display()));
+            setup.devices = format!("[audit]\nfile = \"{}/audit.jsonl\"", directory.path().display());
             let configuration = setup.configuration();
             fs::copy(configuration, directory.path().join("machineid-sidecar.toml")).unwrap();
             let running = setup.start();
