@@ -48,8 +48,9 @@ const NEWS: Duration = Duration::from_secs(1);
 /// No word of a daemon makes that longer than this.
 const LONGEST_RESUME_GRACE: Duration = Duration::from_mins(1);
 /// How long the daemon may take to say whether it ended the leader; a `stop` that comes this soon after the leader's end
-/// is taken for its cause.
-const EXPLANATION: Duration = Duration::from_millis(500);
+/// is taken for its cause. Long enough for a host on which every processor has others to serve: a denied agent must not
+/// look as if it had ended by itself.
+const EXPLANATION: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 enum Link {

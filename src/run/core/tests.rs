@@ -327,7 +327,7 @@ fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
     core.handle(at(1), Event::TreeEmpty);
     assert_eq!(finished(&core.handle(at(2), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
     // Without such a line it was not the daemon's doing, whether the daemon says so or says nothing.
-    for (when, event) in [(2, Event::NotStopped), (501, Event::Tick)] {
+    for (when, event) in [(2, Event::NotStopped), (2_001, Event::Tick)] {
         let mut core = running(settings());
         core.handle(at(1), ended(Exit::Signal(15)));
         core.handle(at(1), Event::TreeEmpty);

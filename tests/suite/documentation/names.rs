@@ -7,6 +7,7 @@ use std::process::Command;
 use super::page::{folder, pages};
 use crate::harness::authority::Authority;
 use crate::harness::place::skipped;
+use crate::harness::process::Wrapped;
 use crate::harness::sidecar::Setup;
 
 /// The targets of a page's links.
@@ -44,6 +45,12 @@ fn every_metric_that_is_written_about_is_measured() {
     let org = authority.org("pro");
     let sidecar = Setup::of(&org, &authority.url(), "host:test").start();
     sidecar.check();
+    // Some are there only once there is something to tell.
+    let mut agent = Wrapped::start(sidecar.wrap(&[], &["sh", "-c", "echo up; exec sleep 600"]));
+    agent.line_with("up");
+    let stopped = sidecar.machineid(&["stop", "--all", "--yes"]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    agent.exit_code();
     let page = sidecar.get("/metrics").unwrap().body;
     let measured = metrics(&page);
     let operations = pages().remove("operations.md").unwrap();
