@@ -13,10 +13,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::batch::Named;
+use super::batch::{Named, Outcome};
 use super::org::OrgId;
 use super::plan::{Restoration, Suspension};
-use super::store::Outcome;
 
 /// The longest reason, in characters. The sentence around it in a denial must still fit what clients keep of one.
 pub(super) const LONGEST_REASON: usize = 200;
@@ -104,6 +103,7 @@ pub(super) enum Verb {
     UnrevokeBatch,
     Remove,
     Checkout,
+    LinkCheckout,
     ConfirmCheckout,
     CreateOrg,
     DisableOrg,
@@ -127,6 +127,7 @@ impl Verb {
             Self::UnrevokeBatch => "devices/unrevoke_batch",
             Self::Remove => "devices/remove",
             Self::Checkout => "billing/checkout",
+            Self::LinkCheckout => "org/checkout-link",
             Self::ConfirmCheckout => "org/confirm-checkout",
             Self::CreateOrg => "org/create",
             Self::DisableOrg => "org/disable",
@@ -168,6 +169,12 @@ impl Record {
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// A removal, of a device that there was or was not.
+    pub(super) fn remove(org: OrgId, device: &str, removed: bool) -> Self {
+        let outcome = if removed { Self::OK } else { "not_found" };
+        Self { outcome, ..Self::ok(org, Verb::Remove).about(device) }
     }
 
     /// A revoke of one device, or of a batch.
@@ -247,6 +254,16 @@ pub(super) struct Query {
     pub(super) before: Option<i64>,
     /// At most so many.
     pub(super) limit: u32,
+}
+
+impl Query {
+    /// The page that so many fetched lines make: one more than asked for tells whether there are more.
+    pub(super) fn page(&self, mut entries: Vec<Entry>) -> Page {
+        let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = entries.len() > wanted;
+        entries.truncate(wanted);
+        Page { entries, more }
+    }
 }
 
 /// A page of the audit.

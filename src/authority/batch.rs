@@ -23,6 +23,13 @@ pub(super) enum BatchError {
     TooLarge,
 }
 
+/// What became of one entry of a batch; `Invalid` when it was no device id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome<T> {
+    Invalid,
+    Did(T),
+}
+
 /// Removes repetitions, in the order of first mention. `" a "` and `"a"` are one device and so one entry.
 pub(super) fn distinct(sent: Vec<String>) -> Result<Vec<Named>, BatchError> {
     if sent.is_empty() {

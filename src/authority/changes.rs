@@ -21,6 +21,8 @@ pub(super) enum Change {
     Org(OrgId),
     /// Every device of this organisation; its key is another one, or nobody's.
     Key(OrgId),
+    /// Everything: news of other servers were lost.
+    Anything,
 }
 
 /// Where changes are told and listened to.

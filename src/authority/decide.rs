@@ -110,6 +110,7 @@ mod tests {
             id: OrgId::random(),
             name: None,
             tier: PlanTier::Free,
+            device_limit: None,
             disabled: false,
             frozen: false,
             access_until: None,

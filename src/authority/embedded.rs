@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::admin::create_org;
 use super::admin_socket_of;
 use super::audit::{Actor, Call};
+use super::database::Database;
 use super::org::{OrgId, PlanTier};
 use super::serve::{Options, Running};
 use crate::clock::wall_now;
@@ -63,14 +64,14 @@ impl Embedded {
         let options = Options {
             listen,
             admin_socket: admin_socket_of(&database),
-            database: database.clone(),
+            database: Database::Sqlite(database.clone()),
             signup: true,
             public_url: None,
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();
         let call = Call { at: wall_now(), request_id, actor: Actor::Server, reason: None };
-        match create_org(running.store(), Some(name.to_owned()), plan, &call).await {
+        match create_org(running.store(), Some(name.to_owned()), plan, None, &call).await {
             Ok((org, org_key)) => {
                 let url = format!("http://{}", running.address());
                 Ok(Self { url, org_id: org.id, org_key, database, running })

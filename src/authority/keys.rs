@@ -27,6 +27,11 @@ impl SecretHash {
         Self::of("machineid-authority checkout\0", token)
     }
 
+    /// The hash of what confirms a checkout.
+    pub(super) fn of_confirmation(secret: &str) -> Self {
+        Self::of("machineid-authority checkout confirmation\0", secret)
+    }
+
     fn of(purpose: &str, secret: &str) -> Self {
         Self(Sha256::new().chain_update(purpose).chain_update(secret).finalize().into())
     }
@@ -57,6 +62,13 @@ impl fmt::Debug for SecretHash {
 pub(super) fn new_key() -> Result<OrgKey, NoRandomness> {
     let text = format!("org_{}", random_hex()?);
     text.parse().map_err(|error: crate::protocol::org_key::OrgKeyError| NoRandomness(error.to_string()))
+}
+
+/// A new number for something that an operator types: 40 random bits in hex.
+pub(super) fn new_number() -> Result<String, NoRandomness> {
+    let mut bytes = [0; 5];
+    getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
+    Ok(hex::of(&bytes))
 }
 
 /// A new checkout token: 256 random bits in hex.

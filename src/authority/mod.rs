@@ -10,13 +10,14 @@
 //!
 //! What holds everywhere: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in
 //! the database before it is answered, and every validation reads the database, so no validation that begins after the
-//! answer sees the old state.
+//! answer sees the old state, on any server of that database.
 
 mod admin;
 mod audit;
 mod batch;
 mod changes;
 pub mod command;
+mod database;
 mod decide;
 mod embedded;
 mod keys;

@@ -121,6 +121,8 @@ pub(super) struct Org {
     pub(super) id: OrgId,
     pub(super) name: Option<String>,
     pub(super) tier: PlanTier,
+    /// An operator's own limit instead of the plan's.
+    pub(super) device_limit: Option<u64>,
     /// Execution is switched off for all of it.
     pub(super) disabled: bool,
     /// Its plan is frozen.
@@ -133,6 +135,11 @@ pub(super) struct Org {
 }
 
 impl Org {
+    /// The most devices that may be active at once.
+    pub(super) fn limit(&self) -> u64 {
+        self.device_limit.unwrap_or(self.tier.limit())
+    }
+
     /// Whether the entitlement has ended by `now`. It ends *at* the time it names.
     pub(super) fn expired(&self, now: Timestamp) -> bool {
         self.access_until.is_some_and(|end| now >= end)

@@ -1,9 +1,13 @@
 //! What a plan permits: who gets a place, and the plan fields that go with an answer.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::batch::{Named, Outcome};
 use super::org::Org;
+use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
 /// What becomes of a registration.
@@ -68,6 +72,46 @@ pub(super) fn restore(held: Option<DeviceStatus>, used: u64, limit: u64) -> Rest
     }
 }
 
+/// Revokes each of a batch, of which `known` is known: what becomes of each, and whom it changes.
+pub(super) fn suspend_batch(
+    batch: &[Named],
+    known: &HashMap<DeviceId, DeviceStatus>,
+) -> (Vec<Outcome<Suspension>>, Vec<DeviceId>) {
+    each(batch, |id| {
+        let suspension = suspend(known.get(id).copied());
+        (suspension, suspension == Suspension::Revoked)
+    })
+}
+
+/// Unrevokes each of a batch in its order, with `used` of `limit` places taken: what becomes of each, and whom it changes.
+pub(super) fn restore_batch(
+    batch: &[Named],
+    known: &HashMap<DeviceId, DeviceStatus>,
+    used: u64,
+    limit: u64,
+) -> (Vec<Outcome<Restoration>>, Vec<DeviceId>) {
+    let mut used = used;
+    each(batch, |id| {
+        let restoration = restore(known.get(id).copied(), used, limit);
+        let restored = restoration == Restoration::Restored;
+        used += u64::from(restored);
+        (restoration, restored)
+    })
+}
+
+/// Asks about each id; the second answer says whether the device changes.
+fn each<T>(batch: &[Named], mut ask: impl FnMut(&DeviceId) -> (T, bool)) -> (Vec<Outcome<T>>, Vec<DeviceId>) {
+    let mut changed = Vec::new();
+    let mut one = |named: &Named| {
+        let Some(id) = &named.id else { return Outcome::Invalid };
+        let (did, other) = ask(id);
+        changed.extend(other.then(|| id.clone()));
+        Outcome::Did(did)
+    };
+    let outcomes = batch.iter().map(&mut one).collect();
+    (outcomes, changed)
+}
+
 /// An organisation and how many of its places are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Account {
@@ -77,12 +121,17 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// How many more devices may be active.
+    pub(super) fn places(&self) -> u64 {
+        self.org.limit().saturating_sub(self.used)
+    }
+
     /// The plan fields that go with many answers.
     ///
     /// `softGraceWindow` is always null: this authority has none. A plan that was made smaller than its fleet keeps its
     /// active devices (`overLimit`), and takes no new one until there is a place.
     pub(super) fn fields(&self, now: Timestamp) -> Map<String, Value> {
-        let limit = self.org.tier.limit();
+        let limit = self.org.limit();
         let mut fields = Map::new();
         for (name, value) in [
             ("planTier", json!(self.org.tier)),
@@ -90,7 +139,7 @@ impl Account {
             ("accessUntil", json!(self.org.access_until.map(|end| end.to_string()))),
             ("limit", json!(limit)),
             ("devicesUsed", json!(self.used)),
-            ("remaining", json!(limit.saturating_sub(self.used))),
+            ("remaining", json!(self.places())),
             ("overLimit", json!(self.used > limit)),
             ("softGraceWindow", Value::Null),
         ] {
@@ -151,6 +200,7 @@ mod tests {
             id: OrgId::random(),
             name: None,
             tier: PlanTier::Free,
+            device_limit: None,
             disabled: true,
             frozen: false,
             access_until: Some(now),

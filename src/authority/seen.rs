@@ -15,7 +15,7 @@ use super::store::Store;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// How many go into one transaction: a revoke that comes meanwhile waits for one of these at most.
-const CHUNK: usize = 500;
+const CHUNK: usize = 5_000;
 
 /// The times not yet written, by the devices' numbers in the store. At most one for each device.
 #[derive(Debug, Default)]

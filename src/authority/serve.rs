@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::admin::{BindError, Door};
+use super::admin::{BindError, Desk, Door};
+use super::database::Database;
 use super::routes::{App, Peer, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
@@ -40,7 +41,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) listen: SocketAddr,
-    pub(super) database: PathBuf,
+    pub(super) database: Database,
     pub(super) admin_socket: PathBuf,
     /// Whether anyone may create an organisation.
     pub(super) signup: bool,
@@ -84,6 +85,7 @@ impl Running {
         let seen = Arc::new(Seen::default());
         let hints = Arc::<Hints>::default();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
+        let desk = Desk { store: store.clone(), public_url: public_url.clone() };
         let app = App {
             store: store.clone(),
             seen: Arc::clone(&seen),
@@ -100,7 +102,7 @@ impl Running {
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        running.tasks.spawn(door.serve(running.store.clone(), running.stop.clone()));
+        running.tasks.spawn(door.serve(desk, running.stop.clone()));
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(hints.follow(news)));
         let service = TowerToHyperService::new(router(Arc::new(app)));

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-const HEAVY: [&str; 13] = [
+const HEAVY: [&str; 14] = [
     "tokio",
     "hyper",
     "reqwest",
@@ -10,6 +10,7 @@ const HEAVY: [&str; 13] = [
     "ring",
     "axum",
     "sqlx",
+    "rusqlite",
     "native-tls",
     "openssl",
     "clap",

@@ -5,10 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{AdminCall, AdminReply};
+use super::{AdminCall, AdminReply, AdminRequest};
 
 /// Longer than the server takes at the worst.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The same for a backup.
+const BACK_UP_PATIENCE: Duration = Duration::from_hours(1);
 
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,8 @@ pub(in crate::authority) enum AskError {
 pub(in crate::authority) fn ask(path: &Path, request: &AdminCall) -> Result<AdminReply, AskError> {
     let mut line = serde_json::to_vec(request).map_err(AskError::Unwritable)?;
     line.push(b'\n');
+    // A large database takes its time to copy.
+    let patience = if matches!(request.request, AdminRequest::BackUp { .. }) { BACK_UP_PATIENCE } else { PATIENCE };
     let mut stream = UnixStream::connect(path).map_err(|source| {
         let path = path.to_owned();
         let kind = source.kind();
@@ -56,7 +61,7 @@ pub(in crate::authority) fn ask(path: &Path, request: &AdminCall) -> Result<Admi
     })?;
     let mut reply = Vec::new();
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(patience))
         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
         .and_then(|()| stream.write_all(&line))
         .and_then(|()| stream.read_to_end(&mut reply))

@@ -11,15 +11,16 @@ pub(super) use client::ask;
 pub(super) use server::{BindError, Door};
 
 use std::fmt;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Call, Entry, Query, Reason};
-use super::keys::{NoRandomness, SecretHash, new_key};
+use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
-use super::store::{OrgChange, Store, StoreError};
+use super::store::{Checkout, CheckoutKey, OrgChange, Store, StoreError};
 use crate::protocol::OrgKey;
 
 /// The most entries of the audit in one reply.
@@ -38,7 +39,7 @@ pub(super) struct AdminCall {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub(super) enum AdminRequest {
-    Create { name: Option<String>, plan: PlanTier },
+    Create { name: Option<String>, plan: PlanTier, limit: Option<u64> },
     List,
     Show { org: OrgId },
     Disable { org: OrgId },
@@ -46,9 +47,13 @@ pub(super) enum AdminRequest {
     Freeze { org: OrgId },
     Unfreeze { org: OrgId },
     Expire { org: OrgId, at: Expiry },
-    SetPlan { org: OrgId, plan: PlanTier },
+    SetPlan { org: OrgId, plan: PlanTier, limit: Option<u64> },
     RotateKey { org: OrgId },
     Delete { org: OrgId },
+    Checkouts,
+    ConfirmCheckout { number: String },
+    LinkCheckout { number: String },
+    BackUp { to: PathBuf },
     Audit { org: Option<OrgId>, device: Option<String>, limit: u32, before: Option<i64> },
 }
 
@@ -70,6 +75,11 @@ pub(super) enum AdminReply {
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),
+    Checkouts(Vec<CheckoutReport>),
+    /// Where an operator's browser confirms a checkout; shown this once.
+    Link(String),
+    /// A copy of the database was written.
+    BackedUp,
     Failed(String),
 }
 
@@ -95,6 +105,39 @@ pub(super) struct AuditReport {
     pub(super) entries: Vec<Entry>,
     /// What to ask for older ones with.
     pub(super) next_cursor: Option<i64>,
+}
+
+/// A checkout that waits for an operator.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CheckoutReport {
+    pub(super) number: String,
+    pub(super) org_id: OrgId,
+    pub(super) name: Option<String>,
+    pub(super) plan_tier: PlanTier,
+    pub(super) wanted: PlanTier,
+    pub(super) expires_at: Timestamp,
+}
+
+impl CheckoutReport {
+    fn new(checkout: &Checkout) -> Self {
+        Self {
+            number: checkout.number.clone(),
+            org_id: checkout.org.id,
+            name: checkout.org.name.clone(),
+            plan_tier: checkout.org.tier,
+            wanted: checkout.wanted,
+            expires_at: checkout.expires_at,
+        }
+    }
+}
+
+/// What admin requests are about.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub(super) store: Store,
+    /// Where browsers reach this authority, without a slash at the end.
+    pub(super) public_url: String,
 }
 
 /// An organisation as an operator sees it.
@@ -132,7 +175,7 @@ impl OrgReport {
             plan_tier: org.tier,
             state: state.to_owned(),
             access_until: org.access_until,
-            limit: org.tier.limit(),
+            limit: org.limit(),
             devices_used: account.used,
             created_at: org.created_at,
         }
@@ -153,6 +196,7 @@ pub(super) async fn create_org(
     store: &Store,
     name: Option<String>,
     tier: PlanTier,
+    limit: Option<u64>,
     call: &Call,
 ) -> Result<(Org, OrgKey), NewKeyError> {
     let key = new_key()?;
@@ -160,6 +204,7 @@ pub(super) async fn create_org(
         id: OrgId::random(),
         name,
         tier,
+        device_limit: limit,
         disabled: false,
         frozen: false,
         access_until: None,
@@ -171,18 +216,18 @@ pub(super) async fn create_org(
 }
 
 /// Does what was asked for.
-async fn answer(store: &Store, request: AdminRequest, call: &Call) -> AdminReply {
-    match perform(store, request, call).await {
+async fn answer(desk: &Desk, request: AdminRequest, call: &Call) -> AdminReply {
+    match perform(desk, request, call).await {
         Ok(reply) => reply,
         Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known, try again")),
     }
 }
 
-async fn perform(store: &Store, request: AdminRequest, call: &Call) -> Result<AdminReply, NewKeyError> {
-    let now = call.at;
+async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<AdminReply, NewKeyError> {
+    let (store, now) = (&desk.store, call.at);
     let (org, change) = match request {
-        AdminRequest::Create { name, plan } => {
-            let (org, key) = create_org(store, name, plan, call).await?;
+        AdminRequest::Create { name, plan, limit } => {
+            let (org, key) = create_org(store, name, plan, limit, call).await?;
             return Ok(AdminReply::Key(NewKey {
                 org_id: org.id,
                 org_api_key: key.expose().to_owned(),
@@ -214,6 +259,33 @@ async fn perform(store: &Store, request: AdminRequest, call: &Call) -> Result<Ad
                 },
             ));
         }
+        AdminRequest::Checkouts => {
+            let open = store.checkouts(now).await?;
+            return Ok(AdminReply::Checkouts(open.iter().map(CheckoutReport::new).collect()));
+        }
+        AdminRequest::ConfirmCheckout { number } => {
+            let confirmed = store.confirm_checkout(&CheckoutKey::Number(number.clone()), call).await?;
+            let Some(checkout) = confirmed else { return Ok(no_checkout(&number)) };
+            let account = store.any_account(checkout.org.id).await?;
+            return Ok(
+                account.map_or_else(|| gone(checkout.org.id), |account| AdminReply::Org(OrgReport::new(&account, now)))
+            );
+        }
+        AdminRequest::LinkCheckout { number } => {
+            let secret = new_token()?;
+            let linked = store.link_checkout(&number, SecretHash::of_confirmation(&secret), call).await?;
+            return Ok(linked.map_or_else(
+                || no_checkout(&number),
+                |_| AdminReply::Link(format!("{}/checkout/{secret}", desk.public_url)),
+            ));
+        }
+        AdminRequest::BackUp { to } => {
+            if to.exists() {
+                return Ok(AdminReply::Failed(format!("{} exists already; name a new file", to.display())));
+            }
+            store.back_up(&to).await?;
+            return Ok(AdminReply::BackedUp);
+        }
         AdminRequest::Audit { org, device, limit, before } => {
             let page = store.audit(&Query { org, device, before, limit: limit.clamp(1, LARGEST_AUDIT_PAGE) }).await?;
             let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
@@ -231,11 +303,18 @@ async fn perform(store: &Store, request: AdminRequest, call: &Call) -> Result<Ad
             };
             (org, OrgChange::AccessUntil(end))
         }
-        AdminRequest::SetPlan { org, plan } => (org, OrgChange::Plan(plan)),
+        AdminRequest::SetPlan { org, plan, limit } => (org, OrgChange::Plan(plan, limit)),
         AdminRequest::Delete { org } => (org, OrgChange::Delete),
     };
     let changed = store.change_org(org, &change, call).await?;
     Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
+}
+
+fn no_checkout(number: &str) -> AdminReply {
+    AdminReply::Failed(format!(
+        "there is no open checkout {number}: it was confirmed, is older than an hour, or never was; `org checkouts` \
+         names those that wait"
+    ))
 }
 
 fn gone(org: OrgId) -> AdminReply {

@@ -17,9 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{AdminCall, answer};
+use super::{AdminCall, Desk, answer};
 use crate::authority::audit::{Actor, Call};
-use crate::authority::store::Store;
 use crate::clock::wall_now;
 
 /// The largest request, in bytes.
@@ -87,13 +86,13 @@ impl Door {
     }
 
     /// Serves until `stop`, then takes the socket away.
-    pub(in crate::authority) async fn serve(self, store: Store, stop: CancellationToken) {
+    pub(in crate::authority) async fn serve(self, desk: Desk, stop: CancellationToken) {
         while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             match accepted {
                 Ok((stream, _)) => {
-                    let store = store.clone();
+                    let desk = desk.clone();
                     tokio::spawn(async move {
-                        if let Err(error) = converse(stream, &store).await {
+                        if let Err(error) = converse(stream, &desk).await {
                             warn!(%error, "an admin request failed");
                         }
                     });
@@ -120,7 +119,7 @@ fn private_listener(path: &Path) -> io::Result<StdUnixListener> {
     Ok(StdUnixListener::from(socket))
 }
 
-async fn converse(mut stream: UnixStream, store: &Store) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
         warn!(uid = peer.uid(), "refused an admin connection of another user");
@@ -134,7 +133,7 @@ async fn converse(mut stream: UnixStream, store: &Store) -> io::Result<()> {
     let request_id = Uuid::new_v4().hyphenated().to_string();
     info!(uid = peer.uid(), pid = peer.pid(), request_id, ?request, "admin request");
     let call = Call { at: wall_now(), request_id, actor: Actor::Uid(peer.uid()), reason };
-    let reply = answer(store, request, &call).await;
+    let reply = answer(desk, request, &call).await;
     let mut bytes = serde_json::to_vec(&reply)?;
     bytes.push(b'\n');
     write.write_all(&bytes).await?;

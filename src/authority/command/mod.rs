@@ -1,5 +1,6 @@
 //! The command line of `machineid-authority`.
 
+mod backup;
 mod org;
 mod serve;
 
@@ -7,10 +8,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
+use super::admin_socket_of;
+use super::database::Database;
 use crate::protocol::Exit;
 use crate::version::VERSION;
 
@@ -29,9 +31,12 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 enum Command {
     /// Serve the API until SIGTERM or SIGINT
     Serve(serve::Serve),
+    /// Write a copy of a running authority's SQLite database, without stopping it
+    Backup(backup::Backup),
     /// Administer the organisations of a running authority, through its admin socket
     Org(org::Org),
 }
@@ -54,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     };
     match arguments.command {
         Command::Serve(serve) => serve.run(),
+        Command::Backup(backup) => backup.run(),
         Command::Org(org) => org.run(),
     }
 }
@@ -63,47 +69,21 @@ fn complain(problem: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "machineid-authority: {problem}");
 }
 
-/// `sqlite:PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Database(PathBuf);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DatabaseError {
-    Postgres,
-    InMemory,
-    NoPath,
-    Unknown,
-}
-
-impl FromStr for Database {
-    type Err = DatabaseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            return Err(DatabaseError::Postgres);
+/// The admin socket that these flags mean; says so when they mean none.
+fn socket(named: Option<PathBuf>, database: Option<Database>) -> Option<PathBuf> {
+    match (named, database) {
+        (Some(path), _) => Some(path),
+        (None, Some(Database::Sqlite(path))) => Some(admin_socket_of(&path)),
+        (None, Some(Database::Postgres(_))) => {
+            complain("a server on PostgreSQL has its admin socket where it was told: name it with --admin-socket PATH");
+            None
         }
-        let path = text.strip_prefix("sqlite:").ok_or(DatabaseError::Unknown)?;
-        let path = path.strip_prefix("//").unwrap_or(path);
-        match path {
-            "" => Err(DatabaseError::NoPath),
-            ":memory:" => Err(DatabaseError::InMemory),
-            path => Ok(Self(path.into())),
+        (None, None) => {
+            complain("say which authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
+            None
         }
     }
 }
-
-impl fmt::Display for DatabaseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Postgres => "PostgreSQL is not supported by this version; use sqlite:PATH",
-            Self::InMemory => "a database in memory would forget every revoke with the process; use sqlite:PATH",
-            Self::NoPath => "the path is missing; write sqlite:PATH, as in sqlite:/var/lib/machineid/authority.db",
-            Self::Unknown => "not a database this version knows; use sqlite:PATH",
-        })
-    }
-}
-
-impl std::error::Error for DatabaseError {}
 
 #[cfg(test)]
 mod tests {
@@ -114,21 +94,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_database_is_a_path_behind_sqlite() {
-        for (text, path) in [("sqlite:a.db", "a.db"), ("sqlite:/x/a.db", "/x/a.db"), ("sqlite:///x/a.db", "/x/a.db")] {
-            assert_eq!(text.parse(), Ok(Database(path.into())), "{text}");
-        }
-        for (text, error) in [
-            ("postgres://h/db", DatabaseError::Postgres),
-            ("postgresql://h/db", DatabaseError::Postgres),
-            ("sqlite::memory:", DatabaseError::InMemory),
-            ("sqlite:", DatabaseError::NoPath),
-            ("a.db", DatabaseError::Unknown),
-        ] {
-            assert_eq!(text.parse::<Database>(), Err(error), "{text}");
-        }
     }
 }

@@ -7,19 +7,22 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Database, complain};
-use crate::authority::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, Expiry, NewKey, OrgReport, ask};
-use crate::authority::admin_socket_of;
+use super::{complain, socket};
+use crate::authority::admin::{
+    AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutReport, Expiry, NewKey, OrgReport, ask,
+};
 use crate::authority::audit::Reason;
+use crate::authority::database::Database;
 use crate::authority::org::{OrgId, PlanTier};
 use crate::protocol::Exit;
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 pub(super) struct Org {
     /// The running server's admin socket
     #[arg(long, global = true, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// The running server's database, beside which its admin socket is unless it was put elsewhere
+    /// The running server's SQLite database, beside which its admin socket is unless it was put elsewhere
     #[arg(long, global = true, value_name = "sqlite:PATH", conflicts_with = "admin_socket")]
     database: Option<Database>,
     /// Why, for the audit: one line of up to 200 characters
@@ -43,6 +46,9 @@ enum Verb {
         /// Its plan
         #[arg(long, value_enum, default_value_t = PlanTier::Free)]
         plan: PlanTier,
+        /// A limit of active devices instead of the plan's
+        #[arg(long, value_name = "DEVICES")]
+        limit: Option<u64>,
     },
     /// List every organisation
     List,
@@ -89,6 +95,19 @@ enum Verb {
         /// The plan
         #[arg(value_enum)]
         plan: PlanTier,
+        /// A limit of active devices instead of the plan's [default: the plan's]
+        #[arg(long, value_name = "DEVICES")]
+        limit: Option<u64>,
+    },
+    /// List the plan changes that wait to be confirmed
+    Checkouts,
+    /// Confirm a plan change
+    ConfirmCheckout {
+        /// Its number, as `org checkouts` and its page show it
+        number: String,
+        /// Confirm nothing yet: print an address where a browser confirms it, once
+        #[arg(long)]
+        link: bool,
     },
     /// Give it a new key and show it, once; the old one is invalid at once
     RotateKey {
@@ -121,11 +140,7 @@ enum Verb {
 
 impl Org {
     pub(super) fn run(self) -> Exit {
-        let Some(socket) = self.admin_socket.or_else(|| self.database.map(|Database(path)| admin_socket_of(&path)))
-        else {
-            complain("say which authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
-            return Exit::Usage;
-        };
+        let Some(socket) = socket(self.admin_socket, self.database) else { return Exit::Usage };
         if let Verb::Delete { org, yes: false } = &self.verb
             && !confirmed(*org)
         {
@@ -143,6 +158,9 @@ impl Org {
             }
             Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
             Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
+            Ok(AdminReply::Checkouts(open)) => print(self.json, &open, |open| checkouts_table(open)),
+            Ok(AdminReply::Link(url)) => print(self.json, &url, Clone::clone),
+            Ok(AdminReply::BackedUp) => Exit::Success,
             Ok(AdminReply::Audit(audit)) => print(self.json, &audit, audit_table),
             Ok(AdminReply::Orgs(orgs)) => print(self.json, &orgs, |orgs| table(orgs)),
         }
@@ -152,7 +170,10 @@ impl Org {
 impl Verb {
     fn into_request(self) -> AdminRequest {
         match self {
-            Self::Create { name, plan } => AdminRequest::Create { name, plan },
+            Self::Create { name, plan, limit } => AdminRequest::Create { name, plan, limit },
+            Self::Checkouts => AdminRequest::Checkouts,
+            Self::ConfirmCheckout { number, link: false } => AdminRequest::ConfirmCheckout { number },
+            Self::ConfirmCheckout { number, link: true } => AdminRequest::LinkCheckout { number },
             Self::List => AdminRequest::List,
             Self::Show { org } => AdminRequest::Show { org },
             Self::Disable { org } => AdminRequest::Disable { org },
@@ -163,7 +184,7 @@ impl Verb {
             Self::Expire { org, at, never: false } => {
                 AdminRequest::Expire { org, at: at.map_or(Expiry::Now, Expiry::At) }
             }
-            Self::SetPlan { org, plan } => AdminRequest::SetPlan { org, plan },
+            Self::SetPlan { org, plan, limit } => AdminRequest::SetPlan { org, plan, limit },
             Self::RotateKey { org } => AdminRequest::RotateKey { org },
             Self::Delete { org, .. } => AdminRequest::Delete { org },
             Self::Audit { org, device, limit, before } => AdminRequest::Audit { org, device, limit, before },
@@ -202,12 +223,9 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Ex
 
 fn key_text(new: &NewKey) -> String {
     format!(
-        "Organisation  {}\nPlan          {}, up to {} devices\nOrg key       {}\n\nThe key is shown this once. Keep it where \
-         only the sidecar can read it.",
-        new.org_id,
-        new.plan_tier,
-        new.plan_tier.limit(),
-        new.org_api_key
+        "Organisation  {}\nPlan          {}\nOrg key       {}\n\nThe key is shown this once. Keep it where only the sidecar can \
+         read it.",
+        new.org_id, new.plan_tier, new.org_api_key
     )
 }
 
@@ -225,6 +243,25 @@ fn table(orgs: &[OrgReport]) -> String {
         // Writing to a string cannot fail.
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
+    }
+    text
+}
+
+fn checkouts_table(open: &[CheckoutReport]) -> String {
+    use std::fmt::Write;
+    if open.is_empty() {
+        return "No plan change waits to be confirmed.".to_owned();
+    }
+    let mut text = format!("{:10}  {:36}  {:15}  {:20}  NAME", "NUMBER", "ORGANISATION", "PLAN", "OPEN UNTIL");
+    for checkout in open {
+        let change = format!("{} to {}", checkout.plan_tier, checkout.wanted);
+        let name = checkout.name.as_deref().unwrap_or("-");
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n{:10}  {:36}  {change:15}  {:20.0}  {name}",
+            checkout.number, checkout.org_id, checkout.expires_at
+        );
     }
     text
 }

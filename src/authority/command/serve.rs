@@ -9,23 +9,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Database, complain};
-use crate::authority::admin_socket_of;
+use super::{complain, socket};
+use crate::authority::database::Database;
 use crate::authority::serve::{Options, Running};
 use crate::descriptors;
 use crate::protocol::Exit;
 use crate::telemetry::{self, Lines};
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 pub(super) struct Serve {
     /// The address to listen on; port 0 takes a free one. This version speaks HTTP without TLS: for other hosts to reach
     /// it, put a TLS proxy before it on the same machine
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8424")]
     listen: SocketAddr,
-    /// The database; the file is made when it is missing
-    #[arg(long, value_name = "sqlite:PATH")]
+    /// The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several
+    /// servers, with the password in PGPASSWORD or ~/.pgpass
+    #[arg(long, value_name = "URL")]
     database: Database,
-    /// The socket for `machineid-authority org` [default: the database file with .admin.sock behind it]
+    /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
     /// Let nobody create an organisation over the API; `machineid-authority org create` still does
@@ -63,6 +65,9 @@ impl Serve {
             ));
             return Exit::Usage;
         }
+        let Some(admin_socket) = socket(self.admin_socket.clone(), Some(self.database.clone())) else {
+            return Exit::Usage;
+        };
         start_logging(self.log_format);
         descriptors::raise_limit();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -72,7 +77,7 @@ impl Serve {
                 return Exit::Failure;
             }
         };
-        match runtime.block_on(self.serve()) {
+        match runtime.block_on(self.serve(admin_socket)) {
             Ok(()) => Exit::Success,
             Err(error) => {
                 complain(error);
@@ -81,14 +86,13 @@ impl Serve {
         }
     }
 
-    async fn serve(self) -> Result<(), Box<dyn std::error::Error>> {
+    async fn serve(self, admin_socket: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
         // Before anything is announced: a SIGTERM that follows the announcement must find its handler.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let admin_socket = self.admin_socket.unwrap_or_else(|| admin_socket_of(&self.database.0));
         let options = Options {
             listen: self.listen,
-            database: self.database.0,
+            database: self.database,
             admin_socket,
             signup: !self.no_signup,
             public_url: self.public_url,
@@ -97,7 +101,7 @@ impl Serve {
         let address = running.address();
         info!(
             %address,
-            database = %options.database.display(),
+            database = %options.database,
             admin_socket = %options.admin_socket.display(),
             signup = options.signup,
             version = crate::version::VERSION,

@@ -15,6 +15,7 @@ use crate::authority::admin;
 use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::{self, SecretHash};
 use crate::authority::org::PlanTier;
+use crate::authority::store::NewCheckout;
 
 /// How long a purchase can be confirmed.
 const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
@@ -38,7 +39,7 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
     let (head, body) = request.into_parts();
     let Nothing {} = ask::object(body, SMALL_BODY).await?;
     let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
-    match admin::create_org(&app.store, None, PlanTier::Free, &call).await {
+    match admin::create_org(&app.store, None, PlanTier::Free, None, &call).await {
         Ok((org, key)) => {
             info!(org = %org.id, "an organisation signed up");
             Ok(Answer::ok("ok", "org_create").with("orgApiKey", key.expose()))
@@ -59,16 +60,14 @@ pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> R
         Ok(PlanTier::Free) | Err(_) => return Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_plan")),
     };
     let call = ask::call(&head);
-    let token = keys::new_token().map_err(|error| {
+    let secrets = keys::new_token().and_then(|token| Ok((token, keys::new_number()?)));
+    let (token, number) = secrets.map_err(|error| {
         error!(%error, "a checkout could not be created");
         Answer::unavailable()
     })?;
-    let ends = call.at.saturating_add(CHECKOUT_LIFE).unwrap_or(call.at);
-    let account = app
-        .store
-        .create_checkout(org.id, wanted, SecretHash::of_token(&token), ends, &call)
-        .await?
-        .ok_or_else(org_not_found)?;
+    let expires_at = call.at.saturating_add(CHECKOUT_LIFE).unwrap_or(call.at);
+    let new = NewCheckout { number, wanted, token: SecretHash::of_token(&token), expires_at };
+    let account = app.store.create_checkout(org.id, &new, &call).await?.ok_or_else(org_not_found)?;
     let url = format!("{}/checkout/{token}", app.public_url);
     Ok(Answer::ok("ok", "billing/checkout").with("url", url).with_plan(&account, call.at))
 }

@@ -14,10 +14,9 @@ use super::App;
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
 use crate::authority::audit::{Call, Verb};
-use crate::authority::batch::Named;
+use crate::authority::batch::{Named, Outcome};
 use crate::authority::org::Org;
 use crate::authority::plan::{Admission, Restoration, Suspension};
-use crate::authority::store::Outcome;
 use crate::protocol::DeviceId;
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {

@@ -12,10 +12,10 @@ use super::answer::Answer;
 use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
 use super::{App, now};
 use crate::authority::audit::{Call, Verb};
-use crate::authority::batch::{self, BatchError, Named};
+use crate::authority::batch::{self, BatchError, Named, Outcome};
 use crate::authority::org::OrgId;
 use crate::authority::plan::{Restoration, Suspension};
-use crate::authority::store::{Filter, ListedDevice, Outcome};
+use crate::authority::store::{Filter, ListedDevice};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 

@@ -1,7 +1,9 @@
-//! The page on which an operator confirms a plan: `GET /checkout/<token>` shows it, `POST` confirms it once.
+//! The page of a checkout: `GET /checkout/<secret>` shows it, `POST` confirms it once.
 //!
-//! The token in the address is the right to confirm; it ends with its use or after an hour. The page loads nothing,
-//! runs nothing, cannot be framed and sends no referrer.
+//! There are two secrets. The one in the address that `POST /billing/checkout` gives to whoever holds the org key shows
+//! the page, and no more: else whoever holds a key could set its own plan. The other is printed on the admin socket
+//! (`machineid-authority org confirm-checkout NUMBER --link`) and confirms. Both end with the confirmation, or after an
+//! hour. The page loads nothing, runs nothing, cannot be framed and sends no referrer.
 
 use std::sync::Arc;
 
@@ -15,13 +17,19 @@ use super::{App, ask, now};
 use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::SecretHash;
 use crate::authority::org::PlanTier;
-use crate::authority::store::Checkout;
+use crate::authority::store::{Checkout, CheckoutKey};
 
 pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response, Answer> {
-    let checkout = app.store.checkout(SecretHash::of_token(&token)).await?;
-    Ok(guarded(match checkout.filter(|checkout| checkout.open(now())) {
-        Some(checkout) => Answer::html(StatusCode::OK, offer(&checkout)),
-        None => gone(),
+    let open = |checkout: &Checkout| checkout.open(now());
+    let shown = app.store.checkout(&CheckoutKey::Address(SecretHash::of_token(&token))).await?.filter(open);
+    let confirmable = match &shown {
+        Some(_) => None,
+        None => app.store.checkout(&link(&token)).await?.filter(open),
+    };
+    Ok(guarded(match (confirmable, shown) {
+        (Some(checkout), _) => Answer::html(StatusCode::OK, offer(&checkout, true)),
+        (None, Some(checkout)) => Answer::html(StatusCode::OK, offer(&checkout, false)),
+        (None, None) => gone(),
     }))
 }
 
@@ -32,7 +40,7 @@ pub(super) async fn confirm(
 ) -> Result<Response, Answer> {
     let (head, _) = request.into_parts();
     let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
-    let confirmed = app.store.confirm_checkout(SecretHash::of_token(&token), &call).await?;
+    let confirmed = app.store.confirm_checkout(&link(&token), &call).await?;
     Ok(guarded(match confirmed {
         Some(checkout) => {
             info!(org = %checkout.org.id, plan = %checkout.wanted, "a plan was confirmed");
@@ -40,6 +48,10 @@ pub(super) async fn confirm(
         }
         None => gone(),
     }))
+}
+
+fn link(secret: &str) -> CheckoutKey {
+    CheckoutKey::Link(SecretHash::of_confirmation(secret))
 }
 
 fn guarded(answer: Answer) -> Response {
@@ -55,24 +67,31 @@ fn guarded(answer: Answer) -> Response {
     response
 }
 
-fn offer(checkout: &Checkout) -> String {
+fn offer(checkout: &Checkout, confirmable: bool) -> String {
     let row = |name: &str, value: &str| format!("<tr><th scope=\"row\">{name}</th><td>{}</td></tr>", escape(value));
     let org = &checkout.org;
     let table = [
         row("Organisation", &org.name.clone().unwrap_or_else(|| org.id.to_string())),
         row("Current plan", &plan(org.tier)),
         row("Wanted plan", &plan(checkout.wanted)),
+        row("Checkout", &checkout.number),
+        row("Open until", &format!("{:.0}", checkout.expires_at)),
     ]
     .concat();
-    page(
-        "Confirm the plan",
-        &format!(
-            "<table>{table}</table><form method=\"post\"><button type=\"submit\">Change to {}</button></form>\
-             <p>This address works once, until {}.</p>",
-            escape(checkout.wanted.as_str()),
-            escape(&checkout.expires_at.to_string()),
-        ),
-    )
+    if confirmable {
+        let button = format!(
+            "<table>{table}</table><form method=\"post\"><button type=\"submit\">Change to {}</button></form>",
+            escape(checkout.wanted.as_str())
+        );
+        return page("Confirm the plan", &button);
+    }
+    let number = escape(&checkout.number);
+    let how = format!(
+        "<table>{table}</table><p>An operator of this authority confirms it, on its machine:</p>\
+         <pre>machineid-authority org confirm-checkout {number} --database …</pre>\
+         <p>With <code>--link</code> that prints an address where a browser confirms it.</p>"
+    );
+    page("A plan to be confirmed", &how)
 }
 
 fn thanks(checkout: &Checkout) -> String {

@@ -1,4 +1,9 @@
-//! The store against a model of it, and what only a store can get wrong.
+//! The store against a model of it, and what only a store can get wrong: one suite, over both stores.
+
+#![expect(clippy::needless_pass_by_value, reason = "each scenario has a store of its own")]
+
+#[path = "../../../tests/suite/harness/postgres.rs"]
+mod cluster;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,14 +11,14 @@ use std::path::Path;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::{Filter, Outcome, RestoredAll, Store};
+use super::{Backend, CheckoutKey, Filter, NewCheckout, OpenError, OrgChange, RestoredAll, Store};
 use crate::authority::admin::create_org;
 use crate::authority::audit::{Actor, Call, Query, Verb};
-use crate::authority::batch::{Named, distinct};
+use crate::authority::batch::{Named, Outcome, distinct};
 use crate::authority::changes::Change;
+use crate::authority::database::Database;
 use crate::authority::keys::SecretHash;
 use crate::authority::org::{OrgId, PlanTier};
 use crate::authority::plan::{Admission, Restoration, Suspension};
@@ -28,12 +33,55 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-async fn open(directory: &Path) -> Store {
-    Store::open(&directory.join("test.db")).await.unwrap()
+/// The scenario on each store, as a test of its own.
+macro_rules! on_both {
+    ($($scenario:ident)*) => {
+        mod on_sqlite {
+            $(#[test]
+            fn $scenario() {
+                let directory = tempfile::TempDir::new().unwrap();
+                super::run(&super::sqlite(directory.path()), super::$scenario);
+            })*
+        }
+        mod on_postgres {
+            $(#[test]
+            fn $scenario() {
+                // Skipped where it cannot be had, which the cluster says.
+                if let Some(url) = super::cluster::new_database() {
+                    super::run(&url.parse().unwrap(), super::$scenario);
+                }
+            })*
+        }
+    };
+}
+
+on_both! {
+    any_sequence_of_changes_leaves_what_the_model_says
+    the_large_plans_end_at_their_limits_too
+    every_read_that_begins_after_a_change_sees_it
+    a_late_last_seen_time_never_lands_on_a_device_that_came_after
+    a_checkout_is_confirmed_once_within_its_time_and_by_nobody_but_an_operator
+    every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to
+    a_reason_stays_with_the_device_while_it_is_revoked
+    whoever_listens_is_told_of_a_change_once_it_can_be_seen
+    registrations_that_race_for_the_last_places_never_exceed_the_plan
+    a_database_of_a_newer_version_is_refused
+    an_operators_own_limit_holds_instead_of_the_plans
+}
+
+fn sqlite(directory: &Path) -> Database {
+    Database::Sqlite(directory.join("test.db"))
+}
+
+fn run(database: &Database, scenario: impl FnOnce(&Runtime, Store)) {
+    let runtime = runtime();
+    let store = runtime.block_on(Store::open(database)).unwrap();
+    scenario(&runtime, store.clone());
+    runtime.block_on(store.close());
 }
 
 async fn new_org(store: &Store, tier: PlanTier) -> OrgId {
-    create_org(store, None, tier, &by(0)).await.unwrap().0.id
+    create_org(store, None, tier, None, &by(0)).await.unwrap().0.id
 }
 
 fn by(second: i64) -> Call {
@@ -194,7 +242,7 @@ async fn agree(store: &Store, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(all, model.unrevoke_all());
             }
             Step::SetPlan(tier) => {
-                store.change_org(org, &super::OrgChange::Plan(tier), &by(now)).await.unwrap().unwrap();
+                store.change_org(org, &OrgChange::Plan(tier, None), &by(now)).await.unwrap().unwrap();
                 model.limit = tier.limit();
             }
         }
@@ -208,22 +256,15 @@ async fn agree(store: &Store, steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-#[test]
-fn any_sequence_of_changes_leaves_what_the_model_says() {
-    let directory = TempDir::new().unwrap();
-    let runtime = runtime();
-    let store = runtime.block_on(open(directory.path()));
+fn any_sequence_of_changes_leaves_what_the_model_says(runtime: &Runtime, store: Store) {
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&proptest::collection::vec(step(), 1..24), |steps| runtime.block_on(agree(&store, steps)))
         .unwrap();
 }
 
-#[test]
-fn the_large_plans_end_at_their_limits_too() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
+fn the_large_plans_end_at_their_limits_too(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
         for tier in [PlanTier::Scale, PlanTier::Max] {
             let org = new_org(&store, tier).await;
             for number in 0..tier.limit() {
@@ -236,12 +277,9 @@ fn the_large_plans_end_at_their_limits_too() {
     });
 }
 
-#[test]
-fn every_read_that_begins_after_a_change_sees_it() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
-        let (org, key) = create_org(&store, None, PlanTier::Free, &by(0)).await.unwrap();
+fn every_read_that_begins_after_a_change_sees_it(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, key) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
         let (key, device) = (SecretHash::of_key(&key), id("a"));
         let batch = [Named { sent: "a".to_owned(), id: Some(device.clone()) }];
         store.register(org.id, &device, &by(1)).await.unwrap().unwrap();
@@ -268,12 +306,9 @@ fn every_read_that_begins_after_a_change_sees_it() {
     });
 }
 
-#[test]
-fn a_late_last_seen_time_never_lands_on_a_device_that_came_after() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
-        let (org, key) = create_org(&store, None, PlanTier::Free, &by(0)).await.unwrap();
+fn a_late_last_seen_time_never_lands_on_a_device_that_came_after(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, key) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
         let (key, device) = (SecretHash::of_key(&key), id("a"));
         let known = async || store.look_up(key, Some(&device)).await.unwrap().unwrap().device.unwrap();
         store.register(org.id, &device, &by(1)).await.unwrap();
@@ -290,41 +325,111 @@ fn a_late_last_seen_time_never_lands_on_a_device_that_came_after() {
     });
 }
 
-#[test]
-fn a_checkout_is_confirmed_once_and_within_its_time() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
+fn a_checkout_is_confirmed_once_within_its_time_and_by_nobody_but_an_operator(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
         let org = new_org(&store, PlanTier::Free).await;
-        let (one, two) = (SecretHash::of_token("one"), SecretHash::of_token("two"));
-        for token in [one, two] {
-            store.create_checkout(org, PlanTier::Pro, token, at(3600), &by(0)).await.unwrap().unwrap();
+        for number in ["one", "two", "three"] {
+            let token = SecretHash::of_token(number);
+            let new = NewCheckout { number: number.to_owned(), wanted: PlanTier::Pro, token, expires_at: at(3600) };
+            store.create_checkout(org, &new, &by(0)).await.unwrap().unwrap();
         }
-        assert!(store.confirm_checkout(one, &by(3600)).await.unwrap().is_none(), "its time is over");
-        assert!(store.confirm_checkout(one, &by(3599)).await.unwrap().is_some());
-        assert!(store.confirm_checkout(one, &by(3599)).await.unwrap().is_none(), "it was used");
+        let link = |secret: &str| CheckoutKey::Link(SecretHash::of_confirmation(secret));
+        let number = |number: &str| CheckoutKey::Number(number.to_owned());
+        let confirm = async |key: &CheckoutKey, now| store.confirm_checkout(key, &by(now)).await.unwrap().is_some();
+        let shown = store.checkout(&CheckoutKey::Address(SecretHash::of_token("one"))).await.unwrap().unwrap();
+        assert_eq!((shown.number.as_str(), shown.wanted), ("one", PlanTier::Pro));
+        assert!(!confirm(&link("one"), 1).await, "the secret of the address is not the operator's");
+        assert!(!confirm(&number("one"), 3600).await, "its time is over");
+        store.link_checkout("one", SecretHash::of_confirmation("s1"), &by(1)).await.unwrap().unwrap();
+        store.link_checkout("one", SecretHash::of_confirmation("s2"), &by(2)).await.unwrap().unwrap();
+        assert!(!confirm(&link("s1"), 3).await, "a newer link took its place");
+        assert!(confirm(&link("s2"), 3599).await);
+        assert!(!confirm(&link("s2"), 3599).await && !confirm(&number("one"), 3599).await, "it was used");
         assert_eq!(store.account(org).await.unwrap().unwrap().org.tier, PlanTier::Pro);
-        store.change_org(org, &super::OrgChange::Delete, &by(1)).await.unwrap().unwrap();
-        assert!(store.confirm_checkout(two, &by(1)).await.unwrap().is_none(), "its organisation is gone");
+        let open: Vec<_> = store.checkouts(at(4)).await.unwrap().into_iter().map(|open| open.number).collect();
+        assert_eq!(open, ["three", "two"]);
+        assert!(confirm(&number("two"), 4).await);
+        store.change_org(org, &OrgChange::Delete, &by(5)).await.unwrap().unwrap();
+        assert!(!confirm(&number("three"), 5).await, "its organisation is gone");
+        let verbs: Vec<_> = audited(&store, &Query { org: Some(org), limit: 100, ..Query::default() }).await;
+        let confirmed = verbs.iter().filter(|line| line.0 == "org/confirm-checkout").count();
+        assert_eq!(confirmed, 2);
     });
 }
 
-#[test]
-fn a_database_of_a_newer_version_is_refused() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
-        sqlx::query(
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-             VALUES (9999, 'from the future', 1, x'00', 0)",
-        )
-        .execute(&store.writer)
-        .await
-        .unwrap();
-        store.close().await;
-        let error = Store::open(&directory.path().join("test.db")).await.unwrap_err();
-        assert!(error.to_string().contains("cannot bring the database"), "{error}");
+fn registrations_that_race_for_the_last_places_never_exceed_the_plan(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        for round in 0..5 {
+            let org = new_org(&store, PlanTier::Pro).await;
+            let racers: Vec<_> = (0..100)
+                .map(|number| {
+                    // Each device twice: idempotent, whichever comes first.
+                    let (store, device) = (store.clone(), id(&format!("device-{}", number / 2)));
+                    tokio::spawn(async move { store.register(org, &device, &by(round)).await.unwrap().unwrap().0 })
+                })
+                .collect();
+            let mut won = 0;
+            for racer in racers {
+                won += u32::from(racer.await.unwrap() == Admission::New);
+            }
+            let (page, account) = store.list(org, &Filter::default()).await.unwrap().unwrap();
+            assert_eq!((won, page.devices.len(), account.used), (25, 25, 25), "round {round}");
+        }
     });
+}
+
+fn an_operators_own_limit_holds_instead_of_the_plans(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, _) = create_org(&store, None, PlanTier::Free, Some(5), &by(0)).await.unwrap();
+        for number in 0..5 {
+            let (admission, account) =
+                store.register(org.id, &id(&format!("d{number}")), &by(1)).await.unwrap().unwrap();
+            assert_eq!((admission, account.org.limit()), (Admission::New, 5));
+        }
+        let register = async || store.register(org.id, &id("more"), &by(2)).await.unwrap().unwrap().0;
+        assert_eq!(register().await, Admission::Full);
+        store.change_org(org.id, &OrgChange::Plan(PlanTier::Free, None), &by(3)).await.unwrap().unwrap();
+        assert_eq!(register().await, Admission::Full);
+        store.change_org(org.id, &OrgChange::Plan(PlanTier::Free, Some(6)), &by(4)).await.unwrap().unwrap();
+        assert_eq!(register().await, Admission::New);
+    });
+}
+
+/// Here the stores differ in where they note what they have seen.
+fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
+    let database = match &store.backend {
+        Backend::Sqlite(sqlite) => {
+            let path = sqlite.path().to_owned();
+            rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 9999).unwrap();
+            Database::Sqlite(path)
+        }
+        Backend::Postgres(postgres) => {
+            let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'from the future', TRUE, '', 0)";
+            runtime.block_on(sqlx::query(insert).execute(postgres.pool())).unwrap();
+            Database::Postgres(Box::new((*postgres.pool().connect_options()).clone()))
+        }
+    };
+    runtime.block_on(store.close());
+    let error = runtime.block_on(Store::open(&database)).unwrap_err();
+    assert!(matches!(&error, OpenError::Newer { found, .. } if found == "9999"), "{error}");
+    assert!(error.to_string().contains("written by a newer version"), "{error}");
+}
+
+#[test]
+fn a_database_in_use_and_that_of_another_program_are_refused() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let runtime = runtime();
+    let store = runtime.block_on(Store::open(&sqlite(directory.path()))).unwrap();
+    let link = directory.path().join("same.db");
+    std::os::unix::fs::symlink(directory.path().join("test.db"), &link).unwrap();
+    let error = runtime.block_on(Store::open(&Database::Sqlite(link))).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    runtime.block_on(store.close());
+    let other = directory.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let error = runtime.block_on(Store::open(&Database::Sqlite(other))).unwrap_err();
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
 }
 
 /// Everything in the audit, the oldest first: verb, device, outcome, reason, details.
@@ -337,11 +442,8 @@ async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, S
     page.entries.into_iter().rev().map(line).collect()
 }
 
-#[test]
-fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
+fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
         let other = new_org(&store, PlanTier::Free).await;
         let org = new_org(&store, PlanTier::Pro).await;
         let batch = |ids: &[&str]| distinct(ids.iter().map(|id| (*id).to_owned()).collect()).unwrap();
@@ -354,7 +456,7 @@ fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to() {
         store.revoke_all(org, &because(7, "drill")).await.unwrap().unwrap();
         store.unrevoke_all(org, &by(8)).await.unwrap().unwrap();
         store.remove(org, &id("x"), &by(9)).await.unwrap().unwrap();
-        store.change_org(org, &super::OrgChange::Frozen(true), &because(10, "unpaid")).await.unwrap().unwrap();
+        store.change_org(org, &OrgChange::Frozen(true), &because(10, "unpaid")).await.unwrap().unwrap();
         store.revoke_all(other, &by(11)).await.unwrap().unwrap();
 
         let mine = Query { org: Some(org), limit: 100, ..Query::default() };
@@ -404,11 +506,8 @@ fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to() {
     });
 }
 
-#[test]
-fn a_reason_stays_with_the_device_while_it_is_revoked() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
+fn a_reason_stays_with_the_device_while_it_is_revoked(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
         let org = new_org(&store, PlanTier::Pro).await;
         let batch = distinct(vec!["a".to_owned()]).unwrap();
         let said =
@@ -424,11 +523,8 @@ fn a_reason_stays_with_the_device_while_it_is_revoked() {
     });
 }
 
-#[test]
-fn whoever_listens_is_told_of_a_change_once_it_can_be_seen() {
-    let directory = TempDir::new().unwrap();
-    runtime().block_on(async {
-        let store = open(directory.path()).await;
+fn whoever_listens_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
         let org = new_org(&store, PlanTier::Pro).await;
         let batch = distinct(vec!["a".to_owned(), "x".to_owned()]).unwrap();
         store.register(org, &id("a"), &by(1)).await.unwrap();
@@ -439,7 +535,7 @@ fn whoever_listens_is_told_of_a_change_once_it_can_be_seen() {
         assert!(page.devices[0].revoked_at.is_some());
         store.unrevoke_all(org, &by(3)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(org));
-        store.change_org(org, &super::OrgChange::Disabled(true), &by(4)).await.unwrap();
+        store.change_org(org, &OrgChange::Disabled(true), &by(4)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(org));
     });
 }

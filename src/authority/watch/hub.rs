@@ -117,7 +117,7 @@ impl Hints {
                 Ok(Change::Devices(org, devices)) => self.changed(org, Changed::Devices(&devices)),
                 Ok(Change::Org(org)) => self.changed(org, Changed::Org),
                 Ok(Change::Key(org)) => self.changed(org, Changed::Key),
-                Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
+                Ok(Change::Anything) | Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }

@@ -47,17 +47,29 @@ fn a_plan_is_confirmed_on_its_page_exactly_once() {
     assert_eq!((page.header("cache-control"), page.header("referrer-policy")), (Some("no-store"), Some("no-referrer")));
     assert!(page.text.contains("&lt;b&gt;Acme &amp; Sons&lt;/b&gt;") && !page.text.contains("<b>"), "{}", page.text);
     assert!(page.text.contains("free, up to 3 devices") && page.text.contains("scale, up to 250 devices"));
-    assert_eq!(usage(), "free", "looking changes nothing");
+    assert!(!page.text.contains("<form"), "whoever holds the org key only looks");
+    assert_eq!(browse(&authority, "POST", &url).status, 410);
+    assert_eq!(usage(), "free", "neither that nor looking changes anything");
 
-    assert_eq!(browse(&authority, "POST", &url).status, 200);
+    let open = authority.admin_json(&["checkouts"]);
+    assert_eq!((&open[0]["orgId"], &open[0]["wanted"]), (&made["orgId"], &json!("scale")));
+    let number = open[0]["number"].as_str().unwrap();
+    assert!(page.text.contains(number));
+    let link = authority.admin_json(&["confirm-checkout", number, "--link"]);
+    let link = link.as_str().unwrap().to_owned();
+    assert!(browse(&authority, "GET", &link).text.contains("<form"));
+    assert_eq!(usage(), "free");
+    assert_eq!(browse(&authority, "POST", &link).status, 200);
     assert_eq!(usage(), "scale");
     authority.admin_json(&["set-plan", made["orgId"].as_str().unwrap(), "free"]);
-    for method in ["GET", "POST"] {
-        assert_eq!(browse(&authority, method, &url).status, 410, "{method}");
+    for (method, address) in [("GET", &url), ("POST", &url), ("GET", &link), ("POST", &link)] {
+        assert_eq!(browse(&authority, method, address).status, 410, "{method}");
     }
     assert_eq!(usage(), "free");
-    let token = url.rsplit('/').next().unwrap();
-    assert!(!authority.log().contains(token), "the token is in the log");
+    for secret in [&url, &link] {
+        let token = secret.rsplit('/').next().unwrap();
+        assert!(!authority.log().contains(token), "the secret is in the log");
+    }
     assert!(!authority.log().contains(key), "the key is in the log");
 }
 
@@ -67,9 +79,14 @@ fn confirming_a_plan_renews_an_expired_entitlement() {
     let org = authority.org("free");
     org.register(&["a"]);
     org.admin("expire", &[]);
-    let url = org.post("/billing/checkout", &json!({"plan": "pro"})).json()["url"].as_str().unwrap().to_owned();
-    browse(&authority, "POST", &url);
+    assert_eq!(org.post("/billing/checkout", &json!({"plan": "pro"})).status, 200);
+    let number = authority.admin_json(&["checkouts"])[0]["number"].as_str().unwrap().to_owned();
+    assert_eq!(authority.admin_json(&["confirm-checkout", &number])["planTier"], "pro");
     assert_eq!(org.code("a"), "ALLOW");
+    let again = authority.admin(&["confirm-checkout", &number]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("no open checkout"));
+    assert_eq!(authority.admin_json(&["checkouts"]), json!([]));
 }
 
 #[test]

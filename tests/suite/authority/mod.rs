@@ -1,6 +1,7 @@
 //! The self-hosted authority, through its binary.
 
 mod audit;
+mod backup;
 mod billing;
 mod decisions;
 mod embedded;
@@ -8,5 +9,6 @@ mod fleet;
 mod official_client;
 mod operation;
 mod registration;
+mod replicas;
 mod watch;
 mod wire;

@@ -7,14 +7,13 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
+use rusqlite::Connection;
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use crate::harness::authority::{Authority, BINARY, database_flag};
-use crate::harness::http;
 use crate::harness::wait::until;
+use crate::harness::{PATIENCE, http};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).output().unwrap()
@@ -25,20 +24,11 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Does something to a database behind its server's back.
-fn tamper(authority: &Authority, statements: &[&'static str]) -> SqliteConnection {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut connection = SqliteConnectOptions::new().filename(authority.database()).connect().await.unwrap();
-        for statement in statements {
-            sqlx::raw_sql(*statement).execute(&mut connection).await.unwrap();
-        }
-        connection
-    })
-}
-
-fn close(connection: SqliteConnection) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(connection.close()).unwrap();
+fn tamper(authority: &Authority, statements: &str) -> Connection {
+    let connection = Connection::open(authority.database()).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection.execute_batch(statements).unwrap();
+    connection
 }
 
 #[test]
@@ -120,7 +110,7 @@ fn a_store_that_fails_denies_and_recovers_by_itself() {
     let org = authority.org("free");
     org.register(&["a"]);
     assert_eq!(org.code("a"), "ALLOW");
-    close(tamper(&authority, &["ALTER TABLE devices RENAME TO hidden"]));
+    drop(tamper(&authority, "ALTER TABLE devices RENAME TO hidden"));
 
     let reply = org.device("validate", "a");
     let answer = reply.json();
@@ -133,7 +123,7 @@ fn a_store_that_fails_denies_and_recovers_by_itself() {
     }
     assert_eq!(org.get("/usage").status, 503);
 
-    close(tamper(&authority, &["ALTER TABLE hidden RENAME TO devices"]));
+    drop(tamper(&authority, "ALTER TABLE hidden RENAME TO devices"));
     assert_eq!(org.code("a"), "ALLOW");
 }
 
@@ -142,7 +132,7 @@ fn ready_is_not_said_while_the_store_fails() {
     let authority = Authority::start();
     let see = |path: &str| http::request(authority.address(), "GET", path, &[], b"").status;
     assert_eq!((see("/healthz"), see("/readyz")), (200, 200));
-    close(tamper(&authority, &["PRAGMA foreign_keys = OFF; ALTER TABLE orgs RENAME TO hidden"]));
+    drop(tamper(&authority, "PRAGMA foreign_keys = OFF; ALTER TABLE orgs RENAME TO hidden"));
     assert_eq!((see("/healthz"), see("/readyz")), (200, 503));
 }
 
@@ -151,11 +141,11 @@ fn while_the_database_is_locked_changes_fail_and_decisions_go_on() {
     let authority = Authority::start();
     let org = authority.org("free");
     org.register(&["a"]);
-    let lock = tamper(&authority, &["BEGIN IMMEDIATE"]);
+    let lock = tamper(&authority, "BEGIN IMMEDIATE");
     let reply = org.device("revoke", "a");
     assert_eq!((reply.status, &reply.json()["error"]), (503, &json!("system_unavailable")));
     assert_eq!(org.code("a"), "ALLOW", "the revoke was refused, so the device is still active");
-    close(lock);
+    drop(lock);
     assert_eq!(org.device("revoke", "a").status, 200);
     assert_eq!(org.code("a"), "DEVICE_REVOKED");
 }
@@ -166,6 +156,18 @@ fn a_second_server_on_the_same_database_is_refused() {
     let output = run(&["serve", "--listen", "127.0.0.1:0", "--database", &database_flag(authority.directory())]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("another authority already serves the admin socket"), "{}", stderr(&output));
+    let other = authority.directory().join("other.sock");
+    let output = run(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--database",
+        &database_flag(authority.directory()),
+        "--admin-socket",
+        other.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("another authority already serves the database"), "{}", stderr(&output));
     authority.org("free").register(&["a"]);
 }
 
@@ -206,7 +208,8 @@ fn what_cannot_be_served_is_said_with_a_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     for (arguments, code, text) in [
-        (vec!["--database", "postgres://h/db"], 2, "PostgreSQL is not supported by this version; use sqlite:PATH"),
+        (vec!["--database", "postgres://h/db"], 2, "name it with --admin-socket PATH"),
+        (vec!["--database", "postgres://u:secret@h:x/db"], 2, "PGPASSWORD"),
         (vec!["--database", "authority.db"], 2, "use sqlite:PATH"),
         (vec![], 2, "--database"),
         (vec!["--database", "sqlite:/nonexistent/x.db"], 1, "cannot make the admin socket"),

@@ -20,6 +20,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
 pub(crate) struct Authority {
     child: Child,
     address: SocketAddr,
+    /// What `--database` says.
+    url: String,
     flags: Vec<String>,
     directory: TempDir,
 }
@@ -39,9 +41,35 @@ impl Authority {
     /// With further flags of `serve`.
     pub(crate) fn start_with(flags: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
+        let url = database_flag(directory.path());
+        Self::start_in(directory, url, flags)
+    }
+
+    /// On this database, perhaps with others.
+    pub(crate) fn start_on(url: &str) -> Self {
+        Self::start_in(TempDir::new().unwrap(), url.to_owned(), &[])
+    }
+
+    fn start_in(directory: TempDir, url: String, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let (child, address) = launch(directory.path(), "127.0.0.1:0", &flags);
-        Self { child, address, flags, directory }
+        let (child, address) = launch(directory.path(), &url, "127.0.0.1:0", &flags);
+        Self { child, address, url, flags, directory }
+    }
+
+    /// Another one, on the database file `authority.db` in this directory.
+    pub(crate) fn start_at(directory: TempDir) -> Self {
+        let url = database_flag(directory.path());
+        Self::start_in(directory, url, &[])
+    }
+
+    /// The organisation of another server's, when both are on one database.
+    pub(crate) fn same_org(&self, org: &Org<'_>) -> Org<'_> {
+        Org { authority: self, id: org.id.clone(), key: org.key.clone() }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -83,8 +111,8 @@ impl Authority {
         Command::new(BINARY)
             .arg("org")
             .args(arguments)
-            .arg("--database")
-            .arg(database_flag(self.directory.path()))
+            .arg("--admin-socket")
+            .arg(self.admin_socket())
             .stdin(Stdio::null())
             .output()
             .unwrap()
@@ -123,7 +151,7 @@ impl Authority {
 
     /// Starts it again, after its end, with the same database on the same port.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.address) = launch(self.directory.path(), &self.address.to_string(), &self.flags);
+        (self.child, self.address) = launch(self.directory.path(), &self.url, &self.address.to_string(), &self.flags);
     }
 }
 
@@ -180,10 +208,11 @@ pub(crate) fn database_flag(directory: &Path) -> String {
 }
 
 /// Starts a server and waits for the line that says it accepts requests.
-fn launch(directory: &Path, listen: &str, flags: &[String]) -> (Child, SocketAddr) {
+fn launch(directory: &Path, database: &str, listen: &str, flags: &[String]) -> (Child, SocketAddr) {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
     let mut child = Command::new(BINARY)
-        .args(["serve", "--listen", listen, "--database", &database_flag(directory)])
+        .args(["serve", "--listen", listen, "--database", database, "--admin-socket"])
+        .arg(directory.join("authority.db.admin.sock"))
         .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

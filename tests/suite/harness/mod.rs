@@ -6,6 +6,7 @@ pub(crate) mod fake_authority;
 pub(crate) mod http;
 pub(crate) mod official_client;
 pub(crate) mod place;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod scripted_daemon;
 pub(crate) mod sidecar;

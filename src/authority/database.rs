@@ -1,0 +1,123 @@
+//! Which database: what `--database` takes.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+
+/// `sqlite:PATH` or `postgres://…`.
+#[derive(Clone)]
+pub(super) enum Database {
+    Sqlite(PathBuf),
+    /// Holds a password, perhaps: never printed whole.
+    Postgres(Box<PgConnectOptions>),
+}
+
+/// The text names no database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DatabaseError {
+    InMemory,
+    NoPath,
+    Unknown,
+    /// Without the text, which may hold a password.
+    BadUrl(String),
+}
+
+impl FromStr for Database {
+    type Err = DatabaseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let options = text.parse().map_err(|error: sqlx::Error| DatabaseError::BadUrl(error.to_string()))?;
+            return Ok(Self::Postgres(Box::new(options)));
+        }
+        let path = text.strip_prefix("sqlite:").ok_or(DatabaseError::Unknown)?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        match path {
+            "" => Err(DatabaseError::NoPath),
+            ":memory:" => Err(DatabaseError::InMemory),
+            path => Ok(Self::Sqlite(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(options) => f.write_str(&place(options)),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a `PostgreSQL` database is, without the password.
+pub(super) fn place(options: &PgConnectOptions) -> String {
+    let host =
+        options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());
+    format!("postgres://{host}:{}/{}", options.get_port(), options.get_database().unwrap_or_default())
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InMemory => f.write_str(
+                "a database in memory would forget every revoke with the process; use sqlite:PATH or postgres://…",
+            ),
+            Self::NoPath => {
+                f.write_str("the path is missing; write sqlite:PATH, as in sqlite:/var/lib/machineid/authority.db")
+            }
+            Self::Unknown => f.write_str("not a database this version knows; use sqlite:PATH or postgres://…"),
+            Self::BadUrl(problem) => write!(
+                f,
+                "not the address of a PostgreSQL database ({problem}); write postgres://USER@HOST/DATABASE, with the \
+                 password in PGPASSWORD or ~/.pgpass"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DatabaseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sqlite(text: &str) -> Option<PathBuf> {
+        match text.parse() {
+            Ok(Database::Sqlite(path)) => Some(path),
+            Ok(Database::Postgres(_)) | Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_file_is_a_path_behind_sqlite() {
+        for (text, path) in [("sqlite:a.db", "a.db"), ("sqlite:/x/a.db", "/x/a.db"), ("sqlite:///x/a.db", "/x/a.db")] {
+            assert_eq!(sqlite(text), Some(path.into()), "{text}");
+        }
+        for (text, error) in [
+            ("sqlite::memory:", DatabaseError::InMemory),
+            ("sqlite:", DatabaseError::NoPath),
+            ("a.db", DatabaseError::Unknown),
+            ("mysql://h/db", DatabaseError::Unknown),
+        ] {
+            assert_eq!(text.parse::<Database>().err(), Some(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let database: Database = "postgres://someone:s3cret@db.example:5433/fleet".parse().unwrap();
+        assert_eq!(database.to_string(), "postgres://db.example:5433/fleet");
+        assert!(!format!("{database:?}").contains("s3cret"));
+        let error = "postgres://someone:s3cret@db.example:nonsense/fleet".parse::<Database>().err().unwrap();
+        assert!(!error.to_string().contains("s3cret") && error.to_string().contains("PGPASSWORD"), "{error}");
+    }
+}

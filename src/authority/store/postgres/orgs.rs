@@ -1,0 +1,304 @@
+//! Organisations and purchases.
+
+use jiff::Timestamp;
+use sqlx::postgres::PgRow;
+use sqlx::{Executor, Row};
+
+use super::super::{
+    Checkout, CheckoutKey, KnownDevice, LookUp, NewCheckout, OrgChange, StoreError, status, stored_limit, time,
+};
+use super::audit::record;
+use super::rows::{ORG_COLUMNS, account, any_account, locked_account, org, org_columns};
+use super::{DECISION, Db, OPERATION, Postgres, Transaction, lost};
+use crate::authority::audit::{Call, Record, Verb};
+use crate::authority::changes::Change;
+use crate::authority::keys::SecretHash;
+use crate::authority::org::{Org, OrgId};
+use crate::authority::plan::Account;
+use crate::protocol::DeviceId;
+
+/// What is selected of a purchase.
+macro_rules! checkout_columns {
+    () => {
+        concat!(
+            "SELECT ",
+            org_columns!(),
+            ", checkouts.number, checkouts.plan, checkouts.expires_at, checkouts.used_at
+             FROM checkouts JOIN orgs ON orgs.id = checkouts.org_id WHERE "
+        )
+    };
+}
+
+impl Postgres {
+    pub(in super::super) async fn look_up(
+        &self,
+        key: SecretHash,
+        device: Option<DeviceId>,
+    ) -> Result<Option<LookUp>, StoreError> {
+        self.within(DECISION, async {
+            match self.look_up_once(key, device.as_ref()).await {
+                // An idle connection that was cut meanwhile shows itself only now. Reading twice does no harm, and a
+                // refusal would stop agents.
+                Err(error) if lost(&error) => self.look_up_once(key, device.as_ref()).await,
+                result => result,
+            }
+        })
+        .await
+    }
+
+    /// One statement, so one snapshot.
+    async fn look_up_once(&self, key: SecretHash, device: Option<&DeviceId>) -> Result<Option<LookUp>, StoreError> {
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            org_columns!(),
+            ", devices.seq, devices.revoked_at, devices.revoke_reason FROM orgs
+             LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = $2 WHERE orgs.key_hash = $1"
+        ))
+        .bind(key.as_bytes())
+        .bind(device.map(DeviceId::as_str))
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        if !key.matches(row.try_get(2)?) {
+            return Ok(None);
+        }
+        let seq: Option<i64> = row.try_get(ORG_COLUMNS)?;
+        let device = match seq {
+            None => None,
+            Some(seq) => Some(KnownDevice {
+                seq,
+                status: status(row.try_get(ORG_COLUMNS + 1)?),
+                revoke_reason: row.try_get(ORG_COLUMNS + 2)?,
+            }),
+        };
+        Ok(Some(LookUp { org: org(&row)?, device }))
+    }
+
+    pub(in super::super) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
+        self.within(OPERATION, any_account(&self.pool, id)).await
+    }
+
+    pub(in super::super) async fn orgs(&self) -> Result<Vec<Account>, StoreError> {
+        self.within(OPERATION, async {
+            let rows = sqlx::query(concat!(
+                "SELECT ",
+                org_columns!(),
+                " FROM orgs WHERE deleted_at IS NULL ORDER BY created_at, id"
+            ))
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(account).collect()
+        })
+        .await
+    }
+
+    pub(in super::super) async fn create_org(&self, org: Org, key: SecretHash, call: Call) -> Result<(), StoreError> {
+        self.within(OPERATION, async {
+            let mut tx = self.begin().await?;
+            sqlx::query(
+                "INSERT INTO orgs (id, name, key_hash, plan, device_limit, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(org.id.to_string())
+            .bind(&org.name)
+            .bind(key.as_bytes())
+            .bind(org.tier.as_str())
+            .bind(stored_limit(org.device_limit))
+            .bind(org.created_at.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+            record(&mut tx, &call, Record::ok(org.id, Verb::CreateOrg).with("plan", org.tier.as_str())).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    pub(in super::super) async fn change_org(
+        &self,
+        id: OrgId,
+        change: OrgChange,
+        call: Call,
+    ) -> Result<Option<Account>, StoreError> {
+        self.within(OPERATION, async {
+            let mut tx = self.begin().await?;
+            if locked_account(&mut tx, id).await?.is_none() {
+                return Ok(None);
+            }
+            apply(&mut tx, id, &change, &call).await?;
+            record(&mut tx, &call, change.record(id)).await?;
+            let account = any_account(&mut *tx, id).await?;
+            self.commit(tx, change.news(id)).await?;
+            Ok(account)
+        })
+        .await
+    }
+
+    pub(in super::super) async fn create_checkout(
+        &self,
+        id: OrgId,
+        new: NewCheckout,
+        call: Call,
+    ) -> Result<Option<Account>, StoreError> {
+        self.within(OPERATION, async {
+            let mut tx = self.begin().await?;
+            let Some(account) = locked_account(&mut tx, id).await? else { return Ok(None) };
+            sqlx::query("DELETE FROM checkouts WHERE expires_at <= $1")
+                .bind(call.at.as_microsecond())
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query(
+                "INSERT INTO checkouts (token_hash, number, org_id, plan, expires_at) VALUES ($1, $2, $3, $4, $5)",
+            )
+            .bind(new.token.as_bytes())
+            .bind(&new.number)
+            .bind(id.to_string())
+            .bind(new.wanted.as_str())
+            .bind(new.expires_at.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+            record(&mut tx, &call, new.record(id)).await?;
+            tx.commit().await?;
+            Ok(Some(account))
+        })
+        .await
+    }
+
+    pub(in super::super) async fn checkout(&self, key: CheckoutKey) -> Result<Option<Checkout>, StoreError> {
+        self.within(OPERATION, checkout(&self.pool, &key)).await
+    }
+
+    pub(in super::super) async fn checkouts(&self, now: Timestamp) -> Result<Vec<Checkout>, StoreError> {
+        self.within(OPERATION, async {
+            let rows = sqlx::query(concat!(
+                checkout_columns!(),
+                "checkouts.used_at IS NULL AND checkouts.expires_at > $1 AND orgs.deleted_at IS NULL
+                 ORDER BY checkouts.expires_at, checkouts.number"
+            ))
+            .bind(now.as_microsecond())
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(read_checkout).collect()
+        })
+        .await
+    }
+
+    pub(in super::super) async fn link_checkout(
+        &self,
+        number: String,
+        confirm: SecretHash,
+        call: Call,
+    ) -> Result<Option<Checkout>, StoreError> {
+        self.within(OPERATION, async {
+            let mut tx = self.begin().await?;
+            let Some(found) = open_checkout(&mut tx, &CheckoutKey::Number(number), &call).await? else {
+                return Ok(None);
+            };
+            sqlx::query("UPDATE checkouts SET confirm_hash = $2 WHERE number = $1")
+                .bind(&found.number)
+                .bind(confirm.as_bytes())
+                .execute(&mut *tx)
+                .await?;
+            record(&mut tx, &call, found.record(Verb::LinkCheckout)).await?;
+            tx.commit().await?;
+            Ok(Some(found))
+        })
+        .await
+    }
+
+    pub(in super::super) async fn confirm_checkout(
+        &self,
+        key: CheckoutKey,
+        call: Call,
+    ) -> Result<Option<Checkout>, StoreError> {
+        self.within(OPERATION, async {
+            let mut tx = self.begin().await?;
+            let Some(found) = open_checkout(&mut tx, &key, &call).await? else { return Ok(None) };
+            sqlx::query("UPDATE checkouts SET used_at = $2 WHERE number = $1")
+                .bind(&found.number)
+                .bind(call.at.as_microsecond())
+                .execute(&mut *tx)
+                .await?;
+            apply(&mut tx, found.org.id, &OrgChange::Plan(found.wanted, None), &call).await?;
+            record(&mut tx, &call, found.record(Verb::ConfirmCheckout)).await?;
+            self.commit(tx, Change::Org(found.org.id)).await?;
+            Ok(Some(found))
+        })
+        .await
+    }
+}
+
+async fn apply(
+    tx: &mut Transaction<'static, Db>,
+    id: OrgId,
+    change: &OrgChange,
+    call: &Call,
+) -> Result<(), StoreError> {
+    let id = id.to_string();
+    let statement = match change {
+        OrgChange::Disabled(on) => sqlx::query("UPDATE orgs SET disabled = $2 WHERE id = $1").bind(id).bind(*on),
+        OrgChange::Frozen(on) => sqlx::query("UPDATE orgs SET frozen = $2 WHERE id = $1").bind(id).bind(*on),
+        OrgChange::AccessUntil(end) => sqlx::query("UPDATE orgs SET access_until = $2 WHERE id = $1")
+            .bind(id)
+            .bind(end.map(Timestamp::as_microsecond)),
+        OrgChange::Plan(tier, limit) => {
+            // Whoever sets a plan means it to hold, as after a checkout.
+            sqlx::query("UPDATE orgs SET plan = $2, device_limit = $3, access_until = NULL WHERE id = $1")
+                .bind(id)
+                .bind(tier.as_str())
+                .bind(stored_limit(*limit))
+        }
+        OrgChange::Key(hash) => {
+            sqlx::query("UPDATE orgs SET key_hash = $2 WHERE id = $1").bind(id).bind(hash.as_bytes().to_vec())
+        }
+        OrgChange::Delete => {
+            for statement in [
+                "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
+                "DELETE FROM devices WHERE org_id = $1",
+                "DELETE FROM checkouts WHERE org_id = $1",
+            ] {
+                sqlx::query(statement).bind(&id).execute(&mut **tx).await?;
+            }
+            sqlx::query("UPDATE orgs SET deleted_at = $2, active = 0 WHERE id = $1")
+                .bind(id)
+                .bind(call.at.as_microsecond())
+        }
+    };
+    statement.execute(&mut **tx).await?;
+    Ok(())
+}
+
+async fn checkout<'a>(db: impl Executor<'a, Database = Db>, key: &CheckoutKey) -> Result<Option<Checkout>, StoreError> {
+    let query = match key {
+        CheckoutKey::Address(hash) => {
+            sqlx::query(concat!(checkout_columns!(), "checkouts.token_hash = $1")).bind(hash.as_bytes().to_vec())
+        }
+        CheckoutKey::Link(hash) => {
+            sqlx::query(concat!(checkout_columns!(), "checkouts.confirm_hash = $1")).bind(hash.as_bytes().to_vec())
+        }
+        CheckoutKey::Number(number) => {
+            sqlx::query(concat!(checkout_columns!(), "checkouts.number = $1")).bind(number.clone())
+        }
+    };
+    query.fetch_optional(db).await?.as_ref().map(read_checkout).transpose()
+}
+
+/// An open purchase, with no other change of its organisation until the transaction ends.
+async fn open_checkout(
+    tx: &mut Transaction<'static, Db>,
+    key: &CheckoutKey,
+    call: &Call,
+) -> Result<Option<Checkout>, StoreError> {
+    let Some(found) = checkout(&mut **tx, key).await? else { return Ok(None) };
+    locked_account(tx, found.org.id).await?;
+    // Once more: another server may have confirmed it while this one waited.
+    Ok(checkout(&mut **tx, key).await?.filter(|found| found.open(call.at)))
+}
+
+fn read_checkout(row: &PgRow) -> Result<Checkout, StoreError> {
+    Ok(Checkout {
+        org: org(row)?,
+        number: row.try_get(ORG_COLUMNS)?,
+        wanted: row.try_get::<&str, _>(ORG_COLUMNS + 1)?.parse().map_err(|_| StoreError::Corrupt("plan"))?,
+        expires_at: time(row.try_get(ORG_COLUMNS + 2)?)?,
+        used: row.try_get::<Option<i64>, _>(ORG_COLUMNS + 3)?.is_some(),
+    })
+}

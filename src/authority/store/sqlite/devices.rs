@@ -1,0 +1,265 @@
+//! Devices.
+
+use std::collections::HashMap;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::super::{Admitted, Filter, ListedDevice, Page, Restorations, RestoredAll, StoreError, Suspensions, time};
+use super::Sqlite;
+use super::audit::record;
+use super::rows::{held, live_account, optional_time, set_used};
+use crate::authority::audit::{Call, Reason, Record, Verb};
+use crate::authority::batch::Named;
+use crate::authority::changes::Change;
+use crate::authority::org::OrgId;
+use crate::authority::plan::{self, Account, Admission};
+use crate::protocol::DeviceId;
+use crate::protocol::api::DeviceStatus;
+
+impl Sqlite {
+    pub(in super::super) async fn register(
+        &self,
+        org: OrgId,
+        id: DeviceId,
+        call: Call,
+    ) -> Result<Option<Admitted>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
+                let admission = plan::admit(held(db, org, id.as_str())?, account.used, account.org.limit());
+                if admission != Admission::New {
+                    return Ok((Some((admission, account)), None));
+                }
+                db.prepare_cached("INSERT INTO devices (org_id, device_id, created_at) VALUES (?1, ?2, ?3)")?
+                    .execute((org.to_string(), id.as_str(), call.at.as_microsecond()))?;
+                account.used += 1;
+                set_used(db, &account)?;
+                record(db, &call, Record::ok(org, Verb::Register).about(id.as_str()))?;
+                Ok((Some((admission, account)), Some(Change::Devices(org, vec![id]))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn revoke(
+        &self,
+        org: OrgId,
+        batch: Vec<Named>,
+        verb: Verb,
+        call: Call,
+    ) -> Result<Option<(Suspensions, Account)>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
+                let (outcomes, changed) = plan::suspend_batch(&batch, &all_held(db, org, &batch)?);
+                for id in &changed {
+                    set_revoked(db, org, id.as_str(), Some(&call))?;
+                }
+                account.used = account.used.saturating_sub(changed.len() as u64);
+                set_used(db, &account)?;
+                record(db, &call, Record::revoke(org, verb, &batch, &outcomes))?;
+                Ok((Some((outcomes, account)), Some(Change::Devices(org, changed))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn revoke_all(
+        &self,
+        org: OrgId,
+        call: Call,
+    ) -> Result<Option<(u64, Account)>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
+                let done = db
+                    .prepare_cached(
+                        "UPDATE devices SET revoked_at = ?2, revoke_reason = ?3
+                         WHERE org_id = ?1 AND revoked_at IS NULL",
+                    )?
+                    .execute((org.to_string(), call.at.as_microsecond(), call.reason.as_ref().map(Reason::as_str)))?
+                    as u64;
+                account.used = 0;
+                set_used(db, &account)?;
+                let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
+                record(db, &call, all)?;
+                Ok((Some((done, account)), Some(Change::Org(org))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn unrevoke(
+        &self,
+        org: OrgId,
+        batch: Vec<Named>,
+        verb: Verb,
+        call: Call,
+    ) -> Result<Option<(Restorations, Account)>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
+                let known = all_held(db, org, &batch)?;
+                let (outcomes, changed) = plan::restore_batch(&batch, &known, account.used, account.org.limit());
+                for id in &changed {
+                    set_revoked(db, org, id.as_str(), None)?;
+                }
+                account.used += changed.len() as u64;
+                set_used(db, &account)?;
+                record(db, &call, Record::unrevoke(org, verb, &batch, &outcomes))?;
+                Ok((Some((outcomes, account)), Some(Change::Devices(org, changed))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn unrevoke_all(
+        &self,
+        org: OrgId,
+        call: Call,
+    ) -> Result<Option<(RestoredAll, Account)>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
+                let revoked: i64 = db
+                    .prepare_cached("SELECT COUNT(*) FROM devices WHERE org_id = ?1 AND revoked_at IS NOT NULL")?
+                    .query_row([org.to_string()], |row| row.get(0))?;
+                let places = i64::try_from(account.places()).unwrap_or(i64::MAX);
+                let restored: Vec<String> = db
+                    .prepare_cached(
+                        "SELECT device_id FROM devices WHERE org_id = ?1 AND revoked_at IS NOT NULL
+                         ORDER BY revoked_at DESC, seq DESC LIMIT ?2",
+                    )?
+                    .query_map((org.to_string(), places), |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                for id in &restored {
+                    set_revoked(db, org, id, None)?;
+                }
+                account.used += restored.len() as u64;
+                set_used(db, &account)?;
+                let left = super::super::count(revoked)?.saturating_sub(restored.len() as u64);
+                let all = RestoredAll { restored, left };
+                record(db, &call, all.record(org))?;
+                Ok((Some((all, account)), Some(Change::Org(org))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn remove(
+        &self,
+        org: OrgId,
+        id: DeviceId,
+        call: Call,
+    ) -> Result<Option<(bool, Account)>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
+                let known = held(db, org, id.as_str())?;
+                if known.is_some() {
+                    db.prepare_cached(
+                        "DELETE FROM device_seen
+                         WHERE seq = (SELECT seq FROM devices WHERE org_id = ?1 AND device_id = ?2)",
+                    )?
+                    .execute((org.to_string(), id.as_str()))?;
+                    db.prepare_cached("DELETE FROM devices WHERE org_id = ?1 AND device_id = ?2")?
+                        .execute((org.to_string(), id.as_str()))?;
+                }
+                if known == Some(DeviceStatus::Active) {
+                    account.used = account.used.saturating_sub(1);
+                    set_used(db, &account)?;
+                }
+                record(db, &call, Record::remove(org, id.as_str(), known.is_some()))?;
+                Ok((Some((known.is_some(), account)), Some(Change::Devices(org, vec![id]))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn list(
+        &self,
+        org: OrgId,
+        filter: Filter,
+    ) -> Result<Option<(Page, Account)>, StoreError> {
+        self.browsers
+            .ask(move |db| {
+                // Two statements of one snapshot.
+                let snapshot = db.unchecked_transaction();
+                let Some(account) = live_account(db, org)? else { return Ok(None) };
+                let page = page(db, org, &filter)?;
+                drop(snapshot);
+                Ok(Some((page, account)))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn touch(&self, seen: Vec<(i64, i64)>) -> Result<(), StoreError> {
+        self.writer
+            .change(move |db| {
+                let mut statement = db.prepare_cached(
+                    "INSERT INTO device_seen (seq, at) SELECT seq, ?2 FROM devices WHERE seq = ?1
+                     ON CONFLICT (seq) DO UPDATE SET at = MAX(at, excluded.at)",
+                )?;
+                for (seq, at) in seen {
+                    statement.execute((seq, at))?;
+                }
+                Ok(((), None))
+            })
+            .await
+    }
+}
+
+fn page(db: &Connection, org: OrgId, filter: &Filter) -> Result<Page, StoreError> {
+    let status = match filter.status {
+        Some(DeviceStatus::Active) => " AND revoked_at IS NULL",
+        Some(DeviceStatus::Revoked) => " AND revoked_at IS NOT NULL",
+        None => "",
+    };
+    let mut sql = format!(
+        "SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason FROM devices
+         LEFT JOIN device_seen USING (seq) WHERE org_id = ?1{status}"
+    );
+    let mut values = vec![Value::Text(org.to_string())];
+    let mut add = |condition: &str, value: Value| {
+        values.push(value);
+        sql.push_str(&condition.replace('?', &format!("?{}", values.len())));
+    };
+    if let Some(part) = &filter.containing {
+        add(" AND instr(device_id, ?) > 0", Value::Text(part.clone()));
+    }
+    if let Some(after) = &filter.after {
+        add(" AND device_id > ?", Value::Text(after.to_string()));
+    }
+    add(" ORDER BY device_id LIMIT ?", Value::Integer(filter.fetch()));
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut devices = Vec::new();
+    while let Some(row) = rows.next()? {
+        devices.push(ListedDevice {
+            id: row.get(0)?,
+            created_at: time(row.get(1)?)?,
+            last_seen_at: optional_time(row.get(2)?)?,
+            revoked_at: optional_time(row.get(3)?)?,
+            revoke_reason: row.get(4)?,
+        });
+    }
+    Ok(filter.page(devices))
+}
+
+/// What is held of each device that the batch names.
+fn all_held(db: &Connection, org: OrgId, batch: &[Named]) -> Result<HashMap<DeviceId, DeviceStatus>, StoreError> {
+    let mut known = HashMap::with_capacity(batch.len());
+    for id in batch.iter().filter_map(|named| named.id.as_ref()) {
+        if let Some(status) = held(db, org, id.as_str())? {
+            known.insert(id.clone(), status);
+        }
+    }
+    Ok(known)
+}
+
+/// Revokes the device by this call, or takes its revoke back.
+fn set_revoked(db: &Connection, org: OrgId, id: &str, call: Option<&Call>) -> Result<(), StoreError> {
+    db.prepare_cached("UPDATE devices SET revoked_at = ?3, revoke_reason = ?4 WHERE org_id = ?1 AND device_id = ?2")?
+        .execute((
+        org.to_string(),
+        id,
+        call.map(|call| call.at.as_microsecond()),
+        call.and_then(|call| call.reason.as_ref()).map(Reason::as_str),
+    ))?;
+    Ok(())
+}

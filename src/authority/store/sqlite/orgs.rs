@@ -1,0 +1,263 @@
+//! Organisations and purchases.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Row};
+
+use super::super::{
+    Checkout, CheckoutKey, KnownDevice, LookUp, NewCheckout, OrgChange, StoreError, status, stored_limit, time,
+};
+use super::Sqlite;
+use super::audit::record;
+use super::rows::{ORG_COLUMNS, account, any_account, live_account, org, org_columns};
+use crate::authority::audit::{Call, Record, Verb};
+use crate::authority::changes::Change;
+use crate::authority::keys::SecretHash;
+use crate::authority::org::{Org, OrgId};
+use crate::authority::plan::Account;
+use crate::protocol::DeviceId;
+
+impl Sqlite {
+    pub(in super::super) async fn look_up(
+        &self,
+        key: SecretHash,
+        device: Option<DeviceId>,
+    ) -> Result<Option<LookUp>, StoreError> {
+        self.deciders.ask(move |db| look_up(db, key, device.as_ref())).await
+    }
+
+    pub(in super::super) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
+        self.browsers.ask(move |db| any_account(db, id)).await
+    }
+
+    pub(in super::super) async fn orgs(&self) -> Result<Vec<Account>, StoreError> {
+        self.browsers
+            .ask(|db| {
+                let mut statement = db.prepare_cached(concat!(
+                    "SELECT ",
+                    org_columns!(),
+                    " FROM orgs WHERE deleted_at IS NULL ORDER BY created_at, id"
+                ))?;
+                let mut rows = statement.query([])?;
+                let mut orgs = Vec::new();
+                while let Some(row) = rows.next()? {
+                    orgs.push(account(row)?);
+                }
+                Ok(orgs)
+            })
+            .await
+    }
+
+    pub(in super::super) async fn create_org(&self, org: Org, key: SecretHash, call: Call) -> Result<(), StoreError> {
+        self.writer
+            .change(move |db| {
+                db.prepare_cached(
+                    "INSERT INTO orgs (id, name, key_hash, plan, device_limit, created_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute((
+                    org.id.to_string(),
+                    &org.name,
+                    key.as_bytes(),
+                    org.tier.as_str(),
+                    stored_limit(org.device_limit),
+                    org.created_at.as_microsecond(),
+                ))?;
+                record(db, &call, Record::ok(org.id, Verb::CreateOrg).with("plan", org.tier.as_str()))?;
+                Ok(((), None))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn change_org(
+        &self,
+        id: OrgId,
+        change: OrgChange,
+        call: Call,
+    ) -> Result<Option<Account>, StoreError> {
+        self.writer
+            .change(move |db| {
+                if live_account(db, id)?.is_none() {
+                    return Ok((None, None));
+                }
+                apply(db, id, &change, &call)?;
+                record(db, &call, change.record(id))?;
+                Ok((any_account(db, id)?, Some(change.news(id))))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn create_checkout(
+        &self,
+        id: OrgId,
+        new: NewCheckout,
+        call: Call,
+    ) -> Result<Option<Account>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(account) = live_account(db, id)? else { return Ok((None, None)) };
+                db.prepare_cached("DELETE FROM checkouts WHERE expires_at <= ?1")?
+                    .execute([call.at.as_microsecond()])?;
+                db.prepare_cached(
+                    "INSERT INTO checkouts (token_hash, number, org_id, plan, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute((
+                    new.token.as_bytes(),
+                    &new.number,
+                    id.to_string(),
+                    new.wanted.as_str(),
+                    new.expires_at.as_microsecond(),
+                ))?;
+                record(db, &call, new.record(id))?;
+                Ok((Some(account), None))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn checkout(&self, key: CheckoutKey) -> Result<Option<Checkout>, StoreError> {
+        self.browsers.ask(move |db| checkout(db, &key)).await
+    }
+
+    pub(in super::super) async fn checkouts(&self, now: Timestamp) -> Result<Vec<Checkout>, StoreError> {
+        self.browsers
+            .ask(move |db| {
+                let mut statement = db.prepare_cached(concat!(
+                    "SELECT ",
+                    org_columns!(),
+                    ", checkouts.number, checkouts.plan, checkouts.expires_at, checkouts.used_at
+                     FROM checkouts JOIN orgs ON orgs.id = checkouts.org_id
+                     WHERE checkouts.used_at IS NULL AND checkouts.expires_at > ?1 AND orgs.deleted_at IS NULL
+                     ORDER BY checkouts.expires_at, checkouts.number"
+                ))?;
+                let mut rows = statement.query([now.as_microsecond()])?;
+                let mut open = Vec::new();
+                while let Some(row) = rows.next()? {
+                    open.push(read_checkout(row)?);
+                }
+                Ok(open)
+            })
+            .await
+    }
+
+    pub(in super::super) async fn link_checkout(
+        &self,
+        number: String,
+        confirm: SecretHash,
+        call: Call,
+    ) -> Result<Option<Checkout>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let open = checkout(db, &CheckoutKey::Number(number))?.filter(|found| found.open(call.at));
+                let Some(found) = open else { return Ok((None, None)) };
+                db.prepare_cached("UPDATE checkouts SET confirm_hash = ?2 WHERE number = ?1")?
+                    .execute((&found.number, confirm.as_bytes()))?;
+                record(db, &call, found.record(Verb::LinkCheckout))?;
+                Ok((Some(found), None))
+            })
+            .await
+    }
+
+    pub(in super::super) async fn confirm_checkout(
+        &self,
+        key: CheckoutKey,
+        call: Call,
+    ) -> Result<Option<Checkout>, StoreError> {
+        self.writer
+            .change(move |db| {
+                let Some(found) = checkout(db, &key)?.filter(|found| found.open(call.at)) else {
+                    return Ok((None, None));
+                };
+                db.prepare_cached("UPDATE checkouts SET used_at = ?2 WHERE number = ?1")?
+                    .execute((&found.number, call.at.as_microsecond()))?;
+                apply(db, found.org.id, &OrgChange::Plan(found.wanted, None), &call)?;
+                record(db, &call, found.record(Verb::ConfirmCheckout))?;
+                let change = Change::Org(found.org.id);
+                Ok((Some(found), Some(change)))
+            })
+            .await
+    }
+}
+
+/// One statement, so one snapshot.
+fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Result<Option<LookUp>, StoreError> {
+    let mut statement = db.prepare_cached(concat!(
+        "SELECT ",
+        org_columns!(),
+        ", devices.seq, devices.revoked_at, devices.revoke_reason FROM orgs
+         LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = ?2 WHERE orgs.key_hash = ?1"
+    ))?;
+    let mut rows = statement.query((key.as_bytes(), device.map(DeviceId::as_str)))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    if !key.matches(row.get_ref(2)?.as_blob().map_err(|_| StoreError::Corrupt("key hash"))?) {
+        return Ok(None);
+    }
+    let seq: Option<i64> = row.get(ORG_COLUMNS)?;
+    let device = match seq {
+        None => None,
+        Some(seq) => Some(KnownDevice {
+            seq,
+            status: status(row.get(ORG_COLUMNS + 1)?),
+            revoke_reason: row.get(ORG_COLUMNS + 2)?,
+        }),
+    };
+    Ok(Some(LookUp { org: org(row)?, device }))
+}
+
+fn apply(db: &Connection, id: OrgId, change: &OrgChange, call: &Call) -> Result<(), StoreError> {
+    let id = id.to_string();
+    match change {
+        OrgChange::Disabled(on) => {
+            db.prepare_cached("UPDATE orgs SET disabled = ?2 WHERE id = ?1")?.execute((id, on))?;
+        }
+        OrgChange::Frozen(on) => {
+            db.prepare_cached("UPDATE orgs SET frozen = ?2 WHERE id = ?1")?.execute((id, on))?;
+        }
+        OrgChange::AccessUntil(end) => {
+            db.prepare_cached("UPDATE orgs SET access_until = ?2 WHERE id = ?1")?
+                .execute((id, end.map(Timestamp::as_microsecond)))?;
+        }
+        OrgChange::Plan(tier, limit) => {
+            // Whoever sets a plan means it to hold, as after a checkout.
+            db.prepare_cached("UPDATE orgs SET plan = ?2, device_limit = ?3, access_until = NULL WHERE id = ?1")?
+                .execute((id, tier.as_str(), stored_limit(*limit)))?;
+        }
+        OrgChange::Key(hash) => {
+            db.prepare_cached("UPDATE orgs SET key_hash = ?2 WHERE id = ?1")?.execute((id, hash.as_bytes()))?;
+        }
+        OrgChange::Delete => {
+            db.prepare_cached("DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = ?1)")?
+                .execute([&id])?;
+            db.prepare_cached("DELETE FROM devices WHERE org_id = ?1")?.execute([&id])?;
+            db.prepare_cached("DELETE FROM checkouts WHERE org_id = ?1")?.execute([&id])?;
+            db.prepare_cached("UPDATE orgs SET deleted_at = ?2, active = 0 WHERE id = ?1")?
+                .execute((id, call.at.as_microsecond()))?;
+        }
+    }
+    Ok(())
+}
+
+fn checkout(db: &Connection, key: &CheckoutKey) -> Result<Option<Checkout>, StoreError> {
+    let select = concat!(
+        "SELECT ",
+        org_columns!(),
+        ", checkouts.number, checkouts.plan, checkouts.expires_at, checkouts.used_at
+         FROM checkouts JOIN orgs ON orgs.id = checkouts.org_id WHERE "
+    );
+    let (condition, value): (_, &dyn rusqlite::ToSql) = match key {
+        CheckoutKey::Address(hash) => ("checkouts.token_hash = ?1", &hash.as_bytes()),
+        CheckoutKey::Link(hash) => ("checkouts.confirm_hash = ?1", &hash.as_bytes()),
+        CheckoutKey::Number(number) => ("checkouts.number = ?1", number),
+    };
+    let mut statement = db.prepare_cached(&format!("{select}{condition}"))?;
+    let mut rows = statement.query([value])?;
+    rows.next()?.map(read_checkout).transpose()
+}
+
+fn read_checkout(row: &Row<'_>) -> Result<Checkout, StoreError> {
+    Ok(Checkout {
+        org: org(row)?,
+        number: row.get(ORG_COLUMNS)?,
+        wanted: row.get::<_, String>(ORG_COLUMNS + 1)?.parse().map_err(|_| StoreError::Corrupt("plan"))?,
+        expires_at: time(row.get(ORG_COLUMNS + 2)?)?,
+        used: row.get::<_, Option<i64>>(ORG_COLUMNS + 3)?.is_some(),
+    })
+}

@@ -1,0 +1,95 @@
+//! Several servers on one `PostgreSQL` database, and what becomes of them without it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::authority::Authority;
+use crate::harness::postgres::{Cluster, new_database};
+use crate::harness::wait::until;
+
+#[test]
+fn an_answered_revoke_is_seen_by_every_later_validation_under_load_on_every_replica() {
+    let Some(database) = new_database() else { return };
+    let (one, two) = (Authority::start_on(&database), Authority::start_on(&database));
+    let org = one.org("max");
+    let other = two.same_org(&org);
+    org.register(&["a"]);
+    let (done, load) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let (replica, done, load) = (if worker % 2 == 0 { &org } else { &other }, &done, &load);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    replica.code("a");
+                    replica.device("register", &format!("load-{worker}"));
+                    load.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        until("the load is on", || (load.load(Ordering::Relaxed) > 8).then_some(()));
+        for round in 0..60 {
+            let (asked, told) = if round % 2 == 0 { (&org, &other) } else { (&other, &org) };
+            assert_eq!(asked.device("revoke", "a").status, 200);
+            assert_eq!((told.code("a"), asked.code("a")), ("DEVICE_REVOKED".to_owned(), "DEVICE_REVOKED".to_owned()));
+            assert_eq!(asked.device("unrevoke", "a").status, 200);
+            assert_eq!((told.code("a"), asked.code("a")), ("ALLOW".to_owned(), "ALLOW".to_owned()));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    two.admin_json(&["disable", &org.id]);
+    assert_eq!(org.code("a"), "ORG_DISABLED");
+}
+
+#[test]
+fn replicas_that_race_for_the_last_places_never_exceed_the_plan() {
+    let Some(database) = new_database() else { return };
+    let (one, two) = (Authority::start_on(&database), Authority::start_on(&database));
+    let org = one.org("pro");
+    let other = two.same_org(&org);
+    let won = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let (replica, won) = (if worker % 2 == 0 { &org } else { &other }, &won);
+            scope.spawn(move || {
+                for number in 0..8 {
+                    let reply = replica.device("register", &format!("w{worker}-{number}"));
+                    match (reply.status, reply.json()["status"].as_str().unwrap()) {
+                        (200, "ok") => drop(won.fetch_add(1, Ordering::Relaxed)),
+                        (403, "blocked") => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(won.into_inner(), 25);
+    assert_eq!(other.get("/usage").json()["devicesUsed"], 25);
+}
+
+#[test]
+fn a_lost_database_is_a_denial_at_once_and_never_an_old_answer() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let authority = Authority::start_on(&cluster.new_database());
+    let org = authority.org("free");
+    org.register(&["a"]);
+    assert_eq!(org.code("a"), "ALLOW");
+    cluster.crash();
+    for _ in 0..5 {
+        let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let reply = org.device("validate", "a");
+        let took = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().saturating_sub(began);
+        assert_eq!((reply.status, &reply.json()["code"]), (503, &json!("SYSTEM_UNAVAILABLE")));
+        // A client waits for three seconds.
+        assert!(took < Duration::from_millis(2_500), "{took:?}");
+        assert_eq!(org.device("revoke", "a").status, 503);
+    }
+    let ready =
+        |authority: &Authority| crate::harness::http::request(authority.address(), "GET", "/readyz", &[], b"").status;
+    assert_eq!(ready(&authority), 503);
+    cluster.launch();
+    until("the database is found again", || (ready(&authority) == 200).then_some(()));
+    assert_eq!(org.code("a"), "ALLOW");
+}
