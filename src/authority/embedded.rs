@@ -10,6 +10,8 @@ use super::admin::create_org;
 use super::admin_socket_of;
 use super::audit::{Actor, Call};
 use super::database::Database;
+use super::forwarded::Trusted;
+use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
 use super::serve::{Options, Running};
 use crate::clock::wall_now;
@@ -67,6 +69,11 @@ impl Embedded {
             database: Database::Sqlite(database.clone()),
             signup: true,
             public_url: None,
+            metrics: None,
+            tls: None,
+            trusted: Trusted::default(),
+            // On loopback, for one person.
+            rates: Rates { failed_keys: None, sign_ups: None, management: None },
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();

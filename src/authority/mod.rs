@@ -20,13 +20,17 @@ pub mod command;
 mod database;
 mod decide;
 mod embedded;
+mod forwarded;
 mod keys;
+mod limits;
+mod metrics;
 mod org;
 mod plan;
 mod routes;
 mod seen;
 mod serve;
 mod store;
+mod tls;
 mod watch;
 
 pub use embedded::{Embedded, EmbeddedError};

@@ -13,16 +13,21 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::admin::{BindError, Desk, Door};
 use super::database::Database;
-use super::routes::{App, Peer, router};
+use super::forwarded::Trusted;
+use super::limits::{Limits, Rates};
+use super::metrics::Metrics;
+use super::routes::{App, Peer, observed as observed_router, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
+use super::tls::{self, Tls, TlsError};
 use super::watch::Hints;
 
 /// How long the next request head may take, the wait on an idle connection included.
@@ -33,6 +38,9 @@ const LARGEST_HEAD: usize = 16 * 1024;
 
 /// How long what was sent may go unacknowledged, in milliseconds, before its connection is given up.
 const UNHEARD: u32 = 30_000;
+
+/// How long the start of HTTPS on a connection may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long requests under way have at the end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -47,6 +55,13 @@ pub(super) struct Options {
     pub(super) signup: bool,
     /// Where browsers reach it; `None` for the address it listens on.
     pub(super) public_url: Option<String>,
+    /// Where metrics are read; `None` for nowhere.
+    pub(super) metrics: Option<SocketAddr>,
+    /// HTTPS; `None` for HTTP.
+    pub(super) tls: Option<tls::Files>,
+    /// Whose `X-Forwarded-For` counts.
+    pub(super) trusted: Trusted,
+    pub(super) rates: Rates,
 }
 
 /// Why an authority could not start.
@@ -54,6 +69,8 @@ pub(super) struct Options {
 pub(super) enum StartError {
     #[error(transparent)]
     Admin(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Database(#[from] OpenError),
     #[error("cannot listen on {address}: {source}\nIs another program using that port? --listen names another one.")]
@@ -64,6 +81,9 @@ pub(super) enum StartError {
 #[derive(Debug)]
 pub(super) struct Running {
     address: SocketAddr,
+    /// Where metrics are read.
+    metrics: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     store: Store,
     seen: Arc<Seen>,
     hints: Arc<Hints>,
@@ -77,14 +97,20 @@ impl Running {
     pub(super) async fn start(options: Options) -> Result<Self, StartError> {
         // First of all: a second server must be refused before it migrates the database under the first.
         let door = Door::open(&options.admin_socket)?;
+        let tls = options.tls.map(Tls::load).transpose()?.map(Arc::new);
         let store = Store::open(&options.database).await?;
-        let unlistenable = |source| StartError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(unlistenable)?;
-        let address = listener.local_addr().map_err(unlistenable)?;
+        let (listener, address) = bound(options.listen).await?;
+        let observed = match options.metrics {
+            Some(address) => Some(bound(address).await?),
+            None => None,
+        };
 
         let seen = Arc::new(Seen::default());
         let hints = Arc::<Hints>::default();
-        let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
+        let public_url = options.public_url.unwrap_or_else(|| {
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{address}")
+        });
         let desk = Desk { store: store.clone(), public_url: public_url.clone() };
         let app = App {
             store: store.clone(),
@@ -92,9 +118,15 @@ impl Running {
             hints: Arc::clone(&hints),
             signup: options.signup,
             public_url,
+            limits: Limits::new(&options.rates),
+            trusted: options.trusted,
+            metrics: Arc::new(Metrics::new()),
         };
+        let app = Arc::new(app);
         let running = Self {
             address,
+            metrics: observed.as_ref().map(|(_, address)| *address),
+            tls: tls.clone(),
             store,
             seen,
             hints: Arc::clone(&hints),
@@ -105,9 +137,18 @@ impl Running {
         running.tasks.spawn(door.serve(desk, running.stop.clone()));
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(hints.follow(news)));
-        let service = TowerToHyperService::new(router(Arc::new(app)));
-        let (tasks, stop, abort) = (running.tasks.clone(), running.stop.clone(), running.abort.clone());
-        running.tasks.spawn(accept(listener, service, tasks, stop, abort));
+        let server = |router, tls| Server {
+            service: TowerToHyperService::new(router),
+            tls,
+            metrics: Arc::clone(&app.metrics),
+            tasks: running.tasks.clone(),
+            stop: running.stop.clone(),
+            abort: running.abort.clone(),
+        };
+        running.tasks.spawn(server(router(Arc::clone(&app)), tls).accept(listener));
+        if let Some((listener, _)) = observed {
+            running.tasks.spawn(server(observed_router(Arc::clone(&app)), None).accept(listener));
+        }
         let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
         running.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
         Ok(running)
@@ -116,6 +157,20 @@ impl Running {
     /// The address it listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its metrics are read.
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Reads the certificate and its key anew, where there is HTTPS.
+    pub(super) fn reload(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            None => info!("there is nothing to read anew"),
+            Some(Ok(())) => info!("the certificate and its key were read anew"),
+            Some(Err(error)) => error!(%error, "the certificate stays what it was"),
+        }
     }
 
     /// Its database.
@@ -140,62 +195,86 @@ impl Running {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+async fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let unlistenable = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(unlistenable)?;
+    let address = listener.local_addr().map_err(unlistenable)?;
+    Ok((listener, address))
+}
+
+/// What is behind a listener.
+#[derive(Clone)]
+struct Server {
     service: TowerToHyperService<axum::Router>,
+    tls: Option<Arc<Tls>>,
+    metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
     abort: CancellationToken,
-) {
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => {
-                drop(tasks.spawn(connection(stream, peer, service.clone(), stop.clone(), abort.clone())));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: connections that end will give some back.
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    service: TowerToHyperService<axum::Router>,
-    stop: CancellationToken,
-    abort: CancellationToken,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
-    }
-    // A watcher that was unplugged would hold its place until the kernel gives up, a quarter of an hour later.
-    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
-        debug!(%error, "cannot set TCP_USER_TIMEOUT");
-    }
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        service.call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(LARGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = abort.cancelled() => Ok(()),
+impl Server {
+    async fn accept(self, listener: TcpListener) {
+        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => {
+                    let server = self.clone();
+                    drop(self.tasks.spawn(async move {
+                        server.metrics.connections.inc();
+                        server.connection(stream, peer).await;
+                        server.metrics.connections.dec();
+                    }));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: connections that end will give some back.
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
-    };
-    if let Err(error) = ended {
-        debug!(%error, %peer, "a connection broke");
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+        // A watcher that was unplugged would hold its place until the kernel gives up, a quarter of an hour later.
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
+            debug!(%error, "cannot set TCP_USER_TIMEOUT");
+        }
+        let Some(tls) = &self.tls else { return self.speak(stream, peer).await };
+        let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream));
+        match self.stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => self.speak(stream, peer).await,
+            Some(Ok(Err(error))) => debug!(%error, %peer, "HTTPS could not be agreed on"),
+            Some(Err(_)) => debug!(%peer, "HTTPS took too long to begin"),
+            None => {}
+        }
+    }
+
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            self.service.call(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(LARGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = self.abort.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, %peer, "a connection broke");
+        }
     }
 }

@@ -5,13 +5,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{complain, socket};
 use crate::authority::database::Database;
+use crate::authority::forwarded::Trusted;
+use crate::authority::limits::{Rate, Rates};
 use crate::authority::serve::{Options, Running};
+use crate::authority::tls::Files;
 use crate::descriptors;
 use crate::protocol::Exit;
 use crate::telemetry::{self, Lines};
@@ -19,8 +23,8 @@ use crate::telemetry::{self, Lines};
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 pub(super) struct Serve {
-    /// The address to listen on; port 0 takes a free one. This version speaks HTTP without TLS: for other hosts to reach
-    /// it, put a TLS proxy before it on the same machine
+    /// The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS
+    /// proxy before it on the same machine
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8424")]
     listen: SocketAddr,
     /// The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several
@@ -36,6 +40,28 @@ pub(super) struct Serve {
     /// Where browsers reach this authority [default: the address it listens on]
     #[arg(long, value_name = "URL", value_parser = public_url)]
     public_url: Option<String>,
+    /// Speak HTTPS with this certificate, a PEM file that begins with the server's own; read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A proxy, or a network of them, whose X-Forwarded-For counts; may be given several times
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+    /// Serve /metrics, /healthz and /readyz here, in plain HTTP; nowhere else are metrics to be read
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// How many requests with a wrong key one address may make a minute; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    failed_keys_per_minute: u32,
+    /// How many organisations one address may create a minute; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    signups_per_minute: u32,
+    /// How many management requests one org key may make a minute; 0 for any number. Validations and registrations are
+    /// never limited
+    #[arg(long, value_name = "N", default_value_t = 6000)]
+    management_per_minute: u32,
     /// Listen beyond loopback without TLS: org keys can then be read on the way
     #[arg(long)]
     allow_http: bool,
@@ -54,13 +80,13 @@ enum LogFormat {
 
 impl Serve {
     pub(super) fn run(self) -> Exit {
-        if !self.listen.ip().is_loopback() && !self.allow_http {
+        if !self.listen.ip().is_loopback() && !self.allow_http && self.tls_cert.is_none() {
             // Refused rather than warned about: the key of every org would travel in clear text, and nobody reads
             // warnings of a service that works.
             complain(format_args!(
-                "{} can be reached from other machines, and this version speaks HTTP without TLS, so org keys could be \
-                 read on the way.\nListen on 127.0.0.1 behind a TLS proxy, or say --allow-http where the network itself is \
-                 private.",
+                "{} can be reached from other machines, so without TLS org keys could be read on the way.\nGive it \
+                 --tls-cert and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or say --allow-http where the network \
+                 itself is private.",
                 self.listen
             ));
             return Exit::Usage;
@@ -90,12 +116,21 @@ impl Serve {
         // Before anything is announced: a SIGTERM that follows the announcement must find its handler.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         let options = Options {
             listen: self.listen,
             database: self.database,
             admin_socket,
             signup: !self.no_signup,
             public_url: self.public_url,
+            metrics: self.metrics_listen,
+            tls: self.tls_cert.zip(self.tls_key).map(|(certificates, key)| Files { certificates, key }),
+            trusted: Trusted::new(self.trusted_proxy),
+            rates: Rates {
+                failed_keys: Rate::per_minute(self.failed_keys_per_minute),
+                sign_ups: Rate::per_minute(self.signups_per_minute),
+                management: Rate::per_minute(self.management_per_minute),
+            },
         };
         let running = Running::start(options.clone()).await?;
         let address = running.address();
@@ -104,13 +139,17 @@ impl Serve {
             database = %options.database,
             admin_socket = %options.admin_socket.display(),
             signup = options.signup,
+            metrics = running.metrics().map(tracing::field::display),
             version = crate::version::VERSION,
             "serving"
         );
-        announce(address);
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+        announce(if options.tls.is_some() { "https" } else { "http" }, address);
+        let name = loop {
+            tokio::select! {
+                _ = terminate.recv() => break "SIGTERM",
+                _ = interrupt.recv() => break "SIGINT",
+                _ = hangup.recv() => running.reload(),
+            }
         };
         info!(signal = name, "ending");
         running.end().await;
@@ -120,9 +159,9 @@ impl Serve {
 }
 
 /// The one line on stdout. That nobody reads it is no reason not to serve.
-fn announce(address: SocketAddr) {
+fn announce(scheme: &str, address: SocketAddr) {
     let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "machineid-authority is listening on http://{address}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "machineid-authority is listening on {scheme}://{address}").and_then(|()| stdout.flush());
 }
 
 fn start_logging(format: LogFormat) {
@@ -134,6 +173,12 @@ fn start_logging(format: LogFormat) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// One address, or a network.
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or_else(one).map_err(|_| "write an address or a network, as in 10.0.0.1 or 10.0.0.0/8".to_owned())
 }
 
 /// An origin, with a path perhaps, that `/checkout/…` can be put behind.

@@ -1,6 +1,7 @@
 //! What a handler answers with, before it has a request id and goes onto the wire.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -24,12 +25,15 @@ pub(super) struct Answer {
     pub(super) code: Option<Code>,
     /// For the access log: whose request it was.
     pub(super) org: Option<OrgId>,
+    /// When to come again.
+    again: Option<Duration>,
 }
 
 #[derive(Clone)]
 enum Content {
     Json(Map<String, Value>),
     Html(String),
+    Metrics(String),
     /// The body is in the response already, and goes on for as long as its reader likes.
     Events,
 }
@@ -40,6 +44,7 @@ impl fmt::Debug for Content {
         f.write_str(match self {
             Self::Json(_) => "Json",
             Self::Html(_) => "Html",
+            Self::Metrics(_) => "Metrics",
             Self::Events => "Events",
         })
     }
@@ -63,19 +68,36 @@ impl Answer {
 
     /// A page for a browser.
     pub(super) fn html(status: StatusCode, page: String) -> Self {
-        Self { status, content: Content::Html(page), code: None, org: None }
+        Self { status, content: Content::Html(page), code: None, org: None, again: None }
+    }
+
+    /// Metrics.
+    pub(super) fn text(text: String) -> Self {
+        Self { status: StatusCode::OK, content: Content::Metrics(text), code: None, org: None, again: None }
+    }
+
+    /// Too many of these.
+    pub(super) fn too_many(again: Duration) -> Self {
+        Self::error(StatusCode::TOO_MANY_REQUESTS, "rate_limited").later(again)
+    }
+
+    /// The same answer with 429, and when to come again.
+    pub(super) fn later(mut self, again: Duration) -> Self {
+        self.status = StatusCode::TOO_MANY_REQUESTS;
+        self.again = Some(again);
+        self
     }
 
     /// Server-sent events, for as long as `body` goes on.
     pub(super) fn event_stream(org: OrgId, body: Body) -> Response<Body> {
-        let answer = Self { status: StatusCode::OK, content: Content::Events, code: None, org: Some(org) };
+        let answer = Self { status: StatusCode::OK, content: Content::Events, code: None, org: Some(org), again: None };
         let mut response = answer.into_response();
         *response.body_mut() = body;
         response
     }
 
     fn json(status: StatusCode) -> Self {
-        Self { status, content: Content::Json(Map::new()), code: None, org: None }
+        Self { status, content: Content::Json(Map::new()), code: None, org: None, again: None }
     }
 
     /// Adds a field. A page has none and stays as it is.
@@ -140,6 +162,7 @@ impl Answer {
                 ("application/json", Value::Object(fields).to_string())
             }
             Content::Html(page) => ("text/html; charset=utf-8", page),
+            Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
             Content::Events => {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -149,6 +172,10 @@ impl Answer {
             }
         };
         let headers = response.headers_mut();
+        if let Some(again) = self.again {
+            // In whole seconds, and never before there is one again.
+            headers.insert(header::RETRY_AFTER, (again.as_secs() + 1).into());
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

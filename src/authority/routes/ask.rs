@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
-use super::{App, Peer, RequestId, now};
+use super::{App, Client, RequestId, now};
 use crate::authority::audit::{Actor, Call, Reason};
 use crate::authority::keys::SecretHash;
 use crate::authority::org::Org;
+use crate::clock::BootTime;
 use crate::protocol::api::KEY_HEADER;
 use crate::protocol::{Code, DeviceId, OrgKey};
 
@@ -82,17 +83,31 @@ pub(super) fn key(headers: &HeaderMap) -> Option<SecretHash> {
     first.to_str().ok()?.parse::<OrgKey>().ok().map(|key| SecretHash::of_key(&key))
 }
 
-/// Whose request this is. Fails with the refusal: a bad key, a deleted organisation, or a store that cannot say.
-pub(super) async fn caller(app: &App, headers: &HeaderMap) -> Result<Org, Answer> {
-    let found = match key(headers) {
+/// Whose request this is. Fails with the refusal: a bad key, too many of them, a deleted organisation, or a store that
+/// cannot say.
+pub(super) async fn caller(app: &App, head: &Parts) -> Result<Org, Answer> {
+    let found = match key(&head.headers) {
         Some(key) => app.store.look_up(key, None).await?,
         None => None,
     };
     match found {
-        None => Err(Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey)),
+        None => {
+            let refusal = Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey);
+            Err(match app.limits.failed_key(address(head), BootTime::now()) {
+                Ok(()) => refusal,
+                Err(again) => refusal.later(again),
+            })
+        }
         Some(found) if found.org.deleted => Err(org_not_found()),
         Some(found) => Ok(found.org),
     }
+}
+
+/// The same of whoever manages, which has its limit.
+pub(super) async fn manager(app: &App, head: &Parts) -> Result<Org, Answer> {
+    let org = caller(app, head).await?;
+    app.limits.management(org.id, BootTime::now()).map_err(Answer::too_many)?;
+    Ok(org)
 }
 
 /// The management call that this request of a key's holder is.
@@ -103,7 +118,7 @@ pub(super) fn call(head: &Parts) -> Call {
 
 /// Where the request came from.
 pub(super) fn address(head: &Parts) -> IpAddr {
-    head.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address.ip())
+    head.extensions.get::<Client>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Client(address)| *address)
 }
 
 /// The id that [`super::finish`] gave the request.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -28,10 +28,10 @@ pub(super) struct AuditQuery {
 
 pub(super) async fn audit(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    head: Parts,
     query: Result<Query<AuditQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::caller(&app, &headers).await?;
+    let org = ask::manager(&app, &head).await?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let limit = query.limit.unwrap_or(USUAL_PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {

@@ -16,6 +16,7 @@ use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::{self, SecretHash};
 use crate::authority::org::PlanTier;
 use crate::authority::store::NewCheckout;
+use crate::clock::BootTime;
 
 /// How long a purchase can be confirmed.
 const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
@@ -37,6 +38,7 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
         );
     }
     let (head, body) = request.into_parts();
+    app.limits.sign_up(ask::address(&head), BootTime::now()).map_err(Answer::too_many)?;
     let Nothing {} = ask::object(body, SMALL_BODY).await?;
     let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
     match admin::create_org(&app.store, None, PlanTier::Free, None, &call).await {
@@ -53,7 +55,7 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
 
 pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head.headers).await?;
+    let org = ask::manager(&app, &head).await?;
     let wanted: Wanted = ask::object(body, SMALL_BODY).await?;
     let wanted = match wanted.plan.parse::<PlanTier>() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,

@@ -21,7 +21,7 @@ use crate::protocol::DeviceId;
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head.headers).await?;
+    let org = ask::caller(&app, &head).await?;
     let id = ask::device(body).await?;
     let call = ask::call(&head);
     let (admission, account) = app.store.register(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
@@ -72,7 +72,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Res
 /// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
 async fn asked(app: &App, request: Request) -> Result<(Org, DeviceId, Call), Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(app, &head.headers).await?;
+    let org = ask::manager(app, &head).await?;
     let (id, reason) = ask::managed(body).await?;
     Ok((org, id, Call { reason, ..ask::call(&head) }))
 }

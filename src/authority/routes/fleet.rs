@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,10 +52,10 @@ enum Scope {
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    head: Parts,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::caller(&app, &headers).await?;
+    let org = ask::manager(&app, &head).await?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     if query.limit.is_some_and(|limit| !(1..=LARGEST_PAGE).contains(&limit)) {
         return Err(BodyError::Malformed.into());
@@ -67,8 +68,8 @@ pub(super) async fn list(
     Ok(if query.limit.is_some() { answer.with("nextCursor", next) } else { answer })
 }
 
-pub(super) async fn usage(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Answer, Answer> {
-    let org = ask::caller(&app, &headers).await?;
+pub(super) async fn usage(State(app): State<Arc<App>>, head: Parts) -> Result<Answer, Answer> {
+    let org = ask::manager(&app, &head).await?;
     let account = app.store.account(org.id).await?.ok_or_else(org_not_found)?;
     Ok(Answer::ok("ok", "usage").with_plan(&account, now()))
 }
@@ -121,7 +122,7 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
 /// Who asks about which devices; `all` is the word for all of them.
 async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(app, &head.headers).await?;
+    let org = ask::manager(app, &head).await?;
     let body: BatchBody = ask::object(body, BATCH_BODY).await?;
     let scope = match (body.device_ids, body.scope) {
         (Some(ids), None) => Scope::Ids(batch::distinct(ids).map_err(|error| match error {

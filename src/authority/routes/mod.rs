@@ -13,7 +13,7 @@ mod page;
 mod validate;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ use tracing::{Instrument, error, error_span, info};
 use uuid::Uuid;
 
 use self::answer::Answer;
+use super::forwarded::Trusted;
+use super::limits::Limits;
+use super::metrics::Metrics;
 use super::seen::Seen;
 use super::store::Store;
 use super::watch::Hints;
@@ -46,6 +49,9 @@ pub(super) struct App {
     pub(super) signup: bool,
     /// Where browsers reach this authority, without a slash at the end.
     pub(super) public_url: String,
+    pub(super) limits: Limits,
+    pub(super) trusted: Trusted,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What a request is called in its answer, the log and the audit.
@@ -55,6 +61,10 @@ struct RequestId(String);
 /// The address a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
+
+/// The address of the client, which a proxy may have told.
+#[derive(Clone, Copy, Debug)]
+struct Client(IpAddr);
 
 /// How long a request may take from its head to its answer, in case nothing inside it notices first.
 const WHOLE_REQUEST: Duration = Duration::from_secs(15);
@@ -81,7 +91,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(readyz))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn(finish))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
         .with_state(app)
 }
 
@@ -92,6 +102,21 @@ async fn healthz() -> Answer {
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     app.store.ping().await?;
     Ok(Answer::ok("ok", "readyz"))
+}
+
+/// Metrics and health, for a listener of their own.
+pub(super) fn observed(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(unknown_path)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
+        .with_state(app)
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Answer {
+    Answer::text(app.metrics.text())
 }
 
 async fn unknown_path() -> Answer {
@@ -106,9 +131,19 @@ async fn wrong_method() -> Answer {
 ///
 /// In a task of its own: a client that hangs up must not leave a transaction half way, nor keep a committed one out of
 /// the log.
-async fn finish(peer: Option<Extension<Peer>>, mut request: Request, next: Next) -> Response {
+async fn finish(
+    State(app): State<Arc<App>>,
+    peer: Option<Extension<Peer>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = BootTime::now();
     let request_id = Uuid::new_v4().hyphenated().to_string();
+    let client = peer.map(|Extension(Peer(peer))| {
+        let lines = request.headers().get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+        app.trusted.client(peer.ip(), lines.collect::<Vec<_>>().into_iter())
+    });
+    request.extensions_mut().insert(Client(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
     let path = loggable_path(request.uri().path());
@@ -138,6 +173,8 @@ async fn finish(peer: Option<Extension<Peer>>, mut request: Request, next: Next)
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert("x-request-id", value);
     }
+    let took = BootTime::now().saturating_since(began);
+    app.metrics.answered(&path, status.as_u16(), code.as_ref(), took);
     info!(
         target: "access",
         request_id,
@@ -146,8 +183,8 @@ async fn finish(peer: Option<Extension<Peer>>, mut request: Request, next: Next)
         status = status.as_u16(),
         code = code.as_ref().map(Code::as_str),
         org = org.map(tracing::field::display),
-        peer = peer.map(|Extension(Peer(address))| tracing::field::display(address)),
-        micros = u64::try_from(BootTime::now().saturating_since(began).as_micros()).unwrap_or(u64::MAX),
+        client = client.map(tracing::field::display),
+        micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     );
     if method == Method::HEAD {
         *response.body_mut() = Body::empty();

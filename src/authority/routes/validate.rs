@@ -11,6 +11,7 @@ use super::answer::Answer;
 use super::ask::{self, Named};
 use super::{App, now};
 use crate::authority::decide::{Asker, Subject, Verdict, decide};
+use crate::clock::BootTime;
 
 pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> Answer {
     let (head, body) = request.into_parts();
@@ -50,6 +51,12 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         Some(said) if verdict == Verdict::DeviceRevoked => answer.because(verdict, &said),
         Some(_) | None => answer,
     };
+    if verdict == Verdict::InvalidOrgKey
+        && let Err(again) = app.limits.failed_key(ask::address(&head), BootTime::now())
+    {
+        // The same denial: that the key is bad stays true however often it is asked.
+        return answer.later(again);
+    }
     if missing { answer.with("error", "missing_params") } else { answer }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
@@ -30,10 +31,10 @@ struct Wanted {
 /// For a person with curl, and for few devices.
 pub(super) async fn devices_of_query(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    head: Parts,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Answer> {
-    let org = ask::caller(&app, &headers).await?;
+    let org = ask::caller(&app, &head).await?;
     let ids = ids_in(query.as_deref().unwrap_or(""));
     devices(&app, org.id, &ids)
 }
@@ -41,14 +42,14 @@ pub(super) async fn devices_of_query(
 /// For many devices: a URL has no room for them.
 pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head.headers).await?;
+    let org = ask::caller(&app, &head).await?;
     let wanted: Wanted = ask::object(body, LARGEST_BODY).await?;
     devices(&app, org.id, &wanted.device_ids)
 }
 
 /// Everything that changes in the organisation, for consoles and command lines.
-pub(super) async fn events(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Answer> {
-    let org = ask::caller(&app, &headers).await?;
+pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<Response, Answer> {
+    let org = ask::caller(&app, &head).await?;
     Ok(stream(&app, org.id, Interest::Everything, "changed"))
 }
 

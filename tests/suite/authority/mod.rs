@@ -6,6 +6,7 @@ mod billing;
 mod decisions;
 mod embedded;
 mod fleet;
+mod limits;
 mod official_client;
 mod operation;
 mod registration;

@@ -229,7 +229,8 @@ fn launch(directory: &Path, database: &str, listen: &str, flags: &[String]) -> (
         let _ = stdout.read_to_end(&mut Vec::new());
     });
     let line = first_line.recv_timeout(PATIENCE).unwrap_or_default();
-    let address = line.trim_end().strip_prefix("machineid-authority is listening on http://");
+    let address = line.trim_end().strip_prefix("machineid-authority is listening on ");
+    let address = address.and_then(|url| url.split_once("://")).map(|(_, address)| address);
     let Some(address) = address.and_then(|address| address.parse().ok()) else {
         let _ = child.kill();
         let _ = child.wait();

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Postgres as Db, Transaction};
+use sqlx::{ConnectOptions, Connection, Postgres as Db, Transaction};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,10 +28,11 @@ use super::{OpenError, StoreError};
 use crate::authority::changes::Changes;
 use crate::authority::database::place;
 
-/// The most connections of one server.
-const CONNECTIONS: u32 = 16;
-/// How long to wait for a free connection, the making of a new one included.
-const ACQUIRE: Duration = Duration::from_secs(1);
+/// The most connections of one server for decisions, and for everything else. Apart, since changes of one organisation
+/// wait for each other: a thousand hosts that register at once must not keep a validation waiting.
+const CONNECTIONS: (u32, u32) = (8, 16);
+/// How long a probe may take, the making of a connection included.
+const PROBED: Duration = Duration::from_secs(1);
 /// How long a decision may take: less than clients wait, so that they are told and need not guess.
 const DECISION: Duration = Duration::from_secs(1);
 /// How long any other operation may take.
@@ -42,6 +43,10 @@ const PROBE: Duration = Duration::from_millis(200);
 /// The database.
 #[derive(Clone, Debug)]
 pub(super) struct Postgres {
+    options: Arc<PgConnectOptions>,
+    /// For decisions.
+    deciders: PgPool,
+    /// For everything else.
     pool: PgPool,
     /// What other servers know this one by, so that it does not hear its own news.
     server: String,
@@ -72,15 +77,13 @@ impl Postgres {
                 ("lock_timeout", "2s"),
                 ("idle_in_transaction_session_timeout", "10s"),
             ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE)
-            .max_lifetime(None)
+        let pool = |connections, acquire| {
+            let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).max_lifetime(None);
             // A round trip for each decision; a dead connection shows itself, and then another one is tried.
-            .test_before_acquire(false)
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
+            pool.test_before_acquire(false).connect_with(options.clone())
+        };
+        let deciders = pool(CONNECTIONS.0, DECISION).await.map_err(failed)?;
+        let pool = pool(CONNECTIONS.1, OPERATION).await.map_err(failed)?;
         let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&pool).await.map_err(failed)?;
         if standby {
             return Err(OpenError::Standby { place });
@@ -98,6 +101,8 @@ impl Postgres {
             warn!(place, "synchronous_commit is off: an answered revoke can be lost when the database crashes");
         }
         let store = Self {
+            options: Arc::new(options),
+            deciders,
             pool,
             server: Uuid::new_v4().to_string(),
             changes: changes.clone(),
@@ -111,7 +116,7 @@ impl Postgres {
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.within(DECISION, async {
-            Ok(sqlx::query("SELECT 1 FROM orgs LIMIT 1").execute(&self.pool).await.map(drop)?)
+            Ok(sqlx::query("SELECT 1 FROM orgs LIMIT 1").execute(&self.deciders).await.map(drop)?)
         })
         .await
     }
@@ -123,6 +128,7 @@ impl Postgres {
 
     pub(super) async fn close(&self) {
         self.stop.cancel();
+        self.deciders.close().await;
         self.pool.close().await;
     }
 
@@ -146,11 +152,14 @@ impl Postgres {
             return Err(StoreError::Down);
         }
         let result = tokio::time::timeout(time, operation).await.unwrap_or(Err(StoreError::Late));
-        if let Err(error) = &result
-            && lost(error)
-        {
-            self.health.up.store(false, Ordering::Release);
-            self.health.lost.notify_one();
+        if let Err(error) = &result {
+            if lost(error) {
+                self.health.up.store(false, Ordering::Release);
+                self.health.lost.notify_one();
+            } else if late(error) {
+                // Busy, or gone without a word: the probe tells.
+                self.health.lost.notify_one();
+            }
         }
         result
     }
@@ -163,6 +172,7 @@ impl Postgres {
                 self.health.up.store(true, Ordering::Release);
                 continue;
             }
+            self.health.up.store(false, Ordering::Release);
             warn!("the database does not answer; everything is denied until it does");
             loop {
                 if self.stop.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_none() {
@@ -177,27 +187,44 @@ impl Postgres {
         }
     }
 
+    /// On a connection of its own: that all others are busy is no loss.
     async fn answers(&self) -> bool {
-        let probe = sqlx::query("SELECT 1").execute(&self.pool);
-        matches!(tokio::time::timeout(ACQUIRE, probe).await, Ok(Ok(_)))
+        let probe = async {
+            let mut connection = self.options.connect().await?;
+            sqlx::query("SELECT 1").execute(&mut connection).await?;
+            connection.close().await
+        };
+        matches!(tokio::time::timeout(PROBED, probe).await, Ok(Ok(())))
+    }
+}
+
+/// Whether no answer came in time.
+fn late(error: &StoreError) -> bool {
+    match error {
+        StoreError::Late => true,
+        StoreError::Postgres(error) => matches!(error.as_ref(), sqlx::Error::PoolTimedOut),
+        StoreError::Sqlite(_)
+        | StoreError::Undone
+        | StoreError::Down
+        | StoreError::Closed
+        | StoreError::Corrupt(_)
+        | StoreError::Unwritable { .. }
+        | StoreError::NotHere => false,
     }
 }
 
 /// Whether this means that the connection is gone, or may be. What a statement did wrong means that it is not.
 fn lost(error: &StoreError) -> bool {
     match error {
-        StoreError::Late => true,
         // Class 57: an operator, or a crash, ends the session; 08: the connection; 53: no more of them.
         StoreError::Postgres(error) => match error.as_database_error() {
             Some(error) => {
                 error.code().is_some_and(|code| ["57P", "08", "53"].iter().any(|class| code.starts_with(class)))
             }
-            None => matches!(
-                error.as_ref(),
-                sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut
-            ),
+            None => matches!(error.as_ref(), sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_)),
         },
-        StoreError::Sqlite(_)
+        StoreError::Late
+        | StoreError::Sqlite(_)
         | StoreError::Undone
         | StoreError::Down
         | StoreError::Closed

@@ -56,7 +56,7 @@ impl Postgres {
         ))
         .bind(key.as_bytes())
         .bind(device.map(DeviceId::as_str))
-        .fetch_optional(&self.pool)
+        .fetch_optional(&self.deciders)
         .await?;
         let Some(row) = row else { return Ok(None) };
         if !key.matches(row.try_get(2)?) {

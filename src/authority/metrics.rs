@@ -1,0 +1,140 @@
+//! What the server counts, for Prometheus. Every label has few values, whatever clients send.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::protocol::Code;
+use crate::protocol::api::path;
+
+/// From half a millisecond to the end of every request, in seconds.
+const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    endpoint: &'static str,
+    /// `2xx` and so on.
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Endpoint {
+    endpoint: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    code: String,
+}
+
+/// All of them.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    durations: Family<Endpoint, Histogram>,
+    decisions: Family<Decision, Counter>,
+    limited: Family<Endpoint, Counter>,
+    pub(super) connections: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("machineid_authority");
+        let requests = Family::default();
+        registry.register("requests", "Answered requests", requests.clone());
+        let durations: Family<Endpoint, Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        registry.register("request_duration_seconds", "From a request's head to its answer", durations.clone());
+        let decisions = Family::default();
+        registry.register("decisions", "Answered validations", decisions.clone());
+        let limited = Family::default();
+        registry.register("rate_limited", "Requests refused with 429", limited.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        Self { registry, requests, durations, decisions, limited, connections }
+    }
+
+    /// One request was answered.
+    pub(super) fn answered(&self, path: &str, status: u16, code: Option<&Code>, took: Duration) {
+        let endpoint = endpoint(path);
+        let status_class = match status {
+            100..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&Request { endpoint, status: status_class }).inc();
+        self.durations.get_or_create(&Endpoint { endpoint }).observe(took.as_secs_f64());
+        if status == 429 {
+            self.limited.get_or_create(&Endpoint { endpoint }).inc();
+        }
+        // The codes are our own, never a client's.
+        if let (path::VALIDATE, Some(code)) = (path, code) {
+            self.decisions.get_or_create(&Decision { code: code.as_str().to_owned() }).inc();
+        }
+    }
+
+    /// As Prometheus reads them.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// The endpoint of a path, one of a few.
+fn endpoint(path: &str) -> &'static str {
+    const ENDPOINTS: [&str; 14] = [
+        path::ORG_CREATE,
+        path::REGISTER,
+        path::VALIDATE,
+        path::LIST,
+        path::REVOKE,
+        path::UNREVOKE,
+        path::REVOKE_BATCH,
+        path::UNREVOKE_BATCH,
+        path::REMOVE,
+        path::USAGE,
+        path::AUDIT,
+        path::WATCH,
+        path::EVENTS,
+        path::CHECKOUT,
+    ];
+    let known = ENDPOINTS.into_iter().find(|known| *known == path);
+    known.and_then(|known| known.strip_prefix("/api/v1/")).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_clients_ask_for_the_labels_are_few() {
+        let metrics = Metrics::new();
+        let took = Duration::from_millis(1);
+        for number in 0..100 {
+            metrics.answered(&format!("/api/v1/made-up/{number}"), 404, None, took);
+        }
+        metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
+        metrics.answered(path::REVOKE, 429, None, took);
+        let text = metrics.text();
+        assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_decisions_total{code="DEVICE_REVOKED"} 1"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_rate_limited_total{endpoint="devices/revoke"} 1"#), "{text}");
+        assert!(!text.contains("made-up"), "{text}");
+    }
+}
