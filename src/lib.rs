@@ -23,6 +23,7 @@
 //! | [`suspend`] | telling a suspend of the machine from a delay |
 //! | `version` | which version this is |
 //! | [`sys`] | the only unsafe code |
+//! | `fuzzing` | what takes foreign bytes apart, for `fuzz/` and the tests |
 
 #[cfg(feature = "services")]
 pub mod authority;
@@ -42,6 +43,8 @@ mod descriptors;
 #[cfg(test)]
 #[cfg(feature = "services")]
 mod documents;
+#[cfg(all(feature = "services", any(test, feature = "fuzzing")))]
+pub mod fuzzing;
 #[cfg(feature = "services")]
 mod gate;
 #[cfg(feature = "services")]

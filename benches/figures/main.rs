@@ -37,12 +37,13 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 6] = [
+const FIGURES: [(&str, Figure); 7] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
     ("survivors", survivors::run),
     ("comets", comets::run),
+    ("stop", storm::run_alone),
     ("storm", storm::run),
 ];
 

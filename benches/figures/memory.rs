@@ -9,7 +9,7 @@ use crate::common::agents::Agents;
 use crate::common::authority::Authority;
 use crate::common::daemon::{Daemon, MAX_AGE, WRAPPER};
 use crate::common::load::Target;
-use crate::common::process::{Guarded, Memory, settled_memory};
+use crate::common::process::{Guarded, Memory, processor_time, settled_memory};
 use crate::common::report::{self, Table, mebibytes};
 use crate::common::{Outcome, PATIENCE, clean_environment, now, static_build};
 
@@ -30,6 +30,10 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     row(&mut table, "sleep, for comparison", base, base, "");
 
     let idle = Memory::of(daemon.pid())?;
+    let span = length.pick(Duration::from_secs(30), Duration::from_secs(6));
+    let before = processor_time(daemon.pid())?;
+    std::thread::sleep(span);
+    let busy = processor_time(daemon.pid())?.saturating_sub(before);
     let plain = (Path::new(WRAPPER).to_owned(), "", "2.5 MiB resident, 0.5 MiB private dirty");
     let alone = static_build::wrapper().map(|path| (path, ", static", "1.5 MiB resident, 0.5 MiB private dirty"));
     if let Err(error) = &alone {
@@ -63,6 +67,13 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     report::say(&format!(
         "  An agent costs the daemon {each} KiB; 1,000 at that rate: {} (figure to beat: 64 MiB)",
         mebibytes(checked.resident + 1000 * each)
+    ));
+    report::say(&format!(
+        "  The idle daemon, which validates every 5 s, used {} of processor time in {} s: {:.3} % (figure to beat: 0.1 %; \
+         the kernel counts in steps of 10 ms)",
+        report::milliseconds(busy),
+        span.as_secs(),
+        busy.as_secs_f64() / span.as_secs_f64() * 100.0
     ));
     if idle.exact.is_none() {
         report::say("  The programs are not dumpable: run as root for what only smaps_rollup tells.");

@@ -88,15 +88,56 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     Ok(())
 }
 
+/// One agent denied, many times over.
+pub(crate) fn run_alone(length: Length) -> Outcome<()> {
+    let authority = Authority::start()?;
+    let daemon = Daemon::start(&authority)?;
+    let program = std::env::current_exe()?;
+    let mut after = Vec::new();
+    for number in 0..length.pick(30, 5) {
+        let notes = daemon.home().join(format!("notes-{number}"));
+        let words = [program.as_os_str(), NOTES_ITS_STOP.as_ref(), notes.as_os_str()];
+        let mut wrapped = daemon.wrap_with(Path::new(crate::common::daemon::WRAPPER), &[], &words);
+        let mut agent = Guarded::start(wrapped.stderr(Stdio::null()))?;
+        until("the agent is up", || (lines(&notes, "up") == 1).then_some(()))?;
+        until("the agent is supervised", || (daemon.agents().ok()? == 1).then_some(()))?;
+        authority.tell("revoke", DEVICE)?;
+        // A check is answered by a validation of its own: nobody waits for the interval.
+        daemon.get("/v1/check")?;
+        until("it has its stop signal", || (lines(&notes, "") == 2).then_some(()))?;
+        let text = fs::read_to_string(&notes)?;
+        let arrived = text.lines().find_map(|line| line.parse().ok()).map(Duration::from_micros).ok_or("no time")?;
+        let denied =
+            until("the daemon has logged the deny", || denied_at(&daemon.log()).filter(|_| denies(&daemon) > number))?;
+        after.push(arrived.saturating_sub(denied));
+        until("the wrapper ends", || agent.has_ended().then_some(()))?;
+        authority.tell("unrevoke", DEVICE)?;
+        until("it is allowed again", || {
+            daemon.get("/v1/check").is_ok_and(|answer| answer.contains(" 200 ")).then_some(())
+        })?;
+    }
+    let after = Samples::new(after);
+    let mut table = Table::new("One agent denied", &["what", "median", "p90", "figure to beat"]);
+    let cells = [milliseconds(after.median()), milliseconds(after.percentile(90))];
+    let [median, p90] = cells;
+    table.row(vec!["deny received to SIGTERM".to_owned(), median, p90, "1 ms at the median".to_owned()]);
+    table.print();
+    Ok(())
+}
+
+fn denies(daemon: &Daemon) -> usize {
+    daemon.log().lines().filter(|line| line.contains(" denied device_id=")).count()
+}
+
 /// Lines of a file, those that are this word or all.
 fn lines(path: &Path, word: &str) -> usize {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter(|line| word.is_empty() || *line == word).count()
 }
 
-/// The time of day at the beginning of the log's line about the deny.
+/// The time of day at the beginning of the log's last line about a deny.
 fn denied_at(log: &str) -> Option<Duration> {
-    let line = log.lines().find(|line| line.contains(" denied device_id="))?;
+    let line = log.lines().rfind(|line| line.contains(" denied device_id="))?;
     let at: jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
     u64::try_from(at.as_microsecond()).ok().map(Duration::from_micros)
 }

@@ -27,6 +27,8 @@ use tokio::sync::watch;
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use failure::{Failure, Fault, Refusal, Source};
 pub use retry_after::LONGEST_RETRY_AFTER;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use retry_after::fuzz as fuzz_retry_after;
 pub use sse::Event;
 pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;

@@ -29,6 +29,14 @@ fn http_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()
 }
 
+/// A foreign header, a line feed and a foreign date: no wait is longer than the longest.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (wish, sent) = text.split_once('\n').map_or((text, None), |(wish, sent)| (wish, Some(sent)));
+    assert!(read(wish, sent).is_none_or(|wait| wait <= LONGEST_RETRY_AFTER), "{text:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -163,3 +163,14 @@ pub(crate) fn host_facts() -> HostFacts {
         machine_id: std::fs::read_to_string("/etc/machine-id").ok(),
     }
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_text(path: &std::path::Path, text: &str) -> Result<Settings, ConfigError> {
+    let around = Surroundings { root: true, ..Surroundings::default() };
+    settings::resolve(Some((path, text)), &|_| None, &around)
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn glob_matches(pattern: &str, id: &crate::protocol::DeviceId) -> bool {
+    glob::Glob::new(pattern).matches(id)
+}

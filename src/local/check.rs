@@ -147,6 +147,21 @@ fn duration(name: &str, text: &str) -> Result<Duration, String> {
     span::parse(text).map_err(|error| format!("{name}: {error}"))
 }
 
+/// A foreign query is a question that says no more than stands there, or is refused.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_query(data: &[u8]) {
+    let Ok(query) = std::str::from_utf8(data) else { return };
+    match Question::parse(query) {
+        Ok(question) => {
+            let named = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+            assert_eq!(question.device.is_some(), named("device"), "{query}");
+            assert_eq!(question.max_age.is_some(), named("max_age"), "{query}");
+            assert_eq!(question.timeout.is_some(), named("timeout"), "{query}");
+        }
+        Err(problem) => assert!(!problem.is_empty()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,7 +38,10 @@ mod stop;
 mod supervise;
 mod wire;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use check::fuzz_query;
 use std::net::SocketAddr;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,4 +142,9 @@ fn not_nameable(device: &DeviceId) -> Denial {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_supervise_request(data: &[u8]) {
+    supervise::fuzz(data);
 }

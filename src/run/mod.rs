@@ -188,6 +188,16 @@ fn for_people(command: &[OsString]) -> Vec<String> {
     texts
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_event_stream(data: &[u8]) {
+    wire::fuzz(data);
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_guardian_message(data: &[u8]) {
+    guard::fuzz_message(data);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -159,6 +159,31 @@ fn status_of(head: &[u8]) -> Option<u16> {
     (matches!(version, "HTTP/1.0" | "HTTP/1.1") && !chunked).then(|| status.parse().ok()).flatten()
 }
 
+/// However a foreign answer is cut, the same comes of it, and nothing after its end. The first byte says how it is cut.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(data: &[u8]) {
+    let Some((size, answer)) = data.split_first() else { return };
+    let whole = |mut reader: Reader, pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut events: Vec<Event> = pieces.flat_map(|piece| reader.feed(piece)).collect();
+        events.extend(reader.end());
+        assert!(
+            reader.feed(b"HTTP/1.0 200 OK\r\n\r\n{\"event\":\"lease\"}\n").is_empty(),
+            "nothing comes after the end"
+        );
+        events
+    };
+    let cut = whole(Reader::default(), &mut answer.chunks(usize::from(*size).max(1)));
+    let ends = |event: &Event| matches!(event, Event::Lost(_) | Event::Refused(_));
+    assert_eq!(cut.iter().filter(|event| ends(event)).count(), 1, "it ends once: {cut:?}");
+    assert!(cut.last().is_some_and(ends));
+    // Where a limit is gone beyond depends on the pieces; what was complete before does not.
+    if answer.len() < LONGEST_HEAD {
+        assert_eq!(cut, whole(Reader::default(), &mut std::iter::once(answer)));
+    }
+    let allowed = cut.iter().any(|event| matches!(event, Event::Line(SuperviseEvent::Allow { .. })));
+    assert!(!allowed || answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"), "{cut:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,8 @@ pub(crate) mod run;
 mod token;
 
 pub(crate) use hold::Hold;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use ledger::fuzz_record;
 pub(crate) use ledger::{Here, Store};
 pub(crate) use registry::{Refused, Runs, Terms};
 pub(crate) use run::{Opened, Run};

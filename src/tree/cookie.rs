@@ -84,6 +84,15 @@ fn read_environment(pid: Pid, environment: &mut Vec<u8>) -> Result<(), Errno> {
     Ok(())
 }
 
+/// The runs that foreign bytes name stand there to the letter.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_environment(data: &[u8]) {
+    for run in named(data) {
+        let name = run.to_string();
+        assert!(data.to_ascii_lowercase().windows(name.len()).any(|window| window == name.as_bytes()), "{name}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

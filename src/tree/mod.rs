@@ -26,7 +26,11 @@ mod sighting;
 mod stat;
 mod table;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use cgroup::fuzz_cgroup;
 pub use cgroup::{Leaf, LeafState, NoCgroup};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use cookie::fuzz_environment;
 pub use enforce::{Glance, Stop, StopReport};
 pub use ladder::{
     FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Look, Next, Order, Step, Survivor,
@@ -36,4 +40,6 @@ pub use members::{Guardian, Member, Sighting, Tree};
 pub use pid::{Identity, Pid, StartTime};
 pub use pidfd::{Delivery, Process};
 pub use stat::{Activity, ProcessEntry, namespace_pids};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use stat::{fuzz_stat, fuzz_status};
 pub use table::{Caller, ProcessTable};

@@ -134,6 +134,23 @@ fn number(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
+/// Foreign bytes are an entry with numbers that can be, or none.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_stat(data: &[u8]) {
+    let Some(entry) = ProcessEntry::parse(data) else { return };
+    assert!(entry.identity.pid.as_raw() > 0 && entry.parent.is_none_or(|parent| parent.as_raw() > 0));
+    let close = data.iter().rposition(|&byte| byte == b')').expect("an entry has a name");
+    assert!(data[close..].windows(20).count() > 0, "all fields stand behind the name");
+}
+
+/// Foreign bytes are the pids of all namespaces, or nothing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_status(data: &[u8]) {
+    if let Some(pids) = parse_namespace_pids(data) {
+        assert!(data.windows(6).any(|window| window == b"NSpid:"), "{pids:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

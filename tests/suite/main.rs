@@ -8,6 +8,7 @@ mod daemon;
 mod documentation;
 mod end_to_end;
 mod examples;
+mod faults;
 mod harness;
 mod hostile;
 mod run;

@@ -39,8 +39,17 @@ impl Daemon {
         Self::start_at(authority, Place::own(), "")
     }
 
+    /// The same with another way to the authority.
+    pub(crate) fn start_by_way_of(authority: &Authority, url: &str) -> Outcome<Self> {
+        Self::begin(authority, url, Place::own(), "")
+    }
+
     /// The same run by whom `place` says, with further lines of the section `enforcement`.
     pub(crate) fn start_at(authority: &Authority, place: Place, enforcement: &str) -> Outcome<Self> {
+        Self::begin(authority, &authority.url(), place, enforcement)
+    }
+
+    fn begin(authority: &Authority, url: &str, place: Place, enforcement: &str) -> Outcome<Self> {
         let directory = TempDir::new()?;
         let here = directory.path();
         fs::create_dir(here.join("s"))?;
@@ -52,7 +61,7 @@ impl Daemon {
         writeln!(key, "{}", authority.key)?;
         place.give_to_daemon(&here.join("org-key"));
         let configuration = here.join("machineid-sidecar.toml");
-        fs::write(&configuration, settings(here, &authority.url(), enforcement))?;
+        fs::write(&configuration, settings(here, url, enforcement))?;
         let mut command = Command::new(place.reachable(BINARY));
         clean_environment(&mut command, here);
         let log = File::create(here.join("log"))?;

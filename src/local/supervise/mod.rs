@@ -41,6 +41,8 @@ use contain::Contained;
 use stream::{EventStream, HeldRun, line};
 
 pub(super) use inquiry::{inquire, thaw};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use request::fuzz;
 
 /// A "no" to a wrapper.
 #[derive(Debug)]

@@ -74,6 +74,20 @@ pub(super) fn open(
     Ok((deciding, opened, wanted))
 }
 
+/// What is kept of a foreign request is short and can be printed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(request) = serde_json::from_slice::<SuperviseRequest>(data) else { return };
+    let command = command_for_people(&request.command);
+    assert!(command.iter().map(String::len).sum::<usize>() <= LONGEST_COMMAND);
+    let name = printable(request.name.as_deref().unwrap_or_default(), LONGEST_NAME);
+    assert!(name.len() <= LONGEST_NAME);
+    assert!(command.iter().chain([&name]).all(|text| !text.chars().any(char::is_control)), "{command:?} {name:?}");
+    let _ = (request.stop_grace.as_deref().map(span::parse), request.stop_signal.as_deref().map(sys::parse_signal));
+    let again = serde_json::to_vec(&request).expect("it can be written");
+    assert_eq!(serde_json::from_slice::<SuperviseRequest>(&again).ok(), Some(request));
+}
+
 fn command_for_people(command: &[String]) -> Vec<String> {
     let mut left = LONGEST_COMMAND;
     let mut kept = Vec::new();

@@ -204,6 +204,13 @@ impl Report {
     }
 }
 
+/// What is read from foreign bytes is written as the same bytes.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    assert!(Order::read(data).is_none_or(|order| order.write() == data));
+    assert!(Report::read(data).is_none_or(|report| report.write() == data));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

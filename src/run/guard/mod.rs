@@ -55,3 +55,8 @@ fn explain(step: Step, errno: Errno) -> String {
         Step::MapUser | Step::MountProc | Step::Tie => namespace::explain(step, errno),
     }
 }
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz_message(data: &[u8]) {
+    message::fuzz(data);
+}

@@ -273,6 +273,17 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A foreign file is a record that is written as the same one, or none.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
+    let Ok(entry) = Entry::from_text(data, &here) else { return };
+    assert_eq!(Entry::from_text(&entry.to_text(&here), &here).ok().as_ref(), Some(&entry));
+    for process in [Some(entry.leader), Some(entry.wrapper), entry.guardian.map(Guardian::identity)] {
+        assert!(process.is_none_or(|process| process.pid.as_raw() > 1), "{entry:?}");
+    }
+}
+
 #[cfg(test)]
 #[path = "entry_tests.rs"]
 pub(in crate::runs::ledger) mod tests;

@@ -16,6 +16,8 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use entry::fuzz as fuzz_record;
 pub(crate) use entry::{Entry, Here, StopEntry};
 pub(crate) use store::Store;
 

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 pub use leaf::{Leaf, LeafState};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use place::fuzz as fuzz_cgroup;
 
 /// Why there is no control group for a run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -93,6 +93,22 @@ pub(super) fn events(text: &[u8]) -> Option<(bool, bool)> {
     Some((value(b"populated ")?, value(b"frozen ")?))
 }
 
+/// The text of `cgroup`, a zero and that of `mountinfo`: no directory that is found leads out of its mount.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut texts = data.splitn(2, |&byte| byte == 0);
+    let (text, mountinfo) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+    let _ = events(text);
+    let Some(Membership::In(path)) = membership(text) else { return };
+    for mount in mounts(mountinfo) {
+        assert!(mount.point.is_absolute());
+        if let Some(directory) = mount.directory(path) {
+            let below = directory.strip_prefix(&mount.point).expect("below its mount point");
+            assert!(below.components().all(|part| matches!(part, Component::Normal(_))), "{}", directory.display());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod events;
 pub(crate) mod fake_authority;
+pub(crate) mod fault;
 pub(crate) mod http;
 pub(crate) mod official_client;
 pub(crate) mod place;

@@ -246,7 +246,7 @@ fn ten_thousand_connections_of_one_user_leave_the_others_served_and_the_memory_b
     assert_eq!(counts, (places, 10_000 - places));
     let full = resident(&sidecar);
     drop(flood);
-    println!(
+    eprintln!(
         "daemon: {before} KiB before, {full} KiB with 10,000 connections come; {served} checks of others meanwhile"
     );
     assert!(full < 64 * 1024, "{full} KiB resident");
@@ -420,7 +420,7 @@ time.sleep(1000)
         until("another validation", || (decided() != last).then_some(()));
     }
     let after = resident(&sidecar);
-    println!("daemon: {before} KiB, {after} KiB after a thousand events that nobody read");
+    eprintln!("daemon: {before} KiB, {after} KiB after a thousand events that nobody read");
     assert!(after < before + 4096, "{before} KiB, then {after} KiB");
     assert!(is_alive(agent), "a stream that nobody reads is not a death");
     org.device("revoke", "host:limits");
