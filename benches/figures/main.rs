@@ -8,6 +8,7 @@
 mod checks;
 mod comets;
 mod common;
+mod devices;
 mod memory;
 mod start;
 mod storm;
@@ -45,6 +46,7 @@ const FIGURES: [(&str, Figure); 7] = [
     ("comets", comets::run),
     ("stop", storm::run_alone),
     ("storm", storm::run),
+    ("devices", devices::run),
 ];
 
 fn main() -> ExitCode {

@@ -27,7 +27,8 @@ pub(super) fn delay(
     let most = lease_left.map_or(Duration::MAX, |left| (left / 4).max(FIRST));
     let floor = retry_after.unwrap_or_default();
     let high = floor.saturating_add(ceiling).min(most);
-    let low = if floor < high { floor } else { high / 2 };
+    // As wide as the jitter always is, also where the lease cuts it short.
+    let low = floor.min(high.saturating_sub(ceiling.min(high / 2)));
     low + high.saturating_sub(low).mul_f64(rng.f64())
 }
 

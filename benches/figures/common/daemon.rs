@@ -139,7 +139,7 @@ impl Daemon {
 fn settings(here: &Path, url: &str, enforcement: &str) -> String {
     let here = here.display();
     format!(
-        "[authority]\nurl = \"{url}\"\norg_key_file = \"{here}/org-key\"\n[device]\nid = \"{DEVICE}\"\n\
+        "[authority]\nurl = \"{url}\"\norg_key_file = \"{here}/org-key\"\n[device]\nid = \"{DEVICE}\"\nallow = [\"bench:*\"]\n\
          [local]\nsocket = \"{here}/s/sidecar.sock\"\nruntime_dir = \"{here}/runtime\"\nmax_age_cap = \"{MAX_AGE}s\"\n\
          [enforcement]\n{enforcement}\n"
     )

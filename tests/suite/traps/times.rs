@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use crate::harness::authority::Authority;
 use crate::harness::fake_authority::{FakeAuthority, json};
 use crate::harness::let_time_pass;
+use crate::harness::place::skipped;
 use crate::harness::process::{Wrapped, is_alive, number_after};
 use crate::harness::sidecar::{Setup, Sidecar};
 use crate::harness::wait::until;
@@ -152,4 +154,54 @@ fn a_crowd_whose_authority_fails_and_then_denies_asks_in_no_burst_and_ends_withi
         "  {all} requests of {CROWD} devices in 5 s, {most} at most in a tenth of one; ended {took:.1?} after the deny"
     );
     assert!(all > 0 && most <= CROWD / 2, "a burst: {tenths:?}");
+}
+
+/// Flags of `unshare` that put a command into a time namespace whose boot clock is a day ahead; `None` where this user may
+/// not have one.
+fn a_day_ahead() -> Option<[&'static str; 7]> {
+    let flags = ["--time", "--boottime", "86400", "--monotonic", "3600", "--fork", "--"];
+    let tried = Command::new("unshare").args(flags).arg("true").output();
+    tried.is_ok_and(|output| output.status.success()).then_some(flags)
+}
+
+#[test]
+fn a_wrapper_whose_boot_clock_is_another_keeps_the_same_lease() {
+    let Some(flags) = a_day_ahead() else {
+        skipped("a wrapper in a time namespace", "this user may not make one");
+        return;
+    };
+    // Denied, and cut off: both as if there were one clock.
+    for cut_off in [false, true] {
+        let authority = Authority::start();
+        let org = authority.org("pro");
+        let mut setup = Setup::of(&org, &authority.url(), DEVICE);
+        "interval = \"200ms\"\nlease = \"4s\"\nstop_grace = \"2s\"".clone_into(&mut setup.enforcement);
+        let sidecar = setup.start();
+        let inner = sidecar.wrap(&[], &AGENT);
+        let mut outer = Command::new("unshare");
+        outer.args(flags).arg(inner.get_program()).args(inner.get_args()).env_clear().stdin(Stdio::null());
+        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut wrapped = Wrapped::start(outer);
+        let pid = number_after(&wrapped.line_with("agent ready"), "agent ready ");
+        wrapped.watch(&[pid]);
+        // Longer than a lease: it is renewed.
+        let_time_pass(Duration::from_secs(5));
+        assert!(is_alive(pid) && !wrapped.stdout().contains("got TERM"));
+        if cut_off {
+            // The daemon as well: then only the wrapper knows the deadline.
+            authority.signal(Signal::STOP);
+            sidecar.signal(Signal::STOP);
+        } else {
+            assert_eq!(org.device("revoke", DEVICE).status, 200);
+        }
+        let stopped = BootTime::now();
+        wrapped.line_with("got TERM");
+        let took = BootTime::now().saturating_since(stopped);
+        assert_eq!(wrapped.exit_code(), if cut_off { 75 } else { 77 }, "{}", wrapped.stderr());
+        if cut_off {
+            assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&took), "{took:?}");
+            authority.signal(Signal::CONT);
+            sidecar.signal(Signal::CONT);
+        }
+    }
 }
