@@ -8,7 +8,8 @@
 # $BOOTED_BASE) for the next time.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
-debs=$(realpath "${1:?the directory of the packages}")
+debs=$(realpath -- "${1:?the directory of the packages}")
+ls "$debs"/machineid-*.deb > /dev/null || exit 2
 here=$PWD/packaging/test
 
 skip() { echo "SKIPPED: packaging/test/booted.sh: $*"; exit 0; }
@@ -67,6 +68,6 @@ inside systemctl is-system-running >/dev/null 2>&1 || { cat "$work/console"; ski
 inside systemctl --version | head -1
 
 # --- the tests, as a service of the booted system: in its control groups, without a terminal -------------------------
-inside systemd-run --quiet --pipe --wait --collect --unit=machineid-test --setenv=HOME=/root \
-    --setenv=ONLY="${ONLY:-}" bash /debs/inside.sh < /dev/null
+inside systemd-run --quiet --pipe --wait --collect --unit=machineid-test --property=RuntimeMaxSec=600 --setenv=HOME=/root \
+    bash /debs/inside.sh < /dev/null
 exit $?

@@ -41,6 +41,8 @@ is_check() { is "$(checked)" "$1"; }
 fleet() { machineid "$@" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424; }
 gone() { local pid; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
 alive() { local pid; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
+# A unit without a process has the number 0, which to kill means us.
+halt() { local pid; for pid in "$@"; do [ "$pid" = 0 ] || kill -STOP "$pid"; done; }
 # The processes of an agent's unit but for the wrapper and the guardian.
 agents() { # NAME
     local group
@@ -57,7 +59,7 @@ cat > /opt/stubborn.sh <<'END'
 # Ignores SIGTERM, with a child in a session of its own that does as well.
 trap '' TERM
 setsid sh -c 'trap "" TERM; while :; do sleep 1000; done' &
-while :; do sleep 1; done
+while :; do sleep 1000; done
 END
 chmod 755 /opt/stubborn.sh
 
@@ -112,13 +114,17 @@ ok "in a control group that the daemon made, which holds against hostile agents"
 tree=$(agents demo)
 ok "with all its processes" test "$(wc -w <<< "$tree")" -ge 3
 wrapper=$(property machineid-agent@demo MainPID)
-kill -STOP "$wrapper"
+halt "$wrapper"
 fleet revoke "$device" > /dev/null
 ok "revoked, with its wrapper halted, the daemon ends all of it, another user's processes though they are" until_ 20 gone $tree
 ok "the wrapper ends" until_ 10 gone "$wrapper"
-ok "the unit says denied" until_ 10 property_is machineid-agent@demo ExecMainStatus 77
+ok "the unit has failed" until_ 10 property_is machineid-agent@demo ActiveState failed
+sleep 6
 ok "and is not started again" is "$(property machineid-agent@demo NRestarts)" 0
 ok "a check is denied" is "$(checked)" 403
+echo 'COMMAND=/bin/true' > /etc/machineid/agents/denied.conf
+systemctl start machineid-agent@denied
+ok "an agent that is denied from the start ends with 77" until_ 10 property_is machineid-agent@denied ExecMainStatus 77
 fleet unrevoke "$device" > /dev/null
 ok "an unrevoke is an ALLOW again" until_ 10 is_check 200
 ok "and starts nothing by itself" is "$(property machineid-agent@demo ActiveState)" failed
@@ -145,7 +151,7 @@ ok "and it lives on" alive $tree
 
 # --- restarts, the watchdog, socket activation -----------------------------------------------------------------------------------
 before=$(main)
-kill -KILL "$before"
+[ "$before" = 0 ] || kill -KILL "$before"
 ok "killed, the daemon comes back" until_ 20 is_check 200
 ok "and no agent is lost" alive $tree
 before=$(main)
@@ -157,7 +163,7 @@ until_ 20 is_check 200
 sleep 5
 ok "a healthy daemon keeps its watchdog content" is "$(property machineid-sidecar NRestarts)" 0
 before=$(main)
-kill -STOP "$before"
+halt "$before"
 ok "a hung one is replaced by it" until_ 30 replaced "$before"
 ok "which serves" until_ 20 is_check 200
 ok "and no agent is lost" alive $tree
@@ -185,7 +191,7 @@ ok "agents start" until_ 20 status_says '^loose .*running'
 ok "status says what is lost" status_says 'holds against bugs'
 ok "doctor says it too, with the remedy" has "$(setpriv --reuid nobody --regid nogroup --groups machineid machineid doctor 2>&1)" 'warn  containment.*bugg'
 all="$tree $(systemd-cgls --no-pager -u machineid-agent@loose.service 2>/dev/null | sed -n 's/.*─\([0-9]*\) .*/\1/p')"
-kill -STOP "$(property machineid-agent@demo MainPID)" "$(property machineid-agent@loose MainPID)"
+halt "$(property machineid-agent@demo MainPID)" "$(property machineid-agent@loose MainPID)"
 fleet revoke "$device" > /dev/null
 ok "revoked, it still ends agents of other users, their wrappers halted" until_ 25 gone $all
 rm -r /etc/systemd/system/machineid-sidecar.service.d

@@ -11,6 +11,9 @@ use crate::protocol::OrgKey;
 pub(crate) const KEY_VARIABLE: &str = "MACHINEID_ORG_KEY";
 /// The name of the systemd credential.
 const CREDENTIAL: &str = "org-key";
+/// What that credential says while there is no key (`SetCredential=` in the unit): a unit whose credential cannot be loaded
+/// would not start, and could not say what it lacks.
+const MISSING: &[u8] = b"missing";
 
 /// Where the key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +22,20 @@ pub(crate) enum KeySource {
     Environment,
     /// In a file that is read again when the authority refuses the key.
     File { path: PathBuf, origin: Origin, mode_is_the_platforms: bool },
+}
+
+impl KeySource {
+    /// Whether it is the systemd credential, and says that the key is still to come.
+    pub(crate) fn is_awaited(&self) -> bool {
+        match self {
+            Self::Environment => false,
+            Self::File { path, mode_is_the_platforms, .. } => {
+                *mode_is_the_platforms
+                    && path.ends_with(CREDENTIAL)
+                    && std::fs::read(path).is_ok_and(|text| text == MISSING)
+            }
+        }
+    }
 }
 
 impl fmt::Display for KeySource {
@@ -93,6 +110,23 @@ mod tests {
             let (_directory, path) = key_file(text, 0o600);
             let error = read_file(&path, &Origin::Default, false).unwrap_err().to_string();
             assert!(!error.contains("top"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_credential_that_says_missing_is_awaited_and_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let credential = directory.path().join("org-key");
+        let awaited = |configured: Option<&(PathBuf, Origin)>| {
+            choose(false, configured, Some(directory.path())).unwrap().is_awaited()
+        };
+        std::fs::write(&credential, "missing").unwrap();
+        assert!(awaited(None));
+        let (_elsewhere, path) = key_file("missing", 0o600);
+        assert!(!awaited(Some(&(path, Origin::Default))), "a file that somebody wrote is wrong, not to come");
+        for text in ["", "org_x", "missing it"] {
+            std::fs::write(&credential, text).unwrap();
+            assert!(!awaited(None), "{text}");
         }
     }
 

@@ -36,11 +36,15 @@ impl Child {
 
     /// Passes a signal on: the wrapper gives it to the agent.
     pub(super) fn forward(&self, signal: Signal) {
-        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(pid) = pid {
+        if let Some(pid) = self.pid() {
             // An unreaped child of ours: the number is its own. It may just have ended.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Its number, as long as it is not reaped.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 
     /// Waits for its end. May be dropped and called again.

@@ -46,6 +46,16 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Keeps the watchdog content for a daemon that has nothing to do but to wait, and says for what. Works until dropped.
+pub(super) async fn wait(for_what: &str) {
+    tell(&[NotifyState::Status(for_what)]);
+    let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(limit / 3).await;
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
 /// Keeps the status true and the watchdog content. Works until dropped.
 pub(super) async fn attend(context: Arc<Context>) {
     tokio::join!(show_status(&context), content_watchdog(&context));

@@ -5,6 +5,8 @@
 //! | `command` | the command line |
 //! | `check_config` | `--check-config` |
 //! | `identity` | which device this host is |
+//! | `keyless` | waits for the org key, and denies meanwhile |
+//! | `init` | reaps orphans where it is the first process |
 //! | `sidecar` | everything that runs, put together and taken down |
 //! | `reload` | a changed configuration, key or kill file, without a restart |
 //! | `signals` | what it acts on, what it passes on |
@@ -18,6 +20,8 @@ mod command;
 mod dev;
 mod healthcheck;
 mod identity;
+mod init;
+mod keyless;
 mod manager;
 mod reload;
 mod resume;

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::child::Child;
 use super::reload::{Reloader, Source};
 use super::signals::Signals;
-use super::{Fatal, identity, manager, resume};
+use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::client::{AuthorityClient, Options};
 use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
@@ -40,8 +40,11 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     let handed = activation::take(environment)?;
     let settings = config::load(named, environment)?;
     // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
-    let (key, key_source) = take_key(&settings, environment)?;
+    let taken = take_key(&settings, environment)?;
     telemetry::init(settings.log.format, settings.log.level);
+    let Some((key, key_source)) = taken else {
+        return in_runtime(keyless::wait(&settings, handed));
+    };
     if key_source == KeySource::Environment {
         warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
     }
@@ -73,14 +76,17 @@ pub(super) fn keep_secrets() -> Result<(), Fatal> {
         .map_err(|errno| Fatal(format!("cannot keep our memory from other processes: {errno}")))
 }
 
-/// Takes the org key from where it is, and out of our environment.
-fn take_key(settings: &Settings, environment: &Environment) -> Result<(OrgKey, KeySource), Fatal> {
+/// Takes the org key from where it is, and out of our environment; `None` while it is still to come.
+fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(OrgKey, KeySource)>, Fatal> {
     let in_environment = environment.text(KEY_VARIABLE);
     sys::scrub_environment(OsStr::new(KEY_VARIABLE))
         .map_err(|error| Fatal(format!("cannot take {KEY_VARIABLE} out of the environment: {error}")))?;
     let configured = settings.authority.org_key_file.as_ref();
     let credentials = environment.path("CREDENTIALS_DIRECTORY");
     let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
+    if source.is_awaited() {
+        return Ok(None);
+    }
     let key = match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
@@ -90,7 +96,7 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<(OrgKey, K
             org_key::read_file(path, origin, *mode_is_the_platforms)?
         }
     };
-    Ok((key, source))
+    Ok(Some((key, source)))
 }
 
 /// Everything that runs.
@@ -235,8 +241,12 @@ impl Sidecar {
     }
 
     async fn wait_for_the_end(&self, signals: &mut Signals, reload: &mpsc::Sender<()>) -> Result<Exit, Fatal> {
+        let mut reaping = std::pin::pin!(init::reap_orphans(None));
         loop {
-            let signal = signals.next().await;
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                never = &mut reaping => match never {},
+            };
             if signal == Signal::USR1 {
                 self.context.gates.hint_all();
             } else if signal == Signal::HUP {
@@ -253,8 +263,10 @@ impl Sidecar {
     async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
         let mut child = Child::start(command, &self.settings().local.socket, self.descriptors)
             .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
+        let mut reaping = std::pin::pin!(init::reap_orphans(child.pid()));
         loop {
             tokio::select! {
+                never = &mut reaping => match never {},
                 exit = child.wait() => return exit.map_err(|error| Fatal(format!("lost machineid-run: {error}"))),
                 signal = signals.next() => child.forward(signal),
             }

@@ -18,6 +18,7 @@
 //! | `metrics` | `GET /metrics` |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
 //! | `port` | a TCP port that serves a few paths |
+//! | `refuse` | one no for every question, while there is nothing to decide with |
 //! | `reply` | answers that are not an ALLOW |
 
 pub(crate) mod activation;
@@ -29,6 +30,7 @@ pub(crate) mod metrics;
 mod peer;
 mod places;
 pub(crate) mod port;
+pub(crate) mod refuse;
 mod reply;
 mod rights;
 pub(crate) mod server;

@@ -24,7 +24,8 @@ pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daem
     let state = look(&path);
     let daemon = match status::ask(args, env, TIMEOUT).await {
         Ok((status, _)) => {
-            Ok(Daemon { status: Box::new(status), not_ready: readiness(args, env).await, listener: listener(&path) })
+            let listener = listener(&path, status.pid);
+            Ok(Daemon { status: Box::new(status), not_ready: readiness(args, env).await, listener })
         }
         Err(why) => Err(why),
     };
@@ -64,14 +65,33 @@ fn look(path: &Path) -> SocketState {
     }
 }
 
-fn listener(path: &Path) -> Option<Listener> {
+fn listener(path: &Path, daemon: u32) -> Option<Listener> {
     let found = sys::peer_credentials(UnixStream::connect(path).ok()?).ok()?;
     let pid = (found.pid > 0).then_some(found.pid);
     let owner = path.parent().and_then(|directory| fs::metadata(directory).ok()).map(|found| found.uid());
     let own = rustix::process::geteuid().as_raw();
     let trusted = found.uid == 0 || found.uid == own || Some(found.uid) == owner;
-    let status = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+    let status = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
+    // The kernel names who made the socket. Where that is a service manager, the one who serves it is whom it was handed to,
+    // by whose own word, which is as good as the maker's.
+    let served = i32::try_from(daemon).ok().filter(|&daemon| trusted && pid.is_some_and(|pid| pid != daemon));
+    let served = served.and_then(|daemon| Some((daemon, status(daemon).filter(|text| is_sidecar(text))?)));
+    if let Some((pid, text)) = served {
+        let uid = effective_uid(&text).unwrap_or(found.uid);
+        return Some(Listener { pid: Some(pid), uid, trusted, powers: powers(&text) });
+    }
+    let status = pid.and_then(status);
     Some(Listener { pid, uid: found.uid, trusted, powers: status.map(|text| powers(&text)).unwrap_or_default() })
+}
+
+/// Whether `/proc/<pid>/status` is that of our daemon, and not of somebody who has that number in another namespace.
+fn is_sidecar(status: &str) -> bool {
+    // The kernel keeps 15 characters.
+    status.lines().next().is_some_and(|line| line.trim_end() == "Name:\tmachineid-sidec")
+}
+
+fn effective_uid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Bits of `CapEff` in `/proc/<pid>/status`.
@@ -87,6 +107,14 @@ fn powers(status: &str) -> Powers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_daemon_is_told_from_whoever_else_has_its_number() {
+        let daemon = "Name:\tmachineid-sidec\nUmask:\t0077\nUid:\t995\t994\t995\t995\n";
+        assert!(is_sidecar(daemon) && !is_sidecar("Name:\tsystemd\nUid:\t0\t0\t0\t0\n") && !is_sidecar(""));
+        assert_eq!(effective_uid(daemon), Some(994));
+        assert_eq!(effective_uid("Name:\tx\n"), None);
+    }
 
     #[test]
     fn capabilities_are_read_from_the_effective_set() {

@@ -1,0 +1,40 @@
+//! The first process of a PID namespace (a container's entrypoint) inherits every orphan in it: of `docker exec`, of probes,
+//! of agents whose wrappers are gone. Left unreaped they fill the container's table of processes.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use rustix::process::{Pid, WaitOptions, waitpid};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
+
+use crate::sys;
+
+/// How often it looks when a child of our own, which is not to be taken here, stands in front of the orphans.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Reaps orphans for as long as it is polled, where they come to us. `own` is the one child that somebody else waits for.
+pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
+    let first = rustix::process::getpid().as_raw_pid() == 1;
+    let ended = first.then(|| signal(SignalKind::child()));
+    let mut ended = match ended {
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => {
+            warn!(%error, "cannot hear of ended processes: orphans of this container stay in its process table");
+            return std::future::pending().await;
+        }
+        None => return std::future::pending().await,
+    };
+    loop {
+        match sys::ended_child() {
+            Ok(Some(pid)) if Some(pid) == own => tokio::time::sleep(AGAIN).await,
+            Ok(Some(pid)) => {
+                // Whatever it was, it was nobody's.
+                let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+            Ok(None) | Err(_) => {
+                ended.recv().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Waiting for the org key: a service that was installed before it was given one.
+//!
+//! systemd hands credentials to a unit when it starts, so what ends the waiting is a restart, and in our units
+//! `machineid-sidecar-key.path` sees to it. To fail instead would be to be started again and again, or to be given up just
+//! before the key comes; and whoever asks meanwhile is told what to do, not that nobody is there.
+
+use std::os::unix::net::UnixListener;
+
+use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::signals::Signals;
+use super::{Fatal, init, manager};
+use crate::config::{ConfigError, Origin, Settings};
+use crate::local::refuse;
+use crate::local::socket::{self, make_directory};
+use crate::protocol::{Code, Exit};
+use crate::sys;
+
+/// For the log, the unit's status and whoever asks.
+const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put it into its file, and the service takes it by itself: \
+                          sudo install -m 600 /dev/stdin /etc/machineid/org-key";
+
+/// Answers every question no until told to end.
+pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> Result<Exit, Fatal> {
+    let runtime_dir = &settings.local.runtime_dir;
+    make_directory(runtime_dir, 0o700).map_err(|error| {
+        let problem = format!("cannot make {}: {error}", runtime_dir.display());
+        ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
+    })?;
+    let socket = match handed {
+        Some(handed) => socket::take_over(&settings.local, handed)?,
+        None => socket::bind(&settings.local)?,
+    };
+    let mut signals = Signals::watch(false).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+    warn!("{WHAT_TO_DO}");
+    manager::ready();
+    let shutdown = CancellationToken::new();
+    let working = async {
+        loop {
+            let signal = signals.next().await;
+            if signal == Signal::TERM || signal == Signal::INT {
+                info!(signal = sys::signal_name(signal), "ending");
+                break;
+            }
+            warn!("{WHAT_TO_DO}");
+        }
+        manager::stopping();
+        shutdown.cancel();
+    };
+    let refusing = refuse::every_question(&socket, &Code::Starting, WHAT_TO_DO, &shutdown);
+    let waiting = shutdown.run_until_cancelled(manager::wait(WHAT_TO_DO));
+    let reaping = shutdown.run_until_cancelled(init::reap_orphans(None));
+    tokio::join!(working, refusing, waiting, reaping);
+    Ok(Exit::Success)
+}
