@@ -39,8 +39,8 @@ check() { curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock "http:
 checked() { curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 is_check() { is "$(checked)" "$1"; }
 fleet() { machineid "$@" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424; }
-gone() { local pid; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
-alive() { local pid; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
+gone() { local pid; [ $# -gt 0 ] || { echo "nobody was meant"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
+alive() { local pid; [ $# -gt 0 ] || { echo "nobody was meant"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
 # A unit without a process has the number 0, which to kill means us.
 halt() { local pid; for pid in "$@"; do [ "$pid" = 0 ] || kill -STOP "$pid"; done; }
 # The processes of an agent's unit but for the wrapper and the guardian.
@@ -85,7 +85,8 @@ ok "and says what to do, in its status" has "$(systemctl status machineid-sideca
 ok "and in its answers, which are no" has "$(check)" '"allowed":false.*install -m 600'
 ok "with a status that says it may change" is "$(checked)" 503
 ok "an agent does not start, and is told why" \
-    has "$(machineid-run -- true 2>&1; echo "exit $?")" 'no org key.*exit 75\|no org key'
+    has "$(machineid-run -- true 2>&1; echo "exit $?")" 'no org key'
+ok "with the code of a refusal that may change" is "$(machineid-run -q -- true 2> /dev/null; echo $?)" 75
 sleep 3
 ok "it does not flap" is "$(property machineid-sidecar NRestarts)" 0
 ok "the units are clean" silent systemd-analyze verify --man=no machineid-sidecar.service machineid-sidecar.socket \
@@ -174,10 +175,15 @@ ok "stopped, it stays so" is "$(property machineid-sidecar ActiveState)" inactiv
 ok "a question starts it: its socket is systemd's" until_ 20 is_check 200
 ok "and no agent is lost" alive $tree
 before=$(main)
+ok "a stop may take what the configuration says" status_says 'stop bound *7s100ms'
 sed -i 's|^stop_grace = .*|stop_grace = "1s"|' /etc/machineid/machineid-sidecar.toml
 ok "a reload is taken without a restart" systemctl reload machineid-sidecar
 ok "by the same process" is "$(main)" "$before"
-ok "and is in force" until_ 10 status_says 'stop bound.*5s100ms\|stop bound'
+if journalctl -o cat -n 50 -u machineid-sidecar | grep -q 'takes effect at the next start'; then
+    echo "SKIPPED - whether it is in force: this daemon takes a changed configuration at its next start"
+else
+    ok "and is in force" until_ 10 status_says 'stop bound *6s100ms'
+fi
 
 # --- CAP_KILL alone ----------------------------------------------------------------------------------------------------------------
 install -D -m 644 /usr/share/doc/machineid-sidecar/examples/systemd/kill-only.conf -t /etc/systemd/system/machineid-sidecar.service.d
@@ -190,10 +196,11 @@ systemctl start machineid-agent@loose
 ok "agents start" until_ 20 status_says '^loose .*running'
 ok "status says what is lost" status_says 'holds against bugs'
 ok "doctor says it too, with the remedy" has "$(setpriv --reuid nobody --regid nogroup --groups machineid machineid doctor 2>&1)" 'warn  containment.*bugg'
-all="$tree $(systemd-cgls --no-pager -u machineid-agent@loose.service 2>/dev/null | sed -n 's/.*─\([0-9]*\) .*/\1/p')"
+loose=$(systemd-cgls --no-pager -u machineid-agent@loose.service 2>/dev/null | sed -n 's/.*─\([0-9]*\) .*/\1/p')
+ok "the loose agent's processes are found" test "$(wc -w <<< "$loose")" -ge 5
 halt "$(property machineid-agent@demo MainPID)" "$(property machineid-agent@loose MainPID)"
 fleet revoke "$device" > /dev/null
-ok "revoked, it still ends agents of other users, their wrappers halted" until_ 25 gone $all
+ok "revoked, it still ends agents of other users, their wrappers halted" until_ 25 gone $tree $loose
 rm -r /etc/systemd/system/machineid-sidecar.service.d
 systemctl daemon-reload
 systemctl restart machineid-sidecar
@@ -216,7 +223,7 @@ if until_ 10 status_says '^narrow .*running'; then
 else
     ok "a wrapper without pidfd says what is missing and starts nothing" has "$(journalctl -o cat -u machineid-agent@narrow)" 'pidfd'
 fi
-ok "doctor names it" has "$(systemd-run --quiet --pipe --wait --collect -p 'SystemCallFilter=~pidfd_open pidfd_send_signal' -p SystemCallErrorNumber=ENOSYS machineid doctor 2>&1)" 'kernel.*pidfd'
+ok "doctor names it" has "$(systemd-run --quiet --pipe --wait --collect -p 'SystemCallFilter=~pidfd_open pidfd_send_signal' -p SystemCallErrorNumber=ENOSYS machineid doctor 2>&1)" '\(warn\|fail\)  kernel.*pidfd'
 
 # --- places ---------------------------------------------------------------------------------------------------------------------------
 as_unit() { systemd-run --quiet --pipe --wait --collect "$@" 2>&1; }
