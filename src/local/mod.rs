@@ -16,6 +16,7 @@
 //! | `hold` | `POST /v1/hold`, `/v1/release` |
 //! | `events` | `GET /v1/events` |
 //! | `metrics` | `GET /metrics` |
+//! | `openapi` | `GET /v1/openapi.json` |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
 //! | `port` | a TCP port that serves a few paths |
 //! | `refuse` | one no for every question, while there is nothing to decide with |
@@ -27,6 +28,7 @@ pub(crate) mod compat;
 mod events;
 mod hold;
 pub(crate) mod metrics;
+mod openapi;
 mod peer;
 mod places;
 pub(crate) mod port;
@@ -114,6 +116,7 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
         .route("/v1/hold", post(hold::hold).fallback(reply::wrong_method))
         .route("/v1/release", post(hold::release).fallback(reply::wrong_method))
         .route("/v1/events", get(events::events).fallback(reply::wrong_method))
+        .route("/v1/openapi.json", get(openapi::document).fallback(reply::wrong_method))
         .route("/metrics", get(metrics::page).fallback(reply::wrong_method))
         .route("/v1/status", get(status::status).fallback(reply::wrong_method))
         .route(path::REGISTER, post(compat::register).fallback(reply::wrong_method))

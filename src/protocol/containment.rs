@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What keeps the processes of a tree from getting away from whoever must end them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Containment {
     /// Wrapper and guardian inherit the tree's orphans; its processes are followed by descent.
@@ -112,6 +113,7 @@ impl<'de> Deserialize<'de> for Wish {
 
 /// Against whom a containment leaves no survivor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum HoldsAgainst {
     /// Agents that are buggy or do not cooperate: `setsid`, double forks, ignored signals, fork storms.

@@ -1,13 +1,14 @@
 //! What happens on a host, as the event stream and the audit file tell it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::local::Killer;
 use super::status::{StandingKind, StopReport};
 use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
 
 /// One event with its time. Its id is the event stream's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// RFC 3339 time.
     pub time: String,
@@ -17,7 +18,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Happening {
     /// What the daemon holds about a device has changed.
@@ -45,7 +46,7 @@ pub enum Happening {
 }
 
 /// Who decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The authority.
@@ -55,7 +56,7 @@ pub enum Source {
 }
 
 /// What the daemon now holds about a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionChange {
     /// The device.
     pub device_id: DeviceId,
@@ -72,7 +73,7 @@ pub struct DecisionChange {
 }
 
 /// Which agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentName {
     /// The run.
     pub run_id: RunId,
@@ -87,7 +88,7 @@ pub struct AgentName {
 }
 
 /// An agent that was allowed to start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentStart {
     /// Which.
     #[serde(flatten)]
@@ -107,7 +108,7 @@ pub struct AgentStart {
 }
 
 /// An agent whose stop has begun.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StopRequested {
     /// Which.
     #[serde(flatten)]
@@ -121,7 +122,7 @@ pub struct StopRequested {
 }
 
 /// What a stop came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentStop {
     /// The user it ran as.
     pub uid: u32,
@@ -131,14 +132,14 @@ pub struct AgentStop {
 }
 
 /// An authority that answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuthorityUp {
     /// Its base URL.
     pub url: String,
 }
 
 /// An authority that does not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuthorityDown {
     /// Its base URL.
     pub url: String,
@@ -147,7 +148,7 @@ pub struct AuthorityDown {
 }
 
 /// What became of a reload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReloadResult {
     /// Its values are in force.
@@ -174,7 +175,7 @@ impl ReloadResult {
 }
 
 /// A configuration that was read again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reload {
     /// What became of it.
     pub result: ReloadResult,
@@ -185,7 +186,7 @@ pub struct Reload {
 }
 
 /// A device that is held, or no longer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hold {
     /// The device.
     pub device_id: DeviceId,
@@ -194,7 +195,7 @@ pub struct Hold {
 }
 
 /// Who asked the daemon for something, as the kernel reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Caller {
     /// Its pid, as the daemon sees it; `None` when it cannot.
     pub pid: Option<u32>,

@@ -6,6 +6,7 @@ use super::{Code, Containment, DeviceId, RequestId, RunId, Wish};
 
 /// The body of every answer to a check, whatever its status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct CheckAnswer {
     /// Whether the device may execute. Only ever true with status 200.
     pub allowed: bool,
@@ -25,6 +26,7 @@ pub struct CheckAnswer {
 
 /// `POST /v1/supervise`: may this process run, and if so, supervise it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SuperviseRequest {
     /// The agent's leader, as a number in the caller's PID namespace.
@@ -64,6 +66,7 @@ pub struct SuperviseRequest {
 
 /// `POST /v1/stop`: which agents to end, by exactly one of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StopRequest {
     /// This run.
@@ -80,6 +83,7 @@ pub enum StopRequest {
 
 /// The answer to a [`StopRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct StopAnswer {
     /// The runs whose stop this request began. One that was ending already is not among them.
     pub run_ids: Vec<RunId>,
@@ -87,6 +91,7 @@ pub struct StopAnswer {
 
 /// `POST /v1/hold`, `POST /v1/release`: which devices, by exactly one of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HoldRequest {
     /// This device.
@@ -97,6 +102,7 @@ pub enum HoldRequest {
 
 /// The answer to `POST /v1/hold`: the devices are denied on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct HoldAnswer {
     /// The devices that are held.
     pub devices: Vec<DeviceId>,
@@ -108,6 +114,7 @@ pub struct HoldAnswer {
 
 /// The answer to `POST /v1/release`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct ReleaseAnswer {
     /// The devices that were held, and are no longer.
     pub devices: Vec<DeviceId>,
@@ -115,6 +122,7 @@ pub struct ReleaseAnswer {
 
 /// The answer to `POST /v1/thaw?run_id=ID`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct ThawAnswer {
     /// The run.
     pub run_id: RunId,
@@ -124,6 +132,7 @@ pub struct ThawAnswer {
 
 /// Who ends the tree when it must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Killer {
     /// The daemon can signal the tree; the wrapper does so as well.
@@ -145,6 +154,7 @@ impl Killer {
 
 /// One line of the stream that answers a [`SuperviseRequest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum SuperviseEvent {
     /// The agent may start. Sent only after the run is recorded and its lease runs.

@@ -7,6 +7,7 @@ use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
 
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct Status {
     /// The daemon's version.
     pub version: String,
@@ -39,6 +40,7 @@ pub struct Status {
 
 /// A device that is denied on this host until it is released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct HoldReport {
     /// The device.
     pub device_id: DeviceId,
@@ -50,6 +52,7 @@ pub struct HoldReport {
 
 /// How far the audit file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct AuditStatus {
     /// Its path.
     pub file: String,
@@ -63,6 +66,7 @@ pub struct AuditStatus {
 
 /// What a stop came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct StopReport {
     /// The run.
     pub run_id: RunId,
@@ -94,6 +98,7 @@ pub struct StopReport {
 
 /// A process that outlived SIGKILL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct SurvivorReport {
     /// Its number, as the daemon sees it.
     pub pid: i32,
@@ -103,6 +108,7 @@ pub struct SurvivorReport {
 
 /// Whom the daemon asks, and whether it gets answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct AuthorityStatus {
     /// Its base URL.
     pub url: String,
@@ -119,6 +125,7 @@ pub struct AuthorityStatus {
 
 /// The worst time from a revoke to the last process gone, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct StopBound {
     /// While the authority answers: `interval` × 1.1 + `timeout` + `stop_grace` + 1 s.
     pub connected_ms: u64,
@@ -128,6 +135,7 @@ pub struct StopBound {
 
 /// Where the settings came from, and what protects the org key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct ConfigurationStatus {
     /// The configuration file, when one was read.
     pub file: Option<String>,
@@ -157,6 +165,7 @@ pub struct KillFileStatus {
 
 /// What the daemon now holds about a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StandingKind {
     /// No answer yet.
@@ -171,6 +180,7 @@ pub enum StandingKind {
 
 /// One device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct DeviceReport {
     /// Its id.
     pub device_id: DeviceId,
@@ -194,6 +204,7 @@ pub struct DeviceReport {
 
 /// A decision with its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct LastDecision {
     /// RFC 3339 time at which its validation began.
     pub at: String,
@@ -209,6 +220,7 @@ pub struct LastDecision {
 
 /// How far an agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AgentState {
     /// It runs on a lease.
@@ -219,6 +231,7 @@ pub enum AgentState {
 
 /// One supervised run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct AgentReport {
     /// The run.
     pub run_id: RunId,

@@ -11,3 +11,4 @@ mod fleet;
 mod host;
 mod output;
 mod stop;
+mod watching;

@@ -18,6 +18,29 @@ fn allowed_host(authority: &Authority) -> (Org<'_>, Sidecar) {
 }
 
 #[test]
+fn the_socket_describes_itself_and_answers_what_it_describes() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let sidecar = Setup::of(&org, &authority.url(), "described-host:1").start();
+    let document = sidecar.get("/v1/openapi.json").unwrap().json();
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() >= 13, "{document}");
+    for (path, operations) in paths {
+        for method in operations.as_object().unwrap().keys() {
+            let path = path.replace("{device}", "described-host:1");
+            // A stream of events is one that ends.
+            let query = if path == "/v1/events" { "?follow=false" } else { "" };
+            let request = format!("{} {path}{query} HTTP/1.0\r\nContent-Length: 0\r\n\r\n", method.to_uppercase());
+            let answer = exchange(&sidecar.socket(), &request).unwrap();
+            let nothing_there = answer.body.contains("there is nothing at this path");
+            assert!(answer.status != 405 && !nothing_there, "{method} {path}: {answer:?}");
+            let described = &operations[method]["responses"][answer.status.to_string()];
+            assert!(described.is_object(), "{method} {path} answers {}, which is not described", answer.status);
+        }
+    }
+}
+
+#[test]
 fn the_host_is_registered_on_boot_and_checked_afresh_each_time() {
     let authority = Authority::start();
     let (org, sidecar) = allowed_host(&authority);
