@@ -156,6 +156,7 @@ pub struct ConfigurationStatus {
 
 /// The file that denies everything while it exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct KillFileStatus {
     /// Its path.
     pub path: String,
