@@ -54,6 +54,7 @@ impl Changes {
             runtime_dir,
             runtime_dir_origin,
             check_timeout,
+            admin_group,
             require_local_killer,
         } = local;
         let Log { format, level } = log;
@@ -81,6 +82,7 @@ impl Changes {
             ("local.group", name_of(group) != name_of(&running.local.group)),
             ("local.max_age_cap", *max_age_cap != running.local.max_age_cap),
             ("local.check_timeout", *check_timeout != running.local.check_timeout),
+            ("local.admin_group", *admin_group != running.local.admin_group),
             ("local.require_local_killer", *require_local_killer != running.local.require_local_killer),
             ("log.format", *format != running.log.format),
             ("log.level", *level != running.log.level),
@@ -155,7 +157,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Settings {
-        let around = Surroundings { root: true, ..Surroundings::default() };
+        let groups = "machineid-admin:x:901:\nother-admin:x:902:\n".to_owned();
+        let around = Surroundings { root: true, groups, ..Surroundings::default() };
         resolve(Some((Path::new("/etc/m.toml"), text)), &|_| None, &around).unwrap()
     }
 
@@ -195,6 +198,7 @@ mod tests {
             ("max_age_cap = \"0s\"", "max_age_cap = \"1s\""),
             ("/run/machineid-sidecar/", "/run/other/"),
             ("check_timeout = \"4s\"", "check_timeout = \"5s\""),
+            ("machineid-admin", "other-admin"),
             ("require_local_killer = false", "require_local_killer = true"),
             ("format = \"text\"", "format = \"json\""),
             ("level = \"info\"", "level = \"warn\""),

@@ -67,6 +67,7 @@ pub(super) struct Local {
     pub(super) max_age_cap: Placed<String>,
     pub(super) runtime_dir: Placed<String>,
     pub(super) check_timeout: Placed<String>,
+    pub(super) admin_group: Placed<String>,
     pub(super) require_local_killer: Placed<bool>,
 }
 

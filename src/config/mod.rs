@@ -8,6 +8,7 @@ mod device_template;
 mod error;
 mod file;
 mod glob;
+mod groups;
 mod live;
 pub(crate) mod org_key;
 mod paths;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use device_template::{HostFacts, expand as expand_device_id};
 pub(crate) use error::{ConfigError, Origin};
+pub(crate) use groups::group_id;
 pub(crate) use live::{Following, Live};
 pub(crate) use paths::Surroundings;
 pub(crate) use settings::Settings;
@@ -79,6 +81,8 @@ impl Environment {
             xdg_runtime_dir: self.path("XDG_RUNTIME_DIR"),
             xdg_state_home: self.path("XDG_STATE_HOME"),
             state_directory: self.path("STATE_DIRECTORY"),
+            // Unreadable, it names no group.
+            groups: std::fs::read_to_string("/etc/group").unwrap_or_default(),
             runtime_directories: self.paths("RUNTIME_DIRECTORY"),
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Surroundings {
     pub(crate) xdg_state_home: Option<PathBuf>,
     /// What systemd gives a unit with `StateDirectory=`.
     pub(crate) state_directory: Option<PathBuf>,
+    /// The text of `/etc/group`.
+    pub(crate) groups: String,
     /// What systemd gives a unit with `RuntimeDirectory=`.
     pub(crate) runtime_directories: Vec<PathBuf>,
 }

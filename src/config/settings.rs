@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Origin};
 use super::file::{File, Source};
 use super::glob::Glob;
+use super::groups::{Group, group_id};
 use super::paths::{Surroundings, short_hash};
 use super::stop_bound::{StopBound, longest_silence};
 use crate::client::{BaseUrl, BaseUrlError};
@@ -106,6 +107,8 @@ pub(crate) struct Local {
     pub(crate) runtime_dir: PathBuf,
     pub(crate) runtime_dir_origin: Origin,
     pub(crate) check_timeout: Duration,
+    /// Whose members may see and stop everybody's agents, as root may.
+    pub(crate) admin_group: Option<Group>,
     pub(crate) require_local_killer: bool,
 }
 
@@ -416,6 +419,7 @@ fn local(
         runtime_dir,
         runtime_dir_origin,
         check_timeout,
+        admin_group: admin_group(reader, written, around)?,
         require_local_killer: flag(section.require_local_killer.as_ref(), false),
     })
 }
@@ -431,6 +435,18 @@ fn compat_listen(reader: &Reader<'_>, written: &File) -> Result<Option<(SocketAd
         }
         listen => Ok(listen),
     }
+}
+
+fn admin_group(reader: &Reader<'_>, written: &File, around: &Surroundings) -> Result<Option<Group>, ConfigError> {
+    let placed = written.local.admin_group.as_ref();
+    let Some(name) = placed.map(Spanned::get_ref) else { return Ok(None) };
+    let gid = group_id(name, &around.groups).ok_or_else(|| {
+        let problem = format!(
+            "there is no group {name:?} in /etc/group; make it (groupadd {name}), or name another one or its number"
+        );
+        ConfigError::at(&reader.origin(placed), "local.admin_group", problem)
+    })?;
+    Ok(Some(Group { name: name.clone(), gid }))
 }
 
 fn no_place(key: &str) -> ConfigError {

@@ -7,6 +7,7 @@ fn around() -> Surroundings {
         xdg_runtime_dir: Some("/run/user/1000".into()),
         xdg_state_home: None,
         state_directory: None,
+        groups: "machineid:x:900:\nmachineid-admin:x:901:\n".to_owned(),
         runtime_directories: Vec::new(),
     }
 }
@@ -49,6 +50,7 @@ fn every_key_the_commented_file_shows_commented_out_exists() {
         .fold(String::new(), |all, line| all + line + "\n");
     let settings = read(&examples).unwrap();
     assert!(settings.enforcement.kill_file.is_some() && settings.authority.org_key_file.is_some());
+    assert_eq!(settings.local.admin_group.map(|group| group.gid), Some(901));
     assert!(settings.local.group.is_some() && settings.authority.ca_file.is_some());
     assert!(settings.audit_file.is_some() && settings.metrics_listen.is_some());
 }
@@ -72,6 +74,7 @@ fn a_bad_value_is_named_with_its_line_and_key() {
         ("[enforcement]\ninterval = \"0s\"\n", 2, vec!["enforcement.interval", "10ms"]),
         ("[local]\nmode = \"0999\"\n", 2, vec!["local.mode", "octal"]),
         ("[local]\nsocket = \"sidecar.sock\"\n", 2, vec!["local.socket", "absolute"]),
+        ("[local]\nadmin_group = \"nobodys\"\n", 2, vec!["local.admin_group", "no group \"nobodys\"", "groupadd"]),
         ("[log]\nformat = \"xml\"\n", 2, vec!["log.format", "json"]),
         ("[log]\nlevel = \"loud\"\n", 2, vec!["log.level", "debug"]),
         ("[device\n", 1, vec![]),

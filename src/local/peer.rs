@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     /// `None` when it is in a PID namespace that ours does not contain.
     pid: Option<Pid>,
     pidfd: Option<Arc<OwnedFd>>,
+    /// Its effective and its supplementary groups; none when they cannot be told.
+    groups: Arc<[u32]>,
     known: Arc<Mutex<Option<Known>>>,
 }
 
@@ -46,7 +48,9 @@ impl Peer {
     pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
         let credentials = sys::peer_credentials(socket.as_fd())?;
         let pidfd = sys::peer_pidfd(socket.as_fd()).ok().flatten().map(Arc::new);
-        Ok(Self { uid: credentials.uid, pid: Pid::new(credentials.pid), pidfd, known: Arc::default() })
+        let supplementary = sys::peer_groups(socket.as_fd()).unwrap_or_default();
+        let groups = std::iter::once(credentials.gid).chain(supplementary).collect();
+        Ok(Self { uid: credentials.uid, pid: Pid::new(credentials.pid), pidfd, groups, known: Arc::default() })
     }
 
     /// The runs whose tree the client is in; found out once for each connection, until a run comes or goes.
@@ -72,6 +76,11 @@ impl Peer {
 
     pub(crate) fn uid(&self) -> u32 {
         self.uid
+    }
+
+    /// Whether it was in this group when it connected. The numbers are those of our user namespace.
+    pub(crate) fn is_member(&self, gid: u32) -> bool {
+        self.groups.contains(&gid)
     }
 
     pub(crate) fn pid(&self) -> Option<Pid> {

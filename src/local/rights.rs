@@ -1,12 +1,13 @@
 //! Whose agents a client may see, and whose it may command.
 
 use super::peer::Peer;
+use crate::config::Settings;
 use crate::runs::Run;
 
 /// Whose agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sight {
-    /// Everybody's: for root and the daemon's own user, in the daemon's own PID and user namespace.
+    /// Everybody's: for root, the daemon's own user and the members of `local.admin_group`, in the daemon's own PID and user namespace.
     All,
     /// Those of this uid.
     Own(u32),
@@ -16,17 +17,20 @@ pub(super) enum Sight {
 
 impl Sight {
     /// Whose agents this client may see.
-    pub(super) fn sees(peer: &Peer) -> Self {
+    pub(super) fn sees(peer: &Peer, settings: &Settings) -> Self {
         if peer.is_nobody() {
             return Self::Nothing;
         }
-        let privileged = peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw();
+        let admins = settings.local.admin_group.as_ref();
+        let privileged = peer.uid() == 0
+            || peer.uid() == rustix::process::geteuid().as_raw()
+            || admins.is_some_and(|group| peer.is_member(group.gid));
         if privileged && peer.is_in_our_namespaces() { Self::All } else { Self::Own(peer.uid()) }
     }
 
     /// Whose agents it may stop. A client of another user namespace none: who it is there is not who it is here.
-    pub(super) fn commands(peer: &Peer) -> Self {
-        if peer.is_in_our_user_namespace() { Self::sees(peer) } else { Self::Nothing }
+    pub(super) fn commands(peer: &Peer, settings: &Settings) -> Self {
+        if peer.is_in_our_user_namespace() { Self::sees(peer, settings) } else { Self::Nothing }
     }
 
     /// Whether an agent of this uid is among them.

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
 use crate::config::settings::Local;
-use crate::config::{ConfigError, Origin};
+use crate::config::{ConfigError, Origin, group_id};
 
 /// Connections the kernel holds until we accept them.
 const BACKLOG: i32 = 4096;
@@ -156,22 +156,9 @@ pub(crate) fn set_access(local: &Local) -> Result<(), ConfigError> {
 }
 
 fn give_to_group(path: &Path, group: &str) -> Result<(), String> {
-    let gid =
-        group_id(group).ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let gid = group_id(group, &groups)
+        .ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;
     std::os::unix::fs::chown(path, None, Some(gid))
         .map_err(|error| format!("cannot give {} to the group {group}: {error}", path.display()))
-}
-
-/// A number, or a name of `/etc/group`. Directory services are not asked: a static build cannot, and a daemon that needs
-/// them to start is a daemon that does not.
-fn group_id(group: &str) -> Option<u32> {
-    group.parse().ok().or_else(|| {
-        let groups = fs::read_to_string("/etc/group").ok()?;
-        groups.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let named = fields.next() == Some(group);
-            let gid = fields.nth(1)?;
-            named.then(|| gid.parse().ok()).flatten()
-        })
-    })
 }

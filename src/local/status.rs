@@ -27,7 +27,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let now = BootTime::now();
     let settings = context.settings();
     let bound = settings.stop_bound();
-    let sight = Sight::sees(&peer);
+    let sight = Sight::sees(&peer, &settings);
     let runs = context.runs.all();
     let seen = runs.iter().filter(|run| sight.covers_run(run));
     let agents = seen.filter_map(|run| agent(run, now)).collect();

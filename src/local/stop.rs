@@ -35,7 +35,7 @@ pub(super) async fn stop(
             ));
         }
     };
-    let sight = Sight::commands(&peer);
+    let sight = Sight::commands(&peer, &context.settings());
     let denial = Denial::local(Code::LocalStop, format!("uid {} stopped it on this host", peer.uid()));
     let chosen = |run: &Run| sight.covers_run(run) && picks(&request, run);
     let (run_ids, found) = context.runs.stop_chosen(&denial, &peer.caller(), chosen);

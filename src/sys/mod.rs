@@ -24,7 +24,7 @@ pub use descriptors::close_others;
 pub use environment::{ScrubError, scrub_environment};
 pub use inherited::{Inherited, let_children_vanish, restore_inherited};
 pub use namespace::{map_own_ids, mount_own_proc};
-pub use peer::{Credentials, peer_credentials, peer_pidfd};
+pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
 pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};

@@ -1,6 +1,9 @@
 //! Who is at the other end of a unix socket.
 
-#![expect(unsafe_code, reason = "rustix has no call for SO_PEERPIDFD, and one for SO_PEERCRED that a pid of 0 breaks")]
+#![expect(
+    unsafe_code,
+    reason = "rustix has no call for SO_PEERPIDFD and SO_PEERGROUPS, and one for SO_PEERCRED that a pid of 0 breaks"
+)]
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -8,6 +11,8 @@ use rustix::io::Errno;
 
 /// Linux's number on x86-64 and aarch64; libc does not name it.
 const SO_PEERPIDFD: libc::c_int = 77;
+/// The same.
+const SO_PEERGROUPS: libc::c_int = 59;
 
 /// Who connected a socket, or listens at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct Credentials {
     pub pid: i32,
     /// As the caller's user namespace knows it.
     pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
 }
 
 /// `SO_PEERCRED`. (rustix's call cannot express a pid of 0.)
@@ -36,9 +43,41 @@ pub fn peer_credentials<Fd: AsFd>(socket: Fd) -> Result<Credentials, Errno> {
     // A shorter answer is of a socket that has no such thing.
     let whole = usize::try_from(size) == Ok(size_of::<libc::ucred>());
     match (result, whole) {
-        (0, true) => Ok(Credentials { pid: found.pid, uid: found.uid }),
+        (0, true) => Ok(Credentials { pid: found.pid, uid: found.uid, gid: found.gid }),
         (0, false) => Err(Errno::INVAL),
         _ => Err(super::process::last_errno()),
+    }
+}
+
+/// The supplementary groups the peer had when it connected, as `SO_PEERCRED` gives its user.
+///
+/// Not those in `/proc/<pid>/status`: that process may have changed since, or, where there is no pidfd of the peer, be another
+/// one by now; and with `hidepid` it cannot be looked at.
+pub fn peer_groups<Fd: AsFd>(socket: Fd) -> Result<Vec<u32>, Errno> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let room = groups.len() * size_of::<libc::gid_t>();
+        let mut size = libc::socklen_t::try_from(room).map_err(|_| Errno::INVAL)?;
+        // SAFETY: `groups` and `size` are live locals, and `size` says how much room `groups` has.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        let count = usize::try_from(size).map_err(|_| Errno::INVAL)? / size_of::<libc::gid_t>();
+        match (result, super::process::last_errno()) {
+            (0, _) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // `size` now says how much room there should be.
+            (_, Errno::RANGE) if count > groups.len() => groups.resize(count, 0),
+            (_, errno) => return Err(errno),
+        }
     }
 }
 
@@ -76,8 +115,17 @@ mod tests {
     #[test]
     fn the_credentials_of_a_pair_are_our_own() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        let own = Credentials { pid: rustix::process::getpid().as_raw_pid(), uid: rustix::process::geteuid().as_raw() };
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let own = Credentials { pid: rustix::process::getpid().as_raw_pid(), uid, gid };
         assert_eq!(peer_credentials(&socket), Ok(own));
+    }
+
+    #[test]
+    fn the_groups_of_a_pair_are_our_own() {
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let own: Vec<u32> =
+            rustix::process::getgroups().unwrap().into_iter().map(rustix::process::Gid::as_raw).collect();
+        assert_eq!(peer_groups(&socket), Ok(own));
     }
 
     #[test]

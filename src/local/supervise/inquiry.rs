@@ -67,7 +67,7 @@ pub(in crate::local) async fn thaw(
         Err(error) => return check::overloaded(&error).map(Body::from),
     };
     let is_wrapper = caller.is_some() && caller == run.wrapper();
-    if !is_wrapper && Sight::commands(&peer) != Sight::All {
+    if !is_wrapper && Sight::commands(&peer, &context.settings()) != Sight::All {
         return no_such_run();
     }
     let was_frozen = context.runs.thaw(&run);

@@ -91,12 +91,22 @@ pub(super) fn by_hand(sidecar: &Sidecar, id: &str, fields: &Value, command: &[&s
 
 /// The same command as another user, without capabilities.
 pub(super) fn as_user(uid: u32, command: &Command) -> Command {
+    with_identity(uid, &["--clear-groups"], command)
+}
+
+/// The same command as another user who is in one more group.
+pub(super) fn as_member(uid: u32, gid: u32, command: &Command) -> Command {
+    with_identity(uid, &["--groups", &gid.to_string()], command)
+}
+
+fn with_identity(uid: u32, groups: &[&str], command: &Command) -> Command {
     let uid = uid.to_string();
     let mut other = Command::new("setpriv");
     // A search path that leads to nobody's home.
     other
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .args(["--reuid", &uid, "--regid", &uid, "--clear-groups"])
+        .args(["--reuid", &uid, "--regid", &uid])
+        .args(groups)
         .arg(command.get_program())
         .args(command.get_args());
     for (name, value) in command.get_envs().filter(|(name, _)| *name != "PATH") {
@@ -142,13 +152,23 @@ pub(super) fn request(path: &str, body: &Value) -> String {
 
 /// A request by another user, `before` the client as that user; the status and the body. Needs root.
 pub(super) fn post_as(uid: u32, before: &[&str], socket: &Path, path: &str, body: &Value) -> (u16, Value) {
+    ask_by(|client| as_user(uid, client), before, socket, &request(path, body))
+}
+
+/// A request by a client whose command this makes another identity's; the status and the body.
+pub(super) fn ask_by(
+    identity: impl Fn(&Command) -> Command,
+    before: &[&str],
+    socket: &Path,
+    request: &str,
+) -> (u16, Value) {
     let client = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); \
                   s.sendall(sys.argv[2].encode()); print(s.makefile(newline='').read())";
     let mut words = before.to_vec();
     words.extend(["python3", "-c", client]);
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).arg(socket).arg(request(path, body));
-    let output = as_user(uid, &command).output().unwrap();
+    command.args(&words[1..]).arg(socket).arg(request);
+    let output = identity(&command).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::agents::{Agent, NOBODY, OBEDIENT, agents, is_root, open_to_all, post, post_as, stop_of};
+use super::agents::{
+    Agent, NOBODY, OBEDIENT, agents, as_member, as_user, ask_by, is_root, open_to_all, post, post_as, request, stop_of,
+};
 use crate::harness::authority::Authority;
 use crate::harness::sidecar::{Setup, Sidecar};
 use crate::harness::wait::until;
@@ -94,5 +96,54 @@ fn a_user_stops_their_own_agents_and_root_everybodys() {
     assert_eq!(again.wrapped.exit_code(), 77);
     assert!(roots.is_alive() && roots.terms() == 0);
     assert_eq!(post(&sidecar.socket(), "/v1/stop", &json!({"all": true})).status, 200);
+    assert_eq!(roots.wrapped.exit_code(), 77);
+}
+
+/// An ordinary user beside [`NOBODY`], and a group of this test's own.
+const OPERATOR: u32 = 54_322;
+const ADMINS: u32 = 54_400;
+
+#[test]
+fn a_member_of_the_admin_group_sees_and_stops_everybodys_agents_and_nobody_else_does() {
+    if !is_root("agents and operators of several users") {
+        return;
+    }
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), DEVICE);
+    open_to_all(&mut setup);
+    let without = setup.local.clone();
+    let with = format!("{without}\nadmin_group = \"{ADMINS}\"");
+    setup.local.clone_from(&with);
+    let mut sidecar = setup.start();
+    let mut theirs = Agent::start_as(NOBODY, &sidecar, &["--name", "theirs"], OBEDIENT);
+    let mut roots = Agent::start(&sidecar, &["--name", "roots"], OBEDIENT);
+    let socket = sidecar.socket();
+    let member = |before: &[&str], text: &str| ask_by(|it| as_member(OPERATOR, ADMINS, it), before, &socket, text);
+    let other = |text: &str| ask_by(|it| as_user(OPERATOR, it), &[], &socket, text);
+    let status = "GET /v1/status HTTP/1.0\r\n\r\n";
+    let seen = |(_, status): (u16, serde_json::Value)| status["agents"].as_array().unwrap().len();
+    assert_eq!((seen(member(&[], status)), seen(other(status))), (2, 0));
+    let stop = |name: &str| request("/v1/stop", &json!({"name": name}));
+    assert_eq!(other(&stop("theirs")).0, 404);
+    // A member there; who it is there is not who it is here.
+    for elsewhere in [&["unshare", "--user", "--map-current-user"][..], &["unshare", "--user", "--map-root-user"]] {
+        let (code, answer) = member(elsewhere, &stop("theirs"));
+        assert_eq!(code, 404, "{elsewhere:?}: {answer}");
+        assert_eq!(seen(member(elsewhere, status)), 0, "{elsewhere:?}");
+    }
+    assert!(theirs.is_alive() && theirs.terms() == 0);
+    let (code, answer) = member(&[], &stop("theirs"));
+    assert_eq!((code, answer["run_ids"].as_array().map(Vec::len)), (200, Some(1)), "{answer}");
+    assert_eq!(theirs.wrapped.exit_code(), 77);
+
+    sidecar.setup().local = without;
+    sidecar.setup().configuration();
+    until("a reload takes the right away", || (seen(member(&[], status)) == 0).then_some(()));
+    assert_eq!(member(&[], &stop("roots")).0, 404);
+    sidecar.setup().local = with;
+    sidecar.setup().configuration();
+    until("a reload gives it back", || (seen(member(&[], status)) == 1).then_some(()));
+    assert_eq!(member(&[], &stop("roots")).0, 200);
     assert_eq!(roots.wrapped.exit_code(), 77);
 }
