@@ -17,6 +17,7 @@ use super::stop_bound::{StopBound, longest_silence};
 use crate::client::{BaseUrl, BaseUrlError};
 use crate::gate::core::{Rules, SystemUnavailable};
 use crate::protocol::Wish;
+use crate::runs::StopTerms;
 use crate::span;
 use crate::sys;
 use crate::telemetry::{LogFormat, LogLevel};
@@ -136,6 +137,11 @@ impl Settings {
             Some(state) => state.join(format!("holds-{}.json", short_hash(&self.local.socket))),
             None => self.local.runtime_dir.join("holds.json"),
         }
+    }
+
+    /// How agents are stopped whose wrappers do not say.
+    pub(crate) fn stop_terms(&self) -> StopTerms {
+        StopTerms { signal: self.enforcement.stop_signal, grace: self.enforcement.stop_grace }
     }
 
     pub(crate) fn stop_bound(&self) -> StopBound {

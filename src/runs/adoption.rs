@@ -14,7 +14,7 @@ use super::hold::Hold;
 use super::ledger::{Entry, Store};
 use super::reach::{Pinned, PinnedGuardian, Reach};
 use super::registry::{Runs, wrapper_gone};
-use super::run::{Admission, Opened, Run};
+use super::run::{Admission, AskedTerms, Opened, Run};
 use crate::clock::BootTime;
 use crate::gate::Gates;
 use crate::protocol::Containment;
@@ -103,11 +103,11 @@ impl Runs {
             name: entry.name,
             command: entry.command,
             uid: entry.uid,
-            stop_signal: entry.stop_signal,
-            stop_grace: entry.stop_grace,
+            // What the wrapper left open then is not known any more.
+            asked: AskedTerms { signal: Some(entry.stop_signal), grace: Some(entry.stop_grace) },
             reach: Some(reach),
         };
-        let run = Arc::new(Run::new(opened));
+        let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
         run.note_frozen(frozen);
         let admission = Admission {
             since: entry.started,

@@ -29,5 +29,5 @@ pub(crate) use hold::Hold;
 pub(crate) use ledger::fuzz_record;
 pub(crate) use ledger::{Here, Store};
 pub(crate) use registry::{Refused, Runs, Terms};
-pub(crate) use run::{Opened, Run};
+pub(crate) use run::{AskedTerms, Opened, Run, StopTerms};
 pub(crate) use token::{Token, TokenHash};

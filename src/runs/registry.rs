@@ -66,9 +66,10 @@ impl Runs {
 
     /// Records a run whose question is open. `None` when its id is in use.
     pub(crate) fn open(&self, opened: Opened, deciding: Deciding) -> Option<Arc<Run>> {
-        let run = Arc::new(Run::new(opened));
-        run.keep_gates(deciding);
+        // A reload looks at the record after it has put its settings in force: it must find this run, or this run them.
         let mut runs = self.record.lock();
+        let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
+        run.keep_gates(deciding);
         if runs.contains_key(&run.id()) {
             return None;
         }
@@ -286,9 +287,14 @@ impl Runs {
         }
     }
 
-    /// Freezes or thaws every run as it now is to be: a reload changed what undecided means.
-    pub(crate) fn reconsider_freezing(&self) {
+    /// The configuration changed: what an undecided run does, how a run is stopped and how long its lease is.
+    pub(crate) fn settings_changed(&self) {
+        let configured = self.live.now().stop_terms();
         for run in self.record.all() {
+            run.set_configured_terms(configured);
+            if run.opened.reach.is_some() {
+                self.ledger.changed(&run);
+            }
             self.enforcer.hold(&run);
         }
     }

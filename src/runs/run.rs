@@ -27,16 +27,42 @@ pub(crate) struct Opened {
     pub(crate) name: Option<String>,
     pub(crate) command: Vec<String>,
     pub(crate) uid: u32,
-    pub(crate) stop_signal: Signal,
-    pub(crate) stop_grace: Duration,
+    /// What the wrapper asked for, or what was written down for it.
+    pub(crate) asked: AskedTerms,
     /// The tree, when the daemon can see and signal it; else the wrapper alone ends it.
     pub(crate) reach: Option<Reach>,
+}
+
+/// How the wrapper wants its agent to be stopped; what it leaves open is the configuration's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AskedTerms {
+    pub(crate) signal: Option<Signal>,
+    pub(crate) grace: Option<Duration>,
+}
+
+/// How an agent is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StopTerms {
+    pub(crate) signal: Signal,
+    pub(crate) grace: Duration,
+}
+
+impl AskedTerms {
+    /// With what the configuration says. A client can make a stop quicker, never slower.
+    pub(crate) fn under(self, configured: StopTerms) -> StopTerms {
+        StopTerms {
+            signal: self.signal.unwrap_or(configured.signal),
+            grace: self.grace.map_or(configured.grace, |asked| asked.min(configured.grace)),
+        }
+    }
 }
 
 /// What the stream must still tell the wrapper. Holds the newest of each, so a stream nobody reads costs nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     pub(crate) until: Option<BootTime>,
+    /// How often the terms of its stop and of its lease have changed: they are told anew.
+    pub(crate) terms: u64,
     pub(crate) stop: Option<StopNotice>,
 }
 
@@ -87,6 +113,7 @@ pub(crate) struct Run {
     deciding: OnceLock<Deciding>,
     admission: OnceLock<Admission>,
     phase: Mutex<Phase>,
+    terms: Mutex<StopTerms>,
     /// Who on this host asked for its stop.
     stopper: OnceLock<Caller>,
     /// Connections of its wrapper. One that comes back may be there before the old one is known to be gone.
@@ -100,9 +127,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// One whose question is open.
-    pub(crate) fn new(opened: Opened) -> Self {
+    /// One whose question is open, under these terms of the configuration.
+    pub(crate) fn new(opened: Opened, configured: StopTerms) -> Self {
         Self {
+            terms: Mutex::new(opened.asked.under(configured)),
             opened,
             deciding: OnceLock::new(),
             admission: OnceLock::new(),
@@ -130,6 +158,17 @@ impl Run {
             pid: self.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
             uid: opened.uid,
         }
+    }
+
+    /// How it is stopped from now on.
+    pub(crate) fn terms(&self) -> StopTerms {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration changed: a later stop is under its terms, and the wrapper is told of them.
+    pub(crate) fn set_configured_terms(&self, configured: StopTerms) {
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = self.opened.asked.under(configured);
+        self.outbox.send_modify(|outbox| outbox.terms += 1);
     }
 
     pub(crate) fn killer(&self) -> Killer {
@@ -273,7 +312,7 @@ impl Run {
     pub(crate) fn begin_stop(&self, now: BootTime, denial: &Denial) -> bool {
         let mut phase = self.phase();
         let Phase::Running { leases, .. } = &mut *phase else { return false };
-        let stop = StopEntry { denial: denial.clone(), began: now, kill_at: now + self.opened.stop_grace };
+        let stop = StopEntry { denial: denial.clone(), began: now, kill_at: now + self.terms().grace };
         let leases = std::mem::take(leases);
         *phase = Phase::Stopping { stop, leases };
         true
@@ -364,8 +403,8 @@ impl Run {
             alone: reach.is_alone(),
             containment: admission.hold.containment,
             leaf: admission.hold.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
-            stop_signal: opened.stop_signal,
-            stop_grace: opened.stop_grace,
+            stop_signal: self.terms().signal,
+            stop_grace: self.terms().grace,
             token: admission.token,
             code: admission.code.clone(),
             request_id: admission.request_id.clone(),

@@ -296,11 +296,8 @@ impl Reloader {
             outcome.problems.push(error.to_string());
         }
         telemetry::change(settings.log.format, settings.log.level);
-        let freezing_changed = settings.enforcement.undecided != running.enforcement.undecided;
         context.live.replace(settings);
-        if freezing_changed {
-            context.runs.reconsider_freezing();
-        }
+        context.runs.settings_changed();
         self.kill_file();
     }
 

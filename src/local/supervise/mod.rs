@@ -143,8 +143,14 @@ async fn start(
         Refused::Denied(denial) => about(No::from_denial(denial)),
         Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),
     })?;
-    Ok(EventStream::new(allow(context, &started.run, until, token.as_ref()).as_ref(), Some(until), events, started)
-        .into_stream())
+    Ok(EventStream::new(
+        context,
+        allow(context, &started.run, until, token.as_ref()).as_ref(),
+        Some(until),
+        events,
+        started,
+    )
+    .into_stream())
 }
 
 /// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there
@@ -167,7 +173,7 @@ fn come_back(
     // A stop that has begun is told as such, by what is waiting for it on the stream.
     let until = run.deadline();
     let first = until.and_then(|until| allow(context, run, until, None));
-    Ok(EventStream::new(first.as_ref(), until, events, held).into_stream())
+    Ok(EventStream::new(context, first.as_ref(), until, events, held).into_stream())
 }
 
 fn in_use() -> No {
@@ -188,8 +194,8 @@ fn allow(context: &Context, run: &Run, until: BootTime, token: Option<&Token>) -
         until_boot_ms: until.as_millis(),
         lease_ms: millis(context.settings().enforcement.lease),
         resume_grace_ms: millis(context.settings().enforcement.resume_grace),
-        stop_grace_ms: millis(opened.stop_grace),
-        stop_signal: Some(sys::signal_name(opened.stop_signal)),
+        stop_grace_ms: millis(run.terms().grace),
+        stop_signal: Some(sys::signal_name(run.terms().signal)),
         containment: admission.hold.containment,
         killer: run.killer(),
         token: token.map(|token| token.expose().to_owned()),

@@ -9,7 +9,7 @@ use crate::local::Context;
 use crate::local::peer::Peer;
 use crate::protocol::Code;
 use crate::protocol::local::SuperviseRequest;
-use crate::runs::Opened;
+use crate::runs::{AskedTerms, Opened};
 use crate::{span, sys};
 
 /// The longest name and command line kept, in bytes: they are for people.
@@ -33,20 +33,10 @@ pub(super) fn open(
     }
     let in_force = context.settings();
     let settings = &in_force.enforcement;
-    let stop_grace = match &request.stop_grace {
-        None => settings.stop_grace,
-        Some(text) => {
-            let asked = span::parse(text);
-            let asked = asked.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
-            asked.min(settings.stop_grace)
-        }
-    };
-    let stop_signal = match &request.stop_signal {
-        None => settings.stop_signal,
-        Some(name) => {
-            sys::parse_signal(name).map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?
-        }
-    };
+    let grace = request.stop_grace.as_deref().map(span::parse).transpose();
+    let grace = grace.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
+    let signal = request.stop_signal.as_deref().map(sys::parse_signal).transpose();
+    let signal = signal.map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?;
     let wanted = Wanted {
         wish: request.containment.unwrap_or_default(),
         floor: settings.containment,
@@ -67,8 +57,7 @@ pub(super) fn open(
         name: request.name.map(|name| printable(&name, LONGEST_NAME)),
         command: command_for_people(&request.command),
         uid: peer.uid(),
-        stop_signal,
-        stop_grace,
+        asked: AskedTerms { signal, grace },
         reach,
     };
     Ok((deciding, opened, wanted))

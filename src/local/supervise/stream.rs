@@ -7,8 +7,9 @@ use axum::body::Bytes;
 use futures_util::Stream;
 use tokio::sync::watch;
 
+use super::allow;
 use crate::clock::BootTime;
-use crate::local::millis;
+use crate::local::{Context, millis};
 use crate::protocol::local::SuperviseEvent;
 use crate::runs::run::Outbox;
 use crate::runs::{Run, Runs};
@@ -50,21 +51,26 @@ impl Drop for HeldRun {
 pub(super) struct EventStream {
     first: Option<Bytes>,
     until: Option<BootTime>,
+    /// How often its terms had changed when they were told last.
+    terms: u64,
     stopped: bool,
     events: watch::Receiver<Outbox>,
     /// Dropped with the connection, which is how the run's end is noticed.
-    _held: HeldRun,
+    held: HeldRun,
+    context: Arc<Context>,
 }
 
 impl EventStream {
     /// `until` is the deadline that `first` names.
     pub(super) fn new(
+        context: &Arc<Context>,
         first: Option<&SuperviseEvent>,
         until: Option<BootTime>,
         events: watch::Receiver<Outbox>,
         held: HeldRun,
     ) -> Self {
-        Self { first: first.map(line), until, stopped: false, events, _held: held }
+        // As if none had changed yet: what changes while the first event is made must not be missed.
+        Self { first: first.map(line), until, terms: 0, stopped: false, events, held, context: Arc::clone(context) }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
@@ -91,6 +97,16 @@ impl EventStream {
                     signalled: notice.signalled,
                     grace_ms: millis(grace),
                 });
+            }
+            if outbox.terms != self.terms && !self.stopped {
+                self.terms = outbox.terms;
+                let run = &self.held.run;
+                let until = run.deadline();
+                // Said again, under the terms that now hold.
+                if let Some(again) = until.and_then(|until| allow(&self.context, run, until, None)) {
+                    self.until = until;
+                    return line(&again);
+                }
             }
             if let Some(until) = outbox.until.filter(|until| Some(*until) != self.until && !self.stopped) {
                 self.until = Some(until);

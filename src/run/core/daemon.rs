@@ -147,6 +147,8 @@ impl Core {
                 vec![Action::Release(allowed)]
             }
             Phase::Running { lease: known } | Phase::Leftovers { lease: known, .. } => {
+                // The daemon's configuration may have changed.
+                self.grace = self.settings.stop_grace.map_or(grace, |asked| asked.min(grace));
                 // See the rule at the top: the same or a later end of the lease is never moved forward by the journey.
                 let comparable = lease.boot_ms >= known.boot_ms;
                 if comparable && lease.until_boot_ms >= known.until_boot_ms {

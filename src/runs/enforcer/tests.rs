@@ -13,7 +13,7 @@ use crate::runs::freeze::Undecided;
 use crate::runs::hold::Hold;
 use crate::runs::ledger::{Here, Store};
 use crate::runs::reach::{Pinned, Reach};
-use crate::runs::run::{Admission, Opened};
+use crate::runs::run::{Admission, AskedTerms, Opened};
 use crate::telemetry::Journal;
 use crate::tree::{Caller, Pid, Process, ProcessTable};
 
@@ -64,11 +64,10 @@ impl Bench {
             name: None,
             command: Vec::new(),
             uid: 0,
-            stop_signal: Signal::TERM,
-            stop_grace: Duration::from_millis(300),
+            asked: AskedTerms { signal: None, grace: Some(Duration::from_millis(300)) },
             reach: Some(Reach::new(leader.pinned(), wrapper.pinned(), None, true, &table)),
         };
-        let run = Arc::new(Run::new(opened));
+        let run = Arc::new(Run::new(opened, Live::of_defaults().now().stop_terms()));
         let hold = Hold::subreaper(String::new());
         let admission = Admission { since: BootTime::now(), code: Code::Allow, request_id: None, hold, token: None };
         run.admit(admission, vec![("host:1".parse().unwrap(), until)], Undecided::default());

@@ -46,7 +46,7 @@ impl UnderWay {
             SignalBy::Wrapper | SignalBy::Earlier => FirstSignal::Theirs,
         };
         let grace = entry.kill_at.saturating_since(now);
-        let mut stop = Stop::begin(now, tree, run.opened.stop_signal, first_signal, grace);
+        let mut stop = Stop::begin(now, tree, run.terms().signal, first_signal, grace);
         if signal_by == SignalBy::Us
             && let Some(leader) = reach.leader.process().filter(|_| !reach.leader.has_ended())
         {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::agents::{Agent, OBEDIENT};
+use super::agents::{Agent, OBEDIENT, STUBBORN, agents};
 use crate::harness::authority::Authority;
 use crate::harness::place::{Place, is_root, skipped};
 use crate::harness::sidecar::{Setup, Sidecar, chmod};
@@ -278,6 +278,41 @@ fn another_authority_is_registered_with_and_agents_live_on() {
     agent.is_gone();
     new.kill();
     assert_eq!(sidecar.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_shorter_grace_holds_for_agents_that_run_already() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "host:test");
+    setup.enforcement = "interval = \"200ms\"\nlease = \"6s\"\nstop_grace = \"10m\"".to_owned();
+    let mut sidecar = setup.start();
+    let mut agent = Agent::start(&sidecar, &[], STUBBORN);
+    sidecar.setup().enforcement = "interval = \"200ms\"\nlease = \"6s\"\nstop_grace = \"300ms\"".to_owned();
+    sidecar.setup().configuration();
+    until("the new grace is in force", || (cut_off_ms(&sidecar) == 7_300).then_some(()));
+    org.device("revoke", "host:test");
+    assert_eq!(agent.wrapped.exit_code(), 77, "{}", agent.wrapped.stderr());
+    agent.is_gone();
+    assert_eq!(agent.terms(), 1);
+}
+
+#[test]
+fn a_longer_lease_holds_for_agents_that_run_already() {
+    let mut authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), "host:test");
+    setup.enforcement = "interval = \"200ms\"\nlease = \"3s\"\nstop_grace = \"1s\"".to_owned();
+    let mut sidecar = setup.start();
+    let agent = Agent::start(&sidecar, &[], OBEDIENT);
+    sidecar.setup().enforcement = "interval = \"200ms\"\nlease = \"10m\"\nstop_grace = \"1s\"".to_owned();
+    sidecar.setup().configuration();
+    until("the new lease is in force", || agents(&sidecar)[0]["lease_left_ms"].as_u64().filter(|left| *left > 60_000));
+    authority.kill();
+    sidecar.kill();
+    // Wrapper and guardian are alone now, and live on what the last ALLOW gave them.
+    crate::harness::wait::let_time_pass(std::time::Duration::from_secs(4));
+    assert!(agent.is_alive() && agent.terms() == 0, "{}", agent.wrapped.stderr());
 }
 
 #[test]
