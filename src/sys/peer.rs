@@ -69,14 +69,15 @@ pub fn peer_groups<Fd: AsFd>(socket: Fd) -> Result<Vec<u32>, Errno> {
             )
         };
         let count = usize::try_from(size).map_err(|_| Errno::INVAL)? / size_of::<libc::gid_t>();
-        match (result, super::process::last_errno()) {
-            (0, _) => {
-                groups.truncate(count);
-                return Ok(groups);
-            }
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        // Only now: without a failure there need be no error to ask for.
+        match super::process::last_errno() {
             // `size` now says how much room there should be.
-            (_, Errno::RANGE) if count > groups.len() => groups.resize(count, 0),
-            (_, errno) => return Err(errno),
+            Errno::RANGE if count > groups.len() => groups.resize(count, 0),
+            errno => return Err(errno),
         }
     }
 }
