@@ -52,7 +52,7 @@ pub(super) async fn events(
         Err(problem) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
     };
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
-    let reader = Reader::new(Arc::clone(&context.journal), Sight::sees(&peer), wish, last);
+    let reader = Reader::new(Arc::clone(&context.journal), Sight::sees(&peer, &context.settings()), wish, last);
     let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     (StatusCode::OK, head, Body::from_stream(reader.into_stream())).into_response()
 }

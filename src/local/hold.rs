@@ -95,7 +95,7 @@ fn everything(context: &Context) -> Vec<DeviceId> {
 }
 
 fn may(context: &Context, peer: &Peer) -> Result<(), Box<Response>> {
-    if Sight::commands(peer) == Sight::All {
+    if Sight::commands(peer, &context.settings()) == Sight::All {
         return Ok(());
     }
     context.journal.metrics.peer_rejected(Rejected::NotPrivileged);
