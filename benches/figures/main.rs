@@ -38,7 +38,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 7] = [
+const FIGURES: [(&str, Figure); 8] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
