@@ -234,12 +234,8 @@ impl Core {
                 self.retry(now, &lost.why)
             }
             Phase::Running { .. } | Phase::Leftovers { .. } => self.retry(now, ""),
-            Phase::Unexplained { .. } => {
-                // Nobody is left to explain it.
-                self.link = Link::Down { retry_at: now };
-                self.not_stopped(now)
-            }
-            Phase::Stopping { .. } | Phase::Done => {
+            // The inquiry has a connection of its own: it may be another daemon's that answers.
+            Phase::Unexplained { .. } | Phase::Stopping { .. } | Phase::Done => {
                 self.link = Link::Down { retry_at: now };
                 Vec::new()
             }

@@ -188,9 +188,9 @@ impl Core {
         link.into_iter().chain(phase).min()
     }
 
-    /// Whether the daemon holds this run's stream and can end the tree by itself.
+    /// Whether a daemon can end the tree by itself. Also one that was started again and has not heard of us yet.
     pub(super) const fn daemon_can_end_it(&self) -> bool {
-        matches!(self.link, Link::Up { .. }) && matches!(self.killer, Killer::Daemon)
+        matches!(self.killer, Killer::Daemon)
     }
 
     /// Takes what happened and says what to do, in this order.

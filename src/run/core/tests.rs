@@ -326,6 +326,13 @@ fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
     assert_eq!(actions, [Action::TakeTerminal, Action::Inquire]);
     core.handle(at(1), Event::TreeEmpty);
     assert_eq!(finished(&core.handle(at(2), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
+    // Also while the stream is down: a daemon that was started again may have ended it before this wrapper came back.
+    let mut core = running(settings());
+    core.handle(at(1), lost());
+    assert_eq!(core.handle(at(2), ended(Exit::Command(0))), [Action::TakeTerminal, Action::Inquire]);
+    core.handle(at(2), Event::TreeEmpty);
+    assert_eq!(core.handle(at(3), lost()), []);
+    assert_eq!(finished(&core.handle(at(4), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
     // Without such a line it was not the daemon's doing, whether the daemon says so or says nothing.
     for (when, event) in [(2, Event::NotStopped), (2_001, Event::Tick)] {
         let mut core = running(settings());

@@ -196,6 +196,33 @@ fn a_rotated_file_is_begun_anew_and_the_two_are_one_chain() {
 }
 
 #[test]
+fn a_reload_is_written_counted_and_told_with_what_it_changed() {
+    let authority = Authority::start();
+    let (setup, file) = setup(&authority);
+    let mut sidecar = setup.start();
+    let listener = super::events::Listener::start(&sidecar.socket(), "", None);
+    let before = sidecar.setup().enforcement.clone();
+    sidecar.setup().enforcement = before.replace("200ms", "300ms");
+    sidecar.setup().configuration();
+    let told = listener.expect("config-reloaded");
+    assert_eq!((&told["result"], &told["changed"]), (&json!("applied"), &json!(["enforcement.interval"])), "{told}");
+    let written = wait_for(&file, "config-reloaded");
+    assert_eq!((&written["result"], &written["changed"]), (&told["result"], &told["changed"]));
+    sidecar.setup().enforcement = before.replace("200ms", "never");
+    sidecar.setup().configuration();
+    let refused = until("the refusal", || {
+        let told = listener.expect("config-reloaded");
+        (told["result"] == "refused").then_some(told)
+    });
+    assert!(refused["reason"].as_str().unwrap().contains("enforcement.interval"), "{refused}");
+    let page = sidecar.get("/metrics").unwrap().body;
+    for result in ["applied", "refused"] {
+        assert!(!page.contains(&format!("reloads_total{{result=\"{result}\"}} 0")), "{page}");
+    }
+    assert_sound(&sidecar, &[&file]);
+}
+
+#[test]
 fn a_file_that_was_changed_under_the_daemon_shows_where() {
     let authority = Authority::start();
     let (setup, file) = setup(&authority);

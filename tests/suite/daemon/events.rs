@@ -200,9 +200,9 @@ fn readers_that_never_read_hold_up_neither_the_daemon_nor_each_other_nor_its_mem
     }
     let grown = resident(&sidecar).saturating_sub(before);
     assert!(grown < 24 * 1024, "50 readers who do not read have made the daemon {grown} KiB larger");
-    let reader = Listener::start(&sidecar.socket(), "", None);
-    post(&sidecar.socket(), "/v1/hold", &json!({"device": "x"}));
-    reader.expect("device-held");
+    let reader = Listener::start(&sidecar.socket(), "from=oldest", None);
+    post(&sidecar.socket(), "/v1/hold", &json!({"device": "y"}));
+    while reader.expect("device-held")["device_id"] != "y" {}
     drop(silent);
 }
 

@@ -32,7 +32,8 @@ const AGENT: &str = "import os, signal, sys, time\n\
 
 /// An agent in Python.
 pub(super) fn agent(sidecar: &Sidecar) -> Wrapped {
-    let mut agent = Wrapped::start(sidecar.wrap(&[], &["python3", "-S", "-c", AGENT]));
+    // A start on a bad link is refused like any other question, which is not what these tests are about.
+    let mut agent = Wrapped::start(sidecar.wrap(&["--wait"], &["python3", "-S", "-c", AGENT]));
     let pid = number_after(&agent.line_with("agent"), "agent");
     agent.watch(&[pid]);
     agent

@@ -214,12 +214,7 @@ fn what_is_wrong(place: Place, mode: Mode, user: User, event: Event, shapes: &[&
         Event::WrapperKilled => trials.iter().for_each(|trial| trial.wrapped.signal(Signal::KILL)),
         Event::LeaseEnds => sidecar.kill(),
     }
-    let deadline = Deadline(
-        #[expect(clippy::disallowed_methods, reason = "a test's own deadline")]
-        {
-            Instant::now() + ALL_ENDED
-        },
-    );
+    let deadline = Deadline::from_now();
     let mut wrong = String::new();
     for trial in &mut trials {
         let gone = must_be_gone(trial.shape, mode, user, event);
@@ -230,6 +225,8 @@ fn what_is_wrong(place: Place, mode: Mode, user: User, event: Event, shapes: &[&
     }
     if event == Event::LeaseEnds {
         sidecar.start_again();
+        // One that its agent has stopped does not end before there is a daemon: what was waited for it is spent.
+        let deadline = Deadline::from_now();
         let marks: Vec<&str> = trials.iter().map(|trial| trial.stage.mark.as_str()).collect();
         let mut left = Vec::new();
         deadline.wait_until(|| {
@@ -241,6 +238,7 @@ fn what_is_wrong(place: Place, mode: Mode, user: User, event: Event, shapes: &[&
             let _ = writeln!(wrong, "the daemon's next start leaves {left:?}");
         }
     }
+    let deadline = Deadline::from_now();
     if gone_everywhere(mode, user, event) && !deadline.wait_until(|| !leaves.iter().any(|leaf| leaf.exists())) {
         let _ = writeln!(wrong, "control groups are left: {leaves:?}");
     }
@@ -366,6 +364,11 @@ const ALL_ENDED: Duration = Duration::from_secs(40);
 struct Deadline(Instant);
 
 impl Deadline {
+    #[expect(clippy::disallowed_methods, reason = "a test's own deadline")]
+    fn from_now() -> Self {
+        Self(Instant::now() + ALL_ENDED)
+    }
+
     #[expect(clippy::disallowed_methods, reason = "a test's own deadline")]
     fn left(&self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
