@@ -9,6 +9,7 @@ mod checks;
 mod comets;
 mod common;
 mod memory;
+mod push;
 mod start;
 mod storm;
 mod survivors;
@@ -37,13 +38,14 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 6] = [
+const FIGURES: [(&str, Figure); 7] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
     ("survivors", survivors::run),
     ("comets", comets::run),
     ("storm", storm::run),
+    ("push", push::run),
 ];
 
 fn main() -> ExitCode {

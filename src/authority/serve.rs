@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::admin::{BindError, Door};
+use super::reports::Intake;
 use super::routes::{App, Peer, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
@@ -83,11 +84,13 @@ impl Running {
 
         let seen = Arc::new(Seen::default());
         let hints = Arc::<Hints>::default();
+        let reports = Arc::<Intake>::default();
         let public_url = options.public_url.unwrap_or_else(|| format!("http://{address}"));
         let app = App {
             store: store.clone(),
             seen: Arc::clone(&seen),
             hints: Arc::clone(&hints),
+            reports: Arc::clone(&reports),
             signup: options.signup,
             public_url,
         };
@@ -101,6 +104,8 @@ impl Running {
             tasks: TaskTracker::new(),
         };
         running.tasks.spawn(door.serve(running.store.clone(), running.stop.clone()));
+        let work = reports.work(running.store.clone(), Arc::clone(&hints), running.stop.clone());
+        running.tasks.spawn(work);
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(hints.follow(news)));
         let service = TowerToHyperService::new(router(Arc::new(app)));

@@ -38,6 +38,8 @@ pub mod path {
     pub const REPORT: &str = "/api/v1/devices/report";
     /// `GET`, an extension: what the sidecars told.
     pub const FLEET: &str = "/api/v1/org/fleet";
+    /// `GET`, an extension: the newest stops of a device.
+    pub const STOPS: &str = "/api/v1/org/stops";
     /// `GET`, an extension: server-sent events about everything that changes in the organisation.
     pub const EVENTS: &str = "/api/v1/org/events";
 }

@@ -269,6 +269,16 @@ impl Run {
         }
     }
 
+    /// Whether it is being stopped, and this device ruled it.
+    pub(crate) fn is_ending_of(&self, device: &DeviceId) -> bool {
+        match &*self.phase() {
+            Phase::Stopping { leases, .. } => {
+                !self.has_tree_ended() && leases.iter().any(|(ruling, _)| ruling == device)
+            }
+            Phase::Asking | Phase::Running { .. } => false,
+        }
+    }
+
     /// Begins the stop. `false` when it has begun already, or nothing runs yet.
     pub(crate) fn begin_stop(&self, now: BootTime, denial: &Denial) -> bool {
         let mut phase = self.phase();

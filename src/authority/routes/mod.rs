@@ -10,6 +10,7 @@ mod billing;
 mod devices;
 mod fleet;
 mod page;
+mod reports;
 mod validate;
 mod watch;
 
@@ -28,6 +29,7 @@ use tracing::{Instrument, error, error_span, info};
 use uuid::Uuid;
 
 use self::answer::Answer;
+use super::reports::Intake;
 use super::seen::Seen;
 use super::store::Store;
 use super::watch::Hints;
@@ -42,6 +44,8 @@ pub(super) struct App {
     pub(super) seen: Arc<Seen>,
     /// Who is told of changes.
     pub(super) hints: Arc<Hints>,
+    /// Where reports of sidecars go.
+    pub(super) reports: Arc<Intake>,
     /// Whether anyone may create an organisation.
     pub(super) signup: bool,
     /// Where browsers reach this authority, without a slash at the end.
@@ -75,6 +79,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(path::AUDIT, get(audit::audit))
         .route(path::WATCH, get(watch::devices_of_query).post(watch::devices_of_body))
         .route(path::EVENTS, get(watch::events))
+        .route(path::REPORT, post(reports::report))
+        .route(path::FLEET, get(reports::fleet))
+        .route(path::STOPS, get(reports::stops))
         .route(path::CHECKOUT, post(billing::checkout))
         .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))

@@ -10,6 +10,7 @@
 mod audit;
 mod devices;
 mod orgs;
+mod reports;
 mod rows;
 mod sqlite;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub(super) struct KnownDevice {
     /// Its number in the store, never used twice.
     pub(super) seq: i64,
     pub(super) status: DeviceStatus,
+    pub(super) revoked_at: Option<Timestamp>,
     /// Why it is revoked, when whoever revoked it said so.
     pub(super) revoke_reason: Option<String>,
 }

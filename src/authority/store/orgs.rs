@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::record;
-use super::rows::{OrgRow, count, org_columns, status};
+use super::rows::{OrgRow, count, org_columns, status, time};
 use super::{Checkout, KnownDevice, LookUp, OrgChange, Store, StoreError};
 use crate::authority::audit::{Call, Record, Verb};
 use crate::authority::changes::Change;
@@ -49,8 +49,13 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row.filter(|row| key.matches(&row.org.key_hash)) else { return Ok(None) };
-        let device =
-            row.seq.map(|seq| KnownDevice { seq, status: status(row.revoked_at), revoke_reason: row.revoke_reason });
+        let revoked_at = row.revoked_at.map(time).transpose()?;
+        let device = row.seq.map(|seq| KnownDevice {
+            seq,
+            status: status(row.revoked_at),
+            revoked_at,
+            revoke_reason: row.revoke_reason,
+        });
         Ok(Some(LookUp { org: row.org.into_org()?, device }))
     }
 

@@ -34,7 +34,6 @@ pub(in crate::authority) enum Changed<'a> {
     /// again.
     Key,
     /// What the sidecars report about these devices. Concerns no validation.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reports"))]
     Reports(&'a [DeviceId]),
 }
 

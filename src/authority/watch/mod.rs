@@ -10,5 +10,5 @@
 mod hub;
 mod stream;
 
-pub(super) use hub::{Hints, Interest};
+pub(super) use hub::{Changed, Hints, Interest};
 pub(super) use stream::body;

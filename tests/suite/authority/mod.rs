@@ -8,5 +8,6 @@ mod fleet;
 mod official_client;
 mod operation;
 mod registration;
+mod reports;
 mod watch;
 mod wire;
