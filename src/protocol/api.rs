@@ -48,8 +48,8 @@ pub const KEY_HEADER: &str = "x-org-key";
 /// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
-/// What our authority announces: that it can be watched, and that it takes reports.
-pub const EXTENSIONS: &str = "watch, report";
+/// What our authority announces: that it can be watched.
+pub const EXTENSIONS: &str = "watch";
 
 /// The most ids one watch may name.
 pub const LARGEST_WATCH: usize = 4_096;
