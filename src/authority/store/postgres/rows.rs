@@ -8,7 +8,7 @@ use super::{Db, Transaction};
 use crate::authority::org::{Org, OrgId};
 use crate::authority::plan::Account;
 
-/// The columns of [`OrgRow`], for a `SELECT` from `orgs`.
+/// The columns of an organisation, for a `SELECT` from `orgs`.
 macro_rules! org_columns {
     () => {
         "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active"
