@@ -87,7 +87,7 @@ fn a_revoke_is_told_from_the_decision_to_the_last_process() {
     let authority = Authority::start();
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), "events-host:1");
-    setup.enforcement = "interval = \"200ms\"\nlease = \"6s\"\nstop_grace = \"300ms\"".to_owned();
+    setup.enforcement = "interval = \"200ms\"\nlease = \"1m\"\nstop_grace = \"300ms\"".to_owned();
     let sidecar = setup.start();
     let listener = Listener::start(&sidecar.socket(), "from=oldest", None);
     assert_eq!(listener.next()["event"], "authority-up");
@@ -106,10 +106,12 @@ fn a_revoke_is_told_from_the_decision_to_the_last_process() {
     assert_eq!(stopping["request_id"], denied["request_id"]);
     let stopped = listener.next();
     assert_eq!((&stopped["event"], &stopped["confirmed"]), (&json!("agent-stopped"), &json!(true)), "{stopped}");
-    assert!(stopped["killed"].as_u64() >= Some(1) && stopped["took_ms"].as_u64() >= Some(300), "{stopped}");
+    // Whom its wrapper killed first, the daemon had not to.
+    assert!(stopped["killed"].is_u64() && stopped["took_ms"].as_u64() >= Some(300), "{stopped}");
     agent.is_gone();
     org.device("unrevoke", "events-host:1");
-    assert_eq!(listener.next()["standing"], "allowed");
+    // The wrapper's last words may come in between.
+    assert_eq!(listener.expect("decision")["standing"], "allowed");
 }
 
 #[test]

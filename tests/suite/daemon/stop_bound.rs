@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::agents::{Agent, STUBBORN, post, stop_of};
 use crate::harness::authority::{Authority, Org};
+use crate::harness::load::Stalls;
 use crate::harness::sidecar::{Setup, Sidecar};
 use crate::harness::wait::until;
 
@@ -83,7 +84,7 @@ fn every_kind_of_deny_stops_within_the_bound_that_the_daemon_states() {
             .unwrap(),
         );
         let mut case = Case { authority: &mut authority, org, sidecar };
-        let began = Instant::now();
+        let (began, stalls) = (Instant::now(), Stalls::from_now());
         act(&mut case);
         agent.is_gone();
         let took = began.elapsed();
@@ -91,7 +92,12 @@ fn every_kind_of_deny_stops_within_the_bound_that_the_daemon_states() {
             "  {name}: {took:.0?} of {promised:.0?} promised ({:.2})",
             took.as_secs_f64() / promised.as_secs_f64()
         );
-        assert!(took <= promised, "{name}: {took:?} is longer than {promised:?}\n{}", case.sidecar.log());
+        // What the machine gave to others is not the daemon's.
+        assert!(
+            took <= promised + stalls.allowance(),
+            "{name}: {took:?} is longer than {promised:?}\n{}",
+            case.sidecar.log()
+        );
         let stop =
             until("the stop is over", || stop_of(&case.sidecar, &run_id).filter(|stop| stop["confirmed"] == true));
         assert_eq!((&stop["code"], agent.terms()), (&json!(code), 1), "{name}: {stop}");

@@ -63,7 +63,7 @@ fn however_the_way_to_the_authority_breaks_agents_live_to_the_end_of_their_lease
             ("reset in the head", Fault::ResetInHead, torn),
             ("reset in the body", Fault::ResetInBody, torn),
             ("truncated", Fault::Truncate, torn),
-            ("later than it may be", Fault::Delay(Duration::from_secs(2)), lost),
+            ("later than it may be", Fault::Delay(TIMEOUT * 2), lost),
         ],
         false,
     );

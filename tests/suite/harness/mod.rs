@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod fake_authority;
 pub(crate) mod fault;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod official_client;
 pub(crate) mod place;
 pub(crate) mod postgres;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::PATIENCE;
+use super::wait::until;
 pub(crate) use message::Answer;
 
 /// What happens to a connection or an answer.
@@ -125,8 +126,11 @@ impl Injector {
     fn listen(authority: SocketAddr, encrypted: Option<Certificates>, address: &str) -> Self {
         // Twice: the kernel takes a port of its own choice back when the socket no longer listens, and one that was named
         // stays.
-        let address = TcpListener::bind(address).and_then(|first| first.local_addr()).unwrap();
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = until("a port that nobody takes between the two", || {
+            let named = TcpListener::bind(address).and_then(|first| first.local_addr()).unwrap();
+            TcpListener::bind(named).ok()
+        });
+        let address = listener.local_addr().unwrap();
         let state = State {
             fault: Fault::None,
             ended: false,
