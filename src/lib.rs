@@ -10,6 +10,7 @@
 //! | [`run`] | `machineid-run`, the wrapper |
 //! | `daemon` | `machineid-sidecar`, put together |
 //! | `push` | an authority that says when to ask |
+//! | `report` | tells an authority what became of its stops |
 //! | `client` | asks an authority |
 //! | `authority` | a self-hosted authority |
 //! | `cli` | the operator's command line |
@@ -56,6 +57,8 @@ mod local;
 pub mod protocol;
 #[cfg(feature = "services")]
 mod push;
+#[cfg(feature = "services")]
+mod report;
 pub mod run;
 #[cfg(feature = "services")]
 mod runs;

@@ -10,6 +10,7 @@ mod comets;
 mod common;
 mod devices;
 mod memory;
+mod push;
 mod start;
 mod storm;
 mod survivors;
@@ -38,7 +39,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 8] = [
+const FIGURES: [(&str, Figure); 9] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -47,6 +48,7 @@ const FIGURES: [(&str, Figure); 8] = [
     ("stop", storm::run_alone),
     ("storm", storm::run),
     ("devices", devices::run),
+    ("push", push::run),
 ];
 
 fn main() -> ExitCode {

@@ -43,7 +43,7 @@ pub(crate) fn note_the_stop(arguments: &[String]) -> Outcome<()> {
 }
 
 /// The clock of the daemon's log.
-fn time_of_day() -> Duration {
+pub(crate) fn time_of_day() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default()
 }
 

@@ -4,9 +4,12 @@
 //! is committed, so a validation made on it sees the change. Whoever was too slow to listen is told that anything may
 //! have changed, by the channel's own `Lagged`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tokio::sync::broadcast;
 
 use super::org::OrgId;
+use super::reports::HeardReport;
 use crate::protocol::DeviceId;
 
 /// How many pieces of news wait for a slow listener before it is told that it missed some.
@@ -19,6 +22,8 @@ pub(super) enum Change {
     Devices(OrgId, Vec<DeviceId>),
     /// Every device of this organisation.
     Org(OrgId),
+    /// What sidecars report about these devices of one organisation, or about any when none is named. Concerns no decision.
+    Reports(OrgId, Vec<DeviceId>),
     /// Every device of this organisation; its key is another one, or nobody's.
     Key(OrgId),
     /// Everything: news of other servers were lost.
@@ -28,6 +33,18 @@ pub(super) enum Change {
 /// Where changes are told and listened to.
 #[derive(Clone, Debug)]
 pub(super) struct Changes(broadcast::Sender<Change>);
+
+impl Change {
+    /// What these reports change, organisation by organisation.
+    pub(super) fn reports(reports: &[HeardReport]) -> Vec<Self> {
+        let mut orgs: BTreeMap<OrgId, BTreeSet<&DeviceId>> = BTreeMap::new();
+        for report in reports {
+            orgs.entry(report.org).or_default().extend(report.concerned());
+        }
+        let one = |(org, devices): (_, BTreeSet<_>)| Self::Reports(org, devices.into_iter().cloned().collect());
+        orgs.into_iter().map(one).collect()
+    }
+}
 
 impl Changes {
     pub(super) fn new() -> Self {

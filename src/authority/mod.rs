@@ -5,7 +5,7 @@
 //!   operator ─socket▶ admin  ──┐          ▲
 //!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
-//!   watch: who is told of changes · embedded: all of it inside another program
+//!   watch: who is told of changes · reports: what sidecars tell · embedded: all of it inside another program
 //! ```
 //!
 //! What holds everywhere: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in
@@ -26,6 +26,7 @@ mod limits;
 mod metrics;
 mod org;
 mod plan;
+mod reports;
 mod routes;
 mod seen;
 mod serve;

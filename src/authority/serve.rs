@@ -24,6 +24,7 @@ use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
+use super::reports::Intake;
 use super::routes::{App, Peer, observed as observed_router, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
@@ -107,6 +108,7 @@ impl Running {
 
         let seen = Arc::new(Seen::default());
         let hints = Arc::<Hints>::default();
+        let reports = Arc::<Intake>::default();
         let public_url = options.public_url.unwrap_or_else(|| {
             let scheme = if tls.is_some() { "https" } else { "http" };
             format!("{scheme}://{address}")
@@ -116,6 +118,7 @@ impl Running {
             store: store.clone(),
             seen: Arc::clone(&seen),
             hints: Arc::clone(&hints),
+            reports: Arc::clone(&reports),
             signup: options.signup,
             public_url,
             limits: Limits::new(&options.rates),
@@ -135,6 +138,8 @@ impl Running {
             tasks: TaskTracker::new(),
         };
         running.tasks.spawn(door.serve(desk, running.stop.clone()));
+        let work = reports.work(running.store.clone(), running.stop.clone());
+        running.tasks.spawn(work);
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(hints.follow(news)));
         let server = |router, tls| Server {

@@ -336,13 +336,27 @@ pub(super) struct ValidateArgs {
     pub(super) key: KeyArgs,
 }
 
+const REVOKE_HELP: &str = "\
+With --wait the fleet is followed through what sidecars report to the authority (machineid-authority takes reports; \
+against another one only the bound of a stop can be told).
+
+Exit codes: 0 revoked (with --wait: and nothing runs any more), 1 failed or done in part, or processes survive, 2 wrong \
+usage, 75 (--wait) revoked, but not every stop is confirmed: each is named.";
+
 #[derive(Debug, Args)]
+#[command(after_help = REVOKE_HELP)]
 pub(super) struct RevokeArgs {
     #[command(flatten)]
     pub(super) ids: IdArgs,
     /// Every active device of the organisation
     #[arg(long, conflicts_with_all = ["ids", "from"])]
     pub(super) all_active: bool,
+    /// Wait until every sidecar has confirmed that nothing runs any more, or, at the end of DURATION, name those that have
+    /// not, with the time by which their own lease stops their agents [default DURATION: as long as a sidecar that reaches
+    /// the authority may take]
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, num_args = 0..=1, require_equals = true,
+          default_missing_value = "0s")]
+    pub(super) wait: Option<Duration>,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
     /// Print the outcome as JSON
@@ -381,7 +395,7 @@ pub(super) struct RemoveArgs {
     pub(super) key: KeyArgs,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct ChangeArgs {
     /// Show which devices would be affected, and change nothing
     #[arg(long)]
@@ -389,6 +403,16 @@ pub(super) struct ChangeArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     pub(super) yes: bool,
+    /// Why, in a line: kept in the authority's audit, and told where agents are stopped
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub(super) reason: Option<String>,
+}
+
+/// A line that fits a denial.
+fn reason(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    let fit = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);
+    if fit { Ok(text.to_owned()) } else { Err("a reason is one line of 1 to 200 characters") }
 }
 
 #[derive(Debug, Args)]

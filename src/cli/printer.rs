@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Stderr, Stdout, Write};
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::Env;
@@ -62,12 +63,15 @@ impl From<String> for Line {
 
 /// Where the results and everything else go.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about where the output goes")]
 pub(super) struct Printer {
     out: BufWriter<Stdout>,
     err: Stderr,
     colours: bool,
     width: Option<usize>,
     progress: Progress,
+    /// Text results are not wanted.
+    only_json: bool,
     /// The first error of writing a result.
     broken: Option<io::Error>,
     /// Whether the terminal can be drawn upon.
@@ -78,12 +82,12 @@ pub(super) struct Printer {
     drawing: bool,
 }
 
-/// Whether a line of progress can be and is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether progress can be and is shown.
+#[derive(Debug)]
 enum Progress {
     NoTerminal,
     Nothing,
-    Shown,
+    Shown(ProgressBar),
 }
 
 impl Printer {
@@ -99,6 +103,7 @@ impl Printer {
             colours: terminal && !dumb && env("NO_COLOR").is_none(),
             width,
             progress,
+            only_json: false,
             broken: None,
             drawable: terminal && !dumb && env("TERM").is_some(),
             page: None,
@@ -226,18 +231,56 @@ impl Printer {
         let _ = self.err.flush();
     }
 
-    /// Shows how far a long command is, where somebody watches.
+    /// Says what a long command does, where somebody watches.
     pub(super) fn progress(&mut self, text: &str) {
-        if self.progress != Progress::NoTerminal {
-            let _ = write!(self.err, "\r\x1b[K{}", printable(text));
-            let _ = self.err.flush();
-            self.progress = Progress::Shown;
+        self.show("{spinner} {wide_msg}", text, |_| ());
+    }
+
+    /// Shows how far a long command is, where somebody watches.
+    pub(super) fn bar(&mut self, done: usize, of: usize, text: &str) {
+        self.show("{bar:24} {pos} of {len}  {wide_msg}", text, |bar| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        });
+    }
+
+    /// Takes the progress away.
+    pub(super) fn done(&mut self) {
+        self.clear_progress();
+    }
+
+    fn show(&mut self, template: &str, text: &str, set: impl FnOnce(&ProgressBar)) {
+        if matches!(self.progress, Progress::NoTerminal) {
+            return;
         }
+        let bar = match std::mem::replace(&mut self.progress, Progress::Nothing) {
+            Progress::Shown(bar) => bar,
+            Progress::NoTerminal | Progress::Nothing => {
+                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+            }
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(printable(text));
+        set(&bar);
+        bar.tick();
+        self.progress = Progress::Shown(bar);
+    }
+
+    /// Only the JSON result is wanted on stdout.
+    pub(super) const fn only_json(&mut self) {
+        self.only_json = true;
+    }
+
+    /// Whether results are told in words.
+    pub(super) const fn wants_text(&self) -> bool {
+        !self.only_json
     }
 
     fn clear_progress(&mut self) {
-        if self.progress == Progress::Shown {
-            let _ = write!(self.err, "\r\x1b[K");
+        if let Progress::Shown(bar) = &self.progress {
+            bar.finish_and_clear();
             self.progress = Progress::Nothing;
         }
     }

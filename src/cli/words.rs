@@ -51,6 +51,12 @@ pub(super) fn ago(time: &str, now: Timestamp) -> String {
     }
 }
 
+/// An RFC 3339 time as the time of day in UTC; a text that is none, as it is.
+pub(super) fn clock_time(time: &str) -> String {
+    let Ok(time) = time.parse::<Timestamp>() else { return printable(time) };
+    time.strftime("%H:%M:%S UTC").to_string()
+}
+
 /// `1 device`, `2 devices`.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })

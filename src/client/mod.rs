@@ -10,6 +10,7 @@
 mod base_url;
 mod exchange;
 mod failure;
+mod fleet;
 mod retry_after;
 mod sse;
 mod stream;
@@ -202,36 +203,52 @@ impl AuthorityClient {
     /// Denies the device from its next validation on.
     ///
     /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
-    pub async fn revoke(&self, key: &OrgKey, device: &DeviceId) -> Result<(), Failure> {
-        self.post(path::REVOKE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?.accepted()
+    pub async fn revoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        self.post(path::REVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
+            .await?
+            .accepted()
     }
 
     /// Takes a revoke back. Starts nothing again.
     ///
     /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found` or `device_limit_reached`.
-    pub async fn unrevoke(&self, key: &OrgKey, device: &DeviceId) -> Result<(), Failure> {
-        self.post(path::UNREVOKE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?.accepted()
+    pub async fn unrevoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        self.post(path::UNREVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
+            .await?
+            .accepted()
     }
 
     /// Forgets the device.
     ///
     /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
-    pub async fn remove(&self, key: &OrgKey, device: &DeviceId) -> Result<(), Failure> {
-        self.post(path::REMOVE, key, &one(device), Repeat::Never, SMALL_ANSWER).await?.accepted()
+    pub async fn remove(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        self.post(path::REMOVE, key, &because(json!({ "deviceId": device }), reason), Repeat::Never, SMALL_ANSWER)
+            .await?
+            .accepted()
     }
 
     /// Revokes many devices at once, at most [`crate::protocol::api::LARGEST_BATCH`] by id, or all active ones.
     ///
     /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
-    pub async fn revoke_batch(&self, key: &OrgKey, batch: &BatchRequest) -> Result<BatchResponse, Failure> {
-        self.batch(path::REVOKE_BATCH, key, batch, "all_active").await
+    pub async fn revoke_batch(
+        &self,
+        key: &OrgKey,
+        batch: &BatchRequest,
+        reason: Option<&str>,
+    ) -> Result<BatchResponse, Failure> {
+        self.batch(path::REVOKE_BATCH, key, batch, "all_active", reason).await
     }
 
     /// Unrevokes many devices at once, as far as the plan has places.
     ///
     /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
-    pub async fn unrevoke_batch(&self, key: &OrgKey, batch: &BatchRequest) -> Result<BatchResponse, Failure> {
-        self.batch(path::UNREVOKE_BATCH, key, batch, "all_revoked").await
+    pub async fn unrevoke_batch(
+        &self,
+        key: &OrgKey,
+        batch: &BatchRequest,
+        reason: Option<&str>,
+    ) -> Result<BatchResponse, Failure> {
+        self.batch(path::UNREVOKE_BATCH, key, batch, "all_revoked", reason).await
     }
 
     /// The organisation's devices.
@@ -301,12 +318,13 @@ impl AuthorityClient {
         key: &OrgKey,
         batch: &BatchRequest,
         scope: &str,
+        reason: Option<&str>,
     ) -> Result<BatchResponse, Failure> {
         let body = match batch {
             BatchRequest::Ids(ids) => json!({ "deviceIds": ids }),
             BatchRequest::All => json!({ "scope": scope }),
         };
-        let answer = self.post(path, key, &body, Repeat::Harmless, LARGE_ANSWER).await?;
+        let answer = self.post(path, key, &because(body, reason), Repeat::Harmless, LARGE_ANSWER).await?;
         let response = answer.typed()?;
         if response == BatchResponse::default() { Err(answer.not_understood()) } else { Ok(response) }
     }
@@ -336,6 +354,14 @@ impl AuthorityClient {
         };
         self.exchange.ask(question).await
     }
+}
+
+/// Adds an operator's reason, which only our own authority knows what to do with.
+fn because(mut body: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    body
 }
 
 fn one(device: &DeviceId) -> crate::protocol::api::DeviceRequest {

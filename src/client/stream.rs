@@ -19,6 +19,8 @@ use crate::protocol::{DeviceId, OrgKey};
 pub struct Extensions {
     /// It can be watched for reasons to validate.
     pub watch: bool,
+    /// It takes reports.
+    pub report: bool,
 }
 
 impl Extensions {
@@ -26,7 +28,7 @@ impl Extensions {
     pub(super) fn announced(headers: &HeaderMap) -> Self {
         let text = headers.get(EXTENSIONS_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("");
         let says = |word: &str| text.split(',').any(|said| said.trim() == word);
-        Self { watch: says("watch") }
+        Self { watch: says("watch"), report: says("report") }
     }
 }
 
@@ -106,8 +108,8 @@ mod tests {
             Extensions::announced(&headers)
         };
         assert_eq!(Extensions::announced(&HeaderMap::new()), Extensions::default());
-        assert_eq!(of("teleport, watch"), Extensions { watch: true });
-        assert_eq!(of("teleport"), Extensions::default());
+        assert_eq!(of("watch, report"), Extensions { watch: true, report: true });
+        assert_eq!(of("teleport,report"), Extensions { watch: false, report: true });
         assert_eq!(of("watchdog"), Extensions::default());
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use error::{ConfigError, Origin};
 pub(crate) use groups::group_id;
 pub(crate) use live::{Following, Live};
 pub(crate) use paths::Surroundings;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Settings, default_stop_bound};
 
 /// No configuration file is larger, in bytes.
 const LARGEST: u64 = 1024 * 1024;

@@ -150,6 +150,12 @@ impl Settings {
     }
 }
 
+/// The bound of the default settings: what can be said of a sidecar that nobody heard of.
+pub(crate) fn default_stop_bound() -> StopBound {
+    let span = |text| crate::span::parse(text).expect("the defaults are tested");
+    StopBound::new(span(defaults::INTERVAL), span(defaults::TIMEOUT), span(defaults::LEASE), span(defaults::STOP_GRACE))
+}
+
 /// The settings that have a default, once. The commented file at the top of the repository is tested to equal these.
 mod defaults {
     pub(super) const URL: &str = "https://machineid.io";

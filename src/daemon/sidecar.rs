@@ -29,6 +29,7 @@ use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
 use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::protocol::{DeviceId, Exit, OrgKey};
+use crate::report::Reporter;
 use crate::runs::{Here, Runs, Store};
 use crate::telemetry::Journal;
 use crate::tree::KILL_PATIENCE;
@@ -192,6 +193,7 @@ impl Sidecar {
         let reloading = self.reloader.take().map(|reloader| tokio::spawn(reloader.run(asked)));
         manager::ready();
         let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
+        let reporting = tokio::spawn(self.reporter().tell());
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
             tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
@@ -219,11 +221,17 @@ impl Sidecar {
         if let Some(reloading) = reloading {
             reloading.abort();
         }
+        reporting.abort();
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
         self.leave().await;
         self.context.journal.flush();
         exit
+    }
+
+    fn reporter(&self) -> Reporter {
+        let Context { gates, runs, live, .. } = &*self.context;
+        Reporter { gates: Arc::clone(gates), runs: Arc::clone(runs), live: live.clone() }
     }
 
     fn announce(&self) {

@@ -70,6 +70,8 @@ pub(crate) struct Authority {
     /// One registration at a time: a second that was on its way when an operator removed the device would bring it back.
     registering: tokio::sync::Mutex<()>,
     health: Mutex<Health>,
+    /// Told whenever a gate holds something else.
+    stirred: watch::Sender<()>,
     suspends: Mutex<Suspends>,
     holds: Arc<Holds>,
     journal: Arc<Journal>,
@@ -100,6 +102,7 @@ impl Authority {
             suspends: Mutex::new(Suspends::from(Moment::now())),
             holds,
             journal,
+            stirred: watch::channel(()).0,
         }
     }
 
@@ -122,6 +125,16 @@ impl Authority {
             last_error: health.last_error.clone(),
             push: health.watching,
         }
+    }
+
+    /// Changes whenever a gate holds something else about its device.
+    pub(crate) fn stirred(&self) -> watch::Receiver<()> {
+        self.stirred.subscribe()
+    }
+
+    /// A gate holds something else.
+    pub(super) fn stir(&self) {
+        self.stirred.send_replace(());
     }
 
     /// Whether the authority now tells of changes by itself.
@@ -204,7 +217,7 @@ impl Authority {
     pub(crate) async fn remove(&self, device: &DeviceId) -> Result<(), String> {
         let means = self.means();
         let began = BootTime::now();
-        let removed = means.client.remove(&means.key, device).await;
+        let removed = means.client.remove(&means.key, device, None).await;
         self.count("remove", began, removed.as_ref().map(|()| "ok"));
         removed.map_err(|error| error.to_string())?;
         means.markers.forget(device, &means.key.fingerprint());

@@ -24,7 +24,7 @@ fn allow() -> Outcome {
 }
 
 fn deny(code: Code) -> Outcome {
-    Outcome::Decided(Decision::Deny(Denial { code, request_id: None, reason: None }))
+    Outcome::Decided(Decision::Deny(Denial { code, request_id: None, reason: None, revoked_at: None }))
 }
 
 fn no_answer() -> Outcome {

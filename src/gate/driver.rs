@@ -301,6 +301,9 @@ impl Driver {
         // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
         // ALLOW that a stop already sent has overtaken.
         self.publish.send_replace(Report::of(&self.gate));
+        if is_news(&before, self.gate.standing()) {
+            self.authority.stir();
+        }
         self.log_change(&before);
         for action in actions {
             self.carry_out(action);
@@ -408,6 +411,16 @@ impl Driver {
             request_id: request_id.cloned(),
             reason: reason.map(str::to_owned),
         }));
+    }
+}
+
+/// Whether somebody who is told of standings has been told something else.
+fn is_news(before: &Standing, now: &Standing) -> bool {
+    match (before, now) {
+        (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. }) => {
+            (&old.denial.code, &old.denial.revoked_at) != (&refusal.denial.code, &refusal.denial.revoked_at)
+        }
+        (old, new) => std::mem::discriminant(old) != std::mem::discriminant(new),
     }
 }
 

@@ -38,6 +38,10 @@ pub mod path {
     pub const REPORT: &str = "/api/v1/devices/report";
     /// `GET`, an extension: what the sidecars told.
     pub const FLEET: &str = "/api/v1/org/fleet";
+    /// `GET`, an extension: the newest stops of a device.
+    pub const STOPS: &str = "/api/v1/org/stops";
+    /// `GET`, an extension: what happened on a device.
+    pub const TIMELINE: &str = "/api/v1/org/timeline";
     /// `GET`, an extension: server-sent events about everything that changes in the organisation.
     pub const EVENTS: &str = "/api/v1/org/events";
 }
@@ -48,8 +52,8 @@ pub const KEY_HEADER: &str = "x-org-key";
 /// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
-/// What our authority announces: that it can be watched.
-pub const EXTENSIONS: &str = "watch";
+/// What our authority announces: that it can be watched, and that it takes reports.
+pub const EXTENSIONS: &str = "watch, report";
 
 /// The most ids one watch may name.
 pub const LARGEST_WATCH: usize = 4_096;

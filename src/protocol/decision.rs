@@ -33,13 +33,15 @@ pub struct Denial {
     pub request_id: Option<RequestId>,
     /// The authority's words, for people.
     pub reason: Option<String>,
+    /// Which revoke of the device the authority knows of, in its own words. Only ever told back to it.
+    pub revoked_at: Option<String>,
 }
 
 impl Denial {
     /// A deny made on this host.
     #[must_use]
     pub fn local(code: Code, reason: impl Into<String>) -> Self {
-        Self { code, request_id: None, reason: Some(reason.into()) }
+        Self { code, request_id: None, reason: Some(reason.into()), revoked_at: None }
     }
 }
 
@@ -123,6 +125,7 @@ pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, 
             code: code.and_then(Value::as_str).map_or(Code::Unspecified, deny_code),
             request_id,
             reason: object.get("reason").and_then(Value::as_str).map(printable_reason),
+            revoked_at: object.get("revokedAt").and_then(Value::as_str).and_then(stamp),
         })),
         Some(Value::Bool(true)) => {
             if head.status != 200 {
@@ -149,6 +152,12 @@ fn deny_code(text: &str) -> Code {
 
 fn printable_reason(text: &str) -> String {
     text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A stamp as an authority writes one: short, and fit to be told back.
+fn stamp(text: &str) -> Option<String> {
+    let fit = (1..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    fit.then(|| text.to_owned())
 }
 
 fn is_json_utf8(content_type: Option<&str>) -> bool {

@@ -7,6 +7,8 @@ pub mod containment;
 pub mod device_id;
 pub mod exit;
 pub mod local;
+#[cfg(feature = "services")]
+pub mod report;
 pub mod request_id;
 pub mod run_id;
 pub mod status;

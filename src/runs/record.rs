@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use super::ledger::Ledger;
 use super::run::Run;
 use crate::gate::Deciding;
@@ -24,11 +26,19 @@ pub(crate) struct Record {
     stops: Mutex<VecDeque<(u32, StopReport)>>,
     /// Where runs and enforcer tell what happens.
     pub(super) journal: Arc<Journal>,
+    /// Told whenever an agent starts, stops or is gone.
+    stirred: watch::Sender<()>,
 }
 
 impl Record {
     pub(super) fn new(journal: Arc<Journal>) -> Self {
-        Self { runs: Mutex::default(), generation: AtomicU64::default(), stops: Mutex::default(), journal }
+        Self {
+            runs: Mutex::default(),
+            generation: AtomicU64::default(),
+            stops: Mutex::default(),
+            journal,
+            stirred: watch::channel(()).0,
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<RunId, Arc<Run>>> {
@@ -53,6 +63,26 @@ impl Record {
     /// How many agents live on the device's lease.
     pub(crate) fn count(&self, device: &DeviceId) -> usize {
         self.lock().values().filter(|run| run.is_ruled_by(device)).count()
+    }
+
+    /// How many agents live on the device's lease, and how many more are being stopped.
+    pub(crate) fn count_of(&self, device: &DeviceId) -> (u32, u32) {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let runs = self.lock();
+        let agents = runs.values().filter(|run| run.is_ruled_by(device)).count();
+        let ending = runs.values().filter(|run| run.is_ending_of(device)).count();
+        (count(agents), count(ending))
+    }
+
+    /// How many agents there are, those that are being stopped too.
+    pub(crate) fn count_all(&self) -> u32 {
+        let live = self.lock().values().filter(|run| run.is_live()).count();
+        u32::try_from(live).unwrap_or(u32::MAX)
+    }
+
+    /// Changes whenever an agent starts, stops or is gone.
+    pub(crate) fn stirred(&self) -> watch::Receiver<()> {
+        self.stirred.subscribe()
     }
 
     /// How many runs each wrapper has: one, but for programs that supervise several children themselves.
@@ -84,6 +114,7 @@ impl Record {
 
     /// Tells the gates that decide about these runs how many agents live on their leases by now.
     pub(crate) fn tell_gates<'a>(&self, runs: impl IntoIterator<Item = &'a Run>) {
+        self.stirred.send_replace(());
         let gates = runs.into_iter().filter_map(Run::deciding).flat_map(Deciding::gates);
         let gates: HashMap<_, _> = gates.map(|gate| (gate.device(), gate)).collect();
         // Counted in one pass: a thousand may end at once.
@@ -112,6 +143,8 @@ impl Record {
         if stops.len() > REMEMBERED {
             stops.pop_front();
         }
+        drop(stops);
+        self.stirred.send_replace(());
     }
 
     /// The newest stops, the newest last, each with the uid of its agent.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tracing::info;
 
 use super::enforcer::{Ending, Enforcer, Reason, SignalBy};
@@ -241,6 +242,21 @@ impl Runs {
     /// Another number whenever a run has come or gone.
     pub(crate) fn generation(&self) -> u64 {
         self.record.generation()
+    }
+
+    /// How many agents live on the device's lease, and how many more are being stopped.
+    pub(crate) fn count_of(&self, device: &DeviceId) -> (u32, u32) {
+        self.record.count_of(device)
+    }
+
+    /// How many agents there are, those that are being stopped too.
+    pub(crate) fn count_all(&self) -> u32 {
+        self.record.count_all()
+    }
+
+    /// Changes whenever an agent starts, stops or is gone.
+    pub(crate) fn stirred(&self) -> watch::Receiver<()> {
+        self.record.stirred()
     }
 
     /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be

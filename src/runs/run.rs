@@ -308,6 +308,25 @@ impl Run {
         }
     }
 
+    /// Whether it was allowed to start, and something of it may be left.
+    pub(crate) fn is_live(&self) -> bool {
+        match &*self.phase() {
+            Phase::Asking => false,
+            Phase::Running { .. } => true,
+            Phase::Stopping { .. } => !self.has_tree_ended(),
+        }
+    }
+
+    /// Whether it is being stopped, and this device ruled it.
+    pub(crate) fn is_ending_of(&self, device: &DeviceId) -> bool {
+        match &*self.phase() {
+            Phase::Stopping { leases, .. } => {
+                !self.has_tree_ended() && leases.iter().any(|(ruling, _)| ruling == device)
+            }
+            Phase::Asking | Phase::Running { .. } => false,
+        }
+    }
+
     /// Begins the stop. `false` when it has begun already, or nothing runs yet.
     pub(crate) fn begin_stop(&self, now: BootTime, denial: &Denial) -> bool {
         let mut phase = self.phase();

@@ -42,7 +42,15 @@ impl Authority {
 
     /// Revokes a device, or takes that back.
     pub(crate) fn tell(&self, verb: &str, device: &str) -> Outcome<()> {
-        let body = format!(r#"{{"deviceId":"{device}"}}"#);
+        self.post(verb, &format!(r#"{{"deviceId":"{device}"}}"#))
+    }
+
+    /// The same for all devices that `scope` names.
+    pub(crate) fn tell_all(&self, verb: &str, scope: &str) -> Outcome<()> {
+        self.post(verb, &format!(r#"{{"scope":"{scope}"}}"#))
+    }
+
+    fn post(&self, verb: &str, body: &str) -> Outcome<()> {
         let request = format!(
             "POST /api/v1/devices/{verb} HTTP/1.0\r\nx-org-key: {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",

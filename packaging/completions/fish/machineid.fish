@@ -106,6 +106,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand validate" -l json -d
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l wait -d 'Wait until every sidecar has confirmed that nothing runs any more, or, at the end of DURATION, name those that have not, with the time by which their own lease stops their agents [default DURATION: as long as a sidecar that reaches the authority may take]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -117,6 +119,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l json -d '
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -128,6 +131,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l json -d
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -139,6 +143,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand restore" -l json -d 
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F

@@ -10,6 +10,7 @@ mod billing;
 mod devices;
 mod fleet;
 mod page;
+mod reports;
 mod validate;
 mod watch;
 
@@ -31,6 +32,7 @@ use self::answer::Answer;
 use super::forwarded::Trusted;
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::reports::Intake;
 use super::seen::Seen;
 use super::store::Store;
 use super::watch::Hints;
@@ -45,6 +47,8 @@ pub(super) struct App {
     pub(super) seen: Arc<Seen>,
     /// Who is told of changes.
     pub(super) hints: Arc<Hints>,
+    /// Where reports of sidecars go.
+    pub(super) reports: Arc<Intake>,
     /// Whether anyone may create an organisation.
     pub(super) signup: bool,
     /// Where browsers reach this authority, without a slash at the end.
@@ -85,6 +89,10 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(path::AUDIT, get(audit::audit))
         .route(path::WATCH, get(watch::devices_of_query).post(watch::devices_of_body))
         .route(path::EVENTS, get(watch::events))
+        .route(path::REPORT, post(reports::report))
+        .route(path::FLEET, get(reports::fleet))
+        .route(path::STOPS, get(reports::stops))
+        .route(path::TIMELINE, get(reports::timeline))
         .route(path::CHECKOUT, post(billing::checkout))
         .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))

@@ -42,6 +42,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         (Some(_), Some(known)) => Subject::Known(known.status),
     };
     let verdict = decide(&asker, subject, now);
+    let revoked_at = known.as_ref().and_then(|known| known.revoked_at).map(|at| at.to_string());
     if let Some(known) = &known {
         app.seen.note(known.seq, now);
     }
@@ -49,6 +50,11 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let answer = Answer::decision(verdict, device, org);
     let answer = match known.and_then(|known| known.revoke_reason) {
         Some(said) if verdict == Verdict::DeviceRevoked => answer.because(verdict, &said),
+        Some(_) | None => answer,
+    };
+    // Told back in a report, it says which revoke a sidecar knows of.
+    let answer = match revoked_at {
+        Some(at) if verdict != Verdict::Allow => answer.with("revokedAt", at),
         Some(_) | None => answer,
     };
     if verdict == Verdict::InvalidOrgKey

@@ -32,6 +32,7 @@ use super::database::Database;
 use super::keys::SecretHash;
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::{Account, Admission, Restoration, Suspension};
+use super::reports::{HeardDevice, HeardReport, KnownEvent, KnownStop, Unreadable};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
@@ -113,6 +114,12 @@ impl StoreError {
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(_: Unreadable) -> Self {
+        Self::Corrupt("report")
     }
 }
 
@@ -281,6 +288,32 @@ impl Store {
         either!(self.touch(seen.to_vec()))
     }
 
+    /// Keeps these reports, all or none: what each sidecar says now takes the place of what it said before. Devices that
+    /// the organisation does not have are left out, and so is what comes late.
+    pub(super) async fn save_reports(&self, reports: Vec<HeardReport>) -> Result<(), StoreError> {
+        either!(self.save_reports(reports))
+    }
+
+    /// Forgets what was last heard before `before`, and stops and events of before it.
+    pub(super) async fn forget_reports(&self, before: Timestamp) -> Result<(), StoreError> {
+        either!(self.forget_reports(before))
+    }
+
+    /// A page of devices with what their sidecars said, all of one moment. `None` when the organisation is gone.
+    pub(super) async fn fleet(&self, org: OrgId, filter: &Filter) -> Result<Option<FleetRows>, StoreError> {
+        either!(self.fleet(org, filter.clone()))
+    }
+
+    /// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
+    pub(super) async fn stops(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownStop>, StoreError> {
+        either!(self.stops(org, device.to_string()))
+    }
+
+    /// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
+    pub(super) async fn timeline(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownEvent>, StoreError> {
+        either!(self.timeline(org, device.to_string()))
+    }
+
     /// The audit, the newest first.
     pub(super) async fn audit(&self, query: &audit::Query) -> Result<audit::Page, StoreError> {
         either!(self.audit(query.clone()))
@@ -341,6 +374,7 @@ pub(super) struct KnownDevice {
     /// Its number in the store, never used twice.
     pub(super) seq: i64,
     pub(super) status: DeviceStatus,
+    pub(super) revoked_at: Option<Timestamp>,
     /// Why it is revoked, when whoever revoked it said so.
     pub(super) revoke_reason: Option<String>,
 }
@@ -388,6 +422,43 @@ pub(super) struct Page {
     pub(super) devices: Vec<ListedDevice>,
     /// Whether there are more behind the last one.
     pub(super) more: bool,
+}
+
+/// Sidecars remembered for one device: a device is one agent's or one host's, so more are a mistake or mischief.
+const KEPT_SIDECARS: i64 = 64;
+
+/// Stops remembered for one device.
+const KEPT_STOPS: i64 = 20;
+
+/// Events remembered for one device.
+const KEPT_EVENTS: i64 = 200;
+
+/// A page of the fleet.
+#[derive(Clone, Debug)]
+pub(super) struct FleetRows {
+    pub(super) devices: Vec<FleetRow>,
+    /// Whether there are more behind the last one.
+    pub(super) more: bool,
+    /// How many sidecars of the whole organisation report.
+    pub(super) sidecars: u64,
+    /// How many agents those have, each once.
+    pub(super) agents: u64,
+}
+
+/// A device with what its sidecars said.
+#[derive(Clone, Debug)]
+pub(super) struct FleetRow {
+    pub(super) device: ListedDevice,
+    /// Those heard from last first.
+    pub(super) heard: Vec<HeardDevice>,
+    pub(super) last_stop: Option<KnownStop>,
+}
+
+/// A row of what a sidecar said about a device.
+struct Heard {
+    sidecar: String,
+    at: i64,
+    body: String,
 }
 
 /// What became of `all_revoked`.
@@ -508,6 +579,25 @@ pub(super) type Admitted = (Admission, Account);
 
 fn time(micros: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(micros).map_err(|_| StoreError::Corrupt("time"))
+}
+
+/// A device with the rows about it. What was said about an earlier device of that name is not said about this one.
+fn reports_of(
+    device: ListedDevice,
+    heard: Vec<Heard>,
+    last_stop: Option<(i64, String)>,
+) -> Result<FleetRow, StoreError> {
+    let mut row = FleetRow { device, heard: Vec::with_capacity(heard.len()), last_stop: None };
+    for Heard { sidecar, at, body } in heard {
+        let at = time(at)?;
+        if at >= row.device.created_at {
+            row.heard.push(HeardDevice::read(&sidecar, at, &body)?);
+        }
+    }
+    if let Some((at, body)) = last_stop {
+        row.last_stop = Some(KnownStop::read(time(at)?, &body)?);
+    }
+    Ok(row)
 }
 
 fn status(revoked_at: Option<i64>) -> DeviceStatus {

@@ -22,6 +22,7 @@ use crate::authority::database::Database;
 use crate::authority::keys::SecretHash;
 use crate::authority::org::{OrgId, PlanTier};
 use crate::authority::plan::{Admission, Restoration, Suspension};
+use crate::authority::reports::HeardReport;
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
@@ -67,6 +68,12 @@ on_both! {
     registrations_that_race_for_the_last_places_never_exceed_the_plan
     a_database_of_a_newer_version_is_refused
     an_operators_own_limit_holds_instead_of_the_plans
+    what_a_sidecar_reports_takes_the_place_of_what_it_said_before
+    a_report_that_comes_late_changes_nothing_but_what_happened
+    what_is_kept_of_a_device_is_bounded_and_the_newest_stays
+    what_was_reported_about_a_removed_device_is_not_said_of_its_successor
+    a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device
+    observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is
 }
 
 fn sqlite(directory: &Path) -> Database {
@@ -537,5 +544,191 @@ fn whoever_listens_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, st
         assert_eq!(news.recv().await.unwrap(), Change::Org(org));
         store.change_org(org, &OrgChange::Disabled(true), &by(4)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(org));
+    });
+}
+
+/// A report of sidecar `sidecar` that comes at `second`: each device with how many agents it has, and what is in `rest`.
+fn heard(org: OrgId, sidecar: u32, second: i64, devices: &[(&str, u32)], rest: serde_json::Value) -> HeardReport {
+    let device = |(device, agents): &(&str, u32)| serde_json::json!({"deviceId": device, "standing": "allowed", "agents": agents, "stopping": 0});
+    let mut report = serde_json::json!({
+        "sidecarId": format!("{sidecar:032x}"), "sequence": second, "version": "9", "hostDeviceId": "host", "push": true,
+        "agents": 7, "stopBound": {"connectedMs": 1, "cutOffMs": 2}, "devices": devices.iter().map(device).collect::<Vec<_>>(),
+    });
+    if let (Some(report), serde_json::Value::Object(rest)) = (report.as_object_mut(), rest) {
+        report.extend(rest);
+    }
+    HeardReport::take(org, serde_json::from_value(report).unwrap(), at(second)).unwrap()
+}
+
+fn stop(run: i64, ago_ms: i64, confirmed: bool) -> serde_json::Value {
+    serde_json::json!({
+        "deviceId": "a", "runId": format!("{run:032x}"), "code": "DEVICE_REVOKED", "agoMs": ago_ms, "tookMs": 1,
+        "signalled": 1, "killed": 0, "confirmed": confirmed,
+    })
+}
+
+fn event(number: i64, ago_ms: i64) -> serde_json::Value {
+    serde_json::json!({"id": format!("00000001-{number}"), "deviceId": "a", "agoMs": ago_ms, "event": "agent-started"})
+}
+
+fn nothing() -> serde_json::Value {
+    serde_json::json!({})
+}
+
+async fn org_with(store: &Store, devices: &[&str]) -> OrgId {
+    let org = new_org(store, PlanTier::Scale).await;
+    for device in devices {
+        store.register(org, &id(device), &by(0)).await.unwrap().unwrap();
+    }
+    org
+}
+
+/// Each device with the sidecars that use it and how many agents each has there.
+async fn told(store: &Store, org: OrgId) -> Vec<(String, Vec<(String, u32)>)> {
+    let rows = store.fleet(org, &Filter::default()).await.unwrap().unwrap();
+    let row = |row: super::FleetRow| {
+        let said = |heard: &crate::authority::reports::HeardDevice| {
+            (heard.sidecar.to_string()[31..].to_owned(), heard.said.device.agents)
+        };
+        (row.device.id.clone(), row.heard.iter().map(said).collect())
+    };
+    rows.devices.into_iter().map(row).collect()
+}
+
+fn what_a_sidecar_reports_takes_the_place_of_what_it_said_before(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a", "b"]).await;
+        let other = org_with(&store, &["a"]).await;
+        let reports = vec![
+            heard(org, 1, 10, &[("a", 1), ("b", 2), ("ghost", 3)], nothing()),
+            heard(org, 2, 11, &[("a", 4)], nothing()),
+            heard(other, 1, 12, &[("a", 5)], nothing()),
+        ];
+        store.save_reports(reports).await.unwrap();
+        let of = |list: &[(&str, u32)]| list.iter().map(|(id, agents)| ((*id).to_owned(), *agents)).collect::<Vec<_>>();
+        let both = [("a".to_owned(), of(&[("2", 4), ("1", 1)])), ("b".to_owned(), of(&[("1", 2)]))];
+        assert_eq!(told(&store, org).await, both, "the newest first, and a report makes no device");
+        store.save_reports(vec![heard(org, 1, 13, &[("a", 0)], nothing())]).await.unwrap();
+        let left = [("a".to_owned(), of(&[("1", 0), ("2", 4)])), ("b".to_owned(), of(&[]))];
+        assert_eq!(told(&store, org).await, left, "a device that is not in it is used no more");
+        assert_eq!(told(&store, other).await, [("a".to_owned(), of(&[("1", 5)]))], "nor anybody else's");
+        store.forget_reports(at(12)).await.unwrap();
+        assert_eq!(told(&store, org).await[0].1, of(&[("1", 0)]));
+        store.change_org(org, &OrgChange::Delete, &by(14)).await.unwrap().unwrap();
+        assert!(store.fleet(org, &Filter::default()).await.unwrap().is_none());
+        store.save_reports(vec![heard(org, 1, 15, &[("a", 0)], nothing())]).await.unwrap();
+    });
+}
+
+fn a_report_that_comes_late_changes_nothing_but_what_happened(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a", "b"]).await;
+        let late =
+            heard(org, 1, 10, &[("b", 7)], serde_json::json!({"events": [event(1, 0)], "stops": [stop(1, 0, false)]}));
+        let late = HeardReport { heard_at: at(20), ..late };
+        store.save_reports(vec![heard(org, 1, 19, &[("a", 1)], nothing()), late.clone()]).await.unwrap();
+        let agents = told(&store, org).await;
+        assert_eq!((agents[0].1.len(), agents[1].1.len()), (1, 0), "{agents:?}");
+        assert_eq!(store.timeline(org, &id("a")).await.unwrap().len(), 1);
+        assert_eq!(store.stops(org, &id("a")).await.unwrap().len(), 1);
+        store.save_reports(vec![HeardReport { heard_at: at(90), ..late }]).await.unwrap();
+        let agents = told(&store, org).await;
+        assert_eq!((agents[0].1.len(), agents[1].1.len()), (0, 1), "nothing is under way for so long: {agents:?}");
+    });
+}
+
+fn what_is_kept_of_a_device_is_bounded_and_the_newest_stays(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a"]).await;
+        for sidecar in 0..70 {
+            store
+                .save_reports(vec![heard(org, sidecar, 100 + i64::from(sidecar), &[("a", sidecar)], nothing())])
+                .await
+                .unwrap();
+        }
+        let sidecars = told(&store, org).await.remove(0).1;
+        assert_eq!((sidecars.len(), sidecars[0].1, sidecars[63].1), (64, 69, 6));
+
+        for round in 0..3_i64 {
+            let events: Vec<_> = (round * 100..round * 100 + 100).map(|number| event(number, 400 - number)).collect();
+            let stops: Vec<_> = (round * 10..round * 10 + 10).map(|run| stop(run, 100 - run, false)).collect();
+            let rest = serde_json::json!({"events": events, "stops": stops});
+            store.save_reports(vec![heard(org, 1, 1_000, &[("a", 0)], rest.clone())]).await.unwrap();
+            // A report whose answer was lost comes again.
+            store.save_reports(vec![heard(org, 1, 1_000, &[("a", 0)], rest)]).await.unwrap();
+        }
+        let events = store.timeline(org, &id("a")).await.unwrap();
+        let numbers: Vec<u64> = events.iter().map(|known| known.event.id.number).collect();
+        assert_eq!(numbers, (100..300).rev().collect::<Vec<_>>(), "each once, the newest first");
+        assert_eq!(events[0].at, at(1_000) - std::time::Duration::from_millis(101), "on the authority's clock");
+        let stops = store.stops(org, &id("a")).await.unwrap();
+        assert_eq!((stops.len(), stops[0].stop.run_id.to_string()), (20, format!("{:032x}", 29)));
+        let again = heard(org, 1, 1_001, &[("a", 0)], serde_json::json!({"stops": [stop(29, 5, true)]}));
+        store.save_reports(vec![again]).await.unwrap();
+        let last = store.fleet(org, &Filter::default()).await.unwrap().unwrap().devices.remove(0).last_stop.unwrap();
+        assert_eq!((last.stop.confirmed, last.began_at), (true, stops[0].began_at), "the same stop, further along");
+        store.forget_reports(at(2_000)).await.unwrap();
+        assert!(store.timeline(org, &id("a")).await.unwrap().is_empty());
+        assert!(store.stops(org, &id("a")).await.unwrap().is_empty());
+    });
+}
+
+fn what_was_reported_about_a_removed_device_is_not_said_of_its_successor(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a"]).await;
+        let rest = serde_json::json!({"events": [event(1, 0)], "stops": [stop(1, 0, true)]});
+        store.save_reports(vec![heard(org, 1, 5, &[("a", 1)], rest.clone())]).await.unwrap();
+        store.remove(org, &id("a"), &by(6)).await.unwrap();
+        // Under way while it was removed.
+        store.save_reports(vec![heard(org, 1, 7, &[("a", 1)], rest)]).await.unwrap();
+        store.register(org, &id("a"), &by(8)).await.unwrap();
+        let row = store.fleet(org, &Filter::default()).await.unwrap().unwrap().devices.remove(0);
+        assert!(row.heard.is_empty() && row.last_stop.is_none(), "{row:?}");
+        assert!(store.timeline(org, &id("a")).await.unwrap().is_empty());
+    });
+}
+
+fn a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let names: Vec<String> = (0..25).map(|number| format!("d{number:02}")).collect();
+        let devices: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let org = org_with(&store, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        store.save_reports(vec![heard(org, 1, 5, &devices, nothing())]).await.unwrap();
+        store.revoke(org, &distinct(vec!["d07".to_owned()]).unwrap(), Verb::Revoke, &by(6)).await.unwrap();
+        let mut filter = Filter { limit: Some(10), ..Filter::default() };
+        let mut read = Vec::new();
+        loop {
+            let page = store.fleet(org, &filter).await.unwrap().unwrap();
+            assert!(page.devices.iter().all(|row| row.heard.len() == 1));
+            read.extend(page.devices.iter().map(|row| row.device.id.clone()));
+            filter.after = page.devices.last().map(|row| id(&row.device.id));
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(read, names);
+        let some =
+            Filter { status: Some(DeviceStatus::Revoked), containing: Some("7".to_owned()), ..Filter::default() };
+        let page = store.fleet(org, &some).await.unwrap().unwrap();
+        assert_eq!((page.devices.len(), page.devices[0].device.revoked_at), (1, Some(at(6))));
+        store.save_reports(vec![heard(org, 2, 5, &devices[..3], nothing())]).await.unwrap();
+        let page = store.fleet(org, &some).await.unwrap().unwrap();
+        assert_eq!((page.sidecars, page.agents), (2, 14), "of the whole organisation, each once");
+    });
+}
+
+fn observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, other) = (org_with(&store, &["a", "b"]).await, org_with(&store, &["a"]).await);
+        let mut news = store.changes().listen();
+        let reports = vec![
+            heard(org, 2, 5, &[("b", 1)], nothing()),
+            heard(org, 1, 5, &[("a", 1)], nothing()),
+            heard(other, 1, 5, &[("a", 1)], nothing()),
+        ];
+        store.save_reports(reports).await.unwrap();
+        let mut heard = vec![news.recv().await.unwrap(), news.recv().await.unwrap()];
+        heard.sort_by_key(|change| matches!(change, Change::Reports(first, _) if *first == other));
+        assert_eq!(heard, [Change::Reports(org, vec![id("a"), id("b")]), Change::Reports(other, vec![id("a")])]);
     });
 }

@@ -33,8 +33,7 @@ pub(in crate::authority) enum Changed<'a> {
     /// The organisation's key, or whether there is the organisation: the same, and who watched with the old key must ask
     /// again.
     Key,
-    /// What the sidecars report about these devices. Concerns no validation.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reports"))]
+    /// What the sidecars report about these devices, or about any when none is named. Concerns no validation.
     Reports(&'a [DeviceId]),
 }
 
@@ -116,6 +115,7 @@ impl Hints {
             match news.recv().await {
                 Ok(Change::Devices(org, devices)) => self.changed(org, Changed::Devices(&devices)),
                 Ok(Change::Org(org)) => self.changed(org, Changed::Org),
+                Ok(Change::Reports(org, devices)) => self.changed(org, Changed::Reports(&devices)),
                 Ok(Change::Key(org)) => self.changed(org, Changed::Key),
                 Ok(Change::Anything) | Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
                 Err(broadcast::error::RecvError::Closed) => return,
@@ -141,6 +141,9 @@ impl Hints {
                     }
                 }
                 fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter()));
+            }
+            Changed::Reports([]) => {
+                fleet.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
             }
             Changed::Reports(devices) => {
                 fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter()));

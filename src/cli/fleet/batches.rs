@@ -67,7 +67,7 @@ pub(super) async fn send(
             continue;
         }
         if ids.len() > LARGEST_BATCH {
-            printer.progress(&format!("{verb}: {} of {}", outcomes.len(), ids.len()));
+            printer.bar(outcomes.len(), ids.len(), verb);
         }
         let batch = BatchRequest::Ids(chunk.to_vec());
         match patiently(async || request(&fleet.client, &fleet.key, &batch).await, printer).await {

@@ -30,7 +30,7 @@ pub(super) async fn for_each<T>(
     while let Some(answer) = answers.next().await {
         all.push(answer);
         if devices.len() > AT_A_TIME {
-            printer.progress(&format!("{verb}: {} of {}", all.len(), devices.len()));
+            printer.bar(all.len(), devices.len(), verb);
         }
     }
     all
@@ -85,7 +85,9 @@ pub(in crate::cli) async fn remove(args: &RemoveArgs, env: Env<'_>, printer: &mu
         confirm::typed("remove", devices.len(), fleet.client.base_url().as_str(), printer)?;
     }
     // Not repeated: the second answer to a remove that worked would be `not_found`.
-    let request = async |device: &DeviceId| (device.to_string(), fleet.client.remove(&fleet.key, device).await);
+    let request = async |device: &DeviceId| {
+        (device.to_string(), fleet.client.remove(&fleet.key, device, args.change.reason.as_deref()).await)
+    };
     let answers = for_each(&devices, "removing", request, printer).await;
     let outcomes: Vec<Outcome> = answers
         .into_iter()

@@ -52,6 +52,21 @@ struct Report<'a> {
     failed: usize,
 }
 
+/// The outcomes with what a wait came to.
+#[derive(Debug, Serialize)]
+struct Followed<'a, T> {
+    results: &'a [Outcome],
+    succeeded: usize,
+    failed: usize,
+    wait: &'a T,
+}
+
+/// Tells every outcome as JSON, with what a wait came to.
+pub(super) fn report_with<T: Serialize>(outcomes: &[Outcome], wait: &T, printer: &mut Printer) {
+    let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();
+    printer.json(&Followed { results: outcomes, succeeded, failed: outcomes.len() - succeeded, wait });
+}
+
 /// Tells every outcome and gives the exit code: 1 when one did not go as wished.
 pub(super) fn report(outcomes: &[Outcome], json: bool, printer: &mut Printer) -> Exit {
     let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();

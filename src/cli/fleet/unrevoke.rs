@@ -33,8 +33,10 @@ pub(in crate::cli) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut
     if args.change.dry_run {
         return preview::show(&fleet, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
     }
+    let reason = args.change.reason.as_deref();
     let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
-        let answer = batches::patiently(async || fleet.client.unrevoke(&fleet.key, &device).await, printer).await;
+        let answer =
+            batches::patiently(async || fleet.client.unrevoke(&fleet.key, &device, reason).await, printer).await;
         vec![match answer {
             Ok(()) => Outcome::done(id, "ok"),
             Err(failure) => Outcome::failed(id, &failure, fleet.explain(&failure)),
@@ -47,7 +49,7 @@ pub(in crate::cli) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut
             &fleet,
             &ids,
             "unrevoking",
-            async |client, key, batch| client.unrevoke_batch(key, batch).await,
+            async |client, key, batch| client.unrevoke_batch(key, batch, reason).await,
             done,
             printer,
         )
@@ -76,7 +78,8 @@ async fn all(fleet: &Fleet, args: &UnrevokeArgs, printer: &mut Printer) -> Resul
             confirm::typed("unrevoke all", revoked, fleet.client.base_url().as_str(), printer)?;
         }
     }
-    let request = async || fleet.client.unrevoke_batch(&fleet.key, &BatchRequest::All).await;
+    let reason = args.change.reason.as_deref();
+    let request = async || fleet.client.unrevoke_batch(&fleet.key, &BatchRequest::All, reason).await;
     let answer = batches::patiently(request, printer).await.map_err(|failure| fleet.problem(&failure))?;
     let unrevoked_count = answer.unrevoked_count.unwrap_or(0);
     // The authority restores as far as the plan has places; only the list tells whom it left out.

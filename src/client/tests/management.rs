@@ -53,7 +53,7 @@ async fn registering_fails_where_nothing_was_decided() {
 async fn a_refusal_carries_the_authority_s_words_and_request_id() {
     let body = r#"{"status":"error","error":"not_found","request_id":"r-9"}"#;
     let server = RawServer::start([Act::Write(json("404 Not Found", body))]);
-    let failure = client(&server).revoke(&key(), &device()).await.unwrap_err();
+    let failure = client(&server).revoke(&key(), &device(), None).await.unwrap_err();
     let Failure::Refused(refusal) = &failure else { panic!("{failure:?}") };
     assert_eq!((refusal.status, refusal.error.as_deref()), (404, Some("not_found")));
     assert_eq!(failure.to_string(), "the authority refused: not_found (HTTP 404, request r-9)");
@@ -67,11 +67,11 @@ async fn a_page_with_status_200_does_not_read_as_done() {
         let client = client(&server);
         let (key, device) = (key(), device());
         let batch = BatchRequest::Ids(vec!["a".to_owned()]);
-        assert!(client.revoke(&key, &device).await.is_err(), "{body}");
-        assert!(client.unrevoke(&key, &device).await.is_err(), "{body}");
-        assert!(client.remove(&key, &device).await.is_err(), "{body}");
-        assert!(client.revoke_batch(&key, &batch).await.is_err(), "{body}");
-        assert!(client.unrevoke_batch(&key, &batch).await.is_err(), "{body}");
+        assert!(client.revoke(&key, &device, None).await.is_err(), "{body}");
+        assert!(client.unrevoke(&key, &device, None).await.is_err(), "{body}");
+        assert!(client.remove(&key, &device, None).await.is_err(), "{body}");
+        assert!(client.revoke_batch(&key, &batch, None).await.is_err(), "{body}");
+        assert!(client.unrevoke_batch(&key, &batch, None).await.is_err(), "{body}");
         assert!(client.list(&key, &ListFilter::default()).await.is_err(), "{body}");
         assert!(client.usage(&key).await.is_err(), "{body}");
         assert!(client.checkout(&key, "pro").await.is_err(), "{body}");
@@ -102,14 +102,14 @@ async fn both_batch_forms_are_sent_and_read() {
     let server = RawServer::start([Act::Write(json("200 OK", body)), Act::Write(json("200 OK", all))]);
     let client = client(&server);
     let ids = BatchRequest::Ids(vec!["a".to_owned(), "b".to_owned()]);
-    let response = client.unrevoke_batch(&key(), &ids).await.unwrap();
+    let response = client.unrevoke_batch(&key(), &ids, None).await.unwrap();
     let blocked = Some("device_limit_reached".to_owned());
     assert_eq!(
         response.results[1],
         BatchItem { device_id: "b".to_owned(), status: "blocked".to_owned(), error: blocked }
     );
-    assert_eq!(client.revoke_batch(&key(), &BatchRequest::All).await.unwrap().revoked_count, Some(3));
-    client.unrevoke_batch(&key(), &BatchRequest::All).await.unwrap();
+    assert_eq!(client.revoke_batch(&key(), &BatchRequest::All, None).await.unwrap().revoked_count, Some(3));
+    client.unrevoke_batch(&key(), &BatchRequest::All, None).await.unwrap();
     let requests = server.requests();
     assert!(requests[0].ends_with(r#"{"deviceIds":["a","b"]}"#), "{requests:?}");
     assert!(requests[1].ends_with(r#"{"scope":"all_active"}"#), "{requests:?}");

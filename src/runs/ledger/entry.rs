@@ -182,7 +182,7 @@ impl Entry {
                 .map(|lease| (lease.device, BootTime::from_millis(lease.until_boot_ms)))
                 .collect(),
             stop: written.stop.map(|stop| StopEntry {
-                denial: Denial { code: stop.code, request_id: stop.request_id, reason: stop.reason },
+                denial: Denial { code: stop.code, request_id: stop.request_id, reason: stop.reason, revoked_at: None },
                 began: BootTime::from_millis(stop.began_boot_ms),
                 kill_at: BootTime::from_millis(stop.kill_at_boot_ms),
             }),

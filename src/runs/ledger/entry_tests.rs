@@ -35,7 +35,12 @@ pub(in crate::runs::ledger) fn entry() -> Entry {
             ("agent:1".parse().unwrap(), BootTime::from_millis(31_000)),
         ],
         stop: Some(StopEntry {
-            denial: Denial { code: Code::DeviceRevoked, request_id: None, reason: Some("why".to_owned()) },
+            denial: Denial {
+                code: Code::DeviceRevoked,
+                request_id: None,
+                reason: Some("why".to_owned()),
+                revoked_at: None,
+            },
             began: BootTime::from_millis(9),
             kill_at: BootTime::from_millis(10_009),
         }),

@@ -11,5 +11,6 @@ mod official_client;
 mod operation;
 mod registration;
 mod replicas;
+mod reports;
 mod watch;
 mod wire;

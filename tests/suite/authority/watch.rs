@@ -93,7 +93,7 @@ fn the_extension_is_announced_and_a_curl_can_use_it() {
     let authority = Authority::start();
     let org = authority.org("free");
     let announced = org.device("validate", "a");
-    assert_eq!(announced.header("x-machineid-extensions"), Some("watch"));
+    assert_eq!(announced.header("x-machineid-extensions"), Some("watch, report"));
     let path = "/devices/watch?deviceId=a&deviceId=worker%3A1";
     let mut events = Events::open(authority.address(), "GET", path, &org.key, "");
     assert!(events.head.contains("content-type: text/event-stream") && events.head.contains("cache-control: no-store"));

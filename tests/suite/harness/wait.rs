@@ -37,3 +37,9 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn let_time_pass(span: Duration) {
     thread::sleep(span);
 }
+
+/// The time, for tests of how long something takes at least.
+#[expect(clippy::disallowed_methods, reason = "a test's own measure")]
+pub(crate) fn clock() -> Instant {
+    Instant::now()
+}

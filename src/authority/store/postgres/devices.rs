@@ -8,6 +8,7 @@ use super::super::{
     Admitted, Filter, ListedDevice, Page, Restorations, RestoredAll, StoreError, Suspensions, count, status, time,
 };
 use super::audit::record;
+use super::reports::forget;
 use super::rows::{any_account, locked_account, set_used};
 use super::{Db, OPERATION, Postgres, Transaction};
 use crate::authority::audit::{Call, Reason, Record, Verb};
@@ -42,7 +43,7 @@ impl Postgres {
             account.used += 1;
             set_used(&mut tx, &account).await?;
             record(&mut tx, &call, Record::ok(org, Verb::Register).about(id.as_str())).await?;
-            self.commit(tx, Change::Devices(org, vec![id])).await?;
+            self.commit(tx, [Change::Devices(org, vec![id])]).await?;
             Ok(Some((admission, account)))
         })
         .await
@@ -63,7 +64,7 @@ impl Postgres {
             account.used = account.used.saturating_sub(changed.len() as u64);
             set_used(&mut tx, &account).await?;
             record(&mut tx, &call, Record::revoke(org, verb, &batch, &outcomes)).await?;
-            self.commit(tx, Change::Devices(org, changed)).await?;
+            self.commit(tx, [Change::Devices(org, changed)]).await?;
             Ok(Some((outcomes, account)))
         })
         .await
@@ -90,7 +91,7 @@ impl Postgres {
             set_used(&mut tx, &account).await?;
             let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
             record(&mut tx, &call, all).await?;
-            self.commit(tx, Change::Org(org)).await?;
+            self.commit(tx, [Change::Org(org)]).await?;
             Ok(Some((done, account)))
         })
         .await
@@ -112,7 +113,7 @@ impl Postgres {
             account.used += changed.len() as u64;
             set_used(&mut tx, &account).await?;
             record(&mut tx, &call, Record::unrevoke(org, verb, &batch, &outcomes)).await?;
-            self.commit(tx, Change::Devices(org, changed)).await?;
+            self.commit(tx, [Change::Devices(org, changed)]).await?;
             Ok(Some((outcomes, account)))
         })
         .await
@@ -145,7 +146,7 @@ impl Postgres {
             let left = count(revoked)?.saturating_sub(restored.len() as u64);
             let all = RestoredAll { restored, left };
             record(&mut tx, &call, all.record(org)).await?;
-            self.commit(tx, Change::Org(org)).await?;
+            self.commit(tx, [Change::Org(org)]).await?;
             Ok(Some((all, account)))
         })
         .await
@@ -168,13 +169,14 @@ impl Postgres {
                     .await?;
             if let Some((seq, revoked_at)) = gone {
                 sqlx::query("DELETE FROM device_seen WHERE seq = $1").bind(seq).execute(&mut *tx).await?;
+                forget(&mut tx, org, &id).await?;
                 if revoked_at.is_none() {
                     account.used = account.used.saturating_sub(1);
                     set_used(&mut tx, &account).await?;
                 }
             }
             record(&mut tx, &call, Record::remove(org, id.as_str(), gone.is_some())).await?;
-            self.commit(tx, Change::Devices(org, vec![id])).await?;
+            self.commit(tx, [Change::Devices(org, vec![id])]).await?;
             Ok(Some((gone.is_some(), account)))
         })
         .await
@@ -190,34 +192,7 @@ impl Postgres {
             let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             let account = any_account(&mut *snapshot, org).await?.filter(|account| !account.org.deleted);
             let Some(account) = account else { return Ok(None) };
-            let mut query: QueryBuilder<Db> = QueryBuilder::new(
-                "SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason FROM devices
-                 LEFT JOIN device_seen USING (seq) WHERE org_id = ",
-            );
-            query.push_bind(org.to_string());
-            match filter.status {
-                Some(DeviceStatus::Active) => drop(query.push(" AND revoked_at IS NULL")),
-                Some(DeviceStatus::Revoked) => drop(query.push(" AND revoked_at IS NOT NULL")),
-                None => {}
-            }
-            if let Some(part) = &filter.containing {
-                query.push(" AND strpos(device_id, ").push_bind(part.clone()).push(") > 0");
-            }
-            if let Some(after) = &filter.after {
-                query.push(" AND device_id > ").push_bind(after.to_string());
-            }
-            query.push(" ORDER BY device_id LIMIT ").push_bind(filter.fetch());
-            let mut devices = Vec::new();
-            for row in query.build().fetch_all(&mut *snapshot).await? {
-                devices.push(ListedDevice {
-                    id: row.try_get(0)?,
-                    created_at: time(row.try_get(1)?)?,
-                    last_seen_at: row.try_get::<Option<i64>, _>(2)?.map(time).transpose()?,
-                    revoked_at: row.try_get::<Option<i64>, _>(3)?.map(time).transpose()?,
-                    revoke_reason: row.try_get(4)?,
-                });
-            }
-            Ok(Some((filter.page(devices), account)))
+            Ok(Some((page(&mut snapshot, org, &filter).await?, account)))
         })
         .await
     }
@@ -240,6 +215,42 @@ impl Postgres {
         })
         .await
     }
+}
+
+/// A page of devices.
+pub(super) async fn page(
+    snapshot: &mut Transaction<'static, Db>,
+    org: OrgId,
+    filter: &Filter,
+) -> Result<Page, StoreError> {
+    let mut query: QueryBuilder<Db> = QueryBuilder::new(
+        "SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason FROM devices
+         LEFT JOIN device_seen USING (seq) WHERE org_id = ",
+    );
+    query.push_bind(org.to_string());
+    match filter.status {
+        Some(DeviceStatus::Active) => drop(query.push(" AND revoked_at IS NULL")),
+        Some(DeviceStatus::Revoked) => drop(query.push(" AND revoked_at IS NOT NULL")),
+        None => {}
+    }
+    if let Some(part) = &filter.containing {
+        query.push(" AND strpos(device_id, ").push_bind(part.clone()).push(") > 0");
+    }
+    if let Some(after) = &filter.after {
+        query.push(" AND device_id > ").push_bind(after.to_string());
+    }
+    query.push(" ORDER BY device_id LIMIT ").push_bind(filter.fetch());
+    let mut devices = Vec::new();
+    for row in query.build().fetch_all(&mut **snapshot).await? {
+        devices.push(ListedDevice {
+            id: row.try_get(0)?,
+            created_at: time(row.try_get(1)?)?,
+            last_seen_at: row.try_get::<Option<i64>, _>(2)?.map(time).transpose()?,
+            revoked_at: row.try_get::<Option<i64>, _>(3)?.map(time).transpose()?,
+            revoke_reason: row.try_get(4)?,
+        });
+    }
+    Ok(filter.page(devices))
 }
 
 fn ids(batch: &[Named]) -> Vec<DeviceId> {

@@ -9,6 +9,7 @@ mod audit;
 mod devices;
 mod news;
 mod orgs;
+mod reports;
 mod rows;
 
 use std::path::Path;

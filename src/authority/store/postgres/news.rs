@@ -26,33 +26,43 @@ struct News {
     /// The organisation's key is another one, or nobody's.
     #[serde(default)]
     key: bool,
+    /// It is only what sidecars report that changed.
+    #[serde(default)]
+    reports: bool,
 }
 
 impl News {
     /// `None` when there is nothing to tell.
     fn of(from: &str, change: &Change) -> Option<String> {
-        let (org, devices, key) = match change {
+        let of = |org: &OrgId, devices| Self { from: from.to_owned(), org: *org, devices, key: false, reports: false };
+        let news = match change {
             Change::Devices(_, devices) if devices.is_empty() => return None,
-            Change::Devices(org, devices) => (*org, Some(devices.clone()), false),
-            Change::Org(org) => (*org, None, false),
-            Change::Key(org) => (*org, None, true),
+            Change::Devices(org, devices) => of(org, Some(devices.clone())),
+            Change::Org(org) => of(org, None),
+            Change::Key(org) => Self { key: true, ..of(org, None) },
+            Change::Reports(org, devices) => Self { reports: true, ..of(org, Some(devices.clone())) },
             Change::Anything => return None,
         };
         let text = |news: &Self| serde_json::to_string(news).ok();
-        text(&Self { from: from.to_owned(), org, devices, key })
-            .filter(|text| text.len() <= LONGEST)
-            .or_else(|| text(&Self { from: from.to_owned(), org, devices: None, key }))
+        text(&news).filter(|text| text.len() <= LONGEST).or_else(|| text(&Self { devices: None, ..news }))
     }
 }
 
 impl Postgres {
     /// Commits, which also tells the other servers; then tells those who listen here.
-    pub(super) async fn commit(&self, mut tx: Transaction<'static, Db>, change: Change) -> Result<(), StoreError> {
-        if let Some(news) = News::of(&self.server, &change) {
+    pub(super) async fn commit(
+        &self,
+        mut tx: Transaction<'static, Db>,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), StoreError> {
+        let changes: Vec<Change> = changes.into_iter().collect();
+        for news in changes.iter().filter_map(|change| News::of(&self.server, change)) {
             sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut *tx).await?;
         }
         tx.commit().await?;
-        self.changes.tell(change);
+        for change in changes {
+            self.changes.tell(change);
+        }
         Ok(())
     }
 
@@ -67,6 +77,9 @@ impl Postgres {
                 match heard {
                     Ok(Some(news)) => match serde_json::from_str::<News>(news.payload()) {
                         Ok(news) if news.from == store.server => {}
+                        Ok(News { org, reports: true, devices, .. }) => {
+                            store.changes.tell(Change::Reports(org, devices.unwrap_or_default()));
+                        }
                         Ok(News { org, key: true, .. }) => store.changes.tell(Change::Key(org)),
                         Ok(News { org, devices: Some(devices), .. }) => {
                             store.changes.tell(Change::Devices(org, devices));
@@ -102,10 +115,11 @@ mod tests {
         let ids =
             |count: usize| (0..count).map(|n| format!("device-{n:0100}").parse().unwrap()).collect::<Vec<DeviceId>>();
         let few = Change::Devices(org, ids(10));
-        assert_eq!(read(&few), News { from: from.to_owned(), org, devices: Some(ids(10)), key: false });
-        let many = Change::Devices(org, ids(500));
-        assert_eq!(read(&many), News { from: from.to_owned(), org, devices: None, key: false });
-        assert_eq!(read(&Change::Org(org)), News { from: from.to_owned(), org, devices: None, key: false });
+        let of = |devices| News { from: from.to_owned(), org, devices, key: false, reports: false };
+        assert_eq!(read(&few), of(Some(ids(10))));
+        assert_eq!(read(&Change::Devices(org, ids(500))), of(None));
+        assert_eq!(read(&Change::Org(org)), of(None));
+        assert_eq!(read(&Change::Reports(org, ids(500))), News { reports: true, ..of(None) });
         assert_eq!(News::of(from, &Change::Devices(org, Vec::new())), None);
     }
 }

@@ -68,6 +68,7 @@ impl Postgres {
             Some(seq) => Some(KnownDevice {
                 seq,
                 status: status(row.try_get(ORG_COLUMNS + 1)?),
+                revoked_at: row.try_get::<Option<i64>, _>(ORG_COLUMNS + 1)?.map(time).transpose()?,
                 revoke_reason: row.try_get(ORG_COLUMNS + 2)?,
             }),
         };
@@ -126,7 +127,7 @@ impl Postgres {
             apply(&mut tx, id, &change, &call).await?;
             record(&mut tx, &call, change.record(id)).await?;
             let account = any_account(&mut *tx, id).await?;
-            self.commit(tx, change.news(id)).await?;
+            self.commit(tx, [change.news(id)]).await?;
             Ok(account)
         })
         .await
@@ -219,7 +220,7 @@ impl Postgres {
                 .await?;
             apply(&mut tx, found.org.id, &OrgChange::Plan(found.wanted, None), &call).await?;
             record(&mut tx, &call, found.record(Verb::ConfirmCheckout)).await?;
-            self.commit(tx, Change::Org(found.org.id)).await?;
+            self.commit(tx, [Change::Org(found.org.id)]).await?;
             Ok(Some(found))
         })
         .await
@@ -254,6 +255,9 @@ async fn apply(
                 "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
                 "DELETE FROM devices WHERE org_id = $1",
                 "DELETE FROM checkouts WHERE org_id = $1",
+                "DELETE FROM reports WHERE org_id = $1",
+                "DELETE FROM stops WHERE org_id = $1",
+                "DELETE FROM timeline WHERE org_id = $1",
             ] {
                 sqlx::query(statement).bind(&id).execute(&mut **tx).await?;
             }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::super::{Admitted, Filter, ListedDevice, Page, Restorations, RestoredAll, StoreError, Suspensions, time};
 use super::Sqlite;
 use super::audit::record;
+use super::reports::forget;
 use super::rows::{held, live_account, optional_time, set_used};
 use crate::authority::audit::{Call, Reason, Record, Verb};
 use crate::authority::batch::Named;
@@ -153,6 +154,7 @@ impl Sqlite {
                 let Some(mut account) = live_account(db, org)? else { return Ok((None, None)) };
                 let known = held(db, org, id.as_str())?;
                 if known.is_some() {
+                    forget(db, org, Some(id.as_str()))?;
                     db.prepare_cached(
                         "DELETE FROM device_seen
                          WHERE seq = (SELECT seq FROM devices WHERE org_id = ?1 AND device_id = ?2)",
@@ -204,7 +206,7 @@ impl Sqlite {
     }
 }
 
-fn page(db: &Connection, org: OrgId, filter: &Filter) -> Result<Page, StoreError> {
+pub(super) fn page(db: &Connection, org: OrgId, filter: &Filter) -> Result<Page, StoreError> {
     let status = match filter.status {
         Some(DeviceStatus::Active) => " AND revoked_at IS NULL",
         Some(DeviceStatus::Revoked) => " AND revoked_at IS NOT NULL",

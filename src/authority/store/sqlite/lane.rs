@@ -112,10 +112,10 @@ impl Writer {
     }
 
     /// Does `work` in a transaction, alone or with others', and answers when it is committed. Its own failure undoes it
-    /// and nobody else's. The change it names, if it does, is told before the answer.
-    pub(super) async fn change<T: Send + 'static>(
+    /// and nobody else's. The changes it names, if it does, are told before the answer.
+    pub(super) async fn change<T: Send + 'static, C: IntoIterator<Item = Change> + Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<(T, Option<Change>), StoreError> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<(T, C), StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let pending: Box<dyn Work> = Box::new(Pending { work: Some(work), came_to: None, reply });
@@ -186,16 +186,17 @@ fn together(connection: &Connection, works: &mut [Box<dyn Work>]) -> Result<(), 
     })
 }
 
-struct Pending<F, T> {
+struct Pending<F, T, C> {
     work: Option<F>,
-    came_to: Option<Result<(T, Option<Change>), StoreError>>,
+    came_to: Option<Result<(T, C), StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<F, T> Work for Pending<F, T>
+impl<F, T, C> Work for Pending<F, T, C>
 where
-    F: FnOnce(&Connection) -> Result<(T, Option<Change>), StoreError> + Send,
+    F: FnOnce(&Connection) -> Result<(T, C), StoreError> + Send,
     T: Send,
+    C: IntoIterator<Item = Change> + Send,
 {
     fn run(&mut self, connection: &Connection) {
         let Some(work) = self.work.take() else { return };
@@ -218,8 +219,8 @@ where
             // Its own failure says more than that of all.
             (Some(Err(error)), _) | (None | Some(Ok(_)), Err(error)) => Err(error),
             (None, Ok(())) => Err(StoreError::Closed),
-            (Some(Ok((done, change))), Ok(())) => {
-                if let Some(change) = change {
+            (Some(Ok((done, what))), Ok(())) => {
+                for change in what {
                     changes.tell(change);
                 }
                 Ok(done)

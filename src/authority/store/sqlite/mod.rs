@@ -4,6 +4,7 @@ mod audit;
 mod devices;
 mod lane;
 mod orgs;
+mod reports;
 mod rows;
 mod schema;
 

@@ -8,7 +8,8 @@ use super::super::{
 };
 use super::Sqlite;
 use super::audit::record;
-use super::rows::{ORG_COLUMNS, account, any_account, live_account, org, org_columns};
+use super::reports::forget;
+use super::rows::{ORG_COLUMNS, account, any_account, live_account, optional_time, org, org_columns};
 use crate::authority::audit::{Call, Record, Verb};
 use crate::authority::changes::Change;
 use crate::authority::keys::SecretHash;
@@ -196,6 +197,7 @@ fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Resul
         Some(seq) => Some(KnownDevice {
             seq,
             status: status(row.get(ORG_COLUMNS + 1)?),
+            revoked_at: optional_time(row.get(ORG_COLUMNS + 1)?)?,
             revoke_reason: row.get(ORG_COLUMNS + 2)?,
         }),
     };
@@ -203,6 +205,7 @@ fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Resul
 }
 
 fn apply(db: &Connection, id: OrgId, change: &OrgChange, call: &Call) -> Result<(), StoreError> {
+    let org = id;
     let id = id.to_string();
     match change {
         OrgChange::Disabled(on) => {
@@ -224,6 +227,7 @@ fn apply(db: &Connection, id: OrgId, change: &OrgChange, call: &Call) -> Result<
             db.prepare_cached("UPDATE orgs SET key_hash = ?2 WHERE id = ?1")?.execute((id, hash.as_bytes()))?;
         }
         OrgChange::Delete => {
+            forget(db, org, None)?;
             db.prepare_cached("DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = ?1)")?
                 .execute([&id])?;
             db.prepare_cached("DELETE FROM devices WHERE org_id = ?1")?.execute([&id])?;

@@ -1,0 +1,210 @@
+//! Whether a stop is done, as far as reports tell. Pure: pages of the fleet and the time go in, a verdict comes out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::protocol::report::{FleetDevice, FleetSidecar, StopState};
+
+/// A device that nobody reports about may be one whose first report is under way.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// A device that was validated in this time is used by somebody; a sidecar asks far more often.
+const RECENT: Duration = Duration::from_mins(1);
+
+/// What reports take, beyond what a stop takes.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// Which devices a wait is about.
+#[derive(Clone, Debug)]
+pub(super) enum Whom {
+    /// Every revoked one.
+    AllRevoked,
+    These(BTreeSet<String>),
+}
+
+/// How far one device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Progress {
+    /// Nothing runs on it: every sidecar that uses it confirmed, or its lease is over.
+    Stopped,
+    /// No sidecar uses it.
+    Unused,
+    /// A sidecar is stopping agents.
+    Stopping,
+    /// A sidecar has not said that it knows of the revoke.
+    NotHeardFrom,
+    /// It is validated, but no sidecar reports about it: by an SDK, or a sidecar that cannot report.
+    Unreported,
+    /// It is not revoked any more, or is gone.
+    NoLongerRevoked,
+}
+
+impl Progress {
+    pub(super) const fn is_done(self) -> bool {
+        matches!(self, Self::Stopped | Self::Unused)
+    }
+}
+
+/// One device that the wait is about.
+#[derive(Clone, Debug)]
+pub(super) struct Followed {
+    pub(super) id: String,
+    pub(super) progress: Progress,
+    pub(super) device: Option<FleetDevice>,
+}
+
+/// Where everything stands, `waited` after the revoke was answered.
+pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
+    let mut missing = match whom {
+        Whom::AllRevoked => BTreeSet::new(),
+        Whom::These(ids) => ids.clone(),
+    };
+    let concerned = |device: &FleetDevice| match whom {
+        Whom::AllRevoked => device.revoked_at.is_some(),
+        Whom::These(ids) => ids.contains(&device.device_id) && device.revoked_at.is_some(),
+    };
+    let mut followed: Vec<Followed> = Vec::new();
+    for device in fleet.into_iter().filter(concerned) {
+        missing.remove(&device.device_id);
+        let progress = of_one(&device, waited);
+        followed.push(Followed { id: device.device_id.clone(), progress, device: Some(device) });
+    }
+    followed.extend(missing.into_iter().map(|id| Followed { id, progress: Progress::NoLongerRevoked, device: None }));
+    followed
+}
+
+fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
+    if device.sidecars.is_empty() {
+        return match device.last_seen_ago_ms {
+            None => Progress::Unused,
+            Some(ago) if Duration::from_millis(ago) > RECENT + waited => Progress::Unused,
+            Some(_) => Progress::Unreported,
+        };
+    }
+    let worst = device.sidecars.iter().map(of_sidecar).max();
+    worst.unwrap_or(Progress::Unreported)
+}
+
+/// How far one sidecar is with one device.
+pub(super) fn of_sidecar(sidecar: &FleetSidecar) -> Progress {
+    match sidecar.stop.as_ref().map(|stop| stop.state) {
+        Some(StopState::Confirmed | StopState::Lapsed) => Progress::Stopped,
+        Some(StopState::Stopping) => Progress::Stopping,
+        Some(StopState::Pending) | None => Progress::NotHeardFrom,
+    }
+}
+
+/// How long it makes sense to wait on, from the revoke: as long as a sidecar that reaches its authority may take.
+pub(super) fn patience(followed: &[Followed]) -> Duration {
+    let open = followed.iter().filter(|one| !one.progress.is_done());
+    let sidecars = open.filter_map(|one| one.device.as_ref()).flat_map(|device| &device.sidecars);
+    let longest = sidecars.map(|sidecar| Duration::from_millis(sidecar.stop_bound.connected_ms)).max();
+    longest.unwrap_or_default().min(Duration::from_mins(10)) + SLACK
+}
+
+/// Whether nothing more is to be waited for.
+pub(super) fn is_over(followed: &[Followed], waited: Duration) -> bool {
+    followed.iter().all(|one| match one.progress {
+        Progress::Stopped | Progress::NoLongerRevoked => true,
+        // Its first report may be under way.
+        Progress::Unused | Progress::Unreported => waited >= SETTLE || one.never_validated(),
+        Progress::Stopping | Progress::NotHeardFrom => false,
+    })
+}
+
+impl Followed {
+    /// Nobody was ever told that it may run.
+    fn never_validated(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| device.last_seen_at.is_none())
+    }
+
+    /// Whether a sidecar says that processes outlived SIGKILL.
+    pub(super) fn has_survivors(&self) -> bool {
+        let stop = self.device.as_ref().and_then(|device| device.last_stop.as_ref());
+        self.progress == Progress::Stopping
+            && stop.is_some_and(|last| !last.stop.confirmed && !last.stop.survivors.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::api::DeviceStatus;
+    use crate::protocol::report::{Bound, SidecarId, StopProgress};
+    use crate::protocol::status::StandingKind;
+
+    fn sidecar(state: StopState) -> FleetSidecar {
+        FleetSidecar {
+            sidecar_id: SidecarId::random(1),
+            host_device_id: "host:1".to_owned(),
+            version: "1".to_owned(),
+            push: true,
+            heard_at: String::new(),
+            heard_ago_ms: 0,
+            standing: StandingKind::Denied,
+            code: None,
+            lease_left_ms: None,
+            agents: 0,
+            stopping: 0,
+            stop_bound: Bound { connected_ms: 19_500, cut_off_ms: 41_000 },
+            stop: Some(StopProgress { state, by: String::new(), in_ms: 0 }),
+        }
+    }
+
+    fn device(id: &str, seen_ago_ms: Option<u64>, states: &[StopState]) -> FleetDevice {
+        FleetDevice {
+            device_id: id.to_owned(),
+            status: DeviceStatus::Revoked,
+            last_seen_at: seen_ago_ms.map(|_| "then".to_owned()),
+            last_seen_ago_ms: seen_ago_ms,
+            revoked_at: Some("now".to_owned()),
+            revoke_reason: None,
+            sidecars: states.iter().map(|state| sidecar(*state)).collect(),
+            last_stop: None,
+        }
+    }
+
+    #[test]
+    fn a_device_is_stopped_when_every_sidecar_that_uses_it_is() {
+        use StopState::{Confirmed, Lapsed, Pending, Stopping};
+        for (states, expected) in [
+            (&[Confirmed][..], Progress::Stopped),
+            (&[Confirmed, Lapsed], Progress::Stopped),
+            (&[Confirmed, Stopping], Progress::Stopping),
+            (&[Stopping, Pending, Confirmed], Progress::NotHeardFrom),
+        ] {
+            let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
+            assert_eq!(followed[0].progress, expected, "{states:?}");
+            assert_eq!(is_over(&followed, Duration::ZERO), expected.is_done());
+        }
+    }
+
+    #[test]
+    fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
+        let of = |seen| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], Duration::from_secs(2));
+        assert_eq!(of(None)[0].progress, Progress::Unused);
+        assert_eq!(of(Some(63_000))[0].progress, Progress::Unused);
+        assert_eq!(of(Some(61_000))[0].progress, Progress::Unreported, "the wait's own time does not make it old");
+        assert!(is_over(&of(None), Duration::ZERO), "never validated, it never ran");
+        assert!(!is_over(&of(Some(63_000)), Duration::from_secs(1)), "its first report may be under way");
+        assert!(is_over(&of(Some(1)), SETTLE) && !of(Some(1))[0].progress.is_done());
+    }
+
+    #[test]
+    fn what_was_meant_and_is_not_revoked_any_more_is_named() {
+        let whom = Whom::These(["a", "b"].map(str::to_owned).into());
+        let followed = judge(&whom, vec![device("a", None, &[]), device("c", None, &[])], Duration::ZERO);
+        let told: Vec<_> = followed.iter().map(|one| (one.id.as_str(), one.progress)).collect();
+        assert_eq!(told, [("a", Progress::Unused), ("b", Progress::NoLongerRevoked)]);
+    }
+
+    #[test]
+    fn a_wait_lasts_as_long_as_a_sidecar_that_is_reached_may_take() {
+        let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
+        assert_eq!(patience(&followed), Duration::from_millis(22_500));
+        assert_eq!(patience(&[]), SLACK);
+    }
+}
