@@ -29,6 +29,10 @@ pub(super) enum Actor {
     Uid(u32),
     /// Whoever signed up, from this address.
     Address(IpAddr),
+    /// Whoever signed in to the console with the org key of this fingerprint.
+    ConsoleKey(String),
+    /// Whoever signed in to the console with a link that this user asked for.
+    ConsoleUid(u32),
     /// The server itself, for the program that embeds it.
     Server,
 }
@@ -39,6 +43,8 @@ impl fmt::Display for Actor {
             Self::Key(fingerprint) => write!(f, "key:{fingerprint}"),
             Self::Uid(uid) => write!(f, "uid:{uid}"),
             Self::Address(address) => write!(f, "address:{address}"),
+            Self::ConsoleKey(fingerprint) => write!(f, "console:key:{fingerprint}"),
+            Self::ConsoleUid(uid) => write!(f, "console:uid:{uid}"),
             Self::Server => f.write_str("server"),
         }
     }

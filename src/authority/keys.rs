@@ -32,6 +32,16 @@ impl SecretHash {
         Self::of("machineid-authority checkout confirmation\0", secret)
     }
 
+    /// The hash of a console session's id.
+    pub(super) fn of_session(id: &str) -> Self {
+        Self::of("machineid-authority console session\0", id)
+    }
+
+    /// The hash of the secret in an address that signs an operator in.
+    pub(super) fn of_console_link(secret: &str) -> Self {
+        Self::of("machineid-authority console link\0", secret)
+    }
+
     fn of(purpose: &str, secret: &str) -> Self {
         Self(Sha256::new().chain_update(purpose).chain_update(secret).finalize().into())
     }
@@ -43,6 +53,11 @@ impl SecretHash {
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The hash itself, to find something by.
+    pub(super) fn bytes(&self) -> [u8; 32] {
+        self.0
     }
 
     /// Compares with a stored hash in constant time. The index has found the row already; this makes sure that what it

@@ -5,6 +5,7 @@
 //!   operator ─socket▶ admin  ──┐          ▲
 //!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
+//!   console: who is signed in to the web console, whose pages are in routes
 //!   watch: who is told of changes · reports: what sidecars tell · embedded: all of it inside another program
 //! ```
 //!
@@ -17,6 +18,7 @@ mod audit;
 mod batch;
 mod changes;
 pub mod command;
+mod console;
 mod database;
 mod decide;
 mod embedded;

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::admin::{BindError, Desk, Door};
+use super::console::Console;
 use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::{Limits, Rates};
@@ -113,7 +114,8 @@ impl Running {
             let scheme = if tls.is_some() { "https" } else { "http" };
             format!("{scheme}://{address}")
         });
-        let desk = Desk { store: store.clone(), public_url: public_url.clone() };
+        let console = Arc::new(Console::new(&public_url));
+        let desk = Desk { store: store.clone(), public_url: public_url.clone(), console: Arc::clone(&console) };
         let app = App {
             store: store.clone(),
             seen: Arc::clone(&seen),
@@ -121,6 +123,7 @@ impl Running {
             reports: Arc::clone(&reports),
             signup: options.signup,
             public_url,
+            console,
             limits: Limits::new(&options.rates),
             trusted: options.trusted,
             metrics: Arc::new(Metrics::new()),

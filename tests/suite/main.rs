@@ -4,6 +4,7 @@
 
 mod authority;
 mod cli;
+mod console;
 mod daemon;
 mod documentation;
 mod end_to_end;

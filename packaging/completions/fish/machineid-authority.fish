@@ -29,6 +29,7 @@ complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -s
 complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "serve" -d 'Serve the API until SIGTERM or SIGINT'
 complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "backup" -d 'Write a copy of a running authority\'s SQLite database, without stopping it'
 complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "org" -d 'Administer the organisations of a running authority, through its admin socket'
+complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "console-link" -d 'Print an address where a browser signs in to the console as the operator of a running authority: once, within five minutes'
 complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l listen -d 'The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS proxy before it on the same machine' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database -d 'The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several servers, with the password in PGPASSWORD or ~/.pgpass' -r
@@ -168,10 +169,16 @@ complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand 
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "delete" -d 'Delete it and its devices (ORG_NOT_FOUND); cannot be taken back'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "audit" -d 'Show who changed what, when and why, the newest first'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org help" -f -a "serve" -d 'Serve the API until SIGTERM or SIGINT'
-complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org help" -f -a "backup" -d 'Write a copy of a running authority\'s SQLite database, without stopping it'
-complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org help" -f -a "org" -d 'Administer the organisations of a running authority, through its admin socket'
-complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand console-link" -l admin-socket -d 'The running server\'s admin socket' -r -F
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand console-link" -l database -d 'The running server\'s SQLite database, beside which its admin socket is unless it was put elsewhere' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand console-link" -l org -d 'Lead to this organisation\'s pages instead of the list of all' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand console-link" -l json -d 'Print JSON'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand console-link" -s h -l help -d 'Print help'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org console-link help" -f -a "serve" -d 'Serve the API until SIGTERM or SIGINT'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org console-link help" -f -a "backup" -d 'Write a copy of a running authority\'s SQLite database, without stopping it'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org console-link help" -f -a "org" -d 'Administer the organisations of a running authority, through its admin socket'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org console-link help" -f -a "console-link" -d 'Print an address where a browser signs in to the console as the operator of a running authority: once, within five minutes'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and not __fish_seen_subcommand_from serve backup org console-link help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "create" -d 'Add an organisation and show its key, once'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "list" -d 'List every organisation'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "show" -d 'Show one organisation'

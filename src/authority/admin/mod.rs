@@ -12,15 +12,18 @@ pub(super) use server::{BindError, Door};
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::audit::{Call, Entry, Query, Reason};
+use super::audit::{Actor, Call, Entry, Query, Reason};
+use super::console::Console;
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
 use super::store::{Checkout, CheckoutKey, OrgChange, Store, StoreError};
+use crate::clock::BootTime;
 use crate::protocol::OrgKey;
 
 /// The most entries of the audit in one reply.
@@ -53,6 +56,7 @@ pub(super) enum AdminRequest {
     Checkouts,
     ConfirmCheckout { number: String },
     LinkCheckout { number: String },
+    ConsoleLink { org: Option<OrgId> },
     BackUp { to: PathBuf },
     Audit { org: Option<OrgId>, device: Option<String>, limit: u32, before: Option<i64> },
 }
@@ -76,7 +80,7 @@ pub(super) enum AdminReply {
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),
     Checkouts(Vec<CheckoutReport>),
-    /// Where an operator's browser confirms a checkout; shown this once.
+    /// Where an operator's browser confirms a checkout, or signs in to the console; shown this once.
     Link(String),
     /// A copy of the database was written.
     BackedUp,
@@ -138,6 +142,7 @@ pub(super) struct Desk {
     pub(super) store: Store,
     /// Where browsers reach this authority, without a slash at the end.
     pub(super) public_url: String,
+    pub(super) console: Arc<Console>,
 }
 
 /// An organisation as an operator sees it.
@@ -278,6 +283,18 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
                 || no_checkout(&number),
                 |_| AdminReply::Link(format!("{}/checkout/{secret}", desk.public_url)),
             ));
+        }
+        AdminRequest::ConsoleLink { org } => {
+            if let Some(org) = org
+                && store.account(org).await?.is_none()
+            {
+                return Ok(gone(org));
+            }
+            let Actor::Uid(uid) = call.actor else {
+                return Ok(AdminReply::Failed("only a user of this machine can ask for a link".to_owned()));
+            };
+            let secret = desk.console.links.make(uid, org, BootTime::now())?;
+            return Ok(AdminReply::Link(format!("{}/console/operator/{secret}", desk.public_url)));
         }
         AdminRequest::BackUp { to } => {
             if to.exists() {

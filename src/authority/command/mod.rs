@@ -1,6 +1,7 @@
 //! The command line of `machineid-authority`.
 
 mod backup;
+mod console;
 mod org;
 mod serve;
 
@@ -39,6 +40,9 @@ enum Command {
     Backup(backup::Backup),
     /// Administer the organisations of a running authority, through its admin socket
     Org(org::Org),
+    /// Print an address where a browser signs in to the console as the operator of a running authority: once, within
+    /// five minutes
+    ConsoleLink(console::ConsoleLink),
 }
 
 /// The command line, for manual pages and completions.
@@ -61,6 +65,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Serve(serve) => serve.run(),
         Command::Backup(backup) => backup.run(),
         Command::Org(org) => org.run(),
+        Command::ConsoleLink(link) => link.run(),
     }
 }
 

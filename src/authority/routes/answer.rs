@@ -33,6 +33,8 @@ pub(super) struct Answer {
 enum Content {
     Json(Map<String, Value>),
     Html(String),
+    /// A file of the console's: its media type and what is in it.
+    File(&'static str, String),
     Metrics(String),
     /// The body is in the response already, and goes on for as long as its reader likes.
     Events,
@@ -44,6 +46,7 @@ impl fmt::Debug for Content {
         f.write_str(match self {
             Self::Json(_) => "Json",
             Self::Html(_) => "Html",
+            Self::File(kind, _) => kind,
             Self::Metrics(_) => "Metrics",
             Self::Events => "Events",
         })
@@ -69,6 +72,12 @@ impl Answer {
     /// A page for a browser.
     pub(super) fn html(status: StatusCode, page: String) -> Self {
         Self { status, content: Content::Html(page), code: None, org: None, again: None }
+    }
+
+    /// A file of the console's.
+    pub(super) fn file(kind: &'static str, content: String) -> Self {
+        let content = Content::File(kind, content);
+        Self { status: StatusCode::OK, content, code: None, org: None, again: None }
     }
 
     /// Metrics.
@@ -162,6 +171,7 @@ impl Answer {
                 ("application/json", Value::Object(fields).to_string())
             }
             Content::Html(page) => ("text/html; charset=utf-8", page),
+            Content::File(kind, content) => (kind, content),
             Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
             Content::Events => {
                 let headers = response.headers_mut();

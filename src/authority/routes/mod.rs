@@ -7,6 +7,7 @@ mod answer;
 mod ask;
 mod audit;
 mod billing;
+mod console;
 mod devices;
 mod fleet;
 mod page;
@@ -29,6 +30,7 @@ use tracing::{Instrument, error, error_span, info};
 use uuid::Uuid;
 
 use self::answer::Answer;
+use super::console::Console;
 use super::forwarded::Trusted;
 use super::limits::Limits;
 use super::metrics::Metrics;
@@ -53,6 +55,7 @@ pub(super) struct App {
     pub(super) signup: bool,
     /// Where browsers reach this authority, without a slash at the end.
     pub(super) public_url: String,
+    pub(super) console: Arc<Console>,
     pub(super) limits: Limits,
     pub(super) trusted: Trusted,
     pub(super) metrics: Arc<Metrics>,
@@ -97,6 +100,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .merge(console::router(&app))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
@@ -173,7 +177,8 @@ async fn finish(
     let (status, code, org) = (answer.status, answer.code.clone(), answer.org);
     let mut response = answer.write(response, &request_id);
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Only the console's files, whose names change with their content, come with a rule of their own.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if path.starts_with("/api/") {
         // So that clients know without asking.
         headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(EXTENSIONS));
@@ -206,9 +211,10 @@ fn failed(method: &Method, path: &str) -> Response {
     if decision { Answer::unavailable_decision(None) } else { Answer::unavailable() }.into_response()
 }
 
-/// The path for the log: a checkout token is a secret, and a path can be as long as its sender likes.
+/// The path for the log: what follows these is a secret, and a path can be as long as its sender likes.
 fn loggable_path(path: &str) -> String {
-    if path.starts_with("/checkout/") { "/checkout/…".to_owned() } else { path.chars().take(100).collect() }
+    let secret = ["/checkout/", "/console/operator/"].into_iter().find(|before| path.starts_with(before));
+    secret.map_or_else(|| path.chars().take(100).collect(), |before| format!("{before}…"))
 }
 
 /// The time for everything one request does.

@@ -1,0 +1,60 @@
+//! Who is signed in to the console. In memory: a restart signs everybody out, and with several servers on one database a
+//! proxy keeps each browser at one of them.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `sessions` | open sessions: how they begin, last and end |
+//! | `links` | addresses that sign an operator in, once |
+//!
+//! Both are told the time. The pages are in [`super::routes`].
+
+mod links;
+mod sessions;
+
+pub(super) use links::Links;
+pub(super) use sessions::{Holder, Session, Sessions};
+
+/// The console's state, and where it is.
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) sessions: Sessions,
+    pub(super) links: Links,
+    /// The path before every page's, as browsers see it: `/console`, behind the path of the public URL.
+    pub(super) base: String,
+    /// `https://authority.example.com`, where browsers are told to reach it.
+    pub(super) origin: String,
+    /// Browsers reach it over HTTPS alone, so cookies need not go any other way.
+    pub(super) secure: bool,
+}
+
+impl Console {
+    /// For browsers that reach this authority at `public_url`, which has no slash at the end.
+    pub(super) fn new(public_url: &str) -> Self {
+        let path =
+            public_url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("");
+        Self {
+            sessions: Sessions::default(),
+            links: Links::default(),
+            base: format!("{path}/console"),
+            origin: public_url.strip_suffix(path).unwrap_or(public_url).to_owned(),
+            secure: public_url.starts_with("https://"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Console;
+
+    #[test]
+    fn a_public_url_says_where_browsers_find_the_console() {
+        for (url, base, origin, secure) in [
+            ("http://127.0.0.1:8424", "/console", "http://127.0.0.1:8424", false),
+            ("https://a.example", "/console", "https://a.example", true),
+            ("https://a.example:8/x/y", "/x/y/console", "https://a.example:8", true),
+        ] {
+            let console = Console::new(url);
+            assert_eq!((console.base.as_str(), console.origin.as_str(), console.secure), (base, origin, secure));
+        }
+    }
+}

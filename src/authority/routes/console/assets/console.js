@@ -1,0 +1,71 @@
+// A page is whole without this. With it, a page that shows an organisation is asked for again when the authority hints
+// that something changed, and the parts marked `data-live` take the places of the old ones. Nothing is made of text here:
+// what is shown was made by the server.
+"use strict";
+
+(() => {
+  const source = document.body.dataset.events;
+  if (!source || !window.EventSource) return;
+
+  const status = document.getElementById("live");
+  const APART = 500; // Milliseconds between two looks at most: many changes in a row are one.
+  const IDLE = 10000; // And without any hint: times go on, and a hint may be lost.
+  let timer = 0, asking = false, again = false;
+
+  const say = (text) => { if (status && status.textContent !== text) status.textContent = text; };
+
+  // What was chosen stays chosen, and who is typing goes on typing.
+  const replace = (old, fresh) => {
+    if (old.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) return;
+    const focused = old.contains(document.activeElement) ? document.activeElement : null;
+    const chosen = new Set([...old.querySelectorAll("input:checked")].map((box) => box.name + "=" + box.value));
+    const open = new Set([...old.querySelectorAll("details[open]")].map((part) => part.id));
+    const next = document.importNode(fresh, true);
+    for (const box of next.querySelectorAll("input[type=checkbox]")) box.checked = chosen.has(box.name + "=" + box.value);
+    for (const part of next.querySelectorAll("details")) if (open.has(part.id)) part.open = true;
+    let heir = null;
+    if (focused) {
+      const same = (one) => one.tagName === focused.tagName && one.name === focused.name
+        && one.value === focused.value && one.getAttribute("href") === focused.getAttribute("href");
+      heir = [...next.querySelectorAll(focused.tagName)].find(same);
+    }
+    old.replaceWith(next);
+    if (heir) heir.focus({ preventScroll: true });
+  };
+
+  const look = async () => {
+    if (asking) { again = true; return; }
+    asking = true;
+    try {
+      const answer = await fetch(location.href, {
+        headers: { "x-console-live": "1" }, credentials: "same-origin", cache: "no-store", redirect: "manual",
+      });
+      if (answer.type === "opaqueredirect") { say("signed out; reload to sign in"); events.close(); clearTimeout(timer); return; }
+      if (answer.ok) {
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        for (const old of document.querySelectorAll("[data-live]")) {
+          const next = fresh.getElementById(old.id);
+          if (next && !old.isEqualNode(next)) replace(old, next);
+        }
+      } else {
+        say("not live: the authority answers " + answer.status);
+      }
+    } catch {
+      say("not live: the authority cannot be reached");
+    } finally {
+      asking = false;
+      if (again) { again = false; soon(APART); }
+    }
+  };
+
+  const soon = (wait) => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => { await look(); if (!again && events.readyState !== EventSource.CLOSED) soon(IDLE); }, wait);
+  };
+
+  const events = new EventSource(source);
+  events.addEventListener("ready", () => { say("live"); soon(APART); });
+  events.addEventListener("changed", () => soon(APART));
+  events.addEventListener("error", () => say("not live; trying again"));
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(0); });
+})();

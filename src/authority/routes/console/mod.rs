@@ -1,0 +1,113 @@
+//! The web console: pages for whoever is woken at night. A page shows what the store says at that moment, and changes
+//! things through the same methods of the store as the API; there is no second way.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `visit` | who asks, and for which organisation |
+//! | `form` | what a page sends, and that it was this console's page |
+//! | `frame` | what is around each page |
+//! | `refused` | why there is no page, as one that helps |
+//! | `files` | the style sheet and the script |
+//! | `words` | times, states and addresses as people read them |
+//! | `sign_in` | beginning and ending a session |
+//! | `fleet`, `devices` | the list, and what is done to those that were selected |
+//! | `live` | the hint that a page is old |
+//!
+//! The templates are in `templates/console`. Each works without its script, which only fetches the same page again when
+//! there is a hint, and puts its parts in the place of the old ones.
+
+mod devices;
+mod files;
+mod fleet;
+mod form;
+mod frame;
+mod live;
+mod refused;
+mod sign_in;
+mod visit;
+mod words;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+
+use self::refused::Refused;
+use super::App;
+use super::answer::Answer;
+use crate::authority::console::Holder;
+
+/// Every page.
+pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/console", get(home))
+        .route("/console/", get(home))
+        .route("/console/files/{name}", get(files::file))
+        .route("/console/sign-in", get(sign_in::show).post(sign_in::with_key))
+        .route("/console/sign-out", post(sign_in::out))
+        .route("/console/operator/{secret}", get(sign_in::show_link).post(sign_in::with_link))
+        .route("/console/org/{org}", get(fleet::show))
+        .route("/console/org/{org}/devices", post(devices::act))
+        .route("/console/org/{org}/events", get(live::events))
+        .route("/console/{*rest}", any(nothing_here))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), dress))
+}
+
+/// Where whoever is signed in belongs.
+async fn home(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    let visit = visit::enter(&app, &head)?;
+    let base = &app.console.base;
+    Ok(redirect(&match visit.session.holder {
+        Holder::Key(org, _) => format!("{base}/org/{org}"),
+        Holder::Operator(_) => format!("{base}/orgs"),
+    }))
+}
+
+async fn nothing_here() -> Refused {
+    Refused::NotFound
+}
+
+/// Turns refusals into pages and gives everything the headers that keep it to itself.
+async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = next.run(request).await;
+    if let Some(refused) = response.extensions_mut().remove::<Refused>() {
+        response = refused.page(&app, &method, &uri);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // Not `no-referrer`: with that, browsers send a form with `Origin: null`, and whose page it was could not be told.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// Nothing is loaded from elsewhere, no script or style stands in a page, nothing frames it, no form leaves.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// A page.
+fn page(status: StatusCode, template: &impl Template) -> Result<Response, Refused> {
+    let text = template.render().map_err(|error| {
+        tracing::error!(%error, "a page of the console could not be made");
+        Refused::Failed
+    })?;
+    Ok(Answer::html(status, text).into_response())
+}
+
+/// To another page, by GET.
+fn redirect(to: &str) -> Response {
+    let mut response = Answer::html(StatusCode::SEE_OTHER, String::new()).into_response();
+    // Addresses are made of ids and percent-encoded text.
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
+}
