@@ -59,6 +59,7 @@ fn main() -> ExitCode {
             be_comets(rest);
             Ok(())
         }
+        Some((first, _)) if first == start::STAMPS => start::stamp(),
         Some((first, rest)) if first == storm::NOTES_ITS_STOP => storm::note_the_stop(rest),
         _ => measure(&arguments),
     };

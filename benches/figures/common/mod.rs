@@ -5,6 +5,7 @@ pub(crate) mod authority;
 pub(crate) mod bare_server;
 pub(crate) mod daemon;
 pub(crate) mod delayed;
+pub(crate) mod instant;
 pub(crate) mod load;
 // What the suite starts and looks for as well; each uses a part of it.
 #[path = "../../../tests/suite/traps/census.rs"]

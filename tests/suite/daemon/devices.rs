@@ -19,8 +19,9 @@ const HOST: &str = "crowded-host:1";
 fn start(org: &Org<'_>, authority: &Authority, interval: &str) -> Sidecar {
     let mut setup = Setup::of(org, &authority.url(), HOST);
     setup.devices = String::from("allow = [\"agent-*\"]");
-    setup.enforcement = format!("interval = \"{interval}\"\nlease = \"20s\"\nstop_grace = \"2s\"");
-    setup.local.push_str("\nmax_age_cap = \"10s\"");
+    setup.enforcement = format!("interval = \"{interval}\"\nlease = \"2m\"\nstop_grace = \"2s\"");
+    // All of a crowd ask at once, and each is registered first.
+    setup.local.push_str("\nmax_age_cap = \"10s\"\ncheck_timeout = \"1m\"");
     setup.start()
 }
 
@@ -127,30 +128,30 @@ fn a_hundred_devices_are_validated_in_time_spread_out_and_over_few_connections()
     const PIECES: usize = 10;
     let authority = Authority::start();
     let org = authority.org("max");
-    let sidecar = start(&org, &authority, "2s");
+    let sidecar = start(&org, &authority, "4s");
     let crowd = Crowd::start(&sidecar, COUNT);
     // A signal has all of them asked about in one moment, and must not make that their rhythm.
     sidecar.signal(rustix::process::Signal::USR1);
-    let_time_pass(Duration::from_secs(3));
-    let mut most = 0;
-    for _ in 0..20 {
-        let_time_pass(Duration::from_millis(50));
-        most = most.max(connections(sidecar.pid(), authority.address().port()));
-    }
-    let mut pieces = [0; PIECES];
-    let mut latest = 0;
-    for device in devices(&sidecar).values() {
-        let next = device["next_validation_ms"].as_u64().unwrap();
-        latest = latest.max(next);
-        let piece = usize::try_from(next).unwrap() * PIECES / 2_200;
-        pieces[piece.min(PIECES - 1)] += 1;
-        assert_eq!(device["standing"], "allowed", "{device}");
-    }
+    let (most, pieces) =
+        until("all are allowed, due within an interval, spread over it and asked about by few connections", || {
+            let_time_pass(Duration::from_secs(1));
+            let most = (0..20)
+                .map(|_| {
+                    let_time_pass(Duration::from_millis(50));
+                    connections(sidecar.pid(), authority.address().port())
+                })
+                .max()?;
+            let mut pieces = [0; PIECES];
+            for device in devices(&sidecar).values() {
+                // An interval, and a tenth of it.
+                let due = usize::try_from(device["next_validation_ms"].as_u64()?).unwrap() * PIECES / 4_400;
+                *pieces.get_mut(due)? += 1;
+                (device["standing"] == "allowed").then_some(())?;
+            }
+            // Even would be 10 in each; clumped, all in one or two.
+            (pieces.iter().all(|count| *count <= 40) && most <= COUNT / 4).then_some((most, pieces))
+        });
     println!("{COUNT} devices: {most} connections at most; by when they are due: {pieces:?}");
-    assert!(latest <= 2_200, "one is due only in {latest} ms");
-    // Even would be 10 in each; clumped, all in one or two.
-    assert!(pieces.iter().all(|count| *count <= 40), "{pieces:?}");
-    assert!(most <= COUNT / 4, "{most} connections");
     assert_eq!(sidecar.status()["agents"].as_array().unwrap().len(), COUNT);
     drop(crowd);
     until("the gates go with their agents", || (devices(&sidecar).len() == 1).then_some(()));
