@@ -16,11 +16,11 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/n
 
 RUSTFLAGS="$remap" cargo build --release --locked --target "$target" --target-dir target/dist/build \
     --bin machineid-sidecar --bin machineid --bin machineid-authority
-RUSTFLAGS="$remap -C target-feature=+crt-static" cargo build --release --locked --target "$target" \
+RUSTFLAGS="$remap -C target-feature=+crt-static" cargo build --profile alone --locked --target "$target" \
     --target-dir target/dist/static --no-default-features --bin machineid-run
 
 rm -rf target/dist/bin
 mkdir -p target/dist/bin
 install -m 755 -t target/dist/bin "target/dist/build/$target/release/"machineid{,-sidecar,-authority} \
-    "target/dist/static/$target/release/machineid-run"
+    "target/dist/static/$target/alone/machineid-run"
 ls -l target/dist/bin

@@ -107,7 +107,8 @@ fn contenders(daemon: Daemon, measure: Measure) -> Outcome<Vec<Contender>> {
     let mut all = vec![Contender::new("the command itself", "", timed(plain(&command)))];
     match installed("tini") {
         Some(path) => {
-            let tini = [&[&*path.display().to_string(), "-s", "--"], &*command].concat();
+            let path = path.display().to_string();
+            let tini = [&[path.as_str(), "-s", "--"], command.as_slice()].concat();
             all.push(Contender::new("tini -s --", "", timed(plain(&tini))));
         }
         None => report::say("  tini is not installed, so it is not compared with"),
