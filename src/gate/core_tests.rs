@@ -199,6 +199,23 @@ fn a_hint_takes_the_second_place_at_once() {
 }
 
 #[test]
+fn a_hung_validation_holds_up_neither_a_reload_nor_a_check_beside_it() {
+    let mut world = World::new(RULES);
+    world.tell(Event::Woke);
+    assert_eq!(begins(&world.tell(Event::Ruled(SHORTER))), 1, "a reload validates at once");
+    world.ask(1);
+    let of_the_reload = world.last_begun;
+    // One of the two places is free again as soon as the newer one answers, whatever the older one does.
+    let actions = world.finish(of_the_reload, allow());
+    assert_eq!((begins(&actions), answer_to(&actions, 1)), (1, None));
+    let actions = world.finish(world.last_begun, allow());
+    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })));
+    world.ask(2);
+    assert_eq!(begins(&world.pass(Duration::from_millis(50))), 1, "50 ms after it was asked");
+    assert_eq!(world.flying.len(), 2, "the first one still hangs");
+}
+
+#[test]
 fn an_allow_that_began_earlier_undoes_nothing() {
     let mut world = World::new(RULES);
     world.tell(Event::Woke);

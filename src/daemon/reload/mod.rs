@@ -67,13 +67,15 @@ pub(super) struct Reloader {
     /// The certificates that the client in use trusts.
     ca_pem: Option<Vec<u8>>,
     boot_id: String,
+    /// What the file names by now, also when that is not in force because it is not there: it may be by and by.
+    named: BTreeSet<PathBuf>,
     /// What the newest reload came to: a problem that stays is told once.
     last: Outcome,
 }
 
 impl Reloader {
     pub(super) fn new(source: Source, context: Arc<Context>, ca_pem: Option<Vec<u8>>, boot_id: String) -> Self {
-        Self { source, context, ca_pem, boot_id, last: Outcome::default() }
+        Self { source, context, ca_pem, boot_id, named: BTreeSet::new(), last: Outcome::default() }
     }
 
     /// Reloads whenever there is a reason to, until it is dropped. `asked` rings for SIGHUP.
@@ -119,7 +121,7 @@ impl Reloader {
     /// Every file that is worth a look when it changes.
     fn paths(&self) -> Vec<PathBuf> {
         let settings = self.context.settings();
-        let mut paths = BTreeSet::new();
+        let mut paths = self.named.clone();
         if let Source::Files(environment) = &self.source {
             paths.extend(config::files(&settings, environment));
         }
@@ -168,12 +170,14 @@ impl Reloader {
     }
 
     /// The settings and the key as the files now say. Fails when the settings are wrong, or name a key that is not there.
-    fn fresh(&self, running: &Settings) -> Result<(Settings, Result<Keyed, ConfigError>), Fatal> {
+    fn fresh(&mut self, running: &Settings) -> Result<(Settings, Result<Keyed, ConfigError>), Fatal> {
         let fresh = match &self.source {
             Source::Files(environment) => config::load_again(running, environment)?,
             Source::BuiltIn => running.clone(),
         };
         let key = self.key(&fresh);
+        self.named = fresh.authority.ca_file.iter().map(|(path, _)| path.clone()).collect();
+        self.named.extend(self.key_path(&fresh).ok().flatten());
         match &key {
             // Another file than before: the two belong together.
             Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone().into()),

@@ -29,11 +29,11 @@ fn frozen(sidecar: &Sidecar, agent: &Agent) -> bool {
     shown && events.contains("frozen 1")
 }
 
-fn becomes_frozen(sidecar: &Sidecar, agent: &Agent) {
+pub(super) fn becomes_frozen(sidecar: &Sidecar, agent: &Agent) {
     until("the agent is frozen", || frozen(sidecar, agent).then_some(()));
 }
 
-fn becomes_thawed(sidecar: &Sidecar, agent: &Agent) {
+pub(super) fn becomes_thawed(sidecar: &Sidecar, agent: &Agent) {
     until("the agent is thawed", || {
         let events = fs::read_to_string(cgroup_of(agent.pid).join("cgroup.events")).unwrap();
         (agents(sidecar)[0]["frozen"] == false && events.contains("frozen 0")).then_some(())

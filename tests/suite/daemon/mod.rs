@@ -19,6 +19,7 @@ mod manager;
 mod metrics;
 mod push;
 mod reload;
+mod reload_settings;
 mod restarts;
 mod socket;
 mod stop_bound;

@@ -23,7 +23,7 @@ fn start(authority: &Authority, device: &str) -> Sidecar {
     setup.start()
 }
 
-fn file(sidecar: &Sidecar) -> PathBuf {
+pub(super) fn file(sidecar: &Sidecar) -> PathBuf {
     sidecar.directory().join("machineid-sidecar.toml")
 }
 
