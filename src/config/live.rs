@@ -47,6 +47,11 @@ impl Live {
         Arc::clone(&self.0.settings.borrow())
     }
 
+    /// A look at a setting. What is looked at together is of one configuration.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Settings) -> T) -> T {
+        look(&self.0.settings.borrow())
+    }
+
     /// Puts other settings in force, and wakes those who follow.
     pub(crate) fn replace(&self, settings: Settings) {
         self.0.settings.send_replace(Arc::new(settings));

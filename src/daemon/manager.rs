@@ -92,17 +92,21 @@ fn status(context: &Context) -> String {
 /// leases at the longest, and the next one takes their agents over.
 async fn content_watchdog(context: &Context) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let period = limit / 3;
+    let turn = async || {
+        context.gates.pulse().await;
+        context.runs.pulse().await;
+    };
+    content(limit / 3, turn, || tell(&[NotifyState::Watchdog])).await;
+}
+
+/// Pings once in each period in which everybody has had a turn.
+async fn content(period: Duration, turn: impl AsyncFn(), ping: impl Fn()) {
     let mut silent = false;
     loop {
         tokio::time::sleep(period).await;
-        let alive = tokio::time::timeout(period, async {
-            context.gates.pulse().await;
-            context.runs.pulse().await;
-        });
-        match (alive.await, silent) {
+        match (tokio::time::timeout(period, turn()).await, silent) {
             (Ok(()), was_silent) => {
-                tell(&[NotifyState::Watchdog]);
+                ping();
                 if was_silent {
                     info!("every gate and the enforcer have their turn again");
                 }
@@ -113,6 +117,40 @@ async fn content_watchdog(context: &Context) {
                 silent = true;
             }
             (Err(_), true) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::gate::driver::GateHandle;
+
+    #[tokio::test]
+    async fn a_hung_gate_stops_the_pings_and_they_come_back_with_it() {
+        let (gate, mut driver) = GateHandle::without_driver();
+        let (ring, mut pings) = mpsc::unbounded_channel();
+        let period = Duration::from_millis(20);
+        let watching = content(period, async || gate.pulse().await, || ring.send(()).unwrap());
+        let test = async {
+            let hung = tokio::time::timeout(10 * period, pings.recv()).await;
+            assert!(hung.is_err(), "a hung gate must not be kept alive");
+            for _ in 0..3 {
+                // What waited for the gate while it hung is in its mailbox as well.
+                tokio::select! {
+                    Some(()) = pings.recv() => {},
+                    never = driver.take_turns() => match never {},
+                }
+            }
+            while pings.try_recv().is_ok() {}
+            let hung = tokio::time::timeout(10 * period, pings.recv()).await;
+            assert!(hung.is_err(), "it hangs again");
+        };
+        tokio::select! {
+            () = test => {},
+            () = watching => unreachable!("it works until it is dropped"),
         }
     }
 }

@@ -487,6 +487,9 @@ impl Gate {
     }
 
     fn give_up_on_late_askers(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        if self.askers.iter().all(|asker| now < asker.deadline) {
+            return;
+        }
         let (code, cause) = match &self.standing {
             Standing::Unknown => (Code::Starting, "the daemon is still waiting for its first decision"),
             Standing::Allowed { .. } | Standing::Denied { .. } | Standing::Unavailable { .. } => {

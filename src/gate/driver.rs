@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use super::attempt::{Authority, Means};
 use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
 use super::holds::Holds;
-use super::standing::{Refusal, Standing, Verdict};
+use super::standing::{Grant, Refusal, Standing, Verdict};
 use crate::boot_timer::BootTimer;
 use crate::clock::{BootTime, Moment};
 use crate::config::{Following, Live};
@@ -24,6 +24,8 @@ use crate::vital::Vital;
 
 /// Commands waiting for one gate. More than that many askers at once are turned away as overload.
 const MAILBOX: usize = 4096;
+/// Commands taken in one go, before anything else has its turn.
+const CROWD: usize = 256;
 
 /// What a gate tells about the agents that live on its leases.
 pub(crate) trait Agents: Send + Sync + 'static {
@@ -147,6 +149,19 @@ impl GateHandle {
         self.look(|report| report.standing.cached(now, max_age, report.lease))
     }
 
+    /// What to make of the ALLOW that [`GateHandle::cached`] would give; `None` when it would give none, or something else.
+    pub(crate) fn cached_allow<T>(
+        &self,
+        now: BootTime,
+        max_age: Duration,
+        make: impl FnOnce(&Grant) -> T,
+    ) -> Option<T> {
+        if self.held().is_some() {
+            return None;
+        }
+        self.look(|report| report.standing.cached_grant(now, max_age, report.lease).map(make))
+    }
+
     /// Asks, with an answer by a validation that begins from now on; at `deadline` at the latest.
     pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
         let (reply, answer) = oneshot::channel();
@@ -190,6 +205,37 @@ impl GateHandle {
     pub(crate) fn set_agents(&self, count: usize) {
         // Only shapes the pace of retries: not worth waiting for.
         let _ = self.mailbox.try_send(Command::Agents(count));
+    }
+}
+
+/// A gate that only has its turn while a test says so.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct WithoutDriver(mpsc::Receiver<Command>);
+
+#[cfg(test)]
+impl WithoutDriver {
+    /// Takes every command as a driver would, and answers none but a pulse.
+    pub(crate) async fn take_turns(&mut self) -> std::convert::Infallible {
+        loop {
+            match self.0.recv().await {
+                Some(Command::Pulse(turn)) => drop(turn.send(())),
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl GateHandle {
+    pub(crate) fn without_driver() -> (Self, WithoutDriver) {
+        let (mailbox, commands) = mpsc::channel(MAILBOX);
+        let rules = Live::of_defaults().now().rules();
+        let gate = Gate::new(rules, true, First::WhenAsked, 0, BootTime::default());
+        let report = watch::channel(Report::of(&gate)).1;
+        let device = "host:test".parse().unwrap();
+        (Self { device, mailbox, report, holds: Arc::default() }, WithoutDriver(commands))
     }
 }
 
@@ -258,6 +304,13 @@ impl Driver {
                 },
             };
             self.tell(event);
+            // Askers come in crowds: those who are here already need not each wait for a round of all that is above, with its
+            // timer set anew.
+            for _ in 0..CROWD {
+                let Ok(command) = commands.try_recv() else { break };
+                let event = self.event_of(command);
+                self.tell(event);
+            }
         }
     }
 
@@ -296,8 +349,13 @@ impl Driver {
             self.under_way.remove(attempt);
         }
         self.count(&event);
+        let asked = matches!(event, Event::Asked { .. });
         let mut actions = Vec::new();
         self.gate.handle(now, event, &mut actions);
+        if asked && actions.is_empty() {
+            // One more who waits: nothing of the report has changed.
+            return;
+        }
         // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
         // ALLOW that a stop already sent has overtaken.
         self.publish.send_replace(Report::of(&self.gate));

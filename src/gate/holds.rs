@@ -19,6 +19,7 @@ use crate::protocol::{Code, Denial, DeviceId};
 
 /// The devices that are held.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(crate) struct Holds {
     place: PathBuf,
     held: Mutex<BTreeMap<DeviceId, Held>>,

@@ -63,13 +63,26 @@ impl Standing {
     /// The answer this standing gives to somebody content with one as old as `max_age`; `None` when a validation must
     /// be waited for.
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration, lease: Duration) -> Option<Verdict> {
-        let young = |confirmed_at: BootTime| now.saturating_since(confirmed_at) <= max_age;
         match self {
-            Self::Allowed { grant, .. } if young(grant.confirmed_at) && now < grant.confirmed_at + lease => {
-                Some(Verdict::Allowed { grant: grant.clone(), until: grant.confirmed_at + lease })
+            Self::Denied { refusal, .. } if now.saturating_since(refusal.confirmed_at) <= max_age => {
+                Some(Verdict::Denied(refusal.clone()))
             }
-            Self::Denied { refusal, .. } if young(refusal.confirmed_at) => Some(Verdict::Denied(refusal.clone())),
-            Self::Allowed { .. } | Self::Denied { .. } | Self::Unknown | Self::Unavailable { .. } => None,
+            Self::Allowed { .. } | Self::Denied { .. } | Self::Unknown | Self::Unavailable { .. } => {
+                let grant = self.cached_grant(now, max_age, lease)?.clone();
+                Some(Verdict::Allowed { until: grant.confirmed_at + lease, grant })
+            }
+        }
+    }
+
+    /// The same when that is an ALLOW, and not copied.
+    pub(crate) fn cached_grant(&self, now: BootTime, max_age: Duration, lease: Duration) -> Option<&Grant> {
+        match self {
+            Self::Allowed { grant, .. } => {
+                let confirmed_at = grant.confirmed_at;
+                let young = now.saturating_since(confirmed_at) <= max_age && now < confirmed_at + lease;
+                young.then_some(grant)
+            }
+            Self::Denied { .. } | Self::Unknown | Self::Unavailable { .. } => None,
         }
     }
 }

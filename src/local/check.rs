@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::peer::Peer;
 use super::{Context, not_nameable, reply};
 use crate::clock::BootTime;
-use crate::gate::Verdict;
+use crate::gate::standing::Grant;
 use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Run;
 use crate::span;
@@ -73,12 +73,14 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
         return stopping;
     }
     let host = context.gates.host();
-    let settings = context.settings();
-    let max_age = question.max_age.unwrap_or_default().min(settings.local.max_age_cap);
+    let (max_age_cap, patience) =
+        context.live.look(|settings| (settings.local.max_age_cap, settings.local.check_timeout));
+    let max_age = question.max_age.unwrap_or_default().min(max_age_cap);
     if runs.is_empty() && question.device.as_ref().is_none_or(|device| device == host.device()) {
-        // Nearly every cached check: nothing of the gate need be held for it.
-        if let Some(verdict) = cached(max_age, |max_age| host.cached(asked, max_age)) {
-            return reply::verdict(&verdict, Some(host.device()));
+        // Nearly every cached check: nothing of the gate need be held or copied for it.
+        let make = |grant: &Grant| reply::allowed(grant, host.device(), asked);
+        if let Some(answer) = cached(max_age, |max_age| host.cached_allow(asked, max_age, make)) {
+            return answer;
         }
     }
     let mut devices: Vec<DeviceId> = runs.iter().rev().map(|run| run.opened.device.clone()).collect();
@@ -91,14 +93,13 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
     if let Some(verdict) = cached(max_age, |max_age| deciding.cached(asked, max_age)) {
         return reply::verdict(&verdict, about);
     }
-    let patience = settings.local.check_timeout;
     let deadline = asked + question.timeout.map_or(patience, |shorter| shorter.min(patience));
     let verdict = deciding.ask(deadline).await;
     // The stop may have begun while the question was open.
     runs.iter().find_map(|run| stopping(run)).unwrap_or_else(|| reply::verdict(&verdict, about))
 }
 
-fn cached(max_age: Duration, look: impl FnOnce(Duration) -> Option<Verdict>) -> Option<Verdict> {
+fn cached<T>(max_age: Duration, look: impl FnOnce(Duration) -> Option<T>) -> Option<T> {
     if max_age.is_zero() { None } else { look(max_age) }
 }
 

@@ -3,15 +3,18 @@
 //!
 //! [`CheckAnswer`]: crate::protocol::local::CheckAnswer
 
+use std::cell::RefCell;
+use std::io::Write;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::clock::{self, BootTime};
 use crate::gate::Verdict;
+use crate::gate::standing::Grant;
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
 
 /// What a client is told to wait before it asks again, when nothing better is known.
@@ -98,6 +101,57 @@ pub(super) fn verdict(verdict: &Verdict, device: Option<&DeviceId>) -> Response<
     }
 }
 
+/// An ALLOW as the answer to a check at this time. The same one is given thousands of times, and differs in its age alone:
+/// the rest of it is made once for each thread and decision.
+pub(super) fn allowed(grant: &Grant, device: &DeviceId, now: BootTime) -> Response<Bytes> {
+    thread_local! {
+        static NEWEST: RefCell<Option<Prepared>> = const { RefCell::new(None) };
+    }
+    NEWEST.with_borrow_mut(|newest| match newest {
+        Some(prepared) if prepared.grant == *grant && prepared.device == *device => prepared.at(now),
+        _ => match Prepared::of(grant, device) {
+            Some(prepared) => newest.insert(prepared).at(now),
+            None => verdict(&Verdict::Allowed { grant: grant.clone(), until: now }, Some(device)),
+        },
+    })
+}
+
+/// What stands behind the age.
+const END: &str = ",\"reason\":null}";
+
+/// An ALLOW's answer, but for its age.
+#[derive(Debug)]
+struct Prepared {
+    grant: Grant,
+    device: DeviceId,
+    headers: HeaderMap,
+    start: Box<[u8]>,
+}
+
+impl Prepared {
+    /// `None` when an answer does not look as it is thought to: then none is taken apart.
+    fn of(grant: &Grant, device: &DeviceId) -> Option<Self> {
+        let words = timed(bare(&grant.code, Some(device)), grant.confirmed_at);
+        let words = Words { allowed: true, request_id: grant.request_id.as_ref(), age_ms: Some(0), ..words };
+        let (parts, body) = answer(StatusCode::OK, &words, None).into_parts();
+        let start = body.strip_suffix(END.as_bytes())?.strip_suffix(b"0")?.into();
+        Some(Self { grant: grant.clone(), device: device.clone(), headers: parts.headers, start })
+    }
+
+    fn at(&self, now: BootTime) -> Response<Bytes> {
+        let age_ms = now.saturating_since(self.grant.confirmed_at).as_millis();
+        // Exact, so that the bytes are handed on as they are.
+        let digits = age_ms.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let mut body = Vec::with_capacity(self.start.len() + digits + END.len());
+        body.extend_from_slice(&self.start);
+        // To memory: it cannot fail. Half an answer would be no ALLOW.
+        let _ = write!(body, "{age_ms}{END}");
+        let mut response = Response::new(Bytes::from(body));
+        response.headers_mut().clone_from(&self.headers);
+        response
+    }
+}
+
 const fn bare<'a>(code: &'a Code, device_id: Option<&'a DeviceId>) -> Words<'a> {
     Words { allowed: false, code, request_id: None, device_id, validated_at: None, age_ms: None, reason: None }
 }
@@ -157,6 +211,31 @@ mod tests {
             let text = serde_json::to_string(&words).unwrap();
             let read: CheckAnswer = serde_json::from_str(&text).unwrap();
             assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn an_allow_that_is_given_again_is_the_same_but_for_its_age() {
+        let at = BootTime::now();
+        let devices: [DeviceId; 2] = ["host:1".parse().unwrap(), "host:2".parse().unwrap()];
+        let grants = ["r-1", "r-2"].map(|id| Grant {
+            code: Code::Allow,
+            request_id: RequestId::from_foreign(id),
+            confirmed_at: at,
+        });
+        for (grant, device) in grants.iter().flat_map(|grant| devices.iter().map(move |device| (grant, device))) {
+            let whole = verdict(&Verdict::Allowed { grant: grant.clone(), until: at }, Some(device));
+            for age_ms in [0, 9, 10, 99, 100, 12_345] {
+                let again = allowed(grant, device, at + Duration::from_millis(age_ms));
+                assert_eq!((again.status(), again.headers()), (whole.status(), whole.headers()));
+                let [mut again, mut whole] =
+                    [again.body(), whole.body()].map(|body| serde_json::from_slice::<CheckAnswer>(body).unwrap());
+                assert_eq!(again.age_ms.take(), Some(age_ms));
+                whole.age_ms = None;
+                // Made from the wall clock as it is read.
+                assert!(again.validated_at.take().is_some() && whole.validated_at.take().is_some());
+                assert_eq!(again, whole);
+            }
         }
     }
 

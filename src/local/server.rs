@@ -1,8 +1,12 @@
 //! Accepts connections and serves them until told to stop.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -37,6 +41,7 @@ pub(crate) async fn serve(socket: &Socket, context: Arc<Context>, shutdown: Canc
     let places = Places::of_this_process();
     let own_uid = rustix::process::geteuid().as_raw();
     let connections = TaskTracker::new();
+    let closing = Closing::default();
     let router = TowerToHyperService::new(routes(Arc::clone(&context)));
     loop {
         let stream = tokio::select! {
@@ -65,8 +70,9 @@ pub(crate) async fn serve(socket: &Socket, context: Arc<Context>, shutdown: Canc
         };
         let serving =
             Serving { context: Arc::clone(&context), router: router.clone(), peer, seat, patience: Patience::new() };
-        connections.spawn(connection(stream, serving, shutdown.clone()));
+        connections.spawn(connection(stream, serving, closing.clone()));
     }
+    closing.begin();
     connections.close();
     let _ = tokio::time::timeout(2 * DRAIN, connections.wait()).await;
 }
@@ -92,13 +98,43 @@ struct Serving {
     patience: Arc<Patience>,
 }
 
-async fn connection(stream: UnixStream, serving: Serving, closing: CancellationToken) {
+/// The end of all connections. What it is made of is locked by every poll of one that waits for it, and a connection is
+/// polled twice for each request: so it is waited for once, and a flag says when to look again.
+#[derive(Clone, Debug, Default)]
+struct Closing {
+    begun: Arc<AtomicBool>,
+    token: CancellationToken,
+}
+
+impl Closing {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        self.token.cancel();
+    }
+
+    /// Returns when it has begun. Only for a task's own body: it is woken as the task was when this was polled first.
+    async fn wait(&self) {
+        let mut begun = pin!(self.token.cancelled());
+        let mut waits = false;
+        poll_fn(|cx| {
+            if waits && !self.begun.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+            waits = true;
+            begun.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
+
+async fn connection(stream: UnixStream, serving: Serving, closing: Closing) {
     let patience = Arc::clone(&serving.patience);
     let wire = TokioIo::new(Wire::new(stream, Arc::clone(&patience)));
     let service = service_fn(|request| serving.answer(request));
     let connection = http1::Builder::new().max_buf_size(LARGEST_HEAD).serve_connection(wire, service);
-    let mut connection = std::pin::pin!(connection);
-    let mut look = std::pin::pin!(tokio::time::sleep(REQUEST_TIMEOUT));
+    let mut connection = pin!(connection);
+    let mut look = pin!(tokio::time::sleep(REQUEST_TIMEOUT));
+    let mut closing = pin!(closing.wait());
     loop {
         tokio::select! {
             biased;
@@ -113,7 +149,7 @@ async fn connection(stream: UnixStream, serving: Serving, closing: CancellationT
                 Some(left) => look.set(tokio::time::sleep(left)),
                 None => return,
             },
-            () = closing.cancelled() => {
+            () = closing.as_mut() => {
                 connection.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(DRAIN, connection).await;
                 return;

@@ -1,12 +1,14 @@
 //! The authority's name for one answer, kept for logs and support questions.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A `request_id`: 1 to 128 visible ASCII characters. Foreign text that fails this is dropped rather than printed.
+/// Cheap to clone: one answer of the authority may answer hundreds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(Box<str>);
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// Takes the text when it is fit to be printed; `None` otherwise.
