@@ -19,7 +19,6 @@ use super::reload::{Reloader, Source};
 use super::signals::Signals;
 use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::client::{AuthorityClient, Options};
-use crate::clock::BootTime;
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
 use crate::gate::attempt::{Authority, Means};
@@ -173,8 +172,7 @@ impl Sidecar {
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);
         let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
-        let context =
-            Arc::new(Context { live, gates, runs, started: BootTime::now(), journal, key_protection, compat: address });
+        let context = Arc::new(Context::new(live, gates, runs, journal, key_protection, address));
         let reloader = Some(Reloader::new(source, Arc::clone(&context), ca_pem, boot_id));
         Ok(Self { socket, context, device, descriptors, compat, reloader, metrics })
     }

@@ -63,6 +63,7 @@ use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Runs;
 use crate::telemetry::Journal;
 use crate::telemetry::metrics::CheckResult;
+use supervise::Refusals;
 
 /// The longest request body, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -79,9 +80,22 @@ pub(crate) struct Context {
     pub(crate) key_protection: String,
     /// Where unmodified programs on the official clients are served, when they are.
     pub(crate) compat: Option<SocketAddr>,
+    refusals: Refusals,
 }
 
 impl Context {
+    pub(crate) fn new(
+        live: Live,
+        gates: Arc<Gates>,
+        runs: Arc<Runs>,
+        journal: Arc<Journal>,
+        key_protection: String,
+        compat: Option<SocketAddr>,
+    ) -> Self {
+        let (started, refusals) = (BootTime::now(), Refusals::default());
+        Self { live, gates, runs, started, journal, key_protection, compat, refusals }
+    }
+
     /// The settings in force. Take them once for one question.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.live.now()

@@ -198,6 +198,12 @@ pub enum SuperviseEvent {
         /// The daemon's boot clock at which the lease now ends, in milliseconds.
         until_boot_ms: u64,
     },
+    /// Whether the authority can be asked: why not, as soon as a device that rules the agent cannot be asked about, and once
+    /// more without a reason when it can again. Nothing follows from it; it explains a lease that ends.
+    Undecided {
+        /// The reason in words.
+        reason: Option<String>,
+    },
     /// The tree must end.
     Stop {
         /// Why.

@@ -118,7 +118,7 @@ impl Reader {
         let Ok(kind) = serde_json::from_slice::<Kind>(line) else {
             return Some(self.lost("its answer is not what the protocol says"));
         };
-        if !matches!(&*kind.event, "allow" | "lease" | "stop" | "error") {
+        if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "stop" | "error") {
             // A newer daemon's.
             return None;
         }

@@ -63,6 +63,8 @@ pub(crate) struct Outbox {
     pub(crate) until: Option<BootTime>,
     /// How often the terms of its stop and of its lease have changed: they are told anew.
     pub(crate) terms: u64,
+    /// Why one of its devices cannot be asked about.
+    pub(crate) undecided: Option<Arc<str>>,
     pub(crate) stop: Option<StopNotice>,
 }
 
@@ -222,6 +224,7 @@ impl Run {
         let mut phase = self.phase();
         // Set once, by whoever opened or adopted it.
         let _ = self.admission.set(admission);
+        self.tell_cause(&undecided);
         *phase = Phase::Running { leases, undecided };
     }
 
@@ -248,11 +251,22 @@ impl Run {
         Some(if after > before { Moved::Later } else { Moved::Earlier })
     }
 
-    /// Tells what keeps it undecided, while it runs.
+    /// Tells what keeps it undecided, while it runs; its wrapper is told why.
     pub(crate) fn reconsider(&self, tell: impl FnOnce(&mut Undecided)) {
         if let Phase::Running { undecided, .. } = &mut *self.phase() {
             tell(undecided);
+            self.tell_cause(undecided);
         }
+    }
+
+    fn tell_cause(&self, undecided: &Undecided) {
+        self.outbox.send_if_modified(|outbox| {
+            let changed = outbox.undecided.as_ref() != undecided.cause();
+            if changed {
+                outbox.undecided = undecided.cause().cloned();
+            }
+            changed
+        });
     }
 
     /// The machine has slept. Gives the run this much time from now for an ALLOW when its lease ended meanwhile, and says

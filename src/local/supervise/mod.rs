@@ -7,11 +7,13 @@
 //! | `terms` | pure: which containment it gets, or why it does not |
 //! | `contain` | looks for its control group, or makes it |
 //! | `stream` | the events |
+//! | `refusals` | which refusals are told in the log |
 //! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
 
 mod contain;
 mod inquiry;
 mod reach;
+mod refusals;
 mod request;
 mod stream;
 mod terms;
@@ -26,7 +28,7 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::future::Either;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
@@ -41,6 +43,7 @@ use contain::Contained;
 use stream::{EventStream, HeldRun, line};
 
 pub(super) use inquiry::{inquire, thaw};
+pub(super) use refusals::Refusals;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use request::fuzz;
 
@@ -76,7 +79,12 @@ pub(super) async fn supervise(
     match begun {
         Ok(stream) => ndjson(StatusCode::OK, Body::from_stream(stream)),
         Err(no) => {
-            info!(code = %no.code, uid = peer.uid(), reason = %no.reason, "refused to supervise");
+            let (code, uid, reason) = (&no.code, peer.uid(), &no.reason);
+            match context.refusals.count(BootTime::now(), uid) {
+                Some(0) => info!(%code, uid, reason, "refused to supervise"),
+                Some(left_out) => info!(%code, uid, reason, left_out, "refused to supervise, as often before"),
+                None => debug!(%code, uid, reason, "refused to supervise"),
+            }
             if let Some(rejected) = Rejected::of(&no.code) {
                 context.journal.metrics.peer_rejected(rejected);
             }

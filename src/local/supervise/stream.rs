@@ -53,6 +53,8 @@ pub(super) struct EventStream {
     until: Option<BootTime>,
     /// How often its terms had changed when they were told last.
     terms: u64,
+    /// Why the authority cannot be asked, as it was told last.
+    undecided: Option<Arc<str>>,
     stopped: bool,
     events: watch::Receiver<Outbox>,
     /// Dropped with the connection, which is how the run's end is noticed.
@@ -70,7 +72,8 @@ impl EventStream {
         held: HeldRun,
     ) -> Self {
         // As if none had changed yet: what changes while the first event is made must not be missed.
-        Self { first: first.map(line), until, terms: 0, stopped: false, events, held, context: Arc::clone(context) }
+        let (first, context) = (first.map(line), Arc::clone(context));
+        Self { first, until, terms: 0, undecided: None, stopped: false, events, held, context }
     }
 
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
@@ -107,6 +110,10 @@ impl EventStream {
                     self.until = until;
                     return line(&again);
                 }
+            }
+            if outbox.undecided != self.undecided && !self.stopped {
+                self.undecided.clone_from(&outbox.undecided);
+                return line(&SuperviseEvent::Undecided { reason: outbox.undecided.as_deref().map(str::to_owned) });
             }
             if let Some(until) = outbox.until.filter(|until| Some(*until) != self.until && !self.stopped) {
                 self.until = Some(until);

@@ -76,6 +76,10 @@ impl Core {
                 }
                 Vec::new()
             }
+            SuperviseEvent::Undecided { reason } => {
+                self.undecided = reason;
+                Vec::new()
+            }
             SuperviseEvent::Stop { code, request_id, reason, signalled, grace_ms } => {
                 let refusal = Refusal { status: 200, code, request_id, reason };
                 if matches!(self.phase, Phase::Asking { .. }) {

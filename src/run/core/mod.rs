@@ -110,6 +110,8 @@ pub(super) struct Core {
     killer: Killer,
     /// What holds the tree together, once that is settled.
     containment: Option<Containment>,
+    /// Why the daemon cannot ask the authority, as it said last.
+    undecided: Option<String>,
     /// Whether the agent's processes stand still.
     frozen: bool,
     /// When a SIGCONT came last.
@@ -138,6 +140,7 @@ impl Core {
             stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
             killer: Killer::Wrapper,
             containment: None,
+            undecided: None,
             frozen: false,
             woke_at: None,
             resumed_at: None,
@@ -255,9 +258,8 @@ impl Core {
             Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
                 let deadline = lease.deadline;
                 if self.is_over(now, deadline) {
-                    let reason = "no new permission came before the lease ended".to_owned();
                     let outcome = Outcome {
-                        reason: Some(reason),
+                        reason: Some(format!("no new permission came before the lease ended: {}", self.why_no_news())),
                         ..Outcome::stopped(Exit::Undecided, Cause::LeaseExpired, Some(Code::LeaseExpired))
                     };
                     return self.stop(now, outcome, FirstSignal::Ours, self.grace);
@@ -272,6 +274,19 @@ impl Core {
                 self.leader_explained(now, lease, exit, empty)
             }
             Phase::Stopping { .. } | Phase::Done => Vec::new(),
+        }
+    }
+
+    /// Why nothing moved the deadline, as far as can be told from here.
+    fn why_no_news(&self) -> String {
+        match (&self.link, &self.undecided) {
+            (Link::Up { .. }, Some(cause)) => cause.clone(),
+            (Link::Up { .. }, None) => {
+                format!("the daemon at {} is there and says nothing; try `machineid status`", self.settings.socket)
+            }
+            (Link::Down { .. } | Link::Asking { .. }, _) => {
+                format!("the daemon at {} does not answer; start it again", self.settings.socket)
+            }
         }
     }
 

@@ -219,6 +219,26 @@ fn at_the_deadline_the_stop_begins_by_itself_and_is_latched() {
 }
 
 #[test]
+fn the_end_of_a_lease_says_why_no_new_permission_came() {
+    let undecided = |reason: Option<&str>| Event::Line(SuperviseEvent::Undecided { reason: reason.map(str::to_owned) });
+    let lost = || Event::Lost(Lost { why: "gone".to_owned(), daemon: Daemon::Absent });
+    for (told, needle) in [
+        (vec![undecided(Some("could not connect to the authority"))], "ended: could not connect to the authority"),
+        (vec![undecided(Some("could not connect")), undecided(None)], "is there and says nothing"),
+        (vec![undecided(Some("could not connect")), lost()], "does not answer"),
+        (vec![], "is there and says nothing"),
+    ] {
+        let mut core = running(settings());
+        for event in told {
+            assert_eq!(core.handle(at(20_000), event), [], "{needle}");
+        }
+        core.handle(at(30_000), Event::Tick);
+        let reason = finished(&core.handle(at(30_003), Event::TreeEmpty)).unwrap().reason.clone().unwrap();
+        assert!(reason.starts_with("no new permission came") && reason.contains(needle), "{reason}");
+    }
+}
+
+#[test]
 fn one_who_wakes_late_waits_a_second_for_news_once() {
     for woken_by_cont in [false, true] {
         let late = if woken_by_cont { 30_100 } else { 33_000 };

@@ -413,7 +413,9 @@ fn read_answer(event: &wrapper::Event, asked_at: BootTime) -> Answer {
             let left = Duration::from_millis(until_boot_ms.saturating_sub(*boot_ms));
             Answer::Lease { deadline: asked_at + left }
         }
-        wrapper::Event::Line(SuperviseEvent::Allow { .. } | SuperviseEvent::Error { .. })
+        wrapper::Event::Line(
+            SuperviseEvent::Allow { .. } | SuperviseEvent::Undecided { .. } | SuperviseEvent::Error { .. },
+        )
         | wrapper::Event::Refused(_)
         | wrapper::Event::Lost(_)
         | wrapper::Event::Signal { .. }
