@@ -100,12 +100,14 @@ impl Running {
         // First of all: a second server must be refused before it migrates the database under the first.
         let door = Door::open(&options.admin_socket)?;
         let tls = options.tls.map(Tls::load).transpose()?.map(Arc::new);
-        let store = Store::open(&options.database).await?;
+        // Before the database: a store is let go of a moment after it is dropped, and whoever tries another port next (`--dev`)
+        // must not find it taken by itself.
         let (listener, address) = bound(options.listen).await?;
         let observed = match options.metrics {
             Some(address) => Some(bound(address).await?),
             None => None,
         };
+        let store = Store::open(&options.database).await?;
 
         let seen = Arc::new(Seen::default());
         let hints = Arc::<Hints>::default();
