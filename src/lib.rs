@@ -18,6 +18,7 @@
 //! | `key_file` | reading an org key from a file |
 //! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |
+//! | `openapi` | descriptions of HTTP surfaces, made from the types that are sent |
 //! | `descriptors` | how many a server may hold |
 //! | `vital` | what must not end unnoticed |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
@@ -54,6 +55,8 @@ mod hex;
 mod key_file;
 #[cfg(feature = "services")]
 mod local;
+#[cfg(feature = "services")]
+mod openapi;
 pub mod protocol;
 #[cfg(feature = "services")]
 mod push;

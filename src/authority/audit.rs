@@ -12,6 +12,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::batch::{Named, Outcome};
 use super::org::OrgId;
@@ -230,22 +231,28 @@ impl Record {
 }
 
 /// One line of the audit, as it is read.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AuditEntry)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
     /// Its number; later calls have higher ones.
     pub(super) id: i64,
+    #[schema(value_type = String, format = DateTime)]
     pub(super) at: Timestamp,
+    #[schema(value_type = String, format = "uuid")]
     pub(super) org_id: OrgId,
     #[serde(rename = "request_id")]
     pub(super) request_id: String,
-    /// [`Actor`] as text.
+    /// Who: `key:` with the key's fingerprint, `uid:` on the admin socket, `address:` of who signed up.
     pub(super) actor: String,
-    /// [`Verb`] as text.
+    /// What was asked: the endpoint's name below `/api/v1`, or `org/` and the command's.
     pub(super) verb: String,
     pub(super) device_id: Option<String>,
+    /// `ok`, or why not.
     pub(super) outcome: String,
     pub(super) reason: Option<String>,
+    /// Counts, ids and what else there is to say.
+    #[schema(value_type = Object)]
     pub(super) details: Map<String, Value>,
 }
 

@@ -98,23 +98,7 @@ impl Metrics {
 
 /// The endpoint of a path, one of a few.
 fn endpoint(path: &str) -> &'static str {
-    const ENDPOINTS: [&str; 14] = [
-        path::ORG_CREATE,
-        path::REGISTER,
-        path::VALIDATE,
-        path::LIST,
-        path::REVOKE,
-        path::UNREVOKE,
-        path::REVOKE_BATCH,
-        path::UNREVOKE_BATCH,
-        path::REMOVE,
-        path::USAGE,
-        path::AUDIT,
-        path::WATCH,
-        path::EVENTS,
-        path::CHECKOUT,
-    ];
-    let known = ENDPOINTS.into_iter().find(|known| *known == path);
+    let known = path::SERVED.into_iter().find(|known| *known == path);
     known.and_then(|known| known.strip_prefix("/api/v1/")).unwrap_or("other")
 }
 

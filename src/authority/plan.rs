@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::batch::{Named, Outcome};
-use super::org::Org;
+use super::org::{Org, PlanTier};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
@@ -127,43 +128,68 @@ impl Account {
     }
 
     /// The plan fields that go with many answers.
-    ///
-    /// `softGraceWindow` is always null: this authority has none. A plan that was made smaller than its fleet keeps its
-    /// active devices (`overLimit`), and takes no new one until there is a place.
-    pub(super) fn fields(&self, now: Timestamp) -> Map<String, Value> {
+    pub(super) fn fields(&self, now: Timestamp) -> PlanFields {
         let limit = self.org.limit();
-        let mut fields = Map::new();
-        for (name, value) in [
-            ("planTier", json!(self.org.tier)),
-            ("planState", json!(self.plan_state(now))),
-            ("accessUntil", json!(self.org.access_until.map(|end| end.to_string()))),
-            ("limit", json!(limit)),
-            ("devicesUsed", json!(self.used)),
-            ("remaining", json!(self.places())),
-            ("overLimit", json!(self.used > limit)),
-            ("softGraceWindow", Value::Null),
-        ] {
-            fields.insert(name.to_owned(), value);
+        PlanFields {
+            plan_tier: self.org.tier,
+            plan_state: self.plan_state(now),
+            access_until: self.org.access_until,
+            limit,
+            devices_used: self.used,
+            remaining: self.places(),
+            over_limit: self.used > limit,
+            soft_grace_window: None,
         }
-        fields
     }
 
-    fn plan_state(&self, now: Timestamp) -> &'static str {
+    fn plan_state(&self, now: Timestamp) -> PlanState {
         if self.org.frozen {
-            "frozen"
+            PlanState::Frozen
         } else if self.org.expired(now) {
-            "expired"
+            PlanState::Expired
         } else {
-            "active"
+            PlanState::Active
         }
     }
+}
+
+/// The plan and its use, as they go with many answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PlanFields {
+    plan_tier: PlanTier,
+    plan_state: PlanState,
+    /// When the entitlement ends or ended; null when it does not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    access_until: Option<Timestamp>,
+    /// How many devices may be active.
+    limit: u64,
+    /// How many are.
+    devices_used: u64,
+    /// How many more may be.
+    remaining: u64,
+    /// Whether the plan was made smaller than its fleet: that keeps its active devices and takes no new one.
+    over_limit: bool,
+    /// Always null: this authority has none.
+    #[schema(value_type = Option<String>)]
+    soft_grace_window: Option<()>,
+}
+
+/// Whether the plan lets anything execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PlanState {
+    Active,
+    Frozen,
+    Expired,
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
-    use super::super::org::{OrgId, PlanTier};
+    use super::super::org::OrgId;
     use super::*;
 
     fn held() -> impl Strategy<Value = Option<DeviceStatus>> {
@@ -209,7 +235,7 @@ mod tests {
         };
         let fields = Account { org, used: 5 }.fields(now);
         assert_eq!(
-            Value::Object(fields),
+            serde_json::to_value(fields).unwrap(),
             json!({
                 "planTier": "free", "planState": "expired", "accessUntil": "2027-01-15T08:00:00Z", "limit": 3,
                 "devicesUsed": 5, "remaining": 0, "overLimit": true, "softGraceWindow": null,

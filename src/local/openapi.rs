@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::{OpenApi, PartialSchema, ToSchema};
+use serde_json::Value;
+use utoipa::OpenApi;
 
+use crate::openapi::{self, Answer, EVENTS, JSON, Operation, Parameter, TEXT, texts};
 use crate::protocol::event::Event;
 use crate::protocol::local::{
     CheckAnswer, HoldAnswer, HoldRequest, ReleaseAnswer, StopAnswer, StopRequest, SuperviseEvent, SuperviseRequest,
@@ -41,49 +41,19 @@ pub(super) async fn document() -> Response {
 )))]
 struct Schemas;
 
-/// Types that are text on the wire, with what is to be said of them.
-macro_rules! texts {
-    ($($type:ident: $about:literal;)*) => {
-        $(
-            impl PartialSchema for $type {
-                fn schema() -> utoipa::openapi::RefOr<Schema> {
-                    ObjectBuilder::new().schema_type(Type::String).description(Some($about)).into()
-                }
-            }
-
-            impl ToSchema for $type {}
-        )*
-    };
-}
-
 texts! {
-    Code: "Why the answer is yes or no: a code of the authority's, such as ALLOW or DEVICE_REVOKED, or of this host's.";
-    DeviceId: "A device's id: 1 to 256 visible characters.";
-    RequestId: "The authority's name for one answer.";
-    RunId: "One supervised start of an agent: 32 hex digits.";
-    Wish: "How a tree is to be held together: auto, cgroup, pidns or subreaper.";
+    Code:
+        "Why the answer is yes or no: a code of the authority's, such as ALLOW or DEVICE_REVOKED, or of this host's.",
+        "^[!-~]+$";
+    DeviceId:
+        "A device's id: 1 to 128 characters, the first a letter or a digit.",
+        "^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$";
+    RequestId: "The authority's name for one answer.", "^[!-~]{1,128}$";
+    RunId: "One supervised start of an agent: 32 hex digits.", "^[0-9a-f]{32}$";
+    Wish: "How a tree is to be held together: auto, cgroup, pidns or subreaper.", "^(auto|cgroup|pidns|subreaper)$";
 }
 
-/// One way to ask.
-struct Operation {
-    path: &'static str,
-    method: &'static str,
-    summary: &'static str,
-    parameters: &'static [Parameter],
-    /// The schema of its body.
-    body: Option<&'static str>,
-    answers: &'static [Answer],
-}
-
-/// Where it stands, its name, and what it means.
-struct Parameter(&'static str, &'static str, &'static str);
-
-/// The status, the media type, the schema if it has one, and when it comes.
-struct Answer(u16, &'static str, Option<&'static str>, &'static str);
-
-const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
-const TEXT: &str = "text/plain";
 const NO: Option<&str> = Some("CheckAnswer");
 
 const CHECK: &[Answer] = &[
@@ -209,10 +179,7 @@ const OPERATIONS: &[Operation] = &[
             Parameter("header", "Last-Event-ID", "Go on behind the event with this id."),
         ],
         body: None,
-        answers: &[
-            Answer(200, "text/event-stream", Some("Event"), "a stream"),
-            Answer(400, JSON, NO, "a parameter is unknown"),
-        ],
+        answers: &[Answer(200, EVENTS, Some("Event"), "a stream"), Answer(400, JSON, NO, "a parameter is unknown")],
     },
     Operation {
         path: "/metrics",
@@ -249,53 +216,10 @@ const OPERATIONS: &[Operation] = &[
 ];
 
 fn whole() -> Value {
-    let mut paths: Map<String, Value> = Map::new();
-    for operation in OPERATIONS {
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
-        path[operation.method] = describe(operation);
-    }
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "machineid-sidecar",
-            "version": "1",
-            "description": "The local socket: HTTP/1.1 on a unix socket. Every refusal, whatever its status, is JSON with \
-                            \"allowed\": false. The paths of the authority's own API, /api/v1/devices/register and \
-                            /api/v1/devices/validate, are answered as well, through the daemon's gates.",
-            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" }
-        },
-        "paths": paths,
-        "components": serde_json::to_value(Schemas::openapi().components).unwrap_or_default()
-    })
-}
-
-fn describe(operation: &Operation) -> Value {
-    let content = |kind: &str, schema: Option<&str>| {
-        let schema = schema.map_or(json!({}), |name| json!({ "$ref": format!("#/components/schemas/{name}") }));
-        json!({ kind: { "schema": schema } })
-    };
-    let parameters: Vec<Value> = operation
-        .parameters
-        .iter()
-        .map(|Parameter(place, name, about)| {
-            json!({
-                "in": place, "name": name, "description": about, "required": *place == "path",
-                "schema": { "type": "string" }
-            })
-        })
-        .collect();
-    let mut answers: Map<String, Value> = Map::new();
-    for Answer(status, kind, schema, when) in operation.answers {
-        answers.insert(status.to_string(), json!({ "description": when, "content": content(kind, *schema) }));
-    }
-    let mut described = json!({ "summary": operation.summary, "responses": answers });
-    if !parameters.is_empty() {
-        described["parameters"] = parameters.into();
-    }
-    if let Some(schema) = operation.body {
-        described["requestBody"] = json!({ "required": true, "content": content(JSON, Some(schema)) });
-    }
-    described
+    let about = "The local socket: HTTP/1.1 on a unix socket. Every refusal, whatever its status, is JSON with \
+                 \"allowed\": false. The paths of the authority's own API, /api/v1/devices/register and \
+                 /api/v1/devices/validate, are answered as well, through the daemon's gates.";
+    openapi::document("machineid-sidecar", about, OPERATIONS.iter(), openapi::describe, &Schemas::openapi())
 }
 
 #[cfg(test)]
@@ -304,29 +228,12 @@ mod documents {
 
     #[test]
     fn the_description_of_the_socket_is_the_one_that_is_kept() {
-        let text = serde_json::to_string_pretty(&whole()).unwrap() + "\n";
-        let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi/sidecar.json");
-        #[expect(clippy::disallowed_methods, reason = "how the one who runs this test asks for a new file")]
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-            std::fs::write(&place, &text).unwrap();
-        }
-        let kept = std::fs::read_to_string(&place).unwrap_or_default();
-        assert!(kept == text, "write it anew with BLESS=1 cargo test --lib documents, and look at what changed");
+        openapi::documents::is_the_one_that_is_kept("sidecar.json", &whole());
     }
 
     #[test]
     fn whatever_it_refers_to_is_in_it() {
-        let whole = whole();
-        let text = whole.to_string();
-        let mut rest = text.as_str();
-        let mut found = 0;
-        while let Some(at) = rest.find("#/components/schemas/") {
-            rest = &rest[at + "#/components/schemas/".len()..];
-            let name = &rest[..rest.find('"').unwrap()];
-            assert!(whole["components"]["schemas"][name].is_object(), "{name}");
-            found += 1;
-        }
+        let found = openapi::documents::references(&whole());
         assert!(found > 30, "{found}");
     }
 }

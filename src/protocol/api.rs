@@ -44,6 +44,31 @@ pub mod path {
     pub const TIMELINE: &str = "/api/v1/org/timeline";
     /// `GET`, an extension: server-sent events about everything that changes in the organisation.
     pub const EVENTS: &str = "/api/v1/org/events";
+    /// `GET`, an extension: the API, described.
+    pub const OPENAPI: &str = "/api/v1/openapi.json";
+
+    /// What our authority answers: each is counted under its name, and described in `docs/openapi/authority.json`.
+    pub const SERVED: [&str; 19] = [
+        ORG_CREATE,
+        REGISTER,
+        VALIDATE,
+        LIST,
+        REVOKE,
+        UNREVOKE,
+        REVOKE_BATCH,
+        UNREVOKE_BATCH,
+        REMOVE,
+        USAGE,
+        AUDIT,
+        WATCH,
+        EVENTS,
+        REPORT,
+        FLEET,
+        STOPS,
+        TIMELINE,
+        CHECKOUT,
+        OPENAPI,
+    ];
 }
 
 /// The header that carries the org key.
@@ -133,6 +158,7 @@ pub struct Device {
 
 /// Whether a device counts against the plan and may execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceStatus {
     /// It may execute, as far as it alone is concerned.

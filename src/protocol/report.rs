@@ -29,6 +29,7 @@ pub struct SidecarId(u128);
 
 /// `POST /devices/report`: everything the sidecar now holds. A device that is not in it is used by it no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Whose report.
@@ -57,6 +58,7 @@ pub struct Report {
 
 /// The worst time from a revoke to the last process gone, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Bound {
     /// While the authority answers.
@@ -67,6 +69,7 @@ pub struct Bound {
 
 /// A device as a sidecar holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedDevice {
     /// Its id.
@@ -90,6 +93,7 @@ pub struct ReportedDevice {
 
 /// A stop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedStop {
     /// The device of the agent.
@@ -121,6 +125,7 @@ pub struct ReportedStop {
 
 /// A process that outlived SIGKILL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedSurvivor {
     /// Its number there.
@@ -131,6 +136,7 @@ pub struct ReportedSurvivor {
 
 /// What an event is about: the word of the sidecar's own event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     /// What the sidecar holds about the device has changed.
@@ -153,6 +159,7 @@ pub enum EventKind {
 
 /// Something that happened on a device. What its kind has no use for is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedEvent {
     /// Its id in the sidecar's own event stream.
@@ -203,6 +210,7 @@ pub struct EventId {
 
 /// `GET /org/timeline`: what happened on one device, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct Timeline {
     /// The newest events.
     pub events: Vec<TimelineEvent>,
@@ -210,6 +218,7 @@ pub struct Timeline {
 
 /// An event as the authority remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEvent {
     /// RFC 3339 time at which it happened, by the authority's clock.
@@ -223,6 +232,7 @@ pub struct TimelineEvent {
 
 /// `GET /org/fleet`: a page of devices with what their sidecars told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetPage {
     /// The devices, in the order of their ids.
@@ -240,6 +250,7 @@ pub struct FleetPage {
 
 /// One device of the fleet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetDevice {
     /// Its id.
@@ -267,6 +278,7 @@ pub struct FleetDevice {
 
 /// What one sidecar told about one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetSidecar {
     /// Which.
@@ -302,6 +314,7 @@ pub struct FleetSidecar {
 
 /// How far a sidecar is with the stop that a revoke asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StopProgress {
     /// How far.
@@ -314,6 +327,7 @@ pub struct StopProgress {
 
 /// How far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StopState {
     /// It knows of this revoke, and nothing runs.
@@ -328,6 +342,7 @@ pub enum StopState {
 
 /// A stop as the authority remembers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetStop {
     /// RFC 3339 time at which it began, by the authority's clock.
@@ -341,6 +356,7 @@ pub struct FleetStop {
 
 /// `GET /org/stops`: the newest stops of one device, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct StopList {
     /// The stops.
     pub stops: Vec<FleetStop>,

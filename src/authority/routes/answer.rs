@@ -1,5 +1,6 @@
 //! What a handler answers with, before it has a request id and goes onto the wire.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,12 +8,13 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tracing::error;
 
+use super::wire::Decision;
 use crate::authority::decide::Verdict;
 use crate::authority::org::OrgId;
-use crate::authority::plan::Account;
 use crate::authority::store::StoreError;
 use crate::protocol::{Code, DeviceId};
 
@@ -29,13 +31,29 @@ pub(super) struct Answer {
     again: Option<Duration>,
 }
 
+/// What a decision says besides the verdict.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// The device asked about, when one was.
+    pub(super) device: Option<DeviceId>,
+    /// What the operator said who revoked it.
+    pub(super) said: Option<String>,
+    /// When that was. Told back in a report, it says which revoke a sidecar knows of.
+    pub(super) revoked_at: Option<Timestamp>,
+    pub(super) error: Option<&'static str>,
+}
+
 #[derive(Clone)]
 enum Content {
     Json(Map<String, Value>),
+    /// An object, as it goes out, but for the request id.
+    Written(Vec<u8>),
     Html(String),
     /// A file of the console's: its media type and what is in it.
     File(&'static str, String),
     Metrics(String),
+    /// JSON that is the same for everybody.
+    Document(&'static str),
     /// The body is in the response already, and goes on for as long as its reader likes.
     Events,
 }
@@ -45,15 +63,35 @@ impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Json(_) => "Json",
+            Self::Written(_) => "Written",
             Self::Html(_) => "Html",
             Self::File(kind, _) => kind,
             Self::Metrics(_) => "Metrics",
+            Self::Document(_) => "Document",
             Self::Events => "Events",
         })
     }
 }
 
 impl Answer {
+    /// What `body`, an object, says.
+    pub(super) fn of(status: StatusCode, body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(written) => Self { status, content: Content::Written(written), code: None, org: None, again: None },
+            // No type of `wire` can fail; if one does, nothing is said that was not.
+            Err(error) => {
+                error!(%error, "an answer could not be written");
+                Self::unavailable()
+            }
+        }
+    }
+
+    /// The same answer, and in the access log whose it is.
+    pub(super) fn to(mut self, org: OrgId) -> Self {
+        self.org = Some(org);
+        self
+    }
+
     /// `{"status": word, "handler": handler}` with HTTP 200.
     pub(super) fn ok(word: &str, handler: &str) -> Self {
         Self::json(StatusCode::OK).with("status", word).with("handler", handler)
@@ -85,6 +123,11 @@ impl Answer {
         Self { status: StatusCode::OK, content: Content::Metrics(text), code: None, org: None, again: None }
     }
 
+    /// A document in JSON.
+    pub(super) fn document(text: &'static str) -> Self {
+        Self { status: StatusCode::OK, content: Content::Document(text), code: None, org: None, again: None }
+    }
+
     /// Too many of these.
     pub(super) fn too_many(again: Duration) -> Self {
         Self::error(StatusCode::TOO_MANY_REQUESTS, "rate_limited").later(again)
@@ -109,7 +152,7 @@ impl Answer {
         Self { status, content: Content::Json(Map::new()), code: None, org: None, again: None }
     }
 
-    /// Adds a field. A page has none and stays as it is.
+    /// Adds a field. A page has none, what was made of a type has all it needs, and both stay as they are.
     pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         if let Content::Json(fields) = &mut self.content {
             fields.insert(name.to_owned(), value.into());
@@ -124,38 +167,30 @@ impl Answer {
         self
     }
 
-    /// Adds the plan fields.
-    pub(super) fn with_plan(mut self, account: &Account, now: Timestamp) -> Self {
-        self.org = Some(account.org.id);
-        if let Content::Json(fields) = &mut self.content {
-            fields.extend(account.fields(now));
-        }
-        self
-    }
-
     /// The answer to a validation.
-    pub(super) fn decision(verdict: Verdict, device: Option<&DeviceId>, org: Option<OrgId>) -> Self {
+    pub(super) fn decision(verdict: Verdict, facts: Facts) -> Self {
         let (status, word, reason) = decision_words(verdict);
-        let mut answer = Self::json(status)
-            .with("handler", "devices/validate")
-            .with("allowed", verdict == Verdict::Allow)
-            .with("status", word)
-            .with("reason", reason)
-            .with("deviceId", device.map_or(Value::Null, |id| json!(id)))
-            .with_code(verdict.code());
-        answer.org = org;
-        answer
-    }
-
-    /// Puts an operator's words behind those of the decision.
-    pub(super) fn because(self, verdict: Verdict, said: &str) -> Self {
-        let (_, _, reason) = decision_words(verdict);
-        self.with("reason", format!("{}: {said}", reason.trim_end_matches('.')))
+        let reason = match facts.said {
+            Some(said) => Cow::Owned(format!("{}: {said}", reason.trim_end_matches('.'))),
+            None => Cow::Borrowed(reason),
+        };
+        let code = verdict.code();
+        let body = Decision {
+            allowed: verdict == Verdict::Allow,
+            code: code.clone(),
+            status: word,
+            reason,
+            handler: "devices/validate",
+            device_id: facts.device,
+            revoked_at: facts.revoked_at,
+            error: facts.error,
+        };
+        Self { code: Some(code), ..Self::of(status, &body) }
     }
 
     /// No decision could be completed.
-    pub(super) fn unavailable_decision(device: Option<&DeviceId>) -> Self {
-        Self::decision(Verdict::Unavailable, device, None).with("error", "system_unavailable")
+    pub(super) fn unavailable_decision(device: Option<DeviceId>) -> Self {
+        Self::decision(Verdict::Unavailable, Facts { device, error: Some("system_unavailable"), ..Facts::default() })
     }
 
     /// The store failed, or was too slow.
@@ -168,11 +203,13 @@ impl Answer {
         let (kind, body) = match self.content {
             Content::Json(mut fields) => {
                 fields.insert("request_id".to_owned(), request_id.into());
-                ("application/json", Value::Object(fields).to_string())
+                ("application/json", Value::Object(fields).to_string().into_bytes())
             }
-            Content::Html(page) => ("text/html; charset=utf-8", page),
-            Content::File(kind, content) => (kind, content),
-            Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+            Content::Written(body) => ("application/json", numbered(body, request_id)),
+            Content::Document(text) => ("application/json", text.as_bytes().to_vec()),
+            Content::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
+            Content::File(kind, content) => (kind, content.into_bytes()),
+            Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
             Content::Events => {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -193,6 +230,19 @@ impl Answer {
         *response.body_mut() = Body::from(body);
         response
     }
+}
+
+/// The object with its request id as the last field.
+fn numbered(mut object: Vec<u8>, request_id: &str) -> Vec<u8> {
+    object.pop();
+    if object.len() > 1 {
+        object.push(b',');
+    }
+    // A request id is hex digits and hyphens.
+    object.extend_from_slice(br#""request_id":""#);
+    object.extend_from_slice(request_id.as_bytes());
+    object.extend_from_slice(b"\"}");
+    object
 }
 
 impl IntoResponse for Answer {
@@ -234,5 +284,47 @@ fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) 
             "No authoritative decision could be completed. Treat this as a deny; you may ask again.",
         ),
         Verdict::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "error", "A device is validated with POST."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::wire::{Health, Nothing, Refusal};
+    use super::*;
+
+    fn written(answer: Answer) -> Value {
+        let response = answer.write(Response::new(Body::empty()), "id");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX);
+        let body = futures_util::FutureExt::now_or_never(body).unwrap().unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[test]
+    fn every_object_goes_out_with_its_request_id() {
+        let health = Health { status: "ok".to_owned(), handler: "healthz".to_owned() };
+        let expected = json!({"status": "ok", "handler": "healthz", "request_id": "id"});
+        assert_eq!(written(Answer::of(StatusCode::OK, &health)), expected);
+        assert_eq!(written(Answer::ok("ok", "healthz")), expected);
+        assert_eq!(written(Answer::of(StatusCode::OK, &json!({}))), json!({"request_id": "id"}));
+    }
+
+    #[test]
+    fn every_refusal_is_one_as_described() {
+        for answer in [Answer::missing_params(), Answer::unavailable(), Answer::too_many(Duration::ZERO)] {
+            serde_json::from_value::<Refusal>(written(answer)).unwrap();
+        }
+        serde_json::from_value::<Nothing>(json!({"x": 1})).unwrap();
+    }
+
+    #[test]
+    fn only_an_allow_is_allowed_and_a_revoke_tells_why() {
+        let facts = Facts { said: Some("gone mad".to_owned()), ..Facts::default() };
+        let answer = written(Answer::decision(Verdict::DeviceRevoked, facts));
+        assert_eq!(answer["reason"], "The device is revoked: gone mad");
+        assert_eq!((&answer["allowed"], &answer["code"]), (&json!(false), &json!("DEVICE_REVOKED")));
+        assert_eq!(written(Answer::decision(Verdict::Allow, Facts::default()))["allowed"], json!(true));
+        assert_eq!(written(Answer::unavailable_decision(None))["allowed"], json!(false));
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
+use super::wire::{DeviceManaged, DeviceNamed, ReasonText};
 use super::{App, Client, RequestId, now};
 use crate::authority::audit::{Actor, Call, Reason};
 use crate::authority::keys::SecretHash;
@@ -44,21 +44,6 @@ impl From<BodyError> for Answer {
             BodyError::Malformed => Self::missing_params(),
         }
     }
-}
-
-/// `{"deviceId": …}`, before the id is looked at.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NamesDevice {
-    device_id: String,
-}
-
-/// The same with an operator's reason.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manages {
-    device_id: String,
-    reason: Option<String>,
 }
 
 /// Which device a body names.
@@ -127,8 +112,8 @@ pub(super) fn request_id(head: &Parts) -> String {
 }
 
 /// The reason an operator gives, if one is given. Fails with the refusal.
-pub(super) fn reason(sent: Option<String>) -> Result<Option<Reason>, Answer> {
-    sent.map(|text| text.parse()).transpose().map_err(|error: crate::authority::audit::ReasonError| {
+pub(super) fn reason(sent: Option<ReasonText>) -> Result<Option<Reason>, Answer> {
+    sent.map(|text| text.0.parse()).transpose().map_err(|error: crate::authority::audit::ReasonError| {
         Answer::error(StatusCode::BAD_REQUEST, "invalid_reason").with("reason", error.to_string())
     })
 }
@@ -151,10 +136,10 @@ pub(super) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> R
 
 /// Which device the body names.
 pub(super) async fn named(body: Body) -> Named {
-    match object::<NamesDevice>(body, SMALL_BODY).await {
+    match object::<DeviceNamed>(body, SMALL_BODY).await {
         Err(BodyError::Malformed) => Named::Missing,
         Err(BodyError::Late) => Named::Late,
-        Ok(names) => names.device_id.parse().map_or(Named::Invalid, Named::Device),
+        Ok(names) => names.device_id.0.parse().map_or(Named::Invalid, Named::Device),
     }
 }
 
@@ -170,8 +155,8 @@ pub(super) async fn device(body: Body) -> Result<DeviceId, Answer> {
 
 /// The device an operator manages, and why. Fails with the refusal.
 pub(super) async fn managed(body: Body) -> Result<(DeviceId, Option<Reason>), Answer> {
-    let Manages { device_id, reason } = object(body, SMALL_BODY).await?;
-    let id = device_id.parse().map_err(|_| invalid_device_id())?;
+    let DeviceManaged { device_id, reason } = object(body, SMALL_BODY).await?;
+    let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
     Ok((id, self::reason(reason)?))
 }
 

@@ -3,28 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::Deserialize;
-use serde_json::json;
 
 use super::App;
 use super::answer::Answer;
 use super::ask::{self, BodyError};
+use super::wire::{AuditPage, AuditQuery, Word};
 use crate::authority::audit;
 
 /// The most entries on one page.
 const LARGEST_PAGE: u32 = 1_000;
 /// How many come without `limit`.
 const USUAL_PAGE: u32 = 100;
-
-/// The query.
-#[derive(Debug, Deserialize)]
-pub(super) struct AuditQuery {
-    device: Option<String>,
-    limit: Option<u32>,
-    /// `nextCursor` of the page before.
-    cursor: Option<i64>,
-}
 
 pub(super) async fn audit(
     State(app): State<Arc<App>>,
@@ -39,8 +30,7 @@ pub(super) async fn audit(
     }
     let wanted = audit::Query { org: Some(org.id), device: query.device, before: query.cursor, limit };
     let page = app.store.audit(&wanted).await?;
-    let next = page.entries.last().filter(|_| page.more).map(|last| last.id);
-    let mut answer = Answer::ok("ok", "org/audit").with("entries", json!(page.entries)).with("nextCursor", next);
-    answer.org = Some(org.id);
-    Ok(answer)
+    let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
+    let body = AuditPage { status: Word::Ok, handler: "org/audit", entries: page.entries, next_cursor };
+    Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }

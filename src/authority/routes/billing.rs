@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
 use tracing::{error, info};
 
 use super::App;
 use super::answer::Answer;
 use super::ask::{self, SMALL_BODY, org_not_found};
+use super::wire::{Checkout, Nothing, OrgCreated, PlanWanted, Word};
 use crate::authority::admin;
 use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::{self, SecretHash};
@@ -20,15 +20,6 @@ use crate::clock::BootTime;
 
 /// How long a purchase can be confirmed.
 const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
-
-/// `{}`; what else it holds is nobody's business.
-#[derive(Debug, Deserialize)]
-struct Nothing {}
-
-#[derive(Debug, Deserialize)]
-struct Wanted {
-    plan: String,
-}
 
 pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     if !app.signup {
@@ -44,7 +35,8 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
     match admin::create_org(&app.store, None, PlanTier::Free, None, &call).await {
         Ok((org, key)) => {
             info!(org = %org.id, "an organisation signed up");
-            Ok(Answer::ok("ok", "org_create").with("orgApiKey", key.expose()))
+            let body = OrgCreated { status: Word::Ok, handler: "org_create", org_api_key: key.expose() };
+            Ok(Answer::of(StatusCode::OK, &body).to(org.id))
         }
         Err(error) => {
             error!(%error, "an organisation could not be created");
@@ -56,7 +48,7 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
 pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
     let org = ask::manager(&app, &head).await?;
-    let wanted: Wanted = ask::object(body, SMALL_BODY).await?;
+    let wanted: PlanWanted = ask::object(body, SMALL_BODY).await?;
     let wanted = match wanted.plan.parse::<PlanTier>() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_plan")),
@@ -71,5 +63,6 @@ pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> R
     let new = NewCheckout { number, wanted, token: SecretHash::of_token(&token), expires_at };
     let account = app.store.create_checkout(org.id, &new, &call).await?.ok_or_else(org_not_found)?;
     let url = format!("{}/checkout/{token}", app.public_url);
-    Ok(Answer::ok("ok", "billing/checkout").with("url", url).with_plan(&account, call.at))
+    let plan = account.fields(call.at);
+    Ok(Answer::of(StatusCode::OK, &Checkout { status: Word::Ok, handler: "billing/checkout", url, plan }).to(org.id))
 }

@@ -13,10 +13,11 @@ use axum::http::StatusCode;
 use super::App;
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
+use super::wire::{DeviceDone, Word};
 use crate::authority::audit::{Call, Verb};
 use crate::authority::batch::{Named, Outcome};
 use crate::authority::org::Org;
-use crate::authority::plan::{Admission, Restoration, Suspension};
+use crate::authority::plan::{Account, Admission, Restoration, Suspension};
 use crate::protocol::DeviceId;
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
@@ -25,14 +26,13 @@ pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> R
     let id = ask::device(body).await?;
     let call = ask::call(&head);
     let (admission, account) = app.store.register(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
-    let handler = "devices/register";
-    let answer = match admission {
-        Admission::New => Answer::ok("ok", handler),
-        Admission::Exists => Answer::ok("exists", handler),
-        Admission::Revoked => refused("revoked", "device_revoked", handler),
-        Admission::Full => refused("blocked", "device_limit_reached", handler),
+    let came_to = match admission {
+        Admission::New => OK,
+        Admission::Exists => CameTo(StatusCode::OK, Word::Exists, None),
+        Admission::Revoked => CameTo(StatusCode::FORBIDDEN, Word::Revoked, Some("device_revoked")),
+        Admission::Full => FULL,
     };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
+    Ok(came_to.answer("devices/register", id, &account, &call))
 }
 
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
@@ -40,11 +40,11 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Res
     let one = only(&id);
     let done = app.store.revoke(org.id, slice::from_ref(&one), Verb::Revoke, &call).await?;
     let (outcomes, account) = done.ok_or_else(org_not_found)?;
-    let answer = match outcomes.first() {
-        Some(Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked)) => Answer::ok("ok", "devices/revoke"),
-        Some(Outcome::Did(Suspension::NotFound) | Outcome::Invalid) | None => not_found("devices/revoke"),
+    let came_to = match outcomes.first() {
+        Some(Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked)) => OK,
+        Some(Outcome::Did(Suspension::NotFound) | Outcome::Invalid) | None => NOT_FOUND,
     };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
+    Ok(came_to.answer("devices/revoke", id, &account, &call))
 }
 
 pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
@@ -52,21 +52,19 @@ pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> R
     let one = only(&id);
     let done = app.store.unrevoke(org.id, slice::from_ref(&one), Verb::Unrevoke, &call).await?;
     let (outcomes, account) = done.ok_or_else(org_not_found)?;
-    let handler = "devices/unrevoke";
-    let answer = match outcomes.first() {
-        Some(Outcome::Did(Restoration::Restored | Restoration::AlreadyActive)) => Answer::ok("ok", handler),
-        Some(Outcome::Did(Restoration::Full)) => refused("blocked", "device_limit_reached", handler),
-        Some(Outcome::Did(Restoration::NotFound) | Outcome::Invalid) | None => not_found(handler),
+    let came_to = match outcomes.first() {
+        Some(Outcome::Did(Restoration::Restored | Restoration::AlreadyActive)) => OK,
+        Some(Outcome::Did(Restoration::Full)) => FULL,
+        Some(Outcome::Did(Restoration::NotFound) | Outcome::Invalid) | None => NOT_FOUND,
     };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
+    Ok(came_to.answer("devices/unrevoke", id, &account, &call))
 }
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
     let (removed, account) = app.store.remove(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
-    let handler = "devices/remove";
-    let answer = if removed { Answer::ok("ok", handler) } else { not_found(handler) };
-    Ok(answer.with("deviceId", id.as_str()).with_plan(&account, call.at))
+    let came_to = if removed { OK } else { NOT_FOUND };
+    Ok(came_to.answer("devices/remove", id, &account, &call))
 }
 
 /// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
@@ -81,10 +79,17 @@ fn only(id: &DeviceId) -> Named {
     Named { sent: id.to_string(), id: Some(id.clone()) }
 }
 
-fn refused(word: &str, error: &str, handler: &str) -> Answer {
-    Answer::error(StatusCode::FORBIDDEN, error).with("status", word).with("handler", handler)
-}
+/// The status, the word and the error that a request came to.
+struct CameTo(StatusCode, Word, Option<&'static str>);
 
-fn not_found(handler: &str) -> Answer {
-    Answer::error(StatusCode::NOT_FOUND, "not_found").with("handler", handler)
+const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);
+const FULL: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Blocked, Some("device_limit_reached"));
+const NOT_FOUND: CameTo = CameTo(StatusCode::NOT_FOUND, Word::Error, Some("not_found"));
+
+impl CameTo {
+    fn answer(self, handler: &'static str, device_id: DeviceId, account: &Account, call: &Call) -> Answer {
+        let Self(code, status, error) = self;
+        let body = DeviceDone { status, handler, device_id, error, plan: account.fields(call.at) };
+        Answer::of(code, &body).to(account.org.id)
+    }
 }

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
+use super::wire::{
+    BatchBody, BatchRevoked, BatchUnrevoked, DeviceList, DeviceListed, ListQuery, NextCursor, NoneRestored, RevokedOne,
+    RevokedWord, UnrevokedOne, UnrevokedWord, Usage, Word,
+};
 use super::{App, now};
 use crate::authority::audit::{Call, Verb};
 use crate::authority::batch::{self, BatchError, Named, Outcome};
 use crate::authority::org::OrgId;
-use crate::authority::plan::{Restoration, Suspension};
+use crate::authority::plan::{Account, Restoration, Suspension};
 use crate::authority::store::{Filter, ListedDevice};
-use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
 /// The most devices on one page; without `limit`, everything comes at once.
@@ -25,24 +25,6 @@ const LARGEST_PAGE: u32 = 1_000;
 
 /// How many restored ids `all_revoked` names.
 const SAMPLE: usize = 25;
-
-/// The query of a list.
-#[derive(Debug, Deserialize)]
-pub(super) struct ListQuery {
-    status: Option<DeviceStatus>,
-    q: Option<String>,
-    limit: Option<u32>,
-    cursor: Option<DeviceId>,
-}
-
-/// The body of a batch: one of the two.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BatchBody {
-    device_ids: Option<Vec<String>>,
-    scope: Option<String>,
-    reason: Option<String>,
-}
 
 /// What a batch is about.
 enum Scope {
@@ -63,60 +45,75 @@ pub(super) async fn list(
     let filter = Filter { status: query.status, containing: query.q, after: query.cursor, limit: query.limit };
     let (page, account) = app.store.list(org.id, &filter).await?.ok_or_else(org_not_found)?;
     let next = page.devices.last().filter(|_| page.more).map(|last| last.id.clone());
-    let devices: Vec<Value> = page.devices.iter().map(device_json).collect();
-    let answer = Answer::ok("ok", "devices/list").with("devices", devices).with_plan(&account, now());
-    Ok(if query.limit.is_some() { answer.with("nextCursor", next) } else { answer })
+    let body = DeviceList {
+        status: Word::Ok,
+        handler: "devices/list",
+        devices: page.devices.into_iter().map(listed).collect(),
+        next_cursor: query.limit.map(|_| next.map_or(NextCursor::Null, NextCursor::Behind)),
+        plan: account.fields(now()),
+    };
+    Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }
 
 pub(super) async fn usage(State(app): State<Arc<App>>, head: Parts) -> Result<Answer, Answer> {
     let org = ask::manager(&app, &head).await?;
     let account = app.store.account(org.id).await?.ok_or_else(org_not_found)?;
-    Ok(Answer::ok("ok", "usage").with_plan(&account, now()))
+    let body = Usage { status: Word::Ok, handler: "usage", plan: account.fields(now()) };
+    Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }
 
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_active").await?;
-    let answer = Answer::ok("ok", "devices/revoke_batch");
-    Ok(match scope {
+    let (results, revoked_count, account) = match scope {
         Scope::Ids(batch) => {
             let done = app.store.revoke(org, &batch, Verb::RevokeBatch, &call).await?;
             let (outcomes, account) = done.ok_or_else(org_not_found)?;
-            let results: Vec<Value> =
-                batch.iter().zip(outcomes).map(|(named, done)| revoked_json(named, done)).collect();
-            answer.with("results", results).with_plan(&account, call.at)
+            (Some(batch.into_iter().zip(outcomes).map(revoked).collect()), None, account)
         }
         Scope::All => {
-            let (revoked, account) = app.store.revoke_all(org, &call).await?.ok_or_else(org_not_found)?;
-            answer.with("revokedCount", revoked).with_plan(&account, call.at)
+            let (count, account) = app.store.revoke_all(org, &call).await?.ok_or_else(org_not_found)?;
+            (None, Some(count), account)
         }
-    })
+    };
+    let (handler, plan) = ("devices/revoke_batch", account.fields(call.at));
+    let body = BatchRevoked { status: Word::Ok, handler, results, revoked_count, plan };
+    Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
 
 pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_revoked").await?;
-    let answer = Answer::ok("ok", "devices/unrevoke_batch");
-    Ok(match scope {
+    let body = |account: &Account| BatchUnrevoked {
+        status: Word::Ok,
+        handler: "devices/unrevoke_batch",
+        results: None,
+        unrevoked_count: None,
+        unrevoked_sample: None,
+        reason: None,
+        plan: account.fields(call.at),
+    };
+    let body = match scope {
         Scope::Ids(batch) => {
             let done = app.store.unrevoke(org, &batch, Verb::UnrevokeBatch, &call).await?;
             let (outcomes, account) = done.ok_or_else(org_not_found)?;
-            let results: Vec<Value> =
-                batch.iter().zip(outcomes).map(|(named, done)| restored_json(named, done)).collect();
-            answer.with("results", results).with_plan(&account, call.at)
+            let results = batch.into_iter().zip(outcomes).map(restored).collect();
+            BatchUnrevoked { results: Some(results), ..body(&account) }
         }
         Scope::All => {
             let (all, account) = app.store.unrevoke_all(org, &call).await?.ok_or_else(org_not_found)?;
-            let sample: Vec<_> = all.restored.iter().take(SAMPLE).cloned().collect();
-            let answer = answer
-                .with("unrevokedCount", all.restored.len())
-                .with("unrevokedSample", sample)
-                .with_plan(&account, call.at);
-            match (all.restored.is_empty(), all.left) {
-                (false, _) => answer,
-                (true, 0) => answer.with("reason", "none_revoked"),
-                (true, _) => answer.with("reason", "at_cap"),
+            let reason = match (all.restored.is_empty(), all.left) {
+                (false, _) => None,
+                (true, 0) => Some(NoneRestored::NoneRevoked),
+                (true, _) => Some(NoneRestored::AtCap),
+            };
+            BatchUnrevoked {
+                unrevoked_count: Some(all.restored.len()),
+                unrevoked_sample: Some(all.restored.into_iter().take(SAMPLE).collect()),
+                reason,
+                ..body(&account)
             }
         }
-    })
+    };
+    Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
 
 /// Who asks about which devices; `all` is the word for all of them.
@@ -136,36 +133,34 @@ async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, 
     Ok((org.id, scope, Call { reason: ask::reason(body.reason)?, ..ask::call(&head) }))
 }
 
-fn device_json(device: &ListedDevice) -> Value {
-    let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-    json!({
-        "deviceId": device.id,
-        "status": if device.revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active },
-        "createdAt": device.created_at.to_string(),
-        "lastSeenAt": time(device.last_seen_at),
-        "revokedAt": time(device.revoked_at),
-        "revokeReason": device.revoke_reason,
-    })
+fn listed(device: ListedDevice) -> DeviceListed {
+    DeviceListed {
+        device_id: device.id,
+        status: if device.revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active },
+        created_at: device.created_at,
+        last_seen_at: device.last_seen_at,
+        revoked_at: device.revoked_at,
+        revoke_reason: device.revoke_reason,
+    }
 }
 
-fn revoked_json(named: &Named, outcome: Outcome<Suspension>) -> Value {
-    let word = match outcome {
-        Outcome::Invalid => "invalid",
-        Outcome::Did(Suspension::Revoked) => "revoked",
-        Outcome::Did(Suspension::AlreadyRevoked) => "already_revoked",
-        Outcome::Did(Suspension::NotFound) => "not_found",
+fn revoked((named, outcome): (Named, Outcome<Suspension>)) -> RevokedOne {
+    let status = match outcome {
+        Outcome::Invalid => RevokedWord::Invalid,
+        Outcome::Did(Suspension::Revoked) => RevokedWord::Revoked,
+        Outcome::Did(Suspension::AlreadyRevoked) => RevokedWord::AlreadyRevoked,
+        Outcome::Did(Suspension::NotFound) => RevokedWord::NotFound,
     };
-    json!({"deviceId": named.sent, "status": word})
+    RevokedOne { device_id: named.sent, status }
 }
 
-fn restored_json(named: &Named, outcome: Outcome<Restoration>) -> Value {
-    let word = match outcome {
-        Outcome::Invalid => "invalid",
-        Outcome::Did(Restoration::Restored | Restoration::AlreadyActive) => "ok",
-        Outcome::Did(Restoration::NotFound) => "not_found",
-        Outcome::Did(Restoration::Full) => {
-            return json!({"deviceId": named.sent, "status": "blocked", "error": "device_limit_reached"});
-        }
+fn restored((named, outcome): (Named, Outcome<Restoration>)) -> UnrevokedOne {
+    let status = match outcome {
+        Outcome::Invalid => UnrevokedWord::Invalid,
+        Outcome::Did(Restoration::Restored | Restoration::AlreadyActive) => UnrevokedWord::Ok,
+        Outcome::Did(Restoration::NotFound) => UnrevokedWord::NotFound,
+        Outcome::Did(Restoration::Full) => UnrevokedWord::Blocked,
     };
-    json!({"deviceId": named.sent, "status": word})
+    let error = (status == UnrevokedWord::Blocked).then_some("device_limit_reached");
+    UnrevokedOne { device_id: named.sent, status, error }
 }

@@ -10,10 +10,12 @@ mod billing;
 mod console;
 mod devices;
 mod fleet;
+mod openapi;
 mod page;
 mod reports;
 mod validate;
 mod watch;
+mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -97,6 +99,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(path::STOPS, get(reports::stops))
         .route(path::TIMELINE, get(reports::timeline))
         .route(path::CHECKOUT, post(billing::checkout))
+        .route(path::OPENAPI, get(openapi::document))
         .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
 
-use super::answer::Answer;
+use super::answer::{Answer, Facts};
 use super::ask::{self, Named};
 use super::{App, now};
 use crate::authority::decide::{Asker, Subject, Verdict, decide};
@@ -16,7 +16,8 @@ use crate::clock::BootTime;
 pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> Answer {
     let (head, body) = request.into_parts();
     let named = ask::named(body).await;
-    let device = match &named {
+    let missing = named == Named::Missing;
+    let device = match named {
         Named::Device(id) => Some(id),
         Named::Invalid | Named::Missing => None,
         // A network that stalls is no reason to call the device invalid, which would stop its agents for good.
@@ -24,7 +25,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     };
     let found = match ask::key(&head.headers) {
         None => None,
-        Some(key) => match app.store.look_up(key, device).await {
+        Some(key) => match app.store.look_up(key, device.as_ref()).await {
             Ok(found) => found,
             Err(error) => {
                 error!(%error, "the store failed; the validation is denied");
@@ -36,39 +37,34 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let known = found.as_ref().and_then(|found| found.device.clone());
     let org = found.as_ref().map(|found| found.org.id);
     let asker = found.map_or(Asker::Unknown, |found| Asker::Org(found.org));
-    let subject = match (device, &known) {
+    let subject = match (&device, &known) {
         (None, _) => Subject::Invalid,
         (Some(_), None) => Subject::Absent,
         (Some(_), Some(known)) => Subject::Known(known.status),
     };
     let verdict = decide(&asker, subject, now);
-    let revoked_at = known.as_ref().and_then(|known| known.revoked_at).map(|at| at.to_string());
+    let revoked_at = known.as_ref().and_then(|known| known.revoked_at).filter(|_| verdict != Verdict::Allow);
     if let Some(known) = &known {
         app.seen.note(known.seq, now);
     }
-    let missing = named == Named::Missing && verdict == Verdict::InvalidDeviceId;
-    let answer = Answer::decision(verdict, device, org);
-    let answer = match known.and_then(|known| known.revoke_reason) {
-        Some(said) if verdict == Verdict::DeviceRevoked => answer.because(verdict, &said),
-        Some(_) | None => answer,
-    };
-    // Told back in a report, it says which revoke a sidecar knows of.
-    let answer = match revoked_at {
-        Some(at) if verdict != Verdict::Allow => answer.with("revokedAt", at),
-        Some(_) | None => answer,
-    };
+    let missing = missing && verdict == Verdict::InvalidDeviceId;
+    let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == Verdict::DeviceRevoked);
+    let facts = Facts { device, said, revoked_at, error: missing.then_some("missing_params") };
+    let mut answer = Answer::decision(verdict, facts);
+    answer.org = org;
     if verdict == Verdict::InvalidOrgKey
         && let Err(again) = app.limits.failed_key(ask::address(&head), BootTime::now())
     {
         // The same denial: that the key is bad stays true however often it is asked.
         return answer.later(again);
     }
-    if missing { answer.with("error", "missing_params") } else { answer }
+    answer
 }
 
 /// A validation by any other method is answered too, with a no.
 pub(super) async fn wrong_method() -> Response {
-    let answer = Answer::decision(Verdict::WrongMethod, None, None).with("error", "method_not_allowed");
+    let answer =
+        Answer::decision(Verdict::WrongMethod, Facts { error: Some("method_not_allowed"), ..Facts::default() });
     let mut response = answer.into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response

@@ -6,11 +6,11 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
 
 use super::App;
 use super::answer::Answer;
 use super::ask::{self, BodyError};
+use super::wire::DevicesNamed;
 use crate::authority::org::OrgId;
 use crate::authority::watch::{self, Interest};
 use crate::protocol::api::LARGEST_WATCH;
@@ -21,12 +21,6 @@ const LARGEST_BODY: usize = LARGEST_WATCH * 160;
 
 /// In seconds: when to ask again for a place.
 const LATER: HeaderValue = HeaderValue::from_static("30");
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wanted {
-    device_ids: Vec<String>,
-}
 
 /// For a person with curl, and for few devices.
 pub(super) async fn devices_of_query(
@@ -43,8 +37,9 @@ pub(super) async fn devices_of_query(
 pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
     let (head, body) = request.into_parts();
     let org = ask::caller(&app, &head).await?;
-    let wanted: Wanted = ask::object(body, LARGEST_BODY).await?;
-    devices(&app, org.id, &wanted.device_ids)
+    let wanted: DevicesNamed = ask::object(body, LARGEST_BODY).await?;
+    let ids: Vec<String> = wanted.device_ids.into_iter().map(|id| id.0).collect();
+    devices(&app, org.id, &ids)
 }
 
 /// Everything that changes in the organisation, for consoles and command lines.

@@ -33,6 +33,14 @@ fn every_answer_is_json_with_a_request_id_and_is_never_cached() {
 }
 
 #[test]
+fn the_api_describes_itself_to_anybody() {
+    let authority = Authority::start();
+    let reply = http::request(authority.address(), "GET", "/api/v1/openapi.json", &[], b"");
+    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi/authority.json")).unwrap();
+    assert_eq!((reply.status, reply.json()), (200, serde_json::from_str(&kept).unwrap()));
+}
+
+#[test]
 fn the_access_log_names_each_request_and_no_key() {
     let authority = Authority::start_with(&["--log-format", "json"]);
     let org = authority.org("free");
