@@ -191,7 +191,8 @@ impl Sidecar {
         let reloading = self.reloader.take().map(|reloader| tokio::spawn(reloader.run(asked)));
         manager::ready();
         let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
-        let reporting = tokio::spawn(self.reporter().tell());
+        let reported = CancellationToken::new();
+        let reporting = tokio::spawn(self.reporter().tell(reported.clone()));
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
             tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
@@ -219,17 +220,20 @@ impl Sidecar {
         if let Some(reloading) = reloading {
             reloading.abort();
         }
-        reporting.abort();
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
+        reported.cancel();
+        // Fails when it panicked, which was told.
+        let _ = reporting.await;
         self.leave().await;
         self.context.journal.flush();
         exit
     }
 
     fn reporter(&self) -> Reporter {
-        let Context { gates, runs, live, .. } = &*self.context;
-        Reporter { gates: Arc::clone(gates), runs: Arc::clone(runs), live: live.clone() }
+        let Context { gates, runs, live, journal, .. } = &*self.context;
+        let journal = Arc::clone(journal);
+        Reporter { gates: Arc::clone(gates), runs: Arc::clone(runs), live: live.clone(), journal }
     }
 
     fn announce(&self) {

@@ -151,11 +151,12 @@ impl Reader {
                         "more happened than is kept for a reader this slow",
                     ));
                 }
-                Next::Event(number, event) => {
+                Next::Event(number, told) => {
                     self.next = number + 1;
+                    let event = &told.event;
                     if event.what.agent_of().is_none_or(|uid| self.sight.covers(uid)) {
                         // Nothing in it is without a JSON form, and JSON has no newline in it.
-                        let data = serde_json::to_string(&*event).unwrap_or_default();
+                        let data = serde_json::to_string(event).unwrap_or_default();
                         let (life, name) = (self.journal.life(), event.what.name());
                         // Writing to a string does not fail.
                         let _ = write!(chunk, "id: {life}-{number}\nevent: {name}\ndata: {data}\n\n");

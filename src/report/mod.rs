@@ -5,9 +5,11 @@
 //! | file | concept |
 //! |---|---|
 //! | `snapshot` | what is told |
+//! | `happened` | the part of it that is about what happened |
 //! | `identity` | which sidecar tells it |
 //! | this one | when |
 
+mod happened;
 mod identity;
 mod snapshot;
 
@@ -15,6 +17,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::client::Failure;
@@ -22,8 +25,10 @@ use crate::config::Live;
 use crate::gate::Gates;
 use crate::gate::attempt::Means;
 use crate::protocol::RunId;
-use crate::protocol::report::Report;
+use crate::protocol::report::{Report, SidecarId};
 use crate::runs::Runs;
+use crate::telemetry::Journal;
+use crate::telemetry::ring::Number;
 use snapshot::Snapshot;
 
 /// How often something is told at least: that nothing changed is worth knowing too.
@@ -38,25 +43,55 @@ const AT_MOST: Duration = Duration::from_millis(250);
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long the answer to the last report of a sidecar that ends is waited for.
+const LAST_WORD: Duration = Duration::from_secs(3);
+
 /// What a report is made from.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     pub(crate) gates: Arc<Gates>,
     pub(crate) runs: Arc<Runs>,
     pub(crate) live: Live,
+    pub(crate) journal: Arc<Journal>,
+}
+
+/// What the authority knows.
+#[derive(Debug)]
+struct Told {
+    stops: HashSet<(RunId, bool)>,
+    /// The number of the next event to tell.
+    next: Number,
 }
 
 impl Reporter {
-    /// Tells whenever the authority takes reports. Ends never; drop it.
-    pub(crate) async fn tell(self) {
+    /// Tells whenever the authority takes reports, until `stop`, and then once more: that the last agent is gone.
+    pub(crate) async fn tell(self, stop: CancellationToken) {
         let id = identity::resolve(&self.live.now().local.runtime_dir);
+        let mut told = Told { stops: HashSet::new(), next: 1 };
+        if stop.run_until_cancelled(self.tell_on(id, &mut told)).await.is_some() {
+            return;
+        }
+        let means = self.gates.authority().means();
+        if means.client.extensions().borrow().report {
+            // Whoever ends waits for nobody who may be dead.
+            let _ = tokio::time::timeout(LAST_WORD, self.tell_once(id, &means, &mut told)).await;
+        }
+    }
+
+    async fn tell_on(&self, id: SidecarId, told: &mut Told) {
         let authority = self.gates.authority();
         let mut means_in_force = authority.follow();
         let (mut held, mut devices, mut agents) = (authority.stirred(), self.gates.changes(), self.runs.stirred());
-        let mut told = HashSet::new();
+        let mut happened = self.journal.watch();
+        let mut asked = means_in_force.borrow().client.base_url().clone();
         let mut failures = 0_u32;
         loop {
             let means = Arc::clone(&means_in_force.borrow_and_update());
+            if *means.client.base_url() != asked {
+                // Another authority: what happened before is no business of its.
+                asked = means.client.base_url().clone();
+                told.next = self.journal.ring().newest() + 1;
+            }
             let mut announced = means.client.extensions();
             tokio::select! {
                 announced = announced.wait_for(|extensions| extensions.report) => {
@@ -64,12 +99,12 @@ impl Reporter {
                         return;
                     }
                 }
-                // Another authority, which knows nothing yet.
+                // Another authority or key: who is asked with it may know nothing yet.
                 changed = means_in_force.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    told.clear();
+                    told.stops.clear();
                     continue;
                 }
             }
@@ -77,14 +112,12 @@ impl Reporter {
             for stirred in [&mut held, &mut devices, &mut agents] {
                 stirred.mark_unchanged();
             }
-            let Snapshot { report, stops } = self.look(id, &told);
-            let pause = match send(&means, &report).await {
+            happened.mark_unchanged();
+            let pause = match self.tell_once(id, &means, told).await {
                 Ok(()) => {
                     if std::mem::take(&mut failures) > 0 {
                         info!("the authority takes reports again");
                     }
-                    told.retain(|known| stops.contains(known));
-                    told.extend(report.stops.iter().map(|stop| (stop.run_id, stop.confirmed)));
                     AT_MOST
                 }
                 Err(cause) => {
@@ -94,18 +127,27 @@ impl Reporter {
                 }
             };
             tokio::time::sleep(pause).await;
+            if self.journal.ring().newest() >= told.next {
+                continue;
+            }
             tokio::select! {
                 _ = held.changed() => {}
                 _ = devices.changed() => {}
                 _ = agents.changed() => {}
+                _ = happened.changed() => {}
                 () = tokio::time::sleep(AT_LEAST.mul_f64(0.9 + 0.2 * fastrand::f64())) => continue,
             }
             tokio::time::sleep(COLLECT).await;
         }
     }
 
-    fn look(&self, id: crate::protocol::report::SidecarId, told: &HashSet<(RunId, bool)>) -> Snapshot {
-        snapshot::take(id, &self.gates, &self.runs, &self.live.now(), told)
+    async fn tell_once(&self, id: SidecarId, means: &Means, told: &mut Told) -> Result<(), Failure> {
+        let Snapshot { report, stops, next } = snapshot::take(id, self, &self.live.now(), &told.stops, told.next);
+        send(means, &report).await?;
+        told.stops.retain(|known| stops.contains(known));
+        told.stops.extend(report.stops.iter().map(|stop| (stop.run_id, stop.confirmed)));
+        told.next = next;
+        Ok(())
     }
 }
 

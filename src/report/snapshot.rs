@@ -4,12 +4,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
-use crate::clock::{self, BootTime};
+use super::{Reporter, happened};
+use crate::clock::BootTime;
 use crate::config::Settings;
+use crate::gate::Standing;
 use crate::gate::driver::GateHandle;
-use crate::gate::{Gates, Standing};
 use crate::protocol::RunId;
 use crate::protocol::api::LARGEST_WATCH;
 use crate::protocol::report::{
@@ -17,28 +16,33 @@ use crate::protocol::report::{
 };
 use crate::protocol::status::{StandingKind, StopReport};
 use crate::runs::Runs;
+use crate::telemetry::ring::Number;
 
 /// A report, and every stop that is still remembered here.
 pub(super) struct Snapshot {
     pub(super) report: Report,
     pub(super) stops: HashSet<(RunId, bool)>,
+    /// Where to go on with what happened.
+    pub(super) next: Number,
 }
 
 /// Looks at everything once. `told`: the stops the authority knows of.
 pub(super) fn take(
     id: SidecarId,
-    gates: &Gates,
-    runs: &Runs,
+    from: &Reporter,
     settings: &Settings,
     told: &HashSet<(RunId, bool)>,
+    next: Number,
 ) -> Snapshot {
+    let Reporter { gates, runs, journal, .. } = from;
     let now = BootTime::now();
     let bound = settings.stop_bound();
-    let remembered: Vec<StopReport> = runs.recent_stops().into_iter().map(|(_, stop)| stop).collect();
-    let wall = clock::wall_now();
+    let remembered = runs.stops_before(now);
     // The newest first: they matter most when there are too many.
-    let fresh = remembered.iter().rev().filter(|stop| !told.contains(&(stop.run_id, stop.confirmed)));
-    let stops = fresh.take(MOST_STOPS).map(|stop| stop_of(stop, wall)).collect();
+    let fresh = remembered.iter().rev().filter(|(_, stop)| !told.contains(&(stop.run_id, stop.confirmed)));
+    let stops = fresh.take(MOST_STOPS).map(|(ago, stop)| stop_of(stop, *ago)).collect();
+    // Before the devices: what is held and runs is told as it is after all that.
+    let (events, next) = happened::since(journal, next, now);
     let devices = gates.all().iter().take(LARGEST_WATCH).map(|gate| device_of(gate, runs, now)).collect();
     let report = Report {
         sidecar_id: id,
@@ -50,9 +54,9 @@ pub(super) fn take(
         agents: runs.count_all(),
         devices,
         stops,
-        events: Vec::new(),
+        events,
     };
-    Snapshot { report, stops: remembered.iter().map(|stop| (stop.run_id, stop.confirmed)).collect() }
+    Snapshot { report, stops: remembered.iter().map(|(_, stop)| (stop.run_id, stop.confirmed)).collect(), next }
 }
 
 fn device_of(gate: &GateHandle, runs: &Runs, now: BootTime) -> ReportedDevice {
@@ -79,15 +83,14 @@ fn device_of(gate: &GateHandle, runs: &Runs, now: BootTime) -> ReportedDevice {
     }
 }
 
-fn stop_of(stop: &StopReport, wall: Timestamp) -> ReportedStop {
-    let began = stop.began_at.parse::<Timestamp>().unwrap_or(wall);
+fn stop_of(stop: &StopReport, ago: Duration) -> ReportedStop {
     ReportedStop {
         device_id: stop.device_id.clone(),
         run_id: stop.run_id,
         name: stop.name.clone(),
         code: stop.code.clone(),
         request_id: stop.request_id.clone(),
-        ago_ms: millis(Duration::try_from(wall.duration_since(began)).unwrap_or_default()),
+        ago_ms: millis(ago),
         took_ms: stop.took_ms,
         signalled: stop.signalled as u64,
         killed: stop.killed as u64,

@@ -3,11 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::ledger::Ledger;
 use super::run::Run;
+use crate::clock::BootTime;
 use crate::gate::Deciding;
 use crate::protocol::event::{AgentStop, Happening};
 use crate::protocol::status::StopReport;
@@ -23,11 +25,21 @@ const REMEMBERED: usize = 64;
 pub(crate) struct Record {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
     generation: AtomicU64,
-    stops: Mutex<VecDeque<(u32, StopReport)>>,
+    stops: Mutex<VecDeque<Noted>>,
     /// Where runs and enforcer tell what happens.
     pub(super) journal: Arc<Journal>,
     /// Told whenever an agent starts, stops or is gone.
     stirred: watch::Sender<()>,
+}
+
+/// A stop that is remembered.
+#[derive(Clone, Debug)]
+struct Noted {
+    /// The agent's user.
+    uid: u32,
+    /// When it was last looked at.
+    at: BootTime,
+    report: StopReport,
 }
 
 impl Record {
@@ -138,8 +150,8 @@ impl Record {
             Happening::AgentSurvived(stop)
         });
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        stops.retain(|(_, known)| known.run_id != report.run_id);
-        stops.push_back((uid, report));
+        stops.retain(|known| known.report.run_id != report.run_id);
+        stops.push_back(Noted { uid, at: BootTime::now(), report });
         if stops.len() > REMEMBERED {
             stops.pop_front();
         }
@@ -149,7 +161,15 @@ impl Record {
 
     /// The newest stops, the newest last, each with the uid of its agent.
     pub(crate) fn recent_stops(&self) -> Vec<(u32, StopReport)> {
-        self.stops.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        stops.iter().map(|known| (known.uid, known.report.clone())).collect()
+    }
+
+    /// The same, each with how long before `now` it began, whatever became of the wall clock since.
+    pub(crate) fn stops_before(&self, now: BootTime) -> Vec<(Duration, StopReport)> {
+        let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
+        let ago = |known: &Noted| now.saturating_since(known.at) + Duration::from_millis(known.report.took_ms);
+        stops.iter().map(|known| (ago(known), known.report.clone())).collect()
     }
 }
 

@@ -234,6 +234,11 @@ impl Runs {
         self.record.recent_stops()
     }
 
+    /// The same, each with how long before `now` it began.
+    pub(crate) fn stops_before(&self, now: BootTime) -> Vec<(Duration, StopReport)> {
+        self.record.stops_before(now)
+    }
+
     /// How many agents live on the device's lease.
     pub(crate) fn count(&self, device: &DeviceId) -> usize {
         self.record.count(device)

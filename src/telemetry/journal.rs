@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::audit::{self, Audit};
 use super::metrics::Metrics;
-use super::ring::{Number, Ring};
-use crate::clock;
+use super::ring::{Number, Ring, Told};
+use crate::clock::{self, BootTime};
 use crate::protocol::event::{Caller, Event, Happening};
 
 /// Events that are kept for those who come back: a stop of a thousand agents, twice.
@@ -30,6 +30,12 @@ pub(crate) struct Journal {
 /// One life of a daemon, in the ids of its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life(u32);
+
+impl Life {
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
+}
 
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +66,7 @@ impl Journal {
         if let Some(audit) = &self.audit {
             audit.tell(audit::Record { time: event.time.clone(), what: event.what.clone(), caller });
         }
-        let newest = ring.push(event);
+        let newest = ring.push(Told { at: BootTime::now(), event });
         drop(ring);
         self.newest.send_replace(newest);
     }

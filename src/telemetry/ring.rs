@@ -3,15 +3,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::clock::BootTime;
 use crate::protocol::event::Event;
 
 /// Where an event stands in the order of this daemon's life. The first is 1.
 pub(crate) type Number = u64;
 
+/// An event, and when it was told on the clock that nobody sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) at: BootTime,
+    pub(crate) event: Event,
+}
+
 /// A bounded buffer that everybody reads at their own pace: whoever is too slow misses the oldest, and is told.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<Arc<Told>>,
     /// The number of the oldest that is kept, or of the next when there is none.
     oldest: Number,
     most: usize,
@@ -21,7 +29,7 @@ pub(crate) struct Ring {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// This event.
-    Event(Number, Arc<Event>),
+    Event(Number, Arc<Told>),
     /// What it should have read next is no longer kept: it goes on with this number.
     Missed(Number),
     /// Nothing yet.
@@ -34,8 +42,8 @@ impl Ring {
     }
 
     /// Keeps an event; the oldest makes room. Gives its number.
-    pub(crate) fn push(&mut self, event: Event) -> Number {
-        self.events.push_back(Arc::new(event));
+    pub(crate) fn push(&mut self, told: Told) -> Number {
+        self.events.push_back(Arc::new(told));
         if self.events.len() > self.most {
             self.events.pop_front();
             self.oldest += 1;
@@ -69,8 +77,9 @@ mod tests {
     use crate::protocol::event::{AuthorityUp, Happening};
     use proptest::prelude::*;
 
-    fn event(mark: u64) -> Event {
-        Event { time: String::new(), what: Happening::AuthorityUp(AuthorityUp { url: mark.to_string() }) }
+    fn event(mark: u64) -> Told {
+        let what = Happening::AuthorityUp(AuthorityUp { url: mark.to_string() });
+        Told { at: BootTime::from_millis(mark), event: Event { time: String::new(), what } }
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use crate::clock::BootTime;
 use crate::config::default_stop_bound;
 use crate::protocol::Exit;
 use crate::protocol::api::DeviceStatus;
-use crate::protocol::report::FleetSidecar;
+use crate::protocol::report::{FleetDevice, FleetSidecar, StopProgress};
 use crate::span;
 
 /// How often the fleet is looked at.
@@ -159,16 +159,16 @@ fn rows(one: &Followed) -> Vec<Vec<Cell>> {
             alone(&format!("no sidecar reports about it{ago}"))
         }
         (Some(known), _) => {
-            let open = known.sidecars.iter().filter(|sidecar| !progress::of_sidecar(sidecar).is_done());
-            open.map(|sidecar| row(one, sidecar)).collect()
+            let open = known.sidecars.iter().filter(|sidecar| !progress::of_sidecar(known, sidecar).is_done());
+            open.map(|sidecar| row(one, known, sidecar)).collect()
         }
         (None, _) => alone("unknown"),
     }
 }
 
-fn row(one: &Followed, sidecar: &FleetSidecar) -> Vec<Cell> {
+fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell> {
     let heard = millis(sidecar.heard_ago_ms);
-    let state = match progress::of_sidecar(sidecar) {
+    let state = match progress::of_sidecar(device, sidecar) {
         Progress::Stopping if one.has_survivors() => {
             let pids: Vec<String> = survivors(one).iter().map(ToString::to_string).collect();
             Cell::coloured(format!("survivors: pid {}", pids.join(", ")), Colour::Bad)
@@ -179,15 +179,19 @@ fn row(one: &Followed, sidecar: &FleetSidecar) -> Vec<Cell> {
         }
         Progress::Stopped
         | Progress::Unused
+        | Progress::Lapsed
         | Progress::NotHeardFrom
         | Progress::Unreported
         | Progress::NoLongerRevoked => Cell::coloured(format!("not heard from for {heard}"), Colour::Bad),
     };
-    let by = sidecar
-        .stop
-        .as_ref()
-        .map_or_else(|| "-".to_owned(), |stop| format!("by {} (in {})", clock_time(&stop.by), millis(stop.in_ms)));
+    let by = sidecar.stop.as_ref().map_or_else(|| "-".to_owned(), lease_end);
     vec![Cell::new(&one.id), state, Cell::new(by), Cell::new(&sidecar.host_device_id)]
+}
+
+fn lease_end(stop: &StopProgress) -> String {
+    let at = clock_time(&stop.by);
+    // A paused machine has not lived through it; else it is done.
+    if stop.in_ms == 0 { format!("since {at}, if it ran") } else { format!("by {at} (in {})", millis(stop.in_ms)) }
 }
 
 fn survivors(one: &Followed) -> Vec<i32> {
@@ -196,11 +200,14 @@ fn survivors(one: &Followed) -> Vec<i32> {
 }
 
 fn not_confirmed(one: &Followed) -> NotConfirmed {
-    let sidecars = one.device.iter().flat_map(|device| &device.sidecars);
+    let open = |device: &FleetDevice| -> Vec<FleetSidecar> {
+        let sidecars = device.sidecars.iter();
+        sidecars.filter(|sidecar| !progress::of_sidecar(device, sidecar).is_done()).cloned().collect()
+    };
     NotConfirmed {
         device_id: one.id.clone(),
         state: one.progress,
         survivors: survivors(one),
-        sidecars: sidecars.filter(|sidecar| !progress::of_sidecar(sidecar).is_done()).cloned().collect(),
+        sidecars: one.device.as_ref().map(open).unwrap_or_default(),
     }
 }

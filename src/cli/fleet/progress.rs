@@ -28,10 +28,13 @@ pub(super) enum Whom {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Progress {
-    /// Nothing runs on it: every sidecar that uses it confirmed, or its lease is over.
+    /// Nothing runs on it: every sidecar that uses it confirmed it, or ran nothing when it fell silent and its lease is over.
     Stopped,
     /// No sidecar uses it.
     Unused,
+    /// A sidecar had agents when it fell silent. By now its lease has stopped them, if its host has run since; nobody
+    /// confirmed it.
+    Lapsed,
     /// A sidecar is stopping agents.
     Stopping,
     /// A sidecar has not said that it knows of the revoke.
@@ -84,17 +87,25 @@ fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
             Some(_) => Progress::Unreported,
         };
     }
-    let worst = device.sidecars.iter().map(of_sidecar).max();
+    let worst = device.sidecars.iter().map(|sidecar| of_sidecar(device, sidecar)).max();
     worst.unwrap_or(Progress::Unreported)
 }
 
 /// How far one sidecar is with one device.
-pub(super) fn of_sidecar(sidecar: &FleetSidecar) -> Progress {
+pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progress {
     match sidecar.stop.as_ref().map(|stop| stop.state) {
-        Some(StopState::Confirmed | StopState::Lapsed) => Progress::Stopped,
+        Some(StopState::Confirmed) => Progress::Stopped,
+        Some(StopState::Lapsed) if ran_nothing(device, sidecar) => Progress::Stopped,
+        Some(StopState::Lapsed) => Progress::Lapsed,
         Some(StopState::Stopping) => Progress::Stopping,
         Some(StopState::Pending) | None => Progress::NotHeardFrom,
     }
+}
+
+/// Whether it had no agents when it was last heard, and nobody was allowed one since.
+fn ran_nothing(device: &FleetDevice, sidecar: &FleetSidecar) -> bool {
+    let asked_since = device.last_seen_ago_ms.is_some_and(|ago| ago < sidecar.heard_ago_ms);
+    sidecar.agents == 0 && sidecar.stopping == 0 && !asked_since
 }
 
 /// How long it makes sense to wait on, from the revoke: as long as a sidecar that reaches its authority may take.
@@ -108,7 +119,7 @@ pub(super) fn patience(followed: &[Followed]) -> Duration {
 /// Whether nothing more is to be waited for.
 pub(super) fn is_over(followed: &[Followed], waited: Duration) -> bool {
     followed.iter().all(|one| match one.progress {
-        Progress::Stopped | Progress::NoLongerRevoked => true,
+        Progress::Stopped | Progress::Lapsed | Progress::NoLongerRevoked => true,
         // Its first report may be under way.
         Progress::Unused | Progress::Unreported => waited >= SETTLE || one.never_validated(),
         Progress::Stopping | Progress::NotHeardFrom => false,
@@ -173,12 +184,28 @@ mod tests {
         for (states, expected) in [
             (&[Confirmed][..], Progress::Stopped),
             (&[Confirmed, Lapsed], Progress::Stopped),
+            (&[Lapsed, Stopping], Progress::Stopping),
             (&[Confirmed, Stopping], Progress::Stopping),
             (&[Stopping, Pending, Confirmed], Progress::NotHeardFrom),
         ] {
             let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
             assert_eq!(is_over(&followed, Duration::ZERO), expected.is_done());
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_over_stands_for_a_confirmation_only_where_nothing_ran() {
+        let of = |agents, heard_ago_ms, seen_ago_ms| {
+            let silent = FleetSidecar { heard_ago_ms, agents, ..sidecar(StopState::Lapsed) };
+            let device = FleetDevice { sidecars: vec![silent], ..device("a", seen_ago_ms, &[]) };
+            judge(&Whom::AllRevoked, vec![device], Duration::ZERO)
+        };
+        assert_eq!(of(0, 90_000, Some(95_000))[0].progress, Progress::Stopped);
+        assert_eq!(of(0, 90_000, None)[0].progress, Progress::Stopped);
+        for uncertain in [of(1, 90_000, Some(95_000)), of(0, 90_000, Some(80_000))] {
+            assert_eq!(uncertain[0].progress, Progress::Lapsed, "a paused machine has not lived through its lease");
+            assert!(is_over(&uncertain, Duration::ZERO), "there is nothing to wait for");
         }
     }
 

@@ -65,7 +65,11 @@ pub(in crate::cli) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut P
         )
         .await
     };
-    let Some(wait) = args.wait else { return Ok(outcome::report(&outcomes, args.json, printer)) };
+    let wait = match args.wait {
+        Some(wait) if outcomes.iter().any(|outcome| outcome.done) => wait,
+        // Of what was not revoked nothing stops.
+        Some(_) | None => return Ok(outcome::report(&outcomes, args.json, printer)),
+    };
     if !args.json {
         // Now: who waits for the stop wants to know that it was asked for.
         outcome::report(&outcomes, false, printer);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::authority::Authority;
+use crate::harness::events::Events;
 use crate::harness::load::Stalls;
 use crate::harness::postgres::{Cluster, new_database};
 use crate::harness::wait::until;
@@ -94,4 +95,27 @@ fn a_lost_database_is_a_denial_at_once_and_never_an_old_answer() {
     cluster.launch();
     until("the database is found again", || (ready(&authority) == 200).then_some(()));
     assert_eq!(org.code("a"), "ALLOW");
+}
+
+#[test]
+fn what_a_sidecar_tells_one_replica_is_read_and_heard_of_at_the_others() {
+    let Some(database) = new_database() else { return };
+    let (one, two) = (Authority::start_on(&database), Authority::start_on(&database));
+    let org = one.org("free");
+    let other = two.same_org(&org);
+    org.register(&["a"]);
+    let mut events = Events::open(two.address(), "GET", "/org/events", &org.key, "");
+    assert_eq!(events.next().unwrap().0, "ready");
+    let report = json!({
+        "sidecarId": "000000000000000000000000000000a1", "sequence": 1, "version": "9", "hostDeviceId": "a", "push": true,
+        "agents": 3, "stopBound": {"connectedMs": 19_500, "cutOffMs": 41_000},
+        "devices": [{"deviceId": "a", "standing": "allowed", "agents": 3, "stopping": 0}],
+        "events": [{"id": "0000000a-1", "deviceId": "a", "agoMs": 0, "event": "agent-started", "name": "x"}],
+    });
+    assert_eq!(org.post("/devices/report", &report).status, 200);
+    // What is answered can be read everywhere, at once.
+    assert_eq!(other.get("/org/fleet").json()["devices"][0]["sidecars"][0]["agents"], 3);
+    assert_eq!(other.get("/org/timeline?deviceId=a").json()["events"][0]["name"], "x");
+    let (name, told) = events.next().unwrap();
+    assert_eq!((name.as_str(), &told["deviceIds"]), ("changed", &json!(["a"])));
 }

@@ -9,6 +9,7 @@ mod containment;
 mod devices;
 mod events;
 mod exhaustion;
+mod fleet_timeline;
 mod fleet_wait;
 mod freezing;
 mod hold;
