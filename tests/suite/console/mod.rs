@@ -1,4 +1,18 @@
-//! The web console of the authority, as a browser without a script sees it: requests, cookies, forms.
+//! The web console of the authority, as a browser without a script sees it: requests, cookies, forms. And as people do, in
+//! a real browser.
 
+mod live;
+mod people;
 mod sessions;
 mod visitor;
+
+use crate::harness::authority::Org;
+use crate::harness::browser::{Browser, button, field, role};
+
+/// Goes to the console, signs in with the organisation's key, and waits for its fleet.
+fn sign_in(browser: &mut Browser, org: &Org<'_>) {
+    assert_eq!(browser.go(&format!("{}/console", org.authority.url())), 200);
+    browser.fill(&field("Org key"), &org.key);
+    browser.click(&button("Sign in"));
+    browser.see(&role("heading", "Fleet"));
+}

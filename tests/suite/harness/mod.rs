@@ -1,6 +1,7 @@
 //! Fixtures around the real binaries. Each ends the processes it started, and no other.
 
 pub(crate) mod authority;
+pub(crate) mod browser;
 pub(crate) mod events;
 pub(crate) mod fake_authority;
 pub(crate) mod fault;

@@ -1,4 +1,4 @@
-//! The style sheet and the script. Their names change with their content, so browsers keep them for as long as they like.
+//! The style sheet, the script and the icon. Their names change with their content, so browsers keep them for as long as they like.
 
 use std::sync::OnceLock;
 
@@ -38,8 +38,14 @@ pub(super) fn script() -> &'static File {
     SCRIPT.get_or_init(|| File::new("console", "js", "text/javascript; charset=utf-8", content))
 }
 
+/// The icon. A file of its own: one within the pages would be against their policy.
+pub(super) fn icon() -> &'static File {
+    static ICON: OnceLock<File> = OnceLock::new();
+    ICON.get_or_init(|| File::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")))
+}
+
 pub(super) async fn file(Path(name): Path<String>) -> Result<Response, Refused> {
-    let file = [style(), script()].into_iter().find(|file| file.name == name).ok_or(Refused::NotFound)?;
+    let file = [style(), script(), icon()].into_iter().find(|file| file.name == name).ok_or(Refused::NotFound)?;
     let mut response = Answer::file(file.kind, file.content.to_owned()).into_response();
     let kept = HeaderValue::from_static("public, max-age=31536000, immutable");
     response.headers_mut().insert(header::CACHE_CONTROL, kept);
@@ -55,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_files_are_small_and_fetch_nothing_from_elsewhere() {
-        let all = style().content.len() + script().content.len();
+        let all = style().content.len() + script().content.len() + icon().content.len();
         assert!(all < LARGEST, "{all}");
         for file in [style(), script()] {
             for word in ["://", "@import", "url(", "eval(", "innerHTML"] {

@@ -90,6 +90,11 @@ impl Frame {
         format!("{}/files/{}", self.base, files::style().name)
     }
 
+    /// The address of the icon.
+    pub(super) fn icon(&self) -> String {
+        format!("{}/files/{}", self.base, files::icon().name)
+    }
+
     /// The address of the script.
     pub(super) fn script(&self) -> String {
         format!("{}/files/{}", self.base, files::script().name)

@@ -5,7 +5,8 @@
 
 (() => {
   const source = document.body.dataset.events;
-  if (!source || !window.EventSource) return;
+  // What a form led to has no part that changes, and cannot be asked for again.
+  if (!source || !window.EventSource || !document.querySelector("[data-live]")) return;
 
   const status = document.getElementById("live");
   const APART = 500; // Milliseconds between two looks at most: many changes in a row are one.
