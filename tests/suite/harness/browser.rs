@@ -100,69 +100,69 @@ impl Browser {
 
     /// A new page of a new visitor, with or without script.
     pub(crate) fn open(&mut self, script: bool) {
-        self.ask(json!({"do": "open", "script": script, "width": WIDTHS[1], "scheme": "light"}));
+        self.ask(&json!({"do": "open", "script": script, "width": WIDTHS[1], "scheme": "light"}));
     }
 
     /// Goes to an address and gives the answer's status.
     pub(crate) fn go(&mut self, url: &str) -> u64 {
-        self.ask(json!({"do": "go", "url": url})).as_u64().unwrap()
+        self.ask(&json!({"do": "go", "url": url})).as_u64().unwrap()
     }
 
     pub(crate) fn click(&mut self, at: &At) {
-        self.ask(json!({"do": "click", "at": at.0}));
+        self.ask(&json!({"do": "click", "at": at.0}));
     }
 
     pub(crate) fn fill(&mut self, at: &At, text: &str) {
-        self.ask(json!({"do": "fill", "at": at.0, "text": text}));
+        self.ask(&json!({"do": "fill", "at": at.0, "text": text}));
     }
 
     /// Waits until it is there to be seen.
     pub(crate) fn see(&mut self, at: &At) {
-        self.ask(json!({"do": "see", "at": at.0}));
+        self.ask(&json!({"do": "see", "at": at.0}));
     }
 
     /// The text that it shows.
     pub(crate) fn text(&mut self, at: &At) -> String {
-        self.ask(json!({"do": "text", "at": at.0})).as_str().unwrap().to_owned()
+        self.ask(&json!({"do": "text", "at": at.0})).as_str().unwrap().to_owned()
     }
 
     /// How many there are now.
     pub(crate) fn count(&mut self, selector: &str) -> u64 {
-        self.ask(json!({"do": "count", "css": selector})).as_u64().unwrap()
+        self.ask(&json!({"do": "count", "css": selector})).as_u64().unwrap()
     }
 
     /// A key, as `Enter`.
     pub(crate) fn press(&mut self, key: &str) {
-        self.ask(json!({"do": "press", "key": key}));
+        self.ask(&json!({"do": "press", "key": key}));
     }
 
     /// Types into what has the focus.
     pub(crate) fn type_in(&mut self, text: &str) {
-        self.ask(json!({"do": "type", "text": text}));
+        self.ask(&json!({"do": "type", "text": text}));
     }
 
     /// Presses Tab until it has the focus.
     pub(crate) fn tab_to(&mut self, at: &At) {
-        self.ask(json!({"do": "tab", "at": at.0}));
+        self.ask(&json!({"do": "tab", "at": at.0}));
     }
 
     pub(crate) fn url(&mut self) -> String {
-        self.ask(json!({"do": "url"})).as_str().unwrap().to_owned()
+        self.ask(&json!({"do": "url"})).as_str().unwrap().to_owned()
     }
 
     /// The value of an expression of JavaScript on the page.
     pub(crate) fn run(&mut self, code: &str) -> Value {
-        self.ask(json!({"do": "run", "code": code}))
+        self.ask(&json!({"do": "run", "code": code}))
     }
 
     /// Has the page `width` pixels wide, in the `light` or `dark` scheme.
     pub(crate) fn view(&mut self, width: u32, scheme: &str) {
-        self.ask(json!({"do": "view", "width": width, "scheme": scheme}));
+        self.ask(&json!({"do": "view", "width": width, "scheme": scheme}));
     }
 
     /// What is wrong with the page for people, in its present view.
     pub(crate) fn barriers(&mut self) -> Vec<String> {
-        strings(&self.ask(json!({"do": "axe"})))
+        strings(&self.ask(&json!({"do": "axe"})))
     }
 
     /// Whether the page is wider than the window.
@@ -174,17 +174,17 @@ impl Browser {
     /// requests to elsewhere.
     #[track_caller]
     pub(crate) fn assert_content(&mut self) {
-        let problems = strings(&self.ask(json!({"do": "problems"})));
+        let problems = strings(&self.ask(&json!({"do": "problems"})));
         assert!(problems.is_empty(), "{}", problems.join("\n"));
     }
 
     /// What the browser has complained of, which is forgotten.
     pub(crate) fn complaints(&mut self) -> Vec<String> {
-        strings(&self.ask(json!({"do": "problems"})))
+        strings(&self.ask(&json!({"do": "problems"})))
     }
 
     #[track_caller]
-    fn ask(&mut self, what: Value) -> Value {
+    fn ask(&mut self, what: &Value) -> Value {
         let written = self.input.as_mut().is_some_and(|input| writeln!(input, "{what}").is_ok());
         assert!(written, "the browser is gone; asked for {what}");
         self.answer(&what.to_string())
