@@ -8,6 +8,7 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY packaging packaging
 COPY migrations migrations
+COPY templates templates
 COPY benches benches
 COPY tests tests
 COPY src src

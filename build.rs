@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What goes into the programs; a change to anything else is none to them.
-const SOURCES: [&str; 5] = ["src", "migrations", "Cargo.toml", "Cargo.lock", "build.rs"];
+const SOURCES: [&str; 6] = ["src", "migrations", "templates", "Cargo.toml", "Cargo.lock", "build.rs"];
 /// `git archive` fills this file in (`.gitattributes`).
 const ARCHIVED: &str = "packaging/commit";
 

@@ -8,6 +8,7 @@
 mod checks;
 mod comets;
 mod common;
+mod console;
 mod devices;
 mod memory;
 mod push;
@@ -39,7 +40,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 9] = [
+const FIGURES: [(&str, Figure); 10] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -49,6 +50,7 @@ const FIGURES: [(&str, Figure); 9] = [
     ("storm", storm::run),
     ("devices", devices::run),
     ("push", push::run),
+    ("console", console::run),
 ];
 
 fn main() -> ExitCode {

@@ -124,6 +124,28 @@ pub(super) enum Verb {
 }
 
 impl Verb {
+    /// All of them.
+    pub(super) const ALL: [Self; 18] = [
+        Self::Register,
+        Self::Revoke,
+        Self::RevokeBatch,
+        Self::Unrevoke,
+        Self::UnrevokeBatch,
+        Self::Remove,
+        Self::Checkout,
+        Self::LinkCheckout,
+        Self::ConfirmCheckout,
+        Self::CreateOrg,
+        Self::DisableOrg,
+        Self::EnableOrg,
+        Self::FreezeOrg,
+        Self::UnfreezeOrg,
+        Self::ExpireOrg,
+        Self::SetPlan,
+        Self::RotateKey,
+        Self::DeleteOrg,
+    ];
+
     /// Its name in the audit: the endpoint below `/api/v1`, or `org/` and the command's.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -263,6 +285,10 @@ pub(super) struct Query {
     pub(super) org: Option<OrgId>,
     /// Only those about this device, alone or in a batch that changed it.
     pub(super) device: Option<String>,
+    /// Only those that ask for this ([`Verb`] as text).
+    pub(super) verb: Option<String>,
+    /// Only those of actors whose names contain this.
+    pub(super) who: Option<String>,
     /// Only older ones than this.
     pub(super) before: Option<i64>,
     /// At most so many.

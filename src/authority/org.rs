@@ -74,7 +74,7 @@ pub enum PlanTier {
 }
 
 impl PlanTier {
-    const ALL: [Self; 4] = [Self::Free, Self::Pro, Self::Scale, Self::Max];
+    pub(super) const ALL: [Self; 4] = [Self::Free, Self::Pro, Self::Scale, Self::Max];
 
     /// The most devices that may be active at once.
     #[must_use]
@@ -115,6 +115,15 @@ impl fmt::Display for PlanTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+/// A name is printed in tables and logs, so it is one short line.
+pub(super) fn org_name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
+        return Err("a name is one line of 1 to 100 characters".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// An organisation, as the store holds it.
@@ -160,6 +169,14 @@ mod tests {
             assert_eq!(tier.as_str().parse(), Ok(tier));
         }
         assert_eq!("Free".parse::<PlanTier>(), Err(PlanTierError));
+    }
+
+    #[test]
+    fn a_name_is_one_short_line() {
+        assert_eq!(org_name(" Acme <Ltd> "), Ok("Acme <Ltd>".to_owned()));
+        for text in ["", "  ", "a\nb", "\u{1b}[2J", &"x".repeat(101)] {
+            assert!(org_name(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

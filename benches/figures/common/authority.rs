@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -20,7 +20,7 @@ pub(crate) struct Authority {
     pub(crate) key: String,
     process: Guarded,
     // Last: it goes when nothing writes to it any more.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Authority {
@@ -32,7 +32,12 @@ impl Authority {
         let made = command(directory.path(), &["org", "create", "--plan", "max", "--json"]).output()?;
         let made: serde_json::Value = serde_json::from_slice(&made.stdout)?;
         let key = made["orgApiKey"].as_str().ok_or("the authority made no key")?.to_owned();
-        Ok(Self { address, key, process, _directory: directory })
+        Ok(Self { address, key, process, directory })
+    }
+
+    /// Its database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("authority.db")
     }
 
     /// `http://127.0.0.1:PORT`.

@@ -304,7 +304,8 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
             return Ok(AdminReply::BackedUp);
         }
         AdminRequest::Audit { org, device, limit, before } => {
-            let page = store.audit(&Query { org, device, before, limit: limit.clamp(1, LARGEST_AUDIT_PAGE) }).await?;
+            let limit = limit.clamp(1, LARGEST_AUDIT_PAGE);
+            let page = store.audit(&Query { org, device, before, limit, ..Query::default() }).await?;
             let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
             return Ok(AdminReply::Audit(AuditReport { entries: page.entries, next_cursor }));
         }

@@ -13,7 +13,7 @@ use crate::authority::admin::{
 };
 use crate::authority::audit::Reason;
 use crate::authority::database::Database;
-use crate::authority::org::{OrgId, PlanTier};
+use crate::authority::org::{OrgId, PlanTier, org_name};
 use crate::protocol::Exit;
 
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ enum Verb {
     /// Add an organisation and show its key, once
     Create {
         /// A name for people
-        #[arg(long, value_parser = name)]
+        #[arg(long, value_parser = org_name)]
         name: Option<String>,
         /// Its plan
         #[arg(long, value_enum, default_value_t = PlanTier::Free)]
@@ -290,26 +290,4 @@ fn audit_table(audit: &AuditReport) -> String {
         let _ = write!(text, "\nThere are older ones: --before {next}");
     }
     text
-}
-
-/// A name is printed in tables and logs, so it is one short line.
-fn name(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err("a name is one line of 1 to 100 characters".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::name;
-
-    #[test]
-    fn a_name_is_one_short_line() {
-        assert_eq!(name(" Acme <Ltd> "), Ok("Acme <Ltd>".to_owned()));
-        for text in ["", "  ", "a\nb", "\u{1b}[2J", &"x".repeat(101)] {
-            assert!(name(text).is_err(), "{text:?}");
-        }
-    }
 }

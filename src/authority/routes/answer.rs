@@ -54,8 +54,8 @@ enum Content {
     Metrics(String),
     /// JSON that is the same for everybody.
     Document(&'static str),
-    /// The body is in the response already, and goes on for as long as its reader likes.
-    Events,
+    /// The body is in the response already, of this media type, and goes on for as long as it likes.
+    Stream(&'static str),
 }
 
 impl fmt::Debug for Content {
@@ -65,10 +65,9 @@ impl fmt::Debug for Content {
             Self::Json(_) => "Json",
             Self::Written(_) => "Written",
             Self::Html(_) => "Html",
-            Self::File(kind, _) => kind,
+            Self::File(kind, _) | Self::Stream(kind) => kind,
             Self::Metrics(_) => "Metrics",
             Self::Document(_) => "Document",
-            Self::Events => "Events",
         })
     }
 }
@@ -142,7 +141,13 @@ impl Answer {
 
     /// Server-sent events, for as long as `body` goes on.
     pub(super) fn event_stream(org: OrgId, body: Body) -> Response<Body> {
-        let answer = Self { status: StatusCode::OK, content: Content::Events, code: None, org: Some(org), again: None };
+        Self::stream("text/event-stream", org, body)
+    }
+
+    /// What is too long to be held in memory, of this media type.
+    pub(super) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
+        let content = Content::Stream(kind);
+        let answer = Self { status: StatusCode::OK, content, code: None, org: Some(org), again: None };
         let mut response = answer.into_response();
         *response.body_mut() = body;
         response
@@ -210,9 +215,9 @@ impl Answer {
             Content::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
             Content::File(kind, content) => (kind, content.into_bytes()),
             Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
-            Content::Events => {
+            Content::Stream(kind) => {
                 let headers = response.headers_mut();
-                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
                 // A proxy that collects an answer before it passes it on would keep every hint.
                 headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
                 return response;

@@ -28,7 +28,13 @@ pub(super) async fn audit(
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(BodyError::Malformed.into());
     }
-    let wanted = audit::Query { org: Some(org.id), device: query.device, before: query.cursor, limit };
+    let wanted = audit::Query {
+        org: Some(org.id),
+        device: query.device,
+        before: query.cursor,
+        limit,
+        ..audit::Query::default()
+    };
     let page = app.store.audit(&wanted).await?;
     let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
     let body = AuditPage { status: Word::Ok, handler: "org/audit", entries: page.entries, next_cursor };

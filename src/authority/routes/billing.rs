@@ -19,7 +19,7 @@ use crate::authority::store::NewCheckout;
 use crate::clock::BootTime;
 
 /// How long a purchase can be confirmed.
-const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
+pub(super) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
 
 pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     if !app.signup {

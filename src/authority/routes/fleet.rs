@@ -42,7 +42,13 @@ pub(super) async fn list(
     if query.limit.is_some_and(|limit| !(1..=LARGEST_PAGE).contains(&limit)) {
         return Err(BodyError::Malformed.into());
     }
-    let filter = Filter { status: query.status, containing: query.q, after: query.cursor, limit: query.limit };
+    let filter = Filter {
+        status: query.status,
+        containing: query.q,
+        after: query.cursor,
+        limit: query.limit,
+        ..Filter::default()
+    };
     let (page, account) = app.store.list(org.id, &filter).await?.ok_or_else(org_not_found)?;
     let next = page.devices.last().filter(|_| page.more).map(|last| last.id.clone());
     let body = DeviceList {

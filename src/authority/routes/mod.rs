@@ -11,7 +11,6 @@ mod console;
 mod devices;
 mod fleet;
 mod openapi;
-mod page;
 mod reports;
 mod validate;
 mod watch;
@@ -100,7 +99,6 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route(path::TIMELINE, get(reports::timeline))
         .route(path::CHECKOUT, post(billing::checkout))
         .route(path::OPENAPI, get(openapi::document))
-        .route("/checkout/{token}", get(page::show).post(page::confirm))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .merge(console::router(&app))

@@ -61,7 +61,13 @@ pub(super) async fn fleet(
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(BodyError::Malformed.into());
     }
-    let filter = Filter { status: query.status, containing: query.q, after: query.cursor, limit: Some(limit) };
+    let filter = Filter {
+        status: query.status,
+        containing: query.q,
+        after: query.cursor,
+        limit: Some(limit),
+        ..Filter::default()
+    };
     let page = app.store.fleet(org.id, &filter).await?.ok_or_else(org_not_found)?;
     let now = now();
     let next = page.devices.last().filter(|_| page.more).map(|last| last.device.id.clone());

@@ -397,6 +397,10 @@ pub(super) struct Filter {
     pub(super) containing: Option<String>,
     /// Only ids behind this one.
     pub(super) after: Option<DeviceId>,
+    /// Only this one.
+    pub(super) only: Option<DeviceId>,
+    /// Only those revoked by the call of this time.
+    pub(super) revoked_at: Option<Timestamp>,
     /// At most so many; `None` for all.
     pub(super) limit: Option<u32>,
 }

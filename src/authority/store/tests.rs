@@ -490,6 +490,11 @@ fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to(run
             line("org/freeze", None, "ok", Some("unpaid"), "{}"),
         ];
         assert_eq!(audited(&store, &mine).await, expected);
+        let revokes = Query { verb: Some("devices/revoke".to_owned()), ..mine.clone() };
+        let revokes: Vec<_> = audited(&store, &revokes).await.into_iter().map(|line| line.0).collect();
+        assert_eq!(revokes, ["devices/revoke"]);
+        let nobodys = Query { who: Some("nobody".to_owned()), ..mine.clone() };
+        assert!(audited(&store, &nobodys).await.is_empty());
         let about_b = Query { device: Some("b".to_owned()), ..mine.clone() };
         let verbs: Vec<_> = audited(&store, &about_b).await.into_iter().map(|line| line.0).collect();
         assert_eq!(verbs, ["devices/register", "devices/revoke_batch", "devices/unrevoke"]);
@@ -711,6 +716,15 @@ fn a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device(runtime: &Run
             Filter { status: Some(DeviceStatus::Revoked), containing: Some("7".to_owned()), ..Filter::default() };
         let page = store.fleet(org, &some).await.unwrap().unwrap();
         assert_eq!((page.devices.len(), page.devices[0].device.revoked_at), (1, Some(at(6))));
+        for (some, ids) in [
+            (Filter { only: Some(id("d11")), ..Filter::default() }, &["d11"][..]),
+            (Filter { only: Some(id("d1")), ..Filter::default() }, &[]),
+            (Filter { revoked_at: Some(at(6)), ..Filter::default() }, &["d07"]),
+            (Filter { revoked_at: Some(at(7)), ..Filter::default() }, &[]),
+        ] {
+            let (found, _) = store.list(org, &some).await.unwrap().unwrap();
+            assert_eq!(found.devices.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ids);
+        }
         store.save_reports(vec![heard(org, 2, 5, &devices[..3], nothing())]).await.unwrap();
         let page = store.fleet(org, &some).await.unwrap().unwrap();
         assert_eq!((page.sidecars, page.agents), (2, 14), "of the whole organisation, each once");

@@ -1,7 +1,9 @@
 //! The web console of the authority, as a browser without a script sees it: requests, cookies, forms. And as people do, in
 //! a real browser.
 
+mod hints;
 mod live;
+mod pages;
 mod people;
 mod sessions;
 mod visitor;

@@ -3,7 +3,7 @@
 use crate::harness::authority::{Authority, Org};
 use crate::harness::http::{self, Reply};
 
-pub(super) struct Browser<'a> {
+pub(super) struct Visitor<'a> {
     pub(super) authority: &'a Authority,
     /// `name=value`.
     pub(super) cookie: Option<String>,
@@ -11,7 +11,7 @@ pub(super) struct Browser<'a> {
     pub(super) csrf: Option<String>,
 }
 
-impl<'a> Browser<'a> {
+impl<'a> Visitor<'a> {
     pub(super) fn new(authority: &'a Authority) -> Self {
         Self { authority, cookie: None, csrf: None }
     }

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use super::super::{App, now};
 use super::frame::{Frame, Section};
 use super::refused::Refused;
+use super::told::Told;
 use super::words::{State as Shown, When, encoded, grouped, verdict};
 use super::{page, visit};
 use crate::authority::org::Org;
-use crate::authority::store::{Filter, ListedDevice};
+use crate::authority::store::{Filter, FleetRow};
 use crate::protocol::api::DeviceStatus;
 use crate::protocol::{Code, DeviceId};
 
@@ -43,10 +44,12 @@ pub(super) struct Row {
     pub(super) seen: Option<When>,
     pub(super) since: Option<When>,
     pub(super) reason: Option<String>,
+    pub(super) told: Option<Told>,
 }
 
 impl Row {
-    pub(super) fn new(org: &Org, place: &str, device: ListedDevice, now: jiff::Timestamp) -> Self {
+    pub(super) fn new(org: &Org, place: &str, row: FleetRow, now: jiff::Timestamp) -> Self {
+        let FleetRow { device, heard, .. } = row;
         let verdict = verdict(org, device.revoked_at.is_some(), now);
         Self {
             address: format!("{place}/device?id={}", encoded(&device.id)),
@@ -54,6 +57,7 @@ impl Row {
             code: verdict.code(),
             seen: device.last_seen_at.map(|at| When::new(at, now)),
             since: device.revoked_at.map(|at| When::new(at, now)),
+            told: Told::of(&device, &heard, now),
             reason: device.revoke_reason,
             id: device.id,
         }
@@ -75,6 +79,8 @@ struct Page {
     used: String,
     limit: String,
     full: bool,
+    agents: String,
+    sidecars: u64,
     /// Whether there is any device at all.
     any: bool,
 }
@@ -108,18 +114,19 @@ pub(super) async fn show(
         containing: Some(q.clone()).filter(|q| !q.is_empty()),
         after: after.clone(),
         limit: Some(PAGE),
+        ..Filter::default()
     };
-    let (found, account) = app.store.list(account.org.id, &filter).await?.ok_or(Refused::NotFound)?;
+    let found = app.store.fleet(account.org.id, &filter).await?.ok_or(Refused::NotFound)?;
     let now = now();
     let place = format!("{}/org/{}", app.console.base, account.org.id);
     let next = found
         .devices
         .last()
         .filter(|_| found.more)
-        .map(|last| format!("{place}?q={}&state={state}&after={}", encoded(&q), encoded(&last.id)));
+        .map(|last| format!("{place}?q={}&state={state}&after={}", encoded(&q), encoded(&last.device.id)));
     let first = after.is_some().then(|| format!("{place}?q={}&state={state}", encoded(&q)));
     let filtered = !q.is_empty() || !state.is_empty() || after.is_some();
-    let rows: Vec<Row> = found.devices.into_iter().map(|device| Row::new(&account.org, &place, device, now)).collect();
+    let rows: Vec<Row> = found.devices.into_iter().map(|row| Row::new(&account.org, &place, row, now)).collect();
     let (used, limit) = (account.used, account.org.limit());
     page(
         StatusCode::OK,
@@ -135,6 +142,8 @@ pub(super) async fn show(
             used: grouped(used),
             limit: grouped(limit),
             full: used >= limit,
+            agents: grouped(found.agents),
+            sidecars: found.sidecars,
         },
     )
 }

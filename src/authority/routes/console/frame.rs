@@ -7,7 +7,6 @@ use crate::authority::org::Org;
 
 /// Which of an organisation's pages it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(dead_code, reason = "for the pages to come")]
 pub(super) enum Section {
     Fleet,
     Settings,

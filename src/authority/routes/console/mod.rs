@@ -11,19 +11,34 @@
 //! | `words` | times, states and addresses as people read them |
 //! | `sign_in` | beginning and ending a session |
 //! | `fleet`, `devices` | the list, and what is done to those that were selected |
+//! | `device` | one of them |
+//! | `told`, `past` | what its sidecars tell, and what happened to it |
+//! | `settings` | the organisation: its switch, plan, key, and end |
+//! | `audit` | who did what, when and why |
+//! | `stop` | the kill switch, and taking it back |
+//! | `orgs` | the operator's list of organisations |
+//! | `checkout` | the page that confirms a plan, without a session |
 //! | `live` | the hint that a page is old |
 //!
 //! The templates are in `templates/console`. Each works without its script, which only fetches the same page again when
 //! there is a hint, and puts its parts in the place of the old ones.
 
+mod audit;
+mod checkout;
+mod device;
 mod devices;
 mod files;
 mod fleet;
 mod form;
 mod frame;
 mod live;
+mod orgs;
+mod past;
 mod refused;
+mod settings;
 mod sign_in;
+mod stop;
+mod told;
 mod visit;
 mod words;
 
@@ -51,9 +66,21 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/sign-in", get(sign_in::show).post(sign_in::with_key))
         .route("/console/sign-out", post(sign_in::out))
         .route("/console/operator/{secret}", get(sign_in::show_link).post(sign_in::with_link))
+        .route("/console/orgs", get(orgs::show).post(orgs::create))
         .route("/console/org/{org}", get(fleet::show))
+        .route("/console/org/{org}/device", get(device::show))
         .route("/console/org/{org}/devices", post(devices::act))
+        .route("/console/org/{org}/settings", get(settings::show))
+        .route("/console/org/{org}/settings/execution", post(settings::execution))
+        .route("/console/org/{org}/settings/rotate-key", post(settings::rotate_key))
+        .route("/console/org/{org}/settings/checkout", post(settings::checkout))
+        .route("/console/org/{org}/settings/operate", post(settings::operate))
+        .route("/console/org/{org}/audit", get(audit::show))
+        .route("/console/org/{org}/audit.jsonl", get(audit::export))
+        .route("/console/org/{org}/stop", get(stop::show).post(stop::everything))
+        .route("/console/org/{org}/stop/{at}/restore", get(stop::ask_restore).post(stop::restore))
         .route("/console/org/{org}/events", get(live::events))
+        .route("/checkout/{token}", get(checkout::show).post(checkout::confirm))
         .route("/console/{*rest}", any(nothing_here))
         .layer(middleware::from_fn_with_state(Arc::clone(app), dress))
 }
@@ -83,7 +110,7 @@ async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     // Not `no-referrer`: with that, browsers send a form with `Origin: null`, and whose page it was could not be told.
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response

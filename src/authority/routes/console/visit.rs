@@ -45,7 +45,6 @@ pub(super) fn enter(app: &App, head: &Parts) -> Result<Visit, Refused> {
 }
 
 /// The session of the server's operator.
-#[expect(dead_code, reason = "for the pages to come")]
 pub(super) fn operator(app: &App, head: &Parts) -> Result<Visit, Refused> {
     enter(app, head).and_then(|visit| if visit.is_operator() { Ok(visit) } else { Err(Refused::NotFound) })
 }

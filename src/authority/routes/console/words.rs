@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 
+use crate::authority::audit::Entry;
 use crate::authority::decide::{Asker, Subject, Verdict, decide};
 use crate::authority::org::Org;
 use crate::protocol::api::DeviceStatus;
@@ -78,6 +80,52 @@ impl State {
 pub(super) fn verdict(org: &Org, revoked: bool, now: Timestamp) -> Verdict {
     let status = if revoked { DeviceStatus::Revoked } else { DeviceStatus::Active };
     decide(&Asker::Org(org.clone()), Subject::Known(status), now)
+}
+
+/// A line of the audit.
+#[derive(Clone, Debug)]
+pub(super) struct Deed {
+    pub(super) at: When,
+    pub(super) actor: String,
+    pub(super) verb: String,
+    pub(super) outcome: String,
+    pub(super) reason: Option<String>,
+    pub(super) request_id: String,
+    /// The device that it is about, and its part of an address.
+    pub(super) device: Option<(String, String)>,
+    /// What else it says.
+    pub(super) details: String,
+}
+
+impl Deed {
+    pub(super) fn new(entry: Entry, now: Timestamp) -> Self {
+        let details = entry.details.into_iter().map(|(name, value)| match value {
+            Value::String(text) => format!("{name} {text}"),
+            Value::Array(all) if all.len() > SHOWN => {
+                let some: Vec<_> = all.iter().take(SHOWN).map(text).collect();
+                format!("{name} {} and {} more", some.join(", "), grouped((all.len() - SHOWN) as u64))
+            }
+            Value::Array(all) => format!("{name} {}", all.iter().map(text).collect::<Vec<_>>().join(", ")),
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => format!("{name} {other}"),
+        });
+        Self {
+            at: When::new(entry.at, now),
+            actor: entry.actor,
+            verb: entry.verb,
+            outcome: entry.outcome,
+            reason: entry.reason,
+            request_id: entry.request_id,
+            device: entry.device_id.map(|id| (encoded(&id), id)).map(|(address, id)| (id, address)),
+            details: details.collect::<Vec<_>>().join(" · "),
+        }
+    }
+}
+
+/// How many of a list a line shows.
+const SHOWN: usize = 5;
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Text as a part of an address.

@@ -19,6 +19,12 @@ impl Postgres {
             if let Some(before) = query.before {
                 sql.push(" AND seq < ").push_bind(before);
             }
+            if let Some(verb) = &query.verb {
+                sql.push(" AND verb = ").push_bind(verb.clone());
+            }
+            if let Some(who) = &query.who {
+                sql.push(" AND strpos(actor, ").push_bind(who.clone()).push(") > 0");
+            }
             if let Some(device) = &query.device {
                 sql.push(" AND (device_id = ").push_bind(device.clone());
                 sql.push(" OR details -> 'deviceIds' ? ").push_bind(device.clone()).push(")");

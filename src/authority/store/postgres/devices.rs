@@ -239,6 +239,12 @@ pub(super) async fn page(
     if let Some(after) = &filter.after {
         query.push(" AND device_id > ").push_bind(after.to_string());
     }
+    if let Some(only) = &filter.only {
+        query.push(" AND device_id = ").push_bind(only.to_string());
+    }
+    if let Some(at) = filter.revoked_at {
+        query.push(" AND revoked_at = ").push_bind(at.as_microsecond());
+    }
     query.push(" ORDER BY device_id LIMIT ").push_bind(filter.fetch());
     let mut devices = Vec::new();
     for row in query.build().fetch_all(&mut **snapshot).await? {

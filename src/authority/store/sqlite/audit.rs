@@ -28,6 +28,12 @@ fn read(db: &Connection, query: &Query) -> Result<Page, StoreError> {
     if let Some(before) = query.before {
         add(" AND seq < ?", Value::Integer(before));
     }
+    if let Some(verb) = &query.verb {
+        add(" AND verb = ?", Value::Text(verb.clone()));
+    }
+    if let Some(who) = &query.who {
+        add(" AND instr(actor, ?) > 0", Value::Text(who.clone()));
+    }
     if let Some(device) = &query.device {
         add(
             " AND (device_id = ? OR EXISTS (SELECT 1 FROM json_each(details, '$.deviceIds') WHERE value = ?))",

@@ -227,6 +227,12 @@ pub(super) fn page(db: &Connection, org: OrgId, filter: &Filter) -> Result<Page,
     if let Some(after) = &filter.after {
         add(" AND device_id > ?", Value::Text(after.to_string()));
     }
+    if let Some(only) = &filter.only {
+        add(" AND device_id = ?", Value::Text(only.to_string()));
+    }
+    if let Some(at) = filter.revoked_at {
+        add(" AND revoked_at = ?", Value::Integer(at.as_microsecond()));
+    }
     add(" ORDER BY device_id LIMIT ?", Value::Integer(filter.fetch()));
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;

@@ -1,0 +1,257 @@
+//! The organisation: whether it may execute, its plan, its key; and what only the server's operator may do to it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use tracing::error;
+
+use super::super::billing::CHECKOUT_LIFE;
+use super::super::{App, now};
+use super::form::Form;
+use super::frame::{Frame, Section};
+use super::refused::Refused;
+use super::visit::Visit;
+use super::words::{When, grouped};
+use super::{page, redirect, visit};
+use crate::authority::audit::Call;
+use crate::authority::console::Holder;
+use crate::authority::keys::{self, SecretHash};
+use crate::authority::org::{Org, PlanTier};
+use crate::authority::plan::Account;
+use crate::authority::store::{CheckoutKey, NewCheckout, OrgChange};
+use crate::clock::BootTime;
+
+/// A plan change that waits.
+struct Waiting {
+    number: String,
+    wanted: PlanTier,
+    until: When,
+}
+
+#[derive(Template)]
+#[template(path = "console/settings.html")]
+struct Page {
+    frame: Frame,
+    place: String,
+    /// What was just done.
+    done: Option<&'static str>,
+    org: Org,
+    used: String,
+    limit: String,
+    places: String,
+    over: bool,
+    created: When,
+    until: Option<When>,
+    expired: bool,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Template)]
+#[template(path = "console/new_key.html")]
+struct KeyPage {
+    frame: Frame,
+    place: String,
+    key: String,
+}
+
+/// What a page says was done, by the word in its address.
+const DONE: [(&str, &str); 9] = [
+    ("off", "Execution is switched off. Every validation is denied with ORG_DISABLED, and agents are being stopped."),
+    ("on", "Execution is switched on again. Agents that were stopped do not start by themselves."),
+    ("asked", "The plan change waits for the operator of this server."),
+    ("confirmed", "The plan is changed."),
+    ("frozen", "The plan is frozen. Every validation is denied with PLAN_FROZEN, and agents are being stopped."),
+    ("unfrozen", "The plan is no longer frozen."),
+    ("expired", "The entitlement has ended. Every validation is denied with ENTITLEMENT_EXPIRED."),
+    ("renewed", "The entitlement does not end any more."),
+    ("plan", "The plan and its limit are set."),
+];
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let now = now();
+    let Account { org, used } = account;
+    let waiting = app.store.checkouts(now).await?.into_iter().filter(|open| open.org.id == org.id);
+    let waiting = waiting.map(|open| Waiting {
+        number: open.number,
+        wanted: open.wanted,
+        until: When::new(open.expires_at, now),
+    });
+    let word = query.as_deref().and_then(|query| query.strip_prefix("done="));
+    let limit = org.limit();
+    page(
+        StatusCode::OK,
+        &Page {
+            frame: Frame::inside(&app, &visit, &org, Section::Settings, "Organisation"),
+            place: format!("{}/org/{}", app.console.base, org.id),
+            done: DONE.iter().find(|(done, _)| Some(*done) == word).map(|(_, text)| *text),
+            used: grouped(used),
+            limit: grouped(limit),
+            places: grouped(limit.saturating_sub(used)),
+            over: used > limit,
+            created: When::new(org.created_at, now),
+            until: org.access_until.map(|at| When::new(at, now)),
+            expired: org.expired(now),
+            waiting: waiting.collect(),
+            org,
+        },
+    )
+}
+
+/// Whoever is signed in, their form, and the call it is.
+async fn asked(app: &App, org: &str, request: Request) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
+    let (head, body) = request.into_parts();
+    let (visit, account) = visit::at(app, &head, org).await?;
+    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let call = visit.call(&head, form.reason()?);
+    Ok((head, visit, account, form, call))
+}
+
+fn back(app: &App, account: &Account, done: &str) -> Response {
+    redirect(&format!("{}/org/{}/settings?done={done}", app.console.base, account.org.id))
+}
+
+/// The execution switch.
+pub(super) async fn execution(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (off, done) = match form.one("execution") {
+        "off" => (true, "off"),
+        "on" => (false, "on"),
+        _ => return Err(Refused::Malformed("The form says neither on nor off.".to_owned())),
+    };
+    if off && form.one("confirm") != "off" {
+        return Err(Refused::Malformed("To switch execution off, type the word off.".to_owned()));
+    }
+    app.store.change_org(account.org.id, &OrgChange::Disabled(off), &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, done))
+}
+
+/// A new key, shown once. Whoever is signed in with the old one goes on with the new, in a session of its own.
+pub(super) async fn rotate_key(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, mut visit, account, form, call) = asked(&app, &org, request).await?;
+    if form.one("confirm") != "rotate" {
+        return Err(Refused::Malformed("To rotate the key, type the word rotate.".to_owned()));
+    }
+    let random = |error: keys::NoRandomness| {
+        error!(%error, "a key cannot be rotated");
+        Refused::Failed
+    };
+    let key = keys::new_key().map_err(random)?;
+    let hash = SecretHash::of_key(&key);
+    let org = account.org.id;
+    app.store.change_org(org, &OrgChange::Key(hash), &call).await?.ok_or(Refused::NotFound)?;
+    let mut renewed = None;
+    if let Holder::Key(..) = visit.session.holder {
+        if let Some(old) = visit::session_id(&app.console, &head.headers) {
+            app.console.sessions.end(old);
+        }
+        // Where there is none the new key is shown all the same: it is in force.
+        renewed = app.console.sessions.begin(Holder::Key(org, hash), BootTime::now()).ok();
+        let session = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true));
+        visit.session = session.unwrap_or(visit.session);
+    }
+    let mut response = page(
+        StatusCode::OK,
+        &KeyPage {
+            frame: Frame::inside(&app, &visit, &account.org, Section::Settings, "The new key"),
+            place: format!("{}/org/{org}", app.console.base),
+            key: key.expose().to_owned(),
+        },
+    )?;
+    if let Some(id) = renewed {
+        visit::set_cookie(&app.console, &mut response, Some(&id));
+    }
+    Ok(response)
+}
+
+/// Asks for another plan. The operator confirms it.
+pub(super) async fn checkout(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let wanted = match form.one("plan").parse() {
+        Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
+        Ok(PlanTier::Free) | Err(_) => return Err(Refused::Malformed("Choose pro, scale or max.".to_owned())),
+    };
+    let secrets = keys::new_token().and_then(|token| Ok((token, keys::new_number()?)));
+    let (token, number) = secrets.map_err(|error| {
+        error!(%error, "a checkout could not be created");
+        Refused::Failed
+    })?;
+    let expires_at = call.at.saturating_add(CHECKOUT_LIFE).unwrap_or(call.at);
+    let new = NewCheckout { number, wanted, token: SecretHash::of_token(&token), expires_at };
+    app.store.create_checkout(account.org.id, &new, &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, "asked"))
+}
+
+/// What only the operator does to an organisation.
+pub(super) async fn operate(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, visit, account, form, call) = asked(&app, &org, request).await?;
+    if !visit.is_operator() {
+        return Err(Refused::NotFound);
+    }
+    let org = &account.org;
+    let malformed = |text: &str| Err(Refused::Malformed(text.to_owned()));
+    let (change, done) = match form.one("action") {
+        "freeze" => (OrgChange::Frozen(true), "frozen"),
+        "unfreeze" => (OrgChange::Frozen(false), "unfrozen"),
+        "expire" => (OrgChange::AccessUntil(Some(call.at)), "expired"),
+        "renew" => (OrgChange::AccessUntil(None), "renewed"),
+        "set-plan" => {
+            let Ok(plan) = form.one("plan").parse() else { return malformed("Choose one of the plans.") };
+            let limit = match form.one("limit") {
+                "" => None,
+                text => match text.parse() {
+                    Ok(limit) => Some(limit),
+                    Err(_) => return malformed("A limit is a number of devices; leave it empty for the plan's own."),
+                },
+            };
+            (OrgChange::Plan(plan, limit), "plan")
+        }
+        "confirm-checkout" => {
+            let number = form.one("number");
+            let open = app.store.checkouts(call.at).await?;
+            if !open.iter().any(|open| open.org.id == org.id && open.number == number) {
+                return malformed("That plan change was confirmed already, or is older than an hour.");
+            }
+            let confirmed = app.store.confirm_checkout(&CheckoutKey::Number(number.to_owned()), &call).await?;
+            confirmed.ok_or(Refused::NotFound)?;
+            return Ok(back(&app, &account, "confirmed"));
+        }
+        "delete" => {
+            let id = org.id.to_string();
+            if form.one("confirm") != id {
+                return malformed("To delete an organisation, type its id.");
+            }
+            app.store.change_org(org.id, &OrgChange::Delete, &call).await?.ok_or(Refused::NotFound)?;
+            return Ok(redirect(&format!("{}/orgs?deleted={id}", app.console.base)));
+        }
+        _ => return malformed("The form does not say what to do."),
+    };
+    app.store.change_org(org.id, &change, &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, done))
+}
