@@ -98,6 +98,9 @@ impl Metrics {
 
 /// The endpoint of a path, one of a few.
 fn endpoint(path: &str) -> &'static str {
+    if path.starts_with("/console") {
+        return "console";
+    }
     let known = path::SERVED.into_iter().find(|known| *known == path);
     known.and_then(|known| known.strip_prefix("/api/v1/")).unwrap_or("other")
 }
@@ -112,11 +115,13 @@ mod tests {
         let took = Duration::from_millis(1);
         for number in 0..100 {
             metrics.answered(&format!("/api/v1/made-up/{number}"), 404, None, took);
+            metrics.answered(&format!("/console/org/{number}"), 200, None, took);
         }
         metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
         metrics.answered(path::REVOKE, 429, None, took);
         let text = metrics.text();
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_decisions_total{code="DEVICE_REVOKED"} 1"#), "{text}");
         assert!(text.contains(r#"machineid_authority_rate_limited_total{endpoint="devices/revoke"} 1"#), "{text}");
         assert!(!text.contains("made-up"), "{text}");

@@ -191,7 +191,7 @@ fn a_device_shows_what_its_sidecar_tells_and_how_far_its_stop_is() {
     };
     tell("allowed", None, 3, 1, json!([]));
     let fleet = visitor.get(&place(&org)).text;
-    for word in ["9.8.7", "16 s, cut off 24 h", "</span>3"] {
+    for word in ["9.8.7", "16 s, cut off 24 h", "data-label=\"Agents\">3", "3 agents run"] {
         assert!(fleet.contains(word), "{word}: {fleet}");
     }
     visitor.post(&format!("{}/devices", place(&org)), &[("action", "revoke"), ("id", "host:1")]);

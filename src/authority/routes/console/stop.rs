@@ -48,7 +48,7 @@ struct Page {
     devices: u64,
     devices_text: String,
     agents: String,
-    sidecars: String,
+    sidecars: u64,
     earlier: Vec<Earlier>,
 }
 
@@ -123,7 +123,7 @@ async fn offer(
             devices: account.used,
             devices_text: grouped(account.used),
             agents: grouped(told.agents),
-            sidecars: grouped(told.sidecars),
+            sidecars: told.sidecars,
             earlier: earlier.collect(),
             place,
         },
