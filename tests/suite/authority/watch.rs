@@ -22,8 +22,10 @@ fn validate(data: Value) -> Option<(String, Value)> {
 fn every_change_that_a_validation_would_see_is_told() {
     let authority = Authority::start();
     let org = authority.org("pro");
-    org.device("register", "b");
     let mut events = watch(&authority, &org, &["a", "b"]);
+    // Not before: who watches from the answer on may still be told of what it was about.
+    assert_eq!(org.device("register", "b").status, 200);
+    assert_eq!(events.next(), validate(json!({"deviceIds": ["b"]})));
     let a = || validate(json!({"deviceIds": ["a"]}));
     let all = || validate(json!({"all": true}));
     for verb in ["register", "revoke", "unrevoke", "remove", "register"] {
