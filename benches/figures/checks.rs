@@ -69,8 +69,8 @@ impl Servers<'_> {
     }
 
     fn authority(&self, address: SocketAddr, connections: usize) -> Contender {
-        let request = self.authority.validate_request(DEVICE).into();
-        let target = Target { address: Address::Tcp(address), request };
+        let requests = [self.authority.validate_request(DEVICE)].into();
+        let target = Target { address: Address::Tcp(address), requests };
         Contender::new(target, self.authority.pid(), connections)
     }
 

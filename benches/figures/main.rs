@@ -5,6 +5,7 @@
 //!
 //! One target rather than one for each figure: the programs they start are the same, and one link is enough.
 
+mod authority;
 mod checks;
 mod comets;
 mod common;
@@ -40,7 +41,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 10] = [
+const FIGURES: [(&str, Figure); 12] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -51,6 +52,8 @@ const FIGURES: [(&str, Figure); 10] = [
     ("devices", devices::run),
     ("push", push::run),
     ("console", console::run),
+    ("authority", authority::run),
+    ("changes", authority::changes),
 ];
 
 fn main() -> ExitCode {

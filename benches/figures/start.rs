@@ -46,7 +46,8 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     let daemon = Daemon::start(&authority)?;
     let title = format!("Start to exit, {rounds} interleaved rounds, real daemon and authority");
     print(&title, measured(contenders(daemon, Measure::ToExit)?, rounds)?);
-    let trip = Target { address: Address::Tcp(authority.address), request: authority.validate_request(DEVICE).into() };
+    let trip =
+        Target { address: Address::Tcp(authority.address), requests: [authority.validate_request(DEVICE)].into() };
     let trip = trip.ask(1, length.pick(Duration::from_millis(500), Duration::from_millis(100)))?.latencies.median();
     report::say(&format!(
         "  The authority's own round trip, of which every wrapper waits for one: {}",

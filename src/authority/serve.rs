@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -30,10 +31,13 @@ use super::routes::{App, Peer, observed as observed_router, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
 use super::tls::{self, Tls, TlsError};
-use super::watch::Hints;
+use super::watch::{Hints, tell_of_ends};
 
 /// How long the next request head may take, the wait on an idle connection included.
 const HEAD: Duration = Duration::from_mins(1);
+
+/// How long the first one may take: nobody connects to say nothing, but whoever wants all the places.
+const FIRST_HEAD: Duration = Duration::from_secs(10);
 
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -146,7 +150,8 @@ impl Running {
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
         let news = running.store.changes().listen();
-        running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(hints.follow(news)));
+        running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
+        running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
         let server = |router, tls| Server {
             service: TowerToHyperService::new(router),
             tls,
@@ -263,7 +268,9 @@ impl Server {
     }
 
     async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
+        let asked = &AtomicBool::new(false);
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
             self.service.call(request)
         });
@@ -273,8 +280,15 @@ impl Server {
             .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        let silence = async {
+            tokio::time::sleep(FIRST_HEAD).await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = silence => return debug!(%peer, "a connection asked nothing"),
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {

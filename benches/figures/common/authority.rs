@@ -10,7 +10,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::process::Guarded;
-use super::{Outcome, PATIENCE, clean_environment};
+use super::{Outcome, PATIENCE, clean_environment, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
 
@@ -23,21 +23,44 @@ pub(crate) struct Authority {
     directory: TempDir,
 }
 
+/// The name of its database's file.
+const DATABASE: &str = "authority.db";
+
 impl Authority {
     pub(crate) fn start() -> Outcome<Self> {
+        Self::of(0)
+    }
+
+    /// With so many devices, `agent:0` and on, put into its database while it was down: to register a million takes
+    /// minutes.
+    pub(crate) fn of(devices: u32) -> Outcome<Self> {
         let directory = TempDir::new()?;
-        let mut serve = command(directory.path(), &["serve", "--listen", "127.0.0.1:0"]);
-        let mut process = Guarded::start(serve.stdout(Stdio::piped()).stderr(Stdio::null()))?;
-        let address = listening(&mut process)?;
-        let made = command(directory.path(), &["org", "create", "--plan", "max", "--json"]).output()?;
+        let (mut process, address) = serve(directory.path())?;
+        let made = ["org", "create", "--plan", "max", "--limit", "10000000", "--json"];
+        let made = command(directory.path(), &made).output()?;
         let made: serde_json::Value = serde_json::from_slice(&made.stdout)?;
-        let key = made["orgApiKey"].as_str().ok_or("the authority made no key")?.to_owned();
+        let text = |name: &str| made[name].as_str().map(str::to_owned).ok_or("the authority made no organisation");
+        let (org, key) = (text("orgId")?, text("orgApiKey")?);
+        if devices == 0 {
+            return Ok(Self { address, key, process, directory });
+        }
+        process.terminate();
+        until("the authority ends", || process.has_ended().then_some(()))?;
+        let database = rusqlite::Connection::open(directory.path().join(DATABASE))?;
+        database.execute(
+            "WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?2)
+             INSERT INTO devices (org_id, device_id, created_at) SELECT ?1, 'agent:' || n, 0 FROM numbers",
+            (&org, devices),
+        )?;
+        database.execute("UPDATE orgs SET active = ?2 WHERE id = ?1", (&org, devices))?;
+        drop(database);
+        let (process, address) = serve(directory.path())?;
         Ok(Self { address, key, process, directory })
     }
 
     /// Its database.
     pub(crate) fn database(&self) -> PathBuf {
-        self.directory.path().join("authority.db")
+        self.directory.path().join(DATABASE)
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -75,9 +98,13 @@ impl Authority {
 
     /// A whole validate request, for connections that stay.
     pub(crate) fn validate_request(&self, device: &str) -> Vec<u8> {
-        let body = format!(r#"{{"deviceId":"{device}"}}"#);
+        self.request("validate", &format!(r#"{{"deviceId":"{device}"}}"#))
+    }
+
+    /// Any request about devices.
+    pub(crate) fn request(&self, verb: &str, body: &str) -> Vec<u8> {
         format!(
-            "POST /api/v1/devices/validate HTTP/1.1\r\nhost: {}\r\nx-org-key: {}\r\ncontent-type: application/json\r\n\
+            "POST /api/v1/devices/{verb} HTTP/1.1\r\nhost: {}\r\nx-org-key: {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             self.address,
             self.key,
@@ -90,9 +117,16 @@ impl Authority {
 fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     clean_environment(&mut command, directory);
-    let database = format!("sqlite:{}", directory.join("authority.db").display());
+    let database = format!("sqlite:{}", directory.join(DATABASE).display());
     command.args(arguments).arg("--database").arg(database).stdin(Stdio::null());
     command
+}
+
+fn serve(directory: &Path) -> Outcome<(Guarded, SocketAddr)> {
+    let mut serve = command(directory, &["serve", "--listen", "127.0.0.1:0", "--management-per-minute", "0"]);
+    let mut process = Guarded::start(serve.stdout(Stdio::piped()).stderr(Stdio::null()))?;
+    let address = listening(&mut process)?;
+    Ok((process, address))
 }
 
 /// Waits for the line that says where it listens.

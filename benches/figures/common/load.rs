@@ -1,4 +1,4 @@
-//! Requests on connections that stay, each sent when the answer to the one before is whole.
+//! Requests on connections that stay, each sent when the answer to the one before is whole, or at a given pace.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,8 @@ const ROOM: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: Address,
-    pub(crate) request: Arc<[u8]>,
+    /// Sent in turn, by each connection from a place of its own on.
+    pub(crate) requests: Arc<[Vec<u8>]>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,28 +48,44 @@ impl Load {
 impl Target {
     pub(crate) fn get(socket: PathBuf, path: &str) -> Self {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-        Self { address: Address::Unix(socket), request: request.into_bytes().into() }
+        Self { address: Address::Unix(socket), requests: [request.into_bytes()].into() }
     }
 
     /// Asks for this long on so many connections. Every answer must be a 200.
     ///
     /// One thread for all connections: on a small host the servers need the others.
     pub(crate) fn ask(&self, connections: usize, span: Duration) -> Outcome<Load> {
+        self.load(connections, span, None)
+    }
+
+    /// The same with so many questions a second and no more. How long an answer took counts from when its question was
+    /// due: one that had to wait for the answer before it waited for the server.
+    pub(crate) fn ask_at(&self, connections: usize, span: Duration, rate: f64) -> Outcome<Load> {
+        let connections_f = f64::from(u32::try_from(connections)?);
+        self.load(connections, span, Some(Duration::from_secs_f64(connections_f / rate)))
+    }
+
+    fn load(&self, connections: usize, span: Duration, pace: Option<Duration>) -> Outcome<Load> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let all =
-            runtime.block_on(async { tokio::time::timeout(span + PATIENCE, self.on_all(connections, span)).await });
+        let all = runtime
+            .block_on(async { tokio::time::timeout(span + PATIENCE, self.on_all(connections, span, pace)).await });
         Ok(all.map_err(|_| format!("{:?} stopped answering", self.address))??)
     }
 
-    async fn on_all(&self, connections: usize, span: Duration) -> io::Result<Load> {
+    async fn on_all(&self, connections: usize, span: Duration, pace: Option<Duration>) -> io::Result<Load> {
         let mut streams: Vec<Box<dyn Stream>> = Vec::with_capacity(connections);
         for _ in 0..connections {
             streams.push(self.connect().await?);
         }
         let began = now();
         let mut tasks = JoinSet::new();
-        for stream in streams {
-            tasks.spawn(one_after_another(stream, Arc::clone(&self.request), began + span));
+        for (number, stream) in streams.into_iter().enumerate() {
+            let first = self.requests.len() * number / connections;
+            let turn = Turn { requests: Arc::clone(&self.requests), next: first };
+            // Spread over the pace, or all would ask in the same moment.
+            let start = pace
+                .map(|pace| (began + pace * u32::try_from(number).unwrap_or(0) / connections_u32(connections), pace));
+            tasks.spawn(one_after_another(stream, turn, start, began + span));
         }
         let mut latencies = Vec::new();
         while let Some(of_one) = tasks.join_next().await {
@@ -93,15 +110,46 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-async fn one_after_another(mut stream: Box<dyn Stream>, request: Arc<[u8]>, end: Instant) -> io::Result<Vec<Duration>> {
+fn connections_u32(connections: usize) -> u32 {
+    u32::try_from(connections).unwrap_or(u32::MAX).max(1)
+}
+
+/// Which request comes next on a connection.
+struct Turn {
+    requests: Arc<[Vec<u8>]>,
+    next: usize,
+}
+
+impl Turn {
+    fn request(&mut self) -> &[u8] {
+        let at = self.next % self.requests.len();
+        self.next += 1;
+        &self.requests[at]
+    }
+}
+
+/// With a pace: the first question is due at its start, and then one each time.
+async fn one_after_another(
+    mut stream: Box<dyn Stream>,
+    mut turn: Turn,
+    pace: Option<(Instant, Duration)>,
+    end: Instant,
+) -> io::Result<Vec<Duration>> {
     let mut latencies = Vec::new();
     let mut room = vec![0; ROOM];
     loop {
-        let asked = now();
+        let asked = match pace {
+            None => now(),
+            Some((start, every)) => {
+                let due = start + every * u32::try_from(latencies.len()).unwrap_or(u32::MAX);
+                tokio::time::sleep_until(due.into()).await;
+                due
+            }
+        };
         if asked >= end {
             return Ok(latencies);
         }
-        stream.write_all(&request).await?;
+        stream.write_all(turn.request()).await?;
         read_answer(&mut *stream, &mut room).await?;
         latencies.push(asked.elapsed());
     }

@@ -207,6 +207,11 @@ impl Store {
         either!(self.orgs())
     }
 
+    /// The organisations whose entitlement ended after `after` and by `now`.
+    pub(super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+        either!(self.ended(after, now))
+    }
+
     /// Adds an organisation.
     pub(super) async fn create_org(&self, org: &Org, key: SecretHash, call: &Call) -> Result<(), StoreError> {
         either!(self.create_org(org.clone(), key, call.clone()))

@@ -67,6 +67,7 @@ on_both! {
     whoever_listens_is_told_of_a_change_once_it_can_be_seen
     registrations_that_race_for_the_last_places_never_exceed_the_plan
     a_database_of_a_newer_version_is_refused
+    an_entitlement_that_ends_is_found_once_in_the_span_in_which_it_does
     an_operators_own_limit_holds_instead_of_the_plans
     what_a_sidecar_reports_takes_the_place_of_what_it_said_before
     a_report_that_comes_late_changes_nothing_but_what_happened
@@ -382,6 +383,20 @@ fn registrations_that_race_for_the_last_places_never_exceed_the_plan(runtime: &R
             let (page, account) = store.list(org, &Filter::default()).await.unwrap().unwrap();
             assert_eq!((won, page.devices.len(), account.used), (25, 25, 25), "round {round}");
         }
+    });
+}
+
+fn an_entitlement_that_ends_is_found_once_in_the_span_in_which_it_does(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, other) = (new_org(&store, PlanTier::Free).await, new_org(&store, PlanTier::Free).await);
+        for (org, end) in [(org, 100), (other, 500)] {
+            store.change_org(org, &OrgChange::AccessUntil(Some(at(end))), &by(1)).await.unwrap();
+        }
+        assert_eq!(store.ended(at(50), at(99)).await.unwrap(), []);
+        assert_eq!(store.ended(at(99), at(100)).await.unwrap(), [org]);
+        assert_eq!(store.ended(at(100), at(499)).await.unwrap(), []);
+        store.change_org(other, &OrgChange::Delete, &by(2)).await.unwrap();
+        assert_eq!(store.ended(at(499), at(600)).await.unwrap(), []);
     });
 }
 

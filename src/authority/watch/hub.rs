@@ -203,6 +203,11 @@ impl Hints {
         Ok(Watcher { hints: Arc::clone(self), org, number, interest, mailbox })
     }
 
+    /// Whether nobody is to be told of anything.
+    pub(super) fn nobody_watches(&self) -> bool {
+        self.lock().count == 0
+    }
+
     fn leave(&self, org: OrgId, number: u64, interest: &Interest) {
         let mut watchers = self.lock();
         let Some(fleet) = watchers.orgs.get_mut(&org) else { return };

@@ -3,12 +3,15 @@
 //! | file | concept |
 //! |---|---|
 //! | `hub` | who waits for which changes |
+//! | `expiry` | entitlements that end by themselves |
 //! | `stream` | hints as server-sent events |
 //!
 //! The routes are in [`super::routes`].
 
+mod expiry;
 mod hub;
 mod stream;
 
+pub(super) use expiry::tell_of_ends;
 pub(super) use hub::{Hints, Interest};
 pub(super) use stream::body;

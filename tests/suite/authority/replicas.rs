@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::watch::watch;
 use crate::harness::authority::Authority;
 use crate::harness::events::Events;
 use crate::harness::load::Stalls;
@@ -69,6 +70,31 @@ fn replicas_that_race_for_the_last_places_never_exceed_the_plan() {
     });
     assert_eq!(won.into_inner(), 25);
     assert_eq!(other.get("/usage").json()["devicesUsed"], 25);
+}
+
+#[test]
+fn who_watches_one_replica_is_told_of_what_another_changed() {
+    let Some(database) = new_database() else { return };
+    let (one, two) = (Authority::start_on(&database), Authority::start_on(&database));
+    let org = one.org("pro");
+    let other = two.same_org(&org);
+    org.register(&["a"]);
+    let mut events = watch(&two, &other, &["a"]);
+    let mut told = |change: &str, code: &str| {
+        // The hint about the change before may come this late.
+        loop {
+            assert!(events.next().is_some(), "{change}: the stream ended");
+            if other.code("a") == code {
+                break;
+            }
+        }
+    };
+    org.device("revoke", "a");
+    told("revoke", "DEVICE_REVOKED");
+    org.device("unrevoke", "a");
+    told("unrevoke", "ALLOW");
+    one.admin_json(&["disable", &org.id]);
+    told("disable", "ORG_DISABLED");
 }
 
 #[test]

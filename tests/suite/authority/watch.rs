@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::authority::{Authority, Org};
 use crate::harness::events::Events;
 
-fn watch(authority: &Authority, org: &Org<'_>, ids: &[&str]) -> Events {
+pub(super) fn watch(authority: &Authority, org: &Org<'_>, ids: &[&str]) -> Events {
     let body = json!({ "deviceIds": ids }).to_string();
     let mut events = Events::open(authority.address(), "POST", "/devices/watch", &org.key, &body);
     let (name, data) = events.next().unwrap();
@@ -55,6 +55,24 @@ fn every_change_that_a_validation_would_see_is_told() {
     let number = authority.admin_json(&["checkouts"])[0]["number"].as_str().unwrap().to_owned();
     authority.admin_json(&["confirm-checkout", &number]);
     assert_eq!(events.next(), all(), "a confirmed checkout");
+}
+
+#[test]
+fn an_entitlement_that_ends_by_itself_is_told_when_it_does() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    org.register(&["a"]);
+    let mut events = watch(&authority, &org, &["a"]);
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 3;
+    let end = jiff::Timestamp::from_second(i64::try_from(end).unwrap()).unwrap().to_string();
+    org.admin("expire", &["--at", &end]);
+    // One hint is about the change, which may have come late enough to be about the end as well.
+    loop {
+        assert!(events.next().is_some(), "the stream ended");
+        if org.code("a") == "ENTITLEMENT_EXPIRED" {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use sqlx::{QueryBuilder, Row};
 
 use super::super::{StoreError, entry_from};
+use super::rows::sought;
 use super::{Db, OPERATION, Postgres, Transaction};
 use crate::authority::audit::{Call, Page, Query, Reason, Record};
 
@@ -20,14 +21,14 @@ impl Postgres {
                 sql.push(" AND seq < ").push_bind(before);
             }
             if let Some(verb) = &query.verb {
-                sql.push(" AND verb = ").push_bind(verb.clone());
+                sql.push(" AND verb = ").push_bind(sought(verb));
             }
             if let Some(who) = &query.who {
-                sql.push(" AND strpos(actor, ").push_bind(who.clone()).push(") > 0");
+                sql.push(" AND strpos(actor, ").push_bind(sought(who)).push(") > 0");
             }
             if let Some(device) = &query.device {
-                sql.push(" AND (device_id = ").push_bind(device.clone());
-                sql.push(" OR details -> 'deviceIds' ? ").push_bind(device.clone()).push(")");
+                sql.push(" AND (device_id = ").push_bind(sought(device));
+                sql.push(" OR details -> 'deviceIds' ? ").push_bind(sought(device)).push(")");
             }
             sql.push(" ORDER BY seq DESC LIMIT ").push_bind(i64::from(query.limit) + 1);
             let mut entries = Vec::new();

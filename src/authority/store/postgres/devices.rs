@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::audit::record;
 use super::reports::forget;
-use super::rows::{any_account, locked_account, set_used};
+use super::rows::{any_account, locked_account, set_used, sought};
 use super::{Db, OPERATION, Postgres, Transaction};
 use crate::authority::audit::{Call, Reason, Record, Verb};
 use crate::authority::batch::Named;
@@ -234,7 +234,7 @@ pub(super) async fn page(
         None => {}
     }
     if let Some(part) = &filter.containing {
-        query.push(" AND strpos(device_id, ").push_bind(part.clone()).push(") > 0");
+        query.push(" AND strpos(device_id, ").push_bind(sought(part)).push(") > 0");
     }
     if let Some(after) = &filter.after {
         query.push(" AND device_id > ").push_bind(after.to_string());

@@ -93,6 +93,20 @@ impl Postgres {
         .await
     }
 
+    pub(in super::super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+        self.within(OPERATION, async {
+            let ids: Vec<String> = sqlx::query_scalar(
+                "SELECT id FROM orgs WHERE access_until > $1 AND access_until <= $2 AND deleted_at IS NULL",
+            )
+            .bind(after.as_microsecond())
+            .bind(now.as_microsecond())
+            .fetch_all(&self.pool)
+            .await?;
+            ids.into_iter().map(|id| id.parse().map_err(|_| StoreError::Corrupt("organisation id"))).collect()
+        })
+        .await
+    }
+
     pub(in super::super) async fn create_org(&self, org: Org, key: SecretHash, call: Call) -> Result<(), StoreError> {
         self.within(OPERATION, async {
             let mut tx = self.begin().await?;

@@ -70,3 +70,9 @@ pub(super) async fn set_used(tx: &mut Transaction<'static, Db>, account: &Accoun
         .await?;
     Ok(())
 }
+
+/// Text to look for. `PostgreSQL` fails at a NUL, where it should find nothing: nothing that is looked through has this
+/// character either.
+pub(super) fn sought(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

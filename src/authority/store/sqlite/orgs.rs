@@ -48,6 +48,19 @@ impl Sqlite {
             .await
     }
 
+    pub(in super::super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+        self.browsers
+            .ask(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT id FROM orgs WHERE access_until > ?1 AND access_until <= ?2 AND deleted_at IS NULL",
+                )?;
+                let ids = statement
+                    .query_map((after.as_microsecond(), now.as_microsecond()), |row| row.get::<_, String>(0))?;
+                ids.map(|id| id?.parse().map_err(|_| StoreError::Corrupt("organisation id"))).collect()
+            })
+            .await
+    }
+
     pub(in super::super) async fn create_org(&self, org: Org, key: SecretHash, call: Call) -> Result<(), StoreError> {
         self.writer
             .change(move |db| {

@@ -1,0 +1,38 @@
+//! Entitlements that end by themselves: nobody changes anything then, so nothing else tells whoever watches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::hub::{Changed, Hints};
+use crate::authority::store::Store;
+use crate::clock::wall_now;
+
+/// How often it is looked for some, and how late a hint may so be.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Tells watchers of entitlements that have ended, until `stop`. Each server looks by itself, by the clock that its
+/// validations go by.
+pub(in crate::authority) async fn tell_of_ends(hints: Arc<Hints>, store: Store, stop: CancellationToken) {
+    let mut told = wall_now();
+    while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
+        let now = wall_now();
+        if hints.nobody_watches() {
+            // Whoever comes validates when the subscription stands, and sees what ended before.
+            told = now;
+            continue;
+        }
+        match store.ended(told, now).await {
+            Ok(orgs) => {
+                for org in orgs {
+                    hints.changed(org, Changed::Org);
+                }
+                told = now;
+            }
+            // Not told yet: the next look is for the same and what comes then.
+            Err(error) => debug!(%error, "cannot look for entitlements that ended"),
+        }
+    }
+}

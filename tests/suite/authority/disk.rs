@@ -1,0 +1,104 @@
+//! A full disk: nothing that was answered is lost, and nothing is half done.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::harness::authority::Authority;
+
+/// A small disk of its own. Mounting takes root.
+struct Disk(TempDir);
+
+impl Disk {
+    fn new() -> Option<Self> {
+        let directory = TempDir::new().unwrap();
+        let options = c"size=8m,mode=0700";
+        match mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(options)) {
+            Ok(()) => Some(Self(directory)),
+            Err(error) => {
+                eprintln!("SKIPPED - a full disk: cannot mount one ({error})");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// Takes every block that is left.
+    fn fill(&self) {
+        let mut ballast = File::options().append(true).create(true).open(self.ballast()).unwrap();
+        while ballast.write_all(&[1; 4096]).is_ok() {}
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_changes_whole_and_loses_none_that_was_answered() {
+    let Some(disk) = Disk::new() else { return };
+    let mut authority = Authority::start_on(&format!("sqlite:{}", disk.path().join("authority.db").display()));
+    let made = authority.admin_json(&["create", "--plan", "max"]);
+    let key = made["orgApiKey"].as_str().unwrap().to_owned();
+    let post = |authority: &Authority, verb: &str, body: &serde_json::Value| {
+        authority.call("POST", &format!("/devices/{verb}"), Some(&key), body.to_string().as_bytes())
+    };
+    let register = |authority: &Authority, id: &str| post(authority, "register", &json!({"deviceId": id})).status;
+    assert_eq!(register(&authority, "first"), 200);
+    disk.fill();
+    let mut answered = BTreeSet::from(["first".to_owned()]);
+    // What the log of the database has room for already still goes.
+    for number in 0..1_000 {
+        let id = format!("d{number}");
+        match register(&authority, &id) {
+            200 => answered.insert(id),
+            503 => break,
+            other => panic!("{other}"),
+        };
+    }
+    assert!(answered.len() < 1_000, "the disk never was full");
+    let ids: Vec<&String> = answered.iter().collect();
+    let batch = json!({"deviceIds": ids, "reason": "x".repeat(200)});
+    let refused = post(&authority, "revoke_batch", &batch);
+    assert_eq!((refused.status, &refused.json()["error"]), (503, &json!("system_unavailable")));
+    for id in &answered {
+        let decision = post(&authority, "validate", &json!({"deviceId": id})).json();
+        assert_eq!(decision["code"], "ALLOW", "a refused revoke revoked {id}, or its registration is lost: {decision}");
+    }
+    let listed = |authority: &Authority, status: &str| -> BTreeSet<String> {
+        let list = authority.call("GET", &format!("/devices/list?status={status}"), Some(&key), b"").json();
+        let devices = list["devices"].as_array().unwrap().iter();
+        devices.map(|device| device["deviceId"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((listed(&authority, "active"), listed(&authority, "revoked").len()), (answered.clone(), 0));
+
+    authority.kill();
+    disk.make_room();
+    authority.start_again();
+    assert_eq!((listed(&authority, "active"), listed(&authority, "revoked").len()), (answered.clone(), 0));
+    disk.fill();
+    while register(&authority, &format!("more:{}", listed(&authority, "active").len())) == 200 {}
+    let before = listed(&authority, "active");
+    disk.make_room();
+    let batch = json!({"deviceIds": before});
+    assert_eq!(post(&authority, "revoke_batch", &batch).status, 200, "with room again it goes on by itself");
+    assert_eq!((listed(&authority, "revoked"), listed(&authority, "active").len()), (before, 0));
+}
