@@ -29,6 +29,17 @@ pub(in crate::authority) enum Holder {
     Operator(u32),
 }
 
+impl Holder {
+    /// Whether these are the same people, whatever their keys.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(one, _), Self::Key(two, _)) => one == two,
+            (Self::Operator(one), Self::Operator(two)) => one == two,
+            (Self::Key(..), Self::Operator(_)) | (Self::Operator(_), Self::Key(..)) => false,
+        }
+    }
+}
+
 /// An open session.
 #[derive(Clone)]
 pub(in crate::authority) struct Session {
@@ -80,6 +91,11 @@ impl Sessions {
     /// Ends it, if there is one.
     pub(in crate::authority) fn end(&self, id: &str) {
         self.lock().remove(&SecretHash::of_session(id).bytes());
+    }
+
+    /// Ends every session of the same holder: the organisation's, or that user's.
+    pub(in crate::authority) fn end_all(&self, of: &Session) {
+        self.lock().retain(|_, session| !session.holder.same(&of.holder));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
@@ -148,6 +164,21 @@ mod tests {
         assert!(session.wrote(&csrf(&one)) && !session.wrote(&csrf(&two)) && !session.wrote(""));
         let shown = format!("{session:?} {sessions:?}");
         assert!(!shown.contains(&one) && !shown.contains(&csrf(&one)), "{shown}");
+    }
+
+    #[test]
+    fn all_sessions_of_one_holder_end_together_and_nobody_elses() {
+        let sessions = Sessions::default();
+        let key = |org| Holder::Key(org, SecretHash::of_session("key"));
+        let (own, other) = (OrgId::random(), OrgId::random());
+        let begin = |holder| sessions.begin(holder, at(0)).unwrap();
+        let (one, two) = (begin(key(own)), begin(key(own)));
+        let kept = [begin(key(other)), begin(HOLDER)];
+        sessions.end_all(&sessions.find(&one, at(0), true).unwrap());
+        assert!([one, two].iter().all(|id| sessions.find(id, at(0), true).is_none()));
+        assert!(kept.iter().all(|id| sessions.find(id, at(0), true).is_some()));
+        sessions.end_all(&sessions.find(&kept[1], at(0), true).unwrap());
+        assert!(sessions.find(&kept[0], at(0), true).is_some() && sessions.find(&kept[1], at(0), true).is_none());
     }
 
     #[test]

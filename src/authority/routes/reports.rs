@@ -66,6 +66,7 @@ pub(super) async fn fleet(
         containing: query.q,
         after: query.cursor,
         limit: Some(limit),
+        counted: true,
         ..Filter::default()
     };
     let page = app.store.fleet(org.id, &filter).await?.ok_or_else(org_not_found)?;

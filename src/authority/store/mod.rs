@@ -408,6 +408,8 @@ pub(super) struct Filter {
     pub(super) revoked_at: Option<Timestamp>,
     /// At most so many; `None` for all.
     pub(super) limit: Option<u32>,
+    /// Of a fleet: count the sidecars and agents of the whole organisation too, which takes longer the more there are.
+    pub(super) counted: bool,
 }
 
 impl Filter {
@@ -448,7 +450,7 @@ pub(super) struct FleetRows {
     pub(super) devices: Vec<FleetRow>,
     /// Whether there are more behind the last one.
     pub(super) more: bool,
-    /// How many sidecars of the whole organisation report.
+    /// How many sidecars of the whole organisation report; 0 when they were not to be counted.
     pub(super) sidecars: u64,
     /// How many agents those have, each once.
     pub(super) agents: u64,

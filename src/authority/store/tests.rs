@@ -741,7 +741,8 @@ fn a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device(runtime: &Run
             assert_eq!(found.devices.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ids);
         }
         store.save_reports(vec![heard(org, 2, 5, &devices[..3], nothing())]).await.unwrap();
-        let page = store.fleet(org, &some).await.unwrap().unwrap();
+        let counted = Filter { counted: true, ..some.clone() };
+        let page = store.fleet(org, &counted).await.unwrap().unwrap();
         assert_eq!((page.sidecars, page.agents), (2, 14), "of the whole organisation, each once");
     });
 }

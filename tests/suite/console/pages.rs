@@ -67,7 +67,7 @@ fn a_fleet_is_searched_filtered_and_turned_by_pages() {
     assert!(shown(&found) == 1 && found.contains("db:1") && !found.contains("db:2"), "{found}");
     let none = visitor.get(&format!("{}?q=nothing", place(&org))).text;
     assert!(none.contains("Nothing found") && none.contains("Show all"), "{none}");
-    for wrong in ["?state=maybe", "?after=no%20id", &format!("?q={}", "x".repeat(129))] {
+    for wrong in ["?state=maybe", "?q=a%00b", "?after=no%20id", &format!("?q={}", "x".repeat(129))] {
         assert_eq!(visitor.get(&format!("{}{wrong}", place(&org))).status, 400, "{wrong}");
     }
 }
@@ -341,6 +341,11 @@ fn the_operator_creates_freezes_expires_and_deletes_organisations() {
     let reply = operator.post(&path, &[("action", "set-plan"), ("plan", "scale"), ("limit", "7")]);
     assert!(operator.follow(&reply).text.contains("1 taken, 6 left"));
     assert_eq!(operator.post(&path, &[("action", "set-plan"), ("plan", "gold")]).status, 400);
+    for (at, status, code) in [("soon", 400, "ALLOW"), ("2999-01-01T00:00:00Z", 303, "ALLOW")] {
+        let reply = operator.post(&path, &[("action", "expire"), ("at", at)]);
+        assert_eq!((reply.status, org.code("a").as_str()), (status, code), "{at}");
+    }
+    assert!(operator.get(&format!("{}/settings", place(&org))).text.contains("2999-01-01 00:00:00 UTC"));
     let own = Visitor::signed_in(&org).post(&path, &[("action", "freeze")]);
     assert_eq!((own.status, org.code("a").as_str()), (404, "ALLOW"), "only the operator");
     assert_eq!(Visitor::signed_in(&org).get("/console/orgs").status, 404);
@@ -386,5 +391,7 @@ fn the_audit_is_filtered_turned_by_pages_and_exported_whole() {
     assert_eq!(export.text.matches("\"verb\":").count(), 124, "{}", export.text);
     let some = visitor.get(&format!("{path}.jsonl?who=console")).text;
     assert!(some.matches("\"verb\":").count() == 1 && some.contains("why"), "{some}");
-    assert_eq!(visitor.get(&format!("{path}?before=x")).status, 400);
+    for wrong in ["before=x", "device=%00", "who=a%0Ab"] {
+        assert_eq!(visitor.get(&format!("{path}?{wrong}")).status, 400, "{wrong}");
+    }
 }

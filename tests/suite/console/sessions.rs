@@ -88,6 +88,18 @@ fn who_guesses_keys_is_told_to_wait() {
 }
 
 #[test]
+fn pages_count_against_the_limit_of_their_organisation() {
+    let authority = Authority::start_with(&["--management-per-minute", "2"]);
+    let org = authority.org("pro");
+    let mut visitor = Visitor::signed_in(&org);
+    let fleet = format!("/console/org/{}", org.id);
+    assert_eq!(visitor.get(&fleet).status, 200);
+    let refused = visitor.get(&fleet);
+    assert!(refused.status == 429 && refused.header("retry-after").is_some(), "{}", refused.text);
+    assert!(refused.text.contains("Agents are not concerned"), "{}", refused.text);
+}
+
+#[test]
 fn a_session_that_somebody_planted_is_never_taken_on() {
     let authority = Authority::start();
     let (org, other) = (authority.org("pro"), authority.org("pro"));
@@ -114,6 +126,10 @@ fn signing_out_and_a_new_key_end_a_session() {
     assert!(visitor.cookie.is_none());
     let mut thief = Visitor { cookie, ..Visitor::new(&authority) };
     assert_eq!(thief.get(&fleet).status, 303, "the id is worth nothing any more");
+
+    let (mut one, mut two) = (Visitor::signed_in(&org), Visitor::signed_in(&org));
+    assert_eq!(one.post("/console/sign-out", &[("everywhere", "yes")]).status, 303);
+    assert_eq!(two.get(&fleet).status, 303, "everywhere");
 
     let mut visitor = Visitor::signed_in(&org);
     assert_eq!(visitor.get(&fleet).status, 200);

@@ -46,8 +46,9 @@ impl Asked {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let before = given(&self.before).map(|text| text.parse()).transpose();
         let before = before.map_err(|_| Refused::Malformed("The address names no line to go on before.".to_owned()))?;
-        if [&self.device, &self.verb, &self.who].iter().any(|text| text.chars().count() > LONGEST) {
-            return Err(Refused::Malformed(format!("A filter has at most {LONGEST} characters.")));
+        let odd = |text: &&String| text.chars().count() > LONGEST || text.chars().any(char::is_control);
+        if [&self.device, &self.verb, &self.who].iter().any(odd) {
+            return Err(Refused::Malformed(format!("A filter is one line of at most {LONGEST} characters.")));
         }
         Ok(audit::Query {
             org: Some(org),

@@ -102,8 +102,9 @@ pub(super) async fn show(
         "revoked" => Some(DeviceStatus::Revoked),
         _ => return Err(malformed("Devices are active or revoked; the address asks for something else.")),
     };
-    if q.chars().count() > LONGEST_SEARCH {
-        return Err(malformed("A search text has at most 128 characters, as device ids have."));
+    // PostgreSQL takes no NUL, and no id has control characters.
+    if q.chars().count() > LONGEST_SEARCH || q.chars().any(char::is_control) {
+        return Err(malformed("A search text is one line of at most 128 characters, as device ids are."));
     }
     let after: Option<DeviceId> = match after {
         "" => None,
@@ -114,6 +115,8 @@ pub(super) async fn show(
         containing: Some(q.clone()).filter(|q| !q.is_empty()),
         after: after.clone(),
         limit: Some(PAGE),
+        // Who searches does not wait for it.
+        counted: status.is_none() && after.is_none() && q.is_empty(),
         ..Filter::default()
     };
     let found = app.store.fleet(account.org.id, &filter).await?.ok_or(Refused::NotFound)?;

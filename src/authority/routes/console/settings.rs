@@ -66,7 +66,7 @@ const DONE: [(&str, &str); 9] = [
     ("confirmed", "The plan is changed."),
     ("frozen", "The plan is frozen. Every validation is denied with PLAN_FROZEN, and agents are being stopped."),
     ("unfrozen", "The plan is no longer frozen."),
-    ("expired", "The entitlement has ended. Every validation is denied with ENTITLEMENT_EXPIRED."),
+    ("expired", "The end of the entitlement is set. From then on every validation is denied with ENTITLEMENT_EXPIRED."),
     ("renewed", "The entitlement does not end any more."),
     ("plan", "The plan and its limit are set."),
 ];
@@ -219,7 +219,18 @@ pub(super) async fn operate(
     let (change, done) = match form.one("action") {
         "freeze" => (OrgChange::Frozen(true), "frozen"),
         "unfreeze" => (OrgChange::Frozen(false), "unfrozen"),
-        "expire" => (OrgChange::AccessUntil(Some(call.at)), "expired"),
+        "expire" => {
+            let end = match form.one("at") {
+                "" => call.at,
+                text => match text.parse() {
+                    Ok(end) => end,
+                    Err(_) => {
+                        return malformed("Write the time as in 2027-01-31T00:00:00Z, or leave it empty for now.");
+                    }
+                },
+            };
+            (OrgChange::AccessUntil(Some(end)), "expired")
+        }
         "renew" => (OrgChange::AccessUntil(None), "renewed"),
         "set-plan" => {
             let Ok(plan) = form.one("plan").parse() else { return malformed("Choose one of the plans.") };

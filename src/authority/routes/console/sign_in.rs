@@ -98,7 +98,10 @@ fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &st
 pub(super) async fn out(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let visit = visit::enter(&app, &head)?;
-    Form::of(&app.console, &visit, &head, body).await?;
+    let form = Form::of(&app.console, &visit, &head, body).await?;
+    if form.one("everywhere") == "yes" {
+        app.console.sessions.end_all(&visit.session);
+    }
     if let Some(id) = visit::session_id(&app.console, &head.headers) {
         app.console.sessions.end(id);
     }

@@ -97,7 +97,7 @@ async fn offer(
     reason: String,
 ) -> Result<Response, Refused> {
     let org = account.org.id;
-    let one = Filter { limit: Some(1), ..Filter::default() };
+    let one = Filter { limit: Some(1), counted: true, ..Filter::default() };
     let told = app.store.fleet(org, &one).await?.ok_or(Refused::NotFound)?;
     let verb = Some(Verb::RevokeBatch.as_str().to_owned());
     let batches = audit::Query { org: Some(org), verb, limit: EARLIER, ..audit::Query::default() };

@@ -77,13 +77,17 @@ impl Postgres {
                 stops.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
             }
             // Each row of a sidecar says how many it has.
-            let (sidecars, agents): (i64, i64) = sqlx::query_as(
-                "SELECT COUNT(*), COALESCE(SUM(agents), 0)::bigint FROM
+            let (sidecars, agents): (i64, i64) = if filter.counted {
+                sqlx::query_as(
+                    "SELECT COUNT(*), COALESCE(SUM(agents), 0)::bigint FROM
                  (SELECT MAX(agents) AS agents FROM reports WHERE org_id = $1 GROUP BY sidecar_id) AS each",
-            )
-            .bind(org.to_string())
-            .fetch_one(&mut *snapshot)
-            .await?;
+                )
+                .bind(org.to_string())
+                .fetch_one(&mut *snapshot)
+                .await?
+            } else {
+                (0, 0)
+            };
             let (sidecars, agents) = (count(sidecars)?, count(agents)?);
             let mut rows = FleetRows { devices: Vec::new(), more: page.more, sidecars, agents };
             for device in page.devices {

@@ -52,7 +52,7 @@ impl Sqlite {
                 if live_account(db, org)?.is_none() {
                     return Ok(None);
                 }
-                let rows = fleet(db, org, page(db, org, &filter)?)?;
+                let rows = fleet(db, org, page(db, org, &filter)?, filter.counted)?;
                 drop(snapshot);
                 Ok(Some(rows))
             })
@@ -95,15 +95,18 @@ impl Sqlite {
     }
 }
 
-fn fleet(db: &Connection, org: OrgId, page: Page) -> Result<FleetRows, StoreError> {
+fn fleet(db: &Connection, org: OrgId, page: Page, counted: bool) -> Result<FleetRows, StoreError> {
     let org = org.to_string();
     // Each row of a sidecar says how many it has.
-    let (sidecars, agents): (i64, i64) = db
-        .prepare_cached(
+    let (sidecars, agents): (i64, i64) = if counted {
+        db.prepare_cached(
             "SELECT COUNT(*), COALESCE(SUM(agents), 0) FROM
              (SELECT MAX(agents) AS agents FROM reports WHERE org_id = ?1 GROUP BY sidecar_id)",
         )?
-        .query_row([&org], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row([&org], |row| Ok((row.get(0)?, row.get(1)?)))?
+    } else {
+        (0, 0)
+    };
     let mut rows =
         FleetRows { devices: Vec::new(), more: page.more, sidecars: count(sidecars)?, agents: count(agents)? };
     let mut heard = db.prepare_cached(
