@@ -319,6 +319,12 @@ impl Store {
         either!(self.timeline(org, device.to_string()))
     }
 
+    /// What is known of the devices that were revoked at `at` and still are, all of one moment: how far a stop of many has
+    /// come. `None` when the organisation is gone.
+    pub(super) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
+        either!(self.aftermath(org, at))
+    }
+
     /// The audit, the newest first.
     pub(super) async fn audit(&self, query: &audit::Query) -> Result<audit::Page, StoreError> {
         either!(self.audit(query.clone()))
@@ -465,6 +471,26 @@ pub(super) struct FleetRow {
     pub(super) last_stop: Option<KnownStop>,
 }
 
+/// What a stop of many has led to so far.
+#[derive(Clone, Debug)]
+pub(super) struct Aftermath {
+    /// Devices that are revoked by it.
+    pub(super) devices: u64,
+    pub(super) reason: Option<String>,
+    /// What each sidecar says about each of them, by device.
+    pub(super) heard: Vec<HeardOf>,
+    /// Stops of their agents that began since.
+    pub(super) stops: Vec<KnownStop>,
+}
+
+/// What a sidecar said about a device.
+#[derive(Clone, Debug)]
+pub(super) struct HeardOf {
+    pub(super) device: String,
+    pub(super) last_seen_at: Option<Timestamp>,
+    pub(super) heard: HeardDevice,
+}
+
 /// A row of what a sidecar said about a device.
 struct Heard {
     sidecar: String,
@@ -609,6 +635,13 @@ fn reports_of(
         row.last_stop = Some(KnownStop::read(time(at)?, &body)?);
     }
     Ok(row)
+}
+
+impl HeardOf {
+    fn read(device: String, seen: Option<i64>, heard: &Heard) -> Result<Self, StoreError> {
+        let last_seen_at = seen.map(time).transpose()?;
+        Ok(Self { device, last_seen_at, heard: HeardDevice::read(&heard.sidecar, time(heard.at)?, &heard.body)? })
+    }
 }
 
 fn status(revoked_at: Option<i64>) -> DeviceStatus {

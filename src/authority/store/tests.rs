@@ -74,6 +74,7 @@ on_both! {
     what_is_kept_of_a_device_is_bounded_and_the_newest_stays
     what_was_reported_about_a_removed_device_is_not_said_of_its_successor
     a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device
+    what_a_stop_of_many_led_to_is_told_of_its_own_devices_and_since_then
     observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is
 }
 
@@ -744,6 +745,37 @@ fn a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device(runtime: &Run
         let counted = Filter { counted: true, ..some.clone() };
         let page = store.fleet(org, &counted).await.unwrap().unwrap();
         assert_eq!((page.sidecars, page.agents), (2, 14), "of the whole organisation, each once");
+    });
+}
+
+fn what_a_stop_of_many_led_to_is_told_of_its_own_devices_and_since_then(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a", "b", "c", "d"]).await;
+        let other = org_with(&store, &["a"]).await;
+        let first = distinct(vec!["d".to_owned()]).unwrap();
+        store.revoke(org, &first, Verb::Revoke, &by(5)).await.unwrap();
+        let why = Call { reason: Some("drill".parse().unwrap()), ..by(10) };
+        store.revoke_all(org, &why).await.unwrap().unwrap();
+        store.revoke_all(other, &by(10)).await.unwrap().unwrap();
+        let stops = |stops: &[serde_json::Value]| serde_json::json!({"stops": stops});
+        let reports = vec![
+            heard(org, 1, 12, &[("a", 1), ("b", 2), ("d", 3)], stops(&[stop(1, 2_500, true), stop(2, 2_000, false)])),
+            heard(org, 2, 12, &[("a", 4)], nothing()),
+            heard(other, 3, 12, &[("a", 5)], stops(&[stop(3, 0, true)])),
+        ];
+        store.save_reports(reports).await.unwrap();
+        let after = store.aftermath(org, at(10)).await.unwrap().unwrap();
+        assert_eq!((after.devices, after.reason.as_deref()), (3, Some("drill")));
+        let told: Vec<_> = after.heard.iter().map(|row| (row.device.as_str(), row.heard.said.device.agents)).collect();
+        assert_eq!(told, [("a", 1), ("a", 4), ("b", 2)]);
+        let runs: Vec<_> = after.stops.iter().map(|known| (known.began_at, known.stop.confirmed)).collect();
+        assert_eq!(runs, [(at(10), false)], "one began before, one is another's");
+        let none = store.aftermath(org, at(11)).await.unwrap().unwrap();
+        assert_eq!((none.devices, none.heard.len(), none.stops.len()), (0, 0, 0));
+        store.unrevoke_all(org, &by(13)).await.unwrap().unwrap();
+        assert_eq!(store.aftermath(org, at(10)).await.unwrap().unwrap().devices, 0);
+        store.change_org(org, &OrgChange::Delete, &by(14)).await.unwrap().unwrap();
+        assert!(store.aftermath(org, at(10)).await.unwrap().is_none());
     });
 }
 

@@ -18,3 +18,6 @@ fn sign_in(browser: &mut Browser, org: &Org<'_>) {
     browser.click(&button("Sign in"));
     browser.see(&role("heading", "Fleet"));
 }
+
+/// The label of a reason.
+const REASON: &str = "Reason, for the audit and the denials";

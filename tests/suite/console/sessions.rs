@@ -5,7 +5,8 @@ use std::process::Command;
 use super::visitor::{Visitor, encoded};
 use crate::harness::authority::{Authority, BINARY};
 
-fn link(authority: &Authority, arguments: &[&str]) -> String {
+/// The path of an address that signs the server's operator in.
+pub(super) fn link(authority: &Authority, arguments: &[&str]) -> String {
     let output = Command::new(BINARY)
         .args(["console-link", "--admin-socket"])
         .arg(authority.admin_socket())

@@ -14,6 +14,7 @@ use super::super::{App, now};
 use super::fleet::Row;
 use super::frame::{Frame, Section};
 use super::past::{Moment, together, took_text};
+use super::pictures::{self, Picture};
 use super::refused::Refused;
 use super::told::Sidecar;
 use super::words::{When, encoded, grouped};
@@ -68,6 +69,8 @@ struct Page {
     created: When,
     sidecars: Vec<Sidecar>,
     stops: Vec<Stop>,
+    /// What was held over time, if anything was told of it.
+    states: Option<Picture>,
     past: Vec<Moment>,
     more: bool,
     audit: String,
@@ -91,6 +94,7 @@ pub(super) async fn show(
     let told = app.store.timeline(org, &id).await?;
     let stops = app.store.stops(org, &id).await?;
     let now = now();
+    let spans = pictures::held(&told);
     let place = format!("{}/org/{org}", app.console.base);
     page(
         StatusCode::OK,
@@ -100,6 +104,7 @@ pub(super) async fn show(
             sidecars: row.heard.iter().map(|heard| Sidecar::of(&row.device, heard, now)).collect(),
             row: Row::new(&account.org, &place, row, now),
             stops: stops.into_iter().map(|stop| Stop::new(stop, now)).collect(),
+            states: (!spans.is_empty()).then(|| pictures::states(&spans, now)),
             past: together(done.entries, told, now),
             more: done.more,
             audit: format!("{place}/audit?device={}", encoded(id.as_str())),

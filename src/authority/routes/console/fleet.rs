@@ -11,10 +11,11 @@ use serde::Deserialize;
 
 use super::super::{App, now};
 use super::frame::{Frame, Section};
+use super::pictures::Picture;
 use super::refused::Refused;
 use super::told::Told;
 use super::words::{State as Shown, When, encoded, grouped, verdict};
-use super::{page, visit};
+use super::{page, pictures, visit};
 use crate::authority::org::Org;
 use crate::authority::store::{Filter, FleetRow};
 use crate::protocol::api::DeviceStatus;
@@ -76,6 +77,7 @@ struct Page {
     next: Option<String>,
     /// The address of the first, when this is not it.
     first: Option<String>,
+    usage: Picture,
     used: String,
     limit: String,
     full: bool,
@@ -142,6 +144,7 @@ pub(super) async fn show(
             rows,
             next,
             first,
+            usage: pictures::usage(used, limit),
             used: grouped(used),
             limit: grouped(limit),
             full: used >= limit,

@@ -18,12 +18,15 @@
 //! | `stop` | the kill switch, and taking it back |
 //! | `orgs` | the operator's list of organisations |
 //! | `checkout` | the page that confirms a plan, without a session |
+//! | `board` | how far a stop of many has come |
+//! | `pictures` | for people who would rather look than read |
 //! | `live` | the hint that a page is old |
 //!
 //! The templates are in `templates/console`. Each works without its script, which only fetches the same page again when
 //! there is a hint, and puts its parts in the place of the old ones.
 
 mod audit;
+mod board;
 mod checkout;
 mod device;
 mod devices;
@@ -34,6 +37,7 @@ mod frame;
 mod live;
 mod orgs;
 mod past;
+mod pictures;
 mod refused;
 mod settings;
 mod sign_in;
@@ -79,6 +83,7 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/org/{org}/audit.jsonl", get(audit::export))
         .route("/console/org/{org}/stop", get(stop::show).post(stop::everything))
         .route("/console/org/{org}/stop/{at}/restore", get(stop::ask_restore).post(stop::restore))
+        .route("/console/org/{org}/stop/{at}", get(board::show))
         .route("/console/org/{org}/events", get(live::events))
         .route("/checkout/{token}", get(checkout::show).post(checkout::confirm))
         .route("/console/{*rest}", any(nothing_here))

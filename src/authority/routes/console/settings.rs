@@ -13,6 +13,7 @@ use super::super::billing::CHECKOUT_LIFE;
 use super::super::{App, now};
 use super::form::Form;
 use super::frame::{Frame, Section};
+use super::pictures::{self, Picture};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::words::{When, grouped};
@@ -40,6 +41,7 @@ struct Page {
     /// What was just done.
     done: Option<&'static str>,
     org: Org,
+    usage: Picture,
     used: String,
     limit: String,
     places: String,
@@ -95,6 +97,7 @@ pub(super) async fn show(
             frame: Frame::inside(&app, &visit, &org, Section::Settings, "Organisation"),
             place: format!("{}/org/{}", app.console.base, org.id),
             done: DONE.iter().find(|(done, _)| Some(*done) == word).map(|(_, text)| *text),
+            usage: pictures::usage(used, limit),
             used: grouped(used),
             limit: grouped(limit),
             places: grouped(limit.saturating_sub(used)),

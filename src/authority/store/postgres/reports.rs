@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use sqlx::Row;
 
 use super::super::{
-    Filter, FleetRows, Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, StoreError, count, reports_of, time,
+    Aftermath, Filter, FleetRows, Heard, HeardOf, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, StoreError, count,
+    reports_of, time,
 };
 use super::devices::page;
 use super::rows::any_account;
@@ -127,6 +128,49 @@ impl Postgres {
             .await?;
             let read = |(sidecar, at, body): (String, i64, String)| Ok(KnownEvent::read(&sidecar, time(at)?, &body)?);
             rows.into_iter().map(read).collect()
+        })
+        .await
+    }
+
+    pub(in super::super) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
+        self.within(OPERATION, async {
+            // All statements of one snapshot.
+            let mut snapshot = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+            let account = any_account(&mut *snapshot, org).await?.filter(|account| !account.org.deleted);
+            if account.is_none() {
+                return Ok(None);
+            }
+            let (org, at) = (org.to_string(), at.as_microsecond());
+            let (devices, reason): (i64, _) = sqlx::query_as(
+                "SELECT COUNT(*), MAX(revoke_reason) FROM devices WHERE org_id = $1 AND revoked_at = $2",
+            )
+            .bind(&org)
+            .bind(at)
+            .fetch_one(&mut *snapshot)
+            .await?;
+            let mut after = Aftermath { devices: count(devices)?, reason, heard: Vec::new(), stops: Vec::new() };
+            let found = sqlx::query(
+                "SELECT r.device_id, device_seen.at, r.sidecar_id, r.heard_at, r.body FROM reports AS r
+                 JOIN devices AS d USING (org_id, device_id) LEFT JOIN device_seen USING (seq)
+                 WHERE r.org_id = $1 AND d.revoked_at = $2 AND r.heard_at >= d.created_at
+                 ORDER BY r.device_id, r.sidecar_id",
+            );
+            for row in found.bind(&org).bind(at).fetch_all(&mut *snapshot).await? {
+                let heard = Heard { sidecar: row.try_get(2)?, at: row.try_get(3)?, body: row.try_get(4)? };
+                after.heard.push(HeardOf::read(row.try_get(0)?, row.try_get(1)?, &heard)?);
+            }
+            let stops: Vec<(i64, String)> = sqlx::query_as(
+                "SELECT s.began_at, s.body FROM stops AS s JOIN devices AS d USING (org_id, device_id)
+                 WHERE s.org_id = $1 AND s.began_at >= $2 AND d.revoked_at = $2",
+            )
+            .bind(&org)
+            .bind(at)
+            .fetch_all(&mut *snapshot)
+            .await?;
+            for (began_at, body) in stops {
+                after.stops.push(KnownStop::read(time(began_at)?, &body)?);
+            }
+            Ok(Some(after))
         })
         .await
     }

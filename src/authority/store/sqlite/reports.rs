@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::super::{
-    Filter, FleetRows, Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Page, StoreError, count, reports_of, time,
+    Aftermath, Filter, FleetRows, Heard, HeardOf, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Page, StoreError, count,
+    reports_of, time,
 };
 use super::Sqlite;
 use super::devices::page;
@@ -93,6 +94,51 @@ impl Sqlite {
             })
             .await
     }
+
+    pub(in super::super) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
+        self.browsers
+            .ask(move |db| {
+                // All statements of one snapshot.
+                let snapshot = db.unchecked_transaction();
+                if live_account(db, org)?.is_none() {
+                    return Ok(None);
+                }
+                let after = aftermath(db, &org.to_string(), at.as_microsecond())?;
+                drop(snapshot);
+                Ok(Some(after))
+            })
+            .await
+    }
+}
+
+fn aftermath(db: &Connection, org: &str, at: i64) -> Result<Aftermath, StoreError> {
+    let (devices, reason): (i64, _) = db
+        .prepare_cached("SELECT COUNT(*), MAX(revoke_reason) FROM devices WHERE org_id = ?1 AND revoked_at = ?2")?
+        .query_row((org, at), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut after = Aftermath { devices: count(devices)?, reason, heard: Vec::new(), stops: Vec::new() };
+    // CROSS JOIN: by what was reported, which is as much as there are sidecars, and not by what is revoked.
+    let mut statement = db.prepare_cached(
+        "SELECT r.device_id, device_seen.at, r.sidecar_id, r.heard_at, r.body FROM reports AS r
+         CROSS JOIN devices AS d ON d.org_id = r.org_id AND d.device_id = r.device_id
+         LEFT JOIN device_seen ON device_seen.seq = d.seq
+         WHERE r.org_id = ?1 AND d.revoked_at = ?2 AND r.heard_at >= d.created_at
+         ORDER BY r.device_id, r.sidecar_id",
+    )?;
+    let mut rows = statement.query((org, at))?;
+    while let Some(row) = rows.next()? {
+        let heard = Heard { sidecar: row.get(2)?, at: row.get(3)?, body: row.get(4)? };
+        after.heard.push(HeardOf::read(row.get(0)?, row.get(1)?, &heard)?);
+    }
+    let mut statement = db.prepare_cached(
+        "SELECT s.began_at, s.body FROM stops AS s
+         CROSS JOIN devices AS d ON d.org_id = s.org_id AND d.device_id = s.device_id
+         WHERE s.org_id = ?1 AND s.began_at >= ?2 AND d.revoked_at = ?2",
+    )?;
+    let mut rows = statement.query((org, at))?;
+    while let Some(row) = rows.next()? {
+        after.stops.push(KnownStop::read(time(row.get(0)?)?, &row.get::<_, String>(1)?)?);
+    }
+    Ok(after)
 }
 
 fn fleet(db: &Connection, org: OrgId, page: Page, counted: bool) -> Result<FleetRows, StoreError> {
