@@ -1,8 +1,8 @@
 //! One gate for the host's device, and one for each other device while somebody uses it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -11,10 +11,15 @@ use tokio::sync::watch;
 use super::attempt::Authority;
 use super::core::First;
 use super::driver::{Agents, GateHandle};
-use super::standing::{Refusal, Verdict};
+use super::standing::{Refusal, Standing, Verdict};
 use crate::clock::BootTime;
 use crate::config::Live;
 use crate::protocol::{Denial, DeviceId};
+
+/// How many devices whose agents a revoke ended are remembered, and for how long: as long as somebody may wait for the
+/// word that nothing of them is left. Their gates end with them, and an obedient agent is gone before anybody looks.
+const REMEMBERED: usize = 1024;
+const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 
 /// All gates of the daemon.
 #[derive(Debug)]
@@ -30,6 +35,8 @@ struct Others {
     authority: Arc<Authority>,
     agents: Arc<dyn Agents>,
     in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
+    /// The newest devices that were used until a revoke ended their agents, with what was then held.
+    ended: Arc<Mutex<VecDeque<Ended>>>,
     /// Told whenever there is another gate, or one fewer.
     changes: Arc<watch::Sender<()>>,
 }
@@ -38,6 +45,14 @@ struct Others {
 struct InUse {
     gate: GateHandle,
     users: usize,
+}
+
+/// A device that nobody uses any more, and that was revoked when the last user left.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) device: DeviceId,
+    pub(crate) denial: Denial,
+    at: BootTime,
 }
 
 impl std::fmt::Debug for Others {
@@ -70,7 +85,17 @@ impl Gates {
         let host = GateHandle::start(host, live, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
         let (authority, agents) = (Arc::clone(authority), Arc::clone(agents));
         let changes = Arc::new(watch::channel(()).0);
-        Ok(Self { host, others: Others { live: live.clone(), authority, agents, in_use: Arc::default(), changes } })
+        Ok(Self {
+            host,
+            others: Others {
+                live: live.clone(),
+                authority,
+                agents,
+                in_use: Arc::default(),
+                ended: Arc::default(),
+                changes,
+            },
+        })
     }
 
     pub(crate) fn host(&self) -> &GateHandle {
@@ -99,6 +124,16 @@ impl Gates {
             }
         }
         Ok(Deciding { gates })
+    }
+
+    /// Every running gate, and the devices that nobody uses any more and that were revoked when the last user left,
+    /// lately; of one moment.
+    pub(crate) fn used_and_ended(&self, now: BootTime) -> (Vec<GateHandle>, Vec<Ended>) {
+        let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = std::iter::once(self.host.clone()).chain(in_use.values().map(|other| other.gate.clone())).collect();
+        let ended = self.others.ended();
+        let lately = ended.iter().filter(|one| now.saturating_since(one.at) < REMEMBERED_FOR);
+        (used, lately.cloned().collect())
     }
 
     /// A reason for this device's gate to validate now, if it has one.
@@ -158,8 +193,22 @@ impl Others {
         let (authority, agents) = (Arc::clone(&self.authority), Arc::clone(&self.agents));
         let gate = GateHandle::start(device.clone(), &self.live, First::WhenAsked, authority, agents)?;
         in_use.insert(device.clone(), InUse { gate: gate.clone(), users: 1 });
+        self.ended().retain(|one| one.device != *device);
         self.changes.send_replace(());
         Ok(gate)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_end(&self, end: Ended) {
+        let mut ended = self.ended();
+        ended.retain(|one| one.device != end.device && end.at.saturating_since(one.at) < REMEMBERED_FOR);
+        ended.push_back(end);
+        if ended.len() > REMEMBERED {
+            ended.pop_front();
+        }
     }
 
     fn give_back(&self, device: &DeviceId) {
@@ -167,6 +216,11 @@ impl Others {
         if let Some(other) = in_use.get_mut(device) {
             other.users -= 1;
             if other.users == 0 {
+                if let Standing::Denied { refusal, .. } = other.gate.report().standing
+                    && refusal.denial.revoked_at.is_some()
+                {
+                    self.note_end(Ended { device: device.clone(), denial: refusal.denial, at: BootTime::now() });
+                }
                 in_use.remove(device);
                 self.changes.send_replace(());
             }

@@ -22,5 +22,5 @@ pub(crate) mod markers;
 pub(crate) mod standing;
 
 pub(crate) use driver::Agents;
-pub(crate) use gates::{Deciding, Gates};
+pub(crate) use gates::{Deciding, Ended, Gates};
 pub(crate) use standing::{Standing, Verdict};

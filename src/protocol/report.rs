@@ -240,10 +240,10 @@ pub struct FleetPage {
     /// Where to go on; `None` at the end.
     #[serde(default)]
     pub next_cursor: Option<String>,
-    /// How many sidecars of the whole organisation report.
+    /// How many sidecars of the whole organisation report; on the first page, 0 on every later one.
     #[serde(default)]
     pub sidecars: u64,
-    /// How many agents those have, each once.
+    /// How many agents those have, each once; the same.
     #[serde(default)]
     pub agents: u64,
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{Reporter, happened};
 use crate::clock::BootTime;
 use crate::config::Settings;
-use crate::gate::Standing;
 use crate::gate::driver::GateHandle;
+use crate::gate::{Ended, Standing};
 use crate::protocol::RunId;
 use crate::protocol::api::LARGEST_WATCH;
 use crate::protocol::report::{
@@ -43,7 +43,9 @@ pub(super) fn take(
     let stops = fresh.take(MOST_STOPS).map(|(ago, stop)| stop_of(stop, *ago)).collect();
     // Before the devices: what is held and runs is told as it is after all that.
     let (events, next) = happened::since(journal, next, now);
-    let devices = gates.all().iter().take(LARGEST_WATCH).map(|gate| device_of(gate, runs, now)).collect();
+    let (used, ended) = gates.used_and_ended(now);
+    let ended = ended.iter().map(|end| device_that_ended(end, runs));
+    let devices = used.iter().map(|gate| device_of(gate, runs, now)).chain(ended).take(LARGEST_WATCH).collect();
     let report = Report {
         sidecar_id: id,
         sequence: now.as_millis(),
@@ -78,6 +80,20 @@ fn device_of(gate: &GateHandle, runs: &Runs, now: BootTime) -> ReportedDevice {
         code,
         revoked_at,
         lease_left_ms: held.lease_until.map(|until| millis(until.saturating_since(now))),
+        agents,
+        stopping,
+    }
+}
+
+/// It was revoked when the last who used it left: nobody can start on it but by a gate, which it would have again.
+fn device_that_ended(end: &Ended, runs: &Runs) -> ReportedDevice {
+    let (agents, stopping) = runs.count_of(&end.device);
+    ReportedDevice {
+        device_id: end.device.clone(),
+        standing: StandingKind::Denied,
+        code: Some(end.denial.code.clone()),
+        revoked_at: end.denial.revoked_at.clone(),
+        lease_left_ms: None,
         agents,
         stopping,
     }

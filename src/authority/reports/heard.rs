@@ -116,7 +116,8 @@ impl HeardReport {
     pub(in crate::authority) fn is_late(&self, newest: Option<(i64, i64)>) -> bool {
         let under_way = i64::try_from(UNDER_WAY.as_micros()).unwrap_or(i64::MAX);
         newest.is_some_and(|(sequence, heard_at)| {
-            sequence > self.sequence && self.heard_at.as_microsecond().saturating_sub(heard_at) < under_way
+            let silent = self.heard_at.as_microsecond().saturating_sub(heard_at);
+            sequence > self.sequence && (0..under_way).contains(&silent)
         })
     }
 
@@ -292,7 +293,8 @@ mod tests {
         let before = |sequence, second| Some((sequence, at(second).as_microsecond()));
         assert!(heard.is_late(before(8, 999)) && heard.is_late(before(i64::MAX, 941)));
         assert!(!heard.is_late(None) && !heard.is_late(before(7, 999)) && !heard.is_late(before(6, 999)));
-        assert!(!heard.is_late(before(8, 940)), "a clock that was set back");
+        assert!(!heard.is_late(before(8, 940)), "its clock was set back");
+        assert!(!heard.is_late(before(8, 1_001)), "our clock was set back");
     }
 
     #[test]

@@ -64,9 +64,10 @@ pub(super) async fn fleet(
     let filter = Filter {
         status: query.status,
         containing: query.q,
+        // Once for all pages: it reads what every sidecar said.
+        counted: query.cursor.is_none(),
         after: query.cursor,
         limit: Some(limit),
-        counted: true,
         ..Filter::default()
     };
     let page = app.store.fleet(org.id, &filter).await?.ok_or_else(org_not_found)?;

@@ -10,8 +10,9 @@ use crate::protocol::report::{FleetDevice, FleetSidecar, StopState};
 /// A device that nobody reports about may be one whose first report is under way.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// A device that was validated in this time is used by somebody; a sidecar asks far more often.
-const RECENT: Duration = Duration::from_mins(1);
+/// A device that was validated in this time may be used by somebody. A sidecar asks far more often; a program on an
+/// official client asks when it comes to.
+const RECENT: Duration = Duration::from_mins(10);
 
 /// What reports take, beyond what a stop takes.
 const SLACK: Duration = Duration::from_secs(3);
@@ -213,10 +214,10 @@ mod tests {
     fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
         let of = |seen| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], Duration::from_secs(2));
         assert_eq!(of(None)[0].progress, Progress::Unused);
-        assert_eq!(of(Some(63_000))[0].progress, Progress::Unused);
-        assert_eq!(of(Some(61_000))[0].progress, Progress::Unreported, "the wait's own time does not make it old");
+        assert_eq!(of(Some(603_000))[0].progress, Progress::Unused);
+        assert_eq!(of(Some(601_000))[0].progress, Progress::Unreported, "the wait's own time does not make it old");
         assert!(is_over(&of(None), Duration::ZERO), "never validated, it never ran");
-        assert!(!is_over(&of(Some(63_000)), Duration::from_secs(1)), "its first report may be under way");
+        assert!(!is_over(&of(Some(603_000)), Duration::from_secs(1)), "its first report may be under way");
         assert!(is_over(&of(Some(1)), SETTLE) && !of(Some(1))[0].progress.is_done());
     }
 

@@ -66,6 +66,32 @@ fn a_stop_is_confirmed_when_the_last_process_is_gone_and_not_before() {
 }
 
 #[test]
+fn the_stop_of_an_agent_with_a_device_of_its_own_is_confirmed_though_nobody_uses_that_device_any_more() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let mut setup = Setup::of(&org, &authority.url(), "host:1");
+    "allow = [\"agent:*\"]".clone_into(&mut setup.devices);
+    "interval = \"1s\"\nlease = \"30s\"\nstop_grace = \"1s\"".clone_into(&mut setup.enforcement);
+    let sidecar = setup.start();
+    let mut agents = ["agent:1", "agent:2"].map(|id| Agent::start(&sidecar, &["--device", id], OBEDIENT));
+    eventually("both agents are told of", || {
+        let told = fleet(&authority, &org);
+        let runs = |device: &&Value| device["sidecars"][0]["agents"] == 1;
+        told.iter().filter(runs).count() == 2
+    });
+    let output = run(&authority, &org, &["revoke", "agent:1", "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("nothing runs any more on 1 device,"), "{output:?}");
+    assert!(!agents[0].is_alive() && agents[1].is_alive());
+    assert_eq!(agents[0].wrapped.exit_code(), 77);
+    // Said of this revoke only.
+    org.device("unrevoke", "agent:1");
+    org.device("revoke", "agent:1");
+    let told = fleet(&authority, &org);
+    assert_eq!(told[0]["sidecars"][0]["stop"]["state"], "pending", "{told:#?}");
+}
+
+#[test]
 fn of_a_fleet_those_that_cannot_answer_are_named_with_the_time_at_which_their_lease_ends_them() {
     let authority = Authority::start();
     let org = authority.org("scale");

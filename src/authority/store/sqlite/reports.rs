@@ -18,6 +18,9 @@ use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::authority::reports::{HeardReport, KnownEvent, KnownStop};
 
+/// How many rows are forgotten in one transaction: a revoke waits for one of these at most.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
+
 impl Sqlite {
     pub(in super::super) async fn save_reports(&self, reports: Vec<HeardReport>) -> Result<(), StoreError> {
         self.writer
@@ -31,18 +34,36 @@ impl Sqlite {
     }
 
     pub(in super::super) async fn forget_reports(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.writer
-            .change(move |db| {
-                for statement in [
-                    "DELETE FROM reports WHERE heard_at < ?1",
-                    "DELETE FROM stops WHERE began_at < ?1",
-                    "DELETE FROM timeline WHERE at < ?1",
-                ] {
-                    db.prepare_cached(statement)?.execute([before.as_microsecond()])?;
+        for (table, column) in [("reports", "heard_at"), ("stops", "began_at"), ("timeline", "at")] {
+            let old = format!("SELECT rowid FROM {table} WHERE {column} < ?1 LIMIT {FORGOTTEN_AT_ONCE}");
+            let forget = format!("DELETE FROM {table} WHERE rowid = ?1 AND {column} < ?2");
+            let before = before.as_microsecond();
+            loop {
+                // Looked for where nobody waits for it: a table of a large fleet takes seconds to read.
+                let old = old.clone();
+                let rows: Vec<i64> = self
+                    .browsers
+                    .ask(move |db| {
+                        Ok(db.prepare_cached(&old)?.query_map([before], |row| row.get(0))?.collect::<Result<_, _>>()?)
+                    })
+                    .await?;
+                let found = rows.len();
+                let forget = forget.clone();
+                self.writer
+                    .change(move |db| {
+                        let mut statement = db.prepare_cached(&forget)?;
+                        for row in rows {
+                            statement.execute((row, before))?;
+                        }
+                        Ok(((), None))
+                    })
+                    .await?;
+                if found < FORGOTTEN_AT_ONCE {
+                    break;
                 }
-                Ok(((), Vec::new()))
-            })
-            .await
+            }
+        }
+        Ok(())
     }
 
     pub(in super::super) async fn fleet(&self, org: OrgId, filter: Filter) -> Result<Option<FleetRows>, StoreError> {
