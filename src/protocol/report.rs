@@ -243,7 +243,7 @@ pub struct FleetPage {
     /// How many sidecars of the whole organisation report; on the first page, 0 on every later one.
     #[serde(default)]
     pub sidecars: u64,
-    /// How many agents those have, each once; the same.
+    /// How many agents those have, each once; as `sidecars`, on the first page.
     #[serde(default)]
     pub agents: u64,
 }

@@ -458,7 +458,7 @@ pub(super) struct FleetRows {
     pub(super) more: bool,
     /// How many sidecars of the whole organisation report; 0 when they were not to be counted.
     pub(super) sidecars: u64,
-    /// How many agents those have, each once; the same.
+    /// How many agents those have, each once; as `sidecars`, on the first page.
     pub(super) agents: u64,
 }
 
