@@ -11,7 +11,7 @@
   const status = document.getElementById("live");
   const APART = 500; // Milliseconds between two looks at most: many changes in a row are one.
   const IDLE = 10000; // And without any hint: times go on, and a hint may be lost.
-  let timer = 0, asking = false, again = false;
+  let timer = 0, asking = false, again = false, events = null;
 
   const say = (text) => { if (status && status.textContent !== text) status.textContent = text; };
 
@@ -35,13 +35,12 @@
   };
 
   const look = async () => {
-    if (asking) { again = true; return; }
     asking = true;
     try {
       const answer = await fetch(location.href, {
         headers: { "x-console-live": "1" }, credentials: "same-origin", cache: "no-store", redirect: "manual",
       });
-      if (answer.type === "opaqueredirect") { say("signed out; reload to sign in"); events.close(); clearTimeout(timer); return; }
+      if (answer.type === "opaqueredirect") { leave(); say("signed out; reload to sign in"); return; }
       if (answer.ok) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         for (const old of document.querySelectorAll("[data-live]")) {
@@ -55,18 +54,40 @@
       say("not live: the authority cannot be reached");
     } finally {
       asking = false;
-      if (again) { again = false; soon(APART); }
     }
   };
 
   const soon = (wait) => {
     clearTimeout(timer);
-    timer = setTimeout(async () => { await look(); if (!again && events.readyState !== EventSource.CLOSED) soon(IDLE); }, wait);
+    timer = setTimeout(async () => {
+      if (asking) { again = true; return; }
+      await look();
+      if (events) soon(again ? APART : IDLE);
+      again = false;
+    }, wait);
   };
 
-  const events = new EventSource(source);
-  events.addEventListener("ready", () => { say("live"); soon(APART); });
-  events.addEventListener("changed", () => soon(APART));
-  events.addEventListener("error", () => say("not live; trying again"));
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) soon(0); });
+  // One that comes while an answer is on its way may be of something that the answer does not show yet.
+  const hint = () => { if (asking) again = true; else soon(APART); };
+
+  const follow = () => {
+    if (events) return;
+    events = new EventSource(source);
+    events.addEventListener("ready", () => { say("live"); hint(); });
+    events.addEventListener("changed", hint);
+    events.addEventListener("error", () => say("not live; trying again"));
+    soon(IDLE);
+  };
+
+  const leave = () => {
+    clearTimeout(timer);
+    if (events) events.close();
+    events = null;
+  };
+
+  // A browser has six connections to a server, and a page that follows keeps one: those that nobody looks at let go of it.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) { leave(); say(""); } else { follow(); }
+  });
+  if (!document.hidden) follow();
 })();
