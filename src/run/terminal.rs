@@ -64,8 +64,12 @@ impl Terminal {
 
     /// Whether the wrapper's own group is in the foreground.
     pub(super) fn is_ours(&self) -> bool {
-        let foreground = self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok());
+        let foreground = self.foreground();
         foreground.is_some() && foreground == self.own_group
+    }
+
+    fn foreground(&self) -> Option<Pid> {
+        self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok())
     }
 
     /// Whether the command is to be started in the foreground.
@@ -92,6 +96,11 @@ impl Terminal {
         self.give_to(group);
         self.handed_over = true;
         true
+    }
+
+    /// Whether this group is in the foreground.
+    pub(super) fn is_with(&self, group: Pid) -> bool {
+        self.foreground() == Some(group)
     }
 
     /// Takes the foreground back, if the command's group (or nobody any more) still has it.

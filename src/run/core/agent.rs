@@ -200,7 +200,7 @@ impl Core {
         self.stop(now, outcome, FirstSignal::Theirs, kill_at.saturating_since(now))
     }
 
-    pub(super) fn guardian_killed(&mut self) -> Vec<Action> {
+    pub(super) fn guardian_killed(&mut self, now: BootTime) -> Vec<Action> {
         let reason = "its guardian was killed, and the command with it; what was left has been stopped";
         match self.phase {
             Phase::Asking { .. } => {
@@ -212,8 +212,9 @@ impl Core {
                     reason: Some(reason.to_owned()),
                     ..Outcome::stopped(Exit::Wrapper, Cause::WrapperFailed, None)
                 };
-                // Not by way of `stop`: the failure counts for more than a leader's own code.
-                self.phase = Phase::Stopping { outcome, leader_ended_at: None };
+                // Not by way of `stop`: the failure counts for more than a leader's own code. A daemon whose host is short of
+                // processors may have killed it and be late in saying so.
+                self.phase = Phase::Stopping { outcome, leader_ended_at: Some(now) };
                 let mut actions = vec![Action::TakeTerminal];
                 actions.extend(self.begin_stop(FirstSignal::Ours, self.grace));
                 actions

@@ -223,7 +223,7 @@ impl Core {
             Event::NotStopped => self.not_stopped(now),
             Event::Frozen(frozen) => self.set_frozen(frozen),
             Event::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
-            Event::GuardianKilled => self.guardian_killed(),
+            Event::GuardianKilled => self.guardian_killed(now),
             Event::Resumed => self.resumed(now),
             Event::TreeEmpty => self.tree_empty(),
             Event::Stuck => self.stuck(),

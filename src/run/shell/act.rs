@@ -169,7 +169,8 @@ impl Shell<'_> {
         }
     }
 
-    /// The leader was stopped. For want of the terminal, while it is ours: it gets it. Else, on a terminal, the wrapper
+    /// The leader was stopped. For want of the terminal, while it is ours: it gets it; or while it has it already, and was
+    /// stopped just before it got it. Else, on a terminal, the wrapper
     /// stops with it, so that the shell sees a stopped job; whoever shares the wrapper's group too, as they would have.
     /// Without a terminal nobody would continue the wrapper, and it has a deadline to watch.
     pub(super) fn suspend(&mut self, signal: i32) {
@@ -181,7 +182,8 @@ impl Shell<'_> {
             self.send_to_command(libc::SIGCONT);
             return;
         }
-        if matches!(signal, libc::SIGTTIN | libc::SIGTTOU) && self.terminal.hand_over(self.child.pid) {
+        let wanted = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
+        if wanted && (self.terminal.hand_over(self.child.pid) || self.terminal.is_with(self.child.pid)) {
             self.send_to_command(libc::SIGCONT);
             return;
         }
