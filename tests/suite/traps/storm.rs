@@ -45,8 +45,7 @@ fn ends(mode: Mode) {
     let authority = Authority::start();
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), "host:storm").at(place);
-    // At its limit a storm takes all processors, and what the daemon says comes late.
-    "interval = \"200ms\"\nlease = \"2m\"\nstop_grace = \"3s\"".clone_into(&mut setup.enforcement);
+    "interval = \"200ms\"\nlease = \"2m\"\nstop_grace = \"300ms\"".clone_into(&mut setup.enforcement);
     let sidecar = setup.start();
     let mark = unique_sleep().to_string();
     let stage = sidecar.directory().join("stage");
@@ -65,7 +64,13 @@ fn ends(mode: Mode) {
     let code = wrapped.exit_code();
     // Not within a second here: at its limit a storm takes all processors, and whoever is killed needs one to end.
     eventually("nobody of the storm is left", || with_marks(&[&mark]).is_empty());
-    assert_eq!(code, 77, "{}", wrapped.stderr());
+    // A wrapper that got no processor from the storm sees its guardian's end before it reads why: then it says so, and 125.
+    let said = wrapped.stderr();
+    let starved = code == 125 && said.contains("its guardian was killed");
+    assert!(code == 77 || starved, "{}: {code}: {said}", mode.word());
+    if starved {
+        eprintln!("{}: {said}", mode.word());
+    }
 }
 
 /// One after the other: a limit is a user's, and two storms would share it.
