@@ -6,7 +6,7 @@ use super::super::event::{Action, Leftovers};
 use super::super::outcome::{Cause, Outcome};
 use super::{Core, EXPLANATION, Lease, Phase};
 use crate::clock::BootTime;
-use crate::protocol::{Code, Exit};
+use crate::protocol::{Code, Containment, Exit};
 use crate::tree::FirstSignal;
 
 impl Core {
@@ -83,13 +83,12 @@ impl Core {
                 self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason))
             }
             Phase::Running { lease } => {
+                let otherwise = Outcome::of_command(exit);
                 if self.daemon_can_end_it() {
-                    let until = now + EXPLANATION;
-                    self.phase = Phase::Unexplained { lease, exit, until, empty: alone };
-                    return vec![Action::TakeTerminal, Action::Inquire];
+                    return self.inquire(now, lease, otherwise, alone);
                 }
                 let mut actions = vec![Action::TakeTerminal];
-                actions.extend(self.leader_explained(now, lease, exit, alone));
+                actions.extend(self.leader_explained(now, lease, otherwise, alone));
                 actions
             }
             Phase::Stopping { .. } => {
@@ -103,9 +102,20 @@ impl Core {
         }
     }
 
-    /// The leader's end was its own doing.
-    pub(super) fn leader_explained(&mut self, now: BootTime, lease: Lease, exit: Exit, empty: bool) -> Vec<Action> {
-        if empty { self.finish(Outcome::of_command(exit)) } else { self.leftovers(now, lease, exit) }
+    fn inquire(&mut self, now: BootTime, lease: Lease, otherwise: Outcome, empty: bool) -> Vec<Action> {
+        self.phase = Phase::Unexplained { lease, otherwise, until: now + EXPLANATION, empty };
+        vec![Action::TakeTerminal, Action::Inquire]
+    }
+
+    /// The leader's end was not the daemon's doing.
+    pub(super) fn leader_explained(
+        &mut self,
+        now: BootTime,
+        lease: Lease,
+        otherwise: Outcome,
+        empty: bool,
+    ) -> Vec<Action> {
+        if empty { self.finish(otherwise) } else { self.leftovers(now, lease, otherwise.exit) }
     }
 
     fn leftovers(&mut self, now: BootTime, lease: Lease, exit: Exit) -> Vec<Action> {
@@ -202,19 +212,21 @@ impl Core {
 
     pub(super) fn guardian_killed(&mut self, now: BootTime) -> Vec<Action> {
         let reason = "its guardian was killed, and the command with it; what was left has been stopped";
+        let outcome =
+            Outcome { reason: Some(reason.to_owned()), ..Outcome::stopped(Exit::Wrapper, Cause::WrapperFailed, None) };
         match self.phase {
             Phase::Asking { .. } => {
                 let reason = "its guardian was killed before the command was allowed";
                 self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason))
             }
+            // The end of a namespace's first process is how a daemon ends the tree, and the end of all in it: nothing is left
+            // to be stopped, and a daemon that gets no processor is late with saying that it did.
+            Phase::Running { lease } if self.containment == Some(Containment::Pidns) && self.daemon_can_end_it() => {
+                self.inquire(now, lease, outcome, true)
+            }
             Phase::Running { .. } | Phase::Unexplained { .. } | Phase::Leftovers { .. } => {
-                let outcome = Outcome {
-                    reason: Some(reason.to_owned()),
-                    ..Outcome::stopped(Exit::Wrapper, Cause::WrapperFailed, None)
-                };
-                // Not by way of `stop`: the failure counts for more than a leader's own code. A daemon whose host is short of
-                // processors may have killed it and be late in saying so.
-                self.phase = Phase::Stopping { outcome, leader_ended_at: Some(now) };
+                // Not by way of `stop`: the failure counts for more than a leader's own code.
+                self.phase = Phase::Stopping { outcome, leader_ended_at: None };
                 let mut actions = vec![Action::TakeTerminal];
                 actions.extend(self.begin_stop(FirstSignal::Ours, self.grace));
                 actions

@@ -81,7 +81,8 @@ enum Phase {
     /// before the `stop` line has been read.
     Unexplained {
         lease: Lease,
-        exit: Exit,
+        /// How this ends when it was not.
+        otherwise: Outcome,
         until: BootTime,
         empty: bool,
     },
@@ -266,12 +267,12 @@ impl Core {
                 }
                 self.tick_link(now)
             }
-            Phase::Unexplained { lease, exit, until, empty } => {
+            Phase::Unexplained { lease, otherwise, until, empty } => {
                 if now < *until {
                     return Vec::new();
                 }
-                let (lease, exit, empty) = (*lease, *exit, *empty);
-                self.leader_explained(now, lease, exit, empty)
+                let (lease, otherwise, empty) = (*lease, otherwise.clone(), *empty);
+                self.leader_explained(now, lease, otherwise, empty)
             }
             Phase::Stopping { .. } | Phase::Done => Vec::new(),
         }

@@ -363,6 +363,22 @@ fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
 }
 
 #[test]
+fn a_namespace_ended_by_its_first_process_is_explained_by_the_line_behind_it() {
+    let pidns = || running(Settings { made: Containment::Pidns, ..settings() });
+    let mut core = pidns();
+    assert_eq!(core.handle(at(1), Event::GuardianKilled), [Action::TakeTerminal, Action::Inquire]);
+    assert_eq!(finished(&core.handle(at(5), stop(Code::DeviceRevoked, true))).unwrap().exit, Exit::Denied);
+    // Somebody else's doing.
+    for (when, event) in [(2, Event::NotStopped), (2_001, Event::Tick)] {
+        let mut core = pidns();
+        core.handle(at(1), Event::GuardianKilled);
+        assert_eq!(finished(&core.handle(at(when), event)).unwrap().exit, Exit::Wrapper);
+    }
+    // Elsewhere a daemon has no reason to kill it, and the rest of the tree has to be ended at once.
+    assert!(begins_stop(&running(settings()).handle(at(1), Event::GuardianKilled)).is_some());
+}
+
+#[test]
 fn leftovers_are_stopped_or_waited_for_and_the_code_stays_the_leaders() {
     let mut core = running(settings());
     core.handle(at(1), ended(Exit::Command(7)));

@@ -142,6 +142,8 @@ impl Shell<'_> {
             stopping.look_closely(BootTime::now());
         }
         if end == End::Killed || (!self.child.ended && self.stopping.is_none()) {
+            // All that was in its namespace is gone, and the leader's number anybody's.
+            self.child.ended |= self.guardian.is_init();
             self.event(Event::GuardianKilled);
             self.carry_out();
         }
