@@ -83,14 +83,18 @@ impl Reporter {
         let mut means_in_force = authority.follow();
         let (mut held, mut devices, mut agents) = (authority.stirred(), self.gates.changes(), self.runs.stirred());
         let mut happened = self.journal.watch();
-        let mut asked = means_in_force.borrow().client.base_url().clone();
+        let mut asked = Arc::clone(&means_in_force.borrow());
         let mut failures = 0_u32;
         loop {
             let means = Arc::clone(&means_in_force.borrow_and_update());
-            if *means.client.base_url() != asked {
-                // Another authority: what happened before is no business of its.
-                asked = means.client.base_url().clone();
-                told.next = self.journal.ring().newest() + 1;
+            if !Arc::ptr_eq(&means, &asked) {
+                // Who is asked with another key may know nothing yet.
+                told.stops.clear();
+                if means.client.base_url() != asked.client.base_url() {
+                    // Another authority: what happened before is no business of its.
+                    told.next = self.journal.ring().newest() + 1;
+                }
+                asked = Arc::clone(&means);
             }
             let mut announced = means.client.extensions();
             tokio::select! {
@@ -99,12 +103,10 @@ impl Reporter {
                         return;
                     }
                 }
-                // Another authority or key: who is asked with it may know nothing yet.
                 changed = means_in_force.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    told.stops.clear();
                     continue;
                 }
             }

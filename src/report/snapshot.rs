@@ -7,15 +7,15 @@ use std::time::Duration;
 use super::{Reporter, happened};
 use crate::clock::BootTime;
 use crate::config::Settings;
-use crate::gate::driver::GateHandle;
+use crate::gate::driver::Report as Held;
 use crate::gate::{Ended, Standing};
-use crate::protocol::RunId;
 use crate::protocol::api::LARGEST_WATCH;
 use crate::protocol::report::{
     Bound, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedStop, ReportedSurvivor, SidecarId,
 };
 use crate::protocol::status::{StandingKind, StopReport};
-use crate::runs::Runs;
+use crate::protocol::{DeviceId, RunId};
+use crate::runs::OfDevice;
 use crate::telemetry::ring::Number;
 
 /// A report, and every stop that is still remembered here.
@@ -44,8 +44,12 @@ pub(super) fn take(
     // Before the devices: what is held and runs is told as it is after all that.
     let (events, next) = happened::since(journal, next, now);
     let (used, ended) = gates.used_and_ended(now);
-    let ended = ended.iter().map(|end| device_that_ended(end, runs));
-    let devices = used.iter().map(|gate| device_of(gate, runs, now)).chain(ended).take(LARGEST_WATCH).collect();
+    // What is held first, who runs second: a deny that is seen here keeps anybody from starting in between.
+    let held: Vec<_> = used.iter().map(|gate| (gate.device(), gate.report())).collect();
+    let census = runs.census();
+    let used = held.into_iter().map(|(device, held)| device_of(device, &held, census.of(device), now));
+    let ended = ended.iter().map(|end| device_that_ended(end, census.of(&end.device)));
+    let devices = used.chain(ended).take(LARGEST_WATCH).collect();
     let report = Report {
         sidecar_id: id,
         sequence: now.as_millis(),
@@ -53,7 +57,7 @@ pub(super) fn take(
         host_device_id: gates.host().device().clone(),
         stop_bound: Bound { connected_ms: millis(bound.connected), cut_off_ms: millis(bound.cut_off) },
         push: gates.authority().status().push,
-        agents: runs.count_all(),
+        agents: census.all,
         devices,
         stops,
         events,
@@ -61,11 +65,7 @@ pub(super) fn take(
     Snapshot { report, stops: remembered.iter().map(|(_, stop)| (stop.run_id, stop.confirmed)).collect(), next }
 }
 
-fn device_of(gate: &GateHandle, runs: &Runs, now: BootTime) -> ReportedDevice {
-    let device = gate.device();
-    // What is held first, who runs second: a deny that is seen here keeps anybody from starting in between.
-    let held = gate.report();
-    let (agents, stopping) = runs.count_of(device);
+fn device_of(device: &DeviceId, held: &Held, OfDevice { agents, stopping }: OfDevice, now: BootTime) -> ReportedDevice {
     let (standing, code, revoked_at) = match &held.standing {
         Standing::Unknown => (StandingKind::Unknown, None, None),
         Standing::Allowed { .. } => (StandingKind::Allowed, None, None),
@@ -86,8 +86,7 @@ fn device_of(gate: &GateHandle, runs: &Runs, now: BootTime) -> ReportedDevice {
 }
 
 /// It was revoked when the last who used it left: nobody can start on it but by a gate, which it would have again.
-fn device_that_ended(end: &Ended, runs: &Runs) -> ReportedDevice {
-    let (agents, stopping) = runs.count_of(&end.device);
+fn device_that_ended(end: &Ended, OfDevice { agents, stopping }: OfDevice) -> ReportedDevice {
     ReportedDevice {
         device_id: end.device.clone(),
         standing: StandingKind::Denied,

@@ -32,6 +32,27 @@ pub(crate) struct Record {
     stirred: watch::Sender<()>,
 }
 
+/// How many agents there are.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    /// Those that are being stopped too.
+    pub(crate) all: u32,
+    of: HashMap<DeviceId, OfDevice>,
+}
+
+/// How many agents live on a device's lease, and how many more are being stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OfDevice {
+    pub(crate) agents: u32,
+    pub(crate) stopping: u32,
+}
+
+impl Census {
+    pub(crate) fn of(&self, device: &DeviceId) -> OfDevice {
+        self.of.get(device).copied().unwrap_or_default()
+    }
+}
+
 /// A stop that is remembered.
 #[derive(Clone, Debug)]
 struct Noted {
@@ -77,19 +98,18 @@ impl Record {
         self.lock().values().filter(|run| run.is_ruled_by(device)).count()
     }
 
-    /// How many agents live on the device's lease, and how many more are being stopped.
-    pub(crate) fn count_of(&self, device: &DeviceId) -> (u32, u32) {
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let runs = self.lock();
-        let agents = runs.values().filter(|run| run.is_ruled_by(device)).count();
-        let ending = runs.values().filter(|run| run.is_ending_of(device)).count();
-        (count(agents), count(ending))
-    }
-
-    /// How many agents there are, those that are being stopped too.
-    pub(crate) fn count_all(&self) -> u32 {
-        let live = self.lock().values().filter(|run| run.is_live()).count();
-        u32::try_from(live).unwrap_or(u32::MAX)
+    /// How many agents there are, all of one moment.
+    pub(crate) fn census(&self) -> Census {
+        // In one look: a thousand agents may each have a device of their own.
+        let mut census = Census::default();
+        for (stopping, devices) in self.lock().values().filter_map(|run| run.living()) {
+            census.all += 1;
+            for device in devices {
+                let of_device = census.of.entry(device).or_default();
+                *(if stopping { &mut of_device.stopping } else { &mut of_device.agents }) += 1;
+            }
+        }
+        census
     }
 
     /// Changes whenever an agent starts, stops or is gone.

@@ -12,7 +12,7 @@ use super::enforcer::{Ending, Enforcer, Reason, SignalBy};
 use super::freeze::Undecided;
 use super::hold::Hold;
 use super::ledger::{Ledger, Store};
-use super::record::Record;
+use super::record::{Census, Record};
 use super::run::{Admission, Moved, Opened, Phase, Run};
 use super::token::TokenHash;
 use crate::clock::BootTime;
@@ -249,14 +249,9 @@ impl Runs {
         self.record.generation()
     }
 
-    /// How many agents live on the device's lease, and how many more are being stopped.
-    pub(crate) fn count_of(&self, device: &DeviceId) -> (u32, u32) {
-        self.record.count_of(device)
-    }
-
-    /// How many agents there are, those that are being stopped too.
-    pub(crate) fn count_all(&self) -> u32 {
-        self.record.count_all()
+    /// How many agents there are, all of one moment.
+    pub(crate) fn census(&self) -> Census {
+        self.record.census()
     }
 
     /// Changes whenever an agent starts, stops or is gone.

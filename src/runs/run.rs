@@ -322,23 +322,15 @@ impl Run {
         }
     }
 
-    /// Whether it was allowed to start, and something of it may be left.
-    pub(crate) fn is_live(&self) -> bool {
-        match &*self.phase() {
-            Phase::Asking => false,
-            Phase::Running { .. } => true,
-            Phase::Stopping { .. } => !self.has_tree_ended(),
-        }
-    }
-
-    /// Whether it is being stopped, and this device ruled it.
-    pub(crate) fn is_ending_of(&self, device: &DeviceId) -> bool {
-        match &*self.phase() {
-            Phase::Stopping { leases, .. } => {
-                !self.has_tree_ended() && leases.iter().any(|(ruling, _)| ruling == device)
-            }
-            Phase::Asking | Phase::Running { .. } => false,
-        }
+    /// Whether it is being stopped, and the devices that rule or ruled it; `None` unless it was allowed to start and
+    /// something of it may be left.
+    pub(super) fn living(&self) -> Option<(bool, Vec<DeviceId>)> {
+        let (stopping, leases) = match &*self.phase() {
+            Phase::Running { leases, .. } => (false, leases.clone()),
+            Phase::Stopping { leases, .. } if !self.has_tree_ended() => (true, leases.clone()),
+            Phase::Asking | Phase::Stopping { .. } => return None,
+        };
+        Some((stopping, leases.into_iter().map(|(device, _)| device).collect()))
     }
 
     /// Begins the stop. `false` when it has begun already, or nothing runs yet.
