@@ -119,7 +119,8 @@ fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> R
         if name == "machineid-authority" {
             // `serve` names a database of its own.
             let database = format!("sqlite:{}", authority.database.display());
-            let _ = writeln!(script, "[ \"$1\" = org ] && set -- \"$@\" --database {}", quoted(Path::new(&database)));
+            let database = quoted(Path::new(&database));
+            let _ = writeln!(script, "case $1 in org|backup|console-link) set -- \"$@\" --database {database};; esac");
         }
         let _ = writeln!(script, "exec {} \"$@\"", quoted(&programs.join(name)));
         write_private(&directory.join(name), &script, 0o700)?;
@@ -157,6 +158,7 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
     );
     row("allow it again (which starts nothing by itself)", format!("{dir}/machineid unrevoke {device}"));
     row("see what runs, and on what lease", format!("{dir}/machineid status"));
+    row("see it in a browser", format!("{dir}/machineid-authority console-link"));
     row("switch the whole organisation off", format!("{dir}/machineid-authority org disable {}", authority.org_id));
     text.push_str("\nAgents here run as your own user and could read the key: this is for trying it out only.\n\n");
     text
