@@ -417,8 +417,8 @@ fn dev_starts_everything_and_prints_the_command_that_revokes() {
     };
     let status = typed("/machineid status");
     assert!(String::from_utf8_lossy(&status.stdout).contains("python3 "), "{status:?}");
-    let link = typed("/machineid-authority console-link");
-    assert!(String::from_utf8_lossy(&link.stdout).contains("/console/operator/"), "{link:?}");
+    let console = typed("/machineid-authority console-link");
+    assert!(String::from_utf8_lossy(&console.stdout).contains("/console/operator/"), "{console:?}");
     let revoke = typed("/machineid revoke ");
     assert!(revoke.status.success(), "{revoke:?}");
     assert_eq!(wrapped.exit_code(), 77);
