@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use machineid_sidecar::clock::BootTime;
 use serde_json::Value;
 
 use super::wait::PATIENCE;
@@ -35,7 +36,10 @@ impl Events {
     /// The next event, past heartbeats; `None` at the end of the stream.
     pub(crate) fn next(&mut self) -> Option<(String, Value)> {
         let mut name = String::new();
+        let begun = BootTime::now();
         loop {
+            // Heartbeats go on for as long as one waits.
+            assert!(BootTime::now().saturating_since(begun) < PATIENCE, "nothing but heartbeats");
             let mut line = String::new();
             if self.reader.read_line(&mut line).unwrap() == 0 {
                 return None;
