@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::harness::authority::Authority;
 use crate::harness::postgres::new_database;
 use crate::harness::wait::until;
-use crate::harness::{PATIENCE, http};
+use crate::harness::{PATIENCE, http, let_time_pass};
 
 #[test]
 fn a_connection_that_never_asks_or_drips_its_question_is_given_up() {
@@ -39,7 +39,7 @@ fn a_connection_that_never_asks_or_drips_its_question_is_given_up() {
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
                 assert_eq!(org.device("register", "a").status, 200);
-                thread::sleep(Duration::from_millis(50));
+                let_time_pass(Duration::from_millis(50));
             }
         });
         let (silent, dripping) = (silent.join(), dripping.join());
