@@ -1,0 +1,50 @@
+//! What an operator changes about an organisation.
+
+use jiff::Timestamp;
+
+use super::super::audit::{Record, Verb};
+use super::super::changes::Change;
+use super::super::keys::SecretHash;
+use super::super::org::{OrgId, PlanTier};
+
+/// What an operator changes about an organisation.
+#[derive(Clone, Debug)]
+pub(in crate::authority) enum OrgChange {
+    Disabled(bool),
+    Frozen(bool),
+    AccessUntil(Option<Timestamp>),
+    /// The plan, and a limit to hold instead of its own.
+    Plan(PlanTier, Option<u64>),
+    Key(SecretHash),
+    /// Forgets its devices and keeps its key as that of a deleted organisation.
+    Delete,
+}
+
+impl OrgChange {
+    /// What those who wait are told of it.
+    pub(super) fn news(&self, org: OrgId) -> Change {
+        match self {
+            Self::Key(_) | Self::Delete => Change::Key(org),
+            Self::Disabled(_) | Self::Frozen(_) | Self::AccessUntil(_) | Self::Plan(..) => Change::Org(org),
+        }
+    }
+
+    /// What the audit says about it.
+    pub(super) fn record(&self, org: OrgId) -> Record {
+        match self {
+            Self::Disabled(true) => Record::ok(org, Verb::DisableOrg),
+            Self::Disabled(false) => Record::ok(org, Verb::EnableOrg),
+            Self::Frozen(true) => Record::ok(org, Verb::FreezeOrg),
+            Self::Frozen(false) => Record::ok(org, Verb::UnfreezeOrg),
+            Self::AccessUntil(end) => {
+                Record::ok(org, Verb::ExpireOrg).with("accessUntil", end.map(|end| end.to_string()))
+            }
+            Self::Plan(tier, None) => Record::ok(org, Verb::SetPlan).with("plan", tier.as_str()),
+            Self::Plan(tier, Some(limit)) => {
+                Record::ok(org, Verb::SetPlan).with("plan", tier.as_str()).with("limit", *limit)
+            }
+            Self::Key(hash) => Record::ok(org, Verb::RotateKey).with("key", hash.fingerprint()),
+            Self::Delete => Record::ok(org, Verb::DeleteOrg),
+        }
+    }
+}
