@@ -193,9 +193,12 @@ proptest! {
         guardian in proptest::option::of((2_i32..20, any::<bool>())),
         caller in 1_i32..20,
     ) {
-        // Who has ended in one look has in every later one.
-        let mut ended: HashSet<i32> = HashSet::new();
+        // Who has ended in one look, or is missing in it, has ended in every later one.
+        let (mut found, mut ended) = (HashSet::new(), HashSet::new());
         let read = |rows: &Vec<Row>| {
+            let here: HashSet<i32> = rows.iter().map(|row| row.0).collect();
+            ended.extend(found.difference(&here).copied());
+            found.extend(here);
             let plain: Vec<_> = rows.iter().map(|row| (row.0, row.1, row.2)).collect();
             let row_of = |entry: &ProcessEntry| *rows.iter().find(|row| row.0 == entry.identity.pid.as_raw()).unwrap();
             let mut entries = table_of(caller, &plain).entries().to_vec();
