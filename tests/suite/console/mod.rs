@@ -1,6 +1,7 @@
 //! The web console of the authority, as a browser without a script sees it: requests, cookies, forms. And as people do, in
 //! a real browser.
 
+mod barriers;
 mod hints;
 mod live;
 mod pages;
