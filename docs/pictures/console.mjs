@@ -74,6 +74,7 @@ try {
     }
   };
   mkdirSync(directory, { recursive: true });
+  const admin = (...words) => String(execFileSync(program("machineid-authority"), [...words, "--admin-socket", `${scratch}/admin`])).trim();
   await page.goto(`${url}/console`);
   await take("sign-in");
   await page.getByLabel("Org key").fill(orgApiKey);
@@ -84,6 +85,11 @@ try {
   await page.getByRole("button", { name: "Revoke" }).click();
   await page.getByText("Revoked: 1 of 1.").waitFor();
   await take("revoked");
+  await page.goto(home);
+  await page.getByLabel("Select mail:host-1").click();
+  await page.getByRole("button", { name: "Remove…" }).click();
+  await page.getByRole("button", { name: "Remove", exact: true }).waitFor();
+  await take("remove");
   await pause(3);
   await page.goto(home);
   await page.locator("tr", { hasText: "mail:host-1" }).getByText("onfirmed").waitFor();
@@ -107,8 +113,39 @@ try {
   await take("stopped");
   await page.getByText("Restore these devices").click();
   await take("restore");
+  await page.getByLabel(/Type the number/).fill(String(FLEET.length - 1));
+  await page.getByRole("button", { name: "Restore them" }).click();
+  await page.getByText("To the fleet").waitFor();
+  await take("restored");
   await page.goto(`${home}/audit`);
   await take("audit");
+  await page.goto(`${home}/settings`);
+  await page.getByLabel("Type the word rotate").fill("rotate");
+  await page.getByRole("button", { name: "Rotate the key" }).click();
+  await page.locator("#new-key").waitFor();
+  await take("new-key");
+  await page.goto(`${home}/settings`);
+  await page.getByLabel("Plan", { exact: true }).selectOption("scale");
+  await page.getByRole("button", { name: "Ask for it" }).click();
+  await page.getByText("waits for the operator of this server").waitFor();
+  const number = JSON.parse(admin("org", "checkouts", "--json"))[0].number;
+  await page.goto(JSON.parse(admin("org", "confirm-checkout", number, "--link", "--json")));
+  await take("checkout");
+  await page.context().clearCookies();
+  await page.goto(admin("console-link"));
+  await take("operators-link");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Organisations" }).waitFor();
+  await take("organisations");
+  await page.goto(`${home}/settings`);
+  await take("organisation-for-its-operator");
+  await page.goto(`${url}/console/orgs`);
+  await page.getByLabel("Name, for people").fill("Another Ltd");
+  await page.getByRole("button", { name: "Create it" }).click();
+  await page.locator("#new-key").waitFor();
+  await take("organisation-created");
+  await page.goto(`${home}/nothing`);
+  await take("nothing-here");
 } finally {
   await browser.close();
   for (const child of started.reverse()) { child.kill("SIGCONT"); child.kill(); }

@@ -102,7 +102,7 @@ fn no_page_has_a_barrier_for_whoever_holds_a_key() {
     looks.go("nothing here", &format!("{home}/nothing"), 404);
     looks.browser.go(&format!("{home}/settings"));
     looks.browser.click(&button("Ask for it"));
-    looks.browser.see(&css("[role=status]"));
+    looks.browser.see(&css("p[role=status]").with("waits for the operator"));
     looks.at("organisation, plan asked for");
     looks.browser.fill(&field("Type the word off"), "off");
     looks.browser.click(&button("Switch off"));
