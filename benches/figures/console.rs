@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::Length;
 use crate::common::Outcome;
 use crate::common::authority::Authority;
-use crate::common::report::{self, Table, milliseconds};
+use crate::common::report::{self, Table, microseconds, milliseconds, ratio};
 use crate::common::samples::Samples;
 
 const DEVICES: u32 = 100_000;
@@ -44,6 +44,42 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     }
     table.print();
     report::say("  From before the request is sent to the last byte of the page.");
+    refused(&authority, length)
+}
+
+/// Whether the time that a refused sign-in takes tells how wrong the key was.
+fn refused(authority: &Authority, length: Length) -> Outcome<()> {
+    let all_but_one = &authority.key[..authority.key.len() - 1];
+    let last = if authority.key.ends_with('0') { '1' } else { '0' };
+    let keys = [
+        ("the organisation's, but for its last character", format!("{all_but_one}{last}")),
+        ("one that nobody has", format!("org_{}", "0".repeat(authority.key.len() - "org_".len()))),
+        ("no key at all", "wrong".to_owned()),
+    ];
+    let mut took: [Vec<Duration>; 3] = Default::default();
+    for round in 0..length.pick(2_000, 100) {
+        for turn in 0..keys.len() {
+            let at = (round + turn) % keys.len();
+            let body = format!("key={}", keys[at].1);
+            let length = body.len();
+            #[expect(clippy::disallowed_methods, reason = "a benchmark measures spans")]
+            let began = Instant::now();
+            let request = format!("POST /console/sign-in HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
+            let answer = exchange(authority, &request)?;
+            took[at].push(began.elapsed());
+            if answer.split(' ').nth(1) != Some("401") {
+                return Err(answer.into());
+            }
+        }
+    }
+    let mut table =
+        Table::new("Sign-ins that are refused, in turn", &["the key", "median", "90 %", "against the first"]);
+    let [first, others @ ..] = took.map(Samples::new);
+    for ((name, _), took) in keys.iter().zip([first.clone()].into_iter().chain(others)) {
+        let against = ratio(took.median(), first.median());
+        table.row(vec![(*name).to_owned(), microseconds(took.median()), microseconds(took.percentile(90)), against]);
+    }
+    table.print();
     Ok(())
 }
 

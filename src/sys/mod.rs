@@ -9,6 +9,8 @@ mod inherited;
 mod namespace;
 mod peer;
 mod permission;
+#[cfg(feature = "services")]
+mod precedence;
 mod proc;
 mod process;
 mod queue;
@@ -26,6 +28,8 @@ pub use inherited::{Inherited, let_children_vanish, restore_inherited};
 pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
+#[cfg(feature = "services")]
+pub(crate) use precedence::Uninterrupted;
 pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
 pub use queue::queue_signal;

@@ -20,6 +20,7 @@ pub(crate) mod samples;
 #[path = "../../../tests/suite/traps/shapes.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the suite")]
 pub(crate) mod shapes;
+pub(crate) mod signal_trace;
 pub(crate) mod stages;
 pub(crate) mod static_build;
 

@@ -20,6 +20,7 @@ use crate::runs::record::Record;
 use crate::runs::registry::wrapper_gone;
 use crate::runs::run::{Run, StopNotice};
 use crate::suspend::Suspends;
+use crate::sys::Uninterrupted;
 use crate::tree::{Glance, Identity, Leaf, Next, ProcessTable};
 use crate::vital::Vital;
 
@@ -147,6 +148,8 @@ impl Worker {
         let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();
         let mut begun = HashSet::new();
         let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.record.count_by_wrapper() };
+        // Each takes some ten microseconds, and none waits.
+        let uninterrupted = (!endings.is_empty()).then(Uninterrupted::begin);
         for ending in endings {
             let id = ending.run.id();
             // A wrapper that ends while its tree is being stopped, or has been, changes nothing about that.
@@ -163,6 +166,7 @@ impl Worker {
                 self.under_way.push(stop);
             }
         }
+        drop(uninterrupted);
         if !begun.is_empty() {
             let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
             debug!(trees = begun.len(), took_us, "asked every leader that is ours to ask");
@@ -311,8 +315,9 @@ impl Worker {
     }
 }
 
-/// Whoever is signalled wakes, and so do its guardian and its wrapper: hundreds of them would run before the next one is
-/// signalled. Not permitted without privileges; then it takes as long as it takes.
+/// Whoever is signalled wakes, and so do its guardian and its wrapper: they must not keep the looks at what is left of the
+/// trees waiting. (That every leader is asked before any of them acts is [`Uninterrupted`]'s.) Not permitted without
+/// privileges; then it takes as long as it takes.
 fn take_precedence() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }

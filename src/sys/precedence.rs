@@ -1,0 +1,78 @@
+//! Running before everybody else for a moment.
+
+#![expect(unsafe_code, reason = "rustix has no sched_setscheduler")]
+
+use std::marker::PhantomData;
+
+use rustix::io::Errno;
+
+/// While it lives, the calling thread gives its processor up to no ordinary process.
+///
+/// A process that is woken may run before whoever woke it, whatever their niceness: a thread that signals a thousand of
+/// them would wait for most of them to act first. Only for work that is short and does not wait. Where the kernel does not
+/// permit it (it takes `CAP_SYS_NICE`, or `RLIMIT_RTPRIO` above 0) nothing changes.
+#[derive(Debug)]
+pub(crate) struct Uninterrupted {
+    permitted: bool,
+    /// Of the thread that made it.
+    _here: PhantomData<*const ()>,
+}
+
+impl Uninterrupted {
+    /// Until this is dropped.
+    #[must_use]
+    pub(crate) fn begin() -> Self {
+        // The lowest of the real-time priorities is above every ordinary process, and below what the kernel and the
+        // administrator have put there.
+        Self { permitted: schedule(libc::SCHED_FIFO, 1).is_ok(), _here: PhantomData }
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        if self.permitted {
+            // Giving it up is always permitted, and the niceness is kept.
+            let _ = schedule(libc::SCHED_OTHER, 0);
+        }
+    }
+}
+
+/// Of the calling thread. Not through the C library: musl's refuses.
+fn schedule(policy: libc::c_int, priority: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: zeros are valid in every field it may have.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = priority;
+    // SAFETY: a thread number of 0 is the caller's own; the kernel only reads the live local.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Policy and niceness of the calling thread, as `/proc` tells them.
+    fn scheduling() -> (String, String) {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let field = |number: usize| fields.split(' ').nth(number - 3).unwrap().to_owned();
+        (field(41), field(19))
+    }
+
+    #[test]
+    fn it_ends_where_it_began_and_keeps_the_niceness() {
+        std::thread::spawn(|| {
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
+            let ordinary = ("0".to_owned(), "3".to_owned());
+            assert_eq!(scheduling(), ordinary);
+            let uninterrupted = Uninterrupted::begin();
+            let during = scheduling().0;
+            let expected = if uninterrupted.permitted { "1" } else { "0" };
+            assert_eq!(during, expected);
+            drop(uninterrupted);
+            assert_eq!(scheduling(), ordinary);
+        })
+        .join()
+        .unwrap();
+    }
+}
