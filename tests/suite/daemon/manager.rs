@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::agents::{Agent, OBEDIENT, agents};
 use crate::harness::authority::{Authority, Org};
 use crate::harness::place::{is_root, skipped};
-use crate::harness::sidecar::{Setup, Sidecar, chmod};
+use crate::harness::sidecar::{Setup, Sidecar, chmod, write_key};
 use crate::harness::wait::{PATIENCE, until};
 use crate::harness::wrapper::python;
 
@@ -95,6 +95,35 @@ fn the_unit_comes_up_while_the_authority_is_away() {
     manager.next(&["STATUS=no answer from the authority; no agents"]);
     assert_eq!(sidecar.get("/readyz").unwrap().status, 503, "that a unit is up says nothing about decisions");
     assert_eq!(sidecar.check().status, 503);
+}
+
+#[test]
+fn a_service_that_has_no_key_yet_is_up_allows_nothing_and_says_what_to_do() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = setup(&org, &authority);
+    // As the unit has it: a credential that says that there is no other.
+    std::fs::write(setup.key_file(), "missing").unwrap();
+    setup.variables.push(("CREDENTIALS_DIRECTORY", setup.directory.path().to_str().unwrap().to_owned()));
+    let manager = Manager::of(&mut setup);
+    let mut sidecar = setup.start_unready();
+    manager.next(&["READY=1"]);
+    assert!(manager.next(&["STATUS="]).contains("no org key yet"));
+    let remedy = "install -m 600 /dev/stdin /etc/machineid/org-key";
+    let refused = sidecar.check();
+    assert_eq!((refused.status, refused.code().as_str()), (503, "STARTING"));
+    assert!(refused.json()["reason"].as_str().unwrap().contains(remedy), "{}", refused.body);
+    assert_eq!(sidecar.get("/readyz").unwrap().status, 503);
+    let witness = sidecar.directory().join("ran");
+    let run = sidecar.wrap(&[], &["touch", witness.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(75), "{said}");
+    assert!(said.contains(remedy) && !witness.exists(), "{said}");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    manager.next(&["STOPPING=1"]);
+    write_key(&sidecar.key_file(), &org.key);
+    sidecar.start_again();
+    until("it is allowed", || (sidecar.check().status == 200).then_some(()));
 }
 
 #[test]
