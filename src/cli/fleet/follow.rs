@@ -61,7 +61,7 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
             Ok(Some(devices)) => {
                 trouble = None;
                 let followed = progress::judge(whom, devices, waited());
-                if progress::is_over(&followed, waited()) {
+                if progress::is_over(&followed) {
                     printer.done();
                     return tell(&followed, waited(), None, printer);
                 }
@@ -154,6 +154,7 @@ fn rows(one: &Followed) -> Vec<Vec<Cell>> {
         |word: &str| vec![vec![device.clone(), Cell::coloured(word, Colour::Unclear), Cell::new("-"), Cell::new("-")]];
     match (&one.device, one.progress) {
         (_, Progress::NoLongerRevoked) => alone("not revoked any more"),
+        (_, Progress::NotKnownYet) => alone("no sidecar has reported about it so far"),
         (Some(known), Progress::Unreported) => {
             let ago = known.last_seen_ago_ms.map_or_else(String::new, |ago| format!(", asked {} ago", millis(ago)));
             alone(&format!("no sidecar reports about it{ago}"))
@@ -180,6 +181,7 @@ fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell
         Progress::Stopped
         | Progress::Unused
         | Progress::Lapsed
+        | Progress::NotKnownYet
         | Progress::NotHeardFrom
         | Progress::Unreported
         | Progress::NoLongerRevoked => Cell::coloured(format!("not heard from for {heard}"), Colour::Bad),

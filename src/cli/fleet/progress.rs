@@ -7,15 +7,16 @@ use serde::Serialize;
 
 use crate::protocol::report::{FleetDevice, FleetSidecar, StopState};
 
-/// A device that nobody reports about may be one whose first report is under way.
-const SETTLE: Duration = Duration::from_secs(3);
+/// A device that nobody reports about, or that was never validated as far as is known, may be one whose first report is
+/// under way, or whose validation is not written down yet: the authority notes those up to three seconds late.
+const SETTLE: Duration = Duration::from_secs(4);
 
 /// A device that was validated in this time may be used by somebody. A sidecar asks far more often; a program on an
 /// official client asks when it comes to.
 const RECENT: Duration = Duration::from_mins(10);
 
-/// What reports take, beyond what a stop takes.
-const SLACK: Duration = Duration::from_secs(3);
+/// What reports take, beyond what a stop takes; and longer than [`SETTLE`], for whom nobody reports about.
+const SLACK: Duration = Duration::from_secs(5);
 
 /// Which devices a wait is about.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub(super) enum Progress {
     Lapsed,
     /// A sidecar is stopping agents.
     Stopping,
+    /// No sidecar has reported about it so far; a first report may be under way.
+    NotKnownYet,
     /// A sidecar has not said that it knows of the revoke.
     NotHeardFrom,
     /// It is validated, but no sidecar reports about it: by an SDK, or a sidecar that cannot report.
@@ -81,6 +84,9 @@ pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> V
 }
 
 fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
+    if device.sidecars.is_empty() && waited < SETTLE {
+        return Progress::NotKnownYet;
+    }
     if device.sidecars.is_empty() {
         return match device.last_seen_ago_ms {
             None => Progress::Unused,
@@ -118,21 +124,16 @@ pub(super) fn patience(followed: &[Followed]) -> Duration {
 }
 
 /// Whether nothing more is to be waited for.
-pub(super) fn is_over(followed: &[Followed], waited: Duration) -> bool {
+pub(super) fn is_over(followed: &[Followed]) -> bool {
     followed.iter().all(|one| match one.progress {
-        Progress::Stopped | Progress::Lapsed | Progress::NoLongerRevoked => true,
-        // Its first report may be under way.
-        Progress::Unused | Progress::Unreported => waited >= SETTLE || one.never_validated(),
-        Progress::Stopping | Progress::NotHeardFrom => false,
+        Progress::Stopped | Progress::Unused | Progress::Lapsed | Progress::Unreported | Progress::NoLongerRevoked => {
+            true
+        }
+        Progress::Stopping | Progress::NotKnownYet | Progress::NotHeardFrom => false,
     })
 }
 
 impl Followed {
-    /// Nobody was ever told that it may run.
-    fn never_validated(&self) -> bool {
-        self.device.as_ref().is_some_and(|device| device.last_seen_at.is_none())
-    }
-
     /// Whether a sidecar says that processes outlived SIGKILL.
     pub(super) fn has_survivors(&self) -> bool {
         let stop = self.device.as_ref().and_then(|device| device.last_stop.as_ref());
@@ -191,7 +192,7 @@ mod tests {
         ] {
             let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
-            assert_eq!(is_over(&followed, Duration::ZERO), expected.is_done());
+            assert_eq!(is_over(&followed), expected.is_done());
         }
     }
 
@@ -206,25 +207,34 @@ mod tests {
         assert_eq!(of(0, 90_000, None)[0].progress, Progress::Stopped);
         for uncertain in [of(1, 90_000, Some(95_000)), of(0, 90_000, Some(80_000))] {
             assert_eq!(uncertain[0].progress, Progress::Lapsed, "a paused machine has not lived through its lease");
-            assert!(is_over(&uncertain, Duration::ZERO), "there is nothing to wait for");
+            assert!(is_over(&uncertain), "there is nothing to wait for");
         }
     }
 
     #[test]
     fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
-        let of = |seen| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], Duration::from_secs(2));
-        assert_eq!(of(None)[0].progress, Progress::Unused);
-        assert_eq!(of(Some(603_000))[0].progress, Progress::Unused);
-        assert_eq!(of(Some(601_000))[0].progress, Progress::Unreported, "the wait's own time does not make it old");
-        assert!(is_over(&of(None), Duration::ZERO), "never validated, it never ran");
-        assert!(!is_over(&of(Some(603_000)), Duration::from_secs(1)), "its first report may be under way");
-        assert!(is_over(&of(Some(1)), SETTLE) && !of(Some(1))[0].progress.is_done());
+        let of = |seen, waited| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], waited);
+        for (seen, expected) in [
+            (None, Progress::Unused),
+            (Some(605_000), Progress::Unused),
+            // The wait's own time does not make it old.
+            (Some(603_000), Progress::Unreported),
+            (Some(1), Progress::Unreported),
+        ] {
+            let just_now = of(seen, Duration::from_secs(3));
+            assert_eq!(just_now[0].progress, Progress::NotKnownYet, "what allowed it may not be written down yet");
+            assert!(!is_over(&just_now) && !just_now[0].progress.is_done());
+            let settled = of(seen, SETTLE);
+            assert_eq!(settled[0].progress, expected, "{seen:?}");
+            assert!(is_over(&settled));
+        }
+        assert!(patience(&of(None, Duration::ZERO)) > SETTLE, "it is waited for until it is known");
     }
 
     #[test]
     fn what_was_meant_and_is_not_revoked_any_more_is_named() {
         let whom = Whom::These(["a", "b"].map(str::to_owned).into());
-        let followed = judge(&whom, vec![device("a", None, &[]), device("c", None, &[])], Duration::ZERO);
+        let followed = judge(&whom, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
         let told: Vec<_> = followed.iter().map(|one| (one.id.as_str(), one.progress)).collect();
         assert_eq!(told, [("a", Progress::Unused), ("b", Progress::NoLongerRevoked)]);
     }
@@ -232,7 +242,7 @@ mod tests {
     #[test]
     fn a_wait_lasts_as_long_as_a_sidecar_that_is_reached_may_take() {
         let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
-        assert_eq!(patience(&followed), Duration::from_millis(22_500));
+        assert_eq!(patience(&followed), Duration::from_millis(24_500));
         assert_eq!(patience(&[]), SLACK);
     }
 }

@@ -202,6 +202,20 @@ fn a_device_that_something_else_asks_about_is_not_called_stopped() {
 }
 
 #[test]
+fn a_device_that_was_allowed_a_moment_ago_is_not_called_unused() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    org.device("register", "sdk:1");
+    assert_eq!(org.code("sdk:1"), "ALLOW");
+    let output = run(&authority, &org, &["revoke", "sdk:1", "--wait=1s"]);
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert!(text(&output.stdout).contains("no sidecar has reported about it so far"), "{output:?}");
+    let output = run(&authority, &org, &["revoke", "sdk:1", "--wait"]);
+    assert_eq!(output.status.code(), Some(75), "{output:?}");
+    assert!(text(&output.stdout).contains("no sidecar reports about it, asked "), "{output:?}");
+}
+
+#[test]
 fn the_wait_lasts_no_longer_than_it_is_told() {
     let authority = Authority::start();
     let org = authority.org("free");
