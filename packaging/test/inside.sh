@@ -170,8 +170,9 @@ ok "which serves" until_ 20 is_check 200
 ok "and no agent is lost" alive $tree
 rm -r /run/systemd/system/machineid-sidecar.service.d
 systemctl daemon-reload
+before=$(main)
 systemctl stop machineid-sidecar
-ok "stopped, it stays so" is "$(property machineid-sidecar ActiveState)" inactive
+ok "stopped, it ends" gone "$before"
 ok "a question starts it: its socket is systemd's" until_ 20 is_check 200
 ok "and no agent is lost" alive $tree
 before=$(main)
@@ -183,6 +184,27 @@ if journalctl -o cat -n 50 -u machineid-sidecar | grep -q 'takes effect at the n
     echo "SKIPPED - whether it is in force: this daemon takes a changed configuration at its next start"
 else
     ok "and is in force" until_ 10 status_says 'stop bound *6s100ms'
+fi
+
+# --- a reload that is waited for ------------------------------------------------------------------------------------------------------
+if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 253 ]; then
+    install -D -m 644 /usr/share/doc/machineid-sidecar/examples/systemd/notify-reload.conf -t /etc/systemd/system/machineid-sidecar.service.d
+    systemctl daemon-reload
+    systemctl restart machineid-sidecar
+    ok "as notify-reload the daemon serves" until_ 20 is_check 200
+    before=$(main)
+    sed -i 's|^stop_grace = .*|stop_grace = "3s"|' /etc/machineid/machineid-sidecar.toml
+    ok "a reload is taken" systemctl reload machineid-sidecar
+    ok "and is in force when the command returns" status_says 'stop bound *8s100ms'
+    ok "in the same process" is "$(main)" "$before"
+    ok "and no agent is lost" alive $tree
+    sed -i 's|^stop_grace = .*|stop_grace = "1s"|' /etc/machineid/machineid-sidecar.toml
+    rm -r /etc/systemd/system/machineid-sidecar.service.d
+    systemctl daemon-reload
+    systemctl restart machineid-sidecar
+    until_ 20 is_check 200
+else
+    echo "SKIPPED - notify-reload: this systemd is older than 253"
 fi
 
 # --- CAP_KILL alone ----------------------------------------------------------------------------------------------------------------
@@ -252,6 +274,56 @@ sed -i '/^nonsense/d' /etc/machineid/machineid-sidecar.toml
 systemctl reset-failed machineid-sidecar
 systemctl start machineid-sidecar
 ok "mended, it serves" until_ 20 is_check 200
+
+# --- a user's own daemon ------------------------------------------------------------------------------------------------------------
+useradd -m laptop
+uid=$(id -u laptop) home=/home/laptop
+as_laptop() { setpriv --reuid laptop --regid laptop --init-groups env -i HOME=$home XDG_RUNTIME_DIR="/run/user/$uid" PATH=/usr/bin:/bin "$@"; }
+own=/run/user/$uid/machineid/sidecar.sock
+own_check() { is "$(curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket "$own" http://localhost/v1/check)" "$1"; }
+own_says() { has "$(as_laptop machineid status --socket "$own" 2>&1)" "$1"; }
+# What a login brings along: there is none here.
+mkdir -p /run/systemd/system/user@.service.d
+printf '[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\n' > /run/systemd/system/user@.service.d/place.conf
+systemctl daemon-reload
+if systemctl start "user@$uid" && until_ 20 test -S "/run/user/$uid/systemd/private"; then
+    as_laptop mkdir -p $home/.config/machineid
+    install -m 600 -o laptop -g laptop /dev/stdin $home/.config/machineid/org-key <<< "$key"
+    as_laptop tee $home/.config/machineid/machineid-sidecar.toml > /dev/null <<END
+[authority]
+url = "http://127.0.0.1:8424"
+org_key_file = "$home/.config/machineid/org-key"
+[device]
+id = "laptop:1"
+[enforcement]
+interval = "1s"
+stop_grace = "1s"
+END
+    ok "a user's own unit starts" as_laptop systemctl --user start machineid-sidecar
+    ok "and answers on a socket of that user" until_ 20 own_check 200
+    as_laptop machineid-run --socket "$own" --name own -- /opt/stubborn.sh 2> /tmp/own.err &
+    own_run=$!
+    ok "an agent runs under it" until_ 20 own_says '^own .*running'
+    tree=$(pgrep -u laptop -f stubborn.sh)
+    before=$(as_laptop systemctl --user show -p MainPID --value machineid-sidecar)
+    as_laptop systemctl --user restart machineid-sidecar
+    ok "a restart of it" until_ 20 own_check 200
+    ok "is another daemon" test "$before" != "$(as_laptop systemctl --user show -p MainPID --value machineid-sidecar)"
+    ok "and loses no agent" alive $tree
+    ok "which it takes over" until_ 10 own_says '^own .*running'
+    fleet revoke laptop:1 > /dev/null
+    ok "revoked, all of it is gone" until_ 20 gone $tree
+    wait "$own_run"
+    ok "with the code of a deny" is "$?" 77
+    as_laptop systemctl --user stop machineid-sidecar
+    ok "stopped, it leaves no socket" test ! -e "$own"
+else
+    echo "SKIPPED - a user's own unit: no user manager starts here"
+fi
+systemctl stop "user@$uid" "user-runtime-dir@$uid"
+rm -r /run/systemd/system/user@.service.d
+systemctl daemon-reload
+userdel -r laptop 2> /dev/null
 
 # --- the end ---------------------------------------------------------------------------------------------------------------------------
 echo 'COMMAND=/bin/sleep 1000' > /etc/machineid/agents/last.conf
