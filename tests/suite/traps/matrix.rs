@@ -197,7 +197,7 @@ fn what_is_wrong(place: Place, mode: Mode, user: User, event: Event, shapes: &[&
     let mut setup = Setup::of(&org, &authority.url(), "host:matrix").at(place);
     let lease = if event == Event::LeaseEnds { "5s" } else { "2m" };
     setup.authority = format!("url = \"{}\"\ntimeout = \"3s\"", authority.url());
-    setup.enforcement = format!("interval = \"200ms\"\nlease = \"{lease}\"\nstop_grace = \"4s\"");
+    setup.enforcement = format!("interval = \"200ms\"\nlease = \"{lease}\"\nstop_grace = \"6s\"");
     let mut sidecar = setup.start();
     let scratch = sidecar.directory().join("stages");
     fs::create_dir(&scratch).unwrap();
