@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Fatal;
 use super::reload::Source;
@@ -36,6 +37,10 @@ mode = "0600"
 level = "warn"
 "#;
 
+/// How long the authority stays after a deny has ended the command: whoever follows it with `revoke --wait` looks twice in
+/// that time, and sees it confirmed.
+const AFTER_DENY: Duration = Duration::from_secs(1);
+
 /// Runs the daemon with its own authority, in front of `command` when there is one.
 pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
     keep_secrets()?;
@@ -43,6 +48,9 @@ pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
     in_runtime(async {
         let authority = start_authority(&directory.path).await?;
         let result = serve(&authority, &directory.path, command).await;
+        if matches!(&result, Ok(exit) if exit.code() == Exit::Denied.code()) {
+            tokio::time::sleep(AFTER_DENY).await;
+        }
         authority.end().await;
         result
     })

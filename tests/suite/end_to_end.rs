@@ -410,17 +410,19 @@ fn dev_starts_everything_and_prints_the_command_that_revokes() {
     let (agent, helper) = (number_after(&line, "agent "), number_after(&line, "pid "));
     wrapped.watch(&[agent, helper]);
     let banner = wrapped.stderr();
-    let typed = |what: &str| {
+    let typed = |what: &str, more: &str| {
         let line = banner.lines().map(str::trim).find(|line| line.contains(what) && line.starts_with('/'));
         let line = line.unwrap_or_else(|| panic!("no {what:?} to type in\n{banner}"));
-        std::process::Command::new("sh").arg("-c").arg(line).output().unwrap()
+        std::process::Command::new("sh").arg("-c").arg(format!("{line}{more}")).output().unwrap()
     };
-    let status = typed("/machineid status");
+    let status = typed("/machineid status", "");
     assert!(String::from_utf8_lossy(&status.stdout).contains("python3 "), "{status:?}");
-    let console = typed("/machineid-authority console-link");
+    let console = typed("/machineid-authority console-link", "");
     assert!(String::from_utf8_lossy(&console.stdout).contains("/console/operator/"), "{console:?}");
-    let revoke = typed("/machineid revoke ");
+    // The authority ends with the agent, and must not before it has told of that end.
+    let revoke = typed("/machineid revoke ", " --wait");
     assert!(revoke.status.success(), "{revoke:?}");
+    assert!(String::from_utf8_lossy(&revoke.stdout).contains("nothing runs any more on 1 device,"), "{revoke:?}");
     assert_eq!(wrapped.exit_code(), 77);
     assert!(!is_alive(agent) && !is_alive(helper));
     let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
