@@ -60,12 +60,9 @@ fn refused(authority: &Authority, length: Length) -> Outcome<()> {
     for round in 0..length.pick(2_000, 100) {
         for turn in 0..keys.len() {
             let at = (round + turn) % keys.len();
-            let body = format!("key={}", keys[at].1);
-            let length = body.len();
             #[expect(clippy::disallowed_methods, reason = "a benchmark measures spans")]
             let began = Instant::now();
-            let request = format!("POST /console/sign-in HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
-            let answer = exchange(authority, &request)?;
+            let answer = try_key(authority, &keys[at].1)?;
             took[at].push(began.elapsed());
             if answer.split(' ').nth(1) != Some("401") {
                 return Err(answer.into());
@@ -74,10 +71,15 @@ fn refused(authority: &Authority, length: Length) -> Outcome<()> {
     }
     let mut table =
         Table::new("Sign-ins that are refused, in turn", &["the key", "median", "90 %", "against the first"]);
-    let [first, others @ ..] = took.map(Samples::new);
-    for ((name, _), took) in keys.iter().zip([first.clone()].into_iter().chain(others)) {
-        let against = ratio(took.median(), first.median());
-        table.row(vec![(*name).to_owned(), microseconds(took.median()), microseconds(took.percentile(90)), against]);
+    let took = took.map(Samples::new);
+    for ((name, _), of_key) in keys.iter().zip(&took) {
+        let against = ratio(of_key.median(), took[0].median());
+        table.row(vec![
+            (*name).to_owned(),
+            microseconds(of_key.median()),
+            microseconds(of_key.percentile(90)),
+            against,
+        ]);
     }
     table.print();
     Ok(())
@@ -110,15 +112,18 @@ fn seed(authority: &Authority) -> Outcome<()> {
 
 /// The organisation's id and the session's cookie.
 fn sign_in(authority: &Authority) -> Outcome<(String, String)> {
-    let body = format!("key={}", authority.key);
-    let answer = exchange(
-        authority,
-        &format!("POST /console/sign-in HTTP/1.0\r\ncontent-length: {}\r\n\r\n{body}", body.len()),
-    )?;
+    let answer = try_key(authority, &authority.key)?;
     let header = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let org = header("location:").and_then(|to| to.rsplit('/').next()).ok_or("nobody was signed in")?;
     let cookie = header("set-cookie:").and_then(|set| set.split(';').next()).ok_or("no cookie")?;
     Ok((org.to_owned(), cookie.to_owned()))
+}
+
+/// The answer to a sign-in with this key.
+fn try_key(authority: &Authority, key: &str) -> Outcome<String> {
+    let body = format!("key={key}");
+    let head = format!("POST /console/sign-in HTTP/1.0\r\ncontent-length: {}\r\n\r\n", body.len());
+    exchange(authority, &(head + &body))
 }
 
 fn timed(authority: &Authority, path: &str, cookie: &str) -> Outcome<Duration> {

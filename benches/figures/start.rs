@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 
 use crate::Length;
 use crate::common::authority::Authority;
@@ -13,7 +13,7 @@ use crate::common::daemon::{DEVICE, Daemon};
 use crate::common::load::{Address, Target};
 use crate::common::report::{self, Table, difference, milliseconds, ratio};
 use crate::common::samples::Samples;
-use crate::common::{Outcome, clean_environment, instant, now, static_build};
+use crate::common::{Outcome, clean_environment, instant, now, static_build, time_on};
 
 /// Makes this program the one that says when it was started.
 pub(crate) const STAMPS: &str = "--stamp";
@@ -58,14 +58,9 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
 
 /// Says when this was reached, on a clock that the benchmark reads as well.
 pub(crate) fn stamp() -> Outcome<()> {
-    let reached = monotonic();
+    let reached = time_on(ClockId::Monotonic);
     std::io::stdout().write_all(&reached.as_nanos().to_le_bytes())?;
     Ok(())
-}
-
-fn monotonic() -> Duration {
-    let time = clock_gettime(ClockId::Monotonic);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 fn measured(mut contenders: Vec<Contender>, rounds: usize) -> Outcome<Vec<Contender>> {
@@ -148,7 +143,7 @@ fn to_exit(command: &mut Command) -> Outcome<Duration> {
 }
 
 fn to_exec(command: &mut Command) -> Outcome<Duration> {
-    let began = monotonic();
+    let began = time_on(ClockId::Monotonic);
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut reached = [0; size_of::<u128>()];
     let said = child.stdout.take().ok_or("no pipe")?.read_exact(&mut reached);

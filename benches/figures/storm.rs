@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use machineid_sidecar::sys::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 
 use crate::Length;
 use crate::common::authority::Authority;
@@ -17,7 +17,7 @@ use crate::common::process::{Guarded, Memory};
 use crate::common::report::{self, Table, mebibytes, milliseconds};
 use crate::common::samples::Samples;
 use crate::common::signal_trace::SignalTrace;
-use crate::common::{Outcome, until};
+use crate::common::{Outcome, time_on, until};
 
 /// The first argument of the process that writes down when it is asked to stop; its file follows.
 pub(crate) const NOTES_ITS_STOP: &str = "--note-the-stop";
@@ -46,10 +46,6 @@ pub(crate) fn note_the_stop(arguments: &[String]) -> Outcome<()> {
 /// The clock of the daemon's log.
 pub(crate) fn time_of_day() -> Duration {
     time_on(ClockId::Realtime)
-}
-
-fn time_on(clock: ClockId) -> Duration {
-    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 pub(crate) fn run(length: Length) -> Outcome<()> {

@@ -325,12 +325,13 @@ impl Run {
     /// Whether it is being stopped, and the devices that rule or ruled it; `None` unless it was allowed to start and
     /// something of it may be left.
     pub(super) fn living(&self) -> Option<(bool, Vec<DeviceId>)> {
-        let (stopping, leases) = match &*self.phase() {
-            Phase::Running { leases, .. } => (false, leases.clone()),
-            Phase::Stopping { leases, .. } if !self.has_tree_ended() => (true, leases.clone()),
+        let phase = self.phase();
+        let (stopping, leases) = match &*phase {
+            Phase::Running { leases, .. } => (false, leases),
+            Phase::Stopping { leases, .. } if !self.has_tree_ended() => (true, leases),
             Phase::Asking | Phase::Stopping { .. } => return None,
         };
-        Some((stopping, leases.into_iter().map(|(device, _)| device).collect()))
+        Some((stopping, leases.iter().map(|(device, _)| device.clone()).collect()))
     }
 
     /// Begins the stop. `false` when it has begun already, or nothing runs yet.

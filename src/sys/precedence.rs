@@ -10,10 +10,11 @@ use rustix::io::Errno;
 ///
 /// A process that is woken may run before whoever woke it, whatever their niceness: a thread that signals a thousand of
 /// them would wait for most of them to act first. Only for work that is short and does not wait. Where the kernel does not
-/// permit it (it takes `CAP_SYS_NICE`, or `RLIMIT_RTPRIO` above 0) nothing changes.
+/// permit it (it takes `CAP_SYS_NICE`, or `RLIMIT_RTPRIO` above 0), and for a thread that an administrator has scheduled in
+/// another way than the ordinary one, nothing changes.
 #[derive(Debug)]
 pub(crate) struct Uninterrupted {
-    permitted: bool,
+    changed: bool,
     /// Of the thread that made it.
     _here: PhantomData<*const ()>,
 }
@@ -24,17 +25,23 @@ impl Uninterrupted {
     pub(crate) fn begin() -> Self {
         // The lowest of the real-time priorities is above every ordinary process, and below what the kernel and the
         // administrator have put there.
-        Self { permitted: schedule(libc::SCHED_FIFO, 1).is_ok(), _here: PhantomData }
+        let changed = is_ordinary() && schedule(libc::SCHED_FIFO, 1).is_ok();
+        Self { changed, _here: PhantomData }
     }
 }
 
 impl Drop for Uninterrupted {
     fn drop(&mut self) {
-        if self.permitted {
+        if self.changed {
             // Giving it up is always permitted, and the niceness is kept.
             let _ = schedule(libc::SCHED_OTHER, 0);
         }
     }
+}
+
+fn is_ordinary() -> bool {
+    // SAFETY: takes a number alone; 0 is the caller's own.
+    unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) == libc::c_long::from(libc::SCHED_OTHER) }
 }
 
 /// Of the calling thread. Not through the C library: musl's refuses.
@@ -67,10 +74,24 @@ mod tests {
             assert_eq!(scheduling(), ordinary);
             let uninterrupted = Uninterrupted::begin();
             let during = scheduling().0;
-            let expected = if uninterrupted.permitted { "1" } else { "0" };
+            let expected = if uninterrupted.changed { "1" } else { "0" };
             assert_eq!(during, expected);
             drop(uninterrupted);
             assert_eq!(scheduling(), ordinary);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn what_an_administrator_has_set_stays() {
+        std::thread::spawn(|| {
+            schedule(libc::SCHED_BATCH, 0).unwrap();
+            let before = scheduling();
+            let uninterrupted = Uninterrupted::begin();
+            assert_eq!(scheduling(), before);
+            drop(uninterrupted);
+            assert_eq!(scheduling(), before);
         })
         .join()
         .unwrap();

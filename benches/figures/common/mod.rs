@@ -29,6 +29,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What a step of a benchmark comes to. An error ends the program with its message, after everything was taken down.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -39,6 +41,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures on a clock that no program of ours decides by")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// What a clock of the kernel's shows: for times that another process says.
+pub(crate) fn time_on(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// Asks again and again until there is an answer; an error naming `what` when none comes in time.

@@ -84,18 +84,13 @@ pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> V
 }
 
 fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
-    if device.sidecars.is_empty() && waited < SETTLE {
-        return Progress::NotKnownYet;
-    }
-    if device.sidecars.is_empty() {
-        return match device.last_seen_ago_ms {
-            None => Progress::Unused,
-            Some(ago) if Duration::from_millis(ago) > RECENT + waited => Progress::Unused,
-            Some(_) => Progress::Unreported,
-        };
-    }
     let worst = device.sidecars.iter().map(|sidecar| of_sidecar(device, sidecar)).max();
-    worst.unwrap_or(Progress::Unreported)
+    worst.unwrap_or_else(|| match device.last_seen_ago_ms {
+        _ if waited < SETTLE => Progress::NotKnownYet,
+        None => Progress::Unused,
+        Some(ago) if Duration::from_millis(ago) > RECENT + waited => Progress::Unused,
+        Some(_) => Progress::Unreported,
+    })
 }
 
 /// How far one sidecar is with one device.

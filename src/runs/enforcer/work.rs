@@ -148,7 +148,8 @@ impl Worker {
         let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();
         let mut begun = HashSet::new();
         let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.record.count_by_wrapper() };
-        // Each takes some ten microseconds, and none waits.
+        let mut remote = Vec::new();
+        // Each takes some ten microseconds, and none waits: what is told or written comes after.
         let uninterrupted = (!endings.is_empty()).then(Uninterrupted::begin);
         for ending in endings {
             let id = ending.run.id();
@@ -157,7 +158,7 @@ impl Worker {
                 continue;
             }
             if ending.run.opened.reach.is_none() {
-                self.tell_only(&ending);
+                remote.push(ending);
                 continue;
             }
             let shares_wrapper = shares(&by_wrapper, ending.run.wrapper());
@@ -167,6 +168,9 @@ impl Worker {
             }
         }
         drop(uninterrupted);
+        for ending in remote {
+            self.tell_only(&ending);
+        }
         if !begun.is_empty() {
             let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
             debug!(trees = begun.len(), took_us, "asked every leader that is ours to ask");

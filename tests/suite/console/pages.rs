@@ -234,6 +234,8 @@ fn stopping_everything_wants_the_number_and_a_reason_and_is_taken_back_in_two_st
     let line = &audited(&org)[0];
     assert!(line[0] == "devices/revoke_batch" && line[1].starts_with("console:key:") && line[3] == "drill", "{line:?}");
     assert!(visitor.get(&path).text.contains(&board), "an earlier stop is found again");
+    let shown = visitor.get(&board).text;
+    assert!(shown.contains("No host has confirmed") && !shown.contains("Confirmed by"), "nobody reports: {shown}");
 
     let restore = format!("{board}/restore");
     let asked = visitor.get(&restore).text;
