@@ -41,6 +41,9 @@ python3 packaging/licenses.py target/dist/THIRD-PARTY-LICENSES
 step 'cargo deny: licences, bans, sources'
 if command -v cargo-deny > /dev/null; then
     cargo deny --locked check licenses bans sources
+    step 'cargo deny: known vulnerabilities (the RustSec database, from GitHub)'
+    cargo deny --locked check advisories ||
+        unless_rehearsed 'a dependency has a known vulnerability or was yanked, or the database cannot be fetched'
 else
     unless_rehearsed 'cargo-deny is not installed (cargo install --locked cargo-deny)'
 fi
