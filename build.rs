@@ -1,4 +1,4 @@
-//! Tells the programs which commit they are built from.
+//! Tells the programs which commit they are built from, and the linker which functions of the daemon belong together.
 //!
 //! | there is | `--version` says |
 //! |---|---|
@@ -14,9 +14,12 @@ use std::path::Path;
 use std::process::Command;
 
 /// What goes into the programs; a change to anything else is none to them.
-const SOURCES: [&str; 6] = ["src", "migrations", "templates", "Cargo.toml", "Cargo.lock", "build.rs"];
+const SOURCES: [&str; 7] = ["src", "migrations", "templates", "Cargo.toml", "Cargo.lock", "build.rs", ORDER];
 /// `git archive` fills this file in (`.gitattributes`).
 const ARCHIVED: &str = "packaging/commit";
+/// The functions that the daemon enters, as `packaging/order/record.py` found them. Next to each other they take half
+/// the memory that they take where the compiler puts them.
+const ORDER: &str = "packaging/order/first.ld";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -27,6 +30,23 @@ fn main() {
         None => version,
     };
     println!("cargo:rustc-env=MACHINEID_VERSION={text}");
+    println!("cargo:rerun-if-changed={ORDER}");
+    if let Some(script) = order() {
+        println!("cargo:rustc-link-arg-bin=machineid-sidecar=-T");
+        println!("cargo:rustc-link-arg-bin=machineid-sidecar={script}");
+    }
+}
+
+/// The linker script of the order. Rust's own linker and GNU's understand it; others that somebody chose may not, and do
+/// without.
+fn order() -> Option<String> {
+    let is_wanted = variable("PROFILE").as_deref() == Some("release")
+        && variable("CARGO_FEATURE_SERVICES").is_some()
+        && variable("CARGO_CFG_TARGET_OS").as_deref() == Some("linux");
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let linker_was_chosen = flags.contains("-fuse-ld") || flags.contains("linker=");
+    let script = Path::new(ORDER).canonicalize().ok()?;
+    (is_wanted && !linker_was_chosen).then(|| script.to_str().map(str::to_owned)).flatten()
 }
 
 fn origin() -> Option<String> {
