@@ -44,9 +44,10 @@ fn order() -> Option<String> {
         && variable("CARGO_FEATURE_SERVICES").is_some()
         && variable("CARGO_CFG_TARGET_OS").as_deref() == Some("linux");
     let flags = variable("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let linker_was_chosen = flags.contains("-fuse-ld") || flags.contains("linker=");
-    let script = Path::new(ORDER).canonicalize().ok()?;
-    (is_wanted && !linker_was_chosen).then(|| script.to_str().map(str::to_owned)).flatten()
+    let linker = variable("RUSTC_LINKER").unwrap_or_else(|| "cc".to_owned());
+    let is_usual = linker.ends_with("cc") && !flags.contains("-fuse-ld") && !flags.contains("linker=");
+    let script = Path::new(ORDER).canonicalize().ok().filter(|_| is_wanted && is_usual)?;
+    script.to_str().map(str::to_owned)
 }
 
 fn origin() -> Option<String> {

@@ -2,7 +2,9 @@
 """Records which functions the daemon enters, in which order, and writes the linker script that puts them together.
 
     CARGO_PROFILE_RELEASE_STRIP=none cargo build --release --bin machineid-sidecar --target-dir target/unstripped
-    packaging/order/record.py target/unstripped/release/machineid-sidecar > packaging/order/first.ld
+    packaging/order/record.py target/unstripped/release/machineid-sidecar
+
+It takes half a minute, and replaces `first.ld` beside this file once everything was recorded.
 
 The program is four programs in one, and the functions of the daemon lie scattered among those of the others. The kernel
 maps a program's pages by sixteens, so a daemon that enters a tenth of its code would hold two thirds of it in memory.
@@ -68,13 +70,23 @@ def without_hashes(name):
 
 
 class Recorder:
-    """Runs a program and notes each function that it enters. One thread traces a process: whoever calls `run`."""
+    """Runs the daemon and notes each function that it enters. One thread traces a process: whoever calls `run`."""
 
     def __init__(self, command, starts):
         self.command, self.starts = command, starts
         self.entered = {}
         self.pid = None
         self.started = threading.Event()
+        self.is_complete = False
+
+    def live(self, life):
+        """Lets the daemon live a life, and ends it in any case."""
+        self.started.wait()
+        try:
+            life()
+            self.is_complete = True
+        finally:
+            os.kill(self.pid, signal.SIGTERM)
 
     def run(self):
         self.pid = os.fork()
@@ -116,7 +128,7 @@ class Recorder:
         address = registers[RIP] - 1
         if address in originals:
             os.pwrite(self.memory, originals[address], address)
-            self.entered.setdefault(address - base)
+            self.entered[address - base] = None
             registers[RIP] = address
             ptrace(PTRACE_SETREGS, pid, ctypes.addressof(registers))
         return None
@@ -148,7 +160,6 @@ def exercise(directory, recorder, authority):
     def allowed():
         return '"allowed":true' in curl("/v1/check")
 
-    recorder.started.wait()
     until("the daemon allows", allowed)
     # Idle, for two of its intervals.
     time.sleep(11)
@@ -170,7 +181,6 @@ def exercise(directory, recorder, authority):
     authority.start()
     until("the daemon allows once more", allowed)
     time.sleep(6)
-    os.kill(recorder.pid, signal.SIGTERM)
 
 
 class Authority:
@@ -198,13 +208,19 @@ class Authority:
 
 def script(names, entered):
     patterns = dict.fromkeys(without_hashes(name) for start in entered for name in names[start])
-    print("/* Written by record.py: the functions that the daemon enters, in that order, together. */")
-    print("SECTIONS {\n  .text.first : {")
-    for pattern in patterns:
-        # What the compiler takes for unlikely has a section of that kind.
-        print(f"    *(.text.{pattern} .text.unlikely.{pattern})")
-    print("  }\n} INSERT BEFORE .text;")
-    print(f"{len(entered)} functions of {len(names)}, {len(patterns)} names", file=sys.stderr)
+    # What the compiler takes for unlikely has a section of that kind.
+    lines = [f"    *(.text.{pattern} .text.unlikely.{pattern})" for pattern in patterns]
+    head = ["/* Written by record.py: the functions that the daemon enters, in that order, together. */"]
+    head += ["SECTIONS {", "  .text.first : {"]
+    print(f"{len(entered)} functions of {len(names)}, {len(patterns)} names")
+    return "\n".join([*head, *lines, "  }", "} INSERT BEFORE .text;"]) + "\n"
+
+
+def replace(path, text):
+    """As a whole: half a script, or an empty one, would be the linker's whole layout."""
+    with open(f"{path}.new", "w", encoding="utf-8") as fresh:
+        fresh.write(text)
+    os.replace(f"{path}.new", path)
 
 
 def main():
@@ -230,13 +246,15 @@ def main():
             )
         os.environ["STATE_DIRECTORY"] = f"{directory}/state"
         recorder = Recorder([f"{directory}/machineid-sidecar", "--config", f"{directory}/sidecar.toml"], list(names))
-        life = threading.Thread(target=exercise, args=(directory, recorder, authority), daemon=True)
-        life.start()
+        life = lambda: exercise(directory, recorder, authority)
+        threading.Thread(target=recorder.live, args=(life,), daemon=True).start()
         try:
             recorder.run()
         finally:
             authority.stop()
-        script(names, recorder.entered)
+    if not recorder.is_complete:
+        sys.exit("the daemon's life was cut short: first.ld stays as it is")
+    replace(f"{os.path.dirname(os.path.abspath(__file__))}/first.ld", script(names, recorder.entered))
 
 
 main()
