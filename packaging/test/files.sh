@@ -83,6 +83,18 @@ if [ -x $tools/bin/kubernetes-validate ]; then
         ok "Kubernetes $version takes the manifests" \
             $tools/bin/kubernetes-validate --strict -k $version packaging/kubernetes/{secret,configmap,sidecar,daemonset,networkpolicy}.yaml
     done
+    # The schemas take any text for a policy.
+    native() {
+        $tools/bin/python - packaging/kubernetes/sidecar.yaml <<'END'
+import sys, yaml
+spec = yaml.safe_load(open(sys.argv[1]))["spec"]
+daemon = next(one for one in spec["initContainers"] if one["name"] == "machineid-sidecar")
+mounts = [{(m["name"], m["mountPath"]) for m in one["volumeMounts"] if "subPath" not in m} for one in [daemon, *spec["containers"]]]
+assert daemon["restartPolicy"] == "Always" and daemon["startupProbe"], "the daemon is no native sidecar that is waited for"
+assert all(("socket", "/run/machineid") in one for one in mounts), "the socket's directory is not everybody's"
+END
+    }
+    ok 'the sidecar of a pod is a native one, and shares the directory of its socket' native
 else
     skip 'manifests: no kubernetes-validate from the registry'
 fi
