@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::{fs, io};
+use std::{fs, io, panic};
 
 use rustix::process::Rlimit;
 use rustix::process::Signal;
@@ -34,6 +34,10 @@ use crate::telemetry::Journal;
 use crate::tree::KILL_PATIENCE;
 use crate::{descriptors, push, span, sys, telemetry};
 
+/// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
+/// for a quarter of the crowd's answers, and with it the validation that all of them will share.
+const TASKS_BETWEEN_LOOKS: u32 = 8;
+
 /// Reads the configuration and serves until told to end, or until the command ends.
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
     keep_secrets()?;
@@ -59,9 +63,16 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
 
 /// Runs a future in the daemon's runtime.
 pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Result<T, Fatal> {
-    // The daemon waits more than it works: a thread for each of 64 cores would be memory for nothing.
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    // One thread answers and validates. A second would be woken for every check, and takes longer to wake than the check
+    // takes: with two a strict one is a quarter slower, and a cached one no faster. One answers two hundred thousand a
+    // second, and leaves the other processors to the agents. What may take long has threads of its own: ending trees, looking
+    // at processes and at the kill file, writing.
+    // A runtime without any (`new_current_thread`) has no slot for who is next, and a crowd waits longer.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .event_interval(TASKS_BETWEEN_LOOKS)
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Fatal(format!("cannot start: {error}")))?;
     let result = runtime.block_on(work);
     // Whatever still hangs in a name look-up must not hold the exit up.
@@ -102,7 +113,7 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(Or
 /// Everything that runs.
 #[derive(Debug)]
 pub(super) struct Sidecar {
-    socket: Socket,
+    socket: Arc<Socket>,
     context: Arc<Context>,
     device: DeviceId,
     /// The limit of descriptors we were started with.
@@ -174,7 +185,7 @@ impl Sidecar {
         let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
         let context = Arc::new(Context::new(live, gates, runs, journal, key_protection, address));
         let reloader = Some(Reloader::new(source, Arc::clone(&context), ca_pem, boot_id));
-        Ok(Self { socket, context, device, descriptors, compat, reloader, metrics })
+        Ok(Self { socket: Arc::new(socket), context, device, descriptors, compat, reloader, metrics })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -201,7 +212,10 @@ impl Sidecar {
             let router = metrics::routes(Arc::clone(&self.context));
             tokio::spawn(port::serve("metrics.listen", listener, router, metrics::MOST, shutdown.clone()));
         }
-        let serving = server::serve(&self.socket, Arc::clone(&self.context), shutdown.clone());
+        // On the thread that answers: what is accepted on another one first has to wake it.
+        let serving =
+            tokio::spawn(server::serve(Arc::clone(&self.socket), Arc::clone(&self.context), shutdown.clone()));
+        let serving = async { serving.await.unwrap_or_else(|lost| panic::resume_unwind(lost.into_panic())) };
         let working = async {
             let exit = match command.split_first() {
                 None => self.wait_for_the_end(&mut signals, &reload).await,

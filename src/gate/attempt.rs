@@ -184,8 +184,13 @@ impl Authority {
     }
 
     /// Makes the attempt, with the means that the gate knew when it decided whether to register.
-    pub(crate) async fn attempt(&self, means: &Means, device: &DeviceId, register: bool) -> (Registered, Outcome) {
-        if let Some(denial) = self.denied_here(device) {
+    pub(crate) async fn attempt(
+        self: &Arc<Self>,
+        means: &Means,
+        device: &DeviceId,
+        register: bool,
+    ) -> (Registered, Outcome) {
+        if let Some(denial) = self.denied_here(device).await {
             return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial)));
         }
         let mut registered = Registered::NotAsked;
@@ -205,7 +210,7 @@ impl Authority {
             Ok(Answer::Decision(decision)) => {
                 self.note_answer(means);
                 // The kill file may have appeared while the authority was asked.
-                Outcome::Decided(self.denied_here(device).map_or(decision, Decision::Deny))
+                Outcome::Decided(self.denied_here(device).await.map_or(decision, Decision::Deny))
             }
             Ok(Answer::LimitReached) => Outcome::LimitReached,
             Err(failure) => self.no_answer(means, device, &failure),
@@ -242,7 +247,10 @@ impl Authority {
         match &registration {
             Registration::New | Registration::Exists | Registration::Revoked => {
                 info!(device_id = %device, new = registration == Registration::New, "registered");
-                if let Err(error) = means.markers.put(device, &means.key.fingerprint()) {
+                let (markers, of, key) = (means.markers.clone(), device.clone(), means.key.fingerprint());
+                // On a thread of its own: a disk that is busy may take seconds to make a file.
+                let put = tokio::task::spawn_blocking(move || markers.put(&of, &key)).await;
+                if let Err(error) = put.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
                     warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
                 }
             }
@@ -345,8 +353,20 @@ impl Authority {
     }
 
     /// A deny for which nobody need be asked: an operator's hold, or the kill file.
-    fn denied_here(&self, device: &DeviceId) -> Option<Denial> {
-        self.look_for_kill_file().or_else(|| self.holds.denial(device))
+    async fn denied_here(self: &Arc<Self>, device: &DeviceId) -> Option<Denial> {
+        if self.live.look(|settings| settings.enforcement.kill_file.is_some()) {
+            // On a thread of its own: a file system that hangs must hold up this attempt, and not those of others.
+            let this = Arc::clone(self);
+            let looked = tokio::task::spawn_blocking(move || this.look_for_kill_file()).await;
+            let lost = |error| Some(Denial::local(Code::LocalKill, format!("cannot look for the kill file: {error}")));
+            if let Some(denial) = looked.unwrap_or_else(lost) {
+                return Some(denial);
+            }
+        } else {
+            // It may have been in force until a reload.
+            self.look_for_kill_file();
+        }
+        self.holds.denial(device)
     }
 
     /// Looks for the kill file, and tells every gate when it has appeared or disappeared. Its deny, when it is there.

@@ -1,6 +1,6 @@
 //! The task around one gate's core: reads the clock, makes attempts, carries actions out. Decides nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,9 @@ use crate::vital::Vital;
 const MAILBOX: usize = 4096;
 /// Commands taken in one go, before anything else has its turn.
 const CROWD: usize = 256;
+/// Askers answered in one go. Were a whole crowd woken at once, who asks anew first would wait for the last of them, and the
+/// runtime would lose their order.
+const ANSWERED: usize = 16;
 
 /// What a gate tells about the agents that live on its leases.
 pub(crate) trait Agents: Send + Sync + 'static {
@@ -112,6 +115,7 @@ impl GateHandle {
             attempts: JoinSet::new(),
             under_way: HashMap::new(),
             replies: HashMap::new(),
+            answers: VecDeque::new(),
             next_asker: 0,
             settings,
             means,
@@ -253,6 +257,8 @@ struct Driver {
     attempts: JoinSet<(AttemptId, Registered, Outcome)>,
     under_way: HashMap<AttemptId, AbortHandle>,
     replies: HashMap<AskerId, oneshot::Sender<Verdict>>,
+    /// Decided and yet to be told, in the order of the questions.
+    answers: VecDeque<(oneshot::Sender<Verdict>, Verdict)>,
     next_asker: u64,
     settings: Following,
     /// Those that the core has been told of: what it says about registering holds for these.
@@ -268,6 +274,7 @@ impl Driver {
         let _vital = Vital;
         self.tell(Event::Woke);
         loop {
+            self.answer_some();
             let wake = self.gate.next_wake();
             let event = tokio::select! {
                 command = commands.recv() => match command {
@@ -302,6 +309,7 @@ impl Driver {
                     }
                     Event::Woke
                 },
+                () = tokio::task::yield_now(), if !self.answers.is_empty() => continue,
             };
             self.tell(event);
             // Askers come in crowds: those who are here already need not each wait for a round of all that is above, with its
@@ -385,15 +393,23 @@ impl Driver {
                 }
             }
             Action::Answer { asker, verdict } => {
-                if let Some(reply) = self.replies.remove(&asker) {
-                    // An asker who went away needs no answer.
-                    let _ = reply.send(verdict);
-                }
+                self.answers.extend(self.replies.remove(&asker).map(|reply| (reply, verdict)));
             }
             Action::LeaseMoved { until } => self.agents.lease_moved(&self.device, until),
             Action::BecameUnavailable { cause } => self.agents.unavailable(&self.device, &cause),
             Action::BecameAllowed => self.agents.allowed(&self.device),
             Action::StopAgents { denial } => self.agents.stop(&self.device, &denial),
+        }
+    }
+
+    fn answer_some(&mut self) {
+        for (reply, mut verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
+            // A deny that came while it waited for its turn counts.
+            if let (Verdict::Allowed { .. }, Standing::Denied { refusal, .. }) = (&verdict, self.gate.standing()) {
+                verdict = Verdict::Denied(refusal.clone());
+            }
+            // An asker who went away needs no answer.
+            let _ = reply.send(verdict);
         }
     }
 

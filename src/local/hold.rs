@@ -1,5 +1,6 @@
 //! `POST /v1/hold`, `POST /v1/release`: denies a device on this host without the authority, until it is taken back.
 
+use std::io;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,6 +13,7 @@ use tracing::{error, info, warn};
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, read_whole, reply};
+use crate::gate::holds::Holds;
 use crate::protocol::event::{Caller, Happening, Hold};
 use crate::protocol::local::{HoldAnswer, HoldRequest, ReleaseAnswer};
 use crate::protocol::{Code, DeviceId};
@@ -47,11 +49,20 @@ pub(super) async fn hold(
             context.journal.tell_by(Happening::DeviceHeld(hold), Some(caller.clone()));
         }
     }
-    let problem = holds.keep().err().map(|error| {
+    let problem = written(&context, Holds::keep).await.err().map(|error| {
         error!(%error, "cannot write down what is held: a restart of the daemon would forget it");
         format!("it cannot be written down ({error}): a restart of the daemon would forget it")
     });
     (StatusCode::OK, Json(HoldAnswer { devices, run_ids, problem })).into_response()
+}
+
+/// On a thread of its own: a disk takes its time until it has what it was given.
+async fn written<T: Send + 'static>(
+    context: &Context,
+    write: impl FnOnce(&Holds) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let holds = Arc::clone(context.gates.authority().holds());
+    tokio::task::spawn_blocking(move || write(&holds)).await.map_err(io::Error::other)?
 }
 
 pub(super) async fn release(
@@ -67,7 +78,8 @@ pub(super) async fn release(
         HoldRequest::Device(device) => Some(device),
         HoldRequest::All(_) => None,
     };
-    let devices = match context.gates.authority().holds().release(device) {
+    let named = device.cloned();
+    let devices = match written(&context, move |holds| holds.release(named.as_ref())).await {
         Ok(devices) => devices,
         Err(error) => {
             let reason = format!("the release cannot be written down ({error}), so nothing is released");

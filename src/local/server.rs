@@ -37,13 +37,16 @@ const NO_PLACE: &str = "the daemon serves as many connections as it can, of this
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves until `shutdown`; then open requests get a moment, and streams are closed.
-pub(crate) async fn serve(socket: &Socket, context: Arc<Context>, shutdown: CancellationToken) {
+pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: CancellationToken) {
     let places = Places::of_this_process();
     let own_uid = rustix::process::geteuid().as_raw();
     let connections = TaskTracker::new();
     let closing = Closing::default();
     let router = TowerToHyperService::new(routes(Arc::clone(&context)));
     loop {
+        // Those who have come have their turn before the next one does: of a crowd that knocked while nobody opened, most
+        // have left again, and their places must be free for the rest.
+        tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = socket.listener.accept() => accepted.map(|(stream, _)| stream),
             () = shutdown.cancelled() => break,

@@ -1,5 +1,5 @@
 //! The baseline for checks and validations: hyper on a socket, answering a constant and nothing else. A process of its own, as the
-//! daemon is one, with as many threads: this very program, started with a flag.
+//! daemon is one: this very program, started with a flag.
 
 use std::convert::Infallible;
 use std::io::Read;
@@ -68,7 +68,7 @@ impl BareServer {
 pub(crate) fn serve(arguments: &[String]) -> Outcome<()> {
     let [socket, length] = arguments else { return Err("a socket and a length are wanted".into()) };
     let body = Bytes::from(vec![b'x'; length.parse()?]);
-    // As many as the daemon takes.
+    // As a server has them; the daemon does with one.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().min(4));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     match socket.strip_prefix(TCP) {
