@@ -49,7 +49,7 @@ pub(crate) fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
     match called.as_ref().and_then(|path| path.file_name()).and_then(|name| name.to_str()) {
-        Some("machineid-run") => return crate::run::main(),
+        Some("machineid-run") => return crate::run::main(std::env::args_os().skip(1)).into(),
         Some("machineid") => return crate::cli::main().into(),
         Some("machineid-authority") => return crate::authority::command::run(std::env::args_os()).into(),
         _ => {}

@@ -54,6 +54,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
+use tokio::sync::Semaphore;
 
 use crate::clock::BootTime;
 use crate::config::{Live, Settings};
@@ -68,6 +69,9 @@ use supervise::Refusals;
 /// The longest request body, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024;
 
+/// See [`Context::looks`]. As many as may wait for the kernel at a time to move a process into a control group.
+const LOOKS: usize = 16;
+
 /// What the handlers work on.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -81,6 +85,8 @@ pub(crate) struct Context {
     /// Where unmodified programs on the official clients are served, when they are.
     pub(crate) compat: Option<SocketAddr>,
     refusals: Refusals,
+    /// Starts whose processes may be looked at at a time: more would be threads that push aside the one that answers.
+    looks: Semaphore,
 }
 
 impl Context {
@@ -92,8 +98,8 @@ impl Context {
         key_protection: String,
         compat: Option<SocketAddr>,
     ) -> Self {
-        let (started, refusals) = (BootTime::now(), Refusals::default());
-        Self { live, gates, runs, started, journal, key_protection, compat, refusals }
+        let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Semaphore::new(LOOKS));
+        Self { live, gates, runs, started, journal, key_protection, compat, refusals, looks }
     }
 
     /// The settings in force. Take them once for one question.

@@ -8,7 +8,7 @@
 //! was killed, not even when the wrapper was killed in the same moment. (It does not pass to the command's own children,
 //! and an exec of a setuid program clears it; those are found by descent and by their cookie.)
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{CStr, CString, NulError, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -132,6 +132,15 @@ struct Word<'a> {
     compat: Option<(&'a OsStr, &'a OsStr)>,
 }
 
+impl<'a> Word<'a> {
+    /// What it adds to the command's environment.
+    fn variables(&self) -> impl Iterator<Item = (&'static str, &'a OsStr)> + use<'a> {
+        let compat =
+            self.compat.map(|(base_url, token)| [("MACHINEID_BASE_URL", base_url), ("MACHINEID_ORG_KEY", token)]);
+        std::iter::once(("MACHINEID_DEVICE_ID", self.device)).chain(compat.into_iter().flatten())
+    }
+}
+
 /// What the leader does, just forked by `parent`. Nothing here prints: its streams are the command's.
 ///
 /// `announce` tells the wrapper that it is there, and gives up the guardian's connection to the wrapper: a copy of it here
@@ -154,39 +163,67 @@ pub(super) fn become_command(
     announce();
     let LeaderEnds { word, report } = ends;
     let mut text = Vec::new();
+    // While the daemon is asked.
+    let prepared = Prepared::new(plan, rustix::process::getpid());
     let read = File::from(word).read_to_end(&mut text);
     let Some(word) = read.ok().and_then(|_| decode(&text)) else { sys::exit_now(Exit::Wrapper.code()) };
-    let errno = prepare_and_exec(plan, signals, &word);
+    let errno = prepared.map_or(Errno::INVAL, |prepared| prepared.exec(&word, signals));
     let _ = File::from(report).write_all(&errno.raw_os_error().to_ne_bytes());
     sys::exit_now(Exit::NotFound.code())
 }
 
-fn prepare_and_exec(plan: &Plan<'_>, signals: &SignalFd, word: &Word<'_>) -> Errno {
-    let environment = environment(plan, word, rustix::process::getpid());
-    let texts: Result<Vec<CString>, _> = plan.command.iter().map(|part| CString::new(part.as_bytes())).collect();
-    let variables: Result<Vec<CString>, _> = environment
-        .iter()
-        .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
-        .collect();
-    let (Ok(arguments), Ok(variables)) = (texts, variables) else { return Errno::INVAL };
-    if let Err(errno) = sys::restore_inherited(Inherited::get()).and_then(|()| signals.restore_mask()) {
-        return errno;
+/// What can be made ready before the word comes.
+struct Prepared {
+    arguments: Vec<CString>,
+    /// Without what the word will say.
+    variables: Vec<CString>,
+    candidates: Vec<CString>,
+    /// The command was named with its path.
+    named: bool,
+}
+
+impl Prepared {
+    fn new(plan: &Plan<'_>, own: Pid) -> Result<Self, NulError> {
+        let path = plan.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+        let variables = environment(plan, own);
+        Ok(Self {
+            arguments: plan.command.iter().map(|part| CString::new(part.as_bytes())).collect::<Result<_, _>>()?,
+            variables: variables.iter().map(|(name, value)| variable(name, value)).collect::<Result<_, _>>()?,
+            candidates: candidates(&plan.command[0], path).into_iter().map(CString::new).collect::<Result<_, _>>()?,
+            named: plan.command[0].as_bytes().contains(&b'/'),
+        })
     }
-    let path = plan.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+
+    fn exec(mut self, word: &Word<'_>, signals: &SignalFd) -> Errno {
+        for (name, value) in word.variables() {
+            let Ok(variable) = variable(OsStr::new(name), value) else { return Errno::INVAL };
+            self.variables.push(variable);
+        }
+        if let Err(errno) = sys::restore_inherited(Inherited::get()).and_then(|()| signals.restore_mask()) {
+            return errno;
+        }
+        search_and_exec(&self)
+    }
+}
+
+fn variable(name: &OsStr, value: &OsStr) -> Result<CString, NulError> {
+    CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+}
+
+fn search_and_exec(prepared: &Prepared) -> Errno {
+    let Prepared { arguments, variables, candidates, named } = prepared;
     // An empty result of the search is ENOENT; of several failures the one worth telling is kept.
     let mut worst = Errno::NOENT;
-    let named = plan.command[0].as_bytes().contains(&b'/');
-    for candidate in candidates(&plan.command[0], path) {
-        let Ok(candidate) = CString::new(candidate) else { return Errno::INVAL };
-        match sys::exec(&candidate, &arguments, &variables) {
+    for candidate in candidates {
+        match sys::exec(candidate, arguments, variables) {
             Errno::NOENT | Errno::NOTDIR => {
                 // The file is there and what it names as its interpreter is not: that is worth telling apart.
-                if exists(&candidate) {
+                if exists(candidate) {
                     worst = Errno::LIBBAD;
                 }
             }
             // A directory of the path that may not be searched hides whatever is in it, most likely nothing.
-            Errno::ACCESS if named || exists(&candidate) => worst = Errno::ACCESS,
+            Errno::ACCESS if *named || exists(candidate) => worst = Errno::ACCESS,
             Errno::ACCESS => {}
             errno => return errno,
         }
@@ -219,8 +256,9 @@ const ADDRESSED: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
 /// Says the same as the first of them, by a number of the kernel's that the command will not have.
 const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 
-/// The command's environment: the wrapper's, less the org key and the authority's address, plus where and who it is.
-fn environment(plan: &Plan<'_>, word: &Word<'_>, own: Pid) -> Vec<(OsString, OsString)> {
+/// The command's environment, but for what the word says: the wrapper's, less the org key and the authority's address, plus
+/// where to ask and which run it is.
+fn environment(plan: &Plan<'_>, own: Pid) -> Vec<(OsString, OsString)> {
     const OURS: [&str; 5] =
         ["MACHINEID_ORG_KEY", "MACHINEID_BASE_URL", "MACHINEID_SOCKET", "MACHINEID_DEVICE_ID", "MACHINEID_RUN_ID"];
     let mut environment: Vec<_> =
@@ -243,12 +281,7 @@ fn environment(plan: &Plan<'_>, word: &Word<'_>, own: Pid) -> Vec<(OsString, OsS
     }
     run_id.push(plan.run_id.to_string());
     environment.push(("MACHINEID_SOCKET".into(), plan.socket.into()));
-    environment.push(("MACHINEID_DEVICE_ID".into(), word.device.into()));
     environment.push(("MACHINEID_RUN_ID".into(), run_id));
-    if let Some((base_url, token)) = word.compat {
-        environment.push(("MACHINEID_BASE_URL".into(), base_url.into()));
-        environment.push(("MACHINEID_ORG_KEY".into(), token.into()));
-    }
     environment
 }
 
@@ -299,16 +332,15 @@ mod tests {
             ("MACHINEID_RUN_ID", "outer"),
         ]);
         let own = Pid::from_raw(43).unwrap();
-        let mut word = Word { device: OsStr::new("dev"), compat: None };
-        let after = environment(&plan(&before, &[]), &word, own);
         let run_id = "outer,00000000000000000000000000000007";
-        let expected =
-            [("A", "1"), ("MACHINEID_SOCKET", "/s"), ("MACHINEID_DEVICE_ID", "dev"), ("MACHINEID_RUN_ID", run_id)];
-        assert_eq!(after, pairs(&expected));
-        word.compat = Some((OsStr::new("http://l"), OsStr::new("org_local_t")));
-        let after = environment(&plan(&before, &[]), &word, own);
-        assert!(after.contains(&("MACHINEID_ORG_KEY".into(), "org_local_t".into())));
-        assert!(after.contains(&("MACHINEID_BASE_URL".into(), "http://l".into())));
+        let expected = [("A", "1"), ("MACHINEID_SOCKET", "/s"), ("MACHINEID_RUN_ID", run_id)];
+        assert_eq!(environment(&plan(&before, &[]), own), pairs(&expected));
+        let text = OsStr::new;
+        let said = |compat| Word { device: text("dev"), compat }.variables().collect::<Vec<_>>();
+        let device = ("MACHINEID_DEVICE_ID", text("dev"));
+        assert_eq!(said(None), [device]);
+        let compat = [("MACHINEID_BASE_URL", text("http://l")), ("MACHINEID_ORG_KEY", text("org_local_t"))];
+        assert_eq!(said(Some((text("http://l"), text("org_local_t")))), [device, compat[0], compat[1]]);
     }
 
     #[test]
@@ -317,8 +349,7 @@ mod tests {
             let pairs =
                 [("LISTEN_PID", listen), ("LISTEN_FDS", "2"), ("LISTEN_PIDFDID", "9"), ("WATCHDOG_PID", watchdog)];
             let before: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-            let word = Word { device: OsStr::new("dev"), compat: None };
-            let mut after = environment(&plan(&before, &[]), &word, Pid::from_raw(43).unwrap());
+            let mut after = environment(&plan(&before, &[]), Pid::from_raw(43).unwrap());
             after.retain(|(name, _)| !name.as_bytes().starts_with(b"MACHINEID_"));
             after.iter().map(|(name, value)| format!("{}={}", name.display(), value.display())).collect::<Vec<_>>()
         };

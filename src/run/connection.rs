@@ -7,8 +7,9 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::Run;
 use super::event::{Daemon, Event, Lost};
-use super::wire::Reader;
+use super::wire::{self, Reader};
 use crate::sys;
 use crate::tree::{Activity, Pid, ProcessEntry};
 
@@ -49,11 +50,23 @@ impl Connection {
         Ok(Self { fd, unsent: Vec::new(), reader: Reader::default() })
     }
 
-    /// Begins to send the request.
+    /// Connects and begins to send the question of a start.
+    pub(super) fn begin(run: &Run) -> Result<Self, Lost> {
+        Self::open(&run.socket)?.ask(wire::beginning(&run.question))
+    }
+
+    /// Begins to send a request, or goes on with one.
     pub(super) fn ask(mut self, request: Vec<u8>) -> Result<Self, Lost> {
-        self.unsent = request;
-        self.send().map_err(|errno| Lost { why: errno.to_string(), daemon: Daemon::There })?;
-        Ok(self)
+        self.unsent.extend(request);
+        match self.send() {
+            Ok(()) => Ok(self),
+            // What it said before it closed the connection is there to be read.
+            Err(Errno::PIPE | Errno::CONNRESET) => {
+                self.unsent = Vec::new();
+                Ok(self)
+            }
+            Err(errno) => Err(Lost { why: errno.to_string(), daemon: Daemon::There }),
+        }
     }
 
     /// Whether the daemon is this process's parent, as in front of `machineid-sidecar -- COMMAND`.

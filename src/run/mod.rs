@@ -41,7 +41,6 @@ mod wire;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::DumpableBehavior;
@@ -55,30 +54,31 @@ use crate::{socket_path, span, sys};
 /// The longest command line that is sent along for people, in bytes: the daemon takes requests of 64 KiB.
 const COMMAND_FOR_PEOPLE: usize = 4096;
 
-/// The whole program: reads the process's arguments and environment, runs the command, returns its exit code.
+/// The whole program: reads the process's environment, runs the command, says how to exit.
 ///
-/// Must be called before any thread is started.
+/// Must be called before any thread is started. The arguments are those behind the program's name.
 #[must_use]
-pub fn main() -> ExitCode {
-    let mut arguments = std::env::args_os();
-    arguments.next();
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match options::parse(arguments) {
         Ok(Request::Print(text)) => {
+            let mut stdout = std::io::stdout();
             // A closed pipe is the reader's choice.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            Exit::Success
         }
         Ok(Request::Run(options)) => match prepare(*options) {
-            Ok(run) => shell::run(&run).into(),
+            Ok(run) => shell::run(&run),
             Err(reason) => fail(&reason),
         },
         Err(reason) => fail(&reason),
     }
 }
 
-fn fail(reason: &str) -> ExitCode {
+/// Says on stderr what has failed.
+#[must_use]
+pub fn fail(reason: &str) -> Exit {
     say(&format!("machineid-run: {reason}"));
-    Exit::Wrapper.into()
+    Exit::Wrapper
 }
 
 /// How long a line may wait for room on stderr.

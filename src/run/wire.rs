@@ -3,28 +3,55 @@
 //! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. A whole HTTP library
 //! would be most of the wrapper.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Daemon, Event, Lost, Refusal};
-use crate::protocol::RunId;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
+use crate::protocol::{RunId, Wish};
 
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
 /// The longest line of the stream, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// The request's bytes.
-pub(super) fn request(request: &SuperviseRequest) -> Vec<u8> {
+/// How long the rest of the question is, in bytes: the head announces it before its numbers are known, so it is filled up
+/// with spaces.
+const REST: usize = 96;
+/// What a question for process 0 begins with.
+const OF_NOBODY: &[u8] = b"{\"pid\":0,";
+
+/// What is known only when the processes are there.
+#[derive(Debug, Serialize)]
+pub(super) struct Rest {
+    pub(super) pid: i32,
+    pub(super) guardian: i32,
+    pub(super) containment: Option<Wish>,
+}
+
+/// The question but for its rest. Sent while the processes are being made: by then the daemon has read it.
+pub(super) fn beginning(question: &SuperviseRequest) -> Vec<u8> {
+    let known = SuperviseRequest { pid: 0, guardian: None, containment: None, ..question.clone() };
     // Strings and numbers only: nothing in it can fail to be written.
-    let body = serde_json::to_vec(request).unwrap_or_default();
+    let known = serde_json::to_vec(&known).unwrap_or_default();
+    // The first field is the rest's, and the object goes on.
+    let known = known.strip_prefix(OF_NOBODY).and_then(|known| known.strip_suffix(b"}")).unwrap_or_default();
     let mut bytes = format!(
         "POST /v1/supervise HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
+         Content-Length: {}\r\n\r\n{{",
+        1 + known.len() + REST
     )
     .into_bytes();
-    bytes.extend(body);
+    bytes.extend(known);
+    bytes
+}
+
+/// The rest of the question.
+pub(super) fn rest(rest: &Rest) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(rest).unwrap_or_default();
+    if let Some(opening) = bytes.first_mut() {
+        *opening = b',';
+    }
+    bytes.resize(REST, b' ');
     bytes
 }
 
@@ -194,6 +221,33 @@ mod tests {
 
     fn is_lost(events: &[Event]) -> bool {
         matches!(events, [Event::Lost(_)])
+    }
+
+    #[test]
+    fn the_two_parts_of_a_question_are_one() {
+        let question = SuperviseRequest {
+            pid: 0,
+            run_id: "00000000000000000000000000000007".parse().unwrap(),
+            device: Some("a".parse().unwrap()),
+            alone: true,
+            name: Some("}\u{e9}".to_owned()),
+            command: vec!["{\"pid\":0,".to_owned(), String::new()],
+            guardian: None,
+            containment: None,
+            leftovers: Some("stop".to_owned()),
+            stop_signal: Some("TERM".to_owned()),
+            stop_grace: None,
+        };
+        for containment in [None, Some(Wish::Auto), Some(Wish::Named(crate::protocol::Containment::Subreaper))] {
+            let largest = Rest { pid: i32::MAX, guardian: i32::MAX, containment };
+            let text = [beginning(&question), rest(&largest)].concat();
+            let (head, body) = end_of_head(&text).map(|(head, body)| (&text[..head], &text[body..])).unwrap();
+            let length = format!("Content-Length: {}", body.len());
+            assert!(String::from_utf8_lossy(head).ends_with(&length), "{}", String::from_utf8_lossy(&text));
+            let read: SuperviseRequest = serde_json::from_slice(body).unwrap();
+            let whole = SuperviseRequest { pid: i32::MAX, guardian: Some(i32::MAX), containment, ..question.clone() };
+            assert_eq!(read, whole);
+        }
     }
 
     #[test]

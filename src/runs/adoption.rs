@@ -76,7 +76,7 @@ impl Runs {
                 }
                 gate.hint();
             }
-            run.keep_gates(deciding);
+            run.keep_gates(Arc::new(deciding));
         }
         let runs = self.record.all();
         self.record.tell_gates(runs.iter().map(AsRef::as_ref));

@@ -137,9 +137,12 @@ impl Record {
         if removed.is_some() {
             self.generation.fetch_add(1, Ordering::SeqCst);
         }
+        // Under the lock: its wrapper may ask again under the same id, and what is written down then must stay.
+        if removed.is_some() && run.admission().is_some() {
+            ledger.over(run.id());
+        }
         drop(runs);
         if removed.is_some() {
-            ledger.over(run.id());
             self.tell_gates([run.as_ref()]);
         }
     }

@@ -43,6 +43,15 @@ pub(crate) enum Refused {
     NoLease,
 }
 
+/// Has the enforcer look at the deadlines when it goes.
+struct WatchedAfter<'a>(&'a Enforcer);
+
+impl Drop for WatchedAfter<'_> {
+    fn drop(&mut self) {
+        self.0.watch();
+    }
+}
+
 /// What an admitted run starts on.
 #[derive(Debug)]
 pub(crate) struct Terms {
@@ -66,7 +75,7 @@ impl Runs {
     }
 
     /// Records a run whose question is open. `None` when its id is in use.
-    pub(crate) fn open(&self, opened: Opened, deciding: Deciding) -> Option<Arc<Run>> {
+    pub(crate) fn open(&self, opened: Opened, deciding: Arc<Deciding>) -> Option<Arc<Run>> {
         // A reload looks at the record after it has put its settings in force: it must find this run, or this run them.
         let mut runs = self.record.lock();
         let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
@@ -84,7 +93,11 @@ impl Runs {
     pub(crate) async fn admit(&self, run: &Arc<Run>, terms: Terms) -> Result<BootTime, Refused> {
         let caller = terms.caller.clone();
         let until = self.admit_now(run, terms)?;
-        self.enforcer.watch();
+        // Not before it is written down: it would push the writer aside, for which the agent waits. But in any case: this
+        // may be dropped while it waits, and the wrapper come back on another connection.
+        let _watched = WatchedAfter(&self.enforcer);
+        // The other thread writes while this one tells.
+        let written = run.opened.reach.is_some().then(|| self.ledger.write(run));
         self.record.tell_gates([run.as_ref()]);
         let opened = &run.opened;
         let hold = run.admission().map(|admission| &admission.hold);
@@ -95,8 +108,8 @@ impl Runs {
             holds_against = hold.map_or("", |hold| hold.holds_against.as_str()), "agent started"
         );
         self.tell_start(run, caller);
-        if opened.reach.is_some() {
-            self.ledger.write(run).await;
+        if let Some(written) = written {
+            written.await;
         }
         Ok(until)
     }

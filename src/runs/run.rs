@@ -112,7 +112,7 @@ pub(crate) enum Phase {
 pub(crate) struct Run {
     pub(crate) opened: Opened,
     /// The gates that decide about it, kept running as long as it is recorded.
-    deciding: OnceLock<Deciding>,
+    deciding: OnceLock<Arc<Deciding>>,
     admission: OnceLock<Admission>,
     phase: Mutex<Phase>,
     terms: Mutex<StopTerms>,
@@ -192,11 +192,11 @@ impl Run {
 
     /// The gates that decide about it; `None` only for a moment after a start of the daemon.
     pub(crate) fn deciding(&self) -> Option<&Deciding> {
-        self.deciding.get()
+        self.deciding.get().map(AsRef::as_ref)
     }
 
     /// Keeps its gates running as long as it is recorded.
-    pub(crate) fn keep_gates(&self, deciding: Deciding) {
+    pub(crate) fn keep_gates(&self, deciding: Arc<Deciding>) {
         // Set once, by whoever opened or adopted it.
         let _ = self.deciding.set(deciding);
     }

@@ -26,7 +26,7 @@ impl fmt::Display for ScrubError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Threads => "the environment can only be cleaned before the first thread is started",
-            Self::NoProc => "the environment cannot be cleaned: /proc/self/task is not readable; mount /proc",
+            Self::NoProc => "the environment cannot be cleaned: /proc/self/stat is not readable; mount /proc",
             Self::BadName => "this is no name of an environment variable",
         })
     }

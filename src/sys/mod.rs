@@ -4,6 +4,7 @@
 
 mod clone;
 mod descriptors;
+mod entry;
 mod environment;
 mod inherited;
 mod namespace;
@@ -23,13 +24,14 @@ mod watched;
 
 pub use clone::{ForkOptions, Namespaces, fork_with};
 pub use descriptors::close_others;
+pub use entry::{arguments, begin};
 pub use environment::{ScrubError, scrub_environment};
 pub use inherited::{Inherited, let_children_vanish, restore_inherited};
 pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
 #[cfg(feature = "services")]
-pub(crate) use precedence::Uninterrupted;
+pub(crate) use precedence::{Uninterrupted, take_your_time};
 pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
 pub use queue::queue_signal;

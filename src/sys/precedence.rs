@@ -1,4 +1,4 @@
-//! Running before everybody else for a moment.
+//! Running before everybody else for a moment, or never in anybody's way.
 
 #![expect(unsafe_code, reason = "rustix has no sched_setscheduler")]
 
@@ -36,6 +36,16 @@ impl Drop for Uninterrupted {
             // Giving it up is always permitted, and the niceness is kept.
             let _ = schedule(libc::SCHED_OTHER, 0);
         }
+    }
+}
+
+/// The calling thread is never in a hurry: when it is woken it lets whoever runs on its processor finish, who most likely has
+/// just woken it. Its share of the processor stays what it is. A thread that an administrator has scheduled in another way
+/// than the ordinary one stays as it is.
+pub(crate) fn take_your_time() {
+    if is_ordinary() {
+        // Everybody may ask for this.
+        let _ = schedule(libc::SCHED_BATCH, 0);
     }
 }
 

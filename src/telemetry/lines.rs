@@ -56,6 +56,7 @@ pub(crate) fn flush() {
 }
 
 fn write_all(entries: &Receiver<Entry>) {
+    crate::sys::take_your_time();
     let mut stderr = io::stderr();
     for entry in entries {
         match entry {

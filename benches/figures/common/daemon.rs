@@ -50,7 +50,7 @@ impl Daemon {
     }
 
     fn begin(authority: &Authority, url: &str, place: Place, enforcement: &str) -> Outcome<Self> {
-        let directory = TempDir::new()?;
+        let directory = in_memory()?;
         let here = directory.path();
         fs::create_dir(here.join("s"))?;
         place.open(here);
@@ -133,6 +133,11 @@ impl Daemon {
     pub(crate) fn home(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// A directory in memory where there is one: so is `/run`, where a daemon keeps its runs.
+fn in_memory() -> Outcome<TempDir> {
+    Ok(TempDir::new_in("/dev/shm").or_else(|_| TempDir::new())?)
 }
 
 /// The defaults, but for what must not be shared with another daemon, and cached checks.

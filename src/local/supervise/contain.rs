@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::No;
 use super::terms::{Found, Plan, Wanted};
-use crate::protocol::{Code, RunId};
+use crate::protocol::RunId;
 use crate::runs::reach::Reach;
 use crate::runs::{Hold, Run, Runs};
 use crate::tree::{Guardian, Leaf, Pid, ProcessTable};
@@ -36,17 +36,11 @@ impl Drop for Contained {
     }
 }
 
-/// Finds out what holds the run, or makes something that does.
-///
-/// On a thread of its own: writing to `cgroup.procs` waits for every processor of the machine, up to 12 ms.
-pub(super) async fn contain(run: &Arc<Run>, runs: &Arc<Runs>, wanted: Wanted) -> Result<Contained, No> {
-    let (run, runs) = (Arc::clone(run), Arc::clone(runs));
-    let work = tokio::task::spawn_blocking(move || {
-        let (hold, made) = find_or_make(&run, wanted)?;
-        Ok(Contained { hold: Some(hold), made, runs })
-    });
-    work.await
-        .unwrap_or_else(|error| Err(No::new(Code::Overloaded, format!("cannot look for a control group: {error}"))))
+/// Finds out what holds the run, or makes something that does. Takes up to 12 ms: writing to `cgroup.procs` waits for every
+/// processor of the machine.
+pub(super) fn contain(run: &Run, runs: &Arc<Runs>, wanted: Wanted) -> Result<Contained, No> {
+    let (hold, made) = find_or_make(run, wanted)?;
+    Ok(Contained { hold: Some(hold), made, runs: Arc::clone(runs) })
 }
 
 /// The hold, and the leaf that was made for it.
@@ -114,12 +108,10 @@ fn wrappers_leaf(reach: &Reach, id: RunId) -> Option<Arc<Leaf>> {
         }
     };
     let inside = leaf.processes().ok()?;
-    let descends = |pid: Pid| {
-        let line = ProcessTable::line_of_descent(pid, wrapper);
-        pid == leader || line.is_ok_and(|line| line.is_descendant(wrapper, pid))
-    };
-    let ours =
-        inside.contains(&leader) && inside.iter().all(|&pid| pid != wrapper && pid != Pid::own() && descends(pid));
+    let descends =
+        |pid: Pid| ProcessTable::line_of_descent(pid, wrapper).is_ok_and(|line| line.is_descendant(wrapper, pid));
+    let ours = inside.contains(&leader)
+        && inside.iter().all(|&pid| pid != wrapper && pid != Pid::own() && (pid == leader || descends(pid)));
     if !ours {
         debug!(run_id = %id, "the agent's control group is not taken: it holds others than the tree's");
     }

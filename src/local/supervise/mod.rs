@@ -19,6 +19,7 @@ mod stream;
 mod terms;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -33,13 +34,15 @@ use tracing::{debug, info};
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
 use crate::clock::BootTime;
-use crate::gate::Verdict;
+use crate::gate::{Deciding, Verdict};
+use crate::protocol::event::Caller;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
 use crate::runs::{Refused, Run, Terms, Token};
 use crate::sys;
 use crate::telemetry::metrics::Rejected;
 use contain::Contained;
+use request::Request;
 use stream::{EventStream, HeldRun, line};
 
 pub(super) use inquiry::{inquire, thaw};
@@ -124,29 +127,31 @@ async fn start(
     request: SuperviseRequest,
     asked: BootTime,
 ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
-    let (deciding, opened, wanted) = request::open(context, peer, request)?;
-    let device = opened.device.clone();
+    let request = request::checked(context, peer, request)?;
+    let device = request.device.clone();
     let about = |no: No| No { device: Some(device.clone()), ..no };
-    let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
-    // From here on the record goes when the client does, also in the middle of the question.
-    let started = HeldRun::new(run, Arc::clone(&context.runs));
-    let events = started.run.subscribe();
-    let deciding = started.run.deciding().ok_or_else(in_use)?;
-    // Side by side: the kernel may take milliseconds to move a process into a control group.
-    let containing = contain::contain(&started.run, &context.runs, wanted);
-    let (verdict, contained) = tokio::join!(deciding.ask(asked + context.settings().local.check_timeout), containing);
+    let deciding = context.gates.deciding(std::slice::from_ref(&device));
+    let deciding =
+        deciding.map_err(|error| No::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
+    let deciding = Arc::new(deciding);
+    let asking = deciding.ask(asked + context.settings().local.check_timeout);
+    // Whatever the answer, the processes are looked at to the end: what was opened must be gone when a wrapper that was
+    // refused asks again. And a deny comes before a containment that cannot be had.
+    let (verdict, (started, contained, caller)) =
+        tokio::try_join!(async { Ok(asking.await) }, open(context, peer, request, Arc::clone(&deciding)))?;
     let grant = match verdict {
         Verdict::Allowed { grant, .. } => grant,
         Verdict::Denied(refusal) => return Err(about(No::from_denial(refusal.denial))),
         Verdict::Undecided { code, cause, .. } => return Err(about(No::new(code, &*cause))),
     };
+    let events = started.run.subscribe();
     let hold = contained.map(Contained::take).map_err(about)?;
     let token = context.compat.map(|_| Token::new()).transpose();
     let token =
         token.map_err(|error| about(No::new(Code::Overloaded, format!("no random numbers for a token: {error}"))))?;
     let (code, request_id) = (grant.code, grant.request_id);
     let token_hash = token.as_ref().map(Token::hash);
-    let terms = Terms { code, request_id, hold, token: token_hash, caller: peer.caller() };
+    let terms = Terms { code, request_id, hold, token: token_hash, caller };
     let until = context.runs.admit(&started.run, terms).await.map_err(|refused| match refused {
         Refused::Denied(denial) => about(No::from_denial(denial)),
         Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),
@@ -161,6 +166,34 @@ async fn start(
     .into_stream())
 }
 
+/// Makes out a run's processes, records it and finds out what holds it.
+///
+/// On a thread of its own, while the authority is asked: there may be thousands of processes to look at, and the kernel
+/// takes its time to move one.
+async fn open(
+    context: &Arc<Context>,
+    peer: &Peer,
+    request: Request,
+    deciding: Arc<Deciding>,
+) -> Result<(HeldRun, Result<Contained, No>, Caller), No> {
+    let lost = |error: &dyn Error| No::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
+    let turn = context.looks.acquire().await.map_err(|error| lost(&error))?;
+    let work = {
+        let (context, peer) = (Arc::clone(context), peer.clone());
+        tokio::task::spawn_blocking(move || {
+            let (opened, wanted) = request.open(&context, &peer)?;
+            let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
+            // From here on the record goes when the client does, also in the middle of the question.
+            let started = HeldRun::new(run, Arc::clone(&context.runs));
+            let contained = contain::contain(&started.run, &context.runs, wanted);
+            Ok((started, contained, peer.caller()))
+        })
+    };
+    let opened = work.await.unwrap_or_else(|error| Err(lost(&error)));
+    drop(turn);
+    opened
+}
+
 /// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there
 /// is no question, and so no longer lease.
 fn come_back(
@@ -171,8 +204,11 @@ fn come_back(
     let caller = peer.identity();
     let caller =
         caller.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
-    if run.admission().is_none() || caller.is_none() || caller != run.wrapper() {
+    if caller.is_none() || caller != run.wrapper() {
         return Err(in_use());
+    }
+    if run.admission().is_none() {
+        return Err(No::new(Code::Overloaded, "this wrapper has asked before, and that question is still open"));
     }
     let held = HeldRun::come_back(run, Arc::clone(&context.runs));
     let run = &held.run;

@@ -1,5 +1,7 @@
 //! Who the processes of a run are, and a descriptor on each.
 
+use std::collections::HashMap;
+
 use tracing::warn;
 
 use super::No;
@@ -18,7 +20,8 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
         wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
     let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
     // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
-    let near = request.alone && namespace_pids(peer_pid).is_some_and(|pids| pids.len() == 1);
+    let mut numbers = Numbers::default();
+    let near = request.alone && numbers.of(peer_pid).is_some_and(|pids| pids.len() == 1);
     let table = match Pid::new(request.pid).filter(|_| near) {
         Some(requested) => ProcessTable::line_of_descent(requested, peer_pid),
         None => ProcessTable::scan(),
@@ -29,11 +32,11 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
     if !table.is_alive(wrapper.identity()) {
         return Err(refused("the caller has ended"));
     }
-    let leader = table.resolve(peer_pid, request.pid, namespace_pids);
+    let leader = table.resolve(peer_pid, request.pid, |pid| numbers.of(pid));
     let leader = leader.ok_or_else(|| refused("that process is neither the caller nor a living descendant of it"))?;
     let guardian = match request.guardian {
         None => None,
-        Some(requested) => Some(guardian(&table, wrapper.identity(), leader, requested)?),
+        Some(requested) => Some(guardian(&table, &mut numbers, wrapper.identity(), leader, requested)?),
     };
     let pinned = pin(leader)?;
     if !sys::may_signal(&pinned) {
@@ -52,16 +55,32 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
 }
 
 /// Who inherits the tree's orphans: the leader's parent and the wrapper's child, or nobody.
-fn guardian(table: &ProcessTable, wrapper: Identity, leader: Identity, requested: i32) -> Result<Guardian, No> {
-    let named = table.resolve(wrapper.pid, requested, namespace_pids).and_then(|named| table.find(named));
+fn guardian(
+    table: &ProcessTable,
+    numbers: &mut Numbers,
+    wrapper: Identity,
+    leader: Identity,
+    requested: i32,
+) -> Result<Guardian, No> {
+    let named = table.resolve(wrapper.pid, requested, |pid| numbers.of(pid)).and_then(|named| table.find(named));
     let between = |pid: Pid| table.get(leader.pid).is_some_and(|leader| leader.parent == Some(pid));
     let named = named.filter(|named| named.parent == Some(wrapper.pid) && between(named.identity.pid));
     let named = named.ok_or_else(|| refused("the guardian must be the caller's child and the leader's parent"))?;
-    let depth = |pid: Pid| namespace_pids(pid).unwrap_or_default();
-    let (own, above) = (depth(named.identity.pid), depth(wrapper.pid));
+    let (own, above) =
+        (numbers.of(named.identity.pid).unwrap_or_default(), numbers.of(wrapper.pid).unwrap_or_default());
     // Nobody's word: the kernel's.
     let is_init = own.last() == Some(&1) && !above.is_empty() && own.len() > above.len();
     Ok(if is_init { Guardian::Init(named.identity) } else { Guardian::Sweeper(named.identity) })
+}
+
+/// The numbers of processes in the namespaces they are in, each read once: they change as little as the table does.
+#[derive(Default)]
+struct Numbers(HashMap<Pid, Option<Vec<i32>>>);
+
+impl Numbers {
+    fn of(&mut self, pid: Pid) -> Option<Vec<i32>> {
+        self.0.entry(pid).or_insert_with(|| namespace_pids(pid)).clone()
+    }
 }
 
 fn pin(identity: Identity) -> Result<Process, No> {

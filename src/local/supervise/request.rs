@@ -4,11 +4,10 @@ use super::No;
 use super::reach::reach;
 use super::terms::Wanted;
 use crate::config::settings::Undecided;
-use crate::gate::Deciding;
 use crate::local::Context;
 use crate::local::peer::Peer;
-use crate::protocol::Code;
 use crate::protocol::local::SuperviseRequest;
+use crate::protocol::{Code, DeviceId};
 use crate::runs::{AskedTerms, Opened};
 use crate::{span, sys};
 
@@ -16,14 +15,18 @@ use crate::{span, sys};
 const LONGEST_NAME: usize = 256;
 const LONGEST_COMMAND: usize = 4096;
 
-/// The gates to ask, the run to record and the containment to look for.
-pub(super) fn open(
-    context: &Context,
-    peer: &Peer,
-    request: SuperviseRequest,
-) -> Result<(Deciding, Opened, Wanted), No> {
+/// A request that may be made.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) device: DeviceId,
+    asked: AskedTerms,
+    text: SuperviseRequest,
+}
+
+/// Looks at what was asked for, and at nothing else.
+pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) -> Result<Request, No> {
     let host = context.gates.host().device();
-    let device = request.device.clone().unwrap_or_else(|| host.clone());
+    let device = text.device.clone().unwrap_or_else(|| host.clone());
     if !context.may_name(&device) {
         let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
         return Err(No { device: Some(device), ..No::new(Code::DeviceNotPermitted, reason) });
@@ -31,36 +34,39 @@ pub(super) fn open(
     if peer.is_nobody() {
         return Err(No::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
     }
-    let in_force = context.settings();
-    let settings = &in_force.enforcement;
-    let grace = request.stop_grace.as_deref().map(span::parse).transpose();
+    let grace = text.stop_grace.as_deref().map(span::parse).transpose();
     let grace = grace.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
-    let signal = request.stop_signal.as_deref().map(sys::parse_signal).transpose();
+    let signal = text.stop_signal.as_deref().map(sys::parse_signal).transpose();
     let signal = signal.map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?;
-    let wanted = Wanted {
-        wish: request.containment.unwrap_or_default(),
-        floor: settings.containment,
-        freezable: settings.undecided == Undecided::Freeze,
-    };
-    let reach = reach(peer, &request)?;
-    if reach.is_none() && in_force.local.require_local_killer {
-        let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
-                      local.require_local_killer is set";
-        return Err(No::new(Code::RemoteRefused, reason));
+    Ok(Request { device, asked: AskedTerms { signal, grace }, text })
+}
+
+impl Request {
+    /// Makes out its processes; gives the run to record, and the containment to look for.
+    pub(super) fn open(self, context: &Context, peer: &Peer) -> Result<(Opened, Wanted), No> {
+        let reach = reach(peer, &self.text)?;
+        let settings = context.settings();
+        if reach.is_none() && settings.local.require_local_killer {
+            let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
+                          local.require_local_killer is set";
+            return Err(No::new(Code::RemoteRefused, reason));
+        }
+        let wanted = Wanted {
+            wish: self.text.containment.unwrap_or_default(),
+            floor: settings.enforcement.containment,
+            freezable: settings.enforcement.undecided == Undecided::Freeze,
+        };
+        let opened = Opened {
+            id: self.text.run_id,
+            device: self.device,
+            name: self.text.name.map(|name| printable(&name, LONGEST_NAME)),
+            command: command_for_people(&self.text.command),
+            uid: peer.uid(),
+            asked: self.asked,
+            reach,
+        };
+        Ok((opened, wanted))
     }
-    let deciding = context.gates.deciding(std::slice::from_ref(&device));
-    let deciding =
-        deciding.map_err(|error| No::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
-    let opened = Opened {
-        id: request.run_id,
-        device,
-        name: request.name.map(|name| printable(&name, LONGEST_NAME)),
-        command: command_for_people(&request.command),
-        uid: peer.uid(),
-        asked: AskedTerms { signal, grace },
-        reach,
-    };
-    Ok((deciding, opened, wanted))
 }
 
 /// What is kept of a foreign request is short and can be printed.

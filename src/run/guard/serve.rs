@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -36,6 +36,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const STUBBORN: Duration = Duration::from_secs(10);
 /// How often it is looked at then.
 const STUBBORN_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long it stands aside at the start.
+const ASIDE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
 /// What passes to it.
 #[derive(Debug)]
@@ -102,20 +105,26 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         Kind::Sweeper => c"machineid-guard",
         Kind::Init(_) => c"machineid-init",
     });
-    let prepared = sys::close_others(&[control.as_fd(), signals.as_fd()]).and_then(|()| {
+    let timer = match Timer::new() {
+        Ok(timer) => timer,
+        Err(errno) => refuse(Step::Prepare, errno),
+    };
+    // The wrapper is about to be told that the leader is there, has the question to ask, and may have been waiting on this
+    // very processor. Until it ends nothing of the following is needed; what it says meanwhile is there to be read.
+    let _ = rustix::event::poll(&mut [PollFd::new(&control, PollFlags::empty())], Some(&ASIDE));
+    let prepared = sys::close_others(&[control.as_fd(), signals.as_fd(), timer.as_fd()]).and_then(|()| {
         // At once, while their numbers are free.
         occupy_standard_streams();
-        let timer = Timer::new()?;
         let leader = identity(leader)?;
         let own = identity(own)?;
         let tree = match kind {
             // The wrapper is out of sight, in a namespace above.
             Kind::Init(_) => Tree::alone(leader, Some(own)),
-            Kind::Sweeper => Tree::alone(leader, identity(wrapper).ok()).guarded_by(Guardian::Sweeper(own)),
+            Kind::Sweeper => Tree::alone(leader, wrapper_of(wrapper)).guarded_by(Guardian::Sweeper(own)),
         };
-        Ok((timer, tree.with_cookie(run.settings.run_id)))
+        Ok(tree.with_cookie(run.settings.run_id))
     });
-    let (timer, mut tree) = match prepared {
+    let mut tree = match prepared {
         Ok(prepared) => prepared,
         Err(errno) => refuse(Step::Prepare, errno),
     };
@@ -142,6 +151,11 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
 
 fn identity(pid: Pid) -> Result<Identity, Errno> {
     ProcessEntry::read(TreePid::from(pid))?.map(|entry| entry.identity).ok_or(Errno::SRCH)
+}
+
+/// The wrapper, as long as it is the one that has made this process: after its end the number may be another's.
+fn wrapper_of(wrapper: Pid) -> Option<Identity> {
+    identity(wrapper).ok().filter(|_| rustix::process::getppid() == Some(wrapper))
 }
 
 /// The command's streams are none of its own: who reads the command's output to its end must not wait for the guardian. Something

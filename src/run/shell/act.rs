@@ -73,14 +73,16 @@ impl Shell<'_> {
     }
 
     pub(super) fn ask(&mut self) {
-        let mut question = self.run.question.clone();
-        question.pid = self.child.pid.as_raw_pid();
-        question.guardian = Some(self.guardian.pid().as_raw_pid());
-        if self.made == Containment::Cgroup {
-            question.containment = Some(Wish::Named(Containment::Cgroup));
-        }
-        let connection = self.first_connection.take().unwrap_or_else(|| Connection::open(&self.run.socket));
-        match connection.and_then(|connection| connection.ask(wire::request(&question))) {
+        let rest = wire::Rest {
+            pid: self.child.pid.as_raw_pid(),
+            guardian: self.guardian.pid().as_raw_pid(),
+            containment: match self.made {
+                Containment::Cgroup => Some(Wish::Named(Containment::Cgroup)),
+                Containment::Pidns | Containment::Subreaper => self.run.question.containment,
+            },
+        };
+        let begun = self.first_connection.take().unwrap_or_else(|| Connection::begin(self.run));
+        match begun.and_then(|begun| begun.ask(wire::rest(&rest))) {
             Ok(connection) => {
                 self.beside_daemon = connection.is_to_parent();
                 self.connection = Some(connection);

@@ -44,12 +44,12 @@ impl Ledger {
         Ok(Self { notes })
     }
 
-    /// Writes the run down and returns when that is done, or has failed and been reported.
-    pub(crate) async fn write(&self, run: &Arc<Run>) {
+    /// Has the run written down, from now on; the future is ready when that is done, or has failed and been reported.
+    pub(crate) fn write(&self, run: &Arc<Run>) -> impl Future<Output = ()> + use<> {
         let (done, written) = oneshot::channel();
         // The thread ends only with the last handle.
         let _ = self.notes.send(Note::Changed(Arc::clone(run), Some(done)));
-        let _ = written.await;
+        async { drop(written.await) }
     }
 
     /// The run has changed; returns at once.

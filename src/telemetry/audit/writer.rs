@@ -40,6 +40,7 @@ impl Writer {
     }
 
     pub(super) fn work(mut self, orders: &Receiver<Order>) {
+        crate::sys::take_your_time();
         self.be_ready();
         loop {
             let busy = self.shared.undeclared() > 0 || self.file.is_none();

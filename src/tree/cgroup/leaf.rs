@@ -9,9 +9,10 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::pid::Pid;
+use super::super::proc_file;
 use super::NoCgroup;
 use super::listing;
-use super::place::{self, Membership, Mount};
+use super::place::{self, Membership};
 use crate::protocol::{HoldsAgainst, RunId};
 
 /// The number by which `statfs` tells cgroup2 from everything else.
@@ -56,22 +57,26 @@ impl LeafState {
 impl Leaf {
     /// Makes one below the calling process's own group. Fails where that is not to be had, and when there is one.
     pub fn make_below_own(run: RunId) -> Result<Self, NoCgroup> {
-        make("self", run)
+        make(Pid::own(), run)
     }
 
     /// Makes one below the group of the process with this number. Fails where that is not to be had, and when there is one.
     pub fn make_below(pid: Pid, run: RunId) -> Result<Self, NoCgroup> {
-        make(&pid.to_string(), run)
+        make(pid, run)
     }
 
     /// The group that the process with this number is in, when it is the leaf of this run by its name. By its name only:
     /// who else is in it, and who made it, is for the caller to judge.
     pub fn around(pid: Pid, run: RunId) -> Result<Option<Self>, NoCgroup> {
-        let named = |places: Vec<PathBuf>| places.into_iter().find(|path| is_named_after(path, run));
-        match named(places(&pid.to_string())?) {
-            Some(path) => Self::open(path),
-            None => Ok(None),
+        let group = Group::of(pid)?;
+        if !is_named_after(Path::new(OsStr::from_bytes(&group.path)), run) {
+            return Ok(None);
         }
+        let place = match group.usual_place() {
+            Some(place) => Some(place),
+            None => group.places()?.into_iter().find(|path| is_named_after(path, run)),
+        };
+        place.map_or(Ok(None), Self::open)
     }
 
     /// The leaf recorded at this path. `Ok(None)` when it has been removed. Fails when the path names no leaf of this run.
@@ -187,7 +192,7 @@ impl Leaf {
     /// Fails when the calling process is in it or in a group below. What cannot be found out, for want of a descriptor, is
     /// no reason to spare an agent.
     fn is_not_ours(&self) -> Result<(), Errno> {
-        let Ok(text) = std::fs::read("/proc/self/cgroup") else { return Ok(()) };
+        let Ok(text) = proc_file::read("/proc/self/cgroup") else { return Ok(()) };
         let Some(Membership::In(own)) = place::membership(&text) else { return Ok(()) };
         let name = self.path.file_name().map(OsStr::as_bytes);
         let inside = own.split(|&byte| byte == b'/').any(|part| Some(part) == name);
@@ -275,42 +280,70 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
     if is_cgroup2(&rustix::fs::fstatfs(&directory)?) { Ok(directory) } else { Err(Errno::NOENT) }
 }
 
-/// Where the group of this process may be found, the likeliest place first. Never empty.
-fn places(process: &str) -> Result<Vec<PathBuf>, NoCgroup> {
-    let failed = |path: &str, error: &std::io::Error| {
-        NoCgroup::Failed(path.into(), error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
-    };
-    let file = format!("/proc/{process}/cgroup");
-    let text = std::fs::read(&file).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOENT | Errno::SRCH) => NoCgroup::Gone,
-        Some(_) | None => failed(&file, &error),
-    })?;
-    let path = match place::membership(&text) {
-        Some(Membership::In(path)) => path,
-        Some(Membership::Removed) => return Err(NoCgroup::Gone),
-        None => return Err(NoCgroup::NotMounted),
-    };
-    let file = "/proc/self/mountinfo";
-    let mounts: Vec<Mount> = place::mounts(&std::fs::read(file).map_err(|error| failed(file, &error))?);
-    if mounts.is_empty() {
-        return Err(NoCgroup::NotMounted);
-    }
-    let places: Vec<PathBuf> = mounts.iter().filter_map(|mount| mount.directory(path)).collect();
-    if places.is_empty() { Err(NoCgroup::Outside) } else { Ok(places) }
+/// The group that a process is in.
+struct Group {
+    process: Pid,
+    /// As seen from the caller's cgroup namespace.
+    path: Vec<u8>,
 }
 
-fn make(process: &str, run: RunId) -> Result<Leaf, NoCgroup> {
-    let mut first_failure = None;
-    for above in places(process)? {
-        match make_in(&above, run) {
-            Ok(leaf) => return Ok(leaf),
-            // Of several mounts one may be writable.
-            Err(failure) => {
-                first_failure.get_or_insert(failure);
-            }
+impl Group {
+    fn of(process: Pid) -> Result<Self, NoCgroup> {
+        let file = format!("/proc/{process}/cgroup");
+        let text = proc_file::read(&file).map_err(|errno| match errno {
+            Errno::NOENT | Errno::SRCH => NoCgroup::Gone,
+            errno => NoCgroup::Failed(file.into(), errno),
+        })?;
+        match place::membership(&text) {
+            Some(Membership::In(path)) => Ok(Self { process, path: path.to_vec() }),
+            Some(Membership::Removed) => Err(NoCgroup::Gone),
+            None => Err(NoCgroup::NotMounted),
         }
     }
-    Err(first_failure.unwrap_or(NoCgroup::Outside))
+
+    /// Where it is on most machines, if it is there: a group that has its path and in which the process is. Nothing else
+    /// is asked: the kernel writes the list of all mounts anew for each reader, which takes milliseconds where containers
+    /// have made a thousand.
+    fn usual_place(&self) -> Option<PathBuf> {
+        let own = |place: &PathBuf| {
+            let procs = open_cgroup(place).and_then(|directory| {
+                rustix::fs::openat(&directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            });
+            procs.and_then(|procs| listing::is_among_the_first(procs.as_fd(), self.process)).unwrap_or(false)
+        };
+        place::usual().iter().filter_map(|mount| mount.directory(&self.path)).find(own)
+    }
+
+    /// Where it may be found by the list of mounts, the likeliest place first. Never empty.
+    fn places(&self) -> Result<Vec<PathBuf>, NoCgroup> {
+        let file = "/proc/self/mountinfo";
+        let text = proc_file::read(file).map_err(|errno| NoCgroup::Failed(file.into(), errno))?;
+        let mounts = place::mounts(&text);
+        if mounts.is_empty() {
+            return Err(NoCgroup::NotMounted);
+        }
+        let places: Vec<PathBuf> = mounts.iter().filter_map(|mount| mount.directory(&self.path)).collect();
+        if places.is_empty() { Err(NoCgroup::Outside) } else { Ok(places) }
+    }
+}
+
+fn make(process: Pid, run: RunId) -> Result<Leaf, NoCgroup> {
+    let group = Group::of(process)?;
+    let mut first_failure = None;
+    let usual = group.usual_place();
+    let mut make_in = |above: &PathBuf| match make_in(above, run) {
+        Ok(leaf) => Some(leaf),
+        // Of several mounts one may be writable.
+        Err(failure) => {
+            first_failure.get_or_insert(failure);
+            None
+        }
+    };
+    let made = match usual.as_ref().and_then(&mut make_in) {
+        Some(leaf) => Some(leaf),
+        None => group.places()?.iter().filter(|&place| usual.as_ref() != Some(place)).find_map(make_in),
+    };
+    made.ok_or_else(|| first_failure.unwrap_or(NoCgroup::Outside))
 }
 
 fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
@@ -339,4 +372,26 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
         let _ = listing::remove_group(outer.as_fd(), name.as_str());
     }
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_place_is_one_where_the_list_of_mounts_has_it_too() {
+        let Ok(group) = Group::of(Pid::own()) else { return };
+        if let Some(place) = group.usual_place() {
+            assert!(group.places().unwrap().contains(&place), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_of_that_path_in_which_the_process_is_not_is_not_taken() {
+        let Ok(own) = Group::of(Pid::own()) else { return };
+        let stranger = Group { process: Pid::new(i32::MAX).unwrap(), ..own };
+        assert_eq!(stranger.usual_place(), None);
+        let outside = Group { process: Pid::own(), path: b"/../x".to_vec() };
+        assert_eq!(outside.usual_place(), None);
+    }
 }

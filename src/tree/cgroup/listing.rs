@@ -48,6 +48,16 @@ pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Resu
     Ok(())
 }
 
+/// Whether `cgroup.procs` has this process near its beginning: in the few thousand bytes that the kernel gives at once.
+pub(super) fn is_among_the_first(cgroup_procs: BorrowedFd<'_>, process: Pid) -> Result<bool, Errno> {
+    let mut buffer = [0; 4096];
+    let count = rustix::io::read(cgroup_procs, &mut buffer)?;
+    let wanted = process.to_string();
+    Ok(buffer[..count]
+        .split_inclusive(|&byte| byte == b'\n')
+        .any(|line| line.strip_suffix(b"\n") == Some(wanted.as_bytes())))
+}
+
 /// The processes of all groups below `directory`. A group that is removed meanwhile had none. The processes of one that
 /// holds threads are listed by the nearest group above that holds processes.
 pub(super) fn listed_below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Result<(), Errno> {

@@ -32,6 +32,11 @@ pub(super) struct Mount {
     point: PathBuf,
 }
 
+/// Where it is mounted on most machines: alone, or beside version 1.
+pub(super) fn usual() -> [Mount; 2] {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|point| Mount { root: b"/".to_vec(), point: point.into() })
+}
+
 /// All mounts of cgroup2, the latest first: a later one may cover an earlier.
 pub(super) fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     mountinfo.split(|&byte| byte == b'\n').rev().filter_map(mount).collect()

@@ -19,6 +19,7 @@ mod local_stop;
 mod manager;
 mod metrics;
 mod push;
+mod question;
 mod reload;
 mod reload_settings;
 mod restarts;
