@@ -1,6 +1,7 @@
 //! What the core wants done, as system calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -13,6 +14,9 @@ use crate::clock::BootTime;
 use crate::protocol::{Containment, Wish};
 use crate::sys;
 use crate::tree::{Leaf, Pid, Process, ProcessTable};
+
+/// Long after a question is begun it goes on, and long before the daemon gives one up (10 s).
+const STALE: Duration = Duration::from_secs(2);
 
 impl Shell<'_> {
     pub(super) fn carry_out(&mut self) {
@@ -81,8 +85,10 @@ impl Shell<'_> {
                 Containment::Pidns | Containment::Subreaper => self.run.question.containment,
             },
         };
-        let begun = self.first_connection.take().unwrap_or_else(|| Connection::begin(self.run));
-        match begun.and_then(|begun| begun.ask(wire::rest(&rest))) {
+        // Who was stopped in the middle of its question finds that the daemon has given it up.
+        let fresh = |&(at, _): &(BootTime, _)| BootTime::now().saturating_since(at) < STALE;
+        let begun = self.first_connection.take().filter(fresh).map(|(_, begun)| begun);
+        match begun.unwrap_or_else(|| Connection::begin(self.run)).and_then(|begun| begun.ask(wire::rest(&rest))) {
             Ok(connection) => {
                 self.beside_daemon = connection.is_to_parent();
                 self.connection = Some(connection);

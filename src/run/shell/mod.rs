@@ -72,8 +72,8 @@ struct Shell<'a> {
     holds_terminal: bool,
     /// Something said to the daemon on a connection of its own, to which no answer matters.
     errand: Option<Connection>,
-    /// On which the first question was begun while the processes were made.
-    first_connection: Option<Result<Connection, Lost>>,
+    /// On which the first question was begun while the processes were made, and when.
+    first_connection: Option<(BootTime, Result<Connection, Lost>)>,
     connection: Option<Connection>,
     /// On which the daemon is asked whether it ended the leader.
     inquiry: Option<Connection>,
@@ -96,7 +96,7 @@ impl<'a> Shell<'a> {
         let signals = SignalFd::open().map_err(|errno| text("cannot receive signals", errno))?;
         let Made { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
         // While the two processes are being made.
-        let first_connection = Connection::begin(run);
+        let first_connection = (BootTime::now(), Connection::begin(run));
         let timer = Timer::new().map_err(|errno| text("no timer to be had", errno));
         let terminal = Terminal::find();
         let (child, timer) = match guardian.leader().and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {

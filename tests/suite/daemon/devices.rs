@@ -104,19 +104,15 @@ impl Drop for Crowd {
     }
 }
 
-/// Connections of this process to that port that are established.
-fn connections(pid: u32, port: u16) -> usize {
-    let of_process: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .filter_map(|entry| Some(std::fs::read_link(entry.ok()?.path()).ok()?.to_str()?.to_owned()))
-        .collect();
+/// Established connections to that port, whoever's: whose they are an ordinary user is not told of a process that keeps a
+/// secret.
+fn connections(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let remote = format!(":{port:04X}");
     let ours = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let (to, state, inode) = (fields.get(2)?, fields.get(3)?, fields.get(9)?);
-        let held = of_process.contains(&format!("socket:[{inode}]"));
-        (to.ends_with(&remote) && *state == "01" && held).then_some(())
+        let (to, state) = (fields.get(2)?, fields.get(3)?);
+        (to.ends_with(&remote) && *state == "01").then_some(())
     };
     table.lines().skip(1).filter_map(ours).count()
 }
@@ -138,7 +134,7 @@ fn a_hundred_devices_are_validated_in_time_spread_out_and_over_few_connections()
             let most = (0..20)
                 .map(|_| {
                     let_time_pass(Duration::from_millis(50));
-                    connections(sidecar.pid(), authority.address().port())
+                    connections(authority.address().port())
                 })
                 .max()?;
             let mut pieces = [0; PIECES];
