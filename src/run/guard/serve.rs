@@ -110,8 +110,10 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         Err(errno) => refuse(Step::Prepare, errno),
     };
     // The wrapper is about to be told that the leader is there, has the question to ask, and may have been waiting on this
-    // very processor. Until it ends nothing of the following is needed; what it says meanwhile is there to be read.
-    let _ = rustix::event::poll(&mut [PollFd::new(&control, PollFlags::empty())], Some(&ASIDE));
+    // very processor. Until it or the leader ends nothing of the following is needed; what it says meanwhile is there to be
+    // read.
+    let ends = &mut [PollFd::new(&control, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
+    let _ = rustix::event::poll(ends, Some(&ASIDE));
     let prepared = sys::close_others(&[control.as_fd(), signals.as_fd(), timer.as_fd()]).and_then(|()| {
         // At once, while their numbers are free.
         occupy_standard_streams();
