@@ -126,7 +126,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::gate::driver::GateHandle;
+    use crate::gate::handle::GateHandle;
 
     #[tokio::test]
     async fn a_hung_gate_stops_the_pings_and_they_come_back_with_it() {

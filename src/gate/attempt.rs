@@ -184,12 +184,7 @@ impl Authority {
     }
 
     /// Makes the attempt, with the means that the gate knew when it decided whether to register.
-    pub(crate) async fn attempt(
-        self: &Arc<Self>,
-        means: &Means,
-        device: &DeviceId,
-        register: bool,
-    ) -> (Registered, Outcome) {
+    pub(crate) async fn attempt(&self, means: &Means, device: &DeviceId, register: bool) -> (Registered, Outcome) {
         if let Some(denial) = self.denied_here(device).await {
             return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial)));
         }
@@ -353,25 +348,21 @@ impl Authority {
     }
 
     /// A deny for which nobody need be asked: an operator's hold, or the kill file.
-    async fn denied_here(self: &Arc<Self>, device: &DeviceId) -> Option<Denial> {
-        if self.live.look(|settings| settings.enforcement.kill_file.is_some()) {
-            // On a thread of its own: a file system that hangs must hold up this attempt, and not those of others.
-            let this = Arc::clone(self);
-            let looked = tokio::task::spawn_blocking(move || this.look_for_kill_file()).await;
-            let lost = |error| Some(Denial::local(Code::LocalKill, format!("cannot look for the kill file: {error}")));
-            if let Some(denial) = looked.unwrap_or_else(lost) {
-                return Some(denial);
-            }
-        } else {
-            // It may have been in force until a reload.
-            self.look_for_kill_file();
-        }
-        self.holds.denial(device)
+    async fn denied_here(&self, device: &DeviceId) -> Option<Denial> {
+        self.look_for_kill_file().await.or_else(|| self.holds.denial(device))
     }
 
     /// Looks for the kill file, and tells every gate when it has appeared or disappeared. Its deny, when it is there.
-    pub(crate) fn look_for_kill_file(&self) -> Option<Denial> {
-        let found = kill_file_of(&self.live);
+    pub(crate) async fn look_for_kill_file(&self) -> Option<Denial> {
+        let found = if self.live.look(|settings| settings.enforcement.kill_file.is_some()) {
+            let live = self.live.clone();
+            // On a thread of its own: a file system that hangs must hold up who asked for this look, and nobody else.
+            let looked = tokio::task::spawn_blocking(move || kill_file_of(&live)).await;
+            let lost = |error| Some(Denial::local(Code::LocalKill, format!("cannot look for the kill file: {error}")));
+            looked.unwrap_or_else(lost)
+        } else {
+            None
+        };
         let appeared = self.kill.send_if_modified(|known| {
             let changed = known.is_some() != found.is_some();
             if changed {

@@ -1,7 +1,6 @@
 //! The task around one gate's core: reads the clock, makes attempts, carries actions out. Decides nothing.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use tracing::{debug, info, warn};
 
 use super::attempt::{Authority, Means};
 use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
-use super::holds::Holds;
-use super::standing::{Grant, Refusal, Standing, Verdict};
+use super::handle::{Command, Report};
+use super::standing::{Standing, Verdict};
 use crate::boot_timer::BootTimer;
 use crate::clock::{BootTime, Moment};
 use crate::config::{Following, Live};
@@ -22,8 +21,6 @@ use crate::protocol::{Code, Decision, Denial, DeviceId, RequestId};
 use crate::suspend::Suspends;
 use crate::vital::Vital;
 
-/// Commands waiting for one gate. More than that many askers at once are turned away as overload.
-const MAILBOX: usize = 4096;
 /// Commands taken in one go, before anything else has its turn.
 const CROWD: usize = 256;
 /// Askers answered in one go. Were a whole crowd woken at once, who asks anew first would wait for the last of them, and the
@@ -42,212 +39,7 @@ pub(crate) trait Agents: Send + Sync + 'static {
     fn stop(&self, device: &DeviceId, denial: &Denial);
 }
 
-/// What everybody may see of a gate.
-#[derive(Clone, Debug)]
-pub(crate) struct Report {
-    pub(crate) standing: Standing,
-    /// The last decision, whatever happened since, and when its validation began.
-    pub(crate) last_decision: Option<(BootTime, Decision)>,
-    pub(crate) lease_until: Option<BootTime>,
-    /// How long an ALLOW lasts.
-    pub(crate) lease: Duration,
-    pub(crate) next_validation: Option<BootTime>,
-}
-
-impl Report {
-    fn of(gate: &Gate) -> Self {
-        Self {
-            standing: gate.standing().clone(),
-            last_decision: gate.last_decision().cloned(),
-            lease_until: gate.lease_until(),
-            lease: gate.rules().lease,
-            next_validation: gate.next_validation(),
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Command {
-    Ask { deadline: BootTime, reply: oneshot::Sender<Verdict> },
-    Hint,
-    Agents(usize),
-    Inherit(BootTime),
-    Wake,
-    Pulse(oneshot::Sender<()>),
-}
-
-/// A running gate. The gate ends when its last handle is dropped.
-#[derive(Clone, Debug)]
-pub(crate) struct GateHandle {
-    device: DeviceId,
-    mailbox: mpsc::Sender<Command>,
-    report: watch::Receiver<Report>,
-    holds: Arc<Holds>,
-}
-
-impl GateHandle {
-    /// Starts a gate in the current runtime. Fails when no timer is to be had.
-    pub(crate) fn start(
-        device: DeviceId,
-        live: &Live,
-        first: First,
-        authority: Arc<Authority>,
-        agents: Arc<dyn Agents>,
-    ) -> io::Result<Self> {
-        let start = Moment::now();
-        let mut settings = live.follow();
-        let rules = settings.now().rules();
-        let mut changes = authority.follow();
-        let kills = authority.follow_kill_file();
-        let means = Arc::clone(&changes.borrow_and_update());
-        let registered = means.has_registered(&device);
-        let gate = Gate::new(rules, registered, first, fastrand::u64(..), start.boot);
-        let (mailbox, commands) = mpsc::channel(MAILBOX);
-        let (publish, report) = watch::channel(Report::of(&gate));
-        let holds = Arc::clone(authority.holds());
-        let driver = Driver {
-            device: device.clone(),
-            gate,
-            authority,
-            agents,
-            publish,
-            suspends: Suspends::from(start),
-            attempts: JoinSet::new(),
-            under_way: HashMap::new(),
-            replies: HashMap::new(),
-            answers: VecDeque::new(),
-            next_asker: 0,
-            settings,
-            means,
-            changes,
-            kills,
-        };
-        tokio::spawn(driver.run(commands, BootTimer::new()?));
-        Ok(Self { device, mailbox, report, holds })
-    }
-
-    pub(crate) fn device(&self) -> &DeviceId {
-        &self.device
-    }
-
-    /// The deny of an operator who holds the device on this host, in force before the gate has heard of it.
-    pub(crate) fn held(&self) -> Option<Denial> {
-        self.holds.denial(&self.device)
-    }
-
-    /// What the gate holds now.
-    pub(crate) fn report(&self) -> Report {
-        self.report.borrow().clone()
-    }
-
-    /// Looks at what the gate holds now without copying it.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
-        look(&self.report.borrow())
-    }
-
-    /// The answer that the present standing gives to somebody content with one as old as `max_age`.
-    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
-        if let Some(denial) = self.held() {
-            return Some(Verdict::Denied(Refusal { denial, confirmed_at: now }));
-        }
-        self.look(|report| report.standing.cached(now, max_age, report.lease))
-    }
-
-    /// What to make of the ALLOW that [`GateHandle::cached`] would give; `None` when it would give none, or something else.
-    pub(crate) fn cached_allow<T>(
-        &self,
-        now: BootTime,
-        max_age: Duration,
-        make: impl FnOnce(&Grant) -> T,
-    ) -> Option<T> {
-        if self.held().is_some() {
-            return None;
-        }
-        self.look(|report| report.standing.cached_grant(now, max_age, report.lease).map(make))
-    }
-
-    /// Asks, with an answer by a validation that begins from now on; at `deadline` at the latest.
-    pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
-        let (reply, answer) = oneshot::channel();
-        match self.mailbox.try_send(Command::Ask { deadline, reply }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                return Verdict::undecided(Code::Overloaded, "too many checks are waiting already");
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => return gone(),
-        }
-        answer.await.unwrap_or_else(|_| gone())
-    }
-
-    /// A reason to validate now.
-    pub(crate) fn hint(&self) {
-        // A full mailbox has askers in it, who cause a validation as well.
-        let _ = self.mailbox.try_send(Command::Hint);
-    }
-
-    /// Has the gate look at the clocks: the machine may have slept.
-    pub(crate) fn wake(&self) {
-        // A full mailbox wakes it as well.
-        let _ = self.mailbox.try_send(Command::Wake);
-    }
-
-    /// Returns when the gate has had its turn; a hung one never does. One that has ended has nothing left to do.
-    pub(crate) async fn pulse(&self) {
-        let (turn, had) = oneshot::channel();
-        if self.mailbox.send(Command::Pulse(turn)).await.is_ok() {
-            let _ = had.await;
-        }
-    }
-
-    /// Says that agents live on a lease of this device until then, which a daemon before us had.
-    pub(crate) fn inherit(&self, until: BootTime) {
-        // Only shapes the pace of retries: each run's own deadline holds without it.
-        let _ = self.mailbox.try_send(Command::Inherit(until));
-    }
-
-    /// Says how many agents live on the device's lease.
-    pub(crate) fn set_agents(&self, count: usize) {
-        // Only shapes the pace of retries: not worth waiting for.
-        let _ = self.mailbox.try_send(Command::Agents(count));
-    }
-}
-
-/// A gate that only has its turn while a test says so.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct WithoutDriver(mpsc::Receiver<Command>);
-
-#[cfg(test)]
-impl WithoutDriver {
-    /// Takes every command as a driver would, and answers none but a pulse.
-    pub(crate) async fn take_turns(&mut self) -> std::convert::Infallible {
-        loop {
-            match self.0.recv().await {
-                Some(Command::Pulse(turn)) => drop(turn.send(())),
-                Some(_) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-impl GateHandle {
-    pub(crate) fn without_driver() -> (Self, WithoutDriver) {
-        let (mailbox, commands) = mpsc::channel(MAILBOX);
-        let rules = Live::of_defaults().now().rules();
-        let gate = Gate::new(rules, true, First::WhenAsked, 0, BootTime::default());
-        let report = watch::channel(Report::of(&gate)).1;
-        let device = "host:test".parse().unwrap();
-        (Self { device, mailbox, report, holds: Arc::default() }, WithoutDriver(commands))
-    }
-}
-
-fn gone() -> Verdict {
-    Verdict::undecided(Code::AuthorityUnreachable, "the daemon is shutting down")
-}
-
-struct Driver {
+pub(super) struct Driver {
     device: DeviceId,
     gate: Gate,
     authority: Arc<Authority>,
@@ -270,7 +62,43 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut timer: BootTimer) {
+    /// One that has yet to run, and what it will be seen to hold.
+    pub(super) fn new(
+        device: DeviceId,
+        live: &Live,
+        first: First,
+        authority: Arc<Authority>,
+        agents: Arc<dyn Agents>,
+    ) -> (Self, watch::Receiver<Report>) {
+        let start = Moment::now();
+        let mut settings = live.follow();
+        let mut changes = authority.follow();
+        let kills = authority.follow_kill_file();
+        let means = Arc::clone(&changes.borrow_and_update());
+        let gate =
+            Gate::new(settings.now().rules(), means.has_registered(&device), first, fastrand::u64(..), start.boot);
+        let (publish, report) = watch::channel(Report::of(&gate));
+        let driver = Self {
+            device,
+            gate,
+            authority,
+            agents,
+            publish,
+            suspends: Suspends::from(start),
+            attempts: JoinSet::new(),
+            under_way: HashMap::new(),
+            replies: HashMap::new(),
+            answers: VecDeque::new(),
+            next_asker: 0,
+            settings,
+            means,
+            changes,
+            kills,
+        };
+        (driver, report)
+    }
+
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut timer: BootTimer) {
         let _vital = Vital;
         self.tell(Event::Woke);
         loop {
@@ -403,13 +231,9 @@ impl Driver {
     }
 
     fn answer_some(&mut self) {
-        for (reply, mut verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
-            // A deny that came while it waited for its turn counts.
-            if let (Verdict::Allowed { .. }, Standing::Denied { refusal, .. }) = (&verdict, self.gate.standing()) {
-                verdict = Verdict::Denied(refusal.clone());
-            }
+        for (reply, verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
             // An asker who went away needs no answer.
-            let _ = reply.send(verdict);
+            let _ = reply.send(verdict.told_under(self.gate.standing()));
         }
     }
 

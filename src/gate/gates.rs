@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::attempt::Authority;
 use super::core::First;
-use super::driver::{Agents, GateHandle};
+use super::driver::Agents;
+use super::handle::GateHandle;
 use super::standing::{Refusal, Standing, Verdict};
 use crate::clock::BootTime;
 use crate::config::Live;

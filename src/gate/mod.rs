@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`core`] decides and does no I/O; [`driver`] is the task around it that reads the clock, makes [`attempt`]s and carries
-//! actions out, and decides nothing. [`gates`] holds one driver for each device in use.
+//! actions out, and decides nothing; a [`handle`] is how everybody else has it. [`gates`] holds one driver for each device in use.
 
 pub(crate) mod attempt;
 mod backoff;
@@ -17,6 +17,7 @@ pub(crate) mod driver;
 #[cfg(test)]
 mod fleet_tests;
 pub(crate) mod gates;
+pub(crate) mod handle;
 pub(crate) mod holds;
 pub(crate) mod markers;
 pub(crate) mod standing;

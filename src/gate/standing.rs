@@ -53,6 +53,14 @@ impl Verdict {
         Self::Undecided { code, cause: Arc::from(cause), retry_after: None }
     }
 
+    /// The answer by the time it is told: a deny that came while it waited for its turn counts.
+    pub(crate) fn told_under(self, standing: &Standing) -> Self {
+        match (self, standing) {
+            (Self::Allowed { .. }, Standing::Denied { refusal, .. }) => Self::Denied(refusal.clone()),
+            (verdict, _) => verdict,
+        }
+    }
+
     /// The daemon is out of something it needs to ask.
     pub(crate) fn overloaded(error: &std::io::Error) -> Self {
         Self::undecided(Code::Overloaded, &format!("the daemon cannot take another question now: {error}"))
@@ -103,5 +111,23 @@ mod tests {
         assert!(standing.cached(at + lease, second * 60, lease).is_none());
         assert!(standing.cached(at, Duration::ZERO, lease).is_some());
         assert!(Standing::Unknown.cached(at, second, lease).is_none());
+    }
+
+    #[test]
+    fn an_allow_that_waits_to_be_told_is_overtaken_by_a_deny_and_by_nothing_else() {
+        let at = BootTime::from_millis(10_000);
+        let grant = Grant { code: Code::Allow, request_id: None, confirmed_at: at };
+        let allowed = Verdict::Allowed { grant: grant.clone(), until: at };
+        let refused = |code| Refusal { denial: Denial::local(code, ""), confirmed_at: at };
+        let denied = |code| Standing::Denied { refusal: refused(code), since: at };
+        let killed = Verdict::Denied(refused(Code::LocalKill));
+        assert_eq!(allowed.clone().told_under(&denied(Code::LocalKill)), killed);
+        for standing in [Standing::Unknown, Standing::Allowed { since: at, grant }] {
+            assert_eq!(allowed.clone().told_under(&standing), allowed);
+        }
+        let undecided = Verdict::undecided(Code::CheckTimeout, "late");
+        for verdict in [killed, undecided] {
+            assert_eq!(verdict.clone().told_under(&denied(Code::DeviceRevoked)), verdict);
+        }
     }
 }

@@ -86,7 +86,7 @@ pub(crate) struct Context {
     pub(crate) compat: Option<SocketAddr>,
     refusals: Refusals,
     /// Starts whose processes may be looked at at a time: more would be threads that push aside the one that answers.
-    looks: Semaphore,
+    looks: Arc<Semaphore>,
 }
 
 impl Context {
@@ -98,7 +98,7 @@ impl Context {
         key_protection: String,
         compat: Option<SocketAddr>,
     ) -> Self {
-        let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Semaphore::new(LOOKS));
+        let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Arc::new(Semaphore::new(LOOKS)));
         Self { live, gates, runs, started, journal, key_protection, compat, refusals, looks }
     }
 

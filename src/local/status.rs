@@ -12,7 +12,7 @@ use super::rights::Sight;
 use super::{Context, millis};
 use crate::clock::{self, BootTime};
 use crate::gate::Standing;
-use crate::gate::driver::{GateHandle, Report};
+use crate::gate::handle::{GateHandle, Report};
 use crate::protocol::status::{
     AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
     StopBound,
@@ -24,6 +24,7 @@ use crate::telemetry::audit::Audit;
 
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
+    let killed = context.gates.authority().look_for_kill_file().await;
     let now = BootTime::now();
     let settings = context.settings();
     let bound = settings.stop_bound();
@@ -54,7 +55,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
             problems,
             kill_file: settings.enforcement.kill_file.as_ref().map(|path| KillFileStatus {
                 path: path.display().to_string(),
-                in_force: context.gates.authority().look_for_kill_file().and_then(|denial| denial.reason),
+                in_force: killed.and_then(|denial| denial.reason),
             }),
         },
         devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Reporter, happened};
 use crate::clock::BootTime;
 use crate::config::Settings;
-use crate::gate::driver::Report as Held;
+use crate::gate::handle::Report as Held;
 use crate::gate::{Ended, Standing};
 use crate::protocol::api::LARGEST_WATCH;
 use crate::protocol::report::{

@@ -94,6 +94,17 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_in_no_hurry_keeps_its_share() {
+        std::thread::spawn(|| {
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
+            take_your_time();
+            assert_eq!(scheduling(), (libc::SCHED_BATCH.to_string(), "3".to_owned()));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
     fn what_an_administrator_has_set_stays() {
         std::thread::spawn(|| {
             schedule(libc::SCHED_BATCH, 0).unwrap();

@@ -3,7 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `pid` | a process is a pid *and* its start time |
-//! | `proc_file` | a file of `/proc`, read whole |
+//! | `kernel_file` | a file of `/proc` or of a control group, read whole |
 //! | `stat` | one process as `/proc` describes it |
 //! | `table` | all processes at one moment; descent; translation between PID namespaces |
 //! | `members` | which of them belong to a tree |
@@ -18,12 +18,12 @@
 mod cgroup;
 mod cookie;
 mod enforce;
+mod kernel_file;
 mod ladder;
 mod members;
 mod orphans;
 mod pid;
 mod pidfd;
-mod proc_file;
 mod sighting;
 mod stat;
 mod table;

@@ -3,8 +3,8 @@
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::kernel_file;
 use super::pid::{Identity, Pid, StartTime};
-use super::proc_file;
 
 /// What a process is doing, as far as ending it is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, E
 #[must_use]
 pub fn namespace_pids(pid: Pid) -> Option<Vec<i32>> {
     // NSpid stands after the groups, of which there may be 65,536.
-    let status = proc_file::read(&format!("/proc/{pid}/status")).ok()?;
+    let status = kernel_file::read(&format!("/proc/{pid}/status")).ok()?;
     parse_namespace_pids(&status)
 }
 

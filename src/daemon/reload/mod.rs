@@ -85,8 +85,8 @@ impl Reloader {
         // What changed while the daemon started.
         let mut cause = Cause::Seen;
         loop {
-            self.kill_file();
-            self.reload(cause);
+            self.kill_file().await;
+            self.reload(cause).await;
             watcher.aim(&self.paths());
             cause = tokio::select! {
                 Some(()) = asked.recv() => Cause::Asked,
@@ -102,7 +102,7 @@ impl Reloader {
     async fn let_settle(&self, watcher: &mut Watcher, mut seen: Seen) {
         let settled = async {
             loop {
-                self.kill_file();
+                self.kill_file().await;
                 // What was just made may have to be watched itself.
                 watcher.aim(&self.paths());
                 let quiet = match seen {
@@ -134,11 +134,11 @@ impl Reloader {
         paths.into_iter().collect()
     }
 
-    fn kill_file(&self) {
-        self.context.gates.authority().look_for_kill_file();
+    async fn kill_file(&self) {
+        self.context.gates.authority().look_for_kill_file().await;
     }
 
-    fn reload(&mut self, cause: Cause) {
+    async fn reload(&mut self, cause: Cause) {
         // A service manager waits for the end of a reload that it asked for, and of no other.
         if cause == Cause::Asked {
             manager::reloading();
@@ -159,7 +159,7 @@ impl Reloader {
             Ok((means, key_changed)) => {
                 outcome.changed = changes.changed;
                 outcome.changed.extend(key_changed.then_some("org key"));
-                self.put_in_force(&running, changes.settings, means, cause, &mut outcome);
+                self.put_in_force(&running, changes.settings, means, cause, &mut outcome).await;
             }
             Err(problem) => outcome.problems.push(problem.0),
         }
@@ -277,7 +277,7 @@ impl Reloader {
         }
     }
 
-    fn put_in_force(
+    async fn put_in_force(
         &self,
         running: &Settings,
         settings: Settings,
@@ -302,7 +302,7 @@ impl Reloader {
         telemetry::change(settings.log.format, settings.log.level);
         context.live.replace(settings);
         context.runs.settings_changed();
-        self.kill_file();
+        self.kill_file().await;
     }
 
     /// The one place where the result of a reload is known.

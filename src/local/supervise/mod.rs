@@ -177,21 +177,19 @@ async fn open(
     deciding: Arc<Deciding>,
 ) -> Result<(HeldRun, Result<Contained, No>, Caller), No> {
     let lost = |error: &dyn Error| No::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
-    let turn = context.looks.acquire().await.map_err(|error| lost(&error))?;
-    let work = {
-        let (context, peer) = (Arc::clone(context), peer.clone());
-        tokio::task::spawn_blocking(move || {
-            let (opened, wanted) = request.open(&context, &peer)?;
-            let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
-            // From here on the record goes when the client does, also in the middle of the question.
-            let started = HeldRun::new(run, Arc::clone(&context.runs));
-            let contained = contain::contain(&started.run, &context.runs, wanted);
-            Ok((started, contained, peer.caller()))
-        })
-    };
-    let opened = work.await.unwrap_or_else(|error| Err(lost(&error)));
-    drop(turn);
-    opened
+    let turn = Arc::clone(&context.looks).acquire_owned().await.map_err(|error| lost(&error))?;
+    let (context, peer) = (Arc::clone(context), peer.clone());
+    let work = tokio::task::spawn_blocking(move || {
+        // Until the look is over: a client that hangs up does not end it.
+        let _turn = turn;
+        let (opened, wanted) = request.open(&context, &peer)?;
+        let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
+        // From here on the record goes when the client does, also in the middle of the question.
+        let started = HeldRun::new(run, Arc::clone(&context.runs));
+        let contained = contain::contain(&started.run, &context.runs, wanted);
+        Ok((started, contained, peer.caller()))
+    });
+    work.await.unwrap_or_else(|error| Err(lost(&error)))
 }
 
 /// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::kernel_file;
 use super::super::pid::Pid;
-use super::super::proc_file;
 use super::NoCgroup;
 use super::listing;
 use super::place::{self, Membership};
@@ -157,7 +157,7 @@ impl Leaf {
 
     /// What the kernel says about it; nobody is in one that was removed.
     pub fn state(&self) -> Result<LeafState, Errno> {
-        match listing::read_from_start(self.events.as_fd()) {
+        match kernel_file::read_from_start(self.events.as_fd()) {
             Ok(text) => {
                 let (populated, frozen) = place::events(&text).ok_or(Errno::ILSEQ)?;
                 Ok(LeafState { populated, frozen })
@@ -192,7 +192,7 @@ impl Leaf {
     /// Fails when the calling process is in it or in a group below. What cannot be found out, for want of a descriptor, is
     /// no reason to spare an agent.
     fn is_not_ours(&self) -> Result<(), Errno> {
-        let Ok(text) = proc_file::read("/proc/self/cgroup") else { return Ok(()) };
+        let Ok(text) = kernel_file::read("/proc/self/cgroup") else { return Ok(()) };
         let Some(Membership::In(own)) = place::membership(&text) else { return Ok(()) };
         let name = self.path.file_name().map(OsStr::as_bytes);
         let inside = own.split(|&byte| byte == b'/').any(|part| Some(part) == name);
@@ -290,7 +290,7 @@ struct Group {
 impl Group {
     fn of(process: Pid) -> Result<Self, NoCgroup> {
         let file = format!("/proc/{process}/cgroup");
-        let text = proc_file::read(&file).map_err(|errno| match errno {
+        let text = kernel_file::read(&file).map_err(|errno| match errno {
             Errno::NOENT | Errno::SRCH => NoCgroup::Gone,
             errno => NoCgroup::Failed(file.into(), errno),
         })?;
@@ -317,7 +317,7 @@ impl Group {
     /// Where it may be found by the list of mounts, the likeliest place first. Never empty.
     fn places(&self) -> Result<Vec<PathBuf>, NoCgroup> {
         let file = "/proc/self/mountinfo";
-        let text = proc_file::read(file).map_err(|errno| NoCgroup::Failed(file.into(), errno))?;
+        let text = kernel_file::read(file).map_err(|errno| NoCgroup::Failed(file.into(), errno))?;
         let mounts = place::mounts(&text);
         if mounts.is_empty() {
             return Err(NoCgroup::NotMounted);
@@ -361,7 +361,7 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
     let made = listing::open_directory(outer.as_fd(), name.as_str()).map_err(failed).and_then(|directory| {
         rustix::fs::fchmod(&directory, MODE).map_err(failed)?;
         let kind = rustix::fs::openat(&directory, "cgroup.type", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|file| listing::read_from_start(file.as_fd()))
+            .and_then(|file| kernel_file::read_from_start(file.as_fd()))
             .map_err(failed)?;
         if kind != b"domain\n" {
             return Err(NoCgroup::Threaded(above.to_owned()));

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::kernel_file;
 use super::super::pid::Pid;
 
 /// Groups an agent made below its leaf are looked into this far. Deeper ones are still ended by the kernel, which counts
@@ -25,24 +26,9 @@ pub(super) fn has_groups(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(rustix::fs::fstat(directory)?.st_nlink > 2)
 }
 
-/// Reads a whole file of the kernel's from its beginning, without moving the descriptor's offset: several threads may read
-/// it at a time.
-pub(super) fn read_from_start(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match rustix::io::pread(file, &mut buffer, text.len() as u64) {
-            Ok(0) => return Ok(text),
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
 /// The processes that `cgroup.procs` lists. One outside of the reader's PID namespace is listed as 0, and left out.
 pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Result<(), Errno> {
-    let text = read_from_start(cgroup_procs)?;
+    let text = kernel_file::read_from_start(cgroup_procs)?;
     let numbers = text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
     found.extend(numbers.filter_map(|line| line.parse().ok().and_then(Pid::new)));
     Ok(())
@@ -52,10 +38,8 @@ pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Resu
 pub(super) fn is_among_the_first(cgroup_procs: BorrowedFd<'_>, process: Pid) -> Result<bool, Errno> {
     let mut buffer = [0; 4096];
     let count = rustix::io::read(cgroup_procs, &mut buffer)?;
-    let wanted = process.to_string();
-    Ok(buffer[..count]
-        .split_inclusive(|&byte| byte == b'\n')
-        .any(|line| line.strip_suffix(b"\n") == Some(wanted.as_bytes())))
+    let line = format!("{process}\n");
+    Ok(buffer[..count].split_inclusive(|&byte| byte == b'\n').any(|found| found == line.as_bytes()))
 }
 
 /// The processes of all groups below `directory`. A group that is removed meanwhile had none. The processes of one that

@@ -1,23 +1,28 @@
-//! A file of `/proc`, read whole.
+//! A file of `/proc` or of a control group, read whole.
+
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// What most of them fit in, in bytes.
-const USUAL: usize = 4096;
-
 /// Reads it to its end.
 ///
-/// `std::fs::read` asks for its size first, hears that it is 0 and begins with 32 bytes: twelve calls where three do, and
+/// `std::fs::read` asks for its size first, hears that it is 0 and begins with 32 bytes: twelve calls where four do, and
 /// the kernel makes the text anew for many of them. A start of an agent reads five such files.
 pub(super) fn read(path: &str) -> Result<Vec<u8>, Errno> {
     let file = rustix::io::retry_on_intr(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
-    let mut text = Vec::with_capacity(USUAL);
+    read_from_start(file.as_fd())
+}
+
+/// Reads it from its beginning, without moving the descriptor's offset: several threads may read it at a time.
+pub(super) fn read_from_start(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
     loop {
-        text.reserve(USUAL / 2);
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
+        match rustix::io::pread(file, &mut buffer, text.len() as u64) {
             Ok(0) => return Ok(text),
-            Ok(_) | Err(Errno::INTR) => {}
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
@@ -28,7 +33,7 @@ mod tests {
     #[test]
     fn a_file_is_read_to_its_end_however_long_it_is() {
         let long = super::read("/proc/self/smaps").unwrap();
-        assert!(long.len() > super::USUAL && long.ends_with(b"\n"), "{} bytes", long.len());
+        assert!(long.len() > 4096 && long.ends_with(b"\n"), "{} bytes", long.len());
         assert!(long.split(|&byte| byte == b'\n').any(|line| line.ends_with(b"[stack]")));
         assert_eq!(super::read("/proc/self/nothing"), Err(rustix::io::Errno::NOENT));
     }
