@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use reqwest::Url;
+use url::Url;
 
 /// The authority's base URL: `https`, or `http` to this host, with nothing in it that could hold a secret. An optional
 /// path prefix is kept, without a slash at its end.

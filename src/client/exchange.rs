@@ -1,20 +1,26 @@
 //! One request and its answer, within one deadline and one size limit.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use reqwest::{Client, Response, Url};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::Full;
 use serde::de::DeserializeOwned;
+use url::{Position, Url};
 
-use super::failure::{Cause, Failure, Refusal};
+use super::connection::connect::Connector;
+use super::connection::pool::Pool;
+use super::connection::{Connection, Response};
+use super::failure::{Cause, Failure, Lost, Refusal};
 use super::retry_after;
 use crate::protocol::api::{Envelope, KEY_HEADER};
 use crate::protocol::decision::{Head, Unusable};
 use crate::protocol::{Code, OrgKey};
 
-/// Whether a request may be sent a second time when a pooled connection turns out to be dead.
+/// Whether a request may be sent a second time when a connection that was kept turns out to be dead. One that may not goes
+/// out on a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
     /// Twice is the same as once.
@@ -23,13 +29,21 @@ pub(super) enum Repeat {
     Never,
 }
 
+/// Where a request goes, ready for its first lines.
+#[derive(Debug)]
+pub(super) struct Target {
+    url: Url,
+    uri: Uri,
+    host: HeaderValue,
+}
+
 /// What to send.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) method: Method,
-    pub(super) url: Url,
+    pub(super) target: Arc<Target>,
     pub(super) key: Option<&'a OrgKey>,
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
     /// The longest answer taken, in bytes.
     pub(super) limit: usize,
@@ -41,107 +55,158 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// The URL that gave it.
-    url: Url,
+    /// What gave it.
+    target: Arc<Target>,
 }
 
-/// The connections, and what is known of them.
+/// The connections to one authority.
 #[derive(Debug)]
 pub(super) struct Exchange {
+    connector: Connector,
     /// Another one when its connections have been forgotten.
-    http: RwLock<Client>,
+    pool: RwLock<Arc<Pool>>,
+    user_agent: HeaderValue,
     timeout: Duration,
-    /// Whether the pool may hold a connection on which an answer came before, and which may have died since.
-    pooled: AtomicBool,
 }
 
 impl Exchange {
-    pub(super) const fn new(http: Client, timeout: Duration) -> Self {
-        Self { http: RwLock::new(http), timeout, pooled: AtomicBool::new(false) }
+    pub(super) fn new(connector: Connector, user_agent: HeaderValue, timeout: Duration) -> Self {
+        Self { connector, pool: RwLock::default(), user_agent, timeout }
     }
 
-    /// Asks with this client from now on. The connections of the one before go with what is still asked on them.
-    pub(super) fn replace(&self, http: Client) {
-        *self.http.write().unwrap_or_else(PoisonError::into_inner) = http;
-        self.pooled.store(false, Ordering::Relaxed);
+    /// Asks on new connections from now on. Those of before are closed once the requests that were begun are answered.
+    pub(super) fn forget_connections(&self) {
+        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    /// Fails on a URL that is too long for HTTP.
+    pub(super) fn target(&self, url: Url) -> Result<Arc<Target>, Failure> {
+        let target = Target::new(url, self.connector.forwarded().is_some());
+        target.map(Arc::new).map_err(|error| Failure::Connect(Arc::new(error)))
     }
 
     /// Sends the question and reads the whole answer. One timeout covers everything, the second attempt included.
     pub(super) async fn ask(&self, question: Question<'_>) -> Result<Answer, Failure> {
-        tokio::time::timeout(self.timeout, self.ask_untimed(question))
-            .await
-            .unwrap_or(Err(Failure::Timeout { after: self.timeout }))
+        tokio::time::timeout(self.timeout, self.ask_untimed(question)).await.unwrap_or_else(|_| {
+            // They may all have died without a word, and each would take another timeout to find that out.
+            self.forget_connections();
+            Err(Failure::Timeout { after: self.timeout })
+        })
     }
 
     async fn ask_untimed(&self, question: Question<'_>) -> Result<Answer, Failure> {
-        let limit = question.limit;
-        let url = question.url.clone();
-        let response = match self.send(&question).await {
-            // A server may close an idle connection in the moment a request goes out on it. That says nothing about the
-            // authority, so it must not count as a failure; the HTTP library repeats by itself only what it had not begun
-            // to send. Only once, and only where a dead connection can be the reason: an authority that resets
-            // every request is not asked twice each time.
-            Err(error)
-                if question.repeat == Repeat::Harmless
-                    && self.pooled.swap(false, Ordering::Relaxed)
-                    && !error.is_connect()
-                    && Cause::of(&error).closed_early =>
-            {
-                self.send(&question).await
-            }
-            first => first,
-        };
-        let response = response.map_err(|error| Failure::from_transport(error, self.timeout))?;
-        let answer = self.read(response, url, limit).await?;
-        self.pooled.store(true, Ordering::Relaxed);
+        let pool = self.pool();
+        let response = self.send(&pool, &question).await?;
+        let (answer, connection) = self.read(response, question.target, question.limit).await?;
+        // With these nothing may follow the head, and some servers send it nevertheless.
+        if !matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            pool.put(connection);
+        }
         Ok(answer)
     }
 
     /// Sends the question and takes the answer's head. What follows it may go on for ever.
     pub(super) async fn begin(&self, question: Question<'_>) -> Result<(Response, Duration), Failure> {
-        let sent = tokio::time::timeout(self.timeout, self.send(&question)).await;
-        let response = sent.map_err(|_| Failure::Timeout { after: self.timeout })?;
-        Ok((response.map_err(|error| Failure::from_transport(error, self.timeout))?, self.timeout))
+        let sent = tokio::time::timeout(self.timeout, self.send(&self.pool(), &question)).await;
+        let response = sent.map_err(|_| Failure::Timeout { after: self.timeout })??;
+        Ok((response, self.timeout))
     }
 
     /// What an answer says that is not the stream hoped for.
-    pub(super) async fn refused(&self, response: Response) -> Failure {
-        let url = response.url().clone();
-        let read = tokio::time::timeout(self.timeout, self.read(response, url, super::SMALL_ANSWER)).await;
+    pub(super) async fn refused(&self, response: Response, target: Arc<Target>) -> Failure {
+        let read = tokio::time::timeout(self.timeout, self.read(response, target, super::SMALL_ANSWER)).await;
         match read.unwrap_or(Err(Failure::Timeout { after: self.timeout })) {
-            Ok(answer) if answer.status == StatusCode::OK => answer.not_understood(),
-            Ok(answer) => answer.refusal(),
+            Ok((answer, _)) if answer.status == StatusCode::OK => answer.not_understood(),
+            Ok((answer, _)) => answer.refusal(),
             Err(failure) => failure,
         }
     }
 
-    async fn send(&self, question: &Question<'_>) -> Result<Response, reqwest::Error> {
-        let http = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut request =
-            http.request(question.method.clone(), question.url.clone()).header(header::ACCEPT, "application/json");
-        if let Some(key) = question.key {
-            request = request.header(HeaderName::from_static(KEY_HEADER), key_header(key));
-        }
-        if let Some(body) = &question.body {
-            request = request.header(header::CONTENT_TYPE, "application/json").body(body.clone());
-        }
-        request.send().await
+    fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn read(&self, mut response: Response, url: Url, limit: usize) -> Result<Answer, Failure> {
+    /// A server may close an idle connection in the moment a request goes out on it. That says nothing about the authority,
+    /// so it must not count as a failure. The request is then repeated once, on a new connection: an authority that resets
+    /// every request is not asked twice each time.
+    async fn send(&self, pool: &Pool, question: &Question<'_>) -> Result<Response, Failure> {
+        while question.repeat == Repeat::Harmless
+            && let Some(kept) = pool.take()
+        {
+            match kept.send(self.request(question)).await {
+                Ok(response) => return Ok(response),
+                Err(unanswered) if unanswered.is_unsent => {}
+                Err(unanswered) if Cause::of(&unanswered.error).closed_early => break,
+                Err(unanswered) => return Err(self.lost(Lost::Answer(unanswered.error))),
+            }
+        }
+        // Boxed: it is large, and seldom needed.
+        let connection = Box::pin(self.connector.connect()).await;
+        let connection = connection.map_err(|error| self.lost(Lost::Connection(error)))?;
+        let sent = connection.send(self.request(question)).await;
+        sent.map_err(|unanswered| self.lost(Lost::Answer(unanswered.error)))
+    }
+
+    fn request(&self, question: &Question<'_>) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(question.body.clone().unwrap_or_default()));
+        *request.method_mut() = question.method.clone();
+        *request.uri_mut() = question.target.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, question.target.host.clone());
+        headers.insert(header::USER_AGENT, self.user_agent.clone());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(Some(authorization)) = self.connector.forwarded() {
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
+        if let Some(key) = question.key {
+            headers.insert(HeaderName::from_static(KEY_HEADER), key_header(key));
+        }
+        if question.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        request
+    }
+
+    async fn read(
+        &self,
+        mut response: Response,
+        target: Arc<Target>,
+        limit: usize,
+    ) -> Result<(Answer, Connection), Failure> {
         let too_large = Failure::TooLarge { limit };
-        if response.content_length().is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit))
+        if response
+            .announced_length()
+            .is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit))
         {
             return Err(too_large);
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::from_transport(error, self.timeout))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(Lost::Answer(error)))? {
             if body.len() + chunk.len() > limit {
                 return Err(too_large);
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, url })
+        let status = response.status();
+        let (headers, connection) = response.end();
+        Ok((Answer { status, headers, body, target }, connection))
+    }
+
+    fn lost(&self, lost: Lost) -> Failure {
+        Failure::of(lost, self.timeout)
+    }
+}
+
+impl Target {
+    /// `is_forwarded`: a proxy that passes requests on has to be told the whole of it.
+    fn new(url: Url, is_forwarded: bool) -> Result<Self, http::Error> {
+        let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
+        let uri = if is_forwarded {
+            url[..Position::AfterQuery].parse()?
+        } else {
+            Uri::from(url[Position::BeforePath..Position::AfterQuery].parse::<PathAndQuery>()?)
+        };
+        Ok(Self { url, uri, host })
     }
 }
 
@@ -181,8 +246,9 @@ impl Answer {
     /// What a status that carries neither decision nor explanation amounts to.
     pub(super) fn bare_status(&self) -> Failure {
         if self.status.is_redirection() {
-            let target = self.headers.get(header::LOCATION).and_then(|to| self.url.join(to.to_str().ok()?).ok());
-            let origin = target.map(|to| to.origin()).filter(|to| *to != self.url.origin());
+            let asked = &self.target.url;
+            let target = self.headers.get(header::LOCATION).and_then(|to| asked.join(to.to_str().ok()?).ok());
+            let origin = target.map(|to| to.origin()).filter(|to| *to != asked.origin());
             return Failure::Redirected { origin: origin.map(|origin| origin.ascii_serialization()) };
         }
         Failure::Status { status: self.status.as_u16(), retry_after: self.retry_after() }

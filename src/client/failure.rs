@@ -6,12 +6,22 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection::connect::{BoxError, NoAddress};
 use crate::protocol::decision::Unusable;
 use crate::protocol::{Code, RequestId};
 use crate::span;
 
 /// The error below, shared so that everybody who waits for one answer can be told.
-pub type Source = Arc<reqwest::Error>;
+pub type Source = Arc<dyn Error + Send + Sync>;
+
+/// What broke off before there was an answer.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// No connection was made.
+    Connection(BoxError),
+    /// The connection did not last until the end of the answer.
+    Answer(hyper::Error),
+}
 
 /// No usable answer. Says nothing about the device: never an ALLOW, and no deny either. Holds no key.
 #[derive(Clone, Debug)]
@@ -163,36 +173,38 @@ impl Failure {
         }
     }
 
-    /// Sorts what the HTTP library reports. `timeout` is what the request was given.
-    pub(super) fn from_transport(error: reqwest::Error, timeout: Duration) -> Self {
-        // The URL is the caller's to name, once, in the sentence around this one.
-        let source = Arc::new(error.without_url());
-        let cause = Cause::of(&*source);
-        if source.is_timeout() {
-            Self::Timeout { after: timeout }
-        } else if source.is_dns() {
-            Self::Dns(source)
-        } else if let Some(certificate) = cause.tls {
-            Self::Tls { certificate, source }
-        } else if source.is_connect() {
-            Self::Connect(source)
-        } else if cause.not_http {
-            Self::NotHttp(source)
-        } else {
-            Self::Interrupted(source)
+    /// Sorts what the libraries report. `timeout` is what the request was given.
+    pub(super) fn of(lost: Lost, timeout: Duration) -> Self {
+        let (source, is_connecting): (Source, bool) = match lost {
+            Lost::Connection(error) => (Arc::from(error), true),
+            Lost::Answer(error) => (Arc::new(error), false),
+        };
+        match Cause::of(&*source).reason {
+            Some(Reason::TimedOut) => Self::Timeout { after: timeout },
+            Some(Reason::NoAddress) => Self::Dns(source),
+            Some(Reason::Tls { certificate }) => Self::Tls { certificate, source },
+            Some(Reason::NotHttp) | None if is_connecting => Self::Connect(source),
+            Some(Reason::NotHttp) => Self::NotHttp(source),
+            None => Self::Interrupted(source),
         }
     }
 }
 
-/// What the chain of sources tells. `reqwest` itself tells TLS from other errors no better than this.
+/// What the chain of sources tells.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cause {
-    /// Some when TLS failed; true when the certificate is the reason.
-    tls: Option<bool>,
-    /// The answer is not HTTP.
-    not_http: bool,
-    /// The peer closed or reset the connection before the first byte of the answer.
+    reason: Option<Reason>,
+    /// The peer closed or reset the connection before the answer was whole.
     pub(super) closed_early: bool,
+}
+
+/// Why there is no answer. Of several the greatest says the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    NotHttp,
+    Tls { certificate: bool },
+    NoAddress,
+    TimedOut,
 }
 
 impl Cause {
@@ -200,14 +212,16 @@ impl Cause {
         let mut cause = Self::default();
         let mut next = Some(error);
         while let Some(error) = next {
+            let mut reason = error.is::<NoAddress>().then_some(Reason::NoAddress);
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-                cause.tls = Some(matches!(tls, rustls::Error::InvalidCertificate(_)));
+                reason = Some(Reason::Tls { certificate: matches!(tls, rustls::Error::InvalidCertificate(_)) });
             }
             if let Some(http) = error.downcast_ref::<hyper::Error>() {
-                cause.not_http |= http.is_parse();
+                reason = http.is_parse().then_some(Reason::NotHttp);
                 cause.closed_early |= http.is_incomplete_message() || http.is_closed() || http.is_canceled();
             }
             if let Some(io) = error.downcast_ref::<io::Error>() {
+                reason = (io.kind() == io::ErrorKind::TimedOut).then_some(Reason::TimedOut);
                 cause.closed_early |= matches!(
                     io.kind(),
                     io::ErrorKind::ConnectionReset
@@ -216,6 +230,7 @@ impl Cause {
                         | io::ErrorKind::UnexpectedEof
                 );
             }
+            cause.reason = cause.reason.max(reason);
             next = below(error);
         }
         cause

@@ -8,6 +8,7 @@
 //! What comes back is either a typed answer or a [`Failure`], which is never an ALLOW.
 
 mod base_url;
+pub(crate) mod connection;
 mod exchange;
 mod failure;
 mod fleet;
@@ -20,10 +21,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode};
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
+use url::Url;
 
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use failure::{Failure, Fault, Refusal, Source};
@@ -37,7 +41,8 @@ pub use tls::install_provider;
 use crate::protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
 use crate::protocol::decision::{self, Unusable};
 use crate::protocol::{Decision, DeviceId, OrgKey};
-use exchange::{Answer, Exchange, Question, Repeat};
+use connection::connect::Connector;
+use exchange::{Answer, Exchange, Question, Repeat, Target};
 use tls::Trust;
 
 /// The longest answer about one device, in bytes.
@@ -45,9 +50,6 @@ const SMALL_ANSWER: usize = 64 * 1024;
 
 /// The longest answer about a fleet, in bytes: room for some 300,000 devices.
 const LARGE_ANSWER: usize = 64 * 1024 * 1024;
-
-/// Connections that are kept while nobody asks. More than a thousand devices need at once when each takes its turn.
-const IDLE_CONNECTIONS: usize = 16;
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]
@@ -68,9 +70,9 @@ pub enum SetupError {
     /// The CA file holds no certificate.
     NoCertificate,
     /// The CA file holds something that is no certificate.
-    BadCertificate(Arc<reqwest::Error>),
-    /// TLS or the proxy settings of the environment cannot be used.
-    Unusable(Arc<reqwest::Error>),
+    BadCertificate(Source),
+    /// The URL, the user agent or the host's own certificates cannot be used.
+    Unusable(Source),
 }
 
 /// Talks to one authority. Cheap to clone; clones share their connections.
@@ -78,6 +80,8 @@ pub enum SetupError {
 pub struct AuthorityClient {
     exchange: Arc<Exchange>,
     options: Arc<Options>,
+    /// Where validations go: asked for so often that it is put together once.
+    validation: Arc<Target>,
     /// What the newest decision came with.
     announced: Arc<watch::Sender<Extensions>>,
 }
@@ -92,46 +96,38 @@ pub struct ListFilter {
 }
 
 impl Options {
-    /// A pool of connections, still empty.
-    fn connections(&self) -> Result<reqwest::Client, SetupError> {
+    fn connector(&self, proxies: Option<&Matcher>, user_agent: &HeaderValue) -> Result<Connector, SetupError> {
         let trust = match &self.ca_pem {
             Some(pem) => Trust::Only(pem),
             None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nobody,
             None => Trust::Host,
         };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(self.user_agent.clone())
-            .http1_only()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            // The one timeout is the exchange's; a connection attempt must not outlive it in the background.
-            .connect_timeout(self.timeout)
-            // A burst (a thousand devices asked about on one signal) must not leave a thousand connections behind.
-            .pool_max_idle_per_host(IDLE_CONNECTIONS);
-        if self.base_url.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        trust.apply(builder)?.build().map_err(|error| SetupError::Unusable(Arc::new(error)))
+        let authority = self.base_url.as_str().parse().map_err(SetupError::unusable)?;
+        Ok(Connector::new(authority, proxies, user_agent, trust.configure()?, self.timeout))
     }
 }
 
 impl AuthorityClient {
-    /// Makes a client; connects to nothing yet. Fails with a [`SetupError`] when certificates or proxies are unusable.
+    /// Makes a client; connects to nothing yet. By way of the proxy that the environment names for the authority, unless
+    /// that is on this host. Fails with a [`SetupError`] when certificates are unusable.
     pub fn new(options: Options) -> Result<Self, SetupError> {
-        let http = options.connections()?;
+        let proxies = (!options.base_url.is_loopback()).then(Matcher::from_env);
+        Self::by_way_of(proxies.as_ref(), options)
+    }
+
+    fn by_way_of(proxies: Option<&Matcher>, options: Options) -> Result<Self, SetupError> {
+        let user_agent = options.user_agent.parse().map_err(SetupError::unusable)?;
+        let connector = options.connector(proxies, &user_agent)?;
+        let exchange = Arc::new(Exchange::new(connector, user_agent, options.timeout));
+        let validation = exchange.target(options.base_url.endpoint(path::VALIDATE)).map_err(SetupError::unusable)?;
         let announced = Arc::new(watch::channel(Extensions::default()).0);
-        let exchange = Arc::new(Exchange::new(http, options.timeout));
-        Ok(Self { exchange, options: Arc::new(options), announced })
+        Ok(Self { exchange, options: Arc::new(options), validation, announced })
     }
 
     /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
     /// question on one would wait out its whole timeout.
     pub fn forget_connections(&self) {
-        // What could be made once can be made again, short of a lack of memory or a trust store that is gone: then the old
-        // connections are as good as any.
-        if let Ok(http) = self.options.connections() {
-            self.exchange.replace(http);
-        }
+        self.exchange.forget_connections();
     }
 
     /// Where the authority is.
@@ -144,7 +140,8 @@ impl AuthorityClient {
     ///
     /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.
     pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
-        let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        let target = Arc::clone(&self.validation);
+        let answer = self.post_to(target, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
         let decision = decision::read(&answer.head(), &answer.body, device);
         if decision.is_ok() {
             // Anything less may be a proxy's.
@@ -287,7 +284,7 @@ impl AuthorityClient {
         }
         let address = answer.envelope().url.ok_or_else(|| answer.not_understood())?;
         // It is printed for a person to open: nothing but a web address may stand there.
-        let fit = reqwest::Url::parse(&address).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
+        let fit = Url::parse(&address).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
             && address.bytes().all(|b| b.is_ascii_graphic());
         if fit { Ok(address) } else { Err(Failure::Incomplete) }
     }
@@ -298,9 +295,9 @@ impl AuthorityClient {
     pub async fn org_create(&self) -> Result<OrgKey, Failure> {
         let question = Question {
             method: Method::POST,
-            url: self.options.base_url.endpoint(path::ORG_CREATE),
+            target: self.exchange.target(self.options.base_url.endpoint(path::ORG_CREATE))?,
             key: None,
-            body: Some(b"{}".to_vec()),
+            body: Some(Bytes::from_static(b"{}")),
             repeat: Repeat::Never,
             limit: SMALL_ANSWER,
         };
@@ -329,9 +326,10 @@ impl AuthorityClient {
         if response == BatchResponse::default() { Err(answer.not_understood()) } else { Ok(response) }
     }
 
-    async fn get(&self, url: reqwest::Url, key: &OrgKey, limit: usize) -> Result<Answer, Failure> {
+    async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<Answer, Failure> {
+        let target = self.exchange.target(url)?;
         let question =
-            Question { method: Method::GET, url, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
+            Question { method: Method::GET, target, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
         self.exchange.ask(question).await
     }
 
@@ -343,15 +341,20 @@ impl AuthorityClient {
         repeat: Repeat,
         limit: usize,
     ) -> Result<Answer, Failure> {
-        let body = serde_json::to_vec(body).expect("ids and words always have a JSON form");
-        let question = Question {
-            method: Method::POST,
-            url: self.options.base_url.endpoint(path),
-            key: Some(key),
-            body: Some(body),
-            repeat,
-            limit,
-        };
+        let target = self.exchange.target(self.options.base_url.endpoint(path))?;
+        self.post_to(target, key, body, repeat, limit).await
+    }
+
+    async fn post_to<T: Serialize>(
+        &self,
+        target: Arc<Target>,
+        key: &OrgKey,
+        body: &T,
+        repeat: Repeat,
+        limit: usize,
+    ) -> Result<Answer, Failure> {
+        let body = serde_json::to_vec(body).expect("ids and words always have a JSON form").into();
+        let question = Question { method: Method::POST, target, key: Some(key), body: Some(body), repeat, limit };
         self.exchange.ask(question).await
     }
 }
@@ -381,13 +384,19 @@ impl ListFilter {
     }
 }
 
+impl SetupError {
+    fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unusable(Arc::new(error))
+    }
+}
+
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCertificate => f.write_str("there is no certificate in it; it should hold one or more in PEM form"),
             Self::BadCertificate(_) => f.write_str("it holds something that is not a certificate in PEM form"),
             Self::Unusable(error) => {
-                let mut deepest: &dyn std::error::Error = error;
+                let mut deepest: &dyn std::error::Error = &**error;
                 while let Some(source) = deepest.source() {
                     deepest = source;
                 }
@@ -401,7 +410,7 @@ impl std::error::Error for SetupError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NoCertificate => None,
-            Self::BadCertificate(error) | Self::Unusable(error) => Some(error),
+            Self::BadCertificate(error) | Self::Unusable(error) => Some(&**error),
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Event streams of an authority that has them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use reqwest::Response;
 use serde_json::json;
 
+use super::connection::Response;
 use super::exchange::{Question, Repeat};
+use super::failure::Lost;
 use super::sse::{Event, Reader};
 use super::{AuthorityClient, Failure};
 use crate::protocol::api::{EXTENSIONS_HEADER, path};
@@ -49,7 +52,7 @@ impl EventStream {
                 return Ok(Some(event));
             }
             let chunk = self.response.chunk().await;
-            let Some(chunk) = chunk.map_err(|error| Failure::from_transport(error, self.timeout))? else {
+            let Some(chunk) = chunk.map_err(|error| Failure::of(Lost::Answer(error), self.timeout))? else {
                 return Ok(None);
             };
             let mut events = Vec::new();
@@ -76,11 +79,12 @@ impl AuthorityClient {
         key: &OrgKey,
         body: Option<Vec<u8>>,
     ) -> Result<EventStream, Failure> {
+        let target = self.exchange.target(self.base_url().endpoint(path))?;
         let question = Question {
             method,
-            url: self.base_url().endpoint(path),
+            target: Arc::clone(&target),
             key: Some(key),
-            body,
+            body: body.map(Bytes::from),
             repeat: Repeat::Never,
             limit: super::SMALL_ANSWER,
         };
@@ -90,7 +94,7 @@ impl AuthorityClient {
                 .is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/event-stream"))
         });
         if response.status() != StatusCode::OK || !is_stream {
-            return Err(self.exchange.refused(response).await);
+            return Err(self.exchange.refused(response, target).await);
         }
         Ok(EventStream { response, reader: Reader::default(), events: VecDeque::new(), timeout })
     }

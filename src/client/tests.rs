@@ -6,6 +6,7 @@ use raw_server::{Act, RawServer, json, response};
 
 mod encrypted;
 mod management;
+mod proxied;
 mod raw_server;
 
 const ALLOW: &str = r#"{"allowed":true,"code":"ALLOW","request_id":"r-1","deviceId":"agent-01"}"#;
@@ -193,6 +194,26 @@ async fn what_cannot_be_reached_says_which_way() {
 }
 
 #[tokio::test]
+async fn a_name_without_an_address_is_named_as_such() {
+    // No resolver knows a name below `invalid`, and one that cannot be asked says so as well.
+    let base_url = BaseUrl::parse("http://authority.invalid", true).unwrap();
+    let options = Options { base_url, timeout: LONG, ca_pem: None, user_agent: "test/1".to_owned() };
+    let failure = AuthorityClient::by_way_of(None, options).unwrap().validate(&key(), &device()).await.unwrap_err();
+    assert!(matches!(failure, Failure::Dns(_)), "{failure:?}");
+    assert!(say(&failure).starts_with("the authority's host name could not be resolved: "), "{failure}");
+}
+
+#[tokio::test]
+async fn a_search_too_long_for_http_is_no_answer() {
+    let server = RawServer::start([Act::Write(json("200 OK", "{}"))]);
+    let filter = ListFilter { search: Some("x".repeat(100_000)), status: None };
+    let failure = client(&server).list(&key(), &filter).await.unwrap_err();
+    assert!(matches!(failure, Failure::Connect(_)), "{failure:?}");
+    assert_eq!(server.connections(), 0);
+    say(&failure);
+}
+
+#[tokio::test]
 async fn what_does_not_speak_http_is_named() {
     let failure = validate([Act::WriteAndClose(b"SSH-2.0-OpenSSH_9.9\r\n\r\n".to_vec())]).await.unwrap_err();
     assert!(matches!(failure, Failure::NotHttp(_)), "{failure:?}");
@@ -219,6 +240,122 @@ async fn connections_are_kept_and_a_dead_one_is_no_failure() {
         assert!(matches!(decision, Decision::Allow { .. }));
     }
     assert_eq!((server.requests().len(), server.connections()), (6, 3));
+}
+
+#[tokio::test]
+async fn what_must_not_be_done_twice_has_a_connection_of_its_own_and_is_not_repeated() {
+    let server = RawServer::start([
+        Act::Write(json("200 OK", ALLOW)),
+        Act::Write(json("200 OK", r#"{"status":"ok"}"#)),
+        Act::WriteAndClose(Vec::new()),
+    ]);
+    let client = client(&server);
+    client.validate(&key(), &device()).await.unwrap();
+    client.remove(&key(), &device(), None).await.unwrap();
+    assert_eq!((server.requests().len(), server.connections()), (2, 2));
+    let failure = client.remove(&key(), &device(), None).await.unwrap_err();
+    assert!(matches!(failure, Failure::Interrupted(_)), "{failure:?}");
+    assert_eq!((server.requests().len(), server.connections()), (3, 3));
+}
+
+#[tokio::test]
+async fn forgotten_connections_are_not_asked_on_again() {
+    let server = RawServer::start([Act::Write(json("200 OK", ALLOW))]);
+    let client = client(&server);
+    for connections in [1, 1, 2, 2] {
+        client.validate(&key(), &device()).await.unwrap();
+        assert_eq!(server.connections(), connections);
+        if server.requests().len() == 2 {
+            client.forget_connections();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_more_came_than_an_answer_is_not_asked_on_again() {
+    const DENY: &str = r#"{"allowed":false,"code":"DEVICE_REVOKED","request_id":"r-2"}"#;
+    let both = [json("200 OK", DENY), json("200 OK", ALLOW)].concat();
+    let closing = response("200 OK", "content-type: application/json\r\nconnection: close\r\n", DENY);
+    let empty = response("204 No Content", "", "");
+    for (first, counts) in [(both, true), (closing, true), (empty, false)] {
+        let server = RawServer::start([Act::Write(first), Act::Write(json("200 OK", DENY))]);
+        let client = client(&server);
+        assert_eq!(client.validate(&key(), &device()).await.is_ok(), counts);
+        let decision = client.validate(&key(), &device()).await.unwrap();
+        assert!(matches!(decision, Decision::Deny(_)), "{decision:?}");
+        assert_eq!((server.requests().len(), server.connections()), (2, 2));
+    }
+}
+
+/// Takes the head of a request and no more, and answers at once if it answers at all.
+fn deaf(answer: Option<Vec<u8>>) -> (std::net::SocketAddr, std::sync::mpsc::Receiver<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, taken) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let (mut head, mut byte) = (Vec::new(), [0; 1]);
+            while !head.ends_with(b"\r\n\r\n") && std::io::Read::read(&mut stream, &mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            if let Some(answer) = &answer {
+                std::io::Write::write_all(&mut stream, answer).unwrap();
+            }
+            let _ = tell.send(stream);
+        }
+    });
+    (address, taken)
+}
+
+/// More than all the buffers on the way hold.
+fn very_many() -> BatchRequest {
+    BatchRequest::Ids((0..100_000).map(|number| format!("{number:0>120}")).collect())
+}
+
+#[tokio::test]
+async fn an_answer_before_its_request_was_taken_holds_up_no_other() {
+    let (address, taken) = deaf(Some(json("413 Content Too Large", "{}")));
+    let client = client_to(&format!("http://{address}"), LONG);
+    for _ in 0..2 {
+        let failure = client.revoke_batch(&key(), &very_many(), None).await.unwrap_err();
+        assert!(matches!(failure, Failure::Status { status: 413, .. }), "{failure:?}");
+    }
+    assert_eq!(taken.iter().take(2).count(), 2);
+}
+
+// The connection ends on another thread than the one that waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_nobody_takes_ends_with_its_time() {
+    let (address, taken) = deaf(None);
+    let client = client_to(&format!("http://{address}"), Duration::from_millis(400));
+    let failure = client.revoke_batch(&key(), &very_many(), None).await.unwrap_err();
+    assert!(matches!(failure, Failure::Timeout { .. }), "{failure:?}");
+    let mut stream = taken.recv().unwrap();
+    let mut rest = Vec::new();
+    // Cut off, or reset; were it not closed, the whole request would come.
+    let _ = std::io::Read::read_to_end(&mut stream, &mut rest);
+    assert!(rest.len() < 10_000_000, "{}", rest.len());
+}
+
+// The server answers on a thread of its own for each connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_leaves_few_connections_behind() {
+    let pause = Duration::from_millis(2);
+    let server = RawServer::start([Act::Drip(json("200 OK", ALLOW), pause)]);
+    let client = client(&server);
+    let crowd: Vec<_> = (0..40)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.validate(&key(), &device()).await })
+        })
+        .collect();
+    for one in crowd {
+        one.await.unwrap().unwrap();
+    }
+    let excess = server.connections() - 16;
+    for _ in 0..excess {
+        server.wait_for_a_closed_connection();
+    }
 }
 
 #[tokio::test]

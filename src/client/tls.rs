@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use reqwest::ClientBuilder;
+use hyper_rustls::ConfigBuilderExt;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::SetupError;
 
@@ -24,19 +27,27 @@ pub(super) enum Trust<'a> {
 }
 
 impl Trust<'_> {
-    pub(super) fn apply(self, builder: ClientBuilder) -> Result<ClientBuilder, SetupError> {
+    pub(super) fn configure(self) -> Result<ClientConfig, SetupError> {
         install_provider();
-        match self {
-            Self::Host => Ok(builder),
-            Self::Only(pem) => {
-                let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                    .map_err(|error| SetupError::BadCertificate(Arc::new(error)))?;
-                if certificates.is_empty() {
-                    return Err(SetupError::NoCertificate);
-                }
-                Ok(builder.tls_certs_only(certificates))
+        let builder = ClientConfig::builder();
+        let builder = match self {
+            Self::Host => {
+                builder.try_with_platform_verifier().map_err(|error| SetupError::Unusable(Arc::new(error)))?
             }
-            Self::Nobody => Ok(builder.tls_certs_only([])),
-        }
+            Self::Only(pem) => builder.with_root_certificates(certificates(pem)?),
+            Self::Nobody => builder.with_root_certificates(RootCertStore::empty()),
+        };
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
     }
+}
+
+fn certificates(pem: &[u8]) -> Result<RootCertStore, SetupError> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| SetupError::BadCertificate(Arc::new(error)))?;
+        store.add(certificate).map_err(|error| SetupError::BadCertificate(Arc::new(error)))?;
+    }
+    if store.is_empty() { Err(SetupError::NoCertificate) } else { Ok(store) }
 }

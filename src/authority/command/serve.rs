@@ -184,7 +184,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 /// An origin, with a path perhaps, that `/checkout/…` can be put behind.
 fn public_url(text: &str) -> Result<String, String> {
     let wrong = || "write where browsers reach this authority, as in https://authority.example.com".to_owned();
-    let url = reqwest::Url::parse(text).map_err(|_| wrong())?;
+    let url = url::Url::parse(text).map_err(|_| wrong())?;
     let plain = matches!(url.scheme(), "http" | "https")
         && url.username().is_empty()
         && url.password().is_none()

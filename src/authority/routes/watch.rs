@@ -74,7 +74,7 @@ fn stream(app: &App, org: OrgId, interest: Interest, event: &'static str) -> Res
 
 fn ids_in(query: &str) -> Vec<String> {
     // An origin is needed to have it parsed; it is not looked at.
-    let parsed = reqwest::Url::parse(&format!("http://localhost/?{query}"));
+    let parsed = url::Url::parse(&format!("http://localhost/?{query}"));
     let pairs = parsed.iter().flat_map(|url| url.query_pairs());
     pairs.filter(|(name, _)| name == "deviceId").map(|(_, id)| id.into_owned()).collect()
 }

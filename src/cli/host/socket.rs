@@ -6,11 +6,17 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use tokio::net::UnixStream;
+use url::form_urlencoded;
 
 use crate::cli::Env;
 use crate::cli::args::SocketArgs;
-use crate::client::install_provider;
+use crate::client::connection::{Connection, Response};
 use crate::{socket_path, span};
 
 /// The longest answer taken: a status with some 10,000 agents.
@@ -32,11 +38,8 @@ pub(super) async fn get(
     query: &[(&str, String)],
     timeout: Duration,
 ) -> Result<Answer, String> {
-    let mut url = url(path)?;
-    if !query.is_empty() {
-        url.query_pairs_mut().extend_pairs(query);
-    }
-    exchange(&find(args, env), reqwest::Method::GET, url, None, timeout).await
+    let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
+    exchange(&find(args, env), request(Method::GET, path, pairs, Bytes::new())?, timeout).await
 }
 
 /// Sends `POST path` with this body as JSON. Fails as [`get`] does.
@@ -48,29 +51,32 @@ pub(super) async fn post<T: Serialize>(
     timeout: Duration,
 ) -> Result<Answer, String> {
     let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
-    exchange(&find(args, env), reqwest::Method::POST, url(path)?, Some(body), timeout).await
+    let mut request = request(Method::POST, path, [], body.into())?;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    exchange(&find(args, env), request, timeout).await
 }
 
-fn url(path: &str) -> Result<reqwest::Url, String> {
-    let mut url = reqwest::Url::parse("http://localhost").map_err(|error| error.to_string())?;
-    url.set_path(path);
-    Ok(url)
+fn request<'a>(
+    method: Method,
+    path: &str,
+    query: impl IntoIterator<Item = (&'a str, &'a str)>,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, String> {
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, "localhost")
+        .header(header::USER_AGENT, concat!("machineid/", env!("CARGO_PKG_VERSION")))
+        .body(Full::new(body))
+        .map_err(|error| error.to_string())
 }
 
-async fn exchange(
-    socket: &Path,
-    method: reqwest::Method,
-    url: reqwest::Url,
-    body: Option<Vec<u8>>,
-    timeout: Duration,
-) -> Result<Answer, String> {
+async fn exchange(socket: &Path, request: Request<Full<Bytes>>, timeout: Duration) -> Result<Answer, String> {
     let shown = socket.display();
     let exchange = async {
-        let mut request = client(socket)?.request(method, url);
-        if let Some(body) = body {
-            request = request.header(reqwest::header::CONTENT_TYPE, "application/json").body(body);
-        }
-        let mut response = request.send().await.map_err(|error| explain(&error, socket))?;
+        let mut response = send(socket, request).await?;
         let status = response.status().as_u16();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error, socket))? {
@@ -89,23 +95,17 @@ async fn exchange(
     })
 }
 
-fn client(socket: &Path) -> Result<reqwest::Client, String> {
-    install_provider();
-    reqwest::Client::builder()
-        .unix_socket(socket)
-        .redirect(reqwest::redirect::Policy::none())
-        .http1_only()
-        // Nothing is encrypted here, so the host's certificates need not be read.
-        .tls_certs_only([])
-        .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| error.to_string())
+/// Gives the answer's head, with what follows yet to come.
+async fn send(socket: &Path, request: Request<Full<Bytes>>) -> Result<Response, String> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| explain(&error, socket))?;
+    let connection = Connection::over(TokioIo::new(stream)).await.map_err(|error| explain(&error, socket))?;
+    connection.send(request).await.map_err(|unanswered| explain(&unanswered.error, socket))
 }
 
 /// An answer that goes on.
 #[derive(Debug)]
 pub(super) struct Streaming {
-    response: reqwest::Response,
+    response: Response,
     socket: PathBuf,
 }
 
@@ -120,18 +120,15 @@ pub(super) async fn stream(
     timeout: Duration,
 ) -> Result<Streaming, String> {
     let socket = find(args, env);
-    let mut url = url(path)?;
-    url.query_pairs_mut().extend_pairs(query);
-    let mut request = client(&socket)?.get(url);
+    let mut request = request(Method::GET, path, query.iter().copied(), Bytes::new())?;
     if let Some(last) = last {
-        request = request.header("last-event-id", last);
+        request.headers_mut().insert("last-event-id", last.parse().map_err(|_| "this is no event's id".to_owned())?);
     }
     let shown = socket.display();
-    let response = tokio::time::timeout(timeout, request.send()).await;
+    let response = tokio::time::timeout(timeout, send(&socket, request)).await;
     let response =
-        response.map_err(|_| format!("the daemon on {shown} gave no answer within {}", span::format(timeout)))?;
-    let response = response.map_err(|error| explain(&error, &socket))?;
-    let kind = response.headers().get(reqwest::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        response.map_err(|_| format!("the daemon on {shown} gave no answer within {}", span::format(timeout)))??;
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if response.status().as_u16() != 200 || kind != Some("text/event-stream") {
         return Err(format!(
             "what listens on {shown} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or an \
@@ -156,7 +153,7 @@ pub(super) fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
     socket_path::find(args.socket.as_deref(), env, Path::exists, Path::new(""))
 }
 
-fn explain(error: &reqwest::Error, socket: &Path) -> String {
+fn explain(error: &(dyn Error + 'static), socket: &Path) -> String {
     let shown = socket.display();
     match io_kind(error) {
         Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -173,7 +170,7 @@ fn explain(error: &reqwest::Error, socket: &Path) -> String {
         },
         Some(io::ErrorKind::InvalidInput) => format!("{shown} cannot be a socket's path: it is too long"),
         Some(_) | None => {
-            let mut deepest: &dyn Error = error;
+            let mut deepest = error;
             while let Some(next) = deepest.source() {
                 deepest = next;
             }
@@ -182,8 +179,8 @@ fn explain(error: &reqwest::Error, socket: &Path) -> String {
     }
 }
 
-fn io_kind(error: &reqwest::Error) -> Option<io::ErrorKind> {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return Some(io.kind());

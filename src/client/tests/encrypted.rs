@@ -8,12 +8,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
 
-const CA: &[u8] = include_bytes!("data/ca.pem");
+pub(super) const CA: &[u8] = include_bytes!("data/ca.pem");
 const CERTIFICATE: &[u8] = include_bytes!("data/server.pem");
 const SERVER_KEY: &[u8] = include_bytes!("data/server.key.der");
 
 /// A TLS server for `localhost` and 127.0.0.1 that answers one request a connection with an ALLOW.
-fn start() -> SocketAddr {
+pub(super) fn start() -> SocketAddr {
     install_provider();
     let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
     let key = PrivateKeyDer::try_from(SERVER_KEY).unwrap();

@@ -31,7 +31,7 @@ impl Form {
         let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large, or broke off.".to_owned()))?;
         let text = String::from_utf8_lossy(&bytes);
         // An origin is needed to have it parsed; it is not looked at.
-        let parsed = reqwest::Url::parse(&format!("http://localhost/?{text}"));
+        let parsed = url::Url::parse(&format!("http://localhost/?{text}"));
         Ok(Self(parsed.iter().flat_map(|url| url.query_pairs().into_owned()).collect()))
     }
 

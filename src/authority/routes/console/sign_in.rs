@@ -143,7 +143,7 @@ fn bad_link(app: &App, head: &axum::http::request::Parts) -> Result<Response, Re
 
 /// Where a query asks to go on, when that is a page.
 fn next(query: &str) -> Option<String> {
-    let url = reqwest::Url::parse(&format!("http://localhost/?{query}")).ok()?;
+    let url = url::Url::parse(&format!("http://localhost/?{query}")).ok()?;
     let (_, next) = url.query_pairs().find(|(name, _)| name == "next")?;
     allowed(&next)
 }

@@ -230,7 +230,7 @@ fn authority(daemon: &Daemon, now: Timestamp) -> Check {
 }
 
 fn is_open_http(url: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let Ok(url) = url::Url::parse(url) else { return false };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let here = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
     url.scheme() == "http" && !here
