@@ -75,6 +75,8 @@ fn page() -> String {
          | `MACHINEID_DEVICE_ID` | this host's device, in the place of `device.id` |\n\
          | `MACHINEID_CONFIG` | the configuration file |\n\
          | `MACHINEID_SOCKET` | where clients find the socket |\n\
+         | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | the HTTP proxy by way of which an authority on another host is \
+         reached, and for whom not; also in lower case |\n\
          | `CREDENTIALS_DIRECTORY` | systemd's: the credential `org-key` is the org key |\n",
     );
     page
