@@ -71,7 +71,6 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .event_interval(TASKS_BETWEEN_LOOKS)
-        .on_thread_start(sys::take_short_turns)
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Fatal(format!("cannot start: {error}")))?;

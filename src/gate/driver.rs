@@ -19,6 +19,7 @@ use crate::protocol::event::{DecisionChange, Happening, Source};
 use crate::protocol::status::StandingKind;
 use crate::protocol::{Code, Decision, Denial, DeviceId, RequestId};
 use crate::suspend::Suspends;
+use crate::sys::{self, Turns};
 use crate::vital::Vital;
 
 /// Commands taken in one go, before anything else has its turn.
@@ -52,6 +53,8 @@ pub(super) struct Driver {
     /// Decided and yet to be told, in the order of the questions.
     answers: VecDeque<(oneshot::Sender<Verdict>, Verdict)>,
     next_asker: u64,
+    /// Of the thread that answers, as far as this crowd goes.
+    turns: Turns,
     settings: Following,
     /// Those that the core has been told of: what it says about registering holds for these.
     means: Arc<Means>,
@@ -90,6 +93,7 @@ impl Driver {
             replies: HashMap::new(),
             answers: VecDeque::new(),
             next_asker: 0,
+            turns: Turns::Ordinary,
             settings,
             means,
             changes,
@@ -231,6 +235,13 @@ impl Driver {
     }
 
     fn answer_some(&mut self) {
+        // A crowd takes milliseconds to answer, and asks again meanwhile: the authority, when it is on this host, must not
+        // wait that long for its turn. Somebody alone would: his is then taken by who has just answered him.
+        let turns = if self.answers.len() > ANSWERED { Turns::Short } else { Turns::Ordinary };
+        if turns != self.turns {
+            self.turns = turns;
+            sys::take_turns(turns);
+        }
         for (reply, verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
             // An asker who went away needs no answer.
             let _ = reply.send(verdict.told_under(self.gate.standing()));

@@ -31,7 +31,7 @@ pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
 #[cfg(feature = "services")]
-pub(crate) use precedence::{Uninterrupted, take_short_turns, take_your_time};
+pub(crate) use precedence::{Turns, Uninterrupted, take_turns, take_your_time};
 pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
 pub use queue::queue_signal;

@@ -52,15 +52,29 @@ pub(crate) fn take_your_time() {
 /// The shortest turn that the kernel gives, in nanoseconds.
 const SHORT_TURN: u64 = 100_000;
 
-/// The calling thread has many short turns on its processor instead of few long ones: it gets each sooner, and whoever it
-/// works with need not wait until it has answered a whole crowd. Its share of the processor stays what it is. Before Linux
-/// 6.12 nothing changes, nor for a thread that an administrator has scheduled in another way than the ordinary one.
-pub(crate) fn take_short_turns() {
+/// How long a turn on its processor the calling thread has when others wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turns {
+    /// As long as everybody's.
+    Ordinary,
+    /// Many and short instead of few and long ones: whoever it works with need not wait until it has answered a whole crowd.
+    /// Its share of the processor stays what it is.
+    Short,
+}
+
+/// From now on. Before Linux 6.12 nothing changes, nor for a thread that an administrator has scheduled in another way than
+/// the ordinary one.
+pub(crate) fn take_turns(turns: Turns) {
+    let sched_runtime = match turns {
+        // The kernel's own.
+        Turns::Ordinary => 0,
+        Turns::Short => SHORT_TURN,
+    };
     if let Ok(attributes) = attributes()
         && attributes.sched_policy.cast_signed() == libc::SCHED_OTHER
     {
         // Everybody may ask for this. Where system calls are filtered it may be refused, and things stay as they are.
-        let _ = set_attributes(libc::sched_attr { sched_runtime: SHORT_TURN, ..attributes });
+        let _ = set_attributes(libc::sched_attr { sched_runtime, ..attributes });
     }
 }
 
@@ -140,11 +154,13 @@ mod tests {
         std::thread::spawn(|| {
             rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
             let before = attributes().unwrap().sched_runtime;
-            take_short_turns();
+            take_turns(Turns::Short);
             assert_eq!(scheduling(), ("0".to_owned(), "3".to_owned()));
             // A kernel that knows nothing of turns tells none.
             let expected = if before == 0 { 0 } else { SHORT_TURN };
             assert_eq!(attributes().unwrap().sched_runtime, expected);
+            take_turns(Turns::Ordinary);
+            assert_eq!(attributes().unwrap().sched_runtime, before);
         })
         .join()
         .unwrap();
@@ -156,7 +172,7 @@ mod tests {
             schedule(libc::SCHED_BATCH, 0).unwrap();
             let before = scheduling();
             let turns = attributes().unwrap().sched_runtime;
-            take_short_turns();
+            take_turns(Turns::Short);
             assert_eq!((scheduling(), attributes().unwrap().sched_runtime), (before.clone(), turns));
             let uninterrupted = Uninterrupted::begin();
             assert_eq!(scheduling(), before);
