@@ -81,7 +81,7 @@ impl Exchange {
 
     /// Fails on a URL that is too long for HTTP.
     pub(super) fn target(&self, url: Url) -> Result<Arc<Target>, Failure> {
-        let target = Target::new(url, self.connector.forwarded().is_some());
+        let target = Target::new(url, self.connector.is_forwarded());
         target.map(Arc::new).map_err(|error| Failure::Connect(Arc::new(error)))
     }
 
@@ -155,7 +155,7 @@ impl Exchange {
         headers.insert(header::HOST, question.target.host.clone());
         headers.insert(header::USER_AGENT, self.user_agent.clone());
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(Some(authorization)) = self.connector.forwarded() {
+        if let Some(authorization) = self.connector.authorization() {
             headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
         if let Some(key) = question.key {
@@ -173,20 +173,8 @@ impl Exchange {
         target: Arc<Target>,
         limit: usize,
     ) -> Result<(Answer, Connection), Failure> {
-        let too_large = Failure::TooLarge { limit };
-        if response
-            .announced_length()
-            .is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit))
-        {
-            return Err(too_large);
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(Lost::Answer(error)))? {
-            if body.len() + chunk.len() > limit {
-                return Err(too_large);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = response.body(limit).await.map_err(|error| self.lost(Lost::Answer(error)))?;
+        let body = body.ok_or(Failure::TooLarge { limit })?;
         let status = response.status();
         let (headers, connection) = response.end();
         Ok((Answer { status, headers, body, target }, connection))

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! [`core`] decides and does no I/O; [`driver`] is the task around it that reads the clock, makes [`attempt`]s and carries
-//! actions out, and decides nothing; a [`handle`] is how everybody else has it. [`gates`] holds one driver for each device in use.
+//! actions out, and decides nothing; a [`handle`] is how everybody else has it. [`gates`] holds one driver for each device
+//! in use.
 
 pub(crate) mod attempt;
 mod backoff;

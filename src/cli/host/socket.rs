@@ -78,13 +78,8 @@ async fn exchange(socket: &Path, request: Request<Full<Bytes>>, timeout: Duratio
     let exchange = async {
         let mut response = send(socket, request).await?;
         let status = response.status().as_u16();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error, socket))? {
-            if body.len() + chunk.len() > LONGEST {
-                return Err(format!("the answer on {shown} is too long to be the daemon's"));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = response.body(LONGEST).await.map_err(|error| explain(&error, socket))?;
+        let body = body.ok_or_else(|| format!("the answer on {shown} is too long to be the daemon's"))?;
         Ok(Answer { status, body, socket: socket.to_owned() })
     };
     tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {

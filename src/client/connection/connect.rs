@@ -85,10 +85,15 @@ impl Connector {
         Self { authority, way }
     }
 
-    /// Whether each request names its scheme and host in its first line, and with which words it goes through a proxy.
-    pub(in crate::client) const fn forwarded(&self) -> Option<&Option<HeaderValue>> {
+    /// Whether each request must name its scheme and host in its first line.
+    pub(in crate::client) const fn is_forwarded(&self) -> bool {
+        matches!(self.way, Way::Forwarded { .. })
+    }
+
+    /// What each request says to the proxy that passes it on.
+    pub(in crate::client) const fn authorization(&self) -> Option<&HeaderValue> {
         match &self.way {
-            Way::Forwarded { authorization, .. } => Some(authorization),
+            Way::Forwarded { authorization, .. } => authorization.as_ref(),
             Way::Direct(_) | Way::Tunnelled(_) => None,
         }
     }

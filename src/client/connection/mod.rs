@@ -91,11 +91,6 @@ impl Response {
         &self.head.headers
     }
 
-    /// How long what follows is said to be, in bytes.
-    pub(crate) fn announced_length(&self) -> Option<u64> {
-        self.body.size_hint().exact()
-    }
-
     /// What comes next; `None` at the end. Safe to drop and call again.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
         while let Some(frame) = self.body.frame().await {
@@ -105,6 +100,22 @@ impl Response {
             }
         }
         Ok(None)
+    }
+
+    /// Everything that follows; `None` when that is longer than `limit` bytes, as soon as it is known to be.
+    pub(crate) async fn body(&mut self, limit: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
+        let announced = self.body.size_hint().exact();
+        if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
+            return Ok(None);
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > limit {
+                return Ok(None);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Some(body))
     }
 
     /// The headers, and the connection for the next request: only once everything has come.
