@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::protocol::code::CodeKind;
-use crate::protocol::decision::{self, Decision, Head};
+use crate::protocol::decision::{self, Decision, Head, Unusable};
 use crate::protocol::{Code, DeviceId, OrgKey};
 use crate::{client, config, span};
 
@@ -61,6 +61,8 @@ const TYPES: [Option<&str>; 10] = [
     None,
 ];
 const ENCODINGS: [Option<&str>; 5] = [None, None, Some("identity"), Some("gzip"), Some("")];
+/// The mark of an answer that is no decision. Chosen by what the choice of the age leaves, so that a seed is four bytes and a body.
+const MARKS: [Option<&str>; 5] = [None, None, Some("1"), Some("0"), Some("?")];
 const AGES: [Option<&str>; 6] = [None, None, Some("0"), Some("1"), Some("-0"), Some("")];
 
 /// An ALLOW has exactly the form that the contract says, judged by another reading of the same bytes.
@@ -75,13 +77,22 @@ pub fn decision(data: &[u8]) {
         content_type: pick(&TYPES, choice[1]),
         content_encoding: pick(&ENCODINGS, choice[2]),
         age: pick(&AGES, choice[3]),
+        undecided: MARKS[usize::from(choice[3]) / AGES.len() % MARKS.len()],
     };
     let asked: DeviceId = "agent-01".parse().expect("it is one");
     match decision::read(&head, body, &asked) {
+        Err(Unusable::Undecided) => {
+            assert_eq!(head.undecided, Some("1"));
+            let members = Members::of(body);
+            assert_eq!(members.only("allowed"), Some(&Value::Bool(false)));
+            assert_eq!(members.only("code").and_then(Value::as_str), Some("SYSTEM_UNAVAILABLE"), "and no other deny");
+        }
         Err(_) => {}
         Ok(Decision::Deny(denial)) => {
             assert_eq!(Members::of(body).only("allowed"), Some(&Value::Bool(false)), "a deny says so");
             assert_ne!(denial.code.kind(), CodeKind::Allow, "a deny does not print as an ALLOW");
+            let marked = head.undecided == Some("1");
+            assert!(!marked || denial.code != Code::SystemUnavailable, "what is marked as no decision is none");
         }
         Ok(Decision::Allow { code, .. }) => {
             assert_eq!(head.status, 200);
@@ -89,6 +100,7 @@ pub fn decision(data: &[u8]) {
             assert!(media.starts_with("application/json") && !media.contains("latin1") && !media.contains("utf-16"));
             assert!(matches!(head.content_encoding, None | Some("identity")), "{head:?}");
             assert!(matches!(head.age, None | Some("0")), "{head:?}");
+            assert_eq!(head.undecided, None, "an ALLOW that is marked as no decision contradicts itself");
             let members = Members::of(body);
             assert_eq!(members.only("allowed"), Some(&Value::Bool(true)));
             let named = members.only("code").and_then(Value::as_str).expect("a code that is a string");

@@ -15,7 +15,7 @@ use super::connection::pool::Pool;
 use super::connection::{Connection, Response};
 use super::failure::{Cause, Failure, Lost, Refusal};
 use super::retry_after;
-use crate::protocol::api::{Envelope, KEY_HEADER};
+use crate::protocol::api::{Envelope, KEY_HEADER, UNDECIDED_HEADER};
 use crate::protocol::decision::{Head, Unusable};
 use crate::protocol::{Code, OrgKey};
 
@@ -213,6 +213,7 @@ impl Answer {
             content_type: self.only(&header::CONTENT_TYPE),
             content_encoding: self.only(&header::CONTENT_ENCODING),
             age: self.only(&header::AGE),
+            undecided: self.only(&HeaderName::from_static(UNDECIDED_HEADER)),
         }
     }
 

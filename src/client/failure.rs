@@ -63,6 +63,11 @@ pub enum Failure {
         /// When the authority wants to be asked again; see [`Failure::retry_after`].
         retry_after: Option<Duration>,
     },
+    /// The authority answered that it could complete no decision, and marked the answer so: `SYSTEM_UNAVAILABLE`.
+    Undecided {
+        /// When the authority wants to be asked again; see [`Failure::retry_after`].
+        retry_after: Option<Duration>,
+    },
     /// The answer to a validation is no decision, or an answer is not what it claims to be.
     Unusable(Unusable),
     /// The answer lacks what belongs to this request.
@@ -103,7 +108,7 @@ impl Failure {
             Self::Connect(_) | Self::Timeout { .. } | Self::Interrupted(_) | Self::Tls { certificate: false, .. } => {
                 Fault::Network
             }
-            Self::TooLarge { .. } | Self::Unusable(_) | Self::Incomplete => Fault::Authority,
+            Self::TooLarge { .. } | Self::Undecided { .. } | Self::Unusable(_) | Self::Incomplete => Fault::Authority,
             Self::Status { status, .. } if *status >= 500 || *status == 429 || *status == 408 => Fault::Authority,
             Self::Dns(_)
             | Self::Tls { certificate: true, .. }
@@ -124,6 +129,7 @@ impl Failure {
             | Self::Timeout { .. }
             | Self::Interrupted(_)
             | Self::Tls { certificate: false, .. }
+            | Self::Undecided { .. }
             | Self::Unusable(_)
             | Self::Incomplete => true,
             Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,
@@ -139,7 +145,7 @@ impl Failure {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } | Self::Undecided { retry_after } => *retry_after,
             Self::Dns(_)
             | Self::Connect(_)
             | Self::Tls { .. }
@@ -151,6 +157,26 @@ impl Failure {
             | Self::Unusable(_)
             | Self::Incomplete
             | Self::Refused(_) => None,
+        }
+    }
+
+    /// The code that goes with "could not find out" for this reason.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Undecided { .. } => Code::SystemUnavailable,
+            Self::Dns(_)
+            | Self::Connect(_)
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::Interrupted(_)
+            | Self::NotHttp(_)
+            | Self::TooLarge { .. }
+            | Self::Redirected { .. }
+            | Self::Status { .. }
+            | Self::Unusable(_)
+            | Self::Incomplete
+            | Self::Refused(_) => Code::AuthorityUnreachable,
         }
     }
 
@@ -167,6 +193,7 @@ impl Failure {
             Self::TooLarge { .. } => "too_large",
             Self::Redirected { .. } => "redirected",
             Self::Status { .. } => "status",
+            Self::Undecided { .. } => "undecided",
             Self::Unusable(_) => "unusable",
             Self::Incomplete => "incomplete",
             Self::Refused(_) => "refused",
@@ -289,6 +316,10 @@ impl fmt::Display for Failure {
                 let wait = span::format(*wait);
                 write!(f, "the authority answered HTTP {status} and wants to be asked again in {wait}")
             }
+            Self::Undecided { retry_after: None } => Unusable::Undecided.fmt(f),
+            Self::Undecided { retry_after: Some(wait) } => {
+                write!(f, "{} and wants to be asked again in {}", Unusable::Undecided, span::format(*wait))
+            }
             Self::Unusable(unusable) => unusable.fmt(f),
             Self::Incomplete => f.write_str("the authority's answer lacks what belongs to this request"),
             Self::Refused(refusal) => refusal.fmt(f),
@@ -325,6 +356,7 @@ impl Error for Failure {
             | Self::TooLarge { .. }
             | Self::Redirected { .. }
             | Self::Status { .. }
+            | Self::Undecided { .. }
             | Self::Incomplete
             | Self::Refused(_) => None,
         }

@@ -150,6 +150,7 @@ impl AuthorityClient {
         }
         decision.map_err(|unusable| match unusable {
             Unusable::Status(_) => answer.bare_status(),
+            Unusable::Undecided => Failure::Undecided { retry_after: answer.retry_after() },
             Unusable::NotJson
             | Unusable::Encoded
             | Unusable::Malformed

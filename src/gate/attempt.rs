@@ -418,7 +418,7 @@ impl Authority {
             let url = means.client.base_url().to_string();
             self.journal.tell(Happening::AuthorityDown(AuthorityDown { url, reason: cause.clone() }));
         }
-        Outcome::NoAnswer { cause: Arc::from(cause), retry_after: failure.retry_after() }
+        Outcome::NoAnswer { code: failure.code(), cause: Arc::from(cause), retry_after: failure.retry_after() }
     }
 }
 

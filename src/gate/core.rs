@@ -59,8 +59,8 @@ pub(crate) enum Outcome {
     Decided(Decision),
     /// No place in the plan: the device could not be registered.
     LimitReached,
-    /// No usable answer.
-    NoAnswer { cause: Arc<str>, retry_after: Option<Duration> },
+    /// No usable answer. `code` says whether the authority said so itself.
+    NoAnswer { code: Code, cause: Arc<str>, retry_after: Option<Duration> },
 }
 
 /// What an attempt found out about the device's registration.
@@ -378,10 +378,12 @@ impl Gate {
                 self.allow(now, attempt, grant, actions)
             }
             // One that began later has answered: this failure says nothing new, and nobody is left to be told.
-            Outcome::NoAnswer { cause, retry_after } if self.newest_answered.is_some_and(|newest| newest > attempt) => {
-                Verdict::Undecided { code: Code::AuthorityUnreachable, cause, retry_after }
+            Outcome::NoAnswer { code, cause, retry_after }
+                if self.newest_answered.is_some_and(|newest| newest > attempt) =>
+            {
+                Verdict::Undecided { code, cause, retry_after }
             }
-            Outcome::NoAnswer { cause, retry_after } => self.fail(now, Code::AuthorityUnreachable, cause, retry_after),
+            Outcome::NoAnswer { code, cause, retry_after } => self.fail(now, code, cause, retry_after),
         };
         self.askers.retain(|asker| {
             let fresh = asker.fresh_from <= attempt;

@@ -28,7 +28,7 @@ fn deny(code: Code) -> Outcome {
 }
 
 fn no_answer() -> Outcome {
-    Outcome::NoAnswer { cause: "refused".into(), retry_after: None }
+    Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "refused".into(), retry_after: None }
 }
 
 /// A gate under simulated time, with everything it did.
@@ -463,13 +463,23 @@ fn retry_after_is_respected_but_not_by_checks() {
     world.tell(Event::Woke);
     let attempt = world.last_begun;
     let asked = Duration::from_secs(20);
-    world.finish(attempt, Outcome::NoAnswer { cause: "429".into(), retry_after: Some(asked) });
+    world.finish(
+        attempt,
+        Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "429".into(), retry_after: Some(asked) },
+    );
     assert_eq!(begins(&world.pass(Duration::from_millis(19_999))), 0);
     assert_eq!(begins(&world.ask(1)), 1);
     let mut pressed = with_an_agent(RULES);
     pressed.tell(Event::Hinted);
     let attempt = pressed.last_begun;
-    pressed.finish(attempt, Outcome::NoAnswer { cause: "429".into(), retry_after: Some(Duration::from_mins(5)) });
+    pressed.finish(
+        attempt,
+        Outcome::NoAnswer {
+            code: Code::AuthorityUnreachable,
+            cause: "429".into(),
+            retry_after: Some(Duration::from_mins(5)),
+        },
+    );
     assert!(begins(&pressed.pass(Duration::from_millis(7_500))) >= 1, "an agent's lease runs out");
 }
 

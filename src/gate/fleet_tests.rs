@@ -71,7 +71,8 @@ impl Host {
 }
 
 fn answer(outage: Option<Outage>) -> (Duration, Outcome) {
-    let none = |retry_after| Outcome::NoAnswer { cause: Arc::from("away"), retry_after };
+    let none =
+        |retry_after| Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause: Arc::from("away"), retry_after };
     match outage {
         None => (Duration::from_millis(5), Outcome::Decided(Decision::Allow { code: Code::Allow, request_id: None })),
         Some(Outage::Refused) => (Duration::from_millis(1), none(None)),

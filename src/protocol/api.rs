@@ -77,6 +77,11 @@ pub const KEY_HEADER: &str = "x-org-key";
 /// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
+/// The header of an answer to a validation that is no decision: the authority could complete none. Its value is `1`. The
+/// body still says `"allowed": false` and `SYSTEM_UNAVAILABLE`, which is all that other clients know of. It is an extension
+/// of our own authority.
+pub const UNDECIDED_HEADER: &str = "x-machineid-undecided";
+
 /// What our authority announces: that it can be watched, and that it takes reports.
 pub const EXTENSIONS: &str = "watch, report";
 

@@ -56,6 +56,8 @@ pub struct Head<'a> {
     pub content_encoding: Option<&'a str>,
     /// `Age`, when there is one: above 0, a cache answered.
     pub age: Option<&'a str>,
+    /// `x-machineid-undecided`, when there is one: `1` marks an answer that is no decision.
+    pub undecided: Option<&'a str>,
 }
 
 /// Why a response is no decision.
@@ -77,6 +79,8 @@ pub enum Unusable {
     OtherDevice,
     /// The answer comes from a cache.
     Stale,
+    /// The authority says that it could complete no decision, and marks its answer so.
+    Undecided,
 }
 
 impl fmt::Display for Unusable {
@@ -87,21 +91,28 @@ impl fmt::Display for Unusable {
             Self::Encoded => f.write_str("the authority's answer is compressed"),
             Self::Malformed => f.write_str("the authority's answer is not one complete JSON object"),
             Self::NoAnswer => f.write_str("the authority's answer has no boolean \"allowed\""),
-            Self::Contradictory => f.write_str("the authority's answer contradicts itself: allowed, but not its code"),
+            Self::Contradictory => f.write_str(
+                "the authority's answer contradicts itself: allowed, but its code or its head says otherwise",
+            ),
             Self::OtherDevice => f.write_str("the authority answered about another device"),
             Self::Stale => f.write_str("the authority's answer comes from a cache"),
+            Self::Undecided => f.write_str("the authority could complete no decision (SYSTEM_UNAVAILABLE)"),
         }
     }
 }
 
 impl std::error::Error for Unusable {}
 
+/// The only value of the mark.
+const MARK: &str = "1";
+
 /// The longest reason kept, in characters.
 const LONGEST_REASON: usize = 300;
 
 /// Reads the answer to a validation of `asked`.
 ///
-/// Fails with [`Unusable`] on everything that is neither an ALLOW in its exact form nor a deny.
+/// Fails with [`Unusable`] on everything that is neither an ALLOW in its exact form nor a deny. `SYSTEM_UNAVAILABLE` is a
+/// deny unless the authority marks its answer as no decision: then it is [`Unusable::Undecided`].
 pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, Unusable> {
     let not_ok = |otherwise| if head.status == 200 { otherwise } else { Unusable::Status(head.status) };
     if !is_json_utf8(head.content_type) {
@@ -121,6 +132,9 @@ pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, 
     let code = object.get("code");
     let request_id = object.get("request_id").and_then(Value::as_str).and_then(RequestId::from_foreign);
     match object.get("allowed") {
+        Some(Value::Bool(false)) if head.undecided == Some(MARK) && is_system_unavailable(code) => {
+            Err(Unusable::Undecided)
+        }
         Some(Value::Bool(false)) => Ok(Decision::Deny(Denial {
             code: code.and_then(Value::as_str).map_or(Code::Unspecified, deny_code),
             request_id,
@@ -134,6 +148,10 @@ pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, 
             if head.age.is_some_and(|age| age.trim().bytes().any(|digit| digit != b'0') || age.trim().is_empty()) {
                 return Err(Unusable::Stale);
             }
+            // Whatever its value: "allowed" and "no decision" cannot both be true.
+            if head.undecided.is_some() {
+                return Err(Unusable::Contradictory);
+            }
             let code = Code::from(code.and_then(Value::as_str).ok_or(Unusable::Contradictory)?);
             match code.kind() {
                 CodeKind::Allow | CodeKind::Unknown => Ok(Decision::Allow { code, request_id }),
@@ -142,6 +160,11 @@ pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, 
         }
         _ => Err(not_ok(Unusable::NoAnswer)),
     }
+}
+
+/// The mark is believed for this one code. Beside any other code it could turn a deny into an outage.
+fn is_system_unavailable(code: Option<&Value>) -> bool {
+    code.and_then(Value::as_str) == Some(Code::SystemUnavailable.as_str())
 }
 
 /// `{"allowed":false,"code":"ALLOW"}` is a deny, and must not print as an ALLOW.

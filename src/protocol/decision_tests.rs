@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const JSON: Head<'_> = Head { status: 200, content_type: Some("application/json"), content_encoding: None, age: None };
+const JSON: Head<'_> =
+    Head { status: 200, content_type: Some("application/json"), content_encoding: None, age: None, undecided: None };
 
 fn device() -> DeviceId {
     "agent-01".parse().unwrap()
@@ -90,6 +91,36 @@ fn a_deny_without_a_usable_code_is_still_a_deny() {
     for body in [r#"{"allowed":false}"#, r#"{"allowed":false,"code":5}"#, r#"{"allowed":false,"code":"ALLOW"}"#] {
         let Ok(Decision::Deny(denial)) = read_json(body) else { panic!("{body}") };
         assert_eq!(denial.code, Code::Unspecified);
+    }
+}
+
+#[test]
+fn a_marked_system_unavailable_is_no_decision_and_the_mark_is_believed_for_nothing_else() {
+    let no = |code: &str| format!(r#"{{"allowed":false,"code":"{code}"}}"#);
+    let unavailable = no("SYSTEM_UNAVAILABLE");
+    let marked = |status, mark| Head { status, undecided: Some(mark), ..JSON };
+    for status in [200, 500, 503] {
+        let head = marked(status, "1");
+        assert_eq!(read(&head, unavailable.as_bytes(), &device()), Err(Unusable::Undecided), "{status}");
+    }
+    // Without the mark, or with one that is not exactly ours, the code stays the deny that the service documents.
+    for head in [JSON, marked(503, "0"), marked(503, ""), marked(503, "true"), marked(503, "?"), marked(503, "11")] {
+        let Ok(Decision::Deny(denial)) = read(&head, unavailable.as_bytes(), &device()) else { panic!("{head:?}") };
+        assert_eq!(denial.code, Code::SystemUnavailable);
+    }
+    // A mark beside another code turns no deny into an outage.
+    for code in Code::KNOWN.iter().filter(|code| **code != Code::SystemUnavailable) {
+        let read = read(&marked(503, "1"), no(code.as_str()).as_bytes(), &device());
+        assert!(matches!(read, Ok(Decision::Deny(_))), "{code}: {read:?}");
+    }
+    for body in [r#"{"allowed":false}"#, r#"{"allowed":false,"code":"system_unavailable"}"#] {
+        assert!(matches!(read(&marked(503, "1"), body.as_bytes(), &device()), Ok(Decision::Deny(_))), "{body}");
+    }
+    // "Allowed" and "no decision" contradict each other, whatever the value of the mark.
+    for mark in ["1", "0", "", "?"] {
+        for body in [r#"{"allowed":true,"code":"ALLOW"}"#, r#"{"allowed":true,"code":"SYSTEM_UNAVAILABLE"}"#] {
+            assert_eq!(read(&marked(200, mark), body.as_bytes(), &device()), Err(Unusable::Contradictory), "{mark}");
+        }
     }
 }
 

@@ -54,7 +54,9 @@ pub(super) fn hint(failure: &Failure) -> &'static str {
             "; does it speak TLS on this port? Check --url (or MACHINEID_BASE_URL)"
         }
         Failure::Timeout { .. } => "; try again, or give it longer with --timeout",
-        Failure::Interrupted(_) | Failure::Incomplete | Failure::Unusable(_) => "; try again",
+        Failure::Interrupted(_) | Failure::Incomplete | Failure::Undecided { .. } | Failure::Unusable(_) => {
+            "; try again"
+        }
         Failure::Status { .. } | Failure::TooLarge { .. } | Failure::Refused(_) => "",
     }
 }

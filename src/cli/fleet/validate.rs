@@ -18,7 +18,7 @@ struct Answer {
     #[serde(rename = "deviceId")]
     device: DeviceId,
     allowed: bool,
-    /// None when no decision could be had.
+    /// None when the authority gave no answer. One that says that it could complete no decision has its code.
     code: Option<Code>,
     request_id: Option<RequestId>,
     reason: Option<String>,
@@ -80,7 +80,7 @@ fn read(fleet: &Fleet, device: DeviceId, answer: Result<Decision, Failure>) -> A
         Err(failure) => Answer {
             device,
             allowed: false,
-            code: None,
+            code: matches!(failure, Failure::Undecided { .. }).then(|| failure.code()),
             request_id: None,
             reason: None,
             error: Some(fleet.explain(&failure)),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Endpoint, Finding};
 use crate::gate::Verdict;
+use crate::protocol::api::UNDECIDED_HEADER;
 use crate::protocol::code::CodeKind;
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
 
@@ -36,7 +37,14 @@ pub(super) fn of(endpoint: Endpoint, finding: Finding, device: &DeviceId) -> Res
         Finding::Verdict(Verdict::Denied(refusal)) => denied(endpoint, refusal.denial, device),
         Finding::Denied(denial) => denied(endpoint, denial, device),
         Finding::Verdict(Verdict::Undecided { code, cause, .. }) => {
-            write(endpoint, &no(code, None, Some(cause.to_string())), StatusCode::SERVICE_UNAVAILABLE, false)
+            let marked = code == Code::SystemUnavailable && endpoint == Endpoint::Validate;
+            let said = no(code, None, Some(cause.to_string()));
+            let mut response = write(endpoint, &said, StatusCode::SERVICE_UNAVAILABLE, false);
+            if marked {
+                // As the authority marked it. Its own SYSTEM_UNAVAILABLE without a mark is a deny, and is passed on as one.
+                response.headers_mut().insert(UNDECIDED_HEADER, HeaderValue::from_static("1"));
+            }
+            response
         }
     }
 }

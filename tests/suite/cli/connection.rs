@@ -115,6 +115,8 @@ fn no_decision_is_75_and_never_an_allow() {
         response("200 OK", r#"{"allowed":true,"code":"DEVICE_REVOKED"}"#),
         response("200 OK", "<html>"),
         response("503 Service Unavailable", r#"{"allowed":false,"code":"SYSTEM_UNAVAILABLE"}"#),
+        response("503 Service Unavailable", r#"{"allowed":false,"code":"SYSTEM_UNAVAILABLE"}"#)
+            .replace("content-type", "x-machineid-undecided: 1\r\ncontent-type"),
         response("200 OK", allow).replace("application/json", "text/html"),
         format!("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n{allow}"),
     ] {
@@ -124,6 +126,10 @@ fn no_decision_is_75_and_never_an_allow() {
             .ran();
         assert_eq!(ran.code, 75, "{answer}: {ran:?}");
         assert_eq!(ran.json()["results"][0]["allowed"], false);
+        // Scripts read the code, whether or not the authority marks its answer as no decision.
+        if answer.contains("SYSTEM_UNAVAILABLE") {
+            assert_eq!(ran.json()["results"][0]["code"], "SYSTEM_UNAVAILABLE", "{ran:?}");
+        }
         assert_eq!(server.requests().len(), 1);
     }
 }

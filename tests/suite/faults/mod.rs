@@ -6,3 +6,4 @@ mod link;
 mod order;
 mod outages;
 mod scene;
+mod undecided;

@@ -218,11 +218,11 @@ fn authority(daemon: &Daemon, now: Timestamp) -> Check {
         Some(true) => Check::ok(what, format!("{url} answers{last}")),
         Some(false) => {
             let error = authority.last_error.as_deref().unwrap_or("no usable answer");
-            let found = format!("{url} does not answer{last}: {error}");
+            let found = format!("{url} gives no usable answer{last}: {error}");
             Check::fail(
                 what,
                 found,
-                "nothing starts, and agents end with their lease; mend the way to it, or authority.url",
+                "no agent can start; running ones stop when their lease ends. Fix the authority, the network or authority.url",
             )
         }
         None => Check::warn(what, format!("{url} was not asked yet"), "ask again in a moment"),
