@@ -18,7 +18,7 @@ use crate::protocol::status::{
     StopBound,
 };
 use crate::protocol::{Code, Decision};
-use crate::runs::Run;
+use crate::runs::{Census, Run};
 use crate::runs::run::{Phase, deadline};
 use crate::telemetry::audit::Audit;
 
@@ -34,6 +34,8 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let agents = seen.filter_map(|run| agent(run, now)).collect();
     let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| sight.covers(*uid));
     let devices = context.gates.all();
+    // Counted once for all: a thousand agents may each have a device of their own.
+    let census = context.runs.census();
     let means = context.gates.authority().means();
     let mut problems = context.live.loaded().problems;
     if means.refused.is_some() {
@@ -58,7 +60,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
                 in_force: killed.and_then(|denial| denial.reason),
             }),
         },
-        devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, at == 0, now)).collect(),
+        devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, &census, at == 0, now)).collect(),
         agents,
         recent_stops: stops.map(|(_, stop)| stop).collect(),
         holds: context.gates.authority().holds().all(),
@@ -79,7 +81,7 @@ pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &
     }
 }
 
-fn device(context: &Context, gate: &GateHandle, host: bool, now: BootTime) -> DeviceReport {
+fn device(context: &Context, gate: &GateHandle, census: &Census, host: bool, now: BootTime) -> DeviceReport {
     let report = gate.report();
     let (standing, since, last_error) = standing(context, &report);
     DeviceReport {
@@ -90,7 +92,7 @@ fn device(context: &Context, gate: &GateHandle, host: bool, now: BootTime) -> De
         last_error,
         next_validation_ms: report.next_validation.map(|at| millis(at.saturating_since(now))),
         lease_left_ms: report.lease_until.map(|until| millis(until.saturating_since(now))),
-        agents: context.runs.count(gate.device()),
+        agents: census.of(gate.device()).agents as usize,
         last_decision: report.last_decision.map(|(began, decision)| last_decision(began, decision)),
     }
 }

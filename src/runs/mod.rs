@@ -5,6 +5,7 @@
 //! | `run` | one run, from its question to its end |
 //! | `reach` | its processes, held in advance |
 //! | `hold` | what holds its tree together |
+//! | `inside` | pure: in which runs' trees a process is |
 //! | `token` | its key for the daemon's own listener |
 //! | `freeze` | pure: whether it is to be frozen |
 //! | `record` | which runs there are, and how the newest stops went |
@@ -17,6 +18,7 @@ mod adoption;
 mod enforcer;
 mod freeze;
 pub(crate) mod hold;
+mod inside;
 mod ledger;
 pub(crate) mod reach;
 mod record;
@@ -28,7 +30,7 @@ pub(crate) use hold::Hold;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ledger::fuzz_record;
 pub(crate) use ledger::{Here, Store};
-pub(crate) use record::OfDevice;
+pub(crate) use record::{Census, OfDevice};
 pub(crate) use registry::{Refused, Runs, Terms};
 pub(crate) use run::{AskedTerms, Opened, Run, StopTerms};
 pub(crate) use token::{Token, TokenHash};

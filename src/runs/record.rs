@@ -93,11 +93,6 @@ impl Record {
         self.lock().values().cloned().collect()
     }
 
-    /// How many agents live on the device's lease.
-    pub(crate) fn count(&self, device: &DeviceId) -> usize {
-        self.lock().values().filter(|run| run.is_ruled_by(device)).count()
-    }
-
     /// How many agents there are, all of one moment.
     pub(crate) fn census(&self) -> Census {
         // In one look: a thousand agents may each have a device of their own.
@@ -152,12 +147,14 @@ impl Record {
         self.stirred.send_replace(());
         let gates = runs.into_iter().filter_map(Run::deciding).flat_map(Deciding::gates);
         let gates: HashMap<_, _> = gates.map(|gate| (gate.device(), gate)).collect();
-        // Counted in one pass: a thousand may end at once.
+        // Counted in one pass: a thousand may end at once, each with a device of its own.
         let mut count: HashMap<&DeviceId, usize> = gates.keys().map(|device| (*device, 0)).collect();
         for run in self.lock().values() {
-            for (_, agents) in count.iter_mut().filter(|(device, _)| run.is_ruled_by(device)) {
-                *agents += 1;
-            }
+            run.each_ruling(|device| {
+                if let Some(agents) = count.get_mut(device) {
+                    *agents += 1;
+                }
+            });
         }
         for (device, gate) in gates {
             gate.set_agents(count.get(device).copied().unwrap_or(0));

@@ -11,6 +11,7 @@ use tracing::info;
 use super::enforcer::{Ending, Enforcer, Reason, SignalBy};
 use super::freeze::Undecided;
 use super::hold::Hold;
+use super::inside::inside;
 use super::ledger::{Ledger, Store};
 use super::record::{Census, Record};
 use super::run::{Admission, Moved, Opened, Phase, Run};
@@ -22,7 +23,7 @@ use crate::protocol::event::{AgentStart, Caller, Happening};
 use crate::protocol::status::StopReport;
 use crate::protocol::{Code, Denial, DeviceId, RunId};
 use crate::telemetry::Journal;
-use crate::tree::{Identity, Leaf, ProcessEntry};
+use crate::tree::{self, Identity, Leaf, ProcessEntry};
 
 /// What the daemon does with its runs.
 #[derive(Debug)]
@@ -252,11 +253,6 @@ impl Runs {
         self.record.stops_before(now)
     }
 
-    /// How many agents live on the device's lease.
-    pub(crate) fn count(&self, device: &DeviceId) -> usize {
-        self.record.count(device)
-    }
-
     /// Another number whenever a run has come or gone.
     pub(crate) fn generation(&self) -> u64 {
         self.record.generation()
@@ -272,7 +268,7 @@ impl Runs {
         self.record.stirred()
     }
 
-    /// The runs whose tree this process is in, by descent. The process is made out only when there are runs it could be
+    /// The runs whose tree this process is in, the innermost first. The process is made out only when there are runs it could be
     /// in: a look at `/proc` costs several times what the rest of a check does.
     ///
     /// Fails when `/proc` cannot be read, which must not read as "in no run".
@@ -281,23 +277,20 @@ impl Runs {
         process: impl FnOnce() -> io::Result<Option<Identity>>,
     ) -> io::Result<Vec<Arc<Run>>> {
         let runs: Vec<_> = self.record.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
-        let mut found = Vec::new();
         if runs.is_empty() {
-            return Ok(found);
+            return Ok(Vec::new());
         }
-        let Some(mut at) = process()? else { return Ok(found) };
-        let mut parent = ProcessEntry::read(at.pid)?.and_then(|entry| entry.parent);
+        let Some(caller) = process()? else { return Ok(Vec::new()) };
+        let mut line = vec![caller];
+        let mut parent = ProcessEntry::read(caller.pid)?.and_then(|entry| entry.parent);
         // Bounded, should the chain change into a circle while it is read.
-        for _ in 0..1024 {
-            let is_in = |run: &&Arc<Run>| run.leader() == Some(at) || run.wrapper() == Some(at);
-            found.extend(runs.iter().filter(is_in).cloned());
-            let Some(next) = parent else { break };
+        while let Some(next) = parent.filter(|_| line.len() < 1024) {
             let Some(entry) = ProcessEntry::read(next)? else { break };
-            at = entry.identity;
+            line.push(entry.identity);
             parent = entry.parent;
         }
-        found.dedup_by_key(|run| run.id());
-        Ok(found)
+        let found = inside(&line, &runs, || tree::usual_groups(caller.pid));
+        Ok(found.into_iter().map(|place| Arc::clone(&runs[place])).collect())
     }
 
     fn end(&self, runs: &[Arc<Run>], denial: &Denial, signal_by: SignalBy) {

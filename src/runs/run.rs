@@ -322,6 +322,13 @@ impl Run {
         }
     }
 
+    /// Tells each device that rules the run.
+    pub(super) fn each_ruling(&self, mut tell: impl FnMut(&DeviceId)) {
+        if let Phase::Running { leases, .. } = &*self.phase() {
+            leases.iter().for_each(|(ruling, _)| tell(ruling));
+        }
+    }
+
     /// Whether it is being stopped, and the devices that rule or ruled it; `None` unless it was allowed to start and
     /// something of it may be left.
     pub(super) fn living(&self) -> Option<(bool, Vec<DeviceId>)> {

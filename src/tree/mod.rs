@@ -30,7 +30,7 @@ mod table;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use cgroup::fuzz_cgroup;
-pub use cgroup::{Leaf, LeafState, NoCgroup};
+pub use cgroup::{Leaf, LeafState, NoCgroup, usual_groups};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use cookie::fuzz_environment;
 pub use enforce::{Glance, Stop, StopReport};

@@ -280,6 +280,14 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
     if is_cgroup2(&rustix::fs::fstatfs(&directory)?) { Ok(directory) } else { Err(Errno::NOENT) }
 }
 
+/// The directories that the control group of the process with this number has where cgroup2 is mounted on most machines;
+/// none when that cannot be told. One file is read, and no directory is looked at.
+#[must_use]
+pub fn usual_groups(pid: Pid) -> Vec<PathBuf> {
+    let group = Group::of(pid);
+    group.map_or_else(|_| Vec::new(), |group| place::usual().iter().filter_map(|at| at.directory(&group.path)).collect())
+}
+
 /// The group that a process is in.
 struct Group {
     process: Pid,

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-pub use leaf::{Leaf, LeafState};
+pub use leaf::{Leaf, LeafState, usual_groups};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use place::fuzz as fuzz_cgroup;
 

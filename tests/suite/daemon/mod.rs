@@ -23,5 +23,6 @@ mod question;
 mod reload;
 mod reload_settings;
 mod restarts;
+mod siblings;
 mod socket;
 mod stop_bound;

@@ -1,0 +1,245 @@
+//! In which runs' trees a process is. Pure: takes the process's line of ancestors.
+//!
+//! The rules are those of [`Tree`](crate::tree::Tree): what descends from the leader or from the guardian is the tree's, and
+//! so is what the wrapper inherits once the guardian is gone. A wrapper may hold several runs, such as a program that
+//! supervises its children itself. Such a wrapper in the line of ancestors says nothing about the runs by itself: a process
+//! is in the tree through which it comes to the wrapper, and not in its siblings' trees. The wrapper itself is in no tree of
+//! its own runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::run::Run;
+use crate::tree::Identity;
+
+/// What ties a run to processes.
+pub(super) trait Tied {
+    fn leader(&self) -> Option<Identity>;
+    fn wrapper(&self) -> Option<Identity>;
+    fn guardian(&self) -> Option<Identity>;
+    /// Whether the guardian is there to inherit the tree's orphans.
+    fn has_living_guardian(&self) -> bool;
+    /// Whether the wrapper said that it has no children but the tree's.
+    fn is_alone(&self) -> bool;
+    /// Whether nothing of the tree is left: no orphan is its own any more.
+    fn has_tree_ended(&self) -> bool;
+    /// The directory of its control group.
+    fn leaf(&self) -> Option<&Path>;
+}
+
+impl Tied for Arc<Run> {
+    fn leader(&self) -> Option<Identity> {
+        Run::leader(self)
+    }
+
+    fn wrapper(&self) -> Option<Identity> {
+        Run::wrapper(self)
+    }
+
+    fn guardian(&self) -> Option<Identity> {
+        self.opened.reach.as_ref()?.guardian.as_ref().map(|guardian| guardian.pinned.identity)
+    }
+
+    fn has_living_guardian(&self) -> bool {
+        let guardian = self.opened.reach.as_ref().and_then(|reach| reach.guardian.as_ref());
+        guardian.is_some_and(|guardian| !guardian.pinned.has_ended())
+    }
+
+    fn is_alone(&self) -> bool {
+        self.opened.reach.as_ref().is_some_and(super::reach::Reach::is_alone)
+    }
+
+    fn has_tree_ended(&self) -> bool {
+        Run::has_tree_ended(self)
+    }
+
+    fn leaf(&self) -> Option<&Path> {
+        self.admission()?.hold.leaf.as_ref().map(|leaf| leaf.path())
+    }
+}
+
+/// The runs of these whose trees the process is in, by their places in `runs`, the innermost first.
+///
+/// `line` is the process and its ancestors, the process first. `groups` gives the directories of its control group; it is
+/// asked only when descent does not decide.
+pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -> Vec<PathBuf>) -> Vec<usize> {
+    let mut found = Vec::new();
+    let all = || runs.iter().enumerate();
+    let mut child: Option<Identity> = None;
+    for &at in line {
+        let begins = |run: &R, at| run.leader() == Some(at) || run.guardian() == Some(at);
+        found.extend(all().filter(|(_, run)| begins(run, at)).map(|(place, _)| place));
+        if let Some(child) = child {
+            let held = || all().filter(|(_, run)| run.wrapper() == Some(at) && run.leader() != Some(at));
+            // A child that begins one of the wrapper's trees says which: that one was found a step before.
+            if !held().any(|(_, run)| begins(run, child)) {
+                found.extend(inherited(held(), child, &groups));
+            }
+        }
+        child = Some(at);
+    }
+    if found.is_empty() && runs.iter().any(|run| run.leaf().is_some()) {
+        // Its ancestors may be gone, and it may have come to a process that knows nothing of the run.
+        let groups = groups();
+        found.extend(all().filter(|(_, run)| is_within(*run, &groups)).map(|(place, _)| place));
+    }
+    let mut seen = Vec::new();
+    found.retain(|place| !seen.contains(place) && { seen.push(*place); true });
+    found
+}
+
+/// The runs of one wrapper whose orphan this child of the wrapper may be. Where only one has a control group that the process
+/// is in, it is that one. Where nothing tells them apart, it counts as in all of them: that is the stricter answer.
+fn inherited<'a, R: Tied + 'a>(
+    held: impl Iterator<Item = (usize, &'a R)>,
+    child: Identity,
+    groups: impl Fn() -> Vec<PathBuf>,
+) -> Vec<usize> {
+    // An orphan comes to the guardian as long as there is one. And what is older than the leader does not descend from it,
+    // unless the wrapper says that all its children are the tree's.
+    let older = |run: &R| run.leader().is_some_and(|leader| child.start < leader.start);
+    let may_be = |run: &R| !run.has_living_guardian() && !run.has_tree_ended() && (run.is_alone() || !older(run));
+    let candidates: Vec<_> = held.filter(|(_, run)| may_be(run)).collect();
+    let places = |runs: &[(usize, &R)]| runs.iter().map(|(place, _)| *place).collect();
+    if candidates.len() < 2 || candidates.iter().all(|(_, run)| run.leaf().is_none()) {
+        return places(&candidates);
+    }
+    let groups = groups();
+    let within: Vec<_> = candidates.iter().copied().filter(|(_, run)| is_within(*run, &groups)).collect();
+    places(if within.is_empty() { &candidates } else { &within })
+}
+
+fn is_within<R: Tied>(run: &R, groups: &[PathBuf]) -> bool {
+    run.leaf().is_some_and(|leaf| groups.iter().any(|group| group.starts_with(leaf)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Pid, StartTime};
+
+    /// A process by its number. A greater number is a younger process.
+    fn process(number: i32) -> Identity {
+        Identity { pid: Pid::new(number).unwrap(), start: StartTime(u64::try_from(number).unwrap()) }
+    }
+
+    #[derive(Clone, Default)]
+    struct Ties {
+        leader: i32,
+        wrapper: i32,
+        guardian: Option<(i32, bool)>,
+        alone: bool,
+        ended: bool,
+        leaf: Option<&'static str>,
+    }
+
+    impl Tied for Ties {
+        fn leader(&self) -> Option<Identity> {
+            Some(process(self.leader))
+        }
+
+        fn wrapper(&self) -> Option<Identity> {
+            Some(process(self.wrapper))
+        }
+
+        fn guardian(&self) -> Option<Identity> {
+            self.guardian.map(|(number, _)| process(number))
+        }
+
+        fn has_living_guardian(&self) -> bool {
+            self.guardian.is_some_and(|(_, lives)| lives)
+        }
+
+        fn is_alone(&self) -> bool {
+            self.alone
+        }
+
+        fn has_tree_ended(&self) -> bool {
+            self.ended
+        }
+
+        fn leaf(&self) -> Option<&Path> {
+            self.leaf.map(Path::new)
+        }
+    }
+
+    fn of(line: &[i32], runs: &[Ties], groups: &[&str]) -> Vec<usize> {
+        let line: Vec<_> = line.iter().copied().map(process).collect();
+        inside(&line, runs, || groups.iter().map(PathBuf::from).collect())
+    }
+
+    fn siblings() -> [Ties; 2] {
+        [20, 30].map(|leader| Ties { leader, wrapper: 10, ..Ties::default() })
+    }
+
+    #[test]
+    fn a_process_is_in_the_tree_it_descends_from_and_not_in_its_wrappers_other_trees() {
+        let runs = siblings();
+        assert_eq!(of(&[20, 10, 1], &runs, &[]), [0]);
+        assert_eq!(of(&[25, 20, 10, 1], &runs, &[]), [0]);
+        assert_eq!(of(&[35, 32, 30, 10, 1], &runs, &[]), [1]);
+        assert_eq!(of(&[9, 1], &runs, &[]), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_wrapper_is_in_no_tree_of_its_own_runs() {
+        assert_eq!(of(&[10, 1], &siblings(), &[]), [] as [usize; 0]);
+        // Unless it is the leader as well: a program that asks for itself.
+        let own = [Ties { leader: 10, wrapper: 10, ..Ties::default() }];
+        assert_eq!(of(&[10, 1], &own, &[]), [0]);
+        assert_eq!(of(&[15, 10, 1], &own, &[]), [0]);
+    }
+
+    #[test]
+    fn an_orphan_comes_to_the_guardian_of_its_own_tree() {
+        let runs = [(20, 19), (30, 29)].map(|(leader, guardian)| Ties {
+            leader,
+            wrapper: 10,
+            guardian: Some((guardian, true)),
+            ..Ties::default()
+        });
+        assert_eq!(of(&[25, 19, 10, 1], &runs, &[]), [0]);
+        assert_eq!(of(&[35, 29, 10, 1], &runs, &[]), [1]);
+        // Another child of the wrapper's, while both guardians are there.
+        assert_eq!(of(&[40, 10, 1], &runs, &[]), [] as [usize; 0]);
+        // Its guardian is dead: the orphan may be that one's and not the other's.
+        let [first, second] = runs;
+        let runs = [Ties { guardian: Some((19, false)), ..first }, second];
+        assert_eq!(of(&[40, 10, 1], &runs, &[]), [0]);
+    }
+
+    #[test]
+    fn an_orphan_that_came_to_a_wrapper_of_several_is_in_all_of_them_unless_its_control_group_tells() {
+        let [first, second] = siblings();
+        assert_eq!(of(&[40, 10, 1], &[first.clone(), second.clone()], &["/cg/x"]), [0, 1], "the stricter answer");
+        let over = Ties { ended: true, ..second.clone() };
+        assert_eq!(of(&[40, 10, 1], &[first.clone(), over], &[]), [0], "nothing of the second tree is left");
+        let runs = [Ties { leaf: Some("/cg/a"), ..first }, Ties { leaf: Some("/cg/b"), ..second }];
+        assert_eq!(of(&[40, 10, 1], &runs, &["/cg/a"]), [0]);
+        assert_eq!(of(&[40, 10, 1], &runs, &["/cg/b/below"]), [1]);
+        assert_eq!(of(&[40, 10, 1], &runs, &["/cg/bb"]), [0, 1]);
+        assert_eq!(of(&[40, 10, 1], &runs, &[]), [0, 1], "what cannot be found out");
+        // What is older than both leaders descends from neither, unless the wrapper says that all its children do.
+        assert_eq!(of(&[15, 10, 1], &runs, &[]), [] as [usize; 0]);
+        let alone = runs.map(|run| Ties { alone: true, ..run });
+        assert_eq!(of(&[15, 10, 1], &alone, &[]), [0, 1]);
+    }
+
+    #[test]
+    fn in_an_inner_run_a_process_is_in_the_outer_one_too_the_inner_first() {
+        let outer = Ties { leader: 20, wrapper: 10, ..Ties::default() };
+        let beside = Ties { leader: 21, wrapper: 10, ..Ties::default() };
+        let inner = Ties { leader: 40, wrapper: 30, ..Ties::default() };
+        let sibling = Ties { leader: 41, wrapper: 30, ..Ties::default() };
+        let runs = [outer, beside, inner, sibling];
+        assert_eq!(of(&[45, 40, 30, 20, 10, 1], &runs, &[]), [2, 0]);
+        assert_eq!(of(&[30, 20, 10, 1], &runs, &[]), [0], "the inner wrapper is an agent of the outer run");
+    }
+
+    #[test]
+    fn who_lost_every_ancestor_is_still_in_the_run_whose_control_group_it_is_in() {
+        let run = [Ties { leader: 20, wrapper: 10, leaf: Some("/cg/a"), ..Ties::default() }];
+        assert_eq!(of(&[25, 1], &run, &["/cg/a/b"]), [0]);
+        assert_eq!(of(&[25, 1], &run, &["/cg/other"]), [] as [usize; 0]);
+    }
+}
