@@ -22,6 +22,10 @@ pub(super) enum DatabaseError {
     Unknown,
     /// Without the text, which may hold a password.
     BadUrl(String),
+    /// Several hosts to choose from, as libpq takes them.
+    SeveralHosts,
+    /// `target_session_attrs` asks for something else than the primary.
+    NotThePrimary,
 }
 
 impl FromStr for Database {
@@ -29,7 +33,21 @@ impl FromStr for Database {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let options = text.parse().map_err(|error: sqlx::Error| DatabaseError::BadUrl(error.to_string()))?;
+            if hosts(text).contains(',')
+                || parameter(text, &["host", "hostaddr", "port"]).any(|value| value.contains(','))
+            {
+                return Err(DatabaseError::SeveralHosts);
+            }
+            if parameter(text, &["target_session_attrs"]).any(|value| value.contains("standby") || value == "read-only")
+            {
+                return Err(DatabaseError::NotThePrimary);
+            }
+            let options: PgConnectOptions =
+                text.parse().map_err(|error: sqlx::Error| DatabaseError::BadUrl(error.to_string()))?;
+            // PGHOST can name several, too.
+            if options.get_host().contains(',') {
+                return Err(DatabaseError::SeveralHosts);
+            }
             return Ok(Self::Postgres(Box::new(options)));
         }
         let path = text.strip_prefix("sqlite:").ok_or(DatabaseError::Unknown)?;
@@ -40,6 +58,20 @@ impl FromStr for Database {
             path => Ok(Self::Sqlite(path.into())),
         }
     }
+}
+
+/// The hosts of an address, with their ports.
+fn hosts(text: &str) -> &str {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+    authority.rsplit('@').next().unwrap_or("")
+}
+
+/// What the parameters of these names say.
+fn parameter<'a>(text: &'a str, names: &'a [&str]) -> impl Iterator<Item = String> + 'a {
+    let query = text.split_once('?').map_or("", |(_, query)| query);
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs.filter(|(name, _)| names.contains(&name.as_ref())).map(|(_, value)| value.into_owned())
 }
 
 impl fmt::Display for Database {
@@ -80,6 +112,14 @@ impl fmt::Display for DatabaseError {
                 "not the address of a PostgreSQL database ({problem}); write postgres://USER@HOST/DATABASE, with the \
                  password in PGPASSWORD or ~/.pgpass"
             ),
+            Self::SeveralHosts => f.write_str(
+                "several hosts in one address are not supported; name one address that leads to the primary: a virtual IP, \
+                 a DNS name that moves, or a proxy (HAProxy) that asks each server whether it is the primary. One that \
+                 leads to a standby for a while is noticed, and nothing is decided by it",
+            ),
+            Self::NotThePrimary => f.write_str(
+                "target_session_attrs asks for a standby, and what a standby says may be old; decisions need the primary",
+            ),
         }
     }
 }
@@ -109,6 +149,27 @@ mod tests {
             ("mysql://h/db", DatabaseError::Unknown),
         ] {
             assert_eq!(text.parse::<Database>().err(), Some(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_hosts_are_refused_by_name_and_so_is_a_standby() {
+        for text in [
+            "postgres://a,b/fleet",
+            "postgres://u:p@a:5432,b:5433/fleet?target_session_attrs=primary",
+            "postgresql:///fleet?host=a,b",
+            "postgres://localhost/fleet?host=a%2Cb",
+            "postgres://a/fleet?port=5432,5433",
+        ] {
+            assert_eq!(text.parse::<Database>().err(), Some(DatabaseError::SeveralHosts), "{text}");
+        }
+        for wanted in ["standby", "prefer-standby", "read-only"] {
+            let text = format!("postgres://a/fleet?target_session_attrs={wanted}");
+            assert_eq!(text.parse::<Database>().err(), Some(DatabaseError::NotThePrimary), "{text}");
+        }
+        // What is done anyway, and a password with a comma.
+        for text in ["postgres://a/fleet?target_session_attrs=read-write", "postgres://u:a,b@a/fleet"] {
+            assert!(text.parse::<Database>().is_ok(), "{text}");
         }
     }
 

@@ -56,6 +56,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(super) struct Options {
     pub(super) listen: SocketAddr,
     pub(super) database: Database,
+    /// How many connections to `PostgreSQL`, at most.
+    pub(super) connections: usize,
     pub(super) admin_socket: PathBuf,
     /// Whether anyone may create an organisation.
     pub(super) signup: bool,
@@ -111,7 +113,7 @@ impl Running {
             Some(address) => Some(bound(address).await?),
             None => None,
         };
-        let store = Store::open(&options.database).await?;
+        let store = Store::open(&options.database, options.connections).await?;
 
         let seen = Arc::new(Seen::default());
         let hints = Arc::<Hints>::default();

@@ -33,6 +33,7 @@ complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f
 complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l listen -d 'The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS proxy before it on the same machine' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database -d 'The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several servers, with the password in PGPASSWORD or ~/.pgpass' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database-connections -d 'How many connections to PostgreSQL this server uses at most; 5 or more' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l admin-socket -d 'The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]' -r -F
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l public-url -d 'Where browsers reach this authority [default: the address it listens on]' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l tls-cert -d 'Speak HTTPS with this certificate, a PEM file that begins with the server\'s own; read again on SIGHUP' -r -F

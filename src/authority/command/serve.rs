@@ -15,6 +15,7 @@ use crate::authority::database::Database;
 use crate::authority::forwarded::Trusted;
 use crate::authority::limits::{Rate, Rates};
 use crate::authority::serve::{Options, Running};
+use crate::authority::store::{CONNECTIONS, FEWEST_CONNECTIONS};
 use crate::authority::tls::Files;
 use crate::descriptors;
 use crate::protocol::Exit;
@@ -31,6 +32,9 @@ pub(super) struct Serve {
     /// servers, with the password in PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "URL")]
     database: Database,
+    /// How many connections to PostgreSQL this server uses at most; 5 or more
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = connections)]
+    database_connections: usize,
     /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
@@ -120,6 +124,7 @@ impl Serve {
         let options = Options {
             listen: self.listen,
             database: self.database,
+            connections: self.database_connections,
             admin_socket,
             signup: !self.no_signup,
             public_url: self.public_url,
@@ -173,6 +178,12 @@ fn start_logging(format: LogFormat) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// As many as a server can work with.
+fn connections(text: &str) -> Result<usize, String> {
+    let wrong = || format!("write a number from {FEWEST_CONNECTIONS} to 1000");
+    text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number)).ok_or_else(wrong)
 }
 
 /// One address, or a network.

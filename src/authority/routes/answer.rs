@@ -16,6 +16,7 @@ use super::wire::Decision;
 use crate::authority::decide::Verdict;
 use crate::authority::org::OrgId;
 use crate::authority::store::StoreError;
+use crate::protocol::api::UNDECIDED_HEADER;
 use crate::protocol::{Code, DeviceId};
 
 /// An answer. [`super::finish`] gives it its `request_id` and writes it, so that no answer can go without.
@@ -29,6 +30,8 @@ pub(super) struct Answer {
     pub(super) org: Option<OrgId>,
     /// When to come again.
     again: Option<Duration>,
+    /// No decision could be completed: the response says so beside its body.
+    undecided: bool,
 }
 
 /// What a decision says besides the verdict.
@@ -76,7 +79,14 @@ impl Answer {
     /// What `body`, an object, says.
     pub(super) fn of(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
-            Ok(written) => Self { status, content: Content::Written(written), code: None, org: None, again: None },
+            Ok(written) => Self {
+                status,
+                content: Content::Written(written),
+                code: None,
+                org: None,
+                again: None,
+                undecided: false,
+            },
             // No type of `wire` can fail; if one does, nothing is said that was not.
             Err(error) => {
                 error!(%error, "an answer could not be written");
@@ -108,23 +118,37 @@ impl Answer {
 
     /// A page for a browser.
     pub(super) fn html(status: StatusCode, page: String) -> Self {
-        Self { status, content: Content::Html(page), code: None, org: None, again: None }
+        Self { status, content: Content::Html(page), code: None, org: None, again: None, undecided: false }
     }
 
     /// A file of the console's.
     pub(super) fn file(kind: &'static str, content: String) -> Self {
         let content = Content::File(kind, content);
-        Self { status: StatusCode::OK, content, code: None, org: None, again: None }
+        Self { status: StatusCode::OK, content, code: None, org: None, again: None, undecided: false }
     }
 
     /// Metrics.
     pub(super) fn text(text: String) -> Self {
-        Self { status: StatusCode::OK, content: Content::Metrics(text), code: None, org: None, again: None }
+        Self {
+            status: StatusCode::OK,
+            content: Content::Metrics(text),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+        }
     }
 
     /// A document in JSON.
     pub(super) fn document(text: &'static str) -> Self {
-        Self { status: StatusCode::OK, content: Content::Document(text), code: None, org: None, again: None }
+        Self {
+            status: StatusCode::OK,
+            content: Content::Document(text),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+        }
     }
 
     /// Too many of these.
@@ -147,14 +171,15 @@ impl Answer {
     /// What is too long to be held in memory, of this media type.
     pub(super) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
         let content = Content::Stream(kind);
-        let answer = Self { status: StatusCode::OK, content, code: None, org: Some(org), again: None };
+        let answer =
+            Self { status: StatusCode::OK, content, code: None, org: Some(org), again: None, undecided: false };
         let mut response = answer.into_response();
         *response.body_mut() = body;
         response
     }
 
     fn json(status: StatusCode) -> Self {
-        Self { status, content: Content::Json(Map::new()), code: None, org: None, again: None }
+        Self { status, content: Content::Json(Map::new()), code: None, org: None, again: None, undecided: false }
     }
 
     /// Adds a field. A page has none, what was made of a type has all it needs, and both stay as they are.
@@ -195,7 +220,27 @@ impl Answer {
 
     /// No decision could be completed.
     pub(super) fn unavailable_decision(device: Option<DeviceId>) -> Self {
-        Self::decision(Verdict::Unavailable, Facts { device, error: Some("system_unavailable"), ..Facts::default() })
+        let facts = Facts { device, error: Some("system_unavailable"), ..Facts::default() };
+        Self { undecided: true, ..Self::decision(Verdict::Unavailable, facts) }
+    }
+
+    /// The database cannot decide. Says which of the known reasons it has, and nothing of what a database said.
+    pub(super) fn not_ready(error: &StoreError) -> Self {
+        error!(%error, "not ready");
+        match error {
+            StoreError::Down
+            | StoreError::Standby
+            | StoreError::ReadOnly
+            | StoreError::Superseded
+            | StoreError::Late
+            | StoreError::Closed => Self::unavailable().with("reason", error.to_string()),
+            StoreError::Sqlite(_)
+            | StoreError::Postgres(_)
+            | StoreError::Undone
+            | StoreError::Corrupt(_)
+            | StoreError::Unwritable { .. }
+            | StoreError::NotHere => Self::unavailable(),
+        }
     }
 
     /// The store failed, or was too slow.
@@ -227,6 +272,9 @@ impl Answer {
         if let Some(again) = self.again {
             // In whole seconds, and never before there is one again.
             headers.insert(header::RETRY_AFTER, (again.as_secs() + 1).into());
+        }
+        if self.undecided {
+            headers.insert(UNDECIDED_HEADER, HeaderValue::from_static("1"));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, body.len().into());

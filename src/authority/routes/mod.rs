@@ -113,7 +113,7 @@ async fn healthz() -> Answer {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
-    app.store.ping().await?;
+    app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;
     Ok(Answer::ok("ok", "readyz"))
 }
 

@@ -14,7 +14,7 @@ use super::wire::{
     DevicesNamed, Health, Nothing, Numbered, OrgCreated, PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
 };
 use crate::openapi::{self, Answer, EVENTS, JSON, Operation, Parameter, texts};
-use crate::protocol::api::{KEY_HEADER, path};
+use crate::protocol::api::{KEY_HEADER, UNDECIDED_HEADER, path};
 use crate::protocol::report::{EventId, FleetPage, Report, SidecarId, StopList, Timeline};
 
 #[derive(OpenApi)]
@@ -134,7 +134,7 @@ const OPERATIONS: &[Operation] = &[
             Answer(401, JSON, DECISION, "INVALID_ORG_KEY"),
             Answer(404, JSON, DECISION, "ORG_NOT_FOUND: the key is that of a deleted organisation"),
             Answer(429, JSON, DECISION, "INVALID_ORG_KEY, and too often; Retry-After says when to come again"),
-            Answer(503, JSON, DECISION, "SYSTEM_UNAVAILABLE"),
+            Answer(503, JSON, DECISION, "SYSTEM_UNAVAILABLE: no decision could be completed"),
         ],
     },
     Operation {
@@ -334,7 +334,7 @@ const OPERATIONS: &[Operation] = &[
         summary: "Whether its store answers",
         parameters: &[],
         body: None,
-        answers: &[HEALTHY, Answer(503, JSON, NO, "it does not")],
+        answers: &[HEALTHY, Answer(503, JSON, NO, "it does not; `reason` says why where that is known")],
     },
 ];
 
@@ -380,6 +380,13 @@ fn described(operation: &Operation) -> Value {
         let Some(schema) = schema else { continue };
         let schema = [schema, "Numbered"].map(|name| json!({ "$ref": format!("#/components/schemas/{name}") }));
         described["responses"][status.to_string()]["content"][kind]["schema"] = json!({ "allOf": schema });
+    }
+    if operation.path == path::VALIDATE {
+        described["responses"]["503"]["headers"] = json!({ UNDECIDED_HEADER: {
+            "description": "There is no decision, so that this is no deny either: the lease of an earlier ALLOW goes on.",
+            "required": true,
+            "schema": { "const": "1" }
+        }});
     }
     if operation.answers.iter().any(|Answer(status, ..)| *status == 401) {
         described["security"] = json!([{ "orgKey": [] }]);

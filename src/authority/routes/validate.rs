@@ -1,4 +1,5 @@
-//! `POST /devices/validate`: always a decision, never an ALLOW that was not read from the store just now.
+//! `POST /devices/validate`: always a decision, or the word that there is none; never an ALLOW that was not read from the
+//! store just now.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         Some(key) => match app.store.look_up(key, device.as_ref()).await {
             Ok(found) => found,
             Err(error) => {
-                error!(%error, "the store failed; the validation is denied");
+                error!(%error, "the store failed; the validation is not decided");
                 return Answer::unavailable_decision(device);
             }
         },

@@ -30,8 +30,8 @@ pub(in crate::authority) enum OpenError {
     Newer { found: String, known: usize },
     #[error("{} is the database of another program\nNothing was changed. Name another --database.", path.display())]
     Foreign { path: PathBuf },
-    #[error("cannot connect to PostgreSQL at {place}: {source}")]
-    Connect { place: String, source: sqlx::Error },
+    #[error("cannot connect to PostgreSQL at {place}: {source}{remedy}")]
+    Connect { place: String, source: StoreError, remedy: &'static str },
     #[error("cannot bring the database at {place} to this version: {source}")]
     MigratePostgres { place: String, source: sqlx::migrate::MigrateError },
     #[error(
@@ -39,6 +39,32 @@ pub(in crate::authority) enum OpenError {
          Name the primary: what a standby says may be old, and a decision must not be."
     )]
     Standby { place: String },
+    #[error(
+        "the pooler at {place} lends a session another server for each transaction\n\
+         Decisions and news of other servers need a server that stays: set pool_mode = session for this database in \
+         PgBouncer, or name the server itself. --database-connections says how many connections are kept."
+    )]
+    Pooled { place: String },
+    #[error(
+        "the database at {place} grants {granted} connections, and {needed} are needed; it said: {said}\n\
+         Raise max_connections of the server, the limit of the role, or pool_size of the pooler. \
+         --database-connections says how many are used if there are more."
+    )]
+    TooFew { place: String, granted: usize, needed: usize, said: String },
+}
+
+impl OpenError {
+    /// With what to do about it, where the server's words do not say.
+    pub(super) fn connect(place: &str, source: StoreError) -> Self {
+        let text = source.to_string();
+        let remedy = if text.contains("unsupported startup parameter") {
+            "\nPgBouncer refuses parameters that it does not know: take options out of the address and PGOPTIONS out of \
+             the environment, or name them in its ignore_startup_parameters."
+        } else {
+            ""
+        };
+        Self::Connect { place: place.to_owned(), source, remedy }
+    }
 }
 
 /// The store could not do it. Nothing was changed, unless the answer to a commit was lost; asking again is safe, for
@@ -57,9 +83,18 @@ pub(in crate::authority) enum StoreError {
     /// It did not answer in time.
     #[error("the database did not answer in time")]
     Late,
-    /// The connection to the database was lost, and is being made again.
-    #[error("the connection to the database is lost")]
+    /// There is no database behind the address, or none that serves.
+    #[error("the database does not answer")]
     Down,
+    /// What a standby says may be old.
+    #[error("the database's address leads to a standby, which cannot decide; name the primary")]
+    Standby,
+    /// A primary that was set to read only, as operators do before they promote another one.
+    #[error("the database is read-only, so that it cannot decide: another server may be the primary")]
+    ReadOnly,
+    /// A primary that another one has taken the place of.
+    #[error("the database's address leads to an old primary, which cannot decide: another server was promoted")]
+    Superseded,
     /// The store was closed, or its thread failed.
     #[error("the store is closed")]
     Closed,
@@ -95,6 +130,10 @@ impl From<Unreadable> for StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        // `read_only_sql_transaction`: whatever asked for a change was answered by a server that takes none.
+        if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("25006") {
+            return Self::ReadOnly;
+        }
         Self::Postgres(Arc::new(error))
     }
 }

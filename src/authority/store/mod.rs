@@ -31,6 +31,7 @@ mod sqlite;
 mod tests;
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -53,6 +54,14 @@ use super::org::{Org, OrgId};
 use super::plan::{Account, Admission, Restoration, Suspension};
 use super::reports::{HeardReport, KnownEvent, KnownStop};
 use crate::protocol::DeviceId;
+
+/// How long a decision may take, whichever the store: less than clients wait, so that they are told that there is none
+/// and need not guess, and longer than one statement waits for a lock or a lost connection.
+const DECISION: Duration = Duration::from_millis(2_500);
+
+/// How many connections to `PostgreSQL` one server uses, unless it is told otherwise, and the fewest.
+pub(super) const CONNECTIONS: usize = 16;
+pub(super) const FEWEST_CONNECTIONS: usize = postgres::FEWEST;
 
 /// The store. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -78,12 +87,13 @@ macro_rules! either {
 }
 
 impl Store {
-    /// Opens the database, creates its tables where there are none, and brings it to this version.
-    pub(super) async fn open(database: &Database) -> Result<Self, OpenError> {
+    /// Opens the database, creates its tables where there are none, and brings it to this version. `connections` is how
+    /// many are made to `PostgreSQL` at most.
+    pub(super) async fn open(database: &Database, connections: usize) -> Result<Self, OpenError> {
         let changes = Changes::new();
         let backend = match database {
             Database::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, &changes)?),
-            Database::Postgres(url) => Backend::Postgres(Postgres::open(url, &changes).await?),
+            Database::Postgres(url) => Backend::Postgres(Postgres::open(url, connections, &changes).await?),
         };
         Ok(Self { backend, changes })
     }
@@ -93,9 +103,9 @@ impl Store {
         &self.changes
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers in the time of a decision.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        either!(self.ping())
+        in_time(async { either!(self.ping()) }).await
     }
 
     /// Waits for running operations and closes the database.
@@ -114,7 +124,7 @@ impl Store {
         key: SecretHash,
         device: Option<&DeviceId>,
     ) -> Result<Option<LookUp>, StoreError> {
-        either!(self.look_up(key, device.cloned()))
+        in_time(async { either!(self.look_up(key, device.cloned())) }).await
     }
 
     /// The organisation and its usage; `None` when it was deleted.
@@ -293,6 +303,11 @@ impl Store {
     ) -> Result<Option<Checkout>, StoreError> {
         either!(self.confirm_checkout(key.clone(), call.clone()))
     }
+}
+
+/// A decision that comes later than clients wait is none.
+async fn in_time<T>(decision: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(DECISION, decision).await.unwrap_or(Err(StoreError::Late))
 }
 
 /// The result of a batch revoke, one entry for each distinct id.

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
 
-use super::{Backend, CheckoutKey, Filter, NewCheckout, OpenError, OrgChange, RestoredAll, Store};
+use super::{Backend, CONNECTIONS, CheckoutKey, Filter, NewCheckout, OpenError, OrgChange, RestoredAll, Store};
 use crate::authority::admin::create_org;
 use crate::authority::audit::{Actor, Call, Query, Verb};
 use crate::authority::batch::{Named, Outcome, distinct};
@@ -84,7 +84,7 @@ fn sqlite(directory: &Path) -> Database {
 
 fn run(database: &Database, scenario: impl FnOnce(&Runtime, Store)) {
     let runtime = runtime();
-    let store = runtime.block_on(Store::open(database)).unwrap();
+    let store = runtime.block_on(Store::open(database, CONNECTIONS)).unwrap();
     scenario(&runtime, store.clone());
     runtime.block_on(store.close());
 }
@@ -434,7 +434,7 @@ fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
         }
     };
     runtime.block_on(store.close());
-    let error = runtime.block_on(Store::open(&database)).unwrap_err();
+    let error = runtime.block_on(Store::open(&database, CONNECTIONS)).unwrap_err();
     assert!(matches!(&error, OpenError::Newer { found, .. } if found == "9999"), "{error}");
     assert!(error.to_string().contains("written by a newer version"), "{error}");
 }
@@ -443,15 +443,15 @@ fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
 fn a_database_in_use_and_that_of_another_program_are_refused() {
     let directory = tempfile::TempDir::new().unwrap();
     let runtime = runtime();
-    let store = runtime.block_on(Store::open(&sqlite(directory.path()))).unwrap();
+    let store = runtime.block_on(Store::open(&sqlite(directory.path()), CONNECTIONS)).unwrap();
     let link = directory.path().join("same.db");
     std::os::unix::fs::symlink(directory.path().join("test.db"), &link).unwrap();
-    let error = runtime.block_on(Store::open(&Database::Sqlite(link))).unwrap_err();
+    let error = runtime.block_on(Store::open(&Database::Sqlite(link), CONNECTIONS)).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
     runtime.block_on(store.close());
     let other = directory.path().join("other.db");
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-    let error = runtime.block_on(Store::open(&Database::Sqlite(other))).unwrap_err();
+    let error = runtime.block_on(Store::open(&Database::Sqlite(other), CONNECTIONS)).unwrap_err();
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
 }
 

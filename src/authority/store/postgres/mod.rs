@@ -1,43 +1,66 @@
 //! One `PostgreSQL` database, any number of servers.
 //!
-//! Every decision is one statement to the one primary, begun after it was asked for: it sees every change that any
-//! server has answered, because each is committed before. Nothing is kept between questions. When the connection is lost
-//! everything fails at once until the database has answered a probe: a question that waits for a dead database is a
-//! denial that comes late.
+//! Every decision is a statement to the one primary, begun after it was asked for: it sees every change that any server
+//! has answered, because each is committed before. Questions that wait together are one statement. Nothing is kept
+//! between questions.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `session` | a connection: how it is made, and which server it leads to |
+//! | `survey` | what the address grants, tried at the start |
+//! | `lanes`, `lookup` | connections for decisions, and their statement |
+//! | `health` | whether there is a database, as the probe finds it |
+//! | `news` | what servers tell each other |
+//! | the others | operations, each a transaction on a connection of the pool |
+//!
+//! A lost connection is no lost database: what was asked on it is asked again on another one, and only the probe says
+//! that there is none.
 
 mod audit;
 mod devices;
+mod health;
+mod lanes;
+mod lookup;
 mod news;
 mod orgs;
 mod reports;
 mod rows;
+mod session;
+mod survey;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Postgres as Db, Transaction};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use uuid::Uuid;
 
-use super::{OpenError, StoreError};
+use self::health::Health;
+use self::lanes::{LANES, Lanes};
+use self::lookup::Asked;
+use self::session::Purpose;
+use self::survey::{Survey, survey};
+use super::{LookUp, OpenError, StoreError};
 use crate::authority::changes::Changes;
 use crate::authority::database::place;
+use crate::authority::keys::SecretHash;
+use crate::protocol::DeviceId;
 
-/// The most connections of one server for decisions, and for everything else. Apart, since changes of one organisation
-/// wait for each other: a thousand hosts that register at once must not keep a validation waiting.
-const CONNECTIONS: (u32, u32) = (8, 16);
-/// How long a probe may take, the making of a connection included.
-const PROBED: Duration = Duration::from_secs(1);
-/// How long a decision may take: less than clients wait, so that they are told and need not guess.
-const DECISION: Duration = Duration::from_secs(1);
-/// How long any other operation may take.
+/// The connections that are no operation's: those of the lanes, the one that listens, and the probe's, which comes and
+/// goes.
+const RESERVED: usize = LANES + 2;
+/// The fewest that a server can work with.
+pub(super) const FEWEST: usize = RESERVED + 1;
+/// How long a connection may take to be made, its first statements included.
+const CONNECTED: Duration = Duration::from_secs(1);
+/// How long an operation may take.
 const OPERATION: Duration = Duration::from_secs(10);
+/// How long it may take while the probe finds no database: a session that still reaches the primary does it.
+const OPERATION_IN_TROUBLE: Duration = Duration::from_secs(1);
 /// How often a lost database is tried.
 const PROBE: Duration = Duration::from_millis(200);
 
@@ -46,7 +69,7 @@ const PROBE: Duration = Duration::from_millis(200);
 pub(super) struct Postgres {
     options: Arc<PgConnectOptions>,
     /// For decisions.
-    deciders: PgPool,
+    lanes: Lanes,
     /// For everything else.
     pool: PgPool,
     /// What other servers know this one by, so that it does not hear its own news.
@@ -56,39 +79,27 @@ pub(super) struct Postgres {
     stop: CancellationToken,
 }
 
-/// Whether the database answers.
-#[derive(Debug)]
-struct Health {
-    up: AtomicBool,
-    lost: Notify,
-}
-
 impl Postgres {
-    /// Connects, creates the tables where there are none, brings them to this version, and listens for news.
-    pub(super) async fn open(options: &PgConnectOptions, changes: &Changes) -> Result<Self, OpenError> {
+    /// Connects, creates the tables where there are none, brings them to this version, and listens for news. Uses so many
+    /// connections at most.
+    pub(super) async fn open(
+        options: &PgConnectOptions,
+        connections: usize,
+        changes: &Changes,
+    ) -> Result<Self, OpenError> {
         let place = place(options);
-        let failed = |source| OpenError::Connect { place: place.clone(), source };
-        let options = options
-            .clone()
-            .application_name("machineid-authority")
-            .disable_statement_logging()
-            // The server gives up on what we have given up on.
-            .options([
-                ("statement_timeout", "8s"),
-                ("lock_timeout", "2s"),
-                ("idle_in_transaction_session_timeout", "10s"),
-            ]);
-        let pool = |connections, acquire| {
-            let pool = PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).max_lifetime(None);
-            // A round trip for each decision; a dead connection shows itself, and then another one is tried.
-            pool.test_before_acquire(false).connect_with(options.clone())
-        };
-        let deciders = pool(CONNECTIONS.0, DECISION).await.map_err(failed)?;
-        let pool = pool(CONNECTIONS.1, OPERATION).await.map_err(failed)?;
-        let standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&pool).await.map_err(failed)?;
-        if standby {
-            return Err(OpenError::Standby { place });
-        }
+        let options = Arc::new(
+            options
+                .clone()
+                .application_name("machineid-authority")
+                .disable_statement_logging()
+                // Nothing stored is a float, and a pooler refuses what it does not know in the first packet.
+                .extra_float_digits(None),
+        );
+        let health = Arc::<Health>::default();
+        let connections = granted(&options, &health, connections, &place).await?;
+        let failed = |source: sqlx::Error| OpenError::connect(&place, source.into());
+        let pool = operations(&options, &health, connections - RESERVED).await.map_err(failed)?;
         let migrations = sqlx::migrate!("migrations/postgres");
         migrations.run(&pool).await.map_err(|source| {
             // One that ran there and is unknown here.
@@ -101,25 +112,33 @@ impl Postgres {
         if durable == "off" {
             warn!(place, "synchronous_commit is off: an answered revoke can be lost when the database crashes");
         }
-        let store = Self {
-            options: Arc::new(options),
-            deciders,
-            pool,
-            server: Uuid::new_v4().to_string(),
-            changes: changes.clone(),
-            health: Arc::new(Health { up: AtomicBool::new(true), lost: Notify::new() }),
-            stop: CancellationToken::new(),
-        };
-        store.listen().await.map_err(failed)?;
-        tokio::spawn(store.clone().probe());
+        let stop = CancellationToken::new();
+        let lanes = Lanes::start(&options, &health, &stop);
+        let store =
+            Self { options, lanes, pool, server: Uuid::new_v4().to_string(), changes: changes.clone(), health, stop };
+        store.listen().await.map_err(|source| OpenError::connect(&place, source))?;
+        let watching = store.clone();
+        tokio::spawn(async move { watching.health.watch(&watching.options, &watching.lanes, &watching.stop).await });
         Ok(store)
     }
 
+    pub(super) async fn look_up(
+        &self,
+        key: SecretHash,
+        device: Option<DeviceId>,
+    ) -> Result<Option<LookUp>, StoreError> {
+        // At once: a question that waits for a dead database is a denial that comes late.
+        if let Some(trouble) = self.health.trouble()
+            && !self.lanes.connected()
+        {
+            return Err(trouble);
+        }
+        self.lanes.ask(Asked { key, device }).await
+    }
+
+    /// A decision about nobody.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.within(DECISION, async {
-            Ok(sqlx::query("SELECT 1 FROM orgs LIMIT 1").execute(&self.deciders).await.map(drop)?)
-        })
-        .await
+        self.look_up(SecretHash::of_token(""), None).await.map(drop)
     }
 
     #[expect(clippy::unused_async, reason = "as the other store's")]
@@ -128,8 +147,8 @@ impl Postgres {
     }
 
     pub(super) async fn close(&self) {
+        self.lanes.close();
         self.stop.cancel();
-        self.deciders.close().await;
         self.pool.close().await;
     }
 
@@ -143,60 +162,92 @@ impl Postgres {
         Ok(self.pool.begin().await?)
     }
 
-    /// Runs an operation while the database is up, for so long at most, and notices when it is not.
+    /// Runs an operation for so long at most, and has the probe look when it fails as it would without a database.
     async fn within<T>(
         &self,
         time: Duration,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        if !self.health.up.load(Ordering::Acquire) {
-            return Err(StoreError::Down);
-        }
+        let trouble = self.health.trouble();
+        let time = if trouble.is_some() { time.min(OPERATION_IN_TROUBLE) } else { time };
         let result = tokio::time::timeout(time, operation).await.unwrap_or(Err(StoreError::Late));
-        if let Err(error) = &result {
-            if lost(error) {
-                self.health.up.store(false, Ordering::Release);
-                self.health.lost.notify_one();
-            } else if late(error) {
-                // Busy, or gone without a word: the probe tells.
-                self.health.lost.notify_one();
+        match &result {
+            Err(error) if lost(error) || late(error) => {
+                self.health.suspect();
+                // What the probe found says more than that nothing came.
+                result.map_err(|error| trouble.filter(|_| late(&error)).unwrap_or(error))
             }
-        }
-        result
-    }
-
-    /// Waits for a loss, then tries until the database answers again.
-    async fn probe(self) {
-        while self.stop.run_until_cancelled(self.health.lost.notified()).await.is_some() {
-            if self.answers().await {
-                // One connection was lost, not the database.
-                self.health.up.store(true, Ordering::Release);
-                continue;
-            }
-            self.health.up.store(false, Ordering::Release);
-            warn!("the database does not answer; everything is denied until it does");
-            loop {
-                if self.stop.run_until_cancelled(tokio::time::sleep(PROBE)).await.is_none() {
-                    return;
-                }
-                if self.answers().await {
-                    break;
-                }
-            }
-            info!("the database answers again");
-            self.health.up.store(true, Ordering::Release);
+            Ok(_) | Err(_) => result,
         }
     }
+}
 
-    /// On a connection of its own: that all others are busy is no loss.
-    async fn answers(&self) -> bool {
-        let probe = async {
-            let mut connection = self.options.connect().await?;
-            sqlx::query("SELECT 1").execute(&mut connection).await?;
-            connection.close().await
-        };
-        matches!(tokio::time::timeout(PROBED, probe).await, Ok(Ok(())))
+/// How many of `wanted` connections can be used; fails where those are too few, and where the address is none to decide
+/// by.
+async fn granted(options: &PgConnectOptions, health: &Health, wanted: usize, place: &str) -> Result<usize, OpenError> {
+    // Before anything is set on a session: a pooler that lends out servers would lend the setting, too.
+    let Survey { granted, refused, pooled } = survey(options, wanted).await;
+    if pooled {
+        return Err(OpenError::Pooled { place: place.to_owned() });
     }
+    match (granted, refused) {
+        (0, Some(error)) => return Err(OpenError::connect(place, error)),
+        (granted, refused) if granted < FEWEST => {
+            let said = refused.map_or_else(|| "nothing".to_owned(), |error| error.to_string());
+            return Err(OpenError::TooFew { place: place.to_owned(), granted, needed: FEWEST, said });
+        }
+        (granted, Some(error)) => warn!(
+            place,
+            granted,
+            wanted,
+            %error,
+            "the database grants fewer connections than --database-connections asks for; working with those. Raise the \
+             limit of the server, the role or the pooler, or ask for fewer"
+        ),
+        (_, None) => {}
+    }
+    let opening = session::open(options, &health.known, Purpose::Operations);
+    let opened = tokio::time::timeout(OPERATION, opening).await.unwrap_or(Err(StoreError::Late));
+    match opened {
+        // Closed: the pool makes its own.
+        Ok((connection, _)) => drop(connection.close().await),
+        Err(StoreError::Standby) => return Err(OpenError::Standby { place: place.to_owned() }),
+        Err(error) => return Err(OpenError::connect(place, error)),
+    }
+    Ok(granted)
+}
+
+/// The pool for operations. All its connections are made now and kept: one that had to be made for an operation could be
+/// refused while others are idle.
+async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connections: usize) -> sqlx::Result<PgPool> {
+    let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+    let (made, kept) = (Arc::clone(health), Arc::clone(health));
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(connections)
+        .acquire_timeout(OPERATION)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        // Ours knows more than whether the other end answers, and does not wait for ever for one that is gone.
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let health = Arc::clone(&made);
+            Box::pin(async move { prepared(connection, &health).await })
+        })
+        .before_acquire(move |connection, _| {
+            let health = Arc::clone(&kept);
+            Box::pin(async move { Ok(session::still_good(connection, &health.known).await) })
+        })
+        .connect_with(options.clone())
+        .await
+}
+
+/// A new connection of a pool made ready.
+async fn prepared(connection: &mut PgConnection, health: &Health) -> sqlx::Result<()> {
+    session::prepare(connection, &health.known, Purpose::Operations).await.map(drop).map_err(|error| {
+        health.suspect();
+        sqlx::Error::Configuration(error.into())
+    })
 }
 
 /// Whether no answer came in time.
@@ -207,6 +258,9 @@ fn late(error: &StoreError) -> bool {
         StoreError::Sqlite(_)
         | StoreError::Undone
         | StoreError::Down
+        | StoreError::Standby
+        | StoreError::ReadOnly
+        | StoreError::Superseded
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
@@ -217,13 +271,14 @@ fn late(error: &StoreError) -> bool {
 /// Whether this means that the connection is gone, or may be. What a statement did wrong means that it is not.
 fn lost(error: &StoreError) -> bool {
     match error {
-        // Class 57: an operator, or a crash, ends the session; 08: the connection; 53: no more of them.
+        // Class 57P: an operator, or a crash, ends the session; 08: the connection; 53: no more of them.
         StoreError::Postgres(error) => match error.as_database_error() {
             Some(error) => {
                 error.code().is_some_and(|code| ["57P", "08", "53"].iter().any(|class| code.starts_with(class)))
             }
             None => matches!(error.as_ref(), sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_)),
         },
+        StoreError::Standby | StoreError::ReadOnly | StoreError::Superseded => true,
         StoreError::Late
         | StoreError::Sqlite(_)
         | StoreError::Undone
@@ -233,4 +288,13 @@ fn lost(error: &StoreError) -> bool {
         | StoreError::Unwritable { .. }
         | StoreError::NotHere => false,
     }
+}
+
+/// Whether there is a database, which has no connection left for us: of the server (`53300`), or of a pooler before it,
+/// which has no code of its own for that.
+fn crowded(error: &StoreError) -> bool {
+    let StoreError::Postgres(error) = error else { return false };
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("53300") || error.message().contains("no more connections allowed")
+    })
 }

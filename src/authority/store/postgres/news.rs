@@ -1,16 +1,23 @@
 //! What servers on one database tell each other: which devices may have changed.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
-use sqlx::postgres::PgListener;
+use sqlx::Acquire;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tracing::warn;
 
 use super::super::StoreError;
-use super::{Db, PROBE, Postgres, Transaction};
+use super::{CONNECTED, Db, PROBE, Postgres, Transaction, prepared, session};
 use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::protocol::DeviceId;
 
 const CHANNEL: &str = "machineid_changes";
+
+/// How long nothing may be heard before the connection is asked whether it lives.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// The longest payload that the database passes on is just under 8,000 bytes. What is longer is told as a change of the
 /// whole organisation.
@@ -66,41 +73,95 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts to pass on what other servers tell. When the connection breaks something may be missed, so that everything
-    /// is said to have changed.
-    pub(super) async fn listen(&self) -> Result<(), sqlx::Error> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen(CHANNEL).await?;
+    /// Starts to pass on what other servers tell; when this returns, it listens.
+    pub(super) async fn listen(&self) -> Result<(), StoreError> {
+        let mut listener = self.listener().await?;
         let store = self.clone();
         tokio::spawn(async move {
-            while let Some(heard) = store.stop.run_until_cancelled(listener.try_recv()).await {
-                match heard {
-                    Ok(Some(news)) => match serde_json::from_str::<News>(news.payload()) {
-                        Ok(news) if news.from == store.server => {}
-                        Ok(News { org, reports: true, devices, .. }) => {
-                            store.changes.tell(Change::Reports(org, devices.unwrap_or_default()));
-                        }
-                        Ok(News { org, key: true, .. }) => store.changes.tell(Change::Key(org)),
-                        Ok(News { org, devices: Some(devices), .. }) => {
-                            store.changes.tell(Change::Devices(org, devices));
-                        }
-                        Ok(News { org, devices: None, .. }) => store.changes.tell(Change::Org(org)),
-                        // Of a newer version, then.
-                        Err(_) => store.changes.tell(Change::Anything),
-                    },
-                    Ok(None) => {
-                        store.health.lost.notify_one();
-                        // The listener connects anew; until then it hears nothing.
-                        store.changes.tell(Change::Anything);
-                    }
-                    Err(error) => {
-                        warn!(%error, "cannot hear of other servers' changes; trying again");
-                        tokio::time::sleep(PROBE).await;
-                    }
+            loop {
+                let ended = store.stop.run_until_cancelled(store.hear(&mut listener)).await;
+                if ended.is_none() {
+                    return;
                 }
+                store.health.suspect();
+                let Some(again) = store.stop.run_until_cancelled(store.listen_again()).await else { return };
+                listener = again;
+                // Only now: what was committed before the new connection listened was told to nobody here.
+                store.changes.tell(Change::Anything);
             }
         });
         Ok(())
+    }
+
+    /// A listener on a new connection. It has a pool to itself: sqlx gives a listener's connection back to its pool, which
+    /// never ends when that connection leads nowhere.
+    async fn listener(&self) -> Result<PgListener, StoreError> {
+        let health = Arc::clone(&self.health);
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(CONNECTED)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .after_connect(move |connection, _| {
+                let health = Arc::clone(&health);
+                Box::pin(async move { prepared(connection, &health).await })
+            })
+            .connect_lazy_with(self.options.as_ref().clone());
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            // The loss is told, and a new connection is this module's affair.
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok(listener)
+        };
+        tokio::time::timeout(CONNECTED, listening).await.unwrap_or(Err(StoreError::Late))
+    }
+
+    async fn listen_again(&self) -> PgListener {
+        let mut warned = false;
+        loop {
+            match self.listener().await {
+                Ok(listener) => return listener,
+                Err(error) if !warned => {
+                    warn!(%error, "cannot hear of other servers' changes; trying again");
+                    warned = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(PROBE).await;
+        }
+    }
+
+    /// Passes on what is heard until the connection is lost, leads nowhere, or leads to a server that is left.
+    async fn hear(&self, listener: &mut PgListener) {
+        loop {
+            match tokio::time::timeout(SILENCE, listener.try_recv()).await {
+                Ok(Ok(Some(news))) => self.pass_on(news.payload()),
+                Ok(Ok(None)) => return,
+                Ok(Err(error)) => return warn!(%error, "the connection that hears of other servers' changes failed"),
+                // A connection that was cut without a word is as silent as one on which there is nothing to tell.
+                Err(_) => {
+                    let Ok(connection) = listener.acquire().await else { return };
+                    if !session::still_good(connection, &self.health.known).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn pass_on(&self, payload: &str) {
+        match serde_json::from_str::<News>(payload) {
+            Ok(news) if news.from == self.server => {}
+            Ok(News { org, reports: true, devices, .. }) => {
+                self.changes.tell(Change::Reports(org, devices.unwrap_or_default()));
+            }
+            Ok(News { org, key: true, .. }) => self.changes.tell(Change::Key(org)),
+            Ok(News { org, devices: Some(devices), .. }) => self.changes.tell(Change::Devices(org, devices)),
+            Ok(News { org, devices: None, .. }) => self.changes.tell(Change::Org(org)),
+            // Of a newer version, then.
+            Err(_) => self.changes.tell(Change::Anything),
+        }
     }
 }
 

@@ -4,18 +4,15 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
-use super::super::{
-    Checkout, CheckoutKey, KnownDevice, LookUp, NewCheckout, OrgChange, StoreError, status, stored_limit, time,
-};
+use super::super::{Checkout, CheckoutKey, NewCheckout, OrgChange, StoreError, stored_limit, time};
 use super::audit::record;
 use super::rows::{ORG_COLUMNS, account, any_account, locked_account, org, org_columns};
-use super::{DECISION, Db, OPERATION, Postgres, Transaction, lost};
+use super::{Db, OPERATION, Postgres, Transaction};
 use crate::authority::audit::{Call, Record, Verb};
 use crate::authority::changes::Change;
 use crate::authority::keys::SecretHash;
 use crate::authority::org::{Org, OrgId};
 use crate::authority::plan::Account;
-use crate::protocol::DeviceId;
 
 /// What is selected of a purchase.
 macro_rules! checkout_columns {
@@ -30,51 +27,6 @@ macro_rules! checkout_columns {
 }
 
 impl Postgres {
-    pub(in super::super) async fn look_up(
-        &self,
-        key: SecretHash,
-        device: Option<DeviceId>,
-    ) -> Result<Option<LookUp>, StoreError> {
-        self.within(DECISION, async {
-            match self.look_up_once(key, device.as_ref()).await {
-                // An idle connection that was cut meanwhile shows itself only now. Reading twice does no harm, and a
-                // refusal would stop agents.
-                Err(error) if lost(&error) => self.look_up_once(key, device.as_ref()).await,
-                result => result,
-            }
-        })
-        .await
-    }
-
-    /// One statement, so one snapshot.
-    async fn look_up_once(&self, key: SecretHash, device: Option<&DeviceId>) -> Result<Option<LookUp>, StoreError> {
-        let row = sqlx::query(concat!(
-            "SELECT ",
-            org_columns!(),
-            ", devices.seq, devices.revoked_at, devices.revoke_reason FROM orgs
-             LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = $2 WHERE orgs.key_hash = $1"
-        ))
-        .bind(key.as_bytes())
-        .bind(device.map(DeviceId::as_str))
-        .fetch_optional(&self.deciders)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        if !key.matches(row.try_get(2)?) {
-            return Ok(None);
-        }
-        let seq: Option<i64> = row.try_get(ORG_COLUMNS)?;
-        let device = match seq {
-            None => None,
-            Some(seq) => Some(KnownDevice {
-                seq,
-                status: status(row.try_get(ORG_COLUMNS + 1)?),
-                revoked_at: row.try_get::<Option<i64>, _>(ORG_COLUMNS + 1)?.map(time).transpose()?,
-                revoke_reason: row.try_get(ORG_COLUMNS + 2)?,
-            }),
-        };
-        Ok(Some(LookUp { org: org(&row)?, device }))
-    }
-
     pub(in super::super) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
         self.within(OPERATION, any_account(&self.pool, id)).await
     }

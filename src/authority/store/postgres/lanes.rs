@@ -1,0 +1,357 @@
+//! Connections for decisions: a few, each with a task, over one queue.
+//!
+//! A lane takes all questions that wait and asks them in one statement, which begins after each of them was asked. What a
+//! lane could not find out because its connection was lost goes back to the head of the queue, for whichever lane has a
+//! living one first.
+//!
+//! ```text
+//!   ask ─▶ queue ─┬▶ lane ── statement ── answers
+//!          ▲      └▶ lane ── connection lost ─┐
+//!          └──────── asked again, a few times ┘
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::super::{LookUp, StoreError};
+use super::health::Health;
+use super::lookup::{Asked, Found, look_up};
+use super::session::{self, Purpose, Server};
+use super::{CONNECTED, PROBE, lost};
+
+/// How many there are: one statement is under way while the answers of another are read and sent.
+pub(super) const LANES: usize = 2;
+
+/// How many questions are one statement.
+const TOGETHER: usize = 256;
+
+/// How many wait before new ones are refused.
+const WAITING: usize = 16_384;
+
+/// How long a statement may take before its connection counts as lost, when its questions are asked first and when they
+/// are asked again. Both together are about what a decision may take.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
+
+/// How often a question is asked: on every connection that there was, and then on a new one. Connections that were cut
+/// while they were idle are all found out like this.
+const TRIES: usize = LANES + 1;
+
+/// The lanes. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub(super) struct Lanes(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    // A std mutex: held while questions are moved, never across an await.
+    waiting: Mutex<Waiting>,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    questions: VecDeque<Question>,
+    /// How many lanes have a connection.
+    connected: usize,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Question {
+    asked: Asked,
+    tries: usize,
+    reply: oneshot::Sender<Found>,
+}
+
+/// What one lane needs.
+#[derive(Clone, Debug)]
+struct Lane {
+    lanes: Lanes,
+    options: Arc<PgConnectOptions>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+}
+
+/// Counts a lane as connected, for as long as it is kept.
+struct Connected<'a>(&'a Queue);
+
+impl Lanes {
+    /// None of them has a connection yet; each makes its own.
+    pub(super) fn start(options: &Arc<PgConnectOptions>, health: &Arc<Health>, stop: &CancellationToken) -> Self {
+        let lanes = Self(Arc::default());
+        for _ in 0..LANES {
+            let lane = Lane {
+                lanes: lanes.clone(),
+                options: Arc::clone(options),
+                health: Arc::clone(health),
+                stop: stop.clone(),
+            };
+            tokio::spawn(lane.keep_running());
+        }
+        lanes
+    }
+
+    /// Asks, in a snapshot that begins after this call.
+    pub(super) async fn ask(&self, asked: Asked) -> Result<Option<LookUp>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.push(Question { asked, tries: 0, reply })?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Whether a lane has a connection.
+    pub(super) fn connected(&self) -> bool {
+        self.0.lock().connected > 0
+    }
+
+    /// Answers all that wait with `error`, when there is no lane that could do better.
+    pub(super) fn give_up(&self, error: &StoreError) {
+        let questions = {
+            let mut waiting = self.0.lock();
+            if waiting.connected > 0 { VecDeque::new() } else { std::mem::take(&mut waiting.questions) }
+        };
+        for question in questions {
+            question.answer(Err(error.clone()));
+        }
+    }
+
+    /// Takes no more questions. Those that wait are answered, if a lane can.
+    pub(super) fn close(&self) {
+        self.0.lock().closed = true;
+        self.0.bell.notify_waiters();
+    }
+}
+
+impl Question {
+    fn answer(self, found: Found) {
+        // The request may have been given up.
+        let _ = self.reply.send(found);
+    }
+}
+
+impl Queue {
+    fn push(&self, question: Question) -> Result<(), StoreError> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(StoreError::Closed);
+        }
+        if waiting.questions.len() >= WAITING {
+            waiting.questions.retain(|question| !question.reply.is_closed());
+            if waiting.questions.len() >= WAITING {
+                return Err(StoreError::Late);
+            }
+        }
+        waiting.questions.push_back(question);
+        drop(waiting);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// The questions of the next statement; `None` when the queue is closed and empty.
+    async fn take(&self) -> Option<Vec<Question>> {
+        loop {
+            let rung = self.bell.notified();
+            tokio::pin!(rung);
+            // From here on `close` is heard, too.
+            rung.as_mut().enable();
+            {
+                let mut waiting = self.lock();
+                let count = waiting.questions.len().min(TOGETHER);
+                let mut batch: Vec<Question> = waiting.questions.drain(..count).collect();
+                let (more, closed) = (!waiting.questions.is_empty(), waiting.closed);
+                drop(waiting);
+                batch.retain(|question| !question.reply.is_closed());
+                if more {
+                    self.bell.notify_one();
+                }
+                if !batch.is_empty() {
+                    return Some(batch);
+                }
+                if more {
+                    continue;
+                }
+                if closed {
+                    return None;
+                }
+            }
+            rung.await;
+        }
+    }
+
+    /// Puts questions back that were not answered because of `error`; those that were asked too often get it.
+    fn ask_again(&self, batch: Vec<Question>, error: &StoreError) {
+        let mut waiting = self.lock();
+        for mut question in batch.into_iter().rev() {
+            question.tries += 1;
+            if question.tries < TRIES && !waiting.closed {
+                waiting.questions.push_front(question);
+            } else {
+                question.answer(Err(error.clone()));
+            }
+        }
+        drop(waiting);
+        self.bell.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<'a> Connected<'a> {
+    fn new(queue: &'a Queue) -> Self {
+        queue.lock().connected += 1;
+        Self(queue)
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.lock().connected -= 1;
+    }
+}
+
+impl Lane {
+    /// Runs it, and again should it panic: a lane that is missing without a word would be missed at the next fault only.
+    async fn keep_running(self) {
+        while let Err(failure) = tokio::spawn(self.clone().run()).await {
+            error!(%failure, "a lane of the database failed; starting it again");
+            tokio::time::sleep(PROBE).await;
+        }
+    }
+
+    /// Connects, and answers until the connection is lost, again and again.
+    async fn run(self) {
+        while let Some(connected) = self.stop.run_until_cancelled(self.connect()).await {
+            let Ok((mut connection, server)) = connected else { continue };
+            let ended = self.serve(&mut connection, server).await;
+            // Not closed in order: it may lead nowhere, and then even that would take time.
+            drop(connection);
+            if ended {
+                return;
+            }
+            self.health.suspect();
+        }
+    }
+
+    async fn connect(&self) -> Result<(PgConnection, Server), ()> {
+        let opening = session::open(&self.options, &self.health.known, Purpose::Decisions);
+        let error = match tokio::time::timeout(CONNECTED, opening).await {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Late,
+        };
+        self.health.suspect();
+        // A server that refuses says so at once, and then nobody need wait for the probe.
+        if !lost(&error) && !matches!(error, StoreError::Late) {
+            self.lanes.give_up(&error);
+        }
+        tokio::time::sleep(PROBE).await;
+        Err(())
+    }
+
+    /// Answers until the queue is closed (true) or the connection is lost.
+    async fn serve(&self, connection: &mut PgConnection, server: Server) -> bool {
+        let queue = &self.lanes.0;
+        let connected = Connected::new(queue);
+        loop {
+            let Some(batch) = queue.take().await else { return true };
+            let asked: Vec<&Asked> = batch.iter().map(|question| &question.asked).collect();
+            let again = batch.iter().any(|question| question.tries > 0);
+            let looked = tokio::time::timeout(PATIENCE[usize::from(again)], look_up(connection, &asked)).await;
+            let failure = match looked.unwrap_or(Err(StoreError::Late)) {
+                // What an old primary says counts only while nothing is known of a new one.
+                Ok(found) if self.health.known.is_current(server) => {
+                    for (question, found) in batch.into_iter().zip(found) {
+                        question.answer(found);
+                    }
+                    continue;
+                }
+                Ok(_) => StoreError::Superseded,
+                Err(error) if ends_the_connection(&error) => error,
+                // The statement failed, and the connection lives.
+                Err(error) => {
+                    for question in batch {
+                        question.answer(Err(error.clone()));
+                    }
+                    continue;
+                }
+            };
+            // First, or this lane's own questions would keep others from being given up.
+            drop(connected);
+            queue.ask_again(batch, &failure);
+            return false;
+        }
+    }
+}
+
+/// Whether another connection may do better.
+fn ends_the_connection(error: &StoreError) -> bool {
+    lost(error)
+        || matches!(error, StoreError::Late | StoreError::Standby | StoreError::ReadOnly | StoreError::Superseded)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::authority::keys::SecretHash;
+
+    fn question(reply: oneshot::Sender<Found>) -> Question {
+        Question { asked: Asked { key: SecretHash::of_token("any"), device: None }, tries: 0, reply }
+    }
+
+    fn ask(queue: &Queue) -> oneshot::Receiver<Found> {
+        let (reply, answer) = oneshot::channel();
+        queue.push(question(reply)).unwrap();
+        answer
+    }
+
+    fn take(queue: &Queue) -> Option<Vec<Question>> {
+        queue.take().now_or_never().unwrap()
+    }
+
+    #[test]
+    fn all_that_wait_are_taken_together_and_those_that_were_given_up_are_not_asked() {
+        let queue = Queue::default();
+        let (one, two, gone) = (ask(&queue), ask(&queue), ask(&queue));
+        drop(gone);
+        assert_eq!(take(&queue).unwrap().len(), 2);
+        drop((one, two));
+        let many: Vec<_> = (0..=TOGETHER).map(|_| ask(&queue)).collect();
+        assert_eq!(take(&queue).unwrap().len(), TOGETHER);
+        assert_eq!(take(&queue).unwrap().len(), 1);
+        drop(many);
+        queue.lock().closed = true;
+        assert!(take(&queue).is_none());
+    }
+
+    #[test]
+    fn a_lost_connection_is_tried_again_a_bounded_number_of_times_before_the_asker_is_told() {
+        let queue = Queue::default();
+        let mut answer = ask(&queue);
+        for _ in 1..TRIES {
+            queue.ask_again(take(&queue).unwrap(), &StoreError::Late);
+            assert!(answer.try_recv().is_err());
+        }
+        queue.ask_again(take(&queue).unwrap(), &StoreError::Late);
+        assert!(matches!(answer.try_recv().unwrap(), Err(StoreError::Late)));
+    }
+
+    #[test]
+    fn only_without_any_connection_is_waiting_given_up() {
+        let lanes = Lanes(Arc::default());
+        let mut answer = ask(&lanes.0);
+        let connected = Connected::new(&lanes.0);
+        lanes.give_up(&StoreError::Down);
+        assert!(answer.try_recv().is_err() && lanes.connected());
+        drop(connected);
+        lanes.give_up(&StoreError::Down);
+        assert!(matches!(answer.try_recv().unwrap(), Err(StoreError::Down)));
+    }
+}

@@ -1,0 +1,195 @@
+//! One connection to the database: how it is made, and which server it leads to.
+//!
+//! An address (a virtual IP, a DNS name, a proxy) can lead to another server at any time, also to a standby or to an old
+//! primary. So each new connection asks where it has come to before it is used. A session never moves: a server that was
+//! a primary becomes a standby only by a restart, which ends its sessions.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions, Executor, Row};
+
+use super::super::StoreError;
+use super::lost;
+
+/// What a session of the pool does for one operation.
+const OPERATIONS: &str = "SET statement_timeout = '8s'; SET lock_timeout = '2s'; \
+                          SET idle_in_transaction_session_timeout = '10s'";
+
+/// What a session for decisions does: one statement, always by the same indexes. A plan that is made anew for each
+/// execution costs more than the execution, and a generic one that was made while the tables were empty reads them whole.
+const DECISIONS: &str = "SET statement_timeout = '3s'; SET plan_cache_mode = force_generic_plan; SET jit = off; \
+                         SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+                         SET enable_mergejoin = off";
+
+/// Where a session has come to.
+const WHERE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
+                     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
+                     (SELECT system_identifier FROM pg_control_system()), \
+                     CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
+
+/// The same where the provider keeps the last two to itself.
+const WHERE_AT_LEAST: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
+                              (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, NULL::bigint, NULL::text";
+
+/// How long an idle connection may take to say that it lives.
+const ALIVE: Duration = Duration::from_millis(500);
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Decisions,
+    Operations,
+}
+
+/// A running server: the same for every session until it is restarted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Server {
+    /// When it was started, in microseconds.
+    started: i64,
+    era: Option<Era>,
+}
+
+/// A history of one database system. A promotion begins a new timeline, with a higher number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Era {
+    system: i64,
+    timeline: u32,
+}
+
+/// What an address has led to.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    // A std mutex: held for a comparison, never across an await.
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The server that the newest connection led to.
+    current: Option<Server>,
+    newest: Option<Era>,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    standby: bool,
+    read_only: bool,
+    server: Server,
+}
+
+impl Known {
+    /// A new connection led to `server`: sessions on another one end. Fails when it is an old primary, which a promotion
+    /// has left behind. Returns whether the server is another one than before.
+    fn arrived(&self, server: Server) -> Result<bool, StoreError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(newest), Some(era)) = (seen.newest, server.era)
+            && newest.system == era.system
+            && newest.timeline > era.timeline
+        {
+            return Err(StoreError::Superseded);
+        }
+        seen.newest = server.era.or(seen.newest);
+        let moved = seen.current.is_some_and(|current| current != server);
+        seen.current = Some(server);
+        Ok(moved)
+    }
+
+    /// Whether the address still leads to `server`, as far as is known.
+    pub(super) fn is_current(&self, server: Server) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).current == Some(server)
+    }
+}
+
+/// Connects for `purpose`. Fails when it leads to anything but the one primary.
+pub(super) async fn open(
+    options: &PgConnectOptions,
+    known: &Known,
+    purpose: Purpose,
+) -> Result<(PgConnection, Server), StoreError> {
+    let mut connection = options.connect().await?;
+    let server = prepare(&mut connection, known, purpose).await?;
+    Ok((connection, server))
+}
+
+/// Makes a new connection ready. Settings come after the connection and not with it: poolers refuse what they do not know
+/// in the first packet.
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    known: &Known,
+    purpose: Purpose,
+) -> Result<Server, StoreError> {
+    let place = place(connection).await?;
+    if place.standby {
+        return Err(StoreError::Standby);
+    }
+    if place.read_only {
+        return Err(StoreError::ReadOnly);
+    }
+    if known.arrived(place.server)? {
+        tracing::warn!("the database's address leads to another server now; leaving the one before");
+    }
+    let settings = match purpose {
+        Purpose::Decisions => DECISIONS,
+        Purpose::Operations => OPERATIONS,
+    };
+    connection.execute(sqlx::raw_sql(settings)).await?;
+    Ok(place.server)
+}
+
+/// Whether an idle connection lives and leads where new ones do.
+pub(super) async fn still_good(connection: &mut PgConnection, known: &Known) -> bool {
+    match tokio::time::timeout(ALIVE, place(connection)).await {
+        Ok(Ok(place)) => !place.standby && !place.read_only && known.is_current(place.server),
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+async fn place(connection: &mut PgConnection) -> Result<Place, StoreError> {
+    let row = match connection.fetch_one(sqlx::raw_sql(WHERE)).await.map_err(StoreError::from) {
+        Ok(row) => row,
+        Err(error) if lost(&error) => return Err(error),
+        Err(_) => connection.fetch_one(sqlx::raw_sql(WHERE_AT_LEAST)).await?,
+    };
+    Ok(Place { standby: row.try_get(0)?, read_only: row.try_get(1)?, server: server(&row)? })
+}
+
+fn server(row: &PgRow) -> Result<Server, StoreError> {
+    let timeline: Option<String> = row.try_get(4)?;
+    let timeline = timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok());
+    let era = row.try_get::<Option<i64>, _>(3)?.zip(timeline).map(|(system, timeline)| Era { system, timeline });
+    Ok(Server { started: row.try_get(2)?, era })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(started: i64, system: i64, timeline: u32) -> Server {
+        Server { started, era: Some(Era { system, timeline }) }
+    }
+
+    #[test]
+    fn an_old_primary_is_refused_once_a_promotion_was_seen() {
+        let known = Known::default();
+        let (old, new) = (server(1, 7, 1), server(2, 7, 2));
+        assert!(!known.arrived(old).unwrap());
+        assert!(known.is_current(old));
+        assert!(known.arrived(new).unwrap());
+        assert!(known.is_current(new) && !known.is_current(old));
+        assert!(matches!(known.arrived(old), Err(StoreError::Superseded)));
+        assert!(known.is_current(new));
+    }
+
+    #[test]
+    fn another_database_system_has_timelines_of_its_own() {
+        let known = Known::default();
+        known.arrived(server(1, 7, 5)).unwrap();
+        assert!(known.arrived(server(2, 8, 1)).unwrap());
+        // Where the provider does not say, only the start tells servers apart.
+        assert!(known.arrived(Server { started: 3, era: None }).unwrap());
+    }
+}
