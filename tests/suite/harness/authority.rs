@@ -50,6 +50,25 @@ impl Authority {
         Self::start_in(TempDir::new().unwrap(), url.to_owned(), &[])
     }
 
+    /// The same with further flags of `serve`.
+    pub(crate) fn start_on_with(url: &str, flags: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), url.to_owned(), flags)
+    }
+
+    /// What one says that cannot start on this database.
+    pub(crate) fn refused(url: &str, flags: &[&str]) -> String {
+        let directory = TempDir::new().unwrap();
+        let output = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--database", url, "--admin-socket"])
+            .arg(directory.path().join("admin.sock"))
+            .args(flags)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     fn start_in(directory: TempDir, url: String, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let (child, address) = launch(directory.path(), &url, "127.0.0.1:0", &flags);

@@ -49,14 +49,7 @@ impl Cluster {
             eprintln!("SKIPPED: no PostgreSQL here (initdb and postgres); `apt-get install postgresql` has them");
             return None;
         };
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        // Short: the path of a socket has at most 107 bytes.
-        let directory = std::env::temp_dir().join(format!("machineid-pg-{}-{number}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        if let Some(user) = user() {
-            chown(&directory, Some(user), Some(user)).unwrap();
-        }
-        let mut cluster = Self { programs, directory, keeper: None };
+        let mut cluster = Self { programs, directory: new_directory(), keeper: None };
         let made = cluster
             .command("initdb")
             .args(["--username", ROLE, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--pgdata"])
@@ -98,6 +91,52 @@ impl Cluster {
         keeper.wait().unwrap();
     }
 
+    /// A hot standby of this one, which follows it over a stream.
+    #[allow(dead_code, reason = "each of the two test programs uses its part")]
+    pub(crate) fn standby(&self) -> Self {
+        let mut standby = Self { programs: self.programs.clone(), directory: new_directory(), keeper: None };
+        let copied = standby
+            .command("pg_basebackup")
+            .args(["--username", ROLE, "--no-sync", "--checkpoint=fast", "--write-recovery-conf", "--host"])
+            .arg(&self.directory)
+            .arg("--pgdata")
+            .arg(standby.directory.join("data"))
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&copied.stderr));
+        standby.launch();
+        standby
+    }
+
+    /// Runs statements in a database and returns what the last one says, a line for each row.
+    #[allow(dead_code, reason = "each of the two test programs uses its part")]
+    pub(crate) fn sql(&self, database: &str, statements: &str) -> String {
+        let said = self
+            .command("psql")
+            .args([
+                "--no-psqlrc",
+                "--tuples-only",
+                "--no-align",
+                "--quiet",
+                "--set=ON_ERROR_STOP=1",
+                "--username",
+                ROLE,
+            ])
+            .arg("--host")
+            .arg(&self.directory)
+            .args(["--dbname", database, "--command", statements])
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{statements}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The directory of its socket.
+    #[allow(dead_code, reason = "each of the two test programs uses its part")]
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The address of a new, empty database.
     pub(crate) fn new_database(&self) -> String {
         let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
@@ -128,6 +167,18 @@ impl Drop for Cluster {
     }
 }
 
+/// Of the cluster's own, and of the user it runs as.
+fn new_directory() -> PathBuf {
+    let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+    // Short: the path of a socket has at most 107 bytes.
+    let directory = std::env::temp_dir().join(format!("machineid-pg-{}-{number}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    if let Some(user) = user() {
+        chown(&directory, Some(user), Some(user)).unwrap();
+    }
+    directory
+}
+
 /// Where the server's programs are: Debian keeps them out of the path.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -135,16 +186,18 @@ fn programs() -> Option<PathBuf> {
     candidates.sort();
     candidates.extend(["/usr/bin", "/usr/local/bin", "/usr/pgsql/bin"].map(PathBuf::from));
     candidates.into_iter().rev().find(|place| {
-        ["initdb", "postgres", "createdb", "pg_isready"].iter().all(|program| Path::new(place).join(program).exists())
+        ["initdb", "postgres", "createdb", "pg_basebackup", "pg_isready", "psql"]
+            .iter()
+            .all(|program| Path::new(place).join(program).exists())
     })
 }
 
 /// The server refuses to run as root; then it runs as nobody.
-fn user() -> Option<u32> {
+pub(crate) fn user() -> Option<u32> {
     rustix::process::geteuid().is_root().then_some(65534)
 }
 
-fn as_user(mut command: Command) -> Command {
+pub(crate) fn as_user(mut command: Command) -> Command {
     if let Some(user) = user() {
         command.uid(user).gid(user);
     }
