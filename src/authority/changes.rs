@@ -22,6 +22,9 @@ pub(super) enum Change {
     Devices(OrgId, Vec<DeviceId>),
     /// Every device of this organisation.
     Org(OrgId),
+    /// The same of these devices, or of all when none is named, and a validation of them is a deny now. Told apart, so that
+    /// a sidecar that limits how often it is hinted need not make a deny wait.
+    Denied(OrgId, Option<Vec<DeviceId>>),
     /// What sidecars report about these devices of one organisation, or about any when none is named. Concerns no decision.
     Reports(OrgId, Vec<DeviceId>),
     /// Every device of this organisation; its key is another one, or nobody's.
@@ -52,8 +55,14 @@ impl Changes {
     }
 
     pub(super) fn tell(&self, change: Change) {
-        if matches!(&change, Change::Devices(_, devices) if devices.is_empty()) {
-            return;
+        match &change {
+            Change::Devices(_, devices) | Change::Denied(_, Some(devices)) if devices.is_empty() => return,
+            Change::Devices(..)
+            | Change::Denied(..)
+            | Change::Org(_)
+            | Change::Reports(..)
+            | Change::Key(_)
+            | Change::Anything => {}
         }
         // Fails when nobody listens, which is nobody's loss.
         let _ = self.0.send(change);

@@ -76,6 +76,7 @@ impl Embedded {
             trusted: Trusted::default(),
             // On loopback, for one person.
             rates: Rates { failed_keys: None, sign_ups: None, management: None },
+            log_validations: false,
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();

@@ -28,6 +28,7 @@ mod limits;
 mod metrics;
 mod org;
 mod plan;
+mod repeated;
 mod reports;
 mod routes;
 mod seen;

@@ -26,7 +26,8 @@ use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
-use super::reports::Intake;
+use super::repeated::rarely;
+use super::reports::{Intake, forget_old};
 use super::routes::{App, Peer, observed as observed_router, router};
 use super::seen::Seen;
 use super::store::{OpenError, Store};
@@ -70,6 +71,8 @@ pub(super) struct Options {
     /// Whose `X-Forwarded-For` counts.
     pub(super) trusted: Trusted,
     pub(super) rates: Rates,
+    /// Whether the access log has validations, too.
+    pub(super) log_validations: bool,
 }
 
 /// Why an authority could not start.
@@ -115,7 +118,7 @@ impl Running {
         };
         let store = Store::open(&options.database, options.connections).await?;
 
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Seen::new(crate::clock::wall_now()));
         let hints = Arc::<Hints>::default();
         let reports = Arc::<Intake>::default();
         let public_url = options.public_url.unwrap_or_else(|| {
@@ -135,6 +138,7 @@ impl Running {
             limits: Limits::new(&options.rates),
             trusted: options.trusted,
             metrics: Arc::new(Metrics::new()),
+            log_validations: options.log_validations,
         };
         let app = Arc::new(app);
         let running = Self {
@@ -151,6 +155,7 @@ impl Running {
         running.tasks.spawn(door.serve(desk, running.stop.clone()));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
+        running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
         running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
@@ -244,7 +249,7 @@ impl Server {
                 }
                 Err(error) => {
                     // Out of descriptors, most likely: connections that end will give some back.
-                    warn!(%error, "cannot accept a connection");
+                    rarely!(warn, %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

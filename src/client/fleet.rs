@@ -1,13 +1,19 @@
 //! The reports of sidecars: sent by them, read by command lines. An extension of our own authority.
 
+use std::collections::BTreeSet;
+
 use http::StatusCode;
+use url::Url;
 
 use super::exchange::Repeat;
 use super::stream::Extensions;
 use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, status_word};
 use crate::protocol::OrgKey;
 use crate::protocol::api::{DeviceStatus, path};
-use crate::protocol::report::{FleetPage, Report};
+use crate::protocol::report::{FleetDevice, FleetPage, Report};
+
+/// How many bytes of ids go into one URL: a server takes a head of 8 KiB or more, and an id may be written threefold.
+const LONGEST_QUERY: usize = 2_000;
 
 impl AuthorityClient {
     /// Tells what this sidecar holds and runs.
@@ -26,6 +32,10 @@ impl AuthorityClient {
         status: Option<DeviceStatus>,
         cursor: Option<&str>,
     ) -> Result<Option<FleetPage>, Failure> {
+        self.page(key, self.fleet_url(status, cursor)).await
+    }
+
+    fn fleet_url(&self, status: Option<DeviceStatus>, cursor: Option<&str>) -> Url {
         let mut url = self.base_url().endpoint(path::FLEET);
         if let Some(status) = status {
             url.query_pairs_mut().append_pair("status", status_word(status));
@@ -33,6 +43,10 @@ impl AuthorityClient {
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("cursor", cursor);
         }
+        url
+    }
+
+    async fn page(&self, key: &OrgKey, url: Url) -> Result<Option<FleetPage>, Failure> {
         let answer = self.get(url, key, LARGE_ANSWER).await?;
         if Extensions::announced(&answer.headers).report {
             return answer.typed().map(Some);
@@ -44,6 +58,40 @@ impl AuthorityClient {
         }
     }
 
+    /// These devices, as far as there are any of these names, and perhaps others: an older authority does not know how to
+    /// tell of some. `None` when the authority takes no reports.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn some_of_fleet(
+        &self,
+        key: &OrgKey,
+        ids: &BTreeSet<String>,
+    ) -> Result<Option<Vec<FleetDevice>>, Failure> {
+        let mut devices = Vec::new();
+        let mut ids = ids.iter().peekable();
+        while ids.peek().is_some() {
+            let mut some = Vec::new();
+            let mut length = 0;
+            while let Some(id) = ids.next_if(|id| length == 0 || length + id.len() < LONGEST_QUERY) {
+                length += id.len() + "&deviceId=".len();
+                some.push(id.as_str());
+            }
+            let mut cursor: Option<String> = None;
+            loop {
+                let mut url = self.fleet_url(None, cursor.as_deref());
+                url.query_pairs_mut().extend_pairs(some.iter().map(|id| ("deviceId", id)));
+                let Some(page) = self.page(key, url).await? else { return Ok(None) };
+                let more = !page.devices.is_empty();
+                devices.extend(page.devices);
+                match page.next_cursor {
+                    Some(next) if more && cursor.as_ref() != Some(&next) => cursor = Some(next),
+                    Some(_) | None => break,
+                }
+            }
+        }
+        Ok(Some(devices))
+    }
+
     /// The whole fleet, page by page. `None` when the authority takes no reports.
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
@@ -51,7 +99,7 @@ impl AuthorityClient {
         &self,
         key: &OrgKey,
         status: Option<DeviceStatus>,
-    ) -> Result<Option<Vec<crate::protocol::report::FleetDevice>>, Failure> {
+    ) -> Result<Option<Vec<FleetDevice>>, Failure> {
         let mut devices = Vec::new();
         let mut cursor = None;
         loop {

@@ -72,6 +72,13 @@ impl AuthorityClient {
         self.open(Method::POST, path::WATCH, key, Some(body)).await
     }
 
+    /// Opens a stream of which devices of the organisation changed. It stands when its first event, `ready`, has come.
+    ///
+    /// Fails as [`Self::watch`] does.
+    pub async fn changes(&self, key: &OrgKey) -> Result<EventStream, Failure> {
+        self.open(Method::GET, path::EVENTS, key, None).await
+    }
+
     async fn open(
         &self,
         method: Method,

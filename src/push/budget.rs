@@ -2,17 +2,31 @@
 //!
 //! An operator changes a device's mind a few times in a row; a stream that says more is broken or lies, and must not turn
 //! this host into a flood of validations. A hint over the budget is not lost: it comes when there is budget again, once.
+//!
+//! Hints about a deny have a budget of their own, so that no number of other changes makes a revoke wait, and one that
+//! refills as fast as a gate asks anyway. Nobody is believed for it: whoever marks every hint as a deny gets
+//! [`DENY`]'s rate of validations, and nothing else.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::hint::Why;
 use crate::clock::BootTime;
 use crate::protocol::DeviceId;
 
-/// One hint in this time, in the long run.
-const PERIOD: Duration = Duration::from_millis(500);
-/// Hints at once, before that.
-const BURST: u32 = 4;
+/// How many hints are acted on.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    /// One in this time, in the long run.
+    period: Duration,
+    /// So many at once, before that.
+    burst: u32,
+}
+
+/// Of hints about anything.
+const CHANGE: Rate = Rate { period: Duration::from_millis(500), burst: 4 };
+/// Of hints about a deny. The period is what a gate lets pass between two validations that others ask for.
+const DENY: Rate = Rate { period: Duration::from_millis(50), burst: 16 };
 
 /// When a hint is acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +38,19 @@ pub(super) enum Turn {
 /// The budgets of all devices.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
-    devices: HashMap<DeviceId, Spent>,
+    devices: HashMap<DeviceId, Budgets>,
+}
+
+/// The two budgets of a device.
+#[derive(Debug)]
+struct Budgets {
+    change: Spent,
+    deny: Spent,
 }
 
 #[derive(Debug)]
 struct Spent {
+    rate: Rate,
     /// Until then everything allowed has been used, but for the burst.
     until: BootTime,
     /// A hint that waits.
@@ -36,26 +58,57 @@ struct Spent {
 }
 
 impl Spent {
+    fn nothing(rate: Rate, now: BootTime) -> Self {
+        Self { rate, until: now, waiting: false }
+    }
+
     fn free_at(&self) -> BootTime {
-        self.until - PERIOD * (BURST - 1)
+        self.until - self.rate.period * (self.rate.burst - 1)
     }
 
     fn spend(&mut self, now: BootTime) {
-        self.until = self.until.max(now) + PERIOD;
-        self.waiting = false;
+        self.until = self.until.max(now) + self.rate.period;
+    }
+
+    /// When its waiting hint may go.
+    fn due(&self) -> Option<BootTime> {
+        self.waiting.then(|| self.free_at())
+    }
+}
+
+impl Budgets {
+    /// The device is validated now: every hint that waits is answered by it.
+    fn settle(&mut self) {
+        self.change.waiting = false;
+        self.deny.waiting = false;
+    }
+
+    fn due(&self) -> Option<BootTime> {
+        [self.change.due(), self.deny.due()].into_iter().flatten().min()
+    }
+
+    /// Has its whole budget again.
+    fn is_idle(&self, now: BootTime) -> bool {
+        [&self.change, &self.deny].into_iter().all(|spent| !spent.waiting && spent.until <= now)
     }
 }
 
 impl Budget {
     /// A hint for a device came.
-    pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId) -> Turn {
+    pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId, why: Why) -> Turn {
         if !self.devices.contains_key(device) {
             // Whoever has its whole budget again need not be remembered.
-            self.devices.retain(|_, spent| spent.waiting || spent.until > now);
+            self.devices.retain(|_, budgets| !budgets.is_idle(now));
         }
-        let spent = self.devices.entry(device.clone()).or_insert(Spent { until: now, waiting: false });
+        let fresh = || Budgets { change: Spent::nothing(CHANGE, now), deny: Spent::nothing(DENY, now) };
+        let budgets = self.devices.entry(device.clone()).or_insert_with(fresh);
+        let spent = match why {
+            Why::Change => &mut budgets.change,
+            Why::Deny => &mut budgets.deny,
+        };
         if spent.free_at() <= now {
             spent.spend(now);
+            budgets.settle();
             return Turn::Now;
         }
         spent.waiting = true;
@@ -64,15 +117,22 @@ impl Budget {
 
     /// When the next waiting hint may go.
     pub(super) fn next_due(&self) -> Option<BootTime> {
-        self.devices.values().filter(|spent| spent.waiting).map(Spent::free_at).min()
+        self.devices.values().filter_map(Budgets::due).min()
     }
 
     /// The devices whose waiting hints may go now.
     pub(super) fn due(&mut self, now: BootTime) -> Vec<DeviceId> {
         let mut due = Vec::new();
-        for (device, spent) in &mut self.devices {
-            if spent.waiting && spent.free_at() <= now {
-                spent.spend(now);
+        for (device, budgets) in &mut self.devices {
+            let mut goes = false;
+            for spent in [&mut budgets.change, &mut budgets.deny] {
+                if spent.due().is_some_and(|at| at <= now) {
+                    spent.spend(now);
+                    goes = true;
+                }
+            }
+            if goes {
+                budgets.settle();
                 due.push(device.clone());
             }
         }
@@ -92,38 +152,65 @@ mod tests {
 
     #[test]
     fn a_few_at_once_and_then_one_each_period_and_none_is_lost() {
-        let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
-        for _ in 0..BURST {
-            assert_eq!(budget.ask(now, &id("a")), Turn::Now);
+        for (why, rate) in [(Why::Change, CHANGE), (Why::Deny, DENY)] {
+            let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
+            for _ in 0..rate.burst {
+                assert_eq!(budget.ask(now, &id("a"), why), Turn::Now);
+            }
+            assert_eq!(budget.ask(now, &id("a"), why), Turn::Later);
+            assert_eq!(budget.ask(now, &id("a"), why), Turn::Later);
+            assert_eq!(budget.ask(now, &id("b"), why), Turn::Now, "each has its own");
+            assert_eq!(budget.next_due(), Some(now + rate.period));
+            assert!(budget.due(now).is_empty());
+            assert_eq!(budget.due(now + rate.period), [id("a")]);
+            assert_eq!((budget.next_due(), budget.due(now + rate.period * 9).len()), (None, 0));
         }
-        assert_eq!(budget.ask(now, &id("a")), Turn::Later);
-        assert_eq!(budget.ask(now, &id("a")), Turn::Later);
-        assert_eq!(budget.ask(now, &id("b")), Turn::Now, "each has its own");
-        assert_eq!(budget.next_due(), Some(now + PERIOD));
-        assert!(budget.due(now).is_empty());
-        assert_eq!(budget.due(now + PERIOD), [id("a")]);
-        assert_eq!((budget.next_due(), budget.due(now + PERIOD * 9).len()), (None, 0));
+    }
+
+    #[test]
+    fn no_number_of_other_changes_makes_a_deny_wait() {
+        let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
+        for _ in 0..1_000 {
+            budget.ask(now, &id("a"), Why::Change);
+        }
+        assert_eq!(budget.ask(now, &id("a"), Why::Deny), Turn::Now);
+        assert_eq!(budget.next_due(), None, "the validation that began answers what waited as well");
+    }
+
+    #[test]
+    fn an_operator_who_revokes_and_restores_as_fast_as_it_is_answered_never_waits_for_a_revoke() {
+        let (mut budget, mut now) = (Budget::default(), BootTime::from_millis(1_000_000));
+        for _ in 0..200 {
+            assert_eq!(budget.ask(now, &id("a"), Why::Deny), Turn::Now);
+            now = now + Duration::from_millis(30);
+            budget.ask(now, &id("a"), Why::Change);
+            now = now + Duration::from_millis(30);
+        }
     }
 
     proptest! {
         #[test]
-        fn a_flood_costs_no_more_than_the_budget_and_its_last_hint_is_acted_on(
-            gaps in proptest::collection::vec(0_u64..400, 1..300),
+        fn a_flood_costs_no_more_than_the_budgets_and_its_last_hint_is_acted_on(
+            hints in proptest::collection::vec((0_u64..400, any::<bool>()), 1..300),
         ) {
             let (mut budget, device, start) = (Budget::default(), id("a"), BootTime::from_millis(5_000_000));
             let (mut now, mut acted, mut last_acted) = (start, 0_u32, start);
-            for gap in gaps {
+            let (mut denies, mut last) = (0_u32, CHANGE);
+            for (gap, deny) in hints {
                 now = now + Duration::from_millis(gap);
                 let due = budget.due(now).len();
-                let turn = budget.ask(now, &device);
+                let (why, rate) = if deny { (Why::Deny, DENY) } else { (Why::Change, CHANGE) };
+                (denies, last) = (denies + u32::from(deny), rate);
+                let turn = budget.ask(now, &device, why);
                 let here = u32::try_from(due).unwrap() + u32::from(turn == Turn::Now);
                 if here > 0 {
                     (acted, last_acted) = (acted + here, now);
                 }
-                let most = BURST + u32::try_from(now.saturating_since(start).as_millis() / PERIOD.as_millis()).unwrap();
-                prop_assert!(acted <= most, "{acted} in {:?}", now.saturating_since(start));
+                let passed = now.saturating_since(start).as_millis();
+                let within = |rate: Rate| rate.burst + u32::try_from(passed / rate.period.as_millis()).unwrap();
+                prop_assert!(acted <= within(CHANGE) + within(DENY).min(denies), "{acted} in {passed} ms");
             }
-            let settled = last_acted == now || budget.next_due().is_some_and(|at| at <= now + PERIOD);
+            let settled = last_acted == now || budget.next_due().is_some_and(|at| at <= now + last.period);
             prop_assert!(settled);
         }
     }

@@ -17,13 +17,22 @@ pub(super) enum Heard {
     /// The subscription stands; something comes at least this often.
     Ready { heartbeat: Duration },
     /// Validate these now.
-    Validate(BTreeSet<DeviceId>),
+    Validate(BTreeSet<DeviceId>, Why),
     /// Validate all of them now.
-    ValidateAll,
+    ValidateAll(Why),
     /// The other end lives.
     Alive,
     /// Something of another version.
     Other,
+}
+
+/// What a hint says it is about. Believed for nothing but the budget it is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Anything may have changed.
+    Change,
+    /// The answer will be a deny.
+    Deny,
 }
 
 /// An event of a known name that says nothing.
@@ -42,6 +51,7 @@ struct Ready {
 struct Validate {
     device_ids: Vec<String>,
     all: bool,
+    deny: bool,
 }
 
 /// Reads an event.
@@ -55,12 +65,13 @@ pub(super) fn read(event: &Event) -> Result<Heard, Senseless> {
         }
         "validate" => {
             let validate: Validate = serde_json::from_str(data).map_err(|_| Senseless)?;
+            let why = if validate.deny { Why::Deny } else { Why::Change };
             if validate.all {
-                return Ok(Heard::ValidateAll);
+                return Ok(Heard::ValidateAll(why));
             }
             // An id that is none is nobody's of ours.
             let devices: BTreeSet<DeviceId> = validate.device_ids.iter().filter_map(|id| id.parse().ok()).collect();
-            if devices.is_empty() { Err(Senseless) } else { Ok(Heard::Validate(devices)) }
+            if devices.is_empty() { Err(Senseless) } else { Ok(Heard::Validate(devices, why)) }
         }
         _ => Ok(Heard::Other),
     }
@@ -80,9 +91,11 @@ mod tests {
         assert_eq!(of("ready", r#"{"heartbeatMs":5000}"#), beat(5_000));
         assert_eq!(of("ready", r#"{"heartbeatMs":0}"#), beat(1_000));
         assert_eq!(of("ready", r#"{"heartbeatMs":99999999999}"#), beat(30_000));
-        assert_eq!(of("validate", r#"{"all":true}"#), Ok(Heard::ValidateAll));
-        let some = BTreeSet::from(["a".parse().unwrap()]);
-        assert_eq!(of("validate", r#"{"deviceIds":["a","not an id","a"]}"#), Ok(Heard::Validate(some)));
+        assert_eq!(of("validate", r#"{"all":true}"#), Ok(Heard::ValidateAll(Why::Change)));
+        assert_eq!(of("validate", r#"{"all":true,"deny":true}"#), Ok(Heard::ValidateAll(Why::Deny)));
+        let some = |why| Ok(Heard::Validate(BTreeSet::from(["a".parse().unwrap()]), why));
+        assert_eq!(of("validate", r#"{"deviceIds":["a","not an id","a"]}"#), some(Why::Change));
+        assert_eq!(of("validate", r#"{"deviceIds":["a"],"deny":true}"#), some(Why::Deny));
         assert_eq!(of("allow", r#"{"allowed":true}"#), Ok(Heard::Other));
         assert_eq!(read(&Event::Alive), Ok(Heard::Alive));
         for (name, data) in [("ready", ""), ("validate", "{}"), ("validate", "[1]"), ("validate", r#"{"all":"yes"}"#)] {

@@ -38,7 +38,7 @@ use crate::protocol::DeviceId;
 use crate::protocol::api::LARGEST_WATCH;
 use budget::{Budget, Turn};
 use connection::Connection;
-use hint::Heard;
+use hint::{Heard, Why};
 use pace::Pace;
 
 /// How long a new device is looked at before it is worth another subscription: gates that only answer a check are gone by
@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
     async fn run(&mut self) -> Option<Failure> {
         self.gates.authority().note_watching(true);
         // Subscribed: whatever changed before is found by validating now.
-        self.hint(&self.current.devices().clone());
+        self.hint(&self.current.devices().clone(), Why::Change);
         let mut changes = self.gates.changes();
         // Whatever came between the subscription and this.
         changes.mark_changed();
@@ -175,8 +175,8 @@ impl<'a> Session<'a> {
     fn act_on(&mut self, heard: Heard) {
         match heard {
             Heard::Alive | Heard::Ready { .. } | Heard::Other => {}
-            Heard::Validate(devices) => self.hint(&devices),
-            Heard::ValidateAll => self.hint(&devices(self.gates)),
+            Heard::Validate(devices, why) => self.hint(&devices, why),
+            Heard::ValidateAll(why) => self.hint(&devices(self.gates), why),
         }
     }
 
@@ -185,16 +185,16 @@ impl<'a> Session<'a> {
         let fresh = connection.devices() - self.current.devices();
         let old = std::mem::replace(&mut self.current, connection);
         self.retiring = Some((old, BootTime::now() + RETIRE));
-        self.hint(&fresh);
+        self.hint(&fresh, Why::Change);
     }
 
     /// Has the gates of these devices validate, as far as their budgets allow; the rest as soon as they do.
-    fn hint(&mut self, devices: &BTreeSet<DeviceId>) {
+    fn hint(&mut self, devices: &BTreeSet<DeviceId>, why: Why) {
         let now = BootTime::now();
         for device in devices {
             // A stream that names others must cost nothing.
             let Some(gate) = self.gates.get(device) else { continue };
-            match self.budget.ask(now, device) {
+            match self.budget.ask(now, device, why) {
                 Turn::Now => gate.hint(),
                 Turn::Later => {}
             }

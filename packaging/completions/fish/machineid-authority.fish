@@ -47,6 +47,7 @@ complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand 
 json\t'JSON, one object a line'"
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l no-signup -d 'Let nobody create an organisation over the API; `machineid-authority org create` still does'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l allow-http -d 'Listen beyond loopback without TLS: org keys can then be read on the way'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l log-validations -d 'Log validations, reports of sidecars and health checks too, a line of about 230 bytes each; without this they are only counted (--metrics-listen)'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand backup" -l admin-socket -d 'The running server\'s admin socket' -r -F
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand backup" -l database -d 'The running server\'s SQLite database, beside which its admin socket is unless it was put elsewhere' -r

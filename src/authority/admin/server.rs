@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::{AdminCall, Desk, answer};
 use crate::authority::audit::{Actor, Call};
+use crate::authority::repeated::rarely;
 use crate::clock::wall_now;
 
 /// The largest request, in bytes.
@@ -93,12 +94,12 @@ impl Door {
                     let desk = desk.clone();
                     tokio::spawn(async move {
                         if let Err(error) = converse(stream, &desk).await {
-                            warn!(%error, "an admin request failed");
+                            rarely!(warn, %error, "an admin request failed");
                         }
                     });
                 }
                 Err(error) => {
-                    warn!(%error, "cannot accept an admin connection");
+                    rarely!(warn, %error, "cannot accept an admin connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -122,7 +123,7 @@ fn private_listener(path: &Path) -> io::Result<StdUnixListener> {
 async fn converse(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
-        warn!(uid = peer.uid(), "refused an admin connection of another user");
+        rarely!(warn, uid = peer.uid(), "refused an admin connection of another user");
         return Ok(());
     }
     let (read, mut write) = stream.split();

@@ -69,6 +69,10 @@ pub(super) struct Serve {
     /// Listen beyond loopback without TLS: org keys can then be read on the way
     #[arg(long)]
     allow_http: bool,
+    /// Log validations, reports of sidecars and health checks too, a line of about 230 bytes each; without this they are
+    /// only counted (--metrics-listen)
+    #[arg(long)]
+    log_validations: bool,
     /// How to write the log, which goes to stderr
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -136,6 +140,7 @@ impl Serve {
                 sign_ups: Rate::per_minute(self.signups_per_minute),
                 management: Rate::per_minute(self.management_per_minute),
             },
+            log_validations: self.log_validations,
         };
         let running = Running::start(options.clone()).await?;
         let address = running.address();

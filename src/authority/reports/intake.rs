@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::HeardReport;
 use crate::authority::org::OrgId;
+use crate::authority::repeated::rarely;
 use crate::authority::store::Store;
 use crate::clock::wall_now;
 
@@ -72,21 +73,9 @@ impl Intake {
 
     /// Keeps what comes, until `stop`.
     pub(in crate::authority) async fn work(self: Arc<Self>, store: Store, stop: CancellationToken) {
-        let mut cleaning = tokio::time::interval(CLEANING);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = self.bell.notified() => {
-                    tokio::time::sleep(GATHER).await;
-                    self.keep_waiting(&store).await;
-                }
-                _ = cleaning.tick() => {
-                    let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);
-                    if let Err(error) = store.forget_reports(before).await {
-                        warn!(%error, "could not forget old reports; trying again later");
-                    }
-                }
-            }
+        while stop.run_until_cancelled(self.bell.notified()).await.is_some() {
+            tokio::time::sleep(GATHER).await;
+            self.keep_waiting(&store).await;
         }
         self.keep_waiting(&store).await;
     }
@@ -106,8 +95,21 @@ impl Intake {
                     }
                 }
                 // Their senders are told by the drop of `kept`, and report again.
-                Err(error) => warn!(%error, reports = kept.len(), "could not keep reports of sidecars"),
+                Err(error) => rarely!(warn, %error, reports = kept.len(), "could not keep reports of sidecars"),
             }
+        }
+    }
+}
+
+/// Forgets what is old, now and every hour, until `stop`. In a task of its own: the table of a large fleet takes long to
+/// look through, and reports must not wait for that.
+pub(in crate::authority) async fn forget_old(store: Store, stop: CancellationToken) {
+    let mut cleaning = tokio::time::interval(CLEANING);
+    while stop.run_until_cancelled(cleaning.tick()).await.is_some() {
+        let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);
+        let forgotten = stop.run_until_cancelled(store.forget_reports(before)).await;
+        if let Some(Err(error)) = forgotten {
+            warn!(%error, "could not forget old reports; trying again later");
         }
     }
 }

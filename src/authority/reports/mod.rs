@@ -13,5 +13,5 @@ mod intake;
 mod judge;
 
 pub(super) use heard::{HeardDevice, HeardReport, KnownEvent, KnownStop, Unreadable};
-pub(super) use intake::Intake;
-pub(super) use judge::{Known, judge};
+pub(super) use intake::{Intake, forget_old};
+pub(super) use judge::{Known, Notes, judge};

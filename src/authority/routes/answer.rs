@@ -15,6 +15,7 @@ use tracing::error;
 use super::wire::Decision;
 use crate::authority::decide::Verdict;
 use crate::authority::org::OrgId;
+use crate::authority::repeated::rarely;
 use crate::authority::store::StoreError;
 use crate::protocol::api::UNDECIDED_HEADER;
 use crate::protocol::{Code, DeviceId};
@@ -310,7 +311,7 @@ impl IntoResponse for Answer {
 
 impl From<StoreError> for Answer {
     fn from(error: StoreError) -> Self {
-        error!(%error, "the store failed; the request is refused");
+        rarely!(error, %error, "the store failed; the request is refused");
         Self::unavailable()
     }
 }

@@ -163,3 +163,22 @@ pub(super) async fn managed(body: Body) -> Result<(DeviceId, Option<Reason>), An
 fn invalid_device_id() -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId)
 }
+
+/// The ids that a query names with `deviceId`, as they are.
+pub(super) fn device_ids(query: &str) -> Vec<String> {
+    // An origin is needed to have it parsed; it is not looked at.
+    let parsed = url::Url::parse(&format!("http://localhost/?{query}"));
+    let pairs = parsed.iter().flat_map(|url| url.query_pairs());
+    pairs.filter(|(name, _)| name == "deviceId").map(|(_, id)| id.into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::device_ids;
+
+    #[test]
+    fn ids_are_read_from_a_query_and_decoded_once() {
+        assert_eq!(device_ids("deviceId=a&x=y&deviceId=worker%3Aprod%2F1"), ["a", "worker:prod/1"]);
+        assert!(device_ids("").is_empty() && device_ids("device=a").is_empty());
+    }
+}

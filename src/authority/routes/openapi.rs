@@ -73,6 +73,7 @@ const BEFORE: Parameter = Parameter("query", "cursor", "Go on behind the page th
 const ABOUT: Parameter =
     Parameter("query", "device", "Only what is about this device, alone or in a batch that changed it.");
 const WATCHED: Parameter = Parameter("query", "deviceId", "A device; given once for each.");
+const AMONG: Parameter = Parameter("query", "deviceId", "Only these; given once for each.");
 const ONE_DEVICE: Parameter = Parameter("query", "deviceId", "The device.");
 const TOKEN: Parameter = Parameter("path", "token", "The secret in the address.");
 
@@ -276,7 +277,7 @@ const OPERATIONS: &[Operation] = &[
         path: path::FLEET,
         method: "get",
         summary: "The devices with what their sidecars reported. An extension",
-        parameters: &[DEVICE_STATUS, CONTAINING, LIMIT, CURSOR],
+        parameters: &[DEVICE_STATUS, CONTAINING, AMONG, LIMIT, CURSOR],
         body: None,
         answers: &[Answer(200, JSON, Some("FleetPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
     },

@@ -1,10 +1,11 @@
 //! `POST /devices/report`, `GET /org/fleet`, `/org/stops`, `/org/timeline`: what sidecars tell, and what was told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, RawQuery, Request, State};
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use serde_json::json;
 use super::answer::Answer;
 use super::ask::{self, BodyError, org_not_found};
 use super::{App, now};
-use crate::authority::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, judge};
+use crate::authority::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
 use crate::authority::store::{Filter, FleetRow, ListedDevice};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
@@ -52,6 +53,7 @@ pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Res
 pub(super) async fn fleet(
     State(app): State<Arc<App>>,
     head: Parts,
+    RawQuery(raw): RawQuery,
     query: Result<Query<FleetQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
     // No limit: whoever waits for a stop looks again and again.
@@ -61,24 +63,38 @@ pub(super) async fn fleet(
     if !(1..=LARGEST_PAGE).contains(&limit) {
         return Err(BodyError::Malformed.into());
     }
+    let among = devices_named(raw.as_deref().unwrap_or(""))?;
     let filter = Filter {
         status: query.status,
-        containing: query.q,
         // Once for all pages: it reads what every sidecar said.
-        counted: query.cursor.is_none(),
+        counted: query.cursor.is_none() && among.is_none(),
+        among,
+        containing: query.q,
         after: query.cursor,
         limit: Some(limit),
         ..Filter::default()
     };
     let page = app.store.fleet(org.id, &filter).await?.ok_or_else(org_not_found)?;
     let now = now();
+    let notes = app.seen.notes(now);
     let next = page.devices.last().filter(|_| page.more).map(|last| last.device.id.clone());
-    let devices: Vec<FleetDevice> = page.devices.into_iter().map(|row| fleet_device(row, now)).collect();
+    let devices: Vec<FleetDevice> = page.devices.into_iter().map(|row| fleet_device(row, now, notes)).collect();
     Ok(Answer::ok("ok", "org/fleet")
         .with("devices", json!(devices))
         .with("nextCursor", next)
         .with("sidecars", page.sidecars)
         .with("agents", page.agents))
+}
+
+/// The devices that a query names, each once; `None` when it names none.
+fn devices_named(query: &str) -> Result<Option<Vec<DeviceId>>, Answer> {
+    let ids = ask::device_ids(query);
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let ids: Result<BTreeSet<DeviceId>, _> = ids.iter().map(|id| id.parse()).collect();
+    let ids = ids.map_err(|_| BodyError::Malformed)?;
+    Ok(Some(ids.into_iter().collect()))
 }
 
 pub(super) async fn stops(
@@ -109,21 +125,21 @@ fn timeline_event(known: KnownEvent) -> TimelineEvent {
     TimelineEvent { at: known.at.to_string(), sidecar_id: known.sidecar, event: known.event }
 }
 
-fn fleet_device(row: FleetRow, now: Timestamp) -> FleetDevice {
+fn fleet_device(row: FleetRow, now: Timestamp, notes: Notes) -> FleetDevice {
     let FleetRow { device, heard, last_stop } = row;
     FleetDevice {
         status: if device.revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active },
         last_seen_at: device.last_seen_at.map(|at| at.to_string()),
         last_seen_ago_ms: device.last_seen_at.map(|at| millis_between(at, now)),
         revoked_at: device.revoked_at.map(|at| at.to_string()),
-        sidecars: heard.iter().map(|heard| sidecar(&device, heard, now)).collect(),
+        sidecars: heard.iter().map(|heard| sidecar(&device, heard, now, notes)).collect(),
         last_stop: last_stop.map(fleet_stop),
         revoke_reason: device.revoke_reason,
         device_id: device.id,
     }
 }
 
-fn sidecar(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> FleetSidecar {
+fn sidecar(device: &ListedDevice, heard: &HeardDevice, now: Timestamp, notes: Notes) -> FleetSidecar {
     let HeardDevice { sidecar, heard_at, said } = heard;
     let ago = millis_between(*heard_at, now);
     let stop = device.revoked_at.map(|revoked_at| {
@@ -133,6 +149,7 @@ fn sidecar(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> FleetS
             heard_at: *heard_at,
             device: &said.device,
             cut_off: Duration::from_millis(said.bound.cut_off_ms),
+            notes,
         };
         let (state, by) = judge(&known, now);
         StopProgress { state, by: by.to_string(), in_ms: millis_between(now, by) }

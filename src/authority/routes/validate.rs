@@ -6,12 +6,12 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use tracing::error;
 
 use super::answer::{Answer, Facts};
 use super::ask::{self, Named};
 use super::{App, now};
 use crate::authority::decide::{Asker, Subject, Verdict, decide};
+use crate::authority::repeated::rarely;
 use crate::clock::BootTime;
 
 pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> Answer {
@@ -29,7 +29,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         Some(key) => match app.store.look_up(key, device.as_ref()).await {
             Ok(found) => found,
             Err(error) => {
-                error!(%error, "the store failed; the validation is not decided");
+                rarely!(error, %error, "the store failed; the validation is not decided");
                 return Answer::unavailable_decision(device);
             }
         },

@@ -29,7 +29,7 @@ pub(super) async fn devices_of_query(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Answer> {
     let org = ask::caller(&app, &head).await?;
-    let ids = ids_in(query.as_deref().unwrap_or(""));
+    let ids = ask::device_ids(query.as_deref().unwrap_or(""));
     devices(&app, org.id, &ids)
 }
 
@@ -70,22 +70,4 @@ fn stream(app: &App, org: OrgId, interest: Interest, event: &'static str) -> Res
         return response;
     };
     Answer::event_stream(org, watch::body(watcher, event))
-}
-
-fn ids_in(query: &str) -> Vec<String> {
-    // An origin is needed to have it parsed; it is not looked at.
-    let parsed = url::Url::parse(&format!("http://localhost/?{query}"));
-    let pairs = parsed.iter().flat_map(|url| url.query_pairs());
-    pairs.filter(|(name, _)| name == "deviceId").map(|(_, id)| id.into_owned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ids_in;
-
-    #[test]
-    fn ids_are_read_from_a_query_and_decoded_once() {
-        assert_eq!(ids_in("deviceId=a&x=y&deviceId=worker%3Aprod%2F1"), ["a", "worker:prod/1"]);
-        assert!(ids_in("").is_empty() && ids_in("device=a").is_empty());
-    }
 }

@@ -25,7 +25,9 @@ impl OrgChange {
     pub(super) fn news(&self, org: OrgId) -> Change {
         match self {
             Self::Key(_) | Self::Delete => Change::Key(org),
-            Self::Disabled(_) | Self::Frozen(_) | Self::AccessUntil(_) | Self::Plan(..) => Change::Org(org),
+            // An end in the future denies nothing yet; the hint then merely comes sooner than it need.
+            Self::Disabled(true) | Self::Frozen(true) | Self::AccessUntil(Some(_)) => Change::Denied(org, None),
+            Self::Disabled(false) | Self::Frozen(false) | Self::AccessUntil(None) | Self::Plan(..) => Change::Org(org),
         }
     }
 

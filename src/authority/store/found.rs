@@ -48,6 +48,8 @@ pub(in crate::authority) struct Filter {
     pub(in crate::authority) containing: Option<String>,
     /// Only ids behind this one.
     pub(in crate::authority) after: Option<DeviceId>,
+    /// Only these.
+    pub(in crate::authority) among: Option<Vec<DeviceId>>,
     /// Only this one.
     pub(in crate::authority) only: Option<DeviceId>,
     /// Only those revoked by the call of this time.

@@ -76,6 +76,7 @@ on_both! {
     a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device
     what_a_stop_of_many_led_to_is_told_of_its_own_devices_and_since_then
     observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is
+    some_devices_of_a_fleet_are_found_by_their_ids
 }
 
 fn sqlite(directory: &Path) -> Database {
@@ -558,13 +559,13 @@ fn whoever_listens_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, st
         store.register(org, &id("a"), &by(1)).await.unwrap();
         let mut news = store.changes().listen();
         store.revoke(org, &batch, Verb::RevokeBatch, &by(2)).await.unwrap();
-        assert_eq!(news.recv().await.unwrap(), Change::Devices(org, vec![id("a")]));
+        assert_eq!(news.recv().await.unwrap(), Change::Denied(org, Some(vec![id("a")])));
         let (page, _) = store.list(org, &Filter::default()).await.unwrap().unwrap();
         assert!(page.devices[0].revoked_at.is_some());
         store.unrevoke_all(org, &by(3)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(org));
         store.change_org(org, &OrgChange::Disabled(true), &by(4)).await.unwrap();
-        assert_eq!(news.recv().await.unwrap(), Change::Org(org));
+        assert_eq!(news.recv().await.unwrap(), Change::Denied(org, None));
     });
 }
 
@@ -792,5 +793,62 @@ fn observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is(runtime
         let mut heard = vec![news.recv().await.unwrap(), news.recv().await.unwrap()];
         heard.sort_by_key(|change| matches!(change, Change::Reports(first, _) if *first == other));
         assert_eq!(heard, [Change::Reports(org, vec![id("a"), id("b")]), Change::Reports(other, vec![id("a")])]);
+    });
+}
+
+fn some_devices_of_a_fleet_are_found_by_their_ids(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = new_org(&store, PlanTier::Pro).await;
+        for device in ["a", "b", "b:1", "c"] {
+            store.register(org, &id(device), &by(1)).await.unwrap();
+        }
+        store.save_reports(vec![heard(org, 1, 5, &[("b", 2), ("c", 1)], serde_json::json!({}))]).await.unwrap();
+        let filter = Filter { among: Some(vec![id("c"), id("none"), id("b")]), limit: Some(10), ..Filter::default() };
+        let rows = store.fleet(org, &filter).await.unwrap().unwrap();
+        let found: Vec<_> = rows.devices.iter().map(|row| (row.device.id.as_str(), row.heard.len())).collect();
+        assert_eq!((found, rows.more), (vec![("b", 1), ("c", 1)], false));
+        let nobody = Filter { among: Some(Vec::new()), ..Filter::default() };
+        assert!(store.fleet(org, &nobody).await.unwrap().unwrap().devices.is_empty());
+    });
+}
+
+#[test]
+fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
+    use std::sync::Arc;
+
+    use sqlx::Connection as _;
+    use tokio_util::sync::CancellationToken;
+
+    use crate::authority::reports::{Intake, forget_old};
+    use crate::clock::wall_now;
+
+    let Some(url) = cluster::new_database() else { return };
+    run(&url.parse().unwrap(), |runtime, store| {
+        runtime.block_on(async {
+            let org = new_org(&store, PlanTier::Pro).await;
+            store.register(org, &id("a"), &by(1)).await.unwrap();
+            let report = |sidecar, at: Timestamp| HeardReport {
+                heard_at: at,
+                ..heard(org, sidecar, 5, &[("a", 1)], serde_json::json!({}))
+            };
+            store.save_reports(vec![report(1, Timestamp::from_second(1_000_000_000).unwrap())]).await.unwrap();
+            // What is to be forgotten is held by another transaction, so that the clean-up waits.
+            let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
+            sqlx::query("BEGIN").execute(&mut other).await.unwrap();
+            sqlx::query("SELECT 1 FROM reports FOR UPDATE").execute(&mut other).await.unwrap();
+            // Another connection: within a transaction the activity is that of its first look.
+            let mut observer = sqlx::PgConnection::connect(&url).await.unwrap();
+            let (intake, stop) = (Arc::<Intake>::default(), CancellationToken::new());
+            tokio::spawn(Arc::clone(&intake).work(store.clone(), stop.clone()));
+            tokio::spawn(forget_old(store.clone(), stop.clone()));
+            let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE%'";
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut observer).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+            intake.keep(report(2, wall_now())).await.unwrap();
+            let waiting: i64 = sqlx::query_scalar(waits).fetch_one(&mut observer).await.unwrap();
+            assert_eq!(waiting, 1, "the clean-up had ended before");
+            stop.cancel();
+        });
     });
 }

@@ -27,7 +27,7 @@ pub(in crate::authority) async fn tell_of_ends(hints: Arc<Hints>, store: Store, 
         match store.ended(told, now).await {
             Ok(orgs) => {
                 for org in orgs {
-                    hints.changed(org, Changed::Org);
+                    hints.changed(org, Changed::Denied(None));
                 }
                 told = now;
             }

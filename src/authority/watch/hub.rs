@@ -30,6 +30,8 @@ pub(in crate::authority) enum Changed<'a> {
     Devices(&'a [DeviceId]),
     /// What a validation of every device of the organisation says.
     Org,
+    /// The same of these devices, or of all when none is named: a deny.
+    Denied(Option<&'a [DeviceId]>),
     /// The organisation's key, or whether there is the organisation: the same, and who watched with the old key must ask
     /// again.
     Key,
@@ -49,10 +51,10 @@ pub(in crate::authority) enum Interest {
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// Something about these devices changed.
-    Devices(Vec<DeviceId>),
-    /// Everything may have.
-    All,
+    /// Something about these devices changed; whether it was that they are denied.
+    Devices { ids: Vec<DeviceId>, denied: bool },
+    /// Everything may have, and may be denied.
+    All { denied: bool },
     /// Nothing more comes: the key changed, or the server ends.
     End,
 }
@@ -88,9 +90,19 @@ struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Pending {
+    /// Those that are denied; each in one of the two sets.
+    denied: BTreeSet<DeviceId>,
     devices: BTreeSet<DeviceId>,
     all: bool,
+    all_denied: bool,
     end: bool,
+}
+
+/// What a mailbox is told about devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Changed,
+    Denied,
 }
 
 /// Too many watch already.
@@ -115,6 +127,7 @@ impl Hints {
             match news.recv().await {
                 Ok(Change::Devices(org, devices)) => self.changed(org, Changed::Devices(&devices)),
                 Ok(Change::Org(org)) => self.changed(org, Changed::Org),
+                Ok(Change::Denied(org, devices)) => self.changed(org, Changed::Denied(devices.as_deref())),
                 Ok(Change::Reports(org, devices)) => self.changed(org, Changed::Reports(&devices)),
                 Ok(Change::Key(org)) => self.changed(org, Changed::Key),
                 Ok(Change::Anything) | Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
@@ -128,30 +141,21 @@ impl Hints {
         let watchers = self.lock();
         let Some(fleet) = watchers.orgs.get(&org) else { return };
         match what {
-            Changed::Devices(devices) => {
-                let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
-                for device in devices {
-                    for number in fleet.by_device.get(device).into_iter().flatten() {
-                        concerned.entry(*number).or_default().push(device);
-                    }
-                }
-                for (number, devices) in concerned {
-                    if let Some(mailbox) = fleet.all.get(&number) {
-                        mailbox.put(devices.into_iter());
-                    }
-                }
-                fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter()));
-            }
+            Changed::Devices(devices) => fleet.tell(devices, Kind::Changed),
+            Changed::Denied(Some(devices)) => fleet.tell(devices, Kind::Denied),
             Changed::Reports([]) => {
                 fleet.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
             }
             Changed::Reports(devices) => {
-                fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter()));
+                fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
             }
             Changed::Org => fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
+            Changed::Denied(None) => {
+                fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+            }
             Changed::Key => fleet.all.values().for_each(|mailbox| {
                 mailbox.tell(|pending| {
-                    pending.all = true;
+                    pending.all_denied = true;
                     pending.end = true;
                 });
             }),
@@ -162,7 +166,8 @@ impl Hints {
     fn everything(&self) {
         let watchers = self.lock();
         for fleet in watchers.orgs.values() {
-            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
+            // A deny may be among what was missed.
+            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
         }
     }
 
@@ -236,13 +241,43 @@ impl Hints {
     }
 }
 
-impl Mailbox {
-    fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>) {
-        self.tell(|pending| {
-            if pending.all {
-                return;
+impl Fleet {
+    /// Tells those who watch these devices, and the observers.
+    fn tell(&self, devices: &[DeviceId], kind: Kind) {
+        let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
+        for device in devices {
+            for number in self.by_device.get(device).into_iter().flatten() {
+                concerned.entry(*number).or_default().push(device);
             }
-            pending.devices.extend(devices.cloned());
+        }
+        for (number, devices) in concerned {
+            if let Some(mailbox) = self.all.get(&number) {
+                mailbox.put(devices.into_iter(), kind);
+            }
+        }
+        // An observer fetches what changed; it limits nothing by what that was.
+        self.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+    }
+}
+
+impl Mailbox {
+    fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>, kind: Kind) {
+        self.tell(|pending| {
+            for device in devices {
+                // A device stays among the denied until that is told, whatever came of it meanwhile: the watcher asks.
+                match kind {
+                    Kind::Denied => {
+                        pending.devices.remove(device);
+                        pending.denied.insert(device.clone());
+                    }
+                    Kind::Changed if pending.denied.contains(device) => {}
+                    Kind::Changed => drop(pending.devices.insert(device.clone())),
+                }
+            }
+            if pending.denied.len() > MOST_IDS {
+                pending.denied.clear();
+                pending.all_denied = true;
+            }
             if pending.devices.len() > MOST_IDS {
                 pending.devices.clear();
                 pending.all = true;
@@ -257,14 +292,33 @@ impl Mailbox {
 
     fn take(&self) -> Option<Hint> {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let devices = std::mem::take(&mut pending.devices);
-        if std::mem::take(&mut pending.all) {
-            return Some(Hint::All);
+        if std::mem::take(&mut pending.all_denied) {
+            pending.forget();
+            return Some(Hint::All { denied: true });
         }
-        if !devices.is_empty() {
-            return Some(Hint::Devices(devices.into_iter().collect()));
+        // Denies first.
+        if !pending.denied.is_empty() {
+            let ids = std::mem::take(&mut pending.denied).into_iter().collect();
+            return Some(Hint::Devices { ids, denied: true });
+        }
+        if pending.all {
+            pending.forget();
+            return Some(Hint::All { denied: false });
+        }
+        if !pending.devices.is_empty() {
+            let ids = std::mem::take(&mut pending.devices).into_iter().collect();
+            return Some(Hint::Devices { ids, denied: false });
         }
         pending.end.then_some(Hint::End)
+    }
+}
+
+impl Pending {
+    /// Everything is told at once.
+    fn forget(&mut self) {
+        self.denied.clear();
+        self.devices.clear();
+        self.all = false;
     }
 }
 
@@ -300,6 +354,10 @@ mod tests {
         Interest::Devices(ids.iter().map(|text| id(text)).collect())
     }
 
+    fn changed(ids: &[&str]) -> Hint {
+        Hint::Devices { ids: ids.iter().map(|text| id(text)).collect(), denied: false }
+    }
+
     fn told(watcher: &mut Watcher) -> Option<Hint> {
         watcher.next().now_or_never()
     }
@@ -315,10 +373,28 @@ mod tests {
         assert_eq!(told(&mut watcher), None);
         hints.changed(org, Changed::Devices(&[id("b"), id("c"), id("a")]));
         hints.changed(org, Changed::Devices(&[id("a")]));
-        assert_eq!(told(&mut watcher), Some(Hint::Devices(vec![id("a"), id("b")])));
+        assert_eq!(told(&mut watcher), Some(changed(&["a", "b"])));
         assert_eq!(told(&mut watcher), None);
         hints.changed(org, Changed::Org);
-        assert_eq!(told(&mut watcher), Some(Hint::All));
+        assert_eq!(told(&mut watcher), Some(Hint::All { denied: false }));
+    }
+
+    #[test]
+    fn a_deny_is_told_first_and_as_one_until_it_is_told() {
+        let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
+        let mut watcher = hints.watch(org, devices(&["a", "b", "c"])).unwrap();
+        hints.changed(org, Changed::Devices(&[id("a"), id("b")]));
+        hints.changed(org, Changed::Denied(Some(&[id("b")])));
+        hints.changed(org, Changed::Devices(&[id("b")]));
+        assert_eq!(told(&mut watcher), Some(Hint::Devices { ids: vec![id("b")], denied: true }));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(changed(&["a"])), None));
+        hints.changed(org, Changed::Org);
+        hints.changed(org, Changed::Denied(Some(&[id("c")])));
+        assert_eq!(told(&mut watcher), Some(Hint::Devices { ids: vec![id("c")], denied: true }));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: false }), None));
+        hints.changed(org, Changed::Devices(&[id("a")]));
+        hints.changed(org, Changed::Denied(None));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: true }), None));
     }
 
     #[test]
@@ -327,10 +403,10 @@ mod tests {
         let mut observer = hints.watch(org, Interest::Everything).unwrap();
         hints.changed(org, Changed::Reports(&[id("a")]));
         hints.changed(org, Changed::Devices(&[id("b")]));
-        assert_eq!(told(&mut observer), Some(Hint::Devices(vec![id("a"), id("b")])));
+        assert_eq!(told(&mut observer), Some(changed(&["a", "b"])));
         let many: Vec<DeviceId> = (0..=MOST_IDS).map(|n| id(&format!("d{n}"))).collect();
         hints.changed(org, Changed::Devices(&many));
-        assert_eq!(told(&mut observer), Some(Hint::All));
+        assert_eq!(told(&mut observer), Some(Hint::All { denied: false }));
     }
 
     #[test]
@@ -338,7 +414,7 @@ mod tests {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
         let mut watcher = hints.watch(org, devices(&["a"])).unwrap();
         hints.changed(org, Changed::Key);
-        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All), Some(Hint::End)));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: true }), Some(Hint::End)));
     }
 
     #[test]

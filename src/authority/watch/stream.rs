@@ -25,8 +25,8 @@ pub(in crate::authority) fn body(watcher: Watcher, event: &'static str) -> Body 
         }
         let text = match within_a_beat(&mut watcher).await {
             None => ": alive\n\n".to_owned(),
-            Some(Hint::Devices(devices)) => some(event, &devices),
-            Some(Hint::All) => format!("event: {event}\ndata: {{\"all\":true}}\n\n"),
+            Some(Hint::Devices { ids, denied }) => some(event, &ids, denied),
+            Some(Hint::All { denied }) => one(event, "all", true, denied),
             Some(Hint::End) => return None,
         };
         Some((Ok(Bytes::from(text)), (None, watcher)))
@@ -37,10 +37,19 @@ async fn within_a_beat(watcher: &mut Watcher) -> Option<Hint> {
     tokio::time::timeout(HEARTBEAT, watcher.next()).await.ok()
 }
 
-fn some(event: &str, devices: &[DeviceId]) -> String {
-    let one = |ids: &[DeviceId]| {
+fn some(event: &str, devices: &[DeviceId], denied: bool) -> String {
+    let chunk = |ids: &[DeviceId]| {
         let ids: Vec<&str> = ids.iter().map(DeviceId::as_str).collect();
-        format!("event: {event}\ndata: {}\n\n", json!({ "deviceIds": ids }))
+        one(event, "deviceIds", ids, denied)
     };
-    devices.chunks(IDS_IN_ONE).map(one).collect()
+    devices.chunks(IDS_IN_ONE).map(chunk).collect()
+}
+
+/// One event. `deny` tells a sidecar which of its budgets the hint is charged to; it is still to ask.
+fn one(event: &str, name: &str, what: impl Into<serde_json::Value>, denied: bool) -> String {
+    let mut data = serde_json::Map::from_iter([(name.to_owned(), what.into())]);
+    if denied {
+        data.insert("deny".to_owned(), true.into());
+    }
+    format!("event: {event}\ndata: {}\n\n", json!(data))
 }

@@ -1,14 +1,19 @@
 //! `revoke --wait`: follows the fleet until every stop is confirmed, or says whose is not and by when its lease ends it.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde::Serialize;
 
+use super::agenda::{Agenda, Look};
 use super::connect::Fleet;
+use super::news::{self, News};
 use super::progress::{self, Followed, Progress, Whom};
 use crate::cli::printer::{Colour, Printer};
 use crate::cli::table::{self, Cell, Column};
 use crate::cli::words::{clock_time, count, millis};
+use crate::client::Failure;
 use crate::clock::BootTime;
 use crate::config::default_stop_bound;
 use crate::protocol::Exit;
@@ -16,8 +21,8 @@ use crate::protocol::api::DeviceStatus;
 use crate::protocol::report::{FleetDevice, FleetSidecar, StopProgress};
 use crate::span;
 
-/// How often the fleet is looked at.
-const LOOK: Duration = Duration::from_millis(300);
+/// How often the line that says how far it is is written anew.
+const SHOWN: Duration = Duration::from_millis(300);
 
 /// What a wait came to.
 #[derive(Debug)]
@@ -54,32 +59,55 @@ struct NotConfirmed {
 pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>, printer: &mut Printer) -> Waited {
     let began = BootTime::now();
     let waited = || BootTime::now().saturating_since(began);
-    let mut known: Option<Vec<Followed>> = None;
-    let mut trouble;
+    let mut agenda = Agenda::new(whom);
+    let mut news = pin!(news::news(&fleet.client, &fleet.key));
+    let mut trouble = None;
     loop {
-        match fleet.client.whole_fleet(&fleet.key, Some(DeviceStatus::Revoked)).await {
-            Ok(Some(devices)) => {
-                trouble = None;
-                let followed = progress::judge(whom, devices, waited());
-                if progress::is_over(&followed) {
-                    printer.done();
-                    return tell(&followed, waited(), None, printer);
-                }
-                known = Some(followed);
-            }
-            Ok(None) => return without_reports(fleet, printer),
-            // The revoke is done; that it cannot be followed just now is no reason to stop following.
-            Err(failure) => trouble = Some(fleet.explain(&failure)),
-        }
-        let patience = longest.unwrap_or_else(|| known.as_deref().map_or(Duration::from_secs(30), progress::patience));
+        let followed = agenda.is_known().then(|| agenda.followed(waited()));
+        let patience =
+            longest.unwrap_or_else(|| followed.as_deref().map_or(Duration::from_secs(30), progress::patience));
         if waited() >= patience {
             break;
         }
-        show(known.as_deref(), trouble.as_deref(), waited(), printer);
-        tokio::time::sleep(LOOK.min(patience.saturating_sub(waited()))).await;
+        show(followed.as_deref(), trouble.as_deref(), waited(), printer);
+        let (at, question) = agenda.next(waited());
+        let pause = at.min(patience).saturating_sub(waited());
+        if !pause.is_zero() {
+            tokio::select! {
+                heard = news.next() => agenda.heard(heard.unwrap_or(News::Lost)),
+                () = tokio::time::sleep(pause.min(SHOWN)) => {}
+            }
+            continue;
+        }
+        let began = waited();
+        match look(fleet, &question).await {
+            Ok(Some(devices)) => {
+                trouble = None;
+                agenda.answered(&question, began, waited(), devices);
+                let followed = agenda.followed(waited());
+                if agenda.is_over(&followed) {
+                    printer.done();
+                    return tell(&followed, waited(), None, printer);
+                }
+            }
+            Ok(None) => return without_reports(fleet, printer),
+            // The revoke is done; that it cannot be followed just now is no reason to stop following.
+            Err(failure) => {
+                trouble = Some(fleet.explain(&failure));
+                agenda.failed(began, waited());
+            }
+        }
     }
     printer.done();
-    tell(known.as_deref().unwrap_or_default(), waited(), trouble, printer)
+    let followed = if agenda.is_known() { agenda.followed(waited()) } else { Vec::new() };
+    tell(&followed, waited(), trouble, printer)
+}
+
+async fn look(fleet: &Fleet, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
+    match wanted {
+        Look::All => fleet.client.whole_fleet(&fleet.key, Some(DeviceStatus::Revoked)).await,
+        Look::These(ids) => fleet.client.some_of_fleet(&fleet.key, ids).await,
+    }
 }
 
 fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, printer: &mut Printer) {

@@ -1,5 +1,6 @@
 //! The fleet: the verbs that ask the authority.
 
+mod agenda;
 mod batches;
 mod confirm;
 mod connect;
@@ -7,6 +8,7 @@ pub(super) mod each;
 mod follow;
 mod ids;
 pub(super) mod list;
+mod news;
 mod outcome;
 pub(super) mod plan;
 mod preview;

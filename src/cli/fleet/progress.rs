@@ -9,7 +9,7 @@ use crate::protocol::report::{FleetDevice, FleetSidecar, StopState};
 
 /// A device that nobody reports about, or that was never validated as far as is known, may be one whose first report is
 /// under way, or whose validation is not written down yet: the authority notes those up to three seconds late.
-const SETTLE: Duration = Duration::from_secs(4);
+pub(super) const SETTLE: Duration = Duration::from_secs(4);
 
 /// A device that was validated in this time may be used by somebody. A sidecar asks far more often; a program on an
 /// official client asks when it comes to.
@@ -52,6 +52,14 @@ pub(super) enum Progress {
 impl Progress {
     pub(super) const fn is_done(self) -> bool {
         matches!(self, Self::Stopped | Self::Unused)
+    }
+
+    /// Whether waiting changes nothing.
+    pub(super) const fn is_settled(self) -> bool {
+        match self {
+            Self::Stopped | Self::Unused | Self::Lapsed | Self::Unreported | Self::NoLongerRevoked => true,
+            Self::Stopping | Self::NotKnownYet | Self::NotHeardFrom => false,
+        }
     }
 }
 
@@ -118,16 +126,6 @@ pub(super) fn patience(followed: &[Followed]) -> Duration {
     longest.unwrap_or_default().min(Duration::from_mins(10)) + SLACK
 }
 
-/// Whether nothing more is to be waited for.
-pub(super) fn is_over(followed: &[Followed]) -> bool {
-    followed.iter().all(|one| match one.progress {
-        Progress::Stopped | Progress::Unused | Progress::Lapsed | Progress::Unreported | Progress::NoLongerRevoked => {
-            true
-        }
-        Progress::Stopping | Progress::NotKnownYet | Progress::NotHeardFrom => false,
-    })
-}
-
 impl Followed {
     /// Whether a sidecar says that processes outlived SIGKILL.
     pub(super) fn has_survivors(&self) -> bool {
@@ -138,11 +136,15 @@ impl Followed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::protocol::api::DeviceStatus;
     use crate::protocol::report::{Bound, SidecarId, StopProgress};
     use crate::protocol::status::StandingKind;
+
+    fn is_over(followed: &[Followed]) -> bool {
+        followed.iter().all(|one| one.progress.is_settled())
+    }
 
     fn sidecar(state: StopState) -> FleetSidecar {
         FleetSidecar {
@@ -162,7 +164,7 @@ mod tests {
         }
     }
 
-    fn device(id: &str, seen_ago_ms: Option<u64>, states: &[StopState]) -> FleetDevice {
+    pub(in super::super) fn device(id: &str, seen_ago_ms: Option<u64>, states: &[StopState]) -> FleetDevice {
         FleetDevice {
             device_id: id.to_owned(),
             status: DeviceStatus::Revoked,

@@ -42,7 +42,7 @@ fn the_api_describes_itself_to_anybody() {
 
 #[test]
 fn the_access_log_names_each_request_and_no_key() {
-    let authority = Authority::start_with(&["--log-format", "json"]);
+    let authority = Authority::start_with(&["--log-format", "json", "--log-validations"]);
     let org = authority.org("free");
     org.register(&["a"]);
     let id = org.device("validate", "a").json()["request_id"].as_str().unwrap().to_owned();
@@ -55,6 +55,42 @@ fn the_access_log_names_each_request_and_no_key() {
         (&json!("access"), &json!("/api/v1/devices/validate"), &json!("ALLOW"), &json!(200), &json!(org.id))
     );
     assert!(!log.contains(&org.key) && !log.contains(&org.key[4..]));
+}
+
+#[test]
+fn what_every_host_asks_all_the_time_is_counted_and_logged_only_where_that_is_asked_for() {
+    let ids = |authority: &Authority| {
+        let org = authority.org("free");
+        let registered = org.device("register", "a").json()["request_id"].clone();
+        let validated = org.device("validate", "a").json()["request_id"].clone();
+        let reported = org.post("/devices/report", &json!({})).json()["request_id"].clone();
+        let probed = http::request(authority.address(), "GET", "/readyz", &[], b"").json()["request_id"].clone();
+        // The log is written in the order of the answers.
+        let last = org.device("register", "b").json()["request_id"].clone();
+        until("the last one is logged", || authority.log().contains(last.as_str().unwrap()).then_some(()));
+        let log = authority.log();
+        [registered, validated, reported, probed].map(|id| log.contains(id.as_str().unwrap()))
+    };
+    assert_eq!(ids(&Authority::start()), [true, false, false, false]);
+    assert_eq!(ids(&Authority::start_with(&["--log-validations"])), [true; 4]);
+}
+
+#[test]
+fn a_database_that_fails_is_said_once_a_minute_and_not_at_each_validation() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    org.register(&["a"]);
+    let database = rusqlite::Connection::open(authority.database()).unwrap();
+    database.busy_timeout(crate::harness::PATIENCE).unwrap();
+    database.execute_batch("ALTER TABLE devices RENAME TO hidden").unwrap();
+    for _ in 0..50 {
+        assert_eq!(org.device("validate", "a").status, 503);
+        assert_eq!(org.get("/devices/list").status, 503);
+    }
+    let said = "the store failed; the validation is denied";
+    until("it is logged", || authority.log().contains(said).then_some(()));
+    let lines = |text: &str| authority.log().lines().filter(|line| line.contains(text)).count();
+    assert_eq!((lines(said), lines("the store failed; the request is refused")), (1, 1), "{}", authority.log());
 }
 
 #[test]

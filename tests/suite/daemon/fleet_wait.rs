@@ -231,3 +231,103 @@ fn the_wait_lasts_no_longer_than_it_is_told() {
     let said = text(&output.stdout);
     assert!(said.contains("not heard from for") && said.contains("by ") && said.contains(" UTC (in "), "{said}");
 }
+
+/// How often the fleet was asked for, by the authority's own count.
+fn fleet_requests(metrics: std::net::SocketAddr) -> u64 {
+    let text = crate::harness::http::request(metrics, "GET", "/metrics", &[], b"").text;
+    let line = r#"machineid_authority_requests_total{endpoint="org/fleet",status="2xx"} "#;
+    text.lines().find_map(|text| text.strip_prefix(line)).map_or(0, |count| count.parse().unwrap())
+}
+
+#[test]
+fn a_wait_follows_what_the_authority_tells_and_does_not_ask_for_the_fleet_all_the_time() {
+    let authority = Authority::start_with(&["--metrics-listen", "127.0.0.1:0"]);
+    let metrics = authority.metrics();
+    let org = authority.org("scale");
+    let mut setup = Setup::of(&org, &authority.url(), "host:1");
+    "interval = \"1s\"\nlease = \"30s\"\nstop_grace = \"5s\"".clone_into(&mut setup.enforcement);
+    let sidecar = setup.start();
+    let mut agent = Agent::start(&sidecar, &[], STUBBORN);
+    all_reported(&authority, &org, 1);
+    let before = fleet_requests(metrics);
+    let output = run(&authority, &org, &["revoke", "host:1", "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!agent.is_alive() && agent.wrapped.exit_code() == 77);
+    let asked = fleet_requests(metrics) - before;
+    // At the beginning, at each of the few changes, and at the end; every 300 ms would be 17 and more.
+    assert!(asked <= 10, "{asked}");
+}
+
+#[test]
+fn where_nothing_is_told_of_changes_a_wait_asks_about_its_own_devices_until_it_knows() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let asked = AtomicUsize::new(0);
+    let fake = FakeAuthority::start(move |path, stream| {
+        let extensions = "x-machineid-extensions: watch, report\r\n";
+        let answer = if path.starts_with("/api/v1/org/fleet") {
+            let (state, agents) =
+                if asked.fetch_add(1, Ordering::Relaxed) < 2 { ("stopping", 1) } else { ("confirmed", 0) };
+            let sidecar = serde_json::json!({
+                "sidecarId": "00000000000000000000000000000001", "hostDeviceId": "a", "version": "1", "push": false,
+                "heardAt": "2026-01-01T00:00:00Z", "heardAgoMs": 5, "standing": "denied", "agents": 0,
+                "stopping": agents, "stopBound": {"connectedMs": 19_500, "cutOffMs": 41_000},
+                "stop": {"state": state, "by": "2026-01-01T00:00:41Z", "inMs": 41_000},
+            });
+            let device = serde_json::json!({
+                "deviceId": "a", "status": "revoked", "lastSeenAt": "2026-01-01T00:00:00Z", "lastSeenAgoMs": 5,
+                "revokedAt": "2026-01-01T00:00:00Z", "sidecars": [sidecar],
+            });
+            let other = serde_json::json!({"deviceId": "b", "status": "active", "sidecars": []});
+            let page = serde_json::json!({"devices": [device, other], "nextCursor": null, "sidecars": 1, "agents": 1});
+            json(extensions, &page.to_string())
+        } else if path == "/api/v1/org/events" {
+            "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned()
+        } else {
+            json(extensions, r#"{"status":"ok","deviceId":"a"}"#)
+        };
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    let output = machineid(&fake.url(), "org_x", &["revoke", "a", "--wait"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("nothing runs any more on 1 device,"), "{output:?}");
+    let fleet: Vec<String> = fake.paths().into_iter().filter(|path| path.contains("/org/fleet")).collect();
+    assert_eq!(fleet, ["/api/v1/org/fleet?deviceId=a"], "nothing else of the fleet was asked for");
+    assert!(fake.count("/api/v1/org/events") >= 1, "it was tried to be told of changes");
+}
+
+#[test]
+fn a_device_that_another_sidecar_began_to_use_a_moment_ago_is_not_called_stopped_before_that_one_has() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let (_first, _agent) = sidecar(&authority, &org, "workload:1", OBEDIENT);
+    all_reported(&authority, &org, 1);
+    // Validated, and no report of it is in: as a replica that starts now.
+    assert_eq!(org.code("workload:1"), "ALLOW");
+    let began = crate::harness::wait::clock();
+    let output = run(&authority, &org, &["revoke", "workload:1", "--wait"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(began.elapsed() >= Duration::from_secs(1), "a first report may be under way: {output:?}");
+}
+
+#[test]
+fn no_lease_is_called_over_while_the_validation_that_began_it_may_not_be_written_down() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    org.device("register", "host:1");
+    // It fell silent long ago, as far as was reported, with a bound of next to nothing.
+    let report = serde_json::json!({
+        "sidecarId": "00000000000000000000000000000001", "sequence": 1, "version": "1", "hostDeviceId": "host:1",
+        "push": false, "agents": 0, "stopBound": {"connectedMs": 1, "cutOffMs": 1},
+        "devices": [{"deviceId": "host:1", "standing": "unavailable", "agents": 0, "stopping": 0}],
+        "stops": [], "events": [],
+    });
+    assert_eq!(org.post("/devices/report", &report).status, 200);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(org.code("host:1"), "ALLOW");
+    org.device("revoke", "host:1");
+    let told = fleet(&authority, &org);
+    let by: jiff::Timestamp = told[0]["sidecars"][0]["stop"]["by"].as_str().unwrap().parse().unwrap();
+    let revoked: jiff::Timestamp = told[0]["revokedAt"].as_str().unwrap().parse().unwrap();
+    assert!(by > revoked, "the ALLOW of a moment before the revoke counts, written down or not: {told:#?}");
+}

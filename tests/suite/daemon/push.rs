@@ -8,7 +8,7 @@ use super::agents::{Agent, OBEDIENT};
 use crate::harness::authority::Authority;
 use crate::harness::fake_authority::{FakeAuthority, STREAM, json};
 use crate::harness::sidecar::{Setup, Sidecar};
-use crate::harness::wait::until;
+use crate::harness::wait::{clock, until};
 use crate::harness::{eventually, let_time_pass};
 
 /// Nothing that happens within a test is found by polling.
@@ -38,6 +38,30 @@ fn a_revoke_reaches_an_agent_long_before_the_next_validation() {
     assert_eq!(sidecar.check().code(), "DEVICE_REVOKED");
     org.device("unrevoke", "host:1");
     eventually("the unrevoke is found as well", || sidecar.status()["devices"][0]["standing"] == "allowed");
+}
+
+#[test]
+fn a_device_that_changes_often_never_makes_its_next_revoke_wait() {
+    let authority = Authority::start();
+    let org = authority.org("free");
+    let sidecar = hardly_polling(Setup::of(&org, &authority.url(), "host:1")).start();
+    eventually("the authority is watched", || is_watching(&sidecar));
+    let stands_at = |standing: &str| {
+        let began = clock();
+        eventually(standing, || sidecar.status()["devices"][0]["standing"] == standing);
+        began.elapsed()
+    };
+    stands_at("allowed");
+    let mut took: Vec<Duration> = Vec::new();
+    for _ in 0..12 {
+        org.device("revoke", "host:1");
+        took.push(stands_at("denied"));
+        org.device("unrevoke", "host:1");
+        stands_at("allowed");
+    }
+    took.sort();
+    // A budget of one hint in half a second would be felt by most of them.
+    assert!(took[took.len() / 2] < Duration::from_millis(300), "{took:?}");
 }
 
 #[test]

@@ -118,6 +118,14 @@ impl Authority {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
+    /// Where its metrics are read, when it was told to serve them.
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        until("the log names the listener of metrics", || {
+            let log = self.log();
+            log.split("metrics=").nth(1)?.split_whitespace().next()?.parse().ok()
+        })
+    }
+
     /// A new organisation on this plan, made through the command line.
     pub(crate) fn org(&self, plan: &str) -> Org<'_> {
         let made = self.admin_json(&["create", "--plan", plan]);

@@ -17,7 +17,7 @@ use super::pictures::{self, Picture, Progress};
 use super::refused::Refused;
 use super::words::{State as Shown, When, grouped};
 use super::{page, visit};
-use crate::authority::reports::{Known, judge};
+use crate::authority::reports::{Known, Notes, judge};
 use crate::authority::store::Aftermath;
 use crate::protocol::report::StopState;
 
@@ -65,6 +65,7 @@ fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
             heard_at: row.heard.heard_at,
             device: &said.device,
             cut_off: Duration::from_millis(said.bound.cut_off_ms),
+            notes: Notes::in_time(now),
         };
         let (state, by) = judge(&known, now);
         let agents = u64::from(said.device.agents) + u64::from(said.device.stopping);
@@ -266,7 +267,7 @@ mod tests {
             heard(2, "c", 99, false, 2),
             heard(3, "d", 101, true, 1),
         ];
-        let found = tally(&after(5, rows, vec![stop(1, 100, 300, true), stop(3, 101, 50, false)]), at(100), at(102));
+        let found = tally(&after(5, rows, vec![stop(1, 100, 300, true), stop(3, 101, 50, false)]), at(100), at(103));
         assert_eq!((names(&found.confirmed), names(&found.outstanding)), (vec!["host:1"], vec!["host:3", "host:2"]));
         assert_eq!(found.untold, 1);
         assert_eq!(

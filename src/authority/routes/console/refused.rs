@@ -6,13 +6,13 @@ use askama::Template;
 use axum::body::Body;
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
-use tracing::error;
 
 use super::super::App;
 use super::super::answer::Answer;
 use super::frame::Frame;
 use super::redirect;
 use super::words::encoded;
+use crate::authority::repeated::rarely;
 use crate::authority::store::StoreError;
 
 /// A refusal. [`super::dress`] makes a page of it.
@@ -115,7 +115,7 @@ impl IntoResponse for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        error!(%error, "the store failed; a page of the console is refused");
+        rarely!(error, %error, "the store failed; a page of the console is refused");
         Self::Failed
     }
 }

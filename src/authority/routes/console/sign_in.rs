@@ -6,7 +6,7 @@ use askama::Template;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::super::App;
 use super::super::answer::Answer;
@@ -18,6 +18,7 @@ use super::{page, redirect, visit};
 use crate::authority::console::Holder;
 use crate::authority::keys::SecretHash;
 use crate::authority::org::OrgId;
+use crate::authority::repeated::rarely;
 use crate::clock::BootTime;
 use crate::protocol::OrgKey;
 
@@ -64,7 +65,7 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
         let (status, problem, again) = match app.limits.failed_key(address, BootTime::now()) {
             Ok(()) => (StatusCode::UNAUTHORIZED, "No organisation of this authority has that key.", None),
             Err(again) => {
-                warn!(%address, "too many failed sign-ins");
+                rarely!(warn, %address, "too many failed sign-ins");
                 (StatusCode::TOO_MANY_REQUESTS, "Too many keys failed from your address. Wait a minute.", Some(again))
             }
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::words::{When, span};
-use crate::authority::reports::{HeardDevice, Known, judge};
+use crate::authority::reports::{HeardDevice, Known, Notes, judge};
 use crate::authority::store::ListedDevice;
 use crate::protocol::report::{Bound, StopState};
 use crate::protocol::status::StandingKind;
@@ -101,6 +101,7 @@ impl Progress {
             heard_at: heard.heard_at,
             device: &heard.said.device,
             cut_off: Duration::from_millis(heard.said.bound.cut_off_ms),
+            notes: Notes::in_time(now),
         };
         let (state, by) = judge(&known, now);
         let (word, shape, class, waits) = match state {

@@ -64,7 +64,7 @@ impl Postgres {
             account.used = account.used.saturating_sub(changed.len() as u64);
             set_used(&mut tx, &account).await?;
             record(&mut tx, &call, Record::revoke(org, verb, &batch, &outcomes)).await?;
-            self.commit(tx, [Change::Devices(org, changed)]).await?;
+            self.commit(tx, [Change::Denied(org, Some(changed))]).await?;
             Ok(Some((outcomes, account)))
         })
         .await
@@ -91,7 +91,7 @@ impl Postgres {
             set_used(&mut tx, &account).await?;
             let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
             record(&mut tx, &call, all).await?;
-            self.commit(tx, [Change::Org(org)]).await?;
+            self.commit(tx, [Change::Denied(org, None)]).await?;
             Ok(Some((done, account)))
         })
         .await
@@ -176,7 +176,7 @@ impl Postgres {
                 }
             }
             record(&mut tx, &call, Record::remove(org, id.as_str(), gone.is_some())).await?;
-            self.commit(tx, [Change::Devices(org, vec![id])]).await?;
+            self.commit(tx, [Change::Denied(org, Some(vec![id]))]).await?;
             Ok(Some((gone.is_some(), account)))
         })
         .await
@@ -238,6 +238,10 @@ pub(super) async fn page(
     }
     if let Some(after) = &filter.after {
         query.push(" AND device_id > ").push_bind(after.to_string());
+    }
+    if let Some(among) = &filter.among {
+        let ids: Vec<String> = among.iter().map(ToString::to_string).collect();
+        query.push(" AND device_id = ANY(").push_bind(ids).push(")");
     }
     if let Some(only) = &filter.only {
         query.push(" AND device_id = ").push_bind(only.to_string());

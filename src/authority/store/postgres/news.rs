@@ -36,16 +36,27 @@ struct News {
     /// It is only what sidecars report that changed.
     #[serde(default)]
     reports: bool,
+    /// A validation of them is a deny now.
+    #[serde(default)]
+    denied: bool,
 }
 
 impl News {
     /// `None` when there is nothing to tell.
     fn of(from: &str, change: &Change) -> Option<String> {
-        let of = |org: &OrgId, devices| Self { from: from.to_owned(), org: *org, devices, key: false, reports: false };
+        let of = |org: &OrgId, devices| Self {
+            from: from.to_owned(),
+            org: *org,
+            devices,
+            key: false,
+            reports: false,
+            denied: false,
+        };
         let news = match change {
-            Change::Devices(_, devices) if devices.is_empty() => return None,
+            Change::Devices(_, devices) | Change::Denied(_, Some(devices)) if devices.is_empty() => return None,
             Change::Devices(org, devices) => of(org, Some(devices.clone())),
             Change::Org(org) => of(org, None),
+            Change::Denied(org, devices) => Self { denied: true, ..of(org, devices.clone()) },
             Change::Key(org) => Self { key: true, ..of(org, None) },
             Change::Reports(org, devices) => Self { reports: true, ..of(org, Some(devices.clone())) },
             Change::Anything => return None,
@@ -157,6 +168,7 @@ impl Postgres {
                 self.changes.tell(Change::Reports(org, devices.unwrap_or_default()));
             }
             Ok(News { org, key: true, .. }) => self.changes.tell(Change::Key(org)),
+            Ok(News { org, denied: true, devices, .. }) => self.changes.tell(Change::Denied(org, devices)),
             Ok(News { org, devices: Some(devices), .. }) => self.changes.tell(Change::Devices(org, devices)),
             Ok(News { org, devices: None, .. }) => self.changes.tell(Change::Org(org)),
             // Of a newer version, then.
@@ -176,11 +188,15 @@ mod tests {
         let ids =
             |count: usize| (0..count).map(|n| format!("device-{n:0100}").parse().unwrap()).collect::<Vec<DeviceId>>();
         let few = Change::Devices(org, ids(10));
-        let of = |devices| News { from: from.to_owned(), org, devices, key: false, reports: false };
+        let of = |devices| News { from: from.to_owned(), org, devices, key: false, reports: false, denied: false };
         assert_eq!(read(&few), of(Some(ids(10))));
         assert_eq!(read(&Change::Devices(org, ids(500))), of(None));
         assert_eq!(read(&Change::Org(org)), of(None));
         assert_eq!(read(&Change::Reports(org, ids(500))), News { reports: true, ..of(None) });
         assert_eq!(News::of(from, &Change::Devices(org, Vec::new())), None);
+        assert_eq!(News::of(from, &Change::Denied(org, Some(Vec::new()))), None);
+        for (told, devices) in [(Some(ids(10)), Some(ids(10))), (Some(ids(500)), None), (None, None)] {
+            assert_eq!(read(&Change::Denied(org, told)), News { denied: true, ..of(devices) });
+        }
     }
 }

@@ -59,7 +59,7 @@ impl Sqlite {
                 account.used = account.used.saturating_sub(changed.len() as u64);
                 set_used(db, &account)?;
                 record(db, &call, Record::revoke(org, verb, &batch, &outcomes))?;
-                Ok((Some((outcomes, account)), Some(Change::Devices(org, changed))))
+                Ok((Some((outcomes, account)), Some(Change::Denied(org, Some(changed)))))
             })
             .await
     }
@@ -83,7 +83,7 @@ impl Sqlite {
                 set_used(db, &account)?;
                 let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
                 record(db, &call, all)?;
-                Ok((Some((done, account)), Some(Change::Org(org))))
+                Ok((Some((done, account)), Some(Change::Denied(org, None))))
             })
             .await
     }
@@ -168,7 +168,7 @@ impl Sqlite {
                     set_used(db, &account)?;
                 }
                 record(db, &call, Record::remove(org, id.as_str(), known.is_some()))?;
-                Ok((Some((known.is_some(), account)), Some(Change::Devices(org, vec![id]))))
+                Ok((Some((known.is_some(), account)), Some(Change::Denied(org, Some(vec![id])))))
             })
             .await
     }
@@ -226,6 +226,11 @@ pub(super) fn page(db: &Connection, org: OrgId, filter: &Filter) -> Result<Page,
     }
     if let Some(after) = &filter.after {
         add(" AND device_id > ?", Value::Text(after.to_string()));
+    }
+    if let Some(among) = &filter.among {
+        // One parameter for any number of them, so that the statement stays prepared.
+        let ids: Vec<&str> = among.iter().map(DeviceId::as_str).collect();
+        add(" AND device_id IN (SELECT value FROM json_each(?))", Value::Text(serde_json::json!(ids).to_string()));
     }
     if let Some(only) = &filter.only {
         add(" AND device_id = ?", Value::Text(only.to_string()));
