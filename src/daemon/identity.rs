@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
@@ -27,24 +27,48 @@ pub(super) fn expand(settings: &Settings, environment: &Environment) -> Result<D
         .map_err(|problem| ConfigError::at(&device.id_origin, "device.id", problem))
 }
 
+/// What is kept of this host's device id, and where.
+#[derive(Debug)]
+pub(super) struct Identity {
+    place: Option<PathBuf>,
+    kept: Kept,
+}
+
+impl Identity {
+    /// Which device this host is.
+    pub(super) fn device(&self) -> &DeviceId {
+        &self.kept.device_id
+    }
+
+    /// Writes it down again when its file is gone. Whether it was.
+    pub(super) fn restore(&self) -> std::io::Result<bool> {
+        let Some(place) = &self.place else { return Ok(false) };
+        let gone = !place.try_exists()?;
+        if gone {
+            write(place, &self.kept)?;
+        }
+        Ok(gone)
+    }
+}
+
 /// The id this host had under the same template, else what the template says now, which is then kept.
-pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<DeviceId, ConfigError> {
+pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<Identity, ConfigError> {
     let template = &settings.device.id_template;
     let place = settings.state_dir.as_ref().map(|directory| directory.join("device.json"));
     let kept = place.as_deref().and_then(read).filter(|kept| kept.template == *template);
     if let Some(kept) = kept {
-        return Ok(kept.device_id);
+        return Ok(Identity { place, kept });
     }
-    let device_id = expand(settings, environment)?;
-    let Some(place) = place else { return Ok(device_id) };
-    let kept = Kept { template: template.clone(), device_id };
+    let kept = Kept { template: template.clone(), device_id: expand(settings, environment)? };
+    let Some(place) = place else { return Ok(Identity { place: None, kept }) };
     match write(&place, &kept) {
         Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
         Err(error) => {
             warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device");
+            return Ok(Identity { place: None, kept });
         }
     }
-    Ok(kept.device_id)
+    Ok(Identity { place: Some(place), kept })
 }
 
 fn read(place: &Path) -> Option<Kept> {

@@ -10,6 +10,7 @@
 //! | `sidecar` | everything that runs, put together and taken down |
 //! | `reload` | a changed configuration, key or kill file, without a restart |
 //! | `signals` | what it acts on, what it passes on |
+//! | `upkeep` | makes its own files again when they are gone |
 //! | `child` | `-- COMMAND`: a wrapper of our own |
 //! | `dev` | `--dev`: an authority of our own |
 //! | `healthcheck` | `healthcheck` |
@@ -27,6 +28,7 @@ mod reload;
 mod resume;
 mod sidecar;
 mod signals;
+mod upkeep;
 
 use std::io::Write;
 use std::process::ExitCode;

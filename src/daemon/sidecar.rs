@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::{fs, io, panic};
 
 use rustix::process::Rlimit;
@@ -15,8 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::child::Child;
+use super::identity::Identity;
 use super::reload::{Reloader, Source};
 use super::signals::Signals;
+use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::client::{AuthorityClient, Options};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
@@ -27,8 +29,9 @@ use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
 use crate::local::{Context, activation, compat, metrics, port, server};
+use crate::protocol::report::SidecarId;
 use crate::protocol::{DeviceId, Exit, OrgKey};
-use crate::report::Reporter;
+use crate::report::{self, Reporter};
 use crate::runs::{Here, Runs, Store};
 use crate::telemetry::Journal;
 use crate::tree::KILL_PATIENCE;
@@ -52,11 +55,13 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     if key_source == KeySource::Environment {
         warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
     }
-    let device = identity::resolve(&settings, environment)?;
+    let identity = identity::resolve(&settings, environment)?;
     let environment = environment.clone();
     in_runtime(async {
         let source = Source::Files(environment);
-        let sidecar = Sidecar::start(source, settings, device, key, key_source, handed)?;
+        let device = identity.device().clone();
+        let mut sidecar = Sidecar::start(source, settings, device, key, key_source, handed)?;
+        sidecar.identity = Some(identity);
         sidecar.serve(command).await
     })
 }
@@ -116,6 +121,12 @@ pub(super) struct Sidecar {
     socket: Arc<Socket>,
     context: Arc<Context>,
     device: DeviceId,
+    /// How the device id is kept, where it is.
+    identity: Option<Identity>,
+    /// Where runs are written down.
+    store: Store,
+    /// Which sidecar this is, for the authority.
+    id: SidecarId,
     /// The limit of descriptors we were started with.
     descriptors: Rlimit,
     /// The port for unmodified programs on the official clients.
@@ -156,6 +167,7 @@ impl Sidecar {
             let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
+        let id = report::resolve_id(runtime_dir);
         let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
         let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
         let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
@@ -185,7 +197,8 @@ impl Sidecar {
         let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
         let context = Arc::new(Context::new(live, gates, runs, journal, key_protection, address));
         let reloader = Some(Reloader::new(source, Arc::clone(&context), ca_pem, boot_id));
-        Ok(Self { socket: Arc::new(socket), context, device, descriptors, compat, reloader, metrics })
+        let socket = Arc::new(socket);
+        Ok(Self { socket, context, device, identity: None, store, id, descriptors, compat, reloader, metrics })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -197,6 +210,7 @@ impl Sidecar {
         let mut signals =
             Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
+        let upkeep = self.upkeep();
         self.announce();
         let (reload, asked) = mpsc::channel(1);
         let reloading = self.reloader.take().map(|reloader| tokio::spawn(reloader.run(asked)));
@@ -227,9 +241,10 @@ impl Sidecar {
             shutdown.cancel();
             exit
         };
+        let keeping = shutdown.run_until_cancelled(upkeep::watch(upkeep));
         let resuming = shutdown.run_until_cancelled(resume::watch(Arc::clone(&self.context)));
         let attending = shutdown.run_until_cancelled(manager::attend(Arc::clone(&self.context)));
-        let ((), exit, _, _) = tokio::join!(serving, working, resuming, attending);
+        let ((), exit, _, _, _) = tokio::join!(serving, working, resuming, attending, keeping);
         push.abort();
         if let Some(reloading) = reloading {
             reloading.abort();
@@ -247,7 +262,19 @@ impl Sidecar {
     fn reporter(&self) -> Reporter {
         let Context { gates, runs, live, journal, .. } = &*self.context;
         let journal = Arc::clone(journal);
-        Reporter { gates: Arc::clone(gates), runs: Arc::clone(runs), live: live.clone(), journal }
+        Reporter { gates: Arc::clone(gates), runs: Arc::clone(runs), live: live.clone(), journal, id: self.id }
+    }
+
+    fn upkeep(&mut self) -> Arc<Upkeep> {
+        Arc::new(Upkeep {
+            socket: Arc::clone(&self.socket),
+            context: Arc::clone(&self.context),
+            store: self.store.clone(),
+            runtime_dir: self.settings().local.runtime_dir.clone(),
+            sidecar_id: self.id,
+            identity: self.identity.take(),
+            seen: Mutex::default(),
+        })
     }
 
     fn announce(&self) {

@@ -81,6 +81,17 @@ impl Holds {
         write(&self.place, &held)
     }
 
+    /// Writes down again what is held when the file is gone. Whether it was.
+    pub(crate) fn restore(&self) -> io::Result<bool> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held().clone();
+        let gone = !held.is_empty() && !self.place.try_exists()?;
+        if gone {
+            write(&self.place, &held)?;
+        }
+        Ok(gone)
+    }
+
     /// Lets go of a device, or of all; gives those that were held.
     ///
     /// Fails when that cannot be written down; then all stays held.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -49,6 +50,7 @@ pub(super) async fn hold(
             context.journal.tell_by(Happening::DeviceHeld(hold), Some(caller.clone()));
         }
     }
+    // They are in force: a disk that hangs must not keep the operator from hearing so.
     let problem = written(&context, Holds::keep).await.err().map(|error| {
         error!(%error, "cannot write down what is held: a restart of the daemon would forget it");
         format!("it cannot be written down ({error}): a restart of the daemon would forget it")
@@ -56,13 +58,19 @@ pub(super) async fn hold(
     (StatusCode::OK, Json(HoldAnswer { devices, run_ids, problem })).into_response()
 }
 
-/// On a thread of its own: a disk takes its time until it has what it was given.
+/// How long an operator waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// On a thread of its own: a disk takes its time until it has what it was given. Fails when that is too long; the write may
+/// still be done later.
 async fn written<T: Send + 'static>(
     context: &Context,
     write: impl FnOnce(&Holds) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let holds = Arc::clone(context.gates.authority().holds());
-    tokio::task::spawn_blocking(move || write(&holds)).await.map_err(io::Error::other)?
+    let writing = tokio::task::spawn_blocking(move || write(&holds));
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk of the state directory has not answered in time");
+    tokio::time::timeout(PATIENCE, writing).await.map_err(|_| late())?.map_err(io::Error::other)?
 }
 
 pub(super) async fn release(
@@ -82,7 +90,11 @@ pub(super) async fn release(
     let devices = match written(&context, move |holds| holds.release(named.as_ref())).await {
         Ok(devices) => devices,
         Err(error) => {
-            let reason = format!("the release cannot be written down ({error}), so nothing is released");
+            let reason = if error.kind() == io::ErrorKind::TimedOut {
+                format!("the release is not written down yet ({error}); the devices stay denied until it is")
+            } else {
+                format!("the release cannot be written down ({error}), so nothing is released")
+            };
             return reply::refusal(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, reason);
         }
     };

@@ -59,5 +59,6 @@ fn now(context: &Context) -> Now {
         agents: agents.collect(),
         stop_bound_connected: bound.connected,
         stop_bound_cut_off: bound.cut_off,
+        runtime_problem: context.files_status().problem.is_some(),
     }
 }

@@ -46,7 +46,7 @@ mod wire;
 pub(crate) use check::fuzz_query;
 use std::net::SocketAddr;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -60,6 +60,7 @@ use crate::clock::BootTime;
 use crate::config::{Live, Settings};
 use crate::gate::Gates;
 use crate::protocol::api::path;
+use crate::protocol::status::FilesStatus;
 use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Runs;
 use crate::telemetry::Journal;
@@ -84,6 +85,8 @@ pub(crate) struct Context {
     pub(crate) key_protection: String,
     /// Where unmodified programs on the official clients are served, when they are.
     pub(crate) compat: Option<SocketAddr>,
+    /// How it is with the files that the daemon keeps for itself, as of the last look.
+    files: Mutex<FilesStatus>,
     refusals: Refusals,
     /// Starts whose processes may be looked at at a time: more would be threads that push aside the one that answers.
     looks: Arc<Semaphore>,
@@ -99,7 +102,20 @@ impl Context {
         compat: Option<SocketAddr>,
     ) -> Self {
         let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Arc::new(Semaphore::new(LOOKS)));
-        Self { live, gates, runs, started, journal, key_protection, compat, refusals, looks }
+        let files = Mutex::default();
+        Self { live, gates, runs, started, journal, key_protection, compat, files, refusals, looks }
+    }
+
+    /// How it is with the files that the daemon keeps for itself.
+    pub(crate) fn files_status(&self) -> FilesStatus {
+        let mut status = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.problem = status.problem.or_else(|| self.runs.record_problem());
+        status
+    }
+
+    /// Notes what a look at these files came to.
+    pub(crate) fn note_files(&self, note: impl FnOnce(&mut FilesStatus)) {
+        note(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The settings in force. Take them once for one question.

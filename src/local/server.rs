@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -43,12 +43,23 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
     let connections = TaskTracker::new();
     let closing = Closing::default();
     let router = TowerToHyperService::new(routes(Arc::clone(&context)));
+    let mut renewals = socket.renewals().await;
+    // In the place of one whose file was lost. Who connected to that one before is still answered.
+    let mut renewed: Option<UnixListener> = None;
     loop {
         // Those who have come have their turn before the next one does: of a crowd that knocked while nobody opened, most
         // have left again, and their places must be free for the rest.
         tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = socket.listener.accept() => accepted.map(|(stream, _)| stream),
+            accepted = accept_from(renewed.as_ref()) => accepted.map(|(stream, _)| stream),
+            Some(listener) = renewals.recv() => {
+                match UnixListener::from_std(listener) {
+                    Ok(listener) => renewed = Some(listener),
+                    Err(error) => warn!(%error, "cannot serve the socket that was made again"),
+                }
+                continue;
+            },
             () = shutdown.cancelled() => break,
         };
         let stream = match stream {
@@ -78,6 +89,14 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
     closing.begin();
     connections.close();
     let _ = tokio::time::timeout(2 * DRAIN, connections.wait()).await;
+}
+
+/// Never without a listener.
+async fn accept_from(listener: Option<&UnixListener>) -> io::Result<(UnixStream, tokio::net::unix::SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Out of descriptors or memory: the connection stays in the backlog, and a closed one may make room.

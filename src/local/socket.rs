@@ -6,12 +6,16 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::config::settings::Local;
 use crate::config::{ConfigError, Origin, group_id};
+use crate::telemetry::metrics::OwnFile;
 
 /// Connections the kernel holds until we accept them.
 const BACKLOG: i32 = 4096;
@@ -19,12 +23,61 @@ const BACKLOG: i32 = 4096;
 /// The bound socket. Its file goes with it.
 #[derive(Debug)]
 pub(crate) struct Socket {
+    /// The listener of the start. It has no name any more once its file was lost and made again.
     pub(crate) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode: at the end only our own file is removed. `None` when it is not ours.
+    lock_path: PathBuf,
+    /// Of the socket's directory, for when it must be made again.
+    directory_mode: u32,
+    /// What a service manager gave its socket, for when it must be made again. `None` when the socket is ours.
+    handed: Option<Access>,
+    place: Mutex<Place>,
+    renewed: mpsc::Sender<StdUnixListener>,
+    renewals: tokio::sync::Mutex<mpsc::Receiver<StdUnixListener>>,
+}
+
+/// What is in its place in the file system.
+#[derive(Debug)]
+struct Place {
+    /// Device and inode of the socket's file.
     identity: Option<(u64, u64)>,
+    /// Whether the file is ours: at the end only our own is removed.
+    ours: bool,
     /// Held for as long as we live: there is one daemon for each socket.
-    _lock: File,
+    lock: File,
+}
+
+/// Mode and owners of a file.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Access {
+    fn of(about: &fs::Metadata) -> Self {
+        Self { mode: about.mode() & 0o7777, uid: about.uid(), gid: about.gid() }
+    }
+}
+
+/// What a look at lock and socket came to.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) restored: Vec<OwnFile>,
+    /// Whether the lock is ours: the directory that it is in is then no other daemon's.
+    pub(crate) has_lock: bool,
+    /// What cannot be made again, and what to do.
+    pub(crate) problem: Option<String>,
+}
+
+/// Whether what is at this path is the file of this identity.
+fn is_at(path: &Path, identity: Option<(u64, u64)>) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|now| Some(identity_of(&now)) == identity)
+}
+
+fn identity_of(about: &fs::Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
 }
 
 /// Takes the socket: locks its runtime directory, removes a stale file, binds.
@@ -43,10 +96,12 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
     let lock = lock(local)?;
     remove_stale(path).map_err(wrong)?;
     let listener = listen(path, local.mode)
+        .and_then(UnixListener::from_std)
         .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
     let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
     // From here on its file goes with it, also when the rest fails.
-    let socket = Socket { listener, path: path.clone(), identity: Some((about.dev(), about.ino())), _lock: lock };
+    let place = Place { identity: Some(identity_of(&about)), ours: true, lock };
+    let socket = Socket::new(listener, local, place, None);
     if let Some((group, origin)) = &local.group {
         give_to_group(path, group).map_err(|problem| ConfigError::at(origin, "local.group", problem))?;
     }
@@ -70,13 +125,135 @@ pub(crate) fn take_over(local: &Local, handed: StdUnixListener) -> Result<Socket
     let lock = lock(local)?;
     let listener = handed.set_nonblocking(true).and_then(|()| UnixListener::from_std(handed));
     let listener = listener.map_err(|error| wrong(format!("cannot serve the socket that was handed over: {error}")))?;
-    Ok(Socket { listener, path: local.socket.clone(), identity: None, _lock: lock })
+    let about = fs::symlink_metadata(&local.socket).ok();
+    let access = about.as_ref().map_or(Access { mode: 0o600, uid: 0, gid: 0 }, Access::of);
+    let place = Place { identity: about.as_ref().map(identity_of), ours: false, lock };
+    Ok(Socket::new(listener, local, place, Some(access)))
+}
+
+impl Socket {
+    fn new(listener: UnixListener, local: &Local, place: Place, handed: Option<Access>) -> Self {
+        // One that is not taken yet is replaced by the next look.
+        let (renewed, renewals) = mpsc::channel(4);
+        let directory = local.socket.parent().and_then(|directory| fs::metadata(directory).ok());
+        Self {
+            listener,
+            path: local.socket.clone(),
+            lock_path: lock_path(local),
+            directory_mode: directory.map_or(0o700, |about| about.mode() & 0o7777),
+            handed,
+            place: Mutex::new(place),
+            renewed,
+            renewals: tokio::sync::Mutex::new(renewals),
+        }
+    }
+
+    /// Listeners that take the place of one whose file was lost. For the one task that serves.
+    pub(crate) async fn renewals(&self) -> tokio::sync::MutexGuard<'_, mpsc::Receiver<StdUnixListener>> {
+        self.renewals.lock().await
+    }
+
+    /// Looks whether lock and socket are in their places, and makes again what is gone: a clean-up of temporary files or a
+    /// logout may have removed them, and a daemon that nobody can reach is none. The place of another daemon that came
+    /// meanwhile is left alone. Reads and writes files: not for the thread that answers.
+    pub(crate) fn keep(&self, local: &Local) -> Kept {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = Kept::default();
+        if let Err(problem) = self.keep_lock(&mut place, &mut kept.restored) {
+            return Kept { problem: Some(problem), ..kept };
+        }
+        kept.has_lock = true;
+        kept.problem = self.keep_file(&mut place, local, &mut kept.restored).err();
+        kept
+    }
+
+    fn keep_lock(&self, place: &mut Place, restored: &mut Vec<OwnFile>) -> Result<(), String> {
+        let held = place.lock.metadata().ok().as_ref().map(identity_of);
+        if is_at(&self.lock_path, held) {
+            return Ok(());
+        }
+        let directory = self.lock_path.parent().unwrap_or(Path::new("/"));
+        make_directory(directory, 0o700).map_err(|error| self.cannot("make", directory, &error))?;
+        place.lock = try_lock(&self.lock_path).map_err(|error| match error {
+            LockError::Taken => self.displaced(),
+            LockError::Failed(error) => self.cannot("lock", &self.lock_path, &error),
+        })?;
+        restored.push(OwnFile::Lock);
+        Ok(())
+    }
+
+    fn keep_file(&self, place: &mut Place, local: &Local, restored: &mut Vec<OwnFile>) -> Result<(), String> {
+        if is_at(&self.path, place.identity) {
+            return Ok(());
+        }
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        make_directory(directory, self.directory_mode).map_err(|error| self.cannot("make", directory, &error))?;
+        remove_stale(&self.path)
+            .map_err(|problem| format!("the socket was removed, and {problem}. {}", self.displaced()))?;
+        let mode = self.handed.map_or(local.mode, |access| access.mode);
+        let listener = listen(&self.path, mode).map_err(|error| self.cannot("make", &self.path, &error))?;
+        let about = fs::symlink_metadata(&self.path).map_err(|error| self.cannot("make", &self.path, &error))?;
+        (place.identity, place.ours) = (Some(identity_of(&about)), true);
+        if let Err(problem) = self.give_to_owners(local) {
+            // With the mode that it has, fewer can reach it than should.
+            warn!(problem, "the socket that was made again has other owners");
+        }
+        if self.renewed.try_send(listener).is_err() {
+            // Nobody takes them: without its listener the file is stale, and the next look replaces it.
+            place.identity = None;
+            return Err("the daemon does not take its new socket".to_owned());
+        }
+        if self.handed.is_some() {
+            warn!(
+                socket = %self.path.display(),
+                "the socket that the service manager made has no name any more; this daemon made one of its own in its \
+                 place: start the socket unit again when agents may end"
+            );
+        }
+        restored.push(OwnFile::Socket);
+        Ok(())
+    }
+
+    fn give_to_owners(&self, local: &Local) -> Result<(), String> {
+        match (&self.handed, &local.group) {
+            (Some(access), _) => {
+                let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                if (access.uid, access.gid) == own {
+                    return Ok(());
+                }
+                std::os::unix::fs::chown(&self.path, Some(access.uid), Some(access.gid)).map_err(|error| {
+                    let remedy = "start the socket unit again when agents may end";
+                    format!("cannot give {} the owners it had: {error}; {remedy}", self.path.display())
+                })
+            }
+            (None, Some((group, _))) => give_to_group(&self.path, group),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn cannot(&self, what: &str, path: &Path, error: &io::Error) -> String {
+        format!(
+            "{} or the lock beside it was removed, and the daemon cannot {what} {}: {error}; nobody can reach it until that \
+             is possible. Make the directory again with the owner that it had, or restart the daemon where agents may end",
+            self.path.display(),
+            path.display()
+        )
+    }
+
+    fn displaced(&self) -> String {
+        format!(
+            "another daemon has taken the place of {}, which was removed. This one (pid {}) still holds its agents, and nobody \
+             new can reach it: end one of the two",
+            self.path.display(),
+            std::process::id()
+        )
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|now| Some((now.dev(), now.ino())) == self.identity);
-        if ours {
+        let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if place.ours && is_at(&self.path, place.identity) {
             // Left behind, it is stale, and the next daemon replaces it.
             let _ = fs::remove_file(&self.path);
         }
@@ -88,18 +265,35 @@ pub(crate) fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory)
 }
 
+fn lock_path(local: &Local) -> PathBuf {
+    local.runtime_dir.join("lock")
+}
+
+enum LockError {
+    /// Another process holds it.
+    Taken,
+    Failed(io::Error),
+}
+
+fn try_lock(path: &Path) -> Result<File, LockError> {
+    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(LockError::Failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(LockError::Taken),
+        Err(fs::TryLockError::Error(error)) => Err(LockError::Failed(error)),
+    }
+}
+
 fn lock(local: &Local) -> Result<File, ConfigError> {
-    let path = local.runtime_dir.join("lock");
+    let path = lock_path(local);
     let wrong = |problem: String| {
         ConfigError::at(&Origin::Default, "local.runtime_dir", format!("{}: {problem}", path.display()))
     };
-    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|error| wrong(error.to_string()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(taken(&local.socket_origin, &local.socket)),
-        Err(fs::TryLockError::Error(error)) => Err(wrong(format!("cannot be locked: {error}"))),
-    }
+    try_lock(&path).map_err(|error| match error {
+        LockError::Taken => taken(&local.socket_origin, &local.socket),
+        LockError::Failed(error) => wrong(format!("cannot be opened and locked: {error}")),
+    })
 }
 
 fn taken(origin: &Origin, socket: &Path) -> ConfigError {
@@ -131,13 +325,13 @@ fn remove_stale(path: &Path) -> Result<(), String> {
 }
 
 /// Binds, then gives the mode, then listens: nobody can connect in between.
-fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+fn listen(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     rustix::net::listen(socket.as_fd(), BACKLOG)?;
-    UnixListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Gives the socket, which is ours, another mode and group.

@@ -18,8 +18,8 @@ use crate::protocol::status::{
     StopBound,
 };
 use crate::protocol::{Code, Decision};
-use crate::runs::{Census, Run};
 use crate::runs::run::{Phase, deadline};
+use crate::runs::{Census, Run};
 use crate::telemetry::audit::Audit;
 
 /// `GET /v1/status`
@@ -65,6 +65,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         recent_stops: stops.map(|(_, stop)| stop).collect(),
         holds: context.gates.authority().holds().all(),
         audit: context.journal.audit().map(Audit::status),
+        files: context.files_status(),
     })
 }
 

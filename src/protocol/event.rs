@@ -43,6 +43,15 @@ pub enum Happening {
     DeviceHeld(Hold),
     /// A device is no longer denied on this host.
     DeviceReleased(Hold),
+    /// Files that the daemon keeps for itself were gone, such as its socket, and were made again.
+    FilesRestored(Restored),
+}
+
+/// Files of the daemon's own that were made again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Restored {
+    /// What they are: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
+    pub files: Vec<String>,
 }
 
 /// Who decided.
@@ -221,6 +230,7 @@ impl Happening {
             Self::ConfigReloaded(_) => "config-reloaded",
             Self::DeviceHeld(_) => "device-held",
             Self::DeviceReleased(_) => "device-released",
+            Self::FilesRestored(_) => "files-restored",
         }
     }
 
@@ -237,7 +247,8 @@ impl Happening {
             | Self::AuthorityDown(_)
             | Self::ConfigReloaded(_)
             | Self::DeviceHeld(_)
-            | Self::DeviceReleased(_) => None,
+            | Self::DeviceReleased(_)
+            | Self::FilesRestored(_) => None,
         }
     }
 }

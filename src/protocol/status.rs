@@ -36,6 +36,21 @@ pub struct Status {
     /// How far the audit file is, when there is one.
     #[serde(default)]
     pub audit: Option<AuditStatus>,
+    /// How it is with the files that the daemon keeps for itself.
+    #[serde(default)]
+    pub files: FilesStatus,
+}
+
+/// The files that the daemon keeps for itself: its socket, its lock, the records of runs, and what outlives it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
+pub struct FilesStatus {
+    /// What is wrong with them now, and what to do; `None` when all are in place.
+    pub problem: Option<String>,
+    /// RFC 3339 time at which some were gone and were made again, the last time.
+    pub restored_at: Option<String>,
+    /// What these were: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
+    pub restored: Vec<String>,
 }
 
 /// A device that is denied on this host until it is released.

@@ -84,7 +84,10 @@ fn reported(told: &Told, id: EventId, now: BootTime) -> Option<ReportedEvent> {
         Happening::AgentEnded(ended) => agent(EventKind::AgentEnded, ended),
         Happening::DeviceHeld(hold) => of(EventKind::DeviceHeld, &hold.device_id),
         Happening::DeviceReleased(hold) => of(EventKind::DeviceReleased, &hold.device_id),
-        Happening::AuthorityUp(_) | Happening::AuthorityDown(_) | Happening::ConfigReloaded(_) => return None,
+        Happening::AuthorityUp(_)
+        | Happening::AuthorityDown(_)
+        | Happening::ConfigReloaded(_)
+        | Happening::FilesRestored(_) => return None,
     })
 }
 

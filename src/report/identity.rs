@@ -1,7 +1,7 @@
 //! Which sidecar this is, among all that may use a device: a random number, kept until the host boots again.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use tracing::warn;
 use uuid::Uuid;
@@ -9,16 +9,34 @@ use uuid::Uuid;
 use crate::protocol::report::SidecarId;
 
 /// The id in the runtime directory; a new one where there is none.
-pub(super) fn resolve(runtime_dir: &Path) -> SidecarId {
-    let path = runtime_dir.join("sidecar-id");
+pub(crate) fn resolve(runtime_dir: &Path) -> SidecarId {
+    let path = place(runtime_dir);
     if let Some(id) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
         return id;
     }
     let id = SidecarId::random(Uuid::new_v4().as_u128());
-    if let Err(error) = fs::write(&path, format!("{id}\n")) {
+    if let Err(error) = write(&path, id) {
         warn!(%error, path = %path.display(), "cannot keep this sidecar's id: after a restart it reports as another one");
     }
     id
+}
+
+/// Writes it down again when its file is gone. Whether it was.
+pub(crate) fn restore(runtime_dir: &Path, id: SidecarId) -> io::Result<bool> {
+    let path = place(runtime_dir);
+    let gone = !path.try_exists()?;
+    if gone {
+        write(&path, id)?;
+    }
+    Ok(gone)
+}
+
+fn place(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("sidecar-id")
+}
+
+fn write(path: &Path, id: SidecarId) -> io::Result<()> {
+    fs::write(path, format!("{id}\n"))
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use crate::protocol::report::{Report, SidecarId};
 use crate::runs::Runs;
 use crate::telemetry::Journal;
 use crate::telemetry::ring::Number;
+pub(crate) use identity::{resolve as resolve_id, restore as restore_id};
 use snapshot::Snapshot;
 
 /// How often something is told at least: that nothing changed is worth knowing too.
@@ -53,6 +54,8 @@ pub(crate) struct Reporter {
     pub(crate) runs: Arc<Runs>,
     pub(crate) live: Live,
     pub(crate) journal: Arc<Journal>,
+    /// Which sidecar this is.
+    pub(crate) id: SidecarId,
 }
 
 /// What the authority knows.
@@ -66,7 +69,7 @@ struct Told {
 impl Reporter {
     /// Tells whenever the authority takes reports, until `stop`, and then once more: that the last agent is gone.
     pub(crate) async fn tell(self, stop: CancellationToken) {
-        let id = identity::resolve(&self.live.now().local.runtime_dir);
+        let id = self.id;
         let mut told = Told { stops: HashSet::new(), next: 1 };
         if stop.run_until_cancelled(self.tell_on(id, &mut told)).await.is_some() {
             return;

@@ -84,7 +84,12 @@ pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -
         found.extend(all().filter(|(_, run)| is_within(*run, &groups)).map(|(place, _)| place));
     }
     let mut seen = Vec::new();
-    found.retain(|place| !seen.contains(place) && { seen.push(*place); true });
+    found.retain(|place| {
+        !seen.contains(place) && {
+            seen.push(*place);
+            true
+        }
+    });
     found
 }
 

@@ -109,8 +109,10 @@ impl Runs {
             holds_against = hold.map_or("", |hold| hold.holds_against.as_str()), "agent started"
         );
         self.tell_start(run, caller);
-        if let Some(written) = written {
-            written.await;
+        if let Some(written) = written
+            && !written.await
+        {
+            self.record.journal.metrics.started_unrecorded();
         }
         Ok(until)
     }
@@ -220,6 +222,24 @@ impl Runs {
         run.reconsider(Undecided::let_off);
         self.hold(run);
         was_frozen
+    }
+
+    /// The runs that are to be written down and of which `store` has no record.
+    pub(crate) fn unrecorded(&self, store: &Store) -> io::Result<Vec<Arc<Run>>> {
+        let known = store.known()?;
+        let mut missing = self.record.all();
+        missing.retain(|run| !known.contains(&run.id()) && run.entry().is_some());
+        Ok(missing)
+    }
+
+    /// Has a run written down again whose record is gone.
+    pub(crate) fn record_again(&self, run: &Arc<Run>) {
+        self.ledger.changed(run);
+    }
+
+    /// Why runs are not written down at present, in words.
+    pub(crate) fn record_problem(&self) -> Option<String> {
+        self.ledger.problem()
     }
 
     /// Returns when the thread that ends trees has had its turn.

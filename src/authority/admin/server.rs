@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{AdminCall, Desk, answer};
@@ -59,8 +59,13 @@ pub(in crate::authority) enum BindError {
 pub(in crate::authority) struct Door {
     path: PathBuf,
     listener: UnixListener,
-    _lock: File,
+    lock: File,
+    /// Device and inode of the socket's file: another one's is left alone.
+    identity: Option<(u64, u64)>,
 }
+
+/// How often the server looks whether its socket is still in place.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Door {
     /// Takes the lock, replaces what a crashed server left behind, and listens. Needs a runtime.
@@ -69,26 +74,31 @@ impl Door {
             return Err(BindError::TooLong(path.to_owned()));
         }
         let failed = |source| BindError::Io { path: path.to_owned(), source };
-        let mut lock_path = OsString::from(path);
-        lock_path.push(".lock");
-        let lock = File::options().create(true).append(true).mode(0o600).open(lock_path).map_err(failed)?;
+        let lock = File::options().create(true).append(true).mode(0o600).open(lock_path(path)).map_err(failed)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
             rustix::io::Errno::WOULDBLOCK => BindError::Taken(path.to_owned()),
             other => failed(other.into()),
         })?;
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(failed)?,
-            Ok(_) => return Err(BindError::NotASocket(path.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
+        clear(path)?;
         let listener = private_listener(path).and_then(UnixListener::from_std).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), listener, _lock: lock })
+        let identity = identity_at(path);
+        Ok(Self { path: path.to_owned(), listener, lock, identity })
     }
 
-    /// Serves until `stop`, then takes the socket away.
-    pub(in crate::authority) async fn serve(self, desk: Desk, stop: CancellationToken) {
-        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
+    /// Serves until `stop`, then takes the socket away. A socket whose file is removed meanwhile, by a cleaner of temporary
+    /// files perhaps, is made again.
+    pub(in crate::authority) async fn serve(mut self, desk: Desk, stop: CancellationToken) {
+        let mut looks = tokio::time::interval(LOOK);
+        let mut told = None;
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+                _ = looks.tick() => {
+                    self = self.kept(&mut told).await;
+                    continue;
+                },
+            };
             match accepted {
                 Ok((stream, _)) => {
                     let desk = desk.clone();
@@ -104,9 +114,91 @@ impl Door {
                 }
             }
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        let ours = self.identity.is_some() && identity_at(&self.path) == self.identity;
+        if ours && let Err(error) = fs::remove_file(&self.path) {
             warn!(%error, path = %self.path.display(), "cannot take the admin socket away");
         }
+    }
+}
+
+impl Door {
+    /// This door, opened again where its socket or its lock was removed. `told` is the problem that the log was told last.
+    async fn kept(self, told: &mut Option<String>) -> Self {
+        let path = self.path.clone();
+        let lock = self.lock.metadata().ok().map(|about| (about.dev(), about.ino()));
+        let expected = (lock, self.identity);
+        // On a thread of its own: a file system that hangs must hold up nothing else.
+        let looked = tokio::task::spawn_blocking(move || {
+            let there = (identity_at(&lock_path(&path)), identity_at(&path));
+            if there.0 != expected.0
+                && let Some(above) = path.parent()
+            {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(above)?;
+            }
+            Ok::<_, io::Error>(there)
+        });
+        let there = match looked.await {
+            Ok(Ok(there)) if there == expected => {
+                *told = None;
+                return self;
+            }
+            Ok(Ok(there)) => there,
+            Ok(Err(error)) => {
+                say(told, &self.path, &error.to_string());
+                return self;
+            }
+            Err(_) => return self,
+        };
+        // With the lock still ours nobody else may have the socket. Without it whoever holds the new one has it.
+        let reopened = if there.0 == expected.0 { self.reopened_with_own_lock() } else { Self::open(&self.path) };
+        match reopened {
+            Ok(door) => {
+                *told = None;
+                warn!(path = %door.path.display(), "the admin socket was removed and has been made again");
+                door
+            }
+            Err(error) => {
+                say(told, &self.path, &error.to_string());
+                self
+            }
+        }
+    }
+
+    fn reopened_with_own_lock(&self) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { path: self.path.clone(), source };
+        clear(&self.path)?;
+        let listener = private_listener(&self.path).and_then(UnixListener::from_std).map_err(failed)?;
+        let lock = self.lock.try_clone().map_err(failed)?;
+        Ok(Self { path: self.path.clone(), listener, lock, identity: identity_at(&self.path) })
+    }
+}
+
+/// Tells the log what is wrong with the socket, once.
+fn say(told: &mut Option<String>, path: &Path, problem: &str) {
+    if told.as_deref() != Some(problem) {
+        error!(path = %path.display(), problem, "the admin socket was removed and cannot be made again; admin commands fail");
+        *told = Some(problem.to_owned());
+    }
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut lock_path = OsString::from(path);
+    lock_path.push(".lock");
+    lock_path.into()
+}
+
+fn identity_at(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()))
+}
+
+/// Removes a socket that nobody serves any more. To be called with the lock held.
+fn clear(path: &Path) -> Result<(), BindError> {
+    let failed = |source| BindError::Io { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(failed),
+        Ok(_) => Err(BindError::NotASocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
     }
 }
 

@@ -190,6 +190,7 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
         }
         Happening::DeviceHeld(hold) => (Some(Colour::Bad), format!("{} by uid {}", hold.device_id, hold.by_uid)),
         Happening::DeviceReleased(hold) => (None, format!("{} by uid {}", hold.device_id, hold.by_uid)),
+        Happening::FilesRestored(restored) => (Some(Colour::Unclear), restored.files.join(", ")),
     }
 }
 

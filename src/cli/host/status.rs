@@ -65,6 +65,14 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
             printer.line(line);
         }
     }
+    if let Some(problem) = &status.files.problem {
+        for line in table::hanging("FILES: ", problem, printer.width()) {
+            printer.line(line);
+        }
+    }
+    if let Some(at) = &status.files.restored_at {
+        field("made again", &format!("{} ({})", status.files.restored.join(", "), ago(at, now)), printer);
+    }
     if let Some(kill) = status.configuration.kill_file.as_ref().filter(|kill| kill.in_force.is_some()) {
         let why = kill.in_force.as_deref().unwrap_or_default();
         let text = format!("{why}: everything on this host is denied until it is removed");

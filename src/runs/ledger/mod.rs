@@ -2,15 +2,18 @@
 //!
 //! [`entry`] is one run and its form, [`store`] the directory; here is the thread that writes. It is told *that* a run has
 //! changed and writes what the run is by then: a hundred changes while it writes are one. Nothing but the answer to a
-//! start waits for it. When it cannot write, that is reported once, and enforcement goes on: what is lost is the adoption
-//! of those runs by a later daemon, and their wrappers hold their leases without it.
+//! start waits for it, and that for a bounded time: the disk may be full, or hang. When a run cannot be written down, or not
+//! in time, that is reported, and the start goes on. What is lost is the adoption of that run by a later daemon; its
+//! wrapper and its guardian hold the lease without it. To refuse the start instead would let a full disk stop all work,
+//! and would not make one stop surer.
 
 mod entry;
 mod store;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{io, thread};
 
 use tokio::sync::oneshot;
@@ -24,68 +27,148 @@ pub(crate) use store::Store;
 use super::run::Run;
 use crate::protocol::RunId;
 
-/// A handle to the thread.
+/// How long a start waits for its record.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A handle to the thread, which ends with the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
-    notes: Sender<Note>,
+    door: Arc<Door>,
 }
 
+/// Closes the queue when the last handle goes.
 #[derive(Debug)]
-enum Note {
-    Changed(Arc<Run>, Option<oneshot::Sender<()>>),
-    Over(RunId),
+struct Door(Arc<Queue>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.bell.notify_all();
+    }
 }
 
-impl Ledger {
-    /// Starts the thread. Fails when none is to be had.
-    pub(crate) fn start(store: Store) -> io::Result<Self> {
-        let (notes, inbox) = channel();
-        thread::Builder::new().name("ledger".to_owned()).spawn(move || work(&inbox, &store))?;
-        Ok(Self { notes })
-    }
+/// What is to be written. As large as there are runs, however long the disk hangs.
+#[derive(Debug, Default)]
+struct Queue {
+    pending: Mutex<Pending>,
+    bell: Condvar,
+    /// A start has waited in vain. Later ones do not wait until the thread has had its turn.
+    hangs: AtomicBool,
+    /// Why the newest attempt to write failed.
+    failure: Mutex<Option<String>>,
+}
 
-    /// Has the run written down, from now on; the future is ready when that is done, or has failed and been reported.
-    pub(crate) fn write(&self, run: &Arc<Run>) -> impl Future<Output = ()> + use<> {
-        let (done, written) = oneshot::channel();
-        // The thread ends only with the last handle.
-        let _ = self.notes.send(Note::Changed(Arc::clone(run), Some(done)));
-        async { drop(written.await) }
-    }
-
-    /// The run has changed; returns at once.
-    pub(crate) fn changed(&self, run: &Arc<Run>) {
-        let _ = self.notes.send(Note::Changed(Arc::clone(run), None));
-    }
-
-    /// Nothing of the run is left; returns at once.
-    pub(crate) fn over(&self, id: RunId) {
-        let _ = self.notes.send(Note::Over(id));
-    }
+#[derive(Debug, Default)]
+struct Pending {
+    due: BTreeMap<RunId, Due>,
+    closed: bool,
 }
 
 /// What is to be done about one run, and who waits for it.
 #[derive(Debug, Default)]
 struct Due {
+    /// The run to write; `None` to remove what was written.
     run: Option<Arc<Run>>,
-    waiting: Vec<oneshot::Sender<()>>,
+    /// Told whether it was written.
+    waiting: Vec<oneshot::Sender<bool>>,
 }
 
-fn work(inbox: &Receiver<Note>, store: &Store) {
-    let mut failing = false;
-    while let Ok(first) = inbox.recv() {
-        let mut due: BTreeMap<RunId, Due> = BTreeMap::new();
-        for note in std::iter::once(first).chain(std::iter::from_fn(|| inbox.try_recv().ok())) {
-            match note {
-                // It was told to be over before: that must not be undone.
-                Note::Changed(run, _) if run.is_over() => {}
-                Note::Changed(run, waiting) => {
-                    let due = due.entry(run.id()).or_default();
-                    due.run = Some(run);
-                    due.waiting.extend(waiting);
+impl Ledger {
+    /// Starts the thread. Fails when none is to be had.
+    pub(crate) fn start(store: Store) -> io::Result<Self> {
+        let queue = Arc::<Queue>::default();
+        let inbox = Arc::clone(&queue);
+        thread::Builder::new().name("ledger".to_owned()).spawn(move || work(&inbox, &store))?;
+        Ok(Self { door: Arc::new(Door(queue)) })
+    }
+
+    /// Has the run written down, from now on. The future is ready when that is done, has failed, or takes too long, and
+    /// says whether it was done.
+    pub(crate) fn write(&self, run: &Arc<Run>) -> impl Future<Output = bool> + use<> {
+        let (done, written) = oneshot::channel();
+        let queue = Arc::clone(&self.door.0);
+        queue.note(run, Some(done));
+        async move {
+            if queue.hangs.load(Ordering::SeqCst) {
+                return false;
+            }
+            match tokio::time::timeout(PATIENCE, written).await {
+                Ok(written) => written.unwrap_or(false),
+                Err(_) => {
+                    queue.has_been_waited_for();
+                    false
                 }
-                Note::Over(id) => due.entry(id).or_default().run = None,
             }
         }
+    }
+
+    /// The run has changed; returns at once.
+    pub(crate) fn changed(&self, run: &Arc<Run>) {
+        self.door.0.note(run, None);
+    }
+
+    /// Nothing of the run is left; returns at once.
+    pub(crate) fn over(&self, id: RunId) {
+        self.door.0.lock().due.entry(id).or_default().run = None;
+        self.door.0.bell.notify_one();
+    }
+
+    /// Why runs are not written down at present, in words.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let queue = &self.door.0;
+        if queue.hangs.load(Ordering::SeqCst) {
+            return Some("the disk of local.runtime_dir hangs: agents start without a record".to_owned());
+        }
+        let failure = queue.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().map(|error| format!("cannot write down runs in local.runtime_dir: {error}"))
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, run: &Arc<Run>, waiting: Option<oneshot::Sender<bool>>) {
+        let mut pending = self.lock();
+        // It was told to be over before: that must not be undone.
+        if run.is_over() {
+            return;
+        }
+        let due = pending.due.entry(run.id()).or_default();
+        due.run = Some(Arc::clone(run));
+        due.waiting.extend(waiting);
+        drop(pending);
+        self.bell.notify_one();
+    }
+
+    /// What is to be done next; `None` when the last handle has gone.
+    fn next(&self) -> Option<BTreeMap<RunId, Due>> {
+        let idle = |pending: &mut Pending| pending.due.is_empty() && !pending.closed;
+        let mut pending = self.bell.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        let due = std::mem::take(&mut pending.due);
+        (!due.is_empty()).then_some(due)
+    }
+
+    fn has_been_waited_for(&self) {
+        if !self.hangs.swap(true, Ordering::SeqCst) {
+            error!(
+                waited = crate::span::format(PATIENCE),
+                "the disk of local.runtime_dir hangs: a run could not be written down in time; agents start without \
+                 their record until it answers, and a daemon that is started again meanwhile will not know them"
+            );
+        }
+    }
+
+    fn has_answered(&self) {
+        if self.hangs.swap(false, Ordering::SeqCst) {
+            info!("the disk of local.runtime_dir answers again: runs are written down");
+        }
+    }
+}
+
+fn work(queue: &Queue, store: &Store) {
+    while let Some(due) = queue.next() {
         for (id, due) in due {
             // A run that is over by now is none to write, and the note that says so is on its way.
             let entry = due.run.as_ref().map(|run| run.entry());
@@ -94,12 +177,14 @@ fn work(inbox: &Receiver<Note>, store: &Store) {
                 Some(None) => Ok(()),
                 None => store.remove(id),
             };
-            match result {
+            queue.has_answered();
+            let mut failure = queue.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            match &result {
                 // That something can be removed says nothing about a full disk.
-                Ok(()) if matches!(entry, Some(Some(_))) && std::mem::take(&mut failing) => {
+                Ok(()) if matches!(entry, Some(Some(_))) && failure.take().is_some() => {
                     info!("runs are written down again");
                 }
-                Err(error) if !std::mem::replace(&mut failing, true) => {
+                Err(error) if failure.replace(error.to_string()).is_none() => {
                     error!(
                         run_id = %id, %error,
                         "cannot write down a run in local.runtime_dir; enforcement goes on, but a daemon that is started \
@@ -108,9 +193,10 @@ fn work(inbox: &Receiver<Note>, store: &Store) {
                 }
                 Ok(()) | Err(_) => {}
             }
+            drop(failure);
             for waiting in due.waiting {
                 // Whoever waited may have gone.
-                let _ = waiting.send(());
+                let _ = waiting.send(result.is_ok());
             }
         }
     }

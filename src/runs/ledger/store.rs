@@ -1,5 +1,6 @@
 //! The directory of the entries: one file a run, ours alone, replaced whole.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -9,6 +10,7 @@ use rustix::fs::OFlags;
 use tracing::{debug, warn};
 
 use super::entry::{Entry, Here, Unfit};
+use crate::local::socket::make_directory;
 use crate::protocol::RunId;
 
 /// No entry is larger, in bytes: the command line in it is cut for people.
@@ -33,17 +35,7 @@ impl Store {
     /// Fails when it cannot be made, or is not ours alone: what stands in it says which processes to end.
     pub(crate) fn open(runtime_dir: &Path, here: Here) -> io::Result<Self> {
         let directory = runtime_dir.join("runs");
-        match DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-        let about = fs::symlink_metadata(&directory)?;
-        if !about.is_dir() || about.uid() != rustix::process::geteuid().as_raw() {
-            let problem = "it must be a directory of the daemon's own user; move it away";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
-        }
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        own_directory(&directory)?;
         Ok(Self { directory, here })
     }
 
@@ -52,13 +44,35 @@ impl Store {
     /// Not synced to the disk: what must survive is the daemon's end, not the machine's; after a boot nothing in it holds.
     pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
         let fresh = self.directory.join(format!("{}{UNFINISHED}", entry.id));
-        let written =
-            write_whole(&fresh, &entry.to_text(&self.here)).and_then(|()| fs::rename(&fresh, self.path(entry.id)));
+        let text = entry.to_text(&self.here);
+        let written = match write_whole(&fresh, &text) {
+            // The directory was removed, with the one above it perhaps.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = self.directory.parent().map_or(Ok(()), |above| make_directory(above, 0o700));
+                above.and_then(|()| own_directory(&self.directory)).and_then(|()| write_whole(&fresh, &text))
+            }
+            other => other,
+        };
+        let written = written.and_then(|()| fs::rename(&fresh, self.path(entry.id)));
         if written.is_err() {
             // On a full disk half a file is only in the way.
             let _ = fs::remove_file(&fresh);
         }
         written
+    }
+
+    /// The runs of which there is an entry; none when the directory is gone.
+    pub(crate) fn known(&self) -> io::Result<HashSet<RunId>> {
+        let files = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
+            other => other?,
+        };
+        let mut known = HashSet::new();
+        for file in files {
+            let name = file?.file_name();
+            known.extend(name.to_str().and_then(|name| name.strip_suffix(SUFFIX)?.parse::<RunId>().ok()));
+        }
+        Ok(known)
     }
 
     /// Removes a run's entry, if there is one.
@@ -119,6 +133,21 @@ impl Store {
     fn path(&self, id: RunId) -> PathBuf {
         self.directory.join(format!("{id}{SUFFIX}"))
     }
+}
+
+/// Makes the directory when it is missing. Fails when that cannot be, or when it is not ours alone.
+fn own_directory(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let about = fs::symlink_metadata(directory)?;
+    if !about.is_dir() || about.uid() != rustix::process::geteuid().as_raw() {
+        let problem = "it must be a directory of the daemon's own user; move it away";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
 }
 
 fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {

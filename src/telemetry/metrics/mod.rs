@@ -25,8 +25,8 @@ use crate::protocol::local::Killer;
 use crate::protocol::status::{AgentState, StandingKind};
 use crate::protocol::{Code, Decision};
 use labels::{
-    AgentLabels, BuildLabels, CaseLabel, DecisionLabels, ReasonLabel, RequestLabels, ResultLabel, StateLabel,
-    StopLabels,
+    AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, ReasonLabel, RequestLabels, ResultLabel,
+    StateLabel, StopLabels,
 };
 
 /// The type of the page.
@@ -54,6 +54,9 @@ pub(crate) struct Metrics {
     peers_rejected: Family<ReasonLabel, Counter>,
     reloads: Family<ResultLabel, Counter>,
     audit_dropped: Counter,
+    unrecorded_starts: Counter,
+    restored: Family<FileLabel, Counter>,
+    runtime_problem: Gauge,
 }
 
 /// What a check came to.
@@ -65,6 +68,42 @@ pub(crate) enum CheckResult {
     Undecided,
     /// The question was malformed.
     Malformed,
+}
+
+/// A file that the daemon keeps for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OwnFile {
+    /// The socket that clients connect to.
+    Socket,
+    /// The lock by which a second daemon of the same place is refused.
+    Lock,
+    /// The record of a run.
+    Record,
+    /// The note that a device was registered since this boot.
+    Marker,
+    /// The devices that are held on this host.
+    Holds,
+    /// This host's device id.
+    Device,
+    /// The name under which this daemon reports to the authority.
+    SidecarId,
+}
+
+impl OwnFile {
+    const ALL: [Self; 7] =
+        [Self::Socket, Self::Lock, Self::Record, Self::Marker, Self::Holds, Self::Device, Self::SidecarId];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Lock => "lock",
+            Self::Record => "record",
+            Self::Marker => "marker",
+            Self::Holds => "holds",
+            Self::Device => "device",
+            Self::SidecarId => "sidecar_id",
+        }
+    }
 }
 
 /// Why a client was turned away.
@@ -93,6 +132,8 @@ pub(crate) struct Now {
     pub(crate) agents: Vec<(AgentState, Killer)>,
     pub(crate) stop_bound_connected: Duration,
     pub(crate) stop_bound_cut_off: Duration,
+    /// Whether the daemon cannot keep its socket, its lock or its records in place.
+    pub(crate) runtime_problem: bool,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -161,6 +202,24 @@ impl Metrics {
             peers_rejected: register(r, "peers_rejected", "Local clients turned away, by reason", Family::default()),
             reloads: register(r, "reloads", "Times the configuration was read again, by result", Family::default()),
             audit_dropped: register(r, "audit_dropped", "Audit records that could not be written", Counter::default()),
+            unrecorded_starts: register(
+                r,
+                "unrecorded_starts",
+                "Agents that started although their record could not be written, or not in time",
+                Counter::default(),
+            ),
+            restored: register(
+                r,
+                "files_restored",
+                "Files of the daemon's own that were gone and were made again, by what they are",
+                Family::default(),
+            ),
+            runtime_problem: register(
+                r,
+                "runtime_problem",
+                "1 while the daemon cannot keep its socket, its lock or its records in place",
+                Gauge::default(),
+            ),
             registry: Registry::default(),
         };
         r.register("build", "What is running", Info::new(BuildLabels { version: crate::version::VERSION }));
@@ -173,9 +232,22 @@ impl Metrics {
         for reason in Rejected::ALL {
             series(&self.peers_rejected, &ReasonLabel { reason: reason.word() });
         }
+        for file in OwnFile::ALL {
+            series(&self.restored, &FileLabel { file: file.as_str() });
+        }
         for result in [ReloadResult::Applied, ReloadResult::Unchanged, ReloadResult::Partial, ReloadResult::Refused] {
             series(&self.reloads, &ResultLabel { result: result.as_str() });
         }
+    }
+
+    /// Counts an agent that started without a record.
+    pub(crate) fn started_unrecorded(&self) {
+        self.unrecorded_starts.inc();
+    }
+
+    /// Counts files of the daemon's own that were made again.
+    pub(crate) fn restored(&self, what: OwnFile, count: usize) {
+        self.restored.get_or_create(&FileLabel { file: what.as_str() }).inc_by(count as u64);
     }
 
     pub(crate) fn audit_dropped(&self) -> Counter {
@@ -203,7 +275,8 @@ impl Metrics {
             | Happening::AuthorityUp(_)
             | Happening::AuthorityDown(_)
             | Happening::DeviceHeld(_)
-            | Happening::DeviceReleased(_) => {}
+            | Happening::DeviceReleased(_)
+            | Happening::FilesRestored(_) => {}
         }
     }
 
@@ -245,6 +318,7 @@ impl Metrics {
         if let Some(at) = now.last_allow {
             self.last_allow.set(at);
         }
+        self.runtime_problem.set(i64::from(now.runtime_problem));
         self.allowed.set(i64::from(now.standing == StandingKind::Allowed));
         for (kind, state) in [
             (StandingKind::Unknown, "unknown"),

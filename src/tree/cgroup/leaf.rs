@@ -285,7 +285,8 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
 #[must_use]
 pub fn usual_groups(pid: Pid) -> Vec<PathBuf> {
     let group = Group::of(pid);
-    group.map_or_else(|_| Vec::new(), |group| place::usual().iter().filter_map(|at| at.directory(&group.path)).collect())
+    group
+        .map_or_else(|_| Vec::new(), |group| place::usual().iter().filter_map(|at| at.directory(&group.path)).collect())
 }
 
 /// The group that a process is in.

@@ -201,6 +201,24 @@ fn a_stale_admin_socket_is_replaced_and_anything_else_is_left_alone() {
 }
 
 #[test]
+fn an_admin_socket_that_is_removed_while_the_server_lives_is_made_again() {
+    let authority = Authority::start();
+    let mode = fs::metadata(authority.admin_socket()).unwrap().permissions().mode();
+    let lock = authority.admin_socket().with_extension("sock.lock");
+    assert!(lock.exists());
+    for files in [vec![authority.admin_socket()], vec![lock.clone()], vec![authority.admin_socket(), lock.clone()]] {
+        for file in &files {
+            fs::remove_file(file).unwrap();
+        }
+        until("the command line is served again", || {
+            (lock.exists() && authority.admin(&["list"]).status.success()).then_some(())
+        });
+        assert_eq!(fs::metadata(authority.admin_socket()).unwrap().permissions().mode(), mode);
+    }
+    assert!(authority.log().contains("the admin socket was removed and has been made again"), "{}", authority.log());
+}
+
+#[test]
 fn what_cannot_be_served_is_said_with_a_remedy() {
     let directory = TempDir::new().unwrap();
     let database = database_flag(directory.path());

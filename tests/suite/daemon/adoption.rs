@@ -241,7 +241,9 @@ fn nobody_but_the_recorded_wrapper_takes_a_run_over() {
 fn runs_that_cannot_be_written_down_are_enforced_all_the_same() {
     let authority = Authority::start();
     let (org, sidecar) = start(&authority);
+    // In the place of the directory: not even root can make it again.
     fs::remove_dir(sidecar.directory().join("runtime/runs")).unwrap();
+    fs::write(sidecar.directory().join("runtime/runs"), "").unwrap();
     let mut first = Agent::start(&sidecar, &[], OBEDIENT);
     let mut second = Agent::start(&sidecar, &[], OBEDIENT);
     org.device("revoke", DEVICE);

@@ -177,6 +177,25 @@ while not os.path.exists(go) and time.monotonic() < deadline: time.sleep(0.02)
 ptrace(17, tid) # DETACH
 "#;
 
+#[test]
+fn a_socket_that_was_handed_over_and_is_removed_is_made_again_with_the_mode_it_had() {
+    use std::os::unix::fs::PermissionsExt;
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = setup(&org, &authority);
+    setup.local = "mode = \"0666\"".to_owned();
+    std::fs::create_dir_all(setup.socket().parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(setup.socket()).unwrap();
+    chmod(&setup.socket(), 0o600);
+    hand_over(&mut setup, listener);
+    let sidecar = setup.start();
+    std::fs::remove_dir_all(sidecar.socket().parent().unwrap()).unwrap();
+    until("it is served again", || (sidecar.get("/healthz")?.status == 200).then_some(()));
+    let mode = std::fs::metadata(sidecar.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "its mode is the manager's");
+    until("it says what to do", || sidecar.log().contains("start the socket unit again").then_some(()));
+}
+
 /// A socket unit's side: hands this over as the daemon's descriptor 3.
 fn hand_over(setup: &mut Setup, socket: impl Into<OwnedFd>) {
     let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";

@@ -14,7 +14,7 @@ use crate::harness::sidecar::{Setup, Sidecar};
 use crate::harness::wait::eventually;
 
 /// The contract's list.
-const METRICS: [(&str, &str); 16] = [
+const METRICS: [(&str, &str); 19] = [
     ("decisions_total", "counter"),
     ("authority_requests_total", "counter"),
     ("authority_request_duration_seconds", "histogram"),
@@ -30,6 +30,9 @@ const METRICS: [(&str, &str); 16] = [
     ("peers_rejected_total", "counter"),
     ("reloads_total", "counter"),
     ("audit_dropped_total", "counter"),
+    ("unrecorded_starts_total", "counter"),
+    ("files_restored_total", "counter"),
+    ("runtime_problem", "gauge"),
     ("build_info", "gauge"),
 ];
 

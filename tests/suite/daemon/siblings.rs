@@ -75,7 +75,9 @@ serve(os.path.join(sys.argv[2], "supervisor"))
 fn start(org: &Org<'_>, authority: &Authority) -> Sidecar {
     let mut setup = Setup::of(org, &authority.url(), "host:test");
     setup.devices = String::from("allow = [\"agent-*\"]");
-    setup.enforcement = String::from("interval = \"200ms\"\nlease = \"2m\"\nstop_grace = \"60s\"");
+    // On a busy machine too: what is asked here is who is answered for what.
+    setup.authority = format!("url = \"{}\"\ntimeout = \"60s\"", authority.url());
+    setup.enforcement = String::from("interval = \"200ms\"\nlease = \"5m\"\nstop_grace = \"60s\"");
     setup.start()
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Facts {
     pub(super) user: User,
     pub(super) wrapper: Wrapper,
     pub(super) socket: Socket,
+    /// Whose login sessions the socket's directory depends on, where it depends on any.
+    pub(super) sessions: Option<Sessions>,
     /// What the daemon said, or why it said nothing, in a sentence for the operator.
     pub(super) daemon: Result<Daemon, String>,
     pub(super) kernel: Kernel,
@@ -43,6 +45,14 @@ pub(super) enum Wrapper {
         /// As it says itself, or why it did not.
         version: Result<String, String>,
     },
+}
+
+/// A socket below `/run/user/UID`, which the login manager removes with the user's last session.
+#[derive(Clone, Debug)]
+pub(super) struct Sessions {
+    pub(super) user: Owner,
+    /// Whether the user lingers: the directory then stays without a session.
+    pub(super) lingers: bool,
 }
 
 /// The daemon's socket in the file system.

@@ -1,6 +1,6 @@
 //! Versions, the socket, the daemon, what it holds, its key.
 
-use super::super::facts::{Daemon, Facts, Listener, Owner, SocketState, User, Wrapper};
+use super::super::facts::{Daemon, Facts, Listener, Owner, Sessions, SocketState, User, Wrapper};
 use super::Check;
 use crate::cli::words::{ago, millis};
 use crate::protocol::Code;
@@ -18,6 +18,7 @@ const EARLIEST: &str = "2026-01-01T00:00:00Z";
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![versions(facts)];
     checks.extend(socket(facts));
+    checks.extend(facts.sessions.as_ref().map(lingering));
     match &facts.daemon {
         Err(why) => {
             // The sentence already says what to do.
@@ -27,6 +28,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         Ok(daemon) => {
             checks.push(identity(daemon, facts));
             checks.extend(daemon.listener.as_ref().and_then(|listener| reach(listener, &facts.user)));
+            checks.extend(files(daemon));
             checks.push(standing(daemon));
             checks.push(authority(daemon, facts.now));
             checks.push(clock(facts.now, Some(daemon)));
@@ -102,6 +104,27 @@ fn socket(facts: &Facts) -> Option<Check> {
             Check::ok(what, format!("{found}; {user} may open it"))
         }
     })
+}
+
+/// A logout must not take the socket and the records away from a daemon that goes on.
+fn lingering(sessions: &Sessions) -> Check {
+    let what = "lingering";
+    let user = named(&sessions.user);
+    if sessions.lingers {
+        return Check::ok(what, format!("the socket's directory stays when {user} logs out"));
+    }
+    let name = sessions.user.name.clone().unwrap_or_else(|| sessions.user.id.to_string());
+    Check::warn(
+        what,
+        format!("the socket is below /run/user/{}, which is removed when {user} logs out", sessions.user.id),
+        format!("loginctl enable-linger {name}"),
+    )
+}
+
+/// What the daemon says about its own files, when they are not in place.
+fn files(daemon: &Daemon) -> Option<Check> {
+    let problem = daemon.status.files.problem.as_ref()?;
+    Some(Check { remedy: None, ..Check::fail("files", problem, "") })
 }
 
 fn identity(daemon: &Daemon, facts: &Facts) -> Check {

@@ -40,6 +40,7 @@ fn healthy() -> Facts {
                 replaceable: false,
             },
         },
+        sessions: None,
         daemon: Ok(Daemon {
             status: Box::new(serde_json::from_value(status).unwrap()),
             not_ready: None,
@@ -212,6 +213,27 @@ const DAEMON: &[Case] = &[
         "authority",
         Level::Fail,
         &["connection refused", "authority.url"],
+    ),
+    (
+        "a user's daemon without lingering",
+        |f| f.sessions = Some(Sessions { user: Owner { id: 1000, name: Some("ann".to_owned()) }, lingers: false }),
+        "lingering",
+        Level::Warn,
+        &["/run/user/1000", "loginctl enable-linger ann"],
+    ),
+    (
+        "a user's daemon with lingering",
+        |f| f.sessions = Some(Sessions { user: Owner { id: 1000, name: None }, lingers: true }),
+        "lingering",
+        Level::Ok,
+        &["1000"],
+    ),
+    (
+        "a socket in another daemon's hands",
+        |f| daemon(f).status.files.problem = Some("another daemon has taken the place".to_owned()),
+        "files",
+        Level::Fail,
+        &["taken the place"],
     ),
     (
         "plain http to elsewhere",

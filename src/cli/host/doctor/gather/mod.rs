@@ -30,5 +30,6 @@ pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> Facts {
     let routes = routes::all(&user, env);
     let wrapper = programs::wrapper(env).await;
     let (socket, daemon) = daemon::ask(socket, env).await;
-    Facts { now: clock::wall_now(), user, wrapper, socket, daemon, kernel, proc, cgroup, pidns, routes }
+    let sessions = users::sessions(&socket.path);
+    Facts { now: clock::wall_now(), user, wrapper, socket, sessions, daemon, kernel, proc, cgroup, pidns, routes }
 }

@@ -1,6 +1,8 @@
 //! Names of users and groups, from the files alone: what a directory service knows stays a number.
 
-use super::super::facts::{Owner, User};
+use std::path::Path;
+
+use super::super::facts::{Owner, Sessions, User};
 
 pub(super) fn own() -> User {
     let uid = rustix::process::geteuid().as_raw();
@@ -13,6 +15,18 @@ pub(super) fn user(id: u32) -> Owner {
 
 pub(super) fn group(id: u32) -> Owner {
     Owner { id, name: name_of("/etc/group", id) }
+}
+
+/// Whose sessions a path depends on: a path below `/run/user/UID` is removed with the last one of that user, unless the
+/// user lingers.
+pub(super) fn sessions(path: &Path) -> Option<Sessions> {
+    let below = path.strip_prefix("/run/user").ok()?;
+    let uid = below.components().next()?.as_os_str().to_str()?.parse().ok()?;
+    let user = user(uid);
+    // One empty file for each user that lingers, by name.
+    let lingers = |name: &String| Path::new("/var/lib/systemd/linger").join(name).exists();
+    let lingers = uid == 0 || user.name.as_ref().is_some_and(lingers);
+    Some(Sessions { user, lingers })
 }
 
 /// Both files have the name first and the number third.
