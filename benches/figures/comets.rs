@@ -1,12 +1,11 @@
 //! How long eight comets at full speed live after SIGKILL is due, in each containment.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use crate::Length;
 use crate::common::authority::Authority;
-use crate::common::daemon::{DEVICE, Daemon, WRAPPER};
+use crate::common::daemon::{DEVICE, Daemon, wrapper};
 use crate::common::place::Place;
 use crate::common::report::{self, Table, milliseconds};
 use crate::common::samples::Samples;
@@ -49,7 +48,7 @@ fn one(mode: &str, shape: &'static crate::common::shapes::Shape) -> Outcome<Dura
     let daemon = Daemon::start_at(&authority, Place::own(), &enforcement)?;
     let scene = Scene::of(&daemon, PACE)?;
     let staged = Staged::start(&scene, shape, |command| {
-        let mut wrapped = daemon.wrap_with(Path::new(WRAPPER), &["--containment", mode], command);
+        let mut wrapped = daemon.wrap_with(&wrapper(), &["--containment", mode], command);
         wrapped.stderr(Stdio::null());
         wrapped
     })?;

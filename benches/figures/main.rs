@@ -15,6 +15,7 @@ mod memory;
 mod push;
 mod start;
 mod storm;
+mod stubborn;
 mod survivors;
 
 use std::process::ExitCode;
@@ -41,7 +42,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 12] = [
+const FIGURES: [(&str, Figure); 13] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -49,6 +50,7 @@ const FIGURES: [(&str, Figure); 12] = [
     ("comets", comets::run),
     ("stop", storm::run_alone),
     ("storm", storm::run),
+    ("stubborn", stubborn::run),
     ("devices", devices::run),
     ("push", push::run),
     ("console", console::run),

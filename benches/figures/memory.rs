@@ -1,13 +1,12 @@
 //! What the wrapper and the daemon hold in memory.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Length;
 use crate::common::agents::Agents;
 use crate::common::authority::Authority;
-use crate::common::daemon::{Daemon, MAX_AGE, WRAPPER};
+use crate::common::daemon::{Daemon, MAX_AGE, wrapper};
 use crate::common::load::Target;
 use crate::common::process::{Guarded, Memory, processor_time, settled_memory};
 use crate::common::report::{self, Table, mebibytes};
@@ -34,7 +33,7 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     let before = processor_time(daemon.pid())?;
     std::thread::sleep(span);
     let busy = processor_time(daemon.pid())?.saturating_sub(before);
-    let plain = (Path::new(WRAPPER).to_owned(), "", "2.5 MiB resident, 0.5 MiB private dirty");
+    let plain = (wrapper(), "", "2.5 MiB resident, 0.5 MiB private dirty");
     let alone = static_build::wrapper().map(|path| (path, ", static", "1.5 MiB resident, 0.5 MiB private dirty"));
     if let Err(error) = &alone {
         report::say(&format!("  the static build is left out: {error}"));

@@ -7,7 +7,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use crate::Length;
 use crate::common::authority::Authority;
-use crate::common::daemon::{DEVICE, Daemon, WRAPPER};
+use crate::common::daemon::{DEVICE, Daemon, wrapper};
 use crate::common::place::Place;
 use crate::common::process::{Guarded, Memory};
 use crate::common::report::{self, Table, mebibytes, milliseconds};
@@ -75,7 +74,7 @@ fn round(authority: &Authority, daemon: &Daemon, all: bool) -> Outcome<Duration>
     let _ = fs::remove_file(&notes);
     let program = std::env::current_exe()?;
     let words = [program.as_os_str(), NOTES_ITS_STOP.as_ref(), notes.as_os_str()];
-    let mut wrapped = daemon.wrap_with(Path::new(WRAPPER), &[], &words);
+    let mut wrapped = daemon.wrap_with(&wrapper(), &[], &words);
     let mut agent = Guarded::start(wrapped.stderr(Stdio::null()))?;
     until("the agent is up", || fs::read_to_string(&notes).ok()?.contains("up").then_some(()))?;
     // The budget of hints for one device: this figure is not about a flood of them.

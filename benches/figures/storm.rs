@@ -59,7 +59,7 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     while agents.len() < count {
         for _ in 0..BATCH.min(count - agents.len()) {
             let words = [program.as_os_str(), NOTES_ITS_STOP.as_ref(), notes.as_os_str()];
-            let mut wrapped = daemon.wrap_with(Path::new(crate::common::daemon::WRAPPER), &[], &words);
+            let mut wrapped = daemon.wrap_with(&crate::common::daemon::wrapper(), &[], &words);
             agents.push(Guarded::start(wrapped.stderr(Stdio::null()))?);
         }
         until("all agents are up", || (lines(&notes, "up") == agents.len()).then_some(()))?;
@@ -124,7 +124,7 @@ pub(crate) fn run_alone(length: Length) -> Outcome<()> {
     for number in 0..length.pick(30, 5) {
         let notes = daemon.home().join(format!("notes-{number}"));
         let words = [program.as_os_str(), NOTES_ITS_STOP.as_ref(), notes.as_os_str()];
-        let mut wrapped = daemon.wrap_with(Path::new(crate::common::daemon::WRAPPER), &[], &words);
+        let mut wrapped = daemon.wrap_with(&crate::common::daemon::wrapper(), &[], &words);
         let mut agent = Guarded::start(wrapped.stderr(Stdio::null()))?;
         until("the agent is up", || (lines(&notes, "up") == 1).then_some(()))?;
         until("the agent is supervised", || (daemon.agents().ok()? == 1).then_some(()))?;
@@ -163,7 +163,7 @@ fn lines(path: &Path, word: &str) -> usize {
 }
 
 /// The time of day at the beginning of the log's last line about a deny.
-fn denied_at(log: &str) -> Option<Duration> {
+pub(crate) fn denied_at(log: &str) -> Option<Duration> {
     let line = log.lines().rfind(|line| line.contains(" denied device_id="))?;
     let at: jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
     u64::try_from(at.as_microsecond()).ok().map(Duration::from_micros)

@@ -2,7 +2,6 @@
 //! wrappers people use instead.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Length;
 use crate::common::authority::Authority;
-use crate::common::daemon::{DEVICE, Daemon, WRAPPER};
+use crate::common::daemon::{DEVICE, Daemon, wrapper};
 use crate::common::place::{Place, is_root};
 use crate::common::report::{self, Table};
 use crate::common::shapes::{Pace, SHAPES};
@@ -116,7 +115,7 @@ fn survivors(under: &Under, event: Event) -> Outcome<Vec<String>> {
     };
     let daemon = Daemon::start_at(&authority, place, ENFORCEMENT)?;
     if let Under::Ours { mode, .. } = under {
-        let mut probe = daemon.wrap_with(Path::new(WRAPPER), &["--containment", mode], &["true"]);
+        let mut probe = daemon.wrap_with(&wrapper(), &["--containment", mode], &["true"]);
         let output = probe.stderr(Stdio::piped()).output()?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());
@@ -127,7 +126,7 @@ fn survivors(under: &Under, event: Event) -> Outcome<Vec<String>> {
     for shape in SHAPES {
         staged.push(Staged::start(&scene, shape, |command| match under {
             Under::Ours { mode, .. } => {
-                let mut wrapped = daemon.wrap_with(Path::new(WRAPPER), &["--containment", mode], command);
+                let mut wrapped = daemon.wrap_with(&wrapper(), &["--containment", mode], command);
                 wrapped.stderr(Stdio::null());
                 wrapped
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::daemon::{Daemon, WRAPPER};
+use super::daemon::{Daemon, wrapper};
 use super::process::Guarded;
 use super::{Outcome, until};
 
@@ -17,7 +17,7 @@ pub(crate) struct Agents(Vec<Guarded>);
 impl Agents {
     /// Starts them and waits until the daemon supervises every one.
     pub(crate) fn start(daemon: &Daemon, count: usize) -> Outcome<Self> {
-        Self::start_under(Path::new(WRAPPER), daemon, count)
+        Self::start_under(&wrapper(), daemon, count)
     }
 
     /// The same with this wrapper.

@@ -10,7 +10,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use super::process::Guarded;
-use super::{Outcome, PATIENCE, clean_environment, until};
+use super::{Outcome, PATIENCE, clean_environment, program, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
 
@@ -115,7 +115,7 @@ impl Authority {
 }
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(program(BINARY));
     clean_environment(&mut command, directory);
     let database = format!("sqlite:{}", directory.join(DATABASE).display());
     command.args(arguments).arg("--database").arg(database).stdin(Stdio::null());

@@ -13,12 +13,14 @@ use tempfile::TempDir;
 use super::authority::Authority;
 use super::place::Place;
 use super::process::Guarded;
-use super::{Outcome, PATIENCE, clean_environment, until};
+use super::{Outcome, PATIENCE, clean_environment, program, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_machineid-sidecar");
 
-/// The wrapper of this build.
-pub(crate) const WRAPPER: &str = env!("CARGO_BIN_EXE_machineid-run");
+/// The wrapper that is measured.
+pub(crate) fn wrapper() -> PathBuf {
+    program(env!("CARGO_BIN_EXE_machineid-run"))
+}
 
 /// The host's device at the authority.
 pub(crate) const DEVICE: &str = "bench:host";
@@ -62,7 +64,7 @@ impl Daemon {
         place.give_to_daemon(&here.join("org-key"));
         let configuration = here.join("machineid-sidecar.toml");
         fs::write(&configuration, settings(here, url, enforcement))?;
-        let mut command = Command::new(place.reachable(BINARY));
+        let mut command = Command::new(place.reachable(program(BINARY)));
         clean_environment(&mut command, here);
         let log = File::create(here.join("log"))?;
         command.arg("--config").arg(configuration).stdin(Stdio::null());
@@ -108,7 +110,7 @@ impl Daemon {
 
     /// The wrapper in front of a command.
     pub(crate) fn wrap(&self, command: &[&str]) -> Command {
-        self.wrap_with(Path::new(WRAPPER), &[], command)
+        self.wrap_with(&wrapper(), &[], command)
     }
 
     /// This wrapper, with further flags.

@@ -24,7 +24,7 @@ pub(crate) mod signal_trace;
 pub(crate) mod stages;
 pub(crate) mod static_build;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,6 +36,18 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// How long anything may take that is not being measured.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One of the programs that are measured: the one that was built with this benchmark, or the one of that name in the
+/// directory that `MACHINEID_PROGRAMS` names, so that one benchmark measures two builds.
+pub(crate) fn program(built: &str) -> PathBuf {
+    let built = Path::new(built);
+    #[expect(clippy::disallowed_methods, reason = "which build is measured is said where the benchmark is started")]
+    let elsewhere = std::env::var_os("MACHINEID_PROGRAMS");
+    match (elsewhere, built.file_name()) {
+        (Some(directory), Some(name)) => Path::new(&directory).join(name),
+        (Some(_) | None, _) => built.to_owned(),
+    }
+}
 
 /// The clock of everything measured here.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures on a clock that no program of ours decides by")]

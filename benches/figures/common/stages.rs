@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::census::{end_those_with, with_marks};
-use super::daemon::{Daemon, WRAPPER};
+use super::daemon::{Daemon, wrapper};
 use super::place::Place;
 use super::process::Guarded;
 use super::shapes::{Pace, Shape, Stage, Witness};
@@ -65,7 +65,7 @@ impl Staged {
             directory: scene.directory.join(&mark),
             comet: vec![comet.into_os_string(), COMETS.into()],
             pace: scene.pace,
-            wrapper: scene.place.reachable(Path::new(WRAPPER)),
+            wrapper: scene.place.reachable(wrapper()),
             socket: scene.socket.clone(),
             mark: mark.clone(),
         };
