@@ -21,6 +21,7 @@ use crate::protocol::{Code, Decision};
 use crate::runs::run::{Phase, deadline};
 use crate::runs::{Census, Run};
 use crate::telemetry::audit::Audit;
+use crate::tree;
 
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
@@ -42,6 +43,9 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         let source = &means.key_source;
         problems.push(format!("{source}: the authority refuses this org key; the one before it stays in use"));
     }
+    problems.extend(tree::unreadable().into_iter().map(|pid| {
+        format!("process {pid} cannot be looked into (its memory is locked, or on a mount that hangs); a stop passes it over")
+    }));
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

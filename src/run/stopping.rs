@@ -6,17 +6,16 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::clock::BootTime;
-use crate::tree::{FirstSignal, Glance, KILL_PATIENCE, Next, ProcessTable, Stop, Tree};
+use crate::tree::{Advance, FirstSignal, KILL_PATIENCE, Next, Stop, Tree, Turn, Turns};
 
 /// Time to the next look when one failed or found nobody.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long after SIGKILL the wrapper waits for those that do not go. Its guardian and the daemon go on after it.
 const GIVE_UP: Duration = KILL_PATIENCE.saturating_add(Duration::from_secs(2));
-/// Time between two looks during the grace while a guardian lives, which says by itself when nobody is left: each look reads
-/// all of `/proc`, and a thousand wrappers may be stopping at once.
-const AT_EASE: Duration = Duration::from_secs(1);
-/// How many looks come as soon as the ladder wants them all the same: one may miss a process forked while it looks.
-const KEEN_LOOKS: u8 = 2;
+/// How much later than the daemon the wrapper kills, where the daemon has begun the same stop and its connection stands:
+/// most trees are gone by then, and a thousand wrappers need not all do what one daemon has done. It is as little as leaves
+/// the wrapper alone time enough, should the daemon be there and do nothing.
+const LEAD: Duration = Duration::from_millis(300);
 /// How long the guardian may take to notice that nobody is left.
 const NOTICE: Duration = Duration::from_secs(1);
 
@@ -39,7 +38,11 @@ pub(super) struct Stopping {
     stop: Stop,
     look_at: BootTime,
     nobody_since: Option<BootTime>,
-    keen_looks: u8,
+    /// The daemon ends the tree as well, and its connection stands.
+    led: bool,
+    /// A guardian lives and says when nobody is left.
+    guarded: bool,
+    turns: Turns,
 }
 
 impl Stopping {
@@ -50,12 +53,24 @@ impl Stopping {
             // Where the signal is another's there is nothing to do before SIGKILL.
             FirstSignal::Theirs => stop.ladder().kill_at(),
         };
-        Self { stop, look_at, nobody_since: None, keen_looks: KEEN_LOOKS }
+        Self { stop, look_at, nobody_since: None, led: false, guarded: true, turns: Turns::default() }
+    }
+
+    /// Whether the daemon ends the tree as well, as far as is known by now. One that no longer does is not waited for.
+    pub(super) fn set_led(&mut self, now: BootTime, led: bool) {
+        if led == self.led {
+            return;
+        }
+        self.led = led;
+        if self.rests(now) || now >= self.kill_at() {
+            self.look_at = self.kill_due().max(now);
+        }
     }
 
     /// There is no guardian any more to say when nobody is left.
     pub(super) fn look_closely(&mut self, now: BootTime) {
-        self.keen_looks = u8::MAX;
+        self.guarded = false;
+        self.led = false;
         self.look_at = now;
     }
 
@@ -77,7 +92,7 @@ impl Stopping {
     /// Lets the grace end this much from now, if that is sooner.
     pub(super) fn hasten(&mut self, now: BootTime, grace: Duration) {
         self.stop.hasten(now, grace);
-        self.look_at = self.look_at.min(self.kill_at());
+        self.look_at = self.look_at.min(self.kill_due());
     }
 
     /// Looks and sends what is due, when it is time to.
@@ -85,26 +100,30 @@ impl Stopping {
         if now < self.look_at {
             return Found::Somebody;
         }
-        match self.stop.glance(now) {
-            Glance::Again => return Found::Somebody,
-            Glance::Over => return self.nobody(now),
-            Glance::Step => {}
-        }
-        let table = match ProcessTable::scan_until(self.stop.table_deadline(now)) {
-            Ok(table) => table,
-            Err(errno) => {
-                self.look_at = if errno == Errno::TIME { now } else { now + PAUSE };
-                return Found::Somebody;
-            }
+        let next = match self.stop.advance(now) {
+            Advance::Empty => return self.nobody(now),
+            Advance::Next(next) => next,
+            Advance::NeedsTable => match self.turns.scan(now, self.stop.table_deadline(now)) {
+                Ok(Turn::Table(table)) => self.stop.step(now, &table),
+                Ok(Turn::At(at)) => {
+                    self.look_at = at;
+                    return Found::Somebody;
+                }
+                Err(errno) => {
+                    self.look_at = if errno == Errno::TIME { now } else { now + PAUSE };
+                    return Found::Somebody;
+                }
+            },
         };
-        match self.stop.step(now, &table) {
+        match next {
             Next::LookAt(at) => {
-                self.look_at = self.at_ease(now, at);
+                let waits = self.rests(now) || (self.led && now < self.kill_at() && at >= self.kill_at());
+                self.look_at = if waits { self.kill_due() } else { at };
                 self.nobody_since = None;
             }
             Next::Over => return self.nobody(now),
         }
-        let stuck = now >= self.kill_at() + GIVE_UP && !self.stop.survivors(now).is_empty();
+        let stuck = now >= self.kill_at() + GIVE_UP && !self.stop.survivors().is_empty();
         if stuck { Found::Stuck } else { Found::Somebody }
     }
 
@@ -114,11 +133,13 @@ impl Stopping {
         if now.saturating_since(since) >= NOTICE { Found::NobodyForLong } else { Found::Nobody }
     }
 
-    fn at_ease(&mut self, now: BootTime, wanted: BootTime) -> BootTime {
-        let keen = self.keen_looks > 0;
-        if self.keen_looks < u8::MAX {
-            self.keen_looks = self.keen_looks.saturating_sub(1);
-        }
-        if keen || now >= self.kill_at() { wanted } else { wanted.max(now + AT_EASE).min(self.kill_at()) }
+    /// Whether there is nothing to do before SIGKILL: the guardian says by itself when nobody is left.
+    fn rests(&self, now: BootTime) -> bool {
+        self.guarded && now < self.kill_at() && (self.stop.ladder().is_calm() || self.look_at >= self.kill_at())
+    }
+
+    /// When this side sends it.
+    fn kill_due(&self) -> BootTime {
+        if self.led { self.kill_at() + LEAD } else { self.kill_at() }
     }
 }

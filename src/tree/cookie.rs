@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::environ;
 use super::pid::{Pid, StartTime};
 use super::stat::ProcessEntry;
 use crate::protocol::RunId;
@@ -42,21 +43,28 @@ impl Holders {
         since: StartTime,
         entries: &[ProcessEntry],
     ) -> Result<&[ProcessEntry], Errno> {
-        let read = |start: StartTime| self.since.is_some_and(|since| start >= since);
-        let mut found = Vec::new();
-        let mut environment = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.is_alive() && entry.identity.start >= since) {
-            if !read(entry.identity.start) {
-                read_environment(entry.identity.pid, &mut environment)?;
-                found.extend(named(&environment).map(|run| (run, *entry)));
+        if self.since.is_none_or(|read| since < read) {
+            let young = entries.iter().filter(|entry| entry.is_alive() && entry.identity.start >= since);
+            let young: Vec<ProcessEntry> = young.copied().collect();
+            let mut by_run: HashMap<RunId, Vec<ProcessEntry>> = HashMap::new();
+            for (run, entry) in environ::named_by(&young)? {
+                by_run.entry(run).or_default().push(entry);
             }
-        }
-        self.since = Some(self.since.map_or(since, |known| known.min(since)));
-        for (run, entry) in found {
-            self.by_run.entry(run).or_default().push(entry);
+            self.by_run = by_run;
+            self.since = Some(since);
         }
         Ok(self.by_run.get(&run).map_or(&[], Vec::as_slice))
     }
+}
+
+/// The runs that the environment of the process with this number names; none when it may not be read: it is another user's,
+/// a kernel thread's, or gone. May take as long as that process likes.
+///
+/// Fails when no descriptor is to be had.
+pub(super) fn read(pid: Pid) -> Result<Vec<RunId>, Errno> {
+    let mut environment = Vec::new();
+    read_environment(pid, &mut environment)?;
+    Ok(named(&environment).collect())
 }
 
 /// Reads the environment of the process with this number; an empty one when it may not be read: it is another user's, a

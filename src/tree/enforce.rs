@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::cgroup::Leaf;
 use super::ladder::{FirstSignal, Gaps, LONGEST_PAUSE, Ladder, Look, Next, Order, Survivor};
-use super::members::{Member, Sighting, Tree};
+use super::members::{Guardian, Member, Sighting, Tree};
 use super::orphans::{self, Visited};
 use super::pid::{Identity, Pid};
 use super::pidfd::{Delivery, Process};
@@ -27,6 +27,28 @@ pub struct Stop {
     signal: Signal,
     /// Environments have been looked into since the supervisors were last seen complete.
     swept: bool,
+    /// SIGKILL was due at an earlier [`Stop::advance`].
+    struck: bool,
+    /// There was a look before.
+    looked: bool,
+}
+
+/// How long those that the kernel is ending by itself have before they are looked for one by one.
+const DYING: Duration = Duration::from_millis(20);
+
+/// How many groups below a control group one look goes into. Who is in further ones is found by descent, and ended by the
+/// kernel.
+const GROUPS: usize = 128;
+
+/// What [`Stop::advance`] has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advance {
+    /// Nobody is left, as far as whoever inherits the orphans and the control group tell.
+    Empty,
+    /// It was looked at, or need not be before then.
+    Next(Next),
+    /// It takes a process table to tell: [`Stop::step`].
+    NeedsTable,
 }
 
 /// What a glance has shown.
@@ -60,7 +82,14 @@ impl Stop {
     /// Begins to stop `tree`; nothing is sent before the first [`Stop::step`]. SIGKILL follows `grace` after `now`.
     #[must_use]
     pub fn begin(now: BootTime, tree: Tree, signal: Signal, first_signal: FirstSignal, grace: Duration) -> Self {
-        Self { tree, ladder: Ladder::begin(now, first_signal, grace), signal, swept: false }
+        Self {
+            tree,
+            ladder: Ladder::begin(now, first_signal, grace),
+            signal,
+            swept: false,
+            struck: false,
+            looked: false,
+        }
     }
 
     /// Sends the stop signal to the tree's leader, held in advance, without looking at anything: where many trees are
@@ -81,9 +110,75 @@ impl Stop {
     ///
     /// What cannot be sent for want of a descriptor is sent with the next step.
     pub fn step(&mut self, now: BootTime, table: &ProcessTable) -> Next {
+        let inside = self.inside();
+        self.step_with(now, table, &inside)
+    }
+
+    /// Does what is due by a look at this tree alone, at the cost of what there is of it; see `family`.
+    ///
+    /// A caller that inherits orphans itself reaps all that have ended before; see [`Stop::glance`].
+    pub fn advance(&mut self, now: BootTime) -> Advance {
+        if now < self.ladder.kill_at() {
+            if self.looked && self.tree.is_surely_empty() {
+                return Advance::Empty;
+            }
+        } else if std::mem::replace(&mut self.struck, true) {
+            match self.glance(now) {
+                Glance::Again => return Advance::Next(Next::LookAt(now)),
+                Glance::Over => return Advance::Empty,
+                Glance::Step => {}
+            }
+        } else {
+            return self.advance_to_kill(now);
+        }
+        self.advance_by_descent(now)
+    }
+
+    /// The same, when whoever inherits the orphans is not to be believed that nobody is left.
+    pub fn advance_by_descent(&mut self, now: BootTime) -> Advance {
+        // First who is inside: one who comes in between descends from somebody who is looked at afterwards.
+        let inside = self.inside();
+        match self.tree.family(&inside) {
+            Ok(Some(family)) => Advance::Next(self.step_with(now, &family, &inside)),
+            // Want of a descriptor fails the table as well, and is told then.
+            Ok(None) | Err(_) => Advance::NeedsTable,
+        }
+    }
+
+    /// The first time that SIGKILL is due.
+    fn advance_to_kill(&mut self, now: BootTime) -> Advance {
+        let by_kernel = self.tree.leaf().is_some() || matches!(self.tree.guardian(), Some(Guardian::Init(_)));
+        match self.advance_by_descent(now) {
+            // What can be done before there is a table is done.
+            Advance::NeedsTable => {
+                self.strike(now);
+                Advance::NeedsTable
+            }
+            Advance::Next(Next::LookAt(at)) if by_kernel => Advance::Next(Next::LookAt(at.max(now + DYING))),
+            advance @ (Advance::Empty | Advance::Next(_)) => advance,
+        }
+    }
+
+    /// Sends the SIGKILL that ends many at once.
+    fn strike(&mut self, now: BootTime) {
+        let init = self.tree.living_init(Pid::own(), orphans::is_alive);
+        let leaf = self.tree.leaf().map(|leaf| sighting::look_at_leaf(leaf));
+        for order in self.ladder.strike(now, init, leaf) {
+            if let Some(delivery) = self.carry_out(order) {
+                self.ladder.delivered(order, delivery);
+            }
+        }
+    }
+
+    fn inside(&self) -> Vec<Pid> {
+        self.tree.leaf().and_then(|leaf| leaf.processes_of(GROUPS).ok()).unwrap_or_default()
+    }
+
+    fn step_with(&mut self, now: BootTime, table: &ProcessTable, inside: &[Pid]) -> Next {
+        self.looked = true;
         let leaf = self.tree.leaf().cloned();
         // First who is inside, then whether anybody is: one who comes in between is seen by the second.
-        let inside = leaf.as_ref().map(|leaf| sighting::in_leaf(leaf, table).unwrap_or_default()).unwrap_or_default();
+        let inside = sighting::as_described(inside, table).unwrap_or_default();
         let state = leaf.as_ref().map(|leaf| sighting::look_at_leaf(leaf));
         let (members, unseen) = self.members(now, table, &inside);
         let orphans = self.orphans(now, table, &members).unwrap_or(Gaps::Unseen);
@@ -105,24 +200,20 @@ impl Stop {
     /// A caller that inherits orphans itself reaps all that have ended before it glances again: a storm of them leaves
     /// zombies by the thousand, and whoever looks for the living has to go through them.
     pub fn glance(&mut self, now: BootTime) -> Glance {
-        let mut somebody_new = false;
-        if now >= self.ladder.kill_at() {
-            let init = self.tree.living_init(Pid::own(), orphans::is_alive);
-            let leaf = self.tree.leaf().map(|leaf| sighting::look_at_leaf(leaf));
-            for order in self.ladder.strike(now, init, leaf) {
-                if let Some(delivery) = self.carry_out(order) {
-                    self.ladder.delivered(order, delivery);
-                }
-            }
-            let reached = self.ladder.reached_killing();
-            let reaper = self.tree.sole_reaper(orphans::is_alive);
-            let visited = reaper.map(|reaper| self.visit(reaper, true, None, |_| false));
-            let storm = self.ladder.reached_killing() > reached || matches!(visited, Some(Ok((_, Visited::NeverAll))));
-            somebody_new = storm && !self.ladder.is_overdue(now);
+        if now < self.ladder.kill_at() {
+            return if self.tree.is_surely_empty() { Glance::Over } else { Glance::Step };
         }
-        if somebody_new {
+        self.strike(now);
+        let reached = self.ladder.reached_killing();
+        let Some(reaper) = self.tree.sole_reaper(orphans::is_alive) else { return Glance::Step };
+        let (nobody, storm) = match self.visit(reaper, true, None, |_| false) {
+            Ok((somebody, Visited::All)) => (!somebody, self.ladder.reached_killing() > reached),
+            Ok((_, Visited::NeverAll)) => (false, true),
+            Ok((_, Visited::NoList)) | Err(_) => (false, self.ladder.reached_killing() > reached),
+        };
+        if storm && !self.ladder.is_overdue(now) {
             Glance::Again
-        } else if self.tree.is_surely_empty() {
+        } else if nobody && self.tree.leaf().is_none_or(|leaf| !sighting::look_at_leaf(leaf).populated) {
             Glance::Over
         } else {
             Glance::Step
@@ -226,8 +317,8 @@ impl Stop {
 
     /// Who is left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
     #[must_use]
-    pub fn survivors(&self, now: BootTime) -> Vec<Survivor> {
-        self.ladder.survivors(now)
+    pub fn survivors(&self) -> Vec<Survivor> {
+        self.ladder.survivors()
     }
 
     /// What it has come to by now.
@@ -238,7 +329,7 @@ impl Stop {
             signalled: self.ladder.signalled(),
             killed: self.ladder.killed(),
             took: now.saturating_since(self.ladder.began()),
-            survivors: self.ladder.survivors(now),
+            survivors: self.ladder.survivors(),
         }
     }
 

@@ -51,7 +51,7 @@ fn run(mut stop: Stop) -> Duration {
     let began = BootTime::now();
     loop {
         let now = BootTime::now();
-        assert!(now.saturating_since(began) < Duration::from_secs(30), "still there: {:?}", stop.survivors(now));
+        assert!(now.saturating_since(began) < Duration::from_secs(30), "still there: {:?}", stop.survivors());
         match stop.step(now, &ProcessTable::scan().unwrap()) {
             Next::Over => return BootTime::now().saturating_since(began),
             Next::LookAt(when) => std::thread::sleep(when.saturating_since(BootTime::now())),

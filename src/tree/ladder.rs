@@ -32,9 +32,22 @@ use crate::clock::BootTime;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest time between two looks.
 pub const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// How long after the first SIGKILL whoever is left counts as a survivor. Within the second that the promise allows
-/// beyond the grace.
+/// The longest time between two looks at processes that have all been sent SIGKILL: there is nothing to do but wait until
+/// the kernel has taken them down, which takes the longer the more of them there are.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
+/// How long after the first look behind its SIGKILL a process may be there before it can count as a survivor. Within the
+/// second that the promise allows beyond the grace.
 pub const KILL_PATIENCE: Duration = Duration::from_millis(800);
+/// How long every look must have found a process in uninterruptible sleep for that to be said of it: the kernel takes a
+/// process that ends there for moments.
+const ASLEEP: Duration = Duration::from_millis(300);
+/// How long a process may be there that could end and has not: for want of a processor, or of the memory it is to give
+/// back. That says something about the machine and not about the process, so it is told only when it lasts.
+const SLOW: Duration = Duration::from_secs(5);
+/// By how much more that is for each time that a look came late, which shows how much the machine has to do.
+const SLOWER: u32 = 8;
+/// How many looks in a row must have nothing to send for the ladder to be calm.
+const CALM_LOOKS: u32 = 2;
 /// How many looks after the first SIGKILL must find somebody new for that to be a fork storm.
 const STORM_LOOKS: u32 = 2;
 
@@ -122,7 +135,7 @@ pub enum SurvivorReason {
     NotPermitted,
     /// It is in a wait that the kernel does not interrupt.
     Uninterruptible,
-    /// Neither is known: it was killed and has not gone yet, or was forked since.
+    /// Neither: it was sent SIGKILL seconds ago, could end and has not.
     StillEnding,
 }
 
@@ -191,10 +204,28 @@ pub struct Ladder {
     /// The kernel would not kill the control group.
     leaf_refused: bool,
     /// The living members of the last look.
-    left: HashMap<Identity, Activity>,
+    left: HashSet<Identity>,
+    /// The members that a look found when SIGKILL was due, and what the looks since have shown.
+    dying: HashMap<Identity, Dying>,
     killed_since: Option<BootTime>,
     empty_looks: u8,
+    /// How many looks in a row had nothing to send to anybody new.
+    calm_looks: u32,
     pause: Duration,
+    /// When the last look was, and when the next one is to be.
+    looked_at: BootTime,
+    expected: Option<BootTime>,
+    /// By how much a look came late at most.
+    lateness: Duration,
+}
+
+/// A member that has been sent SIGKILL, or would have been.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dying {
+    /// The first look after that.
+    since: Option<BootTime>,
+    /// The first of the looks in a row that found it in uninterruptible sleep.
+    asleep_since: Option<BootTime>,
 }
 
 impl Ladder {
@@ -215,10 +246,15 @@ impl Ladder {
             holding: 0,
             inside: Vec::new(),
             leaf_refused: false,
-            left: HashMap::new(),
+            left: HashSet::new(),
+            dying: HashMap::new(),
             killed_since: None,
             empty_looks: 0,
+            calm_looks: 0,
             pause: FIRST_PAUSE,
+            looked_at: now,
+            expected: None,
+            lateness: Duration::ZERO,
         }
     }
 
@@ -265,10 +301,36 @@ impl Ladder {
 
     /// Takes what a look found and says what is to be done. May be called at any time, any number of times.
     pub fn step(&mut self, now: BootTime, look: &Look<'_>) -> Step {
+        let step = self.take(now, look);
+        self.expected = match step.next {
+            Next::LookAt(at) => Some(at),
+            Next::Over => None,
+        };
+        step
+    }
+
+    /// Whether the last looks had nothing to send to anybody new: until SIGKILL is due, or until it has been long enough on
+    /// its way, there is nothing to look for but the end, which a caller may learn in cheaper ways.
+    #[must_use]
+    pub const fn is_calm(&self) -> bool {
+        self.calm_looks >= CALM_LOOKS
+    }
+
+    /// Whether somebody has been forked while others were killed.
+    #[must_use]
+    pub const fn is_storm(&self) -> bool {
+        self.storm_looks > 0
+    }
+
+    fn take(&mut self, now: BootTime, look: &Look<'_>) -> Step {
         let members = look.members;
-        self.left = members.iter().map(|member| (member.identity, member.activity)).collect();
+        self.looked_at = now;
+        let late = self.expected.map_or(Duration::ZERO, |expected| now.saturating_since(expected));
+        self.lateness = self.lateness.max(late);
+        self.left = members.iter().map(|member| member.identity).collect();
         self.inside = members.iter().filter(|member| member.in_leaf).map(|member| member.identity).collect();
         if look.found_nobody() {
+            self.dying.clear();
             self.empty_looks = self.empty_looks.saturating_add(1);
             if self.empty_looks >= EMPTY_LOOKS {
                 return Step { orders: Vec::new(), next: Next::Over };
@@ -279,7 +341,7 @@ impl Ladder {
         let killing = now >= self.kill_at;
         let orders = if killing { self.kill(now, look) } else { self.ask(look) };
         let mut look_at = now + self.pause;
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, if killing { LONGEST_WAIT } else { LONGEST_PAUSE });
         if !killing {
             look_at = look_at.min(self.kill_at);
         }
@@ -293,10 +355,15 @@ impl Ladder {
         for member in look.members {
             new_faces |= self.seen_killing.insert(member.identity);
         }
+        self.note_dying(now, look.members);
+        self.calm_looks = if new_faces || look.gaps != Gaps::None { 0 } else { self.calm_looks.saturating_add(1) };
         self.storm_looks += u32::from(new_faces && !first);
         let hold = new_faces && self.holds_first();
         self.holding = if hold { self.holding + 1 } else { 0 };
-        if new_faces || look.gaps == Gaps::Elusive {
+        if first {
+            // What dies now is gone in a moment, and may have forked: look closely.
+            self.pause = FIRST_PAUSE;
+        } else if new_faces || look.gaps == Gaps::Elusive {
             // Somebody may fork as fast as we kill. Whoever lets it go on between two looks never catches up. But what has
             // outlived our patience may not be ours to kill at all, and must not cost a processor.
             self.pause = if self.is_overdue(now) { FIRST_PAUSE } else { Duration::ZERO };
@@ -310,6 +377,20 @@ impl Ladder {
             orders.extend(one_by_one.map(Order::Kill));
         }
         orders
+    }
+
+    fn note_dying(&mut self, now: BootTime, members: &[Member]) {
+        let mut dying = HashMap::with_capacity(members.len());
+        for member in members {
+            let known = self.dying.get(&member.identity);
+            let asleep_since = match member.activity {
+                Activity::Uninterruptible => Some(known.and_then(|known| known.asleep_since).unwrap_or(now)),
+                Activity::Interruptible | Activity::Stopped | Activity::Ended => None,
+            };
+            let since = known.map(|known| known.since.unwrap_or(now));
+            dying.insert(member.identity, Dying { since, asleep_since });
+        }
+        self.dying = dying;
     }
 
     /// Whether somebody new is to be made to stand still before anybody is killed: they fork as fast as they are killed.
@@ -327,6 +408,7 @@ impl Ladder {
     pub fn strike(&mut self, now: BootTime, init: Option<Identity>, leaf: Option<LeafLook>) -> Vec<Order> {
         if self.killed_since.is_none() {
             self.killed_since = Some(now);
+            self.calm_looks = 0;
             // What dies now is gone in a moment: look closely again.
             self.pause = FIRST_PAUSE;
         }
@@ -341,6 +423,7 @@ impl Ladder {
     }
 
     fn ask(&mut self, look: &Look<'_>) -> Vec<Order> {
+        self.calm_looks = self.calm_looks.saturating_add(1);
         match self.first_signal {
             FirstSignal::Theirs => Vec::new(),
             FirstSignal::Ours => {
@@ -350,6 +433,7 @@ impl Ladder {
                 let mut orders: Vec<_> = fresh.map(Order::Stop).collect();
                 if !orders.is_empty() {
                     self.pause = FIRST_PAUSE;
+                    self.calm_looks = 0;
                 }
                 // Last: nobody is to run on before he has been asked.
                 orders.extend(look.leaf.is_some_and(|leaf| leaf.needs_thawing).then_some(Order::ThawLeaf));
@@ -395,28 +479,32 @@ impl Ladder {
         }
     }
 
-    /// Who is left although [`KILL_PATIENCE`] has passed since the first SIGKILL, in the order of their numbers. Empty
-    /// before, and when nobody is. The ladder goes on trying all the same.
+    /// Who outlived SIGKILL, as the last look found it, in the order of their numbers: whoever was still there in a look
+    /// that came [`KILL_PATIENCE`] or more after the first look behind the signal, and that cannot be signalled or was found
+    /// in uninterruptible sleep by every look for a while; and whoever could end and has not done so for seconds. Time that
+    /// passed without a look says nothing: then it was the machine that was slow.
+    ///
+    /// The ladder goes on trying all the same.
     #[must_use]
-    pub fn survivors(&self, now: BootTime) -> Vec<Survivor> {
-        if !self.is_overdue(now) {
-            return Vec::new();
-        }
-        let reason = |identity, activity| {
-            if self.refused.contains(identity) {
-                SurvivorReason::NotPermitted
+    pub fn survivors(&self) -> Vec<Survivor> {
+        let lasts = |since: Option<BootTime>, span: Duration| {
+            since.is_some_and(|since| self.looked_at.saturating_since(since) >= span)
+        };
+        let slow = SLOW + self.lateness * SLOWER;
+        let reason = |identity: &Identity| {
+            let dying = self.dying.get(identity)?;
+            if !lasts(dying.since, KILL_PATIENCE) {
+                None
+            } else if self.refused.contains(identity) {
+                Some(SurvivorReason::NotPermitted)
+            } else if lasts(dying.asleep_since, ASLEEP) {
+                Some(SurvivorReason::Uninterruptible)
             } else {
-                match activity {
-                    Activity::Uninterruptible => SurvivorReason::Uninterruptible,
-                    Activity::Interruptible | Activity::Stopped | Activity::Ended => SurvivorReason::StillEnding,
-                }
+                lasts(dying.since, slow).then_some(SurvivorReason::StillEnding)
             }
         };
-        let mut survivors: Vec<_> = self
-            .left
-            .iter()
-            .map(|(identity, &activity)| Survivor { pid: identity.pid, reason: reason(identity, activity) })
-            .collect();
+        let found = self.left.iter().filter_map(|who| Some(Survivor { pid: who.pid, reason: reason(who)? }));
+        let mut survivors: Vec<_> = found.collect();
         survivors.sort_unstable_by_key(|survivor| survivor.pid);
         survivors
     }

@@ -169,6 +169,12 @@ impl Tree {
         self.cookie
     }
 
+    /// The leader, and whoever the last look found.
+    pub(super) fn known(&self) -> impl Iterator<Item = Identity> {
+        let others = self.known.iter().copied().filter(|&known| known != self.leader);
+        others.chain([self.leader])
+    }
+
     /// What holds the tree together.
     #[must_use]
     pub const fn containment(&self) -> Containment {

@@ -9,15 +9,20 @@
 //! | `members` | which of them belong to a tree |
 //! | `cgroup` | a control group of a run's own |
 //! | `cookie` | the run id in a process's environment |
+//! | `environ` | environments, read on a thread of their own |
 //! | `sighting` | reads what a look needs besides the table |
+//! | `family` | one tree alone, read by descent |
 //! | `orphans` | the children of whoever inherits a tree's orphans |
 //! | `ladder` | pure: who is sent what, and when it is over |
+//! | `turn` | whose turn it is to look at every process of the host |
 //! | `pidfd` | a process that cannot be mistaken for another |
 //! | `enforce` | one step of a stop: look, decide, pin, send |
 
 mod cgroup;
 mod cookie;
 mod enforce;
+mod environ;
+mod family;
 mod kernel_file;
 mod ladder;
 mod members;
@@ -27,13 +32,16 @@ mod pidfd;
 mod sighting;
 mod stat;
 mod table;
+mod turn;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use cgroup::fuzz_cgroup;
 pub use cgroup::{Leaf, LeafState, NoCgroup, usual_groups};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use cookie::fuzz_environment;
-pub use enforce::{Glance, Stop, StopReport};
+pub use enforce::{Advance, Glance, Stop, StopReport};
+#[cfg(feature = "services")]
+pub(crate) use environ::{newly_unreadable, prepare_to_read, unreadable};
 pub use ladder::{
     FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Look, Next, Order, Step, Survivor,
     SurvivorReason,
@@ -45,3 +53,4 @@ pub use stat::{Activity, ProcessEntry, namespace_pids};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use stat::{fuzz_stat, fuzz_status};
 pub use table::{Caller, ProcessTable};
+pub use turn::{Turn, Turns};

@@ -74,12 +74,24 @@ pub(super) fn is_alive(who: Identity) -> bool {
     ProcessEntry::read(who.pid).is_ok_and(|entry| entry.is_some_and(|entry| entry.identity == who && entry.is_alive()))
 }
 
-/// The children of all threads of a process, zombies too. `None` when they cannot be listed.
-fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
-    let missing = |errno| match errno {
+/// The children of a process that has one thread, zombies too. `None` when they cannot be listed.
+pub(super) fn children_of_single(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
+    let list = format!("/proc/{parent}/task/{parent}/children");
+    match rustix::fs::open(list, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(list) => Ok(read_list(&list).ok().map(|text| numbers(&text).collect())),
+        Err(errno) => missing(errno),
+    }
+}
+
+fn missing<T>(errno: Errno) -> Result<Option<T>, Errno> {
+    match errno {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Err(errno),
         _ => Ok(None),
-    };
+    }
+}
+
+/// The children of all threads of a process, zombies too. `None` when they cannot be listed.
+pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     let tasks = format!("/proc/{parent}/task");
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let tasks = match rustix::fs::open(tasks, directory, Mode::empty()) {

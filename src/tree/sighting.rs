@@ -14,9 +14,9 @@ use super::table::ProcessTable;
 use crate::protocol::RunId;
 
 /// The processes in a leaf, as the table has them; who is not in it has been forked since and is read by itself.
-pub(super) fn in_leaf(leaf: &Leaf, table: &ProcessTable) -> Result<Vec<ProcessEntry>, Errno> {
+pub(super) fn as_described(inside: &[Pid], table: &ProcessTable) -> Result<Vec<ProcessEntry>, Errno> {
     let mut found = Vec::new();
-    for pid in leaf.processes()? {
+    for &pid in inside {
         match table.get(pid) {
             Some(entry) => found.push(*entry),
             None => found.extend(ProcessEntry::read(pid)?),
@@ -62,7 +62,7 @@ impl Tree {
     /// The living members by this table and by what the control group lists now; see [`Tree::join`]. A control group that
     /// cannot be read is left out: descent finds its processes too, but for those that were lost to it.
     pub fn members(&mut self, table: &ProcessTable) -> Vec<Member> {
-        let leaf = self.leaf().map(|leaf| in_leaf(leaf, table).unwrap_or_default()).unwrap_or_default();
+        let leaf = self.leaf().and_then(|leaf| as_described(&leaf.processes().ok()?, table).ok()).unwrap_or_default();
         self.join(&Sighting { table, leaf: &leaf, holders: &[] })
     }
 }

@@ -47,6 +47,11 @@ impl ProcessEntry {
     /// feeds: the fields behind it are counted from the *last* closing one.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
+        Self::parse_with_threads(text).map(|(entry, _)| entry)
+    }
+
+    /// The same, with the number of its threads.
+    fn parse_with_threads(text: &[u8]) -> Option<(Self, u32)> {
         let open = text.iter().position(|&byte| byte == b'(')?;
         let close = text.iter().rposition(|&byte| byte == b')')?;
         let pid = Pid::new(number(text.get(..open)?)?)?;
@@ -67,19 +72,24 @@ impl ProcessEntry {
             "T" | "t" => Activity::Stopped,
             _ => Activity::Interruptible,
         };
-        Some(Self { identity: Identity { pid, start }, parent, group, session, activity })
+        Some((Self { identity: Identity { pid, start }, parent, group, session, activity }, threads))
     }
 
     /// Reads `/proc/<pid>/stat`. `Ok(None)` when there is no such process; fails when it cannot be read (no descriptor
     /// left), which must not be taken for its absence.
     pub fn read(pid: Pid) -> Result<Option<Self>, Errno> {
+        Ok(Self::read_with_threads(pid)?.map(|(entry, _)| entry))
+    }
+
+    /// The same, with the number of its threads.
+    pub(super) fn read_with_threads(pid: Pid) -> Result<Option<(Self, u32)>, Errno> {
         let mut buffer = [0_u8; STAT_SIZE];
         let Some(text) = read_file(&format!("/proc/{pid}/stat"), &mut buffer)? else { return Ok(None) };
         if text.is_empty() {
             // It vanished between open and read.
             return Ok(None);
         }
-        Self::parse(text).map(Some).ok_or(Errno::ILSEQ)
+        Self::parse_with_threads(text).map(Some).ok_or(Errno::ILSEQ)
     }
 }
 

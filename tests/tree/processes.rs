@@ -7,7 +7,7 @@ use std::time::Duration;
 use machineid_sidecar::clock::BootTime;
 use machineid_sidecar::sys::{self, Fork, ForkError, ForkOptions, SignalFd};
 use machineid_sidecar::tree::{
-    FirstSignal, Glance, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopReport, Tree,
+    Advance, FirstSignal, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopReport, Tree,
 };
 use rustix::pipe::PipeFlags;
 use rustix::process::{Signal, WaitOptions};
@@ -124,7 +124,7 @@ pub(crate) fn begin(tree: Tree, grace: Duration) -> Stop {
     Stop::begin(BootTime::now(), tree, Signal::TERM, FirstSignal::Ours, grace)
 }
 
-/// Glances and steps until it is over, reaping as a wrapper does.
+/// Advances until it is over, reaping as a wrapper does.
 pub(crate) fn finish(stop: Stop) -> StopReport {
     carry_on(stop, true)
 }
@@ -134,23 +134,25 @@ pub(crate) fn finish_by_tables(stop: Stop) -> StopReport {
     carry_on(stop, false)
 }
 
-fn carry_on(mut stop: Stop, glances: bool) -> StopReport {
+fn carry_on(mut stop: Stop, advances: bool) -> StopReport {
     let began = BootTime::now();
     loop {
         let now = BootTime::now();
         assert!(now.saturating_since(began) < Duration::from_secs(20), "still there: {:?}", stop.report(now));
         reap();
-        match if glances { stop.glance(now) } else { Glance::Step } {
-            Glance::Over => return stop.report(BootTime::now()),
-            Glance::Again => continue,
-            Glance::Step => {}
-        }
-        let deadline = glances.then(|| stop.table_deadline(now)).flatten();
-        let table = match ProcessTable::scan_until(deadline) {
-            Err(rustix::io::Errno::TIME) => continue,
-            table => table.expect("/proc"),
+        let advance = if advances { stop.advance(now) } else { Advance::NeedsTable };
+        let next = match advance {
+            Advance::Empty => return stop.report(BootTime::now()),
+            Advance::Next(next) => next,
+            Advance::NeedsTable => {
+                let deadline = advances.then(|| stop.table_deadline(now)).flatten();
+                match ProcessTable::scan_until(deadline) {
+                    Err(rustix::io::Errno::TIME) => continue,
+                    table => stop.step(now, &table.expect("/proc")),
+                }
+            }
         };
-        match stop.step(now, &table) {
+        match next {
             Next::Over => return stop.report(BootTime::now()),
             Next::LookAt(when) => std::thread::sleep(when.saturating_since(BootTime::now())),
         }

@@ -197,6 +197,21 @@ impl Core {
         matches!(self.killer, Killer::Daemon)
     }
 
+    /// Whether the stop that is under way is one that the daemon has begun as well: by a deny or at the end of the lease,
+    /// both of which it knows of, and not for what a leader has left behind.
+    pub(super) const fn daemon_ends_it(&self) -> bool {
+        match &self.phase {
+            Phase::Stopping { outcome, .. } => {
+                self.daemon_can_end_it() && matches!(outcome.cause, Cause::Denied | Cause::LeaseExpired)
+            }
+            Phase::Asking { .. }
+            | Phase::Running { .. }
+            | Phase::Unexplained { .. }
+            | Phase::Leftovers { .. }
+            | Phase::Done => false,
+        }
+    }
+
     /// Takes what happened and says what to do, in this order.
     pub(super) fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
         if matches!(self.phase, Phase::Done) {

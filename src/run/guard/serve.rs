@@ -24,7 +24,7 @@ use crate::protocol::Exit;
 use crate::protocol::local::SuperviseEvent;
 use crate::sys::{self, Fork, ForkError, ForkOptions, Namespaces, SignalFd};
 use crate::tree::{
-    FirstSignal, Glance, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, ProcessTable, Stop, Tree,
+    Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, Stop, Tree, Turn, Turns,
 };
 
 /// Children reaped before everything else is looked at again, a tenth of a second's worth. Not fewer: each look at `/proc` takes
@@ -122,7 +122,8 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         let tree = match kind {
             // The wrapper is out of sight, in a namespace above.
             Kind::Init(_) => Tree::alone(leader, Some(own)),
-            Kind::Sweeper => Tree::alone(leader, wrapper_of(wrapper)).guarded_by(Guardian::Sweeper(own)),
+            // Whoever of the tree loses its parent comes here, wrapper or not.
+            Kind::Sweeper => Tree::alone(leader, None).guarded_by(Guardian::Sweeper(own)),
         };
         Ok(tree.with_cookie(run.settings.run_id))
     });
@@ -146,6 +147,7 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         init: matches!(kind, Kind::Init(_)),
         question: None,
         stop: None,
+        turns: Turns::default(),
         vanishing: false,
     };
     guard.serve()
@@ -153,11 +155,6 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
 
 fn identity(pid: Pid) -> Result<Identity, Errno> {
     ProcessEntry::read(TreePid::from(pid))?.map(|entry| entry.identity).ok_or(Errno::SRCH)
-}
-
-/// The wrapper, as long as it is the one that has made this process: after its end the number may be another's.
-fn wrapper_of(wrapper: Pid) -> Option<Identity> {
-    identity(wrapper).ok().filter(|_| rustix::process::getppid() == Some(wrapper))
 }
 
 /// The command's streams are none of its own: who reads the command's output to its end must not wait for the guardian. Something
@@ -203,6 +200,7 @@ struct Guard<'a> {
     /// To the daemon, and since when.
     question: Option<(Connection, BootTime)>,
     stop: Option<(Stop, BootTime)>,
+    turns: Turns,
     /// Children that end leave nothing to be reaped.
     vanishing: bool,
 }
@@ -379,21 +377,25 @@ impl Guard<'_> {
             // Whoever it is that ends now, nobody waits for how.
             self.vanishing = sys::let_children_vanish().is_ok();
         }
-        // Reaped whoever had ended, a moment ago; so a glance has only the living to go through.
-        match stop.glance(now) {
-            Glance::Again => return,
+        let stubborn = now > kill_at + STUBBORN;
+        // Reaped whoever had ended, a moment ago; so this has only the living to go through.
+        let next = match stop.advance(now) {
+            Advance::Next(next) => next,
             // What is left is to be reaped. The wrapper may have to be waited for with that.
-            Glance::Over => {
-                *at = now + if now > kill_at + STUBBORN { STUBBORN_PAUSE } else { PAUSE };
-                return;
-            }
-            Glance::Step => {}
-        }
-        *at = match ProcessTable::scan_until(stop.table_deadline(now)).map(|table| stop.step(now, &table)) {
-            Ok(Next::LookAt(_) | Next::Over) if now > kill_at + STUBBORN => now + STUBBORN_PAUSE,
-            Ok(Next::LookAt(next)) => next,
-            Err(Errno::TIME) => now,
-            Ok(Next::Over) | Err(_) => now + PAUSE,
+            Advance::Empty => Next::Over,
+            Advance::NeedsTable => match self.turns.scan(now, stop.table_deadline(now)) {
+                Ok(Turn::Table(table)) => stop.step(now, &table),
+                Ok(Turn::At(at)) => Next::LookAt(at),
+                Err(Errno::TIME) => Next::LookAt(now),
+                Err(_) => Next::Over,
+            },
+        };
+        *at = match next {
+            Next::LookAt(_) | Next::Over if stubborn => now + STUBBORN_PAUSE,
+            // Whoever ends meanwhile is its child, and wakes it.
+            Next::LookAt(_) if now < kill_at && stop.ladder().is_calm() => kill_at,
+            Next::LookAt(next) => next,
+            Next::Over => now + PAUSE,
         };
     }
 }

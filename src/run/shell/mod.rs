@@ -246,6 +246,7 @@ impl<'a> Shell<'a> {
         }
         let Some(stopping) = &mut self.stopping else { return };
         let now = BootTime::now();
+        stopping.set_led(now, self.connection.is_some() && self.core.daemon_ends_it());
         if self.guardian.is_gone() && self.child.ended && now >= stopping.kill_at() {
             // The rest is ours to reap now, and nobody waits for how it ends.
             let _ = sys::let_children_vanish();

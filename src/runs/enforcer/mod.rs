@@ -2,15 +2,18 @@
 //!
 //! A thread of its own, started at boot: from a deny to the last SIGKILL no thread is started, and a stalled runtime or a
 //! slow request holds no stop up. It watches the end of every run's lease by itself, and whether a wrapper that has not
-//! come back since the daemon's start still lives. One look at `/proc` serves all trees that are being stopped.
+//! come back since the daemon's start still lives. Each tree is looked at by itself, at the cost of what there is of it; one look
+//! at `/proc` serves all those that have lost a supervisor. It does no work that an agent could make long.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `bell` | waking the thread, and waiting for a point on the boot clock |
+//! | `tidy` | removing control groups, on a thread of its own |
 //! | `under_way` | one stop: its signals, its looks, what it came to |
 //! | `work` | the thread's loop |
 
 mod bell;
+mod tidy;
 mod under_way;
 mod work;
 
@@ -22,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use bell::Bell;
+use tidy::Tidy;
 use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
@@ -30,7 +34,7 @@ use super::run::Run;
 use crate::clock::Moment;
 use crate::config::Live;
 use crate::protocol::Denial;
-use crate::tree::Leaf;
+use crate::tree::{self, Leaf};
 
 /// A handle to the thread.
 #[derive(Clone, Debug)]
@@ -89,14 +93,18 @@ impl Enforcer {
     /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or
     /// descriptor is to be had.
     pub(crate) fn start(record: Arc<Record>, ledger: Ledger, live: Live) -> io::Result<Self> {
+        tree::prepare_to_read()?;
         let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
-        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live, Moment::now());
+        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live, Tidy::start()?, Moment::now());
         thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.work())?;
         Ok(Self { inbox })
     }
 
     /// Ends these trees; returns at once.
     pub(crate) fn end(&self, endings: Vec<Ending>) {
+        if endings.is_empty() {
+            return;
+        }
         self.order(Order::End(endings));
     }
 

@@ -124,7 +124,14 @@ fn a_lease_that_was_moved_meanwhile_is_not_over() {
 /// The thread's own work, done by hand at moments of this test's choice.
 fn by_hand(bench: &Bench, start: Moment) -> work::Worker {
     let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new().unwrap() });
-    work::Worker::new(inbox, Arc::clone(&bench.record), bench.ledger.clone(), Live::of_defaults(), start)
+    work::Worker::new(
+        inbox,
+        Arc::clone(&bench.record),
+        bench.ledger.clone(),
+        Live::of_defaults(),
+        Tidy::start().unwrap(),
+        start,
+    )
 }
 
 fn later(moment: Moment, slept: Duration, awake: Duration) -> Moment {

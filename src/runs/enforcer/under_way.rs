@@ -1,6 +1,7 @@
 //! One stop that is under way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -11,14 +12,37 @@ use crate::protocol::status::{StopReport, SurvivorReport};
 use crate::protocol::{Code, Denial, HoldsAgainst};
 use crate::runs::hold::Hold;
 use crate::runs::ledger::StopEntry;
+use crate::runs::reach::PinnedGuardian;
 use crate::runs::run::{Run, StopNotice};
-use crate::tree::{FirstSignal, Glance, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
+use crate::tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
+
+/// Time to the first glance at whether a tree has ended by itself; it doubles with each.
+const FIRST_GLANCE: Duration = Duration::from_millis(5);
+/// The longest time between two of them. Each costs a system call.
+const LONGEST_GLANCE: Duration = Duration::from_millis(50);
+/// How long nothing is looked at during the grace when there is nothing to send: what is glanced at may be stopped, and
+/// then does not tell that the tree has ended.
+const UNSEEN: Duration = Duration::from_secs(1);
+
+/// What a stop needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Nothing before [`UnderWay::due_at`].
+    Time,
+    /// A look at every process of the host.
+    Table,
+    /// Nothing any more: nobody is left.
+    Nothing,
+}
 
 /// A stop, with what became of it so far.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     pub(super) run: Arc<Run>,
-    pub(super) look_at: BootTime,
+    look_at: BootTime,
+    /// When to glance at whether it has ended.
+    glance_at: BootTime,
+    glance_pause: Duration,
     reason: Reason,
     entry: StopEntry,
     stop: Stop,
@@ -55,6 +79,8 @@ impl UnderWay {
         Some(Self {
             run,
             look_at: now,
+            glance_at: now,
+            glance_pause: FIRST_GLANCE,
             reason,
             entry,
             stop,
@@ -66,15 +92,62 @@ impl UnderWay {
         })
     }
 
-    /// Does what can be done without looking at every process, and says whether that need be done.
-    pub(super) fn glance(&mut self, now: BootTime) -> Glance {
+    /// When it is to have a turn.
+    pub(super) fn due_at(&self) -> BootTime {
+        if self.is_watched() { self.look_at.min(self.glance_at) } else { self.look_at }
+    }
+
+    /// Whether a process table is read at once: for its first look, for its first one with SIGKILL, and as long as somebody
+    /// forks as fast as is killed, up to the end of our patience.
+    pub(super) fn is_urgent(&self, now: BootTime) -> bool {
+        let ladder = self.stop.ladder();
+        let killing = now >= ladder.kill_at();
+        self.looks == 0 || (killing && (ladder.killed() == 0 || (ladder.is_storm() && !ladder.is_overdue(now))))
+    }
+
+    /// Does what is due and can be done without looking at every process of the host.
+    pub(super) fn advance(&mut self, now: BootTime) -> Needs {
+        if now < self.look_at && !self.may_have_ended() {
+            self.glance_at = now + self.glance_pause;
+            self.glance_pause = (self.glance_pause * 2).min(LONGEST_GLANCE);
+            return Needs::Time;
+        }
         let tree = self.stop.tree();
         let kernel_counts = tree.leaf().is_some() || matches!(tree.guardian(), Some(Guardian::Init(_)));
-        match self.stop.glance(now) {
+        let advance = match self.stop.advance(now) {
             // That a wrapper of whatever make inherits the orphans is its own word.
-            Glance::Over if !kernel_counts => Glance::Step,
-            glance @ (Glance::Over | Glance::Again | Glance::Step) => glance,
+            Advance::Empty if !kernel_counts => self.stop.advance_by_descent(now),
+            advance @ (Advance::Empty | Advance::Next(_) | Advance::NeedsTable) => advance,
+        };
+        match advance {
+            Advance::Empty => Needs::Nothing,
+            Advance::NeedsTable => Needs::Table,
+            Advance::Next(next) => self.note_look(now, next),
         }
+    }
+
+    /// Whether something tells that the tree has ended, at the cost of a system call.
+    fn is_watched(&self) -> bool {
+        self.leaf().is_some() || self.guardian().is_some()
+    }
+
+    fn may_have_ended(&self) -> bool {
+        match (self.leaf(), self.guardian()) {
+            // One that cannot be looked at tells nothing.
+            (Some(leaf), _) => leaf.state().is_ok_and(|state| !state.populated),
+            (None, Some(guardian)) => guardian.pinned.has_ended(),
+            (None, None) => false,
+        }
+    }
+
+    fn guardian(&self) -> Option<&PinnedGuardian> {
+        self.run.opened.reach.as_ref()?.guardian.as_ref()
+    }
+
+    /// It waits for a look at every process of the host.
+    pub(super) fn wait_for_table(&mut self, until: BootTime) {
+        self.look_at = until;
+        self.glance_at = until;
     }
 
     /// When a look at every process has taken too long.
@@ -83,21 +156,27 @@ impl UnderWay {
     }
 
     /// Sends what is due by this table.
-    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable) -> Next {
+    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable) -> Needs {
         let next = self.stop.step(now, table);
-        match next {
-            Next::LookAt(at) => self.look_at = at,
-            Next::Over => self.look_at = now,
-        }
+        self.note_look(now, next)
+    }
+
+    fn note_look(&mut self, now: BootTime, next: Next) -> Needs {
         self.looks = self.looks.saturating_add(1);
         self.thaw();
         self.found_somebody |= self.stop.ladder().found_somebody();
-        next
+        let Next::LookAt(at) = next else { return Needs::Nothing };
+        let kill_at = self.stop.ladder().kill_at();
+        let rests = self.is_watched() && self.stop.ladder().is_calm() && now < kill_at;
+        self.look_at = if rests { kill_at.min(now + UNSEEN) } else { at };
+        self.glance_pause = if rests { self.glance_pause } else { FIRST_GLANCE };
+        self.glance_at = now + self.glance_pause;
+        Needs::Time
     }
 
     /// What can be done when nobody can be looked for: the kernel knows who is in the leaf, and some are held.
     pub(super) fn act_blindly(&mut self, now: BootTime, look_at: BootTime) {
-        self.look_at = look_at;
+        self.wait_for_table(look_at);
         if let Some(leaf) = self.leaf().filter(|leaf| leaf.can_freeze()) {
             // Frozen, the leader could not act on its signal.
             let _ = leaf.thaw();
@@ -170,11 +249,11 @@ impl UnderWay {
     }
 
     /// That the stop was requested, once. The end of a wrapper is one only when it left somebody.
-    pub(super) fn requested(&mut self, now: BootTime) -> Option<Happening> {
+    pub(super) fn requested(&mut self) -> Option<Happening> {
         let denial = match &self.reason {
             _ if self.requested_told => return None,
             Reason::Denied(denial) => denial.clone(),
-            Reason::WrapperGone if self.left_somebody(now) => Denial::local(Code::LocalStop, "the wrapper died"),
+            Reason::WrapperGone if self.left_somebody() => Denial::local(Code::LocalStop, "the wrapper died"),
             Reason::WrapperGone => return None,
         };
         self.requested_told = true;
@@ -182,20 +261,18 @@ impl UnderWay {
     }
 
     /// Whether there was somebody to stop.
-    fn left_somebody(&self, now: BootTime) -> bool {
-        let report = self.stop.report(now);
-        self.found_somebody || report.signalled > 0 || report.killed > 0
+    fn left_somebody(&self) -> bool {
+        let ladder = self.stop.ladder();
+        self.found_somebody || ladder.signalled() > 0 || ladder.killed() > 0
     }
 
     /// Whoever outlived SIGKILL, once: to be reported before it is over.
     pub(super) fn survivors(&mut self, now: BootTime) -> Option<StopReport> {
-        if self.survivors_reported || now < self.stop.ladder().kill_at() + KILL_PATIENCE {
+        let early = now < self.stop.ladder().kill_at() + KILL_PATIENCE;
+        if self.survivors_reported || early || self.stop.survivors().is_empty() {
             return None;
         }
         let report = self.report(now, false);
-        if report.survivors.is_empty() {
-            return None;
-        }
         self.survivors_reported = true;
         for survivor in &report.survivors {
             let (run_id, pid) = (self.run.id(), survivor.pid);
@@ -216,7 +293,7 @@ impl UnderWay {
                     "agent stopped: nothing of it is left"
                 );
             }
-            Reason::WrapperGone if self.left_somebody(now) => {
+            Reason::WrapperGone if self.left_somebody() => {
                 warn!(
                     %run_id, %device_id, %mechanism, signalled, killed, took_ms,
                     "the wrapper died; its agent was stopped, nothing of it is left"

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tracing::{debug, error, info, warn};
 
-use super::under_way::{UnderWay, requested};
+use super::tidy::Tidy;
+use super::under_way::{Needs, UnderWay, requested};
 use super::{Ending, Inbox, Order, Reason, SignalBy};
 use crate::clock::{BootTime, Moment};
 use crate::config::Live;
@@ -21,17 +22,18 @@ use crate::runs::registry::wrapper_gone;
 use crate::runs::run::{Run, StopNotice};
 use crate::suspend::Suspends;
 use crate::sys::Uninterrupted;
-use crate::tree::{Glance, Identity, Leaf, Next, ProcessTable};
+use crate::tree::{self, Identity, ProcessTable};
 use crate::vital::Vital;
 
 /// The thread's niceness. It has little to do, and that must not wait.
 const NICENESS: i32 = -15;
 /// Pause after a failure to look at the processes; the next look may do better.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
-/// Pause between two attempts to remove a leaf that is not empty yet.
-const REMOVE_AGAIN: Duration = Duration::from_millis(20);
-/// How often that is tried: what keeps a child that was told not to start from ending is not ours to know.
-const REMOVE_ATTEMPTS: u32 = 500;
+
+/// After a look at every process of the host there is none for so many times as long as it took.
+const TABLE_SHARE: u32 = 4;
+/// But no longer than this.
+const LONGEST_WITHOUT_TABLE: Duration = Duration::from_millis(200);
 
 /// What the thread holds.
 #[derive(Debug)]
@@ -42,15 +44,25 @@ pub(super) struct Worker {
     live: Live,
     suspends: Suspends,
     under_way: Vec<UnderWay>,
-    /// Leaves of runs that did not start, and how often their removal was tried.
-    leaves: Vec<(Arc<Leaf>, u32)>,
+    /// Removes the leaves of runs that are over.
+    tidy: Tidy,
     blind: bool,
+    /// Before then nobody looks at every process of the host, but for what is urgent.
+    table_at: BootTime,
 }
 
 impl Worker {
-    pub(super) fn new(inbox: Arc<Inbox>, record: Arc<Record>, ledger: Ledger, live: Live, start: Moment) -> Self {
+    pub(super) fn new(
+        inbox: Arc<Inbox>,
+        record: Arc<Record>,
+        ledger: Ledger,
+        live: Live,
+        tidy: Tidy,
+        start: Moment,
+    ) -> Self {
         let suspends = Suspends::from(start);
-        Self { inbox, record, ledger, live, suspends, under_way: Vec::new(), leaves: Vec::new(), blind: false }
+        let table_at = start.boot;
+        Self { inbox, record, ledger, live, suspends, under_way: Vec::new(), tidy, blind: false, table_at }
     }
 
     pub(super) fn work(mut self) {
@@ -74,14 +86,13 @@ impl Worker {
                 Order::End(more) => endings.extend(more),
                 Order::Hold(run) => self.hold(&run),
                 Order::Watch => {}
-                Order::Remove(leaf) => self.leaves.push((leaf, 0)),
+                Order::Remove(leaf) => self.tidy.remove(&leaf),
                 Order::Pulse(turn) => pulses.push(turn),
             }
         }
         endings.extend(self.expired(now));
         endings.extend(self.bereaved(now));
         self.enforce(now, endings);
-        self.remove_leaves();
         for turn in pulses {
             // Who gave up waiting need not know.
             let _ = turn.send(());
@@ -103,12 +114,10 @@ impl Worker {
 
     /// Waits until there is something to do.
     fn wait(&self) {
-        let now = BootTime::now();
-        let looks = self.under_way.iter().map(|stop| stop.look_at);
-        let removal = (!self.leaves.is_empty()).then_some(now + REMOVE_AGAIN);
+        let looks = self.under_way.iter().map(UnderWay::due_at);
         // A lease moves later while this waits: then it wakes for nothing, once a lease.
         let runs = self.record.all();
-        let point = looks.chain(removal).chain(runs.iter().filter_map(|run| run.deadline())).min();
+        let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
         let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
         let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
         let wrappers: Vec<_> = wrappers.map(AsFd::as_fd).collect();
@@ -175,7 +184,7 @@ impl Worker {
             let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
             debug!(trees = begun.len(), took_us, "asked every leader that is ours to ask");
         }
-        if !self.under_way.iter().any(|stop| stop.look_at <= now) {
+        if !self.under_way.iter().any(|stop| stop.due_at() <= now) {
             return;
         }
         let over = self.look(now);
@@ -187,7 +196,7 @@ impl Worker {
             stop.log_begin(now);
         }
         for stop in &mut self.under_way {
-            if let Some(requested) = stop.requested(now) {
+            if let Some(requested) = stop.requested() {
                 self.record.journal.tell_by(requested, stop.run.stopper().cloned());
             }
             if let Some(report) = stop.survivors(now) {
@@ -199,19 +208,20 @@ impl Worker {
         }
     }
 
-    /// Looks at the stops that are due, and, for those that need it, at the processes of the host, once for all. Gives those
-    /// of which nothing is left.
+    /// Gives those stops a turn that are due: first a look at each tree alone, which costs what there is of it; then, for
+    /// those of which that does not tell all (a supervisor of theirs is missing), one look at every process of the host, no
+    /// oftener than that it takes a part of the time. Gives those of which nothing is left.
     fn look(&mut self, now: BootTime) -> HashSet<RunId> {
         let mut over = HashSet::new();
         let mut open = HashSet::new();
-        let mut give_up_at = None;
-        for stop in self.under_way.iter_mut().filter(|stop| stop.look_at <= now) {
-            match stop.glance(now) {
-                Glance::Over => drop(over.insert(stop.run.id())),
-                // It is due again at once.
-                Glance::Again => {}
-                Glance::Step => {
+        let (mut give_up_at, mut urgent) = (None, now >= self.table_at);
+        for stop in self.under_way.iter_mut().filter(|stop| stop.due_at() <= now) {
+            match stop.advance(now) {
+                Needs::Nothing => drop(over.insert(stop.run.id())),
+                Needs::Time => {}
+                Needs::Table => {
                     open.insert(stop.run.id());
+                    urgent |= stop.is_urgent(now);
                     give_up_at = [give_up_at, stop.table_deadline(now)].into_iter().flatten().min();
                 }
             }
@@ -220,13 +230,20 @@ impl Worker {
             return over;
         }
         let open = self.under_way.iter_mut().filter(|stop| open.contains(&stop.run.id()));
+        if !urgent {
+            for stop in open {
+                stop.wait_for_table(self.table_at);
+            }
+            return over;
+        }
+        let began = BootTime::now();
         match ProcessTable::scan_until(give_up_at) {
             Ok(table) => {
                 if std::mem::take(&mut self.blind) {
                     info!("the processes of this host can be looked at again");
                 }
                 for stop in open {
-                    if stop.look(now, &table) == Next::Over {
+                    if stop.look(now, &table) == Needs::Nothing {
                         over.insert(stop.run.id());
                     }
                 }
@@ -246,6 +263,15 @@ impl Worker {
                 }
             }
         }
+        for skipped in tree::newly_unreadable() {
+            warn!(
+                pid = skipped.pid.as_raw(),
+                "the kernel does not let this process be looked into (its memory is locked, or on a mount that hangs); whether \
+                 it names a run is not known, and stops go on without it"
+            );
+        }
+        let end = BootTime::now();
+        self.table_at = end + (end.saturating_since(began) * TABLE_SHARE).min(LONGEST_WITHOUT_TABLE);
         over
     }
 
@@ -254,7 +280,7 @@ impl Worker {
             std::mem::take(&mut self.under_way).into_iter().partition(|stop| over.contains(&stop.run.id()));
         self.under_way = left;
         for mut stop in over {
-            if let Some(requested) = stop.requested(now) {
+            if let Some(requested) = stop.requested() {
                 self.record.journal.tell_by(requested, stop.run.stopper().cloned());
             }
             let run = &stop.run;
@@ -263,9 +289,8 @@ impl Worker {
                 None => self.record.journal.tell(Happening::AgentEnded(run.as_named())),
             }
             let leaf = run.admission().and_then(|admission| admission.hold.leaf.as_ref());
-            // At once, since we may be about to end; else a little later.
-            if let Some(leaf) = leaf.filter(|leaf| leaf.remove().is_err()) {
-                self.leaves.push((Arc::clone(leaf), 0));
+            if let Some(leaf) = leaf {
+                self.tidy.remove(leaf);
             }
             if let Some(reach) = &run.opened.reach {
                 reach.end_stopped_supervisors(run.id());
@@ -303,19 +328,6 @@ impl Worker {
         run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
         log_remote(run, denial);
         self.record.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
-    }
-
-    fn remove_leaves(&mut self) {
-        self.leaves.retain_mut(|(leaf, attempts)| match leaf.remove() {
-            Ok(()) => false,
-            Err(errno) => {
-                *attempts += 1;
-                if *attempts == REMOVE_ATTEMPTS {
-                    warn!(leaf = %leaf.path().display(), %errno, "cannot remove a control group; remove it with rmdir");
-                }
-                *attempts < REMOVE_ATTEMPTS
-            }
-        });
     }
 }
 

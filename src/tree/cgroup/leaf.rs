@@ -40,6 +40,11 @@ pub struct Leaf {
     freeze: Option<OwnedFd>,
 }
 
+/// How many groups an agent may make below its leaf: plenty for a container runtime, or for wrappers inside, and few enough
+/// that the kernel ends them all in a moment. Who may write to the leaf (an agent whose own user has made it) can raise it,
+/// so it stops mistakes; that a stop does not go through all of them is what it relies on.
+const MOST_BELOW: &[u8] = b"4096";
+
 /// What the kernel says about a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeafState {
@@ -135,8 +140,14 @@ impl Leaf {
     ///
     /// Fails when a group below cannot be looked into, for want of a descriptor above all.
     pub fn processes(&self) -> Result<Vec<Pid>, Errno> {
+        self.processes_of(usize::MAX)
+    }
+
+    /// The same, but no more groups below are looked into than this, whichever come first: an agent may have made any
+    /// number. [`Leaf::state`] knows of the processes in all of them, and [`Leaf::kill`] ends those.
+    pub(in crate::tree) fn processes_of(&self, mut groups: usize) -> Result<Vec<Pid>, Errno> {
         let mut found = Vec::new();
-        match self.list(&mut found) {
+        match self.list(&mut found, &mut groups) {
             Ok(()) => {}
             Err(Errno::NODEV | Errno::NOENT) => found.clear(),
             Err(errno) => return Err(errno),
@@ -146,10 +157,10 @@ impl Leaf {
         Ok(found)
     }
 
-    fn list(&self, found: &mut Vec<Pid>) -> Result<(), Errno> {
+    fn list(&self, found: &mut Vec<Pid>, groups: &mut usize) -> Result<(), Errno> {
         listing::listed(self.processes.as_fd(), found)?;
         if listing::has_groups(self.directory.as_fd())? {
-            listing::listed_below(self.directory(), found)
+            listing::listed_below(self.directory(), found, groups)
         } else {
             Ok(())
         }
@@ -219,12 +230,17 @@ impl Leaf {
     /// Removes it with the groups below it. One that is gone already is as good. Fails with EBUSY while a process is in it,
     /// EACCES or EPERM when this user may not.
     pub fn remove(&self) -> Result<(), Errno> {
-        match listing::remove_group(CWD, &self.path) {
+        match self.remove_alone() {
             // So the kernel says of groups below as well as of processes.
             Err(Errno::BUSY) => {}
             other => return other,
         }
         listing::remove_below(self.directory())?;
+        listing::remove_group(CWD, &self.path)
+    }
+
+    /// The same where there are no groups below it, which takes one call. Fails with EBUSY where there are.
+    pub fn remove_alone(&self) -> Result<(), Errno> {
         listing::remove_group(CWD, &self.path)
     }
 
@@ -375,6 +391,10 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
         if kind != b"domain\n" {
             return Err(NoCgroup::Threaded(above.to_owned()));
         }
+        // A bound that cannot be set is one less; nothing relies on it alone.
+        let _ =
+            rustix::fs::openat(&directory, "cgroup.max.descendants", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .and_then(|file| rustix::io::write(&file, MOST_BELOW));
         Leaf::hold(above.join(&name), directory).map_err(failed)
     });
     if made.is_err() {

@@ -42,14 +42,18 @@ pub(super) fn is_among_the_first(cgroup_procs: BorrowedFd<'_>, process: Pid) -> 
     Ok(buffer[..count].split_inclusive(|&byte| byte == b'\n').any(|found| found == line.as_bytes()))
 }
 
-/// The processes of all groups below `directory`. A group that is removed meanwhile had none. The processes of one that
-/// holds threads are listed by the nearest group above that holds processes.
-pub(super) fn listed_below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Result<(), Errno> {
-    below(directory, found, DEEPEST)
+/// The processes of the groups below `directory`, of `left` of them at most. A group that is removed meanwhile had none. The
+/// processes of one that holds threads are listed by the nearest group above that holds processes.
+pub(super) fn listed_below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, left: &mut usize) -> Result<(), Errno> {
+    below(directory, found, DEEPEST, left)
 }
 
-fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize) -> Result<(), Errno> {
-    for name in groups(directory, usize::MAX)? {
+fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize, left: &mut usize) -> Result<(), Errno> {
+    for name in groups(directory, *left)? {
+        if *left == 0 {
+            break;
+        }
+        *left -= 1;
         let inner = match open_directory(directory, &name) {
             Ok(inner) => inner,
             Err(Errno::NOENT) => continue,
@@ -61,7 +65,7 @@ fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize) -> Resu
             Err(errno) => return Err(errno),
         }
         if deeper > 0 && has_groups(inner.as_fd())? {
-            below(inner.as_fd(), found, deeper - 1)?;
+            below(inner.as_fd(), found, deeper - 1, left)?;
         }
     }
     Ok(())
@@ -74,6 +78,9 @@ fn groups(directory: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno>
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     let mut entries = rustix::fs::RawDir::new(own, &mut buffer);
     let mut names = Vec::new();
+    if most == 0 {
+        return Ok(names);
+    }
     while let Some(entry) = entries.next() {
         let entry = match entry {
             Ok(entry) => entry,

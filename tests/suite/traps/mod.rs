@@ -48,6 +48,7 @@
 //! | 43 wall clock set | `tests/machine`; nothing that decides can read it (`clippy.toml`) |
 //! | 44 restart with the authority away | [`times`]; `daemon::adoption::without_an_authority_…` |
 //! | 45 a crowd, failures, then a deny | [`times`]; ten thousand gates in `gate::fleet_tests` |
+//! | a crowd that does not listen, and agents that make stops dear | [`crowd`]; `cargo bench -- stubborn` |
 //! | 46 what is told of a stop | [`accounts`] |
 //! | 47 one agent's child, another's deny | [`accounts`]; `end_to_end::agents_with_devices_of_their_own_…` |
 //! | 48 a wrapper inside another | [`accounts`]; `transparency::plumbing`; shape |
@@ -55,6 +56,7 @@
 mod accounts;
 mod census;
 mod comet;
+mod crowd;
 mod deaths;
 mod matrix;
 pub(crate) mod shapes;

@@ -1,0 +1,142 @@
+//! One tree alone, read by descent from the kernel's lists of children.
+//!
+//! A process table costs what the host holds, and where a thousand trees are stopped at once, each side of each with looks
+//! of its own, that is a thousand times a thousand. Descent costs what the tree costs, whoever else is there. It shows
+//! the whole tree for as long as the tree's supervisors live: each orphan of it is then a child of one of them. When one of
+//! them is missing, orphans may be anywhere, and only a table and the environments tell.
+//!
+//! As with a table, a process that is forked while this reads may be missing, and a stop looks again. A list of children
+//! may also leave out a child when another one ends while it is read: so a process that the kernel shows as gone in
+//! between has this list read once more.
+
+use std::collections::HashSet;
+
+use rustix::io::Errno;
+
+use super::members::{Guardian, Tree};
+use super::orphans;
+use super::pid::{Identity, Pid};
+use super::stat::ProcessEntry;
+use super::table::{Caller, ProcessTable};
+
+/// A tree with more processes than this is looked for in a process table: that is cheaper than three files for each.
+const MOST: usize = 4096;
+
+impl Tree {
+    /// The processes of this tree and its supervisors as a table of nobody else. `None` when descent does not tell: a
+    /// supervisor is missing, the kernel lists no children, there are too many of them, or one that is known to belong (by
+    /// an earlier look, or since it is `inside` the control group) lives elsewhere.
+    ///
+    /// Fails when no descriptor is to be had.
+    pub(super) fn family(&self, inside: &[Pid]) -> Result<Option<ProcessTable>, Errno> {
+        let guardian = self.guardian().map(Guardian::identity);
+        let Some(reaper) = guardian.or(self.supervisor()) else { return Ok(None) };
+        let mut reading = Reading::default();
+        let mut from = Vec::new();
+        for holder in [guardian, self.supervisor()].into_iter().flatten() {
+            match reading.takes_holder(holder)? {
+                // Children that the supervisor had before the tree must be seen as well, or they would be forgotten.
+                Some(threads) if holder == reaper || self.has_bystanders() => from.push((holder.pid, threads)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+        for (holder, threads) in from {
+            if !reading.descends(holder, threads)? {
+                return Ok(None);
+            }
+        }
+        for known in self.known() {
+            if reading.lacks(known.pid, |entry| entry.identity == known)? {
+                return Ok(None);
+            }
+        }
+        for &pid in inside {
+            if reading.lacks(pid, |_| true)? {
+                return Ok(None);
+            }
+        }
+        // A supervisor that has ended meanwhile has left its children to others.
+        if !orphans::is_alive(reaper) {
+            return Ok(None);
+        }
+        Ok(Some(ProcessTable::from_entries(Caller::current(), reading.entries)))
+    }
+}
+
+#[derive(Default)]
+struct Reading {
+    entries: Vec<ProcessEntry>,
+    seen: HashSet<Pid>,
+}
+
+impl Reading {
+    /// Notes a supervisor; gives the number of its threads. `None` when it does not live.
+    fn takes_holder(&mut self, holder: Identity) -> Result<Option<u32>, Errno> {
+        let read = ProcessEntry::read_with_threads(holder.pid)?;
+        let Some((entry, threads)) = read.filter(|(entry, _)| entry.identity == holder && entry.is_alive()) else {
+            return Ok(None);
+        };
+        if self.seen.insert(holder.pid) {
+            self.entries.push(entry);
+        }
+        Ok(Some(threads))
+    }
+
+    /// Notes all that descends from this process. `false` when that cannot be told.
+    fn descends(&mut self, from: Pid, threads: u32) -> Result<bool, Errno> {
+        let mut open = vec![(from, threads)];
+        while let Some((parent, threads)) = open.pop() {
+            // Once more when one was gone before it was looked at: it may have hidden a sibling.
+            for _ in 0..2 {
+                let listed =
+                    if threads == 1 { orphans::children_of_single(parent)? } else { orphans::children(parent)? };
+                let Some(children) = listed else {
+                    // It has ended; its children are its supervisor's, and come up there with the next look.
+                    if parent == from {
+                        return Ok(false);
+                    }
+                    break;
+                };
+                let mut gone = false;
+                for child in children {
+                    if !self.seen.insert(child) {
+                        continue;
+                    }
+                    let Some((entry, threads)) = ProcessEntry::read_with_threads(child)? else {
+                        gone = true;
+                        continue;
+                    };
+                    if self.entries.len() >= MOST {
+                        return Ok(false);
+                    }
+                    self.entries.push(entry);
+                    if entry.is_alive() {
+                        open.push((child, threads));
+                    }
+                }
+                if !gone {
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a process of this number lives, is the one that is looked for, and does not descend from here. One that has
+    /// been forked since its parent was looked at seems to: the caller then takes a table, which shows whose it is.
+    fn lacks(&mut self, pid: Pid, is_it: impl Fn(&ProcessEntry) -> bool) -> Result<bool, Errno> {
+        if self.seen.contains(&pid) {
+            return Ok(false);
+        }
+        let entry = ProcessEntry::read(pid)?.filter(|entry| is_it(entry));
+        let lives = entry.is_some_and(|entry| entry.is_alive());
+        // A zombie is noted all the same: a leader that is not reaped keeps the number of its process group.
+        if let Some(entry) = entry.filter(|_| !lives)
+            && self.seen.insert(pid)
+        {
+            self.entries.push(entry);
+        }
+        Ok(lives)
+    }
+}
