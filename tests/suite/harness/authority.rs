@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::http::{self, Reply};
+use super::programs::program;
 use super::wait::{PATIENCE, until};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
@@ -23,6 +24,8 @@ pub(crate) struct Authority {
     /// What `--database` says.
     url: String,
     flags: Vec<String>,
+    /// What the server is started with, such as `unshare`. It must become the server.
+    starter: Vec<String>,
     directory: TempDir,
 }
 
@@ -58,7 +61,7 @@ impl Authority {
     /// What one says that cannot start on this database.
     pub(crate) fn refused(url: &str, flags: &[&str]) -> String {
         let directory = TempDir::new().unwrap();
-        let output = Command::new(BINARY)
+        let output = Command::new(program(BINARY))
             .args(["serve", "--listen", "127.0.0.1:0", "--database", url, "--admin-socket"])
             .arg(directory.path().join("admin.sock"))
             .args(flags)
@@ -71,8 +74,8 @@ impl Authority {
 
     fn start_in(directory: TempDir, url: String, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let (child, address) = launch(directory.path(), &url, "127.0.0.1:0", &flags);
-        Self { child, address, url, flags, directory }
+        let (child, address) = launch(directory.path(), &url, "127.0.0.1:0", &flags, &[]);
+        Self { child, address, url, flags, starter: Vec::new(), directory }
     }
 
     /// Another one, on the database file `authority.db` in this directory.
@@ -135,7 +138,7 @@ impl Authority {
 
     /// `machineid-authority org ARGUMENTS` against this server, whatever comes of it.
     pub(crate) fn admin(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY)
+        Command::new(program(BINARY))
             .arg("org")
             .args(arguments)
             .arg("--admin-socket")
@@ -176,9 +179,16 @@ impl Authority {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// What its next start is made with.
+    #[allow(dead_code, reason = "each of the two test programs uses its part")]
+    pub(crate) fn starter(&mut self) -> &mut Vec<String> {
+        &mut self.starter
+    }
+
     /// Starts it again, after its end, with the same database on the same port.
     pub(crate) fn start_again(&mut self) {
-        (self.child, self.address) = launch(self.directory.path(), &self.url, &self.address.to_string(), &self.flags);
+        let address = self.address.to_string();
+        (self.child, self.address) = launch(self.directory.path(), &self.url, &address, &self.flags, &self.starter);
     }
 }
 
@@ -235,9 +245,17 @@ pub(crate) fn database_flag(directory: &Path) -> String {
 }
 
 /// Starts a server and waits for the line that says it accepts requests.
-fn launch(directory: &Path, database: &str, listen: &str, flags: &[String]) -> (Child, SocketAddr) {
+fn launch(directory: &Path, database: &str, listen: &str, flags: &[String], starter: &[String]) -> (Child, SocketAddr) {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    let mut child = Command::new(BINARY)
+    let mut command = match starter.split_first() {
+        None => Command::new(program(BINARY)),
+        Some((starter, arguments)) => {
+            let mut command = Command::new(starter);
+            command.args(arguments).arg(program(BINARY));
+            command
+        }
+    };
+    let mut child = command
         .args(["serve", "--listen", listen, "--database", database, "--admin-socket"])
         .arg(directory.join("authority.db.admin.sock"))
         .args(flags)

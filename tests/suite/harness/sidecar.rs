@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::authority::Org;
 use super::place::Place;
+use super::programs::program as program_at;
 use super::wait::{PATIENCE, until, until_for};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_machineid-sidecar");
@@ -98,7 +99,7 @@ impl Setup {
 
     /// The command that starts the daemon, with nothing of this test's environment that could change it.
     pub(crate) fn command(&self) -> Command {
-        let program = self.place.reachable(BINARY);
+        let program = self.place.reachable(program_at(BINARY));
         let mut command = match self.starter.split_first() {
             None => Command::new(program),
             Some((starter, arguments)) => {
@@ -235,14 +236,14 @@ impl Sidecar {
 
     /// The operator's command line for this host.
     pub(crate) fn machineid(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_machineid"));
+        let mut command = Command::new(program_at(env!("CARGO_BIN_EXE_machineid")));
         clean_environment(&mut command, self.directory());
         command.args(arguments).env("MACHINEID_SOCKET", self.socket()).stdin(Stdio::null()).output().unwrap()
     }
 
     /// The wrapper in front of a command, ready to be started.
     pub(crate) fn wrap(&self, flags: &[&str], command: &[&str]) -> Command {
-        let mut wrapper = Command::new(self.place().reachable(env!("CARGO_BIN_EXE_machineid-run")));
+        let mut wrapper = Command::new(self.place().reachable(program_at(env!("CARGO_BIN_EXE_machineid-run"))));
         clean_environment(&mut wrapper, self.directory());
         wrapper.args(flags).arg("--socket").arg(self.socket()).arg("--").args(command).stdin(Stdio::null());
         self.place().as_agent(wrapper)
