@@ -13,11 +13,13 @@ mod console;
 mod devices;
 mod memory;
 mod push;
+mod replicas;
 mod start;
 mod storm;
 mod stubborn;
 mod survivors;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use common::shapes::be_comets;
@@ -84,14 +86,18 @@ fn measure(arguments: &[String]) -> Outcome<()> {
     let mut wanted = Vec::new();
     // What cargo adds when it is asked for benchmarks; `cargo test --all-targets` runs this program without it.
     let mut asked = false;
-    for argument in arguments {
+    let mut beside = None;
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--beside" => beside = arguments.next().map(PathBuf::from),
+            "replicas" => wanted.push("replicas"),
             "--bench" => asked = true,
             "--quick" => length = Length::Quick,
             name if FIGURES.iter().any(|(known, _)| *known == name) => wanted.push(name),
             other => {
                 let names = FIGURES.map(|(name, _)| name).join(", ");
-                return Err(format!("{other:?} is unknown; there are {names} and --quick").into());
+                return Err(format!("{other:?} is unknown; there are {names}, replicas and --quick").into());
             }
         }
     }
@@ -104,6 +110,9 @@ fn measure(arguments: &[String]) -> Outcome<()> {
         if wanted.is_empty() || wanted.contains(&name) {
             figure(length).map_err(|error| format!("{name}: {error}"))?;
         }
+    }
+    if wanted.is_empty() || wanted.contains(&"replicas") {
+        replicas::run(length, beside.as_deref()).map_err(|error| format!("replicas: {error}"))?;
     }
     Ok(())
 }

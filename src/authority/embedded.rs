@@ -14,7 +14,7 @@ use super::forwarded::Trusted;
 use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
 use super::serve::{Options, Running};
-use super::store::CONNECTIONS;
+use super::store::Terms;
 use crate::clock::wall_now;
 use crate::protocol::OrgKey;
 
@@ -68,7 +68,7 @@ impl Embedded {
             listen,
             admin_socket: admin_socket_of(&database),
             database: Database::Sqlite(database.clone()),
-            connections: CONNECTIONS,
+            terms: Terms::default(),
             signup: true,
             public_url: None,
             metrics: None,

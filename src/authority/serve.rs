@@ -30,7 +30,7 @@ use super::repeated::rarely;
 use super::reports::{Intake, forget_old};
 use super::routes::{App, Peer, observed as observed_router, router};
 use super::seen::Seen;
-use super::store::{OpenError, Store};
+use super::store::{OpenError, Store, Terms};
 use super::tls::{self, Tls, TlsError};
 use super::watch::{Hints, tell_of_ends};
 
@@ -57,8 +57,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(super) struct Options {
     pub(super) listen: SocketAddr,
     pub(super) database: Database,
-    /// How many connections to `PostgreSQL`, at most.
-    pub(super) connections: usize,
+    /// How it uses the database, if that is `PostgreSQL`.
+    pub(super) terms: Terms,
     pub(super) admin_socket: PathBuf,
     /// Whether anyone may create an organisation.
     pub(super) signup: bool,
@@ -116,7 +116,7 @@ impl Running {
             Some(address) => Some(bound(address).await?),
             None => None,
         };
-        let store = Store::open(&options.database, options.connections).await?;
+        let store = Store::open(&options.database, options.terms).await?;
 
         let seen = Arc::new(Seen::new(crate::clock::wall_now()));
         let hints = Arc::<Hints>::default();

@@ -12,12 +12,14 @@ use tempfile::TempDir;
 use super::process::Guarded;
 use super::{Outcome, PATIENCE, clean_environment, program, until};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_machineid-authority");
 
 /// A server with one organisation, on a port of the kernel's choice.
 pub(crate) struct Authority {
     pub(crate) address: SocketAddr,
     pub(crate) key: String,
+    /// The organisation's id.
+    pub(crate) org: String,
     process: Guarded,
     // Last: it goes when nothing writes to it any more.
     directory: TempDir,
@@ -38,11 +40,9 @@ impl Authority {
         let (mut process, address) = serve(directory.path())?;
         let made = ["org", "create", "--plan", "max", "--limit", "10000000", "--json"];
         let made = command(directory.path(), &made).output()?;
-        let made: serde_json::Value = serde_json::from_slice(&made.stdout)?;
-        let text = |name: &str| made[name].as_str().map(str::to_owned).ok_or("the authority made no organisation");
-        let (org, key) = (text("orgId")?, text("orgApiKey")?);
+        let (org, key) = organisation(&made.stdout)?;
         if devices == 0 {
-            return Ok(Self { address, key, process, directory });
+            return Ok(Self { address, key, org, process, directory });
         }
         process.terminate();
         until("the authority ends", || process.has_ended().then_some(()))?;
@@ -55,7 +55,26 @@ impl Authority {
         database.execute("UPDATE orgs SET active = ?2 WHERE id = ?1", (&org, devices))?;
         drop(database);
         let (process, address) = serve(directory.path())?;
-        Ok(Self { address, key, process, directory })
+        Ok(Self { address, key, org, process, directory })
+    }
+
+    /// This program on a database that others may use, too.
+    pub(crate) fn on(program: &Path, url: &str) -> Outcome<Self> {
+        let directory = TempDir::new()?;
+        let socket = directory.path().join("admin.sock");
+        let command = |arguments: &[&str]| {
+            let mut command = Command::new(program);
+            clean_environment(&mut command, directory.path());
+            command.args(arguments).arg("--admin-socket").arg(&socket).stdin(Stdio::null());
+            command
+        };
+        let mut serve =
+            command(&["serve", "--listen", "127.0.0.1:0", "--management-per-minute", "0", "--database", url]);
+        let mut process = Guarded::start(serve.stdout(Stdio::piped()).stderr(Stdio::null()))?;
+        let address = listening(&mut process)?;
+        let made = command(&["org", "create", "--plan", "max", "--limit", "10000000", "--json"]).output()?;
+        let (org, key) = organisation(&made.stdout)?;
+        Ok(Self { address, key, org, process, directory })
     }
 
     /// Its database.
@@ -112,6 +131,13 @@ impl Authority {
         )
         .into_bytes()
     }
+}
+
+/// Its id and its key.
+fn organisation(made: &[u8]) -> Outcome<(String, String)> {
+    let made: serde_json::Value = serde_json::from_slice(made)?;
+    let text = |name: &str| made[name].as_str().map(str::to_owned).ok_or("the authority made no organisation");
+    Ok((text("orgId")?, text("orgApiKey")?))
 }
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {

@@ -33,7 +33,7 @@ complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f
 complete -c machineid-authority -n "__fish_machineid_authority_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l listen -d 'The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS proxy before it on the same machine' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database -d 'The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several servers, with the password in PGPASSWORD or ~/.pgpass' -r
-complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database-connections -d 'How many connections to PostgreSQL this server uses at most; 5 or more' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l database-connections -d 'How many connections to PostgreSQL this server uses at most; 5 or more, 6 with --fence' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l admin-socket -d 'The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]' -r -F
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l public-url -d 'Where browsers reach this authority [default: the address it listens on]' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l tls-cert -d 'Speak HTTPS with this certificate, a PEM file that begins with the server\'s own; read again on SIGHUP' -r -F
@@ -45,6 +45,7 @@ complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand 
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l management-per-minute -d 'How many management requests one org key may make a minute; 0 for any number. Validations and registrations are never limited' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l log-format -d 'How to write the log, which goes to stderr' -r -f -a "text\t'Lines for people'
 json\t'JSON, one object a line'"
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l fence -d 'With synchronous replication: decide only while a standby confirms commits, so that an old primary that was cut off decides nothing more after 3 s. A standby that is away then stops decisions, too'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l no-signup -d 'Let nobody create an organisation over the API; `machineid-authority org create` still does'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l allow-http -d 'Listen beyond loopback without TLS: org keys can then be read on the way'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l log-validations -d 'Log validations, reports of sidecars and health checks too, a line of about 230 bytes each; without this they are only counted (--metrics-listen)'

@@ -15,7 +15,7 @@ use crate::authority::database::Database;
 use crate::authority::forwarded::Trusted;
 use crate::authority::limits::{Rate, Rates};
 use crate::authority::serve::{Options, Running};
-use crate::authority::store::{CONNECTIONS, FEWEST_CONNECTIONS};
+use crate::authority::store::{FEWEST_CONNECTIONS, Terms};
 use crate::authority::tls::Files;
 use crate::descriptors;
 use crate::protocol::Exit;
@@ -32,9 +32,13 @@ pub(super) struct Serve {
     /// servers, with the password in PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "URL")]
     database: Database,
-    /// How many connections to PostgreSQL this server uses at most; 5 or more
-    #[arg(long, value_name = "N", default_value_t = CONNECTIONS, value_parser = connections)]
+    /// How many connections to PostgreSQL this server uses at most; 5 or more, 6 with --fence
+    #[arg(long, value_name = "N", default_value_t = Terms::default().connections, value_parser = connections)]
     database_connections: usize,
+    /// With synchronous replication: decide only while a standby confirms commits, so that an old primary that was cut off
+    /// decides nothing more after 3 s. A standby that is away then stops decisions, too
+    #[arg(long)]
+    fence: bool,
     /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
@@ -128,7 +132,7 @@ impl Serve {
         let options = Options {
             listen: self.listen,
             database: self.database,
-            connections: self.database_connections,
+            terms: Terms { connections: self.database_connections, fence: self.fence },
             admin_socket,
             signup: !self.no_signup,
             public_url: self.public_url,

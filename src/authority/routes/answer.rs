@@ -233,6 +233,7 @@ impl Answer {
             | StoreError::Standby
             | StoreError::ReadOnly
             | StoreError::Superseded
+            | StoreError::Unconfirmed
             | StoreError::Late
             | StoreError::Closed => Self::unavailable().with("reason", error.to_string()),
             StoreError::Sqlite(_)

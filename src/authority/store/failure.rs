@@ -95,6 +95,9 @@ pub(in crate::authority) enum StoreError {
     /// A primary that another one has taken the place of.
     #[error("the database's address leads to an old primary, which cannot decide: another server was promoted")]
     Superseded,
+    /// With `--fence`: it may be an old primary that was cut off, or its standby is away.
+    #[error("no standby confirms the database's commits, so that it may be an old primary; --fence lets none decide")]
+    Unconfirmed,
     /// The store was closed, or its thread failed.
     #[error("the store is closed")]
     Closed,
@@ -131,7 +134,7 @@ impl From<Unreadable> for StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         // `read_only_sql_transaction`: whatever asked for a change was answered by a server that takes none.
-        if error.as_database_error().and_then(|error| error.code()).as_deref() == Some("25006") {
+        if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25006") {
             return Self::ReadOnly;
         }
         Self::Postgres(Arc::new(error))

@@ -59,9 +59,23 @@ use crate::protocol::DeviceId;
 /// and need not guess, and longer than one statement waits for a lock or a lost connection.
 const DECISION: Duration = Duration::from_millis(2_500);
 
-/// How many connections to `PostgreSQL` one server uses, unless it is told otherwise, and the fewest.
-pub(super) const CONNECTIONS: usize = 16;
+/// The fewest connections to `PostgreSQL` that a server can work with.
 pub(super) const FEWEST_CONNECTIONS: usize = postgres::FEWEST;
+
+/// How a server uses `PostgreSQL`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// How many connections it makes at most.
+    pub(super) connections: usize,
+    /// Whether it decides only while commits are confirmed.
+    pub(super) fence: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { connections: 16, fence: false }
+    }
+}
 
 /// The store. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -87,13 +101,12 @@ macro_rules! either {
 }
 
 impl Store {
-    /// Opens the database, creates its tables where there are none, and brings it to this version. `connections` is how
-    /// many are made to `PostgreSQL` at most.
-    pub(super) async fn open(database: &Database, connections: usize) -> Result<Self, OpenError> {
+    /// Opens the database, creates its tables where there are none, and brings it to this version.
+    pub(super) async fn open(database: &Database, terms: Terms) -> Result<Self, OpenError> {
         let changes = Changes::new();
         let backend = match database {
             Database::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, &changes)?),
-            Database::Postgres(url) => Backend::Postgres(Postgres::open(url, connections, &changes).await?),
+            Database::Postgres(url) => Backend::Postgres(Postgres::open(url, terms, &changes).await?),
         };
         Ok(Self { backend, changes })
     }

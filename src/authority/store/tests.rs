@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
 
-use super::{Backend, CONNECTIONS, CheckoutKey, Filter, NewCheckout, OpenError, OrgChange, RestoredAll, Store};
+use super::{Backend, CheckoutKey, Filter, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError, Terms};
 use crate::authority::admin::create_org;
 use crate::authority::audit::{Actor, Call, Query, Verb};
 use crate::authority::batch::{Named, Outcome, distinct};
@@ -79,13 +79,19 @@ on_both! {
     some_devices_of_a_fleet_are_found_by_their_ids
 }
 
+#[test]
+fn a_decision_that_comes_later_than_clients_wait_is_none_whichever_the_store() {
+    let found = runtime().block_on(super::in_time(std::future::pending::<Result<(), StoreError>>()));
+    assert!(matches!(found, Err(StoreError::Late)), "{found:?}");
+}
+
 fn sqlite(directory: &Path) -> Database {
     Database::Sqlite(directory.join("test.db"))
 }
 
 fn run(database: &Database, scenario: impl FnOnce(&Runtime, Store)) {
     let runtime = runtime();
-    let store = runtime.block_on(Store::open(database, CONNECTIONS)).unwrap();
+    let store = runtime.block_on(Store::open(database, Terms::default())).unwrap();
     scenario(&runtime, store.clone());
     runtime.block_on(store.close());
 }
@@ -435,7 +441,7 @@ fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
         }
     };
     runtime.block_on(store.close());
-    let error = runtime.block_on(Store::open(&database, CONNECTIONS)).unwrap_err();
+    let error = runtime.block_on(Store::open(&database, Terms::default())).unwrap_err();
     assert!(matches!(&error, OpenError::Newer { found, .. } if found == "9999"), "{error}");
     assert!(error.to_string().contains("written by a newer version"), "{error}");
 }
@@ -444,15 +450,15 @@ fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
 fn a_database_in_use_and_that_of_another_program_are_refused() {
     let directory = tempfile::TempDir::new().unwrap();
     let runtime = runtime();
-    let store = runtime.block_on(Store::open(&sqlite(directory.path()), CONNECTIONS)).unwrap();
+    let store = runtime.block_on(Store::open(&sqlite(directory.path()), Terms::default())).unwrap();
     let link = directory.path().join("same.db");
     std::os::unix::fs::symlink(directory.path().join("test.db"), &link).unwrap();
-    let error = runtime.block_on(Store::open(&Database::Sqlite(link), CONNECTIONS)).unwrap_err();
+    let error = runtime.block_on(Store::open(&Database::Sqlite(link), Terms::default())).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
     runtime.block_on(store.close());
     let other = directory.path().join("other.db");
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-    let error = runtime.block_on(Store::open(&Database::Sqlite(other), CONNECTIONS)).unwrap_err();
+    let error = runtime.block_on(Store::open(&Database::Sqlite(other), Terms::default())).unwrap_err();
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
 }
 

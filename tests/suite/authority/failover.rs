@@ -123,6 +123,28 @@ fn sessions_on_an_old_primary_are_left_when_the_address_moves_and_it_is_never_be
 }
 
 #[test]
+fn behind_the_fence_a_primary_whose_commits_nobody_confirms_decides_nothing() {
+    let Some(primary) = Cluster::start() else { return };
+    let database = new_database(&primary);
+    let mut standby = primary.standby();
+    primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'");
+    primary.sql("postgres", "SELECT pg_reload_conf()");
+    let fenced = Authority::start_on_with(&url(&primary, &database), &["--fence"]);
+    let free = Authority::start_on(&url(&primary, &database));
+    let org = fenced.org("free");
+    org.register(&["a"]);
+    assert_eq!(answer(&org, "a").as_deref(), Some("ALLOW"));
+    // As it looks to a primary that is cut off while its standby is promoted.
+    standby.crash();
+    until("nothing is decided", || answer(&org, "a").is_none().then_some(()));
+    let said = ready(&fenced);
+    assert!(said.status == 503 && said.text.contains("no standby confirms"), "{said:?}");
+    assert_eq!(answer(&free.same_org(&org), "a").as_deref(), Some("ALLOW"));
+    standby.launch();
+    until("commits are confirmed again", || (answer(&org, "a").as_deref() == Some("ALLOW")).then_some(()));
+}
+
+#[test]
 fn a_primary_that_was_set_read_only_before_a_switch_decides_nothing() {
     let Some(cluster) = Cluster::start() else { return };
     let database = new_database(&cluster);

@@ -1,4 +1,4 @@
-//! PgBouncer before the database, as Debian's package comes.
+//! `PgBouncer` before the database, as Debian's package comes.
 
 use crate::harness::authority::Authority;
 use crate::harness::pooler::Pooler;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::super::StoreError;
+use super::fence::Fence;
 use super::lanes::Lanes;
 use super::session::{self, Known, Purpose};
 use super::{CONNECTED, PROBE, crowded};
@@ -27,9 +28,15 @@ pub(super) struct Health {
     suspicion: Notify,
     /// Where the address has led to.
     pub(super) known: Known,
+    /// `None` unless it is asked for.
+    pub(super) fence: Option<Fence>,
 }
 
 impl Health {
+    pub(super) fn new(fence: bool) -> Self {
+        Self { fence: fence.then(Fence::default), ..Self::default() }
+    }
+
     /// Has the probe look at once.
     pub(super) fn suspect(&self) {
         self.suspicion.notify_one();
@@ -38,6 +45,11 @@ impl Health {
     /// Why the database is not there, when the probe found it so.
     pub(super) fn trouble(&self) -> Option<StoreError> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether commits are confirmed, or nobody asked.
+    pub(super) fn fence_holds(&self) -> bool {
+        self.fence.as_ref().is_none_or(Fence::holds)
     }
 
     fn set(&self, trouble: Option<StoreError>) -> Option<StoreError> {

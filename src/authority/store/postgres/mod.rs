@@ -10,6 +10,7 @@
 //! | `survey` | what the address grants, tried at the start |
 //! | `lanes`, `lookup` | connections for decisions, and their statement |
 //! | `health` | whether there is a database, as the probe finds it |
+//! | `fence` | whether commits are confirmed, where that is asked for |
 //! | `news` | what servers tell each other |
 //! | the others | operations, each a transaction on a connection of the pool |
 //!
@@ -18,6 +19,7 @@
 
 mod audit;
 mod devices;
+mod fence;
 mod health;
 mod lanes;
 mod lookup;
@@ -44,7 +46,7 @@ use self::lanes::{LANES, Lanes};
 use self::lookup::Asked;
 use self::session::Purpose;
 use self::survey::{Survey, survey};
-use super::{LookUp, OpenError, StoreError};
+use super::{LookUp, OpenError, StoreError, Terms};
 use crate::authority::changes::Changes;
 use crate::authority::database::place;
 use crate::authority::keys::SecretHash;
@@ -80,13 +82,8 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Connects, creates the tables where there are none, brings them to this version, and listens for news. Uses so many
-    /// connections at most.
-    pub(super) async fn open(
-        options: &PgConnectOptions,
-        connections: usize,
-        changes: &Changes,
-    ) -> Result<Self, OpenError> {
+    /// Connects, creates the tables where there are none, brings them to this version, and listens for news.
+    pub(super) async fn open(options: &PgConnectOptions, terms: Terms, changes: &Changes) -> Result<Self, OpenError> {
         let place = place(options);
         let options = Arc::new(
             options
@@ -96,10 +93,11 @@ impl Postgres {
                 // Nothing stored is a float, and a pooler refuses what it does not know in the first packet.
                 .extra_float_digits(None),
         );
-        let health = Arc::<Health>::default();
-        let connections = granted(&options, &health, connections, &place).await?;
+        let health = Arc::new(Health::new(terms.fence));
+        let reserved = RESERVED + usize::from(terms.fence);
+        let connections = granted(&options, &health, (terms.connections, reserved + 1), &place).await?;
         let failed = |source: sqlx::Error| OpenError::connect(&place, source.into());
-        let pool = operations(&options, &health, connections - RESERVED).await.map_err(failed)?;
+        let pool = operations(&options, &health, connections - reserved).await.map_err(failed)?;
         let migrations = sqlx::migrate!("migrations/postgres");
         migrations.run(&pool).await.map_err(|source| {
             // One that ran there and is unknown here.
@@ -119,6 +117,12 @@ impl Postgres {
         store.listen().await.map_err(|source| OpenError::connect(&place, source))?;
         let watching = store.clone();
         tokio::spawn(async move { watching.health.watch(&watching.options, &watching.lanes, &watching.stop).await });
+        let fencing = store.clone();
+        tokio::spawn(async move {
+            if let Some(fence) = &fencing.health.fence {
+                fence.keep(&fencing.options, &fencing.health, &fencing.stop).await;
+            }
+        });
         Ok(store)
     }
 
@@ -132,6 +136,9 @@ impl Postgres {
             && !self.lanes.connected()
         {
             return Err(trouble);
+        }
+        if !self.health.fence_holds() {
+            return Err(StoreError::Unconfirmed);
         }
         self.lanes.ask(Asked { key, device }).await
     }
@@ -182,9 +189,14 @@ impl Postgres {
     }
 }
 
-/// How many of `wanted` connections can be used; fails where those are too few, and where the address is none to decide
+/// How many of `wanted` connections can be used; fails where those are fewer than `needed`, and where the address is none to decide
 /// by.
-async fn granted(options: &PgConnectOptions, health: &Health, wanted: usize, place: &str) -> Result<usize, OpenError> {
+async fn granted(
+    options: &PgConnectOptions,
+    health: &Health,
+    (wanted, needed): (usize, usize),
+    place: &str,
+) -> Result<usize, OpenError> {
     // Before anything is set on a session: a pooler that lends out servers would lend the setting, too.
     let Survey { granted, refused, pooled } = survey(options, wanted).await;
     if pooled {
@@ -192,9 +204,9 @@ async fn granted(options: &PgConnectOptions, health: &Health, wanted: usize, pla
     }
     match (granted, refused) {
         (0, Some(error)) => return Err(OpenError::connect(place, error)),
-        (granted, refused) if granted < FEWEST => {
+        (granted, refused) if granted < needed => {
             let said = refused.map_or_else(|| "nothing".to_owned(), |error| error.to_string());
-            return Err(OpenError::TooFew { place: place.to_owned(), granted, needed: FEWEST, said });
+            return Err(OpenError::TooFew { place: place.to_owned(), granted, needed, said });
         }
         (granted, Some(error)) => warn!(
             place,
@@ -261,6 +273,7 @@ fn late(error: &StoreError) -> bool {
         | StoreError::Standby
         | StoreError::ReadOnly
         | StoreError::Superseded
+        | StoreError::Unconfirmed
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
@@ -283,6 +296,7 @@ fn lost(error: &StoreError) -> bool {
         | StoreError::Sqlite(_)
         | StoreError::Undone
         | StoreError::Down
+        | StoreError::Unconfirmed
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
