@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -20,6 +21,9 @@ use crate::protocol::status::AuthorityStatus;
 use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
 use crate::suspend::Suspends;
 use crate::telemetry::Journal;
+
+/// How long an attempt waits for the disk to note a registration.
+const PATIENCE_WITH_DISK: Duration = Duration::from_secs(1);
 
 /// Whom to ask, and with what. A reload replaces all of it at once: a key must not go to another authority than its own.
 #[derive(Debug)]
@@ -243,9 +247,12 @@ impl Authority {
             Registration::New | Registration::Exists | Registration::Revoked => {
                 info!(device_id = %device, new = registration == Registration::New, "registered");
                 let (markers, of, key) = (means.markers.clone(), device.clone(), means.key.fingerprint());
-                // On a thread of its own: a disk that is busy may take seconds to make a file.
-                let put = tokio::task::spawn_blocking(move || markers.put(&of, &key)).await;
-                if let Err(error) = put.unwrap_or_else(|lost| Err(io::Error::other(lost))) {
+                // On a thread of its own: a disk that is busy may take seconds to make a file. Nor is one that hangs waited
+                // for: the marker holds already, and its file is made once the disk answers.
+                let put = tokio::task::spawn_blocking(move || markers.put(&of, &key));
+                let put = tokio::time::timeout(PATIENCE_WITH_DISK, put).await;
+                let late = |_| Ok(Err(io::Error::new(io::ErrorKind::TimedOut, "the disk has not answered in time")));
+                if let Err(error) = put.unwrap_or_else(late).unwrap_or_else(|lost| Err(io::Error::other(lost))) {
                     warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
                 }
             }

@@ -69,7 +69,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     until("all of it is counted", || {
         let metrics = sidecar.get("/metrics")?.body;
         let line = |file: &str| format!("machineid_sidecar_files_restored_total{{file=\"{file}\"}} 1");
-        let files = ["socket", "lock", "record", "marker", "holds", "device", "sidecar_id"];
+        let files = ["socket", "lock", "marker", "holds", "device", "sidecar_id"];
         files.into_iter().all(|file| metrics.contains(&line(file))).then_some(())
     });
     assert!(sidecar.get("/metrics").unwrap().body.contains("machineid_sidecar_runtime_problem 0"));
@@ -94,6 +94,21 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     assert_eq!(sidecar.status()["holds"][0]["device_id"], "agent-held");
     org.device("revoke", DEVICE);
     assert_eq!(agent.wrapped.exit_code(), 77, "{}", agent.wrapped.stderr());
+}
+
+#[test]
+fn a_record_that_is_removed_is_written_again_although_no_lease_moves() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let mut setup = Setup::of(&org, &authority.url(), DEVICE);
+    setup.enforcement = String::from("interval = \"1h\"\nlease = \"2h\"");
+    let sidecar = setup.start();
+    let _agent = Agent::start(&sidecar, &[], OBEDIENT);
+    let id = agents(&sidecar)[0]["run_id"].as_str().unwrap().to_owned();
+    fs::remove_file(record(&sidecar, &id)).unwrap();
+    until("it is written again", || record(&sidecar, &id).exists().then_some(()));
+    let counted = "machineid_sidecar_files_restored_total{file=\"record\"} 1";
+    until("it is counted", || sidecar.get("/metrics")?.body.contains(counted).then_some(()));
 }
 
 #[test]
