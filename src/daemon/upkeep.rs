@@ -119,7 +119,9 @@ impl Upkeep {
         let missing = runs.unrecorded(&self.store)?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let gone: Vec<_> = missing.iter().filter(|run| seen.unrecorded.contains(&run.id())).collect();
-        gone.iter().for_each(|run| runs.record_again(run));
+        for run in &gone {
+            runs.record_again(run);
+        }
         let count = gone.len();
         seen.unrecorded = missing.iter().map(|run| run.id()).collect();
         Ok(count)
@@ -148,7 +150,7 @@ impl Upkeep {
         let before = std::mem::replace(known, found.problem);
         match (&before, &*known) {
             (old, Some(problem)) if old.as_ref() != Some(problem) => {
-                error!(problem, "the daemon's own files are not in place")
+                error!(problem, "the daemon's own files are not in place");
             }
             (Some(_), None) => info!("the daemon's own files are in place again"),
             (Some(_) | None, Some(_)) | (None, None) => {}

@@ -325,7 +325,9 @@ impl Run {
     /// Tells each device that rules the run.
     pub(super) fn each_ruling(&self, mut tell: impl FnMut(&DeviceId)) {
         if let Phase::Running { leases, .. } = &*self.phase() {
-            leases.iter().for_each(|(ruling, _)| tell(ruling));
+            for (ruling, _) in leases {
+                tell(ruling);
+            }
         }
     }
 

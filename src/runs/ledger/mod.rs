@@ -92,13 +92,11 @@ impl Ledger {
             if queue.hangs.load(Ordering::SeqCst) {
                 return false;
             }
-            match tokio::time::timeout(PATIENCE, written).await {
-                Ok(written) => written.unwrap_or(false),
-                Err(_) => {
-                    queue.has_been_waited_for();
-                    false
-                }
+            if let Ok(written) = tokio::time::timeout(PATIENCE, written).await {
+                return written.unwrap_or(false);
             }
+            queue.has_been_waited_for();
+            false
         }
     }
 
