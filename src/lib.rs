@@ -20,6 +20,7 @@
 //! | `telemetry` | what operators are told |
 //! | `openapi` | descriptions of HTTP surfaces, made from the types that are sent |
 //! | `descriptors` | how many a server may hold |
+//! | `blocking` | threads for calls that may block |
 //! | `vital` | what must not end unnoticed |
 //! | [`clock`], `boot_timer`, [`span`] | the boot clock, waiting on it, durations as people write them |
 //! | [`suspend`] | telling a suspend of the machine from a delay |
@@ -29,6 +30,8 @@
 
 #[cfg(feature = "services")]
 pub mod authority;
+#[cfg(feature = "services")]
+mod blocking;
 #[cfg(feature = "services")]
 mod boot_timer;
 #[cfg(feature = "services")]

@@ -136,6 +136,12 @@ impl AuthorityClient {
         &self.options.base_url
     }
 
+    /// Certificates (PEM) that it trusts instead of the host's own store.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&[u8]> {
+        self.options.ca_pem.as_deref()
+    }
+
     /// May this device execute? The one request whose answer is a decision.
     ///
     /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.

@@ -92,6 +92,14 @@ impl Environment {
 ///
 /// Fails with a [`ConfigError`]; a named file that does not exist is one, a default one that does not exist is not.
 pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
+    load_by(named, environment, read)
+}
+
+fn load_by(
+    named: Option<&Path>,
+    environment: &Environment,
+    read: impl Fn(&Path) -> Result<String, ConfigError>,
+) -> Result<Settings, ConfigError> {
     environment.check()?;
     let around = environment.surroundings();
     let text_of = |path: PathBuf| read(&path).map(|text| (path, text));
@@ -122,15 +130,9 @@ pub(crate) fn files(running: &Settings, environment: &Environment) -> Vec<PathBu
 /// Fails as [`load`] does, and when the file is empty or gone. That would mean the built-in defaults, and is what a write
 /// in two steps or a full disk leaves behind.
 pub(crate) fn load_again(running: &Settings, environment: &Environment) -> Result<Settings, ConfigError> {
-    let Some(path) = &running.file else { return load(None, environment) };
+    let Some(path) = &running.file else { return load_by(None, environment, read_again) };
     environment.check()?;
-    // A pipe was read to its end at the start, and must not be waited for now.
-    let about = std::fs::metadata(path)
-        .map_err(|error| ConfigError::in_file(path, 0, format!("cannot open the configuration: {error}")))?;
-    if !about.is_file() {
-        return Err(ConfigError::in_file(path, 0, "the configuration is not a regular file any more"));
-    }
-    let text = read(path)?;
+    let text = read_again(path)?;
     if text.trim().is_empty() {
         let problem = "the configuration is empty, as after a write that failed; if the built-in defaults are meant, \
                        put a comment into it";
@@ -158,6 +160,32 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         return Err(wrong(format!("the configuration is larger than {LARGEST} bytes")));
     }
     Ok(text)
+}
+
+/// The same while the daemon runs: a pipe was read to its end at the start, and must not be waited for now.
+fn read_again(path: &Path) -> Result<String, ConfigError> {
+    let wrong = |problem: String| ConfigError::in_file(path, 0, format!("cannot read the configuration: {problem}"));
+    String::from_utf8(read_whole(path, LARGEST).map_err(wrong)?).map_err(|_| wrong("it is not UTF-8".to_owned()))
+}
+
+/// Reads a regular file of at most so many bytes. A pipe in its place is not waited for.
+///
+/// Fails with what is wrong about it.
+pub(crate) fn read_whole(path: &Path, largest: u64) -> Result<Vec<u8>, String> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut file = file.map_err(|error| error.to_string())?;
+    // Asked of the open file, so that what is judged is what is read.
+    if !file.metadata().map_err(|error| error.to_string())?.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    (&mut file).take(largest + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > largest) {
+        return Err(format!("it is larger than {largest} bytes"));
+    }
+    Ok(bytes)
 }
 
 /// What `device.id` may name on this host.

@@ -16,7 +16,7 @@ use crate::authority::{Embedded, PlanTier};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
 use crate::protocol::{DeviceId, Exit};
-use crate::telemetry;
+use crate::{telemetry, vital};
 
 /// The port that is asked for first; any other when it is taken.
 const PORT: u16 = 8424;
@@ -71,6 +71,7 @@ async fn start_authority(directory: &Path) -> Result<Embedded, Fatal> {
 async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -> Result<Exit, Fatal> {
     let settings = settings(authority, directory)?;
     telemetry::init(settings.log.format, settings.log.level);
+    vital::tell_panics();
     let device = device()?;
     let key_file = directory.join("org-key");
     write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;

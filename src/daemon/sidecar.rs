@@ -5,21 +5,23 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::{fs, io, panic};
+use std::{fs, io};
 
 use rustix::process::Rlimit;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::child::Child;
 use super::identity::Identity;
-use super::reload::{Reloader, Source};
+use super::reload::{Reloader, Source, watch_kill_file};
 use super::signals::Signals;
 use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
+use crate::blocking::{Bounds, Pool};
 use crate::client::{AuthorityClient, Options};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
@@ -35,11 +37,14 @@ use crate::report::{self, Reporter};
 use crate::runs::{Here, Runs, Store};
 use crate::telemetry::Journal;
 use crate::tree::KILL_PATIENCE;
-use crate::{descriptors, push, span, sys, telemetry};
+use crate::vital::Vital;
+use crate::{descriptors, push, span, sys, telemetry, vital};
 
 /// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
 /// for a quarter of the crowd's answers, and with it the validation that all of them will share.
 const TASKS_BETWEEN_LOOKS: u32 = 8;
+/// No file of certificates is larger, in bytes: those of every authority in the world together take a quarter of it.
+const LARGEST_CA_FILE: u64 = 1024 * 1024;
 
 /// Reads the configuration and serves until told to end, or until the command ends.
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
@@ -49,6 +54,7 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
     let taken = take_key(&settings, environment)?;
     telemetry::init(settings.log.format, settings.log.level);
+    vital::tell_panics();
     let Some((key, key_source)) = taken else {
         return in_runtime(keyless::wait(&settings, handed));
     };
@@ -70,8 +76,8 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
 pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Result<T, Fatal> {
     // One thread answers and validates. A second would be woken for every check, and takes longer to wake than the check
     // takes: with two a strict one is a quarter slower, and a cached one no faster. One answers two hundred thousand a
-    // second, and leaves the other processors to the agents. What may take long has threads of its own: ending trees, looking
-    // at processes and at the kill file, writing.
+    // second, and leaves the other processors to the agents. What may take long has threads of its own: ending trees, and each
+    // kind of call that may block (`blocking`).
     // A runtime without any (`new_current_thread`) has no slot for who is next, and a crowd waits longer.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -80,7 +86,7 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
         .build();
     let runtime = runtime.map_err(|error| Fatal(format!("cannot start: {error}")))?;
     let result = runtime.block_on(work);
-    // Whatever still hangs in a name look-up must not hold the exit up.
+    // Nothing that still hangs must hold the exit up.
     runtime.shutdown_background();
     result
 }
@@ -131,8 +137,8 @@ pub(super) struct Sidecar {
     descriptors: Rlimit,
     /// The port for unmodified programs on the official clients.
     compat: Option<TcpListener>,
-    /// Until it runs.
-    reloader: Option<Reloader>,
+    /// Where a reload reads.
+    source: Source,
     /// The port for scrapers.
     metrics: Option<TcpListener>,
 }
@@ -155,9 +161,11 @@ impl Sidecar {
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
         let ca_pem = ca_pem_of(&settings)?;
-        let client = client_of(&settings, ca_pem.clone())?;
+        let client = client_of(&settings, ca_pem)?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let markers = Markers::new(runtime_dir.clone(), &boot_id, &client.base_url().to_string());
+        let writes = Pool::new("state", Bounds { at_a_time: 2, most: 16 });
+        let url = client.base_url().to_string();
+        let markers = Markers::open(runtime_dir.clone(), &boot_id, &url, writes.clone());
         // The socket first: a second daemon must fail before it asks anybody anything.
         let socket = match handed {
             Some(handed) => socket::take_over(&settings.local, handed)?,
@@ -195,10 +203,9 @@ impl Sidecar {
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);
         let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
-        let context = Arc::new(Context::new(live, gates, runs, journal, key_protection, address));
-        let reloader = Some(Reloader::new(source, Arc::clone(&context), ca_pem, boot_id));
+        let context = Arc::new(Context::new(live, gates, runs, journal, writes, key_protection, address));
         let socket = Arc::new(socket);
-        Ok(Self { socket, context, device, identity: None, store, id, descriptors, compat, reloader, metrics })
+        Ok(Self { socket, context, device, identity: None, store, id, descriptors, compat, source, metrics })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -207,17 +214,18 @@ impl Sidecar {
 
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
     pub(super) async fn serve(mut self, command: Vec<OsString>) -> Result<Exit, Fatal> {
+        let _vital = Vital;
         let mut signals =
             Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
         let shutdown = CancellationToken::new();
         let upkeep = self.upkeep();
         self.announce();
-        let (reload, asked) = mpsc::channel(1);
-        let reloading = self.reloader.take().map(|reloader| tokio::spawn(reloader.run(asked)));
+        let reload = Arc::new(Notify::new());
+        let helpers = self.start_helpers(&reload);
         manager::ready();
-        let push = tokio::spawn(push::watch(Arc::clone(&self.context.gates)));
         let reported = CancellationToken::new();
-        let reporting = tokio::spawn(self.reporter().tell(reported.clone()));
+        let (source, until) = (self.reporter(), reported.clone());
+        let reporting = tokio::spawn(vital::kept_up("reports", move || source.clone().tell(until.clone())));
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
             tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
@@ -229,7 +237,8 @@ impl Sidecar {
         // On the thread that answers: what is accepted on another one first has to wake it.
         let serving =
             tokio::spawn(server::serve(Arc::clone(&self.socket), Arc::clone(&self.context), shutdown.clone()));
-        let serving = async { serving.await.unwrap_or_else(|lost| panic::resume_unwind(lost.into_panic())) };
+        // Fails only when the runtime ends.
+        let serving = async { drop(serving.await) };
         let working = async {
             let exit = match command.split_first() {
                 None => self.wait_for_the_end(&mut signals, &reload).await,
@@ -245,18 +254,31 @@ impl Sidecar {
         let resuming = shutdown.run_until_cancelled(resume::watch(Arc::clone(&self.context)));
         let attending = shutdown.run_until_cancelled(manager::attend(Arc::clone(&self.context)));
         let ((), exit, _, _, _) = tokio::join!(serving, working, resuming, attending, keeping);
-        push.abort();
-        if let Some(reloading) = reloading {
-            reloading.abort();
-        }
+        drop(helpers);
         let stop = self.settings().enforcement.stop_grace + KILL_PATIENCE;
         self.context.runs.settle(stop).await;
         reported.cancel();
-        // Fails when it panicked, which was told.
+        // Fails only when the runtime ends.
         let _ = reporting.await;
         self.leave().await;
         self.context.journal.flush();
         exit
+    }
+
+    /// The tasks that enforce nothing: started again when they panic, and ended when this is dropped.
+    fn start_helpers(&self, reload: &Arc<Notify>) -> [AbortOnDropHandle<()>; 3] {
+        let context = || Arc::clone(&self.context);
+        let (source, of_reload, asked) = (self.source.clone(), context(), Arc::clone(reload));
+        let reloading = move || Reloader::new(source.clone(), Arc::clone(&of_reload)).run(Arc::clone(&asked));
+        let of_kill_file = context();
+        let killing = move || watch_kill_file(Arc::clone(&of_kill_file));
+        let gates = Arc::clone(&self.context.gates);
+        let pushing = move || push::watch(Arc::clone(&gates));
+        [
+            AbortOnDropHandle::new(tokio::spawn(vital::kept_up("reload", reloading))),
+            AbortOnDropHandle::new(tokio::spawn(vital::kept_up("kill file", killing))),
+            AbortOnDropHandle::new(tokio::spawn(vital::kept_up("push", pushing))),
+        ]
     }
 
     fn reporter(&self) -> Reporter {
@@ -291,7 +313,7 @@ impl Sidecar {
         );
     }
 
-    async fn wait_for_the_end(&self, signals: &mut Signals, reload: &mpsc::Sender<()>) -> Result<Exit, Fatal> {
+    async fn wait_for_the_end(&self, signals: &mut Signals, reload: &Notify) -> Result<Exit, Fatal> {
         let mut reaping = std::pin::pin!(init::reap_orphans(None));
         loop {
             let signal = tokio::select! {
@@ -302,8 +324,8 @@ impl Sidecar {
                 self.context.gates.hint_all();
             } else if signal == Signal::HUP {
                 self.context.journal.reopen_audit();
-                // One that waits already will see the same files.
-                let _ = reload.try_send(());
+                // A reload that waits already will see the same files.
+                reload.notify_one();
             } else {
                 info!(signal = sys::signal_name(signal), "ending; running agents live on their leases");
                 return Ok(Exit::Success);
@@ -352,8 +374,9 @@ fn listener(listen: Option<&(SocketAddr, Origin)>, key: &'static str) -> Result<
 /// The certificates to trust, when there are some of our own.
 pub(super) fn ca_pem_of(settings: &Settings) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some((path, origin)) = &settings.authority.ca_file else { return Ok(None) };
-    fs::read(path).map(Some).map_err(|error| {
-        ConfigError::at(origin, "authority.ca_file", format!("cannot read {}: {error}", path.display()))
+    let read = config::read_whole(path, LARGEST_CA_FILE);
+    read.map(Some).map_err(|problem| {
+        ConfigError::at(origin, "authority.ca_file", format!("cannot read {}: {problem}", path.display()))
     })
 }
 

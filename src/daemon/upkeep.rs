@@ -18,6 +18,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::identity::Identity;
+use crate::blocking::Owner;
 use crate::clock;
 use crate::local::Context;
 use crate::local::socket::Socket;
@@ -78,7 +79,7 @@ async fn every(upkeep: Arc<Upkeep>, area: Area) {
         tokio::time::sleep(INTERVAL).await;
         let looking = Arc::clone(&upkeep);
         // One look at a time: of a disk that hangs, one thread waits.
-        let looked = tokio::task::spawn_blocking(move || match area {
+        let looked = upkeep.context.writes.call(Owner::DAEMON, move || match area {
             Area::Runtime => looking.look_at_runtime(),
             Area::State => looking.look_at_state(),
         });

@@ -1,6 +1,5 @@
 //! One attempt at an answer: kill file, registration, validation. Everything a gate does to the outside.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +9,10 @@ use tracing::{debug, info, warn};
 
 use super::core::{Outcome, Registered};
 use super::holds::Holds;
+use super::kill_file::{KillFile, Unseen};
 use super::markers::Markers;
+use super::registering::Registering;
+use crate::blocking::{Bounds, Pool};
 use crate::client::{AuthorityClient, Failure};
 use crate::clock::{self, BootTime, Moment};
 use crate::config::Live;
@@ -22,8 +24,9 @@ use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
 use crate::suspend::Suspends;
 use crate::telemetry::Journal;
 
-/// How long an attempt waits for the disk to note a registration.
-const PATIENCE_WITH_DISK: Duration = Duration::from_secs(1);
+/// How long the key's file may take when it is read again.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
+const KEY_BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
 
 /// Whom to ask, and with what. A reload replaces all of it at once: a key must not go to another authority than its own.
 #[derive(Debug)]
@@ -68,11 +71,10 @@ impl Means {
 #[derive(Debug)]
 pub(crate) struct Authority {
     means: watch::Sender<Arc<Means>>,
-    /// The deny of the kill file, while there is one.
-    kill: watch::Sender<Option<Denial>>,
-    live: Live,
-    /// One registration at a time: a second that was on its way when an operator removed the device would bring it back.
-    registering: tokio::sync::Mutex<()>,
+    kill_file: KillFile,
+    registering: Registering,
+    /// For reading the key's file.
+    key_reads: Pool,
     health: Mutex<Health>,
     /// Told whenever a gate holds something else.
     stirred: watch::Sender<()>,
@@ -99,9 +101,9 @@ impl Authority {
     pub(crate) fn new(means: Means, live: Live, holds: Arc<Holds>, journal: Arc<Journal>) -> Self {
         Self {
             means: watch::channel(Arc::new(means)).0,
-            kill: watch::channel(kill_file_of(&live)).0,
-            live,
-            registering: tokio::sync::Mutex::default(),
+            kill_file: KillFile::new(live),
+            registering: Registering::default(),
+            key_reads: Pool::new("key-file", KEY_BOUNDS),
             health: Mutex::default(),
             suspends: Mutex::new(Suspends::from(Moment::now())),
             holds,
@@ -168,7 +170,7 @@ impl Authority {
 
     /// For a gate: tells when the kill file appears and disappears.
     pub(super) fn follow_kill_file(&self) -> watch::Receiver<Option<Denial>> {
-        self.kill.subscribe()
+        self.kill_file.follow()
     }
 
     /// From now on that one is asked, with that key. Every gate asks at once.
@@ -189,8 +191,10 @@ impl Authority {
 
     /// Makes the attempt, with the means that the gate knew when it decided whether to register.
     pub(crate) async fn attempt(&self, means: &Means, device: &DeviceId, register: bool) -> (Registered, Outcome) {
-        if let Some(denial) = self.denied_here(device).await {
-            return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial)));
+        match self.denied_here(device).await {
+            Ok(None) => {}
+            Ok(Some(denial)) => return (Registered::NotAsked, Outcome::Decided(Decision::Deny(denial))),
+            Err(unseen) => return (Registered::NotAsked, no_look(&unseen)),
         }
         let mut registered = Registered::NotAsked;
         if register {
@@ -208,8 +212,13 @@ impl Authority {
         let outcome = match self.validate(means, device).await {
             Ok(Answer::Decision(decision)) => {
                 self.note_answer(means);
-                // The kill file may have appeared while the authority was asked.
-                Outcome::Decided(self.denied_here(device).await.map_or(decision, Decision::Deny))
+                match (self.denied_here(device).await, decision) {
+                    // The kill file may have appeared while the authority was asked.
+                    (Ok(Some(denial)), _) => Outcome::Decided(Decision::Deny(denial)),
+                    // A deny needs no second one.
+                    (Ok(None), decision) | (Err(_), decision @ Decision::Deny(_)) => Outcome::Decided(decision),
+                    (Err(unseen), Decision::Allow { .. }) => no_look(&unseen),
+                }
             }
             Ok(Answer::LimitReached) => Outcome::LimitReached,
             Err(failure) => self.no_answer(means, device, &failure),
@@ -224,13 +233,13 @@ impl Authority {
         let removed = means.client.remove(&means.key, device, None).await;
         self.count("remove", began, removed.as_ref().map(|()| "ok"));
         removed.map_err(|error| error.to_string())?;
-        means.markers.forget(device, &means.key.fingerprint());
+        means.markers.forget(device, &means.key.fingerprint()).await;
         Ok(())
     }
 
     /// Registers, unless an attempt beside this one just has.
     async fn register_once(&self, means: &Means, device: &DeviceId) -> Result<Registration, Failure> {
-        let _alone = self.registering.lock().await;
+        let _alone = self.registering.alone(device).await;
         if means.has_registered(device) {
             return Ok(Registration::Exists);
         }
@@ -246,13 +255,7 @@ impl Authority {
         match &registration {
             Registration::New | Registration::Exists | Registration::Revoked => {
                 info!(device_id = %device, new = registration == Registration::New, "registered");
-                let (markers, of, key) = (means.markers.clone(), device.clone(), means.key.fingerprint());
-                // On a thread of its own: a disk that is busy may take seconds to make a file. Nor is one that hangs waited
-                // for: the marker holds already, and its file is made once the disk answers.
-                let put = tokio::task::spawn_blocking(move || markers.put(&of, &key));
-                let put = tokio::time::timeout(PATIENCE_WITH_DISK, put).await;
-                let late = |_| Ok(Err(io::Error::new(io::ErrorKind::TimedOut, "the disk has not answered in time")));
-                if let Err(error) = put.unwrap_or_else(late).unwrap_or_else(|lost| Err(io::Error::other(lost))) {
+                if let Err(error) = means.markers.put(device, &means.key.fingerprint()).await {
                     warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
                 }
             }
@@ -269,7 +272,7 @@ impl Authority {
             means.has_been_accepted();
             return Ok(Answer::Decision(decision));
         }
-        let Some(fresh) = self.fresher_than(means) else {
+        let Some(fresh) = self.fresher_than(means).await else {
             return self.validate_with_former(means, device, decision).await.map(Answer::Decision);
         };
         info!(device_id = %device, "the authority refused the org key, and there is another one: asking again");
@@ -328,13 +331,21 @@ impl Authority {
 
     /// Means with another key than the refused one: those in force by now, or with what the key's file holds by now, which
     /// is then in force. A rotation puts the new key into the file, and a watch may be late or blind.
-    fn fresher_than(&self, refused: &Means) -> Option<Arc<Means>> {
+    async fn fresher_than(&self, refused: &Means) -> Option<Arc<Means>> {
         let current = self.means();
         if current.key != refused.key {
             return Some(current);
         }
-        let KeySource::File { path, origin, mode_is_the_platforms } = &current.key_source else { return None };
-        match org_key::read_file(path, origin, *mode_is_the_platforms) {
+        let KeySource::File { path, origin, mode_is_the_platforms } = current.key_source.clone() else { return None };
+        let read = move || org_key::read_file(&path, &origin, mode_is_the_platforms);
+        let read = match self.key_reads.call_within(KEY_PATIENCE, read).await {
+            Ok(read) => read,
+            Err(why) => {
+                warn!(key_source = %current.key_source, %why, "cannot read the org key again");
+                return None;
+            }
+        };
+        match read {
             Ok(key) if key != refused.key => {
                 self.means.send_if_modified(|means| {
                     // Not when a reload came in between: it knows better.
@@ -354,40 +365,22 @@ impl Authority {
         }
     }
 
-    /// A deny for which nobody need be asked: an operator's hold, or the kill file.
-    async fn denied_here(&self, device: &DeviceId) -> Option<Denial> {
-        self.look_for_kill_file().await.or_else(|| self.holds.denial(device))
+    /// A deny for which nobody need be asked: the kill file, or an operator's hold.
+    ///
+    /// Fails when the kill file cannot be looked for, and the device is not held.
+    async fn denied_here(&self, device: &DeviceId) -> Result<Option<Denial>, Unseen> {
+        let held = || self.holds.denial(device);
+        match self.look_for_kill_file().await {
+            Ok(killed) => Ok(killed.or_else(held)),
+            Err(unseen) => held().map_or(Err(unseen), |denial| Ok(Some(denial))),
+        }
     }
 
     /// Looks for the kill file, and tells every gate when it has appeared or disappeared. Its deny, when it is there.
-    pub(crate) async fn look_for_kill_file(&self) -> Option<Denial> {
-        let found = if self.live.look(|settings| settings.enforcement.kill_file.is_some()) {
-            let live = self.live.clone();
-            // On a thread of its own: a file system that hangs must hold up who asked for this look, and nobody else.
-            let looked = tokio::task::spawn_blocking(move || kill_file_of(&live)).await;
-            let lost = |error| Some(Denial::local(Code::LocalKill, format!("cannot look for the kill file: {error}")));
-            looked.unwrap_or_else(lost)
-        } else {
-            None
-        };
-        let appeared = self.kill.send_if_modified(|known| {
-            let changed = known.is_some() != found.is_some();
-            if changed {
-                known.clone_from(&found);
-            }
-            changed
-        });
-        match (appeared, &found) {
-            (true, Some(denial)) => {
-                warn!(
-                    reason = denial.reason.as_deref().unwrap_or(""),
-                    "the kill file is in force: everything is denied"
-                );
-            }
-            (true, None) => info!("the kill file is gone: devices are validated again"),
-            (false, _) => {}
-        }
-        found
+    ///
+    /// Fails when the look does not return within its time.
+    pub(crate) async fn look_for_kill_file(&self) -> Result<Option<Denial>, Unseen> {
+        self.kill_file.look().await
     }
 
     /// Whether what is learnt with these means is about the authority that is asked now.
@@ -433,18 +426,10 @@ fn refuses_key(decision: &Decision) -> bool {
     matches!(decision, Decision::Deny(denial) if denial.code == Code::InvalidOrgKey)
 }
 
-/// The deny of the kill file. Only "no such file" is absence: whatever else goes wrong counts as presence.
-fn kill_file_of(live: &Live) -> Option<Denial> {
-    let settings = live.now();
-    let path = settings.enforcement.kill_file.as_ref()?;
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Ok(_) => Some(Denial::local(Code::LocalKill, format!("the kill file {} exists", path.display()))),
-        Err(error) => Some(Denial::local(
-            Code::LocalKill,
-            format!("the kill file {} cannot be looked at ({error}), which counts as existing", path.display()),
-        )),
-    }
+/// What an attempt comes to that cannot look for the kill file: nobody knows whether this host is to be stopped.
+fn no_look(unseen: &Unseen) -> Outcome {
+    let (code, cause) = (Code::AuthorityUnreachable, Arc::from(unseen.to_string()));
+    Outcome::NoAnswer { code, cause, retry_after: None }
 }
 
 const fn registration_word(registration: &Registration) -> &'static str {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::attempt::{Authority, Means};
@@ -126,12 +126,10 @@ impl Driver {
                 },
                 Some(finished) = self.attempts.join_next() => match finished {
                     Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },
-                    // It was given up.
-                    Err(error) if error.is_cancelled() => continue,
-                    // Unreachable short of a bug in an attempt; its place stays taken, and the lease runs down.
-                    Err(error) => {
-                        tracing::error!(device_id = %self.device, %error, "an attempt failed to run");
-                        Event::Woke
+                    Err(error) => match self.lost(&error) {
+                        Some(event) => event,
+                        // It was given up.
+                        None => continue,
                     },
                 },
                 fired = timer.wait_until(wake) => {
@@ -213,11 +211,7 @@ impl Driver {
             Action::Begin { attempt, register } => {
                 let (authority, device) = (Arc::clone(&self.authority), self.device.clone());
                 let means = Arc::clone(&self.means);
-                let handle = self.attempts.spawn(async move {
-                    let (registered, outcome) = authority.attempt(&means, &device, register).await;
-                    (attempt, registered, outcome)
-                });
-                self.under_way.insert(attempt, handle);
+                self.begin(attempt, async move { authority.attempt(&means, &device, register).await });
             }
             Action::Abandon { attempt } => {
                 if let Some(handle) = self.under_way.remove(&attempt) {
@@ -232,6 +226,24 @@ impl Driver {
             Action::BecameAllowed => self.agents.allowed(&self.device),
             Action::StopAgents { denial } => self.agents.stop(&self.device, &denial),
         }
+    }
+
+    fn begin(&mut self, attempt: AttemptId, work: impl Future<Output = (Registered, Outcome)> + Send + 'static) {
+        let handle = self.attempts.spawn(async move {
+            let (registered, outcome) = work.await;
+            (attempt, registered, outcome)
+        });
+        self.under_way.insert(attempt, handle);
+    }
+
+    /// What follows from an attempt that has ended without a result. One that panicked brought no answer: its place is free
+    /// again, and the lease runs on. One that was given up is no news.
+    fn lost(&self, error: &JoinError) -> Option<Event> {
+        let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
+        tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
+        let cause = Arc::from("the validation failed to run, by an error of the program itself: the log says where");
+        let outcome = Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
+        Some(Event::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
     }
 
     fn answer_some(&mut self) {
@@ -350,3 +362,7 @@ fn source_of_denial(denial: &Denial) -> Source {
 fn shown(request_id: Option<&RequestId>) -> &str {
     request_id.map_or("", RequestId::as_str)
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -2,118 +2,176 @@
 //!
 //! A device that an operator removed must stay removed, so a daemon that restarts must not register again; a host that
 //! boots must. The marker's name is a hash over the boot, the authority, the key and the device.
+//!
+//! They are read once, at the start. From then on the daemon goes by what it knows, and the files are for the next one: no
+//! gate waits for a disk.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fs, io};
 
 use sha2::{Digest, Sha256};
 
+use crate::blocking::{Lost, Pool};
 use crate::hex;
 use crate::protocol::DeviceId;
 
-/// The markers of one daemon.
+const PREFIX: &str = "registered-";
+/// How long a marker that is written is waited for: the next daemon should know of it, and a disk that hangs must hold
+/// nothing up.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The markers that concern one authority. Those of a daemon share what is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Markers {
+    shared: Arc<Shared>,
+    scope: Arc<str>,
+}
+
+#[derive(Debug)]
+struct Shared {
     directory: PathBuf,
-    scope: String,
-    /// Those that were put or found: they hold although their files may be gone.
-    known: Arc<Mutex<BTreeSet<PathBuf>>>,
+    boot_id: String,
+    names: Mutex<HashSet<String>>,
+    pool: Pool,
 }
 
 impl Markers {
-    /// `boot_id` is the kernel's name for this boot, `authority` the base URL.
-    pub(crate) fn new(directory: PathBuf, boot_id: &str, authority: &str) -> Self {
-        Self { directory, scope: format!("{}\0{authority}\0", boot_id.trim()), known: Arc::default() }
+    /// Reads those that there are. `boot_id` is the kernel's name for this boot, `authority` the base URL; `pool` is for
+    /// calls that write.
+    pub(crate) fn open(directory: PathBuf, boot_id: &str, authority: &str, pool: Pool) -> Self {
+        // One that cannot be read is registered again, which is the only harm.
+        let names = names_in(&directory).unwrap_or_default();
+        let shared = Shared { directory, boot_id: boot_id.trim().to_owned(), names: Mutex::new(names), pool };
+        Self { scope: scope(&shared.boot_id, authority), shared: Arc::new(shared) }
     }
 
-    pub(crate) fn exists(&self, device: &DeviceId, key_fingerprint: &str) -> bool {
-        let path = self.path(device, key_fingerprint);
-        if self.known().contains(&path) {
-            return true;
-        }
-        let exists = path.exists();
-        if exists {
-            self.known().insert(path);
-        }
-        exists
+    /// Those that concern another authority.
+    pub(crate) fn at(&self, authority: &str) -> Self {
+        Self { shared: Arc::clone(&self.shared), scope: scope(&self.shared.boot_id, authority) }
     }
 
     /// Makes those again whose files are gone, and says how many: without them a daemon that is started again would
-    /// register a device that an operator has removed.
+    /// register a device that an operator has removed. May block.
     pub(crate) fn restore(&self) -> io::Result<usize> {
-        let known = self.known().clone();
+        let names = self.shared.names().clone();
         let mut restored = 0;
-        for path in known {
+        for path in names.iter().map(|name| self.shared.directory.join(name)) {
             if !path.try_exists()? {
-                std::fs::File::create(path)?;
+                fs::File::create(path)?;
                 restored += 1;
             }
         }
         Ok(restored)
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn exists(&self, device: &DeviceId, key_fingerprint: &str) -> bool {
+        self.shared.names().contains(&self.name(device, key_fingerprint))
     }
 
-    /// Fails when the directory cannot be written; a repeated registration is the only harm.
-    pub(crate) fn put(&self, device: &DeviceId, key_fingerprint: &str) -> io::Result<()> {
-        let path = self.path(device, key_fingerprint);
-        self.known().insert(path.clone());
-        std::fs::File::create(path).map(drop)
+    /// Fails when the directory cannot be written, or does not answer; a repeated registration by the next daemon is the
+    /// only harm.
+    pub(crate) async fn put(&self, device: &DeviceId, key_fingerprint: &str) -> io::Result<()> {
+        let name = self.name(device, key_fingerprint);
+        self.shared.names().insert(name.clone());
+        let path = self.shared.directory.join(name);
+        self.write(move || fs::File::create(path).map(drop)).await
     }
 
-    pub(crate) fn forget(&self, device: &DeviceId, key_fingerprint: &str) {
+    pub(crate) async fn forget(&self, device: &DeviceId, key_fingerprint: &str) {
+        let name = self.name(device, key_fingerprint);
+        self.shared.names().remove(&name);
+        let path = self.shared.directory.join(name);
         // Left behind, it would at most save a registration that is not wanted.
-        let path = self.path(device, key_fingerprint);
-        self.known().remove(&path);
-        let _ = std::fs::remove_file(path);
+        let _ = self.write(move || fs::remove_file(path)).await;
     }
 
-    fn path(&self, device: &DeviceId, key_fingerprint: &str) -> PathBuf {
+    async fn write(&self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        let written: Result<io::Result<()>, Lost> = self.shared.pool.call_within(PATIENCE, work).await;
+        written.map_err(io::Error::other)?
+    }
+
+    fn name(&self, device: &DeviceId, key_fingerprint: &str) -> String {
         let digest = Sha256::new()
-            .chain_update(&self.scope)
+            .chain_update(&*self.scope)
             .chain_update(key_fingerprint)
             .chain_update("\0")
             .chain_update(device.as_str())
             .finalize();
-        self.directory.join(format!("registered-{}", hex::of(&digest[..16])))
+        format!("{PREFIX}{}", hex::of(&digest[..16]))
     }
+}
+
+impl Shared {
+    fn names(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn scope(boot_id: &str, authority: &str) -> Arc<str> {
+    format!("{boot_id}\0{authority}\0").into()
+}
+
+fn names_in(directory: &Path) -> io::Result<HashSet<String>> {
+    let names = fs::read_dir(directory)?.filter_map(|file| file.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with(PREFIX)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocking::Bounds;
 
-    #[test]
-    fn a_marker_holds_for_one_boot_authority_key_and_device() {
-        let directory = tempfile::tempdir().unwrap();
-        let markers = |boot: &str, url: &str| Markers::new(directory.path().to_owned(), boot, url);
-        let device: DeviceId = "agent-01".parse().unwrap();
-        markers("boot-1", "https://a").put(&device, "key-1").unwrap();
-        assert!(markers("boot-1\n", "https://a").exists(&device, "key-1"));
-        assert!(!markers("boot-2", "https://a").exists(&device, "key-1"));
-        assert!(!markers("boot-1", "https://b").exists(&device, "key-1"));
-        assert!(!markers("boot-1", "https://a").exists(&device, "key-2"));
-        assert!(!markers("boot-1", "https://a").exists(&"agent-02".parse().unwrap(), "key-1"));
+    fn pool() -> Pool {
+        Pool::new("test", Bounds { at_a_time: 1, most: 1 })
     }
 
-    #[test]
-    fn a_marker_whose_file_is_gone_still_holds_and_is_made_again() {
+    #[tokio::test]
+    async fn a_marker_holds_for_one_boot_authority_key_and_device() {
         let directory = tempfile::tempdir().unwrap();
-        let markers = || Markers::new(directory.path().to_owned(), "boot-1", "https://a");
+        let markers = |boot: &str, url: &str| Markers::open(directory.path().to_owned(), boot, url, pool());
+        let device: DeviceId = "agent-01".parse().unwrap();
+        let first = markers("boot-1", "https://a");
+        first.put(&device, "key-1").await.unwrap();
+        for known in [&first, &markers("boot-1\n", "https://a"), &markers("boot-1", "https://b").at("https://a")] {
+            assert!(known.exists(&device, "key-1"));
+            assert!(!known.exists(&device, "key-2"));
+            assert!(!known.exists(&"agent-02".parse().unwrap(), "key-1"));
+            assert!(!known.at("https://b").exists(&device, "key-1"));
+        }
+        assert!(!markers("boot-2", "https://a").exists(&device, "key-1"));
+        first.forget(&device, "key-1").await;
+        assert!(!first.exists(&device, "key-1") && !markers("boot-1", "https://a").exists(&device, "key-1"));
+    }
+
+    #[tokio::test]
+    async fn a_marker_whose_file_is_gone_still_holds_and_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = || Markers::open(directory.path().to_owned(), "boot-1", "https://a", pool());
         let device: DeviceId = "agent-01".parse().unwrap();
         let ours = markers();
-        ours.put(&device, "key-1").unwrap();
-        for file in std::fs::read_dir(directory.path()).unwrap() {
-            std::fs::remove_file(file.unwrap().path()).unwrap();
+        ours.put(&device, "key-1").await.unwrap();
+        for file in fs::read_dir(directory.path()).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
         }
-        assert!(ours.clone().exists(&device, "key-1") && !markers().exists(&device, "key-1"));
-        assert_eq!(ours.restore().unwrap(), 1);
+        assert!(ours.exists(&device, "key-1") && !markers().exists(&device, "key-1"));
+        assert_eq!((ours.restore().unwrap(), ours.restore().unwrap()), (1, 0));
         assert!(markers().exists(&device, "key-1"));
-        ours.forget(&device, "key-1");
-        assert_eq!((ours.restore().unwrap(), ours.exists(&device, "key-1")), (0, false));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_up_for_a_moment_and_what_is_registered_is_known_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let hanging = pool.call_within(Duration::from_millis(1), move || wait.recv()).await;
+        assert!(matches!(hanging, Err(Lost::Late)));
+        let markers = Markers::open(directory.path().to_owned(), "boot-1", "https://a", pool);
+        let device: DeviceId = "agent-01".parse().unwrap();
+        assert!(markers.put(&device, "key-1").await.is_err());
+        assert!(markers.exists(&device, "key-1"));
+        drop(release);
     }
 }

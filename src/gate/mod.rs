@@ -20,7 +20,9 @@ mod fleet_tests;
 pub(crate) mod gates;
 pub(crate) mod handle;
 pub(crate) mod holds;
+pub(crate) mod kill_file;
 pub(crate) mod markers;
+mod registering;
 pub(crate) mod standing;
 
 pub(crate) use driver::Agents;

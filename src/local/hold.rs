@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, read_whole, reply};
+use crate::blocking::Lost;
 use crate::gate::holds::Holds;
 use crate::protocol::event::{Caller, Happening, Hold};
 use crate::protocol::local::{HoldAnswer, HoldRequest, ReleaseAnswer};
@@ -68,9 +69,9 @@ async fn written<T: Send + 'static>(
     write: impl FnOnce(&Holds) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let holds = Arc::clone(context.gates.authority().holds());
-    let writing = tokio::task::spawn_blocking(move || write(&holds));
+    let written = context.writes.call_within(PATIENCE, move || write(&holds)).await;
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk of the state directory has not answered in time");
-    tokio::time::timeout(PATIENCE, writing).await.map_err(|_| late())?.map_err(io::Error::other)?
+    written.map_err(|lost| if matches!(lost, Lost::Late) { late() } else { io::Error::other(lost) })?
 }
 
 pub(super) async fn release(

@@ -15,6 +15,7 @@ use crate::protocol::Decision;
 use crate::protocol::status::{AgentState, StandingKind};
 use crate::runs::run::Phase;
 use crate::telemetry::metrics::{CONTENT_TYPE, Now};
+use crate::vital;
 
 /// Scrapers served at once: several of them, and the odd person.
 pub(crate) const MOST: usize = 16;
@@ -60,5 +61,6 @@ fn now(context: &Context) -> Now {
         stop_bound_connected: bound.connected,
         stop_bound_cut_off: bound.cut_off,
         runtime_problem: context.files_status().problem.is_some(),
+        panics: vital::panics(),
     }
 }

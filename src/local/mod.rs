@@ -54,8 +54,8 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
-use tokio::sync::Semaphore;
 
+use crate::blocking::{Bounds, Pool};
 use crate::clock::BootTime;
 use crate::config::{Live, Settings};
 use crate::gate::Gates;
@@ -70,8 +70,9 @@ use supervise::Refusals;
 /// The longest request body, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024;
 
-/// See [`Context::looks`]. As many as may wait for the kernel at a time to move a process into a control group.
-const LOOKS: usize = 16;
+/// See [`Context::looks`]. As many at a time as may wait for the kernel to move a process into a control group: more would be
+/// threads that push aside the one that answers.
+const LOOKS: Bounds = Bounds { at_a_time: 16, most: 64 };
 
 /// What the handlers work on.
 #[derive(Debug)]
@@ -88,8 +89,10 @@ pub(crate) struct Context {
     /// How it is with the files that the daemon keeps for itself, as of the last look.
     files: Mutex<FilesStatus>,
     refusals: Refusals,
-    /// Starts whose processes may be looked at at a time: more would be threads that push aside the one that answers.
-    looks: Arc<Semaphore>,
+    /// Looks at the processes of starts. Users take turns.
+    looks: Pool,
+    /// Writes to the state and runtime directories.
+    pub(crate) writes: Pool,
 }
 
 impl Context {
@@ -98,12 +101,13 @@ impl Context {
         gates: Arc<Gates>,
         runs: Arc<Runs>,
         journal: Arc<Journal>,
+        writes: Pool,
         key_protection: String,
         compat: Option<SocketAddr>,
     ) -> Self {
-        let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Arc::new(Semaphore::new(LOOKS)));
+        let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Pool::new("processes", LOOKS));
         let files = Mutex::default();
-        Self { live, gates, runs, started, journal, key_protection, compat, files, refusals, looks }
+        Self { live, gates, runs, started, journal, key_protection, compat, files, refusals, looks, writes }
     }
 
     /// How it is with the files that the daemon keeps for itself.

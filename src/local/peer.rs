@@ -78,6 +78,11 @@ impl Peer {
         self.uid
     }
 
+    /// Root or the daemon's own user.
+    pub(crate) fn is_privileged(&self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
+
     /// Whether it was in this group when it connected. The numbers are those of our user namespace.
     pub(crate) fn is_member(&self, gid: u32) -> bool {
         self.groups.contains(&gid)

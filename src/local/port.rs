@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::wire::REQUEST_TIMEOUT;
+use crate::vital::Vital;
 
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -34,6 +35,7 @@ pub(crate) async fn serve(
     most: usize,
     shutdown: CancellationToken,
 ) {
+    let _vital = Vital;
     let places = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -28,6 +28,7 @@ use super::wire::{Answering, Patience, REQUEST_TIMEOUT, Wire};
 use super::{Context, check, reply, routes};
 use crate::protocol::Code;
 use crate::telemetry::metrics::Rejected;
+use crate::vital::Vital;
 
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
@@ -38,8 +39,8 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves until `shutdown`; then open requests get a moment, and streams are closed.
 pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: CancellationToken) {
+    let _vital = Vital;
     let places = Places::of_this_process();
-    let own_uid = rustix::process::geteuid().as_raw();
     let connections = TaskTracker::new();
     let closing = Closing::default();
     let router = TowerToHyperService::new(routes(Arc::clone(&context)));
@@ -76,8 +77,7 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
                 continue;
             }
         };
-        let privileged = peer.uid() == 0 || peer.uid() == own_uid;
-        let Some(seat) = places.seat(peer.uid(), privileged) else {
+        let Some(seat) = places.seat(peer.uid(), peer.is_privileged()) else {
             turned_away(&context, &peer);
             let _ = stream.try_write(&reply::raw("503 Service Unavailable", &Code::Overloaded, NO_PLACE));
             continue;

@@ -46,6 +46,10 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     problems.extend(tree::unreadable().into_iter().map(|pid| {
         format!("process {pid} cannot be looked into (its memory is locked, or on a mount that hangs); a stop passes it over")
     }));
+    let killed = killed.unwrap_or_else(|unseen| {
+        problems.push(unseen.to_string());
+        None
+    });
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

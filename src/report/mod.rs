@@ -48,7 +48,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// What a report is made from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     pub(crate) gates: Arc<Gates>,
     pub(crate) runs: Arc<Runs>,

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::vital;
+
 /// Lines that wait for stderr at most: a burst, not a backlog.
 const WAITING: usize = 1024;
 /// How long an ending process waits for its last lines.
@@ -39,7 +41,9 @@ impl Lines {
         QUEUE.get_or_init(|| {
             let (queue, entries) = sync_channel(WAITING);
             // Without it every line counts as lost, and nobody waits.
-            let _ = thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&entries));
+            let _ = thread::Builder::new()
+                .name("log".to_owned())
+                .spawn(move || vital::keep_up("log", || write_all(&entries)));
             queue
         });
         Self

@@ -3,23 +3,21 @@
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 use hyper::rt::{Read, Write};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use rustls::ClientConfig;
 use tower_service::Service;
 
 use super::Connection;
+pub(in crate::client) use super::names::NoAddress;
+use super::names::Resolver;
 
 pub(in crate::client) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -61,7 +59,7 @@ impl Connector {
         timeout: Duration,
     ) -> Self {
         let tls = Arc::new(tls);
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout));
@@ -129,39 +127,4 @@ fn authorization(proxy: &Intercept) -> Option<HeaderValue> {
     let mut value = proxy.basic_auth()?.clone();
     value.set_sensitive(true);
     Some(value)
-}
-
-/// The system's resolver, whose errors can be told from others.
-#[derive(Clone, Debug)]
-struct Resolver(GaiResolver);
-
-/// A name has no address.
-#[derive(Debug)]
-pub(in crate::client) struct NoAddress(std::io::Error);
-
-impl Service<Name> for Resolver {
-    type Response = Box<dyn Iterator<Item = SocketAddr> + Send>;
-    type Error = NoAddress;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAddress>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NoAddress>> {
-        self.0.poll_ready(context).map_err(NoAddress)
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let found = self.0.call(name);
-        Box::pin(async move { Ok(Box::new(found.await.map_err(NoAddress)?) as Self::Response) })
-    }
-}
-
-impl fmt::Display for NoAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for NoAddress {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
-    }
 }

@@ -3,6 +3,7 @@
 //! [`exchange`](super::exchange) here.
 
 pub(super) mod connect;
+mod names;
 pub(super) mod pool;
 
 use bytes::Bytes;

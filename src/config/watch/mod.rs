@@ -4,10 +4,20 @@
 //! and a watch on the old one would never fire. Which ones is [`chain`]'s business.
 //!
 //! A watch can be blind: there may be none left for this user (`fs.inotify.max_user_watches`), and a network file system
-//! does not tell of what another host does. So the files are also looked at from time to time ([`Watcher::seen`]), and the
-//! kill file on each validation.
+//! does not tell of what another host does. So the files are also looked at from time to time, and the kill file on each
+//! validation.
+//!
+//! A file system may hang as well, so all of this is done by a thread of its own ([`Watch`]), and no task waits for it for
+//! long. What must not wait for each other's file systems has a watch each.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `chain` | where a path can change |
+//! | `thread` | the thread, and what tasks have of it |
+//! | this one | watches on directories, and looks at files |
 
 mod chain;
+mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -19,9 +29,10 @@ use std::{fs, io};
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use chain::Chain;
+pub(crate) use thread::Watch;
 
 /// How often the files are looked at while watches see them, and while they do not.
 const LOOK: Duration = Duration::from_secs(30);
@@ -38,9 +49,9 @@ pub(crate) enum Seen {
     Writing,
 }
 
-/// Watches a set of paths.
+/// Watches a set of paths, on the thread of a [`Watch`].
 #[derive(Debug)]
-pub(crate) struct Watcher {
+struct Watcher {
     /// `None` when there is no watch to be had at all.
     watches: Option<RecommendedWatcher>,
     shared: Arc<Shared>,
@@ -85,6 +96,10 @@ impl Look {
 impl Shared {
     fn note(&self, event: &notify::Result<notify::Event>) {
         let Some(what) = self.what(event) else { return };
+        self.ring(what);
+    }
+
+    fn ring(&self, what: Seen) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = Some(what);
         drop(seen);
@@ -118,18 +133,15 @@ impl Shared {
 
 impl Watcher {
     /// Watches nothing yet. Where there is no watch to be had, files are looked at instead.
-    pub(crate) fn new() -> Self {
-        let shared = Arc::<Shared>::default();
-        let for_events = Arc::clone(&shared);
-        let watches = notify::recommended_watcher(move |event| for_events.note(&event));
-        let watches = watches.map_err(|error| complain(&error)).ok();
+    fn new(shared: Arc<Shared>) -> Self {
+        let watches = watches(&shared).map_err(|error| complain(&error)).ok();
         let blind = watches.is_none();
         Self { watches, shared, paths: Vec::new(), watched: BTreeMap::new(), looks: Vec::new(), blind }
     }
 
     /// Watches these paths from now on, wherever they lead. To be called again after each change: they may lead elsewhere.
     /// What changed before it returns is for the caller to look at; what changes later is seen.
-    pub(crate) fn aim(&mut self, paths: &[PathBuf]) {
+    fn aim(&mut self, paths: &[PathBuf]) {
         self.paths = paths.to_vec();
         let mut names = self.names();
         for _ in 0..MOST_ROUNDS {
@@ -144,24 +156,21 @@ impl Watcher {
         self.looks = self.look();
     }
 
-    /// Waits until something may have changed. May be dropped and called again.
-    pub(crate) async fn seen(&mut self) -> Seen {
-        loop {
-            if let Some(seen) = self.shared.take() {
-                return seen;
-            }
-            let look = if self.blind { BLIND_LOOK } else { LOOK };
-            tokio::select! {
-                () = self.shared.bell.notified() => {},
-                () = tokio::time::sleep(look) => {
-                    let looks = self.look();
-                    if looks != self.looks {
-                        self.looks = looks;
-                        return Seen::Whole;
-                    }
-                },
-            }
+    /// How long to wait before the next look.
+    fn pause(&self) -> Duration {
+        if self.blind { BLIND_LOOK } else { LOOK }
+    }
+
+    /// Looks at the files. Whether one is another than at the last look.
+    fn has_changed(&mut self) -> bool {
+        let before = std::mem::take(&mut self.looks);
+        if self.blind {
+            // There may be a watch to be had by now.
+            self.aim(&self.paths.clone());
+        } else {
+            self.looks = self.look();
         }
+        self.looks != before
     }
 
     fn look(&self) -> Vec<Look> {
@@ -173,6 +182,10 @@ impl Watcher {
     }
 
     fn watch(&mut self, names: &BTreeSet<PathBuf>) {
+        if self.watches.is_none() {
+            // Why not was told the first time.
+            self.watches = watches(&self.shared).ok();
+        }
         let Some(watches) = &mut self.watches else { return };
         let wanted: BTreeMap<PathBuf, Option<Identity>> = names
             .iter()
@@ -205,10 +218,18 @@ impl Watcher {
                 complain(&error);
                 self.blind = true;
             }
-            (None, true) => self.blind = false,
+            (None, true) => {
+                self.blind = false;
+                info!("watching for changed files again");
+            }
             (Some(_), true) | (None, false) => {}
         }
     }
+}
+
+fn watches(shared: &Arc<Shared>) -> notify::Result<RecommendedWatcher> {
+    let for_events = Arc::clone(shared);
+    notify::recommended_watcher(move |event| for_events.note(&event))
 }
 
 fn identity(directory: &Path) -> Option<Identity> {

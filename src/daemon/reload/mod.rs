@@ -9,31 +9,34 @@
 //! Each gate hears of new rules, a new authority or key by itself, and validates at once. What a reload came to is an
 //! [`Outcome`], and [`Reloader::conclude`] the one place that knows it.
 
+mod kill_file;
 mod outcome;
+mod reading;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tracing::debug;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
 
-use super::sidecar::{ca_pem_of, client_of};
 use super::{Fatal, manager};
+use crate::blocking::{Bounds, Pool};
 use crate::client::AuthorityClient;
-use crate::config::changes::Changes;
-use crate::config::org_key::{self, KeySource};
-use crate::config::watch::{Seen, Watcher};
-use crate::config::{self, ConfigError, Environment, Origin, Settings};
+use crate::config::watch::{Seen, Watch};
+use crate::config::{ConfigError, Environment, Settings};
 use crate::gate::attempt::Means;
-use crate::gate::markers::Markers;
 use crate::local::{Context, socket};
-use crate::protocol::OrgKey;
 use crate::protocol::event::{Happening, Reload, ReloadResult};
 use crate::telemetry;
+pub(super) use kill_file::watch as watch_kill_file;
 use outcome::Outcome;
+use reading::{Found, Keyed, Progress, Question};
 
+/// How long reading all files may take, or another call that may block.
+const PATIENCE: Duration = Duration::from_secs(3);
+const BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
 /// How long files must be left alone before they are read: a change often is several.
 const QUIET: Duration = Duration::from_millis(50);
 /// The same while somebody writes into one in place, until it is closed.
@@ -64,52 +67,62 @@ pub(super) enum Source {
 pub(super) struct Reloader {
     source: Source,
     context: Arc<Context>,
-    /// The certificates that the client in use trusts.
-    ca_pem: Option<Vec<u8>>,
-    boot_id: String,
-    /// What the file names by now, also when that is not in force because it is not there: it may be by and by.
-    named: BTreeSet<PathBuf>,
+    pool: Pool,
+    /// What is watched: as the newest reading that came to an end says.
+    paths: Vec<PathBuf>,
     /// What the newest reload came to: a problem that stays is told once.
     last: Outcome,
 }
 
 impl Reloader {
-    pub(super) fn new(source: Source, context: Arc<Context>, ca_pem: Option<Vec<u8>>, boot_id: String) -> Self {
-        Self { source, context, ca_pem, boot_id, named: BTreeSet::new(), last: Outcome::default() }
+    pub(super) fn new(source: Source, context: Arc<Context>) -> Self {
+        let (pool, last) = (Pool::new("reload", BOUNDS), Outcome::default());
+        Self { source, context, pool, paths: Vec::new(), last }
     }
 
     /// Reloads whenever there is a reason to, until it is dropped. `asked` rings for SIGHUP.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<()>) {
-        let mut watcher = Watcher::new();
-        watcher.aim(&self.paths());
+    pub(super) async fn run(mut self, asked: Arc<Notify>) {
+        let watch = loop {
+            match Watch::start("watch") {
+                Ok(watch) => break watch,
+                Err(error) => {
+                    warn!(%error, "cannot watch for changed files; SIGHUP still reloads");
+                    asked.notified().await;
+                }
+            }
+        };
         // What changed while the daemon started.
         let mut cause = Cause::Seen;
         loop {
-            self.kill_file().await;
-            self.reload(cause).await;
-            watcher.aim(&self.paths());
+            let before = self.paths.clone();
+            self.reload(cause, &watch).await;
+            watch.aim(self.paths.clone()).await;
+            if self.paths != before {
+                // What was not watched while it was read may have changed since.
+                cause = Cause::Seen;
+                continue;
+            }
             cause = tokio::select! {
-                Some(()) = asked.recv() => Cause::Asked,
-                seen = watcher.seen() => {
-                    self.let_settle(&mut watcher, seen).await;
+                () = asked.notified() => Cause::Asked,
+                seen = watch.seen() => {
+                    self.let_settle(&watch, seen).await;
                     Cause::Seen
                 },
             };
         }
     }
 
-    /// Waits until the files are left alone, but for the kill file, which is looked at each time.
-    async fn let_settle(&self, watcher: &mut Watcher, mut seen: Seen) {
+    /// Waits until the files are left alone.
+    async fn let_settle(&self, watch: &Watch, mut seen: Seen) {
         let settled = async {
             loop {
-                self.kill_file().await;
                 // What was just made may have to be watched itself.
-                watcher.aim(&self.paths());
+                watch.aim(self.paths.clone()).await;
                 let quiet = match seen {
                     Seen::Whole => QUIET,
                     Seen::Writing => WRITING,
                 };
-                match tokio::time::timeout(quiet, watcher.seen()).await {
+                match tokio::time::timeout(quiet, watch.seen()).await {
                     Ok(more) => seen = more,
                     Err(_) => return,
                 }
@@ -118,50 +131,15 @@ impl Reloader {
         let _ = tokio::time::timeout(LONGEST_QUIET, settled).await;
     }
 
-    /// Every file that is worth a look when it changes.
-    fn paths(&self) -> Vec<PathBuf> {
-        let settings = self.context.settings();
-        let mut paths = self.named.clone();
-        if let Source::Files(environment) = &self.source {
-            paths.extend(config::files(&settings, environment));
-        }
-        paths.extend(settings.authority.ca_file.iter().map(|(path, _)| path.clone()));
-        paths.extend(settings.enforcement.kill_file.clone());
-        match &self.context.gates.authority().means().key_source {
-            KeySource::File { path, .. } => paths.extend([path.clone()]),
-            KeySource::Environment => {}
-        }
-        paths.into_iter().collect()
-    }
-
-    async fn kill_file(&self) {
-        self.context.gates.authority().look_for_kill_file().await;
-    }
-
-    async fn reload(&mut self, cause: Cause) {
+    async fn reload(&mut self, cause: Cause, watch: &Watch) {
         // A service manager waits for the end of a reload that it asked for, and of no other.
         if cause == Cause::Asked {
             manager::reloading();
         }
-        let running = self.context.settings();
         let mut outcome = Outcome::default();
-        let (settings, key) = match self.fresh(&running) {
-            Ok(fresh) => fresh,
-            Err(problem) => {
-                outcome.problems.push(problem.0);
-                // The key is another matter.
-                (Settings::clone(&running), self.key(&running))
-            }
-        };
-        let changes = Changes::between(&running, settings);
-        outcome.problems.extend(changes.needs_restart.iter().map(ToString::to_string));
-        match self.means(&running, &changes.settings, key, cause, &mut outcome.problems) {
-            Ok((means, key_changed)) => {
-                outcome.changed = changes.changed;
-                outcome.changed.extend(key_changed.then_some("org key"));
-                self.put_in_force(&running, changes.settings, means, cause, &mut outcome).await;
-            }
-            Err(problem) => outcome.problems.push(problem.0),
+        match self.read(watch).await {
+            Ok(found) => self.apply(found, cause, &mut outcome).await,
+            Err(problem) => outcome.problems.push(problem),
         }
         self.conclude(cause, outcome);
         if cause == Cause::Asked {
@@ -169,50 +147,48 @@ impl Reloader {
         }
     }
 
-    /// The settings and the key as the files now say. Fails when the settings are wrong, or name a key that is not there.
-    fn fresh(&mut self, running: &Settings) -> Result<(Settings, Result<Keyed, ConfigError>), Fatal> {
-        let fresh = match &self.source {
-            Source::Files(environment) => config::load_again(running, environment)?,
-            Source::BuiltIn => running.clone(),
+    /// Reads all files. When that takes too long it goes on, and its end is a reason to read them again.
+    ///
+    /// Fails with what to tell.
+    async fn read(&self, watch: &Watch) -> Result<Found, String> {
+        let progress = Progress::default();
+        let question = Question {
+            source: self.source.clone(),
+            running: self.context.settings(),
+            means: self.context.gates.authority().means(),
+            progress: progress.clone(),
         };
-        let key = self.key(&fresh);
-        self.named = fresh.authority.ca_file.iter().map(|(path, _)| path.clone()).collect();
-        self.named.extend(self.key_path(&fresh).ok().flatten());
-        match &key {
-            // Another file than before: the two belong together.
-            Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone().into()),
-            Ok(_) | Err(_) => Ok((fresh, key)),
-        }
-    }
-
-    /// Where these settings have their key.
-    fn key_source(&self, settings: &Settings) -> Result<KeySource, ConfigError> {
-        let known = self.context.gates.authority().means().key_source.clone();
-        let environment = match (&self.source, known) {
-            // Read once, and overwritten then.
-            (_, known @ KeySource::Environment) | (Source::BuiltIn, known) => return Ok(known),
-            (Source::Files(environment), KeySource::File { .. }) => environment,
+        // Set by the call when it is over, and by this when it has waited long enough: the second of them knows.
+        let over = Arc::new(AtomicBool::new(false));
+        let (of_call, bell) = (Arc::clone(&over), watch.bell());
+        let work = move || {
+            let found = question.read();
+            if of_call.swap(true, Ordering::SeqCst) {
+                bell.ring();
+            }
+            found
         };
-        let credentials = environment.path("CREDENTIALS_DIRECTORY");
-        org_key::choose(false, settings.authority.org_key_file.as_ref(), credentials.as_deref())
-    }
-
-    fn key_path(&self, settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
-        Ok(match self.key_source(settings)? {
-            KeySource::Environment => None,
-            KeySource::File { path, .. } => Some(path),
+        self.pool.call_within(PATIENCE, work).await.map_err(|why| {
+            if over.swap(true, Ordering::SeqCst) {
+                watch.bell().ring();
+            }
+            format!("cannot read {}: {why}; what is in force stays", progress.at().display())
         })
     }
 
-    fn key(&self, settings: &Settings) -> Result<Keyed, ConfigError> {
-        let source = self.key_source(settings)?;
-        let key = match &source {
-            KeySource::Environment => self.context.gates.authority().means().key.clone(),
-            KeySource::File { path, origin, mode_is_the_platforms } => {
-                org_key::read_file(path, origin, *mode_is_the_platforms)?
+    /// Puts in force what was found, as far as that can be.
+    async fn apply(&mut self, found: Found, cause: Cause, outcome: &mut Outcome) {
+        let Found { changes, key, client, problems, paths } = found;
+        self.paths = paths;
+        outcome.problems.extend(problems);
+        match self.means(&changes.settings, key, client, cause, &mut outcome.problems) {
+            Ok((means, key_changed)) => {
+                outcome.changed = changes.changed;
+                outcome.changed.extend(key_changed.then_some("org key"));
+                self.put_in_force(changes.settings, means, cause, outcome).await;
             }
-        };
-        Ok(Keyed { source, key })
+            Err(problem) => outcome.problems.push(problem.0),
+        }
     }
 
     /// What to ask with from now on, if something about it changed, and whether the key did. A key that cannot be read
@@ -220,10 +196,10 @@ impl Reloader {
     ///
     /// Fails when the authority that is to be asked cannot be.
     fn means(
-        &mut self,
-        running: &Settings,
+        &self,
         settings: &Settings,
         key: Result<Keyed, ConfigError>,
+        client: Result<Option<AuthorityClient>, ConfigError>,
         cause: Cause,
         problems: &mut Vec<String>,
     ) -> Result<(Option<Means>, bool), Fatal> {
@@ -235,57 +211,21 @@ impl Reloader {
         // Not tried again by itself. Whoever asks for it may know that the authority has learnt it by now.
         let refused = current.refused.as_ref() == Some(&key) && cause == Cause::Seen;
         let key = if refused { current.key.clone() } else { key };
-        let client = self.client(running, settings, problems)?;
+        let client = client?;
         let key_changed = key != current.key;
         if client.is_none() && !key_changed && source == current.key_source {
             return Ok((None, false));
         }
-        let url = settings.authority.url.to_string();
-        let markers = Markers::new(settings.local.runtime_dir.clone(), &self.boot_id, &url);
+        let markers = current.markers.at(&settings.authority.url.to_string());
         let client = client.unwrap_or_else(|| current.client.clone());
         let mut means = Means::new(client, key, source, markers);
         means.refused = current.refused.clone().filter(|_| refused);
         Ok((Some(means), key_changed))
     }
 
-    /// A client of the authority, when another one is needed. A changed file of certificates that cannot be used leaves the
-    /// old ones; one that was just named does not.
-    fn client(
-        &mut self,
-        running: &Settings,
-        settings: &Settings,
-        problems: &mut Vec<String>,
-    ) -> Result<Option<AuthorityClient>, ConfigError> {
-        let (old, new) = (&running.authority, &settings.authority);
-        let same_place = old.url == new.url && old.timeout == new.timeout;
-        let path = |named: &Option<(PathBuf, Origin)>| named.as_ref().map(|(path, _)| path.clone());
-        let same_file = same_place && path(&old.ca_file) == path(&new.ca_file);
-        let client = ca_pem_of(settings).and_then(|ca_pem| {
-            if same_place && ca_pem == self.ca_pem {
-                return Ok(None);
-            }
-            let client = client_of(settings, ca_pem.clone())?;
-            self.ca_pem = ca_pem;
-            Ok(Some(client))
-        });
-        match client {
-            Err(error) if same_file => {
-                problems.push(format!("{error}; the certificates in use stay"));
-                Ok(None)
-            }
-            client => client,
-        }
-    }
-
-    async fn put_in_force(
-        &self,
-        running: &Settings,
-        settings: Settings,
-        means: Option<Means>,
-        cause: Cause,
-        outcome: &mut Outcome,
-    ) {
+    async fn put_in_force(&self, settings: Settings, means: Option<Means>, cause: Cause, outcome: &mut Outcome) {
         let context = &self.context;
+        let running = context.settings();
         let nothing_new = outcome.changed.is_empty() && means.is_none();
         if let Some(means) = means {
             context.gates.authority().replace(means);
@@ -294,15 +234,20 @@ impl Reloader {
             return;
         }
         let (old, new) = (&running.local, &settings.local);
-        if (old.mode, &old.group) != (new.mode, &new.group)
-            && let Err(error) = socket::set_access(new)
-        {
-            outcome.problems.push(error.to_string());
+        if (old.mode, &old.group) != (new.mode, &new.group) {
+            let access = new.clone();
+            let set = context.writes.call_within(PATIENCE, move || socket::set_access(&access)).await;
+            let problem = match set {
+                Ok(set) => set.err().map(|error| error.to_string()),
+                Err(why) => Some(format!("cannot give {} its mode and group: {why}", new.socket.display())),
+            };
+            outcome.problems.extend(problem);
         }
         telemetry::change(settings.log.format, settings.log.level);
         context.live.replace(settings);
         context.runs.settings_changed();
-        self.kill_file().await;
+        // Another one may be named now. What cannot be seen is told by the gates.
+        let _ = context.gates.authority().look_for_kill_file().await;
     }
 
     /// The one place where the result of a reload is known.
@@ -322,11 +267,4 @@ impl Reloader {
         }
         self.last = outcome;
     }
-}
-
-/// A key and where it is from.
-#[derive(Debug)]
-struct Keyed {
-    source: KeySource,
-    key: OrgKey,
 }

@@ -19,7 +19,6 @@ mod stream;
 mod terms;
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -33,6 +32,7 @@ use tracing::{debug, info};
 
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
+use crate::blocking::{Lost, Owner};
 use crate::clock::BootTime;
 use crate::gate::{Deciding, Verdict};
 use crate::protocol::event::Caller;
@@ -169,19 +169,19 @@ async fn start(
 /// Makes out a run's processes, records it and finds out what holds it.
 ///
 /// On a thread of its own, while the authority is asked: there may be thousands of processes to look at, and the kernel
-/// takes its time to move one.
+/// takes its time to move one. Users take turns, so that one user's crowd of starts holds up nobody else's. A look that has
+/// begun goes on to its end when the client hangs up.
 async fn open(
     context: &Arc<Context>,
     peer: &Peer,
     request: Request,
     deciding: Arc<Deciding>,
 ) -> Result<(HeldRun, Result<Contained, No>, Caller), No> {
-    let lost = |error: &dyn Error| No::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
-    let turn = Arc::clone(&context.looks).acquire_owned().await.map_err(|error| lost(&error))?;
+    let lost = |error: Lost| No::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
+    let looks = context.looks.clone();
+    let owner = Owner::user(peer.uid(), peer.is_privileged());
     let (context, peer) = (Arc::clone(context), peer.clone());
-    let work = tokio::task::spawn_blocking(move || {
-        // Until the look is over: a client that hangs up does not end it.
-        let _turn = turn;
+    let work = looks.call(owner, move || {
         let (opened, wanted) = request.open(&context, &peer)?;
         let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
         // From here on the record goes when the client does, also in the middle of the question.
@@ -189,7 +189,7 @@ async fn open(
         let contained = contain::contain(&started.run, &context.runs, wanted);
         Ok((started, contained, peer.caller()))
     });
-    work.await.unwrap_or_else(|error| Err(lost(&error)))
+    work.await.unwrap_or_else(|error| Err(lost(error)))
 }
 
 /// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there

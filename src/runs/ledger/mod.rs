@@ -26,6 +26,7 @@ pub(crate) use store::Store;
 
 use super::run::Run;
 use crate::protocol::RunId;
+use crate::vital::Vital;
 
 /// How long a start waits for its record.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -166,6 +167,7 @@ impl Queue {
 }
 
 fn work(queue: &Queue, store: &Store) {
+    let _vital = Vital;
     while let Some(due) = queue.next() {
         for (id, due) in due {
             // A run that is over by now is none to write, and the note that says so is on its way.

@@ -23,6 +23,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::protocol::event::{Caller, Happening};
 use crate::protocol::status::AuditStatus;
+use crate::vital;
 use chain::Hash;
 use writer::Writer;
 
@@ -77,8 +78,10 @@ impl Audit {
     pub(crate) fn start(path: PathBuf, dropped: Counter) -> io::Result<Self> {
         let (orders, inbox) = sync_channel(WAITING);
         let shared = Arc::new(Shared { undeclared: AtomicU64::new(0), dropped, state: Mutex::default() });
-        let writer = Writer::new(path.clone(), Arc::clone(&shared));
-        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.work(&inbox))?;
+        let (of_writer, at) = (Arc::clone(&shared), path.clone());
+        // Another writer opens the file as a later daemon does.
+        let work = move || vital::keep_up("audit", || Writer::new(at.clone(), Arc::clone(&of_writer)).work(&inbox));
+        thread::Builder::new().name("audit".to_owned()).spawn(work)?;
         Ok(Self { orders, shared, path })
     }
 

@@ -10,7 +10,7 @@
 mod labels;
 mod text;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     unrecorded_starts: Counter,
     restored: Family<FileLabel, Counter>,
     runtime_problem: Gauge,
+    panics: Counter,
 }
 
 /// What a check came to.
@@ -134,6 +135,8 @@ pub(crate) struct Now {
     pub(crate) stop_bound_cut_off: Duration,
     /// Whether the daemon cannot keep its socket, its lock or its records in place.
     pub(crate) runtime_problem: bool,
+    /// How often the process has panicked.
+    pub(crate) panics: u64,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -219,6 +222,12 @@ impl Metrics {
                 "runtime_problem",
                 "1 while the daemon cannot keep its socket, its lock or its records in place",
                 Gauge::default(),
+            ),
+            panics: register(
+                r,
+                "panics",
+                "Errors of the daemon itself that ended a piece of its work and not the daemon",
+                Counter::default(),
             ),
             registry: Registry::default(),
         };
@@ -338,6 +347,7 @@ impl Metrics {
         for (case, bound) in [("connected", now.stop_bound_connected), ("cut_off", now.stop_bound_cut_off)] {
             self.stop_bound.get_or_create(&CaseLabel { case }).set(bound.as_secs_f64());
         }
+        self.panics.inner().store(now.panics, Ordering::Relaxed);
         text::page(&self.registry)
     }
 }

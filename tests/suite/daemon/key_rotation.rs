@@ -1,12 +1,16 @@
 //! The org key changes in its file, and nobody is stopped for it.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::agents::{Agent, OBEDIENT};
 use super::reload::{HOSTILE_PLACES, RARE, no_problem, problem, put, take_away};
 use crate::harness::authority::{Authority, Org};
-use crate::harness::sidecar::{Setup, Sidecar, chmod, exchange};
+use crate::harness::place::{is_root, skipped};
+use crate::harness::sidecar::{Setup, Sidecar, chmod, exchange, write_key};
 use crate::harness::wait::{eventually, until};
 
 const DEVICE: &str = "host:rotating";
@@ -110,4 +114,75 @@ fn a_key_that_the_authority_refuses_leaves_the_old_one_in_use() {
     eventually("the right one is taken", || knows(&new));
     no_problem(&sidecar, "nothing is wrong any more");
     assert!(agent.is_alive() && agent.terms() == 0);
+}
+
+#[test]
+fn a_volume_that_is_swapped_fifty_times_with_another_key_each_time_is_followed_each_time() {
+    let authority = Authority::start();
+    let orgs = [authority.org("pro"), authority.org("pro")];
+    let mut setup = Setup::of(&orgs[0], &authority.url(), DEVICE);
+    setup.enforcement = String::from(RARE);
+    let volume = setup.directory.path().join("volume");
+    let swap = |number: usize| {
+        let version = volume.join(format!("..version-{number}"));
+        fs::create_dir_all(&version).unwrap();
+        write_key(&version.join("key"), &orgs[number % 2].key);
+        symlink(format!("..version-{number}"), volume.join("..data_tmp")).unwrap();
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+        if let Some(old) = number.checked_sub(1) {
+            fs::remove_dir_all(volume.join(format!("..version-{old}"))).unwrap();
+        }
+    };
+    swap(0);
+    fs::remove_file(setup.key_file()).unwrap();
+    symlink("volume/..data/key", setup.key_file()).unwrap();
+    let sidecar = setup.start();
+    orgs[1].register(&[DEVICE]);
+    orgs[1].device("revoke", DEVICE);
+    for number in 1..=50 {
+        swap(number);
+        let expected = if number % 2 == 0 { "ALLOW" } else { "DEVICE_REVOKED" };
+        until(&format!("swap {number} is followed"), || (sidecar.check().code() == expected).then_some(()));
+    }
+    no_problem(&sidecar, "fifty swaps");
+}
+
+#[test]
+fn a_key_that_is_mounted_by_itself_and_replaced_where_it_comes_from_is_told() {
+    if !is_root() {
+        return skipped("a key that is mounted by itself", "it takes root to mount one");
+    }
+    let authority = Authority::start();
+    let (old, new) = (authority.org("pro"), authority.org("pro"));
+    let setup = Setup::of(&old, &authority.url(), DEVICE);
+    let host = setup.directory.path().join("host-key");
+    write_key(&host, &old.key);
+    let mount = Mounted::over(&setup.key_file(), &host);
+    let sidecar = setup.start();
+    put(&host, &format!("{}\n", new.key));
+    sidecar.signal(rustix::process::Signal::HUP);
+    let told = problem(&sidecar, "the old file is told");
+    assert!(told.contains("org-key") && told.contains("mount its directory instead"), "{told}");
+    assert_eq!(sidecar.check().status, 200, "the old key stays in use");
+    drop(mount);
+    write_key(&sidecar.key_file(), &new.key);
+    eventually("the new key is in use", || knows(&new));
+    no_problem(&sidecar, "it is a file of its own");
+}
+
+/// A file mounted over another one, until dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn over(place: &std::path::Path, file: &std::path::Path) -> Self {
+        let mounted = Command::new("mount").arg("--bind").args([file, place]).status().unwrap();
+        assert!(mounted.success());
+        Self(place.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }

@@ -199,5 +199,15 @@ fn it_is_seen_when_no_watch_is_to_be_had() {
         until("the file is seen all the same", || (standing(&sidecar) == killed()).then_some(()));
         fs::remove_file(&file).unwrap();
         is_allowed_again(&sidecar, "the file is gone");
+        raise(&sidecar, limit);
+        until("it watches again", || sidecar.log().contains("watching for changed files again").then_some(()));
     }
+}
+
+/// Gives the daemon's user watches again.
+fn raise(sidecar: &Sidecar, limit: &str) {
+    let mut inside = Command::new("nsenter");
+    inside.args(["--user", "--preserve-credentials", "--target", &sidecar.pid().to_string()]);
+    let raised = inside.args(["sh", "-c", &format!("echo 1000 > /proc/sys/user/{limit}")]).status().unwrap();
+    assert!(raised.success());
 }

@@ -14,7 +14,7 @@ use crate::harness::sidecar::{Setup, Sidecar};
 use crate::harness::wait::eventually;
 
 /// The contract's list.
-const METRICS: [(&str, &str); 19] = [
+const METRICS: [(&str, &str); 20] = [
     ("decisions_total", "counter"),
     ("authority_requests_total", "counter"),
     ("authority_request_duration_seconds", "histogram"),
@@ -33,6 +33,7 @@ const METRICS: [(&str, &str); 19] = [
     ("unrecorded_starts_total", "counter"),
     ("files_restored_total", "counter"),
     ("runtime_problem", "gauge"),
+    ("panics_total", "counter"),
     ("build_info", "gauge"),
 ];
 
@@ -78,6 +79,7 @@ fn the_page_has_the_metrics_of_the_contract_and_no_other() {
         ("allowed ", 0.0),
         ("stop_bound_seconds{case=\"cut_off\"}", 9.0),
         ("audit_dropped_total", 0.0),
+        ("panics_total", 0.0),
         ("build_info{version=", 1.0),
     ] {
         assert_eq!(value(&text, series), Some(expected), "{series}\n{text}");

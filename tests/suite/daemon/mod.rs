@@ -12,6 +12,7 @@ mod exhaustion;
 mod fleet_timeline;
 mod fleet_wait;
 mod freezing;
+mod hangs;
 mod hold;
 mod key_rotation;
 mod kill_file;

@@ -7,6 +7,7 @@ pub(crate) mod fake_authority;
 pub(crate) mod fault;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod never;
 pub(crate) mod official_client;
 pub(crate) mod place;
 pub(crate) mod pooler;

@@ -11,6 +11,7 @@ use super::census::with_marks;
 use super::matrix::{Ender, Mode, User};
 use crate::harness::authority::Authority;
 use crate::harness::eventually;
+use crate::harness::never::Never;
 use crate::harness::place::{ORDINARY, Place, cgroup_of, is_root, skipped};
 use crate::harness::process::{Wrapped, is_alive, number_after};
 use crate::harness::sidecar::{Setup, Sidecar};
@@ -219,61 +220,9 @@ fn a_child_of_another_user_is_reported_where_it_cannot_be_killed_and_nowhere_cal
     }
 }
 
-/// Serves a file system that takes requests and never answers. Its end is the end of all who wait.
-const NEVER: &str = r"
-import os, struct, subprocess, sys, time
-fd = os.open('/dev/fuse', os.O_RDWR)
-options = f'fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other'
-subprocess.Popen(['mount', '-i', '-t', 'fuse', '-o', options, 'never', sys.argv[1]], pass_fds=[fd])
-INIT = 26
-while True:
-    try: request = os.read(fd, 1 << 17)
-    # Not mounted yet.
-    except PermissionError: time.sleep(0.01); continue
-    length, opcode, unique = struct.unpack('<IIQ', request[:16])
-    if opcode == INIT:
-        body = struct.pack('<IIIIHHIIHHI7I', 7, 31, 65536, 0, 16, 12, 4096, 1, 1, 0, 0, *[0] * 7)
-        os.write(fd, struct.pack('<IiQ', 16 + len(body), 0, unique) + body)
-        print('mounted', flush=True)
-    else: print('keeps somebody waiting', flush=True)
-";
-
-struct Never {
-    server: Wrapped,
-    mount: tempfile::TempDir,
-}
-
-impl Never {
-    fn start() -> Self {
-        let mount = tempfile::tempdir().unwrap();
-        let mut command = Command::new("python3");
-        command.args(["-S", "-c", NEVER]).arg(mount.path()).stdin(Stdio::null());
-        let mut server = Wrapped::start(command);
-        server.line_with("mounted");
-        Self { server, mount }
-    }
-
-    fn waiting(&self) -> usize {
-        self.server.stdout().matches("keeps somebody waiting").count()
-    }
-
-    fn path(&self) -> &Path {
-        self.mount.path()
-    }
-}
-
-impl Drop for Never {
-    fn drop(&mut self) {
-        // Its connection ends with the server; whoever waits gets an error.
-        self.server.signal(rustix::process::Signal::KILL);
-        let _ = self.server.exit_code();
-        let _ = Command::new("umount").args(["-l"]).arg(self.mount.path()).status();
-    }
-}
-
 #[test]
 fn a_child_that_cannot_be_interrupted_is_reported_after_a_bounded_wait() {
-    if !is_root() || !Path::new("/dev/fuse").exists() {
+    if !Never::is_possible() {
         return skipped("a child that cannot be interrupted", "this takes root and /dev/fuse");
     }
     for mode in [Mode::Subreaper, Mode::Cgroup, Mode::Pidns] {

@@ -1,0 +1,180 @@
+//! Reading every file that a reload is about. All of it may block, so it is one call on a thread of its own.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Source;
+use crate::client::AuthorityClient;
+use crate::config::changes::Changes;
+use crate::config::org_key::{self, KeySource};
+use crate::config::{self, ConfigError, Origin, Settings};
+use crate::daemon::Fatal;
+use crate::daemon::sidecar::{ca_pem_of, client_of};
+use crate::gate::attempt::Means;
+use crate::protocol::OrgKey;
+
+/// What is in force, and where to read what may be.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) source: Source,
+    pub(super) running: Arc<Settings>,
+    pub(super) means: Arc<Means>,
+    pub(super) progress: Progress,
+}
+
+/// The file that is being read: one that hangs is named.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Arc<Mutex<PathBuf>>);
+
+/// What the files say.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) changes: Changes,
+    pub(super) key: Result<Keyed, ConfigError>,
+    /// A client of the authority, when another one is needed.
+    pub(super) client: Result<Option<AuthorityClient>, ConfigError>,
+    /// What cannot be put in force, and why.
+    pub(super) problems: Vec<String>,
+    /// Every file that is worth a look when it changes.
+    pub(super) paths: Vec<PathBuf>,
+}
+
+/// A key and where it is from.
+#[derive(Debug)]
+pub(super) struct Keyed {
+    pub(super) source: KeySource,
+    pub(super) key: OrgKey,
+}
+
+impl Progress {
+    pub(super) fn at(&self) -> PathBuf {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn reads(&self, path: &Path) {
+        path.clone_into(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Question {
+    pub(super) fn read(&self) -> Found {
+        let mut paths = BTreeSet::new();
+        let mut problems = Vec::new();
+        let (settings, key) = self.settings_and_key(&mut paths).unwrap_or_else(|problem| {
+            problems.push(problem.0);
+            // The key is another matter.
+            (Settings::clone(&self.running), self.key(&self.running))
+        });
+        let changes = Changes::between(&self.running, settings);
+        problems.extend(changes.needs_restart.iter().map(ToString::to_string));
+        let client = self.client(&changes.settings, &mut problems);
+        paths.extend(self.running_paths());
+        problems.extend(paths.iter().filter(|path| is_left_behind(path)).map(|path| {
+            format!(
+                "{} was replaced where it is mounted from, and this mount goes on showing the old file; mount its directory \
+                 instead",
+                path.display()
+            )
+        }));
+        Found { changes, key, client, problems, paths: paths.into_iter().collect() }
+    }
+
+    /// The settings and the key as the files now say, and the files that they name: also those that are not there, they may
+    /// be by and by. Fails when the settings are wrong, or name a key that is not there.
+    fn settings_and_key(&self, named: &mut BTreeSet<PathBuf>) -> Result<(Settings, Result<Keyed, ConfigError>), Fatal> {
+        let running = &*self.running;
+        let fresh = match &self.source {
+            Source::Files(environment) => {
+                self.progress.reads(running.file.as_deref().unwrap_or(Path::new("the configuration")));
+                config::load_again(running, environment)?
+            }
+            Source::BuiltIn => running.clone(),
+        };
+        let key = self.key(&fresh);
+        named.extend(fresh.authority.ca_file.iter().map(|(path, _)| path.clone()));
+        named.extend(self.key_path(&fresh).ok().flatten());
+        match &key {
+            // Another file than before: the two belong together.
+            Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone().into()),
+            Ok(_) | Err(_) => Ok((fresh, key)),
+        }
+    }
+
+    /// The files of what is in force.
+    fn running_paths(&self) -> Vec<PathBuf> {
+        let mut paths = match &self.source {
+            Source::Files(environment) => config::files(&self.running, environment),
+            Source::BuiltIn => Vec::new(),
+        };
+        paths.extend(self.running.authority.ca_file.iter().map(|(path, _)| path.clone()));
+        match &self.means.key_source {
+            KeySource::File { path, .. } => paths.push(path.clone()),
+            KeySource::Environment => {}
+        }
+        paths
+    }
+
+    /// Where these settings have their key.
+    fn key_source(&self, settings: &Settings) -> Result<KeySource, ConfigError> {
+        let known = self.means.key_source.clone();
+        let environment = match (&self.source, known) {
+            // Read once, and overwritten then.
+            (_, known @ KeySource::Environment) | (Source::BuiltIn, known) => return Ok(known),
+            (Source::Files(environment), KeySource::File { .. }) => environment,
+        };
+        let credentials = environment.path("CREDENTIALS_DIRECTORY");
+        org_key::choose(false, settings.authority.org_key_file.as_ref(), credentials.as_deref())
+    }
+
+    fn key_path(&self, settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(match self.key_source(settings)? {
+            KeySource::Environment => None,
+            KeySource::File { path, .. } => Some(path),
+        })
+    }
+
+    fn key(&self, settings: &Settings) -> Result<Keyed, ConfigError> {
+        let source = self.key_source(settings)?;
+        let key = match &source {
+            KeySource::Environment => self.means.key.clone(),
+            KeySource::File { path, origin, mode_is_the_platforms } => {
+                self.progress.reads(path);
+                org_key::read_file(path, origin, *mode_is_the_platforms)?
+            }
+        };
+        Ok(Keyed { source, key })
+    }
+
+    /// A client of the authority, when another one is needed. A changed file of certificates that cannot be used leaves the
+    /// old ones; one that was just named does not.
+    fn client(&self, settings: &Settings, problems: &mut Vec<String>) -> Result<Option<AuthorityClient>, ConfigError> {
+        let (old, new) = (&self.running.authority, &settings.authority);
+        let same_place = old.url == new.url && old.timeout == new.timeout;
+        let path = |named: &Option<(PathBuf, Origin)>| named.as_ref().map(|(path, _)| path.clone());
+        let same_file = same_place && path(&old.ca_file) == path(&new.ca_file);
+        if let Some((path, _)) = &new.ca_file {
+            self.progress.reads(path);
+        }
+        let client = ca_pem_of(settings).and_then(|ca_pem| {
+            if same_place && ca_pem.as_deref() == self.means.client.ca_pem() {
+                return Ok(None);
+            }
+            client_of(settings, ca_pem).map(Some)
+        });
+        match client {
+            Err(error) if same_file => {
+                problems.push(format!("{error}; the certificates in use stay"));
+                Ok(None)
+            }
+            client => client,
+        }
+    }
+}
+
+/// Whether a file has no name any more, and still is at this path: it is mounted here by itself (`-v FILE:FILE`, `subPath`), and
+/// where it came from another one has taken its name. No change of that one will ever be seen here.
+fn is_left_behind(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.nlink() == 0)
+}

@@ -1,0 +1,82 @@
+//! A driver whose attempts panic.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::blocking::{Bounds, Pool};
+use crate::client::{AuthorityClient, BaseUrl, Options, install_provider};
+use crate::config::org_key::KeySource;
+use crate::gate::holds::Holds;
+use crate::gate::markers::Markers;
+use crate::telemetry::Journal;
+
+struct NoAgents;
+
+impl Agents for NoAgents {
+    fn lease_moved(&self, _: &DeviceId, _: BootTime) {}
+    fn unavailable(&self, _: &DeviceId, _: &Arc<str>) {}
+    fn allowed(&self, _: &DeviceId) {}
+    fn stop(&self, _: &DeviceId, _: &Denial) {}
+}
+
+/// Answers everything with an ALLOW, or with what a registration is answered.
+async fn serve(listener: TcpListener) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let mut request = [0; 4096];
+            while stream.read(&mut request).await.is_ok_and(|length| length > 0) {
+                let body = r#"{"allowed":true,"code":"ALLOW","status":"ok"}"#;
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length";
+                let _ = stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+            }
+        });
+    }
+}
+
+fn means(url: &str, directory: &std::path::Path) -> Means {
+    install_provider();
+    let timeout = Duration::from_secs(3);
+    let options = Options {
+        base_url: BaseUrl::parse(url, false).unwrap(),
+        timeout,
+        ca_pem: None,
+        user_agent: "test/1".to_owned(),
+    };
+    let pool = Pool::new("test", Bounds { at_a_time: 1, most: 1 });
+    let markers = Markers::open(directory.to_owned(), "boot", url, pool);
+    Means::new(AuthorityClient::new(options).unwrap(), "org_test".parse().unwrap(), KeySource::Environment, markers)
+}
+
+#[tokio::test]
+async fn attempts_that_panic_count_as_failed_and_the_gate_goes_on_validating() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(serve(listener));
+    let directory = tempfile::tempdir().unwrap();
+    let live = Live::of_defaults();
+    let journal = Journal::start(None).unwrap();
+    let means = means(&url, directory.path());
+    let authority = Arc::new(Authority::new(means, live.clone(), Arc::<Holds>::default(), journal));
+    let device = "host:test".parse().unwrap();
+    let (mut driver, mut report) = Driver::new(device, &live, First::AtOnce, authority, Arc::new(NoAgents));
+    driver.tell(Event::Woke);
+    driver.tell(Event::Hinted);
+    let begun: Vec<AttemptId> = driver.under_way.keys().copied().collect();
+    assert_eq!(begun.len(), 2, "both places are taken");
+    for attempt in begun {
+        driver.under_way[&attempt].abort();
+        driver.begin(attempt, async { panic!("on purpose") });
+    }
+    let (mailbox, commands) = mpsc::channel(16);
+    tokio::spawn(driver.run(commands, BootTimer::new().unwrap()));
+    let unavailable = |report: &Report| matches!(report.standing, Standing::Unavailable { .. });
+    let seen = report.wait_for(unavailable).await.unwrap().standing.clone();
+    let Standing::Unavailable { cause, .. } = seen else { unreachable!("waited for it") };
+    assert!(cause.contains("error of the program itself"), "{cause}");
+    let allowed = |report: &Report| matches!(report.standing, Standing::Allowed { .. });
+    let again = tokio::time::timeout(Duration::from_secs(30), report.wait_for(allowed)).await;
+    assert!(again.is_ok_and(|report| report.is_ok()), "it validates again");
+    drop(mailbox);
+}
