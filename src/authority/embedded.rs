@@ -14,7 +14,7 @@ use super::forwarded::Trusted;
 use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
 use super::serve::{Options, Running};
-use super::store::Terms;
+use super::store::{Demand, Terms};
 use crate::clock::wall_now;
 use crate::protocol::OrgKey;
 
@@ -76,6 +76,7 @@ impl Embedded {
             trusted: Trusted::default(),
             // On loopback, for one person.
             rates: Rates { failed_keys: None, sign_ups: None, management: None },
+            demand: Demand::Nothing,
             log_validations: false,
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;

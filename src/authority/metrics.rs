@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::health::{Concern, Health};
 use crate::protocol::Code;
 use crate::protocol::api::path;
 
@@ -30,6 +31,11 @@ struct Endpoint {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct About {
+    concern: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
     code: String,
 }
@@ -41,6 +47,8 @@ pub(super) struct Metrics {
     durations: Family<Endpoint, Histogram>,
     decisions: Family<Decision, Counter>,
     limited: Family<Endpoint, Counter>,
+    problems: Family<About, Gauge>,
+    written: Gauge,
     pub(super) connections: Gauge,
 }
 
@@ -63,7 +71,12 @@ impl Metrics {
         registry.register("rate_limited", "Requests refused with 429", limited.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
-        Self { registry, requests, durations, decisions, limited, connections }
+        let problems = Family::default();
+        registry.register("problem", "1 while something is wrong with this; /readyz says what", problems.clone());
+        let written = Gauge::default();
+        let help = "When something was last written to see whether that can be done, in seconds since 1970";
+        registry.register("last_write_timestamp_seconds", help, written.clone());
+        Self { registry, requests, durations, decisions, limited, problems, written, connections }
     }
 
     /// One request was answered.
@@ -88,7 +101,12 @@ impl Metrics {
     }
 
     /// As Prometheus reads them.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, health: &Health) -> String {
+        for concern in Concern::ALL {
+            let about = About { concern: concern.as_str() };
+            self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
+        }
+        self.written.set(health.written_at().map_or(0, jiff::Timestamp::as_second));
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
@@ -119,7 +137,8 @@ mod tests {
         }
         metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
         metrics.answered(path::REVOKE, 429, None, took);
-        let text = metrics.text();
+        let text = metrics.text(&Health::default());
+        assert!(text.contains(r#"machineid_authority_problem{concern="writes"} 0"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_decisions_total{code="DEVICE_REVOKED"} 1"#), "{text}");

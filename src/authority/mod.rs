@@ -6,6 +6,7 @@
 //!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
 //!   console: who is signed in to the web console, whose pages are in routes
+//!   health: what is wrong with the server and its database
 //!   watch: who is told of changes · reports: what sidecars tell · embedded: all of it inside another program
 //! ```
 //!
@@ -23,6 +24,7 @@ mod database;
 mod decide;
 mod embedded;
 mod forwarded;
+mod health;
 mod keys;
 mod limits;
 mod metrics;

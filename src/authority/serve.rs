@@ -24,13 +24,14 @@ use super::admin::{BindError, Desk, Door};
 use super::console::Console;
 use super::database::Database;
 use super::forwarded::Trusted;
+use super::health::{self, Concern, Health};
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
 use super::repeated::rarely;
 use super::reports::{Intake, forget_old};
 use super::routes::{App, Peer, observed as observed_router, router};
 use super::seen::Seen;
-use super::store::{OpenError, Store, Terms};
+use super::store::{Demand, OpenError, Store, Terms};
 use super::tls::{self, Tls, TlsError};
 use super::watch::{Hints, tell_of_ends};
 
@@ -71,6 +72,8 @@ pub(super) struct Options {
     /// Whose `X-Forwarded-For` counts.
     pub(super) trusted: Trusted,
     pub(super) rates: Rates,
+    /// Whether it serves only while a standby has what was answered.
+    pub(super) demand: Demand,
     /// Whether the access log has validations, too.
     pub(super) log_validations: bool,
 }
@@ -116,7 +119,18 @@ impl Running {
             Some(address) => Some(bound(address).await?),
             None => None,
         };
+        if matches!((&options.database, options.demand), (Database::Sqlite(_), Demand::Synchronous)) {
+            return Err(OpenError::NoStandbys.into());
+        }
         let store = Store::open(&options.database, options.terms).await?;
+        let health = Arc::<Health>::default();
+        health::first_look(&health, &store, options.demand).await;
+        if options.demand == Demand::Synchronous && !health.is_ready() {
+            let about_standbys = health.problems().into_iter().find(|found| found.concern == Concern::Durability);
+            store.close().await;
+            let problem = about_standbys.map_or_else(|| "the database is not ready".to_owned(), |found| found.problem);
+            return Err(OpenError::Asynchronous { problem }.into());
+        }
 
         let seen = Arc::new(Seen::new(crate::clock::wall_now()));
         let hints = Arc::<Hints>::default();
@@ -126,7 +140,12 @@ impl Running {
             format!("{scheme}://{address}")
         });
         let console = Arc::new(Console::new(&public_url));
-        let desk = Desk { store: store.clone(), public_url: public_url.clone(), console: Arc::clone(&console) };
+        let desk = Desk {
+            store: store.clone(),
+            public_url: public_url.clone(),
+            console: Arc::clone(&console),
+            health: Arc::clone(&health),
+        };
         let app = App {
             store: store.clone(),
             seen: Arc::clone(&seen),
@@ -138,6 +157,7 @@ impl Running {
             limits: Limits::new(&options.rates),
             trusted: options.trusted,
             metrics: Arc::new(Metrics::new()),
+            health: Arc::clone(&health),
             log_validations: options.log_validations,
         };
         let app = Arc::new(app);
@@ -155,6 +175,8 @@ impl Running {
         running.tasks.spawn(door.serve(desk, running.stop.clone()));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
+        let looking = health::keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
+        running.tasks.spawn(looking);
         running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));

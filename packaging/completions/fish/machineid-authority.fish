@@ -48,6 +48,7 @@ json\t'JSON, one object a line'"
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l fence -d 'With synchronous replication: decide only while a standby confirms commits, so that an old primary that was cut off decides nothing more after 3 s. A standby that is away then stops decisions, too'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l no-signup -d 'Let nobody create an organisation over the API; `machineid-authority org create` still does'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l allow-http -d 'Listen beyond loopback without TLS: org keys can then be read on the way'
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l require-synchronous -d 'Serve only where PostgreSQL answers a change after a standby has it: refuse to start, and be not ready, while it does not'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -l log-validations -d 'Log validations, reports of sidecars and health checks too, a line of about 230 bytes each; without this they are only counted (--metrics-listen)'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand backup" -l admin-socket -d 'The running server\'s admin socket' -r -F

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::{Actor, Call, Entry, Query, Reason};
 use super::console::Console;
+use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
@@ -44,6 +45,7 @@ pub(super) struct AdminCall {
 pub(super) enum AdminRequest {
     Create { name: Option<String>, plan: PlanTier, limit: Option<u64> },
     List,
+    Health,
     Show { org: OrgId },
     Disable { org: OrgId },
     Enable { org: OrgId },
@@ -82,6 +84,8 @@ pub(super) enum AdminReply {
     Checkouts(Vec<CheckoutReport>),
     /// Where an operator's browser confirms a checkout, or signs in to the console; shown this once.
     Link(String),
+    /// What is wrong with the server.
+    Health(Vec<Problem>),
     /// A copy of the database was written.
     BackedUp,
     Failed(String),
@@ -143,6 +147,7 @@ pub(super) struct Desk {
     /// Where browsers reach this authority, without a slash at the end.
     pub(super) public_url: String,
     pub(super) console: Arc<Console>,
+    pub(super) health: Arc<Health>,
 }
 
 /// An organisation as an operator sees it.
@@ -243,6 +248,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
             let accounts = store.orgs().await?;
             return Ok(AdminReply::Orgs(accounts.iter().map(|account| OrgReport::new(account, now)).collect()));
         }
+        AdminRequest::Health => return Ok(AdminReply::Health(desk.health.problems())),
         AdminRequest::Show { org } => {
             let account = store.any_account(org).await?;
             return Ok(account.map_or_else(

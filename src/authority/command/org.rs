@@ -1,7 +1,7 @@
 //! `machineid-authority org …`: asks the running server, prints what it says.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use crate::authority::admin::{
 };
 use crate::authority::audit::Reason;
 use crate::authority::database::Database;
+use crate::authority::health::Problem;
 use crate::authority::org::{OrgId, PlanTier, org_name};
 use crate::protocol::Exit;
 
@@ -147,7 +148,12 @@ impl Org {
             complain(format_args!("organisation {org} was not deleted; --yes deletes it without asking"));
             return Exit::Usage;
         }
-        match ask(&socket, &AdminCall { request: self.verb.into_request(), reason: self.reason }) {
+        let listed = matches!(self.verb, Verb::List);
+        let answer = ask(&socket, &AdminCall { request: self.verb.into_request(), reason: self.reason });
+        if listed && answer.is_ok() {
+            warn_of_problems(&socket);
+        }
+        match answer {
             Err(error) => {
                 complain(error);
                 Exit::Failure
@@ -163,6 +169,17 @@ impl Org {
             Ok(AdminReply::BackedUp) => Exit::Success,
             Ok(AdminReply::Audit(audit)) => print(self.json, &audit, audit_table),
             Ok(AdminReply::Orgs(orgs)) => print(self.json, &orgs, |orgs| table(orgs)),
+            // Not what was asked for.
+            Ok(AdminReply::Health(_)) => Exit::Failure,
+        }
+    }
+}
+
+/// Says on stderr what is wrong with the server: whoever lists organisations looks after it. An older server says nothing.
+fn warn_of_problems(socket: &Path) {
+    if let Ok(AdminReply::Health(problems)) = ask(socket, &AdminCall { request: AdminRequest::Health, reason: None }) {
+        for Problem { problem, since, .. } in problems {
+            complain(format_args!("warning (since {since:.0}): {problem}"));
         }
     }
 }

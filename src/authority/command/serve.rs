@@ -15,7 +15,7 @@ use crate::authority::database::Database;
 use crate::authority::forwarded::Trusted;
 use crate::authority::limits::{Rate, Rates};
 use crate::authority::serve::{Options, Running};
-use crate::authority::store::{FEWEST_CONNECTIONS, Terms};
+use crate::authority::store::{Demand, FEWEST_CONNECTIONS, Terms};
 use crate::authority::tls::Files;
 use crate::descriptors;
 use crate::protocol::Exit;
@@ -73,6 +73,10 @@ pub(super) struct Serve {
     /// Listen beyond loopback without TLS: org keys can then be read on the way
     #[arg(long)]
     allow_http: bool,
+    /// Serve only where PostgreSQL answers a change after a standby has it: refuse to start, and be not ready, while it
+    /// does not
+    #[arg(long)]
+    require_synchronous: bool,
     /// Log validations, reports of sidecars and health checks too, a line of about 230 bytes each; without this they are
     /// only counted (--metrics-listen)
     #[arg(long)]
@@ -144,6 +148,7 @@ impl Serve {
                 sign_ups: Rate::per_minute(self.signups_per_minute),
                 management: Rate::per_minute(self.management_per_minute),
             },
+            demand: if self.require_synchronous { Demand::Synchronous } else { Demand::Nothing },
             log_validations: self.log_validations,
         };
         let running = Running::start(options.clone()).await?;

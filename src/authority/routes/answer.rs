@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn every_object_goes_out_with_its_request_id() {
-        let health = Health { status: "ok".to_owned(), handler: "healthz".to_owned() };
+        let health = Health { status: "ok".to_owned(), handler: "healthz".to_owned(), problems: Vec::new() };
         let expected = json!({"status": "ok", "handler": "healthz", "request_id": "id"});
         assert_eq!(written(Answer::of(StatusCode::OK, &health)), expected);
         assert_eq!(written(Answer::ok("ok", "healthz")), expected);

@@ -27,12 +27,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use serde_json::json;
 use tracing::{Instrument, error_span, info};
 use uuid::Uuid;
 
 use self::answer::Answer;
 use super::console::Console;
 use super::forwarded::Trusted;
+use super::health::Health;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::repeated::rarely;
@@ -61,6 +63,8 @@ pub(super) struct App {
     pub(super) limits: Limits,
     pub(super) trusted: Trusted,
     pub(super) metrics: Arc<Metrics>,
+    /// What is wrong with the server.
+    pub(super) health: Arc<Health>,
     /// Whether the access log has what asks all the time, too: a line for each.
     pub(super) log_validations: bool,
 }
@@ -117,7 +121,13 @@ async fn healthz() -> Answer {
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;
-    Ok(Answer::ok("ok", "readyz"))
+    let problems = app.health.problems();
+    let answer = match (app.health.is_ready(), problems.is_empty()) {
+        (true, true) => return Ok(Answer::ok("ok", "readyz")),
+        (true, false) => Answer::ok("degraded", "readyz"),
+        (false, _) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "not_ready").with("handler", "readyz"),
+    };
+    Ok(answer.with("problems", json!(problems)))
 }
 
 /// Metrics and health, for a listener of their own.
@@ -132,7 +142,7 @@ pub(super) fn observed(app: Arc<App>) -> Router {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Answer {
-    Answer::text(app.metrics.text())
+    Answer::text(app.metrics.text(&app.health))
 }
 
 async fn unknown_path() -> Answer {

@@ -381,9 +381,23 @@ pub(super) struct Checkout {
 /// The server's own state.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Health {
-    /// `ok`
+    /// `ok`, or `degraded` when something is wrong that an operator should look at
     pub(super) status: String,
     pub(super) handler: String,
+    /// What is wrong, when something is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) problems: Vec<HealthProblem>,
+}
+
+/// Something that is wrong with the server or its database.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct HealthProblem {
+    /// `writes`, `space`, `integrity`, `file` or `durability`
+    pub(super) concern: String,
+    /// What it is, and what to do.
+    pub(super) problem: String,
+    /// RFC 3339 time when it was found.
+    pub(super) since: String,
 }
 
 /// A refusal. Nothing was changed.

@@ -15,6 +15,27 @@ pub(in crate::authority) enum OpenError {
     Open { path: PathBuf, source: rusqlite::Error },
     #[error("cannot start the threads of the database: {source}")]
     Threads { source: io::Error },
+    #[error(
+        "cannot write the database {}: {source}\n\
+         An authority that can write nothing cannot revoke. Give its user the file and its directory, on a disk that is \
+         mounted read-write.",
+        path.display()
+    )]
+    ReadOnly { path: PathBuf, source: io::Error },
+    #[error(
+        "the database {} has {names} names (hard links)\n\
+         Each name has a write-ahead log of its own, so a server that opens it by another name misses what is in the log of \
+         this one, revokes too. Remove the other names; copy a database with `machineid-authority backup`.",
+        path.display()
+    )]
+    Linked { path: PathBuf, names: u64 },
+    #[error(
+        "the database {} is damaged: {damage}\n\
+         Nothing was changed. Put a backup in its place (`machineid-authority backup` makes one), or have `sqlite3 FILE \
+         .recover` save what can be saved, and compare the revokes with the audit.",
+        path.display()
+    )]
+    Damaged { path: PathBuf, damage: String },
     #[error("cannot bring the database {} to this version: {source}", path.display())]
     Migrate { path: PathBuf, source: rusqlite::Error },
     #[error(
@@ -39,6 +60,10 @@ pub(in crate::authority) enum OpenError {
          Name the primary: what a standby says may be old, and a decision must not be."
     )]
     Standby { place: String },
+    #[error("--require-synchronous, but {problem}\nNothing is served.")]
+    Asynchronous { problem: String },
+    #[error("--require-synchronous is about PostgreSQL: a SQLite database has no standbys")]
+    NoStandbys,
     #[error(
         "the pooler at {place} lends a session another server for each transaction\n\
          Decisions and news of other servers need a server that stays: set pool_mode = session for this database in \

@@ -33,7 +33,10 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 pub(super) use self::change::OrgChange;
 pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
@@ -49,6 +52,7 @@ use super::audit::{self, Call, Verb};
 use super::batch::{Named, Outcome};
 use super::changes::Changes;
 use super::database::Database;
+use super::health::Finding;
 use super::keys::SecretHash;
 use super::org::{Org, OrgId};
 use super::plan::{Account, Admission, Restoration, Suspension};
@@ -82,6 +86,16 @@ impl Default for Terms {
 pub(super) struct Store {
     backend: Backend,
     changes: Changes,
+    /// A change could not be written.
+    doubt: Arc<Notify>,
+}
+
+/// What an operator demands of the database, beyond that it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    Nothing,
+    /// A change is answered when a standby has it too.
+    Synchronous,
 }
 
 #[derive(Clone, Debug)]
@@ -108,7 +122,7 @@ impl Store {
             Database::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, &changes)?),
             Database::Postgres(url) => Backend::Postgres(Postgres::open(url, terms, &changes).await?),
         };
-        Ok(Self { backend, changes })
+        Ok(Self { backend, changes, doubt: Arc::default() })
     }
 
     /// Where it tells of changes, its own and those of other servers on the same database.
@@ -119,6 +133,36 @@ impl Store {
     /// Whether the database answers in the time of a decision.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         in_time(async { either!(self.ping()) }).await
+    }
+
+    /// Looks for what is wrong with the database though it answers. Concerns that could not be looked at are left out.
+    pub(super) async fn examine(&self, demand: Demand) -> Vec<Finding> {
+        match &self.backend {
+            // Looks at files, and a disk may take its time.
+            Backend::Sqlite(store) => {
+                let store = store.clone();
+                tokio::task::spawn_blocking(move || store.examine()).await.unwrap_or_default()
+            }
+            Backend::Postgres(store) => store.examine(demand).await,
+        }
+    }
+
+    /// Writes something that changes nothing, as durably as a change.
+    pub(super) async fn try_to_write(&self) -> Finding {
+        either!(self.try_to_write())
+    }
+
+    /// Waits until a change could not be written since the last call.
+    pub(super) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+
+    /// The result of a change, which is a reason to look when it failed.
+    fn doubting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if result.is_err() {
+            self.doubt.notify_one();
+        }
+        result
     }
 
     /// Waits for running operations and closes the database.
@@ -182,7 +226,7 @@ impl Store {
         id: &DeviceId,
         call: &Call,
     ) -> Result<Option<Admitted>, StoreError> {
-        either!(self.register(org, id.clone(), call.clone()))
+        self.doubting(either!(self.register(org, id.clone(), call.clone())))
     }
 
     /// Revokes each of them, all or none in case of failure.
@@ -193,12 +237,12 @@ impl Store {
         verb: Verb,
         call: &Call,
     ) -> Result<Option<(Suspensions, Account)>, StoreError> {
-        either!(self.revoke(org, batch.to_vec(), verb, call.clone()))
+        self.doubting(either!(self.revoke(org, batch.to_vec(), verb, call.clone())))
     }
 
     /// Revokes every active device and says how many those were.
     pub(super) async fn revoke_all(&self, org: OrgId, call: &Call) -> Result<Option<(u64, Account)>, StoreError> {
-        either!(self.revoke_all(org, call.clone()))
+        self.doubting(either!(self.revoke_all(org, call.clone())))
     }
 
     /// Takes revokes back in this order, while there are places; all or none in case of failure.
@@ -238,13 +282,13 @@ impl Store {
 
     /// Records when devices, by their numbers, last asked (microseconds since 1970). Unknown numbers are removed ones.
     pub(super) async fn touch(&self, seen: &[(i64, i64)]) -> Result<(), StoreError> {
-        either!(self.touch(seen.to_vec()))
+        self.doubting(either!(self.touch(seen.to_vec())))
     }
 
     /// Keeps these reports, all or none: what each sidecar says now takes the place of what it said before. Devices that
     /// the organisation does not have are left out, and so is what comes late.
     pub(super) async fn save_reports(&self, reports: Vec<HeardReport>) -> Result<(), StoreError> {
-        either!(self.save_reports(reports))
+        self.doubting(either!(self.save_reports(reports)))
     }
 
     /// Forgets what was last heard before `before`, and stops and events of before it.

@@ -9,7 +9,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::health::{metric, problem};
 use crate::harness::authority::Authority;
+use crate::harness::eventually;
 
 /// A small disk of its own. Mounting takes root.
 struct Disk(TempDir);
@@ -101,4 +103,26 @@ fn a_full_disk_refuses_changes_whole_and_loses_none_that_was_answered() {
     let batch = json!({"deviceIds": before});
     assert_eq!(post(&authority, "revoke_batch", &batch).status, 200, "with room again it goes on by itself");
     assert_eq!((listed(&authority, "revoked"), listed(&authority, "active").len()), (before, 0));
+}
+
+#[test]
+fn a_disk_that_fills_up_is_told_while_it_is_full_and_no_longer() {
+    let Some(disk) = Disk::new() else { return };
+    let url = format!("sqlite:{}", disk.path().join("authority.db").display());
+    let authority = Authority::start_on_with(&url, &["--metrics-listen", "127.0.0.1:0"]);
+    let org = authority.org("max");
+    org.register(&["first"]);
+    assert_eq!(problem(&authority, "writes"), None);
+    assert!(problem(&authority, "space").unwrap().contains("MiB are left"), "eight of them are almost nothing");
+    disk.fill();
+    let refused = (0..1_000).any(|number| org.device("register", &format!("d{number}")).status == 503);
+    assert!(refused, "the disk never was full");
+    eventually("it is told that nothing can be written", || {
+        problem(&authority, "writes").is_some_and(|said| said.contains("cannot be written"))
+    });
+    assert_eq!(metric(&authority, "writes").as_deref(), Some("1"));
+    assert_eq!(org.code("first"), "ALLOW", "decisions go on");
+    disk.make_room();
+    eventually("it is over", || problem(&authority, "writes").is_none());
+    assert_eq!(metric(&authority, "writes").as_deref(), Some("0"));
 }

@@ -8,6 +8,7 @@ mod disk;
 mod embedded;
 mod failover;
 mod fleet;
+mod health;
 mod hostile;
 mod limits;
 mod official_client;

@@ -19,12 +19,14 @@
 
 mod audit;
 mod devices;
+mod examine;
 mod fence;
 mod health;
 mod lanes;
 mod lookup;
 mod news;
 mod orgs;
+mod replication;
 mod reports;
 mod rows;
 mod session;
@@ -61,6 +63,9 @@ pub(super) const FEWEST: usize = RESERVED + 1;
 const CONNECTED: Duration = Duration::from_secs(1);
 /// How long an operation may take.
 const OPERATION: Duration = Duration::from_secs(10);
+/// How long a commit may take. No timeout of the server bounds the wait for a synchronous standby that is lost
+/// (findings/postgres-timeouts-do-not-bound-a-commit.sh): the change is then perhaps done, and is not answered as done.
+const COMMIT: Duration = Duration::from_secs(6);
 /// How long it may take while the probe finds no database: a session that still reaches the primary does it.
 const OPERATION_IN_TROUBLE: Duration = Duration::from_secs(1);
 /// How often a lost database is tried.
@@ -106,10 +111,6 @@ impl Postgres {
             }
             OpenError::MigratePostgres { place: place.clone(), source }
         })?;
-        let durable: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&pool).await.map_err(failed)?;
-        if durable == "off" {
-            warn!(place, "synchronous_commit is off: an answered revoke can be lost when the database crashes");
-        }
         let stop = CancellationToken::new();
         let lanes = Lanes::start(&options, &health, &stop);
         let store =

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use tracing::warn;
 
 use super::super::StoreError;
-use super::{CONNECTED, Db, PROBE, Postgres, Transaction, prepared, session};
+use super::{COMMIT, CONNECTED, Db, PROBE, Postgres, Transaction, prepared, session};
 use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::protocol::DeviceId;
@@ -77,7 +77,7 @@ impl Postgres {
         for news in changes.iter().filter_map(|change| News::of(&self.server, change)) {
             sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut *tx).await?;
         }
-        tx.commit().await?;
+        tokio::time::timeout(COMMIT, tx.commit()).await.map_err(|_| StoreError::Late)??;
         for change in changes {
             self.changes.tell(change);
         }

@@ -2,28 +2,34 @@
 
 mod audit;
 mod devices;
+mod file;
+mod integrity;
 mod lane;
 mod orgs;
 mod reports;
 mod rows;
 mod schema;
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::{FlockOperation, flock};
 
-use self::lane::{Readers, Writer};
+use self::file::Place;
+use self::integrity::Check;
+use self::lane::{Readers, StartError, Writer};
 use super::{OpenError, StoreError};
-use crate::authority::changes::Changes;
+use crate::authority::changes::{Change, Changes};
+use crate::authority::health::{Concern, Finding, Gravity};
 
 /// How long a statement waits for another process's lock on the database.
 const BUSY: Duration = Duration::from_secs(2);
+
+/// How long a write may take that is only to see whether one can be done.
+const WRITTEN: Duration = Duration::from_secs(10);
 
 /// The page cache of each connection that decides, in KiB. A decision reads a dozen pages.
 const DECIDING_CACHE: i64 = 8 * 1024;
@@ -41,36 +47,72 @@ pub(super) struct Sqlite {
     /// For everything else that reads.
     browsers: Arc<Readers>,
     writer: Arc<Writer>,
-    path: PathBuf,
+    place: Place,
+    check: Check,
 }
 
 impl Sqlite {
     /// Opens the database at `path`, creates it where there is none (mode 0600), and brings it to this version.
     pub(super) fn open(path: &Path, changes: &Changes) -> Result<Self, OpenError> {
-        let create = |source| OpenError::Create { path: path.to_owned(), source };
-        File::options().create(true).append(true).mode(0o600).open(path).map_err(create)?;
-        // The same file under another name has the same lock.
-        let path = path.canonicalize().map_err(create)?;
-        let lock = lock(&path)?;
-        let opened = |source| OpenError::Open { path: path.clone(), source };
-        let mut writer = connect(&path).map_err(opened)?;
-        schema::migrate(&mut writer, &path)?;
-        let reader = |cache: i64| -> rusqlite::Result<Connection> {
-            let connection = connect(&path)?;
-            connection.pragma_update(None, "query_only", true)?;
-            connection.pragma_update(None, "cache_size", -cache)?;
-            Ok(connection)
+        let (place, held) = Place::take(path)?;
+        let path = place.path.clone();
+        let failed = |source| OpenError::Open { path: path.clone(), source };
+        let reader = |cache: i64| {
+            let path = path.clone();
+            move || -> rusqlite::Result<Connection> {
+                let connection = connect(&path)?;
+                connection.pragma_update(None, "query_only", true)?;
+                connection.pragma_update(None, "cache_size", -cache)?;
+                Ok(connection)
+            }
         };
-        let threads = |source| OpenError::Threads { source };
+        // Before anything is done with it.
+        let check = Check::begin(reader(2 * 1024)().map_err(failed)?, &path)?;
+        let mut writer = connect(&path).map_err(failed)?;
+        schema::migrate(&mut writer, &path)?;
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let deciders = (0..cores.div_ceil(2).clamp(1, 4)).map(|_| reader(DECIDING_CACHE)).collect::<Result<_, _>>();
-        let browsers = (0..2).map(|_| reader(2 * 1024)).collect::<Result<_, _>>();
+        let started = |error| match error {
+            StartError::Open(source) => failed(source),
+            StartError::Thread(source) => OpenError::Threads { source },
+        };
+        let deciders = Readers::start("store-decides", cores.div_ceil(2).clamp(1, 4), reader(DECIDING_CACHE), &held);
+        let browsers = Readers::start("store-reads", 2, reader(2 * 1024), &held);
+        let again = path.clone();
+        let writer = Writer::start(writer, move || connect(&again), changes.clone(), &held);
         Ok(Self {
-            deciders: Arc::new(Readers::start("store-decides", deciders.map_err(opened)?).map_err(threads)?),
-            browsers: Arc::new(Readers::start("store-reads", browsers.map_err(opened)?).map_err(threads)?),
-            writer: Arc::new(Writer::start(writer, changes.clone(), lock).map_err(threads)?),
-            path,
+            deciders: Arc::new(deciders.map_err(started)?),
+            browsers: Arc::new(browsers.map_err(started)?),
+            writer: Arc::new(writer.map_err(started)?),
+            place: place.opened(),
+            check,
         })
+    }
+
+    pub(super) fn examine(&self) -> Vec<Finding> {
+        let mut findings = self.place.examine();
+        findings.push(self.check.examine(&self.place.path));
+        findings
+    }
+
+    /// Writes the number of the schema again, as it is: a page, through the log and onto the disk.
+    pub(super) async fn try_to_write(&self) -> Finding {
+        let written = self.writer.change(|db| {
+            let seen: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            db.pragma_update(None, "user_version", seen)?;
+            Ok(((), None::<Change>))
+        });
+        let written = tokio::time::timeout(WRITTEN, written).await.unwrap_or(Err(StoreError::Late));
+        match written {
+            Ok(()) => Finding::fine(Concern::Writes),
+            Err(error) => Finding::wrong(
+                Concern::Writes,
+                Gravity::Failure,
+                format!(
+                    "the database {} cannot be written, so that a revoke is refused: {error}",
+                    self.place.path.display()
+                ),
+            ),
+        }
     }
 
     /// Whether it can be read, and is still written.
@@ -85,16 +127,17 @@ impl Sqlite {
 
     /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
     pub(super) async fn back_up(&self, copy: &Path) -> Result<(), StoreError> {
-        back_up(&self.path, copy).await
+        back_up(&self.place.path, copy).await
     }
 
     #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 
     /// Waits for running operations and closes the database.
     pub(super) async fn close(&self) {
+        self.check.end();
         self.deciders.end().await;
         self.browsers.end().await;
         // Last: the last connection to close writes the WAL back into the database.
@@ -131,19 +174,4 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
-}
-
-/// One server for a database: two would each answer validations from what they alone know was told to watchers, and each
-/// think its migrations the newest. The kernel lets go of the lock when the process ends, however it ends.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut beside = OsString::from(path);
-    beside.push(".lock");
-    let beside = PathBuf::from(beside);
-    let lock = File::options().create(true).append(true).mode(0o600).open(&beside);
-    let lock = lock.map_err(|source| OpenError::Create { path: beside.clone(), source })?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => OpenError::InUse { path: path.to_owned() },
-        other => OpenError::Create { path: beside, source: other.into() },
-    })?;
-    Ok(lock)
 }
