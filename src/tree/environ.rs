@@ -215,7 +215,6 @@ impl Helper {
         let (answer, answers) = mpsc::channel::<Answer>();
         let (tell, told) = mpsc::channel();
         thread::Builder::new().name("look".to_owned()).spawn(move || {
-            let _living = living;
             let _ = tell.send(Pid::from(rustix::thread::gettid()));
             while let Ok(pids) = job.recv() {
                 for (at, pid) in pids.into_iter().enumerate() {
@@ -224,6 +223,7 @@ impl Helper {
                     }
                 }
             }
+            drop(living);
         })?;
         let thread = told.recv().map_err(|_| std::io::Error::from(Errno::AGAIN))?;
         Ok(Self { jobs, answers, thread })
@@ -255,6 +255,7 @@ mod tests {
         "00000000000000000000000000000007".parse().unwrap()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the real one is")]
     fn read(pid: Pid) -> Result<Vec<RunId>, Errno> {
         READS.fetch_add(1, Ordering::SeqCst);
         while pid.as_raw() == HOLDS_UP && !LET_GO.load(Ordering::SeqCst) {

@@ -49,7 +49,8 @@ impl Crowd {
     fn start(sidecar: &Sidecar, mode: Mode, count: usize) -> Self {
         let mark = Ender(unique_sleep().to_string());
         let words = ["sh", "-c", STUBBORN, mark.mark()];
-        let flags = ["--containment", mode.word()];
+        // A busy host takes its time to start so many.
+        let flags = ["--containment", mode.word(), "--wait=1m"];
         let mut wrapped: Vec<_> = (0..count).map(|_| Wrapped::start(sidecar.wrap(&flags, &words))).collect();
         for agent in &mut wrapped {
             agent.line_with("agent ready");
