@@ -12,6 +12,7 @@ use crate::harness::wait::clock;
 use crate::keep;
 use crate::ledger::Ledger;
 use crate::member::{Settings, device};
+use crate::proxy::{Proxy, Target, Traffic};
 use crate::schedule::Outcome;
 use crate::world::{end_members, start_members, wait_until};
 
@@ -22,7 +23,8 @@ const AFTERWARDS: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
-    /// The database crashes and comes back; the authority runs on.
+    /// The database's address leads nowhere for exactly so long; the authority runs on. (A server that has crashed takes its
+    /// own time to come back, the longer the busier the machine is.)
     Postgres,
     /// The authority is killed with its database, and started again.
     Sqlite,
@@ -38,15 +40,17 @@ pub(crate) struct Stops {
 pub(crate) fn run(options: Stops, program: &Path) -> Outcome {
     let Stops { away, store, sidecars } = options;
     let ledger = Ledger::new(sidecars);
-    let mut cluster = match store {
+    let cluster = match store {
         Store::Postgres => {
             let Some(cluster) = Cluster::start() else { return Outcome::Skipped };
-            Some(cluster)
+            let address = Proxy::start(Target::Unix(cluster.directory().join(".s.PGSQL.5432")));
+            cluster.sql("postgres", "CREATE DATABASE outage");
+            Some((cluster, address))
         }
         Store::Sqlite => None,
     };
     let mut authority = match &cluster {
-        Some(cluster) => Authority::start_on(&cluster.new_database()),
+        Some((_, address)) => Authority::start_on(&format!("postgres://machineid@{}/outage", address.address())),
         None => Authority::start_at(TempDir::new().unwrap()),
     };
     let key = authority.org("max").key;
@@ -54,15 +58,15 @@ pub(crate) fn run(options: Stops, program: &Path) -> Outcome {
     ledger.say(&format!("{sidecars} agents; {store:?} will be away for {away:?}"));
     // So long that the sidecars are at any point of their interval.
     wait_until(clock() + Duration::from_secs(6));
-    match &mut cluster {
-        Some(cluster) => cluster.crash(),
+    match &cluster {
+        Some((_, address)) => address.set(Traffic::Reset),
         None => authority.kill(),
     }
     let began = clock();
     ledger.say("away");
     wait_until(began + away);
-    match &mut cluster {
-        Some(cluster) => cluster.launch(),
+    match &cluster {
+        Some((_, address)) => address.set(Traffic::Passes),
         None => authority.start_again(),
     }
     ledger.say(&format!("back after {:.2?}", began.elapsed()));
