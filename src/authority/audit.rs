@@ -16,7 +16,8 @@ use utoipa::ToSchema;
 
 use super::batch::{Named, Outcome};
 use super::org::OrgId;
-use super::plan::{Restoration, Suspension};
+use super::plan::{Removal, Restoration, Suspension};
+use crate::protocol::DeviceId;
 
 /// The longest reason, in characters. The sentence around it in a denial must still fit what clients keep of one.
 pub(super) const LONGEST_REASON: usize = 200;
@@ -109,6 +110,7 @@ pub(super) enum Verb {
     Unrevoke,
     UnrevokeBatch,
     Remove,
+    AgeOut,
     Checkout,
     LinkCheckout,
     ConfirmCheckout,
@@ -120,18 +122,20 @@ pub(super) enum Verb {
     ExpireOrg,
     SetPlan,
     RotateKey,
+    EndOldKey,
     DeleteOrg,
 }
 
 impl Verb {
     /// All of them.
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::Register,
         Self::Revoke,
         Self::RevokeBatch,
         Self::Unrevoke,
         Self::UnrevokeBatch,
         Self::Remove,
+        Self::AgeOut,
         Self::Checkout,
         Self::LinkCheckout,
         Self::ConfirmCheckout,
@@ -143,6 +147,7 @@ impl Verb {
         Self::ExpireOrg,
         Self::SetPlan,
         Self::RotateKey,
+        Self::EndOldKey,
         Self::DeleteOrg,
     ];
 
@@ -155,6 +160,7 @@ impl Verb {
             Self::Unrevoke => "devices/unrevoke",
             Self::UnrevokeBatch => "devices/unrevoke_batch",
             Self::Remove => "devices/remove",
+            Self::AgeOut => "devices/age_out",
             Self::Checkout => "billing/checkout",
             Self::LinkCheckout => "org/checkout-link",
             Self::ConfirmCheckout => "org/confirm-checkout",
@@ -166,6 +172,7 @@ impl Verb {
             Self::ExpireOrg => "org/expire",
             Self::SetPlan => "org/set-plan",
             Self::RotateKey => "org/rotate-key",
+            Self::EndOldKey => "org/end-old-key",
             Self::DeleteOrg => "org/delete",
         }
     }
@@ -200,10 +207,20 @@ impl Record {
         self
     }
 
-    /// A removal, of a device that there was or was not.
-    pub(super) fn remove(org: OrgId, device: &str, removed: bool) -> Self {
-        let outcome = if removed { Self::OK } else { "not_found" };
+    /// A removal.
+    pub(super) fn remove(org: OrgId, device: &str, removal: Removal) -> Self {
+        let outcome = match removal {
+            Removal::Removed => Self::OK,
+            Removal::NotFound => "not_found",
+            Removal::Revoked => "device_revoked",
+        };
         Self { outcome, ..Self::ok(org, Verb::Remove).about(device) }
+    }
+
+    /// Ephemeral devices that were not seen since `before`.
+    pub(super) fn age_out(org: OrgId, devices: &[DeviceId], before: Timestamp) -> Self {
+        let done = Self::ok(org, Verb::AgeOut).with("removed", devices.len()).with("notSeenSince", before.to_string());
+        done.with("deviceIds", json!(devices))
     }
 
     /// A revoke of one device, or of a batch.

@@ -116,6 +116,7 @@ mod tests {
             access_until: None,
             created_at: at(0),
             deleted: false,
+            old_key_ends: None,
         }
     }
 

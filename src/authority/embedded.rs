@@ -78,6 +78,7 @@ impl Embedded {
             rates: Rates { failed_keys: None, sign_ups: None, management: None },
             demand: Demand::Nothing,
             log_validations: false,
+            ephemeral_after: None,
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();

@@ -17,6 +17,9 @@ pub(super) struct NoRandomness(String);
 #[derive(Clone, Copy)]
 pub(super) struct SecretHash([u8; 32]);
 
+/// Tells the keys of an organisation apart, and is useless for finding one.
+pub(super) type KeyMark = [u8; 6];
+
 impl SecretHash {
     pub(super) fn of_key(key: &OrgKey) -> Self {
         Self::of("machineid-authority org key\0", key.expose())
@@ -48,7 +51,14 @@ impl SecretHash {
 
     /// What an audit calls the key: enough to tell one from another, useless for finding it.
     pub(super) fn fingerprint(&self) -> String {
-        hex::of(&self.0[..6])
+        hex::of(&self.mark())
+    }
+
+    /// The first bytes of the hash: which key a device asked with last.
+    pub(super) fn mark(&self) -> KeyMark {
+        let mut mark = KeyMark::default();
+        mark.copy_from_slice(&self.0[..size_of::<KeyMark>()]);
+        mark
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {

@@ -1,6 +1,7 @@
 //! What the server counts, for Prometheus. Every label has few values, whatever clients send.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::health::{Concern, Health};
+use super::store::OldKey;
 use crate::protocol::Code;
 use crate::protocol::api::path;
 
@@ -40,6 +42,12 @@ struct Decision {
     code: String,
 }
 
+/// An organisation whose key was rotated: as many values as there are overlaps, which operators begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Organisation {
+    org: String,
+}
+
 /// All of them.
 pub(super) struct Metrics {
     registry: Registry,
@@ -49,6 +57,8 @@ pub(super) struct Metrics {
     limited: Family<Endpoint, Counter>,
     problems: Family<About, Gauge>,
     written: Gauge,
+    old_key_devices: Family<Organisation, Gauge>,
+    old_key_ends: Family<Organisation, Gauge<f64, AtomicU64>>,
     pub(super) connections: Gauge,
 }
 
@@ -76,7 +86,24 @@ impl Metrics {
         let written = Gauge::default();
         let help = "When something was last written to see whether that can be done, in seconds since 1970";
         registry.register("last_write_timestamp_seconds", help, written.clone());
-        Self { registry, requests, durations, decisions, limited, problems, written, connections }
+        let old_key_devices = Family::default();
+        let devices = "Devices that asked last with the old org key, while that is valid";
+        registry.register("old_key_devices", devices, old_key_devices.clone());
+        let old_key_ends = Family::default();
+        let ends = "When the old org key ends, while it is valid";
+        registry.register("old_key_ends_timestamp_seconds", ends, old_key_ends.clone());
+        Self {
+            registry,
+            requests,
+            durations,
+            decisions,
+            limited,
+            problems,
+            written,
+            old_key_devices,
+            old_key_ends,
+            connections,
+        }
     }
 
     /// One request was answered.
@@ -97,6 +124,17 @@ impl Metrics {
         // The codes are our own, never a client's.
         if let (path::VALIDATE, Some(code)) = (path, code) {
             self.decisions.get_or_create(&Decision { code: code.as_str().to_owned() }).inc();
+        }
+    }
+
+    /// These old keys are valid, and no others.
+    pub(super) fn old_keys(&self, valid: &[OldKey]) {
+        self.old_key_devices.clear();
+        self.old_key_ends.clear();
+        for old in valid {
+            let org = Organisation { org: old.org.to_string() };
+            self.old_key_devices.get_or_create(&org).set(i64::try_from(old.devices).unwrap_or(i64::MAX));
+            self.old_key_ends.get_or_create(&org).set(old.ends.as_duration().as_secs_f64());
         }
     }
 

@@ -7,6 +7,7 @@
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
 //!   console: who is signed in to the web console, whose pages are in routes
 //!   health: what is wrong with the server and its database
+//!   ageing: ephemeral devices that were never removed
 //!   watch: who is told of changes · reports: what sidecars tell · embedded: all of it inside another program
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! answer sees the old state, on any server of that database.
 
 mod admin;
+mod ageing;
 mod audit;
 mod batch;
 mod changes;

@@ -143,6 +143,36 @@ pub(super) struct Org {
     pub(super) created_at: Timestamp,
     /// It is gone, but its key is still known.
     pub(super) deleted: bool,
+    /// When the key before the current one ended or ends; `None` when there was none.
+    pub(super) old_key_ends: Option<Timestamp>,
+}
+
+/// Which of an organisation's keys a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeldKey {
+    Current,
+    /// The one before. It is nobody's *from* the time it ends at.
+    Old {
+        ends: Timestamp,
+    },
+}
+
+impl HeldKey {
+    /// Whether the key is valid at `now`.
+    pub(super) fn good(self, now: Timestamp) -> bool {
+        match self {
+            Self::Current => true,
+            Self::Old { ends } => now < ends,
+        }
+    }
+
+    /// When it ends; `None` when it does not.
+    pub(super) fn ends(self) -> Option<Timestamp> {
+        match self {
+            Self::Current => None,
+            Self::Old { ends } => Some(ends),
+        }
+    }
 }
 
 impl Org {
@@ -169,6 +199,15 @@ mod tests {
             assert_eq!(tier.as_str().parse(), Ok(tier));
         }
         assert_eq!("Free".parse::<PlanTier>(), Err(PlanTierError));
+    }
+
+    #[test]
+    fn an_old_key_is_good_until_the_moment_it_ends_at_and_the_current_one_always() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let old = HeldKey::Old { ends: at(10) };
+        assert_eq!([9, 10, 11].map(|second| old.good(at(second))), [true, false, false]);
+        assert!(HeldKey::Current.good(at(1_000_000)));
+        assert_eq!((old.ends(), HeldKey::Current.ends()), (Some(at(10)), None));
     }
 
     #[test]

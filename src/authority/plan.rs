@@ -44,6 +44,24 @@ pub(super) enum Restoration {
     Full,
 }
 
+/// What becomes of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    Removed,
+    NotFound,
+    /// It is revoked, and only an active one was to be removed.
+    Revoked,
+}
+
+/// Removes a device of which `held` is known; `only_active` spares a revoked one, which could register again.
+pub(super) fn remove(held: Option<DeviceStatus>, only_active: bool) -> Removal {
+    match held {
+        None => Removal::NotFound,
+        Some(DeviceStatus::Revoked) if only_active => Removal::Revoked,
+        Some(DeviceStatus::Active | DeviceStatus::Revoked) => Removal::Removed,
+    }
+}
+
 /// Registers a device of which `held` is known, with `used` of `limit` places taken.
 pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64) -> Admission {
     match held {
@@ -232,6 +250,7 @@ mod tests {
             access_until: Some(now),
             created_at: now,
             deleted: false,
+            old_key_ends: None,
         };
         let fields = Account { org, used: 5 }.fields(now);
         assert_eq!(

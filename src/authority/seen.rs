@@ -1,4 +1,4 @@
-//! When devices last asked. Kept in memory and written every second: a validation must not wait for a disk.
+//! When devices last asked, and with which key. Kept in memory and written every second: a validation must not wait for a disk.
 
 use std::collections::HashMap;
 use std::mem;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::keys::KeyMark;
 use super::repeated::rarely;
 use super::reports::Notes;
 use super::store::Store;
@@ -18,7 +19,18 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How many go into one transaction: a revoke that comes meanwhile waits for one of these at most.
 const CHUNK: usize = 5_000;
 
-/// The times not yet written, by the devices' numbers in the store. At most one for each device.
+/// A device's last validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastSeen {
+    /// The device's number in the store.
+    pub(super) seq: i64,
+    /// When, in microseconds since 1970.
+    pub(super) at: i64,
+    /// With which key.
+    pub(super) key: KeyMark,
+}
+
+/// What is not yet written, by the devices' numbers in the store. At most one for each device.
 #[derive(Debug)]
 pub(super) struct Seen {
     // A std mutex: held for one insertion, never across an await.
@@ -29,7 +41,7 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Pending {
-    times: HashMap<i64, i64>,
+    all: HashMap<i64, LastSeen>,
     /// The oldest note since everything was last written, in microseconds since 1970.
     oldest: Option<i64>,
     /// The oldest of those that are being written.
@@ -52,25 +64,27 @@ impl Seen {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The device `seq` asked at `at`.
-    pub(super) fn note(&self, seq: i64, at: Timestamp) {
-        self.merge([(seq, at.as_microsecond())]);
+    /// The device `seq` asked at `at` with this key.
+    pub(super) fn note(&self, seq: i64, at: Timestamp, key: KeyMark) {
+        self.merge([LastSeen { seq, at: at.as_microsecond(), key }]);
     }
 
-    fn merge(&self, times: impl IntoIterator<Item = (i64, i64)>) {
+    fn merge(&self, all: impl IntoIterator<Item = LastSeen>) {
         let mut pending = self.lock();
-        for (seq, at) in times {
-            pending.oldest = Some(pending.oldest.map_or(at, |oldest| oldest.min(at)));
-            let newest = pending.times.entry(seq).or_insert(at);
-            *newest = (*newest).max(at);
+        for seen in all {
+            pending.oldest = Some(pending.oldest.map_or(seen.at, |oldest| oldest.min(seen.at)));
+            let newest = pending.all.entry(seen.seq).or_insert(seen);
+            if seen.at >= newest.at {
+                *newest = seen;
+            }
         }
     }
 
     /// Takes what is pending, which then counts as being written.
-    fn take(&self) -> Vec<(i64, i64)> {
+    fn take(&self) -> Vec<LastSeen> {
         let mut pending = self.lock();
         pending.writing = pending.oldest.take();
-        mem::take(&mut pending.times).into_iter().collect()
+        mem::take(&mut pending.all).into_values().collect()
     }
 
     /// Writes what is pending. What cannot be written is logged and tried again next time; no decision rests on it.
@@ -103,10 +117,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_time_of_each_device_is_kept() {
+    fn the_newest_time_of_each_device_is_kept_with_its_key() {
         let seen = Seen::new(Timestamp::UNIX_EPOCH);
-        seen.merge([(1, 10), (2, 5), (1, 30), (1, 20)]);
-        assert_eq!(seen.lock().times, HashMap::from([(1, 30), (2, 5)]));
+        let last = |seq, at, key| LastSeen { seq, at, key: [key; 6] };
+        seen.merge([last(1, 10, 1), last(2, 5, 1), last(1, 30, 2), last(1, 20, 1)]);
+        assert_eq!(seen.lock().all, HashMap::from([(1, last(1, 30, 2)), (2, last(2, 5, 1))]));
         assert_eq!(seen.lock().oldest, Some(5));
         assert_eq!(seen.take().len(), 2);
         assert_eq!(seen.lock().oldest, None);

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::admin::{BindError, Desk, Door};
+use super::ageing::keep_ageing;
 use super::console::Console;
 use super::database::Database;
 use super::forwarded::Trusted;
@@ -76,6 +77,8 @@ pub(super) struct Options {
     pub(super) demand: Demand,
     /// Whether the access log has validations, too.
     pub(super) log_validations: bool,
+    /// After how long unseen an ephemeral device is removed; `None` for never.
+    pub(super) ephemeral_after: Option<Duration>,
 }
 
 /// Why an authority could not start.
@@ -180,6 +183,9 @@ impl Running {
         running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
+        if let Some(after) = options.ephemeral_after {
+            running.tasks.spawn(keep_ageing(running.store.clone(), after, running.stop.clone()));
+        }
         running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
         let server = |router, tls| Server {
             service: TowerToHyperService::new(router),

@@ -318,6 +318,9 @@ pub(super) struct IdArgs {
 pub(super) struct RegisterArgs {
     #[command(flatten)]
     pub(super) ids: IdArgs,
+    /// Whether a self-hosted authority removes them when they have not been seen for a time [default: as they are]
+    #[arg(long, value_name = "true|false")]
+    pub(super) ephemeral: Option<bool>,
     /// Print the outcome as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -386,6 +389,9 @@ pub(super) struct UnrevokeArgs {
 pub(super) struct RemoveArgs {
     #[command(flatten)]
     pub(super) ids: IdArgs,
+    /// Remove revoked devices too, without asking; they can register again and are then allowed. --yes does not mean this
+    #[arg(long)]
+    pub(super) revoked: bool,
     #[command(flatten)]
     pub(super) change: ChangeArgs,
     /// Print the outcome as JSON

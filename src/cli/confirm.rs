@@ -23,3 +23,14 @@ pub(super) fn typed(deed: &str, number: usize, instead: &str, printer: &mut Prin
     }
     Err(Problem::failure("not confirmed; nothing was changed"))
 }
+
+/// Wants a word typed for what is meant beyond the rest. `false` when another is typed, and where there is no terminal to
+/// ask on: a script says it with a flag.
+pub(super) fn word(question: &str, word: &str, printer: &mut Printer) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    printer.ask(question);
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).is_ok() && line.trim() == word
+}

@@ -12,6 +12,7 @@ pub(crate) mod connection;
 mod exchange;
 mod failure;
 mod fleet;
+mod key_ends;
 mod retry_after;
 mod sse;
 mod stream;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use hyper_util::client::proxy::matcher::Matcher;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -43,6 +45,7 @@ use crate::protocol::decision::{self, Unusable};
 use crate::protocol::{Decision, DeviceId, OrgKey};
 use connection::connect::Connector;
 use exchange::{Answer, Exchange, Question, Repeat, Target};
+use key_ends::KeyEnds;
 use tls::Trust;
 
 /// The longest answer about one device, in bytes.
@@ -84,6 +87,8 @@ pub struct AuthorityClient {
     validation: Arc<Target>,
     /// What the newest decision came with.
     announced: Arc<watch::Sender<Extensions>>,
+    /// Until when a key is valid that the authority gave another one for.
+    key_ends: Arc<KeyEnds>,
 }
 
 /// Which devices to list.
@@ -121,7 +126,7 @@ impl AuthorityClient {
         let exchange = Arc::new(Exchange::new(connector, user_agent, options.timeout));
         let validation = exchange.target(options.base_url.endpoint(path::VALIDATE)).map_err(SetupError::unusable)?;
         let announced = Arc::new(watch::channel(Extensions::default()).0);
-        Ok(Self { exchange, options: Arc::new(options), validation, announced })
+        Ok(Self { exchange, options: Arc::new(options), validation, announced, key_ends: Arc::default() })
     }
 
     /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
@@ -151,6 +156,7 @@ impl AuthorityClient {
         let decision = decision::read(&answer.head(), &answer.body, device);
         if decision.is_ok() {
             // Anything less may be a proxy's.
+            self.key_ends.note(key, &answer.headers);
             let now = Extensions::announced(&answer.headers);
             self.announced.send_if_modified(|known| std::mem::replace(known, now) != now);
         }
@@ -173,11 +179,34 @@ impl AuthorityClient {
         self.announced.subscribe()
     }
 
+    /// When this key ends, if the newest decision for it said that it is an old one.
+    #[must_use]
+    pub fn key_ends(&self, key: &OrgKey) -> Option<Timestamp> {
+        self.key_ends.of(key)
+    }
+
     /// Makes the device known. Safe to repeat. Being refused is an answer here, not a failure.
     ///
     /// Fails with a [`Failure`] when the authority could not be asked or gave no usable answer.
     pub async fn register(&self, key: &OrgKey, device: &DeviceId) -> Result<Registration, Failure> {
-        let answer = self.post(path::REGISTER, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        self.register_as(key, device, None).await
+    }
+
+    /// The same, and whether the device is ephemeral: removed when it has not been seen for a time, which only our own
+    /// authority does. With `None` a known device stays what it is.
+    ///
+    /// Fails as [`Self::register`] does.
+    pub async fn register_as(
+        &self,
+        key: &OrgKey,
+        device: &DeviceId,
+        ephemeral: Option<bool>,
+    ) -> Result<Registration, Failure> {
+        let mut body = json!({ "deviceId": device });
+        if let Some(ephemeral) = ephemeral {
+            body["ephemeral"] = ephemeral.into();
+        }
+        let answer = self.post(path::REGISTER, key, &body, Repeat::Harmless, SMALL_ANSWER).await?;
         let envelope = answer.envelope();
         let words = [envelope.error.as_deref(), envelope.status.as_deref()];
         let says = |word: &str| words.contains(&Some(word));
@@ -222,7 +251,16 @@ impl AuthorityClient {
             .accepted()
     }
 
-    /// Forgets the device.
+    /// Forgets the device, if it is not revoked. Only our own authority looks at that: where another may be asked, look
+    /// first.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no: `device_revoked`, or `not_found`.
+    pub async fn remove_if_active(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        let body = because(json!({ "deviceId": device, "ifActive": true }), reason);
+        self.post(path::REMOVE, key, &body, Repeat::Never, SMALL_ANSWER).await?.accepted()
+    }
+
+    /// Forgets the device, a revoked one too, which can then register again.
     ///
     /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
     pub async fn remove(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {

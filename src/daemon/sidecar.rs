@@ -32,7 +32,7 @@ use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket, make_directory};
 use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::protocol::report::SidecarId;
-use crate::protocol::{DeviceId, Exit, OrgKey};
+use crate::protocol::{Decision, DeviceId, Exit, OrgKey};
 use crate::report::{self, Reporter};
 use crate::runs::{Here, Runs, Store};
 use crate::telemetry::Journal;
@@ -190,7 +190,7 @@ impl Sidecar {
             ))
         })?);
         let means = Means::new(client, key, key_source, markers);
-        let authority = Arc::new(Authority::new(means, live.clone(), holds, Arc::clone(&journal)));
+        let authority = Arc::new(Authority::new(means, device.clone(), live.clone(), holds, Arc::clone(&journal)));
         let runs = Runs::start(store.clone(), live.clone(), Arc::clone(&journal))
             .map_err(|error| failed("the enforcer's thread", error))?;
         let runs = Arc::new(runs);
@@ -350,7 +350,15 @@ impl Sidecar {
         if !self.settings().device.ephemeral {
             return;
         }
-        match self.context.gates.authority().remove(&self.device).await {
+        let newest = self.context.gates.host().report().last_decision;
+        let allowed = matches!(newest, Some((_, Decision::Allow { .. })));
+        if !allowed {
+            // One that is revoked would be registered anew by the next start, and allowed.
+            info!(device_id = %self.device, "this host's device stays: its newest decision is no ALLOW");
+            return;
+        }
+        // The authority may know of a revoke that this host has not heard of yet.
+        match self.context.gates.authority().remove_if_active(&self.device).await {
             Ok(()) => info!(device_id = %self.device, "removed this host's device, as device.ephemeral says"),
             Err(error) => warn!(device_id = %self.device, error, "cannot remove this host's device"),
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -75,6 +76,10 @@ pub(crate) struct Authority {
     registering: Registering,
     /// For reading the key's file.
     key_reads: Pool,
+    /// The host's device: it alone is ephemeral where `device.ephemeral` says so. Others are named by those who start
+    /// agents, who may mean to use them again.
+    host: DeviceId,
+    live: Live,
     health: Mutex<Health>,
     /// Told whenever a gate holds something else.
     stirred: watch::Sender<()>,
@@ -95,15 +100,19 @@ struct Health {
     last_answer: Option<BootTime>,
     last_error: Option<String>,
     watching: bool,
+    /// When the key in use ends, as was logged.
+    key_ends: Option<Timestamp>,
 }
 
 impl Authority {
-    pub(crate) fn new(means: Means, live: Live, holds: Arc<Holds>, journal: Arc<Journal>) -> Self {
+    pub(crate) fn new(means: Means, host: DeviceId, live: Live, holds: Arc<Holds>, journal: Arc<Journal>) -> Self {
         Self {
             means: watch::channel(Arc::new(means)).0,
-            kill_file: KillFile::new(live),
+            kill_file: KillFile::new(live.clone()),
             registering: Registering::default(),
             key_reads: Pool::new("key-file", KEY_BOUNDS),
+            host,
+            live,
             health: Mutex::default(),
             suspends: Mutex::new(Suspends::from(Moment::now())),
             holds,
@@ -130,7 +139,13 @@ impl Authority {
             last_answer_at: health.last_answer.map(|at| clock::wall_at(at).to_string()),
             last_error: health.last_error.clone(),
             push: health.watching,
+            key_ends: health.key_ends.map(|ends| ends.to_string()),
         }
+    }
+
+    /// When the org key in use ends, when the authority said so.
+    pub(crate) fn key_ends(&self) -> Option<Timestamp> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).key_ends
     }
 
     /// Changes whenever a gate holds something else about its device.
@@ -226,11 +241,12 @@ impl Authority {
         (registered, outcome)
     }
 
-    /// Forgets the device at the authority.
-    pub(crate) async fn remove(&self, device: &DeviceId) -> Result<(), String> {
+    /// Forgets the device at the authority, if it is not revoked there. An authority that is not ours does not look at
+    /// that, so the caller must know better.
+    pub(crate) async fn remove_if_active(&self, device: &DeviceId) -> Result<(), String> {
         let means = self.means();
         let began = BootTime::now();
-        let removed = means.client.remove(&means.key, device, None).await;
+        let removed = means.client.remove_if_active(&means.key, device, None).await;
         self.count("remove", began, removed.as_ref().map(|()| "ok"));
         removed.map_err(|error| error.to_string())?;
         means.markers.forget(device, &means.key.fingerprint()).await;
@@ -248,7 +264,8 @@ impl Authority {
 
     async fn register(&self, means: &Means, device: &DeviceId) -> Result<Registration, Failure> {
         let began = BootTime::now();
-        let registration = means.client.register(&means.key, device).await;
+        let ephemeral = *device == self.host && self.live.look(|settings| settings.device.ephemeral);
+        let registration = means.client.register_as(&means.key, device, ephemeral.then_some(true)).await;
         self.count("register", began, registration.as_ref().map(registration_word));
         let registration = registration?;
         self.note_answer(means);
@@ -394,9 +411,23 @@ impl Authority {
         }
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let before = health.reachable;
-        let watching = health.watching;
-        *health = Health { reachable: Some(true), last_answer: Some(BootTime::now()), last_error: None, watching };
+        let (watching, key_ended) = (health.watching, health.key_ends);
+        let in_force = self.means();
+        let key_ends = in_force.client.key_ends(&in_force.key);
+        let last_answer = Some(BootTime::now());
+        *health = Health { reachable: Some(true), last_answer, last_error: None, watching, key_ends };
         drop(health);
+        match key_ends {
+            Some(ends) if key_ended != Some(ends) => warn!(
+                key_source = %in_force.key_source,
+                ends = %ends,
+                "the organisation has a new org key, and this one ends: put the new one in its place before"
+            ),
+            None if key_ended.is_some() => {
+                info!(key_source = %in_force.key_source, "the org key in use no longer ends");
+            }
+            Some(_) | None => {}
+        }
         if before == Some(false) {
             info!(authority = %means.client.base_url(), "the authority answers again");
         }

@@ -74,6 +74,9 @@ pub mod path {
 /// The header that carries the org key.
 pub const KEY_HEADER: &str = "x-org-key";
 
+/// The header of a validation's answer that was given for an old org key: when that key ends, in RFC 3339. An extension.
+pub const KEY_ENDS_HEADER: &str = "x-machineid-key-ends";
+
 /// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
@@ -159,6 +162,12 @@ pub struct Device {
     /// RFC 3339 time of the revoke, while revoked.
     #[serde(default)]
     pub revoked_at: Option<String>,
+    /// It is removed when it has not been seen for a time. Our authority's extension.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
+    /// It asked last with an org key from before the last rotation. Our authority's extension.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub old_key: bool,
 }
 
 /// Whether a device counts against the plan and may execute.
@@ -177,6 +186,9 @@ pub enum DeviceStatus {
 pub struct DeviceList {
     /// The devices.
     pub devices: Vec<Device>,
+    /// RFC 3339 time at which the org key from before the last rotation ends or ended. Our authority's extension.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "oldKeyEnds")]
+    pub old_key_ends: Option<String>,
     /// The plan.
     #[serde(flatten)]
     pub plan: PlanFields,

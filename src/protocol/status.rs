@@ -136,6 +136,9 @@ pub struct AuthorityStatus {
     /// Whether it says by itself when to validate, over a connection that stands now.
     #[serde(default)]
     pub push: bool,
+    /// RFC 3339 time at which the org key in use ends, when the organisation has a new one.
+    #[serde(default)]
+    pub key_ends: Option<String>,
 }
 
 /// The worst time from a revoke to the last process gone, in milliseconds.

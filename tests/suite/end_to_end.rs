@@ -108,7 +108,7 @@ fn a_rotated_key_stops_the_agent_until_the_file_holds_the_new_one() {
     let authority = Authority::start();
     let (org, sidecar) = start(&authority);
     let working = start_agent(&sidecar);
-    let fresh = org.admin("rotate-key", &[])["orgApiKey"].as_str().unwrap().to_owned();
+    let fresh = org.admin("rotate-key", &["--overlap", "0s"])["orgApiKey"].as_str().unwrap().to_owned();
     is_stopped(working, "INVALID_ORG_KEY", 77);
     assert_eq!(check_exit(&sidecar), Some(77));
     write_key(&sidecar.key_file(), &fresh);

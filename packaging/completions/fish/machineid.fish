@@ -90,6 +90,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand doctor" -l socket -d
 complete -c machineid -n "__fish_machineid_using_subcommand doctor" -l json -d 'Print the checks as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l ephemeral -d 'Whether a self-hosted authority removes them when they have not been seen for a time [default: as they are]' -r -f -a "true\t''
+false\t''"
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -148,6 +150,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'T
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l revoked -d 'Remove revoked devices too, without asking; they can register again and are then allowed. --yes does not mean this'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l dry-run -d 'Show which devices would be affected, and change nothing'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l yes -d 'Do not ask for confirmation'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l json -d 'Print the outcome as JSON'

@@ -13,6 +13,7 @@ pub(super) use server::{BindError, Door};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
-use super::store::{Checkout, CheckoutKey, OrgChange, Store, StoreError};
+use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
 use crate::clock::BootTime;
 use crate::protocol::OrgKey;
 
@@ -43,24 +44,84 @@ pub(super) struct AdminCall {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub(super) enum AdminRequest {
-    Create { name: Option<String>, plan: PlanTier, limit: Option<u64> },
+    Create {
+        name: Option<String>,
+        plan: PlanTier,
+        limit: Option<u64>,
+    },
     List,
     Health,
-    Show { org: OrgId },
-    Disable { org: OrgId },
-    Enable { org: OrgId },
-    Freeze { org: OrgId },
-    Unfreeze { org: OrgId },
-    Expire { org: OrgId, at: Expiry },
-    SetPlan { org: OrgId, plan: PlanTier, limit: Option<u64> },
-    RotateKey { org: OrgId },
-    Delete { org: OrgId },
+    Show {
+        org: OrgId,
+    },
+    Disable {
+        org: OrgId,
+    },
+    Enable {
+        org: OrgId,
+    },
+    Freeze {
+        org: OrgId,
+    },
+    Unfreeze {
+        org: OrgId,
+    },
+    Expire {
+        org: OrgId,
+        at: Expiry,
+    },
+    SetPlan {
+        org: OrgId,
+        plan: PlanTier,
+        limit: Option<u64>,
+    },
+    RotateKey {
+        org: OrgId,
+        /// How long the old key stays valid.
+        #[serde(default = "default_overlap")]
+        overlap_seconds: u64,
+        /// Even when devices still use the key before the old one, which then ends.
+        #[serde(default)]
+        yes: bool,
+    },
+    EndOldKey {
+        org: OrgId,
+    },
+    Delete {
+        org: OrgId,
+    },
     Checkouts,
-    ConfirmCheckout { number: String },
-    LinkCheckout { number: String },
-    ConsoleLink { org: Option<OrgId> },
-    BackUp { to: PathBuf },
-    Audit { org: Option<OrgId>, device: Option<String>, limit: u32, before: Option<i64> },
+    ConfirmCheckout {
+        number: String,
+    },
+    LinkCheckout {
+        number: String,
+    },
+    ConsoleLink {
+        org: Option<OrgId>,
+    },
+    BackUp {
+        to: PathBuf,
+    },
+    Audit {
+        org: Option<OrgId>,
+        device: Option<String>,
+        limit: u32,
+        before: Option<i64>,
+    },
+}
+
+/// How long an old key stays valid after a rotation, unless something else is said.
+pub(super) const OVERLAP: Duration = Duration::from_hours(24);
+
+/// The longest that it may.
+pub(super) const LONGEST_OVERLAP: Duration = Duration::from_hours(24 * 90);
+
+/// How many devices that use an old key are named.
+pub(super) const NAMED: u32 = 25;
+
+fn default_overlap() -> u64 {
+    OVERLAP.as_secs()
 }
 
 /// When an entitlement ends.
@@ -98,6 +159,15 @@ pub(super) struct NewKey {
     pub(super) org_id: OrgId,
     pub(super) org_api_key: String,
     pub(super) plan_tier: PlanTier,
+    /// After a rotation: when the key before it ends, or ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) old_key_ends: Option<Timestamp>,
+    /// Whether that is later.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(super) old_key_valid: bool,
+    /// After a rotation: a still older key was valid until then, and ended with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(super) older_key_ended: bool,
 }
 
 impl fmt::Debug for NewKey {
@@ -163,6 +233,29 @@ pub(super) struct OrgReport {
     pub(super) limit: u64,
     pub(super) devices_used: u64,
     pub(super) created_at: Timestamp,
+    /// After a rotation: the key before the current one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) old_key: Option<OldKeyReport>,
+}
+
+/// The key before the current one, and what still uses it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OldKeyReport {
+    pub(super) ends: Timestamp,
+    /// Whether it still is.
+    pub(super) valid: bool,
+    /// How many devices asked last with another key than the current one.
+    pub(super) devices: u64,
+    /// Some of those, when one organisation is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) device_ids: Vec<String>,
+}
+
+impl OldKeyReport {
+    fn new(old: &OldKey, device_ids: Vec<String>, now: Timestamp) -> Self {
+        Self { ends: old.ends, valid: now < old.ends, devices: old.devices, device_ids }
+    }
 }
 
 impl OrgReport {
@@ -188,6 +281,7 @@ impl OrgReport {
             limit: org.limit(),
             devices_used: account.used,
             created_at: org.created_at,
+            old_key: None,
         }
     }
 }
@@ -220,6 +314,7 @@ pub(super) async fn create_org(
         access_until: None,
         created_at: call.at,
         deleted: false,
+        old_key_ends: None,
     };
     store.create_org(&org, SecretHash::of_key(&key), call).await?;
     Ok((org, key))
@@ -242,34 +337,34 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
                 org_id: org.id,
                 org_api_key: key.expose().to_owned(),
                 plan_tier: org.tier,
+                old_key_ends: None,
+                old_key_valid: false,
+                older_key_ended: false,
             }));
         }
         AdminRequest::List => {
-            let accounts = store.orgs().await?;
-            return Ok(AdminReply::Orgs(accounts.iter().map(|account| OrgReport::new(account, now)).collect()));
+            let old = store.old_keys(Timestamp::MIN).await?;
+            let report = |account: &Account| OrgReport {
+                old_key: old
+                    .iter()
+                    .find(|old| old.org == account.org.id)
+                    .map(|old| OldKeyReport::new(old, Vec::new(), now)),
+                ..OrgReport::new(account, now)
+            };
+            return Ok(AdminReply::Orgs(store.orgs().await?.iter().map(report).collect()));
         }
         AdminRequest::Health => return Ok(AdminReply::Health(desk.health.problems())),
         AdminRequest::Show { org } => {
-            let account = store.any_account(org).await?;
-            return Ok(account.map_or_else(
-                || AdminReply::Failed(format!("there is no organisation {org}; `org list` names them")),
-                |account| AdminReply::Org(OrgReport::new(&account, now)),
-            ));
+            let Some(account) = store.any_account(org).await? else {
+                return Ok(AdminReply::Failed(format!("there is no organisation {org}; `org list` names them")));
+            };
+            let old_key = old_key_of(store, org, now).await?;
+            return Ok(AdminReply::Org(OrgReport { old_key, ..OrgReport::new(&account, now) }));
         }
-        AdminRequest::RotateKey { org } => {
-            let key = new_key()?;
-            let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key)), call).await?;
-            return Ok(changed.map_or_else(
-                || gone(org),
-                |account| {
-                    AdminReply::Key(NewKey {
-                        org_id: org,
-                        org_api_key: key.expose().to_owned(),
-                        plan_tier: account.org.tier,
-                    })
-                },
-            ));
+        AdminRequest::RotateKey { org, overlap_seconds, yes } => {
+            return asked_rotation(store, org, Duration::from_secs(overlap_seconds), yes, call).await;
         }
+        AdminRequest::EndOldKey { org } => (org, OrgChange::EndOldKey),
         AdminRequest::Checkouts => {
             let open = store.checkouts(now).await?;
             return Ok(AdminReply::Checkouts(open.iter().map(CheckoutReport::new).collect()));
@@ -332,6 +427,77 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
     };
     let changed = store.change_org(org, &change, call).await?;
     Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
+}
+
+/// Rotates, unless that would stop agents whose operator did not say that it may.
+async fn asked_rotation(
+    store: &Store,
+    org: OrgId,
+    overlap: Duration,
+    yes: bool,
+    call: &Call,
+) -> Result<AdminReply, NewKeyError> {
+    if overlap > LONGEST_OVERLAP {
+        return Ok(AdminReply::Failed("an old key can stay valid for 90 days (2160h) at most".to_owned()));
+    }
+    if !overlap.is_zero()
+        && !yes
+        && let Some(old) = old_key_of(store, org, call.at).await?
+        && old.valid
+        && old.devices > 0
+    {
+        return Ok(AdminReply::Failed(older_key_in_use(&old)));
+    }
+    let rotated = rotate_key(store, org, overlap, call).await?;
+    Ok(rotated.map_or_else(|| gone(org), |(new, _)| AdminReply::Key(new)))
+}
+
+/// Gives the organisation a new key; the one before stays valid for `overlap`. The new one is nowhere but in the answer.
+/// `None` when the organisation is gone.
+pub(super) async fn rotate_key(
+    store: &Store,
+    org: OrgId,
+    overlap: Duration,
+    call: &Call,
+) -> Result<Option<(NewKey, OrgKey)>, NewKeyError> {
+    let key = new_key()?;
+    let ends = (!overlap.is_zero()).then(|| call.at.saturating_add(overlap).unwrap_or(Timestamp::MAX));
+    let before = store.account(org).await?.and_then(|account| account.org.old_key_ends);
+    let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key), ends), call).await?;
+    Ok(changed.map(|account| {
+        let new = NewKey {
+            org_id: org,
+            org_api_key: key.expose().to_owned(),
+            plan_tier: account.org.tier,
+            old_key_ends: account.org.old_key_ends,
+            old_key_valid: ends.is_some(),
+            older_key_ended: before.is_some_and(|before| call.at < before),
+        };
+        (new, key)
+    }))
+}
+
+/// The organisation's key before the current one, and which devices still use it. `None` when there was no rotation.
+pub(super) async fn old_key_of(store: &Store, org: OrgId, now: Timestamp) -> Result<Option<OldKeyReport>, StoreError> {
+    let Some(old) = store.old_keys(Timestamp::MIN).await?.into_iter().find(|old| old.org == org) else {
+        return Ok(None);
+    };
+    let filter = Filter { old_key: true, limit: Some(NAMED), ..Filter::default() };
+    let named = store.list(org, &filter).await?;
+    let ids = named.into_iter().flat_map(|(page, _)| page.devices).map(|device| device.id).collect();
+    Ok(Some(OldKeyReport::new(&old, ids, now)))
+}
+
+fn older_key_in_use(old: &OldKeyReport) -> String {
+    let some = if old.devices > u64::from(NAMED) { " and more" } else { "" };
+    format!(
+        "{} device(s) still use the key before the current one, which is valid until {:.0}: {}{some}\n\
+         A second rotation ends that key at once, and agents there stop until the host has the new one. Give those hosts \
+         the current key first; --yes rotates all the same.",
+        old.devices,
+        old.ends,
+        old.device_ids.join(", ")
+    )
 }
 
 fn no_checkout(number: &str) -> AdminReply {

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use crate::authority::database::Database;
 use crate::authority::health::Problem;
 use crate::authority::org::{OrgId, PlanTier, org_name};
 use crate::protocol::Exit;
+use crate::span;
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
@@ -110,8 +112,20 @@ enum Verb {
         #[arg(long)]
         link: bool,
     },
-    /// Give it a new key and show it, once; the old one is invalid at once
+    /// Give it a new key and show it, once; the old one stays valid for a while
     RotateKey {
+        /// Its id
+        org: OrgId,
+        /// How long the old key stays valid beside the new one; 0s ends it at once, as for a key that was stolen. There are
+        /// never more than two: a second rotation ends the oldest at once
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
+        overlap: Duration,
+        /// Rotate again although devices still use the key before the current one, which ends then
+        #[arg(long)]
+        yes: bool,
+    },
+    /// End the old key now, before its time: nothing should use it any more (see `show`)
+    EndOldKey {
         /// Its id
         org: OrgId,
     },
@@ -202,7 +216,15 @@ impl Verb {
                 AdminRequest::Expire { org, at: at.map_or(Expiry::Now, Expiry::At) }
             }
             Self::SetPlan { org, plan, limit } => AdminRequest::SetPlan { org, plan, limit },
-            Self::RotateKey { org } => AdminRequest::RotateKey { org },
+            Self::RotateKey { org, overlap, yes } => {
+                // Whole seconds, and never 0 for a part of one: that would end the old key.
+                AdminRequest::RotateKey {
+                    org,
+                    overlap_seconds: overlap.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
+                    yes,
+                }
+            }
+            Self::EndOldKey { org } => AdminRequest::EndOldKey { org },
             Self::Delete { org, .. } => AdminRequest::Delete { org },
             Self::Audit { org, device, limit, before } => AdminRequest::Audit { org, device, limit, before },
         }
@@ -239,11 +261,40 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Ex
 }
 
 fn key_text(new: &NewKey) -> String {
+    let old = new.old_key_ends.map_or_else(String::new, |ends| {
+        let word = if new.old_key_valid { "valid until" } else { "invalid since" };
+        format!("\nOld key       {word} {ends:.0}")
+    });
+    let older = if new.older_key_ended {
+        "\n\nThe key before the old one was still valid, and ended now: there are never more than two."
+    } else {
+        ""
+    };
+    let next = if new.old_key_valid {
+        format!("\n\n`org show {}` names the devices that still use the old one.", new.org_id)
+    } else {
+        String::new()
+    };
     format!(
-        "Organisation  {}\nPlan          {}\nOrg key       {}\n\nThe key is shown this once. Keep it where only the sidecar can \
-         read it.",
+        "Organisation  {}\nPlan          {}\nOrg key       {}{old}\n\nThe key is shown this once. Keep it where only the \
+         sidecar can read it.{older}{next}",
         new.org_id, new.plan_tier, new.org_api_key
     )
+}
+
+/// What to know about the key before the current one; `None` when it is over and nothing asks with it.
+fn old_key_text(org: &OrgReport) -> Option<String> {
+    let old = org.old_key.as_ref().filter(|old| old.valid || old.devices > 0)?;
+    let ends = if old.valid { "is valid until" } else { "ended at" };
+    let named = match (old.device_ids.is_empty(), old.devices > old.device_ids.len() as u64) {
+        (true, _) => String::new(),
+        (false, true) => format!(": {}, …", old.device_ids.join(", ")),
+        (false, false) => format!(": {}", old.device_ids.join(", ")),
+    };
+    Some(format!(
+        "{}: the old key {ends} {:.0}; devices that used it last: {}{named}",
+        org.org_id, old.ends, old.devices
+    ))
 }
 
 fn table(orgs: &[OrgReport]) -> String {
@@ -260,6 +311,10 @@ fn table(orgs: &[OrgReport]) -> String {
         // Writing to a string cannot fail.
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
+    }
+    for line in orgs.iter().filter_map(old_key_text) {
+        text.push('\n');
+        text.push_str(&line);
     }
     text
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
@@ -19,6 +20,7 @@ use crate::authority::store::{Demand, FEWEST_CONNECTIONS, Terms};
 use crate::authority::tls::Files;
 use crate::descriptors;
 use crate::protocol::Exit;
+use crate::span;
 use crate::telemetry::{self, Lines};
 
 #[derive(Debug, Args)]
@@ -70,6 +72,10 @@ pub(super) struct Serve {
     /// never limited
     #[arg(long, value_name = "N", default_value_t = 6000)]
     management_per_minute: u32,
+    /// Remove active devices that registered as ephemeral and were not seen for this long; 0s for never. One that is revoked
+    /// is never removed
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
+    ephemeral_after: Duration,
     /// Listen beyond loopback without TLS: org keys can then be read on the way
     #[arg(long)]
     allow_http: bool,
@@ -150,6 +156,7 @@ impl Serve {
             },
             demand: if self.require_synchronous { Demand::Synchronous } else { Demand::Nothing },
             log_validations: self.log_validations,
+            ephemeral_after: (!self.ephemeral_after.is_zero()).then_some(self.ephemeral_after),
         };
         let running = Running::start(options.clone()).await?;
         let address = running.address();

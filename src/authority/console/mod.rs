@@ -4,14 +4,17 @@
 //! | file | concept |
 //! |---|---|
 //! | `sessions` | open sessions: how they begin, last and end |
+//! | `results` | what came of a form, for the page that shows it |
 //! | `links` | addresses that sign an operator in, once |
 //!
-//! Both are told the time. The pages are in [`super::routes`].
+//! All are told the time. The pages are in [`super::routes`].
 
 mod links;
+mod results;
 mod sessions;
 
 pub(super) use links::Links;
+pub(super) use results::{Done, Outcome, Results};
 pub(super) use sessions::{Holder, Session, Sessions};
 
 /// The console's state, and where it is.
@@ -19,6 +22,7 @@ pub(super) use sessions::{Holder, Session, Sessions};
 pub(super) struct Console {
     pub(super) sessions: Sessions,
     pub(super) links: Links,
+    pub(super) results: Results,
     /// The path before every page's, as browsers see it: `/console`, behind the path of the public URL.
     pub(super) base: String,
     /// `https://authority.example.com`, where browsers are told to reach it.
@@ -35,6 +39,7 @@ impl Console {
         Self {
             sessions: Sessions::default(),
             links: Links::default(),
+            results: Results::default(),
             base: format!("{path}/console"),
             origin: public_url.strip_suffix(path).unwrap_or(public_url).to_owned(),
             secure: public_url.starts_with("https://"),

@@ -40,9 +40,13 @@ impl Holder {
     }
 }
 
+/// What the server knows a session by.
+pub(in crate::authority) type SessionHash = [u8; 32];
+
 /// An open session.
 #[derive(Clone)]
 pub(in crate::authority) struct Session {
+    pub(in crate::authority) hash: SessionHash,
     pub(in crate::authority) holder: Holder,
     /// What every form carries.
     pub(in crate::authority) csrf: String,
@@ -54,7 +58,7 @@ pub(in crate::authority) struct Session {
 #[derive(Default)]
 pub(in crate::authority) struct Sessions {
     // A std mutex: held for one look into a map, never across an await.
-    open: Mutex<HashMap<[u8; 32], Session>>,
+    open: Mutex<HashMap<SessionHash, Session>>,
 }
 
 impl Sessions {
@@ -69,7 +73,8 @@ impl Sessions {
             let oldest = open.iter().min_by_key(|(_, session)| session.used.as_millis()).map(|(hash, _)| *hash);
             oldest.and_then(|hash| open.remove(&hash));
         }
-        open.insert(SecretHash::of_session(&id).bytes(), Session { holder, csrf, began: now, used: now });
+        let hash = SecretHash::of_session(&id).bytes();
+        open.insert(hash, Session { hash, holder, csrf, began: now, used: now });
         Ok(id)
     }
 

@@ -17,7 +17,7 @@ use crate::authority::decide::Verdict;
 use crate::authority::org::OrgId;
 use crate::authority::repeated::rarely;
 use crate::authority::store::StoreError;
-use crate::protocol::api::UNDECIDED_HEADER;
+use crate::protocol::api::{KEY_ENDS_HEADER, UNDECIDED_HEADER};
 use crate::protocol::{Code, DeviceId};
 
 /// An answer. [`super::finish`] gives it its `request_id` and writes it, so that no answer can go without.
@@ -33,6 +33,8 @@ pub(super) struct Answer {
     again: Option<Duration>,
     /// No decision could be completed: the response says so beside its body.
     undecided: bool,
+    /// The answer was given for an old key, which ends then. Boxed: few answers are, and an answer is often an error.
+    pub(super) key_ends: Option<Box<Timestamp>>,
 }
 
 /// What a decision says besides the verdict.
@@ -87,6 +89,7 @@ impl Answer {
                 org: None,
                 again: None,
                 undecided: false,
+                key_ends: None,
             },
             // No type of `wire` can fail; if one does, nothing is said that was not.
             Err(error) => {
@@ -119,13 +122,21 @@ impl Answer {
 
     /// A page for a browser.
     pub(super) fn html(status: StatusCode, page: String) -> Self {
-        Self { status, content: Content::Html(page), code: None, org: None, again: None, undecided: false }
+        Self {
+            status,
+            content: Content::Html(page),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+        }
     }
 
     /// A file of the console's.
     pub(super) fn file(kind: &'static str, content: String) -> Self {
         let content = Content::File(kind, content);
-        Self { status: StatusCode::OK, content, code: None, org: None, again: None, undecided: false }
+        Self { status: StatusCode::OK, content, code: None, org: None, again: None, undecided: false, key_ends: None }
     }
 
     /// Metrics.
@@ -137,6 +148,7 @@ impl Answer {
             org: None,
             again: None,
             undecided: false,
+            key_ends: None,
         }
     }
 
@@ -149,6 +161,7 @@ impl Answer {
             org: None,
             again: None,
             undecided: false,
+            key_ends: None,
         }
     }
 
@@ -172,15 +185,30 @@ impl Answer {
     /// What is too long to be held in memory, of this media type.
     pub(super) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
         let content = Content::Stream(kind);
-        let answer =
-            Self { status: StatusCode::OK, content, code: None, org: Some(org), again: None, undecided: false };
+        let answer = Self {
+            status: StatusCode::OK,
+            content,
+            code: None,
+            org: Some(org),
+            again: None,
+            undecided: false,
+            key_ends: None,
+        };
         let mut response = answer.into_response();
         *response.body_mut() = body;
         response
     }
 
     fn json(status: StatusCode) -> Self {
-        Self { status, content: Content::Json(Map::new()), code: None, org: None, again: None, undecided: false }
+        Self {
+            status,
+            content: Content::Json(Map::new()),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+        }
     }
 
     /// Adds a field. A page has none, what was made of a type has all it needs, and both stay as they are.
@@ -277,6 +305,9 @@ impl Answer {
         }
         if self.undecided {
             headers.insert(UNDECIDED_HEADER, HeaderValue::from_static("1"));
+        }
+        if let Some(ends) = self.key_ends.and_then(|ends| HeaderValue::from_str(&ends.to_string()).ok()) {
+            headers.insert(KEY_ENDS_HEADER, ends);
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, body.len().into());

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
-use super::wire::{DeviceManaged, DeviceNamed, ReasonText};
+use super::wire::{DeviceManaged, DeviceNamed, DeviceRegistered, DeviceRemoved, ReasonText};
 use super::{App, Client, RequestId, now};
 use crate::authority::audit::{Actor, Call, Reason};
 use crate::authority::keys::SecretHash;
@@ -72,7 +72,7 @@ pub(super) fn key(headers: &HeaderMap) -> Option<SecretHash> {
 /// cannot say.
 pub(super) async fn caller(app: &App, head: &Parts) -> Result<Org, Answer> {
     let found = match key(&head.headers) {
-        Some(key) => app.store.look_up(key, None).await?,
+        Some(key) => app.store.look_up(key, None).await?.and_then(|found| found.at(now())),
         None => None,
     };
     match found {
@@ -143,14 +143,17 @@ pub(super) async fn named(body: Body) -> Named {
     }
 }
 
-/// The device a registration names. Fails with the refusal.
-pub(super) async fn device(body: Body) -> Result<DeviceId, Answer> {
-    match named(body).await {
-        Named::Device(id) => Ok(id),
-        Named::Invalid => Err(invalid_device_id()),
-        Named::Missing => Err(BodyError::Malformed.into()),
-        Named::Late => Err(BodyError::Late.into()),
-    }
+/// The device a registration names, and whether it is ephemeral. Fails with the refusal.
+pub(super) async fn registered(body: Body) -> Result<(DeviceId, Option<bool>), Answer> {
+    let DeviceRegistered { device_id, ephemeral } = object(body, SMALL_BODY).await?;
+    Ok((device_id.0.parse().map_err(|_| invalid_device_id())?, ephemeral))
+}
+
+/// The device a removal names, why, and whether only an active one is meant. Fails with the refusal.
+pub(super) async fn removed(body: Body) -> Result<(DeviceId, Option<Reason>, bool), Answer> {
+    let DeviceRemoved { device_id, reason, if_active } = object(body, SMALL_BODY).await?;
+    let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
+    Ok((id, self::reason(reason)?, if_active.unwrap_or(false)))
 }
 
 /// The device an operator manages, and why. Fails with the refusal.

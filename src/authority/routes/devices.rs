@@ -17,19 +17,19 @@ use super::wire::{DeviceDone, Word};
 use crate::authority::audit::{Call, Verb};
 use crate::authority::batch::{Named, Outcome};
 use crate::authority::org::Org;
-use crate::authority::plan::{Account, Admission, Restoration, Suspension};
+use crate::authority::plan::{Account, Admission, Removal, Restoration, Suspension};
 use crate::protocol::DeviceId;
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
     let org = ask::caller(&app, &head).await?;
-    let id = ask::device(body).await?;
+    let (id, ephemeral) = ask::registered(body).await?;
     let call = ask::call(&head);
-    let (admission, account) = app.store.register(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
+    let (admission, account) = app.store.register(org.id, &id, ephemeral, &call).await?.ok_or_else(org_not_found)?;
     let came_to = match admission {
         Admission::New => OK,
         Admission::Exists => CameTo(StatusCode::OK, Word::Exists, None),
-        Admission::Revoked => CameTo(StatusCode::FORBIDDEN, Word::Revoked, Some("device_revoked")),
+        Admission::Revoked => REVOKED,
         Admission::Full => FULL,
     };
     Ok(came_to.answer("devices/register", id, &account, &call))
@@ -61,9 +61,16 @@ pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> R
 }
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    let (org, id, call) = asked(&app, request).await?;
-    let (removed, account) = app.store.remove(org.id, &id, &call).await?.ok_or_else(org_not_found)?;
-    let came_to = if removed { OK } else { NOT_FOUND };
+    let (head, body) = request.into_parts();
+    let org = ask::manager(&app, &head).await?;
+    let (id, reason, only_active) = ask::removed(body).await?;
+    let call = Call { reason, ..ask::call(&head) };
+    let (removal, account) = app.store.remove(org.id, &id, only_active, &call).await?.ok_or_else(org_not_found)?;
+    let came_to = match removal {
+        Removal::Removed => OK,
+        Removal::NotFound => NOT_FOUND,
+        Removal::Revoked => REVOKED,
+    };
     Ok(came_to.answer("devices/remove", id, &account, &call))
 }
 
@@ -83,6 +90,7 @@ fn only(id: &DeviceId) -> Named {
 struct CameTo(StatusCode, Word, Option<&'static str>);
 
 const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);
+const REVOKED: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Revoked, Some("device_revoked"));
 const FULL: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Blocked, Some("device_limit_reached"));
 const NOT_FOUND: CameTo = CameTo(StatusCode::NOT_FOUND, Word::Error, Some("not_found"));
 

@@ -56,6 +56,7 @@ pub(super) async fn list(
         handler: "devices/list",
         devices: page.devices.into_iter().map(listed).collect(),
         next_cursor: query.limit.map(|_| next.map_or(NextCursor::Null, NextCursor::Behind)),
+        old_key_ends: account.org.old_key_ends,
         plan: account.fields(now()),
     };
     Ok(Answer::of(StatusCode::OK, &body).to(org.id))
@@ -147,6 +148,8 @@ fn listed(device: ListedDevice) -> DeviceListed {
         last_seen_at: device.last_seen_at,
         revoked_at: device.revoked_at,
         revoke_reason: device.revoke_reason,
+        ephemeral: device.ephemeral,
+        old_key: device.old_key,
     }
 }
 

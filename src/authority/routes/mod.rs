@@ -28,7 +28,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::json;
-use tracing::{Instrument, error_span, info};
+use tracing::{Instrument, debug, error_span, info};
 use uuid::Uuid;
 
 use self::answer::Answer;
@@ -83,6 +83,9 @@ struct Client(IpAddr);
 
 /// How long a request may take from its head to its answer, in case nothing inside it notices first.
 const WHOLE_REQUEST: Duration = Duration::from_secs(15);
+
+/// How long metrics wait for the database.
+const METRICS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every route.
 pub(super) fn router(app: Arc<App>) -> Router {
@@ -142,6 +145,12 @@ pub(super) fn observed(app: Arc<App>) -> Router {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Answer {
+    // Numbers of a moment ago are better than none: metrics are read while the database is away, too.
+    match tokio::time::timeout(METRICS_PATIENCE, app.store.old_keys(now())).await {
+        Ok(Ok(valid)) => app.metrics.old_keys(&valid),
+        Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
+        Err(_) => debug!("counting the devices that use an old key takes too long"),
+    }
     Answer::text(app.metrics.text(&app.health))
 }
 

@@ -24,7 +24,8 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         // A network that stalls is no reason to call the device invalid, which would stop its agents for good.
         Named::Late => return Answer::unavailable_decision(None),
     };
-    let found = match ask::key(&head.headers) {
+    let key = ask::key(&head.headers);
+    let found = match key {
         None => None,
         Some(key) => match app.store.look_up(key, device.as_ref()).await {
             Ok(found) => found,
@@ -35,8 +36,10 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         },
     };
     let now = now();
+    let found = found.and_then(|found| found.at(now));
     let known = found.as_ref().and_then(|found| found.device.clone());
     let org = found.as_ref().map(|found| found.org.id);
+    let key_ends = found.as_ref().and_then(|found| found.key.ends());
     let asker = found.map_or(Asker::Unknown, |found| Asker::Org(found.org));
     let subject = match (&device, &known) {
         (None, _) => Subject::Invalid,
@@ -45,14 +48,15 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     };
     let verdict = decide(&asker, subject, now);
     let revoked_at = known.as_ref().and_then(|known| known.revoked_at).filter(|_| verdict != Verdict::Allow);
-    if let Some(known) = &known {
-        app.seen.note(known.seq, now);
+    if let (Some(known), Some(key)) = (&known, key) {
+        app.seen.note(known.seq, now, key.mark());
     }
     let missing = missing && verdict == Verdict::InvalidDeviceId;
     let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == Verdict::DeviceRevoked);
     let facts = Facts { device, said, revoked_at, error: missing.then_some("missing_params") };
     let mut answer = Answer::decision(verdict, facts);
     answer.org = org;
+    answer.key_ends = key_ends.map(Box::new);
     if verdict == Verdict::InvalidOrgKey
         && let Err(again) = app.limits.failed_key(ask::address(&head), BootTime::now())
     {

@@ -56,6 +56,26 @@ pub(super) struct DeviceNamed {
     pub(super) device_id: DeviceText,
 }
 
+/// A registration.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceRegistered {
+    pub(super) device_id: DeviceText,
+    /// Whether the device is removed when it has not been seen for a time, unless it is revoked; an extension. Without it
+    /// a known device stays what it is in this.
+    pub(super) ephemeral: Option<bool>,
+}
+
+/// A removal.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceRemoved {
+    pub(super) device_id: DeviceText,
+    pub(super) reason: Option<ReasonText>,
+    /// Remove it only while it is not revoked, else answer 403 `device_revoked`; an extension.
+    pub(super) if_active: Option<bool>,
+}
+
 /// A body about one device, by an operator.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -216,6 +236,10 @@ pub(super) struct DeviceList {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub(super) next_cursor: Option<NextCursor>,
+    /// When the org key from before the last rotation ends or ended; an extension, absent when there was no rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub(super) old_key_ends: Option<Timestamp>,
     #[serde(flatten)]
     pub(super) plan: PlanFields,
 }
@@ -245,6 +269,14 @@ pub(super) struct DeviceListed {
     pub(super) revoked_at: Option<Timestamp>,
     /// In the words of whoever revoked it.
     pub(super) revoke_reason: Option<String>,
+    /// It is removed when it has not been seen for a time, unless it is revoked; an extension, absent when it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) ephemeral: bool,
+    /// Its last validation came with an org key from before the last rotation; an extension, absent when it did not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) old_key: bool,
 }
 
 /// The plan, and how much of it is used.

@@ -15,7 +15,11 @@ pub(in crate::authority) enum OrgChange {
     AccessUntil(Option<Timestamp>),
     /// The plan, and a limit to hold instead of its own.
     Plan(PlanTier, Option<u64>),
-    Key(SecretHash),
+    /// A new key. The one before stays valid until the time; without one it is nobody's at once. An older one yet is
+    /// nobody's in either case: there are never more than two.
+    Key(SecretHash, Option<Timestamp>),
+    /// The key before the current one is nobody's at once.
+    EndOldKey,
     /// Forgets its devices and keeps its key as that of a deleted organisation.
     Delete,
 }
@@ -24,7 +28,7 @@ impl OrgChange {
     /// What those who wait are told of it.
     pub(super) fn news(&self, org: OrgId) -> Change {
         match self {
-            Self::Key(_) | Self::Delete => Change::Key(org),
+            Self::Key(..) | Self::EndOldKey | Self::Delete => Change::Key(org),
             // An end in the future denies nothing yet; the hint then merely comes sooner than it need.
             Self::Disabled(true) | Self::Frozen(true) | Self::AccessUntil(Some(_)) => Change::Denied(org, None),
             Self::Disabled(false) | Self::Frozen(false) | Self::AccessUntil(None) | Self::Plan(..) => Change::Org(org),
@@ -45,7 +49,10 @@ impl OrgChange {
             Self::Plan(tier, Some(limit)) => {
                 Record::ok(org, Verb::SetPlan).with("plan", tier.as_str()).with("limit", *limit)
             }
-            Self::Key(hash) => Record::ok(org, Verb::RotateKey).with("key", hash.fingerprint()),
+            Self::Key(hash, until) => Record::ok(org, Verb::RotateKey)
+                .with("key", hash.fingerprint())
+                .with("oldKeyEnds", until.map(|until| until.to_string())),
+            Self::EndOldKey => Record::ok(org, Verb::EndOldKey),
             Self::Delete => Record::ok(org, Verb::DeleteOrg),
         }
     }

@@ -3,8 +3,11 @@
 use jiff::Timestamp;
 
 use super::super::audit;
-use super::super::org::Org;
+use super::super::changes::Change;
+use super::super::keys::SecretHash;
+use super::super::org::{HeldKey, Org};
 use super::StoreError;
+use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
 pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
@@ -23,6 +26,33 @@ pub(super) fn stored_limit(limit: Option<u64>) -> Option<i64> {
     limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
 }
 
+/// Device ids from their column.
+pub(super) fn parsed(ids: Vec<String>) -> Result<Vec<DeviceId>, StoreError> {
+    ids.into_iter().map(|id| id.parse().map_err(|_| StoreError::Corrupt("device id"))).collect()
+}
+
+/// What has ended by itself of an organisation: its old key, or only its entitlement.
+pub(super) fn ended(org: &str, old_key: Option<bool>) -> Result<Change, StoreError> {
+    let org = org.parse().map_err(|_| StoreError::Corrupt("organisation id"))?;
+    Ok(if old_key == Some(true) { Change::Key(org) } else { Change::Denied(org, None) })
+}
+
+/// Which of the organisation's keys this is. `None` when it is neither, whatever the database found.
+pub(super) fn held_key(
+    key: SecretHash,
+    current: &[u8],
+    old: Option<&[u8]>,
+    old_ends: Option<i64>,
+) -> Result<Option<HeldKey>, StoreError> {
+    if key.matches(current) {
+        return Ok(Some(HeldKey::Current));
+    }
+    match (old, old_ends) {
+        (Some(old), Some(ends)) if key.matches(old) => Ok(Some(HeldKey::Old { ends: time(ends)? })),
+        (Some(_) | None, Some(_) | None) => Ok(None),
+    }
+}
+
 /// An organisation from the columns of its row; the flags are disabled and frozen.
 #[expect(clippy::too_many_arguments, reason = "a row has as many columns as it has")]
 pub(super) fn org_from(
@@ -34,6 +64,7 @@ pub(super) fn org_from(
     access_until: Option<i64>,
     created_at: i64,
     deleted: bool,
+    old_key_ends: Option<i64>,
 ) -> Result<Org, StoreError> {
     Ok(Org {
         id: id.parse().map_err(|_| StoreError::Corrupt("organisation id"))?,
@@ -45,6 +76,7 @@ pub(super) fn org_from(
         access_until: access_until.map(time).transpose()?,
         created_at: time(created_at)?,
         deleted,
+        old_key_ends: old_key_ends.map(time).transpose()?,
     })
 }
 

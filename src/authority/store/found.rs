@@ -3,18 +3,36 @@
 use jiff::Timestamp;
 
 use super::super::audit::{Record, Verb};
-use super::super::org::{Org, OrgId};
+use super::super::org::{HeldKey, Org, OrgId};
 use super::super::reports::{HeardDevice, KnownStop};
 use super::StoreError;
-use super::columns::time;
+use super::columns::{count, time};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
+
+/// What a key opens, as the store holds it. What is in it is given out by [`Self::at`] alone, so that no caller can
+/// forget that an old key ends.
+#[derive(Clone, Debug)]
+pub(in crate::authority) struct Presented(LookUp);
+
+impl Presented {
+    pub(super) fn new(key: HeldKey, org: Org, device: Option<KnownDevice>) -> Self {
+        Self(LookUp { org, key, device })
+    }
+
+    /// What the key opens at `now`; `None` when it is an old one whose time is over, which is then nobody's.
+    pub(in crate::authority) fn at(self, now: Timestamp) -> Option<LookUp> {
+        self.0.key.good(now).then_some(self.0)
+    }
+}
 
 /// What one validation needs to know.
 #[derive(Clone, Debug)]
 pub(in crate::authority) struct LookUp {
     /// Whose key it is.
     pub(in crate::authority) org: Org,
+    /// Which of its keys.
+    pub(in crate::authority) key: HeldKey,
     /// The device asked about, if that organisation has it.
     pub(in crate::authority) device: Option<KnownDevice>,
 }
@@ -38,6 +56,27 @@ pub(in crate::authority) struct ListedDevice {
     pub(in crate::authority) last_seen_at: Option<Timestamp>,
     pub(in crate::authority) revoked_at: Option<Timestamp>,
     pub(in crate::authority) revoke_reason: Option<String>,
+    /// Registered as one that is removed when it is not seen for a time.
+    pub(in crate::authority) ephemeral: bool,
+    /// It asked last with another key than the organisation's current one.
+    pub(in crate::authority) old_key: bool,
+}
+
+/// An organisation whose key was rotated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::authority) struct OldKey {
+    pub(in crate::authority) org: OrgId,
+    /// When the key before the current one ends or ended.
+    pub(in crate::authority) ends: Timestamp,
+    /// How many devices asked last with another key than the current one.
+    pub(in crate::authority) devices: u64,
+}
+
+impl OldKey {
+    pub(super) fn read(org: &str, ends: i64, devices: i64) -> Result<Self, StoreError> {
+        let org = org.parse().map_err(|_| StoreError::Corrupt("organisation id"))?;
+        Ok(Self { org, ends: time(ends)?, devices: count(devices)? })
+    }
 }
 
 /// Which devices to list, in the order of their ids.
@@ -52,6 +91,8 @@ pub(in crate::authority) struct Filter {
     pub(in crate::authority) among: Option<Vec<DeviceId>>,
     /// Only this one.
     pub(in crate::authority) only: Option<DeviceId>,
+    /// Only those that asked last with another key than the current one.
+    pub(in crate::authority) old_key: bool,
     /// Only those revoked by the call of this time.
     pub(in crate::authority) revoked_at: Option<Timestamp>,
     /// At most so many; `None` for all.
@@ -171,7 +212,10 @@ pub(super) fn reports_of(
         }
     }
     if let Some((at, body)) = last_stop {
-        row.last_stop = Some(KnownStop::read(time(at)?, &body)?);
+        let at = time(at)?;
+        if at >= row.device.created_at {
+            row.last_stop = Some(KnownStop::read(at, &body)?);
+        }
     }
     Ok(row)
 }

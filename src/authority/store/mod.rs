@@ -40,23 +40,24 @@ use tokio::sync::Notify;
 
 pub(super) use self::change::OrgChange;
 pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
-use self::columns::{count, entry_from, org_from, status, stored_limit, time};
+use self::columns::{count, ended, entry_from, held_key, org_from, parsed, status, stored_limit, time};
 pub(super) use self::failure::{OpenError, StoreError};
 pub(super) use self::found::{
-    Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, LookUp, Page, RestoredAll,
+    Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, reports_of};
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use super::audit::{self, Call, Verb};
 use super::batch::{Named, Outcome};
-use super::changes::Changes;
+use super::changes::{Change, Changes};
 use super::database::Database;
 use super::health::Finding;
 use super::keys::SecretHash;
 use super::org::{Org, OrgId};
-use super::plan::{Account, Admission, Restoration, Suspension};
+use super::plan::{Account, Admission, Removal, Restoration, Suspension};
 use super::reports::{HeardReport, KnownEvent, KnownStop};
+use super::seen::LastSeen;
 use crate::protocol::DeviceId;
 
 /// How long a decision may take, whichever the store: less than clients wait, so that they are told that there is none
@@ -80,6 +81,8 @@ impl Default for Terms {
         Self { connections: 16, fence: false }
     }
 }
+/// How many devices age out in one transaction: a revoke that comes meanwhile waits for one of these at most.
+const AGED_AT_ONCE: i64 = 500;
 
 /// The store. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -175,12 +178,12 @@ impl Store {
         either!(self.back_up(copy))
     }
 
-    /// Whose key this is, and that organisation's device `device`, of one moment after this call.
+    /// Whose key this is or was, and that organisation's device `device`, of one moment after this call.
     pub(super) async fn look_up(
         &self,
         key: SecretHash,
         device: Option<&DeviceId>,
-    ) -> Result<Option<LookUp>, StoreError> {
+    ) -> Result<Option<Presented>, StoreError> {
         in_time(async { either!(self.look_up(key, device.cloned())) }).await
     }
 
@@ -199,9 +202,15 @@ impl Store {
         either!(self.orgs())
     }
 
-    /// The organisations whose entitlement ended after `after` and by `now`.
-    pub(super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+    /// What ended by itself after `after` and by `now`: entitlements, and old keys, of a deleted organisation too.
+    pub(super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<Change>, StoreError> {
         either!(self.ended(after, now))
+    }
+
+    /// The organisations whose key was rotated, with the devices that asked last with another key than the current one;
+    /// only those whose old key is valid after `after`.
+    pub(super) async fn old_keys(&self, after: Timestamp) -> Result<Vec<OldKey>, StoreError> {
+        either!(self.old_keys(after))
     }
 
     /// Adds an organisation.
@@ -219,14 +228,16 @@ impl Store {
         either!(self.change_org(id, change.clone(), call.clone()))
     }
 
-    /// Makes a device known, where there is a place.
+    /// Makes a device known, where there is a place. `ephemeral` says whether it may age out; without it a known device
+    /// stays what it is in this, and a new one does not age.
     pub(super) async fn register(
         &self,
         org: OrgId,
         id: &DeviceId,
+        ephemeral: Option<bool>,
         call: &Call,
     ) -> Result<Option<Admitted>, StoreError> {
-        self.doubting(either!(self.register(org, id.clone(), call.clone())))
+        self.doubting(either!(self.register(org, id.clone(), ephemeral, call.clone())))
     }
 
     /// Revokes each of them, all or none in case of failure.
@@ -265,14 +276,27 @@ impl Store {
         either!(self.unrevoke_all(org, call.clone()))
     }
 
-    /// Forgets a device; `false` when there was none.
+    /// Forgets a device, with `only_active` not one that is revoked. The stops and the timeline of a device that was ever
+    /// revoked stay.
     pub(super) async fn remove(
         &self,
         org: OrgId,
         id: &DeviceId,
+        only_active: bool,
         call: &Call,
-    ) -> Result<Option<(bool, Account)>, StoreError> {
-        either!(self.remove(org, id.clone(), call.clone()))
+    ) -> Result<Option<(Removal, Account)>, StoreError> {
+        either!(self.remove(org, id.clone(), only_active, call.clone()))
+    }
+
+    /// The organisations with active ephemeral devices that were not seen since `before`.
+    pub(super) async fn aged(&self, before: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+        either!(self.aged(before))
+    }
+
+    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most [`AGED_AT_ONCE`],
+    /// and says how many those were.
+    pub(super) async fn age_out(&self, org: OrgId, before: Timestamp, call: &Call) -> Result<u64, StoreError> {
+        either!(self.age_out(org, before, call.clone()))
     }
 
     /// The organisation's devices in the bytewise order of their ids, with its usage from the same moment.
@@ -280,8 +304,8 @@ impl Store {
         either!(self.list(org, filter.clone()))
     }
 
-    /// Records when devices, by their numbers, last asked (microseconds since 1970). Unknown numbers are removed ones.
-    pub(super) async fn touch(&self, seen: &[(i64, i64)]) -> Result<(), StoreError> {
+    /// Records when devices last asked, and with which key. Unknown numbers are those of removed ones.
+    pub(super) async fn touch(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
         self.doubting(either!(self.touch(seen.to_vec())))
     }
 

@@ -19,10 +19,11 @@ use crate::authority::audit::{Actor, Call, Query, Verb};
 use crate::authority::batch::{Named, Outcome, distinct};
 use crate::authority::changes::Change;
 use crate::authority::database::Database;
-use crate::authority::keys::SecretHash;
-use crate::authority::org::{OrgId, PlanTier};
-use crate::authority::plan::{Admission, Restoration, Suspension};
+use crate::authority::keys::{SecretHash, new_key};
+use crate::authority::org::{HeldKey, OrgId, PlanTier};
+use crate::authority::plan::{Admission, Removal, Restoration, Suspension};
 use crate::authority::reports::HeardReport;
+use crate::authority::seen::LastSeen;
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
@@ -68,11 +69,17 @@ on_both! {
     registrations_that_race_for_the_last_places_never_exceed_the_plan
     a_database_of_a_newer_version_is_refused
     an_entitlement_that_ends_is_found_once_in_the_span_in_which_it_does
+    old_and_new_key_are_valid_together_until_the_time_and_no_third_one_is
+    an_old_key_that_ends_is_found_once_in_the_span_in_which_it_does
     an_operators_own_limit_holds_instead_of_the_plans
     what_a_sidecar_reports_takes_the_place_of_what_it_said_before
     a_report_that_comes_late_changes_nothing_but_what_happened
     what_is_kept_of_a_device_is_bounded_and_the_newest_stays
     what_was_reported_about_a_removed_device_is_not_said_of_its_successor
+    a_device_that_was_revoked_leaves_its_stops_and_timeline_behind
+    a_revoked_device_is_not_removed_by_what_wants_an_active_one_gone
+    ephemeral_devices_age_out_by_when_they_were_last_seen_and_revoked_ones_never
+    which_key_a_device_asked_with_last_is_known_and_the_newest_note_wins
     a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device
     what_a_stop_of_many_led_to_is_told_of_its_own_devices_and_since_then
     observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is
@@ -110,6 +117,10 @@ fn because(second: i64, reason: &str) -> Call {
 
 fn id(text: &str) -> DeviceId {
     text.parse().unwrap()
+}
+
+fn last_seen(seq: i64, second: i64) -> LastSeen {
+    LastSeen { seq, at: at(second).as_microsecond(), key: [1; 6] }
 }
 
 #[derive(Clone, Debug)]
@@ -227,13 +238,14 @@ async fn agree(store: &Store, steps: Vec<Step>) -> Result<(), TestCaseError> {
     for (now, step) in (1..).zip(steps) {
         match step {
             Step::Register(name) => {
-                let (admission, account) = store.register(org, &id(&name), &by(now)).await.unwrap().unwrap();
+                let (admission, account) = store.register(org, &id(&name), None, &by(now)).await.unwrap().unwrap();
                 prop_assert_eq!(admission, model.register(&name));
                 prop_assert_eq!(account.used, model.used());
             }
             Step::Remove(name) => {
-                let (removed, _) = store.remove(org, &id(&name), &by(now)).await.unwrap().unwrap();
-                prop_assert_eq!(removed, model.devices.remove(&name).is_some());
+                let (removed, _) = store.remove(org, &id(&name), false, &by(now)).await.unwrap().unwrap();
+                let known = model.devices.remove(&name).is_some();
+                prop_assert_eq!(removed, if known { Removal::Removed } else { Removal::NotFound });
             }
             Step::Revoke(names) => {
                 let batch = distinct(names).unwrap();
@@ -284,10 +296,10 @@ fn the_large_plans_end_at_their_limits_too(runtime: &Runtime, store: Store) {
         for tier in [PlanTier::Scale, PlanTier::Max] {
             let org = new_org(&store, tier).await;
             for number in 0..tier.limit() {
-                let admitted = store.register(org, &id(&format!("d{number}")), &by(1)).await.unwrap().unwrap();
+                let admitted = store.register(org, &id(&format!("d{number}")), None, &by(1)).await.unwrap().unwrap();
                 assert_eq!((admitted.0, admitted.1.used), (Admission::New, number + 1));
             }
-            let admitted = store.register(org, &id("one-more"), &by(1)).await.unwrap().unwrap();
+            let admitted = store.register(org, &id("one-more"), None, &by(1)).await.unwrap().unwrap();
             assert_eq!((admitted.0, admitted.1.used), (Admission::Full, tier.limit()));
         }
     });
@@ -298,7 +310,7 @@ fn every_read_that_begins_after_a_change_sees_it(runtime: &Runtime, store: Store
         let (org, key) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
         let (key, device) = (SecretHash::of_key(&key), id("a"));
         let batch = [Named { sent: "a".to_owned(), id: Some(device.clone()) }];
-        store.register(org.id, &device, &by(1)).await.unwrap().unwrap();
+        store.register(org.id, &device, None, &by(1)).await.unwrap().unwrap();
         for round in 0..100 {
             let expected = if round % 2 == 0 {
                 store.revoke(org.id, &batch, Verb::Revoke, &by(round)).await.unwrap().unwrap();
@@ -315,7 +327,7 @@ fn every_read_that_begins_after_a_change_sees_it(runtime: &Runtime, store: Store
                 })
                 .collect();
             for read in reads {
-                let found = read.await.unwrap().unwrap().unwrap();
+                let found = read.await.unwrap().unwrap().unwrap().at(at(0)).unwrap();
                 assert_eq!(found.device.map(|device| device.status), Some(expected), "round {round}");
             }
         }
@@ -326,17 +338,18 @@ fn a_late_last_seen_time_never_lands_on_a_device_that_came_after(runtime: &Runti
     runtime.block_on(async {
         let (org, key) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
         let (key, device) = (SecretHash::of_key(&key), id("a"));
-        let known = async || store.look_up(key, Some(&device)).await.unwrap().unwrap().device.unwrap();
-        store.register(org.id, &device, &by(1)).await.unwrap();
+        let known =
+            async || store.look_up(key, Some(&device)).await.unwrap().unwrap().at(at(0)).unwrap().device.unwrap();
+        store.register(org.id, &device, None, &by(1)).await.unwrap();
         let old = known().await;
-        store.remove(org.id, &device, &by(1)).await.unwrap();
-        store.register(org.id, &device, &by(2)).await.unwrap();
-        store.touch(&[(old.seq, at(3).as_microsecond())]).await.unwrap();
+        store.remove(org.id, &device, false, &by(1)).await.unwrap();
+        store.register(org.id, &device, None, &by(2)).await.unwrap();
+        store.touch(&[last_seen(old.seq, 3)]).await.unwrap();
         let seen = async || store.list(org.id, &Filter::default()).await.unwrap().unwrap().0.devices[0].last_seen_at;
         assert_eq!(seen().await, None);
         let new = known().await;
-        store.touch(&[(new.seq, at(5).as_microsecond())]).await.unwrap();
-        store.touch(&[(new.seq, at(4).as_microsecond())]).await.unwrap();
+        store.touch(&[last_seen(new.seq, 5)]).await.unwrap();
+        store.touch(&[last_seen(new.seq, 4)]).await.unwrap();
         assert_eq!(seen().await, Some(at(5)), "the newest time stays");
     });
 }
@@ -381,7 +394,9 @@ fn registrations_that_race_for_the_last_places_never_exceed_the_plan(runtime: &R
                 .map(|number| {
                     // Each device twice: idempotent, whichever comes first.
                     let (store, device) = (store.clone(), id(&format!("device-{}", number / 2)));
-                    tokio::spawn(async move { store.register(org, &device, &by(round)).await.unwrap().unwrap().0 })
+                    tokio::spawn(
+                        async move { store.register(org, &device, None, &by(round)).await.unwrap().unwrap().0 },
+                    )
                 })
                 .collect();
             let mut won = 0;
@@ -401,10 +416,63 @@ fn an_entitlement_that_ends_is_found_once_in_the_span_in_which_it_does(runtime: 
             store.change_org(org, &OrgChange::AccessUntil(Some(at(end))), &by(1)).await.unwrap();
         }
         assert_eq!(store.ended(at(50), at(99)).await.unwrap(), []);
-        assert_eq!(store.ended(at(99), at(100)).await.unwrap(), [org]);
+        assert_eq!(store.ended(at(99), at(100)).await.unwrap(), [Change::Denied(org, None)]);
         assert_eq!(store.ended(at(100), at(499)).await.unwrap(), []);
         store.change_org(other, &OrgChange::Delete, &by(2)).await.unwrap();
         assert_eq!(store.ended(at(499), at(600)).await.unwrap(), []);
+    });
+}
+
+fn old_and_new_key_are_valid_together_until_the_time_and_no_third_one_is(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, first) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
+        store.register(org.id, &id("a"), None, &by(0)).await.unwrap();
+        let keys: Vec<SecretHash> = [0; 4].iter().map(|_| SecretHash::of_key(&new_key().unwrap())).collect();
+        let first = SecretHash::of_key(&first);
+        let held = async |key: SecretHash, now: i64| {
+            let found = store.look_up(key, Some(&id("a"))).await.unwrap().and_then(|found| found.at(at(now)));
+            assert!(found.as_ref().is_none_or(|found| found.device.is_some() && found.org.id == org.id));
+            found.map(|found| found.key)
+        };
+        let rotate = async |key: SecretHash, until: Option<i64>, now: i64| {
+            let change = OrgChange::Key(key, until.map(at));
+            store.change_org(org.id, &change, &by(now)).await.unwrap().unwrap().org.old_key_ends
+        };
+        let old = |ends: i64| Some(HeldKey::Old { ends: at(ends) });
+        assert_eq!(held(first, 1).await, Some(HeldKey::Current));
+        assert_eq!(rotate(keys[0], Some(100), 10).await, Some(at(100)));
+        assert_eq!((held(keys[0], 11).await, held(first, 99).await), (Some(HeldKey::Current), old(100)));
+        assert_eq!(held(first, 100).await, None, "an old key ends at the time that it was given");
+        // A second rotation within the overlap: the oldest key is nobody's at once.
+        assert_eq!(rotate(keys[1], Some(200), 50).await, Some(at(200)));
+        assert_eq!((held(first, 51).await, held(keys[0], 51).await), (None, old(200)));
+        // Without an overlap there is one key.
+        assert_eq!(rotate(keys[2], None, 60).await, Some(at(60)));
+        assert_eq!((held(keys[1], 60).await, held(keys[0], 60).await), (None, None));
+        assert_eq!(held(keys[2], 60).await, Some(HeldKey::Current));
+        // An overlap that is ended early.
+        rotate(keys[3], Some(200), 70).await;
+        assert_eq!(held(keys[2], 71).await, old(200));
+        let ended = store.change_org(org.id, &OrgChange::EndOldKey, &by(80)).await.unwrap().unwrap();
+        assert_eq!((ended.org.old_key_ends, held(keys[2], 81).await), (Some(at(80)), None));
+        assert_eq!(held(keys[3], 81).await, Some(HeldKey::Current));
+    });
+}
+
+fn an_old_key_that_ends_is_found_once_in_the_span_in_which_it_does(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = new_org(&store, PlanTier::Free).await;
+        let key = SecretHash::of_key(&new_key().unwrap());
+        store.change_org(org, &OrgChange::AccessUntil(Some(at(80))), &by(1)).await.unwrap();
+        store.change_org(org, &OrgChange::Key(key, Some(at(100))), &by(1)).await.unwrap();
+        assert_eq!(store.ended(at(2), at(79)).await.unwrap(), []);
+        assert_eq!(store.ended(at(79), at(80)).await.unwrap(), [Change::Denied(org, None)]);
+        assert_eq!(store.ended(at(80), at(100)).await.unwrap(), [Change::Key(org)]);
+        assert_eq!(store.ended(at(79), at(100)).await.unwrap(), [Change::Key(org)], "both at once are told as one");
+        // Its watchers hold a key that says ORG_NOT_FOUND and is nobody's later.
+        store.change_org(org, &OrgChange::Delete, &by(2)).await.unwrap();
+        assert_eq!(store.ended(at(80), at(200)).await.unwrap(), [Change::Key(org)]);
+        assert_eq!(store.ended(at(100), at(200)).await.unwrap(), []);
     });
 }
 
@@ -413,10 +481,10 @@ fn an_operators_own_limit_holds_instead_of_the_plans(runtime: &Runtime, store: S
         let (org, _) = create_org(&store, None, PlanTier::Free, Some(5), &by(0)).await.unwrap();
         for number in 0..5 {
             let (admission, account) =
-                store.register(org.id, &id(&format!("d{number}")), &by(1)).await.unwrap().unwrap();
+                store.register(org.id, &id(&format!("d{number}")), None, &by(1)).await.unwrap().unwrap();
             assert_eq!((admission, account.org.limit()), (Admission::New, 5));
         }
-        let register = async || store.register(org.id, &id("more"), &by(2)).await.unwrap().unwrap().0;
+        let register = async || store.register(org.id, &id("more"), None, &by(2)).await.unwrap().unwrap().0;
         assert_eq!(register().await, Admission::Full);
         store.change_org(org.id, &OrgChange::Plan(PlanTier::Free, None), &by(3)).await.unwrap().unwrap();
         assert_eq!(register().await, Admission::Full);
@@ -478,14 +546,14 @@ fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to(run
         let org = new_org(&store, PlanTier::Pro).await;
         let batch = |ids: &[&str]| distinct(ids.iter().map(|id| (*id).to_owned()).collect()).unwrap();
         for (now, name) in (1..).zip(["a", "b", "a"]) {
-            store.register(org, &id(name), &by(now)).await.unwrap().unwrap();
+            store.register(org, &id(name), None, &by(now)).await.unwrap().unwrap();
         }
         store.revoke(org, &batch(&["a"]), Verb::Revoke, &because(4, "gone mad")).await.unwrap().unwrap();
         store.revoke(org, &batch(&["a", "b", "x", "no no"]), Verb::RevokeBatch, &by(5)).await.unwrap().unwrap();
         store.unrevoke(org, &batch(&["b"]), Verb::Unrevoke, &by(6)).await.unwrap().unwrap();
         store.revoke_all(org, &because(7, "drill")).await.unwrap().unwrap();
         store.unrevoke_all(org, &by(8)).await.unwrap().unwrap();
-        store.remove(org, &id("x"), &by(9)).await.unwrap().unwrap();
+        store.remove(org, &id("x"), false, &by(9)).await.unwrap().unwrap();
         store.change_org(org, &OrgChange::Frozen(true), &because(10, "unpaid")).await.unwrap().unwrap();
         store.revoke_all(other, &by(11)).await.unwrap().unwrap();
 
@@ -547,7 +615,7 @@ fn a_reason_stays_with_the_device_while_it_is_revoked(runtime: &Runtime, store: 
         let batch = distinct(vec!["a".to_owned()]).unwrap();
         let said =
             async || store.list(org, &Filter::default()).await.unwrap().unwrap().0.devices[0].revoke_reason.clone();
-        store.register(org, &id("a"), &by(1)).await.unwrap();
+        store.register(org, &id("a"), None, &by(1)).await.unwrap();
         store.revoke(org, &batch, Verb::Revoke, &because(2, "first")).await.unwrap();
         store.revoke(org, &batch, Verb::Revoke, &because(3, "second")).await.unwrap();
         assert_eq!(said().await.as_deref(), Some("first"), "the revoke that did it");
@@ -562,7 +630,7 @@ fn whoever_listens_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, st
     runtime.block_on(async {
         let org = new_org(&store, PlanTier::Pro).await;
         let batch = distinct(vec!["a".to_owned(), "x".to_owned()]).unwrap();
-        store.register(org, &id("a"), &by(1)).await.unwrap();
+        store.register(org, &id("a"), None, &by(1)).await.unwrap();
         let mut news = store.changes().listen();
         store.revoke(org, &batch, Verb::RevokeBatch, &by(2)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Denied(org, Some(vec![id("a")])));
@@ -606,7 +674,7 @@ fn nothing() -> serde_json::Value {
 async fn org_with(store: &Store, devices: &[&str]) -> OrgId {
     let org = new_org(store, PlanTier::Scale).await;
     for device in devices {
-        store.register(org, &id(device), &by(0)).await.unwrap().unwrap();
+        store.register(org, &id(device), None, &by(0)).await.unwrap().unwrap();
     }
     org
 }
@@ -706,13 +774,140 @@ fn what_was_reported_about_a_removed_device_is_not_said_of_its_successor(runtime
         let org = org_with(&store, &["a"]).await;
         let rest = serde_json::json!({"events": [event(1, 0)], "stops": [stop(1, 0, true)]});
         store.save_reports(vec![heard(org, 1, 5, &[("a", 1)], rest.clone())]).await.unwrap();
-        store.remove(org, &id("a"), &by(6)).await.unwrap();
+        store.remove(org, &id("a"), false, &by(6)).await.unwrap();
         // Under way while it was removed.
         store.save_reports(vec![heard(org, 1, 7, &[("a", 1)], rest)]).await.unwrap();
-        store.register(org, &id("a"), &by(8)).await.unwrap();
+        store.register(org, &id("a"), None, &by(8)).await.unwrap();
         let row = store.fleet(org, &Filter::default()).await.unwrap().unwrap().devices.remove(0);
         assert!(row.heard.is_empty() && row.last_stop.is_none(), "{row:?}");
         assert!(store.timeline(org, &id("a")).await.unwrap().is_empty());
+    });
+}
+
+fn a_device_that_was_revoked_leaves_its_stops_and_timeline_behind(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a", "b"]).await;
+        let rest = serde_json::json!({"events": [event(1, 0)], "stops": [stop(1, 0, true)]});
+        store.save_reports(vec![heard(org, 1, 5, &[("a", 1)], rest)]).await.unwrap();
+        let batch = distinct(vec!["a".to_owned()]).unwrap();
+        store.revoke(org, &batch, Verb::Revoke, &by(6)).await.unwrap();
+        // Taken back since: it was revoked all the same.
+        store.unrevoke(org, &batch, Verb::Unrevoke, &by(7)).await.unwrap();
+        let (removal, account) = store.remove(org, &id("a"), true, &by(8)).await.unwrap().unwrap();
+        assert_eq!((removal, account.used), (Removal::Removed, 1));
+        let left = async || {
+            let stops = store.stops(org, &id("a")).await.unwrap().len();
+            (stops, store.timeline(org, &id("a")).await.unwrap().len())
+        };
+        assert_eq!(left().await, (1, 1));
+        // A successor of its name is told of as itself, and does not take the evidence with it.
+        store.register(org, &id("a"), None, &by(9)).await.unwrap();
+        let row = store.fleet(org, &Filter { only: Some(id("a")), ..Filter::default() }).await.unwrap().unwrap();
+        assert!(row.devices[0].last_stop.is_none() && row.devices[0].heard.is_empty());
+        store.remove(org, &id("a"), true, &by(10)).await.unwrap();
+        assert_eq!(left().await, (1, 1));
+        store.change_org(org, &OrgChange::Delete, &by(11)).await.unwrap();
+        assert_eq!(left().await, (0, 0));
+    });
+}
+
+fn a_revoked_device_is_not_removed_by_what_wants_an_active_one_gone(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = org_with(&store, &["a", "b"]).await;
+        store.revoke(org, &distinct(vec!["a".to_owned()]).unwrap(), Verb::Revoke, &by(1)).await.unwrap();
+        let remove = async |name: &str, only_active: bool| {
+            let (removal, account) = store.remove(org, &id(name), only_active, &by(2)).await.unwrap().unwrap();
+            (removal, account.used)
+        };
+        assert_eq!(remove("a", true).await, (Removal::Revoked, 1));
+        assert_eq!(remove("b", true).await, (Removal::Removed, 0));
+        assert_eq!(remove("c", true).await, (Removal::NotFound, 0));
+        assert_eq!(remove("a", false).await, (Removal::Removed, 0), "an operator's is a hard delete");
+        let audit = store.audit(&Query { org: Some(org), limit: 4, ..Query::default() }).await.unwrap().entries;
+        let outcomes: Vec<&str> = audit.iter().map(|entry| entry.outcome.as_str()).collect();
+        assert_eq!(outcomes, ["ok", "not_found", "ok", "device_revoked"]);
+    });
+}
+
+fn ephemeral_devices_age_out_by_when_they_were_last_seen_and_revoked_ones_never(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = new_org(&store, PlanTier::Pro).await;
+        let other = new_org(&store, PlanTier::Pro).await;
+        for name in ["never-seen", "seen", "revoked", "fresh", "settled", "permanent"] {
+            let ephemeral = (name != "permanent").then_some(true);
+            let at = if name == "fresh" { 90 } else { 10 };
+            store.register(org, &id(name), ephemeral, &by(at)).await.unwrap();
+        }
+        // Without the field a known device stays what it is; with `false` it no longer ages.
+        store.register(org, &id("never-seen"), None, &by(11)).await.unwrap();
+        store.register(org, &id("settled"), Some(false), &by(11)).await.unwrap();
+        store.revoke(org, &distinct(vec!["revoked".to_owned()]).unwrap(), Verb::Revoke, &by(12)).await.unwrap();
+        let key = SecretHash::of_key(&new_key().unwrap());
+        store.change_org(org, &OrgChange::Key(key, None), &by(13)).await.unwrap();
+        let seq = store.look_up(key, Some(&id("seen"))).await.unwrap().unwrap().at(at(13)).unwrap().device.unwrap().seq;
+        store.touch(&[last_seen(seq, 60)]).await.unwrap();
+        store.register(other, &id("never-seen"), Some(true), &by(95)).await.unwrap();
+        let mut news = store.changes().listen();
+        let names = async || {
+            let (page, account) = store.list(org, &Filter::default()).await.unwrap().unwrap();
+            (page.devices.into_iter().map(|device| device.id).collect::<Vec<_>>(), account.used)
+        };
+        let age = async |before: i64| {
+            let mut gone = 0;
+            for org in store.aged(at(before)).await.unwrap() {
+                gone += store.age_out(org, at(before), &by(100)).await.unwrap();
+            }
+            gone
+        };
+        assert_eq!(age(10).await, 0, "made known at that moment is not before it");
+        assert_eq!(age(50).await, 1);
+        assert_eq!(names().await.0, ["fresh", "permanent", "revoked", "seen", "settled"]);
+        assert_eq!(news.recv().await.unwrap(), Change::Denied(org, Some(vec![id("never-seen")])));
+        assert_eq!(age(61).await, 1);
+        assert_eq!(
+            names().await,
+            (vec!["fresh", "permanent", "revoked", "settled"].into_iter().map(str::to_owned).collect(), 3)
+        );
+        let audit = store.audit(&Query { org: Some(org), limit: 1, ..Query::default() }).await.unwrap().entries;
+        assert_eq!((audit[0].verb.as_str(), audit[0].outcome.as_str()), ("devices/age_out", "ok"));
+        assert_eq!(
+            (&audit[0].details["deviceIds"], &audit[0].details["removed"]),
+            (&serde_json::json!(["seen"]), &serde_json::json!(1))
+        );
+        // The places are free, more than one transaction takes at a time.
+        assert_eq!(age(1000).await, 2);
+    });
+}
+
+fn which_key_a_device_asked_with_last_is_known_and_the_newest_note_wins(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let (org, first) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
+        let (first, second) = (SecretHash::of_key(&first), SecretHash::of_key(&new_key().unwrap()));
+        for name in ["a", "b", "c"] {
+            store.register(org.id, &id(name), None, &by(0)).await.unwrap();
+        }
+        let seq = async |name: &str| {
+            store.look_up(first, Some(&id(name))).await.unwrap().unwrap().at(at(1)).unwrap().device.unwrap().seq
+        };
+        let (a, b) = (seq("a").await, seq("b").await);
+        let note = |seq, second, key: SecretHash| LastSeen { seq, at: at(second).as_microsecond(), key: key.mark() };
+        store.touch(&[note(a, 1, first), note(b, 1, first)]).await.unwrap();
+        assert_eq!(store.old_keys(at(0)).await.unwrap(), [], "there was no rotation");
+        store.change_org(org.id, &OrgChange::Key(second, Some(at(100))), &by(10)).await.unwrap();
+        let old = async || {
+            let filter = Filter { old_key: true, ..Filter::default() };
+            let (page, _) = store.list(org.id, &filter).await.unwrap().unwrap();
+            assert!(page.devices.iter().all(|device| device.old_key));
+            let ids: Vec<String> = page.devices.into_iter().map(|device| device.id).collect();
+            let counted = store.old_keys(at(0)).await.unwrap();
+            assert_eq!((counted.len(), counted[0].devices), (1, ids.len() as u64));
+            ids
+        };
+        assert_eq!(old().await, ["a", "b"], "one that never asked uses none");
+        store.touch(&[note(a, 12, second)]).await.unwrap();
+        store.touch(&[note(a, 11, first)]).await.unwrap();
+        assert_eq!(old().await, ["b"]);
+        assert_eq!(store.old_keys(at(100)).await.unwrap(), [], "those that are over are not asked for");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Entitlements that end by themselves: nobody changes anything then, so nothing else tells whoever watches.
+//! Entitlements and old keys that end by themselves: nobody changes anything then, so nothing else tells the watchers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::hub::{Changed, Hints};
+use super::hub::Hints;
 use crate::authority::store::Store;
 use crate::clock::wall_now;
 
 /// How often it is looked for some, and how late a hint may so be.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Tells watchers of entitlements that have ended, until `stop`. Each server looks by itself, by the clock that its
+/// Tells watchers of entitlements and old keys that have ended, until `stop`. Each server looks by itself, by the clock that its
 /// validations go by.
 pub(in crate::authority) async fn tell_of_ends(hints: Arc<Hints>, store: Store, stop: CancellationToken) {
     let mut told = wall_now();
@@ -25,14 +25,14 @@ pub(in crate::authority) async fn tell_of_ends(hints: Arc<Hints>, store: Store, 
             continue;
         }
         match store.ended(told, now).await {
-            Ok(orgs) => {
-                for org in orgs {
-                    hints.changed(org, Changed::Denied(None));
+            Ok(ended) => {
+                for change in &ended {
+                    hints.tell(change);
                 }
                 told = now;
             }
             // Not told yet: the next look is for the same and what comes then.
-            Err(error) => debug!(%error, "cannot look for entitlements that ended"),
+            Err(error) => debug!(%error, "cannot look for entitlements and old keys that ended"),
         }
     }
 }

@@ -32,8 +32,7 @@ pub(in crate::authority) enum Changed<'a> {
     Org,
     /// The same of these devices, or of all when none is named: a deny.
     Denied(Option<&'a [DeviceId]>),
-    /// The organisation's key, or whether there is the organisation: the same, and who watched with the old key must ask
-    /// again.
+    /// The organisation's keys, or whether there is the organisation: the same, and every watcher must show its key again.
     Key,
     /// What the sidecars report about these devices, or about any when none is named. Concerns no validation.
     Reports(&'a [DeviceId]),
@@ -125,14 +124,22 @@ impl Hints {
     pub(in crate::authority) async fn follow(self: Arc<Self>, mut news: broadcast::Receiver<Change>) {
         loop {
             match news.recv().await {
-                Ok(Change::Devices(org, devices)) => self.changed(org, Changed::Devices(&devices)),
-                Ok(Change::Org(org)) => self.changed(org, Changed::Org),
-                Ok(Change::Denied(org, devices)) => self.changed(org, Changed::Denied(devices.as_deref())),
-                Ok(Change::Reports(org, devices)) => self.changed(org, Changed::Reports(&devices)),
-                Ok(Change::Key(org)) => self.changed(org, Changed::Key),
-                Ok(Change::Anything) | Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
+                Ok(change) => self.tell(&change),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
                 Err(broadcast::error::RecvError::Closed) => return,
             }
+        }
+    }
+
+    /// Tells every watcher that this change concerns.
+    pub(super) fn tell(&self, change: &Change) {
+        match change {
+            Change::Devices(org, devices) => self.changed(*org, Changed::Devices(devices)),
+            Change::Org(org) => self.changed(*org, Changed::Org),
+            Change::Denied(org, devices) => self.changed(*org, Changed::Denied(devices.as_deref())),
+            Change::Reports(org, devices) => self.changed(*org, Changed::Reports(devices)),
+            Change::Key(org) => self.changed(*org, Changed::Key),
+            Change::Anything => self.everything(),
         }
     }
 

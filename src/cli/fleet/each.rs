@@ -1,5 +1,7 @@
 //! `register` and `remove`: one request a device.
 
+use std::collections::HashSet;
+
 use futures_util::StreamExt;
 
 use super::connect::Fleet;
@@ -44,12 +46,27 @@ pub(in crate::cli) async fn register(
     let fleet = Fleet::new(&args.key, env)?;
     let devices = ids::parsed(&args.ids)?;
     let request = async |device: &DeviceId| {
-        let answer = batches::repeat(async || fleet.client.register(&fleet.key, device).await, |_, _| ()).await;
+        let answer =
+            batches::repeat(async || fleet.client.register_as(&fleet.key, device, args.ephemeral).await, |_, _| ())
+                .await;
         (device.as_str().to_owned(), answer)
     };
     let answers = for_each(&devices, "registering", request, printer).await;
     let outcomes: Vec<Outcome> = answers.into_iter().map(|(id, answer)| registered(&fleet, id, answer)).collect();
     Ok(outcome::report(&outcomes, args.json, printer))
+}
+
+/// Those of the devices that are revoked. By the list, which every authority has.
+async fn revoked_among(fleet: &Fleet, devices: &[DeviceId]) -> Result<HashSet<String>, Problem> {
+    let search = match devices {
+        [one] => Some(one.to_string()),
+        _ => None,
+    };
+    let filter = ListFilter { status: Some(DeviceStatus::Revoked), search };
+    let listed = fleet.client.list(&fleet.key, &filter).await.map_err(|failure| fleet.problem(&failure))?;
+    let named: HashSet<&str> = devices.iter().map(DeviceId::as_str).collect();
+    let revoked = listed.devices.into_iter().map(|device| device.device_id);
+    Ok(revoked.filter(|id| named.contains(id.as_str())).collect())
 }
 
 fn registered(fleet: &Fleet, id: String, answer: Result<Registration, Failure>) -> Outcome {
@@ -84,15 +101,31 @@ pub(in crate::cli) async fn remove(args: &RemoveArgs, env: Env<'_>, printer: &mu
     if devices.len() > confirm::A_FLEET && !args.change.yes {
         confirm::typed("remove", devices.len(), fleet.client.base_url().as_str(), printer)?;
     }
+    // Asked about twice: a revoked device that is removed can register again, and nothing then says that it was stopped.
+    let revoked = if args.revoked { HashSet::new() } else { revoked_among(&fleet, &devices).await? };
+    let with_revoked = args.revoked || (!revoked.is_empty() && confirm::revoked(revoked.len(), printer));
+    let reason = args.change.reason.as_deref();
     // Not repeated: the second answer to a remove that worked would be `not_found`.
     let request = async |device: &DeviceId| {
-        (device.to_string(), fleet.client.remove(&fleet.key, device, args.change.reason.as_deref()).await)
+        let removed = if with_revoked {
+            fleet.client.remove(&fleet.key, device, reason).await.map(|()| true)
+        } else if revoked.contains(device.as_str()) {
+            Ok(false)
+        } else {
+            // An authority that looks refuses one that was revoked this moment.
+            fleet.client.remove_if_active(&fleet.key, device, reason).await.map(|()| true)
+        };
+        (device.to_string(), removed)
     };
     let answers = for_each(&devices, "removing", request, printer).await;
     let outcomes: Vec<Outcome> = answers
         .into_iter()
         .map(|(id, answer)| match answer {
-            Ok(()) => Outcome::done(id, "removed"),
+            Ok(true) => Outcome::done(id, "removed"),
+            Ok(false) => {
+                let advice = "removed, it could register again and be allowed; --revoked removes it all the same";
+                Outcome::not_done(id, "revoked", Some(advice.to_owned()))
+            }
             Err(failure) => Outcome::failed(id, &failure, fleet.explain(&failure)),
         })
         .collect();

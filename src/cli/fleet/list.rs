@@ -17,13 +17,14 @@ use crate::protocol::Exit;
 use crate::protocol::api::{Device, DeviceStatus, PlanFields};
 use crate::protocol::report::{FleetDevice, StopState};
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column::keep("DEVICE"),
     Column::keep("STATUS"),
     Column::drop_at("AGENTS", 3),
     Column::drop_at("STOP", 2),
     Column::drop_at("LAST SEEN", 1),
     Column::drop_at("REGISTERED", 4),
+    Column::keep("KEY"),
 ];
 
 pub(in crate::cli) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
@@ -56,6 +57,13 @@ pub(in crate::cli) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Pri
     let row = |device| row(device, reports.get(&device.device_id), now);
     let mut rows: Vec<Vec<Cell>> = list.devices.iter().map(row).collect();
     let mut columns = COLUMNS.to_vec();
+    let on_old_key = list.devices.iter().filter(|device| device.old_key).count();
+    if on_old_key == 0 {
+        columns.pop();
+        for row in &mut rows {
+            row.pop();
+        }
+    }
     if reports.is_empty() {
         // Nobody reports here: what would be told is nothing.
         columns.drain(2..4);
@@ -67,6 +75,12 @@ pub(in crate::cli) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Pri
         printer.line(line);
     }
     printer.note(&summary(list.devices.len(), &list.plan));
+    if let Some(ends) = list.old_key_ends.as_ref().filter(|_| on_old_key > 0) {
+        let over = ends.parse::<Timestamp>().is_ok_and(|ends| ends <= now);
+        let ends = if over { format!("ended at {ends}") } else { format!("ends at {ends}") };
+        let devices = count(on_old_key, "device", "devices");
+        printer.note(&format!("{devices} asked last with the old org key, which {ends}"));
+    }
     Ok(Exit::Success)
 }
 
@@ -122,6 +136,7 @@ fn row(device: &Device, known: Option<&FleetDevice>, now: Timestamp) -> Vec<Cell
         stop,
         Cell::new(time(device.last_seen_at.as_ref())),
         Cell::new(time(device.created_at.as_ref())),
+        if device.old_key { Cell::coloured("old", Colour::Unclear) } else { Cell::new("-") },
     ]
 }
 

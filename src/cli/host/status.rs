@@ -81,6 +81,15 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
         }
     }
     printer.line(authority(status, now));
+    if let Some(ends) = &status.authority.key_ends {
+        let mut line = Line::default();
+        line.push(&format!("{:<14}", "org key"), None);
+        line.push(
+            &format!("is the old one, which ends at {ends}: put the new one in its place"),
+            Some(Colour::Unclear),
+        );
+        printer.line(line);
+    }
     if let Some(error) = &status.authority.last_error {
         field("", error, printer);
     }

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     stops: Family<StopLabels, Counter>,
     stop_duration: Histogram,
     stop_bound: Family<CaseLabel, Level>,
+    /// A family without labels: it is empty while the key does not end.
+    key_ends: Family<Vec<(&'static str, &'static str)>, Level>,
     /// Held in advance: thousands of checks a second need not look them up.
     checks: [Counter; 4],
     check_duration: Histogram,
@@ -137,6 +139,8 @@ pub(crate) struct Now {
     pub(crate) runtime_problem: bool,
     /// How often the process has panicked.
     pub(crate) panics: u64,
+    /// When the org key in use ends, in seconds since 1970.
+    pub(crate) key_ends: Option<f64>,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -182,6 +186,12 @@ impl Metrics {
                 "stop_duration_seconds",
                 "Time from the beginning of a stop until nothing of the agent is left",
                 histogram([0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0]),
+            ),
+            key_ends: register(
+                r,
+                "org_key_ends_timestamp_seconds",
+                "When the org key in use ends; absent while it is the current one",
+                Family::default(),
             ),
             stop_bound: register(
                 r,
@@ -343,6 +353,10 @@ impl Metrics {
                 let labels = AgentLabels { state: state_word, killer: killer.as_str() };
                 self.agents.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
+        }
+        self.key_ends.clear();
+        if let Some(at) = now.key_ends {
+            self.key_ends.get_or_create(&Vec::new()).set(at);
         }
         for (case, bound) in [("connected", now.stop_bound_connected), ("cut_off", now.stop_bound_cut_off)] {
             self.stop_bound.get_or_create(&CaseLabel { case }).set(bound.as_secs_f64());

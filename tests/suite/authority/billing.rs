@@ -63,10 +63,16 @@ fn a_plan_is_confirmed_on_its_page_exactly_once() {
     let link = link.as_str().unwrap().to_owned();
     assert!(browse(&authority, "GET", &link).text.contains("<form"));
     assert_eq!(usage(), "free");
-    assert_eq!(browse(&authority, "POST", &link).status, 200);
+    assert_eq!(browse(&authority, "POST", &link).status, 303);
     assert_eq!(usage(), "scale");
     authority.admin_json(&["set-plan", made["orgId"].as_str().unwrap(), "free"]);
-    for (method, address) in [("GET", &url), ("POST", &url), ("GET", &link), ("POST", &link)] {
+    let done = browse(&authority, "GET", &link);
+    assert!(
+        done.status == 200 && done.text.contains("was changed to scale") && !done.text.contains("<form"),
+        "{}",
+        done.text
+    );
+    for (method, address) in [("GET", &url), ("POST", &url), ("POST", &link)] {
         assert_eq!(browse(&authority, method, address).status, 410, "{method}");
     }
     assert_eq!(usage(), "free");

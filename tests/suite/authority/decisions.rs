@@ -139,7 +139,7 @@ fn a_new_key_takes_over_at_once() {
     let authority = Authority::start();
     let mut org = authority.org("free");
     org.register(&["a"]);
-    let new = org.admin("rotate-key", &[]);
+    let new = org.admin("rotate-key", &["--overlap", "0s"]);
     assert_eq!(org.code("a"), "INVALID_ORG_KEY");
     new["orgApiKey"].as_str().unwrap().clone_into(&mut org.key);
     assert_eq!(org.code("a"), "ALLOW");

@@ -83,7 +83,7 @@ fn an_entitlement_that_ends_by_itself_is_told_when_it_does() {
 #[test]
 fn a_new_key_and_the_end_of_the_organisation_end_its_watchers_after_a_last_hint() {
     let authority = Authority::start();
-    for verb in [&["rotate-key"][..], &["delete", "--yes"]] {
+    for verb in [&["rotate-key"][..], &["end-old-key"], &["delete", "--yes"]] {
         let org = authority.org("free");
         let mut events = watch(&authority, &org, &["a"]);
         authority.admin_json(&[verb, &[&org.id]].concat());

@@ -62,8 +62,24 @@ fn without_a_terminal_stopping_a_fleet_needs_yes() {
     }
     assert_eq!(authority.listed(&["--active"]).len(), 26);
     assert_eq!(authority.run(&[&["revoke"][..], &ids[..25]].concat()).code, 0, "25 are not yet a fleet");
-    assert_eq!(authority.run(&[&["remove", "--yes"][..], &ids].concat()).code, 0);
+    let ran = authority.run(&[&["remove", "--yes"][..], &ids].concat());
+    assert_eq!(ran.code, 1, "--yes does not mean revoked devices: {ran:?}");
+    assert!(ran.out.contains("w0   revoked") && ran.out.contains("--revoked"), "{ran:?}");
+    assert_eq!((authority.listed(&["--active"]).len(), authority.listed(&[]).len()), (0, 25));
+    assert_eq!(authority.run(&[&["remove", "--yes", "--revoked"][..], &ids[..25]].concat()).code, 0);
     assert_eq!(authority.listed(&[]).len(), 0);
+}
+
+#[test]
+fn on_a_terminal_a_revoked_device_is_removed_only_when_that_was_typed() {
+    let authority = Authority::start("free");
+    authority.register(&["a", "b"]);
+    assert_eq!(authority.run(&["revoke", "a"]).code, 0);
+    let (code, screen) = on_a_terminal(authority.machineid(&["remove", "a", "b"]), 80, Some("yes"));
+    assert!(code == 1 && screen.contains("register again"), "{screen}");
+    assert_eq!(authority.listed(&[]).len(), 1, "{screen}");
+    let (code, screen) = on_a_terminal(authority.machineid(&["remove", "a"]), 80, Some("revoked"));
+    assert_eq!((code, authority.listed(&[]).len()), (0, 0), "{screen}");
 }
 
 #[test]

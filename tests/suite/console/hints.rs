@@ -52,6 +52,6 @@ fn a_page_is_told_that_it_is_old_until_its_session_ends() {
     let visitor = Visitor::signed_in(&org);
     let mut events = follow(&visitor, &org.id);
     assert!(reaches(&mut events, "event: ready"));
-    org.admin("rotate-key", &[]);
+    org.admin("rotate-key", &["--overlap", "0s"]);
     assert!(!reaches(&mut events, "event: never"), "and with its key");
 }

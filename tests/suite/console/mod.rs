@@ -6,6 +6,7 @@ mod hints;
 mod live;
 mod pages;
 mod people;
+mod results;
 mod sessions;
 mod visitor;
 

@@ -7,12 +7,12 @@ use serde_json::json;
 use super::visitor::{Visitor, encoded};
 use crate::harness::authority::{Authority, BINARY, Org};
 
-fn place(org: &Org<'_>) -> String {
+pub(super) fn place(org: &Org<'_>) -> String {
     format!("/console/org/{}", org.id)
 }
 
 /// The operator of the server, signed in.
-fn operator(authority: &Authority) -> Visitor<'_> {
+pub(super) fn operator(authority: &Authority) -> Visitor<'_> {
     let output = Command::new(BINARY)
         .args(["console-link", "--json", "--admin-socket"])
         .arg(authority.admin_socket())
@@ -80,13 +80,13 @@ fn selected_devices_are_revoked_and_restored_with_a_result_for_each() {
     let mut visitor = Visitor::signed_in(&org);
     let path = format!("{}/devices", place(&org));
     let two = [("action", "revoke"), ("id", "a"), ("id", "ghost"), ("reason", "gone <b>mad</b>")];
-    let done = visitor.post(&path, &two).text;
+    let done = visitor.sent(&path, &two).text;
     assert!(done.contains("1 of 2") && done.contains("is not known"), "{done}");
     let denied = org.device("validate", "a").json();
     assert!(denied["reason"].as_str().unwrap().contains("gone <b>mad</b>"), "{denied}");
     org.register(&["d"]);
     visitor.get(&place(&org));
-    let done = visitor.post(&path, &[("action", "restore"), ("id", "a"), ("id", "b")]).text;
+    let done = visitor.sent(&path, &[("action", "restore"), ("id", "a"), ("id", "b")]).text;
     assert!(done.contains("no place left") && done.contains("was active already"), "{done}");
     let lines = audited(&org);
     assert_eq!(lines[0][0], "devices/unrevoke_batch");
@@ -111,11 +111,11 @@ fn devices_are_removed_only_when_their_number_was_typed() {
     let mut visitor = Visitor::signed_in(&org);
     let path = format!("{}/devices", place(&org));
     let both = [("action", "remove"), ("id", "a"), ("id", "b"), ("reason", "scrapped")];
-    let asked = visitor.post(&path, &both).text;
+    let asked = visitor.sent(&path, &both).text;
     assert!(asked.contains("Type the number of devices, 2") && asked.contains(r#"value="scrapped""#), "{asked}");
-    let wrong = visitor.post(&path, &[&both[..], &[("confirm", "1")]].concat()).text;
+    let wrong = visitor.sent(&path, &[&both[..], &[("confirm", "1")]].concat()).text;
     assert!(wrong.contains("Nothing was removed") && org.code("a") == "ALLOW", "{wrong}");
-    let done = visitor.post(&path, &[&both[..], &[("confirm", "2")]].concat()).text;
+    let done = visitor.sent(&path, &[&both[..], &[("confirm", "2")]].concat()).text;
     assert!(done.contains("Removed: 2 of 2"), "{done}");
     assert_eq!(org.code("a"), "DEVICE_NOT_FOUND");
     let lines = audited(&org);
@@ -165,7 +165,7 @@ fn what_people_and_programs_wrote_stays_text_on_every_page() {
     }
     let device = visitor.get(&format!("{place}/device?id=a")).text;
     assert!(device.contains("alert") && device.contains("survivors") && device.contains("7: "), "{device}");
-    let reply = visitor.post(
+    let reply = visitor.sent(
         &format!("{place}/devices"),
         &[("action", "remove"), ("id", HOSTILE), ("reason", HOSTILE), ("confirm", "no")],
     );
@@ -242,7 +242,7 @@ fn stopping_everything_wants_the_number_and_a_reason_and_is_taken_back_in_two_st
     assert!(asked.contains("Type the number of devices, 4") && org.code("a") == "DEVICE_REVOKED", "{asked}");
     let wrong = visitor.post(&restore, &[("shown", "4"), ("confirm", "5")]).text;
     assert!(wrong.contains("Nothing was restored") && org.code("a") == "DEVICE_REVOKED", "{wrong}");
-    let done = visitor.post(&restore, &[("shown", "4"), ("confirm", "4"), ("reason", "over")]).text;
+    let done = visitor.sent(&restore, &[("shown", "4"), ("confirm", "4"), ("reason", "over")]).text;
     assert!(done.contains("4 may execute again"), "{done}");
     let codes: Vec<String> = ["a", "late", "old"].iter().map(|id| org.code(id)).collect();
     assert_eq!(codes, ["ALLOW", "ALLOW", "DEVICE_REVOKED"], "what was revoked before stays revoked");
@@ -282,7 +282,8 @@ fn a_rotated_key_is_shown_once_and_its_session_goes_on() {
     let path = format!("{}/settings/rotate-key", place(&org));
     assert_eq!(visitor.post(&path, &[]).status, 400);
     let before = visitor.cookie.clone();
-    let page = visitor.post(&path, &[("confirm", "rotate"), ("reason", "leaked")]).text;
+    let leaked = [("confirm", "rotate"), ("overlap", "0s"), ("reason", "leaked")];
+    let page = visitor.sent(&path, &leaked).text;
     let key = between(&page, r#"<pre id="new-key">"#, "<").to_owned();
     assert!(key.starts_with("org_") && key != org.key);
     assert_ne!(visitor.cookie, before, "a session of the new key");
@@ -327,7 +328,7 @@ fn the_operator_creates_freezes_expires_and_deletes_organisations() {
     let authority = Authority::start();
     let mut operator = operator(&authority);
     assert!(operator.get("/console/orgs").text.contains("There is none yet"));
-    let made = operator.post("/console/orgs", &[("name", "Acme & Sons"), ("plan", "pro")]).text;
+    let made = operator.sent("/console/orgs", &[("name", "Acme & Sons"), ("plan", "pro")]).text;
     let key = between(&made, r#"<code id="new-key">"#, "<").to_owned();
     let id = between(&made, "<dd><code>", "<").to_owned();
     let org = Org { authority: &authority, id, key };

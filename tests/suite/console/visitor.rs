@@ -47,6 +47,13 @@ impl<'a> Visitor<'a> {
         self.post_raw(path, &fields, &["sec-fetch-site: same-origin", &origin])
     }
 
+    /// The page that such a form leads to, which it must.
+    pub(super) fn sent(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
+        let reply = self.post(path, fields);
+        assert_eq!(reply.status, 303, "{path}: {}", reply.text);
+        self.follow(&reply)
+    }
+
     /// A form with these fields alone, sent with these headers.
     pub(super) fn post_raw(&mut self, path: &str, fields: &[(&str, &str)], headers: &[&str]) -> Reply {
         let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();

@@ -44,8 +44,9 @@ fn every_metric_that_is_written_about_is_measured() {
     let authority = Authority::start();
     let org = authority.org("pro");
     let sidecar = Setup::of(&org, &authority.url(), "host:test").start();
-    sidecar.check();
     // Some are there only once there is something to tell.
+    org.admin("rotate-key", &[]);
+    sidecar.check();
     let mut agent = Wrapped::start(sidecar.wrap(&[], &["sh", "-c", "echo up; exec sleep 600"]));
     agent.line_with("up");
     let stopped = sidecar.machineid(&["stop", "--all", "--yes"]);

@@ -15,9 +15,9 @@ use tracing::info;
 
 use super::super::{App, ask, now};
 use super::frame::Frame;
-use super::page;
 use super::refused::Refused;
-use super::words::When;
+use super::words::{When, encoded};
+use super::{page, redirect};
 use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::SecretHash;
 use crate::authority::store::{Checkout, CheckoutKey};
@@ -44,9 +44,13 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
     let shown = app.store.checkout(&CheckoutKey::Address(SecretHash::of_token(&token))).await?.filter(open);
     let confirmable = match &shown {
         Some(_) => None,
-        None => app.store.checkout(&link(&token)).await?.filter(open),
+        // One that was confirmed is shown as such for the rest of its hour: a confirmation leads here.
+        None => app.store.checkout(&link(&token)).await?.filter(|checkout| now() < checkout.expires_at),
     };
     match (confirmable, shown) {
+        (Some(checkout), _) if checkout.used => {
+            said(&app, StatusCode::OK, "The plan is changed", Some((checkout, false)), true)
+        }
         (Some(checkout), _) => said(&app, StatusCode::OK, "Confirm the plan", Some((checkout, true)), false),
         (None, Some(checkout)) => said(&app, StatusCode::OK, "A plan to be confirmed", Some((checkout, false)), false),
         (None, None) => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
@@ -63,7 +67,10 @@ pub(super) async fn confirm(
     match app.store.confirm_checkout(&link(&token), &call).await? {
         Some(checkout) => {
             info!(org = %checkout.org.id, plan = %checkout.wanted, "a plan was confirmed");
-            said(&app, StatusCode::OK, "The plan is changed", Some((checkout, false)), true)
+            let path = app.console.base.trim_end_matches("/console");
+            let mut response = redirect(&format!("{path}/checkout/{}", encoded(&token)));
+            response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            Ok(response)
         }
         None => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
     }

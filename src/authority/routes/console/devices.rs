@@ -2,51 +2,21 @@
 
 use std::sync::Arc;
 
-use askama::Template;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::super::App;
 use super::form::Form;
-use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::words::grouped;
-use super::{page, visit};
+use super::{result, visit};
 use crate::authority::audit::{Call, Verb};
-use crate::authority::batch::{self, BatchError, Named, Outcome};
+use crate::authority::batch::{self, BatchError, Named, Outcome as Came};
+use crate::authority::console::{Done, Outcome};
 use crate::authority::org::OrgId;
-use crate::authority::plan::{Restoration, Suspension};
-
-/// What became of one.
-struct Done {
-    id: String,
-    word: &'static str,
-    /// Whether it is now as it was asked to be.
-    well: bool,
-}
-
-#[derive(Template)]
-#[template(path = "console/done.html")]
-struct Page {
-    frame: Frame,
-    place: String,
-    summary: String,
-    help: &'static str,
-    results: Vec<Done>,
-}
-
-#[derive(Template)]
-#[template(path = "console/remove.html")]
-struct Confirm {
-    frame: Frame,
-    place: String,
-    ids: Vec<String>,
-    reason: String,
-    /// What has to be typed.
-    typed: String,
-    wrong: bool,
-}
+use crate::authority::plan::{Removal, Restoration, Suspension};
+use crate::authority::store::Filter;
+use crate::protocol::api::DeviceStatus;
 
 pub(super) async fn act(
     State(app): State<Arc<App>>,
@@ -67,27 +37,26 @@ pub(super) async fn act(
     })?;
     let call = visit.call(&head, form.reason()?);
     let org = account.org.id;
-    let place = format!("{}/org/{org}", app.console.base);
-    let inside = |title: &str| Frame::inside(&app, &visit, &account.org, Section::Fleet, title);
     let (title, results, help) = match form.one("action") {
         "revoke" => ("Revoked", revoke(&app, org, &batch, &call).await?, REVOKED),
         "restore" => ("Restored", restore(&app, org, &batch, &call).await?, RESTORED),
         "remove" => {
-            let typed = grouped(batch.len() as u64);
             let given = form.one("confirm");
-            if given != typed && given.replace(',', "") != batch.len().to_string() {
-                let ids = batch.into_iter().map(|named| named.sent).collect();
+            if given != grouped(batch.len() as u64) && given.replace(',', "") != batch.len().to_string() {
                 let (reason, wrong) = (form.one("reason").to_owned(), !given.is_empty());
-                let confirm = Confirm { frame: inside("Remove devices?"), place, ids, reason, typed, wrong };
-                return page(StatusCode::OK, &confirm);
+                let revoked = revoked(&app, org, &batch).await?;
+                let ids = batch.into_iter().map(|named| named.sent).collect();
+                let ask = Outcome::AskRemove { ids, revoked, reason, wrong };
+                return Ok(result::shown(&app, &visit, org, ask, call.at));
             }
-            ("Removed", remove(&app, org, &batch, &call).await?, REMOVED)
+            // Asked about twice: one that is revoked could register again. One that another operator revoked since the page
+            // was shown stays, too.
+            let only_active = form.one("revoked") != "revoked";
+            ("Removed", remove(&app, org, &batch, only_active, &call).await?, REMOVED)
         }
         _ => return Err(Refused::Malformed("The form does not say what to do.".to_owned())),
     };
-    let well = results.iter().filter(|done| done.well).count() as u64;
-    let summary = format!("{title}: {} of {}.", grouped(well), grouped(results.len() as u64));
-    page(StatusCode::OK, &Page { frame: inside(title), place, summary, help, results })
+    Ok(result::shown(&app, &visit, org, Outcome::Devices { title, help, results }, call.at))
 }
 
 const REVOKED: &str = "Their agents are being stopped. Each device's page shows when its sidecar has confirmed that.";
@@ -117,14 +86,27 @@ async fn restore(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<
     }))
 }
 
-async fn remove(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<Vec<Done>, Refused> {
+/// Those of the batch that are revoked.
+async fn revoked(app: &App, org: OrgId, batch: &[Named]) -> Result<Vec<String>, Refused> {
+    let mut revoked = Vec::new();
+    for id in batch.iter().filter_map(|named| named.id.clone()) {
+        let filter =
+            Filter { status: Some(DeviceStatus::Revoked), only: Some(id), limit: Some(1), ..Filter::default() };
+        let (page, _) = app.store.list(org, &filter).await?.ok_or(Refused::NotFound)?;
+        revoked.extend(page.devices.into_iter().map(|device| device.id));
+    }
+    Ok(revoked)
+}
+
+async fn remove(app: &App, org: OrgId, batch: &[Named], only_active: bool, call: &Call) -> Result<Vec<Done>, Refused> {
     let mut results = Vec::with_capacity(batch.len());
     for named in batch {
         let (word, well) = match &named.id {
             None => ("is no device id", false),
-            Some(id) => match app.store.remove(org, id, call).await?.ok_or(Refused::NotFound)? {
-                (true, _) => ("removed", true),
-                (false, _) => ("was not known", true),
+            Some(id) => match app.store.remove(org, id, only_active, call).await?.ok_or(Refused::NotFound)?.0 {
+                Removal::Removed => ("removed", true),
+                Removal::NotFound => ("was not known", true),
+                Removal::Revoked => ("is revoked, and stays: it could register again", false),
             },
         };
         results.push(Done { id: named.sent.clone(), word, well });
@@ -132,11 +114,11 @@ async fn remove(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<V
     Ok(results)
 }
 
-fn each<T: Copy>(batch: &[Named], outcomes: &[Outcome<T>], word: impl Fn(T) -> (&'static str, bool)) -> Vec<Done> {
-    let one = |(named, outcome): (&Named, &Outcome<T>)| {
+fn each<T: Copy>(batch: &[Named], outcomes: &[Came<T>], word: impl Fn(T) -> (&'static str, bool)) -> Vec<Done> {
+    let one = |(named, outcome): (&Named, &Came<T>)| {
         let (word, well) = match outcome {
-            Outcome::Invalid => ("is no device id", false),
-            Outcome::Did(done) => word(*done),
+            Came::Invalid => ("is no device id", false),
+            Came::Did(done) => word(*done),
         };
         Done { id: named.sent.clone(), word, well }
     };

@@ -11,6 +11,7 @@
 //! | `words` | times, states and addresses as people read them |
 //! | `sign_in` | beginning and ending a session |
 //! | `fleet`, `devices` | the list, and what is done to those that were selected |
+//! | `result` | what came of a form |
 //! | `device` | one of them |
 //! | `told`, `past` | what its sidecars tell, and what happened to it |
 //! | `settings` | the organisation: its switch, plan, key, and end |
@@ -21,6 +22,9 @@
 //! | `board` | how far a stop of many has come |
 //! | `pictures` | for people who would rather look than read |
 //! | `live` | the hint that a page is old |
+//!
+//! Every form is answered with a redirect, or with why it was not: a page that shows what was done can be reloaded, and
+//! repeats nothing.
 //!
 //! The templates are in `templates/console`. Each works without its script, which only fetches the same page again when
 //! there is a hint, and puts its parts in the place of the old ones.
@@ -39,6 +43,7 @@ mod orgs;
 mod past;
 mod pictures;
 mod refused;
+mod result;
 mod settings;
 mod sign_in;
 mod stop;
@@ -74,9 +79,11 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/org/{org}", get(fleet::show))
         .route("/console/org/{org}/device", get(device::show))
         .route("/console/org/{org}/devices", post(devices::act))
+        .route("/console/org/{org}/result/{name}", get(result::show))
         .route("/console/org/{org}/settings", get(settings::show))
         .route("/console/org/{org}/settings/execution", post(settings::execution))
         .route("/console/org/{org}/settings/rotate-key", post(settings::rotate_key))
+        .route("/console/org/{org}/settings/end-old-key", post(settings::end_old_key))
         .route("/console/org/{org}/settings/checkout", post(settings::checkout))
         .route("/console/org/{org}/settings/operate", post(settings::operate))
         .route("/console/org/{org}/audit", get(audit::show))

@@ -13,8 +13,9 @@ use super::form::Form;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::words::{State as Shown, When, grouped, verdict};
-use super::{page, visit};
+use super::{page, result, visit};
 use crate::authority::admin;
+use crate::authority::console::Outcome;
 use crate::authority::org::{OrgId, PlanTier, org_name};
 
 struct Row {
@@ -34,15 +35,6 @@ struct Page {
     rows: Vec<Row>,
     /// The id of one that was just deleted.
     deleted: Option<OrgId>,
-}
-
-#[derive(Template)]
-#[template(path = "console/created.html")]
-struct Created {
-    frame: Frame,
-    place: String,
-    id: OrgId,
-    key: String,
 }
 
 pub(super) async fn show(
@@ -84,7 +76,5 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
         error!(%error, "an organisation could not be created");
         Refused::Failed
     })?;
-    let frame = Frame::inside(&app, &visit, &org, Section::Other, "The organisation and its key");
-    let place = format!("{}/org/{}", app.console.base, org.id);
-    page(StatusCode::OK, &Created { frame, place, id: org.id, key: key.expose().to_owned() })
+    Ok(result::shown(&app, &visit, org.id, Outcome::NewOrg { key: Some(key) }, call.at))
 }

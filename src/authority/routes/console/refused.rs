@@ -22,6 +22,8 @@ pub(super) enum Refused {
     SignIn,
     /// There is no such page, or nothing that whoever asks may know of.
     NotFound,
+    /// What came of a form is not kept any more, or was another session's.
+    NotKept,
     /// A form that was not this session's.
     Foreign,
     /// A form or an address that makes no sense, with what would.
@@ -59,6 +61,12 @@ impl Refused {
                 "There is nothing here",
                 "The address is wrong, or what it named is gone, or this session may not see it.",
                 "Go to the start and look for it there.",
+            ),
+            Self::NotKept => (
+                StatusCode::GONE,
+                "This result is not shown any more",
+                "What came of a form is shown to the session that sent it, for some hours. Nothing was repeated.",
+                "The audit says what was done, and each device's page what it is now.",
             ),
             Self::Foreign => (
                 StatusCode::FORBIDDEN,
@@ -99,7 +107,13 @@ impl Refused {
         let answer = Answer::html(status, page.render().unwrap_or_else(|_| text.to_owned()));
         match self {
             Self::TooMany(again) => answer.later(again),
-            Self::SignIn | Self::NotFound | Self::Foreign | Self::Malformed(_) | Self::Late | Self::Failed => answer,
+            Self::SignIn
+            | Self::NotFound
+            | Self::NotKept
+            | Self::Foreign
+            | Self::Malformed(_)
+            | Self::Late
+            | Self::Failed => answer,
         }
         .into_response()
     }

@@ -7,6 +7,7 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
+use jiff::Timestamp;
 use tracing::error;
 
 use super::super::billing::CHECKOUT_LIFE;
@@ -17,14 +18,16 @@ use super::pictures::{self, Picture};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::words::{When, grouped};
-use super::{page, redirect, visit};
+use super::{page, redirect, result, visit};
+use crate::authority::admin::{self, OldKeyReport};
 use crate::authority::audit::Call;
-use crate::authority::console::Holder;
+use crate::authority::console::{Holder, Outcome};
 use crate::authority::keys::{self, SecretHash};
 use crate::authority::org::{Org, PlanTier};
 use crate::authority::plan::Account;
 use crate::authority::store::{CheckoutKey, NewCheckout, OrgChange};
 use crate::clock::BootTime;
+use crate::span;
 
 /// A plan change that waits.
 struct Waiting {
@@ -50,18 +53,23 @@ struct Page {
     until: Option<When>,
     expired: bool,
     waiting: Vec<Waiting>,
+    old_key: Option<OldKey>,
+    /// What has to be typed to rotate the key.
+    rotate_word: &'static str,
 }
 
-#[derive(Template)]
-#[template(path = "console/new_key.html")]
-struct KeyPage {
-    frame: Frame,
-    place: String,
-    key: String,
+/// The key before the current one, as people read it.
+struct OldKey {
+    ends: When,
+    valid: bool,
+    devices: u64,
+    devices_text: String,
+    ids: Vec<String>,
+    more: bool,
 }
 
 /// What a page says was done, by the word in its address.
-const DONE: [(&str, &str); 9] = [
+const DONE: [(&str, &str); 10] = [
     ("off", "Execution is switched off. Every validation is denied with ORG_DISABLED, and agents are being stopped."),
     ("on", "Execution is switched on again. Agents that were stopped do not start by themselves."),
     ("asked", "The plan change waits for the operator of this server."),
@@ -71,6 +79,7 @@ const DONE: [(&str, &str); 9] = [
     ("expired", "The end of the entitlement is set. From then on every validation is denied with ENTITLEMENT_EXPIRED."),
     ("renewed", "The entitlement does not end any more."),
     ("plan", "The plan and its limit are set."),
+    ("old-key-ended", "The old key is invalid now. What still asked with it is denied with INVALID_ORG_KEY."),
 ];
 
 pub(super) async fn show(
@@ -82,6 +91,7 @@ pub(super) async fn show(
     let (head, _) = request.into_parts();
     let (visit, account) = visit::at(&app, &head, &org).await?;
     let now = now();
+    let old = old_key(&app, &account, now).await?;
     let Account { org, used } = account;
     let waiting = app.store.checkouts(now).await?.into_iter().filter(|open| open.org.id == org.id);
     let waiting = waiting.map(|open| Waiting {
@@ -106,6 +116,15 @@ pub(super) async fn show(
             until: org.access_until.map(|at| When::new(at, now)),
             expired: org.expired(now),
             waiting: waiting.collect(),
+            rotate_word: confirmation(old.as_ref()),
+            old_key: old.map(|old| OldKey {
+                ends: When::new(old.ends, now),
+                valid: old.valid,
+                devices: old.devices,
+                devices_text: grouped(old.devices),
+                more: old.devices > old.device_ids.len() as u64,
+                ids: old.device_ids,
+            }),
             org,
         },
     )
@@ -143,46 +162,91 @@ pub(super) async fn execution(
     Ok(back(&app, &account, done))
 }
 
-/// A new key, shown once. Whoever is signed in with the old one goes on with the new, in a session of its own.
+/// A new key, shown once. A session of the current key goes on with the new one, under another id; one of the old key may
+/// not rotate: what its holder takes for the old key is the current one.
 pub(super) async fn rotate_key(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, mut visit, account, form, call) = asked(&app, &org, request).await?;
-    if form.one("confirm") != "rotate" {
-        return Err(Refused::Malformed("To rotate the key, type the word rotate.".to_owned()));
+    let overlap = match form.one("overlap") {
+        "" => admin::OVERLAP,
+        text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap does not do: {error}.")))?,
+    };
+    if overlap > admin::LONGEST_OVERLAP {
+        return Err(Refused::Malformed("An old key can stay valid for 90 days (2160h) at most.".to_owned()));
     }
-    let random = |error: keys::NoRandomness| {
+    let org = account.org.id;
+    let word = confirmation(old_key(&app, &account, call.at).await?.as_ref());
+    if form.one("confirm") != word {
+        return Err(Refused::Malformed(format!("To rotate the key, type the word {word}.")));
+    }
+    if let Holder::Key(_, key) = visit.session.holder
+        && app
+            .store
+            .look_up(key, None)
+            .await?
+            .and_then(|found| found.at(call.at))
+            .is_none_or(|found| found.key.ends().is_some())
+    {
+        let text = "This session began with the old key. Sign in with the current one to rotate again.";
+        return Err(Refused::Malformed(text.to_owned()));
+    }
+    let rotated = admin::rotate_key(&app.store, org, overlap, &call).await.map_err(|error| {
         error!(%error, "a key cannot be rotated");
         Refused::Failed
-    };
-    let key = keys::new_key().map_err(random)?;
-    let hash = SecretHash::of_key(&key);
-    let org = account.org.id;
-    app.store.change_org(org, &OrgChange::Key(hash), &call).await?.ok_or(Refused::NotFound)?;
+    })?;
+    let (new, key) = rotated.ok_or(Refused::NotFound)?;
     let mut renewed = None;
     if let Holder::Key(..) = visit.session.holder {
-        if let Some(old) = visit::session_id(&app.console, &head.headers) {
-            app.console.sessions.end(old);
+        // Where there is no new session the old one goes on for as long as its key.
+        renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
+        if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
+            if let Some(old) = visit::session_id(&app.console, &head.headers) {
+                app.console.sessions.end(old);
+            }
+            visit.session = session;
         }
-        // Where there is none the new key is shown all the same: it is in force.
-        renewed = app.console.sessions.begin(Holder::Key(org, hash), BootTime::now()).ok();
-        let session = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true));
-        visit.session = session.unwrap_or(visit.session);
     }
-    let mut response = page(
-        StatusCode::OK,
-        &KeyPage {
-            frame: Frame::inside(&app, &visit, &account.org, Section::Settings, "The new key"),
-            place: format!("{}/org/{org}", app.console.base),
-            key: key.expose().to_owned(),
-        },
-    )?;
+    let outcome = Outcome::NewKey {
+        key: Some(key),
+        old_key_ends: new.old_key_ends.filter(|ends| call.at < *ends),
+        older_key_ended: new.older_key_ended,
+    };
+    let mut response = result::shown(&app, &visit, org, outcome, call.at);
     if let Some(id) = renewed {
         visit::set_cookie(&app.console, &mut response, Some(&id));
     }
     Ok(response)
+}
+
+/// The old key ends before its time.
+pub(super) async fn end_old_key(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    if form.one("confirm") != "end" {
+        return Err(Refused::Malformed("To end the old key, type the word end.".to_owned()));
+    }
+    app.store.change_org(account.org.id, &OrgChange::EndOldKey, &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, "old-key-ended"))
+}
+
+/// The key before the current one, where it matters: while it is valid, and while devices asked last with it.
+async fn old_key(app: &App, account: &Account, now: Timestamp) -> Result<Option<OldKeyReport>, Refused> {
+    if account.org.old_key_ends.is_none() {
+        return Ok(None);
+    }
+    let old = admin::old_key_of(&app.store, account.org.id, now).await?;
+    Ok(old.filter(|old| old.valid || old.devices > 0))
+}
+
+/// What has to be typed to rotate: another word when that stops agents, since a second rotation ends the old key.
+fn confirmation(old: Option<&OldKeyReport>) -> &'static str {
+    if old.is_some_and(|old| old.valid && old.devices > 0) { "cut" } else { "rotate" }
 }
 
 /// Asks for another plan. The operator confirms it.

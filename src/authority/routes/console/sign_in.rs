@@ -8,9 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use tracing::info;
 
-use super::super::App;
 use super::super::answer::Answer;
-use super::super::ask;
+use super::super::{App, ask, now};
 use super::form::Form;
 use super::frame::Frame;
 use super::refused::Refused;
@@ -57,7 +56,8 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
     let key: Option<OrgKey> = form.one("key").parse().ok();
     // What is no key is looked up as well, as something that is never found: the answer takes its time all the same.
     let hash = key.as_ref().map_or_else(|| SecretHash::of_session(form.one("key")), SecretHash::of_key);
-    let found = app.store.look_up(hash, None).await?.filter(|found| !found.org.deleted);
+    let found = app.store.look_up(hash, None).await?.and_then(|found| found.at(now()));
+    let found = found.filter(|found| !found.org.deleted);
     let next = allowed(form.one("next"));
     let Some(found) = found else {
         let frame = Frame::bare(&app, "Sign in");

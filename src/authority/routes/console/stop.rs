@@ -18,9 +18,10 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::words::{When, grouped};
-use super::{page, redirect, visit};
+use super::{page, redirect, result, visit};
 use crate::authority::audit::{self, Verb};
 use crate::authority::batch::{self, Named, Outcome};
+use crate::authority::console;
 use crate::authority::org::OrgId;
 use crate::authority::plan::{Account, Restoration};
 use crate::authority::store::Filter;
@@ -65,17 +66,6 @@ struct RestorePage {
     short: bool,
     wrong: bool,
     reason: String,
-}
-
-#[derive(Template)]
-#[template(path = "console/restored.html")]
-struct RestoredPage {
-    frame: Frame,
-    place: String,
-    name: String,
-    restored: String,
-    left: String,
-    all: bool,
 }
 
 pub(super) async fn show(
@@ -198,10 +188,8 @@ pub(super) async fn restore(
             break;
         }
     }
-    let place = format!("{}/org/{org}", app.console.base);
-    let (left, all) = (grouped(devices - restored), restored == devices);
-    let frame = Frame::inside(&app, &visit, &account.org, Section::Stop, "Restored");
-    page(StatusCode::OK, &RestoredPage { frame, place, name, restored: grouped(restored), left, all })
+    let outcome = console::Outcome::Restored { stop: name, restored, left: devices - restored };
+    Ok(result::shown(&app, &visit, org, outcome, call.at))
 }
 
 /// The page that asks; with the reason that was given, when what was typed is not the number.
@@ -227,7 +215,7 @@ fn ask(
         reason: given.unwrap_or("").to_owned(),
         name,
     };
-    page(StatusCode::OK, &restore)
+    page(if given.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK }, &restore)
 }
 
 /// The devices that are still revoked by this stop.

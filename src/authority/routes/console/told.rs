@@ -164,6 +164,8 @@ mod tests {
             last_seen_at: Some(at(102)),
             revoked_at: revoked_at.map(at),
             revoke_reason: None,
+            ephemeral: false,
+            old_key: false,
         };
         let done = heard(1, "denied", Some(100), 0, "1.0");
         let silent = heard(2, "allowed", None, 2, "1.1");

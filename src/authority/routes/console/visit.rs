@@ -36,10 +36,15 @@ impl Visit {
     }
 }
 
+/// Whether a page asks this by itself.
+pub(super) fn is_live(head: &Parts) -> bool {
+    head.headers.contains_key(LIVE)
+}
+
 /// The session of this request.
 pub(super) fn enter(app: &App, head: &Parts) -> Result<Visit, Refused> {
     let id = session_id(&app.console, &head.headers).ok_or(Refused::SignIn)?;
-    let by_person = !head.headers.contains_key(LIVE);
+    let by_person = !is_live(head);
     let session = app.console.sessions.find(id, BootTime::now(), by_person).ok_or(Refused::SignIn)?;
     Ok(Visit { session })
 }
@@ -65,7 +70,7 @@ pub(super) async fn at(app: &App, head: &Parts, org: &str) -> Result<(Visit, Acc
 async fn may(app: &App, session: &Session, org: OrgId) -> Result<bool, Refused> {
     match session.holder {
         Holder::Operator(_) => Ok(true),
-        Holder::Key(own, key) => match app.store.look_up(key, None).await? {
+        Holder::Key(own, key) => match app.store.look_up(key, None).await?.and_then(|found| found.at(now())) {
             Some(found) if found.org.id == own && !found.org.deleted => Ok(own == org),
             Some(_) | None => Err(Refused::SignIn),
         },

@@ -2,28 +2,39 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row};
 
 use super::super::{
-    Admitted, Filter, ListedDevice, Page, Restorations, RestoredAll, StoreError, Suspensions, count, status, time,
+    AGED_AT_ONCE, Admitted, Filter, ListedDevice, Page, Restorations, RestoredAll, StoreError, Suspensions, count,
+    parsed, status, time,
 };
 use super::audit::record;
-use super::reports::forget;
 use super::rows::{any_account, locked_account, set_used, sought};
 use super::{Db, OPERATION, Postgres, Transaction};
 use crate::authority::audit::{Call, Reason, Record, Verb};
 use crate::authority::batch::Named;
 use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
-use crate::authority::plan::{self, Account, Admission};
+use crate::authority::plan::{self, Account, Admission, Removal};
+use crate::authority::seen::LastSeen;
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
+
+/// Active ephemeral devices that were last seen before `$1`, or made known before it and never seen.
+macro_rules! aged {
+    () => {
+        " FROM devices LEFT JOIN device_seen USING (seq) WHERE ephemeral AND revoked_at IS NULL
+          AND GREATEST(created_at, device_seen.at) < $1"
+    };
+}
 
 impl Postgres {
     pub(in super::super) async fn register(
         &self,
         org: OrgId,
         id: DeviceId,
+        ephemeral: Option<bool>,
         call: Call,
     ) -> Result<Option<Admitted>, StoreError> {
         self.within(OPERATION, async {
@@ -32,12 +43,24 @@ impl Postgres {
             let known = held(&mut tx, org, std::slice::from_ref(&id)).await?;
             let admission = plan::admit(known.get(&id).copied(), account.used, account.org.limit());
             if admission != Admission::New {
+                if let Some(ephemeral) = ephemeral {
+                    sqlx::query(
+                        "UPDATE devices SET ephemeral = $3 WHERE org_id = $1 AND device_id = $2 AND ephemeral <> $3",
+                    )
+                    .bind(org.to_string())
+                    .bind(id.as_str())
+                    .bind(ephemeral)
+                    .execute(&mut *tx)
+                    .await?;
+                    tx.commit().await?;
+                }
                 return Ok(Some((admission, account)));
             }
-            sqlx::query("INSERT INTO devices (org_id, device_id, created_at) VALUES ($1, $2, $3)")
+            sqlx::query("INSERT INTO devices (org_id, device_id, created_at, ephemeral) VALUES ($1, $2, $3, $4)")
                 .bind(org.to_string())
                 .bind(id.as_str())
                 .bind(call.at.as_microsecond())
+                .bind(ephemeral.unwrap_or(false))
                 .execute(&mut *tx)
                 .await?;
             account.used += 1;
@@ -79,7 +102,8 @@ impl Postgres {
             let mut tx = self.begin().await?;
             let Some(mut account) = locked_account(&mut tx, org).await? else { return Ok(None) };
             let done = sqlx::query(
-                "UPDATE devices SET revoked_at = $2, revoke_reason = $3 WHERE org_id = $1 AND revoked_at IS NULL",
+                "UPDATE devices SET revoked_at = $2, revoke_reason = $3, was_revoked = TRUE
+                 WHERE org_id = $1 AND revoked_at IS NULL",
             )
             .bind(org.to_string())
             .bind(call.at.as_microsecond())
@@ -156,28 +180,63 @@ impl Postgres {
         &self,
         org: OrgId,
         id: DeviceId,
+        only_active: bool,
         call: Call,
-    ) -> Result<Option<(bool, Account)>, StoreError> {
+    ) -> Result<Option<(Removal, Account)>, StoreError> {
         self.within(OPERATION, async {
             let mut tx = self.begin().await?;
             let Some(mut account) = locked_account(&mut tx, org).await? else { return Ok(None) };
-            let gone: Option<(i64, Option<i64>)> =
-                sqlx::query_as("DELETE FROM devices WHERE org_id = $1 AND device_id = $2 RETURNING seq, revoked_at")
-                    .bind(org.to_string())
-                    .bind(id.as_str())
-                    .fetch_optional(&mut *tx)
-                    .await?;
-            if let Some((seq, revoked_at)) = gone {
-                sqlx::query("DELETE FROM device_seen WHERE seq = $1").bind(seq).execute(&mut *tx).await?;
-                forget(&mut tx, org, &id).await?;
-                if revoked_at.is_none() {
-                    account.used = account.used.saturating_sub(1);
-                    set_used(&mut tx, &account).await?;
-                }
+            let known = held(&mut tx, org, std::slice::from_ref(&id)).await?.get(&id).copied();
+            let removal = plan::remove(known, only_active);
+            record(&mut tx, &call, Record::remove(org, id.as_str(), removal)).await?;
+            if removal != Removal::Removed {
+                tx.commit().await?;
+                return Ok(Some((removal, account)));
             }
-            record(&mut tx, &call, Record::remove(org, id.as_str(), gone.is_some())).await?;
+            remove(&mut tx, org, &[id.as_str()]).await?;
+            if known == Some(DeviceStatus::Active) {
+                account.used = account.used.saturating_sub(1);
+                set_used(&mut tx, &account).await?;
+            }
             self.commit(tx, [Change::Denied(org, Some(vec![id]))]).await?;
-            Ok(Some((gone.is_some(), account)))
+            Ok(Some((removal, account)))
+        })
+        .await
+    }
+
+    pub(in super::super) async fn age_out(&self, org: OrgId, before: Timestamp, call: Call) -> Result<u64, StoreError> {
+        self.within(OPERATION, async {
+            let mut tx = self.begin().await?;
+            let Some(mut account) = locked_account(&mut tx, org).await? else { return Ok(0) };
+            let ids: Vec<String> =
+                sqlx::query_scalar(concat!("SELECT device_id", aged!(), " AND org_id = $2 ORDER BY seq LIMIT $3"))
+                    .bind(before.as_microsecond())
+                    .bind(org.to_string())
+                    .bind(AGED_AT_ONCE)
+                    .fetch_all(&mut *tx)
+                    .await?;
+            let ids = parsed(ids)?;
+            if ids.is_empty() {
+                return Ok(0);
+            }
+            remove(&mut tx, org, &ids.iter().map(DeviceId::as_str).collect::<Vec<_>>()).await?;
+            let gone = ids.len() as u64;
+            account.used = account.used.saturating_sub(gone);
+            set_used(&mut tx, &account).await?;
+            record(&mut tx, &call, Record::age_out(org, &ids, before)).await?;
+            self.commit(tx, [Change::Denied(org, Some(ids))]).await?;
+            Ok(gone)
+        })
+        .await
+    }
+
+    pub(in super::super) async fn aged(&self, before: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+        self.within(OPERATION, async {
+            let orgs: Vec<String> = sqlx::query_scalar(concat!("SELECT DISTINCT org_id", aged!()))
+                .bind(before.as_microsecond())
+                .fetch_all(&self.pool)
+                .await?;
+            orgs.iter().map(|org| org.parse().map_err(|_| StoreError::Corrupt("organisation id"))).collect()
         })
         .await
     }
@@ -197,18 +256,22 @@ impl Postgres {
         .await
     }
 
-    pub(in super::super) async fn touch(&self, seen: Vec<(i64, i64)>) -> Result<(), StoreError> {
-        let (numbers, times): (Vec<i64>, Vec<i64>) = seen.into_iter().unzip();
+    pub(in super::super) async fn touch(&self, seen: Vec<LastSeen>) -> Result<(), StoreError> {
+        let numbers: Vec<i64> = seen.iter().map(|seen| seen.seq).collect();
+        let times: Vec<i64> = seen.iter().map(|seen| seen.at).collect();
+        let keys: Vec<&[u8]> = seen.iter().map(|seen| seen.key.as_slice()).collect();
         self.within(OPERATION, async {
             sqlx::query(
                 // In one order everywhere, so that no two servers wait for each other.
-                "INSERT INTO device_seen (seq, at)
-                 SELECT seq, at FROM UNNEST($1::bigint[], $2::bigint[]) AS seen (seq, at)
+                "INSERT INTO device_seen (seq, at, key_mark)
+                 SELECT seq, at, key_mark FROM UNNEST($1::bigint[], $2::bigint[], $3::bytea[]) AS seen (seq, at, key_mark)
                  JOIN devices USING (seq) ORDER BY seq
-                 ON CONFLICT (seq) DO UPDATE SET at = GREATEST(device_seen.at, excluded.at)",
+                 ON CONFLICT (seq) DO UPDATE SET at = excluded.at, key_mark = excluded.key_mark
+                 WHERE excluded.at >= device_seen.at",
             )
             .bind(&numbers)
             .bind(&times)
+            .bind(&keys)
             .execute(&self.pool)
             .await?;
             Ok(())
@@ -217,17 +280,46 @@ impl Postgres {
     }
 }
 
+/// Forgets these devices. What was told of its stops outlives a device that was ever revoked, and so does what was told of
+/// an earlier device of its name.
+async fn remove(tx: &mut Transaction<'static, Db>, org: OrgId, ids: &[&str]) -> Result<(), StoreError> {
+    for statement in [
+        "DELETE FROM reports WHERE org_id = $1 AND device_id = ANY($2)",
+        "DELETE FROM stops USING devices AS d WHERE stops.org_id = $1 AND stops.device_id = ANY($2)
+         AND d.org_id = stops.org_id AND d.device_id = stops.device_id AND stops.began_at >= d.created_at
+         AND NOT d.was_revoked AND d.revoked_at IS NULL",
+        "DELETE FROM timeline USING devices AS d WHERE timeline.org_id = $1 AND timeline.device_id = ANY($2)
+         AND d.org_id = timeline.org_id AND d.device_id = timeline.device_id AND timeline.at >= d.created_at
+         AND NOT d.was_revoked AND d.revoked_at IS NULL",
+        "DELETE FROM device_seen USING devices AS d WHERE d.org_id = $1 AND d.device_id = ANY($2)
+         AND device_seen.seq = d.seq",
+        "DELETE FROM devices WHERE org_id = $1 AND device_id = ANY($2)",
+    ] {
+        sqlx::query(statement).bind(org.to_string()).bind(ids).execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// Whether a device asked last with another key than the organisation's; NULL when it never asked.
+fn push_old_key(query: &mut QueryBuilder<Db>, org: OrgId) {
+    query.push("device_seen.key_mark <> (SELECT substring(key_hash FROM 1 FOR 6) FROM orgs WHERE orgs.id = ");
+    query.push_bind(org.to_string()).push(")");
+}
+
 /// A page of devices.
 pub(super) async fn page(
     snapshot: &mut Transaction<'static, Db>,
     org: OrgId,
     filter: &Filter,
 ) -> Result<Page, StoreError> {
-    let mut query: QueryBuilder<Db> = QueryBuilder::new(
-        "SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason FROM devices
-         LEFT JOIN device_seen USING (seq) WHERE org_id = ",
-    );
-    query.push_bind(org.to_string());
+    let mut query: QueryBuilder<Db> =
+        QueryBuilder::new("SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason, ephemeral, ");
+    push_old_key(&mut query, org);
+    query.push(" FROM devices LEFT JOIN device_seen USING (seq) WHERE org_id = ").push_bind(org.to_string());
+    if filter.old_key {
+        query.push(" AND ");
+        push_old_key(&mut query, org);
+    }
     match filter.status {
         Some(DeviceStatus::Active) => drop(query.push(" AND revoked_at IS NULL")),
         Some(DeviceStatus::Revoked) => drop(query.push(" AND revoked_at IS NOT NULL")),
@@ -258,6 +350,8 @@ pub(super) async fn page(
             last_seen_at: row.try_get::<Option<i64>, _>(2)?.map(time).transpose()?,
             revoked_at: row.try_get::<Option<i64>, _>(3)?.map(time).transpose()?,
             revoke_reason: row.try_get(4)?,
+            ephemeral: row.try_get(5)?,
+            old_key: row.try_get::<Option<bool>, _>(6)?.unwrap_or(false),
         });
     }
     Ok(filter.page(devices))
@@ -294,12 +388,15 @@ async fn set_revoked(
     call: Option<&Call>,
 ) -> Result<(), StoreError> {
     let ids: Vec<&str> = ids.collect();
-    sqlx::query("UPDATE devices SET revoked_at = $3, revoke_reason = $4 WHERE org_id = $1 AND device_id = ANY($2)")
-        .bind(org.to_string())
-        .bind(&ids)
-        .bind(call.map(|call| call.at.as_microsecond()))
-        .bind(call.and_then(|call| call.reason.as_ref()).map(Reason::as_str))
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "UPDATE devices SET revoked_at = $3, revoke_reason = $4, was_revoked = was_revoked OR $3 IS NOT NULL
+         WHERE org_id = $1 AND device_id = ANY($2)",
+    )
+    .bind(org.to_string())
+    .bind(&ids)
+    .bind(call.map(|call| call.at.as_microsecond()))
+    .bind(call.and_then(|call| call.reason.as_ref()).map(Reason::as_str))
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::super::{LookUp, StoreError};
+use super::super::{Presented, StoreError};
 use super::health::Health;
 use super::lookup::{Asked, Found, look_up};
 use super::session::{self, Purpose, Server};
@@ -118,7 +118,7 @@ impl Lanes {
     }
 
     /// Asks, in a snapshot that begins after this call.
-    pub(super) async fn ask(&self, asked: Asked) -> Result<Option<LookUp>, StoreError> {
+    pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Presented>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.0.push(Question { asked, tries: 0, reply })?;
         answer.await.map_err(|_| StoreError::Closed)?

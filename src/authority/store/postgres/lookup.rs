@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::super::{KnownDevice, LookUp, StoreError, status, time};
+use super::super::{KnownDevice, Presented, StoreError, held_key, status, time};
 use super::rows::{ORG_COLUMNS, org, org_columns};
 use crate::authority::keys::SecretHash;
 use crate::protocol::DeviceId;
@@ -16,7 +16,7 @@ pub(super) struct Asked {
 }
 
 /// What was found for one of them.
-pub(super) type Found = Result<Option<LookUp>, StoreError>;
+pub(super) type Found = Result<Option<Presented>, StoreError>;
 
 /// Answers all of them from one snapshot, which begins after this call. Fails when the server is not the one that
 /// decides: on a standby, a revoke that was answered may not have arrived yet.
@@ -31,7 +31,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> 
         ", devices.seq, devices.revoked_at, devices.revoke_reason, asked.number,
            pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'
          FROM UNNEST($1::bytea[], $2::text[]) WITH ORDINALITY AS asked (key_hash, device_id, number)
-         LEFT JOIN orgs ON orgs.key_hash = asked.key_hash
+         LEFT JOIN orgs ON orgs.key_hash = asked.key_hash OR orgs.old_key_hash = asked.key_hash
          LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = asked.device_id"
     ))
     .bind(keys)
@@ -57,10 +57,8 @@ pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> 
 }
 
 fn read(row: &PgRow, key: &SecretHash) -> Found {
-    let Some(hash) = row.try_get::<Option<&[u8]>, _>(2)? else { return Ok(None) };
-    if !key.matches(hash) {
-        return Ok(None);
-    }
+    let Some(current) = row.try_get::<Option<&[u8]>, _>(2)? else { return Ok(None) };
+    let Some(held) = held_key(*key, current, row.try_get(11)?, row.try_get(12)?)? else { return Ok(None) };
     let seq: Option<i64> = row.try_get(ORG_COLUMNS)?;
     let device = match seq {
         None => None,
@@ -71,5 +69,5 @@ fn read(row: &PgRow, key: &SecretHash) -> Found {
             revoke_reason: row.try_get(ORG_COLUMNS + 2)?,
         }),
     };
-    Ok(Some(LookUp { org: org(row)?, device }))
+    Ok(Some(Presented::new(held, org(row)?, device)))
 }

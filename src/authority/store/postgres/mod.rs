@@ -48,7 +48,7 @@ use self::lanes::{LANES, Lanes};
 use self::lookup::Asked;
 use self::session::Purpose;
 use self::survey::{Survey, survey};
-use super::{LookUp, OpenError, StoreError, Terms};
+use super::{OpenError, Presented, StoreError, Terms};
 use crate::authority::changes::Changes;
 use crate::authority::database::place;
 use crate::authority::keys::SecretHash;
@@ -131,7 +131,7 @@ impl Postgres {
         &self,
         key: SecretHash,
         device: Option<DeviceId>,
-    ) -> Result<Option<LookUp>, StoreError> {
+    ) -> Result<Option<Presented>, StoreError> {
         // At once: a question that waits for a dead database is a denial that comes late.
         if let Some(trouble) = self.health.trouble()
             && !self.lanes.connected()

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row};
 
-use super::super::{Checkout, CheckoutKey, NewCheckout, OrgChange, StoreError, stored_limit, time};
+use super::super::{Checkout, CheckoutKey, NewCheckout, OldKey, OrgChange, StoreError, stored_limit, time};
 use super::audit::record;
 use super::rows::{ORG_COLUMNS, account, any_account, locked_account, org, org_columns};
 use super::{Db, OPERATION, Postgres, Transaction};
@@ -45,16 +45,35 @@ impl Postgres {
         .await
     }
 
-    pub(in super::super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+    pub(in super::super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<Change>, StoreError> {
         self.within(OPERATION, async {
-            let ids: Vec<String> = sqlx::query_scalar(
-                "SELECT id FROM orgs WHERE access_until > $1 AND access_until <= $2 AND deleted_at IS NULL",
+            let ended: Vec<(String, Option<bool>)> = sqlx::query_as(
+                "SELECT id, old_key_ends > $1 AND old_key_ends <= $2 FROM orgs
+                 WHERE (access_until > $1 AND access_until <= $2 AND deleted_at IS NULL)
+                 OR (old_key_ends > $1 AND old_key_ends <= $2)",
             )
             .bind(after.as_microsecond())
             .bind(now.as_microsecond())
             .fetch_all(&self.pool)
             .await?;
-            ids.into_iter().map(|id| id.parse().map_err(|_| StoreError::Corrupt("organisation id"))).collect()
+            ended.into_iter().map(|(id, key)| super::super::ended(&id, key)).collect()
+        })
+        .await
+    }
+
+    pub(in super::super) async fn old_keys(&self, after: Timestamp) -> Result<Vec<OldKey>, StoreError> {
+        self.within(OPERATION, async {
+            let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+                "SELECT orgs.id, orgs.old_key_ends, COUNT(device_seen.seq) FROM orgs
+                 LEFT JOIN devices ON devices.org_id = orgs.id
+                 LEFT JOIN device_seen ON device_seen.seq = devices.seq
+                     AND device_seen.key_mark <> substring(orgs.key_hash FROM 1 FOR 6)
+                 WHERE orgs.old_key_ends > $1 AND orgs.deleted_at IS NULL GROUP BY orgs.id ORDER BY orgs.id",
+            )
+            .bind(after.as_microsecond())
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(|(org, ends, devices)| OldKey::read(org, *ends, *devices)).collect()
         })
         .await
     }
@@ -213,9 +232,20 @@ async fn apply(
                 .bind(tier.as_str())
                 .bind(stored_limit(*limit))
         }
-        OrgChange::Key(hash) => {
-            sqlx::query("UPDATE orgs SET key_hash = $2 WHERE id = $1").bind(id).bind(hash.as_bytes().to_vec())
-        }
+        OrgChange::Key(hash, until) => sqlx::query(
+            "UPDATE orgs SET old_key_hash = CASE WHEN $3::bigint IS NULL THEN NULL ELSE key_hash END,
+             old_key_ends = COALESCE($3, $4), key_hash = $2 WHERE id = $1",
+        )
+        .bind(id)
+        .bind(hash.as_bytes().to_vec())
+        .bind(until.map(Timestamp::as_microsecond))
+        .bind(call.at.as_microsecond()),
+        OrgChange::EndOldKey => sqlx::query(
+            "UPDATE orgs SET old_key_hash = NULL,
+             old_key_ends = CASE WHEN old_key_ends > $2 THEN $2 ELSE old_key_ends END WHERE id = $1",
+        )
+        .bind(id)
+        .bind(call.at.as_microsecond()),
         OrgChange::Delete => {
             for statement in [
                 "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",

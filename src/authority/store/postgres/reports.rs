@@ -18,7 +18,6 @@ use super::{Db, OPERATION, Postgres, Transaction};
 use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::authority::reports::{HeardReport, KnownEvent, KnownStop};
-use crate::protocol::DeviceId;
 
 impl Postgres {
     pub(in super::super) async fn save_reports(&self, mut reports: Vec<HeardReport>) -> Result<(), StoreError> {
@@ -296,18 +295,6 @@ async fn save_events(tx: &mut Transaction<'static, Db>, report: &HeardReport) ->
         .bind(KEPT_EVENTS)
         .execute(&mut **tx)
         .await?;
-    }
-    Ok(())
-}
-
-/// Forgets what was reported about a device.
-pub(super) async fn forget(tx: &mut Transaction<'static, Db>, org: OrgId, device: &DeviceId) -> Result<(), StoreError> {
-    for statement in [
-        "DELETE FROM reports WHERE org_id = $1 AND device_id = $2",
-        "DELETE FROM stops WHERE org_id = $1 AND device_id = $2",
-        "DELETE FROM timeline WHERE org_id = $1 AND device_id = $2",
-    ] {
-        sqlx::query(statement).bind(org.to_string()).bind(device.as_str()).execute(&mut **tx).await?;
     }
     Ok(())
 }

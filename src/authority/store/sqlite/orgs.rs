@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row};
 
 use super::super::{
-    Checkout, CheckoutKey, KnownDevice, LookUp, NewCheckout, OrgChange, StoreError, status, stored_limit, time,
+    Checkout, CheckoutKey, KnownDevice, NewCheckout, OldKey, OrgChange, Presented, StoreError, held_key, status,
+    stored_limit, time,
 };
 use super::Sqlite;
 use super::audit::record;
@@ -22,7 +23,7 @@ impl Sqlite {
         &self,
         key: SecretHash,
         device: Option<DeviceId>,
-    ) -> Result<Option<LookUp>, StoreError> {
+    ) -> Result<Option<Presented>, StoreError> {
         self.deciders.ask(move |db| look_up(db, key, device.as_ref())).await
     }
 
@@ -48,15 +49,40 @@ impl Sqlite {
             .await
     }
 
-    pub(in super::super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<OrgId>, StoreError> {
+    pub(in super::super) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<Change>, StoreError> {
         self.browsers
             .ask(move |db| {
                 let mut statement = db.prepare_cached(
-                    "SELECT id FROM orgs WHERE access_until > ?1 AND access_until <= ?2 AND deleted_at IS NULL",
+                    "SELECT id, old_key_ends > ?1 AND old_key_ends <= ?2 FROM orgs
+                     WHERE (access_until > ?1 AND access_until <= ?2 AND deleted_at IS NULL)
+                     OR (old_key_ends > ?1 AND old_key_ends <= ?2)",
                 )?;
-                let ids = statement
-                    .query_map((after.as_microsecond(), now.as_microsecond()), |row| row.get::<_, String>(0))?;
-                ids.map(|id| id?.parse().map_err(|_| StoreError::Corrupt("organisation id"))).collect()
+                let ended = statement.query_map((after.as_microsecond(), now.as_microsecond()), |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, Option<bool>>(1)?))
+                })?;
+                ended
+                    .map(|row| row.map_err(StoreError::from).and_then(|(id, key)| super::super::ended(&id, key)))
+                    .collect()
+            })
+            .await
+    }
+
+    pub(in super::super) async fn old_keys(&self, after: Timestamp) -> Result<Vec<OldKey>, StoreError> {
+        self.browsers
+            .ask(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT orgs.id, orgs.old_key_ends, COUNT(device_seen.seq) FROM orgs
+                     LEFT JOIN devices ON devices.org_id = orgs.id
+                     LEFT JOIN device_seen ON device_seen.seq = devices.seq
+                         AND device_seen.key_mark <> substr(orgs.key_hash, 1, 6)
+                     WHERE orgs.old_key_ends > ?1 AND orgs.deleted_at IS NULL GROUP BY orgs.id ORDER BY orgs.id",
+                )?;
+                let mut rows = statement.query([after.as_microsecond()])?;
+                let mut old = Vec::new();
+                while let Some(row) = rows.next()? {
+                    old.push(OldKey::read(&row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)?);
+                }
+                Ok(old)
             })
             .await
     }
@@ -192,18 +218,20 @@ impl Sqlite {
 }
 
 /// One statement, so one snapshot.
-fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Result<Option<LookUp>, StoreError> {
+fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Result<Option<Presented>, StoreError> {
     let mut statement = db.prepare_cached(concat!(
         "SELECT ",
         org_columns!(),
         ", devices.seq, devices.revoked_at, devices.revoke_reason FROM orgs
-         LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = ?2 WHERE orgs.key_hash = ?1"
+         LEFT JOIN devices ON devices.org_id = orgs.id AND devices.device_id = ?2
+         WHERE orgs.key_hash = ?1 OR orgs.old_key_hash = ?1"
     ))?;
     let mut rows = statement.query((key.as_bytes(), device.map(DeviceId::as_str)))?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    if !key.matches(row.get_ref(2)?.as_blob().map_err(|_| StoreError::Corrupt("key hash"))?) {
-        return Ok(None);
-    }
+    let corrupt = |_| StoreError::Corrupt("key hash");
+    let current = row.get_ref(2)?.as_blob().map_err(corrupt)?;
+    let old = row.get_ref(11)?.as_blob_or_null().map_err(corrupt)?;
+    let Some(held) = held_key(key, current, old, row.get(12)?)? else { return Ok(None) };
     let seq: Option<i64> = row.get(ORG_COLUMNS)?;
     let device = match seq {
         None => None,
@@ -214,7 +242,7 @@ fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Resul
             revoke_reason: row.get(ORG_COLUMNS + 2)?,
         }),
     };
-    Ok(Some(LookUp { org: org(row)?, device }))
+    Ok(Some(Presented::new(held, org(row)?, device)))
 }
 
 fn apply(db: &Connection, id: OrgId, change: &OrgChange, call: &Call) -> Result<(), StoreError> {
@@ -236,11 +264,26 @@ fn apply(db: &Connection, id: OrgId, change: &OrgChange, call: &Call) -> Result<
             db.prepare_cached("UPDATE orgs SET plan = ?2, device_limit = ?3, access_until = NULL WHERE id = ?1")?
                 .execute((id, tier.as_str(), stored_limit(*limit)))?;
         }
-        OrgChange::Key(hash) => {
-            db.prepare_cached("UPDATE orgs SET key_hash = ?2 WHERE id = ?1")?.execute((id, hash.as_bytes()))?;
+        OrgChange::Key(hash, until) => {
+            db.prepare_cached(
+                "UPDATE orgs SET old_key_hash = CASE WHEN ?3 IS NULL THEN NULL ELSE key_hash END,
+                 old_key_ends = COALESCE(?3, ?4), key_hash = ?2 WHERE id = ?1",
+            )?
+            .execute((
+                id,
+                hash.as_bytes(),
+                until.map(Timestamp::as_microsecond),
+                call.at.as_microsecond(),
+            ))?;
+        }
+        OrgChange::EndOldKey => {
+            db.prepare_cached(
+                "UPDATE orgs SET old_key_hash = NULL, old_key_ends = MIN(old_key_ends, ?2) WHERE id = ?1",
+            )?
+            .execute((id, call.at.as_microsecond()))?;
         }
         OrgChange::Delete => {
-            forget(db, org, None)?;
+            forget(db, org)?;
             db.prepare_cached("DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = ?1)")?
                 .execute([&id])?;
             db.prepare_cached("DELETE FROM devices WHERE org_id = ?1")?.execute([&id])?;

@@ -299,15 +299,10 @@ fn save_devices(db: &Connection, report: &HeardReport, org: &str, sidecar: &str)
     Ok(())
 }
 
-/// Forgets what was reported about a device, or about every device of an organisation.
-pub(super) fn forget(db: &Connection, org: OrgId, device: Option<&str>) -> Result<(), StoreError> {
+/// Forgets everything that was told about an organisation.
+pub(super) fn forget(db: &Connection, org: OrgId) -> Result<(), StoreError> {
     for table in ["reports", "stops", "timeline"] {
-        match device {
-            Some(device) => db
-                .prepare_cached(&format!("DELETE FROM {table} WHERE org_id = ?1 AND device_id = ?2"))?
-                .execute((org.to_string(), device))?,
-            None => db.prepare_cached(&format!("DELETE FROM {table} WHERE org_id = ?1"))?.execute([org.to_string()])?,
-        };
+        db.prepare_cached(&format!("DELETE FROM {table} WHERE org_id = ?1"))?.execute([org.to_string()])?;
     }
     Ok(())
 }

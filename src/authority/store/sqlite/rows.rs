@@ -9,13 +9,13 @@ use crate::authority::plan::Account;
 /// The columns that [`org`] reads, for a `SELECT` from `orgs`.
 macro_rules! org_columns {
     () => {
-        "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active"
+        "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active, orgs.old_key_hash, orgs.old_key_ends"
     };
 }
 pub(super) use org_columns;
 
 /// How many those are: where the columns behind them begin.
-pub(super) const ORG_COLUMNS: usize = 11;
+pub(super) const ORG_COLUMNS: usize = 13;
 
 pub(super) fn org(row: &Row<'_>) -> Result<Org, StoreError> {
     org_from(
@@ -27,6 +27,7 @@ pub(super) fn org(row: &Row<'_>) -> Result<Org, StoreError> {
         row.get(7)?,
         row.get(8)?,
         row.get::<_, Option<i64>>(9)?.is_some(),
+        row.get(12)?,
     )
 }
 

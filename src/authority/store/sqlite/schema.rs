@@ -7,11 +7,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::super::OpenError;
 
 /// The first is number 1. `PRAGMA user_version` says how many of them a database has seen. None is ever changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../../migrations/sqlite/0001_organisations_and_devices.sql"),
     include_str!("../../../../migrations/sqlite/0002_audit_and_reasons.sql"),
     include_str!("../../../../migrations/sqlite/0003_counts_limits_and_last_seen.sql"),
     include_str!("../../../../migrations/sqlite/0004_reports.sql"),
+    include_str!("../../../../migrations/sqlite/0005_old_keys_and_ephemeral_devices.sql"),
 ];
 
 /// Runs what the database has not seen: all of it, or nothing.

@@ -5,7 +5,7 @@
 
 (() => {
   const source = document.body.dataset.events;
-  // What a form led to has no part that changes, and cannot be asked for again.
+  // What a form led to has no part that changes.
   if (!source || !window.EventSource || !document.querySelector("[data-live]")) return;
 
   const status = document.getElementById("live");

@@ -291,6 +291,10 @@ fn org_key(daemon: &Daemon, user: &User) -> Check {
     let what = "org key";
     let configuration = &daemon.status.configuration;
     let found = format!("from {}; {}", configuration.key_source, configuration.key_protection);
+    if let Some(ends) = &daemon.status.authority.key_ends {
+        let found = format!("{found}; it is the old one, which ends at {ends}");
+        return Check::warn(what, found, "put the new key in its place before; nothing needs a restart");
+    }
     let reachable = user.uid == 0 || daemon.listener.is_some_and(|listener| listener.uid == user.uid);
     if reachable {
         let found = format!("{found}; agents of this user could");
