@@ -194,8 +194,10 @@ fn a_revoke_that_no_standby_has_is_not_answered_as_one_that_has() {
     // A standby is waited for, and there is none.
     primary.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'");
     primary.sql("postgres", "SELECT pg_reload_conf()");
-    eventually("it is told", || problem(&authority, "writes").is_some());
+    eventually("it is reloaded", || primary.sql("postgres", "SHOW synchronous_standby_names") == "ANY 1 (nobody)");
     assert_eq!(org.device("revoke", "a").status, 503, "only the primary has it");
+    // A change that fails is a reason to look at once.
+    eventually("it is told", || problem(&authority, "writes").is_some());
     assert_eq!(readyz(&authority).status, 200);
     assert_eq!(org.code("a"), "ALLOW", "decisions go on");
     primary.sql("postgres", "ALTER SYSTEM RESET synchronous_standby_names");
