@@ -38,7 +38,7 @@ pub(crate) fn run(length: Length, beside: Option<&Path>) -> Outcome<()> {
         contenders.push(Contender::new("beside it", other, &cluster)?);
     }
     let rounds = length.pick(16, 4);
-    let span = length.pick(Duration::from_millis(1_000), Duration::from_millis(250));
+    let span = length.pick(Duration::from_secs(1), Duration::from_millis(250));
     for round in 0..rounds {
         let count = contenders.len();
         for turn in 0..count {

@@ -77,7 +77,7 @@ fn bare(count: usize) -> Outcome<Duration> {
     for tree in &mut trees {
         until("the tree ends", || tree.has_ended().then_some(()))?;
     }
-    Ok((group.cpu()? - before) / u32::try_from(count)?)
+    Ok(group.cpu()?.saturating_sub(before) / u32::try_from(count)?)
 }
 
 fn crowd(mode: &str, count: usize) -> Outcome<Vec<String>> {
@@ -110,7 +110,7 @@ fn crowd(mode: &str, count: usize) -> Outcome<Vec<String>> {
     for agent in &mut agents {
         until("the wrapper ends", || agent.has_ended().then_some(()))?;
     }
-    let cpu = group.cpu()? - before;
+    let cpu = group.cpu()?.saturating_sub(before);
     until("the daemon has confirmed all", || (daemon.agents().ok()? == 0).then_some(()))?;
     let denied = denied_at(&daemon.log()).ok_or("the daemon has not logged the deny")?;
     let took = ended.saturating_sub(denied);

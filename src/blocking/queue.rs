@@ -226,7 +226,9 @@ mod tests {
                 let in_time = running.iter().filter(|(_, began)| now < began + 1_000).count();
                 prop_assert!(in_time <= BOUNDS.at_a_time && running.len() <= BOUNDS.most);
             }
-            running.into_iter().for_each(|(id, _)| queue.end(id));
+            for (id, _) in running {
+                queue.end(id);
+            }
             while let Some((id, _)) = queue.begin(at(now)) {
                 begun += 1;
                 queue.end(id);

@@ -58,8 +58,8 @@ async fn attempts_that_panic_count_as_failed_and_the_gate_goes_on_validating() {
     let live = Live::of_defaults();
     let journal = Journal::start(None).unwrap();
     let means = means(&url, directory.path());
-    let authority = Arc::new(Authority::new(means, live.clone(), Arc::<Holds>::default(), journal));
-    let device = "host:test".parse().unwrap();
+    let device: DeviceId = "host:test".parse().unwrap();
+    let authority = Arc::new(Authority::new(means, device.clone(), live.clone(), Arc::<Holds>::default(), journal));
     let (mut driver, mut report) = Driver::new(device, &live, First::AtOnce, authority, Arc::new(NoAgents));
     driver.tell(Event::Woke);
     driver.tell(Event::Hinted);

@@ -25,6 +25,7 @@ use crate::telemetry::{self, Lines};
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Serve {
     /// The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS
     /// proxy before it on the same machine

@@ -69,6 +69,7 @@ pub(super) struct Finding {
 
 /// The same, for an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the name on the wire")]
 pub(super) struct Problem {
     pub(super) concern: Concern,
     pub(super) problem: String,
@@ -129,7 +130,7 @@ impl Health {
             (Some(trouble), Some((known, _))) if trouble == known => {}
             (Some(Trouble { gravity: Gravity::Warning, text }), _) => warn!(concern = name, "{text}"),
             (Some(Trouble { gravity: Gravity::Failure | Gravity::NotReady, text }), _) => {
-                error!(concern = name, "{text}")
+                error!(concern = name, "{text}");
             }
         }
         if let Some(trouble) = trouble {

@@ -1001,7 +1001,7 @@ fn some_devices_of_a_fleet_are_found_by_their_ids(runtime: &Runtime, store: Stor
     runtime.block_on(async {
         let org = new_org(&store, PlanTier::Pro).await;
         for device in ["a", "b", "b:1", "c"] {
-            store.register(org, &id(device), &by(1)).await.unwrap();
+            store.register(org, &id(device), None, &by(1)).await.unwrap();
         }
         store.save_reports(vec![heard(org, 1, 5, &[("b", 2), ("c", 1)], serde_json::json!({}))]).await.unwrap();
         let filter = Filter { among: Some(vec![id("c"), id("none"), id("b")]), limit: Some(10), ..Filter::default() };
@@ -1027,7 +1027,7 @@ fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
     run(&url.parse().unwrap(), |runtime, store| {
         runtime.block_on(async {
             let org = new_org(&store, PlanTier::Pro).await;
-            store.register(org, &id("a"), &by(1)).await.unwrap();
+            store.register(org, &id("a"), None, &by(1)).await.unwrap();
             let report = |sidecar, at: Timestamp| HeardReport {
                 heard_at: at,
                 ..heard(org, sidecar, 5, &[("a", 1)], serde_json::json!({}))

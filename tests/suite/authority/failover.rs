@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::watch::watch;
 use crate::harness::authority::{Authority, Org};
@@ -10,7 +10,7 @@ use crate::harness::http::{Reply, request};
 use crate::harness::load::Stalls;
 use crate::harness::pooler::Moving;
 use crate::harness::postgres::Cluster;
-use crate::harness::wait::until;
+use crate::harness::wait::{clock, until};
 
 /// The name of a new database of this cluster.
 fn new_database(cluster: &Cluster) -> String {
@@ -189,7 +189,7 @@ fn a_server_without_a_connection_to_spare_is_no_server_that_is_gone() {
     let one = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'fleet' AND query LIKE '%UNNEST%' LIMIT 1";
     assert_eq!(answer(&org, "a").as_deref(), Some("ALLOW"));
     cluster.sql("postgres", one);
-    let began = Instant::now();
+    let began = clock();
     while began.elapsed() < Duration::from_secs(5) {
         assert_eq!(answer(&org, "a").as_deref(), Some("ALLOW"));
         assert_eq!(org.device("unrevoke", "a").status, 200);
@@ -220,12 +220,12 @@ fn a_slow_decision_is_late_and_one_that_comes_too_late_is_undecided() {
         });
     };
     locked(1.6, &|| {
-        let began = Instant::now();
+        let began = clock();
         assert_eq!(answer(&org, "a").as_deref(), Some("ALLOW"));
         assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
     });
     locked(6.0, &|| {
-        let (began, stalls) = (Instant::now(), Stalls::from_now());
+        let (began, stalls) = (clock(), Stalls::from_now());
         assert_eq!(answer(&org, "a"), None);
         let took = began.elapsed();
         // A client waits for three seconds.

@@ -1,6 +1,7 @@
 //! What hangs beside the daemon holds up nothing else: a pipe or a file system in the place of a file, a name server, one
 //! device's registration, the runtime directory.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -44,10 +45,10 @@ fn check(sidecar: &Sidecar, what: &str) -> Answer {
 /// With a file of certificates, and every file in the directory of the daemon.
 fn start(org: &Org<'_>, url: &str) -> (Sidecar, [PathBuf; 3]) {
     let mut setup = Setup::of(org, url, DEVICE);
-    setup.enforcement = RARE.to_owned();
+    RARE.clone_into(&mut setup.enforcement);
     let certificates = setup.directory.path().join("ca.pem");
     fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/tests/data/ca.pem"), &certificates).unwrap();
-    setup.authority.push_str(&format!("\nca_file = \"{}\"", certificates.display()));
+    let _ = write!(setup.authority, "\nca_file = \"{}\"", certificates.display());
     let files = [setup.directory.path().join("machineid-sidecar.toml"), setup.key_file(), certificates];
     (setup.start(), files)
 }
@@ -155,8 +156,8 @@ fn a_kill_file_on_a_file_system_that_hangs_allows_nothing_and_holds_up_nothing_e
     assert!(agent.is_alive(), "agents live on their leases");
     let body = format!("{{\"device\":\"{DEVICE}\"}}");
     let hold = format!("POST /v1/hold HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let held = soon("a hold", || exchange(&sidecar.socket(), &hold).unwrap());
-    assert_eq!(held.status, 200, "{held:?}");
+    let answer = soon("a hold", || exchange(&sidecar.socket(), &hold).unwrap());
+    assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(check(&sidecar, "a check of a held device").status, 403);
     agent.is_gone();
     drop(never);
@@ -252,8 +253,8 @@ fn a_name_server_that_does_not_answer_holds_up_neither_kill_file_nor_starts_howe
     let_time_pass(Duration::from_secs(2));
     let threads = threads(&sidecar);
     assert!(threads < 80, "{threads} threads");
-    let started = soon("a start", || run_script(&sidecar.socket(), &[], "echo started"));
-    assert_eq!(started.status.code(), Some(75), "{}", stderr(&started));
+    let run = soon("a start", || run_script(&sidecar.socket(), &[], "echo started"));
+    assert_eq!(run.status.code(), Some(75), "{}", stderr(&run));
     fs::write(&kill_file, "").unwrap();
     let in_force = || sidecar.status()["configuration"]["kill_file"]["in_force"].as_str().map(str::to_owned);
     soon("the kill file", || until("it is seen", in_force));

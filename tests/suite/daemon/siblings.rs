@@ -97,13 +97,12 @@ impl Family {
         let (socket, at) = (sidecar.socket(), doors.clone());
         let words = ["python3", "-S", "-c", &program, socket.to_str().unwrap(), at.to_str().unwrap()];
         let words: Vec<&str> = words.into_iter().chain(devices.iter().copied()).collect();
-        let mut command = match outer {
-            Some(device) => sidecar.wrap(&["--device", device], &words),
-            None => {
-                let mut command = std::process::Command::new(words[0]);
-                command.args(&words[1..]);
-                command
-            }
+        let mut command = if let Some(device) = outer {
+            sidecar.wrap(&["--device", device], &words)
+        } else {
+            let mut command = std::process::Command::new(words[0]);
+            command.args(&words[1..]);
+            command
         };
         let mut program = Wrapped::start({
             command.env("ASKER", ASKER);

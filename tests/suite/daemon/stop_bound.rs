@@ -48,7 +48,7 @@ const WAYS: [(&str, &str, Bound, Act); 9] = [
         assert_eq!(case.org().device("remove", DEVICE).status, 200);
     }),
     ("key invalid", "INVALID_ORG_KEY", Bound::Connected, |case| {
-        drop(case.org().admin("rotate-key", &["--overlap", "0s"]))
+        drop(case.org().admin("rotate-key", &["--overlap", "0s"]));
     }),
     ("kill file", "LOCAL_KILL", Bound::Connected, |case| {
         std::fs::write(case.sidecar.directory().join("kill"), "").unwrap();

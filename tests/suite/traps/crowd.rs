@@ -92,7 +92,9 @@ fn a_crowd_ends(mode: Mode, killers: Killers) {
     let supervisors: Vec<i32> =
         crowd.wrapped.iter().flat_map(|agent| [agent.pid(), guardian_of(agent.pid())]).collect();
     if killers == Killers::DaemonAlone {
-        supervisors.iter().for_each(|&pid| send(pid, Signal::STOP));
+        for &pid in &supervisors {
+            send(pid, Signal::STOP);
+        }
     }
     org.device("revoke", DEVICE);
     until("all stops have begun", || (begun(&sidecar) == AGENTS).then_some(()));
@@ -107,7 +109,6 @@ fn a_crowd_ends(mode: Mode, killers: Killers) {
     }
     until("nobody is left", || (crowd.left() == 0).then_some(()));
     let took = began.elapsed();
-    println!("  {}, {killers:?}: {took:.0?}", mode.word());
     assert!(took <= GRACE + BEYOND + stalls.allowance(), "{mode:?}, {killers:?}: {took:?}\n{}", sidecar.log());
     if killers == Killers::DaemonHangs {
         sidecar.signal(Signal::CONT);

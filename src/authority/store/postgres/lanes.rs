@@ -309,12 +309,11 @@ impl Lane {
                 let again = batch.iter().any(|question| question.tries > 0);
                 let looking = tokio::time::timeout(PATIENCE[usize::from(again)], look_up(connection, &asked));
                 tokio::pin!(looking);
-                match tokio::time::timeout(SWIFT, looking.as_mut()).await {
-                    Ok(looked) => looked,
-                    Err(_) => {
-                        under_way.end();
-                        looking.await
-                    }
+                if let Ok(looked) = tokio::time::timeout(SWIFT, looking.as_mut()).await {
+                    looked
+                } else {
+                    under_way.end();
+                    looking.await
                 }
             };
             // Before the answers are sent: what comes meanwhile is the other lane's, if it is quicker.

@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,12 +21,12 @@ use crate::authority::health::{Concern, Finding, Gravity};
 /// Less than this is almost nothing: a database grows, and its log with it.
 const LITTLE: u64 = 64 * 1024 * 1024;
 
-/// File systems on which a lock of the whole file is one that SQLite's own locks run into, by their magic numbers: NFS,
+/// File systems on which a lock of the whole file is one that `SQLite`'s own locks run into, by their magic numbers: NFS,
 /// SMB, CIFS.
 const REMOTE: [i64; 3] = [0x6969, 0xFE53_4D42, 0xFF53_4D42];
 
 /// The locks, held until the last connection is closed: when a process closes any descriptor of a file, the kernel drops
-/// all of the process's POSIX locks on it, SQLite's too.
+/// all of the process's POSIX locks on it, those of `SQLite` too.
 #[derive(Debug)]
 pub(super) struct Held {
     _beside: File,
@@ -60,11 +61,14 @@ impl Identity {
 impl Place {
     /// Takes the file at `path`, and makes it (mode 0600) where there is none.
     pub(super) fn take(path: &Path) -> Result<(Self, Arc<Held>), OpenError> {
-        let create = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied if path.exists() => {
-                OpenError::ReadOnly { path: path.to_owned(), source }
+        let create = |source: io::Error| {
+            let refused = matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
+            let path = path.to_owned();
+            if refused && path.exists() {
+                OpenError::ReadOnly { path, source }
+            } else {
+                OpenError::Create { path, source }
             }
-            _ => OpenError::Create { path: path.to_owned(), source },
         };
         let itself = File::options().create(true).append(true).mode(0o600).open(path).map_err(create)?;
         let path = path.canonicalize().map_err(create)?;
@@ -77,7 +81,7 @@ impl Place {
         };
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(taken)?;
         let kind = fstatfs(&itself).map(|found| found.f_type);
-        if kind.is_ok_and(|kind| REMOTE.contains(&i64::from(kind))) {
+        if kind.is_ok_and(|kind| REMOTE.contains(&kind)) {
             warn!(path = %path.display(), "the database is on a network file system: SQLite cannot keep it safe there");
         } else {
             flock(&itself, FlockOperation::NonBlockingLockExclusive).map_err(taken)?;

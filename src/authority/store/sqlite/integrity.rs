@@ -1,4 +1,4 @@
-//! Whether the database is damaged: SQLite reads every page of it once, when it is opened (`PRAGMA quick_check`).
+//! Whether the database is damaged: `SQLite` reads every page of it once, when it is opened (`PRAGMA quick_check`).
 //!
 //! A small one is read before anything else is done with it, and a damaged one is not served. That of a large fleet takes
 //! longer than a start may; it is served meanwhile, and told of when the check has ended.
