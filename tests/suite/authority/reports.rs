@@ -1,8 +1,11 @@
 //! `/devices/report`, `/org/fleet`, `/org/stops`: what is told is kept, for whoever may read it, and decides nothing.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::authority::{Authority, Org};
+use crate::harness::wait::let_time_pass;
 
 const SIDECAR: &str = "000000000000000000000000000000a1";
 
@@ -90,10 +93,12 @@ fn stops_are_remembered_bounded_and_harmless_to_whoever_reads_them() {
     let authority = Authority::start();
     let org = authority.org("free");
     org.device("register", "a");
+    // A stop that began before the device was registered is one of an earlier device of that name.
+    let_time_pass(Duration::from_millis(50));
     let stop = |number: u32, confirmed: bool| {
         json!({
             "deviceId": "a", "runId": format!("{number:032x}"), "name": format!("<script>\u{202e}{number}"),
-            "code": "DEVICE_REVOKED", "agoMs": 100_000 - number, "tookMs": 12, "signalled": 1, "killed": 0,
+            "code": "DEVICE_REVOKED", "agoMs": 30 - number, "tookMs": 12, "signalled": 1, "killed": 0,
             "confirmed": confirmed, "survivors": [{"pid": 7, "reason": "\u{1b}[2J"}],
         })
     };

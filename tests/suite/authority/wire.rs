@@ -87,7 +87,7 @@ fn a_database_that_fails_is_said_once_a_minute_and_not_at_each_validation() {
         assert_eq!(org.device("validate", "a").status, 503);
         assert_eq!(org.get("/devices/list").status, 503);
     }
-    let said = "the store failed; the validation is denied";
+    let said = "the store failed; the validation is not decided";
     until("it is logged", || authority.log().contains(said).then_some(()));
     let lines = |text: &str| authority.log().lines().filter(|line| line.contains(text)).count();
     assert_eq!((lines(said), lines("the store failed; the request is refused")), (1, 1), "{}", authority.log());

@@ -249,7 +249,8 @@ fn ten_thousand_connections_of_one_user_leave_the_others_served_and_the_memory_b
     eprintln!(
         "daemon: {before} KiB before, {full} KiB with 10,000 connections come; {served} checks of others meanwhile"
     );
-    assert!(full < 64 * 1024, "{full} KiB resident");
+    // What the connections add: the program's own code is a third of it in a debug build, and grows with each feature.
+    assert!(full - before < 36 * 1024, "{full} KiB resident, {before} before");
 }
 
 /// What one user gets: half of the places that the daemon's descriptors are enough for.
