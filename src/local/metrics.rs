@@ -40,7 +40,9 @@ fn now(context: &Context) -> Now {
         }
         (Standing::Unknown | Standing::Denied { .. } | Standing::Unavailable { .. }, _) => None,
     };
-    let agents = context.runs.all().into_iter().filter_map(|run| {
+    let runs = context.runs.all();
+    let bound = context.settings().stop_bound().with(runs.len());
+    let agents = runs.into_iter().filter_map(|run| {
         let state = match &*run.phase() {
             Phase::Asking => return None,
             Phase::Running { .. } => AgentState::Running,
@@ -48,7 +50,6 @@ fn now(context: &Context) -> Now {
         };
         Some((state, run.killer()))
     });
-    let bound = context.settings().stop_bound();
     Now {
         last_allow: confirmed.map(|at| clock::wall_at(at).as_duration().as_secs_f64()),
         standing: match host.standing {

@@ -28,7 +28,6 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let killed = context.gates.authority().look_for_kill_file().await;
     let now = BootTime::now();
     let settings = context.settings();
-    let bound = settings.stop_bound();
     let sight = Sight::sees(&peer, &settings);
     let runs = context.runs.all();
     let seen = runs.iter().filter(|run| sight.covers_run(run));
@@ -37,6 +36,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let devices = context.gates.all();
     // Counted once for all: a thousand agents may each have a device of their own.
     let census = context.runs.census();
+    let bound = settings.stop_bound().with(runs.len());
     let means = context.gates.authority().means();
     let mut problems = context.live.loaded().problems;
     if means.refused.is_some() {

@@ -36,7 +36,6 @@ pub(super) fn take(
 ) -> Snapshot {
     let Reporter { gates, runs, journal, .. } = from;
     let now = BootTime::now();
-    let bound = settings.stop_bound();
     let remembered = runs.stops_before(now);
     // The newest first: they matter most when there are too many.
     let fresh = remembered.iter().rev().filter(|(_, stop)| !told.contains(&(stop.run_id, stop.confirmed)));
@@ -47,6 +46,7 @@ pub(super) fn take(
     // What is held first, who runs second: a deny that is seen here keeps anybody from starting in between.
     let held: Vec<_> = used.iter().map(|gate| (gate.device(), gate.report())).collect();
     let census = runs.census();
+    let bound = settings.stop_bound().with(census.all as usize);
     let used = held.into_iter().map(|(device, held)| device_of(device, &held, census.of(device), now));
     let ended = ended.iter().map(|end| device_that_ended(end, census.of(&end.device)));
     let devices = used.chain(ended).take(LARGEST_WATCH).collect();
