@@ -207,7 +207,10 @@ impl Stop {
         let reached = self.ladder.reached_killing();
         let Some(reaper) = self.tree.sole_reaper(orphans::is_alive) else { return Glance::Step };
         let (nobody, storm) = match self.visit(reaper, true, None, |_| false) {
-            Ok((somebody, Visited::All)) => (!somebody, self.ladder.reached_killing() > reached),
+            // Where orphans may go elsewhere, a supervisor without children says nothing.
+            Ok((somebody, Visited::All)) => {
+                (!somebody && self.tree.has_heir(Pid::own()), self.ladder.reached_killing() > reached)
+            }
             Ok((_, Visited::NeverAll)) => (false, true),
             Ok((_, Visited::NoList)) | Err(_) => (false, self.ladder.reached_killing() > reached),
         };

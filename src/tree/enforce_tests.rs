@@ -87,3 +87,36 @@ fn a_stopped_process_gets_to_act_on_the_stop_signal_and_gets_it_once() {
     agent.output.read_to_string(&mut text).unwrap();
     assert_eq!(text, "asked\n");
 }
+
+#[test]
+fn an_orphan_that_a_foreign_supervisor_does_not_inherit_is_ended_with_the_leaders_group() {
+    // The shell is no child subreaper: what the leader's subshell has started goes to the first process of the host.
+    const LEADER: &str = "setsid sh -c '(sleep 1000 & echo $!); echo $$; exec sleep 1000' & wait; exec sleep 1000";
+    let mut supervisor = Command::new("sh").args(["-c", LEADER]).stdout(Stdio::piped()).spawn().unwrap();
+    let identity = |raw: i32| ProcessEntry::read(Pid::new(raw).unwrap()).unwrap().unwrap().identity;
+    let mut lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+    let mut next = || identity(lines.next().unwrap().unwrap().parse().unwrap());
+    let (orphan, leader) = (next(), next());
+    let tree = Tree::alone(leader, Some(identity(i32::try_from(supervisor.id()).unwrap())));
+    let mut stop = begin(tree, Duration::from_millis(300));
+    let began = BootTime::now();
+    while BootTime::now().saturating_since(began) < Duration::from_secs(30) {
+        let now = BootTime::now();
+        let next = match stop.advance(now) {
+            Advance::Empty => Next::Over,
+            Advance::Next(next) => next,
+            Advance::NeedsTable => stop.step(now, &ProcessTable::scan().unwrap()),
+        };
+        match next {
+            Next::Over => break,
+            Next::LookAt(when) => std::thread::sleep(when.saturating_since(BootTime::now())),
+        }
+    }
+    let is_left = orphans::is_alive(orphan);
+    let group = rustix::process::Pid::from_raw(leader.pid.as_raw()).unwrap();
+    let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    assert!(!is_left, "the stop was called complete while the orphan lives");
+    assert!(stop.report(BootTime::now()).signalled >= 2);
+}

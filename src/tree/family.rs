@@ -27,8 +27,13 @@ impl Tree {
     /// supervisor is missing, the kernel lists no children, there are too many of them, or one that is known to belong (by
     /// an earlier look, or since it is `inside` the control group) lives elsewhere.
     ///
+    /// `None` as well where nothing says that orphans come to the supervisor; see [`Tree::has_heir`].
+    ///
     /// Fails when no descriptor is to be had.
     pub(super) fn family(&self, inside: &[Pid]) -> Result<Option<ProcessTable>, Errno> {
+        if !self.has_heir(Pid::own()) {
+            return Ok(None);
+        }
         let guardian = self.guardian().map(Guardian::identity);
         let Some(reaper) = guardian.or(self.supervisor()) else { return Ok(None) };
         let mut reading = Reading::default();

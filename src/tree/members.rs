@@ -204,6 +204,13 @@ impl Tree {
         self.reaper(is_alive).filter(|&reaper| Some(reaper) != self.supervisor || self.bystanders.is_empty())
     }
 
+    /// Whether a process is known to inherit the tree's orphans: with a guardian they come to it or to the wrapper, and
+    /// the caller knows of itself. A foreign client need not be a child subreaper: orphans of its tree then go to the
+    /// first process of the host, and that it has no children says nothing.
+    pub(super) fn has_heir(&self, caller: Pid) -> bool {
+        self.guardian.is_some() || self.supervisor.is_some_and(|supervisor| supervisor.pid == caller)
+    }
+
     /// Whether this process is not the tree's, whatever it descends from.
     pub(super) fn spares(&self, identity: Identity, caller: Pid) -> bool {
         let aside = identity.pid.is_init()

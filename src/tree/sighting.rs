@@ -52,6 +52,9 @@ impl Tree {
     /// orphans has no living child, and nobody is in its control group. A no says nothing.
     #[must_use]
     pub fn is_surely_empty(&self) -> bool {
+        if !self.has_heir(Pid::own()) {
+            return false;
+        }
         let Some(reaper) = self.sole_reaper(orphans::is_alive) else { return false };
         let mut somebody = false;
         let visited = orphans::visit(reaper, None, |child, _| somebody |= !self.spares(child.identity, Pid::own()));
