@@ -325,7 +325,9 @@ impl Ladder {
     fn take(&mut self, now: BootTime, look: &Look<'_>) -> Step {
         let members = look.members;
         self.looked_at = now;
-        let late = self.expected.map_or(Duration::ZERO, |expected| now.saturating_since(expected));
+        // Before SIGKILL a caller may rest on purpose, which says nothing about the machine.
+        let expected = self.expected.filter(|_| self.killed_since.is_some());
+        let late = expected.map_or(Duration::ZERO, |expected| now.saturating_since(expected));
         self.lateness = self.lateness.max(late);
         self.left = members.iter().map(|member| member.identity).collect();
         self.inside = members.iter().filter(|member| member.in_leaf).map(|member| member.identity).collect();
@@ -409,6 +411,8 @@ impl Ladder {
         if self.killed_since.is_none() {
             self.killed_since = Some(now);
             self.calm_looks = 0;
+            // The look that was planned before may have been put off on purpose.
+            self.expected = None;
             // What dies now is gone in a moment: look closely again.
             self.pause = FIRST_PAUSE;
         }

@@ -139,6 +139,24 @@ fn a_machine_that_is_slow_makes_no_survivors() {
 }
 
 #[test]
+fn a_rest_before_sigkill_does_not_put_off_when_survivors_are_named() {
+    let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
+    for time in [0, 5, 15, 1_000, 2_000] {
+        ladder.step(at(time), &Look::at(&[member(10)]));
+    }
+    // As a wrapper that leaves the daemon the lead: it strikes late on purpose.
+    ladder.strike(at(10_300), None, None);
+    for time in (10_300..15_200).step_by(5) {
+        ladder.step(at(time), &Look::at(&[member(10)]));
+        assert_eq!(reasons(&ladder), [], "{time}");
+    }
+    for time in (15_200..15_400).step_by(5) {
+        ladder.step(at(time), &Look::at(&[member(10)]));
+    }
+    assert_eq!(reasons(&ladder), [(10, SurvivorReason::StillEnding)]);
+}
+
+#[test]
 fn uninterruptible_is_said_of_whoever_every_look_found_so_for_a_while() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     for time in (0..4_000).step_by(100) {

@@ -89,8 +89,44 @@ impl ProcessEntry {
             // It vanished between open and read.
             return Ok(None);
         }
-        Self::parse_with_threads(text).map(Some).ok_or(Errno::ILSEQ)
+        let (mut entry, threads) = Self::parse_with_threads(text).ok_or(Errno::ILSEQ)?;
+        if threads > 1 && shows_a_zombie(text) && any_thread_is_uninterruptible(pid) {
+            entry.activity = Activity::Uninterruptible;
+        }
+        Ok(Some((entry, threads)))
     }
+}
+
+/// How many threads are looked at when the first one has ended.
+const THREADS: usize = 256;
+
+fn state(text: &[u8]) -> Option<u8> {
+    let close = text.iter().rposition(|&byte| byte == b')')?;
+    text.get(close + 2).copied()
+}
+
+fn shows_a_zombie(text: &[u8]) -> bool {
+    state(text) == Some(b'Z')
+}
+
+/// Whether a thread is in a wait that the kernel does not interrupt. The first thread of a process no longer tells once it
+/// has ended.
+fn any_thread_is_uninterruptible(pid: Pid) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(tasks) = rustix::fs::open(format!("/proc/{pid}/task"), flags, Mode::empty()) else { return false };
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+    let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
+    for _ in 0..THREADS {
+        let Some(Ok(thread)) = threads.next() else { return false };
+        let Some(thread) = thread.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let mut buffer = [0_u8; STAT_SIZE];
+        if let Ok(Some(text)) = read_file(&format!("/proc/{pid}/task/{thread}/stat"), &mut buffer)
+            && state(text) == Some(b'D')
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Room for one `stat` line: 52 numbers of at most 20 digits and a name of at most 64 bytes.
