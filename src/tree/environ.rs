@@ -45,7 +45,9 @@ pub(super) struct Looker {
     living: Arc<()>,
     found: HashMap<Identity, Vec<RunId>>,
     unreadable: HashSet<Identity>,
-    /// Those of them that nobody has been told of.
+    /// Those that were passed over because too many helpers were held up. They are tried again once there is room.
+    passed_over: HashSet<Identity>,
+    /// Those of both kinds that have not been reported.
     news: Vec<Identity>,
 }
 
@@ -59,11 +61,23 @@ struct Helper {
 /// The one of this process.
 static LOOKER: LazyLock<Mutex<Looker>> = LazyLock::new(|| Mutex::new(Looker::new(super::cookie::read)));
 
+/// What it could not read when its last look ended. The lock of the looker itself is held for as long as a look takes: a
+/// question for the status must not wait for it.
+#[cfg(feature = "services")]
+static UNREADABLE: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
 /// Which runs these processes name; those that name none are left out, and so are those that cannot be read.
 ///
 /// Fails when no descriptor or thread is to be had, or the machine is too slow.
 pub(super) fn named_by(entries: &[ProcessEntry]) -> Result<Vec<(RunId, ProcessEntry)>, Errno> {
-    LOOKER.lock().unwrap_or_else(PoisonError::into_inner).named_by(BootTime::now(), entries)
+    let mut looker = LOOKER.lock().unwrap_or_else(PoisonError::into_inner);
+    let named = looker.named_by(BootTime::now(), entries);
+    #[cfg(feature = "services")]
+    {
+        let unreadable = looker.unreadable.union(&looker.passed_over).copied().collect();
+        *UNREADABLE.lock().unwrap_or_else(PoisonError::into_inner) = unreadable;
+    }
+    named
 }
 
 /// Starts the helper, for a process that must be able to read when no thread is to be had.
@@ -78,10 +92,10 @@ pub(crate) fn newly_unreadable() -> Vec<Identity> {
     std::mem::take(&mut LOOKER.lock().unwrap_or_else(PoisonError::into_inner).news)
 }
 
-/// Those that live and could not be read.
+/// Those that live and could not be read at the last look. Does not wait for a look that is under way.
 #[cfg(feature = "services")]
 pub(crate) fn unreadable() -> Vec<Pid> {
-    let known = LOOKER.lock().unwrap_or_else(PoisonError::into_inner).unreadable.clone();
+    let known = UNREADABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut living: Vec<_> =
         known.into_iter().filter(|&who| super::orphans::is_alive(who)).map(|who| who.pid).collect();
     living.sort_unstable();
@@ -96,6 +110,7 @@ impl Looker {
             living: Arc::default(),
             found: HashMap::new(),
             unreadable: HashSet::new(),
+            passed_over: HashSet::new(),
             news: Vec::new(),
         }
     }
@@ -110,7 +125,11 @@ impl Looker {
     fn named_by(&mut self, now: BootTime, entries: &[ProcessEntry]) -> Result<Vec<(RunId, ProcessEntry)>, Errno> {
         let asked: HashSet<Identity> = entries.iter().map(|entry| entry.identity).collect();
         self.found.retain(|who, _| asked.contains(who));
-        self.unreadable.retain(|who| asked.contains(who));
+        // A younger tree asks for fewer. What this forgot would be read again, and hold up one more helper.
+        self.unreadable.retain(|who| asked.contains(who) || !is_gone(*who));
+        if self.has_room() {
+            self.passed_over.clear();
+        }
         let mut found = Vec::new();
         let mut open = Vec::new();
         for entry in entries {
@@ -123,9 +142,18 @@ impl Looker {
         let mut from = 0;
         let give_up_at = now + LONGEST;
         while from < open.len() {
-            if Arc::strong_count(&self.living) > MOST_HELD_UP {
-                // As good as unreadable, all of them.
+            if !self.has_room() {
+                // As good as unreadable, all of them, and reported as such.
+                for who in open[from..].iter().map(|entry| entry.identity) {
+                    if self.passed_over.insert(who) {
+                        self.news.push(who);
+                    }
+                }
                 break;
+            }
+            // Each one that holds a helper up takes its time, and there may be many.
+            if BootTime::now() >= give_up_at {
+                return Err(Errno::TIMEDOUT);
             }
             if self.prepare().is_err() && self.read_here(now, &open, &mut from, &mut found)? {
                 continue;
@@ -133,6 +161,10 @@ impl Looker {
             self.ask(now, give_up_at, &open, &mut from, &mut found)?;
         }
         Ok(found)
+    }
+
+    fn has_room(&self) -> bool {
+        Arc::strong_count(&self.living) <= MOST_HELD_UP
     }
 
     /// Where no thread is to be had: the risk of being held up is taken by whoever could not look at all else. Not by a
@@ -207,6 +239,11 @@ impl Looker {
             self.found.insert(entry.identity, runs);
         }
     }
+}
+
+/// Whether this very process has ended for certain.
+fn is_gone(who: Identity) -> bool {
+    ProcessEntry::read(who.pid).is_ok_and(|entry| entry.is_none_or(|entry| entry.identity != who || !entry.is_alive()))
 }
 
 impl Helper {
@@ -286,5 +323,29 @@ mod tests {
         while Arc::strong_count(&looker.living) > 2 {
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_remembered_until_it_ends_whoever_asks() {
+        let mut looker = Looker::new(read);
+        let own = ProcessEntry::read(Pid::own()).unwrap().unwrap().identity;
+        let ended = entry(i32::MAX).identity;
+        looker.unreadable.extend([own, ended]);
+        looker.named_by(BootTime::now(), &[]).unwrap();
+        assert_eq!(looker.unreadable, HashSet::from([own]));
+    }
+
+    #[test]
+    fn what_is_passed_over_for_want_of_helpers_is_reported_once_and_read_when_there_is_room() {
+        let mut looker = Looker::new(read);
+        let entries = [entry(NAMES_ONE)];
+        let held_up: Vec<_> = (0..MOST_HELD_UP).map(|_| Arc::clone(&looker.living)).collect();
+        for _ in 0..2 {
+            assert_eq!(looker.named_by(BootTime::now(), &entries), Ok(Vec::new()));
+        }
+        assert_eq!(looker.news, [entries[0].identity]);
+        drop(held_up);
+        assert_eq!(looker.named_by(BootTime::now(), &entries).unwrap(), [(run(), entries[0])]);
+        assert!(looker.passed_over.is_empty());
     }
 }
