@@ -58,6 +58,8 @@ impl Stopping {
 
     /// Whether the daemon ends the tree as well, as far as is known by now. One that no longer does is not waited for.
     pub(super) fn set_led(&mut self, now: BootTime, led: bool) {
+        // Without a guardian nothing else tells the wrapper that the tree is empty: it does not leave the lead to the daemon.
+        let led = led && self.guarded;
         if led == self.led {
             return;
         }

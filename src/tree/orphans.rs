@@ -99,6 +99,7 @@ pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
         Err(errno) => return missing(errno),
     };
     let mut found = Vec::new();
+    let mut any = false;
     let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
     let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
     while let Some(thread) = threads.next() {
@@ -108,12 +109,19 @@ pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
             rustix::fs::openat(&tasks, format!("{number}/children"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let list = match list {
             Ok(list) => list,
+            // This thread has ended since the directory was read. The others have not.
+            Err(Errno::NOENT | Errno::SRCH) => continue,
             Err(errno) => return missing(errno),
         };
-        let Ok(text) = read_list(&list) else { return Ok(None) };
-        found.extend(numbers(&text));
+        match read_list(&list) {
+            Ok(text) => found.extend(numbers(&text)),
+            Err(Errno::SRCH) => continue,
+            Err(_) => return Ok(None),
+        }
+        any = true;
     }
-    Ok(Some(found))
+    // None of them: the process has ended, or the kernel has no such lists.
+    Ok(any.then_some(found))
 }
 
 fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
@@ -132,4 +140,37 @@ fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
 fn numbers(text: &[u8]) -> impl Iterator<Item = Pid> {
     let words = text.split(u8::is_ascii_whitespace).filter_map(|word| std::str::from_utf8(word).ok());
     words.filter_map(|word| word.parse().ok().and_then(Pid::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn threads_that_end_meanwhile_hide_no_children_of_the_others() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let number = Pid::new(i32::try_from(child.id()).unwrap()).unwrap();
+        let over = AtomicBool::new(false);
+        let mut complete = true;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let few: Vec<_> = (0..4).map(|_| std::thread::spawn(|| ())).collect();
+                    few.into_iter().for_each(|thread| thread.join().unwrap());
+                }
+            });
+            for _ in 0..3000 {
+                // Where the kernel has no such lists there is nothing to see.
+                let lists = children_of_single(Pid::own()).unwrap().is_some();
+                complete &= !lists || children(Pid::own()).unwrap().is_some_and(|found| found.contains(&number));
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(complete);
+    }
 }
