@@ -4,9 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use rustix::io::Errno;
+
 use crate::runs::{Run, Runs};
 use crate::sys;
-use crate::tree::{Identity, Pid, Process, namespace_pids};
+use crate::tree::{Identity, Pid, Process, ProcessEntry, namespace_pids};
 
 /// The uid that stands for every user the kernel cannot express in our user namespace.
 const OVERFLOW_UID: u32 = 65_534;
@@ -69,7 +71,7 @@ impl Peer {
                 return Ok(living);
             }
         }
-        let found = runs.containing(|| self.identity())?;
+        let found = runs.containing(|| self.seen())?;
         *known = Some(Known { generation, runs: found.iter().map(Arc::downgrade).collect() });
         Ok(found)
     }
@@ -124,6 +126,20 @@ impl Peer {
             // Kernels before 6.5: the number is all there is. It was right when the connection was made.
             None => Process::pin_any(pid)?,
         })
+    }
+
+    /// Which process it is; `None` when it is in another PID namespace, or is hidden from the daemon's user (`hidepid`).
+    ///
+    /// Fails as [`Peer::process`] does, and when the process has ended: whoever has its connection now may be in its runs.
+    fn seen(&self) -> io::Result<Option<Identity>> {
+        let identity = self.identity()?;
+        let Some(pid) = self.pid.filter(|_| identity.is_none()) else { return Ok(identity) };
+        let number = rustix::process::Pid::from_raw(pid.as_raw());
+        let hidden = number.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::PERM));
+        if hidden && ProcessEntry::read(pid)?.is_none() {
+            return Ok(None);
+        }
+        Err(io::Error::other("the process that connected has ended"))
     }
 
     /// Which process it is. Fails as [`Peer::process`] does.

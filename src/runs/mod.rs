@@ -5,6 +5,7 @@
 //! | `run` | one run, from its question to its end |
 //! | `reach` | its processes, held in advance |
 //! | `hold` | what holds its tree together |
+//! | `ancestors` | the line of a process's ancestors |
 //! | `inside` | pure: in which runs' trees a process is |
 //! | `token` | its key for the daemon's own listener |
 //! | `freeze` | pure: whether it is to be frozen |
@@ -15,6 +16,7 @@
 //! | `adoption` | what becomes of those that a daemon before us wrote down |
 
 mod adoption;
+mod ancestors;
 mod enforcer;
 mod freeze;
 pub(crate) mod hold;

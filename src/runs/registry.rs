@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::info;
 
+use super::ancestors::line_of;
 use super::enforcer::{Ending, Enforcer, Reason, SignalBy};
 use super::freeze::Undecided;
 use super::hold::Hold;
@@ -291,7 +292,9 @@ impl Runs {
     /// The runs whose tree this process is in, the innermost first. The process is made out only when there are runs it could be
     /// in: a look at `/proc` costs several times what the rest of a check does.
     ///
-    /// Fails when `/proc` cannot be read, which must not read as "in no run".
+    /// `process` gives `None` for a process that cannot be seen from here: it is in no run.
+    ///
+    /// Fails when `/proc` cannot be read, or the process ends meanwhile, which must not read as "in no run".
     pub(crate) fn containing(
         &self,
         process: impl FnOnce() -> io::Result<Option<Identity>>,
@@ -301,14 +304,7 @@ impl Runs {
             return Ok(Vec::new());
         }
         let Some(caller) = process()? else { return Ok(Vec::new()) };
-        let mut line = vec![caller];
-        let mut parent = ProcessEntry::read(caller.pid)?.and_then(|entry| entry.parent);
-        // Bounded, should the chain change into a circle while it is read.
-        while let Some(next) = parent.filter(|_| line.len() < 1024) {
-            let Some(entry) = ProcessEntry::read(next)? else { break };
-            line.push(entry.identity);
-            parent = entry.parent;
-        }
+        let line = line_of(caller, ProcessEntry::read)?;
         let found = inside(&line, &runs, || tree::usual_groups(caller.pid));
         Ok(found.into_iter().map(|place| Arc::clone(&runs[place])).collect())
     }
