@@ -78,10 +78,22 @@ pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -
         }
         child = Some(at);
     }
-    if found.is_empty() && runs.iter().any(|run| run.leaf().is_some()) {
-        // Its ancestors may be gone, and it may have come to a process that knows nothing of the run.
+    // Its ancestors may be gone, and it may have come to a process that knows nothing of the run. That may be one of an inner
+    // run, which says nothing about the outer one. Where a guardian lives, it inherits them.
+    let by_group = |place: usize, run: &R| {
+        run.leaf().is_some() && (found.is_empty() || !run.has_living_guardian()) && !found.contains(&place)
+    };
+    let unfound: Vec<_> = all().filter(|(place, run)| by_group(*place, run)).collect();
+    if !unfound.is_empty() {
         let groups = groups();
-        found.extend(all().filter(|(_, run)| is_within(*run, &groups)).map(|(place, _)| place));
+        for (place, run) in unfound.into_iter().filter(|(_, run)| is_within(*run, &groups)) {
+            let is_below = |other: &usize| match (run.leaf(), runs[*other].leaf()) {
+                (Some(leaf), Some(other)) => leaf.starts_with(other),
+                (_, None) | (None, _) => false,
+            };
+            let at = found.iter().position(is_below).unwrap_or(found.len());
+            found.insert(at, place);
+        }
     }
     let mut seen = Vec::new();
     found.retain(|place| {
@@ -93,8 +105,8 @@ pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -
     found
 }
 
-/// The runs of one wrapper whose orphan this child of the wrapper may be. Where only one has a control group that the process
-/// is in, it is that one. Where nothing tells them apart, it counts as in all of them: that is the stricter answer.
+/// The runs of one wrapper whose orphan this child of the wrapper may be. Where the process is in the control group of one, it
+/// is in none that has another group. Where nothing tells them apart, it counts as in all of them: that is the stricter answer.
 fn inherited<'a, R: Tied + 'a>(
     held: impl Iterator<Item = (usize, &'a R)>,
     child: Identity,
@@ -110,8 +122,12 @@ fn inherited<'a, R: Tied + 'a>(
         return places(&candidates);
     }
     let groups = groups();
-    let within: Vec<_> = candidates.iter().copied().filter(|(_, run)| is_within(*run, &groups)).collect();
-    places(if within.is_empty() { &candidates } else { &within })
+    if !candidates.iter().any(|(_, run)| is_within(*run, &groups)) {
+        return places(&candidates);
+    }
+    let may_hold = |run: &R| run.leaf().is_none() || is_within(run, &groups);
+    let told: Vec<_> = candidates.iter().copied().filter(|(_, run)| may_hold(run)).collect();
+    places(&told)
 }
 
 fn is_within<R: Tied>(run: &R, groups: &[PathBuf]) -> bool {
@@ -224,6 +240,10 @@ mod tests {
         assert_eq!(of(&[40, 10, 1], &runs, &["/cg/b/below"]), [1]);
         assert_eq!(of(&[40, 10, 1], &runs, &["/cg/bb"]), [0, 1]);
         assert_eq!(of(&[40, 10, 1], &runs, &[]), [0, 1], "what cannot be found out");
+        // One that has no group can hold it all the same.
+        let [first, second] = runs.clone();
+        let partly = [first, Ties { leaf: None, ..second }];
+        assert_eq!(of(&[40, 10, 1], &partly, &["/cg/a"]), [0, 1]);
         // What is older than both leaders descends from neither, unless the wrapper says that all its children do.
         assert_eq!(of(&[15, 10, 1], &runs, &[]), [] as [usize; 0]);
         let alone = runs.map(|run| Ties { alone: true, ..run });
@@ -246,5 +266,19 @@ mod tests {
         let run = [Ties { leader: 20, wrapper: 10, leaf: Some("/cg/a"), ..Ties::default() }];
         assert_eq!(of(&[25, 1], &run, &["/cg/a/b"]), [0]);
         assert_eq!(of(&[25, 1], &run, &["/cg/other"]), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn the_outer_run_is_found_by_its_control_group_where_only_the_inner_one_is_found_by_descent() {
+        let outer =
+            Ties { leader: 20, wrapper: 10, guardian: Some((19, false)), leaf: Some("/cg/a"), ..Ties::default() };
+        let inner = Ties { leader: 40, wrapper: 30, ..Ties::default() };
+        let line = [45, 40, 30, 1];
+        assert_eq!(of(&line, &[outer.clone(), inner.clone()], &["/cg/a"]), [1, 0]);
+        assert_eq!(of(&line, &[outer.clone(), inner.clone()], &["/cg/other"]), [1]);
+        // The other way round: the outer run's guardian has inherited what the inner run has lost.
+        let outer = Ties { guardian: Some((19, true)), ..outer };
+        let inner = Ties { leaf: Some("/cg/a/b"), ..inner };
+        assert_eq!(of(&[45, 19, 10, 1], &[outer, inner], &["/cg/a/b"]), [1, 0]);
     }
 }
