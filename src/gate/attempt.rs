@@ -1,5 +1,6 @@
 //! One attempt at an answer: kill file, registration, validation. Everything a gate does to the outside.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -74,8 +75,8 @@ pub(crate) struct Authority {
     means: watch::Sender<Arc<Means>>,
     kill_file: KillFile,
     registering: Registering,
-    /// For reading the key's file.
-    key_reads: Pool,
+    /// For reading the key's file, and where that is: what hangs at one path takes no threads from another.
+    key_reads: Mutex<(PathBuf, Pool)>,
     /// The host's device: it alone is ephemeral where `device.ephemeral` says so. Others are named by those who start
     /// agents, who may mean to use them again.
     host: DeviceId,
@@ -110,7 +111,7 @@ impl Authority {
             means: watch::channel(Arc::new(means)).0,
             kill_file: KillFile::new(live.clone()),
             registering: Registering::default(),
-            key_reads: Pool::new("key-file", KEY_BOUNDS),
+            key_reads: Mutex::new((PathBuf::new(), Pool::new("key-file", KEY_BOUNDS))),
             host,
             live,
             health: Mutex::default(),
@@ -354,8 +355,9 @@ impl Authority {
             return Some(current);
         }
         let KeySource::File { path, origin, mode_is_the_platforms } = current.key_source.clone() else { return None };
+        let pool = self.key_reads_at(&path);
         let read = move || org_key::read_file(&path, &origin, mode_is_the_platforms);
-        let read = match self.key_reads.call_within(KEY_PATIENCE, read).await {
+        let read = match pool.call_within(KEY_PATIENCE, read).await {
             Ok(read) => read,
             Err(why) => {
                 warn!(key_source = %current.key_source, %why, "cannot read the org key again");
@@ -380,6 +382,14 @@ impl Authority {
                 None
             }
         }
+    }
+
+    fn key_reads_at(&self, path: &Path) -> Pool {
+        let mut reads = self.key_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        if reads.0 != path {
+            *reads = (path.to_owned(), Pool::new("key-file", KEY_BOUNDS));
+        }
+        reads.1.clone()
     }
 
     /// A deny for which nobody need be asked: the kill file, or an operator's hold.

@@ -1,35 +1,56 @@
 //! The kill file: while it exists everything is denied on this host.
 //!
 //! Its file system may hang, so each look is a call on a thread of the kill file's own ([`crate::blocking`]). A look that does
-//! not return within [`PATIENCE`] is no answer: nothing is allowed by it, agents live on their leases, and the next look is
-//! another call. What a late look finds still counts.
+//! not return within [`PATIENCE`] is no answer: nothing is allowed by it, and agents live on their leases. While it hangs,
+//! another look at the same path begins only now and then: what hangs for good must not use up all threads. A look at another
+//! path begins at once, on threads of its own. What a late look finds still counts, unless the path has changed.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::blocking::{Bounds, Lost, Pool};
+use crate::clock::BootTime;
 use crate::config::Live;
 use crate::protocol::{Code, Denial};
 
 /// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// While a look hangs, another one at the same path begins so much later: the path may be another file system's by then.
+const AGAIN: Duration = Duration::from_mins(1);
 const BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
 
 /// Looks for the kill file, and tells every gate when it appears and disappears.
 #[derive(Debug)]
 pub(crate) struct KillFile {
     live: Live,
-    pool: Pool,
+    looks: Mutex<Looks>,
     /// The number of the next look: looks may return in another order than they began in.
     next: AtomicU64,
     found: Arc<Found>,
+}
+
+/// The looks at one path.
+#[derive(Debug)]
+struct Looks {
+    path: Option<PathBuf>,
+    pool: Pool,
+    running: Arc<Mutex<Vec<Running>>>,
+    /// When a look last began beside one that hung.
+    retried: Option<BootTime>,
+}
+
+/// A look that has begun.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    number: u64,
+    began: BootTime,
 }
 
 /// What the looks came to.
@@ -53,7 +74,7 @@ impl KillFile {
     pub(super) fn new(live: Live) -> Self {
         let path = live.look(|settings| settings.enforcement.kill_file.clone());
         let found = Found { told: watch::channel(path.as_deref().and_then(look)).0, newest: AtomicU64::new(0) };
-        Self { live, pool: Pool::new("kill-file", BOUNDS), next: AtomicU64::new(1), found: Arc::new(found) }
+        Self { live, looks: Mutex::new(Looks::at(path)), next: AtomicU64::new(1), found: Arc::new(found) }
     }
 
     /// Changes when the file appears and disappears.
@@ -65,17 +86,66 @@ impl KillFile {
     ///
     /// Fails when the look does not return within its time.
     pub(super) async fn look(&self) -> Result<Option<Denial>, Unseen> {
-        let number = self.next.fetch_add(1, Ordering::SeqCst);
-        let Some(path) = self.live.look(|settings| settings.enforcement.kill_file.clone()) else {
-            return Ok(self.found.note(number, None));
+        let path = self.live.look(|settings| settings.enforcement.kill_file.clone());
+        let (number, pool, running, may_begin) = {
+            let mut looks = lock(&self.looks);
+            let number = self.next.fetch_add(1, Ordering::SeqCst);
+            if looks.path != path {
+                // What hangs at the old path holds its threads, and none of these.
+                *looks = Looks::at(path.clone());
+                self.found.forget_before(number);
+            }
+            let may_begin = looks.may_begin(BootTime::now());
+            (number, looks.pool.clone(), Arc::clone(&looks.running), may_begin)
         };
+        let Some(path) = path else { return Ok(self.found.note(number, None)) };
+        if !may_begin {
+            return Err(Unseen { path, why: Lost::Late });
+        }
         let (found, at) = (Arc::clone(&self.found), path.clone());
-        let looked = self.pool.call_within(PATIENCE, move || found.note(number, look(&at))).await;
-        looked.map_err(|why| Unseen { path, why })
+        let work = move || {
+            lock(&running).push(Running { number, began: BootTime::now() });
+            let seen = look(&at);
+            // The path answers: what still hangs is on what was there before.
+            lock(&running).retain(|running| running.number > number);
+            found.note(number, seen)
+        };
+        pool.call_within(PATIENCE, work).await.map_err(|why| Unseen { path, why })
     }
 }
 
+impl Looks {
+    fn at(path: Option<PathBuf>) -> Self {
+        Self { path, pool: Pool::new("kill-file", BOUNDS), running: Arc::default(), retried: None }
+    }
+
+    /// Whether another look may begin: not while one hangs, but for one now and then.
+    fn may_begin(&mut self, now: BootTime) -> bool {
+        let hanging =
+            lock(&self.running).iter().map(|running| running.began).filter(|&began| now >= began + PATIENCE).min();
+        let Some(oldest) = hanging else { return true };
+        let begins = now >= self.retried.map_or(oldest, |retried| retried.max(oldest)) + AGAIN;
+        if begins {
+            self.retried = Some(now);
+        }
+        begins
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Found {
+    /// From now on only this look and later ones count.
+    fn forget_before(&self, number: u64) {
+        // Under the lock of what is told, as in `note`.
+        self.told.send_if_modified(|_| {
+            self.newest.fetch_max(number, Ordering::SeqCst);
+            false
+        });
+    }
+
     /// Takes what a look found, unless a later one has counted; gives it back.
     fn note(&self, number: u64, now: Option<Denial>) -> Option<Denial> {
         let changed = self.told.send_if_modified(|known| {
@@ -136,6 +206,29 @@ mod tests {
         assert!(found.note(1, None).is_none(), "the asker hears what its own look found");
         assert!(found.told.borrow().is_some(), "the gates go by the later one");
         found.note(3, None);
+        assert!(found.told.borrow().is_none());
+    }
+
+    #[test]
+    fn while_a_look_hangs_another_one_begins_only_now_and_then() {
+        let start = BootTime::now();
+        let mut looks = Looks::at(None);
+        assert!(looks.may_begin(start));
+        lock(&looks.running).push(Running { number: 1, began: start });
+        assert!(looks.may_begin(start + PATIENCE / 2), "it may just be slow");
+        assert!(!looks.may_begin(start + PATIENCE));
+        assert!(looks.may_begin(start + AGAIN));
+        assert!(!looks.may_begin(start + AGAIN), "one of a crowd");
+        assert!(looks.may_begin(start + AGAIN * 2));
+        lock(&looks.running).clear();
+        assert!(looks.may_begin(start + AGAIN * 2));
+    }
+
+    #[test]
+    fn a_late_look_at_a_path_of_before_counts_no_more() {
+        let found = Found { told: watch::channel(None).0, newest: AtomicU64::new(0) };
+        found.forget_before(2);
+        found.note(1, Some(Denial::local(Code::LocalKill, "it exists")));
         assert!(found.told.borrow().is_none());
     }
 }
