@@ -18,7 +18,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::identity::Identity;
-use crate::blocking::Owner;
+use crate::blocking::{Bounds, Owner, Pool};
 use crate::clock;
 use crate::local::Context;
 use crate::local::socket::Socket;
@@ -31,6 +31,8 @@ use crate::telemetry::metrics::OwnFile;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// There is one look at a time.
+const BOUNDS: Bounds = Bounds { at_a_time: 1, most: 1 };
 
 /// What is kept in place.
 #[derive(Debug)]
@@ -71,15 +73,17 @@ enum Area {
 
 /// Looks from now on.
 pub(super) async fn watch(upkeep: Arc<Upkeep>) {
-    tokio::join!(every(Arc::clone(&upkeep), Area::Runtime), every(upkeep, Area::State));
+    // Threads of their own for the runtime directory: those for writes may all wait for a state disk that hangs.
+    let (of_runtime, of_state) = (Pool::new("runtime-dir", BOUNDS), upkeep.context.writes.clone());
+    tokio::join!(every(Arc::clone(&upkeep), Area::Runtime, of_runtime), every(upkeep, Area::State, of_state));
 }
 
-async fn every(upkeep: Arc<Upkeep>, area: Area) {
+async fn every(upkeep: Arc<Upkeep>, area: Area, pool: Pool) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let looking = Arc::clone(&upkeep);
         // One look at a time: of a disk that hangs, one thread waits.
-        let looked = upkeep.context.writes.call(Owner::DAEMON, move || match area {
+        let looked = pool.call(Owner::DAEMON, move || match area {
             Area::Runtime => looking.look_at_runtime(),
             Area::State => looking.look_at_state(),
         });
@@ -95,6 +99,9 @@ impl Upkeep {
         let kept = self.socket.keep(&self.context.settings().local);
         let restored = kept.restored.into_iter().map(|file| (file, 1)).collect();
         let mut found = Found { restored, problem: kept.problem };
+        let markers = &self.context.gates.authority().means().markers;
+        self.store.set_displaced(!kept.has_lock);
+        markers.set_displaced(!kept.has_lock);
         if !kept.has_lock {
             // The directory may be another daemon's by now: nothing of ours goes there.
             return found;
@@ -103,7 +110,6 @@ impl Upkeep {
             format!("cannot write to {} (local.runtime_dir): {error}; make it writable", self.runtime_dir.display())
         };
         found.take(OwnFile::Record, self.restore_records().map_err(below));
-        let markers = &self.context.gates.authority().means().markers;
         found.take(OwnFile::Marker, markers.restore().map_err(below));
         let id = report::restore_id(&self.runtime_dir, self.sidecar_id);
         found.take(OwnFile::SidecarId, id.map(usize::from).map_err(below));

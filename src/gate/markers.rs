@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
@@ -36,6 +37,8 @@ struct Shared {
     boot_id: String,
     names: Mutex<HashSet<String>>,
     pool: Pool,
+    /// Whether the directory is another daemon's by now.
+    displaced: AtomicBool,
 }
 
 impl Markers {
@@ -44,13 +47,19 @@ impl Markers {
     pub(crate) fn open(directory: PathBuf, boot_id: &str, authority: &str, pool: Pool) -> Self {
         // One that cannot be read is registered again, which is the only harm.
         let names = names_in(&directory).unwrap_or_default();
-        let shared = Shared { directory, boot_id: boot_id.trim().to_owned(), names: Mutex::new(names), pool };
+        let (boot_id, names) = (boot_id.trim().to_owned(), Mutex::new(names));
+        let shared = Shared { directory, boot_id, names, pool, displaced: AtomicBool::new(false) };
         Self { scope: scope(&shared.boot_id, authority), shared: Arc::new(shared) }
     }
 
     /// Those that concern another authority.
     pub(crate) fn at(&self, authority: &str) -> Self {
         Self { shared: Arc::clone(&self.shared), scope: scope(&self.shared.boot_id, authority) }
+    }
+
+    /// Takes note whether the directory is another daemon's: then no file in it is touched.
+    pub(crate) fn set_displaced(&self, displaced: bool) {
+        self.shared.displaced.store(displaced, Ordering::SeqCst);
     }
 
     /// Makes those again whose files are gone, and says how many: without them a daemon that is started again would
@@ -89,6 +98,9 @@ impl Markers {
     }
 
     async fn write(&self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        if self.shared.displaced.load(Ordering::SeqCst) {
+            return Err(io::Error::other("this daemon does not hold the lock of the directory any more"));
+        }
         let written: Result<io::Result<()>, Lost> = self.shared.pool.call_within(PATIENCE, work).await;
         written.map_err(io::Error::other)?
     }
@@ -173,5 +185,15 @@ mod tests {
         assert!(markers.put(&device, "key-1").await.is_err());
         assert!(markers.exists(&device, "key-1"));
         drop(release);
+    }
+
+    #[tokio::test]
+    async fn no_marker_is_put_into_the_directory_of_another_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let markers = Markers::open(directory.path().to_owned(), "boot-1", "https://a", pool());
+        let device: DeviceId = "agent-01".parse().unwrap();
+        markers.at("https://b").set_displaced(true);
+        assert!(markers.put(&device, "key-1").await.is_err());
+        assert!(markers.exists(&device, "key-1") && fs::read_dir(directory.path()).unwrap().next().is_none());
     }
 }

@@ -5,6 +5,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 use tracing::{debug, warn};
@@ -27,6 +29,8 @@ const ASIDE: &str = ".aside";
 pub(crate) struct Store {
     directory: PathBuf,
     here: Here,
+    /// Whether the directory above is another daemon's by now. Clones share it.
+    displaced: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -36,13 +40,23 @@ impl Store {
     pub(crate) fn open(runtime_dir: &Path, here: Here) -> io::Result<Self> {
         let directory = runtime_dir.join("runs");
         own_directory(&directory)?;
-        Ok(Self { directory, here })
+        Ok(Self { directory, here, displaced: Arc::default() })
+    }
+
+    /// Takes note whether the runtime directory is another daemon's: then nothing is written into it.
+    pub(crate) fn set_displaced(&self, displaced: bool) {
+        self.displaced.store(displaced, Ordering::SeqCst);
     }
 
     /// Writes an entry, in the place of an older one of the same run.
     ///
     /// Not synced to the disk: what must survive is the daemon's end, not the machine's; after a boot nothing in it holds.
+    ///
+    /// Fails also when the directory is another daemon's, which would take the run for its own.
     pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
+        if self.displaced.load(Ordering::SeqCst) {
+            return Err(io::Error::other("this daemon does not hold the lock of the directory any more"));
+        }
         let fresh = self.directory.join(format!("{}{UNFINISHED}", entry.id));
         let text = entry.to_text(&self.here);
         let written = match write_whole(&fresh, &text) {

@@ -72,3 +72,13 @@ fn a_directory_that_is_none_is_refused() {
     std::os::unix::fs::symlink("/tmp", directory.path().join("runs")).unwrap();
     assert!(Store::open(directory.path(), here()).is_err());
 }
+
+#[test]
+fn nothing_is_written_into_the_directory_of_another_daemon() {
+    let (directory, store) = store();
+    store.clone().set_displaced(true);
+    assert!(store.write(&entry()).is_err());
+    assert_eq!(names(directory.path()), Vec::<String>::new());
+    store.set_displaced(false);
+    store.write(&entry()).unwrap();
+}
