@@ -100,6 +100,17 @@ impl Place {
         Self { log, ..self }
     }
 
+    /// Fails when the path leads to another file than the one that is served, or to another log.
+    pub(super) fn unmoved(&self) -> rusqlite::Result<()> {
+        let same = Identity::at(&self.path) == Some(self.file)
+            && (self.log.is_none() || Identity::at(&beside(&self.path, "-wal")) == self.log);
+        let moved = || {
+            let text = format!("{} or its log is another file than the one that is served", self.path.display());
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(text))
+        };
+        same.then_some(()).ok_or_else(moved)
+    }
+
     /// What there is to say about the file and its disk.
     pub(super) fn examine(&self) -> Vec<Finding> {
         vec![self.file(), self.space()]

@@ -1,6 +1,7 @@
 //! One file, one server: `SQLite` in WAL mode.
 
 mod audit;
+mod copy;
 mod devices;
 mod file;
 mod integrity;
@@ -10,14 +11,13 @@ mod reports;
 mod rows;
 mod schema;
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use self::copy::Copier;
 use self::file::Place;
 use self::integrity::Check;
 use self::lane::{Readers, StartError, Writer};
@@ -47,6 +47,7 @@ pub(super) struct Sqlite {
     /// For everything else that reads.
     browsers: Arc<Readers>,
     writer: Arc<Writer>,
+    copier: Copier,
     place: Place,
     check: Check,
 }
@@ -57,19 +58,17 @@ impl Sqlite {
         let (place, held) = Place::take(path)?;
         let path = place.path.clone();
         let failed = |source| OpenError::Open { path: path.clone(), source };
-        let reader = |cache: i64| {
-            let path = path.clone();
-            move || -> rusqlite::Result<Connection> {
-                let connection = connect(&path)?;
-                connection.pragma_update(None, "query_only", true)?;
-                connection.pragma_update(None, "cache_size", -cache)?;
-                Ok(connection)
-            }
-        };
         // Before anything is done with it.
-        let check = Check::begin(reader(2 * 1024)().map_err(failed)?, &path)?;
-        let mut writer = connect(&path).map_err(failed)?;
+        let check = Check::begin(reader(&place, 2 * 1024).map_err(failed)?, &path)?;
+        let mut writer = connect(&place).map_err(failed)?;
         schema::migrate(&mut writer, &path)?;
+        // There is a log now, which every later connection must find.
+        let place = place.opened();
+        let copier = Copier::new(connect(&place).map_err(failed)?, &held).map_err(failed)?;
+        let reader = |cache: i64| {
+            let place = place.clone();
+            move || reader(&place, cache)
+        };
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let started = |error| match error {
             StartError::Open(source) => failed(source),
@@ -77,13 +76,14 @@ impl Sqlite {
         };
         let deciders = Readers::start("store-decides", cores.div_ceil(2).clamp(1, 4), reader(DECIDING_CACHE), &held);
         let browsers = Readers::start("store-reads", 2, reader(2 * 1024), &held);
-        let again = path.clone();
+        let again = place.clone();
         let writer = Writer::start(writer, move || connect(&again), changes.clone(), &held);
         Ok(Self {
             deciders: Arc::new(deciders.map_err(started)?),
             browsers: Arc::new(browsers.map_err(started)?),
             writer: Arc::new(writer.map_err(started)?),
-            place: place.opened(),
+            copier,
+            place,
             check,
         })
     }
@@ -127,7 +127,7 @@ impl Sqlite {
 
     /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
     pub(super) async fn back_up(&self, copy: &Path) -> Result<(), StoreError> {
-        back_up(&self.place.path, copy).await
+        self.copier.copy(copy).await
     }
 
     #[cfg(test)]
@@ -138,6 +138,7 @@ impl Sqlite {
     /// Waits for running operations and closes the database.
     pub(super) async fn close(&self) {
         self.check.end();
+        self.copier.end().await;
         self.deciders.end().await;
         self.browsers.end().await;
         // Last: the last connection to close writes the WAL back into the database.
@@ -145,33 +146,53 @@ impl Sqlite {
     }
 }
 
-/// A copy of the database at `path`, whoever serves it meanwhile: a snapshot, read like any other.
-async fn back_up(path: &Path, copy: &Path) -> Result<(), StoreError> {
-    let (path, copy) = (path.to_owned(), copy.to_owned());
-    let copied = tokio::task::spawn_blocking(move || -> Result<(), StoreError> {
-        // A file that only we may read, before there is anything in it. VACUUM INTO takes an empty one.
-        File::options().create_new(true).write(true).mode(0o600).open(&copy).map_err(StoreError::unwritable(&copy))?;
-        let connection = connect(&path)?;
-        let written = connection.execute("VACUUM INTO ?1", [copy.as_os_str().to_string_lossy()]);
-        let synced = written
-            .map_err(StoreError::from)
-            .and_then(|_| File::open(&copy).and_then(|file| file.sync_all()).map_err(StoreError::unwritable(&copy)));
-        if synced.is_err() {
-            let _ = std::fs::remove_file(&copy);
-        }
-        synced
-    });
-    copied.await.unwrap_or(Err(StoreError::Closed))
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+/// A connection to the file that is served. The path may lead to another one meanwhile, which is neither opened (`SQLite`
+/// would make a log beside it) nor used.
+fn connect(place: &Place) -> rusqlite::Result<Connection> {
+    place.unmoved()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = Connection::open_with_flags(&place.path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(PREPARED);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: an answered revoke survives a power cut, not only a crash of this process.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    place.unmoved()?;
     Ok(connection)
+}
+
+/// The same, for what only reads, with a page cache of so many KiB.
+fn reader(place: &Place, cache: i64) -> rusqlite::Result<Connection> {
+    let connection = connect(place)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -cache)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_opened_anew_leads_to_no_other_file_and_no_other_log() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("test.db");
+        let (place, _held) = Place::take(&path).unwrap();
+        let first = connect(&place).unwrap();
+        first.execute_batch("CREATE TABLE t (x)").unwrap();
+        let place = place.opened();
+        assert!(connect(&place).is_ok());
+        let wal = directory.path().join("test.db-wal");
+        std::fs::rename(&wal, directory.path().join("away-wal")).unwrap();
+        assert!(connect(&place).is_err());
+        assert!(!wal.exists(), "no other log is made");
+        std::fs::rename(directory.path().join("away-wal"), &wal).unwrap();
+        assert!(connect(&place).is_ok());
+        std::fs::rename(&path, directory.path().join("away.db")).unwrap();
+        assert!(connect(&place).is_err());
+        std::fs::write(&path, "").unwrap();
+        assert!(connect(&place).is_err());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0, "the other file is left alone");
+    }
 }
