@@ -2,9 +2,10 @@
 //! a time is removed, so that its place in the plan is free. A revoked one never is: its revoke must stay.
 //!
 //! A device can only be seen while this server serves. So nothing ages out for a while after its start, after a time in
-//! which the database did not answer, and after a jump of the clock (a suspend, a correction): live devices validate within
+//! which the database did not answer or took no notes of validations, and after a jump of the clock (a suspend, a correction): live devices validate within
 //! that while, and are seen.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::audit::{Actor, Call};
+use super::seen::Seen;
 use super::store::{Store, StoreError};
 use crate::clock::wall_now;
 
@@ -22,6 +24,9 @@ const QUIET: Duration = Duration::from_mins(15);
 
 /// The longest time between two looks.
 const LONGEST_PERIOD: Duration = Duration::from_mins(1);
+
+/// For how long a note of a device's validation may wait to be written. Notes are written every second.
+const LATE: Duration = Duration::from_mins(1);
 
 /// The shortest.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(250);
@@ -67,15 +72,21 @@ impl Ageing {
 }
 
 /// Removes ephemeral devices that were not seen for `after`, until `stop`.
-pub(super) async fn keep_ageing(store: Store, after: Duration, stop: CancellationToken) {
+pub(super) async fn keep_ageing(store: Store, seen: Arc<Seen>, after: Duration, stop: CancellationToken) {
     let mut ageing = Ageing::new(after, wall_now());
     while stop.run_until_cancelled(tokio::time::sleep(ageing.period())).await.is_some() {
+        let now = wall_now();
+        let aged = ageing.look(now);
+        let late = seen.late(now, LATE);
+        if late {
+            ageing.could_not_see(now);
+        }
         // The database is asked in a quiet time too: whether it answers is what the quiet is about.
-        let seen = match ageing.look(wall_now()) {
+        let looked = match aged.filter(|_| !late) {
             Some(before) => age_out(&store, before).await,
             None => store.ping().await,
         };
-        if let Err(error) = seen {
+        if let Err(error) = looked {
             debug!(%error, "cannot look for ephemeral devices that were not seen for a time");
             ageing.could_not_see(wall_now());
         }

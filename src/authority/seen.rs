@@ -60,6 +60,15 @@ impl Seen {
         Notes::of(now, self.began, oldest.and_then(|at| Timestamp::from_microsecond(at).ok()))
     }
 
+    /// Whether there are notes that could not be written for longer than `bound`: then the store knows devices as not seen
+    /// that were.
+    pub(super) fn late(&self, now: Timestamp, bound: Duration) -> bool {
+        let pending = self.lock();
+        let oldest = [pending.oldest, pending.writing].into_iter().flatten().min();
+        let bound = now.saturating_sub(bound).unwrap_or(Timestamp::MIN);
+        oldest.is_some_and(|oldest| oldest < bound.as_microsecond())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,5 +135,20 @@ mod tests {
         assert_eq!(seen.take().len(), 2);
         assert_eq!(seen.lock().oldest, None);
         assert_eq!(seen.lock().writing, Some(5), "what is being written is not written yet");
+    }
+
+    #[test]
+    fn notes_that_were_not_written_for_a_time_are_late_while_they_are_written_too() {
+        let seen = Seen::new(Timestamp::UNIX_EPOCH);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let late = |second| seen.late(at(second), Duration::from_mins(1));
+        assert!(!late(1000));
+        seen.note(1, at(100), [0; 6]);
+        assert!(!late(160) && late(161));
+        seen.take();
+        seen.note(1, at(155), [0; 6]);
+        assert!(late(161));
+        seen.lock().writing = None;
+        assert!(!late(161) && late(216));
     }
 }

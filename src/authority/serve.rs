@@ -184,7 +184,8 @@ impl Running {
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
         if let Some(after) = options.ephemeral_after {
-            running.tasks.spawn(keep_ageing(running.store.clone(), after, running.stop.clone()));
+            let seen = Arc::clone(&running.seen);
+            running.tasks.spawn(keep_ageing(running.store.clone(), seen, after, running.stop.clone()));
         }
         running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
         let server = |router, tls| Server {

@@ -448,22 +448,24 @@ async fn asked_rotation(
     {
         return Ok(AdminReply::Failed(older_key_in_use(&old)));
     }
-    let rotated = rotate_key(store, org, overlap, call).await?;
+    let rotated = rotate_key(store, org, overlap, None, call).await?;
     Ok(rotated.map_or_else(|| gone(org), |(new, _)| AdminReply::Key(new)))
 }
 
 /// Gives the organisation a new key; the one before stays valid for `overlap`. The new one is nowhere but in the answer.
-/// `None` when the organisation is gone.
+/// `None` when the organisation is gone, or its key is not the `expected` one: whoever rotates with a key that was cut
+/// meanwhile must not be shown the new one.
 pub(super) async fn rotate_key(
     store: &Store,
     org: OrgId,
     overlap: Duration,
+    expected: Option<SecretHash>,
     call: &Call,
 ) -> Result<Option<(NewKey, OrgKey)>, NewKeyError> {
     let key = new_key()?;
     let ends = (!overlap.is_zero()).then(|| call.at.saturating_add(overlap).unwrap_or(Timestamp::MAX));
     let before = store.account(org).await?.and_then(|account| account.org.old_key_ends);
-    let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key), ends), call).await?;
+    let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key), ends, expected), call).await?;
     Ok(changed.map(|account| {
         let new = NewKey {
             org_id: org,

@@ -45,6 +45,16 @@ impl Console {
             secure: public_url.starts_with("https://"),
         }
     }
+
+    /// Ends the session of this id, if there is one, and forgets the keys that it was not shown yet.
+    pub(super) fn end(&self, id: &str) {
+        self.results.end(self.sessions.end(id).as_slice());
+    }
+
+    /// The same of every session of the same holder.
+    pub(super) fn end_all(&self, of: &Session) {
+        self.results.end(&self.sessions.end_all(of));
+    }
 }
 
 #[cfg(test)]

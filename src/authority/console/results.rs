@@ -110,6 +110,7 @@ impl Results {
     ) -> i64 {
         let mut kept = self.lock();
         kept.retain(|_, one| now.saturating_since(one.made) < LIFE);
+        forget_keys(&mut kept, |one| now.saturating_since(one.made) >= KEY_LIFE);
         let own: Vec<i64> = kept.iter().filter(|(_, one)| one.session == session).map(|(name, _)| *name).collect();
         for name in own.iter().take((own.len() + 1).saturating_sub(MOST_OF_ONE)) {
             kept.remove(name);
@@ -138,15 +139,10 @@ impl Results {
         now: BootTime,
     ) -> Option<Outcome> {
         let mut kept = self.lock();
+        forget_keys(&mut kept, |one| now.saturating_since(one.made) >= KEY_LIFE);
         let one = kept.get_mut(&name).filter(|one| one.session == session && one.org == org)?;
-        let age = now.saturating_since(one.made);
-        if age >= LIFE {
+        if now.saturating_since(one.made) >= LIFE {
             return None;
-        }
-        if age >= KEY_LIFE
-            && let Some(key) = one.outcome.key()
-        {
-            *key = None;
         }
         let mut shown = one.outcome.clone();
         let keys = (one.outcome.key(), shown.key());
@@ -156,8 +152,19 @@ impl Results {
         Some(shown)
     }
 
+    /// Forgets the keys that wait to be shown to these sessions, which have ended.
+    pub(super) fn end(&self, sessions: &[SessionHash]) {
+        forget_keys(&mut self.lock(), |one| sessions.contains(&one.session));
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn forget_keys(kept: &mut BTreeMap<i64, Kept>, which: impl Fn(&Kept) -> bool) {
+    for one in kept.values_mut().filter(|one| which(one)) {
+        one.outcome.key().map(Option::take);
     }
 }
 
@@ -221,6 +228,25 @@ mod tests {
         assert!(look(one, true, 1) && !look(one, true, 1));
         let late = keep();
         assert!(!look(late, true, 120));
+    }
+
+    #[test]
+    fn a_key_that_nobody_fetched_is_forgotten_when_it_is_old_and_when_its_session_ends() {
+        let (results, org) = (Results::default(), OrgId::random());
+        let keep = |number, seconds| {
+            results.keep(session(number), org, Outcome::NewOrg { key: Some(key()) }, at(), now(seconds));
+        };
+        let held = || results.lock().values_mut().filter_map(|one| one.outcome.key()).flatten().count();
+        keep(1, 0);
+        keep(1, 60);
+        keep(2, 60);
+        assert_eq!(held(), 3);
+        results.keep(session(3), org, done(1), at(), now(120));
+        assert_eq!(held(), 2, "another's form is enough");
+        results.end(&[session(2)]);
+        assert_eq!(held(), 1);
+        assert!(results.look(session(3), org, 0, false, now(180)).is_none());
+        assert_eq!(held(), 0, "and so is another's look");
     }
 
     #[test]

@@ -93,14 +93,14 @@ impl Sessions {
         Some(session.clone())
     }
 
-    /// Ends it, if there is one.
-    pub(in crate::authority) fn end(&self, id: &str) {
-        self.lock().remove(&SecretHash::of_session(id).bytes());
+    /// Ends it, if there is one, and says which it was.
+    pub(super) fn end(&self, id: &str) -> Option<SessionHash> {
+        self.lock().remove(&SecretHash::of_session(id).bytes()).map(|session| session.hash)
     }
 
-    /// Ends every session of the same holder: the organisation's, or that user's.
-    pub(in crate::authority) fn end_all(&self, of: &Session) {
-        self.lock().retain(|_, session| !session.holder.same(&of.holder));
+    /// Ends every session of the same holder, the organisation's or that user's, and says which they were.
+    pub(super) fn end_all(&self, of: &Session) -> Vec<SessionHash> {
+        self.lock().extract_if(|_, session| session.holder.same(&of.holder)).map(|(hash, _)| hash).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {

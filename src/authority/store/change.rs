@@ -17,7 +17,8 @@ pub(in crate::authority) enum OrgChange {
     Plan(PlanTier, Option<u64>),
     /// A new key. The one before stays valid until the time; without one it is nobody's at once. An older one yet is
     /// nobody's in either case: there are never more than two.
-    Key(SecretHash, Option<Timestamp>),
+    /// With a third one only where that is the current key: nothing is changed otherwise.
+    Key(SecretHash, Option<Timestamp>, Option<SecretHash>),
     /// The key before the current one is nobody's at once.
     EndOldKey,
     /// Forgets its devices and keeps its key as that of a deleted organisation.
@@ -49,7 +50,7 @@ impl OrgChange {
             Self::Plan(tier, Some(limit)) => {
                 Record::ok(org, Verb::SetPlan).with("plan", tier.as_str()).with("limit", *limit)
             }
-            Self::Key(hash, until) => Record::ok(org, Verb::RotateKey)
+            Self::Key(hash, until, _) => Record::ok(org, Verb::RotateKey)
                 .with("key", hash.fingerprint())
                 .with("oldKeyEnds", until.map(|until| until.to_string())),
             Self::EndOldKey => Record::ok(org, Verb::EndOldKey),

@@ -218,7 +218,7 @@ impl Store {
         either!(self.create_org(org.clone(), key, call.clone()))
     }
 
-    /// Changes an organisation; `None` when there is none or it was deleted.
+    /// Changes an organisation; `None` when there is none or it was deleted, or has another key than a rotation expects.
     pub(super) async fn change_org(
         &self,
         id: OrgId,

@@ -193,18 +193,23 @@ pub(super) async fn rotate_key(
         let text = "This session began with the old key. Sign in with the current one to rotate again.";
         return Err(Refused::Malformed(text.to_owned()));
     }
-    let rotated = admin::rotate_key(&app.store, org, overlap, &call).await.map_err(|error| {
+    // Its key may be cut between that look and the rotation: then the session has ended.
+    let (expected, refused) = match visit.session.holder {
+        Holder::Key(_, key) => (Some(key), Refused::SignIn),
+        Holder::Operator(_) => (None, Refused::NotFound),
+    };
+    let rotated = admin::rotate_key(&app.store, org, overlap, expected, &call).await.map_err(|error| {
         error!(%error, "a key cannot be rotated");
         Refused::Failed
     })?;
-    let (new, key) = rotated.ok_or(Refused::NotFound)?;
+    let (new, key) = rotated.ok_or(refused)?;
     let mut renewed = None;
     if let Holder::Key(..) = visit.session.holder {
         // Where there is no new session the old one goes on for as long as its key.
         renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
         if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
             if let Some(old) = visit::session_id(&app.console, &head.headers) {
-                app.console.sessions.end(old);
+                app.console.end(old);
             }
             visit.session = session;
         }

@@ -85,7 +85,7 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
 /// Ends whatever session there was and begins one under a new id: an id that somebody planted is worth nothing.
 fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &str) -> Result<Response, Refused> {
     if let Some(old) = visit::session_id(&app.console, &head.headers) {
-        app.console.sessions.end(old);
+        app.console.end(old);
     }
     let id = app.console.sessions.begin(holder, BootTime::now()).map_err(|error| {
         tracing::error!(%error, "nobody can sign in");
@@ -101,10 +101,10 @@ pub(super) async fn out(State(app): State<Arc<App>>, request: Request) -> Result
     let visit = visit::enter(&app, &head)?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     if form.one("everywhere") == "yes" {
-        app.console.sessions.end_all(&visit.session);
+        app.console.end_all(&visit.session);
     }
     if let Some(id) = visit::session_id(&app.console, &head.headers) {
-        app.console.sessions.end(id);
+        app.console.end(id);
     }
     let mut response = redirect(&format!("{}/sign-in", app.console.base));
     visit::set_cookie(&app.console, &mut response, None);

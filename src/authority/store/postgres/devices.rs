@@ -52,6 +52,19 @@ impl Postgres {
                     .bind(ephemeral)
                     .execute(&mut *tx)
                     .await?;
+                }
+                // One that comes back after a long time must not age out before it validates.
+                let seen = sqlx::query(
+                    "INSERT INTO device_seen (seq, at) SELECT seq, $3 FROM devices
+                     WHERE org_id = $1 AND device_id = $2 AND ephemeral AND revoked_at IS NULL
+                     ON CONFLICT (seq) DO UPDATE SET at = excluded.at WHERE excluded.at > device_seen.at",
+                )
+                .bind(org.to_string())
+                .bind(id.as_str())
+                .bind(call.at.as_microsecond())
+                .execute(&mut *tx)
+                .await?;
+                if ephemeral.is_some() || seen.rows_affected() > 0 {
                     tx.commit().await?;
                 }
                 return Ok(Some((admission, account)));
@@ -213,6 +226,26 @@ impl Postgres {
                     .bind(before.as_microsecond())
                     .bind(org.to_string())
                     .bind(AGED_AT_ONCE)
+                    .fetch_all(&mut *tx)
+                    .await?;
+            if ids.is_empty() {
+                return Ok(0);
+            }
+            // Notes are written without the organisation's lock. Once theirs are locked (in the order in which notes are
+            // written), those are left out that were seen since the look.
+            sqlx::query(
+                "SELECT FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1 AND device_id = ANY($2))
+                 ORDER BY seq FOR UPDATE",
+            )
+            .bind(org.to_string())
+            .bind(&ids)
+            .execute(&mut *tx)
+            .await?;
+            let ids: Vec<String> =
+                sqlx::query_scalar(concat!("SELECT device_id", aged!(), " AND org_id = $2 AND device_id = ANY($3)"))
+                    .bind(before.as_microsecond())
+                    .bind(org.to_string())
+                    .bind(&ids)
                     .fetch_all(&mut *tx)
                     .await?;
             let ids = parsed(ids)?;

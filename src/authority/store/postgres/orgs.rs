@@ -109,6 +109,17 @@ impl Postgres {
             if locked_account(&mut tx, id).await?.is_none() {
                 return Ok(None);
             }
+            if let OrgChange::Key(_, _, Some(expected)) = &change {
+                let current: bool =
+                    sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND key_hash = $2)")
+                        .bind(id.to_string())
+                        .bind(expected.as_bytes())
+                        .fetch_one(&mut *tx)
+                        .await?;
+                if !current {
+                    return Ok(None);
+                }
+            }
             apply(&mut tx, id, &change, &call).await?;
             record(&mut tx, &call, change.record(id)).await?;
             let account = any_account(&mut *tx, id).await?;
@@ -232,7 +243,7 @@ async fn apply(
                 .bind(tier.as_str())
                 .bind(stored_limit(*limit))
         }
-        OrgChange::Key(hash, until) => sqlx::query(
+        OrgChange::Key(hash, until, _) => sqlx::query(
             "UPDATE orgs SET old_key_hash = CASE WHEN $3::bigint IS NULL THEN NULL ELSE key_hash END,
              old_key_ends = COALESCE($3, $4), key_hash = $2 WHERE id = $1",
         )

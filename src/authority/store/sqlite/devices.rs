@@ -50,6 +50,13 @@ impl Sqlite {
                         )?
                         .execute((org.to_string(), id.as_str(), ephemeral))?;
                     }
+                    // One that comes back after a long time must not age out before it validates.
+                    db.prepare_cached(
+                        "INSERT INTO device_seen (seq, at) SELECT seq, ?3 FROM devices
+                         WHERE org_id = ?1 AND device_id = ?2 AND ephemeral AND revoked_at IS NULL
+                         ON CONFLICT (seq) DO UPDATE SET at = excluded.at WHERE excluded.at > at",
+                    )?
+                    .execute((org.to_string(), id.as_str(), call.at.as_microsecond()))?;
                     return Ok((Some((admission, account)), None));
                 }
                 db.prepare_cached(
@@ -208,6 +215,7 @@ impl Sqlite {
                 if ids.is_empty() {
                     return Ok((0, None));
                 }
+                // Nothing is written between this and the look: there is one writer.
                 for id in &ids {
                     remove(db, org, id.as_str())?;
                 }

@@ -119,6 +119,13 @@ impl Sqlite {
                 if live_account(db, id)?.is_none() {
                     return Ok((None, None));
                 }
+                if let OrgChange::Key(_, _, Some(expected)) = &change
+                    && !db
+                        .prepare_cached("SELECT 1 FROM orgs WHERE id = ?1 AND key_hash = ?2")?
+                        .exists((id.to_string(), expected.as_bytes()))?
+                {
+                    return Ok((None, None));
+                }
                 apply(db, id, &change, &call)?;
                 record(db, &call, change.record(id))?;
                 Ok((any_account(db, id)?, Some(change.news(id))))
@@ -264,7 +271,7 @@ fn apply(db: &Connection, id: OrgId, change: &OrgChange, call: &Call) -> Result<
             db.prepare_cached("UPDATE orgs SET plan = ?2, device_limit = ?3, access_until = NULL WHERE id = ?1")?
                 .execute((id, tier.as_str(), stored_limit(*limit)))?;
         }
-        OrgChange::Key(hash, until) => {
+        OrgChange::Key(hash, until, _) => {
             db.prepare_cached(
                 "UPDATE orgs SET old_key_hash = CASE WHEN ?3 IS NULL THEN NULL ELSE key_hash END,
                  old_key_ends = COALESCE(?3, ?4), key_hash = ?2 WHERE id = ?1",
