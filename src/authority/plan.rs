@@ -102,6 +102,17 @@ pub(super) fn suspend_batch(
     })
 }
 
+/// Which of a batch are revoked after that. Those that were so before, too: whoever revokes again may do so because a hint
+/// about the first time was lost.
+pub(super) fn suspended(batch: &[Named], outcomes: &[Outcome<Suspension>]) -> Vec<DeviceId> {
+    let revoked = |outcome: &Outcome<Suspension>| match outcome {
+        Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked) => true,
+        Outcome::Did(Suspension::NotFound) | Outcome::Invalid => false,
+    };
+    let those = batch.iter().zip(outcomes).filter(|(_, outcome)| revoked(outcome));
+    those.filter_map(|(named, _)| named.id.clone()).collect()
+}
+
 /// Unrevokes each of a batch in its order, with `used` of `limit` places taken: what becomes of each, and whom it changes.
 pub(super) fn restore_batch(
     batch: &[Named],

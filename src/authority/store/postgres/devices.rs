@@ -50,7 +50,7 @@ impl Postgres {
                     .bind(org.to_string())
                     .bind(id.as_str())
                     .bind(ephemeral)
-                    .execute(&mut *tx)
+                    .execute(&mut **tx)
                     .await?;
                 }
                 // One that comes back after a long time must not age out before it validates.
@@ -74,7 +74,7 @@ impl Postgres {
                 .bind(id.as_str())
                 .bind(call.at.as_microsecond())
                 .bind(ephemeral.unwrap_or(false))
-                .execute(&mut *tx)
+                .execute(&mut **tx)
                 .await?;
             account.used += 1;
             set_used(&mut tx, &account).await?;
@@ -100,7 +100,7 @@ impl Postgres {
             account.used = account.used.saturating_sub(changed.len() as u64);
             set_used(&mut tx, &account).await?;
             record(&mut tx, &call, Record::revoke(org, verb, &batch, &outcomes)).await?;
-            self.commit(tx, [Change::Denied(org, Some(changed))]).await?;
+            self.commit(tx, [Change::Denied(org, Some(plan::suspended(&batch, &outcomes)))]).await?;
             Ok(Some((outcomes, account)))
         })
         .await
@@ -121,7 +121,7 @@ impl Postgres {
             .bind(org.to_string())
             .bind(call.at.as_microsecond())
             .bind(call.reason.as_ref().map(Reason::as_str))
-            .execute(&mut *tx)
+            .execute(&mut **tx)
             .await?
             .rows_affected();
             account.used = 0;
@@ -167,7 +167,7 @@ impl Postgres {
             let revoked: i64 =
                 sqlx::query_scalar("SELECT COUNT(*) FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL")
                     .bind(org.to_string())
-                    .fetch_one(&mut *tx)
+                    .fetch_one(&mut **tx)
                     .await?;
             let restored: Vec<String> = sqlx::query_scalar(
                 "SELECT device_id FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL
@@ -175,7 +175,7 @@ impl Postgres {
             )
             .bind(org.to_string())
             .bind(i64::try_from(account.places()).unwrap_or(i64::MAX))
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut **tx)
             .await?;
             set_revoked(&mut tx, org, restored.iter().map(String::as_str), None).await?;
             account.used += restored.len() as u64;
@@ -226,7 +226,7 @@ impl Postgres {
                     .bind(before.as_microsecond())
                     .bind(org.to_string())
                     .bind(AGED_AT_ONCE)
-                    .fetch_all(&mut *tx)
+                    .fetch_all(&mut **tx)
                     .await?;
             if ids.is_empty() {
                 return Ok(0);

@@ -31,15 +31,14 @@ const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'machineid', '')";
 /// Whether commits are confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Fence {
-    /// When the newest confirmed commit was begun, in milliseconds since boot.
+    /// When the newest confirmed commit was begun, in milliseconds since boot; 0 before the first.
     begun: AtomicU64,
 }
 
 impl Fence {
     /// Whether something may be decided now.
     pub(super) fn holds(&self) -> bool {
-        let begun = BootTime::from_millis(self.begun.load(Ordering::Acquire));
-        BootTime::now().saturating_since(begun) < CONFIRMED
+        confirmed(self.begun.load(Ordering::Acquire), BootTime::now())
     }
 
     /// Commits until `stop`.
@@ -80,5 +79,22 @@ impl Fence {
             () = left => Ok(()),
             ended = committing => ended,
         }
+    }
+}
+
+/// Whether a commit that was begun then is new enough.
+fn confirmed(begun: u64, now: BootTime) -> bool {
+    begun != 0 && now.saturating_since(BootTime::from_millis(begun)) < CONFIRMED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_confirmed_before_the_first_commit_even_right_after_boot() {
+        assert!(!confirmed(0, BootTime::from_millis(1)));
+        assert!(confirmed(1, BootTime::from_millis(2)));
+        assert!(!confirmed(1, BootTime::from_millis(3001)));
     }
 }

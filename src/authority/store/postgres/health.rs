@@ -70,6 +70,10 @@ impl Health {
                 // A host that was busy for a second is no loss.
                 found = self.look(options).await;
             }
+            // Sessions on a primary that the address no longer leads to decide nothing more.
+            if let Err(StoreError::Standby | StoreError::ReadOnly) = &found {
+                self.known.astray();
+            }
             let before = match &found {
                 Ok(()) => self.set(None),
                 Err(error) => self.set(Some(error.clone())),

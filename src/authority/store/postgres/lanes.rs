@@ -335,12 +335,18 @@ impl Lane {
                 }
                 Ok(_) => StoreError::Superseded,
                 Err(error) if ends_the_connection(&error) => error,
-                // The statement failed, and the connection lives.
+                // The statement failed, and the connection lives. Asked again, it would fail again.
                 Err(error) => {
                     for question in batch {
                         question.answer(Err(error.clone()));
                     }
-                    continue;
+                    if !refused(&error) {
+                        continue;
+                    }
+                    // The session may be what is wrong (a prepared statement that is not there, a plan of old tables).
+                    drop(connected);
+                    tokio::time::sleep(PROBE).await;
+                    return false;
                 }
             };
             // First, or this lane's own questions would keep others from being given up.
@@ -349,6 +355,11 @@ impl Lane {
             return false;
         }
     }
+}
+
+/// Whether the database refused a statement.
+fn refused(error: &StoreError) -> bool {
+    matches!(error, StoreError::Postgres(error) if error.as_database_error().is_some())
 }
 
 /// Whether another connection may do better.

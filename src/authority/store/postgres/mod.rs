@@ -11,6 +11,7 @@
 //! | `lanes`, `lookup` | connections for decisions, and their statement |
 //! | `health` | whether there is a database, as the probe finds it |
 //! | `fence` | whether commits are confirmed, where that is asked for |
+//! | `writing` | a transaction, and whether its server was left |
 //! | `news` | what servers tell each other |
 //! | the others | operations, each a transaction on a connection of the pool |
 //!
@@ -31,9 +32,11 @@ mod reports;
 mod rows;
 mod session;
 mod survey;
+mod writing;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use sqlx::migrate::MigrateError;
@@ -48,6 +51,7 @@ use self::lanes::{LANES, Lanes};
 use self::lookup::Asked;
 use self::session::Purpose;
 use self::survey::{Survey, survey};
+use self::writing::Writing;
 use super::{OpenError, Presented, StoreError, Terms};
 use crate::authority::changes::Changes;
 use crate::authority::database::place;
@@ -81,6 +85,8 @@ pub(super) struct Postgres {
     pool: PgPool,
     /// What other servers know this one by, so that it does not hear its own news.
     server: String,
+    /// Except once a commit had no answer: what it changed may be seen later, and only its news say when.
+    hears_itself: Arc<AtomicBool>,
     changes: Changes,
     health: Arc<Health>,
     stop: CancellationToken,
@@ -113,8 +119,16 @@ impl Postgres {
         })?;
         let stop = CancellationToken::new();
         let lanes = Lanes::start(&options, &health, &stop);
-        let store =
-            Self { options, lanes, pool, server: Uuid::new_v4().to_string(), changes: changes.clone(), health, stop };
+        let store = Self {
+            options,
+            lanes,
+            pool,
+            server: Uuid::new_v4().to_string(),
+            hears_itself: Arc::default(),
+            changes: changes.clone(),
+            health,
+            stop,
+        };
         store.listen().await.map_err(|source| OpenError::connect(&place, source))?;
         let watching = store.clone();
         tokio::spawn(async move { watching.health.watch(&watching.options, &watching.lanes, &watching.stop).await });
@@ -166,8 +180,8 @@ impl Postgres {
     }
 
     /// Begins a transaction that may write.
-    async fn begin(&self) -> Result<Transaction<'static, Db>, StoreError> {
-        Ok(self.pool.begin().await?)
+    async fn begin(&self) -> Result<Writing, StoreError> {
+        Writing::begin(&self.pool, &self.health).await
     }
 
     /// Runs an operation for so long at most, and has the probe look when it fails as it would without a database.

@@ -1,6 +1,7 @@
 //! What servers on one database tell each other: which devices may have changed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,8 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use tracing::warn;
 
 use super::super::StoreError;
-use super::{COMMIT, CONNECTED, Db, PROBE, Postgres, Transaction, prepared, session};
+use super::writing::Writing;
+use super::{CONNECTED, PROBE, Postgres, prepared, session};
 use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::protocol::DeviceId;
@@ -66,22 +68,40 @@ impl News {
     }
 }
 
+/// Told here when a commit ends in any way, also when nothing waits for it any more.
+struct Hints<'a> {
+    store: &'a Postgres,
+    changes: Vec<Change>,
+    confirmed: bool,
+}
+
+impl Drop for Hints<'_> {
+    fn drop(&mut self) {
+        // A commit without an answer may be seen at any later time. The database tells its news then, and not before.
+        if !self.confirmed {
+            self.store.hears_itself.store(true, Ordering::Release);
+        }
+        for change in self.changes.drain(..) {
+            self.store.changes.tell(change);
+        }
+    }
+}
+
 impl Postgres {
     /// Commits, which also tells the other servers; then tells those who listen here.
     pub(super) async fn commit(
         &self,
-        mut tx: Transaction<'static, Db>,
+        mut tx: Writing,
         changes: impl IntoIterator<Item = Change>,
     ) -> Result<(), StoreError> {
         let changes: Vec<Change> = changes.into_iter().collect();
         for news in changes.iter().filter_map(|change| News::of(&self.server, change)) {
-            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut *tx).await?;
+            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut **tx).await?;
         }
-        tokio::time::timeout(COMMIT, tx.commit()).await.map_err(|_| StoreError::Late)??;
-        for change in changes {
-            self.changes.tell(change);
-        }
-        Ok(())
+        let mut hints = Hints { store: self, changes, confirmed: false };
+        let committed = tx.commit().await;
+        hints.confirmed = committed.is_ok();
+        committed
     }
 
     /// Starts to pass on what other servers tell; when this returns, it listens.
@@ -163,7 +183,8 @@ impl Postgres {
 
     fn pass_on(&self, payload: &str) {
         match serde_json::from_str::<News>(payload) {
-            Ok(news) if news.from == self.server => {}
+            // Told at the commit, unless that had no answer.
+            Ok(news) if news.from == self.server && !self.hears_itself.load(Ordering::Acquire) => {}
             Ok(News { org, reports: true, devices, .. }) => {
                 self.changes.tell(Change::Reports(org, devices.unwrap_or_default()));
             }

@@ -90,10 +90,10 @@ impl Postgres {
             .bind(org.tier.as_str())
             .bind(stored_limit(org.device_limit))
             .bind(org.created_at.as_microsecond())
-            .execute(&mut *tx)
+            .execute(&mut **tx)
             .await?;
             record(&mut tx, &call, Record::ok(org.id, Verb::CreateOrg).with("plan", org.tier.as_str())).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await
         })
         .await
     }
@@ -122,7 +122,7 @@ impl Postgres {
             }
             apply(&mut tx, id, &change, &call).await?;
             record(&mut tx, &call, change.record(id)).await?;
-            let account = any_account(&mut *tx, id).await?;
+            let account = any_account(&mut **tx, id).await?;
             self.commit(tx, [change.news(id)]).await?;
             Ok(account)
         })
@@ -140,7 +140,7 @@ impl Postgres {
             let Some(account) = locked_account(&mut tx, id).await? else { return Ok(None) };
             sqlx::query("DELETE FROM checkouts WHERE expires_at <= $1")
                 .bind(call.at.as_microsecond())
-                .execute(&mut *tx)
+                .execute(&mut **tx)
                 .await?;
             sqlx::query(
                 "INSERT INTO checkouts (token_hash, number, org_id, plan, expires_at) VALUES ($1, $2, $3, $4, $5)",
@@ -150,7 +150,7 @@ impl Postgres {
             .bind(id.to_string())
             .bind(new.wanted.as_str())
             .bind(new.expires_at.as_microsecond())
-            .execute(&mut *tx)
+            .execute(&mut **tx)
             .await?;
             record(&mut tx, &call, new.record(id)).await?;
             tx.commit().await?;
@@ -192,7 +192,7 @@ impl Postgres {
             sqlx::query("UPDATE checkouts SET confirm_hash = $2 WHERE number = $1")
                 .bind(&found.number)
                 .bind(confirm.as_bytes())
-                .execute(&mut *tx)
+                .execute(&mut **tx)
                 .await?;
             record(&mut tx, &call, found.record(Verb::LinkCheckout)).await?;
             tx.commit().await?;
@@ -212,7 +212,7 @@ impl Postgres {
             sqlx::query("UPDATE checkouts SET used_at = $2 WHERE number = $1")
                 .bind(&found.number)
                 .bind(call.at.as_microsecond())
-                .execute(&mut *tx)
+                .execute(&mut **tx)
                 .await?;
             apply(&mut tx, found.org.id, &OrgChange::Plan(found.wanted, None), &call).await?;
             record(&mut tx, &call, found.record(Verb::ConfirmCheckout)).await?;

@@ -71,6 +71,8 @@ struct Seen {
     /// The server that the newest connection led to.
     current: Option<Server>,
     newest: Option<Era>,
+    /// How often a server was left.
+    moves: u64,
 }
 
 /// What a server says of itself.
@@ -95,7 +97,19 @@ impl Known {
         seen.newest = server.era.or(seen.newest);
         let moved = seen.current.is_some_and(|current| current != server);
         seen.current = Some(server);
+        seen.moves += u64::from(moved);
         Ok(moved)
+    }
+
+    /// A new connection led to none that may decide: sessions on the one before end, too.
+    pub(super) fn astray(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.moves += u64::from(seen.current.take().is_some());
+    }
+
+    /// How often a server was left. What began before the newest of these moves may be on a server that was left.
+    pub(super) fn moves(&self) -> u64 {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).moves
     }
 
     /// Whether the address still leads to `server`, as far as is known.
@@ -182,6 +196,26 @@ mod tests {
         assert!(known.is_current(new) && !known.is_current(old));
         assert!(matches!(known.arrived(old), Err(StoreError::Superseded)));
         assert!(known.is_current(new));
+    }
+
+    #[test]
+    fn each_server_that_is_left_is_counted() {
+        let known = Known::default();
+        let (old, new) = (server(1, 7, 1), server(2, 7, 2));
+        known.astray();
+        known.arrived(old).unwrap();
+        known.arrived(old).unwrap();
+        assert_eq!(known.moves(), 0);
+        known.arrived(new).unwrap();
+        assert_eq!(known.moves(), 1);
+        // Refused: it is not where the address was believed to lead.
+        assert!(known.arrived(old).is_err());
+        assert_eq!(known.moves(), 1);
+        known.astray();
+        known.astray();
+        assert!(!known.is_current(new));
+        assert!(!known.arrived(new).unwrap() && known.is_current(new));
+        assert_eq!(known.moves(), 2);
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Sqlite {
                 account.used = account.used.saturating_sub(changed.len() as u64);
                 set_used(db, &account)?;
                 record(db, &call, Record::revoke(org, verb, &batch, &outcomes))?;
-                Ok((Some((outcomes, account)), Some(Change::Denied(org, Some(changed)))))
+                let denied = Change::Denied(org, Some(plan::suspended(&batch, &outcomes)));
+                Ok((Some((outcomes, account)), Some(denied)))
             })
             .await
     }
