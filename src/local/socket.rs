@@ -27,8 +27,8 @@ pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
     lock_path: PathBuf,
-    /// Of the socket's directory, for when it must be made again.
-    directory_mode: u32,
+    /// The directories of socket and lock, and those above them, for when they must be made again.
+    directories: Vec<(PathBuf, Access)>,
     /// What a service manager gave its socket, for when it must be made again. `None` when the socket is ours.
     handed: Option<Access>,
     place: Mutex<Place>,
@@ -135,12 +135,15 @@ impl Socket {
     fn new(listener: UnixListener, local: &Local, place: Place, handed: Option<Access>) -> Self {
         // One that is not taken yet is replaced by the next look.
         let (renewed, renewals) = mpsc::channel(4);
-        let directory = local.socket.parent().and_then(|directory| fs::metadata(directory).ok());
+        let lock_path = lock_path(local);
+        let above = local.socket.ancestors().skip(1).chain(lock_path.ancestors().skip(1));
+        let directories =
+            above.filter_map(|path| Some((path.to_owned(), Access::of(&fs::metadata(path).ok()?)))).collect();
         Self {
             listener,
             path: local.socket.clone(),
-            lock_path: lock_path(local),
-            directory_mode: directory.map_or(0o700, |about| about.mode() & 0o7777),
+            lock_path,
+            directories,
             handed,
             place: Mutex::new(place),
             renewed,
@@ -173,7 +176,7 @@ impl Socket {
             return Ok(());
         }
         let directory = self.lock_path.parent().unwrap_or(Path::new("/"));
-        make_directory(directory, 0o700).map_err(|error| self.cannot("make", directory, &error))?;
+        self.make_again(directory).map_err(|error| self.cannot("make", directory, &error))?;
         place.lock = try_lock(&self.lock_path).map_err(|error| match error {
             LockError::Taken => self.displaced(),
             LockError::Failed(error) => self.cannot("lock", &self.lock_path, &error),
@@ -187,7 +190,7 @@ impl Socket {
             return Ok(());
         }
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        make_directory(directory, self.directory_mode).map_err(|error| self.cannot("make", directory, &error))?;
+        self.make_again(directory).map_err(|error| self.cannot("make", directory, &error))?;
         remove_stale(&self.path)
             .map_err(|problem| format!("the socket was removed, and {problem}. {}", self.displaced()))?;
         let mode = self.handed.map_or(local.mode, |access| access.mode);
@@ -212,6 +215,10 @@ impl Socket {
         }
         restored.push(OwnFile::Socket);
         Ok(())
+    }
+
+    fn make_again(&self, directory: &Path) -> io::Result<()> {
+        make_again(directory, &self.directories)
     }
 
     fn give_to_owners(&self, local: &Local) -> Result<(), String> {
@@ -263,6 +270,40 @@ impl Drop for Socket {
 /// Makes a directory with its parents. One that exists is left as it is.
 pub(crate) fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory)
+}
+
+/// Makes a directory again, and those above it that are missing, each with the mode and group that it had.
+///
+/// Fails also when it is there and another user's, who could put a socket of another daemon into it.
+fn make_again(directory: &Path, known: &[(PathBuf, Access)]) -> io::Result<()> {
+    let had = |path: &Path| known.iter().find(|(known, _)| known == path).map(|(_, access)| *access);
+    let own = rustix::process::geteuid().as_raw();
+    match fs::metadata(directory) {
+        Ok(about) => {
+            let owners = [0, own, had(directory).map_or(own, |access| access.uid)];
+            return if owners.contains(&about.uid()) {
+                Ok(())
+            } else {
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is another user's directory now"))
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if let Some(above) = directory.parent() {
+        make_again(above, known)?;
+    }
+    DirBuilder::new().mode(0o700).create(directory)?;
+    let Some(mut access) = had(directory) else { return Ok(()) };
+    if fs::metadata(directory)?.gid() != access.gid
+        && let Err(error) = std::os::unix::fs::chown(directory, None, Some(access.gid))
+    {
+        // The group that it has instead gets nothing: fewer can reach it than should.
+        warn!(directory = %directory.display(), %error, "a directory that was made again has another group");
+        access.mode &= !0o070;
+    }
+    // The umask has cut what it was made with, and a change of the group may cut it as well.
+    fs::set_permissions(directory, fs::Permissions::from_mode(access.mode))
 }
 
 fn lock_path(local: &Local) -> PathBuf {
@@ -355,4 +396,27 @@ fn give_to_group(path: &Path, group: &str) -> Result<(), String> {
         .ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;
     std::os::unix::fs::chown(path, None, Some(gid))
         .map_err(|error| format!("cannot give {} to the group {group}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_again_has_the_mode_that_it_had() {
+        let place = tempfile::tempdir().unwrap();
+        let (outer, inner) = (place.path().join("outer"), place.path().join("outer/inner"));
+        make_directory(&inner, 0o700).unwrap();
+        let known = [(&outer, 0o755), (&inner, 0o2777)].map(|(path, mode)| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            (path.clone(), Access::of(&fs::metadata(path).unwrap()))
+        });
+        fs::remove_dir_all(&outer).unwrap();
+        make_again(&inner, &known).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!((mode(&outer), mode(&inner)), (0o755, 0o2777));
+        fs::remove_dir_all(&outer).unwrap();
+        make_again(&inner, &[]).unwrap();
+        assert_eq!((mode(&outer), mode(&inner)), (0o700, 0o700), "of what is not known");
+    }
 }
