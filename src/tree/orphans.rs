@@ -159,7 +159,9 @@ mod tests {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     let few: Vec<_> = (0..4).map(|_| std::thread::spawn(|| ())).collect();
-                    few.into_iter().for_each(|thread| thread.join().unwrap());
+                    for thread in few {
+                        thread.join().unwrap();
+                    }
                 }
             });
             for _ in 0..3000 {

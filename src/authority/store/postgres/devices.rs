@@ -62,7 +62,7 @@ impl Postgres {
                 .bind(org.to_string())
                 .bind(id.as_str())
                 .bind(call.at.as_microsecond())
-                .execute(&mut *tx)
+                .execute(&mut **tx)
                 .await?;
                 if ephemeral.is_some() || seen.rows_affected() > 0 {
                     tx.commit().await?;
@@ -239,14 +239,14 @@ impl Postgres {
             )
             .bind(org.to_string())
             .bind(&ids)
-            .execute(&mut *tx)
+            .execute(&mut **tx)
             .await?;
             let ids: Vec<String> =
                 sqlx::query_scalar(concat!("SELECT device_id", aged!(), " AND org_id = $2 AND device_id = ANY($3)"))
                     .bind(before.as_microsecond())
                     .bind(org.to_string())
                     .bind(&ids)
-                    .fetch_all(&mut *tx)
+                    .fetch_all(&mut **tx)
                     .await?;
             let ids = parsed(ids)?;
             if ids.is_empty() {

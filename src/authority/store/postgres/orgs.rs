@@ -114,7 +114,7 @@ impl Postgres {
                     sqlx::query_scalar("SELECT EXISTS (SELECT FROM orgs WHERE id = $1 AND key_hash = $2)")
                         .bind(id.to_string())
                         .bind(expected.as_bytes())
-                        .fetch_one(&mut *tx)
+                        .fetch_one(&mut **tx)
                         .await?;
                 if !current {
                     return Ok(None);
