@@ -178,13 +178,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool();
         let (release, wait) = std::sync::mpsc::channel::<()>();
-        let hanging = pool.call_within(Duration::from_millis(1), move || wait.recv()).await;
-        assert!(matches!(hanging, Err(Lost::Late)));
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let hangs = pool.clone();
+        let hanging = tokio::spawn(async move {
+            let work = move || (begins.send(()), wait.recv());
+            hangs.call_within(Duration::from_mins(1), work).await.map(drop)
+        });
+        // One that is given up before it begins holds no place.
+        begun.await.unwrap();
         let markers = Markers::open(directory.path().to_owned(), "boot-1", "https://a", pool);
         let device: DeviceId = "agent-01".parse().unwrap();
         assert!(markers.put(&device, "key-1").await.is_err());
         assert!(markers.exists(&device, "key-1"));
         drop(release);
+        hanging.await.unwrap().unwrap();
     }
 
     #[tokio::test]
