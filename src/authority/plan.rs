@@ -102,7 +102,7 @@ pub(super) fn suspend_batch(
     })
 }
 
-/// Which of a batch are revoked after that. Those that were so before, too: whoever revokes again may do so because a hint
+/// Which of a batch are revoked after that. Those that were so before, too: a revoke may be repeated because a hint
 /// about the first time was lost.
 pub(super) fn suspended(batch: &[Named], outcomes: &[Outcome<Suspension>]) -> Vec<DeviceId> {
     let revoked = |outcome: &Outcome<Suspension>| match outcome {

@@ -149,7 +149,7 @@ impl Door {
             }
             Err(_) => return self,
         };
-        // With the lock still ours nobody else may have the socket. Without it whoever holds the new one has it.
+        // With the lock still ours no other server may have the socket. Without it the holder of the new lock has it.
         let reopened = if there.0 == expected.0 { self.reopened_with_own_lock() } else { Self::open(&self.path) };
         match reopened {
             Ok(door) => {

@@ -189,7 +189,7 @@ impl Org {
     }
 }
 
-/// Says on stderr what is wrong with the server: whoever lists organisations looks after it. An older server says nothing.
+/// Says on stderr what is wrong with the server: the operator who lists organisations looks after it. An older server says nothing.
 fn warn_of_problems(socket: &Path) {
     if let Ok(AdminReply::Health(problems)) = ask(socket, &AdminCall { request: AdminRequest::Health, reason: None }) {
         for Problem { problem, since, .. } in problems {
