@@ -1,5 +1,4 @@
-//! Tells the programs which commit they are built from, and the linker which functions of the daemon belong together and
-//! what the wrapper does without.
+//! Tells the programs which commit they are built from.
 //!
 //! | there is | `--version` says |
 //! |---|---|
@@ -15,12 +14,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// What goes into the programs; a change to anything else is none to them.
-const SOURCES: [&str; 7] = ["src", "migrations", "templates", "Cargo.toml", "Cargo.lock", "build.rs", ORDER];
+const SOURCES: [&str; 6] = ["src", "migrations", "templates", "Cargo.toml", "Cargo.lock", "build.rs"];
 /// `git archive` fills this file in (`.gitattributes`).
 const ARCHIVED: &str = "packaging/commit";
-/// The functions that the daemon enters, as `packaging/order/record.py` found them. Next to each other they take half
-/// the memory that they take where the compiler puts them.
-const ORDER: &str = "packaging/order/first.ld";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -31,61 +27,15 @@ fn main() {
         None => version,
     };
     println!("cargo:rustc-env=MACHINEID_VERSION={text}");
-    println!("cargo:rerun-if-changed={ORDER}");
-    if !is_usual_release() {
-        return;
-    }
-    if let Some(script) = order() {
-        println!("cargo:rustc-link-arg-bin=machineid-sidecar=-T");
-        println!("cargo:rustc-link-arg-bin=machineid-sidecar={script}");
-    }
-    if let Some(libraries) = unwinder() {
-        println!("cargo:rustc-link-arg-bin=machineid-run=-L{libraries}");
-    }
-}
-
-/// Whether this is a release build by a linker that understands scripts: Rust's own and GNU's do; others that somebody chose
-/// may not, and do without.
-fn is_usual_release() -> bool {
-    let is_release = variable("PROFILE").as_deref() == Some("release");
-    let flags = variable("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let linker = variable("RUSTC_LINKER").unwrap_or_else(|| "cc".to_owned());
-    let is_usual = linker.ends_with("cc") && !flags.contains("-fuse-ld") && !flags.contains("linker=");
-    is_release && is_usual && variable("CARGO_CFG_TARGET_OS").as_deref() == Some("linux")
-}
-
-/// The linker script of the order.
-fn order() -> Option<String> {
-    variable("CARGO_FEATURE_SERVICES")?;
-    Path::new(ORDER).canonicalize().ok()?.to_str().map(str::to_owned)
-}
-
-/// A directory in which the linker finds the static library in the place of `libgcc_s.so`, which unwinds a panic. Loading
-/// the shared one takes the wrapper 0.2 ms before each agent, most of it in a constructor that asks the processor what it
-/// can: in a virtual machine each such question goes to the hypervisor.
-fn unwinder() -> Option<String> {
-    let is_dynamic = !variable("CARGO_CFG_TARGET_FEATURE").unwrap_or_default().contains("crt-static");
-    if !is_dynamic || variable("CARGO_CFG_TARGET_ENV").as_deref() != Some("gnu") {
-        return None;
-    }
-    // Not every compiler comes with it.
-    let linker = variable("RUSTC_LINKER").unwrap_or_else(|| "cc".to_owned());
-    let place = Command::new(linker).arg("-print-file-name=libgcc_eh.a").output().ok()?;
-    if !Path::new(String::from_utf8(place.stdout).ok()?.trim()).is_absolute() {
-        return None;
-    }
-    let directory = Path::new(&variable("OUT_DIR")?).join("unwinder");
-    std::fs::create_dir_all(&directory).ok()?;
-    std::fs::write(directory.join("libgcc_s.so"), "GROUP(-lgcc_eh -lgcc)\n").ok()?;
-    directory.to_str().map(str::to_owned)
 }
 
 fn origin() -> Option<String> {
     if let Some(given) = variable("MACHINEID_COMMIT") {
         return Some(given);
     }
+    // `release` for each profile that inherits from it as well, such as `dist`.
     if variable("PROFILE").as_deref() != Some("release") {
-        // Each commit would build everything once more.
+        // With the commit in it, a development build would start anew after each commit.
         return Some("development build".to_owned());
     }
     archived().or_else(checked_out)

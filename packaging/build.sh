@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the four programs for a release, into target/dist/bin: three against libc, and machineid-run with nothing but
-# itself (gnu target, +crt-static; built apart, without the features of the others).
+# Builds the four programs for a release into target/dist/bin: three against libc, with the profile `dist`, and
+# machineid-run with nothing but itself (the profile `alone`; gnu target, +crt-static; built apart, without the features of
+# the others).
 #
 # Paths of this machine are kept out of them, so that two builds of a commit have the same bytes.
 set -euo pipefail
@@ -14,13 +15,13 @@ export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$PWD=/machineid-sidecar -ffile-pref
 export CARGO_INCREMENTAL=0
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
 
-RUSTFLAGS="$remap" cargo build --release --locked --target "$target" --target-dir target/dist/build \
+RUSTFLAGS="$remap" cargo build --profile dist --locked --target "$target" --target-dir target/dist/build \
     --bin machineid-sidecar --bin machineid --bin machineid-authority
 RUSTFLAGS="$remap -C target-feature=+crt-static" cargo build --profile alone --locked --target "$target" \
     --target-dir target/dist/static --no-default-features --bin machineid-run
 
 rm -rf target/dist/bin
 mkdir -p target/dist/bin
-install -m 755 -t target/dist/bin "target/dist/build/$target/release/"machineid{,-sidecar,-authority} \
+install -m 755 -t target/dist/bin "target/dist/build/$target/dist/"machineid{,-sidecar,-authority} \
     "target/dist/static/$target/alone/machineid-run"
 ls -l target/dist/bin

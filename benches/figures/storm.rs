@@ -92,7 +92,7 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
     row("deny to the first that has read it", milliseconds(read.percentile(0)), "");
     row("deny to the median that has read it", milliseconds(read.median()), "");
     row("deny to the last that has read it", milliseconds(read.percentile(100)), "");
-    row("daemon, resident, idle", mebibytes(idle.resident), "12 MiB");
+    row("daemon, resident, idle", mebibytes(idle.resident), "16 MiB");
     row("daemon, resident, with them", mebibytes(loaded.resident), "64 MiB for 1,000");
     table.print();
     report::say(

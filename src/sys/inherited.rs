@@ -1,6 +1,6 @@
-//! What the process was started with and Rust's runtime changes before `main` (or [`super::begin`] in it): SIGPIPE is set to
-//! be ignored, and closed standard descriptors are opened to `/dev/null`. A wrapper has to hand on what *it* got, so both are written down by a
-//! constructor, which the C library runs before that.
+//! The state of the process at its start that Rust's runtime changes before `main`: it ignores SIGPIPE, and opens closed
+//! standard descriptors to `/dev/null`. A wrapper has to hand on what *it* got, so a constructor, which the C library runs
+//! before the runtime, writes both down.
 
 #![expect(unsafe_code, reason = "constructors, sigaction and closing a descriptor std believes open")]
 
@@ -47,7 +47,7 @@ fn disposition(signal: libc::c_int) -> Option<libc::sighandler_t> {
     (result == 0).then_some(old.sa_sigaction)
 }
 
-pub(super) fn set_disposition(signal: libc::c_int, handler: libc::sighandler_t) -> Result<(), Errno> {
+fn set_disposition(signal: libc::c_int, handler: libc::sighandler_t) -> Result<(), Errno> {
     // SAFETY: all bytes zero is a valid `sigaction`.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
@@ -74,11 +74,6 @@ impl Inherited {
     #[must_use]
     pub const fn ignores(self, signal: i32) -> bool {
         signal >= 1 && signal <= LAST_SIGNAL && self.ignored & (1 << (signal - 1)) != 0
-    }
-
-    /// How many of the descriptors 0 to 2 were closed.
-    pub(super) const fn closed_streams(self) -> u32 {
-        self.closed.count_ones()
     }
 
     /// Sets SIGCHLD to its default: inherited as ignored, it would make children vanish without an exit code.

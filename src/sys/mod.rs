@@ -4,7 +4,6 @@
 
 mod clone;
 mod descriptors;
-mod entry;
 mod environment;
 mod inherited;
 mod namespace;
@@ -24,7 +23,6 @@ mod watched;
 
 pub use clone::{ForkOptions, Namespaces, fork_with};
 pub use descriptors::close_others;
-pub use entry::{arguments, begin};
 pub use environment::{ScrubError, scrub_environment};
 pub use inherited::{Inherited, let_children_vanish, restore_inherited};
 pub use namespace::{map_own_ids, mount_own_proc};

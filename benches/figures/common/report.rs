@@ -54,7 +54,7 @@ pub(crate) fn host() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?");
-    let build = if cfg!(debug_assertions) { "a debug build: these figures mean nothing" } else { "a release build" };
+    let build = if cfg!(debug_assertions) { "a debug build: these figures mean nothing" } else { "an optimised build" };
     format!(
         "Linux {}, {}, {cores} cores, load {load} before the start, {build}",
         system.release().to_string_lossy(),
