@@ -1,19 +1,15 @@
 //! One request and its answer, within one deadline and one size limit.
 
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use reqwest::{Client, Response};
 use serde::de::DeserializeOwned;
-use url::{Position, Url};
+use url::Url;
 
-use super::connection::connect::Connector;
-use super::connection::pool::Pool;
-use super::connection::{Connection, Response};
-use super::failure::{Cause, Failure, Lost, Refusal};
+use super::connection::{Connections, outgoing};
+use super::failure::{Cause, Failure, Refusal};
 use super::retry_after;
 use crate::protocol::api::{Envelope, KEY_HEADER, UNDECIDED_HEADER};
 use crate::protocol::decision::{Head, Unusable};
@@ -29,19 +25,11 @@ pub(super) enum Repeat {
     Never,
 }
 
-/// Where a request goes, ready for its first lines.
-#[derive(Debug)]
-pub(super) struct Target {
-    url: Url,
-    uri: Uri,
-    host: HeaderValue,
-}
-
 /// What to send.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) method: Method,
-    pub(super) target: Arc<Target>,
+    pub(super) url: Url,
     pub(super) key: Option<&'a OrgKey>,
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
@@ -56,146 +44,119 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     /// What gave it.
-    target: Arc<Target>,
+    url: Url,
 }
 
-/// The connections to one authority.
+/// Asks one authority.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    connector: Connector,
-    /// Another one when its connections have been forgotten.
-    pool: RwLock<Arc<Pool>>,
-    user_agent: HeaderValue,
+    connections: Connections,
     timeout: Duration,
 }
 
 impl Exchange {
-    pub(super) fn new(connector: Connector, user_agent: HeaderValue, timeout: Duration) -> Self {
-        Self { connector, pool: RwLock::default(), user_agent, timeout }
+    pub(super) const fn new(connections: Connections, timeout: Duration) -> Self {
+        Self { connections, timeout }
     }
 
     /// Asks on new connections from now on. Those of before are closed once the requests that were begun are answered.
     pub(super) fn forget_connections(&self) {
-        *self.pool.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
-    }
-
-    /// Fails on a URL that is too long for HTTP.
-    pub(super) fn target(&self, url: Url) -> Result<Arc<Target>, Failure> {
-        let target = Target::new(url, self.connector.is_forwarded());
-        target.map(Arc::new).map_err(|error| Failure::Connect(Arc::new(error)))
+        self.connections.forget();
     }
 
     /// Sends the question and reads the whole answer. One timeout covers everything, the second attempt included.
     pub(super) async fn ask(&self, question: Question<'_>) -> Result<Answer, Failure> {
         tokio::time::timeout(self.timeout, self.ask_untimed(question)).await.unwrap_or_else(|_| {
-            // They may all have died without a word, and each would take another timeout to find that out.
+            // The kept ones may all have died without a word, and each would take another timeout to find that out.
             self.forget_connections();
             Err(Failure::Timeout { after: self.timeout })
         })
     }
 
     async fn ask_untimed(&self, question: Question<'_>) -> Result<Answer, Failure> {
-        let pool = self.pool();
-        let response = self.send(&pool, &question).await?;
-        let (answer, connection) = self.read(response, question.target, question.limit).await?;
-        // With these nothing may follow the head, and some servers send it nevertheless.
-        if !matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            pool.put(connection);
+        if question.repeat == Repeat::Never {
+            let response = self.send(self.connections.single(), &question).await?;
+            return self.read(response, question.url, question.limit).await;
         }
+        let mut kept = self.connections.kept();
+        let response = match request(&kept.http, &question).send().await {
+            // A server may close an idle connection in the moment a request goes out on it. That says nothing about the
+            // authority, so it must not count as a failure. Only once, and only where a dead connection can be the reason: an
+            // authority that resets every request is not asked twice each time.
+            Err(error) if kept.may_hold_a_dead_one() && !error.is_connect() && Cause::of(&error).closed_early => {
+                self.connections.forget_these(&kept);
+                kept = self.connections.kept();
+                self.send(&kept.http, &question).await?
+            }
+            first => first.map_err(|error| Failure::of(error, self.timeout))?,
+        };
+        let answer = self.read(response, question.url, question.limit).await?;
+        if matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            // Nothing may follow the head of these. Some servers send it nevertheless, and it would be read as the next answer.
+            self.connections.forget_these(&kept);
+        }
+        kept.note_answer();
         Ok(answer)
     }
 
-    /// Sends the question and takes the answer's head. What follows it may go on for ever.
-    pub(super) async fn begin(&self, question: Question<'_>) -> Result<(Response, Duration), Failure> {
-        let sent = tokio::time::timeout(self.timeout, self.send(&self.pool(), &question)).await;
-        let response = sent.map_err(|_| Failure::Timeout { after: self.timeout })??;
-        Ok((response, self.timeout))
+    /// Sends the question on a connection of its own and takes the answer's head. What follows it may go on for ever.
+    pub(super) async fn begin(&self, question: &Question<'_>) -> Result<Response, Failure> {
+        let sent = tokio::time::timeout(self.timeout, self.send(self.connections.single(), question)).await;
+        sent.unwrap_or(Err(Failure::Timeout { after: self.timeout }))
     }
 
     /// What an answer says that is not the stream hoped for.
-    pub(super) async fn refused(&self, response: Response, target: Arc<Target>) -> Failure {
-        let read = tokio::time::timeout(self.timeout, self.read(response, target, super::SMALL_ANSWER)).await;
+    pub(super) async fn refused(&self, response: Response, question: Question<'_>) -> Failure {
+        let read = tokio::time::timeout(self.timeout, self.read(response, question.url, question.limit)).await;
         match read.unwrap_or(Err(Failure::Timeout { after: self.timeout })) {
-            Ok((answer, _)) if answer.status == StatusCode::OK => answer.not_understood(),
-            Ok((answer, _)) => answer.refusal(),
+            Ok(answer) if answer.status == StatusCode::OK => answer.not_understood(),
+            Ok(answer) => answer.refusal(),
             Err(failure) => failure,
         }
     }
 
-    fn pool(&self) -> Arc<Pool> {
-        Arc::clone(&self.pool.read().unwrap_or_else(PoisonError::into_inner))
+    /// The next part of an answer; `None` at its end. Safe to drop and call again.
+    pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
+        response.chunk().await.map_err(|error| Failure::of(error, self.timeout))
     }
 
-    /// A server may close an idle connection in the moment a request goes out on it. That says nothing about the authority,
-    /// so it must not count as a failure. The request is then repeated once, on a new connection: an authority that resets
-    /// every request is not asked twice each time.
-    async fn send(&self, pool: &Pool, question: &Question<'_>) -> Result<Response, Failure> {
-        while question.repeat == Repeat::Harmless
-            && let Some(kept) = pool.take()
-        {
-            match kept.send(self.request(question)).await {
-                Ok(response) => return Ok(response),
-                Err(unanswered) if unanswered.is_unsent => {}
-                Err(unanswered) if Cause::of(&unanswered.error).closed_early => break,
-                Err(unanswered) => return Err(self.lost(Lost::Answer(unanswered.error))),
-            }
-        }
-        // Boxed: it is large, and seldom needed.
-        let connection = Box::pin(self.connector.connect()).await;
-        let connection = connection.map_err(|error| self.lost(Lost::Connection(error)))?;
-        let sent = connection.send(self.request(question)).await;
-        sent.map_err(|unanswered| self.lost(Lost::Answer(unanswered.error)))
+    async fn send(&self, http: &Client, question: &Question<'_>) -> Result<Response, Failure> {
+        request(http, question).send().await.map_err(|error| Failure::of(error, self.timeout))
     }
 
-    fn request(&self, question: &Question<'_>) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(question.body.clone().unwrap_or_default()));
-        *request.method_mut() = question.method.clone();
-        *request.uri_mut() = question.target.uri.clone();
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, question.target.host.clone());
-        headers.insert(header::USER_AGENT, self.user_agent.clone());
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(authorization) = self.connector.authorization() {
-            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
-        }
-        if let Some(key) = question.key {
-            headers.insert(HeaderName::from_static(KEY_HEADER), key_header(key));
-        }
-        if question.body.is_some() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        request
-    }
-
-    async fn read(
-        &self,
-        mut response: Response,
-        target: Arc<Target>,
-        limit: usize,
-    ) -> Result<(Answer, Connection), Failure> {
-        let body = response.body(limit).await.map_err(|error| self.lost(Lost::Answer(error)))?;
+    async fn read(&self, mut response: Response, url: Url, limit: usize) -> Result<Answer, Failure> {
+        let body = body(&mut response, limit).await.map_err(|error| Failure::of(error, self.timeout))?;
         let body = body.ok_or(Failure::TooLarge { limit })?;
-        let status = response.status();
-        let (headers, connection) = response.end();
-        Ok((Answer { status, headers, body, target }, connection))
-    }
-
-    fn lost(&self, lost: Lost) -> Failure {
-        Failure::of(lost, self.timeout)
+        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, url })
     }
 }
 
-impl Target {
-    /// `is_forwarded`: a proxy that passes requests on has to be told the whole of it.
-    fn new(url: Url, is_forwarded: bool) -> Result<Self, http::Error> {
-        let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
-        let uri = if is_forwarded {
-            url[..Position::AfterQuery].parse()?
-        } else {
-            Uri::from(url[Position::BeforePath..Position::AfterQuery].parse::<PathAndQuery>()?)
-        };
-        Ok(Self { url, uri, host })
+fn request(http: &Client, question: &Question<'_>) -> reqwest::RequestBuilder {
+    let mut request =
+        http.request(question.method.clone(), question.url.clone()).header(header::ACCEPT, "application/json");
+    if let Some(key) = question.key {
+        request = request.header(HeaderName::from_static(KEY_HEADER), key_header(key));
     }
+    if let Some(body) = &question.body {
+        request = request.header(header::CONTENT_TYPE, "application/json").body(outgoing(body.clone()));
+    }
+    request
+}
+
+/// All of an answer's body; `None` when that is longer than `limit` bytes, as soon as it is known to be.
+pub(crate) async fn body(response: &mut Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
+    let announced = response.content_length();
+    if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
+        return Ok(None);
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
 }
 
 fn key_header(key: &OrgKey) -> HeaderValue {
@@ -235,9 +196,8 @@ impl Answer {
     /// What a status that carries neither decision nor explanation amounts to.
     pub(super) fn bare_status(&self) -> Failure {
         if self.status.is_redirection() {
-            let asked = &self.target.url;
-            let target = self.headers.get(header::LOCATION).and_then(|to| asked.join(to.to_str().ok()?).ok());
-            let origin = target.map(|to| to.origin()).filter(|to| *to != asked.origin());
+            let target = self.headers.get(header::LOCATION).and_then(|to| self.url.join(to.to_str().ok()?).ok());
+            let origin = target.map(|to| to.origin()).filter(|to| *to != self.url.origin());
             return Failure::Redirected { origin: origin.map(|origin| origin.ascii_serialization()) };
         }
         Failure::Status { status: self.status.as_u16(), retry_after: self.retry_after() }

@@ -6,22 +6,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::connect::{BoxError, NoAddress};
+use super::connection::NoAddress;
 use crate::protocol::decision::Unusable;
 use crate::protocol::{Code, RequestId};
 use crate::span;
 
 /// The error below, shared so that everybody who waits for one answer can be told.
 pub type Source = Arc<dyn Error + Send + Sync>;
-
-/// What broke off before there was an answer.
-#[derive(Debug)]
-pub(super) enum Lost {
-    /// No connection was made.
-    Connection(BoxError),
-    /// The connection did not last until the end of the answer.
-    Answer(hyper::Error),
-}
 
 /// No usable answer. Says nothing about the device: never an ALLOW, and no deny either. Holds no key.
 #[derive(Clone, Debug)]
@@ -201,11 +192,14 @@ impl Failure {
     }
 
     /// Sorts what the libraries report. `timeout` is what the request was given.
-    pub(super) fn of(lost: Lost, timeout: Duration) -> Self {
-        let (source, is_connecting): (Source, bool) = match lost {
-            Lost::Connection(error) => (Arc::from(error), true),
-            Lost::Answer(error) => (Arc::new(error), false),
-        };
+    pub(super) fn of(error: reqwest::Error, timeout: Duration) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout { after: timeout };
+        }
+        // A URL that is too long for HTTP never gets as far as a connection.
+        let is_connecting = error.is_connect() || error.is_builder();
+        // The sentence around this one names the URL.
+        let source: Source = Arc::new(error.without_url());
         match Cause::of(&*source).reason {
             Some(Reason::TimedOut) => Self::Timeout { after: timeout },
             Some(Reason::NoAddress) => Self::Dns(source),

@@ -8,7 +8,7 @@
 //! What comes back is either a typed answer or a [`Failure`], which is never an ALLOW.
 
 mod base_url;
-pub(crate) mod connection;
+mod connection;
 mod exchange;
 mod failure;
 mod fleet;
@@ -23,8 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
-use hyper_util::client::proxy::matcher::Matcher;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
@@ -32,6 +31,7 @@ use tokio::sync::watch;
 use url::Url;
 
 pub use base_url::{BaseUrl, BaseUrlError};
+pub(crate) use exchange::body;
 pub use failure::{Failure, Fault, Refusal, Source};
 pub use retry_after::LONGEST_RETRY_AFTER;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -39,12 +39,13 @@ pub(crate) use retry_after::fuzz as fuzz_retry_after;
 pub use sse::Event;
 pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;
+pub(crate) use tls::without_encryption;
 
 use crate::protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
 use crate::protocol::decision::{self, Unusable};
 use crate::protocol::{Decision, DeviceId, OrgKey};
-use connection::connect::Connector;
-use exchange::{Answer, Exchange, Question, Repeat, Target};
+use connection::{Connections, Proxies, Way};
+use exchange::{Answer, Exchange, Question, Repeat};
 use key_ends::KeyEnds;
 use tls::Trust;
 
@@ -83,8 +84,6 @@ pub enum SetupError {
 pub struct AuthorityClient {
     exchange: Arc<Exchange>,
     options: Arc<Options>,
-    /// Where validations go: asked for so often that it is put together once.
-    validation: Arc<Target>,
     /// What the newest decision came with.
     announced: Arc<watch::Sender<Extensions>>,
     /// Until when a key is valid that the authority gave another one for.
@@ -101,14 +100,15 @@ pub struct ListFilter {
 }
 
 impl Options {
-    fn connector(&self, proxies: Option<&Matcher>, user_agent: &HeaderValue) -> Result<Connector, SetupError> {
+    /// Makes nothing that has to be connected to yet.
+    fn connections(&self, proxies: Proxies) -> Result<Connections, SetupError> {
         let trust = match &self.ca_pem {
             Some(pem) => Trust::Only(pem),
             None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nobody,
             None => Trust::Host,
         };
-        let authority = self.base_url.as_str().parse().map_err(SetupError::unusable)?;
-        Ok(Connector::new(authority, proxies, user_agent, trust.configure()?, self.timeout))
+        let (tls, user_agent) = (trust.configure()?, self.user_agent.clone());
+        Connections::new(Way { proxies, tls, user_agent, timeout: self.timeout }).map_err(SetupError::unusable)
     }
 }
 
@@ -116,17 +116,14 @@ impl AuthorityClient {
     /// Makes a client; connects to nothing yet. By way of the proxy that the environment names for the authority, unless
     /// that is on this host. Fails with a [`SetupError`] when certificates are unusable.
     pub fn new(options: Options) -> Result<Self, SetupError> {
-        let proxies = (!options.base_url.is_loopback()).then(Matcher::from_env);
-        Self::by_way_of(proxies.as_ref(), options)
+        let proxies = if options.base_url.is_loopback() { Proxies::Nobody } else { Proxies::Environment };
+        Self::by_way_of(proxies, options)
     }
 
-    fn by_way_of(proxies: Option<&Matcher>, options: Options) -> Result<Self, SetupError> {
-        let user_agent = options.user_agent.parse().map_err(SetupError::unusable)?;
-        let connector = options.connector(proxies, &user_agent)?;
-        let exchange = Arc::new(Exchange::new(connector, user_agent, options.timeout));
-        let validation = exchange.target(options.base_url.endpoint(path::VALIDATE)).map_err(SetupError::unusable)?;
+    fn by_way_of(proxies: Proxies, options: Options) -> Result<Self, SetupError> {
+        let exchange = Arc::new(Exchange::new(options.connections(proxies)?, options.timeout));
         let announced = Arc::new(watch::channel(Extensions::default()).0);
-        Ok(Self { exchange, options: Arc::new(options), validation, announced, key_ends: Arc::default() })
+        Ok(Self { exchange, options: Arc::new(options), announced, key_ends: Arc::default() })
     }
 
     /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
@@ -151,8 +148,7 @@ impl AuthorityClient {
     ///
     /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.
     pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
-        let target = Arc::clone(&self.validation);
-        let answer = self.post_to(target, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
         let decision = decision::read(&answer.head(), &answer.body, device);
         if decision.is_ok() {
             // Anything less may be a proxy's.
@@ -340,7 +336,7 @@ impl AuthorityClient {
     pub async fn org_create(&self) -> Result<OrgKey, Failure> {
         let question = Question {
             method: Method::POST,
-            target: self.exchange.target(self.options.base_url.endpoint(path::ORG_CREATE))?,
+            url: self.options.base_url.endpoint(path::ORG_CREATE),
             key: None,
             body: Some(Bytes::from_static(b"{}")),
             repeat: Repeat::Never,
@@ -372,9 +368,8 @@ impl AuthorityClient {
     }
 
     async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<Answer, Failure> {
-        let target = self.exchange.target(url)?;
         let question =
-            Question { method: Method::GET, target, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
+            Question { method: Method::GET, url, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
         self.exchange.ask(question).await
     }
 
@@ -386,20 +381,9 @@ impl AuthorityClient {
         repeat: Repeat,
         limit: usize,
     ) -> Result<Answer, Failure> {
-        let target = self.exchange.target(self.options.base_url.endpoint(path))?;
-        self.post_to(target, key, body, repeat, limit).await
-    }
-
-    async fn post_to<T: Serialize>(
-        &self,
-        target: Arc<Target>,
-        key: &OrgKey,
-        body: &T,
-        repeat: Repeat,
-        limit: usize,
-    ) -> Result<Answer, Failure> {
+        let url = self.options.base_url.endpoint(path);
         let body = serde_json::to_vec(body).expect("ids and words always have a JSON form").into();
-        let question = Question { method: Method::POST, target, key: Some(key), body: Some(body), repeat, limit };
+        let question = Question { method: Method::POST, url, key: Some(key), body: Some(body), repeat, limit };
         self.exchange.ask(question).await
     }
 }

@@ -2,15 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use reqwest::Response;
 use serde_json::json;
 
-use super::connection::Response;
-use super::exchange::{Question, Repeat};
-use super::failure::Lost;
+use super::exchange::{Exchange, Question, Repeat};
 use super::sse::{Event, Reader};
 use super::{AuthorityClient, Failure};
 use crate::protocol::api::{EXTENSIONS_HEADER, path};
@@ -38,10 +36,10 @@ impl Extensions {
 /// An open stream.
 #[derive(Debug)]
 pub struct EventStream {
+    exchange: Arc<Exchange>,
     response: Response,
     reader: Reader,
     events: VecDeque<Event>,
-    timeout: Duration,
 }
 
 impl EventStream {
@@ -51,10 +49,7 @@ impl EventStream {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
-            let chunk = self.response.chunk().await;
-            let Some(chunk) = chunk.map_err(|error| Failure::of(Lost::Answer(error), self.timeout))? else {
-                return Ok(None);
-            };
+            let Some(chunk) = self.exchange.chunk(&mut self.response).await? else { return Ok(None) };
             let mut events = Vec::new();
             self.reader.take(&chunk, &mut events).map_err(|_| Failure::Unusable(Unusable::Malformed))?;
             self.events.extend(events);
@@ -86,24 +81,28 @@ impl AuthorityClient {
         key: &OrgKey,
         body: Option<Vec<u8>>,
     ) -> Result<EventStream, Failure> {
-        let target = self.exchange.target(self.base_url().endpoint(path))?;
         let question = Question {
             method,
-            target: Arc::clone(&target),
+            url: self.base_url().endpoint(path),
             key: Some(key),
             body: body.map(Bytes::from),
             repeat: Repeat::Never,
             limit: super::SMALL_ANSWER,
         };
-        let (response, timeout) = self.exchange.begin(question).await?;
+        let response = self.exchange.begin(&question).await?;
         let is_stream = response.headers().get(http::header::CONTENT_TYPE).is_some_and(|kind| {
             kind.to_str()
                 .is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/event-stream"))
         });
         if response.status() != StatusCode::OK || !is_stream {
-            return Err(self.exchange.refused(response, target).await);
+            return Err(self.exchange.refused(response, question).await);
         }
-        Ok(EventStream { response, reader: Reader::default(), events: VecDeque::new(), timeout })
+        Ok(EventStream {
+            exchange: Arc::clone(&self.exchange),
+            response,
+            reader: Reader::default(),
+            events: VecDeque::new(),
+        })
     }
 }
 

@@ -198,7 +198,8 @@ async fn a_name_without_an_address_is_named_as_such() {
     // No resolver knows a name below `invalid`, and one that cannot be asked says so as well.
     let base_url = BaseUrl::parse("http://authority.invalid", true).unwrap();
     let options = Options { base_url, timeout: LONG, ca_pem: None, user_agent: "test/1".to_owned() };
-    let failure = AuthorityClient::by_way_of(None, options).unwrap().validate(&key(), &device()).await.unwrap_err();
+    let failure =
+        AuthorityClient::by_way_of(Proxies::Nobody, options).unwrap().validate(&key(), &device()).await.unwrap_err();
     assert!(matches!(failure, Failure::Dns(_)), "{failure:?}");
     assert!(say(&failure).starts_with("the authority's host name could not be resolved: "), "{failure}");
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use hyper_rustls::ConfigBuilderExt;
+use reqwest::ClientBuilder;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::SetupError;
 
@@ -13,6 +14,12 @@ use super::SetupError;
 pub fn install_provider() {
     // An error means another caller was first, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A client for connections that are never encrypted: it reads none of the host's certificates.
+pub(crate) fn without_encryption(builder: ClientBuilder) -> ClientBuilder {
+    install_provider();
+    builder.http1_only().tls_certs_only([])
 }
 
 /// Whom a client trusts.
@@ -31,9 +38,7 @@ impl Trust<'_> {
         install_provider();
         let builder = ClientConfig::builder();
         let builder = match self {
-            Self::Host => {
-                builder.try_with_platform_verifier().map_err(|error| SetupError::Unusable(Arc::new(error)))?
-            }
+            Self::Host => builder.with_platform_verifier().map_err(|error| SetupError::Unusable(Arc::new(error)))?,
             Self::Only(pem) => builder.with_root_certificates(certificates(pem)?),
             Self::Nobody => builder.with_root_certificates(RootCertStore::empty()),
         };

@@ -6,17 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, header};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Method, header};
+use reqwest::{Client, RequestBuilder, Response, redirect};
 use serde::Serialize;
-use tokio::net::UnixStream;
-use url::form_urlencoded;
+use url::Url;
 
 use crate::cli::Env;
 use crate::cli::args::SocketArgs;
-use crate::client::connection::{Connection, Response};
+use crate::client::{body, without_encryption};
 use crate::{socket_path, span};
 
 /// The longest answer taken: a status with some 10,000 agents.
@@ -38,8 +35,9 @@ pub(super) async fn get(
     query: &[(&str, String)],
     timeout: Duration,
 ) -> Result<Answer, String> {
-    let pairs = query.iter().map(|(name, value)| (*name, value.as_str()));
-    exchange(&find(args, env), request(Method::GET, path, pairs, Bytes::new())?, timeout).await
+    let socket = find(args, env);
+    let request = request(&socket, Method::GET, path, query)?;
+    exchange(&socket, request, timeout).await
 }
 
 /// Sends `POST path` with this body as JSON. Fails as [`get`] does.
@@ -51,34 +49,38 @@ pub(super) async fn post<T: Serialize>(
     timeout: Duration,
 ) -> Result<Answer, String> {
     let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
-    let mut request = request(Method::POST, path, [], body.into())?;
-    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    exchange(&find(args, env), request, timeout).await
+    let socket = find(args, env);
+    let request = request::<&str>(&socket, Method::POST, path, &[])?;
+    exchange(&socket, request.header(header::CONTENT_TYPE, "application/json").body(body), timeout).await
 }
 
-fn request<'a>(
+/// A request to this socket. The host in the URL is a name that HTTP asks for.
+fn request<V: AsRef<str>>(
+    socket: &Path,
     method: Method,
     path: &str,
-    query: impl IntoIterator<Item = (&'a str, &'a str)>,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, String> {
-    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
-    Request::builder()
-        .method(method)
-        .uri(target)
-        .header(header::HOST, "localhost")
-        .header(header::USER_AGENT, concat!("machineid/", env!("CARGO_PKG_VERSION")))
-        .body(Full::new(body))
-        .map_err(|error| error.to_string())
+    query: &[(&str, V)],
+) -> Result<RequestBuilder, String> {
+    let mut url = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+    url.set_path(path);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    let client = without_encryption(Client::builder())
+        .unix_socket(socket)
+        .redirect(redirect::Policy::none())
+        .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| error.to_string())?;
+    Ok(client.request(method, url))
 }
 
-async fn exchange(socket: &Path, request: Request<Full<Bytes>>, timeout: Duration) -> Result<Answer, String> {
+async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<Answer, String> {
     let shown = socket.display();
     let exchange = async {
-        let mut response = send(socket, request).await?;
+        let mut response = request.send().await.map_err(|error| explain(&error, socket))?;
         let status = response.status().as_u16();
-        let body = response.body(LONGEST).await.map_err(|error| explain(&error, socket))?;
+        let body = body(&mut response, LONGEST).await.map_err(|error| explain(&error, socket))?;
         let body = body.ok_or_else(|| format!("the answer on {shown} is too long to be the daemon's"))?;
         Ok(Answer { status, body, socket: socket.to_owned() })
     };
@@ -88,13 +90,6 @@ async fn exchange(socket: &Path, request: Request<Full<Bytes>>, timeout: Duratio
             span::format(timeout)
         ))
     })
-}
-
-/// Gives the answer's head, with what follows yet to come.
-async fn send(socket: &Path, request: Request<Full<Bytes>>) -> Result<Response, String> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| explain(&error, socket))?;
-    let connection = Connection::over(TokioIo::new(stream)).await.map_err(|error| explain(&error, socket))?;
-    connection.send(request).await.map_err(|unanswered| explain(&unanswered.error, socket))
 }
 
 /// An answer that goes on.
@@ -115,14 +110,16 @@ pub(super) async fn stream(
     timeout: Duration,
 ) -> Result<Streaming, String> {
     let socket = find(args, env);
-    let mut request = request(Method::GET, path, query.iter().copied(), Bytes::new())?;
+    let mut request = request(&socket, Method::GET, path, query)?;
     if let Some(last) = last {
-        request.headers_mut().insert("last-event-id", last.parse().map_err(|_| "this is no event's id".to_owned())?);
+        let last: HeaderValue = last.parse().map_err(|_| "this is no event's id".to_owned())?;
+        request = request.header("last-event-id", last);
     }
     let shown = socket.display();
-    let response = tokio::time::timeout(timeout, send(&socket, request)).await;
+    let response = tokio::time::timeout(timeout, request.send()).await;
     let response =
-        response.map_err(|_| format!("the daemon on {shown} gave no answer within {}", span::format(timeout)))??;
+        response.map_err(|_| format!("the daemon on {shown} gave no answer within {}", span::format(timeout)))?;
+    let response = response.map_err(|error| explain(&error, &socket))?;
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if response.status().as_u16() != 200 || kind != Some("text/event-stream") {
         return Err(format!(

@@ -1,126 +1,147 @@
-//! HTTP/1.1 on one connection, by hyper. A library that also keeps connections, follows redirects and repeats requests
-//! would take half of the time that a strict check may take, and what it decides by itself is decided in
-//! [`exchange`](super::exchange) here.
+//! The connections to one authority, as reqwest makes and keeps them: HTTP/1.1, by way of the proxy that the environment
+//! names, encrypted when the address says so.
 
-pub(super) mod connect;
 mod names;
-pub(super) mod pool;
+mod pieces;
 
-use bytes::Bytes;
-use http::response::Parts;
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::rt::{Read, Write};
-use tokio_util::task::AbortOnDropHandle;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-type Outgoing = Request<Full<Bytes>>;
+use reqwest::{Client, redirect, retry};
+use rustls::ClientConfig;
 
-/// Takes one request at a time. It closes when this is dropped, and with it what is under way.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    /// Aborted, not left to end: it would first try to send what is left of a request, to a peer that may not read.
-    task: AbortOnDropHandle<Result<(), hyper::Error>>,
+pub(super) use names::NoAddress;
+use names::Resolver;
+pub(super) use pieces::outgoing;
+
+/// Connections that are kept while nobody asks. More than a thousand devices need at once when each takes its turn; a burst
+/// (all of them asked about on one signal) must not leave a thousand behind.
+const MOST: usize = 16;
+/// How long one is kept. Proxies and servers forget theirs after a minute or a few.
+const LONGEST: Duration = Duration::from_secs(90);
+
+/// Which proxies may be asked on the way.
+#[derive(Clone)]
+pub(super) enum Proxies {
+    /// The one that the environment names for the authority, if any.
+    Environment,
+    /// None: the authority is on this host.
+    Nobody,
+    #[cfg(test)]
+    Only(reqwest::Proxy),
 }
 
-/// An answer's head, and what follows it as it comes.
-#[derive(Debug)]
-pub(crate) struct Response {
-    head: Parts,
-    body: Incoming,
-    connection: Connection,
+/// How connections to one authority are made.
+pub(super) struct Way {
+    pub(super) proxies: Proxies,
+    /// Holds the certificates that are trusted, so that making new connections reads no files.
+    pub(super) tls: ClientConfig,
+    pub(super) user_agent: String,
+    /// The time for one attempt to connect. It is divided among the addresses of a name, those of each family apart.
+    pub(super) timeout: Duration,
 }
 
-/// A request that got no answer.
-#[derive(Debug)]
-pub(crate) struct Unanswered {
-    pub(crate) error: hyper::Error,
-    /// Nothing of it was sent.
-    pub(crate) is_unsent: bool,
+/// The connections to one authority: those that are kept for the next request, and those for one request alone.
+pub(super) struct Connections {
+    way: Way,
+    names: Arc<Resolver>,
+    kept: RwLock<Arc<Kept>>,
+    single: Client,
 }
 
-impl Connection {
-    /// Speaks HTTP over this stream, in a task of the present runtime.
-    pub(crate) async fn over<S>(stream: S) -> Result<Self, hyper::Error>
-    where
-        S: Read + Write + Send + Unpin + 'static,
-    {
-        let (sender, connection) = http1::handshake(stream).await?;
-        Ok(Self { sender, task: AbortOnDropHandle::new(tokio::spawn(connection)) })
+/// Connections that are kept and forgotten together.
+pub(super) struct Kept {
+    pub(super) http: Client,
+    /// Whether an answer came on one of them. Only then one that was kept can have died since.
+    answered: AtomicBool,
+}
+
+impl Connections {
+    /// Connects to nothing yet. Fails when the user agent is no header's value.
+    pub(super) fn new(way: Way) -> reqwest::Result<Self> {
+        let names = Arc::new(Resolver::new());
+        let single = way.client(&names, 0)?;
+        let kept = RwLock::new(Arc::new(Kept::new(way.client(&names, MOST)?)));
+        Ok(Self { way, names, kept, single })
     }
 
-    /// Sends a request, and takes the head of its answer.
-    pub(crate) async fn send(mut self, request: Outgoing) -> Result<Response, Unanswered> {
-        if let Err(closed) = self.sender.ready().await {
-            // Why, only the task knows.
-            let error = match self.task.await {
-                Ok(Err(error)) => error,
-                Ok(Ok(())) | Err(_) => closed,
-            };
-            return Err(Unanswered { error, is_unsent: true });
+    /// A client that makes a connection for each request and keeps none.
+    pub(super) const fn single(&self) -> &Client {
+        &self.single
+    }
+
+    pub(super) fn kept(&self) -> Arc<Kept> {
+        Arc::clone(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes new connections from now on. The old ones are closed once the requests that were begun on them are answered.
+    pub(super) fn forget(&self) {
+        self.replace(|_| true);
+    }
+
+    /// Forgets these connections, unless another request that died on one of them has done so.
+    pub(super) fn forget_these(&self, these: &Arc<Kept>) {
+        self.replace(|kept| Arc::ptr_eq(kept, these));
+    }
+
+    fn replace(&self, condition: impl FnOnce(&Arc<Kept>) -> bool) {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        // What could be made once can be made again. If not, the old connections are as good as any.
+        if condition(&kept)
+            && let Ok(http) = self.way.client(&self.names, MOST)
+        {
+            *kept = Arc::new(Kept::new(http));
         }
-        match self.sender.try_send_request(request).await {
-            Ok(response) => {
-                let (head, body) = response.into_parts();
-                Ok(Response { head, body, connection: self })
-            }
-            Err(mut refused) => {
-                let is_unsent = refused.take_message().is_some();
-                Err(Unanswered { error: refused.into_error(), is_unsent })
-            }
-        }
-    }
-
-    /// Whether the next request can go out now: the answer to the one before is whole, and so is that one.
-    fn is_ready(&self) -> bool {
-        self.sender.is_ready()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.sender.is_closed()
     }
 }
 
-impl Response {
-    pub(crate) fn status(&self) -> StatusCode {
-        self.head.status
+impl Kept {
+    const fn new(http: Client) -> Self {
+        Self { http, answered: AtomicBool::new(false) }
     }
 
-    pub(crate) fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+    /// Takes note that an answer came on one of these connections, which waits for the next request now.
+    pub(super) fn note_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// What comes next; `None` at the end. Safe to drop and call again.
-    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        while let Some(frame) = self.body.frame().await {
-            // Trailers say nothing here.
-            if let Ok(data) = frame?.into_data() {
-                return Ok(Some(data));
-            }
+    /// Whether a request may have gone out on a connection that had died since the answer before.
+    pub(super) fn may_hold_a_dead_one(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Way {
+    fn client(&self, names: &Arc<Resolver>, most_idle: usize) -> reqwest::Result<Client> {
+        let builder = Client::builder()
+            .http1_only()
+            // A redirect would take the key along.
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            // Whether a request is repeated is the exchange's decision.
+            .retry(retry::never())
+            .user_agent(&self.user_agent)
+            .tls_backend_preconfigured(self.tls.clone())
+            .dns_resolver(Arc::clone(names))
+            // The one timeout is the exchange's; an attempt to connect must not outlive it in the background.
+            .connect_timeout(self.timeout)
+            .pool_max_idle_per_host(most_idle)
+            .pool_idle_timeout(LONGEST);
+        match &self.proxies {
+            Proxies::Environment => builder,
+            Proxies::Nobody => builder.no_proxy(),
+            #[cfg(test)]
+            Proxies::Only(proxy) => builder.proxy(proxy.clone()),
         }
-        Ok(None)
+        .build()
     }
+}
 
-    /// Everything that follows; `None` when that is longer than `limit` bytes, as soon as it is known to be.
-    pub(crate) async fn body(&mut self, limit: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
-        let announced = self.body.size_hint().exact();
-        if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
-            return Ok(None);
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if body.len() + chunk.len() > limit {
-                return Ok(None);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Some(body))
-    }
-
-    /// The headers, and the connection for the next request: only once everything has come.
-    pub(crate) fn end(self) -> (HeaderMap, Connection) {
-        (self.head.headers, self.connection)
+impl fmt::Debug for Connections {
+    /// Without the clients, which name the proxy: its address may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
     }
 }

@@ -10,13 +10,11 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use hyper_util::client::legacy::connect::dns::Name;
-use tower_service::Service;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::blocking::{Bounds, Owner, Pool};
 use crate::clock::BootTime;
@@ -30,11 +28,8 @@ type Answer = Result<Arc<[SocketAddr]>, NoAddress>;
 type Look = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// The system's resolver, whose errors can be told from others.
-#[derive(Clone, Debug)]
-pub(super) struct Resolver(Arc<Names>);
-
 #[derive(Debug)]
-struct Names {
+pub(super) struct Resolver {
     pool: Pool,
     /// The newest call for each name. Not kept alive: one that nobody waits for need not be made.
     under_way: Mutex<HashMap<String, UnderWay>>,
@@ -52,11 +47,9 @@ pub(in crate::client) struct NoAddress(Arc<io::Error>);
 
 impl Resolver {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Names { pool: Pool::new("names", BOUNDS), under_way: Mutex::default() }))
+        Self { pool: Pool::new("names", BOUNDS), under_way: Mutex::default() }
     }
-}
 
-impl Names {
     fn find(&self, name: &str) -> Shared<Look> {
         self.share(name, |name| (name, 0).to_socket_addrs().map(Iterator::collect))
     }
@@ -86,18 +79,10 @@ impl Names {
     }
 }
 
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = NoAddress;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAddress>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoAddress>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let found = self.0.find(name.as_str());
-        Box::pin(async move { Ok(found.await?.to_vec().into_iter()) })
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = self.find(name.as_str());
+        Box::pin(async move { Ok(Box::new(found.await?.to_vec().into_iter()) as Addrs) })
     }
 }
 
@@ -121,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_ask_together_share_one_call_and_a_later_one_makes_its_own() {
-        let Resolver(names) = Resolver::new();
+        let names = Resolver::new();
         let calls = Arc::new(AtomicUsize::new(0));
         let (release, wait) = std::sync::mpsc::channel::<()>();
         let mut wait = Some(wait);
@@ -147,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_does_not_exist_is_told_from_other_failures() {
-        let Resolver(names) = Resolver::new();
+        let names = Resolver::new();
         assert!(names.find("localhost").await.is_ok_and(|found| !found.is_empty()));
         assert!(names.find("name with blanks").await.is_err());
     }

@@ -3,20 +3,22 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use reqwest::{NoProxy, Proxy};
+
 use super::*;
 
-fn by_way_of(proxies: &Matcher, url: &str, ca_pem: Option<&[u8]>) -> AuthorityClient {
+fn by_way_of(proxy: Proxy, url: &str, ca_pem: Option<&[u8]>) -> AuthorityClient {
     let base_url = BaseUrl::parse(url, true).unwrap();
     let options =
         Options { base_url, timeout: LONG, ca_pem: ca_pem.map(<[u8]>::to_vec), user_agent: "test/1".to_owned() };
-    AuthorityClient::by_way_of(Some(proxies), options).unwrap()
+    AuthorityClient::by_way_of(Proxies::Only(proxy), options).unwrap()
 }
 
 #[tokio::test]
 async fn without_encryption_it_passes_requests_on() {
     let proxy = RawServer::start([Act::Write(json("200 OK", ALLOW))]);
-    let proxies = Matcher::builder().http(format!("http://who:what@{}", proxy.address)).build();
-    let client = by_way_of(&proxies, "http://authority.test:8424/prefix", None);
+    let by = Proxy::http(format!("http://who:what@{}", proxy.address)).unwrap();
+    let client = by_way_of(by, "http://authority.test:8424/prefix", None);
     for _ in 0..2 {
         assert!(matches!(client.validate(&key(), &device()).await, Ok(Decision::Allow { .. })));
     }
@@ -34,8 +36,8 @@ async fn without_encryption_it_passes_requests_on() {
 async fn what_is_exempt_goes_there_directly() {
     let proxy = RawServer::start([Act::Write(json("200 OK", ALLOW))]);
     let server = RawServer::start([Act::Write(json("200 OK", ALLOW))]);
-    let proxies = Matcher::builder().all(format!("http://{}", proxy.address)).no("127.0.0.0/8").build();
-    let client = by_way_of(&proxies, &format!("http://{}", server.address), None);
+    let by = Proxy::all(format!("http://{}", proxy.address)).unwrap().no_proxy(NoProxy::from_string("127.0.0.0/8"));
+    let client = by_way_of(by, &format!("http://{}", server.address), None);
     client.validate(&key(), &device()).await.unwrap();
     assert_eq!((proxy.connections(), server.connections()), (0, 1));
     assert!(server.requests()[0].starts_with("POST /api/v1/devices/validate HTTP/1.1\r\n"));
@@ -66,8 +68,8 @@ fn tunnel(answer: &'static str, server: SocketAddr) -> (SocketAddr, std::thread:
 #[tokio::test]
 async fn encrypted_it_passes_bytes_on_and_sees_no_key() {
     let (proxy, told) = tunnel("200 Connection established", encrypted::start());
-    let proxies = Matcher::builder().https(format!("http://who:what@{proxy}")).build();
-    let client = by_way_of(&proxies, "https://localhost:8424", Some(encrypted::CA));
+    let by = Proxy::https(format!("http://who:what@{proxy}")).unwrap();
+    let client = by_way_of(by, "https://localhost:8424", Some(encrypted::CA));
     assert!(matches!(client.validate(&key(), &device()).await, Ok(Decision::Allow { .. })));
     let told = told.join().unwrap();
     assert!(told.starts_with("CONNECT localhost:8424 HTTP/1.1\r\n"), "{told}");
@@ -80,8 +82,8 @@ async fn encrypted_it_passes_bytes_on_and_sees_no_key() {
 #[tokio::test]
 async fn encrypted_it_cannot_stand_in_for_the_authority() {
     let (proxy, _) = tunnel("200 Connection established", encrypted::start());
-    let proxies = Matcher::builder().all(format!("http://{proxy}")).build();
-    let client = by_way_of(&proxies, "https://authority.test", Some(encrypted::CA));
+    let by = Proxy::all(format!("http://{proxy}")).unwrap();
+    let client = by_way_of(by, "https://authority.test", Some(encrypted::CA));
     let failure = client.validate(&key(), &device()).await.unwrap_err();
     assert!(matches!(failure, Failure::Tls { certificate: true, .. }), "{failure:?}");
 }
@@ -90,15 +92,15 @@ async fn encrypted_it_cannot_stand_in_for_the_authority() {
 async fn one_that_does_not_let_us_through_is_no_authority() {
     for answer in ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"] {
         let (proxy, told) = tunnel(answer, "127.0.0.1:1".parse().unwrap());
-        let proxies = Matcher::builder().all(format!("http://{proxy}")).build();
-        let client = by_way_of(&proxies, "https://authority.test", Some(encrypted::CA));
+        let by = Proxy::all(format!("http://{proxy}")).unwrap();
+        let client = by_way_of(by, "https://authority.test", Some(encrypted::CA));
         let failure = client.validate(&key(), &device()).await.unwrap_err();
         assert!(matches!(failure, Failure::Connect(_)), "{answer}: {failure:?}");
         assert!(say(&failure).starts_with("could not connect to the authority: "), "{failure}");
         assert!(!told.join().unwrap().contains("topsecret"));
     }
-    let proxies = Matcher::builder().all("socks5://127.0.0.1:1").build();
-    let failure = by_way_of(&proxies, "http://authority.test", None).validate(&key(), &device()).await.unwrap_err();
+    let by = Proxy::all("socks5://127.0.0.1:1").unwrap();
+    let failure = by_way_of(by, "http://authority.test", None).validate(&key(), &device()).await.unwrap_err();
     assert!(matches!(failure, Failure::Connect(_)), "{failure:?}");
     assert!(say(&failure).contains("unsupported scheme socks5"), "{failure}");
 }
