@@ -4,8 +4,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use rustix::process::{Pid, WaitOptions, waitpid};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::SIGCHLD;
+use signal_hook_tokio::Signals;
 use tracing::warn;
 
 use crate::sys;
@@ -16,7 +18,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Reaps orphans for as long as it is polled, where they come to us. `own` is the one child that somebody else waits for.
 pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
     let first = rustix::process::getpid().as_raw_pid() == 1;
-    let ended = first.then(|| signal(SignalKind::child()));
+    let ended = first.then(|| Signals::new([SIGCHLD]));
     let mut ended = match ended {
         Some(Ok(ended)) => ended,
         Some(Err(error)) => {
@@ -33,7 +35,7 @@ pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }
             Ok(None) | Err(_) => {
-                ended.recv().await;
+                ended.next().await;
             }
         }
     }

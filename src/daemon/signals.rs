@@ -1,10 +1,11 @@
 //! The signals the daemon acts on, or passes on to its command.
 
 use std::io;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use futures_util::StreamExt;
 use rustix::process::Signal;
-use tokio::signal::unix::{self, SignalKind};
 
 use crate::sys;
 
@@ -13,11 +14,9 @@ const OWN: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1];
 /// What a command in front of which it stands gets beside those.
 const PASSED_ON: [Signal; 2] = [Signal::QUIT, Signal::USR2];
 
-#[derive(Debug)]
 pub(super) struct Signals {
-    watched: Vec<(Signal, unix::Signal)>,
-    /// Caught so that a file that reaches its limit (`ulimit -f`) is an error of writing it, and not our end.
-    _too_large: Option<unix::Signal>,
+    watched: Vec<Signal>,
+    arrived: signal_hook_tokio::Signals,
 }
 
 impl Signals {
@@ -27,28 +26,30 @@ impl Signals {
     /// In front of a command a signal we were started with ignored (`nohup`, a script's background job) stays ignored:
     /// caught, it would be passed on to a command that was to be spared.
     pub(super) fn watch(passed_on: bool) -> io::Result<Self> {
+        let ignores = |signal: Signal| sys::Inherited::get().ignores(signal.as_raw());
         let more: &[Signal] = if passed_on { &PASSED_ON } else { &[] };
-        let mut watched = Vec::new();
-        for &signal in OWN.iter().chain(more) {
-            if !(passed_on && sys::Inherited::get().ignores(signal.as_raw())) {
-                watched.push((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
-            }
+        let all = OWN.iter().chain(more).copied();
+        let watched: Vec<Signal> = all.filter(|signal| !(passed_on && ignores(*signal))).collect();
+        if !ignores(Signal::XFSZ) {
+            // A file that reaches its limit (`ulimit -f`) is then an error of writing it. By default the signal ends the process.
+            signal_hook::flag::register(Signal::XFSZ.as_raw(), Arc::new(AtomicBool::new(false)))?;
         }
-        let too_large = (!sys::Inherited::get().ignores(Signal::XFSZ.as_raw()))
-            .then(|| SignalKind::from_raw(Signal::XFSZ.as_raw()));
-        Ok(Self { watched, _too_large: too_large.map(unix::signal).transpose()? })
+        let arrived = signal_hook_tokio::Signals::new(watched.iter().map(|signal| signal.as_raw()))?;
+        Ok(Self { watched, arrived })
     }
 
-    /// The next one.
+    /// The next one. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            for (signal, stream) in &mut self.watched {
-                if stream.poll_recv(context).is_ready() {
-                    return Poll::Ready(*signal);
+        loop {
+            match self.arrived.next().await {
+                Some(number) => {
+                    if let Some(signal) = self.watched.iter().find(|signal| signal.as_raw() == number) {
+                        return *signal;
+                    }
                 }
+                // The stream ends only when it is closed, which nothing does.
+                None => std::future::pending().await,
             }
-            Poll::Pending
-        })
-        .await
+        }
     }
 }

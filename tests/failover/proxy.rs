@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::Runtime;
@@ -20,9 +21,9 @@ static RUNTIME: LazyLock<Runtime> =
 /// Does this when a signal comes, in the place of what the signal does by itself.
 pub(crate) fn on_signal(signal: i32, then: impl Fn() + Send + 'static) {
     let _in_runtime = RUNTIME.enter();
-    let mut signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(signal)).unwrap();
+    let mut signals = signal_hook_tokio::Signals::new([signal]).unwrap();
     RUNTIME.spawn(async move {
-        while signals.recv().await.is_some() {
+        while signals.next().await.is_some() {
             then();
         }
     });

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use futures_util::StreamExt;
 use ipnet::IpNet;
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
 use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -137,9 +139,7 @@ impl Serve {
 
     async fn serve(self, admin_socket: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
         // Before anything is announced: a SIGTERM that follows the announcement must find its handler.
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let options = Options {
             listen: self.listen,
             database: self.database,
@@ -172,10 +172,10 @@ impl Serve {
         );
         announce(if options.tls.is_some() { "https" } else { "http" }, address);
         let name = loop {
-            tokio::select! {
-                _ = terminate.recv() => break "SIGTERM",
-                _ = interrupt.recv() => break "SIGINT",
-                _ = hangup.recv() => running.reload(),
+            match signals.next().await {
+                Some(SIGHUP) => running.reload(),
+                Some(SIGINT) => break "SIGINT",
+                Some(_) | None => break "SIGTERM",
             }
         };
         info!(signal = name, "ending");

@@ -31,7 +31,7 @@ pub(in crate::cli) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut P
     loop {
         let ended = tokio::select! {
             ended = show(&mut stream, args.json, &mut last, printer) => ended,
-            () = interrupt.arrived() => return Ok(Exit::Success),
+            _ = interrupt.arrived() => return Ok(Exit::Success),
         };
         match ended {
             Ended::NobodyReads => return Ok(Exit::Success),
@@ -42,7 +42,7 @@ pub(in crate::cli) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut P
         stream = loop {
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {},
-                () = interrupt.arrived() => return Ok(Exit::Success),
+                _ = interrupt.arrived() => return Ok(Exit::Success),
             }
             if let Ok(stream) = open(args, env, last.as_deref()).await {
                 break stream;

@@ -1,26 +1,26 @@
-//! Ctrl-C and its kin, for commands that only it ends: they leave the terminal as it was, and have not failed.
+//! The signals by which people and terminals end a command, for commands that have something to do before they end.
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use futures_util::StreamExt;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
 
 /// Watches for them.
-#[derive(Debug)]
-pub(super) struct Interrupt([Signal; 3]);
+pub(super) struct Interrupt(Signals);
 
 impl Interrupt {
     /// From now on. Fails when a signal cannot be watched for.
     pub(super) fn watch() -> io::Result<Self> {
-        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).map(Self)
     }
 
-    /// Waits for one. May be dropped and called again.
-    pub(super) async fn arrived(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {},
-            _ = terminate.recv() => {},
-            _ = hangup.recv() => {},
+    /// Waits for one, and gives its number. May be dropped and called again.
+    pub(super) async fn arrived(&mut self) -> u8 {
+        match self.0.next().await.map(u8::try_from) {
+            Some(Ok(number)) => number,
+            // The stream ends only when it is closed, which nothing does, and it gives those signals alone.
+            Some(Err(_)) | None => std::future::pending().await,
         }
     }
 }

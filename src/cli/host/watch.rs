@@ -26,7 +26,7 @@ pub(super) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
     loop {
         let answer = tokio::select! {
             answer = status::ask(&args.socket, env, TIMEOUT) => answer,
-            () = interrupt.arrived() => return Ok(Exit::Success),
+            _ = interrupt.arrived() => return Ok(Exit::Success),
         };
         match answer {
             // At the beginning it is a mistake; later it may be a restart.
@@ -46,7 +46,7 @@ pub(super) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {},
-            () = interrupt.arrived() => return Ok(Exit::Success),
+            _ = interrupt.arrived() => return Ok(Exit::Success),
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) enum Proxies {
     /// None: the authority is on this host.
     Nobody,
     #[cfg(test)]
-    Only(reqwest::Proxy),
+    Only(Box<reqwest::Proxy>),
 }
 
 /// How connections to one authority are made.
@@ -133,7 +133,7 @@ impl Way {
             Proxies::Environment => builder,
             Proxies::Nobody => builder.no_proxy(),
             #[cfg(test)]
-            Proxies::Only(proxy) => builder.proxy(proxy.clone()),
+            Proxies::Only(proxy) => builder.proxy(proxy.as_ref().clone()),
         }
         .build()
     }

@@ -11,7 +11,7 @@ fn by_way_of(proxy: Proxy, url: &str, ca_pem: Option<&[u8]>) -> AuthorityClient 
     let base_url = BaseUrl::parse(url, true).unwrap();
     let options =
         Options { base_url, timeout: LONG, ca_pem: ca_pem.map(<[u8]>::to_vec), user_agent: "test/1".to_owned() };
-    AuthorityClient::by_way_of(Proxies::Only(proxy), options).unwrap()
+    AuthorityClient::by_way_of(Proxies::Only(Box::new(proxy)), options).unwrap()
 }
 
 #[tokio::test]

@@ -16,9 +16,9 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::Child;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+use super::interrupt::Interrupt;
 use super::stop::outcome::Outcome;
 use super::{status, stop, wrapper};
 use crate::cli::Env;
@@ -55,13 +55,13 @@ pub(in crate::cli) async fn run(args: &DrillArgs, env: Env<'_>, printer: &mut Pr
     let nest = Nest::make(env).map_err(|error| {
         Problem::failure(format!("no directory for the drill can be made: {error}; name another place in TMPDIR"))
     })?;
-    let mut interrupts = Interrupts::listen().map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
+    let mut interrupt = Interrupt::watch().map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
     let child = start(&found, args, env, &nest)
         .map_err(|error| Problem::failure(format!("{} cannot be started: {error}", found.path.display())))?;
     let mut drill = Drill { nest, wrapper: child, canaries: Vec::new() };
     let outcome = tokio::select! {
         outcome = drill.perform(args, env, bound, printer) => outcome,
-        signal = interrupts.next() => Ok(Err(Exit::Signal(signal))),
+        signal = interrupt.arrived() => Ok(Err(Exit::Signal(signal))),
     };
     let left = drill.clean_up().await;
     if !left.is_empty() {
@@ -266,27 +266,4 @@ async fn account(socket: &SocketArgs, env: Env<'_>, run: RunId) -> Option<crate:
 fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
-/// The signals by which people and terminals end a command.
-struct Interrupts([(u8, Signal); 3]);
-
-impl Interrupts {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self([
-            (2, signal(SignalKind::interrupt())?),
-            (15, signal(SignalKind::terminate())?),
-            (1, signal(SignalKind::hangup())?),
-        ]))
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        let [(first, one), (second, two), (third, three)] = &mut self.0;
-        tokio::select! {
-            _ = one.recv() => *first,
-            _ = two.recv() => *second,
-            _ = three.recv() => *third,
-        }
-    }
 }
