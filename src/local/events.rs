@@ -5,14 +5,13 @@
 //! any more is said with an event of its own, `gap`, never passed over.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use tokio::sync::watch;
@@ -26,10 +25,8 @@ use crate::telemetry::ring::{Next, Number};
 
 /// A comment is sent this often when nothing happens, so that both sides learn that the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Events are sent together up to about this many bytes.
-const CHUNK: usize = 32 * 1024;
-/// What the reader should wait, in milliseconds, before it comes back.
-const RETRY_MS: u32 = 1000;
+/// What the reader should wait before it comes back.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a reader wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +50,8 @@ pub(super) async fn events(
     };
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
     let reader = Reader::new(Arc::clone(&context.journal), Sight::sees(&peer, &context.settings()), wish, last);
-    let head = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    (StatusCode::OK, head, Body::from_stream(reader.into_stream())).into_response()
+    let alive = KeepAlive::new().interval(KEEP_ALIVE).text("nothing new");
+    ([(header::CACHE_CONTROL, "no-store")], Sse::new(reader.into_stream()).keep_alive(alive)).into_response()
 }
 
 impl Wish {
@@ -80,7 +77,7 @@ struct Reader {
     next: Number,
     follow: bool,
     /// What is to be said first.
-    greeting: Option<String>,
+    greeting: std::vec::IntoIter<Event>,
 }
 
 impl Reader {
@@ -98,58 +95,35 @@ impl Reader {
             None if wish.from_oldest => (ring_oldest, None),
             None => (ring_newest + 1, None),
         };
-        // An id without data: whoever loses the connection before the first event knows where to go on.
-        let mut greeting = format!("retry: {RETRY_MS}\nid: {}-{}\n\n", journal.life(), next - 1);
-        if let Some(reason) = gap {
-            greeting.push_str(&gap_frame(&journal, next, reason));
-        }
-        Self { journal, sight, newest, next, follow: wish.follow, greeting: Some(greeting) }
+        // An id without data: a reader that loses the connection before the first event knows where to go on.
+        let mut greeting = vec![Event::default().retry(RETRY).id(id(&journal, next - 1))];
+        greeting.extend(gap.map(|reason| gap_event(&journal, next, reason)));
+        Self { journal, sight, newest, next, follow: wish.follow, greeting: greeting.into_iter() }
     }
 
-    fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
         futures_util::stream::unfold(self, |mut reader| async move {
-            let chunk = reader.next_chunk().await?;
-            Some((Ok(Bytes::from(chunk)), reader))
+            let event = reader.next_event().await?;
+            Some((Ok(event), reader))
         })
     }
 
-    /// The next things to tell; `None` at the end, when the reader does not follow.
-    async fn next_chunk(&mut self) -> Option<String> {
-        if let Some(greeting) = self.greeting.take() {
+    /// The next thing to tell; `None` at the end, when the reader does not follow.
+    async fn next_event(&mut self) -> Option<Event> {
+        if let Some(greeting) = self.greeting.next() {
             return Some(greeting);
         }
         loop {
             self.newest.mark_unchanged();
-            let chunk = self.what_is_there();
-            if !chunk.is_empty() {
-                return Some(chunk);
-            }
-            if !self.follow {
-                return None;
-            }
-            match tokio::time::timeout(KEEP_ALIVE, self.newest.changed()).await {
-                Ok(Ok(())) => {}
-                Err(_) => return Some(": nothing new\n\n".to_owned()),
-                // The sender lives in the journal that this reader holds.
-                Ok(Err(_)) => return None,
-            }
-        }
-    }
-
-    fn what_is_there(&mut self) -> String {
-        let mut chunk = String::new();
-        while chunk.len() < CHUNK {
-            // Taken for one event at a time: whoever tells must not wait for a reader.
+            // The buffer is locked for one event at a time: what is told must not wait for a reader.
             let read = self.journal.ring().read(self.next);
             match read {
-                Next::Nothing => break,
+                Next::Nothing if !self.follow => return None,
+                // The sender lives in the journal that this reader holds.
+                Next::Nothing => self.newest.changed().await.ok()?,
                 Next::Missed(oldest) => {
                     self.next = oldest;
-                    chunk.push_str(&gap_frame(
-                        &self.journal,
-                        oldest,
-                        "more happened than is kept for a reader this slow",
-                    ));
+                    return Some(gap_event(&self.journal, oldest, "more happened than is kept for a reader this slow"));
                 }
                 Next::Event(number, told) => {
                     self.next = number + 1;
@@ -157,20 +131,22 @@ impl Reader {
                     if event.what.agent_of().is_none_or(|uid| self.sight.covers(uid)) {
                         // Nothing in it is without a JSON form, and JSON has no newline in it.
                         let data = serde_json::to_string(event).unwrap_or_default();
-                        let (life, name) = (self.journal.life(), event.what.name());
-                        // Writing to a string does not fail.
-                        let _ = write!(chunk, "id: {life}-{number}\nevent: {name}\ndata: {data}\n\n");
+                        let id = id(&self.journal, number);
+                        return Some(Event::default().id(id).event(event.what.name()).data(data));
                     }
                 }
             }
         }
-        chunk
     }
 }
 
-fn gap_frame(journal: &Journal, next: Number, reason: &str) -> String {
+fn id(journal: &Journal, number: Number) -> String {
+    format!("{}-{number}", journal.life())
+}
+
+fn gap_event(journal: &Journal, next: Number, reason: &str) -> Event {
     let data = serde_json::json!({ "event": "gap", "reason": reason });
-    format!("id: {}-{}\nevent: gap\ndata: {data}\n\n", journal.life(), next - 1)
+    Event::default().id(id(journal, next - 1)).event("gap").data(data.to_string())
 }
 
 /// The number in an id of this daemon's life.
@@ -181,6 +157,8 @@ fn number_of(id: &str, journal: &Journal) -> Option<Number> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+
     use super::*;
     use crate::protocol::event::{AgentName, AuthorityUp, Happening};
 
@@ -194,12 +172,9 @@ mod tests {
 
     async fn read(journal: &Arc<Journal>, query: &str, last: Option<&str>) -> String {
         let wish = Wish::parse(query).unwrap();
-        let mut reader = Reader::new(Arc::clone(journal), Sight::Own(7), wish, last);
-        let mut text = String::new();
-        while let Some(chunk) = reader.next_chunk().await {
-            text += &chunk;
-        }
-        text
+        let reader = Reader::new(Arc::clone(journal), Sight::Own(7), wish, last);
+        let body = Sse::new(reader.into_stream()).into_response().into_body();
+        String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
 
     #[tokio::test]
@@ -244,13 +219,14 @@ mod tests {
     async fn a_reader_who_is_too_slow_is_told_that_it_missed_something() {
         let journal = journal();
         let wish = Wish::parse("from=oldest").unwrap();
-        let mut reader = Reader::new(Arc::clone(&journal), Sight::All, wish, None);
-        reader.next_chunk().await.unwrap();
+        let reader = Reader::new(Arc::clone(&journal), Sight::All, wish, None);
+        let mut told = Sse::new(reader.into_stream()).into_response().into_body().into_data_stream();
+        told.next().await.unwrap().unwrap();
         for mark in 0..5_000 {
             journal.tell(Happening::AuthorityUp(AuthorityUp { url: mark.to_string() }));
         }
-        let text = reader.next_chunk().await.unwrap();
-        assert!(text.contains("event: gap") && text.len() < 2 * CHUNK, "{text}");
+        let text = String::from_utf8(told.next().await.unwrap().unwrap().to_vec()).unwrap();
+        assert!(text.contains("event: gap"), "{text}");
     }
 
     #[test]

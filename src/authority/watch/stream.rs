@@ -4,7 +4,9 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use bytes::Bytes;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::{StreamExt, stream};
 use serde_json::json;
 
 use super::hub::{Hint, Watcher};
@@ -17,27 +19,21 @@ const IDS_IN_ONE: usize = 100;
 /// The body of the answer. `event` is what a hint is called.
 pub(in crate::authority) fn body(watcher: Watcher, event: &'static str) -> Body {
     let beat = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
-    let ready = format!("event: ready\ndata: {}\n\n", json!({ "heartbeatMs": beat }));
-    let start = (Some(ready), watcher);
-    Body::from_stream(futures_util::stream::unfold(start, move |(first, mut watcher)| async move {
-        if let Some(first) = first {
-            return Some((Ok::<_, Infallible>(Bytes::from(first)), (None, watcher)));
-        }
-        let text = match within_a_beat(&mut watcher).await {
-            None => ": alive\n\n".to_owned(),
-            Some(Hint::Devices { ids, denied }) => some(event, &ids, denied),
-            Some(Hint::All { denied }) => one(event, "all", true, denied),
-            Some(Hint::End) => return None,
+    let ready = Event::default().event("ready").data(json!({ "heartbeatMs": beat }).to_string());
+    let hints = stream::unfold(watcher, move |mut watcher| async move {
+        let events = match watcher.next().await {
+            Hint::Devices { ids, denied } => some(event, &ids, denied),
+            Hint::All { denied } => vec![one(event, "all", true, denied)],
+            Hint::End => return None,
         };
-        Some((Ok(Bytes::from(text)), (None, watcher)))
-    }))
+        Some((stream::iter(events), watcher))
+    });
+    let events = stream::iter([ready]).chain(hints.flatten()).map(Ok::<_, Infallible>);
+    let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("alive");
+    Sse::new(events).keep_alive(heartbeat).into_response().into_body()
 }
 
-async fn within_a_beat(watcher: &mut Watcher) -> Option<Hint> {
-    tokio::time::timeout(HEARTBEAT, watcher.next()).await.ok()
-}
-
-fn some(event: &str, devices: &[DeviceId], denied: bool) -> String {
+fn some(event: &str, devices: &[DeviceId], denied: bool) -> Vec<Event> {
     let chunk = |ids: &[DeviceId]| {
         let ids: Vec<&str> = ids.iter().map(DeviceId::as_str).collect();
         one(event, "deviceIds", ids, denied)
@@ -46,10 +42,10 @@ fn some(event: &str, devices: &[DeviceId], denied: bool) -> String {
 }
 
 /// One event. `deny` tells a sidecar which of its budgets the hint is charged to; it is still to ask.
-fn one(event: &str, name: &str, what: impl Into<serde_json::Value>, denied: bool) -> String {
+fn one(event: &str, name: &str, what: impl Into<serde_json::Value>, denied: bool) -> Event {
     let mut data = serde_json::Map::from_iter([(name.to_owned(), what.into())]);
     if denied {
         data.insert("deny".to_owned(), true.into());
     }
-    format!("event: {event}\ndata: {}\n\n", json!(data))
+    Event::default().event(event).data(json!(data).to_string())
 }
