@@ -6,7 +6,6 @@ use super::super::audit::{Record, Verb};
 use super::super::org::{HeldKey, Org, OrgId};
 use super::super::reports::{HeardDevice, KnownStop};
 use super::StoreError;
-use super::columns::{count, time};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
@@ -72,13 +71,6 @@ pub(in crate::authority) struct OldKey {
     pub(in crate::authority) devices: u64,
 }
 
-impl OldKey {
-    pub(super) fn read(org: &str, ends: i64, devices: i64) -> Result<Self, StoreError> {
-        let org = org.parse().map_err(|_| StoreError::Corrupt("organisation id"))?;
-        Ok(Self { org, ends: time(ends)?, devices: count(devices)? })
-    }
-}
-
 /// Which devices to list, in the order of their ids.
 #[derive(Clone, Debug, Default)]
 pub(in crate::authority) struct Filter {
@@ -133,6 +125,35 @@ pub(super) const KEPT_STOPS: i64 = 20;
 /// Events remembered for one device.
 pub(super) const KEPT_EVENTS: i64 = 200;
 
+/// A table of what sidecars reported, of which old rows are forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    Reports,
+    Stops,
+    Timeline,
+}
+
+impl Kept {
+    pub(super) const ALL: [Self; 3] = [Self::Reports, Self::Stops, Self::Timeline];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Reports => "reports",
+            Self::Stops => "stops",
+            Self::Timeline => "timeline",
+        }
+    }
+
+    /// The column that says how old a row is.
+    pub(super) fn time(self) -> &'static str {
+        match self {
+            Self::Reports => "heard_at",
+            Self::Stops => "began_at",
+            Self::Timeline => "at",
+        }
+    }
+}
+
 /// A page of the fleet.
 #[derive(Clone, Debug)]
 pub(in crate::authority) struct FleetRows {
@@ -177,8 +198,14 @@ pub(in crate::authority) struct HeardOf {
 /// A row of what a sidecar said about a device.
 pub(super) struct Heard {
     pub(super) sidecar: String,
-    pub(super) at: i64,
+    pub(super) at: Timestamp,
     pub(super) body: String,
+}
+
+impl Heard {
+    pub(super) fn read(&self) -> Result<HeardDevice, StoreError> {
+        Ok(HeardDevice::read(&self.sidecar, self.at, &self.body)?)
+    }
 }
 
 /// What became of `all_revoked`.
@@ -198,31 +225,17 @@ impl RestoredAll {
     }
 }
 
-/// A device with the rows about it. What was said about an earlier device of that name is not said about this one.
-pub(super) fn reports_of(
-    device: ListedDevice,
-    heard: Vec<Heard>,
-    last_stop: Option<(i64, String)>,
-) -> Result<FleetRow, StoreError> {
-    let mut row = FleetRow { device, heard: Vec::with_capacity(heard.len()), last_stop: None };
-    for Heard { sidecar, at, body } in heard {
-        let at = time(at)?;
-        if at >= row.device.created_at {
-            row.heard.push(HeardDevice::read(&sidecar, at, &body)?);
-        }
-    }
-    if let Some((at, body)) = last_stop {
-        let at = time(at)?;
-        if at >= row.device.created_at {
-            row.last_stop = Some(KnownStop::read(at, &body)?);
-        }
-    }
-    Ok(row)
-}
-
-impl HeardOf {
-    pub(super) fn read(device: String, seen: Option<i64>, heard: &Heard) -> Result<Self, StoreError> {
-        let last_seen_at = seen.map(time).transpose()?;
-        Ok(Self { device, last_seen_at, heard: HeardDevice::read(&heard.sidecar, time(heard.at)?, &heard.body)? })
+impl FleetRow {
+    /// A device with the rows about it. What was said about an earlier device of that name is not said about this one.
+    pub(super) fn read(
+        device: ListedDevice,
+        heard: Vec<Heard>,
+        last_stop: Option<(Timestamp, String)>,
+    ) -> Result<Self, StoreError> {
+        let since = device.created_at;
+        let heard = heard.iter().filter(|heard| heard.at >= since).map(Heard::read).collect::<Result<_, _>>()?;
+        let last_stop = last_stop.filter(|(began_at, _)| *began_at >= since);
+        let last_stop = last_stop.map(|(began_at, body)| KnownStop::read(began_at, &body)).transpose()?;
+        Ok(Self { device, heard, last_stop })
     }
 }

@@ -11,37 +11,34 @@
 //! | `lanes`, `lookup` | connections for decisions, and their statement |
 //! | `health` | whether there is a database, as the probe finds it |
 //! | `fence` | whether commits are confirmed, where that is asked for |
-//! | `writing` | a transaction, and whether its server was left |
+//! | `transaction` | a transaction, and whether its server was left |
 //! | `news` | what servers tell each other |
-//! | the others | operations, each a transaction on a connection of the pool |
+//! | `replication`, `examine` | what is wrong with the database though it answers |
 //!
 //! A lost connection is no lost database: what was asked on it is asked again on another one, and only the probe says
 //! that there is none.
 
-mod audit;
-mod devices;
 mod examine;
 mod fence;
 mod health;
 mod lanes;
 mod lookup;
 mod news;
-mod orgs;
 mod replication;
-mod reports;
-mod rows;
 mod session;
 mod survey;
-mod writing;
+mod transaction;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use sqlx::migrate::MigrateError;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, Postgres as Db, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres as Db, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
@@ -51,8 +48,8 @@ use self::lanes::{LANES, Lanes};
 use self::lookup::Asked;
 use self::session::Purpose;
 use self::survey::{Survey, survey};
-use self::writing::Writing;
-use super::{OpenError, Presented, StoreError, Terms};
+pub(super) use self::transaction::Writing;
+use super::{Kept, OpenError, Presented, StoreError, Terms, rows};
 use crate::authority::changes::Changes;
 use crate::authority::database::place;
 use crate::authority::keys::SecretHash;
@@ -66,12 +63,14 @@ pub(super) const FEWEST: usize = RESERVED + 1;
 /// How long a connection may take to be made, its first statements included.
 const CONNECTED: Duration = Duration::from_secs(1);
 /// How long an operation may take.
-const OPERATION: Duration = Duration::from_secs(10);
+pub(super) const OPERATION: Duration = Duration::from_secs(10);
 /// How long a commit may take. No timeout of the server bounds the wait for a synchronous standby that is lost
 /// (findings/postgres-timeouts-do-not-bound-a-commit.sh): the change is then perhaps done, and is not answered as done.
 const COMMIT: Duration = Duration::from_secs(6);
 /// How long it may take while the probe finds no database: a session that still reaches the primary does it.
 const OPERATION_IN_TROUBLE: Duration = Duration::from_secs(1);
+/// How many rows are forgotten in one statement: what a server can do well within the time of an operation.
+const FORGOTTEN_AT_ONCE: u64 = 10_000;
 /// How often a lost database is tried.
 const PROBE: Duration = Duration::from_millis(200);
 
@@ -180,12 +179,37 @@ impl Postgres {
     }
 
     /// Begins a transaction that may write.
-    async fn begin(&self) -> Result<Writing, StoreError> {
+    pub(super) async fn begin(&self) -> Result<Writing, StoreError> {
         Writing::begin(&self.pool, &self.health).await
     }
 
+    /// Begins a transaction that only reads: all its statements see one moment.
+    pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Db>, StoreError> {
+        Ok(self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+    }
+
+    /// A connection for one statement that reads.
+    pub(super) async fn connection(&self) -> Result<PoolConnection<Db>, StoreError> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Forgets some rows of a table that are older than `before`. Returns whether there may be more.
+    pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
+        let (table, time) = (table.name(), table.time());
+        // The place of a row (`ctid`) may be another row's by the time that the row is locked.
+        let delete = format!(
+            "DELETE FROM {table} WHERE {time} < $1
+             AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {time} < $1 LIMIT {FORGOTTEN_AT_ONCE}))"
+        );
+        self.within(OPERATION, async {
+            let delete = sqlx::query(AssertSqlSafe(delete)).bind(before.as_microsecond());
+            Ok(delete.execute(&self.pool).await?.rows_affected() == FORGOTTEN_AT_ONCE)
+        })
+        .await
+    }
+
     /// Runs an operation for so long at most, and has the probe look when it fails as it would without a database.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         time: Duration,
         operation: impl Future<Output = Result<T, StoreError>>,

@@ -10,8 +10,7 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use tracing::warn;
 
 use super::super::StoreError;
-use super::writing::Writing;
-use super::{CONNECTED, PROBE, Postgres, prepared, session};
+use super::{CONNECTED, PROBE, Postgres, Writing, prepared, session};
 use crate::authority::changes::Change;
 use crate::authority::org::OrgId;
 use crate::protocol::DeviceId;
@@ -88,18 +87,14 @@ impl Drop for Hints<'_> {
 }
 
 impl Postgres {
-    /// Commits, which also tells the other servers; then tells those who listen here.
-    pub(super) async fn commit(
-        &self,
-        mut tx: Writing,
-        changes: impl IntoIterator<Item = Change>,
-    ) -> Result<(), StoreError> {
-        let changes: Vec<Change> = changes.into_iter().collect();
+    /// Commits, which also tells the other servers of what changed; then tells the listeners here.
+    pub(in super::super) async fn commit(&self, mut writing: Writing) -> Result<(), StoreError> {
+        let changes = std::mem::take(&mut writing.told);
         for news in changes.iter().filter_map(|change| News::of(&self.server, change)) {
-            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut **tx).await?;
+            sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut *writing.tx).await?;
         }
         let mut hints = Hints { store: self, changes, confirmed: false };
-        let committed = tx.commit().await;
+        let committed = writing.commit().await;
         hints.confirmed = committed.is_ok();
         committed
     }

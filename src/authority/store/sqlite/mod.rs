@@ -1,27 +1,26 @@
 //! One file, one server: `SQLite` in WAL mode.
 
-mod audit;
 mod copy;
-mod devices;
 mod file;
 mod integrity;
 mod lane;
-mod orgs;
-mod reports;
-mod rows;
+mod lookup;
 mod schema;
+mod transaction;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use self::copy::Copier;
 use self::file::Place;
 use self::integrity::Check;
 use self::lane::{Readers, StartError, Writer};
-use super::{OpenError, StoreError};
+pub(super) use self::transaction::{Reading, Writing};
+use super::{Kept, OpenError, StoreError};
 use crate::authority::changes::{Change, Changes};
 use crate::authority::health::{Concern, Finding, Gravity};
 
@@ -35,7 +34,10 @@ const WRITTEN: Duration = Duration::from_secs(10);
 const DECIDING_CACHE: i64 = 8 * 1024;
 
 /// How many statements a connection keeps prepared: all there are.
-const PREPARED: usize = 64;
+const PREPARED: usize = 96;
+
+/// How many rows are forgotten in one transaction: a revoke waits for one of these at most.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
 
 /// The database. Readers never wait for the writer, and each snapshot sees every transaction committed before it began:
 /// that is what "no later validation sees the old state" rests on. Nothing is kept outside the database that a decision
@@ -86,6 +88,54 @@ impl Sqlite {
             place,
             check,
         })
+    }
+
+    /// Runs an operation in a transaction, alone or with others'. Its own failure undoes it and nothing else. What it tells
+    /// is told when the transaction is committed, before the answer.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let change = self.writer.change(move |db| {
+            let mut writing = Writing::new(db);
+            let done = operation(&mut writing)?;
+            Ok((done, writing.told))
+        });
+        change.await
+    }
+
+    /// Runs an operation that reads, all of it in one snapshot that begins after this call.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Reading<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = self.browsers.ask(move |db| {
+            // Fails within the snapshot of several questions, which is then the one.
+            let _snapshot = db.unchecked_transaction();
+            operation(&mut Reading(db))
+        });
+        read.await
+    }
+
+    /// Forgets some rows of a table that are older than `before`. Returns whether there may be more.
+    pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
+        let (table, time, before) = (table.name(), table.time(), before.as_microsecond());
+        // Looked for by a reader, and not while the writer waits for it: a table of a large fleet takes seconds to read.
+        let old = self.browsers.ask(move |db| {
+            let old = format!("SELECT rowid FROM {table} WHERE {time} < ?1 LIMIT {FORGOTTEN_AT_ONCE}");
+            Ok(db.prepare_cached(&old)?.query_map([before], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?)
+        });
+        let old = old.await?;
+        let more = old.len() == FORGOTTEN_AT_ONCE;
+        let forget = self.writer.change(move |db| {
+            let mut statement = db.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?1 AND {time} < ?2"))?;
+            for row in old {
+                statement.execute((row, before))?;
+            }
+            Ok(((), None::<Change>))
+        });
+        forget.await?;
+        Ok(more)
     }
 
     pub(super) fn examine(&self) -> Vec<Finding> {
