@@ -7,13 +7,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use machineid_client as client;
+use machineid_org_key::OrgKey;
+use machineid_protocol::code::CodeKind;
+use machineid_protocol::decision::{self, Decision, Head, Unusable};
+use machineid_protocol::{Code, DeviceId, span};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::protocol::code::CodeKind;
-use crate::protocol::decision::{self, Decision, Head, Unusable};
-use crate::protocol::{Code, DeviceId, OrgKey};
-use crate::{client, config, span};
+use crate::config;
 
 /// A function that tries these bytes.
 pub type Target = fn(&[u8]);
@@ -23,12 +25,12 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
     ("supervise_request", crate::local::fuzz_supervise_request),
-    ("event_stream", crate::run::fuzz_event_stream),
-    ("guardian_message", crate::run::fuzz_guardian_message),
-    ("proc_stat", crate::tree::fuzz_stat),
-    ("proc_status", crate::tree::fuzz_status),
-    ("cgroup", crate::tree::fuzz_cgroup),
-    ("environment", crate::tree::fuzz_environment),
+    ("event_stream", machineid_run::fuzz_event_stream),
+    ("guardian_message", machineid_run::fuzz_guardian_message),
+    ("proc_stat", machineid_tree::fuzz_stat),
+    ("proc_status", machineid_tree::fuzz_status),
+    ("cgroup", machineid_tree::fuzz_cgroup),
+    ("environment", machineid_tree::fuzz_environment),
     ("run_record", crate::runs::fuzz_record),
     ("span", span),
     ("config", config),

@@ -97,7 +97,7 @@ fn devices(daemon: &Daemon) -> Outcome<Vec<Value>> {
 
 fn age_ms(device: &Value) -> Outcome<i64> {
     let at: jiff::Timestamp = device["last_decision"]["at"].as_str().ok_or("no decision")?.parse()?;
-    let now = machineid_sidecar::clock::wall_now();
+    let now = machineid_clock::wall_now();
     Ok(i64::try_from(now.duration_since(at).as_millis())?)
 }
 

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use machineid_testing::postgres::Cluster;
+
 use crate::Length;
 use crate::common::authority::{Authority, BINARY};
 use crate::common::load::{Address, Load, Target};
-use crate::common::postgres::Cluster;
 use crate::common::process::processor_time;
 use crate::common::report::{Table, microseconds, say};
 use crate::common::samples::{Samples, upper_quartile};

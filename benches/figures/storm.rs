@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use machineid_sidecar::sys::SignalFd;
+use machineid_sys::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::ClockId;
 

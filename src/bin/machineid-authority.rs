@@ -1,7 +1,9 @@
-//! A self-hosted authority. See [`machineid_sidecar::authority`].
+//! A self-hosted authority. See [`machineid_authority`].
+
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    machineid_sidecar::authority::command::run(std::env::args_os()).into()
+    machineid_authority::command::run(std::env::args_os()).into()
 }

@@ -1,7 +1,9 @@
 //! The operator's command line: this host and the fleet.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    machineid_sidecar::cli::main().into()
+    machineid_cli::main().into()
 }

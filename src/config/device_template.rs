@@ -1,10 +1,8 @@
 //! `device.id`: the host's identity, written as a template.
 
 use hmac::{Hmac, KeyInit, Mac};
+use machineid_protocol::{DeviceId, hex};
 use sha2::Sha256;
-
-use crate::hex;
-use crate::protocol::DeviceId;
 
 /// What the template may name, as the shell found it.
 #[derive(Clone, Debug, Default)]

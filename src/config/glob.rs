@@ -1,6 +1,6 @@
 //! Patterns of `device.allow`: `*` matches any run of characters, everything else itself.
 
-use crate::protocol::DeviceId;
+use machineid_protocol::DeviceId;
 
 /// One pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use machineid_clock::BootTime;
 use tokio::sync::watch;
 
 use super::Settings;
-use crate::clock::BootTime;
 
 /// A handle to the settings in force. Cheap to clone; all clones see the same.
 ///

@@ -14,8 +14,8 @@ pub(crate) mod org_key;
 mod paths;
 #[cfg(test)]
 mod reference;
+mod rules;
 pub(crate) mod settings;
-mod stop_bound;
 pub(crate) mod watch;
 
 use std::ffi::OsString;
@@ -26,7 +26,8 @@ pub(crate) use error::{ConfigError, Origin};
 pub(crate) use groups::group_id;
 pub(crate) use live::{Following, Live};
 pub(crate) use paths::Surroundings;
-pub(crate) use settings::{Settings, default_stop_bound};
+pub(crate) use rules::{Rules, StopTerms, SystemUnavailable};
+pub(crate) use settings::Settings;
 
 /// No configuration file is larger, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -196,13 +197,11 @@ pub(crate) fn host_facts() -> HostFacts {
     }
 }
 
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_text(path: &std::path::Path, text: &str) -> Result<Settings, ConfigError> {
     let around = Surroundings { root: true, ..Surroundings::default() };
     settings::resolve(Some((path, text)), &|_| None, &around)
 }
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn glob_matches(pattern: &str, id: &crate::protocol::DeviceId) -> bool {
+pub(crate) fn glob_matches(pattern: &str, id: &machineid_protocol::DeviceId) -> bool {
     glob::Glob::new(pattern).matches(id)
 }

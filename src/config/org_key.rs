@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use machineid_org_key::OrgKey;
+use machineid_org_key::file::{self as key_file, Pipe};
+
 use super::error::{ConfigError, Origin};
-use crate::key_file::{self, Pipe};
-use crate::protocol::OrgKey;
 
 /// The environment variable of the official clients.
 pub(crate) const KEY_VARIABLE: &str = "MACHINEID_ORG_KEY";

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use machineid_protocol::hex;
 use sha2::{Digest, Sha256};
-
-use crate::hex;
 
 /// What the default places depend on.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use machineid_client::{BaseUrl, BaseUrlError};
+use machineid_log::{LogFormat, LogLevel};
+use machineid_protocol::stop_bound::{StopBound, longest_silence};
+use machineid_protocol::{Wish, span};
+use machineid_sys as sys;
 use rustix::process::Signal;
 use toml::Spanned;
 
@@ -13,14 +18,7 @@ use super::file::{File, Source};
 use super::glob::Glob;
 use super::groups::{Group, group_id};
 use super::paths::{Surroundings, short_hash};
-use super::stop_bound::{StopBound, longest_silence};
-use crate::client::{BaseUrl, BaseUrlError};
-use crate::gate::core::{Rules, SystemUnavailable};
-use crate::protocol::Wish;
-use crate::runs::StopTerms;
-use crate::span;
-use crate::sys;
-use crate::telemetry::{LogFormat, LogLevel};
+use super::rules::{Rules, StopTerms, SystemUnavailable};
 
 /// The longest path of a unix socket, in bytes, without the zero behind it.
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -150,22 +148,14 @@ impl Settings {
     }
 }
 
-/// The bound of the default settings: what can be said of a sidecar that nobody heard of.
-pub(crate) fn default_stop_bound() -> StopBound {
-    let span = |text| crate::span::parse(text).expect("the defaults are tested");
-    StopBound::new(span(defaults::INTERVAL), span(defaults::TIMEOUT), span(defaults::LEASE), span(defaults::STOP_GRACE))
-}
-
 /// The settings that have a default, once. The commented file at the top of the repository is tested to equal these.
 mod defaults {
+    pub(super) use machineid_protocol::stop_bound::defaults::{INTERVAL, LEASE, STOP_GRACE, TIMEOUT};
+
     pub(super) const URL: &str = "https://machineid.io";
-    pub(super) const TIMEOUT: &str = "3s";
     pub(super) const DEVICE_ID: &str = "host:{hostname}:{machine_id}";
-    pub(super) const INTERVAL: &str = "5s";
-    pub(super) const LEASE: &str = "30s";
     pub(super) const RESUME_GRACE: &str = "3s";
     pub(super) const STOP_SIGNAL: &str = "TERM";
-    pub(super) const STOP_GRACE: &str = "10s";
     pub(super) const CONTAINMENT: &str = "auto";
     pub(super) const SYSTEM_UNAVAILABLE: &str = "deny";
     pub(super) const UNDECIDED: &str = "run";

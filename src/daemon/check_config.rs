@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use machineid_protocol::{Containment, Exit, Wish, span};
+
 use super::{Fatal, complain, identity};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::settings::Undecided;
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::protocol::{Containment, Exit, Wish};
-use crate::span;
 use crate::telemetry::audit;
 
 pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment: &Environment) -> Result<Exit, Fatal> {
@@ -23,7 +23,7 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
-            text.parse::<crate::protocol::OrgKey>().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?;
+            text.parse::<machineid_org_key::OrgKey>().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?;
         }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?;

@@ -8,9 +8,8 @@ use std::io;
 use std::path::Path;
 use std::process::ExitStatus;
 
+use machineid_protocol::Exit;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
-
-use crate::protocol::Exit;
 
 #[derive(Debug)]
 pub(super) struct Child {

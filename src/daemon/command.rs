@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-
-use crate::span;
-use crate::version::VERSION;
+use machineid_protocol::span;
+use machineid_version::VERSION;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -9,14 +9,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use machineid_authority::{Embedded, PlanTier};
+use machineid_protocol::{DeviceId, Exit};
+
 use super::Fatal;
 use super::reload::Source;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
-use crate::authority::{Embedded, PlanTier};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
-use crate::protocol::{DeviceId, Exit};
-use crate::{telemetry, vital};
+use crate::telemetry;
 
 /// The port that is asked for first; any other when it is taken.
 const PORT: u16 = 8424;
@@ -70,8 +71,8 @@ async fn start_authority(directory: &Path) -> Result<Embedded, Fatal> {
 
 async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -> Result<Exit, Fatal> {
     let settings = settings(authority, directory)?;
-    telemetry::init(settings.log.format, settings.log.level);
-    vital::tell_panics();
+    machineid_log::init(settings.log.format, settings.log.level);
+    machineid_log::tell_panics();
     let device = device()?;
     let key_file = directory.join("org-key");
     write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;

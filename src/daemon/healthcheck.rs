@@ -5,9 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use machineid_protocol::Exit;
+
 use super::{Fatal, complain};
 use crate::config::{self, Environment};
-use crate::protocol::Exit;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 

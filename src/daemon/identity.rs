@@ -5,12 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use machineid_protocol::DeviceId;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::local::socket::make_directory;
-use crate::protocol::DeviceId;
+use crate::disk::make_directory;
 
 /// The resolved id with the template it came from. A host that is renamed stays the device it was, until the template
 /// changes: its revoke must not be shaken off by `hostnamectl`.

@@ -5,12 +5,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use machineid_sys as sys;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use signal_hook::consts::SIGCHLD;
 use signal_hook_tokio::Signals;
 use tracing::warn;
-
-use crate::sys;
 
 /// How often it looks when a child of our own, which is not to be taken here, stands in front of the orphans.
 const AGAIN: Duration = Duration::from_millis(100);

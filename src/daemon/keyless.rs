@@ -6,6 +6,8 @@
 
 use std::os::unix::net::UnixListener;
 
+use machineid_protocol::{Code, Exit};
+use machineid_sys as sys;
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -13,10 +15,8 @@ use tracing::{info, warn};
 use super::signals::Signals;
 use super::{Fatal, init, manager};
 use crate::config::{ConfigError, Origin, Settings};
-use crate::local::refuse;
-use crate::local::socket::{self, make_directory};
-use crate::protocol::{Code, Exit};
-use crate::sys;
+use crate::disk::make_directory;
+use crate::local::{refuse, socket};
 
 /// For the log, the unit's status and whoever asks.
 const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put it into its file, and the service takes it by itself: \

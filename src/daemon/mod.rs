@@ -35,13 +35,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::config::Environment;
-use crate::protocol::Exit;
 use command::{Command, Verb};
+use machineid_protocol::Exit;
+
+use crate::config::Environment;
 
 /// The command line, for manual pages and completions.
-#[cfg(test)]
-pub(crate) fn command() -> clap::Command {
+#[must_use]
+pub fn command() -> clap::Command {
     <Command as clap::CommandFactory>::command()
 }
 
@@ -51,9 +52,9 @@ pub(crate) fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
     match called.as_ref().and_then(|path| path.file_name()).and_then(|name| name.to_str()) {
-        Some("machineid-run") => return crate::run::main(std::env::args_os().skip(1)).into(),
-        Some("machineid") => return crate::cli::main().into(),
-        Some("machineid-authority") => return crate::authority::command::run(std::env::args_os()).into(),
+        Some("machineid-run") => return machineid_run::main(std::env::args_os().skip(1)).into(),
+        Some("machineid") => return machineid_cli::main().into(),
+        Some("machineid-authority") => return machineid_authority::command::run(std::env::args_os()).into(),
         _ => {}
     }
     let command = match Command::try_parse() {
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
     };
     let wraps = !command.agent.is_empty();
     let result = run(command);
-    crate::telemetry::flush();
+    machineid_log::flush();
     match result {
         Ok(exit) => exit.into(),
         Err(Fatal(message)) => {

@@ -8,11 +8,11 @@
 use std::io;
 use std::sync::Arc;
 
+use machineid_sys as sys;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tracing::warn;
 
 use crate::local::Context;
-use crate::sys;
 
 /// In the year 2242: nobody waits for it to fire.
 const NEVER: i64 = 1 << 33;

@@ -7,6 +7,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
+use machineid_blocking::{Bounds, Pool};
+use machineid_client::{AuthorityClient, Options};
+use machineid_log::Vital;
+use machineid_org_key::OrgKey;
+use machineid_protocol::report::SidecarId;
+use machineid_protocol::{Decision, DeviceId, Exit, span};
+use machineid_sys as sys;
+use machineid_tree::KILL_PATIENCE;
 use rustix::process::Rlimit;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
@@ -21,24 +29,19 @@ use super::reload::{Reloader, Source, watch_kill_file};
 use super::signals::Signals;
 use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
-use crate::blocking::{Bounds, Pool};
-use crate::client::{AuthorityClient, Options};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
+use crate::disk::make_directory;
 use crate::gate::attempt::{Authority, Means};
 use crate::gate::holds::Holds;
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
-use crate::local::socket::{self, Socket, make_directory};
+use crate::local::socket::{self, Socket};
 use crate::local::{Context, activation, compat, metrics, port, server};
-use crate::protocol::report::SidecarId;
-use crate::protocol::{Decision, DeviceId, Exit, OrgKey};
+use crate::push;
 use crate::report::{self, Reporter};
 use crate::runs::{Here, Runs, Store};
-use crate::telemetry::Journal;
-use crate::tree::KILL_PATIENCE;
-use crate::vital::Vital;
-use crate::{descriptors, push, span, sys, telemetry, vital};
+use crate::telemetry::{self, Journal};
 
 /// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
 /// for a quarter of the crowd's answers, and with it the validation that all of them will share.
@@ -53,8 +56,8 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     let settings = config::load(named, environment)?;
     // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
     let taken = take_key(&settings, environment)?;
-    telemetry::init(settings.log.format, settings.log.level);
-    vital::tell_panics();
+    machineid_log::init(settings.log.format, settings.log.level);
+    machineid_log::tell_panics();
     let Some((key, key_source)) = taken else {
         return in_runtime(keyless::wait(&settings, handed));
     };
@@ -154,7 +157,7 @@ impl Sidecar {
         handed: Option<UnixListener>,
     ) -> Result<Self, Fatal> {
         sys::check_proc().map_err(Fatal)?;
-        let descriptors = descriptors::raise_limit();
+        let descriptors = machineid_sys::raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());
@@ -225,7 +228,7 @@ impl Sidecar {
         manager::ready();
         let reported = CancellationToken::new();
         let (source, until) = (self.reporter(), reported.clone());
-        let reporting = tokio::spawn(vital::kept_up("reports", move || source.clone().tell(until.clone())));
+        let reporting = tokio::spawn(machineid_log::kept_up("reports", move || source.clone().tell(until.clone())));
         if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
             let router = compat::routes(Arc::clone(&self.context), address);
             tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
@@ -275,9 +278,9 @@ impl Sidecar {
         let gates = Arc::clone(&self.context.gates);
         let pushing = move || push::watch(Arc::clone(&gates));
         [
-            AbortOnDropHandle::new(tokio::spawn(vital::kept_up("reload", reloading))),
-            AbortOnDropHandle::new(tokio::spawn(vital::kept_up("kill file", killing))),
-            AbortOnDropHandle::new(tokio::spawn(vital::kept_up("push", pushing))),
+            AbortOnDropHandle::new(tokio::spawn(machineid_log::kept_up("reload", reloading))),
+            AbortOnDropHandle::new(tokio::spawn(machineid_log::kept_up("kill file", killing))),
+            AbortOnDropHandle::new(tokio::spawn(machineid_log::kept_up("push", pushing))),
         ]
     }
 
@@ -303,7 +306,7 @@ impl Sidecar {
         let settings = self.settings();
         let bound = settings.stop_bound();
         info!(
-            version = crate::version::VERSION,
+            version = machineid_version::VERSION,
             socket = %settings.local.socket.display(),
             device_id = %self.device,
             authority = %settings.authority.url,

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use futures_util::StreamExt;
+use machineid_sys as sys;
 use rustix::process::Signal;
-
-use crate::sys;
 
 /// What the daemon itself acts on.
 const OWN: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1];

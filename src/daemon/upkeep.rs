@@ -15,16 +15,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use machineid_blocking::{Bounds, Owner, Pool};
+use machineid_clock as clock;
+use machineid_protocol::RunId;
+use machineid_protocol::event::{Happening, Restored};
+use machineid_protocol::report::SidecarId;
 use tracing::{error, info, warn};
 
 use super::identity::Identity;
-use crate::blocking::{Bounds, Owner, Pool};
-use crate::clock;
 use crate::local::Context;
 use crate::local::socket::Socket;
-use crate::protocol::RunId;
-use crate::protocol::event::{Happening, Restored};
-use crate::protocol::report::SidecarId;
 use crate::report;
 use crate::runs::Store;
 use crate::telemetry::metrics::OwnFile;

@@ -6,6 +6,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use machineid_blocking::{Bounds, Pool};
+use machineid_client::{AuthorityClient, Failure};
+use machineid_clock::{self as clock, BootTime, Moment, Suspends};
+use machineid_org_key::OrgKey;
+use machineid_protocol::api::Registration;
+use machineid_protocol::event::{AuthorityDown, AuthorityUp, Happening};
+use machineid_protocol::status::AuthorityStatus;
+use machineid_protocol::{Code, Decision, Denial, DeviceId};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -14,16 +22,8 @@ use super::holds::Holds;
 use super::kill_file::{KillFile, Unseen};
 use super::markers::Markers;
 use super::registering::Registering;
-use crate::blocking::{Bounds, Pool};
-use crate::client::{AuthorityClient, Failure};
-use crate::clock::{self, BootTime, Moment};
 use crate::config::Live;
 use crate::config::org_key::{self, KeySource};
-use crate::protocol::api::Registration;
-use crate::protocol::event::{AuthorityDown, AuthorityUp, Happening};
-use crate::protocol::status::AuthorityStatus;
-use crate::protocol::{Code, Decision, Denial, DeviceId, OrgKey};
-use crate::suspend::Suspends;
 use crate::telemetry::Journal;
 
 /// How long the key's file may take when it is read again.

@@ -10,10 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Decision, Denial};
+
 use super::backoff;
 use super::standing::{Grant, Refusal, Standing, Verdict};
-use crate::clock::BootTime;
-use crate::protocol::{Code, Decision, Denial};
+use crate::config::{Rules, SystemUnavailable};
 
 /// Attempts in flight at once, for one device.
 const MOST_IN_FLIGHT: usize = 2;
@@ -21,28 +23,6 @@ const MOST_IN_FLIGHT: usize = 2;
 const COALESCE: Duration = Duration::from_millis(50);
 /// How often a registration the authority refused is tried again.
 const REGISTER_AGAIN: Duration = Duration::from_mins(1);
-
-/// How the gate is set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
-    /// Time between the beginnings of validations.
-    pub(crate) interval: Duration,
-    /// How long one ALLOW lasts for running agents.
-    pub(crate) lease: Duration,
-    /// How long after waking an ALLOW may take to come, when the lease ended while the machine slept.
-    pub(crate) resume_grace: Duration,
-    /// What the authority's `SYSTEM_UNAVAILABLE` does.
-    pub(crate) system_unavailable: SystemUnavailable,
-}
-
-/// What the authority's `SYSTEM_UNAVAILABLE` does to running agents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SystemUnavailable {
-    /// It stops them at once.
-    Deny,
-    /// It is handled like a network failure: they run on to the end of their lease.
-    Retry,
-}
 
 /// One attempt at an answer. Ordered by beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,23 +4,22 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_clock::{BootTime, Moment, Suspends};
+use machineid_log::Vital;
+use machineid_protocol::event::{DecisionChange, Happening, Source};
+use machineid_protocol::status::StandingKind;
+use machineid_protocol::{Code, Decision, Denial, DeviceId, RequestId};
+use machineid_sys::{self as sys, Turns};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::attempt::{Authority, Means};
+use super::boot_timer::BootTimer;
 use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
 use super::handle::{Command, Report};
 use super::standing::{Standing, Verdict};
-use crate::boot_timer::BootTimer;
-use crate::clock::{BootTime, Moment};
 use crate::config::{Following, Live};
-use crate::protocol::event::{DecisionChange, Happening, Source};
-use crate::protocol::status::StandingKind;
-use crate::protocol::{Code, Decision, Denial, DeviceId, RequestId};
-use crate::suspend::Suspends;
-use crate::sys::{self, Turns};
-use crate::vital::Vital;
 
 /// Commands taken in one go, before anything else has its turn.
 const CROWD: usize = 256;

@@ -1,11 +1,11 @@
 //! A driver whose attempts panic.
 
+use machineid_blocking::{Bounds, Pool};
+use machineid_client::{AuthorityClient, BaseUrl, Options, install_provider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::blocking::{Bounds, Pool};
-use crate::client::{AuthorityClient, BaseUrl, Options, install_provider};
 use crate::config::org_key::KeySource;
 use crate::gate::holds::Holds;
 use crate::gate::markers::Markers;

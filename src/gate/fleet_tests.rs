@@ -5,9 +5,11 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::{Action, AttemptId, Event, First, Gate, Outcome, Registered, Rules, SystemUnavailable};
-use crate::clock::BootTime;
-use crate::protocol::{Code, Decision};
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Decision};
+
+use super::core::{Action, AttemptId, Event, First, Gate, Outcome, Registered};
+use crate::config::{Rules, SystemUnavailable};
 
 const HOSTS: usize = 10_000;
 const RULES: Rules = Rules {

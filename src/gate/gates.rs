@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use machineid_clock::BootTime;
+use machineid_protocol::{Denial, DeviceId};
 use tokio::sync::watch;
 
 use super::attempt::Authority;
@@ -13,9 +15,7 @@ use super::core::First;
 use super::driver::Agents;
 use super::handle::GateHandle;
 use super::standing::{Refusal, Standing, Verdict};
-use crate::clock::BootTime;
 use crate::config::Live;
-use crate::protocol::{Denial, DeviceId};
 
 /// How many devices whose agents a revoke ended are remembered, and for how long: as long as somebody may wait for the
 /// word that nothing of them is left. Their gates end with them, and an obedient agent is gone before anybody looks.
@@ -316,14 +316,14 @@ fn join(a: Verdict, b: Verdict) -> Verdict {
 }
 
 fn nobody_asked() -> Verdict {
-    Verdict::undecided(crate::protocol::Code::AuthorityUnreachable, "there was nobody to ask")
+    Verdict::undecided(machineid_protocol::Code::AuthorityUnreachable, "there was nobody to ask")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gate::standing::Grant;
-    use crate::protocol::Code;
+    use machineid_protocol::Code;
 
     fn allowed(at: u64) -> Verdict {
         let confirmed_at = BootTime::from_millis(at);

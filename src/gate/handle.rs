@@ -4,17 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Decision, Denial, DeviceId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attempt::Authority;
+use super::boot_timer::BootTimer;
 use super::core::{First, Gate};
 use super::driver::{Agents, Driver};
 use super::holds::Holds;
 use super::standing::{Grant, Refusal, Standing, Verdict};
-use crate::boot_timer::BootTimer;
-use crate::clock::BootTime;
 use crate::config::Live;
-use crate::protocol::{Code, Decision, Denial, DeviceId};
 
 /// Commands waiting for one gate. More than that many askers at once are turned away as overload.
 const MAILBOX: usize = 4096;

@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use machineid_clock as clock;
+use machineid_protocol::status::HoldReport;
+use machineid_protocol::{Code, Denial, DeviceId};
 use serde::{Deserialize, Serialize};
-
-use crate::clock;
-use crate::protocol::status::HoldReport;
-use crate::protocol::{Code, Denial, DeviceId};
 
 /// The devices that are held.
 #[derive(Debug)]
@@ -127,7 +126,7 @@ impl Holds {
 /// Replaces the file whole, and waits until that is on the disk: it must survive the machine's end.
 fn write(place: &Path, held: &BTreeMap<DeviceId, Held>) -> io::Result<()> {
     if let Some(directory) = place.parent() {
-        crate::local::socket::make_directory(directory, 0o700)?;
+        crate::disk::make_directory(directory, 0o700)?;
     }
     let fresh = place.with_extension("json.new");
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;

@@ -1,6 +1,6 @@
 //! The kill file: while it exists everything is denied on this host.
 //!
-//! Its file system may hang, so each look is a call on a thread of the kill file's own ([`crate::blocking`]). A look that does
+//! Its file system may hang, so each look is a call on a thread of the kill file's own ([`machineid_blocking`]). A look that does
 //! not return within [`PATIENCE`] is no answer: nothing is allowed by it, and agents live on their leases. While it hangs,
 //! another look at the same path begins only now and then: what hangs for good must not use up all threads. A look at another
 //! path begins at once, on threads of its own. What a late look finds still counts, unless the path has changed.
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use machineid_blocking::{Bounds, Lost, Pool};
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Denial};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::blocking::{Bounds, Lost, Pool};
-use crate::clock::BootTime;
 use crate::config::Live;
-use crate::protocol::{Code, Denial};
 
 /// How long a look may take.
 const PATIENCE: Duration = Duration::from_secs(2);

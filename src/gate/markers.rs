@@ -13,11 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
+use machineid_blocking::{Lost, Pool};
+use machineid_protocol::{DeviceId, hex};
 use sha2::{Digest, Sha256};
-
-use crate::blocking::{Lost, Pool};
-use crate::hex;
-use crate::protocol::DeviceId;
 
 const PREFIX: &str = "registered-";
 /// How long a marker that is written is waited for: the next daemon should know of it, and a disk that hangs must hold
@@ -134,7 +132,7 @@ fn names_in(directory: &Path) -> io::Result<HashSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocking::Bounds;
+    use machineid_blocking::Bounds;
 
     fn pool() -> Pool {
         Pool::new("test", Bounds { at_a_time: 1, most: 1 })

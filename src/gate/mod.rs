@@ -13,6 +13,7 @@
 
 pub(crate) mod attempt;
 mod backoff;
+mod boot_timer;
 pub(crate) mod core;
 pub(crate) mod driver;
 #[cfg(test)]

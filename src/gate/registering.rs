@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use machineid_protocol::DeviceId;
 use tokio::sync::OwnedMutexGuard;
-
-use crate::protocol::DeviceId;
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 

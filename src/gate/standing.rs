@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::BootTime;
-use crate::protocol::{Code, Denial, RequestId};
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Denial, RequestId};
 
 /// An ALLOW as the gate keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]

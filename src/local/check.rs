@@ -9,15 +9,14 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Response, StatusCode, Uri};
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Denial, DeviceId, span};
 use percent_encoding::percent_decode_str;
 
 use super::peer::Peer;
 use super::{Context, not_nameable, reply};
-use crate::clock::BootTime;
 use crate::gate::standing::Grant;
-use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Run;
-use crate::span;
 use crate::telemetry::metrics::Rejected;
 
 /// What a check may say. Each can make it stricter, none weaker than the configuration.
@@ -149,7 +148,6 @@ fn duration(name: &str, text: &str) -> Result<Duration, String> {
 }
 
 /// A foreign query is a question that says no more than stands there, or is refused.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz_query(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     match Question::parse(query) {

@@ -14,12 +14,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
+use machineid_protocol::Code;
 use tokio::sync::watch;
 
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, reply};
-use crate::protocol::Code;
 use crate::telemetry::Journal;
 use crate::telemetry::ring::{Next, Number};
 
@@ -160,7 +160,7 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use crate::protocol::event::{AgentName, AuthorityUp, Happening};
+    use machineid_protocol::event::{AgentName, AuthorityUp, Happening};
 
     fn journal() -> Arc<Journal> {
         let journal = Journal::start(None).unwrap();

@@ -9,16 +9,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use machineid_blocking::Lost;
+use machineid_protocol::event::{Caller, Happening, Hold};
+use machineid_protocol::local::{HoldAnswer, HoldRequest, ReleaseAnswer};
+use machineid_protocol::{Code, DeviceId};
 use tracing::{error, info, warn};
 
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, read_whole, reply};
-use crate::blocking::Lost;
 use crate::gate::holds::Holds;
-use crate::protocol::event::{Caller, Happening, Hold};
-use crate::protocol::local::{HoldAnswer, HoldRequest, ReleaseAnswer};
-use crate::protocol::{Code, DeviceId};
 use crate::telemetry::metrics::Rejected;
 
 pub(super) async fn hold(

@@ -7,15 +7,14 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use machineid_clock as clock;
+use machineid_protocol::Decision;
+use machineid_protocol::status::{AgentState, StandingKind};
 
 use super::Context;
-use crate::clock;
 use crate::gate::Standing;
-use crate::protocol::Decision;
-use crate::protocol::status::{AgentState, StandingKind};
 use crate::runs::run::Phase;
 use crate::telemetry::metrics::{CONTENT_TYPE, Now};
-use crate::vital;
 
 /// Scrapers served at once: several of them, and the odd person.
 pub(crate) const MOST: usize = 16;
@@ -62,7 +61,7 @@ fn now(context: &Context) -> Now {
         stop_bound_connected: bound.connected,
         stop_bound_cut_off: bound.cut_off,
         runtime_problem: context.files_status().problem.is_some(),
-        panics: vital::panics(),
+        panics: machineid_log::panics(),
         key_ends: context.gates.authority().key_ends().map(|ends| ends.as_duration().as_secs_f64()),
     }
 }

@@ -42,7 +42,6 @@ mod stop;
 mod supervise;
 mod wire;
 
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use check::fuzz_query;
 use std::net::SocketAddr;
 
@@ -54,14 +53,14 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{any, get, post};
+use machineid_blocking::{Bounds, Pool};
+use machineid_clock::BootTime;
+use machineid_protocol::api::path;
+use machineid_protocol::status::FilesStatus;
+use machineid_protocol::{Code, Denial, DeviceId};
 
-use crate::blocking::{Bounds, Pool};
-use crate::clock::BootTime;
 use crate::config::{Live, Settings};
 use crate::gate::Gates;
-use crate::protocol::api::path;
-use crate::protocol::status::FilesStatus;
-use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::Runs;
 use crate::telemetry::Journal;
 use crate::telemetry::metrics::CheckResult;
@@ -189,7 +188,6 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz_supervise_request(data: &[u8]) {
     supervise::fuzz(data);
 }

@@ -6,17 +6,16 @@ use std::sync::OnceLock;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
-use utoipa::OpenApi;
-
-use crate::openapi::{self, Answer, EVENTS, JSON, Operation, Parameter, TEXT, texts};
-use crate::protocol::event::Event;
-use crate::protocol::local::{
+use machineid_openapi::{self as openapi, Answer, EVENTS, JSON, Operation, Parameter, TEXT};
+use machineid_protocol::event::Event;
+use machineid_protocol::local::{
     CheckAnswer, HoldAnswer, HoldRequest, ReleaseAnswer, StopAnswer, StopRequest, SuperviseEvent, SuperviseRequest,
     ThawAnswer,
 };
-use crate::protocol::status::Status;
-use crate::protocol::{Code, DeviceId, RequestId, RunId, Wish};
+use machineid_protocol::status::Status;
+use machineid_protocol::{Code, DeviceId, RequestId, RunId, Wish};
+use serde_json::Value;
+use utoipa::OpenApi;
 
 /// `GET /v1/openapi.json`
 pub(super) async fn document() -> Response {
@@ -40,18 +39,6 @@ pub(super) async fn document() -> Response {
     Event,
 )))]
 struct Schemas;
-
-texts! {
-    Code:
-        "Why the answer is yes or no: a code of the authority's, such as ALLOW or DEVICE_REVOKED, or of this host's.",
-        "^[!-~]+$";
-    DeviceId:
-        "A device's id: 1 to 128 characters, the first a letter or a digit.",
-        "^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$";
-    RequestId: "The authority's name for one answer.", "^[!-~]{1,128}$";
-    RunId: "One supervised start of an agent: 32 hex digits.", "^[0-9a-f]{32}$";
-    Wish: "How a tree is to be held together: auto, cgroup, pidns or subreaper.", "^(auto|cgroup|pidns|subreaper)$";
-}
 
 const LINES: &str = "application/x-ndjson";
 const NO: Option<&str> = Some("CheckAnswer");
@@ -228,12 +215,12 @@ mod documents {
 
     #[test]
     fn the_description_of_the_socket_is_the_one_that_is_kept() {
-        openapi::documents::is_the_one_that_is_kept("sidecar.json", &whole());
+        machineid_testing::openapi::is_the_one_that_is_kept("sidecar.json", &whole());
     }
 
     #[test]
     fn whatever_it_refers_to_is_in_it() {
-        let found = openapi::documents::references(&whole());
+        let found = machineid_testing::openapi::references(&whole());
         assert!(found > 30, "{found}");
     }
 }

@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use machineid_sys as sys;
+use machineid_tree::{Identity, Pid, Process, ProcessEntry, namespace_pids};
 use rustix::io::Errno;
 
 use crate::runs::{Run, Runs};
-use crate::sys;
-use crate::tree::{Identity, Pid, Process, ProcessEntry, namespace_pids};
 
 /// The uid that stands for every user the kernel cannot express in our user namespace.
 const OVERFLOW_UID: u32 = 65_534;

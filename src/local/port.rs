@@ -8,13 +8,13 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use machineid_log::Vital;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::wire::REQUEST_TIMEOUT;
-use crate::vital::Vital;
 
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;

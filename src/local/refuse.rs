@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_protocol::Code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
@@ -11,7 +12,6 @@ use tracing::debug;
 
 use super::reply;
 use super::socket::Socket;
-use crate::protocol::Code;
 
 /// How many clients may be slow at once; others wait in the backlog.
 const SLOW: usize = 256;

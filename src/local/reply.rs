@@ -1,7 +1,7 @@
 //! Answers on the local socket. Every body is a [`CheckAnswer`], so that whatever a client does not understand still reads
 //! `"allowed": false`.
 //!
-//! [`CheckAnswer`]: crate::protocol::local::CheckAnswer
+//! [`CheckAnswer`]: machineid_protocol::local::CheckAnswer
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -10,12 +10,12 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use jiff::Timestamp;
+use machineid_clock::{self as clock, BootTime};
+use machineid_protocol::{Code, Denial, DeviceId, RequestId};
 use serde::Serialize;
 
-use crate::clock::{self, BootTime};
 use crate::gate::Verdict;
 use crate::gate::standing::Grant;
-use crate::protocol::{Code, Denial, DeviceId, RequestId};
 
 /// What a client is told to wait before it asks again, when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ pub(super) async fn wrong_method() -> Response<Body> {
 
 /// The status that goes with a "no" of this code.
 pub(super) fn status_of(code: &Code) -> StatusCode {
-    use crate::protocol::code::CodeKind;
+    use machineid_protocol::code::CodeKind;
     match code.kind() {
         // The authority's own word for "could not find out".
         _ if *code == Code::SystemUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -196,7 +196,7 @@ fn answer(status: StatusCode, words: &Words<'_>, retry_after: Option<Duration>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::local::CheckAnswer;
+    use machineid_protocol::local::CheckAnswer;
 
     #[test]
     fn what_is_written_is_a_check_answer_to_the_letter() {
@@ -246,7 +246,7 @@ mod tests {
         assert!(head.contains("retry-after: 1\r\n") && head.contains("x-machineid-code: OVERLOADED\r\n"), "{head}");
         let read: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!((&read["allowed"], &read["event"]), (&false.into(), &"error".into()));
-        assert!(serde_json::from_str::<crate::protocol::local::SuperviseEvent>(body).is_ok(), "{body}");
+        assert!(serde_json::from_str::<machineid_protocol::local::SuperviseEvent>(body).is_ok(), "{body}");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use machineid_log::Vital;
+use machineid_protocol::Code;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,9 +28,7 @@ use super::places::{Places, Seat, Use};
 use super::socket::Socket;
 use super::wire::{Answering, Patience, REQUEST_TIMEOUT, Wire};
 use super::{Context, check, reply, routes};
-use crate::protocol::Code;
 use crate::telemetry::metrics::Rejected;
-use crate::vital::Vital;
 
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;

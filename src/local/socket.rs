@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::config::settings::Local;
 use crate::config::{ConfigError, Origin, group_id};
+use crate::disk::make_directory;
 use crate::telemetry::metrics::OwnFile;
 
 /// Connections the kernel holds until we accept them.
@@ -265,11 +266,6 @@ impl Drop for Socket {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// Makes a directory with its parents. One that exists is left as it is.
-pub(crate) fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(directory)
 }
 
 /// Makes a directory again, and those above it that are missing, each with the mode and group that it had.

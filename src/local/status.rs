@@ -6,22 +6,22 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use machineid_clock::{self as clock, BootTime};
+use machineid_protocol::status::{
+    AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
+    StopBound,
+};
+use machineid_protocol::{Code, Decision};
+use machineid_tree as tree;
 
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, millis};
-use crate::clock::{self, BootTime};
 use crate::gate::Standing;
 use crate::gate::handle::{GateHandle, Report};
-use crate::protocol::status::{
-    AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
-    StopBound,
-};
-use crate::protocol::{Code, Decision};
 use crate::runs::run::{Phase, deadline};
 use crate::runs::{Census, Run};
 use crate::telemetry::audit::Audit;
-use crate::tree;
 
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {

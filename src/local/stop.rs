@@ -7,13 +7,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use machineid_protocol::local::{StopAnswer, StopRequest};
+use machineid_protocol::{Code, Denial};
 use tracing::info;
 
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, read_whole, reply};
-use crate::protocol::local::{StopAnswer, StopRequest};
-use crate::protocol::{Code, Denial};
 use crate::runs::Run;
 
 pub(super) async fn stop(

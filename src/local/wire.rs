@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
+use machineid_clock::BootTime;
+use machineid_protocol::Code;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::reply;
-use crate::clock::BootTime;
-use crate::protocol::Code;
 
 /// Time for a request's head, and again for its body.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,9 +10,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::DeviceId;
+
 use super::hint::Why;
-use crate::clock::BootTime;
-use crate::protocol::DeviceId;
 
 /// How many hints are acted on.
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use machineid_client::{EventStream, Failure};
+use machineid_clock::BootTime;
+use machineid_protocol::DeviceId;
+use machineid_protocol::decision::Unusable;
+
 use super::hint::{self, Heard};
-use crate::client::{EventStream, Failure};
-use crate::clock::BootTime;
-use crate::protocol::DeviceId;
-use crate::protocol::decision::Unusable;
 
 /// How long the first event may take.
 const READY: Duration = Duration::from_secs(5);

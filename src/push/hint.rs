@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use machineid_client::Event;
+use machineid_protocol::DeviceId;
 use serde::Deserialize;
-
-use crate::client::Event;
-use crate::protocol::DeviceId;
 
 /// The heartbeats believed: neither a stream that is given up all the time nor one that is never missed.
 const BEATS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);

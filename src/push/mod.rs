@@ -30,16 +30,17 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use crate::client::Failure;
-use crate::clock::BootTime;
-use crate::gate::Gates;
-use crate::gate::attempt::Means;
-use crate::protocol::DeviceId;
-use crate::protocol::api::LARGEST_WATCH;
 use budget::{Budget, Turn};
 use connection::Connection;
 use hint::{Heard, Why};
+use machineid_client::Failure;
+use machineid_clock::BootTime;
+use machineid_protocol::DeviceId;
+use machineid_protocol::api::LARGEST_WATCH;
 use pace::Pace;
+
+use crate::gate::Gates;
+use crate::gate::attempt::Means;
 
 /// How long a new device is looked at before it is worth another subscription: gates that only answer a check are gone by
 /// then. Also the least time between two.

@@ -1,8 +1,9 @@
 //! What happened on devices, from the journal: no command, no path, no user.
 
-use crate::clock::BootTime;
-use crate::protocol::event::{AgentName, AgentStop, Happening};
-use crate::protocol::report::{EventId, EventKind, MOST_EVENTS, ReportedEvent};
+use machineid_clock::BootTime;
+use machineid_protocol::event::{AgentName, AgentStop, Happening};
+use machineid_protocol::report::{EventId, EventKind, MOST_EVENTS, ReportedEvent};
+
 use crate::telemetry::Journal;
 use crate::telemetry::ring::{Next, Number, Told};
 
@@ -30,7 +31,7 @@ pub(super) fn since(journal: &Journal, mut next: Number, now: BootTime) -> (Vec<
 
 /// `None` for what is about no device.
 fn reported(told: &Told, id: EventId, now: BootTime) -> Option<ReportedEvent> {
-    let of = |event, device_id: &crate::protocol::DeviceId| ReportedEvent {
+    let of = |event, device_id: &machineid_protocol::DeviceId| ReportedEvent {
         id,
         device_id: device_id.clone(),
         ago_ms: u64::try_from(now.saturating_since(told.at).as_millis()).unwrap_or(u64::MAX),
@@ -100,8 +101,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::protocol::Code;
-    use crate::protocol::event::{AuthorityUp, Hold, StopRequested};
+    use machineid_protocol::Code;
+    use machineid_protocol::event::{AuthorityUp, Hold, StopRequested};
 
     fn stopping(journal: &Journal, reason: &str) {
         let agent = AgentName {
@@ -115,7 +116,7 @@ mod tests {
         journal.tell(Happening::AgentStopping(StopRequested {
             agent,
             code: Code::DeviceRevoked,
-            request_id: crate::protocol::RequestId::from_foreign("r-1"),
+            request_id: machineid_protocol::RequestId::from_foreign("r-1"),
             reason,
         }));
     }

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use machineid_protocol::report::SidecarId;
 use tracing::warn;
 use uuid::Uuid;
-
-use crate::protocol::report::SidecarId;
 
 /// The id in the runtime directory; a new one where there is none.
 pub(crate) fn resolve(runtime_dir: &Path) -> SidecarId {

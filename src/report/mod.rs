@@ -17,15 +17,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_client::Failure;
+use machineid_protocol::RunId;
+use machineid_protocol::report::{Report, SidecarId};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::client::Failure;
 use crate::config::Live;
 use crate::gate::Gates;
 use crate::gate::attempt::Means;
-use crate::protocol::RunId;
-use crate::protocol::report::{Report, SidecarId};
 use crate::runs::Runs;
 use crate::telemetry::Journal;
 use crate::telemetry::ring::Number;

@@ -4,17 +4,18 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::api::LARGEST_WATCH;
+use machineid_protocol::report::{
+    Bound, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedStop, ReportedSurvivor, SidecarId,
+};
+use machineid_protocol::status::{StandingKind, StopReport};
+use machineid_protocol::{DeviceId, RunId};
+
 use super::{Reporter, happened};
-use crate::clock::BootTime;
 use crate::config::Settings;
 use crate::gate::handle::Report as Held;
 use crate::gate::{Ended, Standing};
-use crate::protocol::api::LARGEST_WATCH;
-use crate::protocol::report::{
-    Bound, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedStop, ReportedSurvivor, SidecarId,
-};
-use crate::protocol::status::{StandingKind, StopReport};
-use crate::protocol::{DeviceId, RunId};
 use crate::runs::OfDevice;
 use crate::telemetry::ring::Number;
 

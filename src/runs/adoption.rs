@@ -6,6 +6,9 @@
 
 use std::sync::Arc;
 
+use machineid_clock::BootTime;
+use machineid_protocol::Containment;
+use machineid_tree::{Leaf, ProcessTable};
 use tracing::{info, warn};
 
 use super::enforcer::{Ending, Reason, SignalBy};
@@ -15,10 +18,7 @@ use super::ledger::{Entry, Store};
 use super::reach::{Pinned, PinnedGuardian, Reach};
 use super::registry::{Runs, wrapper_gone};
 use super::run::{Admission, AskedTerms, Opened, Run};
-use crate::clock::BootTime;
 use crate::gate::Gates;
-use crate::protocol::Containment;
-use crate::tree::{Leaf, ProcessTable};
 
 /// What is done about a run that was found written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Runs {
         };
         // For wrappers that had children of their own, which are told by their age.
         let table = if entries.iter().all(|entry| entry.alone) { None } else { ProcessTable::scan().ok() };
-        let table = table.unwrap_or_else(|| ProcessTable::from_entries(crate::tree::Caller::current(), Vec::new()));
+        let table = table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Caller::current(), Vec::new()));
         for entry in entries {
             self.adopt(entry, &table);
         }
@@ -143,7 +143,7 @@ impl Runs {
 }
 
 fn reach_of(entry: &Entry, table: &ProcessTable) -> Reach {
-    let pinned = |role: crate::tree::Guardian| PinnedGuardian { role, pinned: Pinned::find(role.identity()) };
+    let pinned = |role: machineid_tree::Guardian| PinnedGuardian { role, pinned: Pinned::find(role.identity()) };
     let guardian = entry.guardian.map(pinned);
     Reach::new(Pinned::find(entry.leader), Pinned::find(entry.wrapper), guardian, entry.alone, table)
 }

@@ -6,9 +6,8 @@
 
 use std::io;
 
+use machineid_tree::{Identity, Pid, ProcessEntry};
 use rustix::io::Errno;
-
-use crate::tree::{Identity, Pid, ProcessEntry};
 
 /// How often the line is read before that fails. Each time an ancestor must have ended just then.
 const TRIES: usize = 8;
@@ -58,7 +57,7 @@ fn try_line(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Activity, StartTime};
+    use machineid_tree::{Activity, StartTime};
 
     fn process(number: i32) -> Identity {
         Identity { pid: Pid::new(number).unwrap(), start: StartTime(u64::try_from(number).unwrap()) }

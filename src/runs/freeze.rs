@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::clock::BootTime;
-use crate::protocol::DeviceId;
+use machineid_clock::BootTime;
+use machineid_protocol::DeviceId;
 
 /// What keeps a run undecided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::protocol::{Containment, HoldsAgainst};
-use crate::tree::Leaf;
+use machineid_protocol::{Containment, HoldsAgainst};
+use machineid_tree::Leaf;
 
 /// How a tree is held together, as it was found or made; never just a client's word where the daemon can look.
 #[derive(Debug)]

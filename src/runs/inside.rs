@@ -1,6 +1,6 @@
 //! In which runs' trees a process is. Pure: takes the process's line of ancestors.
 //!
-//! The rules are those of [`Tree`](crate::tree::Tree): what descends from the leader or from the guardian is the tree's, and
+//! The rules are those of [`Tree`](machineid_tree::Tree): what descends from the leader or from the guardian is the tree's, and
 //! so is what the wrapper inherits once the guardian is gone. A wrapper may hold several runs, such as a program that
 //! supervises its children itself. Such a wrapper in the line of ancestors says nothing about the runs by itself: a process
 //! is in the tree through which it comes to the wrapper, and not in its siblings' trees. The wrapper itself is in no tree of
@@ -9,8 +9,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use machineid_tree::Identity;
+
 use super::run::Run;
-use crate::tree::Identity;
 
 /// What ties a run to processes.
 pub(super) trait Tied {
@@ -137,7 +138,7 @@ fn is_within<R: Tied>(run: &R, groups: &[PathBuf]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Pid, StartTime};
+    use machineid_tree::{Pid, StartTime};
 
     /// A process by its number. A greater number is a younger process.
     fn process(number: i32) -> Identity {

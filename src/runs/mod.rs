@@ -29,10 +29,9 @@ pub(crate) mod run;
 mod token;
 
 pub(crate) use hold::Hold;
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use ledger::fuzz_record;
 pub(crate) use ledger::{Here, Store};
 pub(crate) use record::{Census, OfDevice};
 pub(crate) use registry::{Refused, Runs, Terms};
-pub(crate) use run::{AskedTerms, Opened, Run, StopTerms};
+pub(crate) use run::{AskedTerms, Opened, Run};
 pub(crate) use token::{Token, TokenHash};

@@ -1,11 +1,10 @@
 //! A tree as the daemon reaches it: its processes, held in advance, so that ending it needs no descriptor.
 
+use machineid_protocol::RunId;
+use machineid_tree::{Activity, Guardian, Identity, Process, ProcessEntry, ProcessTable, Tree};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tracing::{error, warn};
-
-use crate::protocol::RunId;
-use crate::tree::{Activity, Guardian, Identity, Process, ProcessEntry, ProcessTable, Tree};
 
 /// A process that belongs to a run, with a descriptor on it as long as there is one to be had.
 #[derive(Debug)]

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::event::{AgentStop, Happening};
+use machineid_protocol::status::StopReport;
+use machineid_protocol::{DeviceId, RunId};
+use machineid_tree::Identity;
 use tokio::sync::watch;
 
 use super::ledger::Ledger;
 use super::run::Run;
-use crate::clock::BootTime;
 use crate::gate::Deciding;
-use crate::protocol::event::{AgentStop, Happening};
-use crate::protocol::status::StopReport;
-use crate::protocol::{DeviceId, RunId};
 use crate::telemetry::Journal;
-use crate::tree::Identity;
 
 /// Stops that are remembered.
 const REMEMBERED: usize = 64;
@@ -196,7 +196,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Code, Containment, HoldsAgainst};
+    use machineid_protocol::{Code, Containment, HoldsAgainst};
 
     fn report(number: u32, confirmed: bool) -> StopReport {
         StopReport {

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::event::{AgentStart, Caller, Happening};
+use machineid_protocol::status::StopReport;
+use machineid_protocol::{Code, Denial, DeviceId, RunId};
+use machineid_tree::{self as tree, Identity, Leaf, ProcessEntry};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -17,14 +22,9 @@ use super::ledger::{Ledger, Store};
 use super::record::{Census, Record};
 use super::run::{Admission, Moved, Opened, Phase, Run};
 use super::token::TokenHash;
-use crate::clock::BootTime;
 use crate::config::{self, Live};
 use crate::gate::{Agents, Deciding, Standing};
-use crate::protocol::event::{AgentStart, Caller, Happening};
-use crate::protocol::status::StopReport;
-use crate::protocol::{Code, Denial, DeviceId, RunId};
 use crate::telemetry::Journal;
-use crate::tree::{self, Identity, Leaf, ProcessEntry};
 
 /// What the daemon does with its runs.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Drop for WatchedAfter<'_> {
 pub(crate) struct Terms {
     /// The ALLOW's code and name.
     pub(crate) code: Code,
-    pub(crate) request_id: Option<crate::protocol::RequestId>,
+    pub(crate) request_id: Option<machineid_protocol::RequestId>,
     pub(crate) hold: Hold,
     pub(crate) token: Option<TokenHash>,
     /// Who asked.

@@ -4,6 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::event::{AgentName, Caller};
+use machineid_protocol::local::Killer;
+use machineid_protocol::{Code, Denial, DeviceId, RequestId, RunId};
+use machineid_tree::{Identity, Tree};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
@@ -12,12 +17,8 @@ use super::hold::Hold;
 use super::ledger::{Entry, StopEntry};
 use super::reach::Reach;
 use super::token::TokenHash;
-use crate::clock::BootTime;
+use crate::config::StopTerms;
 use crate::gate::Deciding;
-use crate::protocol::event::{AgentName, Caller};
-use crate::protocol::local::Killer;
-use crate::protocol::{Code, Denial, DeviceId, RequestId, RunId};
-use crate::tree::{Identity, Tree};
 
 /// What the wrapper said, after every check and cap.
 #[derive(Debug)]
@@ -38,13 +39,6 @@ pub(crate) struct Opened {
 pub(crate) struct AskedTerms {
     pub(crate) signal: Option<Signal>,
     pub(crate) grace: Option<Duration>,
-}
-
-/// How an agent is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StopTerms {
-    pub(crate) signal: Signal,
-    pub(crate) grace: Duration,
 }
 
 impl AskedTerms {

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
+use machineid_protocol::hex;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-
-use crate::hex;
 
 /// What every token begins with. It begins with `org_` as well, since clients look for that.
 const PREFIX: &str = "org_local_";

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
+use machineid_clock::{self as clock, BootTime};
+use machineid_protocol::event::{Caller, Event, Happening};
 use tokio::sync::watch;
 
 use super::audit::{self, Audit};
 use super::metrics::Metrics;
 use super::ring::{Number, Ring, Told};
-use crate::clock::{self, BootTime};
-use crate::protocol::event::{Caller, Event, Happening};
 
 /// Events that are kept for those who come back: a stop of a thousand agents, twice.
 const KEPT: usize = 4096;

@@ -1,8 +1,7 @@
-//! What the daemon tells its operators.
+//! What the daemon tells its operators, besides its log.
 //!
 //! | module | concept |
 //! |---|---|
-//! | `lines` | logs, on stderr |
 //! | `journal` | what happens, told once and read by the three below |
 //! | `ring` | pure: the newest events, for those who listen |
 //! | `audit` | the audit file |
@@ -10,128 +9,7 @@
 
 pub(crate) mod audit;
 mod journal;
-mod lines;
 pub(crate) mod metrics;
 pub(crate) mod ring;
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::OnceLock;
-
 pub(crate) use journal::Journal;
-pub(crate) use lines::{Lines, flush};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What is worth a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogLevel(LevelFilter);
-
-/// A word that is no format or level, with those that are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct UnknownWord {
-    word: String,
-    known: &'static str,
-}
-
-impl fmt::Display for UnknownWord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is unknown; write {}", self.word, self.known)
-    }
-}
-
-impl std::error::Error for UnknownWord {}
-
-impl FromStr for LogFormat {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(UnknownWord { word: word.to_owned(), known: "\"text\" or \"json\"" }),
-        }
-    }
-}
-
-impl FromStr for LogLevel {
-    type Err = UnknownWord;
-
-    fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        match word {
-            "error" => Ok(Self(LevelFilter::ERROR)),
-            "warn" => Ok(Self(LevelFilter::WARN)),
-            "info" => Ok(Self(LevelFilter::INFO)),
-            "debug" => Ok(Self(LevelFilter::DEBUG)),
-            "trace" => Ok(Self(LevelFilter::TRACE)),
-            _ => Err(UnknownWord {
-                word: word.to_owned(),
-                known: "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-            }),
-        }
-    }
-}
-
-/// Changes what the running log is like.
-type Change = Box<dyn Fn(LogFormat, LogLevel) + Send + Sync>;
-
-static CHANGE: OnceLock<Change> = OnceLock::new();
-
-/// Changes format and level of the running log, if there is one.
-pub(crate) fn change(format: LogFormat, level: LogLevel) {
-    if let Some(change) = CHANGE.get() {
-        change(format, level);
-    }
-}
-
-/// What lines of this format are let through when `chosen` is the one in use.
-fn targets(of: LogFormat, chosen: LogFormat, level: LogLevel) -> Targets {
-    if of != chosen {
-        return Targets::new().with_default(LevelFilter::OFF);
-    }
-    let foreign = level.0.min(LevelFilter::WARN);
-    Targets::new().with_target("machineid_sidecar", level.0).with_default(foreign)
-}
-
-/// Starts logging to stderr, through a thread of its own: call it when the process may have more than one. Only this
-/// package's own lines go below `warn`: those of its HTTP and TLS libraries could show headers.
-pub(crate) fn init(format: LogFormat, level: LogLevel) {
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    use tracing_subscriber::{Layer, reload};
-
-    // Both formats are there, one of them silent: a layer cannot be exchanged later, a filter can.
-    let (text_filter, text_change) = reload::Layer::new(targets(LogFormat::Text, format, level));
-    let (json_filter, json_change) = reload::Layer::new(targets(LogFormat::Json, format, level));
-    // The library reports a line it cannot write on the very stream it cannot write to, and waits for it.
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let text = tracing_subscriber::fmt::layer()
-        .with_writer(Lines::to_stderr())
-        .log_internal_errors(false)
-        .with_target(false)
-        .with_ansi(colour)
-        .with_filter(text_filter);
-    let json = tracing_subscriber::fmt::layer()
-        .with_writer(Lines::to_stderr())
-        .log_internal_errors(false)
-        .json()
-        .flatten_event(true)
-        .with_target(false)
-        .with_filter(json_filter);
-    // A second call (tests in one process) keeps the first subscriber.
-    if tracing_subscriber::registry().with(text).with(json).try_init().is_ok() {
-        let _ = CHANGE.set(Box::new(move |format, level| {
-            // They fail only when the subscriber is gone.
-            let _ = text_change.reload(targets(LogFormat::Text, format, level));
-            let _ = json_change.reload(targets(LogFormat::Json, format, level));
-        }));
-    }
-}

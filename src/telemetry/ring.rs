@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::clock::BootTime;
-use crate::protocol::event::Event;
+use machineid_clock::BootTime;
+use machineid_protocol::event::Event;
 
 /// Where an event stands in the order of this daemon's life. The first is 1.
 pub(crate) type Number = u64;
@@ -74,7 +74,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::event::{AuthorityUp, Happening};
+    use machineid_protocol::event::{AuthorityUp, Happening};
     use proptest::prelude::*;
 
     fn event(mark: u64) -> Told {

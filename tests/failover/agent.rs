@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 
 use crate::harness::let_time_pass;
 use crate::harness::process::{Wrapped, is_alive};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use machineid_sidecar::span;
+use machineid_protocol::span;
 
 use crate::outage::{Stops, Store};
 use crate::schedule::Options;

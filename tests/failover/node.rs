@@ -6,10 +6,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use machineid_testing::postgres::server::{ROLE, Server, succeeds};
 use rustix::process::Signal;
 
 use crate::harness::place::is_root;
-use crate::harness::postgres::server::{ROLE, Server, succeeds};
 use crate::harness::process::is_alive;
 use crate::harness::wait::{until, until_for};
 use crate::harness::wrapper::{children_of, send};

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use machineid_testing::postgres::Cluster;
 use tempfile::TempDir;
 
 use crate::harness::authority::Authority;
-use crate::harness::postgres::Cluster;
 use crate::harness::wait::clock;
 use crate::keep;
 use crate::ledger::Ledger;

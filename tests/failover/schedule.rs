@@ -5,15 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use crate::checks;
-use crate::faults;
 use crate::harness::load::Stalls;
 use crate::harness::wait::clock;
-use crate::keep;
 use crate::member::Settings;
 use crate::operator::Watchers;
 use crate::plan::{Step, plan};
 use crate::world::{SETTINGS, World, wait_until};
+use crate::{checks, faults, keep};
 
 /// What a run is given.
 #[derive(Clone, Debug)]

@@ -14,9 +14,6 @@ pub(crate) mod census;
 #[path = "../../../tests/suite/harness/place.rs"]
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the suite")]
 pub(crate) mod place;
-#[path = "../../../tests/suite/harness/postgres.rs"]
-#[allow(dead_code, clippy::print_stderr, clippy::unwrap_used, reason = "shared with the suite")]
-pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod report;
 pub(crate) mod samples;

@@ -250,7 +250,7 @@ fn complain(error: &notify::Error) {
     };
     warn!(
         "cannot watch for changed files: {error}{remedy}; they are looked at every {} instead, and SIGHUP still reloads",
-        crate::span::format(BLIND_LOOK)
+        machineid_protocol::span::format(BLIND_LOOK)
     );
 }
 

@@ -8,7 +8,6 @@ use std::{io, thread};
 use tokio::sync::watch;
 
 use super::{Seen, Shared, Watcher};
-use crate::vital;
 
 /// How long a task waits until new paths are watched.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -56,7 +55,8 @@ impl Watch {
         let orders = Arc::new(Orders { wanted: Mutex::default(), changed: Condvar::new(), aimed });
         let shared = Arc::<Shared>::default();
         let (of_thread, for_events) = (Arc::clone(&orders), Arc::clone(&shared));
-        let work = move || vital::keep_up(name, || of_thread.work(watcher(Arc::clone(&for_events)), &for_events));
+        let work =
+            move || machineid_log::keep_up(name, || of_thread.work(watcher(Arc::clone(&for_events)), &for_events));
         thread::Builder::new().name(name.to_owned()).spawn(work)?;
         Ok(Self { shared, orders })
     }

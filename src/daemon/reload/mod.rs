@@ -18,17 +18,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use machineid_blocking::{Bounds, Pool};
+use machineid_client::AuthorityClient;
+use machineid_protocol::event::{Happening, Reload, ReloadResult};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use super::{Fatal, manager};
-use crate::blocking::{Bounds, Pool};
-use crate::client::AuthorityClient;
 use crate::config::watch::{Seen, Watch};
 use crate::config::{ConfigError, Environment, Settings};
 use crate::gate::attempt::Means;
 use crate::local::{Context, socket};
-use crate::protocol::event::{Happening, Reload, ReloadResult};
 use crate::telemetry;
 pub(super) use kill_file::watch as watch_kill_file;
 use outcome::Outcome;
@@ -243,7 +243,7 @@ impl Reloader {
             };
             outcome.problems.extend(problem);
         }
-        telemetry::change(settings.log.format, settings.log.level);
+        machineid_log::change(settings.log.format, settings.log.level);
         context.live.replace(settings);
         context.runs.settings_changed();
         // Another one may be named now. What cannot be seen is told by the gates.

@@ -1,8 +1,7 @@
 //! What a reload came to.
 
+use machineid_protocol::event::ReloadResult;
 use tracing::{info, warn};
-
-use crate::protocol::event::ReloadResult;
 
 /// What a reload came to. What is wrong never undoes what is right: a wrong configuration does not keep a rotated key from
 /// being taken, nor the other way round.

@@ -5,15 +5,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use machineid_client::AuthorityClient;
+use machineid_org_key::OrgKey;
+
 use super::Source;
-use crate::client::AuthorityClient;
 use crate::config::changes::Changes;
 use crate::config::org_key::{self, KeySource};
 use crate::config::{self, ConfigError, Origin, Settings};
 use crate::daemon::Fatal;
 use crate::daemon::sidecar::{ca_pem_of, client_of};
 use crate::gate::attempt::Means;
-use crate::protocol::OrgKey;
 
 /// What is in force, and where to read what may be.
 #[derive(Debug)]

@@ -7,13 +7,13 @@
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use machineid_protocol::api::UNDECIDED_HEADER;
+use machineid_protocol::code::CodeKind;
+use machineid_protocol::{Code, Denial, DeviceId, RequestId};
 use serde_json::{Value, json};
 
 use super::{Endpoint, Finding};
 use crate::gate::Verdict;
-use crate::protocol::api::UNDECIDED_HEADER;
-use crate::protocol::code::CodeKind;
-use crate::protocol::{Code, Denial, DeviceId, RequestId};
 
 /// What a client is told to wait before it asks again.
 const RETRY_AFTER: &str = "1";

@@ -10,10 +10,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::post;
+use machineid_protocol::api::path;
 
 use super::{Endpoint, answer, by_token};
 use crate::local::Context;
-use crate::protocol::api::path;
 
 /// Connections served at once.
 pub(crate) const MOST: usize = 512;

@@ -23,15 +23,15 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 pub(crate) use listener::{MOST, routes};
+use machineid_clock::BootTime;
+use machineid_protocol::api::KEY_HEADER;
+use machineid_protocol::{Code, Denial, DeviceId};
 use question::{Named, read};
 
 use super::check::stop_of;
 use super::peer::Peer;
 use super::{Context, not_nameable};
-use crate::clock::BootTime;
 use crate::gate::Verdict;
-use crate::protocol::api::KEY_HEADER;
-use crate::protocol::{Code, Denial, DeviceId};
 use crate::runs::{Run, TokenHash};
 
 /// Which of the two endpoints.

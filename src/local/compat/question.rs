@@ -1,10 +1,10 @@
 //! `{"deviceId": …}`, read as leniently as the authority reads it.
 
 use axum::body::Body;
+use machineid_protocol::DeviceId;
 use serde::Deserialize;
 
 use crate::local::read_whole;
-use crate::protocol::DeviceId;
 
 /// The device a request is about.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use machineid_protocol::RunId;
+use machineid_tree::{Guardian, Leaf, Pid, ProcessTable};
 use tracing::debug;
 
 use super::No;
 use super::terms::{Found, Plan, Wanted};
-use crate::protocol::RunId;
 use crate::runs::reach::Reach;
 use crate::runs::{Hold, Run, Runs};
-use crate::tree::{Guardian, Leaf, Pid, ProcessTable};
 
 /// What holds a run, until it is taken over. A control group that was made for one that does not start after all is
 /// removed.

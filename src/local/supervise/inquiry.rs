@@ -7,16 +7,16 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use machineid_clock::BootTime;
+use machineid_protocol::local::{SuperviseEvent, ThawAnswer};
+use machineid_protocol::{Code, RunId};
 use tracing::info;
 
 use super::ndjson;
 use super::stream::line;
-use crate::clock::BootTime;
 use crate::local::peer::Peer;
 use crate::local::rights::Sight;
 use crate::local::{Context, check, millis, reply};
-use crate::protocol::local::{SuperviseEvent, ThawAnswer};
-use crate::protocol::{Code, RunId};
 use crate::runs::Run;
 
 /// `GET /v1/supervise?run_id=ID`: the newest event of a run, for its wrapper. An agent that ends by itself the moment it

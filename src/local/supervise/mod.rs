@@ -30,24 +30,24 @@ use futures_util::Stream;
 use futures_util::future::Either;
 use tracing::{debug, info};
 
-use super::peer::Peer;
-use super::{Context, millis, read_whole, reply};
-use crate::blocking::{Lost, Owner};
-use crate::clock::BootTime;
-use crate::gate::{Deciding, Verdict};
-use crate::protocol::event::Caller;
-use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
-use crate::protocol::{Code, Denial, DeviceId, RequestId};
-use crate::runs::{Refused, Run, Terms, Token};
-use crate::sys;
-use crate::telemetry::metrics::Rejected;
 use contain::Contained;
+use machineid_blocking::{Lost, Owner};
+use machineid_clock::BootTime;
+use machineid_protocol::event::Caller;
+use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
+use machineid_protocol::{Code, Denial, DeviceId, RequestId};
+use machineid_sys as sys;
 use request::Request;
 use stream::{EventStream, HeldRun, line};
 
+use super::peer::Peer;
+use super::{Context, millis, read_whole, reply};
+use crate::gate::{Deciding, Verdict};
+use crate::runs::{Refused, Run, Terms, Token};
+use crate::telemetry::metrics::Rejected;
+
 pub(super) use inquiry::{inquire, thaw};
 pub(super) use refusals::Refusals;
-#[cfg(any(test, feature = "fuzzing"))]
 pub(super) use request::fuzz;
 
 /// A "no" to a wrapper.

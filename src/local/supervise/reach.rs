@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
+use machineid_protocol::Code;
+use machineid_protocol::local::SuperviseRequest;
+use machineid_sys as sys;
+use machineid_tree::{Guardian, Identity, Pid, Process, ProcessTable, namespace_pids};
 use tracing::warn;
 
 use super::No;
 use crate::local::peer::Peer;
-use crate::protocol::Code;
-use crate::protocol::local::SuperviseRequest;
 use crate::runs::reach::{PinnedGuardian, Reach};
-use crate::sys;
-use crate::tree::{Guardian, Identity, Pid, Process, ProcessTable, namespace_pids};
 
 /// Pins the agent's leader, its wrapper and what stands between them. `None` where the daemon cannot see or signal them.
 pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Reach>, No> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::BootTime;
+use machineid_clock::BootTime;
 
 /// So many of one user are told within this time.
 const TOLD: u64 = 10;

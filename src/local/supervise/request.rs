@@ -1,15 +1,16 @@
 //! What a wrapper asks for: parsed, checked, capped.
 
+use machineid_protocol::local::SuperviseRequest;
+use machineid_protocol::{Code, DeviceId, span};
+use machineid_sys as sys;
+
 use super::No;
 use super::reach::reach;
 use super::terms::Wanted;
 use crate::config::settings::Undecided;
 use crate::local::Context;
 use crate::local::peer::Peer;
-use crate::protocol::local::SuperviseRequest;
-use crate::protocol::{Code, DeviceId};
 use crate::runs::{AskedTerms, Opened};
-use crate::{span, sys};
 
 /// The longest name and command line kept, in bytes: they are for people.
 const LONGEST_NAME: usize = 256;
@@ -70,7 +71,6 @@ impl Request {
 }
 
 /// What is kept of a foreign request is short and can be printed.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(data: &[u8]) {
     let Ok(request) = serde_json::from_slice::<SuperviseRequest>(data) else { return };
     let command = command_for_people(&request.command);

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use futures_util::Stream;
+use machineid_clock::BootTime;
+use machineid_protocol::local::SuperviseEvent;
 use tokio::sync::watch;
 
 use super::allow;
-use crate::clock::BootTime;
 use crate::local::{Context, millis};
-use crate::protocol::local::SuperviseEvent;
 use crate::runs::run::Outbox;
 use crate::runs::{Run, Runs};
 

@@ -1,7 +1,8 @@
 //! Which containment a run gets. Pure: it is told what was asked for, what is required and what was found.
 
+use machineid_protocol::{Code, Containment, Wish};
+
 use super::No;
-use crate::protocol::{Code, Containment, Wish};
 
 /// What a run's containment must satisfy.
 #[derive(Clone, Copy, Debug)]

@@ -5,10 +5,9 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use machineid_clock::BootTime;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
-
-use crate::clock::BootTime;
 
 /// What one thread waits on and others ring. Its descriptors are had from the start.
 #[derive(Debug)]

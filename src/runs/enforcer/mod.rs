@@ -25,16 +25,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use bell::Bell;
+use machineid_clock::Moment;
+use machineid_protocol::Denial;
+use machineid_tree::{self as tree, Leaf};
 use tidy::Tidy;
 use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
 use super::record::Record;
 use super::run::Run;
-use crate::clock::Moment;
 use crate::config::Live;
-use crate::protocol::Denial;
-use crate::tree::{self, Leaf};
 
 /// A handle to the thread.
 #[derive(Clone, Debug)]

@@ -4,18 +4,18 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, RunId};
+use machineid_tree::{Caller, Pid, Process, ProcessTable};
 use rustix::process::Signal;
 
 use super::*;
-use crate::clock::BootTime;
-use crate::protocol::{Code, RunId};
 use crate::runs::freeze::Undecided;
 use crate::runs::hold::Hold;
 use crate::runs::ledger::{Here, Store};
 use crate::runs::reach::{Pinned, Reach};
 use crate::runs::run::{Admission, AskedTerms, Opened};
 use crate::telemetry::Journal;
-use crate::tree::{Caller, Pid, Process, ProcessTable};
 
 struct Sleeper(Child);
 

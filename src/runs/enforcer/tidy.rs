@@ -8,10 +8,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 use std::{io, thread};
 
+use machineid_log::Vital;
+use machineid_tree::Leaf;
 use tracing::warn;
-
-use crate::tree::Leaf;
-use crate::vital::Vital;
 
 /// Pause between two attempts to remove a leaf that is not empty yet.
 const AGAIN: Duration = Duration::from_millis(20);

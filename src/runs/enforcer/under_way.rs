@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use machineid_clock::{self as clock, BootTime};
+use machineid_protocol::event::{Happening, StopRequested};
+use machineid_protocol::status::{StopReport, SurvivorReport};
+use machineid_protocol::{Code, Denial, HoldsAgainst};
+use machineid_tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
 use tracing::{error, info, warn};
 
 use super::{Ending, Reason, SignalBy};
-use crate::clock::{self, BootTime};
-use crate::protocol::event::{Happening, StopRequested};
-use crate::protocol::status::{StopReport, SurvivorReport};
-use crate::protocol::{Code, Denial, HoldsAgainst};
 use crate::runs::hold::Hold;
 use crate::runs::ledger::StopEntry;
 use crate::runs::reach::PinnedGuardian;
 use crate::runs::run::{Run, StopNotice};
-use crate::tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
 
 /// Time to the first glance at whether a tree has ended by itself; it doubles with each.
 const FIRST_GLANCE: Duration = Duration::from_millis(5);

@@ -5,25 +5,24 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use machineid_clock::{BootTime, Moment, Suspends};
+use machineid_log::Vital;
+use machineid_protocol::event::Happening;
+use machineid_protocol::{Denial, RunId};
+use machineid_sys::Uninterrupted;
+use machineid_tree::{self as tree, Identity, ProcessTable};
 use rustix::io::Errno;
 use tracing::{debug, error, info, warn};
 
 use super::tidy::Tidy;
 use super::under_way::{Needs, UnderWay, requested};
 use super::{Ending, Inbox, Order, Reason, SignalBy};
-use crate::clock::{BootTime, Moment};
 use crate::config::Live;
 use crate::config::settings::Undecided;
-use crate::protocol::event::Happening;
-use crate::protocol::{Denial, RunId};
 use crate::runs::ledger::Ledger;
 use crate::runs::record::Record;
 use crate::runs::registry::wrapper_gone;
 use crate::runs::run::{Run, StopNotice};
-use crate::suspend::Suspends;
-use crate::sys::Uninterrupted;
-use crate::tree::{self, Identity, ProcessTable};
-use crate::vital::Vital;
 
 /// The thread's niceness. It has little to do, and that must not wait.
 const NICENESS: i32 = -15;

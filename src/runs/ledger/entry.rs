@@ -6,14 +6,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use machineid_clock::BootTime;
+use machineid_protocol::{Code, Containment, Denial, DeviceId, RequestId, RunId};
+use machineid_sys as sys;
+use machineid_tree::{Guardian, Identity, Pid, StartTime};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::BootTime;
-use crate::protocol::{Code, Containment, Denial, DeviceId, RequestId, RunId};
 use crate::runs::TokenHash;
-use crate::sys;
-use crate::tree::{Guardian, Identity, Pid, StartTime};
 
 /// The form of the file. Another one is not read: a daemon of another version left it, and its wrappers live on their
 /// leases.
@@ -274,7 +274,6 @@ fn millis(span: Duration) -> u64 {
 }
 
 /// A foreign file is a record that is written as the same one, or none.
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(data: &[u8]) {
     let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
     let Ok(entry) = Entry::from_text(data, &here) else { return };

@@ -19,14 +19,14 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
-#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use entry::fuzz as fuzz_record;
 pub(crate) use entry::{Entry, Here, StopEntry};
 pub(crate) use store::Store;
 
+use machineid_log::Vital;
+use machineid_protocol::RunId;
+
 use super::run::Run;
-use crate::protocol::RunId;
-use crate::vital::Vital;
 
 /// How long a start waits for its record.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -152,7 +152,7 @@ impl Queue {
     fn has_been_waited_for(&self) {
         if !self.hangs.swap(true, Ordering::SeqCst) {
             error!(
-                waited = crate::span::format(PATIENCE),
+                waited = machineid_protocol::span::format(PATIENCE),
                 "the disk of local.runtime_dir hangs: a run could not be written down in time; agents start without \
                  their record until it answers, and a daemon that is started again meanwhile will not know them"
             );

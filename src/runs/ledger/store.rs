@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use machineid_protocol::RunId;
 use rustix::fs::OFlags;
 use tracing::{debug, warn};
 
 use super::entry::{Entry, Here, Unfit};
-use crate::local::socket::make_directory;
-use crate::protocol::RunId;
+use crate::disk::make_directory;
 
 /// No entry is larger, in bytes: the command line in it is cut for people.
 const LARGEST: u64 = 64 * 1024;

@@ -5,10 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use machineid_audit::chain::{Hash, LONGEST_LINE, NoAuditFile, Tail};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tracing::warn;
-
-use super::chain::{Hash, LONGEST_LINE, NoAuditFile, Tail};
 
 /// How much of a file's end is looked at: several torn lines and the record before them.
 const LOOKED_AT: u64 = 4 * LONGEST_LINE as u64;

@@ -1,15 +1,12 @@
-//! The audit file: who was allowed, started, stopped, and when, in a chain in which every change shows.
+//! The audit file: who was allowed, started, stopped, and when, in a chain in which every change shows
+//! (`machineid_audit` makes and verifies its lines).
 //!
 //! | file | concept |
 //! |---|---|
-//! | `chain` | pure: how a line is made and read |
-//! | `verify` | pure: whether a file is as it was written |
 //! | `file` | the file, opened, gone on with, appended to |
 //! | `writer` | the thread that writes |
 
-pub(crate) mod chain;
 pub(crate) mod file;
-pub(crate) mod verify;
 mod writer;
 
 use std::path::PathBuf;
@@ -21,10 +18,9 @@ use std::{io, thread};
 
 use prometheus_client::metrics::counter::Counter;
 
-use crate::protocol::event::{Caller, Happening};
-use crate::protocol::status::AuditStatus;
-use crate::vital;
-use chain::Hash;
+use machineid_audit::chain::Hash;
+use machineid_protocol::event::{Caller, Happening};
+use machineid_protocol::status::AuditStatus;
 use writer::Writer;
 
 /// Records that wait for the disk at most: two for each of a few thousand agents.
@@ -80,7 +76,8 @@ impl Audit {
         let shared = Arc::new(Shared { undeclared: AtomicU64::new(0), dropped, state: Mutex::default() });
         let (of_writer, at) = (Arc::clone(&shared), path.clone());
         // Another writer opens the file as a later daemon does.
-        let work = move || vital::keep_up("audit", || Writer::new(at.clone(), Arc::clone(&of_writer)).work(&inbox));
+        let work =
+            move || machineid_log::keep_up("audit", || Writer::new(at.clone(), Arc::clone(&of_writer)).work(&inbox));
         thread::Builder::new().name("audit".to_owned()).spawn(work)?;
         Ok(Self { orders, shared, path })
     }

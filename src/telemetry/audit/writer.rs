@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use machineid_audit::chain::{Entry, Hash, line};
+use machineid_clock::{self as clock, BootTime};
 use tracing::{error, info, warn};
 
-use super::chain::{Entry, Hash, line};
 use super::file::AuditFile;
 use super::{Order, Record, Shared};
-use crate::clock::{self, BootTime};
 
 /// How often a file that cannot be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ impl Writer {
     }
 
     pub(super) fn work(mut self, orders: &Receiver<Order>) {
-        crate::sys::take_your_time();
+        machineid_sys::take_your_time();
         self.be_ready();
         loop {
             let busy = self.shared.undeclared() > 0 || self.file.is_none();

@@ -1,8 +1,7 @@
 //! The labels of the metrics. Each is one of a few words: what comes from outside never becomes a label.
 
+use machineid_protocol::{Code, Decision};
 use prometheus_client::encoding::EncodeLabelSet;
-
-use crate::protocol::{Code, Decision};
 
 /// A word out of a closed set.
 type Word = &'static str;

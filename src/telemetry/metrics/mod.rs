@@ -20,14 +20,14 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::protocol::event::{Happening, ReloadResult, Source};
-use crate::protocol::local::Killer;
-use crate::protocol::status::{AgentState, StandingKind};
-use crate::protocol::{Code, Decision};
 use labels::{
     AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, ReasonLabel, RequestLabels, ResultLabel,
     StateLabel, StopLabels,
 };
+use machineid_protocol::event::{Happening, ReloadResult, Source};
+use machineid_protocol::local::Killer;
+use machineid_protocol::status::{AgentState, StandingKind};
+use machineid_protocol::{Code, Decision};
 
 /// The type of the page.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -241,7 +241,7 @@ impl Metrics {
             ),
             registry: Registry::default(),
         };
-        r.register("build", "What is running", Info::new(BuildLabels { version: crate::version::VERSION }));
+        r.register("build", "What is running", Info::new(BuildLabels { version: machineid_version::VERSION }));
         metrics.begin();
         Self { registry: all, ..metrics }
     }

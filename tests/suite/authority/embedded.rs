@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use machineid_sidecar::authority::{Embedded, EmbeddedError, PlanTier};
+use machineid_authority::{Embedded, EmbeddedError, PlanTier};
 use tempfile::TempDir;
 
 use crate::harness::authority::{BINARY, database_flag};

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use machineid_testing::postgres::Cluster;
+
 use super::watch::watch;
 use crate::harness::authority::{Authority, Org};
 use crate::harness::http::{Reply, request};
 use crate::harness::load::Stalls;
 use crate::harness::pooler::Moving;
-use crate::harness::postgres::Cluster;
 use crate::harness::wait::{clock, until};
 
 /// The name of a new database of this cluster.

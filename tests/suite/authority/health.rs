@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Output, Stdio};
 
+use machineid_testing::postgres::Cluster;
 use serde_json::{Value, json};
 
 use crate::harness::authority::{Authority, BINARY, database_flag};
-use crate::harness::http::Reply;
-use crate::harness::postgres::Cluster;
-use crate::harness::{eventually, http};
+use crate::harness::eventually;
+use crate::harness::http::{self, Reply};
 
 fn readyz(authority: &Authority) -> Reply {
     http::request(authority.address(), "GET", "/readyz", &[], b"")

@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use machineid_testing::postgres::new_database;
 use serde_json::json;
 
 use crate::harness::authority::Authority;
-use crate::harness::postgres::new_database;
 use crate::harness::wait::until;
 use crate::harness::{PATIENCE, http, let_time_pass};
 

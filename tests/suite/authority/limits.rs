@@ -7,9 +7,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::harness::authority::Authority;
-use crate::harness::eventually;
-use crate::harness::http;
 use crate::harness::wait::until;
+use crate::harness::{eventually, http};
 
 #[test]
 fn wrong_keys_are_limited_by_address_and_never_hold_up_a_good_one() {

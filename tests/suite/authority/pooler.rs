@@ -1,8 +1,9 @@
 //! `PgBouncer` before the database, as Debian's package comes.
 
+use machineid_testing::postgres::Cluster;
+
 use crate::harness::authority::Authority;
 use crate::harness::pooler::Pooler;
-use crate::harness::postgres::Cluster;
 
 fn database(cluster: &Cluster) -> String {
     cluster.new_database().split(['/', '?']).nth(3).unwrap().to_owned()

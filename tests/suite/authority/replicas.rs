@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use machineid_testing::postgres::{Cluster, new_database};
 use serde_json::json;
 
 use super::watch::watch;
 use crate::harness::authority::Authority;
 use crate::harness::events::Events;
 use crate::harness::load::Stalls;
-use crate::harness::postgres::{Cluster, new_database};
 use crate::harness::wait::until;
 
 #[test]

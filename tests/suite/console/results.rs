@@ -11,7 +11,7 @@ use crate::harness::authority::{Authority, Org};
 use crate::harness::browser::{Browser, button, css, field, role};
 
 /// Where the console's routes are named.
-const ROUTES: &str = include_str!("../../../src/authority/routes/console/mod.rs");
+const ROUTES: &str = include_str!("../../../crates/authority/src/console/pages/mod.rs");
 
 /// The paths that take a form, as the router names them.
 fn forms() -> BTreeSet<String> {

@@ -47,7 +47,7 @@ fn start(org: &Org<'_>, url: &str) -> (Sidecar, [PathBuf; 3]) {
     let mut setup = Setup::of(org, url, DEVICE);
     RARE.clone_into(&mut setup.enforcement);
     let certificates = setup.directory.path().join("ca.pem");
-    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/tests/data/ca.pem"), &certificates).unwrap();
+    fs::copy(machineid_testing::certificates::CA_FILE, &certificates).unwrap();
     let _ = write!(setup.authority, "\nca_file = \"{}\"", certificates.display());
     let files = [setup.directory.path().join("machineid-sidecar.toml"), setup.key_file(), certificates];
     (setup.start(), files)

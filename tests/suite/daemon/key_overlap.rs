@@ -9,9 +9,8 @@ use super::agents::{Agent, OBEDIENT};
 use super::reload::put;
 use crate::harness::authority::{Authority, Org};
 use crate::harness::events::Events;
-use crate::harness::eventually;
-use crate::harness::http;
 use crate::harness::sidecar::{Setup, Sidecar};
+use crate::harness::{eventually, http};
 
 /// The header of an answer that was given for an old key.
 const ENDS: &str = "x-machineid-key-ends";

@@ -113,7 +113,7 @@ fn a_floor_for_containment_is_for_starts_from_then_on() {
     assert_eq!(again.exit_code(), 0, "{}", again.stderr());
 }
 
-const CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/tests/data/ca.pem");
+const CA: &str = machineid_testing::certificates::CA_FILE;
 const STRANGERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/harness/fault/stranger.pem");
 
 #[test]

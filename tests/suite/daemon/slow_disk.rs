@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 use rustix::fs::{CWD, Mode, OFlags};
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 
 use crate::harness::authority::Authority;
 use crate::harness::eventually;

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
-use machineid_sidecar::span;
+use machineid_clock::BootTime;
+use machineid_protocol::span;
 
 use super::scene::{ENFORCEMENT, TIMEOUT, agent, outage};
 use crate::harness::authority::{Authority, Org};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use machineid_sidecar::span;
+use machineid_protocol::span;
 
 use super::scene::{ENFORCEMENT, TIMEOUT, outage};
 use crate::harness::authority::Authority;
@@ -37,7 +37,7 @@ fn each(cases: Vec<Case>, encrypted: bool) {
                     let mut setup = Setup::of(org, &injector.url(), &format!("host:{number}"));
                     setup.authority = format!("url = \"{}\"\ntimeout = \"{}\"", injector.url(), span::format(TIMEOUT));
                     if encrypted {
-                        let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/src/client/tests/data/ca.pem");
+                        let ca = machineid_testing::certificates::CA_FILE;
                         setup.authority = format!("{}\nca_file = \"{ca}\"", setup.authority);
                     }
                     ENFORCEMENT.clone_into(&mut setup.enforcement);

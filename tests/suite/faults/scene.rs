@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 
 use crate::harness::let_time_pass;
 use crate::harness::load::Stalls;

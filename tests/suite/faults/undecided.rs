@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 
 use crate::harness::authority::{Authority, Org};
 use crate::harness::fault::{Answer, Fault, Injector};

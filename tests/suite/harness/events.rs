@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 use serde_json::Value;
 
 use super::wait::PATIENCE;

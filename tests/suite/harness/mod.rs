@@ -11,7 +11,6 @@ pub(crate) mod never;
 pub(crate) mod official_client;
 pub(crate) mod place;
 pub(crate) mod pooler;
-pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod scripted_daemon;

@@ -6,9 +6,9 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use machineid_testing::postgres::{Cluster, as_user, user};
 use tempfile::TempDir;
 
-use super::postgres::{Cluster, as_user, user};
 use super::wait::until;
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";

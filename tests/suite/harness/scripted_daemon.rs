@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use machineid_sidecar::clock::BootTime;
-use machineid_sidecar::protocol::local::{Killer, SuperviseEvent, SuperviseRequest};
-use machineid_sidecar::protocol::{Code, Containment, RunId};
+use machineid_clock::BootTime;
+use machineid_protocol::local::{Killer, SuperviseEvent, SuperviseRequest};
+use machineid_protocol::{Code, Containment, RunId};
 use tempfile::TempDir;
 
 use super::PATIENCE;
@@ -200,7 +200,7 @@ impl Conversation {
     pub(crate) fn begin_stop(&mut self, code: Code, signalled: bool, grace: Duration) -> SuperviseEvent {
         let stop = SuperviseEvent::Stop {
             code,
-            request_id: machineid_sidecar::protocol::RequestId::from_foreign("req-1"),
+            request_id: machineid_protocol::RequestId::from_foreign("req-1"),
             reason: Some("because".to_owned()),
             signalled,
             grace_ms: u64::try_from(grace.as_millis()).unwrap(),
@@ -217,7 +217,7 @@ impl Conversation {
     pub(crate) fn refuse(&mut self, status: &str, code: Code) {
         let event = SuperviseEvent::Error {
             code,
-            request_id: machineid_sidecar::protocol::RequestId::from_foreign("req-1"),
+            request_id: machineid_protocol::RequestId::from_foreign("req-1"),
             device_id: None,
             reason: Some("because".to_owned()),
         };

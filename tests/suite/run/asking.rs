@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use machineid_sidecar::protocol::local::SuperviseEvent;
-use machineid_sidecar::protocol::{Code, Containment, Wish};
+use machineid_protocol::local::SuperviseEvent;
+use machineid_protocol::{Code, Containment, Wish};
 use rustix::process::Signal;
 
 use crate::harness::eventually;

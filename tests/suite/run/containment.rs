@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use machineid_sidecar::protocol::local::SuperviseEvent;
-use machineid_sidecar::protocol::{Code, Containment, Wish};
+use machineid_protocol::local::SuperviseEvent;
+use machineid_protocol::{Code, Containment, Wish};
 use rustix::process::Signal;
 
 use crate::harness::eventually;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use machineid_sidecar::protocol::Code;
+use machineid_protocol::Code;
 use rustix::process::Signal;
 use serde_json::Value;
 

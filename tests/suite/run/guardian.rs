@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use machineid_sidecar::protocol::Code;
-use machineid_sidecar::protocol::local::{Killer, SuperviseEvent};
+use machineid_protocol::Code;
+use machineid_protocol::local::{Killer, SuperviseEvent};
 use rustix::process::Signal;
 
 use crate::harness::scripted_daemon::{Conversation, ScriptedDaemon};
@@ -354,7 +354,7 @@ fn the_signal_of_a_stop_that_a_wrapper_is_itself_in_is_not_passed_on() {
     wait_for_line(&ready);
     let wrapper = rustix::process::Pid::from_child(&run.0);
     let pidfd = rustix::process::pidfd_open(wrapper, rustix::process::PidfdFlags::empty()).unwrap();
-    machineid_sidecar::sys::queue_signal(&pidfd, Signal::TERM).unwrap();
+    machineid_sys::queue_signal(&pidfd, Signal::TERM).unwrap();
     // One that comes later, so that the first would have come before it.
     eventually("the wrapper has taken it", || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", run.pid())).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use machineid_sidecar::protocol::Code;
+use machineid_protocol::Code;
 use rustix::process::Signal;
 
 use crate::harness::scripted_daemon::ScriptedDaemon;

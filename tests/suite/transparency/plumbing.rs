@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use machineid_sidecar::protocol::Code;
+use machineid_protocol::Code;
 use rustix::process::Signal;
 
 use super::keys::COUNTING;

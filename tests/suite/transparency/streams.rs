@@ -67,7 +67,7 @@ fn the_key_is_nowhere_in_the_wrappers_own_environment_and_it_is_not_dumpable() {
 fn a_daemons_own_listener_replaces_key_and_address() {
     let daemon = ScriptedDaemon::start(|conversation| {
         let mut event = conversation.allow_event(std::time::Duration::from_mins(10));
-        if let machineid_sidecar::protocol::local::SuperviseEvent::Allow { base_url, token, .. } = &mut event {
+        if let machineid_protocol::local::SuperviseEvent::Allow { base_url, token, .. } = &mut event {
             *base_url = Some("http://127.0.0.1:8425".to_owned());
             *token = Some("org_local_token".to_owned());
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use machineid_sidecar::protocol::Containment;
+use machineid_protocol::Containment;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -419,7 +419,7 @@ pub(crate) fn be_comets(arguments: &[String]) {
 fn comet(up: &std::fs::File, leash: &Path, pace: Pace) -> ! {
     for hop in 0..pace.hops {
         if !fork() {
-            machineid_sidecar::sys::exit_now(0);
+            machineid_sys::exit_now(0);
         }
         let _ = rustix::process::setsid();
         if !pace.nap.is_zero() {
@@ -429,11 +429,11 @@ fn comet(up: &std::fs::File, leash: &Path, pace: Pace) -> ! {
             let _ = std::io::Write::write(&mut &*up, b"\n");
         }
         if hop % 64 == 0 && !leash.exists() {
-            machineid_sidecar::sys::exit_now(0);
+            machineid_sys::exit_now(0);
         }
     }
     let _ = std::fs::write(leash.with_file_name("noted"), GAVE_UP);
-    machineid_sidecar::sys::exit_now(0);
+    machineid_sys::exit_now(0);
 }
 
 /// Forks; true in the child.

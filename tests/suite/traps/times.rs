@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machineid_sidecar::clock::BootTime;
+use machineid_clock::BootTime;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -11,6 +11,7 @@
 mod message;
 mod serve;
 
+use machineid_testing::certificates;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -112,12 +113,9 @@ impl Injector {
 
     /// The same with TLS between daemon and proxy, by a certificate for 127.0.0.1 that [`CA`] vouches for.
     pub(crate) fn encrypted(authority: SocketAddr) -> Self {
-        machineid_sidecar::client::install_provider();
+        machineid_client::install_provider();
         let certificates = Certificates {
-            right: serve::tls(
-                include_bytes!("../../../../src/client/tests/data/server.pem"),
-                include_bytes!("../../../../src/client/tests/data/server.key.der"),
-            ),
+            right: serve::tls(certificates::SERVER, certificates::SERVER_KEY),
             wrong: serve::tls(include_bytes!("stranger.pem"), include_bytes!("stranger.key.der")),
         };
         Self::listen(authority, Some(certificates), "127.0.0.1:0")

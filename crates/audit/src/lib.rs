@@ -1,0 +1,13 @@
+//! A line of the audit file: how it is made, read and verified. Pure: no file is opened here.
+//!
+//! The daemon writes the file, the command line verifies it.
+//!
+//! | module | concept |
+//! |---|---|
+//! | `chain` | how a line is made and read |
+//! | `verify` | whether a file is as it was written |
+
+#![forbid(unsafe_code)]
+
+pub mod chain;
+pub mod verify;

@@ -1,0 +1,116 @@
+//! Whether an audit file is as it was written. Pure: lines go in, findings come out.
+
+use super::chain::{Hash, LONGEST_LINE, Record};
+
+/// What is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Counted from 1; 0 is the file as a whole.
+    pub line: u64,
+    pub problem: String,
+}
+
+/// What a file came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub records: u64,
+    /// The record that the first one of the file follows; `None` when it is the first of all, or the file is empty.
+    pub follows: Option<Hash>,
+    /// The last record.
+    pub last: Option<Hash>,
+    /// How often the file itself says that records were lost, and how many.
+    pub gaps: u64,
+    pub lost: u64,
+    /// Parts of lines that the file itself declares.
+    pub torn: u64,
+    pub findings: Vec<Finding>,
+}
+
+/// Findings that are kept: after so many, what else is wrong says nothing new.
+const MOST_FINDINGS: usize = 100;
+
+/// Reads a file line by line.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    verdict: Verdict,
+    line: u64,
+    /// Lines that are no records, to be declared by the next one.
+    undeclared: Vec<(u64, Hash)>,
+    /// Whether the newest line is without an end, and no record either.
+    unfinished: bool,
+}
+
+impl Verifier {
+    /// Takes the next line, without its newline; `ended`: it had one.
+    pub fn take(&mut self, line: &[u8], ended: bool) {
+        self.line += 1;
+        let record = if line.len() > LONGEST_LINE { None } else { Record::read(line) };
+        let Some(record) = record else {
+            self.undeclared.push((self.line, Hash::of(line)));
+            self.unfinished = !ended;
+            return;
+        };
+        let undeclared = std::mem::take(&mut self.undeclared);
+        let found: Vec<Hash> = undeclared.iter().map(|(_, hash)| *hash).collect();
+        if found == record.torn {
+            self.verdict.torn += found.len() as u64;
+        } else if let Some((at, _)) = undeclared.first() {
+            self.find(*at, "it is no audit record, and the record after it does not declare it as torn");
+        } else {
+            self.find(self.line, "it declares a torn line before it, and there is none: lines were removed here");
+        }
+        match self.verdict.last {
+            None if self.verdict.records == 0 => {
+                self.verdict.follows = Some(record.prev).filter(|prev| *prev != Hash::NOTHING);
+            }
+            Some(last) if last == record.prev => {}
+            Some(_) | None => self.find(
+                self.line,
+                "it does not follow the record before it: something was changed, removed, inserted or reordered between \
+                 them",
+            ),
+        }
+        if record.lost > 0 {
+            self.verdict.gaps += 1;
+            self.verdict.lost += record.lost;
+        }
+        self.verdict.records += 1;
+        self.verdict.last = Some(Hash::of(line));
+    }
+
+    /// The file has ended. `expect`: the hash that its last record must have.
+    pub fn end(mut self, expect: Option<Hash>) -> Verdict {
+        let undeclared = std::mem::take(&mut self.undeclared);
+        if let Some((at, _)) = undeclared.first() {
+            let problem = if self.unfinished && undeclared.len() == 1 {
+                "it is not complete: the daemon was killed while it wrote it and has not been started again since, or the \
+                 file was cut"
+            } else {
+                "it is no audit record, and no record declares it as torn"
+            };
+            self.find(*at, problem);
+        }
+        if let Some(expect) = expect
+            && self.verdict.last != Some(expect)
+        {
+            self.find(0, "its last record is not the expected one: the file was cut or rewritten, or has grown since");
+        }
+        self.verdict
+    }
+
+    fn find(&mut self, line: u64, problem: &str) {
+        if self.verdict.findings.len() < MOST_FINDINGS {
+            self.verdict.findings.push(Finding { line, problem: problem.to_owned() });
+        }
+    }
+}
+
+/// Verifies a whole file that is in memory.
+#[cfg(test)]
+pub fn verify(bytes: &[u8], expect: Option<Hash>) -> Verdict {
+    let mut verifier = Verifier::default();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        verifier.take(line.strip_suffix(b"\n").unwrap_or(line), line.ends_with(b"\n"));
+    }
+    verifier.end(expect)
+}

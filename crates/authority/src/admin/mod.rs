@@ -1,0 +1,514 @@
+//! The operator's side door: a unix socket beside the database, for root and the server's own user.
+//!
+//! One JSON object each way, a line each, then the connection ends. Not HTTP: there is one client, in this program, and
+//! it can then be plain blocking code. Who may connect is settled twice: by the socket's mode (0600) and by the peer's
+//! uid from the kernel.
+
+mod client;
+mod server;
+
+pub(super) use client::ask;
+pub(super) use server::{BindError, Door};
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use machineid_clock::BootTime;
+use machineid_org_key::OrgKey;
+use serde::{Deserialize, Serialize};
+
+use super::audit::{Actor, Call, Entry, Query, Reason};
+use super::console::Console;
+use super::health::{Health, Problem};
+use super::keys::{NoRandomness, SecretHash, new_key, new_token};
+use super::org::{Org, OrgId, PlanTier};
+use super::plan::Account;
+use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
+
+/// The most entries of the audit in one reply.
+pub(super) const LARGEST_AUDIT_PAGE: u32 = 1_000;
+
+/// What an operator asks for, and why.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AdminCall {
+    pub(super) request: AdminRequest,
+    /// Kept in the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<Reason>,
+}
+
+/// What an operator asks for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub(super) enum AdminRequest {
+    Create {
+        name: Option<String>,
+        plan: PlanTier,
+        limit: Option<u64>,
+    },
+    List,
+    Health,
+    Show {
+        org: OrgId,
+    },
+    Disable {
+        org: OrgId,
+    },
+    Enable {
+        org: OrgId,
+    },
+    Freeze {
+        org: OrgId,
+    },
+    Unfreeze {
+        org: OrgId,
+    },
+    Expire {
+        org: OrgId,
+        at: Expiry,
+    },
+    SetPlan {
+        org: OrgId,
+        plan: PlanTier,
+        limit: Option<u64>,
+    },
+    RotateKey {
+        org: OrgId,
+        /// How long the old key stays valid.
+        #[serde(default = "default_overlap")]
+        overlap_seconds: u64,
+        /// Even when devices still use the key before the old one, which then ends.
+        #[serde(default)]
+        yes: bool,
+    },
+    EndOldKey {
+        org: OrgId,
+    },
+    Delete {
+        org: OrgId,
+    },
+    Checkouts,
+    ConfirmCheckout {
+        number: String,
+    },
+    LinkCheckout {
+        number: String,
+    },
+    ConsoleLink {
+        org: Option<OrgId>,
+    },
+    BackUp {
+        to: PathBuf,
+    },
+    Audit {
+        org: Option<OrgId>,
+        device: Option<String>,
+        limit: u32,
+        before: Option<i64>,
+    },
+}
+
+/// How long an old key stays valid after a rotation, unless something else is said.
+pub(super) const OVERLAP: Duration = Duration::from_hours(24);
+
+/// The longest that it may.
+pub(super) const LONGEST_OVERLAP: Duration = Duration::from_hours(24 * 90);
+
+/// How many devices that use an old key are named.
+pub(super) const NAMED: u32 = 25;
+
+fn default_overlap() -> u64 {
+    OVERLAP.as_secs()
+}
+
+/// When an entitlement ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Expiry {
+    Now,
+    Never,
+    At(Timestamp),
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", content = "value", rename_all = "kebab-case")]
+pub(super) enum AdminReply {
+    /// The organisation with its new key, which is shown this once.
+    Key(NewKey),
+    Org(OrgReport),
+    Orgs(Vec<OrgReport>),
+    Audit(AuditReport),
+    Checkouts(Vec<CheckoutReport>),
+    /// Where an operator's browser confirms a checkout, or signs in to the console; shown this once.
+    Link(String),
+    /// What is wrong with the server.
+    Health(Vec<Problem>),
+    /// A copy of the database was written.
+    BackedUp,
+    Failed(String),
+}
+
+/// `{"orgId","orgApiKey","planTier"}`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NewKey {
+    pub(super) org_id: OrgId,
+    pub(super) org_api_key: String,
+    pub(super) plan_tier: PlanTier,
+    /// After a rotation: when the key before it ends, or ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) old_key_ends: Option<Timestamp>,
+    /// Whether that is later.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(super) old_key_valid: bool,
+    /// After a rotation: a still older key was valid until then, and ended with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub(super) older_key_ended: bool,
+}
+
+impl fmt::Debug for NewKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewKey").field("org_id", &self.org_id).finish_non_exhaustive()
+    }
+}
+
+/// A page of the audit, the newest first.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuditReport {
+    pub(super) entries: Vec<Entry>,
+    /// What to ask for older ones with.
+    pub(super) next_cursor: Option<i64>,
+}
+
+/// A checkout that waits for an operator.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CheckoutReport {
+    pub(super) number: String,
+    pub(super) org_id: OrgId,
+    pub(super) name: Option<String>,
+    pub(super) plan_tier: PlanTier,
+    pub(super) wanted: PlanTier,
+    pub(super) expires_at: Timestamp,
+}
+
+impl CheckoutReport {
+    fn new(checkout: &Checkout) -> Self {
+        Self {
+            number: checkout.number.clone(),
+            org_id: checkout.org.id,
+            name: checkout.org.name.clone(),
+            plan_tier: checkout.org.tier,
+            wanted: checkout.wanted,
+            expires_at: checkout.expires_at,
+        }
+    }
+}
+
+/// What admin requests are about.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub(super) store: Store,
+    /// Where browsers reach this authority, without a slash at the end.
+    pub(super) public_url: String,
+    pub(super) console: Arc<Console>,
+    pub(super) health: Arc<Health>,
+}
+
+/// An organisation as an operator sees it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OrgReport {
+    pub(super) org_id: OrgId,
+    pub(super) name: Option<String>,
+    pub(super) plan_tier: PlanTier,
+    /// What a validation meets first: `deleted`, `disabled`, `frozen`, `expired`, or `active`.
+    pub(super) state: String,
+    pub(super) access_until: Option<Timestamp>,
+    pub(super) limit: u64,
+    pub(super) devices_used: u64,
+    pub(super) created_at: Timestamp,
+    /// After a rotation: the key before the current one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) old_key: Option<OldKeyReport>,
+}
+
+/// The key before the current one, and what still uses it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OldKeyReport {
+    pub(super) ends: Timestamp,
+    /// Whether it still is.
+    pub(super) valid: bool,
+    /// How many devices asked last with another key than the current one.
+    pub(super) devices: u64,
+    /// Some of those, when one organisation is shown.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) device_ids: Vec<String>,
+}
+
+impl OldKeyReport {
+    fn new(old: &OldKey, device_ids: Vec<String>, now: Timestamp) -> Self {
+        Self { ends: old.ends, valid: now < old.ends, devices: old.devices, device_ids }
+    }
+}
+
+impl OrgReport {
+    fn new(account: &Account, now: Timestamp) -> Self {
+        let org = &account.org;
+        let state = if org.deleted {
+            "deleted"
+        } else if org.disabled {
+            "disabled"
+        } else if org.frozen {
+            "frozen"
+        } else if org.expired(now) {
+            "expired"
+        } else {
+            "active"
+        };
+        Self {
+            org_id: org.id,
+            name: org.name.clone(),
+            plan_tier: org.tier,
+            state: state.to_owned(),
+            access_until: org.access_until,
+            limit: org.limit(),
+            devices_used: account.used,
+            created_at: org.created_at,
+            old_key: None,
+        }
+    }
+}
+
+/// Why an organisation could not be created or given a new key.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NewKeyError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+/// Adds an organisation. Its key is nowhere but in the answer.
+pub(super) async fn create_org(
+    store: &Store,
+    name: Option<String>,
+    tier: PlanTier,
+    limit: Option<u64>,
+    call: &Call,
+) -> Result<(Org, OrgKey), NewKeyError> {
+    let key = new_key()?;
+    let org = Org {
+        id: OrgId::random(),
+        name,
+        tier,
+        device_limit: limit,
+        disabled: false,
+        frozen: false,
+        access_until: None,
+        created_at: call.at,
+        deleted: false,
+        old_key_ends: None,
+    };
+    store.create_org(&org, SecretHash::of_key(&key), call).await?;
+    Ok((org, key))
+}
+
+/// Does what was asked for.
+async fn answer(desk: &Desk, request: AdminRequest, call: &Call) -> AdminReply {
+    match perform(desk, request, call).await {
+        Ok(reply) => reply,
+        Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known, try again")),
+    }
+}
+
+async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<AdminReply, NewKeyError> {
+    let (store, now) = (&desk.store, call.at);
+    let (org, change) = match request {
+        AdminRequest::Create { name, plan, limit } => {
+            let (org, key) = create_org(store, name, plan, limit, call).await?;
+            return Ok(AdminReply::Key(NewKey {
+                org_id: org.id,
+                org_api_key: key.expose().to_owned(),
+                plan_tier: org.tier,
+                old_key_ends: None,
+                old_key_valid: false,
+                older_key_ended: false,
+            }));
+        }
+        AdminRequest::List => {
+            let old = store.old_keys(Timestamp::MIN).await?;
+            let report = |account: &Account| OrgReport {
+                old_key: old
+                    .iter()
+                    .find(|old| old.org == account.org.id)
+                    .map(|old| OldKeyReport::new(old, Vec::new(), now)),
+                ..OrgReport::new(account, now)
+            };
+            return Ok(AdminReply::Orgs(store.orgs().await?.iter().map(report).collect()));
+        }
+        AdminRequest::Health => return Ok(AdminReply::Health(desk.health.problems())),
+        AdminRequest::Show { org } => {
+            let Some(account) = store.any_account(org).await? else {
+                return Ok(AdminReply::Failed(format!("there is no organisation {org}; `org list` names them")));
+            };
+            let old_key = old_key_of(store, org, now).await?;
+            return Ok(AdminReply::Org(OrgReport { old_key, ..OrgReport::new(&account, now) }));
+        }
+        AdminRequest::RotateKey { org, overlap_seconds, yes } => {
+            return asked_rotation(store, org, Duration::from_secs(overlap_seconds), yes, call).await;
+        }
+        AdminRequest::EndOldKey { org } => (org, OrgChange::EndOldKey),
+        AdminRequest::Checkouts => {
+            let open = store.checkouts(now).await?;
+            return Ok(AdminReply::Checkouts(open.iter().map(CheckoutReport::new).collect()));
+        }
+        AdminRequest::ConfirmCheckout { number } => {
+            let confirmed = store.confirm_checkout(&CheckoutKey::Number(number.clone()), call).await?;
+            let Some(checkout) = confirmed else { return Ok(no_checkout(&number)) };
+            let account = store.any_account(checkout.org.id).await?;
+            return Ok(
+                account.map_or_else(|| gone(checkout.org.id), |account| AdminReply::Org(OrgReport::new(&account, now)))
+            );
+        }
+        AdminRequest::LinkCheckout { number } => {
+            let secret = new_token()?;
+            let linked = store.link_checkout(&number, SecretHash::of_confirmation(&secret), call).await?;
+            return Ok(linked.map_or_else(
+                || no_checkout(&number),
+                |_| AdminReply::Link(format!("{}/checkout/{secret}", desk.public_url)),
+            ));
+        }
+        AdminRequest::ConsoleLink { org } => {
+            if let Some(org) = org
+                && store.account(org).await?.is_none()
+            {
+                return Ok(gone(org));
+            }
+            let Actor::Uid(uid) = call.actor else {
+                return Ok(AdminReply::Failed("only a user of this machine can ask for a link".to_owned()));
+            };
+            let secret = desk.console.links.make(uid, org, BootTime::now())?;
+            return Ok(AdminReply::Link(format!("{}/console/operator/{secret}", desk.public_url)));
+        }
+        AdminRequest::BackUp { to } => {
+            if to.exists() {
+                return Ok(AdminReply::Failed(format!("{} exists already; name a new file", to.display())));
+            }
+            store.back_up(&to).await?;
+            return Ok(AdminReply::BackedUp);
+        }
+        AdminRequest::Audit { org, device, limit, before } => {
+            let limit = limit.clamp(1, LARGEST_AUDIT_PAGE);
+            let page = store.audit(&Query { org, device, before, limit, ..Query::default() }).await?;
+            let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
+            return Ok(AdminReply::Audit(AuditReport { entries: page.entries, next_cursor }));
+        }
+        AdminRequest::Disable { org } => (org, OrgChange::Disabled(true)),
+        AdminRequest::Enable { org } => (org, OrgChange::Disabled(false)),
+        AdminRequest::Freeze { org } => (org, OrgChange::Frozen(true)),
+        AdminRequest::Unfreeze { org } => (org, OrgChange::Frozen(false)),
+        AdminRequest::Expire { org, at } => {
+            let end = match at {
+                Expiry::Now => Some(now),
+                Expiry::Never => None,
+                Expiry::At(time) => Some(time),
+            };
+            (org, OrgChange::AccessUntil(end))
+        }
+        AdminRequest::SetPlan { org, plan, limit } => (org, OrgChange::Plan(plan, limit)),
+        AdminRequest::Delete { org } => (org, OrgChange::Delete),
+    };
+    let changed = store.change_org(org, &change, call).await?;
+    Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
+}
+
+/// Rotates, unless that would stop agents whose operator did not say that it may.
+async fn asked_rotation(
+    store: &Store,
+    org: OrgId,
+    overlap: Duration,
+    yes: bool,
+    call: &Call,
+) -> Result<AdminReply, NewKeyError> {
+    if overlap > LONGEST_OVERLAP {
+        return Ok(AdminReply::Failed("an old key can stay valid for 90 days (2160h) at most".to_owned()));
+    }
+    if !overlap.is_zero()
+        && !yes
+        && let Some(old) = old_key_of(store, org, call.at).await?
+        && old.valid
+        && old.devices > 0
+    {
+        return Ok(AdminReply::Failed(older_key_in_use(&old)));
+    }
+    let rotated = rotate_key(store, org, overlap, None, call).await?;
+    Ok(rotated.map_or_else(|| gone(org), |(new, _)| AdminReply::Key(new)))
+}
+
+/// Gives the organisation a new key; the one before stays valid for `overlap`. The new one is nowhere but in the answer.
+/// `None` when the organisation is gone, or its key is not the `expected` one: whoever rotates with a key that was cut
+/// meanwhile must not be shown the new one.
+pub(super) async fn rotate_key(
+    store: &Store,
+    org: OrgId,
+    overlap: Duration,
+    expected: Option<SecretHash>,
+    call: &Call,
+) -> Result<Option<(NewKey, OrgKey)>, NewKeyError> {
+    let key = new_key()?;
+    let ends = (!overlap.is_zero()).then(|| call.at.saturating_add(overlap).unwrap_or(Timestamp::MAX));
+    let before = store.account(org).await?.and_then(|account| account.org.old_key_ends);
+    let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key), ends, expected), call).await?;
+    Ok(changed.map(|account| {
+        let new = NewKey {
+            org_id: org,
+            org_api_key: key.expose().to_owned(),
+            plan_tier: account.org.tier,
+            old_key_ends: account.org.old_key_ends,
+            old_key_valid: ends.is_some(),
+            older_key_ended: before.is_some_and(|before| call.at < before),
+        };
+        (new, key)
+    }))
+}
+
+/// The organisation's key before the current one, and which devices still use it. `None` when there was no rotation.
+pub(super) async fn old_key_of(store: &Store, org: OrgId, now: Timestamp) -> Result<Option<OldKeyReport>, StoreError> {
+    let Some(old) = store.old_keys(Timestamp::MIN).await?.into_iter().find(|old| old.org == org) else {
+        return Ok(None);
+    };
+    let filter = Filter { old_key: true, limit: Some(NAMED), ..Filter::default() };
+    let named = store.list(org, &filter).await?;
+    let ids = named.into_iter().flat_map(|(page, _)| page.devices).map(|device| device.id).collect();
+    Ok(Some(OldKeyReport::new(&old, ids, now)))
+}
+
+fn older_key_in_use(old: &OldKeyReport) -> String {
+    let some = if old.devices > u64::from(NAMED) { " and more" } else { "" };
+    format!(
+        "{} device(s) still use the key before the current one, which is valid until {:.0}: {}{some}\n\
+         A second rotation ends that key at once, and agents there stop until the host has the new one. Give those hosts \
+         the current key first; --yes rotates all the same.",
+        old.devices,
+        old.ends,
+        old.device_ids.join(", ")
+    )
+}
+
+fn no_checkout(number: &str) -> AdminReply {
+    AdminReply::Failed(format!(
+        "there is no open checkout {number}: it was confirmed, is older than an hour, or never was; `org checkouts` \
+         names those that wait"
+    ))
+}
+
+fn gone(org: OrgId) -> AdminReply {
+    AdminReply::Failed(format!("there is no organisation {org}, or it was deleted; `org list` names them"))
+}

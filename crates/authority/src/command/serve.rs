@@ -1,0 +1,239 @@
+//! `machineid-authority serve`.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use machineid_log::Lines;
+use machineid_protocol::{Exit, span};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_tokio::Signals;
+use tracing::info;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{complain, socket};
+use crate::database::Database;
+use crate::forwarded::Trusted;
+use crate::limits::{Rate, Rates};
+use crate::serve::{Options, Running};
+use crate::store::{Demand, FEWEST_CONNECTIONS, Terms};
+use crate::tls::Files;
+
+#[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct Serve {
+    /// The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS
+    /// proxy before it on the same machine
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8424")]
+    listen: SocketAddr,
+    /// The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several
+    /// servers, with the password in PGPASSWORD or ~/.pgpass
+    #[arg(long, value_name = "URL")]
+    database: Database,
+    /// How many connections to PostgreSQL this server uses at most; 5 or more, 6 with --fence
+    #[arg(long, value_name = "N", default_value_t = Terms::default().connections, value_parser = connections)]
+    database_connections: usize,
+    /// With synchronous replication: decide only while a standby confirms commits, so that an old primary that was cut off
+    /// decides nothing more after 3 s. A standby that is away then stops decisions, too
+    #[arg(long)]
+    fence: bool,
+    /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// Let nobody create an organisation over the API; `machineid-authority org create` still does
+    #[arg(long)]
+    no_signup: bool,
+    /// Where browsers reach this authority [default: the address it listens on]
+    #[arg(long, value_name = "URL", value_parser = public_url)]
+    public_url: Option<String>,
+    /// Speak HTTPS with this certificate, a PEM file that begins with the server's own; read again on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A proxy, or a network of them, whose X-Forwarded-For counts; may be given several times
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+    /// Serve /metrics, /healthz and /readyz here, in plain HTTP; nowhere else are metrics to be read
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// How many requests with a wrong key one address may make a minute; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    failed_keys_per_minute: u32,
+    /// How many organisations one address may create a minute; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    signups_per_minute: u32,
+    /// How many management requests one org key may make a minute; 0 for any number. Validations and registrations are
+    /// never limited
+    #[arg(long, value_name = "N", default_value_t = 6000)]
+    management_per_minute: u32,
+    /// Remove active devices that registered as ephemeral and were not seen for this long; 0s for never. One that is revoked
+    /// is never removed
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
+    ephemeral_after: Duration,
+    /// Listen beyond loopback without TLS: org keys can then be read on the way
+    #[arg(long)]
+    allow_http: bool,
+    /// Serve only where PostgreSQL answers a change after a standby has it: refuse to start, and be not ready, while it
+    /// does not
+    #[arg(long)]
+    require_synchronous: bool,
+    /// Log validations, reports of sidecars and health checks too, a line of about 230 bytes each; without this they are
+    /// only counted (--metrics-listen)
+    #[arg(long)]
+    log_validations: bool,
+    /// How to write the log, which goes to stderr
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// JSON, one object a line
+    Json,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Exit {
+        if !self.listen.ip().is_loopback() && !self.allow_http && self.tls_cert.is_none() {
+            // Refused rather than warned about: the key of every org would travel in clear text, and nobody reads
+            // warnings of a service that works.
+            complain(format_args!(
+                "{} can be reached from other machines, so without TLS org keys could be read on the way.\nGive it \
+                 --tls-cert and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or say --allow-http where the network \
+                 itself is private.",
+                self.listen
+            ));
+            return Exit::Usage;
+        }
+        let Some(admin_socket) = socket(self.admin_socket.clone(), Some(self.database.clone())) else {
+            return Exit::Usage;
+        };
+        start_logging(self.log_format);
+        machineid_sys::raise_descriptor_limit();
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                complain(format_args!("cannot start its threads: {error}"));
+                return Exit::Failure;
+            }
+        };
+        match runtime.block_on(self.serve(admin_socket)) {
+            Ok(()) => Exit::Success,
+            Err(error) => {
+                complain(error);
+                Exit::Failure
+            }
+        }
+    }
+
+    async fn serve(self, admin_socket: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+        // Before anything is announced: a SIGTERM that follows the announcement must find its handler.
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let options = Options {
+            listen: self.listen,
+            database: self.database,
+            terms: Terms { connections: self.database_connections, fence: self.fence },
+            admin_socket,
+            signup: !self.no_signup,
+            public_url: self.public_url,
+            metrics: self.metrics_listen,
+            tls: self.tls_cert.zip(self.tls_key).map(|(certificates, key)| Files { certificates, key }),
+            trusted: Trusted::new(self.trusted_proxy),
+            rates: Rates {
+                failed_keys: Rate::per_minute(self.failed_keys_per_minute),
+                sign_ups: Rate::per_minute(self.signups_per_minute),
+                management: Rate::per_minute(self.management_per_minute),
+            },
+            demand: if self.require_synchronous { Demand::Synchronous } else { Demand::Nothing },
+            log_validations: self.log_validations,
+            ephemeral_after: (!self.ephemeral_after.is_zero()).then_some(self.ephemeral_after),
+        };
+        let running = Running::start(options.clone()).await?;
+        let address = running.address();
+        info!(
+            %address,
+            database = %options.database,
+            admin_socket = %options.admin_socket.display(),
+            signup = options.signup,
+            metrics = running.metrics().map(tracing::field::display),
+            version = machineid_version::VERSION,
+            "serving"
+        );
+        announce(if options.tls.is_some() { "https" } else { "http" }, address);
+        let name = loop {
+            match signals.next().await {
+                Some(SIGHUP) => running.reload(),
+                Some(SIGINT) => break "SIGINT",
+                Some(_) | None => break "SIGTERM",
+            }
+        };
+        info!(signal = name, "ending");
+        running.end().await;
+        machineid_log::flush();
+        Ok(())
+    }
+}
+
+/// The one line on stdout. That nobody reads it is no reason not to serve.
+fn announce(scheme: &str, address: SocketAddr) {
+    let mut stdout = io::stdout();
+    let _ = writeln!(stdout, "machineid-authority is listening on {scheme}://{address}").and_then(|()| stdout.flush());
+}
+
+fn start_logging(format: LogFormat) {
+    // Decisions must not wait for whoever reads the log.
+    let builder = tracing_subscriber::fmt().with_writer(Lines::to_stderr()).log_internal_errors(false);
+    let builder = builder.with_max_level(LevelFilter::INFO).with_ansi(false);
+    // Fails only when logging was started before, and then there is a log.
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+/// As many as a server can work with.
+fn connections(text: &str) -> Result<usize, String> {
+    let wrong = || format!("write a number from {FEWEST_CONNECTIONS} to 1000");
+    text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number)).ok_or_else(wrong)
+}
+
+/// One address, or a network.
+fn network(text: &str) -> Result<IpNet, String> {
+    let one = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or_else(one).map_err(|_| "write an address or a network, as in 10.0.0.1 or 10.0.0.0/8".to_owned())
+}
+
+/// An origin, with a path perhaps, that `/checkout/…` can be put behind.
+fn public_url(text: &str) -> Result<String, String> {
+    let wrong = || "write where browsers reach this authority, as in https://authority.example.com".to_owned();
+    let url = url::Url::parse(text).map_err(|_| wrong())?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if plain { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::public_url;
+
+    #[test]
+    fn a_public_url_is_an_origin_that_a_path_can_follow() {
+        assert_eq!(public_url("https://a.example/").as_deref(), Ok("https://a.example"));
+        assert_eq!(public_url("http://a.example:8/x/").as_deref(), Ok("http://a.example:8/x"));
+        for text in ["", "a.example", "ftp://a", "https://u:p@a", "https://a?q", "https://a#f", "javascript:alert(1)"] {
+            assert!(public_url(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One device: what it is now, what its sidecars tell, what happened to it, and what can be done.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use jiff::Timestamp;
+use machineid_protocol::DeviceId;
+use serde::Deserialize;
+
+use super::fleet::Row;
+use super::frame::{Frame, Section};
+use super::past::{Moment, together, took_text};
+use super::refused::Refused;
+use super::told::Sidecar;
+use super::{page, visit};
+use crate::app::App;
+use crate::audit;
+use crate::console::pictures::{self, Picture};
+use crate::console::words::{When, encoded, grouped};
+use crate::reports::KnownStop;
+use crate::routes::now;
+use crate::store::Filter;
+
+/// How much of what was done to it is shown.
+const PAST: u32 = 50;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    id: String,
+}
+
+/// A stop of an agent.
+struct Stop {
+    began: When,
+    agent: String,
+    code: String,
+    request_id: Option<String>,
+    confirmed: bool,
+    survivors: Vec<String>,
+    took: String,
+    killed: String,
+}
+
+impl Stop {
+    fn new(known: KnownStop, now: Timestamp) -> Self {
+        let stop = known.stop;
+        Self {
+            began: When::new(known.began_at, now),
+            agent: stop.name.unwrap_or_else(|| stop.run_id.to_string()),
+            code: stop.code.as_str().to_owned(),
+            request_id: stop.request_id.map(|id| id.to_string()),
+            confirmed: stop.confirmed,
+            survivors: stop.survivors.iter().map(|left| format!("{}: {}", left.pid, left.reason)).collect(),
+            took: took_text(stop.took_ms),
+            killed: grouped(stop.killed),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "console/device.html")]
+struct Page {
+    frame: Frame,
+    place: String,
+    row: Row,
+    created: When,
+    sidecars: Vec<Sidecar>,
+    stops: Vec<Stop>,
+    /// What was held over time, if anything was told of it.
+    states: Option<Picture>,
+    past: Vec<Moment>,
+    more: bool,
+    audit: String,
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    query: Result<Query<Asked>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let id: DeviceId = query.ok().and_then(|Query(asked)| asked.id.parse().ok()).ok_or(Refused::NotFound)?;
+    let org = account.org.id;
+    let filter = Filter { only: Some(id.clone()), limit: Some(1), ..Filter::default() };
+    let found = app.store.fleet(org, &filter).await?.ok_or(Refused::NotFound)?;
+    let row = found.devices.into_iter().next().ok_or(Refused::NotFound)?;
+    let wanted = audit::Query { org: Some(org), device: Some(id.to_string()), limit: PAST, ..audit::Query::default() };
+    let done = app.store.audit(&wanted).await?;
+    let told = app.store.timeline(org, &id).await?;
+    let stops = app.store.stops(org, &id).await?;
+    let now = now();
+    let spans = pictures::held(&told);
+    let place = format!("{}/org/{org}", app.console.base);
+    page(
+        StatusCode::OK,
+        &Page {
+            frame: Frame::inside(&app, &visit, &account.org, Section::Fleet, id.as_str()),
+            created: When::new(row.device.created_at, now),
+            sidecars: row.heard.iter().map(|heard| Sidecar::of(&row.device, heard, now)).collect(),
+            row: Row::new(&account.org, &place, row, now),
+            stops: stops.into_iter().map(|stop| Stop::new(stop, now)).collect(),
+            states: (!spans.is_empty()).then(|| pictures::states(&spans, now)),
+            past: together(done.entries, told, now),
+            more: done.more,
+            audit: format!("{place}/audit?device={}", encoded(id.as_str())),
+            place,
+        },
+    )
+}

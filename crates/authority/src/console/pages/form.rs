@@ -1,0 +1,107 @@
+//! What a page sends, and whether it was a page of this console's.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+
+use super::refused::Refused;
+use super::visit::Visit;
+use crate::audit::Reason;
+use crate::console::Console;
+
+/// The largest form, in bytes: a page of selected devices, each character of their ids escaped.
+const LARGEST: usize = 128 * 1024;
+
+/// How long one may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The fields of a form, in their order.
+#[derive(Debug)]
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    /// A form of nobody's who is signed in: it must still be a page of this console's that sent it.
+    pub(super) async fn of_nobody(console: &Console, head: &Parts, body: Body) -> Result<Self, Refused> {
+        if !same_origin(console, &head.headers) {
+            return Err(Refused::Foreign);
+        }
+        let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST)).await.map_err(|_| Refused::Late)?;
+        let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large, or broke off.".to_owned()))?;
+        let text = String::from_utf8_lossy(&bytes);
+        // An origin is needed to have it parsed; it is not looked at.
+        let parsed = url::Url::parse(&format!("http://localhost/?{text}"));
+        Ok(Self(parsed.iter().flat_map(|url| url.query_pairs().into_owned()).collect()))
+    }
+
+    /// A form of this session's.
+    pub(super) async fn of(console: &Console, visit: &Visit, head: &Parts, body: Body) -> Result<Self, Refused> {
+        let form = Self::of_nobody(console, head, body).await?;
+        if visit.session.wrote(form.one("csrf")) { Ok(form) } else { Err(Refused::Foreign) }
+    }
+
+    /// The first field of that name without the space around it; empty when there is none.
+    pub(super) fn one(&self, name: &str) -> &str {
+        self.0.iter().find(|(field, _)| field == name).map_or("", |(_, value)| value.trim())
+    }
+
+    /// Every field of that name.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The reason, if one is given.
+    pub(super) fn reason(&self) -> Result<Option<Reason>, Refused> {
+        let text = self.one("reason");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|error: crate::audit::ReasonError| Refused::Malformed(format!("The reason does not do: {error}.")))
+    }
+}
+
+/// Whether a page of this origin sent it. Browsers say so by themselves; what is no browser sends neither header, and
+/// carries no cookie that somebody else's page could abuse.
+fn same_origin(console: &Console, headers: &HeaderMap) -> bool {
+    let value = |name| headers.get(name).map(|value: &axum::http::HeaderValue| value.to_str().unwrap_or("?"));
+    match (value("sec-fetch-site"), value(header::ORIGIN.as_str())) {
+        (Some(site), _) => site == "same-origin",
+        (None, Some(origin)) => {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            origin == console.origin || (authority.is_some() && authority == value(header::HOST.as_str()))
+        }
+        (None, None) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_origin_send_forms() {
+        let console = Console::new("https://a.example/base");
+        for (headers, same) in [
+            (&[][..], true),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "same-origin"), ("origin", "https://b.example")], true),
+            (&[("sec-fetch-site", "same-site"), ("origin", "https://a.example")], false),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("origin", "https://a.example")], true),
+            (&[("origin", "http://10.0.0.1:8424"), ("host", "10.0.0.1:8424")], true),
+            (&[("origin", "https://b.example"), ("host", "a.example")], false),
+            (&[("origin", "null"), ("host", "a.example")], false),
+            (&[("origin", "null")], false),
+            (&[("origin", "https://a.example.b.example")], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(*name, value.parse().unwrap());
+            }
+            assert_eq!(same_origin(&console, &map), same, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What is around each page: where one is, where one can go, and the way to stop everything.
+
+use super::files;
+use super::visit::Visit;
+use crate::app::App;
+use crate::org::Org;
+
+/// Which of an organisation's pages it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    Fleet,
+    Settings,
+    Audit,
+    Stop,
+    /// The operator's list of organisations.
+    Orgs,
+    /// None of those in the navigation.
+    Other,
+}
+
+impl Section {
+    /// The template's name for it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Fleet => "fleet",
+            Self::Settings => "settings",
+            Self::Audit => "audit",
+            Self::Stop => "stop",
+            Self::Orgs => "orgs",
+            Self::Other => "",
+        }
+    }
+}
+
+/// The frame of a page.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) title: String,
+    /// The path before every page's.
+    pub(super) base: String,
+    /// What every form carries; empty when nobody is signed in.
+    pub(super) csrf: String,
+    pub(super) operator: bool,
+    pub(super) org: Option<Place>,
+    pub(super) section: Section,
+}
+
+/// Whose pages they are.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) name: String,
+    /// The path of its first page.
+    pub(super) path: String,
+    /// Why nothing of it runs, if that is so.
+    pub(super) halted: Option<&'static str>,
+}
+
+impl Frame {
+    /// For nobody.
+    pub(super) fn bare(app: &App, title: &str) -> Self {
+        Self {
+            title: title.to_owned(),
+            base: app.console.base.clone(),
+            csrf: String::new(),
+            operator: false,
+            org: None,
+            section: Section::Other,
+        }
+    }
+
+    /// For whoever is signed in.
+    pub(super) fn of(app: &App, visit: &Visit, title: &str) -> Self {
+        let csrf = visit.session.csrf.clone();
+        Self { csrf, operator: visit.is_operator(), ..Self::bare(app, title) }
+    }
+
+    /// For a page of an organisation's.
+    pub(super) fn inside(app: &App, visit: &Visit, org: &Org, section: Section, title: &str) -> Self {
+        let place = Place {
+            name: org.name.clone().unwrap_or_else(|| org.id.to_string()),
+            path: format!("{}/org/{}", app.console.base, org.id),
+            halted: halted(org),
+        };
+        Self { org: Some(place), section, ..Self::of(app, visit, title) }
+    }
+
+    /// The address of the style sheet.
+    pub(super) fn style(&self) -> String {
+        format!("{}/files/{}", self.base, files::style().name)
+    }
+
+    /// The address of the icon.
+    pub(super) fn icon(&self) -> String {
+        format!("{}/files/{}", self.base, files::icon().name)
+    }
+
+    /// The address of the script.
+    pub(super) fn script(&self) -> String {
+        format!("{}/files/{}", self.base, files::script().name)
+    }
+
+    /// Whether it is this one of the navigation.
+    pub(super) fn at(&self, section: &str) -> bool {
+        self.section.name() == section
+    }
+}
+
+fn halted(org: &Org) -> Option<&'static str> {
+    if org.disabled {
+        Some("Execution is switched off: every validation is denied with ORG_DISABLED.")
+    } else if org.frozen {
+        Some("The plan is frozen: every validation is denied with PLAN_FROZEN.")
+    } else if org.expired(crate::routes::now()) {
+        Some("The plan's entitlement has ended: every validation is denied with ENTITLEMENT_EXPIRED.")
+    } else {
+        None
+    }
+}

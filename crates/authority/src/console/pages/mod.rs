@@ -1,0 +1,150 @@
+//! The web console: pages for whoever is woken at night. A page shows what the store says at that moment, and changes
+//! things through the same methods of the store as the API; there is no second way.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `visit` | who asks, and for which organisation |
+//! | `form` | what a page sends, and that it was this console's page |
+//! | `frame` | what is around each page |
+//! | `refused` | why there is no page, as one that helps |
+//! | `files` | the style sheet and the script |
+//! | `words` | times, states and addresses as people read them |
+//! | `sign_in` | beginning and ending a session |
+//! | `fleet`, `devices` | the list, and what is done to those that were selected |
+//! | `result` | what came of a form |
+//! | `device` | one of them |
+//! | `told`, `past` | what its sidecars tell, and what happened to it |
+//! | `settings` | the organisation: its switch, plan, key, and end |
+//! | `audit` | who did what, when and why |
+//! | `stop` | the kill switch, and taking it back |
+//! | `orgs` | the operator's list of organisations |
+//! | `checkout` | the page that confirms a plan, without a session |
+//! | `board` | how far a stop of many has come |
+//! | `pictures` | for people who would rather look than read |
+//! | `live` | the hint that a page is old |
+//!
+//! Every form is answered with a redirect, or with why it was not: a page that shows what was done can be reloaded, and
+//! repeats nothing.
+//!
+//! The templates are in `templates/console`. Each works without its script, which only fetches the same page again when
+//! there is a hint, and puts its parts in the place of the old ones.
+
+mod audit;
+mod board;
+mod checkout;
+mod device;
+mod devices;
+mod files;
+mod fleet;
+mod form;
+mod frame;
+mod live;
+mod orgs;
+mod past;
+mod refused;
+mod result;
+mod settings;
+mod sign_in;
+mod stop;
+mod told;
+mod visit;
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+
+use self::refused::Refused;
+use crate::app::App;
+use crate::console::Holder;
+use crate::routes::answer::Answer;
+
+/// Every page.
+pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/console", get(home))
+        .route("/console/", get(home))
+        .route("/console/files/{name}", get(files::file))
+        .route("/console/sign-in", get(sign_in::show).post(sign_in::with_key))
+        .route("/console/sign-out", post(sign_in::out))
+        .route("/console/operator/{secret}", get(sign_in::show_link).post(sign_in::with_link))
+        .route("/console/orgs", get(orgs::show).post(orgs::create))
+        .route("/console/org/{org}", get(fleet::show))
+        .route("/console/org/{org}/device", get(device::show))
+        .route("/console/org/{org}/devices", post(devices::act))
+        .route("/console/org/{org}/result/{name}", get(result::show))
+        .route("/console/org/{org}/settings", get(settings::show))
+        .route("/console/org/{org}/settings/execution", post(settings::execution))
+        .route("/console/org/{org}/settings/rotate-key", post(settings::rotate_key))
+        .route("/console/org/{org}/settings/end-old-key", post(settings::end_old_key))
+        .route("/console/org/{org}/settings/checkout", post(settings::checkout))
+        .route("/console/org/{org}/settings/operate", post(settings::operate))
+        .route("/console/org/{org}/audit", get(audit::show))
+        .route("/console/org/{org}/audit.jsonl", get(audit::export))
+        .route("/console/org/{org}/stop", get(stop::show).post(stop::everything))
+        .route("/console/org/{org}/stop/{at}/restore", get(stop::ask_restore).post(stop::restore))
+        .route("/console/org/{org}/stop/{at}", get(board::show))
+        .route("/console/org/{org}/events", get(live::events))
+        .route("/checkout/{token}", get(checkout::show).post(checkout::confirm))
+        .route("/console/{*rest}", any(nothing_here))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), dress))
+}
+
+/// Where whoever is signed in belongs.
+async fn home(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    let visit = visit::enter(&app, &head)?;
+    let base = &app.console.base;
+    Ok(redirect(&match visit.session.holder {
+        Holder::Key(org, _) => format!("{base}/org/{org}"),
+        Holder::Operator(_) => format!("{base}/orgs"),
+    }))
+}
+
+async fn nothing_here() -> Refused {
+    Refused::NotFound
+}
+
+/// Turns refusals into pages and gives everything the headers that keep it to itself.
+async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = next.run(request).await;
+    if let Some(refused) = response.extensions_mut().remove::<Refused>() {
+        response = refused.page(&app, &method, &uri);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    // Not `no-referrer`: with that, browsers send a form with `Origin: null`, and whose page it was could not be told.
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// Nothing is loaded from elsewhere, no script or style stands in a page, nothing frames it, no form leaves.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// A page.
+fn page(status: StatusCode, template: &impl Template) -> Result<Response, Refused> {
+    let text = template.render().map_err(|error| {
+        tracing::error!(%error, "a page of the console could not be made");
+        Refused::Failed
+    })?;
+    Ok(Answer::html(status, text).into_response())
+}
+
+/// To another page, by GET.
+fn redirect(to: &str) -> Response {
+    let mut response = Answer::html(StatusCode::SEE_OTHER, String::new()).into_response();
+    // Addresses are made of ids and percent-encoded text.
+    if let Ok(to) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
+}

@@ -1,0 +1,135 @@
+//! Why there is no page.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::body::Body;
+use axum::http::{Method, Response, StatusCode, Uri};
+use axum::response::IntoResponse;
+
+use super::frame::Frame;
+use super::redirect;
+use crate::app::App;
+use crate::console::words::encoded;
+use crate::repeated::rarely;
+use crate::routes::answer::Answer;
+use crate::store::StoreError;
+
+/// A refusal. [`super::dress`] makes a page of it.
+#[derive(Clone, Debug)]
+pub(super) enum Refused {
+    /// Nobody is signed in, or no more.
+    SignIn,
+    /// There is no such page, or nothing that whoever asks may know of.
+    NotFound,
+    /// What came of a form is not kept any more, or was another session's.
+    NotKept,
+    /// A form that was not this session's.
+    Foreign,
+    /// A form or an address that makes no sense, with what would.
+    Malformed(String),
+    /// A form that did not arrive in time.
+    Late,
+    TooMany(Duration),
+    /// The database, or this program.
+    Failed,
+}
+
+#[derive(Template)]
+#[template(path = "console/refused.html")]
+struct Page<'a> {
+    frame: Frame,
+    text: &'a str,
+    next: &'a str,
+}
+
+impl Refused {
+    pub(super) fn page(self, app: &App, method: &Method, uri: &Uri) -> Response<Body> {
+        let base = &app.console.base;
+        if matches!(self, Self::SignIn) {
+            // Only a page is a place to come back to.
+            let back = uri.path_and_query().filter(|_| *method == Method::GET).map_or("", |uri| uri.as_str());
+            let back = back.strip_prefix("/console").filter(|back| !back.is_empty() && *back != "/");
+            return redirect(&match back {
+                Some(back) => format!("{base}/sign-in?next={}", encoded(back)),
+                None => format!("{base}/sign-in"),
+            });
+        }
+        let (status, title, text, next) = match &self {
+            Self::SignIn | Self::NotFound => (
+                StatusCode::NOT_FOUND,
+                "There is nothing here",
+                "The address is wrong, or what it named is gone, or this session may not see it.",
+                "Go to the start and look for it there.",
+            ),
+            Self::NotKept => (
+                StatusCode::GONE,
+                "This result is not shown any more",
+                "What came of a form is shown to the session that sent it, for some hours. Nothing was repeated.",
+                "The audit says what was done, and each device's page what it is now.",
+            ),
+            Self::Foreign => (
+                StatusCode::FORBIDDEN,
+                "Nothing was changed",
+                "That form did not come from a page of this session: it was open since before you signed in, or another \
+                 website sent it.",
+                "Open the page again and repeat what you did there. If you did not send anything, somebody else's page \
+                 did; close it.",
+            ),
+            Self::Malformed(text) => (
+                StatusCode::BAD_REQUEST,
+                "Nothing was changed",
+                text.as_str(),
+                "Go back, correct it, and send it again.",
+            ),
+            Self::Late => (
+                StatusCode::REQUEST_TIMEOUT,
+                "Nothing was changed",
+                "What your browser sent did not arrive in time.",
+                "Go back and send it again.",
+            ),
+            Self::TooMany(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many requests",
+                "This was refused so that others are served.",
+                "Wait a moment, then open the page again. Agents are not concerned: validations are never limited.",
+            ),
+            Self::Failed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The authority could not do that",
+                "Its database failed or did not answer in time. While that lasts every validation is denied, and agents \
+                 stop at the ends of their leases.",
+                "Nothing was changed as far as is known. Open the page again to see; the log of the authority says what \
+                 went wrong.",
+            ),
+        };
+        let page = Page { frame: Frame::bare(app, title), text, next };
+        let answer = Answer::html(status, page.render().unwrap_or_else(|_| text.to_owned()));
+        match self {
+            Self::TooMany(again) => answer.later(again),
+            Self::SignIn
+            | Self::NotFound
+            | Self::NotKept
+            | Self::Foreign
+            | Self::Malformed(_)
+            | Self::Late
+            | Self::Failed => answer,
+        }
+        .into_response()
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        rarely!(error, %error, "the store failed; a page of the console is refused");
+        Self::Failed
+    }
+}

@@ -1,0 +1,341 @@
+//! The organisation: whether it may execute, its plan, its key; and what only the server's operator may do to it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+use jiff::Timestamp;
+use machineid_clock::BootTime;
+use machineid_protocol::span;
+use tracing::error;
+
+use super::form::Form;
+use super::frame::{Frame, Section};
+use super::refused::Refused;
+use super::visit::Visit;
+use super::{page, redirect, result, visit};
+use crate::admin::{self, OldKeyReport};
+use crate::app::App;
+use crate::audit::Call;
+use crate::console::pictures::{self, Picture};
+use crate::console::words::{When, grouped};
+use crate::console::{Holder, Outcome};
+use crate::keys::{self, SecretHash};
+use crate::org::{Org, PlanTier};
+use crate::plan::Account;
+use crate::routes::billing::CHECKOUT_LIFE;
+use crate::routes::now;
+use crate::store::{CheckoutKey, NewCheckout, OrgChange};
+
+/// A plan change that waits.
+struct Waiting {
+    number: String,
+    wanted: PlanTier,
+    until: When,
+}
+
+#[derive(Template)]
+#[template(path = "console/settings.html")]
+struct Page {
+    frame: Frame,
+    place: String,
+    /// What was just done.
+    done: Option<&'static str>,
+    org: Org,
+    usage: Picture,
+    used: String,
+    limit: String,
+    places: String,
+    over: bool,
+    created: When,
+    until: Option<When>,
+    expired: bool,
+    waiting: Vec<Waiting>,
+    old_key: Option<OldKey>,
+    /// What has to be typed to rotate the key.
+    rotate_word: &'static str,
+}
+
+/// The key before the current one, as people read it.
+struct OldKey {
+    ends: When,
+    valid: bool,
+    devices: u64,
+    devices_text: String,
+    ids: Vec<String>,
+    more: bool,
+}
+
+/// What a page says was done, by the word in its address.
+const DONE: [(&str, &str); 10] = [
+    ("off", "Execution is switched off. Every validation is denied with ORG_DISABLED, and agents are being stopped."),
+    ("on", "Execution is switched on again. Agents that were stopped do not start by themselves."),
+    ("asked", "The plan change waits for the operator of this server."),
+    ("confirmed", "The plan is changed."),
+    ("frozen", "The plan is frozen. Every validation is denied with PLAN_FROZEN, and agents are being stopped."),
+    ("unfrozen", "The plan is no longer frozen."),
+    ("expired", "The end of the entitlement is set. From then on every validation is denied with ENTITLEMENT_EXPIRED."),
+    ("renewed", "The entitlement does not end any more."),
+    ("plan", "The plan and its limit are set."),
+    ("old-key-ended", "The old key is invalid now. What still asked with it is denied with INVALID_ORG_KEY."),
+];
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let now = now();
+    let old = old_key(&app, &account, now).await?;
+    let Account { org, used } = account;
+    let waiting = app.store.checkouts(now).await?.into_iter().filter(|open| open.org.id == org.id);
+    let waiting = waiting.map(|open| Waiting {
+        number: open.number,
+        wanted: open.wanted,
+        until: When::new(open.expires_at, now),
+    });
+    let word = query.as_deref().and_then(|query| query.strip_prefix("done="));
+    let limit = org.limit();
+    page(
+        StatusCode::OK,
+        &Page {
+            frame: Frame::inside(&app, &visit, &org, Section::Settings, "Organisation"),
+            place: format!("{}/org/{}", app.console.base, org.id),
+            done: DONE.iter().find(|(done, _)| Some(*done) == word).map(|(_, text)| *text),
+            usage: pictures::usage(used, limit),
+            used: grouped(used),
+            limit: grouped(limit),
+            places: grouped(limit.saturating_sub(used)),
+            over: used > limit,
+            created: When::new(org.created_at, now),
+            until: org.access_until.map(|at| When::new(at, now)),
+            expired: org.expired(now),
+            waiting: waiting.collect(),
+            rotate_word: confirmation(old.as_ref()),
+            old_key: old.map(|old| OldKey {
+                ends: When::new(old.ends, now),
+                valid: old.valid,
+                devices: old.devices,
+                devices_text: grouped(old.devices),
+                more: old.devices > old.device_ids.len() as u64,
+                ids: old.device_ids,
+            }),
+            org,
+        },
+    )
+}
+
+/// Whoever is signed in, their form, and the call it is.
+async fn asked(app: &App, org: &str, request: Request) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
+    let (head, body) = request.into_parts();
+    let (visit, account) = visit::at(app, &head, org).await?;
+    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let call = visit.call(&head, form.reason()?);
+    Ok((head, visit, account, form, call))
+}
+
+fn back(app: &App, account: &Account, done: &str) -> Response {
+    redirect(&format!("{}/org/{}/settings?done={done}", app.console.base, account.org.id))
+}
+
+/// The execution switch.
+pub(super) async fn execution(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (off, done) = match form.one("execution") {
+        "off" => (true, "off"),
+        "on" => (false, "on"),
+        _ => return Err(Refused::Malformed("The form says neither on nor off.".to_owned())),
+    };
+    if off && form.one("confirm") != "off" {
+        return Err(Refused::Malformed("To switch execution off, type the word off.".to_owned()));
+    }
+    app.store.change_org(account.org.id, &OrgChange::Disabled(off), &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, done))
+}
+
+/// A new key, shown once. A session of the current key goes on with the new one, under another id; one of the old key may
+/// not rotate: what its holder takes for the old key is the current one.
+pub(super) async fn rotate_key(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, mut visit, account, form, call) = asked(&app, &org, request).await?;
+    let overlap = match form.one("overlap") {
+        "" => admin::OVERLAP,
+        text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap does not do: {error}.")))?,
+    };
+    if overlap > admin::LONGEST_OVERLAP {
+        return Err(Refused::Malformed("An old key can stay valid for 90 days (2160h) at most.".to_owned()));
+    }
+    let org = account.org.id;
+    let word = confirmation(old_key(&app, &account, call.at).await?.as_ref());
+    if form.one("confirm") != word {
+        return Err(Refused::Malformed(format!("To rotate the key, type the word {word}.")));
+    }
+    if let Holder::Key(_, key) = visit.session.holder
+        && app
+            .store
+            .look_up(key, None)
+            .await?
+            .and_then(|found| found.at(call.at))
+            .is_none_or(|found| found.key.ends().is_some())
+    {
+        let text = "This session began with the old key. Sign in with the current one to rotate again.";
+        return Err(Refused::Malformed(text.to_owned()));
+    }
+    // Its key may be cut between that look and the rotation: then the session has ended.
+    let (expected, refused) = match visit.session.holder {
+        Holder::Key(_, key) => (Some(key), Refused::SignIn),
+        Holder::Operator(_) => (None, Refused::NotFound),
+    };
+    let rotated = admin::rotate_key(&app.store, org, overlap, expected, &call).await.map_err(|error| {
+        error!(%error, "a key cannot be rotated");
+        Refused::Failed
+    })?;
+    let (new, key) = rotated.ok_or(refused)?;
+    let mut renewed = None;
+    if let Holder::Key(..) = visit.session.holder {
+        // Where there is no new session the old one goes on for as long as its key.
+        renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
+        if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
+            if let Some(old) = visit::session_id(&app.console, &head.headers) {
+                app.console.end(old);
+            }
+            visit.session = session;
+        }
+    }
+    let outcome = Outcome::NewKey {
+        key: Some(key),
+        old_key_ends: new.old_key_ends.filter(|ends| call.at < *ends),
+        older_key_ended: new.older_key_ended,
+    };
+    let mut response = result::shown(&app, &visit, org, outcome, call.at);
+    if let Some(id) = renewed {
+        visit::set_cookie(&app.console, &mut response, Some(&id));
+    }
+    Ok(response)
+}
+
+/// The old key ends before its time.
+pub(super) async fn end_old_key(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    if form.one("confirm") != "end" {
+        return Err(Refused::Malformed("To end the old key, type the word end.".to_owned()));
+    }
+    app.store.change_org(account.org.id, &OrgChange::EndOldKey, &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, "old-key-ended"))
+}
+
+/// The key before the current one, where it matters: while it is valid, and while devices asked last with it.
+async fn old_key(app: &App, account: &Account, now: Timestamp) -> Result<Option<OldKeyReport>, Refused> {
+    if account.org.old_key_ends.is_none() {
+        return Ok(None);
+    }
+    let old = admin::old_key_of(&app.store, account.org.id, now).await?;
+    Ok(old.filter(|old| old.valid || old.devices > 0))
+}
+
+/// What has to be typed to rotate: another word when that stops agents, since a second rotation ends the old key.
+fn confirmation(old: Option<&OldKeyReport>) -> &'static str {
+    if old.is_some_and(|old| old.valid && old.devices > 0) { "cut" } else { "rotate" }
+}
+
+/// Asks for another plan. The operator confirms it.
+pub(super) async fn checkout(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let wanted = match form.one("plan").parse() {
+        Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
+        Ok(PlanTier::Free) | Err(_) => return Err(Refused::Malformed("Choose pro, scale or max.".to_owned())),
+    };
+    let secrets = keys::new_token().and_then(|token| Ok((token, keys::new_number()?)));
+    let (token, number) = secrets.map_err(|error| {
+        error!(%error, "a checkout could not be created");
+        Refused::Failed
+    })?;
+    let expires_at = call.at.saturating_add(CHECKOUT_LIFE).unwrap_or(call.at);
+    let new = NewCheckout { number, wanted, token: SecretHash::of_token(&token), expires_at };
+    app.store.create_checkout(account.org.id, &new, &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, "asked"))
+}
+
+/// What only the operator does to an organisation.
+pub(super) async fn operate(
+    State(app): State<Arc<App>>,
+    Path(org): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (_, visit, account, form, call) = asked(&app, &org, request).await?;
+    if !visit.is_operator() {
+        return Err(Refused::NotFound);
+    }
+    let org = &account.org;
+    let malformed = |text: &str| Err(Refused::Malformed(text.to_owned()));
+    let (change, done) = match form.one("action") {
+        "freeze" => (OrgChange::Frozen(true), "frozen"),
+        "unfreeze" => (OrgChange::Frozen(false), "unfrozen"),
+        "expire" => {
+            let end = match form.one("at") {
+                "" => call.at,
+                text => match text.parse() {
+                    Ok(end) => end,
+                    Err(_) => {
+                        return malformed("Write the time as in 2027-01-31T00:00:00Z, or leave it empty for now.");
+                    }
+                },
+            };
+            (OrgChange::AccessUntil(Some(end)), "expired")
+        }
+        "renew" => (OrgChange::AccessUntil(None), "renewed"),
+        "set-plan" => {
+            let Ok(plan) = form.one("plan").parse() else { return malformed("Choose one of the plans.") };
+            let limit = match form.one("limit") {
+                "" => None,
+                text => match text.parse() {
+                    Ok(limit) => Some(limit),
+                    Err(_) => return malformed("A limit is a number of devices; leave it empty for the plan's own."),
+                },
+            };
+            (OrgChange::Plan(plan, limit), "plan")
+        }
+        "confirm-checkout" => {
+            let number = form.one("number");
+            let open = app.store.checkouts(call.at).await?;
+            if !open.iter().any(|open| open.org.id == org.id && open.number == number) {
+                return malformed("That plan change was confirmed already, or is older than an hour.");
+            }
+            let confirmed = app.store.confirm_checkout(&CheckoutKey::Number(number.to_owned()), &call).await?;
+            confirmed.ok_or(Refused::NotFound)?;
+            return Ok(back(&app, &account, "confirmed"));
+        }
+        "delete" => {
+            let id = org.id.to_string();
+            if form.one("confirm") != id {
+                return malformed("To delete an organisation, type its id.");
+            }
+            app.store.change_org(org.id, &OrgChange::Delete, &call).await?.ok_or(Refused::NotFound)?;
+            return Ok(redirect(&format!("{}/orgs?deleted={id}", app.console.base)));
+        }
+        _ => return malformed("The form does not say what to do."),
+    };
+    app.store.change_org(org.id, &change, &call).await?.ok_or(Refused::NotFound)?;
+    Ok(back(&app, &account, done))
+}

@@ -1,0 +1,206 @@
+//! Beginning a session, with an org key or an operator's link, and ending it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use machineid_clock::BootTime;
+use machineid_org_key::OrgKey;
+use tracing::info;
+
+use super::form::Form;
+use super::frame::Frame;
+use super::refused::Refused;
+use super::{page, redirect, visit};
+use crate::app::App;
+use crate::console::Holder;
+use crate::keys::SecretHash;
+use crate::org::OrgId;
+use crate::repeated::rarely;
+use crate::routes::answer::Answer;
+use crate::routes::{ask, now};
+
+#[derive(Template)]
+#[template(path = "console/sign_in.html")]
+struct Page {
+    frame: Frame,
+    next: String,
+    problem: Option<&'static str>,
+}
+
+#[derive(Template)]
+#[template(path = "console/operator_link.html")]
+struct LinkPage {
+    frame: Frame,
+    /// `None` when it is good for nothing.
+    action: Option<String>,
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    if visit::enter(&app, &head).is_ok() {
+        return Ok(redirect(&app.console.base));
+    }
+    let next = next(query.as_deref().unwrap_or("")).unwrap_or_default();
+    page(StatusCode::OK, &Page { frame: Frame::bare(&app, "Sign in"), next, problem: None })
+}
+
+pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    let form = Form::of_nobody(&app.console, &head, body).await?;
+    let key: Option<OrgKey> = form.one("key").parse().ok();
+    // What is no key is looked up as well, as something that is never found: the answer takes its time all the same.
+    let hash = key.as_ref().map_or_else(|| SecretHash::of_session(form.one("key")), SecretHash::of_key);
+    let found = app.store.look_up(hash, None).await?.and_then(|found| found.at(now()));
+    let found = found.filter(|found| !found.org.deleted);
+    let next = allowed(form.one("next"));
+    let Some(found) = found else {
+        let frame = Frame::bare(&app, "Sign in");
+        let address = ask::address(&head);
+        let (status, problem, again) = match app.limits.failed_key(address, BootTime::now()) {
+            Ok(()) => (StatusCode::UNAUTHORIZED, "No organisation of this authority has that key.", None),
+            Err(again) => {
+                rarely!(warn, %address, "too many failed sign-ins");
+                (StatusCode::TOO_MANY_REQUESTS, "Too many keys failed from your address. Wait a minute.", Some(again))
+            }
+        };
+        let page = Page { frame, next: next.unwrap_or_default(), problem: Some(problem) };
+        let answer = Answer::html(status, page.render().map_err(|_| Refused::Failed)?);
+        return Ok(match again {
+            Some(again) => answer.later(again),
+            None => answer,
+        }
+        .into_response());
+    };
+    let org = found.org.id;
+    info!(%org, key = hash.fingerprint(), "signed in to the console");
+    begin(&app, &head, Holder::Key(org, hash), &next.unwrap_or_else(|| format!("/org/{org}")))
+}
+
+/// Ends whatever session there was and begins one under a new id: an id that somebody planted is worth nothing.
+fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &str) -> Result<Response, Refused> {
+    if let Some(old) = visit::session_id(&app.console, &head.headers) {
+        app.console.end(old);
+    }
+    let id = app.console.sessions.begin(holder, BootTime::now()).map_err(|error| {
+        tracing::error!(%error, "nobody can sign in");
+        Refused::Failed
+    })?;
+    let mut response = redirect(&format!("{}{next}", app.console.base));
+    visit::set_cookie(&app.console, &mut response, Some(&id));
+    Ok(response)
+}
+
+pub(super) async fn out(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    let visit = visit::enter(&app, &head)?;
+    let form = Form::of(&app.console, &visit, &head, body).await?;
+    if form.one("everywhere") == "yes" {
+        app.console.end_all(&visit.session);
+    }
+    if let Some(id) = visit::session_id(&app.console, &head.headers) {
+        app.console.end(id);
+    }
+    let mut response = redirect(&format!("{}/sign-in", app.console.base));
+    visit::set_cookie(&app.console, &mut response, None);
+    Ok(response)
+}
+
+pub(super) async fn show_link(
+    State(app): State<Arc<App>>,
+    Path(secret): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
+    if !app.console.links.is_good(&secret, BootTime::now()) {
+        return bad_link(&app, &head);
+    }
+    let action = Some(format!("{}/operator/{secret}", app.console.base));
+    page(StatusCode::OK, &LinkPage { frame: Frame::bare(&app, "Sign in as the operator"), action })
+}
+
+pub(super) async fn with_link(
+    State(app): State<Arc<App>>,
+    Path(secret): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    Form::of_nobody(&app.console, &head, body).await?;
+    let Some(link) = app.console.links.take(&secret, BootTime::now()) else { return bad_link(&app, &head) };
+    info!(uid = link.uid, "an operator signed in to the console");
+    let next = link.org.map_or_else(|| "/orgs".to_owned(), |org| format!("/org/{org}"));
+    begin(&app, &head, Holder::Operator(link.uid), &next)
+}
+
+fn bad_link(app: &App, head: &axum::http::request::Parts) -> Result<Response, Refused> {
+    app.limits.failed_key(ask::address(head), BootTime::now()).map_err(Refused::TooMany)?;
+    page(StatusCode::GONE, &LinkPage { frame: Frame::bare(app, "This link signs nobody in"), action: None })
+}
+
+/// Where a query asks to go on, when that is a page.
+fn next(query: &str) -> Option<String> {
+    let url = url::Url::parse(&format!("http://localhost/?{query}")).ok()?;
+    let (_, next) = url.query_pairs().find(|(name, _)| name == "next")?;
+    allowed(&next)
+}
+
+/// The pages that signing in leads to, behind the base: an organisation's, with their queries, and the list of all. What
+/// else is asked for is somebody's attempt to lead people away.
+fn allowed(next: &str) -> Option<String> {
+    let (path, query) = next.split_once('?').map_or((next, None), |(path, query)| (path, Some(query)));
+    let inside = || {
+        let (org, rest) = path.strip_prefix("/org/").map(|rest| rest.split_once('/').unwrap_or((rest, "")))?;
+        org.parse::<OrgId>().ok().filter(|id| id.to_string() == org)?;
+        let known = ["", "device", "settings", "audit", "stop"].contains(&rest)
+            || rest.strip_prefix("stop/").is_some_and(|at| at.parse::<u64>().is_ok());
+        known.then_some(())
+    };
+    let tame = query.unwrap_or("").bytes().all(|byte| byte.is_ascii_alphanumeric() || b"%=&+-._~".contains(&byte));
+    (tame && (path == "/orgs" || inside().is_some())).then(|| next.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signing_in_leads_to_pages_of_the_console_and_nowhere_else() {
+        let org = OrgId::random();
+        for good in ["", "?q=web%20&state=revoked", "/device?id=a%2Fb", "/settings", "/audit", "/stop", "/stop/17"] {
+            let next = format!("/org/{org}{good}");
+            assert_eq!(allowed(&next), Some(next.clone()));
+        }
+        assert_eq!(allowed("/orgs").as_deref(), Some("/orgs"));
+        let own = |rest: &str| format!("/org/{org}{rest}");
+        for bad in [
+            "",
+            "/",
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "evil",
+            "/org",
+            "/org/x",
+            "/sign-out",
+            "/orgs/../..",
+            "/orgs\r\nset-cookie:x",
+            "/files/x",
+            &own("/events"),
+            &own("//evil.example"),
+            &own("?x=\n"),
+            &own("/stop/-1"),
+            &own("?<"),
+            &own("/device/../../x"),
+        ] {
+            assert_eq!(allowed(bad), None, "{bad:?}");
+        }
+        assert_eq!(next(&format!("x=1&next=%2Forg%2F{org}%3Fq%3Da")), Some(format!("/org/{org}?q=a")));
+        assert_eq!(next("next=//evil"), None);
+    }
+}

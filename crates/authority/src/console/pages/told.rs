@@ -1,0 +1,182 @@
+//! What the sidecars of a device told, as people read it. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use machineid_protocol::report::{Bound, StopState};
+use machineid_protocol::status::StandingKind;
+
+use crate::console::words::{When, span};
+use crate::reports::{HeardDevice, Known, Notes, judge};
+use crate::store::ListedDevice;
+
+/// All sidecars of a device together.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// Theirs, the newest report's first.
+    pub(super) versions: String,
+    pub(super) agents: u64,
+    pub(super) stopping: u64,
+    /// The longest of theirs.
+    pub(super) bound: String,
+    /// How far the stop is that the device's revoke asks for.
+    pub(super) progress: Option<Progress>,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(super) struct Sidecar {
+    pub(super) host: String,
+    pub(super) version: String,
+    pub(super) standing: &'static str,
+    pub(super) code: String,
+    pub(super) agents: u32,
+    pub(super) stopping: u32,
+    pub(super) bound: String,
+    pub(super) push: bool,
+    pub(super) heard: When,
+    pub(super) progress: Option<Progress>,
+}
+
+/// How far a stop is: by word, by shape, and by colour last.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    state: StopState,
+    pub(super) word: &'static str,
+    pub(super) shape: &'static str,
+    pub(super) class: &'static str,
+    /// When the lease alone has stopped everything.
+    by: Timestamp,
+    pub(super) by_when: When,
+    /// Whether that is still of interest.
+    pub(super) waits: bool,
+}
+
+impl Told {
+    /// `None` when no sidecar told anything.
+    pub(super) fn of(device: &ListedDevice, heard: &[HeardDevice], now: Timestamp) -> Option<Self> {
+        let mut versions: Vec<&str> = Vec::new();
+        for heard in heard {
+            if !versions.contains(&heard.said.version.as_str()) {
+                versions.push(&heard.said.version);
+            }
+        }
+        let sum = |count: fn(&HeardDevice) -> u32| heard.iter().map(|heard| u64::from(count(heard))).sum();
+        let longest = heard.iter().map(|heard| heard.said.bound).max_by_key(|bound| bound.cut_off_ms)?;
+        let all = heard.iter().filter_map(|heard| Progress::of(device, heard, now));
+        Some(Self {
+            versions: versions.join(", "),
+            agents: sum(|heard| heard.said.device.agents),
+            stopping: sum(|heard| heard.said.device.stopping),
+            bound: bound(longest),
+            progress: all.max_by_key(|progress| (progress.rank(), progress.by)),
+        })
+    }
+}
+
+impl Sidecar {
+    pub(super) fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Self {
+        let said = &heard.said;
+        Self {
+            host: said.host.to_string(),
+            version: said.version.clone(),
+            standing: standing(said.device.standing),
+            code: said.device.code.as_ref().map_or_else(String::new, |code| code.as_str().to_owned()),
+            agents: said.device.agents,
+            stopping: said.device.stopping,
+            bound: bound(said.bound),
+            push: said.push,
+            heard: When::new(heard.heard_at, now),
+            progress: Progress::of(device, heard, now),
+        }
+    }
+}
+
+impl Progress {
+    /// `None` while the device is not revoked.
+    fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Option<Self> {
+        let known = Known {
+            revoked_at: device.revoked_at?,
+            last_seen_at: device.last_seen_at,
+            heard_at: heard.heard_at,
+            device: &heard.said.device,
+            cut_off: Duration::from_millis(heard.said.bound.cut_off_ms),
+            notes: Notes::in_time(now),
+        };
+        let (state, by) = judge(&known, now);
+        let (word, shape, class, waits) = match state {
+            StopState::Confirmed => ("stopped, confirmed", "✓", "confirmed", false),
+            StopState::Stopping => ("stopping", "◐", "halted", true),
+            StopState::Pending => ("not confirmed", "○", "halted", true),
+            StopState::Lapsed => ("not confirmed, lease over", "◌", "halted", false),
+        };
+        Some(Self { state, word, shape, class, by, by_when: When::new(by, now), waits })
+    }
+
+    /// How far it is from being done.
+    fn rank(&self) -> u8 {
+        match self.state {
+            StopState::Confirmed => 0,
+            StopState::Lapsed => 1,
+            StopState::Stopping => 2,
+            StopState::Pending => 3,
+        }
+    }
+}
+
+pub(super) fn standing(kind: StandingKind) -> &'static str {
+    match kind {
+        StandingKind::Unknown => "unknown",
+        StandingKind::Allowed => "allowed",
+        StandingKind::Denied => "denied",
+        StandingKind::Unavailable => "unavailable",
+    }
+}
+
+/// `16 s, cut off 41 s`: the worst time from a revoke to the last process gone.
+fn bound(bound: Bound) -> String {
+    let seconds = |millis: u64| span(millis.div_ceil(1000));
+    format!("{}, cut off {}", seconds(bound.connected_ms), seconds(bound.cut_off_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn heard(number: u8, standing: &str, stamp: Option<i64>, agents: u32, version: &str) -> HeardDevice {
+        let said = serde_json::json!({
+            "version": version, "host": "host:1", "bound": {"connectedMs": 15_500, "cutOffMs": 41_000}, "push": true,
+            "device": {"deviceId": "a", "standing": standing, "revokedAt": stamp.map(|second| at(second).to_string()),
+                "agents": agents, "stopping": 0},
+        });
+        HeardDevice::read(&format!("{number:032x}"), at(101), &said.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_device_is_as_far_as_the_last_of_its_sidecars() {
+        let device = |revoked_at: Option<i64>| ListedDevice {
+            id: "a".to_owned(),
+            created_at: at(0),
+            last_seen_at: Some(at(102)),
+            revoked_at: revoked_at.map(at),
+            revoke_reason: None,
+            ephemeral: false,
+            old_key: false,
+        };
+        let done = heard(1, "denied", Some(100), 0, "1.0");
+        let silent = heard(2, "allowed", None, 2, "1.1");
+        let told = Told::of(&device(Some(100)), &[done.clone(), silent.clone()], at(105)).unwrap();
+        let progress = told.progress.unwrap();
+        assert_eq!((told.agents, told.versions.as_str()), (2, "1.0, 1.1"));
+        assert_eq!(told.bound, "16 s, cut off 41 s");
+        assert_eq!((progress.word, progress.by, progress.waits), ("not confirmed", at(141), true));
+        let told = Told::of(&device(Some(100)), &[done.clone(), done.clone()], at(105)).unwrap();
+        assert_eq!((told.progress.unwrap().word, told.versions.as_str()), ("stopped, confirmed", "1.0"));
+        assert!(Told::of(&device(None), &[done], at(105)).unwrap().progress.is_none());
+        assert!(Told::of(&device(Some(100)), &[], at(105)).is_none());
+    }
+}

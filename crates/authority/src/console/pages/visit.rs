@@ -1,0 +1,110 @@
+//! Who asks, and for which organisation.
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use machineid_clock::BootTime;
+
+use super::refused::Refused;
+use crate::app::App;
+use crate::audit::{Actor, Call, Reason};
+use crate::console::{Console, Holder, Session};
+use crate::org::OrgId;
+use crate::plan::Account;
+use crate::routes::{ask, now};
+
+/// The header of what a page asks for by itself: nobody is there because of it.
+const LIVE: &str = "x-console-live";
+
+/// A request of somebody who is signed in.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub(super) session: Session,
+}
+
+impl Visit {
+    pub(super) fn is_operator(&self) -> bool {
+        matches!(self.session.holder, Holder::Operator(_))
+    }
+
+    /// The management call that this request is.
+    pub(super) fn call(&self, head: &Parts, reason: Option<Reason>) -> Call {
+        let actor = match self.session.holder {
+            Holder::Key(_, key) => Actor::ConsoleKey(key.fingerprint()),
+            Holder::Operator(uid) => Actor::ConsoleUid(uid),
+        };
+        Call { at: now(), request_id: ask::request_id(head), actor, reason }
+    }
+}
+
+/// Whether a page asks this by itself.
+pub(super) fn is_live(head: &Parts) -> bool {
+    head.headers.contains_key(LIVE)
+}
+
+/// The session of this request.
+pub(super) fn enter(app: &App, head: &Parts) -> Result<Visit, Refused> {
+    let id = session_id(&app.console, &head.headers).ok_or(Refused::SignIn)?;
+    let by_person = !is_live(head);
+    let session = app.console.sessions.find(id, BootTime::now(), by_person).ok_or(Refused::SignIn)?;
+    Ok(Visit { session })
+}
+
+/// The session of the server's operator.
+pub(super) fn operator(app: &App, head: &Parts) -> Result<Visit, Refused> {
+    enter(app, head).and_then(|visit| if visit.is_operator() { Ok(visit) } else { Err(Refused::NotFound) })
+}
+
+/// The session, and the organisation that the address names, if this session may see it.
+pub(super) async fn at(app: &App, head: &Parts, org: &str) -> Result<(Visit, Account), Refused> {
+    let visit = enter(app, head)?;
+    let org: OrgId = org.parse().map_err(|_| Refused::NotFound)?;
+    if !may(app, &visit.session, org).await? {
+        return Err(Refused::NotFound);
+    }
+    app.limits.management(org, BootTime::now()).map_err(Refused::TooMany)?;
+    let account = app.store.account(org).await?.ok_or(Refused::NotFound)?;
+    Ok((visit, account))
+}
+
+/// Whether this session may see that organisation. Fails when its key is no more: then it is nobody's.
+async fn may(app: &App, session: &Session, org: OrgId) -> Result<bool, Refused> {
+    match session.holder {
+        Holder::Operator(_) => Ok(true),
+        Holder::Key(own, key) => match app.store.look_up(key, None).await?.and_then(|found| found.at(now())) {
+            Some(found) if found.org.id == own && !found.org.deleted => Ok(own == org),
+            Some(_) | None => Err(Refused::SignIn),
+        },
+    }
+}
+
+/// Whether the session of these headers still lasts and may see that organisation.
+pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
+    let Some(id) = session_id(&app.console, headers) else { return false };
+    let Some(session) = app.console.sessions.find(id, BootTime::now(), false) else { return false };
+    may(app, &session, org).await.unwrap_or(false)
+}
+
+/// The session's id in the cookie.
+pub(super) fn session_id<'a>(console: &Console, headers: &'a HeaderMap) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == cookie_name(console)).map(|(_, value)| value)
+}
+
+/// With the prefix a browser takes the cookie from nobody but this very host over HTTPS.
+fn cookie_name(console: &Console) -> &'static str {
+    if console.secure { "__Host-machineid-console" } else { "machineid-console" }
+}
+
+/// Has the browser keep this session's id until it is closed; with `None`, forget it.
+pub(super) fn set_cookie(console: &Console, response: &mut Response, id: Option<&str>) {
+    let (value, end) = id.map_or(("", "; Max-Age=0"), |id| (id, ""));
+    let secure = if console.secure { "; Secure" } else { "" };
+    let cookie = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{end}", cookie_name(console));
+    // An id is hex.
+    if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
+        cookie.set_sensitive(true);
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}

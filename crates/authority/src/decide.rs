@@ -1,0 +1,183 @@
+//! May this device execute? The precedence of the decision codes, and nothing else.
+
+use jiff::Timestamp;
+use machineid_protocol::Code;
+use machineid_protocol::api::DeviceStatus;
+
+use super::org::Org;
+
+/// What the store knows about the asker. Every way to fail to find that out is `SYSTEM_UNAVAILABLE` and never gets here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The key is missing, malformed, or nobody's.
+    Unknown,
+    /// The key is this organisation's.
+    Org(Org),
+}
+
+/// What is known about the device asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// The request names none, or what it names is no device id.
+    Invalid,
+    /// The organisation has no such device: never registered, or removed.
+    Absent,
+    /// Registered.
+    Known(DeviceStatus),
+}
+
+/// Every answer that a validation can get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Allow,
+    InvalidOrgKey,
+    OrgNotFound,
+    InvalidDeviceId,
+    OrgDisabled,
+    PlanFrozen,
+    EntitlementExpired,
+    DeviceNotFound,
+    DeviceRevoked,
+    /// Not of [`decide`]'s making: the store could not be asked.
+    Unavailable,
+    /// Not of [`decide`]'s making: the question came by another method than POST.
+    WrongMethod,
+}
+
+impl Verdict {
+    /// The code on the wire.
+    pub(super) const fn code(self) -> Code {
+        match self {
+            Self::Allow => Code::Allow,
+            Self::InvalidOrgKey => Code::InvalidOrgKey,
+            Self::OrgNotFound => Code::OrgNotFound,
+            Self::InvalidDeviceId => Code::InvalidDeviceId,
+            Self::OrgDisabled => Code::OrgDisabled,
+            Self::PlanFrozen => Code::PlanFrozen,
+            Self::EntitlementExpired => Code::EntitlementExpired,
+            Self::DeviceNotFound => Code::DeviceNotFound,
+            Self::DeviceRevoked => Code::DeviceRevoked,
+            Self::Unavailable => Code::SystemUnavailable,
+            Self::WrongMethod => Code::BadRequest,
+        }
+    }
+}
+
+/// The first reason against execution, in the order of the documentation; [`Verdict::Allow`] when there is none.
+pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> Verdict {
+    let org = match asker {
+        Asker::Unknown => return Verdict::InvalidOrgKey,
+        Asker::Org(org) => org,
+    };
+    if org.deleted {
+        return Verdict::OrgNotFound;
+    }
+    if subject == Subject::Invalid {
+        return Verdict::InvalidDeviceId;
+    }
+    if org.disabled {
+        return Verdict::OrgDisabled;
+    }
+    if org.frozen {
+        return Verdict::PlanFrozen;
+    }
+    if org.expired(now) {
+        return Verdict::EntitlementExpired;
+    }
+    match subject {
+        Subject::Invalid => Verdict::InvalidDeviceId,
+        Subject::Absent => Verdict::DeviceNotFound,
+        Subject::Known(DeviceStatus::Revoked) => Verdict::DeviceRevoked,
+        Subject::Known(DeviceStatus::Active) => Verdict::Allow,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::org::{OrgId, PlanTier};
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn org() -> Org {
+        Org {
+            id: OrgId::random(),
+            name: None,
+            tier: PlanTier::Free,
+            device_limit: None,
+            disabled: false,
+            frozen: false,
+            access_until: None,
+            created_at: at(0),
+            deleted: false,
+            old_key_ends: None,
+        }
+    }
+
+    /// One fault for each deny code, in the order in which they must be reported.
+    const FAULTS: [Verdict; 8] = [
+        Verdict::InvalidOrgKey,
+        Verdict::OrgNotFound,
+        Verdict::InvalidDeviceId,
+        Verdict::OrgDisabled,
+        Verdict::PlanFrozen,
+        Verdict::EntitlementExpired,
+        Verdict::DeviceNotFound,
+        Verdict::DeviceRevoked,
+    ];
+
+    fn world(present: &[bool]) -> (Asker, Subject) {
+        let has = |code: Verdict| FAULTS.iter().zip(present).any(|(fault, here)| *here && *fault == code);
+        let mut org = org();
+        org.deleted = has(Verdict::OrgNotFound);
+        org.disabled = has(Verdict::OrgDisabled);
+        org.frozen = has(Verdict::PlanFrozen);
+        org.access_until = has(Verdict::EntitlementExpired).then(|| at(NOW - 1));
+        let subject = if has(Verdict::InvalidDeviceId) {
+            Subject::Invalid
+        } else if has(Verdict::DeviceNotFound) {
+            Subject::Absent
+        } else if has(Verdict::DeviceRevoked) {
+            Subject::Known(DeviceStatus::Revoked)
+        } else {
+            Subject::Known(DeviceStatus::Active)
+        };
+        (if has(Verdict::InvalidOrgKey) { Asker::Unknown } else { Asker::Org(org) }, subject)
+    }
+
+    #[test]
+    fn of_every_combination_of_faults_the_first_in_the_table_is_reported() {
+        for mask in 0_u32..256 {
+            let present: Vec<bool> = (0..8).map(|bit| mask & (1 << bit) != 0).collect();
+            let (asker, subject) = world(&present);
+            let first = FAULTS.iter().zip(&present).find(|(_, here)| **here).map_or(Verdict::Allow, |(code, _)| *code);
+            assert_eq!(decide(&asker, subject, at(NOW)), first, "{present:?}");
+        }
+    }
+
+    #[test]
+    fn an_entitlement_ends_at_the_moment_it_names() {
+        let org = Org { access_until: Some(at(NOW)), ..org() };
+        let asker = Asker::Org(org);
+        let active = Subject::Known(DeviceStatus::Active);
+        assert_eq!(decide(&asker, active, at(NOW - 1)), Verdict::Allow);
+        assert_eq!(decide(&asker, active, at(NOW)), Verdict::EntitlementExpired);
+    }
+
+    proptest! {
+        #[test]
+        fn only_an_active_device_of_a_sound_organisation_is_allowed(
+            present in proptest::collection::vec(any::<bool>(), 8),
+        ) {
+            let (asker, subject) = world(&present);
+            let allowed = decide(&asker, subject, at(NOW)) == Verdict::Allow;
+            prop_assert_eq!(allowed, present.iter().all(|fault| !fault));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! An authority inside another program: what `machineid-sidecar --dev` enforces against.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use machineid_clock::wall_now;
+use machineid_org_key::OrgKey;
+use uuid::Uuid;
+
+use super::admin::create_org;
+use super::admin_socket_of;
+use super::audit::{Actor, Call};
+use super::database::Database;
+use super::forwarded::Trusted;
+use super::limits::Rates;
+use super::org::{OrgId, PlanTier};
+use super::serve::{Options, Running};
+use super::store::{Demand, Terms};
+
+/// Why an embedded authority could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    /// It speaks HTTP without TLS, so it may only listen on loopback.
+    #[error("the embedded authority listens on loopback only, and {0} is not")]
+    NotLoopback(SocketAddr),
+    /// The listener, the admin socket or the database could not be had; the text says which, and what to do.
+    #[error(transparent)]
+    Start(Box<dyn Error + Send + Sync>),
+    /// It started, but could not create its organisation.
+    #[error("the embedded authority could not create its organisation: {0}")]
+    Organisation(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// A running authority with one new organisation. [`Embedded::end`] ends it in order; dropped, it ends with the runtime.
+#[derive(Debug)]
+pub struct Embedded {
+    /// Its base URL, `http://ADDRESS:PORT`.
+    pub url: String,
+    /// The organisation.
+    pub org_id: OrgId,
+    /// The organisation's key.
+    pub org_key: OrgKey,
+    /// Its database: what `machineid-authority org … --database sqlite:PATH` takes.
+    pub database: PathBuf,
+    running: Running,
+}
+
+impl Embedded {
+    /// The name of the database in the directory given to [`Embedded::start`].
+    pub const DATABASE: &'static str = "authority.db";
+
+    /// Starts one inside the current runtime, on `listen` (loopback; port 0 for a free one), with its database and its
+    /// admin socket in `directory`, which must exist, and a new organisation called `name` on the plan `plan`.
+    ///
+    /// A database that is there already is used, with the organisations it has.
+    pub async fn start(
+        listen: SocketAddr,
+        directory: &Path,
+        name: &str,
+        plan: PlanTier,
+    ) -> Result<Self, EmbeddedError> {
+        if !listen.ip().is_loopback() {
+            return Err(EmbeddedError::NotLoopback(listen));
+        }
+        let database = directory.join(Self::DATABASE);
+        let options = Options {
+            listen,
+            admin_socket: admin_socket_of(&database),
+            database: Database::Sqlite(database.clone()),
+            terms: Terms::default(),
+            signup: true,
+            public_url: None,
+            metrics: None,
+            tls: None,
+            trusted: Trusted::default(),
+            // On loopback, for one person.
+            rates: Rates { failed_keys: None, sign_ups: None, management: None },
+            demand: Demand::Nothing,
+            log_validations: false,
+            ephemeral_after: None,
+        };
+        let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
+        let request_id = Uuid::new_v4().hyphenated().to_string();
+        let call = Call { at: wall_now(), request_id, actor: Actor::Server, reason: None };
+        match create_org(running.store(), Some(name.to_owned()), plan, None, &call).await {
+            Ok((org, org_key)) => {
+                let url = format!("http://{}", running.address());
+                Ok(Self { url, org_id: org.id, org_key, database, running })
+            }
+            Err(error) => {
+                running.end().await;
+                Err(EmbeddedError::Organisation(error.into()))
+            }
+        }
+    }
+
+    /// Ends it: requests under way finish, everything is written, the admin socket goes away. Takes 5 s at the worst.
+    pub async fn end(self) {
+        self.running.end().await;
+    }
+}

@@ -1,0 +1,130 @@
+//! Secrets the authority gives away once and keeps only as hashes: org keys and checkout tokens.
+
+use std::fmt;
+
+use machineid_org_key::OrgKey;
+use machineid_protocol::hex;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// The kernel gave no random numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel gave no random numbers for a new secret: {0}")]
+pub(super) struct NoRandomness(String);
+
+/// The SHA-256 of a secret. A secret of 256 random bits needs no salt and no slow hash: there is nothing to guess.
+#[derive(Clone, Copy)]
+pub(super) struct SecretHash([u8; 32]);
+
+/// Tells the keys of an organisation apart, and is useless for finding one.
+pub(super) type KeyMark = [u8; 6];
+
+impl SecretHash {
+    pub(super) fn of_key(key: &OrgKey) -> Self {
+        Self::of("machineid-authority org key\0", key.expose())
+    }
+
+    /// The hash of a checkout token, as it stands in an address.
+    pub(super) fn of_token(token: &str) -> Self {
+        Self::of("machineid-authority checkout\0", token)
+    }
+
+    /// The hash of what confirms a checkout.
+    pub(super) fn of_confirmation(secret: &str) -> Self {
+        Self::of("machineid-authority checkout confirmation\0", secret)
+    }
+
+    /// The hash of a console session's id.
+    pub(super) fn of_session(id: &str) -> Self {
+        Self::of("machineid-authority console session\0", id)
+    }
+
+    /// The hash of the secret in an address that signs an operator in.
+    pub(super) fn of_console_link(secret: &str) -> Self {
+        Self::of("machineid-authority console link\0", secret)
+    }
+
+    fn of(purpose: &str, secret: &str) -> Self {
+        Self(Sha256::new().chain_update(purpose).chain_update(secret).finalize().into())
+    }
+
+    /// What an audit calls the key: enough to tell one from another, useless for finding it.
+    pub(super) fn fingerprint(&self) -> String {
+        hex::of(&self.mark())
+    }
+
+    /// The first bytes of the hash: which key a device asked with last.
+    pub(super) fn mark(&self) -> KeyMark {
+        let mut mark = KeyMark::default();
+        mark.copy_from_slice(&self.0[..size_of::<KeyMark>()]);
+        mark
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The hash itself, to find something by.
+    pub(super) fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
+    /// Compares with a stored hash in constant time. The index has found the row already; this makes sure that what it
+    /// found is what was asked for, whatever the database's idea of equality.
+    pub(super) fn matches(&self, stored: &[u8]) -> bool {
+        self.0.as_slice().ct_eq(stored).into()
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash")
+    }
+}
+
+/// A new org key: `org_` and 256 random bits in hex.
+pub(super) fn new_key() -> Result<OrgKey, NoRandomness> {
+    let text = format!("org_{}", random_hex()?);
+    text.parse().map_err(|error: machineid_org_key::OrgKeyError| NoRandomness(error.to_string()))
+}
+
+/// A new number for something that an operator types: 40 random bits in hex.
+pub(super) fn new_number() -> Result<String, NoRandomness> {
+    let mut bytes = [0; 5];
+    getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
+    Ok(hex::of(&bytes))
+}
+
+/// A new checkout token: 256 random bits in hex.
+pub(super) fn new_token() -> Result<String, NoRandomness> {
+    random_hex()
+}
+
+fn random_hex() -> Result<String, NoRandomness> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
+    Ok(hex::of(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_256_random_bits_and_its_hash_knows_only_itself() {
+        let (one, two) = (new_key().unwrap(), new_key().unwrap());
+        assert_eq!(one.expose().len(), "org_".len() + 64);
+        assert!(one != two);
+        let hash = SecretHash::of_key(&one);
+        assert!(hash.matches(SecretHash::of_key(&one).as_bytes()));
+        assert!(!hash.matches(SecretHash::of_key(&two).as_bytes()));
+        assert!(!hash.matches(b""));
+        assert_eq!(format!("{hash:?}"), "SecretHash");
+    }
+
+    #[test]
+    fn a_token_that_reads_like_a_key_has_another_hash() {
+        let key = new_key().unwrap();
+        assert!(!SecretHash::of_token(key.expose()).matches(SecretHash::of_key(&key).as_bytes()));
+    }
+}

@@ -1,0 +1,58 @@
+//! A self-hosted authority that speaks the service's API.
+//!
+//! ```text
+//!   clients ──HTTP──▶ routes ─────▶ decide, plan, batch   pure rules: told what the store found, and the time
+//!   operator ─socket▶ admin  ──┐          ▲
+//!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
+//!   serve: the listener, the admin socket, the database, and how they end · command: the command line
+//!   console: who is signed in to the web console, whose pages are in routes
+//!   health: what is wrong with the server and its database
+//!   ageing: ephemeral devices that were never removed
+//!   watch: who is told of changes · reports: what sidecars tell · embedded: all of it inside another program
+//! ```
+//!
+//! What holds everywhere: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in
+//! the database before it is answered, and every validation reads the database, so no validation that begins after the
+//! answer sees the old state, on any server of that database.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod ageing;
+mod app;
+mod audit;
+mod batch;
+mod changes;
+pub mod command;
+mod console;
+mod database;
+mod decide;
+mod embedded;
+mod forwarded;
+mod health;
+mod keys;
+mod limits;
+mod metrics;
+mod org;
+mod plan;
+mod repeated;
+mod reports;
+mod routes;
+mod seen;
+mod serve;
+mod store;
+mod tls;
+mod watch;
+
+pub use embedded::{Embedded, EmbeddedError};
+pub use org::{OrgId, OrgIdError, PlanTier, PlanTierError};
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Where the admin socket of a database is, unless another place was named.
+fn admin_socket_of(database: &Path) -> PathBuf {
+    let mut path = OsString::from(database);
+    path.push(".admin.sock");
+    path.into()
+}

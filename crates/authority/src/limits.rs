@@ -1,0 +1,190 @@
+//! How often one address, or one key, may ask. Told the time; no clock, no I/O.
+//!
+//! What is limited is what costs the others something: keys that fail and sign-ups (by address), management (by key).
+//! Validations and registrations under a valid key never are: they are what the authority is for, and a fleet that boots
+//! all at once is no attack. A key that fails is looked up all the same, so that a good key is never refused for the sake
+//! of a bad one behind the same address.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use machineid_clock::BootTime;
+
+use super::org::OrgId;
+
+/// The most askers remembered for each limit. Beyond it the newcomers share one allowance.
+const REMEMBERED: usize = 10_000;
+
+/// So many at once, and one more each `every`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) burst: u32,
+    pub(super) every: Duration,
+}
+
+impl Rate {
+    /// `per_minute` on average, and as many at once; `None` for 0, which means no limit.
+    pub(super) fn per_minute(per_minute: u32) -> Option<Self> {
+        Some(Self { burst: per_minute, every: Duration::from_mins(1).checked_div(per_minute)? })
+    }
+}
+
+/// One limit, and what each asker has left of it. For each asker one time is kept: when it would have its whole burst
+/// again.
+#[derive(Debug)]
+struct Limit<K> {
+    rate: Rate,
+    whole_at: HashMap<K, Duration>,
+    /// The same of all for whom there is no room.
+    others: Duration,
+}
+
+impl<K: Eq + Hash> Limit<K> {
+    fn new(rate: Rate) -> Self {
+        Self { rate, whole_at: HashMap::new(), others: Duration::ZERO }
+    }
+
+    /// Takes one. Fails with the time until there is one again, and takes nothing.
+    fn take(&mut self, asker: K, now: Duration) -> Result<(), Duration> {
+        if self.whole_at.len() >= REMEMBERED && !self.whole_at.contains_key(&asker) {
+            self.whole_at.retain(|_, whole_at| *whole_at > now);
+        }
+        let room = self.whole_at.len() < REMEMBERED || self.whole_at.contains_key(&asker);
+        let whole_at = if room { self.whole_at.entry(asker).or_insert(now) } else { &mut self.others };
+        let after = (*whole_at).max(now) + self.rate.every;
+        let most = now + self.rate.every * self.rate.burst;
+        if after > most {
+            return Err(after.saturating_sub(most));
+        }
+        *whole_at = after;
+        Ok(())
+    }
+}
+
+/// What is limited, and how; `None` for no limit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    /// Requests with a key that is nobody's, of one address.
+    pub(super) failed_keys: Option<Rate>,
+    /// New organisations, of one address.
+    pub(super) sign_ups: Option<Rate>,
+    /// Management with one key.
+    pub(super) management: Option<Rate>,
+}
+
+/// The limits with what has been asked.
+#[derive(Debug)]
+pub(super) struct Limits {
+    // Std mutexes: each is held for one look into a map, never across an await.
+    failed_keys: Option<Mutex<Limit<IpAddr>>>,
+    sign_ups: Option<Mutex<Limit<IpAddr>>>,
+    management: Option<Mutex<Limit<OrgId>>>,
+}
+
+impl Limits {
+    pub(super) fn new(rates: &Rates) -> Self {
+        Self {
+            failed_keys: rates.failed_keys.map(Limit::new).map(Mutex::new),
+            sign_ups: rates.sign_ups.map(Limit::new).map(Mutex::new),
+            management: rates.management.map(Limit::new).map(Mutex::new),
+        }
+    }
+
+    /// A key from this address was nobody's. Fails with when to come again.
+    pub(super) fn failed_key(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
+        take(self.failed_keys.as_ref(), network(address), now)
+    }
+
+    /// Somebody at this address wants an organisation.
+    pub(super) fn sign_up(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
+        take(self.sign_ups.as_ref(), network(address), now)
+    }
+
+    /// This organisation's key is used to manage.
+    pub(super) fn management(&self, org: OrgId, now: BootTime) -> Result<(), Duration> {
+        take(self.management.as_ref(), org, now)
+    }
+}
+
+fn take<K: Eq + Hash>(limit: Option<&Mutex<Limit<K>>>, asker: K, now: BootTime) -> Result<(), Duration> {
+    limit.map_or(Ok(()), |limit| limit.lock().unwrap_or_else(PoisonError::into_inner).take(asker, now.since_boot()))
+}
+
+/// Whoever has one IPv6 address has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RATE: Rate = Rate { burst: 3, every: Duration::from_secs(10) };
+
+    #[test]
+    fn a_burst_passes_then_one_each_period_and_nobody_pays_for_another() {
+        let mut limit = Limit::new(RATE);
+        let at = Duration::from_secs;
+        for _ in 0..3 {
+            assert_eq!(limit.take("a", at(100)), Ok(()));
+        }
+        assert_eq!(limit.take("a", at(100)), Err(at(10)));
+        assert_eq!(limit.take("a", at(103)), Err(at(7)));
+        assert_eq!(limit.take("b", at(103)), Ok(()));
+        assert_eq!(limit.take("a", at(110)), Ok(()));
+        assert_eq!(limit.take("a", at(110)), Err(at(10)));
+        assert_eq!(limit.take("a", at(500)), Ok(()));
+    }
+
+    #[test]
+    fn so_many_askers_are_remembered_and_no_more() {
+        let mut limit = Limit::new(RATE);
+        let now = Duration::from_secs(1);
+        for asker in 0..REMEMBERED + 3 {
+            assert_eq!(limit.take(asker, now), Ok(()), "{asker}");
+        }
+        assert_eq!(limit.whole_at.len(), REMEMBERED);
+        assert_eq!(limit.take(REMEMBERED + 9, now), Err(RATE.every), "the newcomers share one allowance");
+        assert_eq!(limit.take(0, now), Ok(()), "who is remembered has its own");
+        assert_eq!(limit.take(REMEMBERED + 9, Duration::from_mins(1)), Ok(()), "who was idle is forgotten");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_asker() {
+        let same = |one: &str, two: &str| network(one.parse().unwrap()) == network(two.parse().unwrap());
+        assert!(same("2001:db8::1", "2001:db8::ffff:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+    }
+
+    #[test]
+    fn a_rate_of_none_is_no_limit() {
+        assert_eq!(Rate::per_minute(0), None);
+        assert_eq!(Rate::per_minute(6), Some(Rate { burst: 6, every: Duration::from_secs(10) }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_asker_ever_gets_more_than_its_burst_and_its_rate(steps in proptest::collection::vec(0_u64..30, 1..60)) {
+            let mut limit = Limit::new(RATE);
+            let (mut now, mut taken) = (0, 0_u64);
+            for step in steps {
+                now += step;
+                match limit.take((), Duration::from_secs(now)) {
+                    Ok(()) => taken += 1,
+                    Err(wait) => prop_assert!(!wait.is_zero() && wait <= RATE.every),
+                }
+                prop_assert!(taken <= 3 + now / 10);
+            }
+        }
+    }
+}

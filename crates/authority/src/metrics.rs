@@ -1,0 +1,186 @@
+//! What the server counts, for Prometheus. Every label has few values, whatever clients send.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use machineid_protocol::Code;
+use machineid_protocol::api::path;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::health::{Concern, Health};
+use super::store::OldKey;
+
+/// From half a millisecond to the end of every request, in seconds.
+const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    endpoint: &'static str,
+    /// `2xx` and so on.
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Endpoint {
+    endpoint: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct About {
+    concern: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    code: String,
+}
+
+/// An organisation whose key was rotated: as many values as there are overlaps, which operators begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Organisation {
+    org: String,
+}
+
+/// All of them.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    durations: Family<Endpoint, Histogram>,
+    decisions: Family<Decision, Counter>,
+    limited: Family<Endpoint, Counter>,
+    problems: Family<About, Gauge>,
+    written: Gauge,
+    old_key_devices: Family<Organisation, Gauge>,
+    old_key_ends: Family<Organisation, Gauge<f64, AtomicU64>>,
+    pub(super) connections: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("machineid_authority");
+        let requests = Family::default();
+        registry.register("requests", "Answered requests", requests.clone());
+        let durations: Family<Endpoint, Histogram> = Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        registry.register("request_duration_seconds", "From a request's head to its answer", durations.clone());
+        let decisions = Family::default();
+        registry.register("decisions", "Answered validations", decisions.clone());
+        let limited = Family::default();
+        registry.register("rate_limited", "Requests refused with 429", limited.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let problems = Family::default();
+        registry.register("problem", "1 while something is wrong with this; /readyz says what", problems.clone());
+        let written = Gauge::default();
+        let help = "When something was last written to see whether that can be done, in seconds since 1970";
+        registry.register("last_write_timestamp_seconds", help, written.clone());
+        let old_key_devices = Family::default();
+        let devices = "Devices that asked last with the old org key, while that is valid";
+        registry.register("old_key_devices", devices, old_key_devices.clone());
+        let old_key_ends = Family::default();
+        let ends = "When the old org key ends, while it is valid";
+        registry.register("old_key_ends_timestamp_seconds", ends, old_key_ends.clone());
+        Self {
+            registry,
+            requests,
+            durations,
+            decisions,
+            limited,
+            problems,
+            written,
+            old_key_devices,
+            old_key_ends,
+            connections,
+        }
+    }
+
+    /// One request was answered.
+    pub(super) fn answered(&self, path: &str, status: u16, code: Option<&Code>, took: Duration) {
+        let endpoint = endpoint(path);
+        let status_class = match status {
+            100..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&Request { endpoint, status: status_class }).inc();
+        self.durations.get_or_create(&Endpoint { endpoint }).observe(took.as_secs_f64());
+        if status == 429 {
+            self.limited.get_or_create(&Endpoint { endpoint }).inc();
+        }
+        // The codes are our own, never a client's.
+        if let (path::VALIDATE, Some(code)) = (path, code) {
+            self.decisions.get_or_create(&Decision { code: code.as_str().to_owned() }).inc();
+        }
+    }
+
+    /// These old keys are valid, and no others.
+    pub(super) fn old_keys(&self, valid: &[OldKey]) {
+        self.old_key_devices.clear();
+        self.old_key_ends.clear();
+        for old in valid {
+            let org = Organisation { org: old.org.to_string() };
+            self.old_key_devices.get_or_create(&org).set(i64::try_from(old.devices).unwrap_or(i64::MAX));
+            self.old_key_ends.get_or_create(&org).set(old.ends.as_duration().as_secs_f64());
+        }
+    }
+
+    /// As Prometheus reads them.
+    pub(super) fn text(&self, health: &Health) -> String {
+        for concern in Concern::ALL {
+            let about = About { concern: concern.as_str() };
+            self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
+        }
+        self.written.set(health.written_at().map_or(0, jiff::Timestamp::as_second));
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// The endpoint of a path, one of a few.
+fn endpoint(path: &str) -> &'static str {
+    if path.starts_with("/console") {
+        return "console";
+    }
+    let known = path::SERVED.into_iter().find(|known| *known == path);
+    known.and_then(|known| known.strip_prefix("/api/v1/")).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_clients_ask_for_the_labels_are_few() {
+        let metrics = Metrics::new();
+        let took = Duration::from_millis(1);
+        for number in 0..100 {
+            metrics.answered(&format!("/api/v1/made-up/{number}"), 404, None, took);
+            metrics.answered(&format!("/console/org/{number}"), 200, None, took);
+        }
+        metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
+        metrics.answered(path::REVOKE, 429, None, took);
+        let text = metrics.text(&Health::default());
+        assert!(text.contains(r#"machineid_authority_problem{concern="writes"} 0"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_decisions_total{code="DEVICE_REVOKED"} 1"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_rate_limited_total{endpoint="devices/revoke"} 1"#), "{text}");
+        assert!(!text.contains("made-up"), "{text}");
+    }
+}

@@ -1,0 +1,275 @@
+//! What a plan permits: who gets a place, and the plan fields that go with an answer.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use machineid_protocol::DeviceId;
+use machineid_protocol::api::DeviceStatus;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::batch::{Named, Outcome};
+use super::org::{Org, PlanTier};
+
+/// What becomes of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It takes a place.
+    New,
+    /// It has one already.
+    Exists,
+    /// It was revoked; registering does not restore it.
+    Revoked,
+    /// No place is left.
+    Full,
+}
+
+/// What becomes of a revoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suspension {
+    Revoked,
+    AlreadyRevoked,
+    NotFound,
+}
+
+/// What becomes of an unrevoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restoration {
+    /// It takes a place again.
+    Restored,
+    /// It was active all along.
+    AlreadyActive,
+    NotFound,
+    /// No place is left.
+    Full,
+}
+
+/// What becomes of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    Removed,
+    NotFound,
+    /// It is revoked, and only an active one was to be removed.
+    Revoked,
+}
+
+/// Removes a device of which `held` is known; `only_active` spares a revoked one, which could register again.
+pub(super) fn remove(held: Option<DeviceStatus>, only_active: bool) -> Removal {
+    match held {
+        None => Removal::NotFound,
+        Some(DeviceStatus::Revoked) if only_active => Removal::Revoked,
+        Some(DeviceStatus::Active | DeviceStatus::Revoked) => Removal::Removed,
+    }
+}
+
+/// Registers a device of which `held` is known, with `used` of `limit` places taken.
+pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64) -> Admission {
+    match held {
+        Some(DeviceStatus::Active) => Admission::Exists,
+        Some(DeviceStatus::Revoked) => Admission::Revoked,
+        None if used < limit => Admission::New,
+        None => Admission::Full,
+    }
+}
+
+/// Revokes a device of which `held` is known.
+pub(super) fn suspend(held: Option<DeviceStatus>) -> Suspension {
+    match held {
+        Some(DeviceStatus::Active) => Suspension::Revoked,
+        Some(DeviceStatus::Revoked) => Suspension::AlreadyRevoked,
+        None => Suspension::NotFound,
+    }
+}
+
+/// Unrevokes a device of which `held` is known, with `used` of `limit` places taken.
+pub(super) fn restore(held: Option<DeviceStatus>, used: u64, limit: u64) -> Restoration {
+    match held {
+        Some(DeviceStatus::Active) => Restoration::AlreadyActive,
+        Some(DeviceStatus::Revoked) if used < limit => Restoration::Restored,
+        Some(DeviceStatus::Revoked) => Restoration::Full,
+        None => Restoration::NotFound,
+    }
+}
+
+/// Revokes each of a batch, of which `known` is known: what becomes of each, and whom it changes.
+pub(super) fn suspend_batch(
+    batch: &[Named],
+    known: &HashMap<DeviceId, DeviceStatus>,
+) -> (Vec<Outcome<Suspension>>, Vec<DeviceId>) {
+    each(batch, |id| {
+        let suspension = suspend(known.get(id).copied());
+        (suspension, suspension == Suspension::Revoked)
+    })
+}
+
+/// Which of a batch are revoked after that. Those that were so before, too: a revoke may be repeated because a hint
+/// about the first time was lost.
+pub(super) fn suspended(batch: &[Named], outcomes: &[Outcome<Suspension>]) -> Vec<DeviceId> {
+    let revoked = |outcome: &Outcome<Suspension>| match outcome {
+        Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked) => true,
+        Outcome::Did(Suspension::NotFound) | Outcome::Invalid => false,
+    };
+    let those = batch.iter().zip(outcomes).filter(|(_, outcome)| revoked(outcome));
+    those.filter_map(|(named, _)| named.id.clone()).collect()
+}
+
+/// Unrevokes each of a batch in its order, with `used` of `limit` places taken: what becomes of each, and whom it changes.
+pub(super) fn restore_batch(
+    batch: &[Named],
+    known: &HashMap<DeviceId, DeviceStatus>,
+    used: u64,
+    limit: u64,
+) -> (Vec<Outcome<Restoration>>, Vec<DeviceId>) {
+    let mut used = used;
+    each(batch, |id| {
+        let restoration = restore(known.get(id).copied(), used, limit);
+        let restored = restoration == Restoration::Restored;
+        used += u64::from(restored);
+        (restoration, restored)
+    })
+}
+
+/// Asks about each id; the second answer says whether the device changes.
+fn each<T>(batch: &[Named], mut ask: impl FnMut(&DeviceId) -> (T, bool)) -> (Vec<Outcome<T>>, Vec<DeviceId>) {
+    let mut changed = Vec::new();
+    let mut one = |named: &Named| {
+        let Some(id) = &named.id else { return Outcome::Invalid };
+        let (did, other) = ask(id);
+        changed.extend(other.then(|| id.clone()));
+        Outcome::Did(did)
+    };
+    let outcomes = batch.iter().map(&mut one).collect();
+    (outcomes, changed)
+}
+
+/// An organisation and how many of its places are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) org: Org,
+    /// Devices that are not revoked.
+    pub(super) used: u64,
+}
+
+impl Account {
+    /// How many more devices may be active.
+    pub(super) fn places(&self) -> u64 {
+        self.org.limit().saturating_sub(self.used)
+    }
+
+    /// The plan fields that go with many answers.
+    pub(super) fn fields(&self, now: Timestamp) -> PlanFields {
+        let limit = self.org.limit();
+        PlanFields {
+            plan_tier: self.org.tier,
+            plan_state: self.plan_state(now),
+            access_until: self.org.access_until,
+            limit,
+            devices_used: self.used,
+            remaining: self.places(),
+            over_limit: self.used > limit,
+            soft_grace_window: None,
+        }
+    }
+
+    fn plan_state(&self, now: Timestamp) -> PlanState {
+        if self.org.frozen {
+            PlanState::Frozen
+        } else if self.org.expired(now) {
+            PlanState::Expired
+        } else {
+            PlanState::Active
+        }
+    }
+}
+
+/// The plan and its use, as they go with many answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PlanFields {
+    plan_tier: PlanTier,
+    plan_state: PlanState,
+    /// When the entitlement ends or ended; null when it does not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    access_until: Option<Timestamp>,
+    /// How many devices may be active.
+    limit: u64,
+    /// How many are.
+    devices_used: u64,
+    /// How many more may be.
+    remaining: u64,
+    /// Whether the plan was made smaller than its fleet: that keeps its active devices and takes no new one.
+    over_limit: bool,
+    /// Always null: this authority has none.
+    #[schema(value_type = Option<String>)]
+    soft_grace_window: Option<()>,
+}
+
+/// Whether the plan lets anything execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PlanState {
+    Active,
+    Frozen,
+    Expired,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::org::OrgId;
+    use super::*;
+
+    fn held() -> impl Strategy<Value = Option<DeviceStatus>> {
+        prop_oneof![Just(None), Just(Some(DeviceStatus::Active)), Just(Some(DeviceStatus::Revoked))]
+    }
+
+    proptest! {
+        #[test]
+        fn a_place_is_only_ever_given_while_one_is_left(held in held(), used in 0_u64..6, limit in 0_u64..6) {
+            if admit(held, used, limit) == Admission::New {
+                prop_assert!(used < limit && held.is_none());
+            }
+            if restore(held, used, limit) == Restoration::Restored {
+                prop_assert!(used < limit && held == Some(DeviceStatus::Revoked));
+            }
+        }
+
+        #[test]
+        fn who_has_a_place_is_never_refused(used in 0_u64..6, limit in 0_u64..6) {
+            prop_assert_eq!(admit(Some(DeviceStatus::Active), used, limit), Admission::Exists);
+            prop_assert_eq!(restore(Some(DeviceStatus::Active), used, limit), Restoration::AlreadyActive);
+        }
+
+        #[test]
+        fn registering_never_restores(used in 0_u64..6, limit in 0_u64..6) {
+            prop_assert_eq!(admit(Some(DeviceStatus::Revoked), used, limit), Admission::Revoked);
+        }
+    }
+
+    #[test]
+    fn the_fields_of_a_plan_that_shrank_below_its_fleet() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let org = Org {
+            id: OrgId::random(),
+            name: None,
+            tier: PlanTier::Free,
+            device_limit: None,
+            disabled: true,
+            frozen: false,
+            access_until: Some(now),
+            created_at: now,
+            deleted: false,
+            old_key_ends: None,
+        };
+        let fields = Account { org, used: 5 }.fields(now);
+        assert_eq!(
+            serde_json::to_value(fields).unwrap(),
+            json!({
+                "planTier": "free", "planState": "expired", "accessUntil": "2027-01-15T08:00:00Z", "limit": 3,
+                "devicesUsed": 5, "remaining": 0, "overLimit": true, "softGraceWindow": null,
+            })
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! Many reports in one transaction: a thousand sidecars must not queue a thousand commits before a revoke. And not too
+//! many in one: a revoke waits for that one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use machineid_clock::wall_now;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::HeardReport;
+use crate::org::OrgId;
+use crate::repeated::rarely;
+use crate::store::Store;
+
+/// How long the first of a batch waits for others.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// How many rows go into one transaction, but for a single report that has more.
+const TOGETHER: usize = 1_000;
+
+/// The most rows that wait, of all organisations and of one: nobody who holds a key takes the memory, or the whole queue.
+/// More are turned away, and come again.
+const MOST: usize = 64 * 1024;
+const MOST_OF_ONE: usize = MOST / 2;
+
+/// How often what is old is forgotten, and how old that is.
+const CLEANING: Duration = Duration::from_hours(1);
+const OLD: Duration = Duration::from_hours(24 * 30);
+
+/// Where reports wait to be kept.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    // A std mutex: held for one push or pop, never across an await.
+    queue: Mutex<Queue>,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    /// The rows that wait, by organisation and together.
+    rows: HashMap<OrgId, usize>,
+    all: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    report: HeardReport,
+    kept: oneshot::Sender<()>,
+}
+
+/// It was not kept: too many wait, or the store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotKept;
+
+impl Intake {
+    /// Keeps a report. When this returns with success, every replica and every later start sees it.
+    pub(crate) async fn keep(&self, report: HeardReport) -> Result<(), NotKept> {
+        let (kept, done) = oneshot::channel();
+        if !self.lock().push(Waiting { report, kept }) {
+            return Err(NotKept);
+        }
+        self.bell.notify_one();
+        done.await.map_err(|_| NotKept)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what comes, until `stop`.
+    pub(crate) async fn work(self: Arc<Self>, store: Store, stop: CancellationToken) {
+        while stop.run_until_cancelled(self.bell.notified()).await.is_some() {
+            tokio::time::sleep(GATHER).await;
+            self.keep_waiting(&store).await;
+        }
+        self.keep_waiting(&store).await;
+    }
+
+    async fn keep_waiting(&self, store: &Store) {
+        loop {
+            let taken = self.lock().take();
+            if taken.is_empty() {
+                return;
+            }
+            let (reports, kept): (Vec<_>, Vec<_>) = taken.into_iter().map(|one| (one.report, one.kept)).unzip();
+            match store.save_reports(reports).await {
+                Ok(()) => {
+                    for kept in kept {
+                        // Whoever hung up needs no answer.
+                        let _ = kept.send(());
+                    }
+                }
+                // Their senders are told by the drop of `kept`, and report again.
+                Err(error) => rarely!(warn, %error, reports = kept.len(), "could not keep reports of sidecars"),
+            }
+        }
+    }
+}
+
+/// Forgets what is old, now and every hour, until `stop`. In a task of its own: the table of a large fleet takes long to
+/// look through, and reports must not wait for that.
+pub(crate) async fn forget_old(store: Store, stop: CancellationToken) {
+    let mut cleaning = tokio::time::interval(CLEANING);
+    while stop.run_until_cancelled(cleaning.tick()).await.is_some() {
+        let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);
+        let forgotten = stop.run_until_cancelled(store.forget_reports(before)).await;
+        if let Some(Err(error)) = forgotten {
+            warn!(%error, "could not forget old reports; trying again later");
+        }
+    }
+}
+
+impl Queue {
+    /// `false` when there is no room.
+    fn push(&mut self, one: Waiting) -> bool {
+        let rows = one.report.rows();
+        let of_org = self.rows.entry(one.report.org).or_default();
+        if *of_org + rows > MOST_OF_ONE || self.all + rows > MOST {
+            if *of_org == 0 {
+                self.rows.remove(&one.report.org);
+            }
+            return false;
+        }
+        *of_org += rows;
+        self.all += rows;
+        self.waiting.push_back(one);
+        true
+    }
+
+    /// What goes into the next transaction.
+    fn take(&mut self) -> Vec<Waiting> {
+        let (mut taken, mut rows) = (Vec::new(), 0);
+        while let Some(next) = self.waiting.front() {
+            rows += next.report.rows();
+            if rows > TOGETHER && !taken.is_empty() {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
+            self.all -= next.report.rows();
+            if let Some(of_org) = self.rows.get_mut(&next.report.org) {
+                *of_org -= next.report.rows();
+                if *of_org == 0 {
+                    self.rows.remove(&next.report.org);
+                }
+            }
+            taken.push(next);
+        }
+        taken
+    }
+}

@@ -1,0 +1,416 @@
+//! What a handler answers with, before it has a request id and goes onto the wire.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use jiff::Timestamp;
+use machineid_protocol::api::{KEY_ENDS_HEADER, UNDECIDED_HEADER};
+use machineid_protocol::{Code, DeviceId};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::error;
+
+use super::wire::Decision;
+use crate::decide::Verdict;
+use crate::org::OrgId;
+use crate::repeated::rarely;
+use crate::store::StoreError;
+
+/// An answer. [`super::finish`] gives it its `request_id` and writes it, so that no answer can go without.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    content: Content,
+    /// For the access log: the decision or refusal code.
+    pub(crate) code: Option<Code>,
+    /// For the access log: whose request it was.
+    pub(crate) org: Option<OrgId>,
+    /// When to come again.
+    again: Option<Duration>,
+    /// No decision could be completed: the response says so beside its body.
+    undecided: bool,
+    /// The answer was given for an old key, which ends then. Boxed: few answers are, and an answer is often an error.
+    pub(crate) key_ends: Option<Box<Timestamp>>,
+}
+
+/// What a decision says besides the verdict.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// The device asked about, when one was.
+    pub(crate) device: Option<DeviceId>,
+    /// What the operator said who revoked it.
+    pub(crate) said: Option<String>,
+    /// When that was. Told back in a report, it says which revoke a sidecar knows of.
+    pub(crate) revoked_at: Option<Timestamp>,
+    pub(crate) error: Option<&'static str>,
+}
+
+#[derive(Clone)]
+enum Content {
+    Json(Map<String, Value>),
+    /// An object, as it goes out, but for the request id.
+    Written(Vec<u8>),
+    Html(String),
+    /// A file of the console's: its media type and what is in it.
+    File(&'static str, String),
+    Metrics(String),
+    /// JSON that is the same for everybody.
+    Document(&'static str),
+    /// The body is in the response already, of this media type, and goes on for as long as it likes.
+    Stream(&'static str),
+}
+
+impl fmt::Debug for Content {
+    /// Without what is in it: that may be a new key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json(_) => "Json",
+            Self::Written(_) => "Written",
+            Self::Html(_) => "Html",
+            Self::File(kind, _) | Self::Stream(kind) => kind,
+            Self::Metrics(_) => "Metrics",
+            Self::Document(_) => "Document",
+        })
+    }
+}
+
+impl Answer {
+    /// What `body`, an object, says.
+    pub(crate) fn of(status: StatusCode, body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(written) => Self {
+                status,
+                content: Content::Written(written),
+                code: None,
+                org: None,
+                again: None,
+                undecided: false,
+                key_ends: None,
+            },
+            // No type of `wire` can fail; if one does, nothing is said that was not.
+            Err(error) => {
+                error!(%error, "an answer could not be written");
+                Self::unavailable()
+            }
+        }
+    }
+
+    /// The same answer, and in the access log whose it is.
+    pub(crate) fn to(mut self, org: OrgId) -> Self {
+        self.org = Some(org);
+        self
+    }
+
+    /// `{"status": word, "handler": handler}` with HTTP 200.
+    pub(crate) fn ok(word: &str, handler: &str) -> Self {
+        Self::json(StatusCode::OK).with("status", word).with("handler", handler)
+    }
+
+    /// `{"status":"error","error": error}`.
+    pub(crate) fn error(status: StatusCode, error: &str) -> Self {
+        Self::json(status).with("status", "error").with("error", error)
+    }
+
+    /// A malformed request.
+    pub(crate) fn missing_params() -> Self {
+        Self::error(StatusCode::BAD_REQUEST, "missing_params")
+    }
+
+    /// A page for a browser.
+    pub(crate) fn html(status: StatusCode, page: String) -> Self {
+        Self {
+            status,
+            content: Content::Html(page),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+        }
+    }
+
+    /// A file of the console's.
+    pub(crate) fn file(kind: &'static str, content: String) -> Self {
+        let content = Content::File(kind, content);
+        Self { status: StatusCode::OK, content, code: None, org: None, again: None, undecided: false, key_ends: None }
+    }
+
+    /// Metrics.
+    pub(crate) fn text(text: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content: Content::Metrics(text),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+        }
+    }
+
+    /// A document in JSON.
+    pub(crate) fn document(text: &'static str) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content: Content::Document(text),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+        }
+    }
+
+    /// Too many of these.
+    pub(crate) fn too_many(again: Duration) -> Self {
+        Self::error(StatusCode::TOO_MANY_REQUESTS, "rate_limited").later(again)
+    }
+
+    /// The same answer with 429, and when to come again.
+    pub(crate) fn later(mut self, again: Duration) -> Self {
+        self.status = StatusCode::TOO_MANY_REQUESTS;
+        self.again = Some(again);
+        self
+    }
+
+    /// Server-sent events, for as long as `body` goes on.
+    pub(crate) fn event_stream(org: OrgId, body: Body) -> Response<Body> {
+        Self::stream("text/event-stream", org, body)
+    }
+
+    /// What is too long to be held in memory, of this media type.
+    pub(crate) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
+        let content = Content::Stream(kind);
+        let answer = Self {
+            status: StatusCode::OK,
+            content,
+            code: None,
+            org: Some(org),
+            again: None,
+            undecided: false,
+            key_ends: None,
+        };
+        let mut response = answer.into_response();
+        *response.body_mut() = body;
+        response
+    }
+
+    fn json(status: StatusCode) -> Self {
+        Self {
+            status,
+            content: Content::Json(Map::new()),
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+        }
+    }
+
+    /// Adds a field. A page has none, what was made of a type has all it needs, and both stay as they are.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        if let Content::Json(fields) = &mut self.content {
+            fields.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
+    /// Adds a code, which also goes into the access log.
+    pub(crate) fn with_code(mut self, code: Code) -> Self {
+        self = self.with("code", code.as_str());
+        self.code = Some(code);
+        self
+    }
+
+    /// The answer to a validation.
+    pub(crate) fn decision(verdict: Verdict, facts: Facts) -> Self {
+        let (status, word, reason) = decision_words(verdict);
+        let reason = match facts.said {
+            Some(said) => Cow::Owned(format!("{}: {said}", reason.trim_end_matches('.'))),
+            None => Cow::Borrowed(reason),
+        };
+        let code = verdict.code();
+        let body = Decision {
+            allowed: verdict == Verdict::Allow,
+            code: code.clone(),
+            status: word,
+            reason,
+            handler: "devices/validate",
+            device_id: facts.device,
+            revoked_at: facts.revoked_at,
+            error: facts.error,
+        };
+        Self { code: Some(code), ..Self::of(status, &body) }
+    }
+
+    /// No decision could be completed.
+    pub(crate) fn unavailable_decision(device: Option<DeviceId>) -> Self {
+        let facts = Facts { device, error: Some("system_unavailable"), ..Facts::default() };
+        Self { undecided: true, ..Self::decision(Verdict::Unavailable, facts) }
+    }
+
+    /// The database cannot decide. Says which of the known reasons it has, and nothing of what a database said.
+    pub(crate) fn not_ready(error: &StoreError) -> Self {
+        error!(%error, "not ready");
+        match error {
+            StoreError::Down
+            | StoreError::Standby
+            | StoreError::ReadOnly
+            | StoreError::Superseded
+            | StoreError::Unconfirmed
+            | StoreError::Late
+            | StoreError::Closed => Self::unavailable().with("reason", error.to_string()),
+            StoreError::Sqlite(_)
+            | StoreError::Postgres(_)
+            | StoreError::Undone
+            | StoreError::Corrupt(_)
+            | StoreError::Unwritable { .. }
+            | StoreError::NotHere => Self::unavailable(),
+        }
+    }
+
+    /// The store failed, or was too slow.
+    pub(crate) fn unavailable() -> Self {
+        Self::error(StatusCode::SERVICE_UNAVAILABLE, "system_unavailable").with_code(Code::SystemUnavailable)
+    }
+
+    /// The response as it goes onto the wire, on top of the headers that `response` has already.
+    pub(crate) fn write(self, mut response: Response<Body>, request_id: &str) -> Response<Body> {
+        let (kind, body) = match self.content {
+            Content::Json(mut fields) => {
+                fields.insert("request_id".to_owned(), request_id.into());
+                ("application/json", Value::Object(fields).to_string().into_bytes())
+            }
+            Content::Written(body) => ("application/json", numbered(body, request_id)),
+            Content::Document(text) => ("application/json", text.as_bytes().to_vec()),
+            Content::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
+            Content::File(kind, content) => (kind, content.into_bytes()),
+            Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
+            Content::Stream(kind) => {
+                let headers = response.headers_mut();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+                // A proxy that collects an answer before it passes it on would keep every hint.
+                headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+                return response;
+            }
+        };
+        let headers = response.headers_mut();
+        if let Some(again) = self.again {
+            // In whole seconds, and never before there is one again.
+            headers.insert(header::RETRY_AFTER, (again.as_secs() + 1).into());
+        }
+        if self.undecided {
+            headers.insert(UNDECIDED_HEADER, HeaderValue::from_static("1"));
+        }
+        if let Some(ends) = self.key_ends.and_then(|ends| HeaderValue::from_str(&ends.to_string()).ok()) {
+            headers.insert(KEY_ENDS_HEADER, ends);
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_LENGTH, body.len().into());
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        *response.status_mut() = self.status;
+        *response.body_mut() = Body::from(body);
+        response
+    }
+}
+
+/// The object with its request id as the last field.
+fn numbered(mut object: Vec<u8>, request_id: &str) -> Vec<u8> {
+    object.pop();
+    if object.len() > 1 {
+        object.push(b',');
+    }
+    // A request id is hex digits and hyphens.
+    object.extend_from_slice(br#""request_id":""#);
+    object.extend_from_slice(request_id.as_bytes());
+    object.extend_from_slice(b"\"}");
+    object
+}
+
+impl IntoResponse for Answer {
+    /// Travels as an extension: the body is written when the request id is known.
+    fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<StoreError> for Answer {
+    fn from(error: StoreError) -> Self {
+        rarely!(error, %error, "the store failed; the request is refused");
+        Self::unavailable()
+    }
+}
+
+/// The HTTP status of a decision, its legacy `status`, and its legacy `reason`, a sentence for people.
+///
+/// Whole decisions come with 200: the official templates replace the body of anything from 400 up.
+fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) {
+    match verdict {
+        Verdict::Allow => (StatusCode::OK, "ok", "Execution is allowed."),
+        Verdict::InvalidOrgKey => {
+            (StatusCode::UNAUTHORIZED, "error", "The org key is missing or is not the key of any organisation.")
+        }
+        Verdict::OrgNotFound => (StatusCode::NOT_FOUND, "error", "The organisation of this key was deleted."),
+        Verdict::InvalidDeviceId => (StatusCode::BAD_REQUEST, "error", "The device id is missing or invalid."),
+        Verdict::OrgDisabled => (StatusCode::OK, "denied", "Execution is switched off for the whole organisation."),
+        Verdict::PlanFrozen => (StatusCode::OK, "denied", "The organisation is frozen."),
+        Verdict::EntitlementExpired => (StatusCode::OK, "denied", "The organisation's plan entitlement is not active."),
+        Verdict::DeviceNotFound => (StatusCode::OK, "denied", "The device is not registered, or was removed."),
+        Verdict::DeviceRevoked => (StatusCode::OK, "denied", "The device is revoked."),
+        Verdict::Unavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "error",
+            "No authoritative decision could be completed. Treat this as a deny; you may ask again.",
+        ),
+        Verdict::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "error", "A device is validated with POST."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::wire::{Health, Nothing, Refusal};
+    use super::*;
+
+    fn written(answer: Answer) -> Value {
+        let response = answer.write(Response::new(Body::empty()), "id");
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX);
+        let body = futures_util::FutureExt::now_or_never(body).unwrap().unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[test]
+    fn every_object_goes_out_with_its_request_id() {
+        let health = Health { status: "ok".to_owned(), handler: "healthz".to_owned(), problems: Vec::new() };
+        let expected = json!({"status": "ok", "handler": "healthz", "request_id": "id"});
+        assert_eq!(written(Answer::of(StatusCode::OK, &health)), expected);
+        assert_eq!(written(Answer::ok("ok", "healthz")), expected);
+        assert_eq!(written(Answer::of(StatusCode::OK, &json!({}))), json!({"request_id": "id"}));
+    }
+
+    #[test]
+    fn every_refusal_is_one_as_described() {
+        for answer in [Answer::missing_params(), Answer::unavailable(), Answer::too_many(Duration::ZERO)] {
+            serde_json::from_value::<Refusal>(written(answer)).unwrap();
+        }
+        serde_json::from_value::<Nothing>(json!({"x": 1})).unwrap();
+    }
+
+    #[test]
+    fn only_an_allow_is_allowed_and_a_revoke_tells_why() {
+        let facts = Facts { said: Some("gone mad".to_owned()), ..Facts::default() };
+        let answer = written(Answer::decision(Verdict::DeviceRevoked, facts));
+        assert_eq!(answer["reason"], "The device is revoked: gone mad");
+        assert_eq!((&answer["allowed"], &answer["code"]), (&json!(false), &json!("DEVICE_REVOKED")));
+        assert_eq!(written(Answer::decision(Verdict::Allow, Facts::default()))["allowed"], json!(true));
+        assert_eq!(written(Answer::unavailable_decision(None))["allowed"], json!(false));
+    }
+}

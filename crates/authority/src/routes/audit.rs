@@ -1,0 +1,42 @@
+//! `GET /org/audit`: an organisation's audit, for whoever holds its key.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+
+use super::answer::Answer;
+use super::ask::{self, BodyError};
+use super::wire::{AuditPage, AuditQuery, Word};
+use crate::app::App;
+use crate::audit;
+
+/// The most entries on one page.
+const LARGEST_PAGE: u32 = 1_000;
+/// How many come without `limit`.
+const USUAL_PAGE: u32 = 100;
+
+pub(super) async fn audit(
+    State(app): State<Arc<App>>,
+    head: Parts,
+    query: Result<Query<AuditQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Answer, Answer> {
+    let org = ask::manager(&app, &head).await?;
+    let Query(query) = query.map_err(|_| BodyError::Malformed)?;
+    let limit = query.limit.unwrap_or(USUAL_PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(BodyError::Malformed.into());
+    }
+    let wanted = audit::Query {
+        org: Some(org.id),
+        device: query.device,
+        before: query.cursor,
+        limit,
+        ..audit::Query::default()
+    };
+    let page = app.store.audit(&wanted).await?;
+    let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
+    let body = AuditPage { status: Word::Ok, handler: "org/audit", entries: page.entries, next_cursor };
+    Ok(Answer::of(StatusCode::OK, &body).to(org.id))
+}

@@ -1,0 +1,103 @@
+//! Registering, revoking, unrevoking and removing one device.
+//!
+//! None of them looks at whether the organisation is disabled, frozen or expired. Those say who may *execute*, which a
+//! validation decides; a fleet that boots while its plan is frozen should be known, and deny, and run again by itself
+//! when the plan is, instead of needing every host to register once more. The plan's limit holds throughout.
+
+use std::slice;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use machineid_protocol::DeviceId;
+
+use super::answer::Answer;
+use super::ask::{self, org_not_found};
+use super::wire::{DeviceDone, Word};
+use crate::app::App;
+use crate::audit::{Call, Verb};
+use crate::batch::{Named, Outcome};
+use crate::org::Org;
+use crate::plan::{Account, Admission, Removal, Restoration, Suspension};
+
+pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    let (head, body) = request.into_parts();
+    let org = ask::caller(&app, &head).await?;
+    let (id, ephemeral) = ask::registered(body).await?;
+    let call = ask::call(&head);
+    let (admission, account) = app.store.register(org.id, &id, ephemeral, &call).await?.ok_or_else(org_not_found)?;
+    let came_to = match admission {
+        Admission::New => OK,
+        Admission::Exists => CameTo(StatusCode::OK, Word::Exists, None),
+        Admission::Revoked => REVOKED,
+        Admission::Full => FULL,
+    };
+    Ok(came_to.answer("devices/register", id, &account, &call))
+}
+
+pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    let (org, id, call) = asked(&app, request).await?;
+    let one = only(&id);
+    let done = app.store.revoke(org.id, slice::from_ref(&one), Verb::Revoke, &call).await?;
+    let (outcomes, account) = done.ok_or_else(org_not_found)?;
+    let came_to = match outcomes.first() {
+        Some(Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked)) => OK,
+        Some(Outcome::Did(Suspension::NotFound) | Outcome::Invalid) | None => NOT_FOUND,
+    };
+    Ok(came_to.answer("devices/revoke", id, &account, &call))
+}
+
+pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    let (org, id, call) = asked(&app, request).await?;
+    let one = only(&id);
+    let done = app.store.unrevoke(org.id, slice::from_ref(&one), Verb::Unrevoke, &call).await?;
+    let (outcomes, account) = done.ok_or_else(org_not_found)?;
+    let came_to = match outcomes.first() {
+        Some(Outcome::Did(Restoration::Restored | Restoration::AlreadyActive)) => OK,
+        Some(Outcome::Did(Restoration::Full)) => FULL,
+        Some(Outcome::Did(Restoration::NotFound) | Outcome::Invalid) | None => NOT_FOUND,
+    };
+    Ok(came_to.answer("devices/unrevoke", id, &account, &call))
+}
+
+pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    let (head, body) = request.into_parts();
+    let org = ask::manager(&app, &head).await?;
+    let (id, reason, only_active) = ask::removed(body).await?;
+    let call = Call { reason, ..ask::call(&head) };
+    let (removal, account) = app.store.remove(org.id, &id, only_active, &call).await?.ok_or_else(org_not_found)?;
+    let came_to = match removal {
+        Removal::Removed => OK,
+        Removal::NotFound => NOT_FOUND,
+        Removal::Revoked => REVOKED,
+    };
+    Ok(came_to.answer("devices/remove", id, &account, &call))
+}
+
+/// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
+async fn asked(app: &App, request: Request) -> Result<(Org, DeviceId, Call), Answer> {
+    let (head, body) = request.into_parts();
+    let org = ask::manager(app, &head).await?;
+    let (id, reason) = ask::managed(body).await?;
+    Ok((org, id, Call { reason, ..ask::call(&head) }))
+}
+
+fn only(id: &DeviceId) -> Named {
+    Named { sent: id.to_string(), id: Some(id.clone()) }
+}
+
+/// The status, the word and the error that a request came to.
+struct CameTo(StatusCode, Word, Option<&'static str>);
+
+const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);
+const REVOKED: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Revoked, Some("device_revoked"));
+const FULL: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Blocked, Some("device_limit_reached"));
+const NOT_FOUND: CameTo = CameTo(StatusCode::NOT_FOUND, Word::Error, Some("not_found"));
+
+impl CameTo {
+    fn answer(self, handler: &'static str, device_id: DeviceId, account: &Account, call: &Call) -> Answer {
+        let Self(code, status, error) = self;
+        let body = DeviceDone { status, handler, device_id, error, plan: account.fields(call.at) };
+        Answer::of(code, &body).to(account.org.id)
+    }
+}

@@ -1,0 +1,231 @@
+//! The HTTP API. Handlers parse, call the store and say what came of it; they decide nothing.
+//!
+//! A handler returns an [`answer::Answer`]; [`finish`] around all of them gives each its request id, bounds its time and
+//! writes the access log.
+
+pub(super) mod answer;
+pub(super) mod ask;
+mod audit;
+pub(super) mod billing;
+mod devices;
+mod fleet;
+mod openapi;
+mod reports;
+mod validate;
+mod watch;
+mod wire;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use machineid_clock::{BootTime, wall_now};
+use machineid_protocol::Code;
+use machineid_protocol::api::{EXTENSIONS, EXTENSIONS_HEADER, path};
+use serde_json::json;
+use tracing::{Instrument, debug, error_span, info};
+use uuid::Uuid;
+
+use self::answer::Answer;
+use super::app::App;
+use super::forwarded::Trusted;
+use super::health::Health;
+use super::limits::Limits;
+use super::metrics::Metrics;
+use super::repeated::rarely;
+use super::reports::Intake;
+use super::seen::Seen;
+use super::store::Store;
+use super::watch::Hints;
+
+/// What a request is called in its answer, the log and the audit.
+#[derive(Clone, Debug)]
+struct RequestId(String);
+
+/// The address a connection came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// The address of the client, which a proxy may have told.
+#[derive(Clone, Copy, Debug)]
+struct Client(IpAddr);
+
+/// How long a request may take from its head to its answer, in case nothing inside it notices first.
+const WHOLE_REQUEST: Duration = Duration::from_secs(15);
+
+/// How long metrics wait for the database.
+const METRICS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Every route: those of the API, and the pages of the console.
+pub(super) fn router(app: Arc<App>, pages: Router<Arc<App>>) -> Router {
+    Router::new()
+        .route(path::ORG_CREATE, post(billing::create_org))
+        .route(path::REGISTER, post(devices::register))
+        .route(path::VALIDATE, post(validate::validate).fallback(validate::wrong_method))
+        .route(path::LIST, get(fleet::list))
+        .route(path::REVOKE, post(devices::revoke))
+        .route(path::UNREVOKE, post(devices::unrevoke))
+        .route(path::REVOKE_BATCH, post(fleet::revoke_batch))
+        .route(path::UNREVOKE_BATCH, post(fleet::unrevoke_batch))
+        .route(path::REMOVE, post(devices::remove))
+        .route(path::USAGE, get(fleet::usage))
+        .route(path::AUDIT, get(audit::audit))
+        .route(path::WATCH, get(watch::devices_of_query).post(watch::devices_of_body))
+        .route(path::EVENTS, get(watch::events))
+        .route(path::REPORT, post(reports::report))
+        .route(path::FLEET, get(reports::fleet))
+        .route(path::STOPS, get(reports::stops))
+        .route(path::TIMELINE, get(reports::timeline))
+        .route(path::CHECKOUT, post(billing::checkout))
+        .route(path::OPENAPI, get(openapi::document))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(pages)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
+        .with_state(app)
+}
+
+async fn healthz() -> Answer {
+    Answer::ok("ok", "healthz")
+}
+
+async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
+    app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;
+    let problems = app.health.problems();
+    let answer = match (app.health.is_ready(), problems.is_empty()) {
+        (true, true) => return Ok(Answer::ok("ok", "readyz")),
+        (true, false) => Answer::ok("degraded", "readyz"),
+        (false, _) => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "not_ready").with("handler", "readyz"),
+    };
+    Ok(answer.with("problems", json!(problems)))
+}
+
+/// Metrics and health, for a listener of their own.
+pub(super) fn observed(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(unknown_path)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
+        .with_state(app)
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Answer {
+    // Numbers of a moment ago are better than none: metrics are read while the database is away, too.
+    match tokio::time::timeout(METRICS_PATIENCE, app.store.old_keys(now())).await {
+        Ok(Ok(valid)) => app.metrics.old_keys(&valid),
+        Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
+        Err(_) => debug!("counting the devices that use an old key takes too long"),
+    }
+    Answer::text(app.metrics.text(&app.health))
+}
+
+async fn unknown_path() -> Answer {
+    Answer::error(StatusCode::NOT_FOUND, "unknown_path")
+}
+
+async fn wrong_method() -> Answer {
+    Answer::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+}
+
+/// Runs the request, whatever becomes of its connection, and writes its answer.
+///
+/// In a task of its own: a client that hangs up must not leave a transaction half way, nor keep a committed one out of
+/// the log.
+async fn finish(
+    State(app): State<Arc<App>>,
+    peer: Option<Extension<Peer>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let began = BootTime::now();
+    let request_id = Uuid::new_v4().hyphenated().to_string();
+    let client = peer.map(|Extension(Peer(peer))| {
+        let lines = request.headers().get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+        app.trusted.client(peer.ip(), lines.collect::<Vec<_>>().into_iter())
+    });
+    request.extensions_mut().insert(Client(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
+    request.extensions_mut().insert(RequestId(request_id.clone()));
+    let method = request.method().clone();
+    let path = loggable_path(request.uri().path());
+    let run = tokio::spawn(next.run(request).instrument(error_span!("request", request_id)));
+    let mut response = match tokio::time::timeout(WHOLE_REQUEST, run).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            rarely!(error, %error, request_id, path, "a request handler failed");
+            failed(&method, &path)
+        }
+        Err(_) => {
+            rarely!(error, request_id, path, "a request took too long");
+            failed(&method, &path)
+        }
+    };
+    // Only a refusal of axum's own comes without: a path that is no text, for one.
+    let status = response.status();
+    let answer = response.extensions_mut().remove().unwrap_or_else(|| Answer::error(status, "bad_request"));
+    let (status, code, org) = (answer.status, answer.code.clone(), answer.org);
+    let mut response = answer.write(response, &request_id);
+    let headers = response.headers_mut();
+    // Only the console's files, whose names change with their content, come with a rule of their own.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if path.starts_with("/api/") {
+        // So that clients know without asking.
+        headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(EXTENSIONS));
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert("x-request-id", value);
+    }
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    let took = BootTime::now().saturating_since(began);
+    app.metrics.answered(&path, status.as_u16(), code.as_ref(), took);
+    if !app.log_validations && asked_all_the_time(&path) {
+        return response;
+    }
+    info!(
+        target: "access",
+        request_id,
+        method = %method,
+        path,
+        status = status.as_u16(),
+        code = code.as_ref().map(Code::as_str),
+        org = org.map(tracing::field::display),
+        client = client.map(tracing::field::display),
+        micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+    );
+    response
+}
+
+/// The answer when the handler gave none: a deny where a decision was asked for.
+fn failed(method: &Method, path: &str) -> Response {
+    let decision = *method == Method::POST && path == path::VALIDATE;
+    if decision { Answer::unavailable_decision(None) } else { Answer::unavailable() }.into_response()
+}
+
+/// What every host asks every few seconds, or a prober does. Counted by the metrics: logged, it would fill a disk (230 bytes
+/// each, 4 GB a day for 1,000 devices) and hide what an operator looks for.
+fn asked_all_the_time(path: &str) -> bool {
+    matches!(path, path::VALIDATE | path::REPORT | "/healthz" | "/readyz" | "/metrics")
+}
+
+/// The path for the log: what follows these is a secret, and a path can be as long as its sender likes.
+fn loggable_path(path: &str) -> String {
+    let secret = ["/checkout/", "/console/operator/"].into_iter().find(|before| path.starts_with(before));
+    secret.map_or_else(|| path.chars().take(100).collect(), |before| format!("{before}…"))
+}
+
+/// The time for everything one request does.
+pub(super) fn now() -> jiff::Timestamp {
+    wall_now()
+}

@@ -1,0 +1,182 @@
+//! `POST /devices/report`, `GET /org/fleet`, `/org/stops`, `/org/timeline`: what sidecars tell, and what was told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, RawQuery, Request, State};
+use axum::http::request::Parts;
+use jiff::Timestamp;
+use machineid_protocol::DeviceId;
+use machineid_protocol::api::DeviceStatus;
+use machineid_protocol::report::{
+    FleetDevice, FleetSidecar, FleetStop, LARGEST_REPORT, Report, StopProgress, TimelineEvent,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::answer::Answer;
+use super::ask::{self, BodyError, org_not_found};
+use super::now;
+use crate::app::App;
+use crate::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
+use crate::store::{Filter, FleetRow, ListedDevice};
+
+/// The most devices on one page, and how many there are on one when nothing is said.
+const LARGEST_PAGE: u32 = 1_000;
+
+/// The query of the fleet.
+#[derive(Debug, Deserialize)]
+pub(super) struct FleetQuery {
+    status: Option<DeviceStatus>,
+    q: Option<String>,
+    limit: Option<u32>,
+    cursor: Option<DeviceId>,
+}
+
+/// The query of a device's stops and of what happened on it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceQuery {
+    device_id: DeviceId,
+}
+
+pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
+    let (head, body) = request.into_parts();
+    let org = ask::caller(&app, &head).await?;
+    let report: Report = ask::object(body, LARGEST_REPORT).await?;
+    let taken = HeardReport::take(org.id, report, now()).ok_or(BodyError::Malformed)?;
+    app.reports.keep(taken).await.map_err(|_| Answer::unavailable())?;
+    Ok(Answer::ok("ok", "devices/report"))
+}
+
+pub(super) async fn fleet(
+    State(app): State<Arc<App>>,
+    head: Parts,
+    RawQuery(raw): RawQuery,
+    query: Result<Query<FleetQuery>, QueryRejection>,
+) -> Result<Answer, Answer> {
+    // No limit: whoever waits for a stop looks again and again.
+    let org = ask::caller(&app, &head).await?;
+    let Query(query) = query.map_err(|_| BodyError::Malformed)?;
+    let limit = query.limit.unwrap_or(LARGEST_PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(BodyError::Malformed.into());
+    }
+    let among = devices_named(raw.as_deref().unwrap_or(""))?;
+    let filter = Filter {
+        status: query.status,
+        // Once for all pages: it reads what every sidecar said.
+        counted: query.cursor.is_none() && among.is_none(),
+        among,
+        containing: query.q,
+        after: query.cursor,
+        limit: Some(limit),
+        ..Filter::default()
+    };
+    let page = app.store.fleet(org.id, &filter).await?.ok_or_else(org_not_found)?;
+    let now = now();
+    let notes = app.seen.notes(now);
+    let next = page.devices.last().filter(|_| page.more).map(|last| last.device.id.clone());
+    let devices: Vec<FleetDevice> = page.devices.into_iter().map(|row| fleet_device(row, now, notes)).collect();
+    Ok(Answer::ok("ok", "org/fleet")
+        .with("devices", json!(devices))
+        .with("nextCursor", next)
+        .with("sidecars", page.sidecars)
+        .with("agents", page.agents))
+}
+
+/// The devices that a query names, each once; `None` when it names none.
+fn devices_named(query: &str) -> Result<Option<Vec<DeviceId>>, Answer> {
+    let ids = ask::device_ids(query);
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let ids: Result<BTreeSet<DeviceId>, _> = ids.iter().map(|id| id.parse()).collect();
+    let ids = ids.map_err(|_| BodyError::Malformed)?;
+    Ok(Some(ids.into_iter().collect()))
+}
+
+pub(super) async fn stops(
+    State(app): State<Arc<App>>,
+    head: Parts,
+    query: Result<Query<DeviceQuery>, QueryRejection>,
+) -> Result<Answer, Answer> {
+    let org = ask::manager(&app, &head).await?;
+    let Query(query) = query.map_err(|_| BodyError::Malformed)?;
+    let stops = app.store.stops(org.id, &query.device_id).await?;
+    let stops: Vec<FleetStop> = stops.into_iter().map(fleet_stop).collect();
+    Ok(Answer::ok("ok", "org/stops").with("stops", json!(stops)))
+}
+
+pub(super) async fn timeline(
+    State(app): State<Arc<App>>,
+    head: Parts,
+    query: Result<Query<DeviceQuery>, QueryRejection>,
+) -> Result<Answer, Answer> {
+    let org = ask::manager(&app, &head).await?;
+    let Query(query) = query.map_err(|_| BodyError::Malformed)?;
+    let events = app.store.timeline(org.id, &query.device_id).await?;
+    let events: Vec<TimelineEvent> = events.into_iter().map(timeline_event).collect();
+    Ok(Answer::ok("ok", "org/timeline").with("events", json!(events)))
+}
+
+fn timeline_event(known: KnownEvent) -> TimelineEvent {
+    TimelineEvent { at: known.at.to_string(), sidecar_id: known.sidecar, event: known.event }
+}
+
+fn fleet_device(row: FleetRow, now: Timestamp, notes: Notes) -> FleetDevice {
+    let FleetRow { device, heard, last_stop } = row;
+    FleetDevice {
+        status: if device.revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active },
+        last_seen_at: device.last_seen_at.map(|at| at.to_string()),
+        last_seen_ago_ms: device.last_seen_at.map(|at| millis_between(at, now)),
+        revoked_at: device.revoked_at.map(|at| at.to_string()),
+        sidecars: heard.iter().map(|heard| sidecar(&device, heard, now, notes)).collect(),
+        last_stop: last_stop.map(fleet_stop),
+        revoke_reason: device.revoke_reason,
+        device_id: device.id,
+    }
+}
+
+fn sidecar(device: &ListedDevice, heard: &HeardDevice, now: Timestamp, notes: Notes) -> FleetSidecar {
+    let HeardDevice { sidecar, heard_at, said } = heard;
+    let ago = millis_between(*heard_at, now);
+    let stop = device.revoked_at.map(|revoked_at| {
+        let known = Known {
+            revoked_at,
+            last_seen_at: device.last_seen_at,
+            heard_at: *heard_at,
+            device: &said.device,
+            cut_off: Duration::from_millis(said.bound.cut_off_ms),
+            notes,
+        };
+        let (state, by) = judge(&known, now);
+        StopProgress { state, by: by.to_string(), in_ms: millis_between(now, by) }
+    });
+    FleetSidecar {
+        sidecar_id: *sidecar,
+        host_device_id: said.host.to_string(),
+        version: said.version.clone(),
+        push: said.push,
+        heard_at: heard_at.to_string(),
+        heard_ago_ms: ago,
+        standing: said.device.standing,
+        code: said.device.code.clone(),
+        lease_left_ms: said.device.lease_left_ms.map(|left| left.saturating_sub(ago)),
+        agents: said.device.agents,
+        stopping: said.device.stopping,
+        stop_bound: said.bound,
+        stop,
+    }
+}
+
+fn fleet_stop(known: KnownStop) -> FleetStop {
+    FleetStop { began_at: known.began_at.to_string(), sidecar_id: known.sidecar, stop: known.stop }
+}
+
+/// From `earlier` to `later`, 0 when they are the other way round.
+fn millis_between(earlier: Timestamp, later: Timestamp) -> u64 {
+    u64::try_from(later.as_millisecond().saturating_sub(earlier.as_millisecond())).unwrap_or(0)
+}

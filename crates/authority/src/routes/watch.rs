@@ -1,0 +1,73 @@
+//! `GET /devices/watch?deviceId=…&deviceId=…`, the same as `POST` with `{"deviceIds":[…]}`, and `GET /org/events`.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use machineid_protocol::api::LARGEST_WATCH;
+use machineid_protocol::{Code, DeviceId};
+
+use super::answer::Answer;
+use super::ask::{self, BodyError};
+use super::wire::DevicesNamed;
+use crate::app::App;
+use crate::org::OrgId;
+use crate::watch::{self, Interest};
+
+/// The largest body, in bytes: as many ids as may be, each of 128 characters with its quotes and comma, and some space.
+const LARGEST_BODY: usize = LARGEST_WATCH * 160;
+
+/// In seconds: when to ask again for a place.
+const LATER: HeaderValue = HeaderValue::from_static("30");
+
+/// For a person with curl, and for few devices.
+pub(super) async fn devices_of_query(
+    State(app): State<Arc<App>>,
+    head: Parts,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Answer> {
+    let org = ask::caller(&app, &head).await?;
+    let ids = ask::device_ids(query.as_deref().unwrap_or(""));
+    devices(&app, org.id, &ids)
+}
+
+/// For many devices: a URL has no room for them.
+pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
+    let (head, body) = request.into_parts();
+    let org = ask::caller(&app, &head).await?;
+    let wanted: DevicesNamed = ask::object(body, LARGEST_BODY).await?;
+    let ids: Vec<String> = wanted.device_ids.into_iter().map(|id| id.0).collect();
+    devices(&app, org.id, &ids)
+}
+
+/// Everything that changes in the organisation, for consoles and command lines.
+pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<Response, Answer> {
+    let org = ask::caller(&app, &head).await?;
+    Ok(stream(&app, org.id, Interest::Everything, "changed"))
+}
+
+fn devices(app: &App, org: OrgId, ids: &[String]) -> Result<Response, Answer> {
+    if ids.is_empty() {
+        return Err(BodyError::Malformed.into());
+    }
+    let refused = |error| Answer::error(StatusCode::BAD_REQUEST, error).with("handler", "devices/watch");
+    let ids: Result<Vec<DeviceId>, _> = ids.iter().map(|id| id.parse()).collect();
+    let mut ids = ids.map_err(|_| refused("invalid_device_id").with_code(Code::InvalidDeviceId))?;
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() > LARGEST_WATCH {
+        return Err(refused("too_many_device_ids"));
+    }
+    Ok(stream(app, org, Interest::Devices(ids), "validate"))
+}
+
+fn stream(app: &App, org: OrgId, interest: Interest, event: &'static str) -> Response {
+    let Ok(watcher) = app.hints.watch(org, interest) else {
+        let mut response = Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_watchers").into_response();
+        response.headers_mut().insert(header::RETRY_AFTER, LATER);
+        return response;
+    };
+    Answer::event_stream(org, watch::body(watcher, event))
+}

@@ -1,0 +1,458 @@
+//! What goes over the wire: the bodies, queries and answers of the API, as types. The description in `openapi` is made from
+//! them. Every answer gets a `request_id` on its way out (see [`super::answer`]).
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use machineid_protocol::api::DeviceStatus;
+use machineid_protocol::{Code, DeviceId};
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::audit::{Entry, LONGEST_REASON};
+use crate::plan::PlanFields;
+
+/// A device id as it is sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct DeviceText(pub(super) String);
+
+impl PartialSchema for DeviceText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("1 to 128 characters, the first a letter or a digit. White space around it is cut off."))
+            .pattern(Some(r"^[ \t\r\n]*[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}[ \t\r\n]*$"))
+            .examples(["agent:1"])
+            .into()
+    }
+}
+
+impl ToSchema for DeviceText {}
+
+/// An operator's reason as it is sent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct ReasonText(pub(super) String);
+
+impl PartialSchema for ReasonText {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("Why, in one line: in the audit, and in the denials of a device that is revoked."))
+            .max_length(Some(LONGEST_REASON))
+            .pattern(Some(r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x1f\x7f-\x9f\s][^\x00-\x1f\x7f-\x9f]*$"))
+            .into()
+    }
+}
+
+impl ToSchema for ReasonText {}
+
+/// A body about one device.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceNamed {
+    pub(super) device_id: DeviceText,
+}
+
+/// A registration.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceRegistered {
+    pub(super) device_id: DeviceText,
+    /// Whether the device is removed when it has not been seen for a time, unless it is revoked; an extension. Without it
+    /// a known device stays what it is in this.
+    pub(super) ephemeral: Option<bool>,
+}
+
+/// A removal.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceRemoved {
+    pub(super) device_id: DeviceText,
+    pub(super) reason: Option<ReasonText>,
+    /// Remove it only while it is not revoked, else answer 403 `device_revoked`; an extension.
+    pub(super) if_active: Option<bool>,
+}
+
+/// A body about one device, by an operator.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceManaged {
+    pub(super) device_id: DeviceText,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// The body of a batch in either form, as it is read: that both were given must be told from one. [`RevokeBatch`] and
+/// [`UnrevokeBatch`] describe it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BatchBody {
+    pub(super) device_ids: Option<Vec<String>>,
+    pub(super) scope: Option<String>,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// What to revoke: these devices, or all active ones.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum RevokeBatch {
+    These(BatchOfIds),
+    All(AllActive),
+}
+
+/// What to unrevoke: these devices, or all revoked ones.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum UnrevokeBatch {
+    These(BatchOfIds),
+    All(AllRevoked),
+}
+
+/// These, at most 500 distinct valid ids; each that is no id is said to be `invalid`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BatchOfIds {
+    #[schema(min_items = 1)]
+    pub(super) device_ids: Vec<String>,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// Every active device.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct AllActive {
+    #[schema(pattern = "^all_active$")]
+    pub(super) scope: String,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// Every revoked device, the newest revoke first, while there are places.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct AllRevoked {
+    #[schema(pattern = "^all_revoked$")]
+    pub(super) scope: String,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// The query of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    pub(super) status: Option<DeviceStatus>,
+    pub(super) q: Option<String>,
+    pub(super) limit: Option<u32>,
+    pub(super) cursor: Option<DeviceId>,
+}
+
+/// The query of the audit.
+#[derive(Debug, Deserialize)]
+pub(super) struct AuditQuery {
+    pub(super) device: Option<String>,
+    pub(super) limit: Option<u32>,
+    /// `nextCursor` of the page before.
+    pub(super) cursor: Option<i64>,
+}
+
+/// The devices to watch, at most 4,096.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DevicesNamed {
+    #[schema(min_items = 1)]
+    pub(super) device_ids: Vec<DeviceText>,
+}
+
+/// `{}`; what else it holds is nobody's business.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Nothing {}
+
+/// The plan to change to.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct PlanWanted {
+    #[schema(pattern = "^(pro|scale|max)$")]
+    pub(super) plan: String,
+}
+
+/// The answer to a validation, whatever it is. Gate on `allowed` alone.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Decision {
+    pub(super) allowed: bool,
+    pub(super) code: Code,
+    /// `ok`, `denied` or `error`.
+    pub(super) status: &'static str,
+    /// A sentence for people, with the operator's reason for a revoke.
+    pub(super) reason: Cow<'static, str>,
+    pub(super) handler: &'static str,
+    /// The device asked about, when one was.
+    pub(super) device_id: Option<DeviceId>,
+    /// When it was revoked, while it is; an extension. Told back in a report, it says which revoke a sidecar knows of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub(super) revoked_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) error: Option<&'static str>,
+}
+
+/// What became of one device.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceDone {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    pub(super) device_id: DeviceId,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) error: Option<&'static str>,
+    #[serde(flatten)]
+    pub(super) plan: PlanFields,
+}
+
+/// What a request came to, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Word {
+    /// Done, or nothing was left to do.
+    Ok,
+    /// Registered before.
+    Exists,
+    /// The plan has no place.
+    Blocked,
+    /// Registered before, and revoked since.
+    Revoked,
+    /// Refused, as `error` says.
+    Error,
+}
+
+/// Devices in the bytewise order of their ids.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceList {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    pub(super) devices: Vec<DeviceListed>,
+    /// With a `limit`: the `cursor` of the next page, null on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub(super) next_cursor: Option<NextCursor>,
+    /// When the org key from before the last rotation ends or ended; an extension, absent when there was no rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    pub(super) old_key_ends: Option<Timestamp>,
+    #[serde(flatten)]
+    pub(super) plan: PlanFields,
+}
+
+/// Where the next page begins.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum NextCursor {
+    Behind(String),
+    /// There is none.
+    Null,
+}
+
+/// One device of a list.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceListed {
+    pub(super) device_id: String,
+    pub(super) status: DeviceStatus,
+    #[schema(value_type = String, format = DateTime)]
+    pub(super) created_at: Timestamp,
+    /// Its last validation.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(super) last_seen_at: Option<Timestamp>,
+    /// While it is revoked.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(super) revoked_at: Option<Timestamp>,
+    /// In the words of whoever revoked it.
+    pub(super) revoke_reason: Option<String>,
+    /// It is removed when it has not been seen for a time, unless it is revoked; an extension, absent when it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) ephemeral: bool,
+    /// Its last validation came with an org key from before the last rotation; an extension, absent when it did not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) old_key: bool,
+}
+
+/// The plan, and how much of it is used.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Usage {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    #[serde(flatten)]
+    pub(super) plan: PlanFields,
+}
+
+/// What a batch revoked: `results` of ids, `revokedCount` of `all_active`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BatchRevoked {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) results: Option<Vec<RevokedOne>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) revoked_count: Option<u64>,
+    #[serde(flatten)]
+    pub(super) plan: PlanFields,
+}
+
+/// One distinct entry of a batch revoke.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RevokedOne {
+    /// As it was sent.
+    pub(super) device_id: String,
+    pub(super) status: RevokedWord,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RevokedWord {
+    Revoked,
+    AlreadyRevoked,
+    NotFound,
+    Invalid,
+}
+
+/// What a batch restored: `results` of ids, the rest of `all_revoked`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct BatchUnrevoked {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) results: Option<Vec<UnrevokedOne>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) unrevoked_count: Option<usize>,
+    /// Up to 25 of the restored ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_items = 25)]
+    pub(super) unrevoked_sample: Option<Vec<String>>,
+    /// Why nothing was restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) reason: Option<NoneRestored>,
+    #[serde(flatten)]
+    pub(super) plan: PlanFields,
+}
+
+/// Why nothing was restored.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NoneRestored {
+    /// The plan has no place.
+    AtCap,
+    NoneRevoked,
+}
+
+/// One distinct entry of a batch unrevoke.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UnrevokedOne {
+    /// As it was sent.
+    pub(super) device_id: String,
+    pub(super) status: UnrevokedWord,
+    /// With `blocked`: `device_limit_reached`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) error: Option<&'static str>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum UnrevokedWord {
+    Ok,
+    NotFound,
+    Invalid,
+    Blocked,
+}
+
+/// The audit, the newest entry first.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AuditPage {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    pub(super) entries: Vec<Entry>,
+    /// The `cursor` of the next page, null on the last.
+    pub(super) next_cursor: Option<i64>,
+}
+
+/// A new organisation.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct OrgCreated<'a> {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    /// Its key, shown here and never again.
+    pub(super) org_api_key: &'a str,
+}
+
+/// Where a plan is confirmed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Checkout {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    pub(super) url: String,
+    #[serde(flatten)]
+    pub(super) plan: PlanFields,
+}
+
+/// The server's own state.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok`, or `degraded` when something is wrong that an operator should look at
+    pub(super) status: String,
+    pub(super) handler: String,
+    /// What is wrong, when something is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) problems: Vec<HealthProblem>,
+}
+
+/// Something that is wrong with the server or its database.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct HealthProblem {
+    /// `writes`, `space`, `integrity`, `file` or `durability`
+    pub(super) concern: String,
+    /// What it is, and what to do.
+    pub(super) problem: String,
+    /// RFC 3339 time when it was found.
+    pub(super) since: String,
+}
+
+/// A refusal. Nothing was changed.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct Refusal {
+    /// `error`, mostly.
+    pub(super) status: String,
+    /// What is wrong, in a word: `missing_params`, `invalid_org_key`, `not_found`, `system_unavailable`, …
+    pub(super) error: String,
+    /// The decision code that says the same, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) code: Option<Code>,
+    /// A sentence for people, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) reason: Option<String>,
+}
+
+/// What every answer has, in its body and in the header `x-request-id`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Numbered {
+    /// The answer's name in the log and the audit.
+    #[schema(format = "uuid")]
+    pub(super) request_id: String,
+}

@@ -1,0 +1,341 @@
+//! A running authority: its listener, its admin socket, its database, and how they end.
+//!
+//! Ending has an order: no new connections; those under way finish their request, for [`DRAIN`] at most; what is
+//! pending is written; the database is closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+use super::admin::{BindError, Desk, Door};
+use super::ageing::keep_ageing;
+use super::app::App;
+use super::console::{self, Console};
+use super::database::Database;
+use super::forwarded::Trusted;
+use super::health::{self, Concern, Health};
+use super::limits::{Limits, Rates};
+use super::metrics::Metrics;
+use super::repeated::rarely;
+use super::reports::{Intake, forget_old};
+use super::routes::{Peer, observed as observed_router, router};
+use super::seen::Seen;
+use super::store::{Demand, OpenError, Store, Terms};
+use super::tls::{self, Tls, TlsError};
+use super::watch::{Hints, tell_of_ends};
+
+/// How long the next request head may take, the wait on an idle connection included.
+const HEAD: Duration = Duration::from_mins(1);
+
+/// How long the first one may take: nobody connects to say nothing, but whoever wants all the places.
+const FIRST_HEAD: Duration = Duration::from_secs(10);
+
+/// The largest request head, in bytes.
+const LARGEST_HEAD: usize = 16 * 1024;
+
+/// How long what was sent may go unacknowledged, in milliseconds, before its connection is given up.
+const UNHEARD: u32 = 30_000;
+
+/// How long the start of HTTPS on a connection may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long requests under way have at the end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) listen: SocketAddr,
+    pub(super) database: Database,
+    /// How it uses the database, if that is `PostgreSQL`.
+    pub(super) terms: Terms,
+    pub(super) admin_socket: PathBuf,
+    /// Whether anyone may create an organisation.
+    pub(super) signup: bool,
+    /// Where browsers reach it; `None` for the address it listens on.
+    pub(super) public_url: Option<String>,
+    /// Where metrics are read; `None` for nowhere.
+    pub(super) metrics: Option<SocketAddr>,
+    /// HTTPS; `None` for HTTP.
+    pub(super) tls: Option<tls::Files>,
+    /// Whose `X-Forwarded-For` counts.
+    pub(super) trusted: Trusted,
+    pub(super) rates: Rates,
+    /// Whether it serves only while a standby has what was answered.
+    pub(super) demand: Demand,
+    /// Whether the access log has validations, too.
+    pub(super) log_validations: bool,
+    /// After how long unseen an ephemeral device is removed; `None` for never.
+    pub(super) ephemeral_after: Option<Duration>,
+}
+
+/// Why an authority could not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    Admin(#[from] BindError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error("cannot listen on {address}: {source}\nIs another program using that port? --listen names another one.")]
+    Listen { address: SocketAddr, source: io::Error },
+}
+
+/// An authority that accepts requests.
+#[derive(Debug)]
+pub(super) struct Running {
+    address: SocketAddr,
+    /// Where metrics are read.
+    metrics: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
+    store: Store,
+    seen: Arc<Seen>,
+    hints: Arc<Hints>,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Starts one inside the current runtime; when this returns, it accepts requests.
+    pub(super) async fn start(options: Options) -> Result<Self, StartError> {
+        // First of all: a second server must be refused before it migrates the database under the first.
+        let door = Door::open(&options.admin_socket)?;
+        let tls = options.tls.map(Tls::load).transpose()?.map(Arc::new);
+        // Before the database: a store is let go of a moment after it is dropped, and whoever tries another port next (`--dev`)
+        // must not find it taken by itself.
+        let (listener, address) = bound(options.listen).await?;
+        let observed = match options.metrics {
+            Some(address) => Some(bound(address).await?),
+            None => None,
+        };
+        if matches!((&options.database, options.demand), (Database::Sqlite(_), Demand::Synchronous)) {
+            return Err(OpenError::NoStandbys.into());
+        }
+        let store = Store::open(&options.database, options.terms).await?;
+        let health = Arc::<Health>::default();
+        health::first_look(&health, &store, options.demand).await;
+        if options.demand == Demand::Synchronous && !health.is_ready() {
+            let about_standbys = health.problems().into_iter().find(|found| found.concern == Concern::Durability);
+            store.close().await;
+            let problem = about_standbys.map_or_else(|| "the database is not ready".to_owned(), |found| found.problem);
+            return Err(OpenError::Asynchronous { problem }.into());
+        }
+
+        let seen = Arc::new(Seen::new(machineid_clock::wall_now()));
+        let hints = Arc::<Hints>::default();
+        let reports = Arc::<Intake>::default();
+        let public_url = options.public_url.unwrap_or_else(|| {
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            format!("{scheme}://{address}")
+        });
+        let console = Arc::new(Console::new(&public_url));
+        let desk = Desk {
+            store: store.clone(),
+            public_url: public_url.clone(),
+            console: Arc::clone(&console),
+            health: Arc::clone(&health),
+        };
+        let app = App {
+            store: store.clone(),
+            seen: Arc::clone(&seen),
+            hints: Arc::clone(&hints),
+            reports: Arc::clone(&reports),
+            signup: options.signup,
+            public_url,
+            console,
+            limits: Limits::new(&options.rates),
+            trusted: options.trusted,
+            metrics: Arc::new(Metrics::new()),
+            health: Arc::clone(&health),
+            log_validations: options.log_validations,
+        };
+        let app = Arc::new(app);
+        let running = Self {
+            address,
+            metrics: observed.as_ref().map(|(_, address)| *address),
+            tls: tls.clone(),
+            store,
+            seen,
+            hints: Arc::clone(&hints),
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        running.tasks.spawn(door.serve(desk, running.stop.clone()));
+        let work = reports.work(running.store.clone(), running.stop.clone());
+        running.tasks.spawn(work);
+        let looking = health::keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
+        running.tasks.spawn(looking);
+        running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
+        let news = running.store.changes().listen();
+        running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
+        if let Some(after) = options.ephemeral_after {
+            let seen = Arc::clone(&running.seen);
+            running.tasks.spawn(keep_ageing(running.store.clone(), seen, after, running.stop.clone()));
+        }
+        running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
+        let server = |router, tls| Server {
+            service: TowerToHyperService::new(router),
+            tls,
+            metrics: Arc::clone(&app.metrics),
+            tasks: running.tasks.clone(),
+            stop: running.stop.clone(),
+            abort: running.abort.clone(),
+        };
+        running.tasks.spawn(server(router(Arc::clone(&app), console::router(&app)), tls).accept(listener));
+        if let Some((listener, _)) = observed {
+            running.tasks.spawn(server(observed_router(Arc::clone(&app)), None).accept(listener));
+        }
+        let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
+        running.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
+        Ok(running)
+    }
+
+    /// The address it listens on.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its metrics are read.
+    pub(super) fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Reads the certificate and its key anew, where there is HTTPS.
+    pub(super) fn reload(&self) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
+            None => info!("there is nothing to read anew"),
+            Some(Ok(())) => info!("the certificate and its key were read anew"),
+            Some(Err(error)) => error!(%error, "the certificate stays what it was"),
+        }
+    }
+
+    /// Its database.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Ends it in order.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        // They would wait for changes until they are cut off.
+        self.hints.close();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            warn!("some requests took too long to finish and are cut off");
+            self.abort.cancel();
+            self.tasks.wait().await;
+        }
+        self.seen.flush(&self.store).await;
+        self.store.close().await;
+        info!("the authority has ended");
+    }
+}
+
+async fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let unlistenable = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(unlistenable)?;
+    let address = listener.local_addr().map_err(unlistenable)?;
+    Ok((listener, address))
+}
+
+/// What is behind a listener.
+#[derive(Clone)]
+struct Server {
+    service: TowerToHyperService<axum::Router>,
+    tls: Option<Arc<Tls>>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    abort: CancellationToken,
+}
+
+impl Server {
+    async fn accept(self, listener: TcpListener) {
+        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => {
+                    let server = self.clone();
+                    drop(self.tasks.spawn(async move {
+                        server.metrics.connections.inc();
+                        server.connection(stream, peer).await;
+                        server.metrics.connections.dec();
+                    }));
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: connections that end will give some back.
+                    rarely!(warn, %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
+        }
+        // A watcher that was unplugged would hold its place until the kernel gives up, a quarter of an hour later.
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
+            debug!(%error, "cannot set TCP_USER_TIMEOUT");
+        }
+        let Some(tls) = &self.tls else { return self.speak(stream, peer).await };
+        let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream));
+        match self.stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => self.speak(stream, peer).await,
+            Some(Ok(Err(error))) => debug!(%error, %peer, "HTTPS could not be agreed on"),
+            Some(Err(_)) => debug!(%peer, "HTTPS took too long to begin"),
+            None => {}
+        }
+    }
+
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
+        let asked = &AtomicBool::new(false);
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            asked.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(Peer(peer));
+            self.service.call(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(LARGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let silence = async {
+            tokio::time::sleep(FIRST_HEAD).await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = silence => return debug!(%peer, "a connection asked nothing"),
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = self.abort.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, %peer, "a connection broke");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! How a store fails.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::reports::Unreadable;
+
+/// The database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("cannot create {}: {source}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("cannot open the database {}: {source}", path.display())]
+    Open { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot start the threads of the database: {source}")]
+    Threads { source: io::Error },
+    #[error(
+        "cannot write the database {}: {source}\n\
+         An authority that can write nothing cannot revoke. Give its user the file and its directory, on a disk that is \
+         mounted read-write.",
+        path.display()
+    )]
+    ReadOnly { path: PathBuf, source: io::Error },
+    #[error(
+        "the database {} has {names} names (hard links)\n\
+         Each name has a write-ahead log of its own, so a server that opens it by another name misses what is in the log of \
+         this one, revokes too. Remove the other names; copy a database with `machineid-authority backup`.",
+        path.display()
+    )]
+    Linked { path: PathBuf, names: u64 },
+    #[error(
+        "the database {} is damaged: {damage}\n\
+         Nothing was changed. Put a backup in its place (`machineid-authority backup` makes one), or have `sqlite3 FILE \
+         .recover` save what can be saved, and compare the revokes with the audit.",
+        path.display()
+    )]
+    Damaged { path: PathBuf, damage: String },
+    #[error("cannot bring the database {} to this version: {source}", path.display())]
+    Migrate { path: PathBuf, source: rusqlite::Error },
+    #[error(
+        "another authority already serves the database {}\n\
+         Stop that one first. Several servers on one database need PostgreSQL.",
+        path.display()
+    )]
+    InUse { path: PathBuf },
+    #[error(
+        "the database was written by a newer version: it has migration {found}, and this version knows {known}\n\
+         Nothing was changed. Run the newer version, or restore a backup from before it."
+    )]
+    Newer { found: String, known: usize },
+    #[error("{} is the database of another program\nNothing was changed. Name another --database.", path.display())]
+    Foreign { path: PathBuf },
+    #[error("cannot connect to PostgreSQL at {place}: {source}{remedy}")]
+    Connect { place: String, source: StoreError, remedy: &'static str },
+    #[error("cannot bring the database at {place} to this version: {source}")]
+    MigratePostgres { place: String, source: sqlx::migrate::MigrateError },
+    #[error(
+        "the database at {place} is a read-only standby\n\
+         Name the primary: what a standby says may be old, and a decision must not be."
+    )]
+    Standby { place: String },
+    #[error("--require-synchronous, but {problem}\nNothing is served.")]
+    Asynchronous { problem: String },
+    #[error("--require-synchronous is about PostgreSQL: a SQLite database has no standbys")]
+    NoStandbys,
+    #[error(
+        "the pooler at {place} lends a session another server for each transaction\n\
+         Decisions and news of other servers need a server that stays: set pool_mode = session for this database in \
+         PgBouncer, or name the server itself. --database-connections says how many connections are kept."
+    )]
+    Pooled { place: String },
+    #[error(
+        "the database at {place} grants {granted} connections, and {needed} are needed; it said: {said}\n\
+         Raise max_connections of the server, the limit of the role, or pool_size of the pooler. \
+         --database-connections says how many are used if there are more."
+    )]
+    TooFew { place: String, granted: usize, needed: usize, said: String },
+}
+
+impl OpenError {
+    /// With what to do about it, where the server's words do not say.
+    pub(super) fn connect(place: &str, source: StoreError) -> Self {
+        let text = source.to_string();
+        let remedy = if text.contains("unsupported startup parameter") {
+            "\nPgBouncer refuses parameters that it does not know: take options out of the address and PGOPTIONS out of \
+             the environment, or name them in its ignore_startup_parameters."
+        } else {
+            ""
+        };
+        Self::Connect { place: place.to_owned(), source, remedy }
+    }
+}
+
+/// The store could not do it. Nothing was changed, unless the answer to a commit was lost; asking again is safe, for
+/// every operation is idempotent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The database failed, or was busy for too long.
+    #[error("the database failed: {0}")]
+    Sqlite(Arc<rusqlite::Error>),
+    /// The same of `PostgreSQL`.
+    #[error("the database failed: {0}")]
+    Postgres(Arc<sqlx::Error>),
+    /// Another change in the same transaction failed in a way that undid all of it, as a full disk does.
+    #[error("the database undid the transaction; is the disk full?")]
+    Undone,
+    /// It did not answer in time.
+    #[error("the database did not answer in time")]
+    Late,
+    /// There is no database behind the address, or none that serves.
+    #[error("the database does not answer")]
+    Down,
+    /// What a standby says may be old.
+    #[error("the database's address leads to a standby, which cannot decide; name the primary")]
+    Standby,
+    /// A primary that was set to read only, as operators do before they promote another one.
+    #[error("the database is read-only, so that it cannot decide: another server may be the primary")]
+    ReadOnly,
+    /// A primary that another one has taken the place of.
+    #[error("the database's address leads to an old primary, which cannot decide: another server was promoted")]
+    Superseded,
+    /// With `--fence`: it may be an old primary that was cut off, or its standby is away.
+    #[error("no standby confirms the database's commits, so that it may be an old primary; --fence lets none decide")]
+    Unconfirmed,
+    /// The store was closed, or its thread failed.
+    #[error("the store is closed")]
+    Closed,
+    /// A row makes no sense to this version.
+    #[error("the database holds an unusable {0}; was it written by a newer version?")]
+    Corrupt(&'static str),
+    /// A copy could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Unwritable { path: PathBuf, source: Arc<io::Error> },
+    /// Only `SQLite` is backed up from here.
+    #[error("a PostgreSQL database is backed up with pg_dump or your provider's means, not from here")]
+    NotHere,
+}
+
+impl StoreError {
+    pub(super) fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        |source| Self::Unwritable { path, source: Arc::new(source) }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(_: Unreadable) -> Self {
+        Self::Corrupt("report")
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // `read_only_sql_transaction`: whatever asked for a change was answered by a server that takes none.
+        if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25006") {
+            return Self::ReadOnly;
+        }
+        Self::Postgres(Arc::new(error))
+    }
+}

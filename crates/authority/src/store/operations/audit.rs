@@ -1,0 +1,79 @@
+//! The audit.
+
+use super::super::StoreError;
+use super::super::columns::Row;
+use super::super::transaction::{ReadTransaction, Transaction};
+use super::super::values::{Statement, Value, sought, values};
+use crate::audit::{Call, Entry, Page, Query, Reason, Record};
+
+/// The audit, the newest first.
+pub(in super::super) async fn read<T: ReadTransaction>(tx: &mut T, query: &Query) -> Result<Page, StoreError> {
+    let mut select = Statement::new(
+        "SELECT seq, at, org_id, request_id, actor, verb, device_id, outcome, reason, CAST(details AS TEXT) FROM audit
+         WHERE TRUE"
+            .to_owned(),
+        Vec::new(),
+    );
+    if let Some(org) = query.org {
+        select.add(org, |org| format!("AND org_id = {org}"));
+    }
+    if let Some(before) = query.before {
+        select.add(before, |before| format!("AND seq < {before}"));
+    }
+    if let Some(verb) = &query.verb {
+        select.add(sought(verb), |verb| format!("AND verb = {verb}"));
+    }
+    if let Some(who) = &query.who {
+        select.add(sought(who), |who| format!("AND {}", T::DIALECT.contains("actor", who)));
+    }
+    if let Some(device) = &query.device {
+        select.add(sought(device), |device| {
+            format!("AND (device_id = {device} OR {})", T::DIALECT.lists("details", "deviceIds", device))
+        });
+    }
+    select.add(i64::from(query.limit) + 1, |limit| format!("ORDER BY seq DESC LIMIT {limit}"));
+    let rows = tx.rows(&select.sql, select.values).await?;
+    Ok(query.page(rows.iter().map(entry).collect::<Result<_, _>>()?))
+}
+
+fn entry(row: &impl Row) -> Result<Entry, StoreError> {
+    Ok(Entry {
+        id: row.get(0)?,
+        at: row.get(1)?,
+        org_id: row.get(2)?,
+        request_id: row.get(3)?,
+        actor: row.get(4)?,
+        verb: row.get(5)?,
+        device_id: row.maybe(6)?,
+        outcome: row.get(7)?,
+        reason: row.maybe(8)?,
+        details: serde_json::from_str(row.text(9)?.unwrap_or_default())
+            .map_err(|_| StoreError::Corrupt("audit entry"))?,
+    })
+}
+
+/// Writes what a call came to, in the transaction of what it did.
+pub(super) async fn record<T: Transaction>(tx: &mut T, call: &Call, record: Record) -> Result<(), StoreError> {
+    let insert = format!(
+        "INSERT INTO audit (at, org_id, request_id, actor, verb, device_id, outcome, reason, details)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {})",
+        T::DIALECT.json("$9")
+    );
+    let values = values![
+        call.at,
+        record.org,
+        call.request_id.as_str(),
+        call.actor.to_string(),
+        record.verb.as_str(),
+        record.device,
+        record.outcome,
+        reason(call),
+        serde_json::Value::Object(record.details).to_string(),
+    ];
+    tx.run(&insert, values).await.map(drop)
+}
+
+/// Why the call was made, as a column says it.
+pub(super) fn reason(call: &Call) -> Value {
+    call.reason.as_ref().map(Reason::as_str).into()
+}

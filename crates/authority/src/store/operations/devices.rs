@@ -1,0 +1,168 @@
+//! Devices: who has a place, and who is revoked.
+
+use std::collections::HashMap;
+
+use machineid_protocol::DeviceId;
+use machineid_protocol::api::DeviceStatus;
+
+use super::super::columns::{Row, status};
+use super::super::transaction::Transaction;
+use super::super::values::values;
+use super::super::{Admitted, Restorations, RestoredAll, StoreError, Suspensions};
+use super::audit::{reason, record};
+use super::orgs::{locked_account, set_used};
+use crate::audit::{Call, Record, Verb};
+use crate::batch::Named;
+use crate::changes::Change;
+use crate::org::OrgId;
+use crate::plan::{self, Account, Admission};
+
+/// Makes a device known, where there is a place. `ephemeral` says whether it may age out; without it a known device stays
+/// what it is in this, and a new one does not age.
+pub(in super::super) async fn register<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    id: &DeviceId,
+    ephemeral: Option<bool>,
+    call: &Call,
+) -> Result<Option<Admitted>, StoreError> {
+    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+    let known = held(tx, org, std::slice::from_ref(id)).await?.get(id).copied();
+    let admission = plan::admit(known, account.used, account.org.limit());
+    if admission != Admission::New {
+        if let Some(ephemeral) = ephemeral {
+            let update = "UPDATE devices SET ephemeral = $3 WHERE org_id = $1 AND device_id = $2 AND ephemeral <> $3";
+            tx.run(update, values![org, id, ephemeral]).await?;
+        }
+        // A device that comes back after a long time must not age out before it validates.
+        let seen = "INSERT INTO device_seen (seq, at) SELECT seq, $3 FROM devices
+             WHERE org_id = $1 AND device_id = $2 AND ephemeral AND revoked_at IS NULL
+             ON CONFLICT (seq) DO UPDATE SET at = excluded.at WHERE excluded.at > device_seen.at";
+        tx.run(seen, values![org, id, call.at]).await?;
+        return Ok(Some((admission, account)));
+    }
+    let insert = "INSERT INTO devices (org_id, device_id, created_at, ephemeral) VALUES ($1, $2, $3, $4)";
+    tx.run(insert, values![org, id, call.at, ephemeral.unwrap_or(false)]).await?;
+    account.used += 1;
+    set_used(tx, &account).await?;
+    record(tx, call, Record::ok(org, Verb::Register).about(id.as_str())).await?;
+    tx.tell(Change::Devices(org, vec![id.clone()]));
+    Ok(Some((admission, account)))
+}
+
+/// Revokes each of them, all or none in case of failure.
+pub(in super::super) async fn revoke<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    batch: &[Named],
+    verb: Verb,
+    call: &Call,
+) -> Result<Option<(Suspensions, Account)>, StoreError> {
+    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+    let (outcomes, changed) = plan::suspend_batch(batch, &held(tx, org, &ids(batch)).await?);
+    set_revoked(tx, org, &changed, Some(call)).await?;
+    account.used = account.used.saturating_sub(changed.len() as u64);
+    set_used(tx, &account).await?;
+    record(tx, call, Record::revoke(org, verb, batch, &outcomes)).await?;
+    tx.tell(Change::Denied(org, Some(plan::suspended(batch, &outcomes))));
+    Ok(Some((outcomes, account)))
+}
+
+/// Revokes every active device and says how many those were.
+pub(in super::super) async fn revoke_all<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    call: &Call,
+) -> Result<Option<(u64, Account)>, StoreError> {
+    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+    let update = "UPDATE devices SET revoked_at = $2, revoke_reason = $3, was_revoked = TRUE
+         WHERE org_id = $1 AND revoked_at IS NULL";
+    let done = tx.run(update, values![org, call.at, reason(call)]).await?;
+    account.used = 0;
+    set_used(tx, &account).await?;
+    let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
+    record(tx, call, all).await?;
+    tx.tell(Change::Denied(org, None));
+    Ok(Some((done, account)))
+}
+
+/// Takes revokes back in this order, while there are places; all or none in case of failure.
+pub(in super::super) async fn unrevoke<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    batch: &[Named],
+    verb: Verb,
+    call: &Call,
+) -> Result<Option<(Restorations, Account)>, StoreError> {
+    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+    let known = held(tx, org, &ids(batch)).await?;
+    let (outcomes, changed) = plan::restore_batch(batch, &known, account.used, account.org.limit());
+    set_revoked(tx, org, &changed, None).await?;
+    account.used += changed.len() as u64;
+    set_used(tx, &account).await?;
+    record(tx, call, Record::unrevoke(org, verb, batch, &outcomes)).await?;
+    tx.tell(Change::Devices(org, changed));
+    Ok(Some((outcomes, account)))
+}
+
+/// Takes revokes back, the newest first, while there are places.
+pub(in super::super) async fn unrevoke_all<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    call: &Call,
+) -> Result<Option<(RestoredAll, Account)>, StoreError> {
+    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+    let count = "SELECT COUNT(*) FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL";
+    let revoked: u64 = match tx.row(count, values![org]).await? {
+        Some(row) => row.get(0)?,
+        None => 0,
+    };
+    let newest = "SELECT device_id FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL
+         ORDER BY revoked_at DESC, seq DESC LIMIT $2";
+    let places = i64::try_from(account.places()).unwrap_or(i64::MAX);
+    let restored = tx.rows(newest, values![org, places]).await?;
+    let restored: Vec<DeviceId> = restored.iter().map(|row| row.get(0)).collect::<Result<_, _>>()?;
+    set_revoked(tx, org, &restored, None).await?;
+    account.used += restored.len() as u64;
+    set_used(tx, &account).await?;
+    let left = revoked.saturating_sub(restored.len() as u64);
+    let all = RestoredAll { restored: restored.iter().map(ToString::to_string).collect(), left };
+    record(tx, call, all.record(org)).await?;
+    tx.tell(Change::Org(org));
+    Ok(Some((all, account)))
+}
+
+fn ids(batch: &[Named]) -> Vec<DeviceId> {
+    batch.iter().filter_map(|named| named.id.clone()).collect()
+}
+
+/// What is held of each of these devices.
+pub(super) async fn held<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    ids: &[DeviceId],
+) -> Result<HashMap<DeviceId, DeviceStatus>, StoreError> {
+    let among = T::DIALECT.among("$2");
+    let select = format!("SELECT device_id, revoked_at FROM devices WHERE org_id = $1 AND device_id {among}");
+    let rows = tx.rows(&select, values![org, ids]).await?;
+    rows.iter().map(|row| Ok((row.get(0)?, status(row.integer(1)?)))).collect()
+}
+
+/// Revokes these devices by this call, or takes their revokes back.
+async fn set_revoked<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    ids: &[DeviceId],
+    call: Option<&Call>,
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let update = format!(
+        "UPDATE devices SET revoked_at = $3, revoke_reason = $4, was_revoked = was_revoked OR $3 IS NOT NULL
+         WHERE org_id = $1 AND device_id {}",
+        T::DIALECT.among("$2")
+    );
+    let why = call.map_or(super::super::values::Value::Text(None), reason);
+    tx.run(&update, values![org, ids, call.map(|call| call.at), why]).await.map(drop)
+}

@@ -1,0 +1,99 @@
+//! Devices together with what their sidecars said of them.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::super::columns::Row;
+use super::super::transaction::ReadTransaction;
+use super::super::values::{Value, values};
+use super::super::{Aftermath, Filter, FleetRow, FleetRows, Heard, HeardOf, StoreError};
+use super::list::page;
+use super::orgs::live_account;
+use super::reports::stop;
+use crate::org::OrgId;
+
+/// A page of devices with what their sidecars said, all of one moment. `None` when the organisation is gone.
+pub(in super::super) async fn fleet<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    filter: &Filter,
+) -> Result<Option<FleetRows>, StoreError> {
+    if live_account(tx, org).await?.is_none() {
+        return Ok(None);
+    }
+    let page = page(tx, org, filter).await?;
+    let ids = Value::Texts(page.devices.iter().map(|device| device.id.clone()).collect());
+    let among = T::DIALECT.among("$2");
+    let select = format!(
+        "SELECT device_id, sidecar_id, heard_at, body FROM reports WHERE org_id = $1 AND device_id {among}
+         ORDER BY heard_at DESC, sidecar_id"
+    );
+    let mut heard: HashMap<String, Vec<Heard>> = HashMap::new();
+    for row in tx.rows(&select, values![org, ids.clone()]).await? {
+        let said = Heard { sidecar: row.get(1)?, at: row.get(2)?, body: row.get(3)? };
+        heard.entry(row.get(0)?).or_default().push(said);
+    }
+    let select = format!(
+        "SELECT devices.device_id, stops.began_at, stops.body FROM devices JOIN stops ON stops.seq =
+             (SELECT seq FROM stops AS newest WHERE newest.org_id = devices.org_id
+              AND newest.device_id = devices.device_id ORDER BY began_at DESC, seq DESC LIMIT 1)
+         WHERE devices.org_id = $1 AND devices.device_id {among}"
+    );
+    let mut stops: HashMap<String, (Timestamp, String)> = HashMap::new();
+    for row in tx.rows(&select, values![org, ids]).await? {
+        stops.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+    }
+    let (sidecars, agents) = if filter.counted { sidecars(tx, org).await? } else { (0, 0) };
+    let mut rows = FleetRows { devices: Vec::new(), more: page.more, sidecars, agents };
+    for device in page.devices {
+        let said = heard.remove(&device.id).unwrap_or_default();
+        let stop = stops.remove(&device.id);
+        rows.devices.push(FleetRow::read(device, said, stop)?);
+    }
+    Ok(Some(rows))
+}
+
+/// How many sidecars of the organisation report, and how many agents those have.
+async fn sidecars<T: ReadTransaction>(tx: &mut T, org: OrgId) -> Result<(u64, u64), StoreError> {
+    // Each row of a sidecar says how many it has.
+    let select = "SELECT COUNT(*), CAST(COALESCE(SUM(agents), 0) AS BIGINT) FROM
+         (SELECT MAX(agents) AS agents FROM reports WHERE org_id = $1 GROUP BY sidecar_id) AS each_sidecar";
+    match tx.row(select, values![org]).await? {
+        Some(row) => Ok((row.get(0)?, row.get(1)?)),
+        None => Ok((0, 0)),
+    }
+}
+
+/// What is known of the devices that were revoked at `at` and still are, all of one moment: how far a stop of many has
+/// come. `None` when the organisation is gone.
+pub(in super::super) async fn aftermath<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    at: Timestamp,
+) -> Result<Option<Aftermath>, StoreError> {
+    if live_account(tx, org).await?.is_none() {
+        return Ok(None);
+    }
+    let mut after = Aftermath { devices: 0, reason: None, heard: Vec::new(), stops: Vec::new() };
+    let select = "SELECT COUNT(*), MAX(revoke_reason) FROM devices WHERE org_id = $1 AND revoked_at = $2";
+    if let Some(row) = tx.row(select, values![org, at]).await? {
+        (after.devices, after.reason) = (row.get(0)?, row.maybe(1)?);
+    }
+    // CROSS JOIN has SQLite begin with what was reported, which is as much as there are sidecars, and not with what is
+    // revoked. PostgreSQL orders joins by itself.
+    let select = "SELECT r.device_id, device_seen.at, r.sidecar_id, r.heard_at, r.body FROM reports AS r
+         CROSS JOIN devices AS d LEFT JOIN device_seen ON device_seen.seq = d.seq
+         WHERE d.org_id = r.org_id AND d.device_id = r.device_id
+         AND r.org_id = $1 AND d.revoked_at = $2 AND r.heard_at >= d.created_at
+         ORDER BY r.device_id, r.sidecar_id";
+    for row in tx.rows(select, values![org, at]).await? {
+        let heard = Heard { sidecar: row.get(2)?, at: row.get(3)?, body: row.get(4)? };
+        after.heard.push(HeardOf { device: row.get(0)?, last_seen_at: row.maybe(1)?, heard: heard.read()? });
+    }
+    let select = "SELECT s.began_at, s.body FROM stops AS s CROSS JOIN devices AS d
+         WHERE d.org_id = s.org_id AND d.device_id = s.device_id
+         AND s.org_id = $1 AND s.began_at >= $2 AND d.revoked_at = $2";
+    after.stops = tx.rows(select, values![org, at]).await?.iter().map(stop).collect::<Result<_, _>>()?;
+    Ok(Some(after))
+}

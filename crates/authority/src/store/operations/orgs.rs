@@ -1,0 +1,163 @@
+//! Organisations and their keys.
+
+use jiff::Timestamp;
+
+use super::super::columns::Row;
+use super::super::rows::{account, org_columns};
+use super::super::transaction::{ReadTransaction, Transaction};
+use super::super::values::values;
+use super::super::{OldKey, OrgChange, StoreError};
+use super::audit::record;
+use crate::audit::{Call, Record, Verb};
+use crate::changes::Change;
+use crate::keys::SecretHash;
+use crate::org::{Org, OrgId};
+use crate::plan::Account;
+
+/// The organisation and its usage, a deleted one too.
+pub(in super::super) async fn any_account<T: ReadTransaction>(
+    tx: &mut T,
+    id: OrgId,
+) -> Result<Option<Account>, StoreError> {
+    let row = tx.row(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = $1"), values![id]).await?;
+    row.as_ref().map(account).transpose()
+}
+
+/// The organisation and its usage; `None` when it is gone.
+pub(super) async fn live_account<T: ReadTransaction>(tx: &mut T, id: OrgId) -> Result<Option<Account>, StoreError> {
+    Ok(any_account(tx, id).await?.filter(|account| !account.org.deleted))
+}
+
+/// The same, with no other change of it or its devices until the transaction ends.
+pub(super) async fn locked_account<T: Transaction>(tx: &mut T, id: OrgId) -> Result<Option<Account>, StoreError> {
+    let select = format!(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = $1{}"), T::DIALECT.locked());
+    let row = tx.row(&select, values![id]).await?;
+    Ok(row.as_ref().map(account).transpose()?.filter(|account| !account.org.deleted))
+}
+
+/// Writes how many devices are active.
+pub(super) async fn set_used<T: Transaction>(tx: &mut T, account: &Account) -> Result<(), StoreError> {
+    let used = i64::try_from(account.used).map_err(|_| StoreError::Corrupt("count"))?;
+    tx.run("UPDATE orgs SET active = $2 WHERE id = $1", values![account.org.id, used]).await.map(drop)
+}
+
+/// Every organisation that was not deleted, the oldest first.
+pub(in super::super) async fn all<T: ReadTransaction>(tx: &mut T) -> Result<Vec<Account>, StoreError> {
+    let select = concat!("SELECT ", org_columns!(), " FROM orgs WHERE deleted_at IS NULL ORDER BY created_at, id");
+    tx.rows(select, values![]).await?.iter().map(account).collect()
+}
+
+/// What ended by itself after `after` and by `now`: entitlements, and old keys, of a deleted organisation too.
+pub(in super::super) async fn ended<T: ReadTransaction>(
+    tx: &mut T,
+    after: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<Change>, StoreError> {
+    let select = "SELECT id, old_key_ends > $1 AND old_key_ends <= $2 FROM orgs
+         WHERE (access_until > $1 AND access_until <= $2 AND deleted_at IS NULL)
+         OR (old_key_ends > $1 AND old_key_ends <= $2)";
+    let mut ended = Vec::new();
+    for row in tx.rows(select, values![after, now]).await? {
+        let org = row.get(0)?;
+        let old_key = row.flag(1)? == Some(true);
+        ended.push(if old_key { Change::Key(org) } else { Change::Denied(org, None) });
+    }
+    Ok(ended)
+}
+
+/// The organisations whose key was rotated and whose old key is valid after `after`, with how many devices asked last with
+/// another key than the current one.
+pub(in super::super) async fn old_keys<T: ReadTransaction>(
+    tx: &mut T,
+    after: Timestamp,
+) -> Result<Vec<OldKey>, StoreError> {
+    let select = "SELECT orgs.id, orgs.old_key_ends, COUNT(device_seen.seq) FROM orgs
+         LEFT JOIN devices ON devices.org_id = orgs.id
+         LEFT JOIN device_seen ON device_seen.seq = devices.seq
+             AND device_seen.key_mark <> substr(orgs.key_hash, 1, 6)
+         WHERE orgs.old_key_ends > $1 AND orgs.deleted_at IS NULL GROUP BY orgs.id ORDER BY orgs.id";
+    let rows = tx.rows(select, values![after]).await?;
+    rows.iter().map(|row| Ok(OldKey { org: row.get(0)?, ends: row.get(1)?, devices: row.get(2)? })).collect()
+}
+
+/// Adds an organisation.
+pub(in super::super) async fn create<T: Transaction>(
+    tx: &mut T,
+    org: &Org,
+    key: SecretHash,
+    call: &Call,
+) -> Result<(), StoreError> {
+    tx.run(
+        "INSERT INTO orgs (id, name, key_hash, plan, device_limit, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        values![org.id, org.name.clone(), &key, org.tier, stored_limit(org.device_limit), org.created_at],
+    )
+    .await?;
+    record(tx, call, Record::ok(org.id, Verb::CreateOrg).with("plan", org.tier.as_str())).await
+}
+
+/// Changes an organisation; `None` when there is none or it was deleted, or has another key than a rotation expects.
+pub(in super::super) async fn change<T: Transaction>(
+    tx: &mut T,
+    id: OrgId,
+    change: &OrgChange,
+    call: &Call,
+) -> Result<Option<Account>, StoreError> {
+    if locked_account(tx, id).await?.is_none() {
+        return Ok(None);
+    }
+    if let OrgChange::Key(_, _, Some(expected)) = change
+        && tx.row("SELECT id FROM orgs WHERE id = $1 AND key_hash = $2", values![id, expected]).await?.is_none()
+    {
+        return Ok(None);
+    }
+    apply(tx, id, change, call).await?;
+    record(tx, call, change.record(id)).await?;
+    tx.tell(change.news(id));
+    any_account(tx, id).await
+}
+
+pub(super) async fn apply<T: Transaction>(
+    tx: &mut T,
+    id: OrgId,
+    change: &OrgChange,
+    call: &Call,
+) -> Result<(), StoreError> {
+    let (update, values) = match change {
+        OrgChange::Disabled(on) => ("UPDATE orgs SET disabled = $2 WHERE id = $1", values![id, *on]),
+        OrgChange::Frozen(on) => ("UPDATE orgs SET frozen = $2 WHERE id = $1", values![id, *on]),
+        OrgChange::AccessUntil(end) => ("UPDATE orgs SET access_until = $2 WHERE id = $1", values![id, *end]),
+        // A plan that is set is meant to hold, as after a purchase: an end that was set before goes.
+        OrgChange::Plan(tier, limit) => (
+            "UPDATE orgs SET plan = $2, device_limit = $3, access_until = NULL WHERE id = $1",
+            values![id, *tier, stored_limit(*limit)],
+        ),
+        OrgChange::Key(hash, until, _) => (
+            "UPDATE orgs SET old_key_hash = CASE WHEN CAST($3 AS BIGINT) IS NULL THEN NULL ELSE key_hash END,
+             old_key_ends = COALESCE($3, $4), key_hash = $2 WHERE id = $1",
+            values![id, hash, *until, call.at],
+        ),
+        OrgChange::EndOldKey => (
+            "UPDATE orgs SET old_key_hash = NULL,
+             old_key_ends = CASE WHEN old_key_ends > $2 THEN $2 ELSE old_key_ends END WHERE id = $1",
+            values![id, call.at],
+        ),
+        OrgChange::Delete => {
+            for delete in [
+                "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
+                "DELETE FROM devices WHERE org_id = $1",
+                "DELETE FROM checkouts WHERE org_id = $1",
+                "DELETE FROM reports WHERE org_id = $1",
+                "DELETE FROM stops WHERE org_id = $1",
+                "DELETE FROM timeline WHERE org_id = $1",
+            ] {
+                tx.run(delete, values![id]).await?;
+            }
+            ("UPDATE orgs SET deleted_at = $2, active = 0 WHERE id = $1", values![id, call.at])
+        }
+    };
+    tx.run(update, values).await.map(drop)
+}
+
+fn stored_limit(limit: Option<u64>) -> Option<i64> {
+    limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,147 @@
+//! Reports of sidecars: what each last said about each device, the newest stops, and what happened.
+//!
+//! Nothing is decided by them, so they are kept as the JSON they came as. They lock no organisation: reports of a
+//! thousand sidecars must not keep a revoke waiting.
+
+use std::collections::BTreeSet;
+
+use machineid_protocol::DeviceId;
+
+use super::super::columns::Row;
+use super::super::transaction::{ReadTransaction, Transaction};
+use super::super::values::values;
+use super::super::{KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, StoreError};
+use crate::changes::Change;
+use crate::org::OrgId;
+use crate::reports::{HeardReport, KnownEvent, KnownStop};
+
+/// Keeps these reports, all or none: what each sidecar says now takes the place of what it said before. Devices that the
+/// organisation does not have are left out, and so is what comes late.
+pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardReport]) -> Result<(), StoreError> {
+    // In one order on every server, so that no two wait for each other. Stable: of one sidecar the first stays first.
+    let mut ordered: Vec<&HeardReport> = reports.iter().collect();
+    ordered.sort_by_key(|report| (report.org, report.sidecar));
+    for report in ordered {
+        save_devices(tx, report).await?;
+        save_stops(tx, report).await?;
+        save_events(tx, report).await?;
+    }
+    for change in Change::reports(reports) {
+        tx.tell(change);
+    }
+    Ok(())
+}
+
+async fn save_devices<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result<(), StoreError> {
+    let (org, sidecar) = (report.org, report.sidecar.to_string());
+    let newest = "SELECT sequence, heard_at FROM reports WHERE org_id = $1 AND sidecar_id = $2
+         ORDER BY sequence DESC, heard_at DESC LIMIT 1";
+    let newest = match tx.row(newest, values![org, sidecar.as_str()]).await? {
+        Some(row) => Some((row.get(0)?, row.get(1)?)),
+        None => None,
+    };
+    if report.is_late(newest) {
+        return Ok(());
+    }
+    let said: Vec<String> = report.devices.iter().map(|(device, _)| device.to_string()).collect();
+    let among = T::DIALECT.among("$2");
+    let delete = format!("DELETE FROM reports WHERE org_id = $1 AND sidecar_id = $3 AND NOT device_id {among}");
+    tx.run(&delete, values![org, said, sidecar]).await?;
+    // Only where this sidecar had said nothing can there be too many now.
+    for device in tx.keep_said(report).await? {
+        tx.run(
+            "DELETE FROM reports WHERE org_id = $1 AND device_id = $2 AND sidecar_id NOT IN
+             (SELECT sidecar_id FROM reports WHERE org_id = $1 AND device_id = $2
+              ORDER BY heard_at DESC, sidecar_id LIMIT $3)",
+            values![org, device, KEPT_SIDECARS],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn save_stops<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result<(), StoreError> {
+    let mut stopped = BTreeSet::new();
+    for known in &report.stops {
+        // A stop told of again is the same one, further along: when it began stays what was first told.
+        tx.run(
+            "INSERT INTO stops (org_id, device_id, run_id, began_at, body)
+             SELECT org_id, device_id, $1, $2, $3 FROM devices WHERE org_id = $4 AND device_id = $5
+             ON CONFLICT (org_id, device_id, run_id) DO UPDATE SET body = excluded.body",
+            values![known.stop.run_id.to_string(), known.began_at, known.body(), report.org, &known.stop.device_id],
+        )
+        .await?;
+        stopped.insert(&known.stop.device_id);
+    }
+    for device in stopped {
+        tx.run(
+            "DELETE FROM stops WHERE org_id = $1 AND device_id = $2 AND seq NOT IN
+             (SELECT seq FROM stops WHERE org_id = $1 AND device_id = $2 ORDER BY began_at DESC, seq DESC LIMIT $3)",
+            values![report.org, device, KEPT_STOPS],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn save_events<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result<(), StoreError> {
+    let mut happened = BTreeSet::new();
+    for known in &report.events {
+        tx.run(
+            "INSERT INTO timeline (org_id, device_id, sidecar_id, life, number, at, body)
+             SELECT org_id, device_id, $1, $2, $3, $4, $5 FROM devices WHERE org_id = $6 AND device_id = $7
+             ON CONFLICT DO NOTHING",
+            values![
+                report.sidecar.to_string(),
+                i64::from(known.event.id.life),
+                known.number(),
+                known.at,
+                known.body(),
+                report.org,
+                &known.event.device_id,
+            ],
+        )
+        .await?;
+        happened.insert(&known.event.device_id);
+    }
+    for device in happened {
+        tx.run(
+            "DELETE FROM timeline WHERE org_id = $1 AND device_id = $2 AND seq NOT IN
+             (SELECT seq FROM timeline WHERE org_id = $1 AND device_id = $2 ORDER BY at DESC, seq DESC LIMIT $3)",
+            values![report.org, device, KEPT_EVENTS],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
+pub(in super::super) async fn stops<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    device: &DeviceId,
+) -> Result<Vec<KnownStop>, StoreError> {
+    let select = "SELECT began_at, body FROM stops WHERE org_id = $1 AND device_id = $2
+         ORDER BY began_at DESC, seq DESC";
+    tx.rows(select, values![org, device]).await?.iter().map(stop).collect()
+}
+
+/// A stop from its time and its body.
+pub(super) fn stop(row: &impl Row) -> Result<KnownStop, StoreError> {
+    Ok(KnownStop::read(row.get(0)?, row.text(1)?.unwrap_or_default())?)
+}
+
+/// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
+pub(in super::super) async fn timeline<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    device: &DeviceId,
+) -> Result<Vec<KnownEvent>, StoreError> {
+    let select = "SELECT sidecar_id, at, body FROM timeline WHERE org_id = $1 AND device_id = $2
+         ORDER BY at DESC, seq DESC";
+    let event = |row: &T::Row| {
+        let (sidecar, body) = (row.text(0)?.unwrap_or_default(), row.text(2)?.unwrap_or_default());
+        Ok(KnownEvent::read(sidecar, row.get(1)?, body)?)
+    };
+    tx.rows(select, values![org, device]).await?.iter().map(event).collect()
+}

@@ -1,0 +1,161 @@
+//! A primary that was cut off answers reads for as long as a server reaches it, and cannot know that another one was
+//! promoted. With synchronous replication it can no longer commit: what it would have to wait for follows the new one.
+//!
+//! So with `--fence` a server commits something small twice a second, and decides only while such a commit was begun and
+//! confirmed within [`CONFIRMED`]. Off unless asked for: where the only synchronous standby is away, nothing is decided
+//! either, since from inside the two look alike.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use machineid_clock::BootTime;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection, Executor};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::super::StoreError;
+use super::health::Health;
+use super::session::{self, Purpose, Server};
+use super::{CONNECTED, PROBE, lost};
+
+/// How old the newest confirmed commit may be when something is decided.
+const CONFIRMED: Duration = Duration::from_secs(3);
+
+/// How long after one commit the next is begun.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// A commit that waits for the standbys and leaves nothing in any table.
+const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'machineid', '')";
+
+/// How long a commit may have no answer before another connection looks whether the server still has it. A connection that
+/// was cut without a word looks like one whose standby is away.
+const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// Whether the process of a connection waits for a standby.
+const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep')";
+
+/// Whether commits are confirmed.
+#[derive(Debug, Default)]
+pub(super) struct Fence {
+    /// When the newest confirmed commit was begun, in milliseconds since boot; 0 before the first.
+    begun: AtomicU64,
+}
+
+impl Fence {
+    /// Whether something may be decided now.
+    pub(super) fn holds(&self) -> bool {
+        confirmed(self.begun.load(Ordering::Acquire), BootTime::now())
+    }
+
+    /// Commits until `stop`.
+    pub(super) async fn keep(&self, options: &PgConnectOptions, health: &Health, stop: &CancellationToken) {
+        let mut next = None;
+        while !stop.is_cancelled() {
+            let opening = session::open(options, &health.known, Purpose::Operations);
+            let opened = match next.take() {
+                Some(replacement) => Some(replacement),
+                None => tokio::time::timeout(CONNECTED, opening).await.ok().and_then(Result::ok),
+            };
+            if let Some((mut connection, server)) = opened {
+                let committing = self.commit(&mut connection, server, options, health);
+                match stop.run_until_cancelled(committing).await {
+                    Some(Ok(replacement)) => next = replacement,
+                    Some(Err(error)) if !lost(&error) => {
+                        warn!(%error, "--fence: the database refuses the commit that it rests on");
+                    }
+                    Some(Err(_)) | None => {}
+                }
+                close(connection).await;
+            }
+            if next.is_none() {
+                tokio::time::sleep(PROBE).await;
+            }
+        }
+    }
+
+    /// Commits on one connection, until it is lost or the address leads elsewhere. A commit that is not confirmed is waited
+    /// for: the server's process for it stays until then, and a new one every time would use all connections up. Returns
+    /// the connection to go on with, if this one was lost without a word.
+    async fn commit(
+        &self,
+        connection: &mut PgConnection,
+        server: Server,
+        options: &PgConnectOptions,
+        health: &Health,
+    ) -> Result<Option<(PgConnection, Server)>, StoreError> {
+        let identifying = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection);
+        let process: i32 = tokio::time::timeout(CONNECTED, identifying).await.map_err(|_| StoreError::Late)??;
+        // When the commit that is under way was begun; 0 while none is.
+        let waiting = AtomicU64::new(0);
+        let left = async {
+            while health.known.is_current(server) {
+                tokio::time::sleep(PROBE).await;
+            }
+        };
+        let committing = async {
+            loop {
+                let begun = BootTime::now().as_millis();
+                waiting.store(begun, Ordering::Release);
+                connection.execute(sqlx::raw_sql(COMMIT)).await?;
+                waiting.store(0, Ordering::Release);
+                self.begun.store(begun, Ordering::Release);
+                tokio::time::sleep(PERIOD).await;
+            }
+        };
+        tokio::select! {
+            () = left => Ok(None),
+            ended = committing => ended,
+            replacement = replacement(&waiting, process, options, health) => Ok(Some(replacement)),
+        }
+    }
+}
+
+/// A new connection, once a commit has had no answer for so long and is none that the server still waits with.
+async fn replacement(
+    waiting: &AtomicU64,
+    process: i32,
+    options: &PgConnectOptions,
+    health: &Health,
+) -> (PgConnection, Server) {
+    loop {
+        tokio::time::sleep(UNANSWERED).await;
+        let begun = waiting.load(Ordering::Acquire);
+        if begun == 0 || BootTime::now().saturating_since(BootTime::from_millis(begun)) < UNANSWERED {
+            continue;
+        }
+        let looking = async {
+            let (mut connection, server) = session::open(options, &health.known, Purpose::Operations).await?;
+            let waits: bool = sqlx::query_scalar(WAITS).bind(process).fetch_one(&mut connection).await?;
+            Ok::<_, StoreError>((connection, server, waits))
+        };
+        if let Ok(Ok((connection, server, waits))) = tokio::time::timeout(CONNECTED, looking).await {
+            if !waits && waiting.load(Ordering::Acquire) == begun {
+                return (connection, server);
+            }
+            close(connection).await;
+        }
+    }
+}
+
+/// Without a wait for its end: a commit that is not confirmed never ends.
+async fn close(connection: PgConnection) {
+    let _ = tokio::time::timeout(CONNECTED, connection.close_hard()).await;
+}
+
+/// Whether a commit that was begun then is new enough.
+fn confirmed(begun: u64, now: BootTime) -> bool {
+    begun != 0 && now.saturating_since(BootTime::from_millis(begun)) < CONFIRMED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_confirmed_before_the_first_commit_even_right_after_boot() {
+        assert!(!confirmed(0, BootTime::from_millis(1)));
+        assert!(confirmed(1, BootTime::from_millis(2)));
+        assert!(!confirmed(1, BootTime::from_millis(3001)));
+    }
+}

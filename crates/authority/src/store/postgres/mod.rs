@@ -1,0 +1,354 @@
+//! One `PostgreSQL` database, any number of servers.
+//!
+//! Every decision is a statement to the one primary, begun after it was asked for: it sees every change that any server
+//! has answered, because each is committed before. Questions that wait together are one statement. Nothing is kept
+//! between questions.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `session` | a connection: how it is made, and which server it leads to |
+//! | `survey` | what the address grants, tried at the start |
+//! | `lanes`, `lookup` | connections for decisions, and their statement |
+//! | `health` | whether there is a database, as the probe finds it |
+//! | `fence` | whether commits are confirmed, where that is asked for |
+//! | `transaction` | a transaction, and whether its server was left |
+//! | `news` | what servers tell each other |
+//! | `replication`, `examine` | what is wrong with the database though it answers |
+//!
+//! A lost connection is no lost database: what was asked on it is asked again on another one, and only the probe says
+//! that there is none.
+
+mod examine;
+mod fence;
+mod health;
+mod lanes;
+mod lookup;
+mod news;
+mod replication;
+mod session;
+mod survey;
+mod transaction;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::migrate::MigrateError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres as Db, Transaction};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use self::health::Health;
+use self::lanes::{LANES, Lanes};
+use self::lookup::Asked;
+use self::session::Purpose;
+use self::survey::{Survey, survey};
+pub(super) use self::transaction::Writing;
+use machineid_protocol::DeviceId;
+
+use super::{Kept, OpenError, Presented, StoreError, Terms, rows};
+use crate::changes::Changes;
+use crate::database::place;
+use crate::keys::SecretHash;
+
+/// The connections that are no operation's: those of the lanes, the one that listens, and the probe's, which comes and
+/// goes.
+const RESERVED: usize = LANES + 2;
+/// The fewest that a server can work with.
+pub(super) const FEWEST: usize = RESERVED + 1;
+/// How long a connection may take to be made, its first statements included.
+const CONNECTED: Duration = Duration::from_secs(1);
+/// How long an operation may take.
+pub(super) const OPERATION: Duration = Duration::from_secs(10);
+/// How long a commit may take. No timeout of the server bounds the wait for a synchronous standby that is lost
+/// (findings/postgres-timeouts-do-not-bound-a-commit.sh): the change is then perhaps done, and is not answered as done.
+const COMMIT: Duration = Duration::from_secs(6);
+/// How long it may take while the probe finds no database: a session that still reaches the primary does it.
+const OPERATION_IN_TROUBLE: Duration = Duration::from_secs(1);
+/// How many rows are forgotten in one statement: what a server can do well within the time of an operation.
+const FORGOTTEN_AT_ONCE: u64 = 10_000;
+/// How often a lost database is tried.
+const PROBE: Duration = Duration::from_millis(200);
+
+/// The database.
+#[derive(Clone, Debug)]
+pub(super) struct Postgres {
+    options: Arc<PgConnectOptions>,
+    /// For decisions.
+    lanes: Lanes,
+    /// For everything else.
+    pool: PgPool,
+    /// What other servers know this one by, so that it does not hear its own news.
+    server: String,
+    /// Except once a commit had no answer: what it changed may be seen later, and only its news say when.
+    hears_itself: Arc<AtomicBool>,
+    changes: Changes,
+    health: Arc<Health>,
+    stop: CancellationToken,
+}
+
+impl Postgres {
+    /// Connects, creates the tables where there are none, brings them to this version, and listens for news.
+    pub(super) async fn open(options: &PgConnectOptions, terms: Terms, changes: &Changes) -> Result<Self, OpenError> {
+        let place = place(options);
+        let options = Arc::new(
+            options
+                .clone()
+                .application_name("machineid-authority")
+                .disable_statement_logging()
+                // Nothing stored is a float, and a pooler refuses what it does not know in the first packet.
+                .extra_float_digits(None),
+        );
+        let health = Arc::new(Health::new(terms.fence));
+        let reserved = RESERVED + usize::from(terms.fence);
+        let connections = granted(&options, &health, (terms.connections, reserved + 1), &place).await?;
+        let failed = |source: sqlx::Error| OpenError::connect(&place, source.into());
+        let pool = operations(&options, &health, connections - reserved).await.map_err(failed)?;
+        let migrations = sqlx::migrate!("migrations/postgres");
+        migrations.run(&pool).await.map_err(|source| {
+            // One that ran there and is unknown here.
+            if let MigrateError::VersionMissing(found) = source {
+                return OpenError::Newer { found: found.to_string(), known: migrations.iter().count() };
+            }
+            OpenError::MigratePostgres { place: place.clone(), source }
+        })?;
+        let stop = CancellationToken::new();
+        let lanes = Lanes::start(&options, &health, &stop);
+        let store = Self {
+            options,
+            lanes,
+            pool,
+            server: Uuid::new_v4().to_string(),
+            hears_itself: Arc::default(),
+            changes: changes.clone(),
+            health,
+            stop,
+        };
+        store.listen().await.map_err(|source| OpenError::connect(&place, source))?;
+        let watching = store.clone();
+        tokio::spawn(async move { watching.health.watch(&watching.options, &watching.lanes, &watching.stop).await });
+        let fencing = store.clone();
+        tokio::spawn(async move {
+            if let Some(fence) = &fencing.health.fence {
+                fence.keep(&fencing.options, &fencing.health, &fencing.stop).await;
+            }
+        });
+        Ok(store)
+    }
+
+    pub(super) async fn look_up(
+        &self,
+        key: SecretHash,
+        device: Option<DeviceId>,
+    ) -> Result<Option<Presented>, StoreError> {
+        // At once: a question that waits for a dead database is a denial that comes late.
+        if let Some(trouble) = self.health.trouble()
+            && !self.lanes.connected()
+        {
+            return Err(trouble);
+        }
+        if !self.health.fence_holds() {
+            return Err(StoreError::Unconfirmed);
+        }
+        self.lanes.ask(Asked { key, device }).await
+    }
+
+    /// A decision about nobody.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.look_up(SecretHash::of_token(""), None).await.map(drop)
+    }
+
+    #[expect(clippy::unused_async, reason = "as the other store's")]
+    pub(super) async fn back_up(&self, _: &Path) -> Result<(), StoreError> {
+        Err(StoreError::NotHere)
+    }
+
+    pub(super) async fn close(&self) {
+        self.lanes.close();
+        self.stop.cancel();
+        self.pool.close().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Begins a transaction that may write.
+    pub(super) async fn begin(&self) -> Result<Writing, StoreError> {
+        Writing::begin(&self.pool, &self.health).await
+    }
+
+    /// Begins a transaction that only reads: all its statements see one moment.
+    pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Db>, StoreError> {
+        Ok(self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+    }
+
+    /// A connection for one statement that reads.
+    pub(super) async fn connection(&self) -> Result<PoolConnection<Db>, StoreError> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Forgets some rows of a table that are older than `before`. Returns whether there may be more.
+    pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
+        let (table, time) = (table.name(), table.time());
+        // The place of a row (`ctid`) may be another row's by the time that the row is locked.
+        let delete = format!(
+            "DELETE FROM {table} WHERE {time} < $1
+             AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {time} < $1 LIMIT {FORGOTTEN_AT_ONCE}))"
+        );
+        self.within(OPERATION, async {
+            let delete = sqlx::query(AssertSqlSafe(delete)).bind(before.as_microsecond());
+            Ok(delete.execute(&self.pool).await?.rows_affected() == FORGOTTEN_AT_ONCE)
+        })
+        .await
+    }
+
+    /// Runs an operation for so long at most, and has the probe look when it fails as it would without a database.
+    pub(super) async fn within<T>(
+        &self,
+        time: Duration,
+        operation: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let trouble = self.health.trouble();
+        let time = if trouble.is_some() { time.min(OPERATION_IN_TROUBLE) } else { time };
+        let result = tokio::time::timeout(time, operation).await.unwrap_or(Err(StoreError::Late));
+        match &result {
+            Err(error) if lost(error) || late(error) => {
+                self.health.suspect();
+                // What the probe found says more than that nothing came.
+                result.map_err(|error| trouble.filter(|_| late(&error)).unwrap_or(error))
+            }
+            Ok(_) | Err(_) => result,
+        }
+    }
+}
+
+/// How many of `wanted` connections can be used; fails where those are fewer than `needed`, and where the address is none to decide
+/// by.
+async fn granted(
+    options: &PgConnectOptions,
+    health: &Health,
+    (wanted, needed): (usize, usize),
+    place: &str,
+) -> Result<usize, OpenError> {
+    // Before anything is set on a session: a pooler that lends out servers would lend the setting, too.
+    let Survey { granted, refused, pooled } = survey(options, wanted).await;
+    if pooled {
+        return Err(OpenError::Pooled { place: place.to_owned() });
+    }
+    match (granted, refused) {
+        (0, Some(error)) => return Err(OpenError::connect(place, error)),
+        (granted, refused) if granted < needed => {
+            let said = refused.map_or_else(|| "nothing".to_owned(), |error| error.to_string());
+            return Err(OpenError::TooFew { place: place.to_owned(), granted, needed, said });
+        }
+        (granted, Some(error)) => warn!(
+            place,
+            granted,
+            wanted,
+            %error,
+            "the database grants fewer connections than --database-connections asks for; working with those. Raise the \
+             limit of the server, the role or the pooler, or ask for fewer"
+        ),
+        (_, None) => {}
+    }
+    let opening = session::open(options, &health.known, Purpose::Operations);
+    let opened = tokio::time::timeout(OPERATION, opening).await.unwrap_or(Err(StoreError::Late));
+    match opened {
+        // Closed: the pool makes its own.
+        Ok((connection, _)) => drop(connection.close().await),
+        Err(StoreError::Standby) => return Err(OpenError::Standby { place: place.to_owned() }),
+        Err(error) => return Err(OpenError::connect(place, error)),
+    }
+    Ok(granted)
+}
+
+/// The pool for operations. All its connections are made now and kept: one that had to be made for an operation could be
+/// refused while others are idle.
+async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connections: usize) -> sqlx::Result<PgPool> {
+    let connections = u32::try_from(connections).unwrap_or(u32::MAX);
+    let (made, kept) = (Arc::clone(health), Arc::clone(health));
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .min_connections(connections)
+        .acquire_timeout(OPERATION)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        // Ours knows more than whether the other end answers, and does not wait for ever for one that is gone.
+        .test_before_acquire(false)
+        .after_connect(move |connection, _| {
+            let health = Arc::clone(&made);
+            Box::pin(async move { prepared(connection, &health).await })
+        })
+        .before_acquire(move |connection, _| {
+            let health = Arc::clone(&kept);
+            Box::pin(async move { Ok(session::still_good(connection, &health.known).await) })
+        })
+        .connect_with(options.clone())
+        .await
+}
+
+/// A new connection of a pool made ready.
+async fn prepared(connection: &mut PgConnection, health: &Health) -> sqlx::Result<()> {
+    session::prepare(connection, &health.known, Purpose::Operations).await.map(drop).map_err(|error| {
+        health.suspect();
+        sqlx::Error::Configuration(error.into())
+    })
+}
+
+/// Whether no answer came in time.
+fn late(error: &StoreError) -> bool {
+    match error {
+        StoreError::Late => true,
+        StoreError::Postgres(error) => matches!(error.as_ref(), sqlx::Error::PoolTimedOut),
+        StoreError::Sqlite(_)
+        | StoreError::Undone
+        | StoreError::Down
+        | StoreError::Standby
+        | StoreError::ReadOnly
+        | StoreError::Superseded
+        | StoreError::Unconfirmed
+        | StoreError::Closed
+        | StoreError::Corrupt(_)
+        | StoreError::Unwritable { .. }
+        | StoreError::NotHere => false,
+    }
+}
+
+/// Whether this means that the connection is gone, or may be. What a statement did wrong means that it is not.
+fn lost(error: &StoreError) -> bool {
+    match error {
+        // Class 57P: an operator, or a crash, ends the session; 08: the connection; 53: no more of them.
+        StoreError::Postgres(error) => match error.as_database_error() {
+            Some(error) => {
+                error.code().is_some_and(|code| ["57P", "08", "53"].iter().any(|class| code.starts_with(class)))
+            }
+            None => matches!(error.as_ref(), sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_)),
+        },
+        StoreError::Standby | StoreError::ReadOnly | StoreError::Superseded => true,
+        StoreError::Late
+        | StoreError::Sqlite(_)
+        | StoreError::Undone
+        | StoreError::Down
+        | StoreError::Unconfirmed
+        | StoreError::Closed
+        | StoreError::Corrupt(_)
+        | StoreError::Unwritable { .. }
+        | StoreError::NotHere => false,
+    }
+}
+
+/// Whether there is a database, which has no connection left for us: of the server (`53300`), or of a pooler before it,
+/// which has no code of its own for that.
+fn crowded(error: &StoreError) -> bool {
+    let StoreError::Postgres(error) = error else { return false };
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("53300") || error.message().contains("no more connections allowed")
+    })
+}

@@ -1,0 +1,149 @@
+//! Whether what was answered outlives the primary: a revoke that is on the primary alone is gone after a failover, with its
+//! line in the audit. [`judge`] is pure.
+//!
+//! What a role sees: the settings, and how many processes send the log to others. Which of those are standbys, and whether
+//! the primary waits for them, only members of `pg_monitor` see; an ordinary role is told what the settings mean.
+
+use super::super::{Demand, StoreError};
+use super::{OPERATION, Postgres};
+use crate::health::{Concern, Finding, Gravity};
+
+/// What the database says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Facts {
+    /// `synchronous_standby_names`: empty when no standby is waited for.
+    names: String,
+    /// `synchronous_commit`, as it is for this role.
+    commit: String,
+    /// Who receives the log, without logical subscribers and base backups as far as they can be told apart.
+    receivers: i64,
+    /// Those of them that the primary waits for.
+    waited_for: i64,
+    /// Those of which this role does not see what they are.
+    hidden: i64,
+    /// Places kept for standbys, connected or not.
+    slots: i64,
+}
+
+const FACTS: &str = "
+    SELECT current_setting('synchronous_standby_names') AS names, current_setting('synchronous_commit') AS commit,
+        COUNT(s.pid) AS receivers, COUNT(s.pid) FILTER (WHERE s.sync_state IN ('sync', 'quorum')) AS waited_for,
+        COUNT(s.pid) FILTER (WHERE s.sync_state IS NULL) AS hidden,
+        (SELECT COUNT(*) FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary) AS slots
+    FROM (VALUES (1)) AS one
+    LEFT JOIN pg_stat_replication AS s ON s.state IS DISTINCT FROM 'backup' AND s.pid NOT IN
+        (SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)";
+
+/// Whether a commit waits until a standby has it on its disk.
+fn waits(facts: &Facts) -> Result<(), String> {
+    let Facts { names, commit, .. } = facts;
+    if !matches!(commit.as_str(), "on" | "remote_apply") {
+        let lost = match commit.as_str() {
+            "off" => "a revoke that was answered can be lost when the database crashes",
+            "local" => "no standby is waited for, so a revoke that was answered can be gone after a failover",
+            _ => {
+                "standbys are not waited for until they have written it, so a revoke that was answered can be gone \
+                  after a failover"
+            }
+        };
+        return Err(format!(
+            "synchronous_commit is {commit}: {lost}. Set it to on, or for this role alone: ALTER ROLE … SET \
+             synchronous_commit = on"
+        ));
+    }
+    if names.trim().is_empty() {
+        return Err(
+            "synchronous_standby_names is empty, so no standby is waited for: a revoke that was answered can be \
+                    gone after a failover. Name them, as in: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// What there is to say.
+fn judge(facts: &Facts, demand: Demand) -> Finding {
+    let Facts { receivers, waited_for, hidden, slots, .. } = facts;
+    let others = (*receivers).max(*slots);
+    let who = match (others, *receivers, *hidden) {
+        (0, _, _) => "no standby is known".to_owned(),
+        (count, 0, _) => format!("a place is kept for {count} (physical replication slots), none is connected"),
+        (_, count, 0) => format!("standbys or archivers connected: {count}"),
+        (_, count, _) => format!(
+            "receivers of the log connected: {count}; whether they are standbys this role may not see (GRANT pg_monitor \
+             TO it)"
+        ),
+    };
+    let gravity = match demand {
+        Demand::Synchronous => Gravity::NotReady,
+        Demand::Nothing => Gravity::Warning,
+    };
+    match waits(facts) {
+        // A crash of the primary alone loses it.
+        Err(problem) if others > 0 || demand == Demand::Synchronous || facts.commit == "off" => {
+            Finding::wrong(Concern::Durability, gravity, format!("{problem} ({who})"))
+        }
+        Ok(()) if *receivers > 0 && *hidden == 0 && *waited_for == 0 => Finding::wrong(
+            Concern::Durability,
+            Gravity::Warning,
+            format!("synchronous_standby_names names standbys of which none is connected: every change waits ({who})"),
+        ),
+        Ok(()) | Err(_) => Finding::fine(Concern::Durability),
+    }
+}
+
+impl Postgres {
+    /// What there is to say about standbys.
+    pub(super) async fn replication(&self, demand: Demand) -> Result<Finding, StoreError> {
+        let facts: Facts =
+            self.within(OPERATION, async { Ok(sqlx::query_as(FACTS).fetch_one(&self.pool).await?) }).await?;
+        Ok(judge(&facts, demand))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(names: &str, commit: &str, receivers: i64, waited_for: i64, hidden: i64, slots: i64) -> Facts {
+        Facts { names: names.to_owned(), commit: commit.to_owned(), receivers, waited_for, hidden, slots }
+    }
+
+    fn said(facts: &Facts, demand: Demand) -> Option<(Gravity, String)> {
+        judge(facts, demand).trouble.map(|trouble| (trouble.gravity, trouble.text))
+    }
+
+    #[test]
+    fn a_standby_that_is_not_waited_for_is_warned_of_and_refused_where_that_is_demanded() {
+        for (facts, contains) in [
+            (facts("", "on", 1, 0, 0, 0), "synchronous_standby_names is empty"),
+            (facts("", "on", 0, 0, 0, 1), "none is connected"),
+            (facts("", "on", 2, 0, 2, 0), "this role may not see"),
+            (facts("*", "local", 1, 1, 0, 0), "synchronous_commit is local"),
+            (facts("*", "remote_write", 1, 1, 0, 0), "synchronous_commit is remote_write"),
+            (facts("", "off", 0, 0, 0, 0), "when the database crashes"),
+        ] {
+            let (gravity, text) = said(&facts, Demand::Nothing).unwrap();
+            assert!(gravity == Gravity::Warning && text.contains(contains), "{facts:?}: {text}");
+            assert_eq!(said(&facts, Demand::Synchronous).unwrap().0, Gravity::NotReady, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_waited_for_is_fine_and_so_is_a_database_alone() {
+        for (facts, alone) in [
+            (facts("ANY 1 (*)", "on", 2, 2, 0, 2), false),
+            (facts("a", "remote_apply", 2, 1, 0, 0), false),
+            // An ordinary role sees the settings, and they say enough.
+            (facts("*", "on", 1, 0, 1, 0), false),
+            (facts("", "on", 0, 0, 0, 0), true),
+            (facts("", "local", 0, 0, 0, 0), true),
+        ] {
+            assert_eq!(said(&facts, Demand::Nothing), None, "{facts:?}");
+            // Standbys may come later: what is demanded is that they will be waited for.
+            assert_eq!(said(&facts, Demand::Synchronous).is_some(), alone, "{facts:?}");
+        }
+        let (gravity, text) = said(&facts("a", "on", 1, 0, 0, 0), Demand::Synchronous).unwrap();
+        assert!(gravity == Gravity::Warning && text.contains("every change waits"), "{text}");
+    }
+}

@@ -1,0 +1,170 @@
+//! The database's file: which one it is, that nobody else serves it, and what there is to say about it while it is served.
+//!
+//! A lock beside the file is not enough: the same file can have another name (a hard link, a bind mount of the file alone),
+//! and beside that is another lock, and another write-ahead log. Two servers would then each write what the other does not
+//! know of; one server after another would miss what is still in the log of the other name. So the file itself is locked
+//! as well, and one with several names is not served.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock, fstatfs, statvfs};
+use tracing::warn;
+
+use super::super::OpenError;
+use crate::health::{Concern, Finding, Gravity};
+
+/// Less than this is almost nothing: a database grows, and its log with it.
+const LITTLE: u64 = 64 * 1024 * 1024;
+
+/// File systems on which a lock of the whole file is one that `SQLite`'s own locks run into, by their magic numbers: NFS,
+/// SMB, CIFS.
+const REMOTE: [i64; 3] = [0x6969, 0xFE53_4D42, 0xFF53_4D42];
+
+/// The locks, held until the last connection is closed: when a process closes any descriptor of a file, the kernel drops
+/// all of the process's POSIX locks on it, those of `SQLite` too.
+#[derive(Debug)]
+pub(super) struct Held {
+    _beside: File,
+    _itself: File,
+}
+
+/// The file that is served.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    file: Identity,
+    /// Its write-ahead log, once there is one.
+    log: Option<Identity>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+}
+
+impl Place {
+    /// Takes the file at `path`, and makes it (mode 0600) where there is none.
+    pub(super) fn take(path: &Path) -> Result<(Self, Arc<Held>), OpenError> {
+        let create = |source: io::Error| {
+            let refused = matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
+            let path = path.to_owned();
+            if refused && path.exists() {
+                OpenError::ReadOnly { path, source }
+            } else {
+                OpenError::Create { path, source }
+            }
+        };
+        let itself = File::options().create(true).append(true).mode(0o600).open(path).map_err(create)?;
+        let path = path.canonicalize().map_err(create)?;
+        let beside = beside(&path, ".lock");
+        let create_lock = |source| OpenError::Create { path: beside.clone(), source };
+        let lock = File::options().create(true).append(true).mode(0o600).open(&beside).map_err(create_lock)?;
+        let taken = |errno| match errno {
+            rustix::io::Errno::WOULDBLOCK => OpenError::InUse { path: path.clone() },
+            other => OpenError::Create { path: beside.clone(), source: other.into() },
+        };
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(taken)?;
+        let kind = fstatfs(&itself).map(|found| found.f_type);
+        if kind.is_ok_and(|kind| REMOTE.contains(&kind)) {
+            warn!(path = %path.display(), "the database is on a network file system: SQLite cannot keep it safe there");
+        } else {
+            flock(&itself, FlockOperation::NonBlockingLockExclusive).map_err(taken)?;
+        }
+        let metadata = itself.metadata().map_err(create)?;
+        if metadata.nlink() > 1 {
+            return Err(OpenError::Linked { path, names: metadata.nlink() });
+        }
+        let place = Self { path, file: Identity::of(&metadata), log: None };
+        Ok((place, Arc::new(Held { _beside: lock, _itself: itself })))
+    }
+
+    /// Remembers which log there is.
+    pub(super) fn opened(self) -> Self {
+        let log = Identity::at(&beside(&self.path, "-wal"));
+        Self { log, ..self }
+    }
+
+    /// Fails when the path leads to another file than the one that is served, or to another log.
+    pub(super) fn unmoved(&self) -> rusqlite::Result<()> {
+        let same = Identity::at(&self.path) == Some(self.file)
+            && (self.log.is_none() || Identity::at(&beside(&self.path, "-wal")) == self.log);
+        let moved = || {
+            let text = format!("{} or its log is another file than the one that is served", self.path.display());
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(text))
+        };
+        same.then_some(()).ok_or_else(moved)
+    }
+
+    /// What there is to say about the file and its disk.
+    pub(super) fn examine(&self) -> Vec<Finding> {
+        vec![self.file(), self.space()]
+    }
+
+    fn file(&self) -> Finding {
+        let path = self.path.display();
+        let found = fs::metadata(&self.path);
+        let lost = |what: &str| {
+            let text = format!(
+                "{what} while it was served: what is decided now is lost when this server ends. Write it to a new file with \
+                 `machineid-authority backup`, stop the server, and put that in its place"
+            );
+            Finding::wrong(Concern::File, Gravity::Failure, text)
+        };
+        match found {
+            Ok(metadata) if Identity::of(&metadata) != self.file => lost(&format!("another file was put at {path}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                lost(&format!("the database {path} was removed"))
+            }
+            Ok(_) if self.log.is_some() && Identity::at(&beside(&self.path, "-wal")) != self.log => {
+                lost(&format!("the log of the database, {path}-wal, was removed or replaced"))
+            }
+            Ok(metadata) if metadata.nlink() > 1 => {
+                let text = format!(
+                    "the database {path} has {} names (hard links): served or copied by another one, what is still in \
+                     {path}-wal would be missing. Remove the others; copy it with `machineid-authority backup`",
+                    metadata.nlink()
+                );
+                Finding::wrong(Concern::File, Gravity::Failure, text)
+            }
+            // A directory that cannot be looked at says nothing about the file.
+            Ok(_) | Err(_) => Finding::fine(Concern::File),
+        }
+    }
+
+    fn space(&self) -> Finding {
+        let Ok(disk) = statvfs(&self.path) else { return Finding::fine(Concern::Space) };
+        let left = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if left >= LITTLE {
+            return Finding::fine(Concern::Space);
+        }
+        // In steps: each change of the text is a line in the log.
+        let text = format!(
+            "less than {} MiB are left on the disk of the database {}: when it is full, revokes are refused",
+            (left / (16 * 1024 * 1024) + 1) * 16,
+            self.path.display()
+        );
+        Finding::wrong(Concern::Space, Gravity::Warning, text)
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = OsString::from(path);
+    beside.push(suffix);
+    beside.into()
+}

@@ -1,0 +1,97 @@
+//! Whether the database is damaged: `SQLite` reads every page of it once, when it is opened (`PRAGMA quick_check`).
+//!
+//! A small one is read before anything else is done with it, and a damaged one is not served. That of a large fleet takes
+//! longer than a start may; it is served meanwhile, and told of when the check has ended.
+
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, InterruptHandle};
+
+use super::super::OpenError;
+use crate::health::{Concern, Finding, Gravity};
+
+/// How long a start waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many damages are named.
+const NAMED: u32 = 5;
+
+/// A check that runs or has ended.
+#[derive(Clone)]
+pub(super) struct Check {
+    /// `Err` says what is damaged.
+    verdict: Arc<OnceLock<Result<(), String>>>,
+    running: Arc<Mutex<Option<InterruptHandle>>>,
+}
+
+impl std::fmt::Debug for Check {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Check").field(&self.verdict.get()).finish()
+    }
+}
+
+impl Check {
+    /// Begins it on `connection`, and waits for a while. Fails when the database is damaged.
+    pub(super) fn begin(connection: Connection, path: &Path) -> Result<Self, OpenError> {
+        let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
+        let check = Self { verdict: Arc::default(), running };
+        let (end, ended) = sync_channel(1);
+        let mine = check.clone();
+        let thread = thread::Builder::new().name("store-checks".to_owned()).spawn(move || {
+            if let Some(verdict) = look(&connection) {
+                let _ = mine.verdict.set(verdict);
+            }
+            mine.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(connection);
+            let _ = end.send(());
+        });
+        thread.map_err(|source| OpenError::Threads { source })?;
+        match ended.recv_timeout(PATIENCE) {
+            Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+        match check.verdict.get() {
+            Some(Err(damage)) => Err(OpenError::Damaged { path: path.to_owned(), damage: damage.clone() }),
+            Some(Ok(())) | None => Ok(check),
+        }
+    }
+
+    /// What it has found so far.
+    pub(super) fn examine(&self, path: &Path) -> Finding {
+        match self.verdict.get() {
+            Some(Err(damage)) => {
+                let text = format!("the database {} is damaged: {damage}. Put a backup in its place", path.display());
+                Finding::wrong(Concern::Integrity, Gravity::NotReady, text)
+            }
+            Some(Ok(())) | None => Finding::fine(Concern::Integrity),
+        }
+    }
+
+    /// Gives it up, if it still runs.
+    pub(super) fn end(&self) {
+        if let Some(running) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+            running.interrupt();
+        }
+    }
+}
+
+/// `None` when it could not be found out.
+fn look(connection: &Connection) -> Option<Result<(), String>> {
+    let damages = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
+        let mut statement = connection.prepare(&format!("PRAGMA quick_check({NAMED})"))?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    };
+    match damages(connection) {
+        Ok(said) if said == ["ok"] => Some(Ok(())),
+        Ok(said) => Some(Err(said.join("; ").replace('\n', " "))),
+        Err(error) => match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
+                Some(Err(error.to_string()))
+            }
+            Some(_) | None => None,
+        },
+    }
+}

@@ -1,0 +1,388 @@
+//! Threads that hold a connection each, and the queues before them.
+//!
+//! `SQLite` is a library of blocking calls. A thread that takes everything waiting at once and does it in one transaction
+//! costs one wake-up, one lock and (when it writes) one flush to the disk for all of it; a pool that hands a connection to
+//! each question costs them anew each time. That one transaction begins *after* the questions it answers were taken
+//! from the queue, so each sees every change that was answered before it was asked.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use super::super::StoreError;
+use super::file::Held;
+use crate::changes::{Change, Changes};
+use crate::repeated::rarely;
+
+/// How many wait in a queue before their askers wait for a place in it.
+const QUEUE: usize = 1024;
+
+/// How many are answered from one snapshot, or written in one transaction.
+const TOGETHER: usize = 256;
+
+/// How long to wait before a connection that could not be opened anew is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Why the threads could not be started.
+#[derive(Debug)]
+pub(super) enum StartError {
+    Open(rusqlite::Error),
+    Thread(std::io::Error),
+}
+
+/// Something to read.
+type Question = Box<dyn FnOnce(&Connection) + Send>;
+
+/// What a writer does: run inside the transaction, and once more when the fate of that is known.
+trait Work: Send {
+    fn run(&mut self, connection: &Connection);
+    fn settle(self: Box<Self>, committed: Result<(), StoreError>, changes: &Changes);
+}
+
+/// A queue with the threads behind it.
+struct Lane<T> {
+    /// `None` when it was ended: then the threads do what waits, and end.
+    queue: Mutex<Option<mpsc::Sender<T>>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+/// Threads that read.
+#[derive(Debug)]
+pub(super) struct Readers(Lane<Question>);
+
+/// The thread that writes.
+#[derive(Debug)]
+pub(super) struct Writer(Lane<Box<dyn Work>>);
+
+impl<T> Lane<T> {
+    async fn push(&self, item: T) -> Result<(), StoreError> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        queue.ok_or(StoreError::Closed)?.send(item).await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Does what waits, then ends the threads and closes their connections.
+    async fn end(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // Fails when a thread panicked, which closed its queue, which everybody has noticed.
+        let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+    }
+}
+
+impl<T> fmt::Debug for Lane<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lane")
+    }
+}
+
+impl Readers {
+    /// So many threads with a connection each, which `open` opens; anew when one cannot be trusted any more. `held` is let
+    /// go of when the last connection is closed.
+    pub(super) fn start(
+        name: &str,
+        count: usize,
+        open: impl Fn() -> rusqlite::Result<Connection> + Clone + Send + 'static,
+        held: &Arc<Held>,
+    ) -> Result<Self, StartError> {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let mut threads = Vec::new();
+        for _ in 0..count {
+            let (waiting, open, held) = (Arc::clone(&waiting), open.clone(), Arc::clone(held));
+            let connection = open().map_err(StartError::Open)?;
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+                read(connection, &open, &waiting);
+                drop(held);
+            });
+            threads.push(thread.map_err(StartError::Thread)?);
+        }
+        Ok(Self(Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) }))
+    }
+
+    /// Asks `question`, in a snapshot that begins after this call.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let asked: Question = Box::new(move |connection| {
+            // Whoever asked may have gone.
+            let _ = reply.send(question(connection));
+        });
+        self.0.push(asked).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(super) async fn end(&self) {
+        self.0.end().await;
+    }
+}
+
+impl Writer {
+    /// `open` opens another connection when this one cannot be trusted any more. `held` is let go of when the thread has
+    /// ended and the connection is closed.
+    pub(super) fn start(
+        connection: Connection,
+        open: impl Fn() -> rusqlite::Result<Connection> + Send + 'static,
+        changes: Changes,
+        held: &Arc<Held>,
+    ) -> Result<Self, StartError> {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let held = Arc::clone(held);
+        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            write(connection, &open, waiting, &changes);
+            drop(held);
+        });
+        let thread = thread.map_err(StartError::Thread)?;
+        Ok(Self(Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(vec![thread]) }))
+    }
+
+    /// Does `work` in a transaction, alone or with others', and answers when it is committed. Its own failure undoes it
+    /// and nobody else's. The changes it names, if it does, are told before the answer.
+    pub(super) async fn change<T: Send + 'static, C: IntoIterator<Item = Change> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<(T, C), StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let pending: Box<dyn Work> = Box::new(Pending { work: Some(work), came_to: None, reply });
+        self.0.push(pending).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Whether it still writes.
+    pub(super) fn alive(&self) -> bool {
+        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().is_some_and(|queue| !queue.is_closed())
+    }
+
+    pub(super) async fn end(&self) {
+        self.0.end().await;
+    }
+}
+
+fn read(
+    mut connection: Connection,
+    open: &impl Fn() -> rusqlite::Result<Connection>,
+    waiting: &Mutex<mpsc::Receiver<Question>>,
+) {
+    let lock = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut batch = Vec::with_capacity(TOGETHER);
+    loop {
+        let taken = lock().blocking_recv_many(&mut batch, TOGETHER);
+        if taken == 0 {
+            return;
+        }
+        // A panic, a defect of ours, costs its batch and not the thread: its askers are told that there is no answer.
+        let answered = catch_unwind(AssertUnwindSafe(|| answer(&connection, &mut batch)));
+        batch.clear();
+        if answered.is_ok() && connection.is_autocommit() {
+            continue;
+        }
+        // Never an answer from an old snapshot.
+        let fresh = reopened(open, || lock().try_recv());
+        let Some(fresh) = fresh else { return };
+        connection = fresh;
+    }
+}
+
+/// Answers all of them from one snapshot.
+fn answer(connection: &Connection, batch: &mut Vec<Question>) {
+    // The snapshot begins with the first SELECT inside. Where BEGIN fails each question has a snapshot of its own,
+    // or fails by itself.
+    let together = batch.len() > 1 && connection.execute_batch("BEGIN").is_ok();
+    for question in batch.drain(..) {
+        question(connection);
+    }
+    if together && connection.execute_batch("COMMIT").is_err() {
+        // Without this a failed one would hold on to its snapshot, and every later answer with it.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+}
+
+/// Another connection, instead of one that is in an unknown state. While there is none, whoever waits is told so, by the drop
+/// of what waits. `None` when the lane was ended.
+fn reopened<T>(
+    open: impl Fn() -> rusqlite::Result<Connection>,
+    mut next: impl FnMut() -> Result<T, TryRecvError>,
+) -> Option<Connection> {
+    error!("a connection to the database was left in an unknown state, and is opened anew");
+    loop {
+        match open() {
+            Ok(connection) => {
+                info!("the connection to the database was opened anew");
+                return Some(connection);
+            }
+            Err(error) => rarely!(error, %error, "a connection to the database cannot be opened anew"),
+        }
+        loop {
+            match next() {
+                Ok(asked) => drop(asked),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+fn write(
+    mut connection: Connection,
+    open: &impl Fn() -> rusqlite::Result<Connection>,
+    mut waiting: mpsc::Receiver<Box<dyn Work>>,
+    changes: &Changes,
+) {
+    let mut batch = Vec::with_capacity(TOGETHER);
+    while waiting.blocking_recv_many(&mut batch, TOGETHER) > 0 {
+        // As for those who read: a panic undoes its transaction, and the thread writes on.
+        let committed = catch_unwind(AssertUnwindSafe(|| together(&connection, &mut batch)));
+        let committed = committed.unwrap_or_else(|_| {
+            let _ = connection.execute_batch("ROLLBACK");
+            Err(StoreError::Closed)
+        });
+        for work in batch.drain(..) {
+            work.settle(committed.clone(), changes);
+        }
+        if !connection.is_autocommit() {
+            // Neither committed nor undone: nothing could begin on it any more. Closing it undoes what is open.
+            let Some(fresh) = reopened(open, || waiting.try_recv()) else { return };
+            connection = fresh;
+        }
+    }
+}
+
+/// One transaction for all of them.
+fn together(connection: &Connection, works: &mut [Box<dyn Work>]) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| StoreError::from(error);
+    // IMMEDIATE: nobody comes between what is read inside and what is written.
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    for work in works {
+        work.run(connection);
+        if connection.is_autocommit() {
+            // A full disk, or an error in reading: SQLite itself undid everything since BEGIN.
+            return Err(StoreError::Undone);
+        }
+    }
+    connection.execute_batch("COMMIT").map_err(|error| {
+        let _ = connection.execute_batch("ROLLBACK");
+        failed(error)
+    })
+}
+
+struct Pending<F, T, C> {
+    work: Option<F>,
+    came_to: Option<Result<(T, C), StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T, C> Work for Pending<F, T, C>
+where
+    F: FnOnce(&Connection) -> Result<(T, C), StoreError> + Send,
+    T: Send,
+    C: IntoIterator<Item = Change> + Send,
+{
+    fn run(&mut self, connection: &Connection) {
+        let Some(work) = self.work.take() else { return };
+        let inside = || {
+            connection.execute_batch("SAVEPOINT one")?;
+            let came_to = work(connection);
+            if came_to.is_err() && !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK TO one")?;
+            }
+            if !connection.is_autocommit() {
+                connection.execute_batch("RELEASE one")?;
+            }
+            came_to
+        };
+        self.came_to = Some(inside());
+    }
+
+    fn settle(self: Box<Self>, committed: Result<(), StoreError>, changes: &Changes) {
+        let answer = match (self.came_to, committed) {
+            // Its own failure says more than that of all.
+            (Some(Err(error)), _) | (None | Some(Ok(_)), Err(error)) => Err(error),
+            (None, Ok(())) => Err(StoreError::Closed),
+            (Some(Ok((done, what))), Ok(())) => {
+                for change in what {
+                    changes.tell(change);
+                }
+                Ok(done)
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = self.reply.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::Place;
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, std::path::PathBuf, Arc<Held>) {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("test.db");
+        let (_, held) = Place::take(&path).unwrap();
+        (directory, path, held)
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    fn value(connection: &Connection) -> Result<i64, StoreError> {
+        Ok(connection.query_row("SELECT 7", [], |row| row.get(0))?)
+    }
+
+    #[test]
+    fn a_thread_that_reads_outlives_a_panic_and_a_transaction_that_was_left_open() {
+        let (_directory, path, held) = place();
+        let readers = Readers::start("test", 1, move || Connection::open(&path), &held).unwrap();
+        runtime().block_on(async {
+            for _ in 0..3 {
+                let panicked = readers.ask(|_| -> Result<(), StoreError> { panic!("on purpose") }).await;
+                assert!(matches!(panicked, Err(StoreError::Closed)), "{panicked:?}");
+                assert_eq!(readers.ask(value).await.unwrap(), 7);
+                readers.ask(|db| Ok(db.execute_batch("BEGIN")?)).await.unwrap();
+                let fresh = readers.ask(|db| Ok(db.is_autocommit())).await.unwrap();
+                assert!(fresh, "an old snapshot is never answered from");
+            }
+            readers.end().await;
+        });
+    }
+
+    #[test]
+    fn the_thread_that_writes_outlives_a_panic_and_what_it_undid_is_not_there() {
+        let (_directory, path, held) = place();
+        let open = move || Connection::open(&path);
+        let writer = Writer::start(open().unwrap(), open.clone(), Changes::new(), &held).unwrap();
+        runtime().block_on(async {
+            let write = async |sql: &'static str| {
+                let nothing: Option<Change> = None;
+                writer.change(move |db| Ok((db.execute_batch(sql)?, nothing))).await
+            };
+            write("CREATE TABLE t (x)").await.unwrap();
+            let panicked = writer
+                .change(|db| -> Result<((), Option<Change>), StoreError> {
+                    db.execute_batch("INSERT INTO t VALUES (1)")?;
+                    panic!("on purpose")
+                })
+                .await;
+            assert!(panicked.is_err(), "{panicked:?}");
+            write("INSERT INTO t VALUES (2)").await.unwrap();
+            let rows = writer.change(|db| {
+                let rows: i64 = db.query_row("SELECT SUM(x) FROM t", [], |row| row.get(0))?;
+                Ok((rows, None))
+            });
+            assert_eq!(rows.await.unwrap(), 2);
+            assert!(writer.alive());
+            writer.end().await;
+        });
+    }
+}

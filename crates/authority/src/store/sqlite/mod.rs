@@ -1,0 +1,248 @@
+//! One file, one server: `SQLite` in WAL mode.
+
+mod copy;
+mod file;
+mod integrity;
+mod lane;
+mod lookup;
+mod schema;
+mod transaction;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags};
+
+use self::copy::Copier;
+use self::file::Place;
+use self::integrity::Check;
+use self::lane::{Readers, StartError, Writer};
+pub(super) use self::transaction::{Reading, Writing};
+use super::{Kept, OpenError, StoreError};
+use crate::changes::{Change, Changes};
+use crate::health::{Concern, Finding, Gravity};
+
+/// How long a statement waits for another process's lock on the database.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// How long a write may take that is only to see whether one can be done.
+const WRITTEN: Duration = Duration::from_secs(10);
+
+/// The page cache of each connection that decides, in KiB. A decision reads a dozen pages.
+const DECIDING_CACHE: i64 = 8 * 1024;
+
+/// How many statements a connection keeps prepared: all there are.
+const PREPARED: usize = 96;
+
+/// How many rows are forgotten in one transaction: a revoke waits for one of these at most.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
+
+/// The database. Readers never wait for the writer, and each snapshot sees every transaction committed before it began:
+/// that is what "no later validation sees the old state" rests on. Nothing is kept outside the database that a decision
+/// could be made from.
+#[derive(Clone, Debug)]
+pub(super) struct Sqlite {
+    /// For decisions, which must not wait behind a list of a large fleet.
+    deciders: Arc<Readers>,
+    /// For everything else that reads.
+    browsers: Arc<Readers>,
+    writer: Arc<Writer>,
+    copier: Copier,
+    place: Place,
+    check: Check,
+}
+
+impl Sqlite {
+    /// Opens the database at `path`, creates it where there is none (mode 0600), and brings it to this version.
+    pub(super) fn open(path: &Path, changes: &Changes) -> Result<Self, OpenError> {
+        let (place, held) = Place::take(path)?;
+        let path = place.path.clone();
+        let failed = |source| OpenError::Open { path: path.clone(), source };
+        // Before anything is done with it.
+        let check = Check::begin(reader(&place, 2 * 1024).map_err(failed)?, &path)?;
+        let mut writer = connect(&place).map_err(failed)?;
+        schema::migrate(&mut writer, &path)?;
+        // There is a log now, which every later connection must find.
+        let place = place.opened();
+        let copier = Copier::new(connect(&place).map_err(failed)?, &held).map_err(failed)?;
+        let reader = |cache: i64| {
+            let place = place.clone();
+            move || reader(&place, cache)
+        };
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let started = |error| match error {
+            StartError::Open(source) => failed(source),
+            StartError::Thread(source) => OpenError::Threads { source },
+        };
+        let deciders = Readers::start("store-decides", cores.div_ceil(2).clamp(1, 4), reader(DECIDING_CACHE), &held);
+        let browsers = Readers::start("store-reads", 2, reader(2 * 1024), &held);
+        let again = place.clone();
+        let writer = Writer::start(writer, move || connect(&again), changes.clone(), &held);
+        Ok(Self {
+            deciders: Arc::new(deciders.map_err(started)?),
+            browsers: Arc::new(browsers.map_err(started)?),
+            writer: Arc::new(writer.map_err(started)?),
+            copier,
+            place,
+            check,
+        })
+    }
+
+    /// Runs an operation in a transaction, alone or with others'. Its own failure undoes it and nothing else. What it tells
+    /// is told when the transaction is committed, before the answer.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let change = self.writer.change(move |db| {
+            let mut writing = Writing::new(db);
+            let done = operation(&mut writing)?;
+            Ok((done, writing.told))
+        });
+        change.await
+    }
+
+    /// Runs an operation that reads, all of it in one snapshot that begins after this call.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Reading<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let read = self.browsers.ask(move |db| {
+            // Fails within the snapshot of several questions, which is then the one.
+            let _snapshot = db.unchecked_transaction();
+            operation(&mut Reading(db))
+        });
+        read.await
+    }
+
+    /// Forgets some rows of a table that are older than `before`. Returns whether there may be more.
+    pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
+        let (table, time, before) = (table.name(), table.time(), before.as_microsecond());
+        // Looked for by a reader, and not while the writer waits for it: a table of a large fleet takes seconds to read.
+        let old = self.browsers.ask(move |db| {
+            let old = format!("SELECT rowid FROM {table} WHERE {time} < ?1 LIMIT {FORGOTTEN_AT_ONCE}");
+            Ok(db.prepare_cached(&old)?.query_map([before], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?)
+        });
+        let old = old.await?;
+        let more = old.len() == FORGOTTEN_AT_ONCE;
+        let forget = self.writer.change(move |db| {
+            let mut statement = db.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?1 AND {time} < ?2"))?;
+            for row in old {
+                statement.execute((row, before))?;
+            }
+            Ok(((), None::<Change>))
+        });
+        forget.await?;
+        Ok(more)
+    }
+
+    pub(super) fn examine(&self) -> Vec<Finding> {
+        let mut findings = self.place.examine();
+        findings.push(self.check.examine(&self.place.path));
+        findings
+    }
+
+    /// Writes the number of the schema again, as it is: a page, through the log and onto the disk.
+    pub(super) async fn try_to_write(&self) -> Finding {
+        let written = self.writer.change(|db| {
+            let seen: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            db.pragma_update(None, "user_version", seen)?;
+            Ok(((), None::<Change>))
+        });
+        let written = tokio::time::timeout(WRITTEN, written).await.unwrap_or(Err(StoreError::Late));
+        match written {
+            Ok(()) => Finding::fine(Concern::Writes),
+            Err(error) => Finding::wrong(
+                Concern::Writes,
+                Gravity::Failure,
+                format!(
+                    "the database {} cannot be written, so that a revoke is refused: {error}",
+                    self.place.path.display()
+                ),
+            ),
+        }
+    }
+
+    /// Whether it can be read, and is still written.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        if !self.writer.alive() {
+            return Err(StoreError::Closed);
+        }
+        self.deciders
+            .ask(|db| Ok(db.query_row("SELECT COUNT(*) FROM (SELECT 1 FROM orgs LIMIT 1)", [], |_| Ok(()))?))
+            .await
+    }
+
+    /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
+    pub(super) async fn back_up(&self, copy: &Path) -> Result<(), StoreError> {
+        self.copier.copy(copy).await
+    }
+
+    #[cfg(test)]
+    pub(super) fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Waits for running operations and closes the database.
+    pub(super) async fn close(&self) {
+        self.check.end();
+        self.copier.end().await;
+        self.deciders.end().await;
+        self.browsers.end().await;
+        // Last: the last connection to close writes the WAL back into the database.
+        self.writer.end().await;
+    }
+}
+
+/// A connection to the file that is served. The path may lead to another one meanwhile, which is neither opened (`SQLite`
+/// would make a log beside it) nor used.
+fn connect(place: &Place) -> rusqlite::Result<Connection> {
+    place.unmoved()?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&place.path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: an answered revoke survives a power cut, not only a crash of this process.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    place.unmoved()?;
+    Ok(connection)
+}
+
+/// The same, for what only reads, with a page cache of so many KiB.
+fn reader(place: &Place, cache: i64) -> rusqlite::Result<Connection> {
+    let connection = connect(place)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -cache)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_opened_anew_leads_to_no_other_file_and_no_other_log() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("test.db");
+        let (place, _held) = Place::take(&path).unwrap();
+        let first = connect(&place).unwrap();
+        first.execute_batch("CREATE TABLE t (x)").unwrap();
+        let place = place.opened();
+        assert!(connect(&place).is_ok());
+        let wal = directory.path().join("test.db-wal");
+        std::fs::rename(&wal, directory.path().join("away-wal")).unwrap();
+        assert!(connect(&place).is_err());
+        assert!(!wal.exists(), "no other log is made");
+        std::fs::rename(directory.path().join("away-wal"), &wal).unwrap();
+        assert!(connect(&place).is_ok());
+        std::fs::rename(&path, directory.path().join("away.db")).unwrap();
+        assert!(connect(&place).is_err());
+        std::fs::write(&path, "").unwrap();
+        assert!(connect(&place).is_err());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0, "the other file is left alone");
+    }
+}

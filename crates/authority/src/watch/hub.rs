@@ -1,0 +1,446 @@
+//! Who waits for which changes. In memory: what is lost with the process, its watchers lose with their connection, and
+//! they validate when they come back.
+//!
+//! A watcher that does not read costs a set of the ids it named, each at most once, and nothing more: what it would be
+//! told is "these changed", and to say that twice is to say it once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use machineid_protocol::DeviceId;
+use tokio::sync::{Notify, broadcast};
+
+use crate::changes::Change;
+use crate::org::OrgId;
+
+/// The most watchers of all organisations together. Each holds a connection.
+const MOST: usize = 16_384;
+
+/// The most of one organisation: one alone must not lock the others out.
+const MOST_OF_ONE: usize = 8_192;
+
+/// The most ids an observer is told of at once; with more it is told that everything changed.
+const MOST_IDS: usize = 1_000;
+
+/// What changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed<'a> {
+    /// What a validation of these devices says.
+    Devices(&'a [DeviceId]),
+    /// What a validation of every device of the organisation says.
+    Org,
+    /// The same of these devices, or of all when none is named: a deny.
+    Denied(Option<&'a [DeviceId]>),
+    /// The organisation's keys, or whether there is the organisation: the same, and every watcher must show its key again.
+    Key,
+    /// What the sidecars report about these devices, or about any when none is named. Concerns no validation.
+    Reports(&'a [DeviceId]),
+}
+
+/// Who listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Interest {
+    /// A sidecar: what a validation of these would say.
+    Devices(Vec<DeviceId>),
+    /// A console or a command line: everything of the organisation.
+    Everything,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    /// Something about these devices changed; whether it was that they are denied.
+    Devices { ids: Vec<DeviceId>, denied: bool },
+    /// Everything may have, and may be denied.
+    All { denied: bool },
+    /// Nothing more comes: the key changed, or the server ends.
+    End,
+}
+
+/// All watchers.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    // A std mutex: held for as long as it takes to find who is concerned, never across an await.
+    watchers: Mutex<Watchers>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Watchers {
+    orgs: HashMap<OrgId, Fleet>,
+    count: usize,
+    closed: bool,
+}
+
+/// The watchers of one organisation.
+#[derive(Debug, Default)]
+struct Fleet {
+    all: HashMap<u64, Arc<Mailbox>>,
+    observers: HashMap<u64, Arc<Mailbox>>,
+    by_device: HashMap<DeviceId, Vec<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    pending: Mutex<Pending>,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Those that are denied; each in one of the two sets.
+    denied: BTreeSet<DeviceId>,
+    devices: BTreeSet<DeviceId>,
+    all: bool,
+    all_denied: bool,
+    end: bool,
+}
+
+/// What a mailbox is told about devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Changed,
+    Denied,
+}
+
+/// Too many watch already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// A place among the watchers, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    hints: Arc<Hints>,
+    org: OrgId,
+    number: u64,
+    interest: Interest,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Hints {
+    /// Tells everybody concerned of what the store tells, for ever. It tells when a change is committed, so whoever then
+    /// validates sees it.
+    pub(crate) async fn follow(self: Arc<Self>, mut news: broadcast::Receiver<Change>) {
+        loop {
+            match news.recv().await {
+                Ok(change) => self.tell(&change),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.everything(),
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Tells every watcher that this change concerns.
+    pub(super) fn tell(&self, change: &Change) {
+        match change {
+            Change::Devices(org, devices) => self.changed(*org, Changed::Devices(devices)),
+            Change::Org(org) => self.changed(*org, Changed::Org),
+            Change::Denied(org, devices) => self.changed(*org, Changed::Denied(devices.as_deref())),
+            Change::Reports(org, devices) => self.changed(*org, Changed::Reports(devices)),
+            Change::Key(org) => self.changed(*org, Changed::Key),
+            Change::Anything => self.everything(),
+        }
+    }
+
+    /// Tells everybody concerned.
+    pub(crate) fn changed(&self, org: OrgId, what: Changed<'_>) {
+        let watchers = self.lock();
+        let Some(fleet) = watchers.orgs.get(&org) else { return };
+        match what {
+            Changed::Devices(devices) => fleet.tell(devices, Kind::Changed),
+            Changed::Denied(Some(devices)) => fleet.tell(devices, Kind::Denied),
+            Changed::Reports([]) => {
+                fleet.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
+            }
+            Changed::Reports(devices) => {
+                fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+            }
+            Changed::Org => fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
+            Changed::Denied(None) => {
+                fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+            }
+            Changed::Key => fleet.all.values().for_each(|mailbox| {
+                mailbox.tell(|pending| {
+                    pending.all_denied = true;
+                    pending.end = true;
+                });
+            }),
+        }
+    }
+
+    /// Changes may have been missed: everybody looks again.
+    fn everything(&self) {
+        let watchers = self.lock();
+        for fleet in watchers.orgs.values() {
+            // A deny may be among what was missed.
+            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+        }
+    }
+
+    /// Ends every watcher, and lets no new one in: the server ends.
+    pub(crate) fn close(&self) {
+        let mut watchers = self.lock();
+        watchers.closed = true;
+        for fleet in watchers.orgs.values() {
+            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.end = true));
+        }
+    }
+
+    /// Takes a place. Fails when there is none.
+    pub(crate) fn watch(self: &Arc<Self>, org: OrgId, interest: Interest) -> Result<Watcher, Full> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mailbox = Arc::<Mailbox>::default();
+        let mut watchers = self.lock();
+        if watchers.closed
+            || watchers.count >= MOST
+            || watchers.orgs.get(&org).is_some_and(|fleet| fleet.all.len() >= MOST_OF_ONE)
+        {
+            return Err(Full);
+        }
+        watchers.count += 1;
+        let fleet = watchers.orgs.entry(org).or_default();
+        fleet.all.insert(number, Arc::clone(&mailbox));
+        match &interest {
+            Interest::Everything => {
+                fleet.observers.insert(number, Arc::clone(&mailbox));
+            }
+            Interest::Devices(devices) => {
+                for device in devices {
+                    fleet.by_device.entry(device.clone()).or_default().push(number);
+                }
+            }
+        }
+        drop(watchers);
+        Ok(Watcher { hints: Arc::clone(self), org, number, interest, mailbox })
+    }
+
+    /// Whether nobody is to be told of anything.
+    pub(super) fn nobody_watches(&self) -> bool {
+        self.lock().count == 0
+    }
+
+    fn leave(&self, org: OrgId, number: u64, interest: &Interest) {
+        let mut watchers = self.lock();
+        let Some(fleet) = watchers.orgs.get_mut(&org) else { return };
+        if fleet.all.remove(&number).is_none() {
+            return;
+        }
+        fleet.observers.remove(&number);
+        if let Interest::Devices(devices) = interest {
+            for device in devices {
+                if let Some(numbers) = fleet.by_device.get_mut(device) {
+                    numbers.retain(|other| *other != number);
+                    if numbers.is_empty() {
+                        fleet.by_device.remove(device);
+                    }
+                }
+            }
+        }
+        if fleet.all.is_empty() {
+            watchers.orgs.remove(&org);
+        }
+        watchers.count -= 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watchers> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fleet {
+    /// Tells those who watch these devices, and the observers.
+    fn tell(&self, devices: &[DeviceId], kind: Kind) {
+        let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
+        for device in devices {
+            for number in self.by_device.get(device).into_iter().flatten() {
+                concerned.entry(*number).or_default().push(device);
+            }
+        }
+        for (number, devices) in concerned {
+            if let Some(mailbox) = self.all.get(&number) {
+                mailbox.put(devices.into_iter(), kind);
+            }
+        }
+        // An observer fetches what changed; it limits nothing by what that was.
+        self.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+    }
+}
+
+impl Mailbox {
+    fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>, kind: Kind) {
+        self.tell(|pending| {
+            for device in devices {
+                // A device stays among the denied until that is told, whatever came of it meanwhile: the watcher asks.
+                match kind {
+                    Kind::Denied => {
+                        pending.devices.remove(device);
+                        pending.denied.insert(device.clone());
+                    }
+                    Kind::Changed if pending.denied.contains(device) => {}
+                    Kind::Changed => drop(pending.devices.insert(device.clone())),
+                }
+            }
+            if pending.denied.len() > MOST_IDS {
+                pending.denied.clear();
+                pending.all_denied = true;
+            }
+            if pending.devices.len() > MOST_IDS {
+                pending.devices.clear();
+                pending.all = true;
+            }
+        });
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Pending)) {
+        what(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        self.bell.notify_one();
+    }
+
+    fn take(&self) -> Option<Hint> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut pending.all_denied) {
+            pending.forget();
+            return Some(Hint::All { denied: true });
+        }
+        // Denies first.
+        if !pending.denied.is_empty() {
+            let ids = std::mem::take(&mut pending.denied).into_iter().collect();
+            return Some(Hint::Devices { ids, denied: true });
+        }
+        if pending.all {
+            pending.forget();
+            return Some(Hint::All { denied: false });
+        }
+        if !pending.devices.is_empty() {
+            let ids = std::mem::take(&mut pending.devices).into_iter().collect();
+            return Some(Hint::Devices { ids, denied: false });
+        }
+        pending.end.then_some(Hint::End)
+    }
+}
+
+impl Pending {
+    /// Everything is told at once.
+    fn forget(&mut self) {
+        self.denied.clear();
+        self.devices.clear();
+        self.all = false;
+    }
+}
+
+impl Watcher {
+    /// The next hint, with everything that changed since the last. Safe to drop and call again.
+    pub(super) async fn next(&mut self) -> Hint {
+        loop {
+            if let Some(hint) = self.mailbox.take() {
+                return hint;
+            }
+            self.mailbox.bell.notified().await;
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.hints.leave(self.org, self.number, &self.interest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn id(text: &str) -> DeviceId {
+        text.parse().unwrap()
+    }
+
+    fn devices(ids: &[&str]) -> Interest {
+        Interest::Devices(ids.iter().map(|text| id(text)).collect())
+    }
+
+    fn changed(ids: &[&str]) -> Hint {
+        Hint::Devices { ids: ids.iter().map(|text| id(text)).collect(), denied: false }
+    }
+
+    fn told(watcher: &mut Watcher) -> Option<Hint> {
+        watcher.next().now_or_never()
+    }
+
+    #[test]
+    fn a_watcher_is_told_of_its_own_devices_once_each_and_of_nobody_elses() {
+        let (hints, org, other) = (Arc::<Hints>::default(), OrgId::random(), OrgId::random());
+        let mut watcher = hints.watch(org, devices(&["a", "b"])).unwrap();
+        hints.changed(org, Changed::Devices(&[id("c")]));
+        hints.changed(other, Changed::Devices(&[id("a")]));
+        hints.changed(other, Changed::Org);
+        hints.changed(org, Changed::Reports(&[id("a")]));
+        assert_eq!(told(&mut watcher), None);
+        hints.changed(org, Changed::Devices(&[id("b"), id("c"), id("a")]));
+        hints.changed(org, Changed::Devices(&[id("a")]));
+        assert_eq!(told(&mut watcher), Some(changed(&["a", "b"])));
+        assert_eq!(told(&mut watcher), None);
+        hints.changed(org, Changed::Org);
+        assert_eq!(told(&mut watcher), Some(Hint::All { denied: false }));
+    }
+
+    #[test]
+    fn a_deny_is_told_first_and_as_one_until_it_is_told() {
+        let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
+        let mut watcher = hints.watch(org, devices(&["a", "b", "c"])).unwrap();
+        hints.changed(org, Changed::Devices(&[id("a"), id("b")]));
+        hints.changed(org, Changed::Denied(Some(&[id("b")])));
+        hints.changed(org, Changed::Devices(&[id("b")]));
+        assert_eq!(told(&mut watcher), Some(Hint::Devices { ids: vec![id("b")], denied: true }));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(changed(&["a"])), None));
+        hints.changed(org, Changed::Org);
+        hints.changed(org, Changed::Denied(Some(&[id("c")])));
+        assert_eq!(told(&mut watcher), Some(Hint::Devices { ids: vec![id("c")], denied: true }));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: false }), None));
+        hints.changed(org, Changed::Devices(&[id("a")]));
+        hints.changed(org, Changed::Denied(None));
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: true }), None));
+    }
+
+    #[test]
+    fn an_observer_is_told_of_everything_in_its_organisation() {
+        let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
+        let mut observer = hints.watch(org, Interest::Everything).unwrap();
+        hints.changed(org, Changed::Reports(&[id("a")]));
+        hints.changed(org, Changed::Devices(&[id("b")]));
+        assert_eq!(told(&mut observer), Some(changed(&["a", "b"])));
+        let many: Vec<DeviceId> = (0..=MOST_IDS).map(|n| id(&format!("d{n}"))).collect();
+        hints.changed(org, Changed::Devices(&many));
+        assert_eq!(told(&mut observer), Some(Hint::All { denied: false }));
+    }
+
+    #[test]
+    fn a_new_key_tells_everybody_to_look_and_then_ends_them() {
+        let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
+        let mut watcher = hints.watch(org, devices(&["a"])).unwrap();
+        hints.changed(org, Changed::Key);
+        assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: true }), Some(Hint::End)));
+    }
+
+    #[test]
+    fn who_leaves_leaves_nothing_behind_and_places_are_counted() {
+        let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
+        let watchers: Vec<_> = (0..MOST_OF_ONE).map(|_| hints.watch(org, devices(&["a"])).unwrap()).collect();
+        assert_eq!(hints.watch(org, devices(&["a"])).unwrap_err(), Full);
+        let elsewhere = hints.watch(OrgId::random(), Interest::Everything).unwrap();
+        drop((watchers, elsewhere));
+        let left = hints.lock();
+        assert!(left.orgs.is_empty() && left.count == 0, "{left:?}");
+    }
+
+    #[test]
+    fn a_server_that_ends_lets_nobody_in() {
+        let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
+        let mut watcher = hints.watch(org, Interest::Everything).unwrap();
+        hints.close();
+        assert_eq!(told(&mut watcher), Some(Hint::End));
+        assert_eq!(hints.watch(org, Interest::Everything).unwrap_err(), Full);
+    }
+}

@@ -1,0 +1,488 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use machineid_protocol::containment::WishError;
+use machineid_protocol::{DeviceId, Wish, span};
+use machineid_version::VERSION;
+
+use super::host::drill::Role;
+
+const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
+                           else $XDG_RUNTIME_DIR/machineid/sidecar.sock]";
+
+const EXAMPLES: &str = "\
+Examples:
+  machineid check && ./work        do it only while this host is allowed
+  machineid status                 what runs here, and how fast a stop is
+  machineid doctor                 what enforcement lacks here, and the remedy
+  machineid stop scraper           end an agent here, without the authority
+  machineid list --revoked         the fleet's stopped devices
+  machineid revoke agent-07        stop a device, wherever it runs
+  machineid revoke --all-active    stop them all
+
+Exit codes: 0 done or allowed, 1 failed or done in part, 2 wrong usage, 75
+could not find out, 77 denied (check, validate and drill).";
+
+/// Asks whether agents may run, and starts and stops a fleet of them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "machineid",
+    version = VERSION,
+    max_term_width = 80,
+    about = "See what runs under enforcement on this host, and allow or stop a fleet of agents",
+    after_help = EXAMPLES
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Ask this host's daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)
+    Check(CheckArgs),
+    /// Show what this host's daemon knows: devices, agents, the authority, how fast a stop is
+    Status(StatusArgs),
+    /// Show what happens on this host: decisions, starts, stops, the authority, reloads
+    Events(EventsArgs),
+    /// Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)
+    Stop(StopArgs),
+    /// Take back what `stop --hold` denied on this host; starts nothing again by itself
+    Release(ReleaseArgs),
+    /// The daemon's audit file
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)
+    Drill(DrillArgs),
+    #[command(name = crate::host::drill::VERB, hide = true)]
+    Canary(CanaryArgs),
+    /// Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)
+    Doctor(DoctorArgs),
+    /// Make devices known to the authority (safe to repeat)
+    Register(RegisterArgs),
+    /// Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)
+    Validate(ValidateArgs),
+    /// Stop devices: deny them from their next validation on
+    Revoke(RevokeArgs),
+    /// Take a revoke back; starts nothing again by itself
+    #[command(visible_alias = "restore")]
+    Unrevoke(UnrevokeArgs),
+    /// Forget devices (remove frees a place; to stop something, revoke)
+    Remove(RemoveArgs),
+    /// Show the organisation's devices
+    List(ListArgs),
+    /// Show the plan and how much of it is used
+    Usage(UsageArgs),
+    /// Print the address at which a larger plan can be bought
+    Checkout(CheckoutArgs),
+    /// Organisations
+    Org {
+        #[command(subcommand)]
+        command: OrgCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Find every edit and gap in an audit file (exit 1 when there is one)
+    Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OrgCommand {
+    /// Make a new free organisation and print its org key, which is shown only this once
+    Create(OrgCreateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SocketArgs {
+    #[arg(long, value_name = "PATH", help = SOCKET_HELP)]
+    pub(super) socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The device to ask about [default: the calling agent's own, else the host's]
+    #[arg(long, value_name = "ID")]
+    pub(super) device: Option<DeviceId>,
+    /// Accept an answer this old, as in 2s, as far as the daemon's configuration lets it
+    #[arg(long, value_name = "DURATION", value_parser = span::parse)]
+    pub(super) max_age: Option<Duration>,
+    /// Print the daemon's answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print nothing: the exit code says it
+    #[arg(short, long, conflicts_with = "json")]
+    pub(super) quiet: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print the daemon's answer as JSON; with --watch one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Go on showing it, until Ctrl-C: on a terminal the whole page each second, else a line for each change
+    #[arg(short, long)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+const EVENTS_HELP: &str = "\
+The daemon remembers its newest 4,096 events; all of them, across restarts, are in its audit file ([audit] file). Other users' \
+agents are shown to root, the daemon's own user and local.admin_group alone.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EVENTS_HELP)]
+pub(super) struct EventsArgs {
+    /// Go on with what comes, until Ctrl-C; waits for a daemon that is started again
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+const VERIFY_HELP: &str = "\
+Each record holds the SHA-256 of the one before, so a change, a removal, an insertion or another order shows wherever it is. \
+Whether the end was cut or rewritten shows against the last hash in machineid status or in the daemon's log: --expect. Records \
+that the daemon itself says it lost (a full disk) are counted and no finding.
+
+Exit codes: 0 sound, 1 something is wrong, 2 wrong usage or a file that cannot be read.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_HELP)]
+pub(super) struct AuditVerifyArgs {
+    /// The file; after a rotation several, the oldest first
+    #[arg(value_name = "FILE", required = true)]
+    pub(super) files: Vec<PathBuf>,
+    /// What the last record's hash must be
+    #[arg(long, value_name = "HASH")]
+    pub(super) expect: Option<String>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct WhomArgs {
+    /// The agents of this name, or the one with this pid or run id, as `machineid status` shows them
+    #[arg(value_name = "NAME|PID|RUN_ID")]
+    pub(super) agent: Option<String>,
+    /// Every agent of this device
+    #[arg(long, value_name = "ID")]
+    pub(super) device: Option<DeviceId>,
+    /// Every agent that you may stop: your own, or as root everybody's
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+const STOP_HELP: &str = "\
+A stop is SIGTERM to every process of the agent, its stop grace, then SIGKILL until nothing is left. Its device stays \
+allowed and it may be started again; --hold denies it on this host until machineid release, machineid revoke everywhere.
+
+Exit codes: 0 everything is gone (with --no-wait: requested), 1 there are survivors or nobody was meant, 2 wrong usage, 75 \
+no daemon.";
+
+#[derive(Debug, Args)]
+#[command(after_help = STOP_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(super) struct StopArgs {
+    #[command(flatten)]
+    pub(super) whom: WhomArgs,
+    /// Deny their devices on this host until machineid release, also after a restart; then every agent of these devices is
+    /// stopped (with --all: the host's, which rules all)
+    #[arg(long)]
+    pub(super) hold: bool,
+    /// Do not wait until they are gone
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Do not ask for confirmation of --all
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Without --device and --all: the one device that is held, if there is just one.")]
+pub(super) struct ReleaseArgs {
+    /// This device
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub(super) device: Option<DeviceId>,
+    /// Every device that is held
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+const DRILL_HELP: &str = "\
+The canaries are this program under machineid-run, started with the daemon's socket as any agent would be: one in a session of \
+its own, one that ignores SIGTERM, one orphaned by a double fork. Because of the second the drill takes the whole stop grace. \
+Nothing is left behind, also when it is interrupted.
+
+Exit codes: 0 everything is gone, 1 there are survivors or something else is wrong, 2 wrong usage, 75 no daemon, 77 this host \
+is denied.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DRILL_HELP)]
+pub(super) struct DrillArgs {
+    /// What is to hold the canaries together, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = parse_wish)]
+    pub(super) containment: Option<Wish>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+fn parse_wish(text: &str) -> Result<Wish, WishError> {
+    text.parse()
+}
+
+/// Which canary to be, and where to report.
+#[derive(Debug, Args)]
+pub(super) struct CanaryArgs {
+    pub(super) role: Role,
+    pub(super) socket: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Run it as the user whose agents it is about. Exit codes: 0 nothing failed (warnings do not count), 1 \
+                        something did, 2 wrong usage."
+)]
+pub(super) struct DoctorArgs {
+    /// Print the checks as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct ConnectArgs {
+    #[arg(long, value_name = "URL", help = "The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]")]
+    pub(super) url: Option<String>,
+    /// Time for one request and its whole answer
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
+    pub(super) timeout: Duration,
+    /// Certificates (PEM) to trust instead of the host's own store
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// Allow plain http to another host; the org key then travels unencrypted
+    #[arg(long)]
+    pub(super) allow_http: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct KeyArgs {
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
+    #[arg(long, value_name = "PATH", help = "A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]")]
+    pub(super) org_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IdArgs {
+    /// Device ids; `-` reads them from stdin, one a line
+    #[arg(value_name = "ID")]
+    pub(super) ids: Vec<String>,
+    /// Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped
+    #[arg(long, value_name = "FILE")]
+    pub(super) from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RegisterArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Whether a self-hosted authority removes them when they have not been seen for a time [default: as they are]
+    #[arg(long, value_name = "true|false")]
+    pub(super) ephemeral: Option<bool>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Print the decisions as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+const REVOKE_HELP: &str = "\
+With --wait the fleet is followed through what sidecars report to the authority (machineid-authority takes reports; \
+against another one only the bound of a stop can be told).
+
+Exit codes: 0 revoked (with --wait: and nothing runs any more), 1 failed or done in part, or processes survive, 2 wrong \
+usage, 75 (--wait) revoked, but not every stop is confirmed: each is named.";
+
+#[derive(Debug, Args)]
+#[command(after_help = REVOKE_HELP)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Every active device of the organisation
+    #[arg(long, conflicts_with_all = ["ids", "from"])]
+    pub(super) all_active: bool,
+    /// Wait until every sidecar has confirmed that nothing runs any more, or, at the end of DURATION, name those that have
+    /// not, with the time by which their own lease stops their agents [default DURATION: as long as a sidecar that reaches
+    /// the authority may take]
+    #[arg(long, value_name = "DURATION", value_parser = span::parse, num_args = 0..=1, require_equals = true,
+          default_missing_value = "0s")]
+    pub(super) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UnrevokeArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Every revoked device of the organisation, the newest revoked first, as far as the plan has places
+    #[arg(long, conflicts_with_all = ["ids", "from"])]
+    pub(super) all_revoked: bool,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RemoveArgs {
+    #[command(flatten)]
+    pub(super) ids: IdArgs,
+    /// Remove revoked devices too, without asking; they can register again and are then allowed. --yes does not mean this
+    #[arg(long)]
+    pub(super) revoked: bool,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct ChangeArgs {
+    /// Show which devices would be affected, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Why, in a line: kept in the authority's audit, and told where agents are stopped
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub(super) reason: Option<String>,
+}
+
+/// A line that fits a denial.
+fn reason(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
+    let fit = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);
+    if fit { Ok(text.to_owned()) } else { Err("a reason is one line of 1 to 200 characters") }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Only active devices
+    #[arg(long, conflicts_with = "revoked")]
+    pub(super) active: bool,
+    /// Only revoked devices
+    #[arg(long)]
+    pub(super) revoked: bool,
+    /// Only devices whose id contains this text
+    #[arg(short, long, value_name = "SUBSTRING")]
+    pub(super) query: Option<String>,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UsageArgs {
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+/// The plans that can be bought.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Plan {
+    Pro,
+    Scale,
+    Max,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckoutArgs {
+    /// The plan to buy
+    #[arg(long)]
+    pub(super) plan: Plan,
+    /// Print the address as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OrgCreateArgs {
+    /// Print the key as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) connect: ConnectArgs,
+}
+
+impl Plan {
+    /// The plan as the API names it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Pro => "pro",
+            Self::Scale => "scale",
+            Self::Max => "max",
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Asking before something that stops a fleet.
+
+use crate::confirm;
+use crate::printer::Printer;
+use crate::problem::Problem;
+use crate::words::count;
+
+/// More ids than this are a fleet, even when each was named.
+pub(super) const A_FLEET: usize = 25;
+
+/// Wants the number of devices typed. `what` begins the question, as in "revoke". Fails as [`confirm::typed`] does.
+pub(super) fn typed(what: &str, devices: usize, at: &str, printer: &mut Printer) -> Result<(), Problem> {
+    let deed = format!("{what} {} at {at}", count(devices, "device", "devices"));
+    confirm::typed(&deed, devices, "look first with --dry-run", printer)
+}
+
+/// Asks whether to remove revoked devices too. Where nobody can be asked, no.
+pub(super) fn revoked(devices: usize, printer: &mut Printer) -> bool {
+    let devices = count(devices, "of them is a revoked device", "of them are revoked devices");
+    let question = format!(
+        "{devices}. A device that is removed can register again, and is then allowed. Type revoked to remove those \
+         too, anything else to go on: "
+    );
+    confirm::word(&question, "revoked", printer)
+}

@@ -1,0 +1,92 @@
+//! `--dry-run`: which devices would be affected.
+
+use std::collections::HashMap;
+
+use machineid_client::ListFilter;
+use machineid_protocol::Exit;
+use machineid_protocol::api::DeviceStatus;
+use serde::Serialize;
+
+use super::connect::Fleet;
+use crate::printer::Printer;
+use crate::problem::Problem;
+use crate::table::{self, Cell, Column};
+use crate::words::count;
+
+/// What a change does to one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Effect {
+    Revoke,
+    Unrevoke,
+    Remove,
+    /// It is already as wished.
+    None,
+    /// The authority does not know it.
+    NotFound,
+}
+
+impl Effect {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Revoke => "would be revoked",
+            Self::Unrevoke => "would be unrevoked, if the plan has a place",
+            Self::Remove => "would be removed",
+            Self::None => "is that already",
+            Self::NotFound => "not found",
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Preview {
+    device_id: String,
+    status: Option<DeviceStatus>,
+    effect: Effect,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    dry_run: bool,
+    results: Vec<Preview>,
+    affected: usize,
+}
+
+/// Lists what `effect` would do to these ids; to every device that `filter` selects when there are none.
+pub(super) async fn show(
+    fleet: &Fleet,
+    ids: Option<&[String]>,
+    filter: ListFilter,
+    effect: fn(DeviceStatus) -> Effect,
+    json: bool,
+    printer: &mut Printer,
+) -> Result<Exit, Problem> {
+    let list = fleet.client.list(&fleet.key, &filter).await.map_err(|failure| fleet.problem(&failure))?;
+    let preview = |id: String, status: Option<DeviceStatus>| Preview {
+        device_id: id,
+        status,
+        effect: status.map_or(Effect::NotFound, effect),
+    };
+    let results: Vec<Preview> = match ids {
+        None => list.devices.into_iter().map(|device| preview(device.device_id, Some(device.status))).collect(),
+        Some(ids) => {
+            let known: HashMap<String, DeviceStatus> =
+                list.devices.into_iter().map(|device| (device.device_id, device.status)).collect();
+            ids.iter().map(|id| preview(id.clone(), known.get(id).copied())).collect()
+        }
+    };
+    let affected = results.iter().filter(|one| !matches!(one.effect, Effect::None | Effect::NotFound)).count();
+    if json {
+        printer.json(&Report { dry_run: true, results, affected });
+        return Ok(Exit::Success);
+    }
+    let rows: Vec<Vec<Cell>> =
+        results.iter().map(|one| vec![Cell::new(&one.device_id), Cell::new(one.effect.word())]).collect();
+    for line in table::layout(&[Column::keep(""), Column::keep("")], &rows, printer.width()).into_iter().skip(1) {
+        printer.line(line);
+    }
+    printer.note(&format!("dry run: {} would be affected; nothing was changed", count(affected, "device", "devices")));
+    Ok(Exit::Success)
+}

@@ -1,0 +1,244 @@
+//! Whether a stop is done, as far as reports tell. Pure: pages of the fleet and the time go in, a verdict comes out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use machineid_protocol::report::{FleetDevice, FleetSidecar, StopState};
+use serde::Serialize;
+
+/// A device that nobody reports about, or that was never validated as far as is known, may be one whose first report is
+/// under way, or whose validation is not written down yet: the authority notes those up to three seconds late.
+pub(super) const SETTLE: Duration = Duration::from_secs(4);
+
+/// A device that was validated in this time may be used by somebody. A sidecar asks far more often; a program on an
+/// official client asks when it comes to.
+const RECENT: Duration = Duration::from_mins(10);
+
+/// What reports take, beyond what a stop takes; and longer than [`SETTLE`], for whom nobody reports about.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// Which devices a wait is about.
+#[derive(Clone, Debug)]
+pub(super) enum Whom {
+    /// Every revoked one.
+    AllRevoked,
+    These(BTreeSet<String>),
+}
+
+/// How far one device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Progress {
+    /// Nothing runs on it: every sidecar that uses it confirmed it, or ran nothing when it fell silent and its lease is over.
+    Stopped,
+    /// No sidecar uses it.
+    Unused,
+    /// A sidecar had agents when it fell silent. By now its lease has stopped them, if its host has run since; nobody
+    /// confirmed it.
+    Lapsed,
+    /// A sidecar is stopping agents.
+    Stopping,
+    /// No sidecar has reported about it so far; a first report may be under way.
+    NotKnownYet,
+    /// A sidecar has not said that it knows of the revoke.
+    NotHeardFrom,
+    /// It is validated, but no sidecar reports about it: by an SDK, or a sidecar that cannot report.
+    Unreported,
+    /// It is not revoked any more, or is gone.
+    NoLongerRevoked,
+}
+
+impl Progress {
+    pub(super) const fn is_done(self) -> bool {
+        matches!(self, Self::Stopped | Self::Unused)
+    }
+
+    /// Whether waiting changes nothing.
+    pub(super) const fn is_settled(self) -> bool {
+        match self {
+            Self::Stopped | Self::Unused | Self::Lapsed | Self::Unreported | Self::NoLongerRevoked => true,
+            Self::Stopping | Self::NotKnownYet | Self::NotHeardFrom => false,
+        }
+    }
+}
+
+/// One device that the wait is about.
+#[derive(Clone, Debug)]
+pub(super) struct Followed {
+    pub(super) id: String,
+    pub(super) progress: Progress,
+    pub(super) device: Option<FleetDevice>,
+}
+
+/// Where everything stands, `waited` after the revoke was answered.
+pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
+    let mut missing = match whom {
+        Whom::AllRevoked => BTreeSet::new(),
+        Whom::These(ids) => ids.clone(),
+    };
+    let concerned = |device: &FleetDevice| match whom {
+        Whom::AllRevoked => device.revoked_at.is_some(),
+        Whom::These(ids) => ids.contains(&device.device_id) && device.revoked_at.is_some(),
+    };
+    let mut followed: Vec<Followed> = Vec::new();
+    for device in fleet.into_iter().filter(concerned) {
+        missing.remove(&device.device_id);
+        let progress = of_one(&device, waited);
+        followed.push(Followed { id: device.device_id.clone(), progress, device: Some(device) });
+    }
+    followed.extend(missing.into_iter().map(|id| Followed { id, progress: Progress::NoLongerRevoked, device: None }));
+    followed
+}
+
+fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
+    let worst = device.sidecars.iter().map(|sidecar| of_sidecar(device, sidecar)).max();
+    worst.unwrap_or_else(|| match device.last_seen_ago_ms {
+        _ if waited < SETTLE => Progress::NotKnownYet,
+        None => Progress::Unused,
+        Some(ago) if Duration::from_millis(ago) > RECENT + waited => Progress::Unused,
+        Some(_) => Progress::Unreported,
+    })
+}
+
+/// How far one sidecar is with one device.
+pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progress {
+    match sidecar.stop.as_ref().map(|stop| stop.state) {
+        Some(StopState::Confirmed) => Progress::Stopped,
+        Some(StopState::Lapsed) if ran_nothing(device, sidecar) => Progress::Stopped,
+        Some(StopState::Lapsed) => Progress::Lapsed,
+        Some(StopState::Stopping) => Progress::Stopping,
+        Some(StopState::Pending) | None => Progress::NotHeardFrom,
+    }
+}
+
+/// Whether it had no agents when it was last heard, and nobody was allowed one since.
+fn ran_nothing(device: &FleetDevice, sidecar: &FleetSidecar) -> bool {
+    let asked_since = device.last_seen_ago_ms.is_some_and(|ago| ago < sidecar.heard_ago_ms);
+    sidecar.agents == 0 && sidecar.stopping == 0 && !asked_since
+}
+
+/// How long it makes sense to wait on, from the revoke: as long as a sidecar that reaches its authority may take.
+pub(super) fn patience(followed: &[Followed]) -> Duration {
+    let open = followed.iter().filter(|one| !one.progress.is_done());
+    let sidecars = open.filter_map(|one| one.device.as_ref()).flat_map(|device| &device.sidecars);
+    let longest = sidecars.map(|sidecar| Duration::from_millis(sidecar.stop_bound.connected_ms)).max();
+    longest.unwrap_or_default().min(Duration::from_mins(10)) + SLACK
+}
+
+impl Followed {
+    /// Whether a sidecar says that processes outlived SIGKILL.
+    pub(super) fn has_survivors(&self) -> bool {
+        let stop = self.device.as_ref().and_then(|device| device.last_stop.as_ref());
+        self.progress == Progress::Stopping
+            && stop.is_some_and(|last| !last.stop.confirmed && !last.stop.survivors.is_empty())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use machineid_protocol::api::DeviceStatus;
+    use machineid_protocol::report::{Bound, SidecarId, StopProgress};
+    use machineid_protocol::status::StandingKind;
+
+    fn is_over(followed: &[Followed]) -> bool {
+        followed.iter().all(|one| one.progress.is_settled())
+    }
+
+    fn sidecar(state: StopState) -> FleetSidecar {
+        FleetSidecar {
+            sidecar_id: SidecarId::random(1),
+            host_device_id: "host:1".to_owned(),
+            version: "1".to_owned(),
+            push: true,
+            heard_at: String::new(),
+            heard_ago_ms: 0,
+            standing: StandingKind::Denied,
+            code: None,
+            lease_left_ms: None,
+            agents: 0,
+            stopping: 0,
+            stop_bound: Bound { connected_ms: 19_500, cut_off_ms: 41_000 },
+            stop: Some(StopProgress { state, by: String::new(), in_ms: 0 }),
+        }
+    }
+
+    pub(in super::super) fn device(id: &str, seen_ago_ms: Option<u64>, states: &[StopState]) -> FleetDevice {
+        FleetDevice {
+            device_id: id.to_owned(),
+            status: DeviceStatus::Revoked,
+            last_seen_at: seen_ago_ms.map(|_| "then".to_owned()),
+            last_seen_ago_ms: seen_ago_ms,
+            revoked_at: Some("now".to_owned()),
+            revoke_reason: None,
+            sidecars: states.iter().map(|state| sidecar(*state)).collect(),
+            last_stop: None,
+        }
+    }
+
+    #[test]
+    fn a_device_is_stopped_when_every_sidecar_that_uses_it_is() {
+        use StopState::{Confirmed, Lapsed, Pending, Stopping};
+        for (states, expected) in [
+            (&[Confirmed][..], Progress::Stopped),
+            (&[Confirmed, Lapsed], Progress::Stopped),
+            (&[Lapsed, Stopping], Progress::Stopping),
+            (&[Confirmed, Stopping], Progress::Stopping),
+            (&[Stopping, Pending, Confirmed], Progress::NotHeardFrom),
+        ] {
+            let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
+            assert_eq!(followed[0].progress, expected, "{states:?}");
+            assert_eq!(is_over(&followed), expected.is_done());
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_over_stands_for_a_confirmation_only_where_nothing_ran() {
+        let of = |agents, heard_ago_ms, seen_ago_ms| {
+            let silent = FleetSidecar { heard_ago_ms, agents, ..sidecar(StopState::Lapsed) };
+            let device = FleetDevice { sidecars: vec![silent], ..device("a", seen_ago_ms, &[]) };
+            judge(&Whom::AllRevoked, vec![device], Duration::ZERO)
+        };
+        assert_eq!(of(0, 90_000, Some(95_000))[0].progress, Progress::Stopped);
+        assert_eq!(of(0, 90_000, None)[0].progress, Progress::Stopped);
+        for uncertain in [of(1, 90_000, Some(95_000)), of(0, 90_000, Some(80_000))] {
+            assert_eq!(uncertain[0].progress, Progress::Lapsed, "a paused machine has not lived through its lease");
+            assert!(is_over(&uncertain), "there is nothing to wait for");
+        }
+    }
+
+    #[test]
+    fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
+        let of = |seen, waited| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], waited);
+        for (seen, expected) in [
+            (None, Progress::Unused),
+            (Some(605_000), Progress::Unused),
+            // The wait's own time does not make it old.
+            (Some(603_000), Progress::Unreported),
+            (Some(1), Progress::Unreported),
+        ] {
+            let just_now = of(seen, Duration::from_secs(3));
+            assert_eq!(just_now[0].progress, Progress::NotKnownYet, "what allowed it may not be written down yet");
+            assert!(!is_over(&just_now) && !just_now[0].progress.is_done());
+            let settled = of(seen, SETTLE);
+            assert_eq!(settled[0].progress, expected, "{seen:?}");
+            assert!(is_over(&settled));
+        }
+        assert!(patience(&of(None, Duration::ZERO)) > SETTLE, "it is waited for until it is known");
+    }
+
+    #[test]
+    fn what_was_meant_and_is_not_revoked_any_more_is_named() {
+        let whom = Whom::These(["a", "b"].map(str::to_owned).into());
+        let followed = judge(&whom, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
+        let told: Vec<_> = followed.iter().map(|one| (one.id.as_str(), one.progress)).collect();
+        assert_eq!(told, [("a", Progress::Unused), ("b", Progress::NoLongerRevoked)]);
+    }
+
+    #[test]
+    fn a_wait_lasts_as_long_as_a_sidecar_that_is_reached_may_take() {
+        let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
+        assert_eq!(patience(&followed), Duration::from_millis(24_500));
+        assert_eq!(patience(&[]), SLACK);
+    }
+}

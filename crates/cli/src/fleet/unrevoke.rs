@@ -1,0 +1,113 @@
+//! `machineid unrevoke`: a revoke taken back.
+
+use machineid_client::ListFilter;
+use machineid_protocol::Exit;
+use machineid_protocol::api::{BatchRequest, DeviceStatus};
+use serde::Serialize;
+
+use super::connect::Fleet;
+use super::outcome::{self, Outcome};
+use super::preview::{self, Effect};
+use super::{batches, confirm, ids};
+use crate::Env;
+use crate::args::UnrevokeArgs;
+use crate::printer::Printer;
+use crate::problem::Problem;
+use crate::words::count;
+
+const REVOKED: ListFilter = ListFilter { status: Some(DeviceStatus::Revoked), search: None };
+
+const fn effect(status: DeviceStatus) -> Effect {
+    match status {
+        DeviceStatus::Active => Effect::None,
+        DeviceStatus::Revoked => Effect::Unrevoke,
+    }
+}
+
+pub(crate) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+    let fleet = Fleet::new(&args.key, env)?;
+    if args.all_revoked {
+        return all(&fleet, args, printer).await;
+    }
+    let ids = ids::texts(&args.ids)?;
+    if args.change.dry_run {
+        return preview::show(&fleet, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
+    }
+    let reason = args.change.reason.as_deref();
+    let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
+        let answer =
+            batches::patiently(async || fleet.client.unrevoke(&fleet.key, &device, reason).await, printer).await;
+        vec![match answer {
+            Ok(()) => Outcome::done(id, "ok"),
+            Err(failure) => Outcome::failed(id, &failure, fleet.explain(&failure)),
+        }]
+    } else {
+        let done = |item: &machineid_protocol::api::BatchItem| {
+            matches!(item.status.as_str(), "ok" | "unrevoked" | "already_active")
+        };
+        batches::send(
+            &fleet,
+            &ids,
+            "unrevoking",
+            async |client, key, batch| client.unrevoke_batch(key, batch, reason).await,
+            done,
+            printer,
+        )
+        .await
+    };
+    Ok(outcome::report(&outcomes, args.json, printer))
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    unrevoked_count: u64,
+    unrevoked_sample: Vec<String>,
+    reason: Option<String>,
+    /// Those the plan had no place for.
+    still_revoked: Vec<String>,
+}
+
+async fn all(fleet: &Fleet, args: &UnrevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
+    if args.change.dry_run {
+        return preview::show(fleet, None, REVOKED, effect, args.json, printer).await;
+    }
+    if !args.change.yes {
+        let revoked = revoked(fleet).await?.len();
+        if revoked > 0 {
+            confirm::typed("unrevoke all", revoked, fleet.client.base_url().as_str(), printer)?;
+        }
+    }
+    let reason = args.change.reason.as_deref();
+    let request = async || fleet.client.unrevoke_batch(&fleet.key, &BatchRequest::All, reason).await;
+    let answer = batches::patiently(request, printer).await.map_err(|failure| fleet.problem(&failure))?;
+    let unrevoked_count = answer.unrevoked_count.unwrap_or(0);
+    // The authority restores as far as the plan has places; only the list tells whom it left out.
+    let still_revoked = revoked(fleet).await?;
+    let partial = !still_revoked.is_empty();
+    if args.json {
+        let report = Report {
+            unrevoked_count,
+            unrevoked_sample: answer.unrevoked_sample,
+            reason: answer.reason,
+            still_revoked: still_revoked.clone(),
+        };
+        printer.json(&report);
+    } else {
+        let number = count(usize::try_from(unrevoked_count).unwrap_or(usize::MAX), "device", "devices");
+        printer.line(format!("unrevoked {number}"));
+        for id in &still_revoked {
+            printer.line(format!("{id}  still revoked"));
+        }
+    }
+    if partial {
+        let number = count(still_revoked.len(), "device is", "devices are");
+        printer.note(&format!("machineid: {number} still revoked: the plan has no place left (see machineid usage)"));
+    }
+    Ok(if partial { Exit::Failure } else { Exit::Success })
+}
+
+async fn revoked(fleet: &Fleet) -> Result<Vec<String>, Problem> {
+    let list = fleet.client.list(&fleet.key, &REVOKED).await.map_err(|failure| fleet.problem(&failure))?;
+    Ok(list.devices.into_iter().map(|device| device.device_id).collect())
+}

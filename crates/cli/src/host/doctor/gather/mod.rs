@@ -1,0 +1,36 @@
+//! Finds the facts. Decides nothing.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `daemon` | the socket, who listens at it, what it says |
+//! | `programs` | the wrapper |
+//! | `kernel` | features and `/proc`, each tried |
+//! | `containment` | a leaf and a PID namespace, made for real and removed |
+//! | `routes` | services that would start something outside the tree |
+//! | `users` | names of users and groups |
+
+mod containment;
+mod daemon;
+mod kernel;
+mod programs;
+mod routes;
+mod users;
+
+use machineid_clock as clock;
+
+use super::facts::Facts;
+use crate::Env;
+use crate::args::SocketArgs;
+
+/// Everything. Must be called before any thread is started: the probes fork.
+pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> Facts {
+    let user = users::own();
+    // The forks come first: what follows may start threads.
+    let (kernel, cgroup, pidns) = (kernel::features(), containment::cgroup(), containment::pidns(user.uid));
+    let proc = kernel::proc();
+    let routes = routes::all(&user, env);
+    let wrapper = programs::wrapper(env).await;
+    let (socket, daemon) = daemon::ask(socket, env).await;
+    let sessions = users::sessions(&socket.path);
+    Facts { now: clock::wall_now(), user, wrapper, socket, sessions, daemon, kernel, proc, cgroup, pidns, routes }
+}

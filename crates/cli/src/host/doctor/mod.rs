@@ -1,0 +1,50 @@
+//! `machineid doctor`: every precondition of enforcement on this host, each with its remedy.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `facts` | what was found |
+//! | `gather` | finds it; decides nothing |
+//! | `checks` | pure: facts in, verdicts and remedies out |
+//! | `page` | pure: the verdicts as lines that fit the terminal |
+
+mod checks;
+mod facts;
+mod gather;
+mod page;
+
+use serde::Serialize;
+
+use checks::{Check, Expected, Level};
+use machineid_protocol::Exit;
+
+use crate::Env;
+use crate::args::DoctorArgs;
+use crate::printer::Printer;
+use crate::problem::Problem;
+
+/// The result as JSON.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    result: Level,
+    /// What this user's agents get without a wish.
+    auto: Expected,
+    checks: &'a [Check],
+}
+
+/// Must be called before any thread is started: the probes fork.
+pub(crate) async fn run(args: &DoctorArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+    let facts = gather::all(&args.socket, env).await;
+    let checks = checks::all(&facts);
+    let result = checks.iter().map(|check| check.level).max().unwrap_or(Level::Ok);
+    if args.json {
+        printer.json(&Report { result, auto: checks::expected(&facts), checks: &checks });
+    } else {
+        for line in page::lines(&checks, printer.width()) {
+            printer.line(line);
+        }
+    }
+    Ok(match result {
+        Level::Ok | Level::Warn => Exit::Success,
+        Level::Fail => Exit::Failure,
+    })
+}

@@ -1,0 +1,127 @@
+//! The canaries: processes that stay alive unless they are killed, each in a way of its own that agents have.
+//!
+//! They are this very program under a hidden verb. Each connects to the drill's socket, which tells the drill by the
+//! kernel's account who it is, also from inside a PID namespace, and then waits for the other end to close. So none of them
+//! outlives the drill, however that ends.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use clap::ValueEnum;
+use machineid_protocol::Exit;
+use machineid_sys::SignalFd;
+use serde::Serialize;
+
+use crate::Env;
+use crate::args::CanaryArgs;
+
+/// The hidden verb.
+pub(crate) const VERB: &str = "drill-canary";
+/// Under this name a program of many names is the operator's command line.
+const PROGRAM: &str = "machineid";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// What the wrapper starts: makes the others.
+    Leader,
+    /// In a session of its own, as `setsid` and daemons are.
+    Session,
+    /// Lets no signal but SIGKILL have an effect.
+    Stubborn,
+    /// Makes the orphan and ends: the first half of a double fork.
+    Fork,
+    /// Its parent has ended, its session is its own and its environment is empty.
+    Orphan,
+}
+
+/// Those that stay.
+pub(super) const STAYING: [Role; 4] = [Role::Leader, Role::Session, Role::Stubborn, Role::Orphan];
+
+impl Role {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Session => "session",
+            Self::Stubborn => "stubborn",
+            Self::Fork => "fork",
+            Self::Orphan => "orphan",
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn description(self) -> &'static str {
+        match self {
+            Self::Leader => "the command itself",
+            Self::Session => "a child in a session of its own",
+            Self::Stubborn => "a child that ignores SIGTERM",
+            Self::Fork => "the first half of a double fork",
+            Self::Orphan => "an orphan of a double fork, without its environment",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// The life of a canary. Fails in silence: the drill misses whoever does not report.
+pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {
+    match attempt(args, env) {
+        Ok(()) => Exit::Success,
+        Err(_) => Exit::Failure,
+    }
+}
+
+fn attempt(args: &CanaryArgs, env: Env<'_>) -> std::io::Result<()> {
+    let socket = args.socket.as_path();
+    // Held open for as long as this process lives: closing it would let the signals through.
+    let mut blocked = None;
+    match args.role {
+        Role::Leader => {
+            spawn(Role::Session, socket)?;
+            spawn(Role::Stubborn, socket)?;
+            // When it has ended its child is an orphan, and only then is this process reported.
+            spawn(Role::Fork, socket)?.wait()?;
+        }
+        Role::Stubborn => blocked = Some(SignalFd::open()?),
+        Role::Fork => return spawn(Role::Orphan, socket).map(drop),
+        Role::Session | Role::Orphan => {
+            rustix::process::setsid()?;
+        }
+    }
+    let mut drill = UnixStream::connect(socket)?;
+    // Of nested runs the last is this drill's.
+    let run =
+        env("MACHINEID_RUN_ID").unwrap_or_default().to_string_lossy().rsplit(',').next().unwrap_or_default().to_owned();
+    drill.write_all(format!("{} {run}\n", args.role).as_bytes())?;
+    let mut byte = [0];
+    while let Err(error) = drill.read(&mut byte) {
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            break;
+        }
+    }
+    drop(blocked);
+    Ok(())
+}
+
+fn spawn(role: Role, socket: &Path) -> std::io::Result<std::process::Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(PROGRAM).arg(VERB).arg(role.word()).arg(socket);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if role == Role::Orphan {
+        command.env_clear();
+    }
+    command.spawn()
+}
+
+/// The command for the wrapper. `program` is this program by a path that ends in its name.
+pub(super) fn command(program: &Path, socket: &Path) -> [std::ffi::OsString; 4] {
+    [program.into(), VERB.into(), Role::Leader.word().into(), socket.into()]
+}

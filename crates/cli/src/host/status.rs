@@ -1,0 +1,324 @@
+//! `machineid status`: what the daemon holds, knows and promises.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use machineid_clock as clock;
+use machineid_protocol::local::Killer;
+use machineid_protocol::status::{
+    AgentReport, AgentState, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
+};
+use machineid_protocol::{Exit, HoldsAgainst, span};
+use serde_json::Value;
+
+use super::{socket, stop, watch};
+use crate::Env;
+use crate::args::{SocketArgs, StatusArgs};
+use crate::printer::{Colour, Line, Printer};
+use crate::problem::Problem;
+use crate::table::{self, Cell, Column};
+use crate::words::{ago, count, millis, precise};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+    if args.watch {
+        return watch::run(args, env, printer).await;
+    }
+    let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::failure)?;
+    if args.json {
+        // As it came: a newer daemon may say more than this program knows.
+        printer.json(&whole);
+    } else {
+        page(&status, clock::wall_now(), printer);
+    }
+    Ok(Exit::Success)
+}
+
+/// The daemon's status, also as it came. Fails with a sentence for the operator.
+pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> Result<(Status, Value), String> {
+    let answer = socket::get(args, env, "/v1/status", &[], timeout).await?;
+    let status = serde_json::from_slice::<Status>(&answer.body).ok().filter(|_| answer.status == 200);
+    match status {
+        Some(status) => Ok((status, serde_json::from_slice(&answer.body).unwrap_or_default())),
+        None => Err(format!(
+            "what listens on {} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or a \
+             daemon of another version?",
+            answer.socket.display(),
+            answer.status
+        )),
+    }
+}
+
+pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
+    let daemon = format!(
+        "{}, pid {}, started {}, on {}",
+        status.version,
+        status.pid,
+        ago(&status.started_at, now),
+        status.socket
+    );
+    for line in table::hanging("machineid-sidecar ", &daemon, printer.width()) {
+        printer.line(line);
+    }
+    for problem in &status.configuration.problems {
+        for line in table::hanging("NOT IN FORCE: ", problem, printer.width()) {
+            printer.line(line);
+        }
+    }
+    if let Some(problem) = &status.files.problem {
+        for line in table::hanging("FILES: ", problem, printer.width()) {
+            printer.line(line);
+        }
+    }
+    if let Some(at) = &status.files.restored_at {
+        field("made again", &format!("{} ({})", status.files.restored.join(", "), ago(at, now)), printer);
+    }
+    if let Some(kill) = status.configuration.kill_file.as_ref().filter(|kill| kill.in_force.is_some()) {
+        let why = kill.in_force.as_deref().unwrap_or_default();
+        let text = format!("{why}: everything on this host is denied until it is removed");
+        for line in table::hanging("KILL FILE IN FORCE: ", &text, printer.width()) {
+            printer.line(line);
+        }
+    }
+    printer.line(authority(status, now));
+    if let Some(ends) = &status.authority.key_ends {
+        let mut line = Line::default();
+        line.push(&format!("{:<14}", "org key"), None);
+        line.push(
+            &format!("is the old one, which ends at {ends}: put the new one in its place"),
+            Some(Colour::Unclear),
+        );
+        printer.line(line);
+    }
+    if let Some(error) = &status.authority.last_error {
+        field("", error, printer);
+    }
+    // Exact: a promise that is rounded down is another promise.
+    let bound = status.stop_bound;
+    let (connected, cut_off) = (Duration::from_millis(bound.connected_ms), Duration::from_millis(bound.cut_off_ms));
+    let bounds =
+        format!("{} while the authority answers, {} while it does not", span::format(connected), span::format(cut_off));
+    field("stop bound", &bounds, printer);
+    let configuration = &status.configuration;
+    field("configuration", configuration.file.as_deref().unwrap_or("no file: environment and defaults"), printer);
+    field("org key", &format!("from {}; {}", configuration.key_source, configuration.key_protection), printer);
+    if let Some(audit) = &status.audit {
+        audit_field(audit, printer);
+    }
+    printer.line("");
+
+    for line in table::layout(
+        &DEVICE_COLUMNS,
+        &status.devices.iter().map(|d| device_row(d, now)).collect::<Vec<_>>(),
+        printer.width(),
+    ) {
+        printer.line(line);
+    }
+    for device in &status.devices {
+        if let Some(error) = &device.last_error {
+            printer.line(format!("{}: {error}", device.device_id));
+        }
+    }
+    for held in &status.holds {
+        let mut line = Line::default();
+        line.push(&format!("{} ", held.device_id), None);
+        line.push("HELD", Some(Colour::Bad));
+        let since = ago(&held.since, now);
+        line.push(&format!(" by uid {}, {since}; take it back with: machineid release", held.by_uid), None);
+        printer.line(line);
+    }
+    printer.line("");
+
+    agents(&status.agents, printer);
+    stops(&status.recent_stops, now, printer);
+}
+
+fn audit_field(audit: &AuditStatus, printer: &mut Printer) {
+    let end = audit.last_hash.as_ref().map(|hash| format!(", ends at {hash}")).unwrap_or_default();
+    field("audit", &format!("{}{end}", audit.file), printer);
+    if let Some(problem) = &audit.problem {
+        field("", &format!("CANNOT BE WRITTEN: {problem}"), printer);
+    }
+    if audit.dropped > 0 {
+        field("", &format!("{} lost since the daemon's start", count_records(audit.dropped)), printer);
+    }
+}
+
+fn count_records(records: u64) -> String {
+    count(usize::try_from(records).unwrap_or(usize::MAX), "record", "records")
+}
+
+/// Each agent's row, and under it in a line what holds it together.
+fn agents(agents: &[AgentReport], printer: &mut Printer) {
+    if agents.is_empty() {
+        printer.line("no agents run under enforcement (start one with: machineid-run -- COMMAND)");
+        return;
+    }
+    let rows: Vec<_> = agents.iter().map(agent_row).collect();
+    let mut lines = table::layout(&AGENT_COLUMNS, &rows, printer.width()).into_iter();
+    if let Some(titles) = lines.next() {
+        printer.line(titles);
+    }
+    for (line, agent) in lines.zip(agents) {
+        printer.line(line);
+        for line in table::hanging("    ", &hold(agent), printer.width()) {
+            printer.line(line);
+        }
+    }
+    printer.line(count(agents.len(), "agent", "agents"));
+}
+
+/// What holds it together and against whom, whether its time stands still, and why it is no better.
+fn hold(agent: &AgentReport) -> String {
+    let against = match agent.holds_against {
+        HoldsAgainst::Bugs => "holds against bugs",
+        HoldsAgainst::Hostile => "holds against hostile agents",
+    };
+    let killer = match agent.killer {
+        Killer::Daemon => "",
+        Killer::Wrapper => ", ended by its wrapper alone",
+    };
+    let frozen = if agent.frozen { ", FROZEN until its device is decided" } else { "" };
+    let reason = agent.containment_reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{}, {against}{killer}{frozen}{reason}", agent.containment)
+}
+
+/// The newest stops are the last shown, next to the prompt.
+fn stops(stops: &[StopReport], now: Timestamp, printer: &mut Printer) {
+    if stops.is_empty() {
+        return;
+    }
+    printer.line("");
+    let old = stops.len().saturating_sub(SHOWN_STOPS);
+    let shown: Vec<_> = stops.iter().enumerate().filter(|(at, stop)| *at >= old || !stop.confirmed).collect();
+    let rows: Vec<_> = shown.iter().map(|(_, stop)| stop_row(stop, now)).collect();
+    for line in table::layout(&STOP_COLUMNS, &rows, printer.width()) {
+        printer.line(line);
+    }
+    if shown.len() < stops.len() {
+        printer.line(format!("and {} confirmed before (all: --json)", stops.len() - shown.len()));
+    }
+    for stop in stops {
+        for left in &stop.survivors {
+            let name = stop.name.clone().unwrap_or_else(|| stop.run_id.to_string());
+            printer.line(format!("{name}: pid {} outlived SIGKILL: {}", left.pid, left.reason));
+        }
+    }
+}
+
+fn field(name: &str, text: &str, printer: &mut Printer) {
+    for line in table::hanging(&format!("{name:<14}"), text, printer.width()) {
+        printer.line(line);
+    }
+}
+
+fn authority(status: &Status, now: Timestamp) -> Line {
+    let authority = &status.authority;
+    let mut line = Line::default();
+    line.push(&format!("{:<14}{}, ", "authority", authority.url), None);
+    match authority.reachable {
+        Some(true) => line.push("answers", Some(Colour::Good)),
+        Some(false) => line.push("does not answer", Some(Colour::Bad)),
+        None => line.push("not asked yet", Some(Colour::Unclear)),
+    }
+    if let Some(at) = &authority.last_answer_at {
+        line.push(&format!(", last answer {}", ago(at, now)), None);
+    }
+    if authority.push {
+        line.push(", says when to ask", None);
+    }
+    line
+}
+
+const DEVICE_COLUMNS: [Column; 7] = [
+    Column::keep("DEVICE"),
+    Column::keep("STANDING"),
+    Column::drop_at("SINCE", 1),
+    Column::drop_at("LAST DECISION", 2),
+    Column::drop_at("LEASE LEFT", 3),
+    Column::drop_at("NEXT", 5),
+    Column::drop_at("AGENTS", 4),
+];
+
+fn device_row(device: &DeviceReport, now: Timestamp) -> Vec<Cell> {
+    let (word, colour) = match device.standing {
+        StandingKind::Unknown => ("unknown", Colour::Unclear),
+        StandingKind::Allowed => ("allowed", Colour::Good),
+        StandingKind::Denied => ("denied", Colour::Bad),
+        StandingKind::Unavailable => ("unavailable", Colour::Unclear),
+    };
+    let decision = device.last_decision.as_ref().map_or_else(
+        || "-".to_owned(),
+        |last| {
+            let id = last.request_id.as_ref().map_or_else(String::new, |id| format!(" ({id})"));
+            format!("{} {}{id}", last.code, ago(&last.at, now))
+        },
+    );
+    vec![
+        Cell::new(if device.host { format!("{} (host)", device.device_id) } else { device.device_id.to_string() }),
+        Cell::coloured(word, colour),
+        Cell::new(ago(&device.since, now)),
+        Cell::new(decision),
+        Cell::new(device.lease_left_ms.map_or_else(|| "-".to_owned(), millis)),
+        Cell::new(device.next_validation_ms.map_or_else(|| "now".to_owned(), |left| format!("in {}", millis(left)))),
+        Cell::new(device.agents.to_string()),
+    ]
+}
+
+const AGENT_COLUMNS: [Column; 6] = [
+    Column::keep("AGENT"),
+    Column::keep("PID"),
+    Column::drop_at("DEVICE", 3),
+    Column::drop_at("UPTIME", 2),
+    Column::drop_at("LEASE LEFT", 4),
+    Column::drop_at("STATE", 1),
+];
+
+fn agent_row(agent: &AgentReport) -> Vec<Cell> {
+    let name = agent.name.clone().unwrap_or_else(|| agent.command.join(" ").chars().take(32).collect());
+    let state = match (agent.state, &agent.stop_code) {
+        (AgentState::Running, _) => Cell::coloured("running", Colour::Good),
+        (AgentState::Stopping, Some(code)) => Cell::coloured(format!("stopping: {code}"), Colour::Bad),
+        (AgentState::Stopping, None) => Cell::coloured("stopping", Colour::Bad),
+    };
+    vec![
+        Cell::new(if name.is_empty() { agent.run_id.to_string() } else { name }),
+        Cell::new(agent.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
+        Cell::new(agent.device_id.as_str()),
+        Cell::new(millis(agent.uptime_ms)),
+        Cell::new(millis(agent.lease_left_ms)),
+        state,
+    ]
+}
+
+/// Confirmed stops older than this many are left out of the page; one that is not is always shown.
+const SHOWN_STOPS: usize = 8;
+
+const STOP_COLUMNS: [Column; 7] = [
+    Column::keep("STOPPED"),
+    Column::keep("RESULT"),
+    Column::drop_at("CODE", 1),
+    Column::drop_at("BEGAN", 2),
+    Column::drop_at("TOOK", 3),
+    Column::drop_at("MECHANISM", 4),
+    Column::drop_at("PROCESSES", 5),
+];
+
+/// Requested and confirmed are two things: a stop is confirmed when nothing of the tree is left.
+fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
+    let result = if stop.confirmed {
+        Cell::coloured("confirmed", Colour::Good)
+    } else {
+        Cell::coloured(stop::survivors(stop), Colour::Bad)
+    };
+    vec![
+        Cell::new(stop.name.clone().unwrap_or_else(|| stop.run_id.to_string())),
+        result,
+        Cell::new(stop.code.as_str()),
+        Cell::new(ago(&stop.began_at, now)),
+        Cell::new(precise(stop.took_ms)),
+        Cell::new(stop::mechanism(stop)),
+        Cell::new(stop::processes(stop)),
+    ]
+}

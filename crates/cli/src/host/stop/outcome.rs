@@ -1,0 +1,101 @@
+//! What the daemon's status says became of a stop. Requested is not confirmed.
+
+use machineid_protocol::RunId;
+use machineid_protocol::status::{AgentReport, Status, StopReport};
+
+/// One run that is being stopped.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    pub(super) run: RunId,
+    /// As it was before.
+    pub(super) agent: Option<AgentReport>,
+    pub(super) outcome: Outcome,
+}
+
+/// How far its stop is known to have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::host) enum Outcome {
+    /// The daemon has taken the request.
+    Requested,
+    /// Nothing of the tree is left. The daemon keeps the newest reports only, so of many one may be missing.
+    Gone(Option<StopReport>),
+    /// Somebody outlived SIGKILL so far, or nobody can tell.
+    NotOver(StopReport),
+}
+
+impl Outcome {
+    pub(in crate::host) const fn is_over(&self) -> bool {
+        matches!(self, Self::Gone(_))
+    }
+
+    /// By this status, of a run whose stop was requested before it was asked for.
+    pub(in crate::host) fn of(run: RunId, status: &Status) -> Self {
+        let report = status.recent_stops.iter().find(|stop| stop.run_id == run);
+        let listed = status.agents.iter().any(|agent| agent.run_id == run);
+        match report {
+            Some(report) if report.confirmed => Self::Gone(Some(report.clone())),
+            Some(report) => Self::NotOver(report.clone()),
+            None if listed => Self::Requested,
+            None => Self::Gone(None),
+        }
+    }
+}
+
+impl Stopped {
+    /// Takes the newest status. What is over stays over.
+    pub(super) fn look(&mut self, status: &Status) {
+        if !self.outcome.is_over() {
+            self.outcome = Outcome::of(self.run, status);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const RUN: &str = "000102030405060708090a0b0c0d0e0f";
+
+    fn status(agents: &[Value], stops: &[Value]) -> Status {
+        serde_json::from_value(json!({
+            "version": "0.1.0", "pid": 1, "started_at": "", "socket": "/s",
+            "authority": {"url": "u", "reachable": null, "last_answer_at": null, "last_error": null},
+            "stop_bound": {"connected_ms": 1, "cut_off_ms": 1},
+            "configuration": {"file": null, "key_source": "k", "key_protection": "p"},
+            "devices": [], "agents": agents, "recent_stops": stops
+        }))
+        .unwrap()
+    }
+
+    fn agent() -> Value {
+        json!({"run_id": RUN, "pid": 2, "name": null, "command": [], "device_id": "d", "uid": 0, "started_at": "",
+            "uptime_ms": 1, "lease_left_ms": 1, "state": "stopping", "stop_code": "LOCAL_STOP", "containment": "cgroup",
+            "holds_against": "bugs", "containment_reason": null, "frozen": false, "killer": "daemon"})
+    }
+
+    fn stop(confirmed: bool) -> Value {
+        json!({"run_id": RUN, "name": null, "device_id": "d", "code": "LOCAL_STOP", "request_id": null, "began_at": "",
+            "mechanism": "cgroup", "holds_against": "bugs", "signalled": 1, "killed": 1, "took_ms": 5,
+            "confirmed": confirmed, "survivors": []})
+    }
+
+    #[test]
+    fn only_a_confirmed_report_or_its_absence_from_everywhere_is_an_end() {
+        let run = RUN.parse().unwrap();
+        assert_eq!(Outcome::of(run, &status(&[agent()], &[])), Outcome::Requested);
+        assert!(matches!(Outcome::of(run, &status(&[agent()], &[stop(false)])), Outcome::NotOver(_)));
+        assert!(matches!(Outcome::of(run, &status(&[], &[stop(false)])), Outcome::NotOver(_)));
+        assert!(matches!(Outcome::of(run, &status(&[agent()], &[stop(true)])), Outcome::Gone(Some(_))));
+        assert_eq!(Outcome::of(run, &status(&[], &[])), Outcome::Gone(None));
+    }
+
+    #[test]
+    fn what_is_over_stays_over_when_its_report_is_forgotten() {
+        let mut stopped = Stopped { run: RUN.parse().unwrap(), agent: None, outcome: Outcome::Requested };
+        stopped.look(&status(&[], &[stop(true)]));
+        let over = stopped.outcome.clone();
+        stopped.look(&status(&[], &[]));
+        assert_eq!(stopped.outcome, over);
+    }
+}

@@ -1,0 +1,85 @@
+//! `machineid`: the operator's command line.
+//!
+//! Two halves that share nothing but their way of printing: `host` asks this host's daemon over its socket, `fleet`
+//! asks the authority. Results go to stdout, everything else to stderr; what scripts need is `--json` and the exit code.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod confirm;
+mod fleet;
+mod host;
+mod printer;
+mod problem;
+mod table;
+mod words;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use machineid_protocol::Exit;
+use printer::Printer;
+use problem::Problem;
+
+/// The environment, read in this one place.
+type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// The command line, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// Runs the command the process was started with, and says what became of it.
+#[must_use]
+pub fn main() -> Exit {
+    #[expect(clippy::disallowed_methods, reason = "the one place of this program that reads the environment")]
+    let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help for a closed pipe is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success };
+        }
+    };
+    if let Command::Canary(args) = &cli.command {
+        return host::drill::live(args, &env);
+    }
+    let mut printer = Printer::new(&env);
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(cli.command, &env, &mut printer)),
+        Err(error) => Err(Problem::failure(format!("cannot start: {error}"))),
+    };
+    let exit = outcome.unwrap_or_else(|problem| {
+        printer.problem(&problem);
+        problem.exit
+    });
+    printer.finish(exit)
+}
+
+async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+    match command {
+        Command::Check(args) => host::check::run(&args, env, printer).await,
+        Command::Status(args) => host::status::run(&args, env, printer).await,
+        Command::Events(args) => host::events::run(&args, env, printer).await,
+        Command::Stop(args) => host::stop::run(&args, env, printer).await,
+        Command::Release(args) => host::release::run(&args, env, printer).await,
+        Command::Audit { command: args::AuditCommand::Verify(args) } => host::audit::verify(&args, printer),
+        Command::Drill(args) => host::drill::run(&args, env, printer).await,
+        // Has been seen to: a canary needs no runtime.
+        Command::Canary(args) => Ok(host::drill::live(&args, env)),
+        Command::Doctor(args) => host::doctor::run(&args, env, printer).await,
+        Command::Register(args) => fleet::each::register(&args, env, printer).await,
+        Command::Validate(args) => fleet::validate::run(&args, env, printer).await,
+        Command::Revoke(args) => fleet::revoke::run(&args, env, printer).await,
+        Command::Unrevoke(args) => fleet::unrevoke::run(&args, env, printer).await,
+        Command::Remove(args) => fleet::each::remove(&args, env, printer).await,
+        Command::List(args) => fleet::list::run(&args, env, printer).await,
+        Command::Usage(args) => fleet::plan::usage(&args, env, printer).await,
+        Command::Checkout(args) => fleet::plan::checkout(&args, env, printer).await,
+        Command::Org { command: args::OrgCommand::Create(args) } => fleet::plan::org_create(&args, env, printer).await,
+    }
+}

@@ -1,0 +1,330 @@
+//! The one place that writes to stdout and stderr.
+//!
+//! A reader that goes away (`| head`) must not stop a revoke half-way, so writing never fails for the commands: a closed
+//! pipe swallows the rest, any other error is told once at the end.
+
+use std::fmt::Write as _;
+use std::io::{self, BufWriter, IsTerminal, Stderr, Stdout, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use machineid_protocol::Exit;
+use serde::Serialize;
+
+use super::Env;
+use super::problem::Problem;
+use super::words::{is_hostile, printable};
+
+/// A meaning, shown as a colour where there are colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colour {
+    Good,
+    Bad,
+    Unclear,
+}
+
+impl Colour {
+    const fn escape(self) -> &'static str {
+        match self {
+            Self::Good => "\x1b[32m",
+            Self::Bad => "\x1b[31m",
+            Self::Unclear => "\x1b[33m",
+        }
+    }
+}
+
+/// One line, in parts that may be coloured.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Line(Vec<(String, Option<Colour>)>);
+
+impl Line {
+    pub(super) fn push(&mut self, text: &str, colour: Option<Colour>) {
+        self.0.push((printable(text), colour));
+    }
+
+    #[cfg(test)]
+    pub(super) fn plain(&self) -> String {
+        self.0.iter().map(|(text, _)| text.as_str()).collect::<String>().trim_end().to_owned()
+    }
+}
+
+impl From<&str> for Line {
+    fn from(text: &str) -> Self {
+        let mut line = Self::default();
+        line.push(text, None);
+        line
+    }
+}
+
+impl From<String> for Line {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+/// Where the results and everything else go.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about where the output goes")]
+pub(super) struct Printer {
+    out: BufWriter<Stdout>,
+    err: Stderr,
+    colours: bool,
+    width: Option<usize>,
+    progress: Progress,
+    /// Text results are not wanted.
+    only_json: bool,
+    /// The first error of writing a result.
+    broken: Option<io::Error>,
+    /// Whether the terminal can be drawn upon.
+    drawable: bool,
+    /// Lines that are collected instead of written.
+    page: Option<Vec<String>>,
+    /// Whether the terminal shows its other screen, which we draw upon.
+    drawing: bool,
+}
+
+/// Whether progress can be and is shown.
+#[derive(Debug)]
+enum Progress {
+    NoTerminal,
+    Nothing,
+    Shown(ProgressBar),
+}
+
+impl Printer {
+    pub(super) fn new(env: Env<'_>) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let terminal = out.is_terminal();
+        let dumb = env("TERM").is_some_and(|term| term == "dumb");
+        let width = terminal.then(|| size(&out).0);
+        let progress = if err.is_terminal() && !dumb { Progress::Nothing } else { Progress::NoTerminal };
+        Self {
+            out: BufWriter::new(out),
+            err,
+            colours: terminal && !dumb && env("NO_COLOR").is_none(),
+            width,
+            progress,
+            only_json: false,
+            broken: None,
+            drawable: terminal && !dumb && env("TERM").is_some(),
+            page: None,
+            drawing: false,
+        }
+    }
+
+    /// The terminal's width in characters; none when the results go elsewhere.
+    pub(super) const fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// Writes one line of the result.
+    pub(super) fn line(&mut self, line: impl Into<Line>) {
+        self.clear_progress();
+        let mut text = String::new();
+        for (part, colour) in line.into().0 {
+            match colour.filter(|_| self.colours) {
+                Some(colour) => {
+                    text.push_str(colour.escape());
+                    text.push_str(&part);
+                    text.push_str("\x1b[0m");
+                }
+                None => text.push_str(&part),
+            }
+        }
+        let end = text.trim_end().len();
+        text.truncate(end);
+        if let Some(page) = &mut self.page {
+            page.push(text);
+            return;
+        }
+        text.push('\n');
+        self.write(text.as_bytes());
+    }
+
+    /// Whether a page can be drawn in place of the one before.
+    pub(super) const fn can_draw(&self) -> bool {
+        self.drawable
+    }
+
+    /// From now on lines are collected for a page, which fits the terminal as it is now.
+    pub(super) fn begin_page(&mut self) {
+        self.width = Some(size(self.out.get_ref()).0);
+        self.page = Some(Vec::new());
+    }
+
+    /// Draws the page in the place of the one before. What does not fit is left out, and said to be.
+    pub(super) fn draw_page(&mut self) {
+        let mut lines = self.page.take().unwrap_or_default();
+        let room = size(self.out.get_ref()).1;
+        if lines.len() > room {
+            let more = lines.len() - room + 1;
+            lines.truncate(room.saturating_sub(1));
+            lines.push(format!("… {more} more lines: make the window higher, or see machineid status"));
+        }
+        let mut text = String::new();
+        if !self.drawing {
+            self.drawing = true;
+            text.push_str("\x1b[?1049h\x1b[?25l");
+        }
+        text.push_str("\x1b[H");
+        for (at, line) in lines.iter().enumerate() {
+            if at > 0 {
+                text.push_str("\r\n");
+            }
+            text.push_str(line);
+            text.push_str("\x1b[K");
+        }
+        text.push_str("\x1b[J");
+        self.write(text.as_bytes());
+        self.flush();
+    }
+
+    /// Gives the terminal back as it was before the first page was drawn.
+    pub(super) fn end_drawing(&mut self) {
+        self.page = None;
+        if std::mem::take(&mut self.drawing) {
+            self.write(b"\x1b[?25h\x1b[?1049l");
+            self.flush();
+        }
+    }
+
+    /// Writes the result as one line of JSON.
+    pub(super) fn json_line<T: Serialize>(&mut self, value: &T) {
+        self.clear_progress();
+        let text = serde_json::to_string(value).expect("results have a JSON form");
+        self.write(escape_hostile(&text).as_bytes());
+        self.write(b"\n");
+    }
+
+    /// Writes what is left; whether there is still somebody to read it.
+    pub(super) fn flush(&mut self) -> bool {
+        if self.broken.is_none() {
+            self.broken = self.out.flush().err();
+        }
+        self.broken.is_none()
+    }
+
+    /// Writes the result as JSON.
+    pub(super) fn json<T: Serialize>(&mut self, value: &T) {
+        self.clear_progress();
+        let text = serde_json::to_string_pretty(value).expect("results have a JSON form");
+        self.write(escape_hostile(&text).as_bytes());
+        self.write(b"\n");
+    }
+
+    /// Says something that is not the result.
+    pub(super) fn note(&mut self, text: &str) {
+        self.clear_progress();
+        let _ = self.out.flush();
+        let _ = writeln!(self.err, "{}", printable(text));
+    }
+
+    /// Says why the command failed.
+    pub(super) fn problem(&mut self, problem: &Problem) {
+        self.note(&format!("machineid: {}", problem.text));
+    }
+
+    /// Asks, on a line of its own that stays open.
+    pub(super) fn ask(&mut self, text: &str) {
+        self.clear_progress();
+        let _ = self.out.flush();
+        let _ = write!(self.err, "{}", printable(text));
+        let _ = self.err.flush();
+    }
+
+    /// Says what a long command does, where somebody watches.
+    pub(super) fn progress(&mut self, text: &str) {
+        self.show("{spinner} {wide_msg}", text, |_| ());
+    }
+
+    /// Shows how far a long command is, where somebody watches.
+    pub(super) fn bar(&mut self, done: usize, of: usize, text: &str) {
+        self.show("{bar:24} {pos} of {len}  {wide_msg}", text, |bar| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        });
+    }
+
+    /// Takes the progress away.
+    pub(super) fn done(&mut self) {
+        self.clear_progress();
+    }
+
+    fn show(&mut self, template: &str, text: &str, set: impl FnOnce(&ProgressBar)) {
+        if matches!(self.progress, Progress::NoTerminal) {
+            return;
+        }
+        let bar = match std::mem::replace(&mut self.progress, Progress::Nothing) {
+            Progress::Shown(bar) => bar,
+            Progress::NoTerminal | Progress::Nothing => {
+                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+            }
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(printable(text));
+        set(&bar);
+        bar.tick();
+        self.progress = Progress::Shown(bar);
+    }
+
+    /// Only the JSON result is wanted on stdout.
+    pub(super) const fn only_json(&mut self) {
+        self.only_json = true;
+    }
+
+    /// Whether results are told in words.
+    pub(super) const fn wants_text(&self) -> bool {
+        !self.only_json
+    }
+
+    fn clear_progress(&mut self) {
+        if let Progress::Shown(bar) = &self.progress {
+            bar.finish_and_clear();
+            self.progress = Progress::Nothing;
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if self.broken.is_none() {
+            self.broken = self.out.write_all(bytes).err();
+        }
+    }
+
+    /// Writes what is left. A result that could not be written for another reason than a closed pipe is a failure.
+    pub(super) fn finish(mut self, exit: Exit) -> Exit {
+        self.clear_progress();
+        self.end_drawing();
+        let error = self.broken.take().or_else(|| self.out.flush().err());
+        // What a failed flush left in the buffer must not be tried again on drop.
+        let (_, _) = self.out.into_parts();
+        match error {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let _ = writeln!(self.err, "machineid: the result could not be written: {error}");
+                if exit == Exit::Success { Exit::Failure } else { exit }
+            }
+            Some(_) | None => exit,
+        }
+    }
+}
+
+/// A terminal's columns and rows; what is usual where it does not say.
+fn size(terminal: impl std::os::fd::AsFd) -> (usize, usize) {
+    let said = rustix::termios::tcgetwinsize(terminal);
+    let or = |said: u16, usual| if said == 0 { usual } else { usize::from(said) };
+    said.map_or((80, 24), |size| (or(size.ws_col, 80), or(size.ws_row, 24)))
+}
+
+/// JSON escapes the ASCII control characters; a terminal also obeys some others. They can only stand in strings.
+fn escape_hostile(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_hostile(c) && c != '\n' {
+            // Writing to a String cannot fail.
+            let _ = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}

@@ -1,0 +1,358 @@
+//! What went wrong when no usable answer came, whose fault that is, and whether to try again.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use machineid_protocol::decision::Unusable;
+use machineid_protocol::{Code, RequestId, span};
+
+use super::connection::NoAddress;
+
+/// The error below, shared so that everybody who waits for one answer can be told.
+pub type Source = Arc<dyn Error + Send + Sync>;
+
+/// No usable answer. Says nothing about the device: never an ALLOW, and no deny either. Holds no key.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The authority's host name has no address.
+    Dns(Source),
+    /// No connection could be made, to the authority or to the proxy before it.
+    Connect(Source),
+    /// No encrypted connection could be made.
+    Tls {
+        /// Whether the certificate is the reason.
+        certificate: bool,
+        /// What TLS said.
+        source: Source,
+    },
+    /// No complete answer came in time.
+    Timeout {
+        /// The time it was given.
+        after: Duration,
+    },
+    /// The connection ended before the answer was complete.
+    Interrupted(Source),
+    /// What answered does not speak HTTP.
+    NotHttp(Source),
+    /// The answer is longer than any right one.
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The answer is a redirect; none is followed, since the key would go with it.
+    Redirected {
+        /// Where to, without path and query, when that is another origin.
+        origin: Option<String>,
+    },
+    /// A server error, or another status without a decision or an explanation.
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// When the authority wants to be asked again; see [`Failure::retry_after`].
+        retry_after: Option<Duration>,
+    },
+    /// The authority answered that it could complete no decision, and marked the answer so: `SYSTEM_UNAVAILABLE`.
+    Undecided {
+        /// When the authority wants to be asked again; see [`Failure::retry_after`].
+        retry_after: Option<Duration>,
+    },
+    /// The answer to a validation is no decision, or an answer is not what it claims to be.
+    Unusable(Unusable),
+    /// The answer lacks what belongs to this request.
+    Incomplete,
+    /// The authority understood the request and said no.
+    Refused(Refusal),
+}
+
+/// The authority's words when it refuses a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its `error`, else its `status`, such as `not_found` or `device_limit_reached`; printable.
+    pub error: Option<String>,
+    /// Its decision code, such as `INVALID_ORG_KEY`.
+    pub code: Option<Code>,
+    /// Its name for the answer.
+    pub request_id: Option<RequestId>,
+}
+
+/// Who has to do something about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Whoever runs the network between here and there.
+    Network,
+    /// Whoever runs the authority.
+    Authority,
+    /// Whoever configured this host: the URL, the key, the certificates, the plan.
+    Configuration,
+}
+
+impl Failure {
+    /// Whose fault it most likely is.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Connect(_) | Self::Timeout { .. } | Self::Interrupted(_) | Self::Tls { certificate: false, .. } => {
+                Fault::Network
+            }
+            Self::TooLarge { .. } | Self::Undecided { .. } | Self::Unusable(_) | Self::Incomplete => Fault::Authority,
+            Self::Status { status, .. } if *status >= 500 || *status == 429 || *status == 408 => Fault::Authority,
+            Self::Dns(_)
+            | Self::Tls { certificate: true, .. }
+            | Self::NotHttp(_)
+            | Self::Redirected { .. }
+            | Self::Status { .. }
+            | Self::Refused(_) => Fault::Configuration,
+        }
+    }
+
+    /// Whether the same request may succeed although nobody changes anything.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            // A resolver that is not up yet says the same as one that knows no such name.
+            Self::Dns(_)
+            | Self::Connect(_)
+            | Self::Timeout { .. }
+            | Self::Interrupted(_)
+            | Self::Tls { certificate: false, .. }
+            | Self::Undecided { .. }
+            | Self::Unusable(_)
+            | Self::Incomplete => true,
+            Self::Status { status, .. } => *status >= 500 || *status == 429 || *status == 408,
+            Self::Tls { certificate: true, .. }
+            | Self::NotHttp(_)
+            | Self::TooLarge { .. }
+            | Self::Redirected { .. }
+            | Self::Refused(_) => false,
+        }
+    }
+
+    /// How long the authority wants to be left alone: at most [`super::LONGEST_RETRY_AFTER`].
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } | Self::Undecided { retry_after } => *retry_after,
+            Self::Dns(_)
+            | Self::Connect(_)
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::Interrupted(_)
+            | Self::NotHttp(_)
+            | Self::TooLarge { .. }
+            | Self::Redirected { .. }
+            | Self::Unusable(_)
+            | Self::Incomplete
+            | Self::Refused(_) => None,
+        }
+    }
+
+    /// The code that goes with "could not find out" for this reason.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Undecided { .. } => Code::SystemUnavailable,
+            Self::Dns(_)
+            | Self::Connect(_)
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::Interrupted(_)
+            | Self::NotHttp(_)
+            | Self::TooLarge { .. }
+            | Self::Redirected { .. }
+            | Self::Status { .. }
+            | Self::Unusable(_)
+            | Self::Incomplete
+            | Self::Refused(_) => Code::AuthorityUnreachable,
+        }
+    }
+
+    /// A word for metrics and JSON; the set is closed.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Dns(_) => "dns",
+            Self::Connect(_) => "connect",
+            Self::Tls { .. } => "tls",
+            Self::Timeout { .. } => "timeout",
+            Self::Interrupted(_) => "interrupted",
+            Self::NotHttp(_) => "not_http",
+            Self::TooLarge { .. } => "too_large",
+            Self::Redirected { .. } => "redirected",
+            Self::Status { .. } => "status",
+            Self::Undecided { .. } => "undecided",
+            Self::Unusable(_) => "unusable",
+            Self::Incomplete => "incomplete",
+            Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Sorts what the libraries report. `timeout` is what the request was given.
+    pub(super) fn of(error: reqwest::Error, timeout: Duration) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout { after: timeout };
+        }
+        // A URL that is too long for HTTP never gets as far as a connection.
+        let is_connecting = error.is_connect() || error.is_builder();
+        // The sentence around this one names the URL.
+        let source: Source = Arc::new(error.without_url());
+        match Cause::of(&*source).reason {
+            Some(Reason::TimedOut) => Self::Timeout { after: timeout },
+            Some(Reason::NoAddress) => Self::Dns(source),
+            Some(Reason::Tls { certificate }) => Self::Tls { certificate, source },
+            Some(Reason::NotHttp) | None if is_connecting => Self::Connect(source),
+            Some(Reason::NotHttp) => Self::NotHttp(source),
+            None => Self::Interrupted(source),
+        }
+    }
+}
+
+/// What the chain of sources tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cause {
+    reason: Option<Reason>,
+    /// The peer closed or reset the connection before the answer was whole.
+    pub(super) closed_early: bool,
+}
+
+/// Why there is no answer. Of several the greatest says the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    NotHttp,
+    Tls { certificate: bool },
+    NoAddress,
+    TimedOut,
+}
+
+impl Cause {
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut cause = Self::default();
+        let mut next = Some(error);
+        while let Some(error) = next {
+            let mut reason = error.is::<NoAddress>().then_some(Reason::NoAddress);
+            if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                reason = Some(Reason::Tls { certificate: matches!(tls, rustls::Error::InvalidCertificate(_)) });
+            }
+            if let Some(http) = error.downcast_ref::<hyper::Error>() {
+                reason = http.is_parse().then_some(Reason::NotHttp);
+                cause.closed_early |= http.is_incomplete_message() || http.is_closed() || http.is_canceled();
+            }
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                reason = (io.kind() == io::ErrorKind::TimedOut).then_some(Reason::TimedOut);
+                cause.closed_early |= matches!(
+                    io.kind(),
+                    io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::UnexpectedEof
+                );
+            }
+            cause.reason = cause.reason.max(reason);
+            next = below(error);
+        }
+        cause
+    }
+}
+
+/// `io::Error::source` skips the error it wraps; `get_ref` does not.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+/// The words of the innermost error: the layers above only say that something below failed.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(next) = below(last) {
+        last = next;
+    }
+    // "(os error 111)" tells a person nothing that "Connection refused" does not.
+    let text = last.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(source) => write!(f, "the authority's host name could not be resolved: {}", innermost(source)),
+            Self::Connect(source) => write!(f, "could not connect to the authority: {}", innermost(source)),
+            Self::Tls { certificate: true, source } => {
+                write!(f, "the authority's certificate is not trusted: {}", innermost(source))
+            }
+            Self::Tls { certificate: false, source } => {
+                write!(f, "could not make an encrypted connection to the authority: {}", innermost(source))
+            }
+            Self::Timeout { after } => {
+                write!(f, "the authority gave no complete answer within {}", span::format(*after))
+            }
+            Self::Interrupted(source) => {
+                write!(f, "the connection ended before the authority's answer was complete: {}", innermost(source))
+            }
+            Self::NotHttp(_) => f.write_str("what answers does not speak HTTP (is this the right URL and port?)"),
+            Self::TooLarge { limit } => write!(f, "the authority's answer is longer than {limit} bytes"),
+            Self::Redirected { origin: Some(origin) } => {
+                write!(
+                    f,
+                    "the authority redirects to {origin}, and redirects are not followed (is this the right URL?)"
+                )
+            }
+            Self::Redirected { origin: None } => f.write_str(
+                "the authority answers with a redirect, and redirects are not followed (is this the right URL?)",
+            ),
+            Self::Status { status, retry_after: None } => write!(f, "the authority answered HTTP {status}"),
+            Self::Status { status, retry_after: Some(wait) } => {
+                let wait = span::format(*wait);
+                write!(f, "the authority answered HTTP {status} and wants to be asked again in {wait}")
+            }
+            Self::Undecided { retry_after: None } => Unusable::Undecided.fmt(f),
+            Self::Undecided { retry_after: Some(wait) } => {
+                write!(f, "{} and wants to be asked again in {}", Unusable::Undecided, span::format(*wait))
+            }
+            Self::Unusable(unusable) => unusable.fmt(f),
+            Self::Incomplete => f.write_str("the authority's answer lacks what belongs to this request"),
+            Self::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the authority refused: ")?;
+        match (&self.code, &self.error) {
+            (Some(code), _) => write!(f, "{code}")?,
+            (None, Some(error)) => write!(f, "{error}")?,
+            (None, None) => f.write_str("no reason given")?,
+        }
+        write!(f, " (HTTP {}", self.status)?;
+        if let Some(id) = &self.request_id {
+            write!(f, ", request {id}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Dns(source)
+            | Self::Connect(source)
+            | Self::Tls { source, .. }
+            | Self::Interrupted(source)
+            | Self::NotHttp(source) => Some(source),
+            Self::Unusable(unusable) => Some(unusable),
+            Self::Timeout { .. }
+            | Self::TooLarge { .. }
+            | Self::Redirected { .. }
+            | Self::Status { .. }
+            | Self::Undecided { .. }
+            | Self::Incomplete
+            | Self::Refused(_) => None,
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! The authority's client: one method an endpoint.
+//!
+//! Every request has one timeout for all of it and a limit on its answer. The key travels in its header and nowhere
+//! else; no redirect is followed, since it would travel along. HTTP/1.1 only: each request in flight then has a connection
+//! of its own, and giving up on one closes it. On HTTP/2 a connection that died silently would take every
+//! later request with it until the kernel gives up on it, far beyond a lease.
+//!
+//! What comes back is either a typed answer or a [`Failure`], which is never an ALLOW.
+
+#![forbid(unsafe_code)]
+
+mod base_url;
+mod connection;
+mod exchange;
+mod failure;
+mod fleet;
+mod key_ends;
+mod retry_after;
+mod sse;
+mod stream;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::watch;
+use url::Url;
+
+pub use base_url::{BaseUrl, BaseUrlError};
+pub use exchange::body;
+pub use failure::{Failure, Fault, Refusal, Source};
+pub use retry_after::LONGEST_RETRY_AFTER;
+pub use retry_after::fuzz as fuzz_retry_after;
+pub use sse::Event;
+pub use stream::{EventStream, Extensions};
+pub use tls::install_provider;
+pub use tls::without_encryption;
+
+use connection::{Connections, Proxies, Way};
+use exchange::{Answer, Exchange, Question, Repeat};
+use key_ends::KeyEnds;
+use machineid_org_key::OrgKey;
+use machineid_protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
+use machineid_protocol::decision::{self, Unusable};
+use machineid_protocol::{Decision, DeviceId};
+use tls::Trust;
+
+/// The longest answer about one device, in bytes.
+const SMALL_ANSWER: usize = 64 * 1024;
+
+/// The longest answer about a fleet, in bytes: room for some 300,000 devices.
+const LARGE_ANSWER: usize = 64 * 1024 * 1024;
+
+/// What a client needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the authority is.
+    pub base_url: BaseUrl,
+    /// Time for one request and its whole answer.
+    pub timeout: Duration,
+    /// Certificates (PEM) to trust instead of the host's own store.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The `User-Agent`, as in `machineid-sidecar/1.2.3`.
+    pub user_agent: String,
+}
+
+/// Why a client cannot be made.
+#[derive(Clone, Debug)]
+pub enum SetupError {
+    /// The CA file holds no certificate.
+    NoCertificate,
+    /// The CA file holds something that is no certificate.
+    BadCertificate(Source),
+    /// The URL, the user agent or the host's own certificates cannot be used.
+    Unusable(Source),
+}
+
+/// Talks to one authority. Cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct AuthorityClient {
+    exchange: Arc<Exchange>,
+    options: Arc<Options>,
+    /// What the newest decision came with.
+    announced: Arc<watch::Sender<Extensions>>,
+    /// Until when a key is valid that the authority gave another one for.
+    key_ends: Arc<KeyEnds>,
+}
+
+/// Which devices to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// Only these.
+    pub status: Option<DeviceStatus>,
+    /// Only ids that contain this text, as it stands.
+    pub search: Option<String>,
+}
+
+impl Options {
+    /// Makes nothing that has to be connected to yet.
+    fn connections(&self, proxies: Proxies) -> Result<Connections, SetupError> {
+        let trust = match &self.ca_pem {
+            Some(pem) => Trust::Only(pem),
+            None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nobody,
+            None => Trust::Host,
+        };
+        let (tls, user_agent) = (trust.configure()?, self.user_agent.clone());
+        Connections::new(Way { proxies, tls, user_agent, timeout: self.timeout }).map_err(SetupError::unusable)
+    }
+}
+
+impl AuthorityClient {
+    /// Makes a client; connects to nothing yet. By way of the proxy that the environment names for the authority, unless
+    /// that is on this host. Fails with a [`SetupError`] when certificates are unusable.
+    pub fn new(options: Options) -> Result<Self, SetupError> {
+        let proxies = if options.base_url.is_loopback() { Proxies::Nobody } else { Proxies::Environment };
+        Self::by_way_of(proxies, options)
+    }
+
+    fn by_way_of(proxies: Proxies, options: Options) -> Result<Self, SetupError> {
+        let exchange = Arc::new(Exchange::new(options.connections(proxies)?, options.timeout));
+        let announced = Arc::new(watch::channel(Extensions::default()).0);
+        Ok(Self { exchange, options: Arc::new(options), announced, key_ends: Arc::default() })
+    }
+
+    /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
+    /// question on one would wait out its whole timeout.
+    pub fn forget_connections(&self) {
+        self.exchange.forget_connections();
+    }
+
+    /// Where the authority is.
+    #[must_use]
+    pub fn base_url(&self) -> &BaseUrl {
+        &self.options.base_url
+    }
+
+    /// Certificates (PEM) that it trusts instead of the host's own store.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&[u8]> {
+        self.options.ca_pem.as_deref()
+    }
+
+    /// May this device execute? The one request whose answer is a decision.
+    ///
+    /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.
+    pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
+        let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        let decision = decision::read(&answer.head(), &answer.body, device);
+        if decision.is_ok() {
+            // Anything less may be a proxy's.
+            self.key_ends.note(key, &answer.headers);
+            let now = Extensions::announced(&answer.headers);
+            self.announced.send_if_modified(|known| std::mem::replace(known, now) != now);
+        }
+        decision.map_err(|unusable| match unusable {
+            Unusable::Status(_) => answer.bare_status(),
+            Unusable::Undecided => Failure::Undecided { retry_after: answer.retry_after() },
+            Unusable::NotJson
+            | Unusable::Encoded
+            | Unusable::Malformed
+            | Unusable::NoAnswer
+            | Unusable::Contradictory
+            | Unusable::OtherDevice
+            | Unusable::Stale => Failure::Unusable(unusable),
+        })
+    }
+
+    /// What the authority can do beyond the service's API: nothing, before it has decided anything.
+    #[must_use]
+    pub fn extensions(&self) -> watch::Receiver<Extensions> {
+        self.announced.subscribe()
+    }
+
+    /// When this key ends, if the newest decision for it said that it is an old one.
+    #[must_use]
+    pub fn key_ends(&self, key: &OrgKey) -> Option<Timestamp> {
+        self.key_ends.of(key)
+    }
+
+    /// Makes the device known. Safe to repeat. Being refused is an answer here, not a failure.
+    ///
+    /// Fails with a [`Failure`] when the authority could not be asked or gave no usable answer.
+    pub async fn register(&self, key: &OrgKey, device: &DeviceId) -> Result<Registration, Failure> {
+        self.register_as(key, device, None).await
+    }
+
+    /// The same, and whether the device is ephemeral: removed when it has not been seen for a time, which only our own
+    /// authority does. With `None` a known device stays what it is.
+    ///
+    /// Fails as [`Self::register`] does.
+    pub async fn register_as(
+        &self,
+        key: &OrgKey,
+        device: &DeviceId,
+        ephemeral: Option<bool>,
+    ) -> Result<Registration, Failure> {
+        let mut body = json!({ "deviceId": device });
+        if let Some(ephemeral) = ephemeral {
+            body["ephemeral"] = ephemeral.into();
+        }
+        let answer = self.post(path::REGISTER, key, &body, Repeat::Harmless, SMALL_ANSWER).await?;
+        let envelope = answer.envelope();
+        let words = [envelope.error.as_deref(), envelope.status.as_deref()];
+        let says = |word: &str| words.contains(&Some(word));
+        let refused_or_ok = answer.status == StatusCode::OK || answer.status.is_client_error();
+        if refused_or_ok && (says("device_limit_reached") || says("limit_reached")) {
+            return Ok(Registration::LimitReached);
+        }
+        if refused_or_ok && (says("device_revoked") || says("revoked")) {
+            return Ok(Registration::Revoked);
+        }
+        if answer.status == StatusCode::OK && envelope.error.is_none() {
+            match envelope.status.as_deref() {
+                Some("ok") => return Ok(Registration::New),
+                // Older servers undo a revoke by registering; what counts is that the device is known.
+                Some("exists" | "restored") => return Ok(Registration::Exists),
+                Some(_) | None => {}
+            }
+        }
+        let explanation = answer.explanation();
+        if explanation.is_some() || (answer.status.is_client_error() && !answer.is_passing()) {
+            let error = explanation.and_then(|said| said.code.map(|code| code.to_string()).or(said.error));
+            return Ok(Registration::Refused { status: answer.status.as_u16(), error });
+        }
+        Err(if answer.status == StatusCode::OK { answer.not_understood() } else { answer.bare_status() })
+    }
+
+    /// Denies the device from its next validation on.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
+    pub async fn revoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        self.post(path::REVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
+            .await?
+            .accepted()
+    }
+
+    /// Takes a revoke back. Starts nothing again.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found` or `device_limit_reached`.
+    pub async fn unrevoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        self.post(path::UNREVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
+            .await?
+            .accepted()
+    }
+
+    /// Forgets the device, if it is not revoked. Only our own authority looks at that: where another may be asked, look
+    /// first.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no: `device_revoked`, or `not_found`.
+    pub async fn remove_if_active(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        let body = because(json!({ "deviceId": device, "ifActive": true }), reason);
+        self.post(path::REMOVE, key, &body, Repeat::Never, SMALL_ANSWER).await?.accepted()
+    }
+
+    /// Forgets the device, a revoked one too, which can then register again.
+    ///
+    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
+    pub async fn remove(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
+        self.post(path::REMOVE, key, &because(json!({ "deviceId": device }), reason), Repeat::Never, SMALL_ANSWER)
+            .await?
+            .accepted()
+    }
+
+    /// Revokes many devices at once, at most [`machineid_protocol::api::LARGEST_BATCH`] by id, or all active ones.
+    ///
+    /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
+    pub async fn revoke_batch(
+        &self,
+        key: &OrgKey,
+        batch: &BatchRequest,
+        reason: Option<&str>,
+    ) -> Result<BatchResponse, Failure> {
+        self.batch(path::REVOKE_BATCH, key, batch, "all_active", reason).await
+    }
+
+    /// Unrevokes many devices at once, as far as the plan has places.
+    ///
+    /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
+    pub async fn unrevoke_batch(
+        &self,
+        key: &OrgKey,
+        batch: &BatchRequest,
+        reason: Option<&str>,
+    ) -> Result<BatchResponse, Failure> {
+        self.batch(path::UNREVOKE_BATCH, key, batch, "all_revoked", reason).await
+    }
+
+    /// The organisation's devices.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn list(&self, key: &OrgKey, filter: &ListFilter) -> Result<DeviceList, Failure> {
+        let mut url = self.options.base_url.endpoint(path::LIST);
+        if let Some(status) = filter.status {
+            url.query_pairs_mut().append_pair("status", status_word(status));
+        }
+        if let Some(search) = &filter.search {
+            url.query_pairs_mut().append_pair("q", search);
+        }
+        let mut list: DeviceList = self.get(url, key, LARGE_ANSWER).await?.typed()?;
+        // The filters are an extension: an authority that does not know them lists everything.
+        list.devices.retain(|device| filter.matches(&device.device_id, device.status));
+        Ok(list)
+    }
+
+    /// The plan and how much of it is used.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn usage(&self, key: &OrgKey) -> Result<PlanFields, Failure> {
+        let answer = self.get(self.options.base_url.endpoint(path::USAGE), key, SMALL_ANSWER).await?;
+        let usage = answer.typed()?;
+        if usage == PlanFields::default() { Err(answer.not_understood()) } else { Ok(usage) }
+    }
+
+    /// The address at which a person can buy this plan: `pro`, `scale` or `max`.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn checkout(&self, key: &OrgKey, plan: &str) -> Result<String, Failure> {
+        let answer = self.post(path::CHECKOUT, key, &json!({ "plan": plan }), Repeat::Never, SMALL_ANSWER).await?;
+        if answer.status != StatusCode::OK {
+            return Err(answer.refusal());
+        }
+        let address = answer.envelope().url.ok_or_else(|| answer.not_understood())?;
+        // It is printed for a person to open: nothing but a web address may stand there.
+        let fit = Url::parse(&address).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
+            && address.bytes().all(|b| b.is_ascii_graphic());
+        if fit { Ok(address) } else { Err(Failure::Incomplete) }
+    }
+
+    /// Makes a new free organisation and returns its key, which is shown only this once.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn org_create(&self) -> Result<OrgKey, Failure> {
+        let question = Question {
+            method: Method::POST,
+            url: self.options.base_url.endpoint(path::ORG_CREATE),
+            key: None,
+            body: Some(Bytes::from_static(b"{}")),
+            repeat: Repeat::Never,
+            limit: SMALL_ANSWER,
+        };
+        let answer = self.exchange.ask(question).await?;
+        if answer.status != StatusCode::OK && answer.status != StatusCode::CREATED {
+            return Err(answer.refusal());
+        }
+        let key = answer.envelope().org_api_key.ok_or_else(|| answer.not_understood())?;
+        key.parse().map_err(|_| Failure::Incomplete)
+    }
+
+    async fn batch(
+        &self,
+        path: &str,
+        key: &OrgKey,
+        batch: &BatchRequest,
+        scope: &str,
+        reason: Option<&str>,
+    ) -> Result<BatchResponse, Failure> {
+        let body = match batch {
+            BatchRequest::Ids(ids) => json!({ "deviceIds": ids }),
+            BatchRequest::All => json!({ "scope": scope }),
+        };
+        let answer = self.post(path, key, &because(body, reason), Repeat::Harmless, LARGE_ANSWER).await?;
+        let response = answer.typed()?;
+        if response == BatchResponse::default() { Err(answer.not_understood()) } else { Ok(response) }
+    }
+
+    async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<Answer, Failure> {
+        let question =
+            Question { method: Method::GET, url, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
+        self.exchange.ask(question).await
+    }
+
+    async fn post<T: Serialize>(
+        &self,
+        path: &str,
+        key: &OrgKey,
+        body: &T,
+        repeat: Repeat,
+        limit: usize,
+    ) -> Result<Answer, Failure> {
+        let url = self.options.base_url.endpoint(path);
+        let body = serde_json::to_vec(body).expect("ids and words always have a JSON form").into();
+        let question = Question { method: Method::POST, url, key: Some(key), body: Some(body), repeat, limit };
+        self.exchange.ask(question).await
+    }
+}
+
+/// Adds an operator's reason, which only our own authority knows what to do with.
+fn because(mut body: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    body
+}
+
+fn one(device: &DeviceId) -> machineid_protocol::api::DeviceRequest {
+    machineid_protocol::api::DeviceRequest { device_id: device.clone() }
+}
+
+const fn status_word(status: DeviceStatus) -> &'static str {
+    match status {
+        DeviceStatus::Active => "active",
+        DeviceStatus::Revoked => "revoked",
+    }
+}
+
+impl ListFilter {
+    fn matches(&self, id: &str, status: DeviceStatus) -> bool {
+        self.status.is_none_or(|wanted| wanted == status) && self.search.as_ref().is_none_or(|text| id.contains(text))
+    }
+}
+
+impl SetupError {
+    fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unusable(Arc::new(error))
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCertificate => f.write_str("there is no certificate in it; it should hold one or more in PEM form"),
+            Self::BadCertificate(_) => f.write_str("it holds something that is not a certificate in PEM form"),
+            Self::Unusable(error) => {
+                let mut deepest: &dyn std::error::Error = &**error;
+                while let Some(source) = deepest.source() {
+                    deepest = source;
+                }
+                write!(f, "cannot set up connections to the authority: {deepest}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SetupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NoCertificate => None,
+            Self::BadCertificate(error) | Self::Unusable(error) => Some(&**error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Event streams of an authority that has them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use machineid_org_key::OrgKey;
+use machineid_protocol::DeviceId;
+use machineid_protocol::api::{EXTENSIONS_HEADER, path};
+use machineid_protocol::decision::Unusable;
+use reqwest::Response;
+use serde_json::json;
+
+use super::exchange::{Exchange, Question, Repeat};
+use super::sse::{Event, Reader};
+use super::{AuthorityClient, Failure};
+
+/// What an authority can do beyond the service's API, as it announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// It can be watched for reasons to validate.
+    pub watch: bool,
+    /// It takes reports.
+    pub report: bool,
+}
+
+impl Extensions {
+    /// Reads the announcement. Words it does not know are another version's.
+    pub(super) fn announced(headers: &HeaderMap) -> Self {
+        let text = headers.get(EXTENSIONS_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let says = |word: &str| text.split(',').any(|said| said.trim() == word);
+        Self { watch: says("watch"), report: says("report") }
+    }
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub struct EventStream {
+    exchange: Arc<Exchange>,
+    response: Response,
+    reader: Reader,
+    events: VecDeque<Event>,
+}
+
+impl EventStream {
+    /// The next event; `None` at the end of the stream. May wait for ever: bound it. Safe to drop and call again.
+    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            let Some(chunk) = self.exchange.chunk(&mut self.response).await? else { return Ok(None) };
+            let mut events = Vec::new();
+            self.reader.take(&chunk, &mut events).map_err(|_| Failure::Unusable(Unusable::Malformed))?;
+            self.events.extend(events);
+        }
+    }
+}
+
+impl AuthorityClient {
+    /// Opens a stream of reasons to validate these devices, at most [`machineid_protocol::api::LARGEST_WATCH`]. The
+    /// subscription stands when its first event, `ready`, has come.
+    ///
+    /// Fails with a [`Failure`] when the authority refuses, cannot be asked, or answers with something else.
+    pub async fn watch(&self, key: &OrgKey, devices: &[DeviceId]) -> Result<EventStream, Failure> {
+        let body = json!({ "deviceIds": devices }).to_string().into_bytes();
+        self.open(Method::POST, path::WATCH, key, Some(body)).await
+    }
+
+    /// Opens a stream of which devices of the organisation changed. It stands when its first event, `ready`, has come.
+    ///
+    /// Fails as [`Self::watch`] does.
+    pub async fn changes(&self, key: &OrgKey) -> Result<EventStream, Failure> {
+        self.open(Method::GET, path::EVENTS, key, None).await
+    }
+
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        key: &OrgKey,
+        body: Option<Vec<u8>>,
+    ) -> Result<EventStream, Failure> {
+        let question = Question {
+            method,
+            url: self.base_url().endpoint(path),
+            key: Some(key),
+            body: body.map(Bytes::from),
+            repeat: Repeat::Never,
+            limit: super::SMALL_ANSWER,
+        };
+        let response = self.exchange.begin(&question).await?;
+        let is_stream = response.headers().get(http::header::CONTENT_TYPE).is_some_and(|kind| {
+            kind.to_str()
+                .is_ok_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "text/event-stream"))
+        });
+        if response.status() != StatusCode::OK || !is_stream {
+            return Err(self.exchange.refused(response, question).await);
+        }
+        Ok(EventStream {
+            exchange: Arc::clone(&self.exchange),
+            response,
+            reader: Reader::default(),
+            events: VecDeque::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_announced_is_there() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(EXTENSIONS_HEADER, text.parse().unwrap());
+            Extensions::announced(&headers)
+        };
+        assert_eq!(Extensions::announced(&HeaderMap::new()), Extensions::default());
+        assert_eq!(of("watch, report"), Extensions { watch: true, report: true });
+        assert_eq!(of("teleport,report"), Extensions { watch: false, report: true });
+        assert_eq!(of("watchdog"), Extensions::default());
+    }
+}

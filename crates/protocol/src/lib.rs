@@ -1,0 +1,46 @@
+//! The words on the wires: what the authority's API and the local socket say, as types that cannot be wrong.
+//!
+//! Everything here is pure: no I/O, no clock, no runtime. A value that exists has been parsed and is valid.
+//!
+//! | module | concept |
+//! |---|---|
+//! | `api` | the authority's API |
+//! | `code`, `decision` | an answer; the only place where an ALLOW is made |
+//! | `report` | what sidecars report to an authority, and what an authority tells of it |
+//! | `local`, `status`, `event` | the local socket: supervised runs, the status, the event stream |
+//! | `containment` | what holds a process tree together |
+//! | `exit` | the programs' exit codes |
+//! | `device_id`, `run_id`, `request_id` | names |
+//! | `socket_path` | where clients find the socket |
+//! | `stop_bound` | the worst time from a revoke to the last process gone |
+//! | `span`, `hex`, `strict_json` | durations, bytes and JSON as text |
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod code;
+pub mod containment;
+pub mod decision;
+pub mod device_id;
+pub mod event;
+pub mod exit;
+pub mod hex;
+pub mod local;
+pub mod report;
+pub mod request_id;
+pub mod run_id;
+#[cfg(feature = "openapi")]
+mod schemas;
+pub mod socket_path;
+pub mod span;
+pub mod status;
+pub mod stop_bound;
+pub mod strict_json;
+
+pub use code::Code;
+pub use containment::{Containment, HoldsAgainst, Wish};
+pub use decision::{Decision, Denial};
+pub use device_id::DeviceId;
+pub use exit::Exit;
+pub use request_id::RequestId;
+pub use run_id::RunId;

@@ -1,0 +1,254 @@
+//! The messages of the local socket: checks, and the event stream of a supervised run.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Code, Containment, DeviceId, RequestId, RunId, Wish};
+
+/// The body of every answer to a check, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CheckAnswer {
+    /// Whether the device may execute. Only ever true with status 200.
+    pub allowed: bool,
+    /// Why.
+    pub code: Code,
+    /// The authority's name for its answer, when one came.
+    pub request_id: Option<RequestId>,
+    /// The device the answer is about, when one could be made out.
+    pub device_id: Option<DeviceId>,
+    /// RFC 3339 wall-clock time at which the validation behind the answer began, when there was one.
+    pub validated_at: Option<String>,
+    /// Age of that validation, in milliseconds.
+    pub age_ms: Option<u64>,
+    /// The reason in words, for people.
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/supervise`: may this process run, and if so, supervise it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SuperviseRequest {
+    /// The agent's leader, as a number in the caller's PID namespace.
+    pub pid: i32,
+    /// The wrapper's name for this run.
+    pub run_id: RunId,
+    /// The device to ask about besides the host's; the host's alone when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// Whether the wrapper had no other children when it forked the agent's leader: then all of its children belong to
+    /// the agent, and the daemon need not look which do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The command line, for people.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// The process between the caller and the leader that inherits the agent's orphans, as a number in the caller's PID
+    /// namespace: the leader's parent and the caller's child. Every other child of it belongs to the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guardian: Option<i32>,
+    /// How the tree is to be held together; `auto` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containment: Option<Wish>,
+    /// What happens to processes the leader leaves behind: `stop` or `wait`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leftovers: Option<String>,
+    /// The first signal of a stop; the daemon's configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Time between the first signal and SIGKILL, such as `10s`; the daemon's configured one when absent or longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace: Option<String>,
+}
+
+/// `POST /v1/stop`: which agents to end, by exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StopRequest {
+    /// This run.
+    RunId(RunId),
+    /// The run whose leader has this number, as `GET /v1/status` shows it.
+    Pid(i32),
+    /// Every run of this name.
+    Name(String),
+    /// Every run of this device.
+    Device(DeviceId),
+    /// Every run the caller may stop; `false` is refused.
+    All(bool),
+}
+
+/// The answer to a [`StopRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StopAnswer {
+    /// The runs whose stop this request began. One that was ending already is not among them.
+    pub run_ids: Vec<RunId>,
+}
+
+/// `POST /v1/hold`, `POST /v1/release`: which devices, by exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HoldRequest {
+    /// This device.
+    Device(DeviceId),
+    /// Hold: whatever denies every agent on this host. Release: every device that is held. `false` is refused.
+    All(bool),
+}
+
+/// The answer to `POST /v1/hold`: the devices are denied on this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HoldAnswer {
+    /// The devices that are held.
+    pub devices: Vec<DeviceId>,
+    /// The runs whose stop this request began.
+    pub run_ids: Vec<RunId>,
+    /// Why a restart of the daemon would forget the hold, when it would.
+    pub problem: Option<String>,
+}
+
+/// The answer to `POST /v1/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseAnswer {
+    /// The devices that were held, and are no longer.
+    pub devices: Vec<DeviceId>,
+}
+
+/// The answer to `POST /v1/thaw?run_id=ID`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ThawAnswer {
+    /// The run.
+    pub run_id: RunId,
+    /// Whether it was frozen.
+    pub was_frozen: bool,
+}
+
+/// Who ends the tree when it must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Killer {
+    /// The daemon can signal the tree; the wrapper does so as well.
+    Daemon,
+    /// The daemon cannot reach the tree (another PID namespace, another user): only the wrapper ends it.
+    Wrapper,
+}
+
+impl Killer {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Daemon => "daemon",
+            Self::Wrapper => "wrapper",
+        }
+    }
+}
+
+/// One line of the stream that answers a [`SuperviseRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum SuperviseEvent {
+    /// The agent may start. Sent only after the run is recorded and its lease runs.
+    Allow {
+        /// As asked.
+        run_id: RunId,
+        /// The agent's device.
+        device_id: DeviceId,
+        /// Where an unmodified client in the agent should send its requests, when the daemon listens for them.
+        base_url: Option<String>,
+        /// The ALLOW's code.
+        code: Code,
+        /// The ALLOW's name.
+        request_id: Option<RequestId>,
+        /// The daemon's boot clock when this line was written, in milliseconds.
+        boot_ms: u64,
+        /// The daemon's boot clock at which the lease ends, in milliseconds.
+        until_boot_ms: u64,
+        /// The length of a whole lease, in milliseconds.
+        lease_ms: u64,
+        /// How long after a suspend a new ALLOW may take to come, when the lease ended meanwhile, in milliseconds; absent
+        /// from daemons of other makes.
+        #[serde(default)]
+        resume_grace_ms: u64,
+        /// Time between the first signal of a stop and SIGKILL, in milliseconds, after the daemon's cap.
+        stop_grace_ms: u64,
+        /// The first signal of a stop, after the daemon's configuration; absent from daemons of other makes.
+        #[serde(default)]
+        stop_signal: Option<String>,
+        /// How the tree is held together.
+        containment: Containment,
+        /// Who ends the tree when it must end.
+        killer: Killer,
+        /// The agent's key for the daemon's own listener, when it has one.
+        token: Option<String>,
+    },
+    /// An ALLOW moved the deadline.
+    Lease {
+        /// The daemon's boot clock when this line was written, in milliseconds.
+        boot_ms: u64,
+        /// The daemon's boot clock at which the lease now ends, in milliseconds.
+        until_boot_ms: u64,
+    },
+    /// Whether the authority can be asked: why not, as soon as a device that rules the agent cannot be asked about, and once
+    /// more without a reason when it can again. Nothing follows from it; it explains a lease that ends.
+    Undecided {
+        /// The reason in words.
+        reason: Option<String>,
+    },
+    /// The tree must end.
+    Stop {
+        /// Why.
+        code: Code,
+        /// The deny's name.
+        request_id: Option<RequestId>,
+        /// The reason in words.
+        reason: Option<String>,
+        /// Whether the daemon has already sent the first signal to every member.
+        signalled: bool,
+        /// Time to SIGKILL, in milliseconds.
+        grace_ms: u64,
+    },
+    /// The question was refused or could not be answered: nothing may start.
+    Error {
+        /// Why.
+        code: Code,
+        /// The authority's name for its answer, when one came.
+        request_id: Option<RequestId>,
+        /// The device asked about, when it could be made out.
+        device_id: Option<DeviceId>,
+        /// The reason in words.
+        reason: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_look_as_documented() {
+        let stop = SuperviseEvent::Stop {
+            code: Code::DeviceRevoked,
+            request_id: RequestId::from_foreign("r-1"),
+            reason: None,
+            signalled: true,
+            grace_ms: 10_000,
+        };
+        assert_eq!(
+            serde_json::to_string(&stop).unwrap(),
+            r#"{"event":"stop","code":"DEVICE_REVOKED","request_id":"r-1","reason":null,"signalled":true,"grace_ms":10000}"#
+        );
+        let lease: SuperviseEvent =
+            serde_json::from_str(r#"{"event":"lease","boot_ms":1,"until_boot_ms":30001}"#).unwrap();
+        assert_eq!(lease, SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 30_001 });
+    }
+}

@@ -1,0 +1,20 @@
+//! What the types that are text on the wire look like, for the descriptions of the APIs.
+
+use machineid_openapi::texts;
+
+use crate::report::{EventId, SidecarId};
+use crate::{Code, DeviceId, RequestId, RunId, Wish};
+
+texts! {
+    Code:
+        "Why the answer is yes or no: a code of the authority's, such as ALLOW or DEVICE_REVOKED, or of this host's.",
+        "^[!-~]+$";
+    DeviceId:
+        "A device's id: 1 to 128 characters, the first a letter or a digit.",
+        "^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$";
+    RequestId: "The authority's name for one answer.", "^[!-~]{1,128}$";
+    RunId: "One supervised start of an agent: 32 hex digits.", "^[0-9a-f]{32}$";
+    Wish: "How a tree is to be held together: auto, cgroup, pidns or subreaper.", "^(auto|cgroup|pidns|subreaper)$";
+    SidecarId: "Which sidecar: 32 hex digits, the same until its host boots again.", "^[0-9a-f]{32}$";
+    EventId: "Which life of the sidecar, and the event's number therein.", "^[0-9a-f]{8}-[0-9]{1,19}$";
+}

@@ -1,0 +1,104 @@
+//! The worst time from a revoke to the last process gone.
+//!
+//! The daemon computes it of its configuration; the command line takes that of the default settings for a sidecar that the
+//! authority has not heard of.
+
+use std::time::Duration;
+
+use crate::span;
+
+/// What the machinery itself may add: sending signals, noticing that the tree is empty.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// How many agents are ended within [`MARGIN`] when all are stopped at once and none obeys SIGTERM.
+const CROWD: u32 = 1_000;
+
+/// What each agent beyond those adds, on two processors: the kernel's own end of a PID namespace is the dearest.
+const EACH_BEYOND: Duration = Duration::from_micros(1_500);
+
+/// The default settings that the bound depends on, as the configuration file would have them.
+pub mod defaults {
+    /// `authority.timeout`.
+    pub const TIMEOUT: &str = "3s";
+    /// `enforcement.interval`.
+    pub const INTERVAL: &str = "5s";
+    /// `enforcement.lease`.
+    pub const LEASE: &str = "30s";
+    /// `enforcement.stop_grace`.
+    pub const STOP_GRACE: &str = "10s";
+}
+
+/// The two bounds of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopBound {
+    /// While the authority answers.
+    pub connected: Duration,
+    /// While it does not.
+    pub cut_off: Duration,
+}
+
+impl StopBound {
+    /// The bounds of these settings.
+    #[must_use]
+    pub fn new(interval: Duration, timeout: Duration, lease: Duration, stop_grace: Duration) -> Self {
+        Self {
+            connected: longest_silence(interval, timeout) + stop_grace + MARGIN,
+            cut_off: lease + stop_grace + MARGIN,
+        }
+    }
+
+    /// The bounds while so many agents run. They are those of the configuration up to a thousand, and grow beyond.
+    #[must_use]
+    pub fn with(self, agents: usize) -> Self {
+        let beyond = u32::try_from(agents).unwrap_or(u32::MAX).saturating_sub(CROWD);
+        let more = EACH_BEYOND.saturating_mul(beyond);
+        Self { connected: self.connected + more, cut_off: self.cut_off + more }
+    }
+
+    /// The larger of the two.
+    #[must_use]
+    pub fn worst(self) -> Duration {
+        self.connected.max(self.cut_off)
+    }
+}
+
+/// The bound of the default settings.
+///
+/// # Panics
+///
+/// Never: that the defaults can be read is tested.
+#[must_use]
+pub fn default_stop_bound() -> StopBound {
+    let span = |text| span::parse(text).expect("the defaults are tested");
+    StopBound::new(span(defaults::INTERVAL), span(defaults::TIMEOUT), span(defaults::LEASE), span(defaults::STOP_GRACE))
+}
+
+/// The longest time between a change at the authority and the answer that tells of it: `interval` × 1.1 + `timeout`.
+#[must_use]
+pub fn longest_silence(interval: Duration, timeout: Duration) -> Duration {
+    interval + interval / 10 + timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_stop_within_41_seconds_at_the_worst() {
+        let second = Duration::from_secs(1);
+        let bound = default_stop_bound();
+        assert_eq!(bound, StopBound::new(5 * second, 3 * second, 30 * second, 10 * second));
+        assert_eq!(bound.connected, Duration::from_millis(19_500));
+        assert_eq!(bound.cut_off, 41 * second);
+        assert_eq!(bound.worst(), 41 * second);
+    }
+
+    #[test]
+    fn the_bound_grows_with_the_agents_beyond_a_thousand() {
+        let second = Duration::from_secs(1);
+        let bound = StopBound::new(5 * second, 3 * second, 30 * second, 10 * second);
+        assert_eq!((bound.with(0), bound.with(1_000)), (bound, bound));
+        assert_eq!(bound.with(3_000).cut_off, 44 * second);
+        assert_eq!(bound.with(3_000).connected, Duration::from_millis(22_500));
+    }
+}

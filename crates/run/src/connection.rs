@@ -1,0 +1,146 @@
+//! The stream to the daemon, without ever waiting on it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use machineid_sys as sys;
+use machineid_tree::{Activity, Pid, ProcessEntry};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::Run;
+use super::event::{Daemon, Event, Lost};
+use super::wire::{self, Reader};
+
+/// Reads in one round. A daemon that never stops talking must not keep the wrapper from its deadline.
+const READS: usize = 32;
+
+/// A connection on which a question can be asked, is being, or has been.
+#[derive(Debug)]
+pub(super) struct Connection {
+    fd: OwnedFd,
+    unsent: Vec<u8>,
+    reader: Reader,
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) fn open(socket: &Path) -> Result<Self, Lost> {
+        let lost = |why: String, daemon| Lost { why, daemon };
+        let address = SocketAddrUnix::new(socket)
+            .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), Daemon::There))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|errno| lost(format!("no socket to be had: {errno}"), Daemon::There))?;
+        rustix::net::connect(&fd, &address).map_err(|errno| match errno {
+            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), Daemon::Absent),
+            Errno::CONNREFUSED => lost("nobody listens there, so it is not running".to_owned(), Daemon::Absent),
+            Errno::ACCESS | Errno::PERM => lost(
+                "permission denied; only the socket's owner and group may ask (`ls -l` shows them)".to_owned(),
+                Daemon::There,
+            ),
+            Errno::AGAIN => lost("it has too many connections waiting".to_owned(), Daemon::Busy),
+            errno => lost(errno.to_string(), Daemon::There),
+        })?;
+        if !is_trusted(&fd, socket) {
+            let why = "its listener runs as a user who is neither root, nor this one, nor the owner of its directory";
+            return Err(lost(why.to_owned(), Daemon::There));
+        }
+        Ok(Self { fd, unsent: Vec::new(), reader: Reader::default() })
+    }
+
+    /// Connects and begins to send the question of a start.
+    pub(super) fn begin(run: &Run) -> Result<Self, Lost> {
+        Self::open(&run.socket)?.ask(wire::beginning(&run.question))
+    }
+
+    /// Begins to send a request, or goes on with one.
+    pub(super) fn ask(mut self, request: Vec<u8>) -> Result<Self, Lost> {
+        self.unsent.extend(request);
+        match self.send() {
+            Ok(()) => Ok(self),
+            // What it said before it closed the connection is there to be read.
+            Err(Errno::PIPE | Errno::CONNRESET) => {
+                self.unsent = Vec::new();
+                Ok(self)
+            }
+            Err(errno) => Err(Lost { why: errno.to_string(), daemon: Daemon::There }),
+        }
+    }
+
+    /// Whether the daemon is this process's parent, as in front of `machineid-sidecar -- COMMAND`.
+    pub(super) fn is_to_parent(&self) -> bool {
+        let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
+        sys::peer_credentials(&self.fd).is_ok_and(|listener| Some(listener.pid) == parent)
+    }
+
+    /// Whether the daemon lives and is not stopped, as far as can be seen from here.
+    pub(super) fn listener_can_act(&self) -> bool {
+        let pid = sys::peer_credentials(&self.fd).ok().and_then(|listener| Pid::new(listener.pid));
+        let entry = pid.and_then(|pid| ProcessEntry::read(pid).ok().flatten());
+        entry.is_some_and(|entry| entry.is_alive() && entry.activity != Activity::Stopped)
+    }
+
+    /// What to poll for.
+    pub(super) fn interest(&self) -> PollFlags {
+        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+    }
+
+    /// Sends and reads what can be; returns what that completes.
+    pub(super) fn advance(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        if let Err(errno) = self.send() {
+            // An early refusal may be there to be read all the same.
+            self.unsent = Vec::new();
+            if errno != Errno::PIPE && errno != Errno::CONNRESET {
+                return vec![Event::Lost(Lost { why: errno.to_string(), daemon: Daemon::There })];
+            }
+        }
+        let mut buffer = [0_u8; 4096];
+        for _ in 0..READS {
+            match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
+                Ok((0, _)) => {
+                    events.extend(self.reader.end());
+                    return events;
+                }
+                Ok((count, _)) => events.extend(self.reader.feed(&buffer[..count])),
+                Err(Errno::AGAIN) => return events,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    events.extend(self.reader.end());
+                    return events;
+                }
+            }
+        }
+        events
+    }
+
+    fn send(&mut self) -> Result<(), Errno> {
+        while !self.unsent.is_empty() {
+            match rustix::net::send(&self.fd, &self.unsent, SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    self.unsent.drain(..count);
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the listener runs as root, as this user, or as the owner of the socket's directory: anybody else could put a
+/// socket of their own where one is looked for, and answer yes.
+fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
+    let Ok(listener) = sys::peer_credentials(fd) else { return false };
+    let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);
+    listener.uid == 0 || listener.uid == rustix::process::geteuid().as_raw() || Some(listener.uid) == owner
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

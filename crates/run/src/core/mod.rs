@@ -1,0 +1,350 @@
+//! What the wrapper decides. Pure: told the time and what happened, it answers with what to do. [`daemon`] and [`agent`]
+//! are the two sides things happen on; here are the states and the time.
+//!
+//! ```text
+//!  asking ──allow──► running ──leader ended──► leftovers: `stop` ─► stopping
+//!    │                  │  ▲                   leftovers: `wait` ─► waiting for the rest, supervised as before
+//!    │                  │  └─ the stream may break and come back: only the deadline counts
+//!    │                  └─ stop, or the deadline ─► stopping ──tree empty──► done
+//!    └─ denied, undecided, timed out, signalled ─► done, and the command was never executed
+//! ```
+//!
+//! From `allow` to the end a guardian stands by ([`super::guard`]). When it has begun to stop the tree, because this process
+//! was held up past the deadline, that stop is taken over with its time; when it was killed, a stop begins here. A stop whose
+//! SIGKILL leaves somebody is given up after a while, and left to guardian and daemon.
+//!
+//! Deadlines. `offset = (our boot clock when the request was sent) − (boot_ms of the connection's first line)` is never
+//! larger than the true difference of the two clocks, so a deadline computed with it can only come early. On one
+//! connection a later line counts, whatever it says: a daemon may shorten a lease. A line older (by its `boot_ms`) than
+//! one already seen is dropped. After a reconnect the same lease would be computed earlier by however long the
+//! validation took; since both results are bounds on the same or a later moment, the later one is kept unless the daemon
+//! now names an earlier end. No line lengthens a lease beyond `lease_ms` from the moment it was read.
+
+mod agent;
+mod daemon;
+
+use std::time::Duration;
+
+use machineid_clock::BootTime;
+use machineid_protocol::local::Killer;
+use machineid_protocol::{Code, Containment, Exit};
+use machineid_tree::FirstSignal;
+use rustix::process::Signal;
+
+use super::event::{Action, Event, Settings, Wait};
+use super::guard::Terms;
+use super::outcome::{Cause, Outcome};
+
+/// The grace until a daemon has named one.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// Time to the first new attempt after a failed one; it doubles with each.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// The longest time between two attempts.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// A timer that fires later than this was held up (a suspend, a stop): there may be news to read first.
+const LATE: Duration = Duration::from_secs(1);
+/// How long news are waited for then; after a suspend of the machine, as long as the daemon asks the authority.
+const NEWS: Duration = Duration::from_secs(1);
+/// No word of a daemon makes that longer than this.
+const LONGEST_RESUME_GRACE: Duration = Duration::from_mins(1);
+/// How long the daemon may take to say whether it ended the leader; a `stop` that comes this soon after the leader's end
+/// is taken for its cause. Long enough for a host on which every processor has others to serve: a denied agent must not
+/// look as if it had ended by itself.
+const EXPLANATION: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+enum Link {
+    Down { retry_at: BootTime },
+    Asking { since: BootTime, give_up_at: BootTime },
+    Up { offset: i128 },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    deadline: BootTime,
+    length: Duration,
+    boot_ms: u64,
+    until_boot_ms: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Asking {
+        give_up_at: Option<BootTime>,
+        last: Option<Outcome>,
+        told: bool,
+    },
+    Running {
+        lease: Lease,
+    },
+    /// The leader has ended, and the daemon is asked whether that was its doing: an agent that obeys at once is gone
+    /// before the `stop` line has been read.
+    Unexplained {
+        lease: Lease,
+        /// How this ends when it was not.
+        otherwise: Outcome,
+        until: BootTime,
+        empty: bool,
+    },
+    /// The leader has ended and what it left behind runs on.
+    Leftovers {
+        lease: Lease,
+        exit: Exit,
+        interrupts: u8,
+    },
+    Stopping {
+        outcome: Outcome,
+        leader_ended_at: Option<BootTime>,
+    },
+    Done,
+}
+
+/// The wrapper's state.
+#[derive(Debug)]
+pub(super) struct Core {
+    settings: Settings,
+    link: Link,
+    phase: Phase,
+    retry_pause: Duration,
+    grace: Duration,
+    stop_signal: Signal,
+    killer: Killer,
+    /// What holds the tree together, once that is settled.
+    containment: Option<Containment>,
+    /// Why the daemon cannot ask the authority, as it said last.
+    undecided: Option<String>,
+    /// Whether the agent's processes stand still.
+    frozen: bool,
+    /// When a SIGCONT came last.
+    woke_at: Option<BootTime>,
+    /// When the machine woke last.
+    resumed_at: Option<BootTime>,
+    /// How long the daemon asks the authority then, for a lease that ended meanwhile.
+    resume_grace: Duration,
+    /// Until when news are waited for after waking late. Set once for each deadline.
+    news_until: Option<BootTime>,
+}
+
+impl Core {
+    /// Begins to ask.
+    pub(super) fn begin(now: BootTime, settings: Settings) -> (Self, Vec<Action>) {
+        let give_up_at = match settings.wait {
+            Wait::No => Some(now + settings.timeout),
+            Wait::Forever => None,
+            Wait::For(span) => Some(now + span),
+        };
+        let mut core = Self {
+            link: Link::Down { retry_at: now },
+            phase: Phase::Asking { give_up_at, last: None, told: false },
+            retry_pause: FIRST_RETRY,
+            grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
+            stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
+            killer: Killer::Wrapper,
+            containment: None,
+            undecided: None,
+            frozen: false,
+            woke_at: None,
+            resumed_at: None,
+            resume_grace: Duration::ZERO,
+            news_until: None,
+            settings,
+        };
+        let actions = core.ask(now);
+        (core, actions)
+    }
+
+    /// The terms of a stop, for the guardian.
+    pub(super) const fn terms(&self) -> Terms {
+        let in_leaf = matches!(self.containment, Some(Containment::Cgroup));
+        Terms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
+    }
+
+    /// What holds the tree together, once it is allowed.
+    pub(super) const fn containment(&self) -> Option<Containment> {
+        self.containment
+    }
+
+    /// When the run is stopped if no news come, while it lives on a lease.
+    pub(super) fn deadline(&self) -> Option<BootTime> {
+        match &self.phase {
+            Phase::Running { lease } | Phase::Unexplained { lease, .. } | Phase::Leftovers { lease, .. } => {
+                Some(self.news_until.unwrap_or(lease.deadline))
+            }
+            Phase::Asking { .. } | Phase::Stopping { .. } | Phase::Done => None,
+        }
+    }
+
+    /// When to come back with [`Event::Tick`] at the latest.
+    pub(super) fn wake_at(&self) -> Option<BootTime> {
+        let link = match (&self.link, &self.phase) {
+            (_, Phase::Stopping { .. } | Phase::Unexplained { .. } | Phase::Done) | (Link::Up { .. }, _) => None,
+            (Link::Down { retry_at }, _) => Some(*retry_at),
+            (Link::Asking { give_up_at, .. }, _) => Some(*give_up_at),
+        };
+        let phase = match &self.phase {
+            Phase::Asking { give_up_at, .. } => *give_up_at,
+            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+                Some(self.news_until.unwrap_or(lease.deadline))
+            }
+            Phase::Unexplained { until, .. } => Some(*until),
+            Phase::Stopping { .. } | Phase::Done => None,
+        };
+        link.into_iter().chain(phase).min()
+    }
+
+    /// Whether a daemon can end the tree by itself. Also one that was started again and has not heard of us yet.
+    pub(super) const fn daemon_can_end_it(&self) -> bool {
+        matches!(self.killer, Killer::Daemon)
+    }
+
+    /// Whether the stop that is under way is one that the daemon has begun as well: by a deny or at the end of the lease,
+    /// both of which it knows of, and not for what a leader has left behind.
+    pub(super) const fn daemon_ends_it(&self) -> bool {
+        match &self.phase {
+            Phase::Stopping { outcome, .. } => {
+                self.daemon_can_end_it() && matches!(outcome.cause, Cause::Denied | Cause::LeaseExpired)
+            }
+            Phase::Asking { .. }
+            | Phase::Running { .. }
+            | Phase::Unexplained { .. }
+            | Phase::Leftovers { .. }
+            | Phase::Done => false,
+        }
+    }
+
+    /// Takes what happened and says what to do, in this order.
+    pub(super) fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
+        if matches!(self.phase, Phase::Done) {
+            return Vec::new();
+        }
+        match event {
+            Event::Line(line) => self.line(now, line),
+            Event::Refused(refusal) => self.refused(now, &refusal),
+            Event::Lost(lost) => self.lost(now, &lost),
+            Event::Signal { signal, ignored, from_terminal } => self.signal(now, signal, ignored, from_terminal),
+            Event::LeaderStopped(signal) => match self.phase {
+                Phase::Running { .. } => vec![Action::Suspend(signal)],
+                Phase::Asking { .. }
+                | Phase::Unexplained { .. }
+                | Phase::Leftovers { .. }
+                | Phase::Stopping { .. }
+                | Phase::Done => Vec::new(),
+            },
+            Event::LeaderEnded { exit, alone } => self.leader_ended(now, exit, alone),
+            Event::CannotExecute(exit, reason) => {
+                let mut outcome = Outcome::before_start(exit, Cause::CannotExecute, reason);
+                outcome.started = true;
+                self.finish(outcome)
+            }
+            Event::NotStopped => self.not_stopped(now),
+            Event::Frozen(frozen) => self.set_frozen(frozen),
+            Event::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
+            Event::GuardianKilled => self.guardian_killed(now),
+            Event::Resumed => self.resumed(now),
+            Event::TreeEmpty => self.tree_empty(),
+            Event::Stuck => self.stuck(),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    fn ask(&mut self, now: BootTime) -> Vec<Action> {
+        self.link = Link::Asking { since: now, give_up_at: now + self.settings.timeout };
+        vec![Action::Ask]
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Vec<Action> {
+        self.phase = Phase::Done;
+        vec![Action::Finish(outcome)]
+    }
+
+    fn tick(&mut self, now: BootTime) -> Vec<Action> {
+        match &mut self.phase {
+            Phase::Asking { give_up_at, last, .. } => {
+                if give_up_at.is_some_and(|give_up_at| now >= give_up_at) {
+                    let reason = format!(
+                        "the daemon at {} did not answer within the time (--timeout, --wait); try `machineid status`",
+                        self.settings.socket
+                    );
+                    let silent = Outcome::before_start(Exit::Undecided, Cause::CouldNotAsk, reason);
+                    let outcome = last.take().unwrap_or(silent);
+                    return self.finish(outcome);
+                }
+                self.tick_link(now)
+            }
+            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+                let deadline = lease.deadline;
+                if self.is_over(now, deadline) {
+                    let outcome = Outcome {
+                        reason: Some(format!("no new permission came before the lease ended: {}", self.why_no_news())),
+                        ..Outcome::stopped(Exit::Undecided, Cause::LeaseExpired, Some(Code::LeaseExpired))
+                    };
+                    return self.stop(now, outcome, FirstSignal::Ours, self.grace);
+                }
+                self.tick_link(now)
+            }
+            Phase::Unexplained { lease, otherwise, until, empty } => {
+                if now < *until {
+                    return Vec::new();
+                }
+                let (lease, otherwise, empty) = (*lease, otherwise.clone(), *empty);
+                self.leader_explained(now, lease, otherwise, empty)
+            }
+            Phase::Stopping { .. } | Phase::Done => Vec::new(),
+        }
+    }
+
+    /// Why nothing moved the deadline, as far as can be told from here.
+    fn why_no_news(&self) -> String {
+        match (&self.link, &self.undecided) {
+            (Link::Up { .. }, Some(cause)) => cause.clone(),
+            (Link::Up { .. }, None) => {
+                format!("the daemon at {} is there and says nothing; try `machineid status`", self.settings.socket)
+            }
+            (Link::Down { .. } | Link::Asking { .. }, _) => {
+                format!("the daemon at {} does not answer; start it again", self.settings.socket)
+            }
+        }
+    }
+
+    /// Whether to stop at this deadline now. One who wakes late (the machine or the wrapper was suspended) waits a little
+    /// for news; the stream has been read before this is asked.
+    fn is_over(&mut self, now: BootTime, deadline: BootTime) -> bool {
+        if now < deadline {
+            return false;
+        }
+        if let Some(until) = self.news_until {
+            return now >= until;
+        }
+        if self.resumed_at.is_some_and(|resumed| resumed >= deadline) {
+            // The daemon has as long to ask, from about the same moment.
+            self.news_until = Some(now + NEWS.max(self.resume_grace));
+            return false;
+        }
+        let slept_through = self.woke_at.is_some_and(|woke| woke >= deadline);
+        if slept_through || now.saturating_since(deadline) > LATE {
+            self.news_until = Some(now + NEWS);
+            return false;
+        }
+        true
+    }
+
+    /// News that are waited for already are waited for anew: who was to bring them has slept as well.
+    fn resumed(&mut self, now: BootTime) -> Vec<Action> {
+        self.resumed_at = Some(now);
+        self.news_until = None;
+        Vec::new()
+    }
+
+    fn tick_link(&mut self, now: BootTime) -> Vec<Action> {
+        match self.link {
+            Link::Down { retry_at } if now >= retry_at => self.ask(now),
+            Link::Asking { give_up_at, .. } if now >= give_up_at => {
+                self.broken(now, "it did not answer in time (--timeout)")
+            }
+            Link::Down { .. } | Link::Asking { .. } | Link::Up { .. } => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

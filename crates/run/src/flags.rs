@@ -1,0 +1,205 @@
+//! The flags of `machineid-run`, once: the command line is read, `--help` written, and manual page and completions made by
+//! this table.
+
+/// What a flag is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    Device,
+    Name,
+    Socket,
+    StopSignal,
+    StopGrace,
+    Timeout,
+    Wait,
+    Containment,
+    Leftovers,
+    StatusFile,
+    Quiet,
+    Help,
+    Version,
+}
+
+/// What follows a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    Nothing,
+    /// A value, called this.
+    Value(&'static str),
+    /// A value behind `=`, or none.
+    Optional(&'static str),
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A file's path.
+    Path,
+}
+
+/// One flag.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    pub about: About,
+    pub long: &'static str,
+    pub short: Option<char>,
+    pub takes: Takes,
+    pub help: &'static str,
+}
+
+const fn flag(about: About, long: &'static str, takes: Takes, help: &'static str) -> Flag {
+    Flag { about, long, short: None, takes, help }
+}
+
+const fn short(short: char, flag: Flag) -> Flag {
+    Flag { short: Some(short), ..flag }
+}
+
+/// All of them, in the order in which they are explained.
+pub const FLAGS: [Flag; 13] = [
+    flag(About::Device, "device", Takes::Value("ID"), "The agent's own device; without it, the host's counts"),
+    flag(About::Name, "name", Takes::Value("NAME"), "A name for people, shown by machineid status"),
+    flag(
+        About::Socket,
+        "socket",
+        Takes::Path,
+        "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else \
+         $XDG_RUNTIME_DIR/machineid/sidecar.sock]",
+    ),
+    flag(
+        About::StopSignal,
+        "stop-signal",
+        Takes::Value("SIGNAL"),
+        "The first signal of a stop [default: the daemon's, TERM unless configured]",
+    ),
+    flag(
+        About::StopGrace,
+        "stop-grace",
+        Takes::Value("DURATION"),
+        "Time from it to SIGKILL, no longer than the daemon's [default: the daemon's, 10s unless configured]",
+    ),
+    flag(About::Timeout, "timeout", Takes::Value("DURATION"), "How long an answer may take [default: 5s]"),
+    flag(
+        About::Wait,
+        "wait",
+        Takes::Optional("DURATION"),
+        "Go on asking until it is allowed, also while there is no daemon or the answer is no",
+    ),
+    flag(
+        About::Containment,
+        "containment",
+        Takes::OneOf(&["auto", "cgroup", "pidns", "subreaper"]),
+        "What holds the tree together: a control group of its own where one can be had (auto), or one of these and \
+         nothing weaker: a control group, a PID namespace, or wrapper and guardian alone [default: auto]",
+    ),
+    flag(
+        About::Leftovers,
+        "leftovers",
+        Takes::OneOf(&["stop", "wait"]),
+        "What happens to processes the command leaves behind [default: stop]",
+    ),
+    flag(About::StatusFile, "status-file", Takes::Path, "Write how it ended to this file, as JSON"),
+    short('q', flag(About::Quiet, "quiet", Takes::Nothing, "Print errors only")),
+    short('h', flag(About::Help, "help", Takes::Nothing, "Print this")),
+    short('V', flag(About::Version, "version", Takes::Nothing, "Print the version")),
+];
+
+/// What it is for.
+pub const ABOUT: &str =
+    "Runs a command when the authority allows it, and stops its whole process tree when it no longer does.";
+
+/// The arguments.
+pub(super) const USAGE: &str = "machineid-run [OPTIONS] [--] COMMAND [ARGS…]";
+
+/// What follows the flags.
+pub const AFTER: &str = "\
+Durations are whole numbers with ms, s, m or h, as in 500ms or 1m30s.
+
+Examples:
+  machineid-run -- python3 agent.py
+  machineid-run --device agent-07 --name scraper -- ./scraper --all
+  machineid-run --wait --containment cgroup -- python3 agent.py
+
+Exit code: the command's own, or 128+n when signal n ended it; 75 could not
+find out whether it may run (no daemon, no answer, the lease ended), 77 denied,
+before the start or while it ran; 125 wrapper failure, 126 the command cannot
+be executed, 127 it was not found.
+";
+
+/// The width that help is written for, in columns.
+const WIDTH: usize = 80;
+/// Where the explanation of a flag begins.
+const INDENT: usize = 26;
+
+impl Flag {
+    /// The flag with what follows it, as in `--device ID`.
+    fn shown(&self) -> String {
+        let long = self.long;
+        match self.takes {
+            Takes::Nothing => format!("--{long}"),
+            Takes::Value(value) => format!("--{long} {value}"),
+            Takes::Optional(value) => format!("--{long}[={value}]"),
+            Takes::OneOf(values) => format!("--{long} {}", values.join("|")),
+            Takes::Path => format!("--{long} PATH"),
+        }
+    }
+}
+
+/// What `--help` prints.
+pub(super) fn help() -> String {
+    let mut lines = wrapped(ABOUT, WIDTH);
+    lines.extend([String::new(), format!("Usage: {USAGE}"), String::new(), "Options:".to_owned()]);
+    for flag in FLAGS {
+        let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
+        let mut left = format!("  {short}{}", flag.shown());
+        // One that is too long to stand beside its explanation stands above it.
+        if left.chars().count() + 2 > INDENT {
+            lines.push(std::mem::take(&mut left));
+        }
+        for explained in wrapped(flag.help, WIDTH - INDENT) {
+            lines.push(format!("{:INDENT$}{explained}", std::mem::take(&mut left)));
+        }
+    }
+    format!("{}\n\n{AFTER}", lines.join("\n"))
+}
+
+/// A paragraph in lines of at most `width` columns.
+fn wrapped(paragraph: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in paragraph.split(' ') {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_explains_every_flag_and_fits_a_terminal() {
+        let help = help();
+        for flag in FLAGS {
+            assert!(help.contains(&format!("--{}", flag.long)), "{}", flag.long);
+        }
+        for line in help.lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        assert!(help.contains("Examples:\n  machineid-run -- "), "{help}");
+    }
+
+    #[test]
+    fn no_flag_is_there_twice() {
+        for (index, flag) in FLAGS.iter().enumerate() {
+            assert!(
+                FLAGS[..index].iter().all(|other| other.about != flag.about && other.long != flag.long),
+                "{flag:?}"
+            );
+        }
+    }
+}

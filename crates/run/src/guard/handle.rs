@@ -1,0 +1,272 @@
+//! The wrapper's side of the guardian: starting it, telling it, hearing it.
+
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use machineid_clock::BootTime;
+use machineid_sys::{self as sys, Fork, ForkError, SignalFd};
+use machineid_tree::Leaf;
+use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::{Errno, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use super::super::Run;
+use super::super::child::Pipes;
+use super::message::{Order, Report, SIZE, Terms};
+use super::serve::{self, Inheritance};
+use super::{Kind, namespace};
+
+/// How long a guardian may take to fork the leader.
+const START: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// The guardian, a child of the wrapper.
+#[derive(Debug)]
+pub(crate) struct Guardian {
+    pid: Pid,
+    kind: Kind,
+    /// `None` when it is gone or has said something unintelligible.
+    socket: Option<OwnedFd>,
+    told_deadline: Option<BootTime>,
+    told_kill_at: Option<BootTime>,
+    state: State,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Lives,
+    /// It has been told to go, or killed: its end means nothing.
+    Dismissed,
+    Reaped,
+}
+
+/// What its end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nobody of the tree is left.
+    TreeEmpty,
+    /// It was killed, and the tree may live.
+    Killed,
+}
+
+/// What a guardian is started with.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) signals: &'a SignalFd,
+    pub(crate) kind: Kind,
+    /// For the leader to begin in.
+    pub(crate) leaf: Option<&'a Leaf>,
+}
+
+/// Why there is no guardian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartError {
+    Socket(Errno),
+    Process(ForkError),
+    Namespace(ForkError),
+}
+
+impl StartError {
+    /// Whether a user namespace may be the way to what was refused.
+    pub(crate) const fn may_be_permitted_otherwise(self) -> bool {
+        matches!(self, Self::Namespace(ForkError::Kernel(Errno::PERM)))
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(errno) => write!(f, "no socket to be had: {errno}"),
+            Self::Process(error) | Self::Namespace(error @ (ForkError::Threads | ForkError::NoProc)) => {
+                write!(f, "{error}")
+            }
+            Self::Namespace(ForkError::Kernel(errno)) => f.write_str(&namespace::explain_fork(*errno)),
+        }
+    }
+}
+
+impl Guardian {
+    /// Forks it; it forks the leader. In the child this does not return.
+    pub(crate) fn start(start: &Start<'_>, pipes: Pipes) -> Result<(Self, Pipes), StartError> {
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let pair = pair.and_then(|(own, other)| {
+            // The kernel then says who sent what, by the number that the sender has *here*.
+            rustix::net::sockopt::set_socket_passcred(&own, true)?;
+            Ok((own, other))
+        });
+        let (own, other) = pair.map_err(StartError::Socket)?;
+        let wrapper = rustix::process::getpid();
+        let forked = match start.kind {
+            Kind::Sweeper => sys::fork().map_err(StartError::Process),
+            Kind::Init(user) => namespace::fork(user).map_err(StartError::Namespace),
+        };
+        match forked? {
+            Fork::Child => {
+                drop(own);
+                serve::guard(start, Inheritance { wrapper, control: other, ends: pipes.into_leader_ends() })
+            }
+            Fork::Parent(pid) => {
+                let guardian = Self {
+                    pid,
+                    kind: start.kind,
+                    socket: Some(own),
+                    told_deadline: None,
+                    told_kill_at: None,
+                    state: State::Lives,
+                };
+                Ok((guardian, pipes))
+            }
+        }
+    }
+
+    /// Its number.
+    pub(crate) const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Whether its end is the end of the tree.
+    pub(crate) const fn is_init(&self) -> bool {
+        matches!(self.kind, Kind::Init(_))
+    }
+
+    /// Waits until the leader is there; gives its number, and whether it is in its control group.
+    pub(crate) fn leader(&mut self) -> Result<(Pid, bool), String> {
+        let gone = || "the guardian ended before the command's process was there".to_owned();
+        let Some(socket) = &self.socket else { return Err(gone()) };
+        let mut fds = [PollFd::new(socket, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&START)) {
+            Ok(1) => {}
+            Ok(_) => return Err("the guardian does not answer".to_owned()),
+            Err(errno) => return Err(format!("cannot hear the guardian: {errno}")),
+        }
+        match self.receive() {
+            Some((Report::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
+            Some((Report::Cannot(step, errno), _)) => Err(super::explain(step, Errno::from_raw_os_error(errno))),
+            Some(_) | None => Err(gone()),
+        }
+    }
+
+    /// The next thing it says; `None` when there is nothing now, or it is gone.
+    pub(crate) fn next(&mut self) -> Option<Report> {
+        self.receive().map(|(report, _)| report)
+    }
+
+    fn receive(&mut self) -> Option<(Report, Option<Pid>)> {
+        loop {
+            let socket = self.socket.as_ref()?;
+            let mut bytes = [0_u8; SIZE + 1];
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmCredentials(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            match rustix::net::recvmsg(socket, &mut into, &mut ancillary, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => return None,
+                Err(Errno::INTR) => {}
+                Ok(message) => {
+                    let count = message.bytes;
+                    let sender = ancillary.drain().find_map(|message| match message {
+                        RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
+                        RecvAncillaryMessage::ScmRights(_) | _ => None,
+                    });
+                    if let Some(report) = Report::read(&bytes[..count]) {
+                        return Some((report, sender));
+                    }
+                    self.give_up();
+                }
+                Err(_) => self.give_up(),
+            }
+        }
+    }
+
+    /// It is gone, or as good as gone: one that says what cannot be understood is ended, so that the wrapper takes over.
+    fn give_up(&mut self) {
+        self.socket = None;
+        if self.state == State::Lives {
+            self.signal(Signal::KILL);
+        }
+    }
+
+    /// The command is about to be executed.
+    pub(crate) fn terms(&mut self, terms: Terms, deadline: BootTime) {
+        if self.tell(Order::Terms(terms, deadline)) {
+            self.told_deadline = Some(deadline);
+        }
+    }
+
+    /// The end of the lease; told when it has moved.
+    pub(crate) fn deadline(&mut self, deadline: BootTime) {
+        if self.told_deadline.is_some_and(|told| told != deadline) && self.tell(Order::Deadline(deadline)) {
+            self.told_deadline = Some(deadline);
+        }
+    }
+
+    /// A stop is under way; told when it is new or has been hastened.
+    pub(crate) fn stopping(&mut self, kill_at: BootTime) {
+        if self.told_kill_at != Some(kill_at) && self.tell(Order::Stopping { kill_at }) {
+            self.told_kill_at = Some(kill_at);
+        }
+    }
+
+    /// The leader's end is known here.
+    pub(crate) fn acknowledge(&self) {
+        self.tell(Order::Acknowledge);
+    }
+
+    /// Says whether it was sent. A full queue is one that nobody reads; what matters is told again with the next round.
+    fn tell(&self, order: Order) -> bool {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        self.socket.as_ref().is_some_and(|socket| rustix::net::send(socket, &order.write(), flags).is_ok())
+    }
+
+    /// Its work is done: nobody is left, or only what it is not needed for.
+    pub(crate) fn dismiss(&mut self) {
+        if self.state == State::Lives {
+            self.signal(Signal::KILL);
+            self.state = State::Dismissed;
+        }
+    }
+
+    /// Ends it if it has not ended, and reaps it.
+    pub(crate) fn end(&mut self) {
+        self.dismiss();
+        if self.state == State::Dismissed {
+            while matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+            self.state = State::Reaped;
+        }
+    }
+
+    /// Takes note that it has been reaped. Says what that means.
+    pub(crate) fn reaped(&mut self, status: WaitStatus) -> End {
+        let expected = self.state == State::Dismissed || status.exit_status() == Some(0);
+        self.state = State::Reaped;
+        // The kernel ends everything in a namespace before its first process is seen to have ended.
+        if expected || self.is_init() { End::TreeEmpty } else { End::Killed }
+    }
+
+    /// Whether it has ended and was reaped.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state == State::Reaped
+    }
+
+    /// Continues it: something has stopped it.
+    pub(crate) fn resume(&self) {
+        if self.state == State::Lives {
+            self.signal(Signal::CONT);
+        }
+    }
+
+    /// It is our child and has not been reaped, so the number is its own.
+    fn signal(&self, signal: Signal) {
+        let _ = rustix::process::kill_process(self.pid, signal);
+    }
+
+    /// What to poll for it, while it has something to say.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+}

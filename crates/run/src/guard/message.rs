@@ -1,0 +1,257 @@
+//! What wrapper and guardian tell each other: messages of a fixed size on a socket pair that keeps them apart. Pure.
+//!
+//! Both ends are one program in two processes, so there is no version to agree on; still, whatever is not exactly a
+//! message is none.
+
+use std::time::Duration;
+
+use machineid_clock::BootTime;
+use machineid_protocol::Exit;
+use machineid_protocol::local::Killer;
+use rustix::process::Signal;
+
+/// The size of every message, in bytes.
+pub(super) const SIZE: usize = 24;
+
+/// A message as it travels.
+pub(super) type Bytes = [u8; SIZE];
+
+/// What a stop would look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// The first signal.
+    pub(crate) signal: Signal,
+    /// Time from it to SIGKILL; sent in whole milliseconds.
+    pub(crate) grace: Duration,
+    /// Whether the daemon can end the tree too.
+    pub(crate) killer: Killer,
+    /// Whether the tree is in a control group of its own.
+    pub(crate) in_leaf: bool,
+}
+
+/// What the wrapper tells the guardian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The command is about to be executed on these terms, and on a lease up to this point.
+    Terms(Terms, BootTime),
+    /// The end of the lease has moved.
+    Deadline(BootTime),
+    /// The wrapper has begun a stop; SIGKILL comes at this point.
+    Stopping { kill_at: BootTime },
+    /// The leader's end has been taken note of: it may be reaped.
+    Acknowledge,
+}
+
+/// What the guardian tells the wrapper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The sender is the process that becomes the command, and waits for the word. Its number is what the kernel says.
+    /// `in_leaf`: it is in the control group it was to be in.
+    Here { in_leaf: bool },
+    /// It cannot begin: this step failed for this reason.
+    Cannot(Step, i32),
+    /// The leader was stopped by this signal.
+    LeaderStopped(i32),
+    /// The leader has ended and waits to be reaped. `alone`: nobody else of the tree lives.
+    LeaderEnded { exit: Exit, alone: bool },
+    /// The guardian has begun a stop by itself; SIGKILL comes at this point.
+    Stopping { kill_at: BootTime },
+}
+
+/// What a guardian does before it can guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Mapping its user into the user namespace.
+    MapUser,
+    /// Mounting a `/proc` of the PID namespace's own.
+    MountProc,
+    /// Tying its life to the wrapper's.
+    Tie,
+    /// Forking the process that becomes the command.
+    Fork,
+    /// Anything it needs for its own work: descriptors, memory, `/proc`.
+    Prepare,
+}
+
+impl Step {
+    const ALL: [Self; 5] = [Self::MapUser, Self::MountProc, Self::Tie, Self::Fork, Self::Prepare];
+}
+
+/// The fields of any message; those a kind does not use are zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Fields {
+    kind: u8,
+    flag: u8,
+    number: i32,
+    first: u64,
+    second: u64,
+}
+
+impl Fields {
+    fn write(self) -> Bytes {
+        let mut bytes = [0; SIZE];
+        bytes[0] = self.kind;
+        bytes[1] = self.flag;
+        bytes[4..8].copy_from_slice(&self.number.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&self.first.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.second.to_ne_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes: &Bytes = bytes.try_into().ok()?;
+        let fields = Self {
+            kind: bytes[0],
+            flag: bytes[1],
+            number: i32::from_ne_bytes(bytes[4..8].try_into().ok()?),
+            first: u64::from_ne_bytes(bytes[8..16].try_into().ok()?),
+            second: u64::from_ne_bytes(bytes[16..24].try_into().ok()?),
+        };
+        (fields.write() == *bytes).then_some(fields)
+    }
+}
+
+fn nanos(point: BootTime) -> u64 {
+    u64::try_from(point.since_boot().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn point(nanos: u64) -> BootTime {
+    BootTime::default() + Duration::from_nanos(nanos)
+}
+
+impl Order {
+    pub(super) fn write(self) -> Bytes {
+        let fields = match self {
+            Self::Terms(terms, deadline) => Fields {
+                kind: 1,
+                flag: u8::from(terms.killer == Killer::Daemon) | u8::from(terms.in_leaf) << 1,
+                number: terms.signal.as_raw(),
+                first: u64::try_from(terms.grace.as_millis()).unwrap_or(u64::MAX),
+                second: nanos(deadline),
+            },
+            Self::Deadline(at) => Fields { kind: 2, first: nanos(at), ..Fields::default() },
+            Self::Stopping { kill_at } => Fields { kind: 3, first: nanos(kill_at), ..Fields::default() },
+            Self::Acknowledge => Fields { kind: 4, ..Fields::default() },
+        };
+        fields.write()
+    }
+
+    /// `None` for anything that [`Order::write`] does not write.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::read(bytes)?;
+        let order = match fields.kind {
+            1 => {
+                let killer = if fields.flag & 1 == 1 { Killer::Daemon } else { Killer::Wrapper };
+                let signal = Signal::from_named_raw(fields.number)?;
+                let grace = Duration::from_millis(fields.first);
+                Self::Terms(Terms { signal, grace, killer, in_leaf: fields.flag & 2 == 2 }, point(fields.second))
+            }
+            2 => Self::Deadline(point(fields.first)),
+            3 => Self::Stopping { kill_at: point(fields.first) },
+            4 => Self::Acknowledge,
+            _ => return None,
+        };
+        (order.write() == bytes).then_some(order)
+    }
+}
+
+impl Report {
+    pub(super) fn write(self) -> Bytes {
+        let fields = match self {
+            Self::Here { in_leaf } => Fields { kind: 11, flag: u8::from(in_leaf), ..Fields::default() },
+            Self::Cannot(step, errno) => {
+                let place = Step::ALL.iter().position(|&other| other == step);
+                let first = place.and_then(|place| u64::try_from(place).ok()).unwrap_or(u64::MAX);
+                Fields { kind: 12, number: errno, first, ..Fields::default() }
+            }
+            Self::LeaderStopped(signal) => Fields { kind: 13, number: signal, ..Fields::default() },
+            Self::LeaderEnded { exit, alone } => {
+                let by_signal = matches!(exit, Exit::Signal(_));
+                let number = if let Exit::Signal(signal) = exit { signal } else { exit.code() };
+                Fields {
+                    kind: 14,
+                    flag: u8::from(alone),
+                    number: i32::from(number),
+                    first: u64::from(by_signal),
+                    ..Fields::default()
+                }
+            }
+            Self::Stopping { kill_at } => Fields { kind: 15, first: nanos(kill_at), ..Fields::default() },
+        };
+        fields.write()
+    }
+
+    /// `None` for anything that [`Report::write`] does not write.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let fields = Fields::read(bytes)?;
+        let report = match fields.kind {
+            11 => Self::Here { in_leaf: fields.flag == 1 },
+            12 => {
+                let place = usize::try_from(fields.first).ok()?;
+                Self::Cannot(*Step::ALL.get(place)?, fields.number)
+            }
+            13 => Self::LeaderStopped(fields.number),
+            14 => {
+                let number = u8::try_from(fields.number).ok()?;
+                let exit = if fields.first == 1 { Exit::Signal(number) } else { Exit::Command(number) };
+                Self::LeaderEnded { exit, alone: fields.flag == 1 }
+            }
+            15 => Self::Stopping { kill_at: point(fields.first) },
+            _ => return None,
+        };
+        (report.write() == bytes).then_some(report)
+    }
+}
+
+/// What is read from foreign bytes is written as the same bytes.
+pub(crate) fn fuzz(data: &[u8]) {
+    assert!(Order::read(data).is_none_or(|order| order.write() == data));
+    assert!(Report::read(data).is_none_or(|report| report.write() == data));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let at = BootTime::from_millis(12_345) + Duration::from_nanos(7);
+        let terms =
+            Terms { signal: Signal::INT, grace: Duration::from_millis(250), killer: Killer::Daemon, in_leaf: true };
+        let remote = Terms { killer: Killer::Wrapper, in_leaf: false, ..terms };
+        for order in [
+            Order::Terms(terms, at),
+            Order::Terms(remote, at),
+            Order::Deadline(at),
+            Order::Stopping { kill_at: at },
+            Order::Acknowledge,
+        ] {
+            assert_eq!(Order::read(&order.write()), Some(order));
+            assert_eq!(Report::read(&order.write()), None);
+        }
+        let mut reports = vec![
+            Report::Here { in_leaf: true },
+            Report::Here { in_leaf: false },
+            Report::LeaderStopped(20),
+            Report::LeaderEnded { exit: Exit::Command(255), alone: true },
+            Report::LeaderEnded { exit: Exit::Signal(9), alone: false },
+            Report::Stopping { kill_at: at },
+        ];
+        reports.extend(Step::ALL.map(|step| Report::Cannot(step, 13)));
+        for report in reports {
+            assert_eq!(Report::read(&report.write()), Some(report));
+            assert_eq!(Order::read(&report.write()), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn anything_else_is_no_message(mut bytes in proptest::array::uniform24(any::<u8>()), kind in 0_u8..17) {
+            bytes[0] = kind;
+            prop_assert!(Order::read(&bytes).is_none_or(|order| order.write() == bytes));
+            prop_assert!(Report::read(&bytes).is_none_or(|report| report.write() == bytes));
+            prop_assert!(Order::read(&bytes[..23]).is_none() && Report::read(&bytes[1..]).is_none());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A PID namespace for the agent, and what its first process needs in it.
+//!
+//! A mount namespace comes with it, for a `/proc` that shows the right processes, and for an ordinary user a user
+//! namespace, which is what permits the other two. The user is the same inside and outside.
+
+use std::os::fd::OwnedFd;
+
+use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Signal};
+
+use super::message::Step;
+
+/// Whose namespace it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    /// One who may make namespaces.
+    Privileged,
+    /// One who may do so only in a user namespace, where these two are mapped to themselves.
+    Mapped { uid: u32, gid: u32 },
+}
+
+/// Forks the first process of a PID namespace.
+pub(super) fn fork(user: User) -> Result<Fork, ForkError> {
+    let namespaces = Namespaces { pid: true, mount: true, user: matches!(user, User::Mapped { .. }) };
+    sys::fork_with(ForkOptions { into_cgroup: None, namespaces })
+}
+
+/// Makes the namespace this process is the first of a place to live in.
+pub(super) fn furnish(user: User, control: &OwnedFd) -> Result<(), (Step, Errno)> {
+    match user {
+        User::Privileged => {}
+        User::Mapped { uid, gid } => {
+            // The files that map it are root's for whoever is not dumpable, as the wrapper has made itself.
+            let open = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+            open.map_err(|errno| (Step::MapUser, errno))?;
+            sys::map_own_ids(uid, gid).map_err(|errno| (Step::MapUser, errno))?;
+            let private = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+            private.map_err(|errno| (Step::MapUser, errno))?;
+        }
+    }
+    sys::mount_own_proc().map_err(|errno| (Step::MountProc, errno))?;
+    tie(control).map_err(|errno| (Step::Tie, errno))
+}
+
+/// Ends this process together with the wrapper.
+fn tie(control: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The wrapper may have ended before that took effect. Its number says nothing in here; but it alone has the other end.
+    let mut fds = [PollFd::new(control, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let hung_up = rustix::event::poll(&mut fds, Some(&now))? > 0 && fds[0].revents().contains(PollFlags::HUP);
+    if hung_up { Err(Errno::PIPE) } else { Ok(()) }
+}
+
+/// Why a namespace could not be made into a home, and what would help.
+pub(super) fn explain(step: Step, errno: Errno) -> String {
+    let (what, remedy) = match (step, errno) {
+        (Step::MapUser, Errno::PERM) => (
+            "its user cannot be mapped into it",
+            "let this user make user namespaces (an AppArmor profile, or sysctl kernel.apparmor_restrict_unprivileged_userns=0)",
+        ),
+        (Step::MapUser, _) => ("its user cannot be mapped into it", "mount /proc, writable"),
+        (Step::MountProc, Errno::PERM) => (
+            "no /proc can be mounted in it, as in a container that hides parts of its own",
+            "let the container show the whole of /proc (docker run --security-opt systempaths=unconfined)",
+        ),
+        (Step::MountProc, Errno::ACCESS) => {
+            ("no /proc can be mounted in it", "let this user mount in a user namespace (AppArmor, SELinux)")
+        }
+        (Step::MountProc, _) => ("no /proc can be mounted in it", "see that /proc is a directory"),
+        (Step::Tie | Step::Fork | Step::Prepare, _) => ("it cannot be tied to the wrapper", "try again"),
+    };
+    not_to_be_had(what, errno, remedy)
+}
+
+/// Why there is no namespace, and what would help.
+pub(super) fn explain_fork(errno: Errno) -> String {
+    let (what, remedy) = match errno {
+        Errno::PERM => (
+            "this user may make no namespaces",
+            "allow it user namespaces (a container's seccomp profile, sysctl kernel.unprivileged_userns_clone, AppArmor)",
+        ),
+        Errno::NOSPC | Errno::USERS => (
+            "a limit of namespaces is reached",
+            "raise it (sysctl user.max_user_namespaces, user.max_pid_namespaces, user.max_mnt_namespaces)",
+        ),
+        Errno::NOSYS => ("clone3 is not to be had", "let the sandbox (a container's seccomp profile) allow it"),
+        Errno::INVAL => ("this kernel has no such namespaces", "use one with CONFIG_PID_NS and CONFIG_USER_NS"),
+        _ => ("no process can be made in a namespace", "see the error"),
+    };
+    not_to_be_had(what, errno, remedy)
+}
+
+fn not_to_be_had(what: &str, errno: Errno, remedy: &str) -> String {
+    format!("containment pidns is not to be had: {what} ({errno}); {remedy}, or ask for another containment")
+}

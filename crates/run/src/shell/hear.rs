@@ -1,0 +1,186 @@
+//! What happens, as events for the core.
+
+use std::ffi::{OsStr, OsString};
+
+use machineid_clock::BootTime;
+use machineid_protocol::Exit;
+use machineid_protocol::local::SuperviseEvent;
+use machineid_sys::Inherited;
+use machineid_tree::{ProcessTable, Tree};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, WaitStatus};
+
+use super::super::child;
+use super::super::event::Event;
+use super::super::guard::{End, Report};
+use super::{Interrupt, Shell};
+
+/// Signals taken before everything else is looked at again: an agent that floods the wrapper with them must not keep it from
+/// its deadline.
+const SIGNALS: usize = 64;
+/// Children reaped before that, a tenth of a second's worth. Not fewer: each look at `/proc` takes the longer the more there
+/// are, and an agent that forks as fast as it can makes thousands in that time.
+const CHILDREN: usize = 32_768;
+
+impl Shell<'_> {
+    pub(super) fn read_stream(&mut self) {
+        let Some(connection) = &mut self.connection else { return };
+        for event in connection.advance() {
+            if matches!(event, Event::Lost(_) | Event::Refused(_)) {
+                self.connection = None;
+            }
+            self.event(event);
+            self.carry_out();
+        }
+    }
+
+    pub(super) fn read_inquiry(&mut self) {
+        if self.errand.as_mut().is_some_and(|errand| !errand.advance().is_empty()) {
+            self.errand = None;
+        }
+        let Some(inquiry) = &mut self.inquiry else { return };
+        if let Some(answer) = inquiry.advance().into_iter().next() {
+            self.inquiry = None;
+            let stops = matches!(answer, Event::Line(SuperviseEvent::Stop { .. }));
+            self.event(if stops { answer } else { Event::NotStopped });
+            self.carry_out();
+        }
+    }
+
+    pub(super) fn read_leaf(&mut self) {
+        // Looked at with every round, which the process's comings and goings make few: a poll that says why costs more.
+        let Some(Ok(state)) = self.leaf.as_ref().map(|leaf| leaf.state()) else { return };
+        self.event(Event::Frozen(state.frozen));
+        self.carry_out();
+    }
+
+    pub(super) fn read_signals(&mut self) {
+        for _ in 0..SIGNALS {
+            let Ok(Some(arrived)) = self.signals.next() else { break };
+            // A stop of a tree that this wrapper is itself in has reached the agent as well.
+            if !arrived.own && !arrived.from_ladder {
+                let from_terminal = arrived.from_kernel;
+                if from_terminal && super::is_interrupt(arrived.signal) {
+                    self.interrupt = Interrupt::SeenByAll;
+                }
+                let ignored = Inherited::get().ignores(arrived.signal);
+                self.event(Event::Signal { signal: arrived.signal, ignored, from_terminal });
+                self.carry_out();
+            }
+        }
+        self.continued = false;
+    }
+
+    pub(super) fn read_guardian(&mut self) {
+        while let Some(report) = self.guardian.next() {
+            match report {
+                Report::LeaderStopped(signal) => self.event(Event::LeaderStopped(signal)),
+                Report::LeaderEnded { exit, alone } => {
+                    self.leader_ended(exit, alone);
+                    // First the question to the daemon, if there is one: the rest is done while it thinks.
+                    self.carry_out();
+                    if alone {
+                        self.guardian.dismiss();
+                        // Tried again at the end, should it be too early.
+                        self.leaf.take_if(|leaf| leaf.remove().is_ok());
+                    } else {
+                        self.guardian.acknowledge();
+                    }
+                }
+                Report::Stopping { kill_at } => self.event(Event::GuardianStops { kill_at }),
+                // Said at the start, or not by a guardian.
+                Report::Here { .. } | Report::Cannot(..) => {}
+            }
+            self.carry_out();
+        }
+    }
+
+    /// Reaps whatever has ended: the guardian, and after its death what was its own to reap. Says whether there may be more.
+    pub(super) fn reap(&mut self) -> bool {
+        let mut orphans_ended = false;
+        let mut more = true;
+        for _ in 0..CHILDREN {
+            match rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((pid, status))) if pid == self.guardian.pid() => self.guardian_changed(status),
+                Ok(Some((pid, status))) => {
+                    if pid == self.child.pid && !self.child.ended && !status.stopped() {
+                        self.leader_ended(exit_of(status), false);
+                    }
+                    orphans_ended |= !status.stopped();
+                    self.carry_out();
+                }
+                Ok(None) => {
+                    more = false;
+                    break;
+                }
+                Err(Errno::INTR) => {}
+                // ECHILD. As a subreaper we are the parent of every orphan: without children, the tree is empty.
+                Err(_) => {
+                    self.tree_is_empty();
+                    return false;
+                }
+            }
+        }
+        // With children of before there is never a moment without any, so the table has to be believed.
+        let bystanders = self.tree.as_ref().is_some_and(Tree::has_bystanders);
+        if orphans_ended && bystanders && self.guardian.is_gone() && self.nobody_is_left() {
+            self.tree_is_empty();
+        }
+        more
+    }
+
+    pub(super) fn guardian_changed(&mut self, status: WaitStatus) {
+        if status.stopped() {
+            self.guardian.resume();
+            return;
+        }
+        // A daemon that has killed it said before that it would: a wrapper that was held up has not read that yet.
+        self.read_stream();
+        let end = self.guardian.reaped(status);
+        // Without a word about the leader, and without a stop, it was not its time.
+        if let Some(stopping) = self.stopping.as_mut().filter(|_| end == End::Killed) {
+            stopping.look_closely(BootTime::now());
+        }
+        if end == End::Killed || (!self.child.ended && self.stopping.is_none()) {
+            // All that was in its namespace is gone, and the leader's number anybody's.
+            self.child.ended |= self.guardian.is_init();
+            self.event(Event::GuardianKilled);
+            self.carry_out();
+        }
+        if end == End::TreeEmpty {
+            self.tree_is_empty();
+        }
+        self.carry_out();
+    }
+
+    pub(super) fn tree_is_empty(&mut self) {
+        self.child.ended = true;
+        self.event(Event::TreeEmpty);
+        self.carry_out();
+    }
+
+    pub(super) fn nobody_is_left(&mut self) -> bool {
+        let Some(tree) = &mut self.tree else { return false };
+        ProcessTable::scan().is_ok_and(|table| tree.members(&table).is_empty())
+    }
+
+    pub(super) fn leader_ended(&mut self, exit: Exit, alone: bool) {
+        self.child.ended = true;
+        match self.child.exec_error() {
+            Some(errno) => {
+                let command = self.run.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+                let (exit, reason) = child::explain(command, errno);
+                self.event(Event::CannotExecute(exit, reason));
+            }
+            None => self.event(Event::LeaderEnded { exit, alone }),
+        }
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Exit {
+    let number = |number: i32| u8::try_from(number & 0xff).unwrap_or(u8::MAX);
+    match status.terminating_signal() {
+        Some(signal) => Exit::Signal(number(signal)),
+        None => Exit::Command(number(status.exit_status().unwrap_or(255))),
+    }
+}

@@ -1,0 +1,327 @@
+//! The poll loop: turns descriptors into events (`hear`), and what [`Core`] answers into system calls (`act`).
+
+mod act;
+mod hear;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use machineid_clock::{BootTime, Moment, Suspends};
+use machineid_protocol::{Containment, DeviceId, Exit};
+use machineid_sys::{self as sys, Inherited, SignalFd};
+use machineid_tree::{Guardian as Role, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopReport, Survivor, Tree};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::WaitOptions;
+
+use super::child::Child;
+use super::connection::Connection;
+use super::containment::{self, Made};
+use super::core::Core;
+use super::event::{Action, Event, Lost, Settings};
+use super::guard::Guardian;
+use super::outcome::{self, Cause, Outcome};
+use super::stopping::{Found, Stopping};
+use super::terminal::Terminal;
+use super::timer::Timer;
+use super::{Run, say, status_file};
+
+/// Runs the command and says how the wrapper is to exit.
+pub(super) fn run(run: &Run) -> Exit {
+    match Shell::start(run) {
+        Ok(shell) => shell.serve(),
+        Err(reason) => {
+            let outcome = Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason);
+            report(run, &outcome, None, None, None);
+            outcome.exit
+        }
+    }
+}
+
+/// Who has seen a Ctrl-C or Ctrl-\ that the command ended by. Without the wrapper everybody in the foreground has, and a
+/// script around the command ends, since it sees its child ended *by the signal*; an exit code of 130 would tell it to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupt {
+    /// It did not come from the terminal.
+    None,
+    /// The command alone: it had the terminal.
+    SeenByCommand,
+    /// The wrapper, and whoever shares its group.
+    SeenByAll,
+}
+
+#[derive(Debug)]
+struct Shell<'a> {
+    run: &'a Run,
+    core: Core,
+    pending: VecDeque<Action>,
+    suspends: Suspends,
+    signals: SignalFd,
+    timer: Timer,
+    terminal: Terminal,
+    guardian: Guardian,
+    child: Child,
+    /// `None` until the first question has been sent: looking at `/proc` takes place while the daemon thinks.
+    tree: Option<Tree>,
+    /// What holds the tree together by our own doing.
+    made: Containment,
+    /// The tree's control group, whoever made it.
+    leaf: Option<Arc<Leaf>>,
+    /// The terminal was taken back because the agent stands still.
+    holds_terminal: bool,
+    /// Something said to the daemon on a connection of its own, to which no answer matters.
+    errand: Option<Connection>,
+    /// On which the first question was begun while the processes were made, and when.
+    first_connection: Option<(BootTime, Result<Connection, Lost>)>,
+    connection: Option<Connection>,
+    /// On which the daemon is asked whether it ended the leader.
+    inquiry: Option<Connection>,
+    device_id: Option<DeviceId>,
+    interrupt: Interrupt,
+    /// The daemon is our parent and was started by the same command line.
+    beside_daemon: bool,
+    stopping: Option<Stopping>,
+    /// The stop, when it was given up.
+    given_up: Option<StopReport>,
+    /// The SIGCONT that ended our own stop has been acted on already.
+    continued: bool,
+    outcome: Option<Outcome>,
+}
+
+impl<'a> Shell<'a> {
+    fn start(run: &'a Run) -> Result<Self, String> {
+        let text = |what: &str, errno: Errno| format!("{what}: {errno}");
+        Inherited::expect_children().map_err(|errno| text("cannot wait for children", errno))?;
+        let signals = SignalFd::open().map_err(|errno| text("cannot receive signals", errno))?;
+        let Made { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
+        // While the two processes are being made.
+        let first_connection = (BootTime::now(), Connection::begin(run));
+        let timer = Timer::new().map_err(|errno| text("no timer to be had", errno));
+        let terminal = Terminal::find();
+        let (child, timer) = match guardian.leader().and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
+            Ok((leader, in_leaf, timer)) => {
+                if let Some(empty) = leaf.take_if(|_| !in_leaf) {
+                    let _ = empty.remove();
+                }
+                (pipes.into_child(leader), timer)
+            }
+            Err(reason) => {
+                // Its pipe closes with this function: what there may be of a leader executes nothing.
+                guardian.end();
+                let _ = leaf.map(|leaf| leaf.remove());
+                return Err(reason);
+            }
+        };
+        let made = match (&leaf, guardian.is_init()) {
+            (_, true) => Containment::Pidns,
+            (Some(_), false) => Containment::Cgroup,
+            (None, false) => Containment::Subreaper,
+        };
+        let no_leaf = no_leaf.map(|why| why.to_string());
+        let start = Moment::now();
+        let (core, actions) = Core::begin(start.boot, Settings { made, no_leaf, ..run.settings.clone() });
+        Ok(Self {
+            run,
+            core,
+            pending: actions.into(),
+            suspends: Suspends::from(start),
+            signals,
+            timer,
+            terminal,
+            guardian,
+            child,
+            tree: None,
+            made,
+            leaf,
+            holds_terminal: false,
+            errand: None,
+            first_connection: Some(first_connection),
+            connection: None,
+            inquiry: None,
+            device_id: run.settings.device.clone(),
+            interrupt: Interrupt::None,
+            beside_daemon: false,
+            stopping: None,
+            given_up: None,
+            continued: false,
+            outcome: None,
+        })
+    }
+
+    fn serve(mut self) -> Exit {
+        self.carry_out();
+        if let Err(errno) = self.learn_tree() {
+            let reason = format!("cannot read /proc: {errno}");
+            self.outcome = Some(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason));
+        }
+        let mut more = false;
+        loop {
+            self.carry_out();
+            if let Some(outcome) = self.outcome.take() {
+                return self.end(&outcome);
+            }
+            self.brief_guardian();
+            if !more {
+                self.wait();
+            }
+            if self.suspends.until(Moment::now()).is_some() {
+                self.event(Event::Resumed);
+            }
+            // First the daemon's word, then what may follow from it: a leader that ended because the daemon stopped it is
+            // then already known to have been stopped.
+            self.read_stream();
+            self.read_inquiry();
+            self.read_signals();
+            self.read_leaf();
+            self.read_guardian();
+            more = self.reap();
+            self.step_stop();
+            self.event(Event::Tick);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let actions = self.core.handle(BootTime::now(), event);
+        self.pending.extend(actions);
+    }
+
+    /// Who the processes are, so that they are never mistaken for others. None of them can have been reaped yet.
+    fn learn_tree(&mut self) -> Result<(), Errno> {
+        let identity = |pid: Pid| -> Result<Identity, Errno> {
+            ProcessEntry::read(pid)?.map(|entry| entry.identity).ok_or(Errno::SRCH)
+        };
+        let leader = identity(Pid::from(self.child.pid))?;
+        let own = identity(Pid::own())?;
+        let guardian = identity(Pid::from(self.guardian.pid()))?;
+        let tree = if self.run.question.alone {
+            Tree::alone(leader, Some(own))
+        } else {
+            Tree::new(leader, Some(own), &ProcessTable::scan()?)
+        };
+        let role = if self.guardian.is_init() { Role::Init(guardian) } else { Role::Sweeper(guardian) };
+        let tree = tree.guarded_by(role).with_cookie(self.run.settings.run_id);
+        self.tree = Some(match &self.leaf {
+            Some(leaf) => tree.in_leaf(Arc::clone(leaf)),
+            None => tree,
+        });
+        self.arm_leaf();
+        Ok(())
+    }
+
+    /// From here on its events are news.
+    fn arm_leaf(&self) {
+        let _ = self.leaf.as_ref().map(|leaf| leaf.state());
+    }
+
+    fn brief_guardian(&mut self) {
+        if let Some(deadline) = self.core.deadline() {
+            self.guardian.deadline(deadline);
+        }
+        if let Some(stopping) = &self.stopping {
+            self.guardian.stopping(stopping.kill_at());
+        }
+    }
+
+    fn wait(&mut self) {
+        let stop_at = self.stopping.as_ref().map(Stopping::look_at);
+        self.timer.set(self.core.wake_at().into_iter().chain(stop_at).min());
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
+        let guardian = self.guardian.socket();
+        fds.extend(guardian.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        fds.extend(self.leaf.iter().map(|leaf| PollFd::from_borrowed_fd(leaf.events(), PollFlags::PRI)));
+        for connection in self.connection.iter().chain(&self.inquiry).chain(&self.errand) {
+            fds.push(PollFd::new(connection, connection.interest()));
+        }
+        // EINTR or a failure for want of memory: the loop looks at everything again anyway.
+        let _ = rustix::event::poll(&mut fds, None);
+        self.timer.clear();
+    }
+
+    fn step_stop(&mut self) {
+        // Most runs end with nobody left, which the guardian has just said: a look at /proc would find that out again, for
+        // a third of the time that the whole wrapper costs.
+        if self.outcome.is_some() {
+            return;
+        }
+        let Some(stopping) = &mut self.stopping else { return };
+        let now = BootTime::now();
+        stopping.set_led(now, self.connection.is_some() && self.core.daemon_ends_it());
+        if self.guardian.is_gone() && self.child.ended && now >= stopping.kill_at() {
+            // The rest is ours to reap now, and nobody waits for how it ends.
+            let _ = sys::let_children_vanish();
+        }
+        match stopping.step(now) {
+            Found::Nobody if self.guardian.is_gone() => self.tree_is_empty(),
+            Found::Somebody | Found::Nobody => {}
+            Found::NobodyForLong => self.guardian.dismiss(),
+            Found::Stuck => {
+                self.given_up = Some(stopping.stop().report(BootTime::now()));
+                self.event(Event::Stuck);
+            }
+        }
+    }
+
+    fn end(mut self, outcome: &Outcome) -> Exit {
+        self.connection = None;
+        let stop = self.given_up.take();
+        if let Some(stop) = &stop {
+            let survivors = &stop.survivors;
+            let survivor = |survivor: &Survivor| format!("{} ({})", survivor.pid, survivor.reason.in_words());
+            let list = survivors.iter().map(survivor).collect::<Vec<_>>().join(", ");
+            say(&format!("machineid-run: still running after SIGKILL: {list}; the guardian goes on trying"));
+        } else {
+            self.clear_away();
+        }
+        let stop = stop.or_else(|| self.stopping.as_ref().map(|stopping| stopping.stop().report(BootTime::now())));
+        self.terminal.take_back();
+        if outcome.started && outcome.cause != Cause::Exited {
+            self.terminal.restore_settings();
+        }
+        report(self.run, outcome, self.device_id.as_ref(), self.core.containment(), stop.as_ref());
+        if outcome.cause == Cause::Signalled
+            && let Some(signal) = outcome.signal.filter(|&signal| is_interrupt(signal))
+        {
+            match self.interrupt {
+                Interrupt::None => {}
+                Interrupt::SeenByAll => sys::die_by(signal, false),
+                Interrupt::SeenByCommand => sys::die_by(signal, true),
+            }
+        }
+        outcome.exit
+    }
+
+    /// Ends and reaps what is left of our own: the guardian, and a leader that has executed nothing and never will.
+    fn clear_away(&mut self) {
+        self.child.abandon();
+        if !self.child.ended {
+            let _ = sys::send_to_group(self.child.pid, libc::SIGKILL);
+        }
+        self.guardian.end();
+        // A leader the guardian did not reap is our child now; ECHILD says that it did.
+        while matches!(rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+        let _ = self.leaf.as_ref().map(|leaf| leaf.remove());
+    }
+}
+
+/// Whether a key of the terminal sends it to end whoever has the foreground.
+const fn is_interrupt(signal: i32) -> bool {
+    matches!(signal, libc::SIGINT | libc::SIGQUIT)
+}
+
+fn report(
+    run: &Run,
+    outcome: &Outcome,
+    device: Option<&DeviceId>,
+    containment: Option<Containment>,
+    stop: Option<&StopReport>,
+) {
+    if let Some(line) = outcome.line() {
+        say(&line);
+    }
+    if let Some(path) = &run.status_file {
+        let text = outcome::status_json(outcome, run.settings.run_id, device, containment, stop);
+        if let Err(error) = status_file::write(path, &text) {
+            say(&format!("machineid-run: cannot write the status file {}: {error}", path.display()));
+        }
+    }
+}

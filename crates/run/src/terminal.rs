@@ -1,0 +1,128 @@
+//! Who has the terminal.
+//!
+//! The command's process group is not the wrapper's, so a shell that put the wrapper into the foreground has not put the
+//! command there: the wrapper hands the foreground on, and takes it back at the end. It does so at the start only when
+//! both input and output are the terminal. In `machineid-run agent | less` the pager shares the wrapper's group and would
+//! be stopped for reading its keys; there the foreground is handed over when the command is stopped for the want of it.
+//! Then its streams say nothing: `echo text | machineid-run less` reads its keys from `/dev/tty`.
+//!
+//! A shell puts the terminal's settings back when its job was ended by a signal. It does not see that of the command, only
+//! the wrapper's exit code, so the wrapper does it.
+
+use std::os::fd::OwnedFd;
+
+use machineid_sys as sys;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::termios::{OptionalActions, Termios};
+
+/// The wrapper's relation to its terminal.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    /// `None` when it is outside the PID namespace, and nothing could be handed back to it.
+    own_group: Option<Pid>,
+    /// The session's own, whatever the standard streams are; `None` without one.
+    controlling: Option<OwnedFd>,
+    /// Whether input and output are the terminal.
+    at_both_ends: bool,
+    handed_over: bool,
+    /// As they were when the shell gave it.
+    settings: Option<Termios>,
+}
+
+impl Terminal {
+    /// As found at the start.
+    pub(super) fn find() -> Self {
+        let own_group = Pid::from_raw(sys::own_group());
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // Fails with ENXIO in a session without one.
+        let controlling = own_group.and_then(|_| rustix::fs::open("/dev/tty", flags, Mode::empty()).ok());
+        // Fails with ENOTTY for anything that is not this session's terminal.
+        let input = rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok();
+        let mut terminal = Self {
+            own_group,
+            at_both_ends: input && rustix::termios::isatty(rustix::stdio::stdout()),
+            controlling,
+            handed_over: false,
+            settings: None,
+        };
+        terminal.given_by_the_shell();
+        terminal
+    }
+
+    /// Whether there is a terminal that could stop the command.
+    pub(super) const fn is_controlling(&self) -> bool {
+        self.controlling.is_some()
+    }
+
+    /// Whether the command has the terminal, by our doing.
+    pub(super) const fn is_handed_over(&self) -> bool {
+        self.handed_over
+    }
+
+    /// Whether the wrapper's own group is in the foreground.
+    pub(super) fn is_ours(&self) -> bool {
+        let foreground = self.foreground();
+        foreground.is_some() && foreground == self.own_group
+    }
+
+    fn foreground(&self) -> Option<Pid> {
+        self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetpgrp(terminal).ok())
+    }
+
+    /// Whether the command is to be started in the foreground.
+    pub(super) fn wants_handing_over(&self) -> bool {
+        self.at_both_ends && self.is_ours()
+    }
+
+    /// Makes a group the foreground one. Needs SIGTTOU blocked, as the wrapper has it.
+    fn give_to(&self, group: Pid) {
+        if let Some(terminal) = &self.controlling {
+            // ENOTTY when the terminal was hung up, EPERM when the group is gone: nothing to hand over then.
+            let _: Result<(), Errno> = rustix::termios::tcsetpgrp(terminal, group);
+        }
+    }
+
+    /// Hands the foreground to the command when it is ours to give. Says whether it was.
+    pub(super) fn hand_over(&mut self, group: Pid) -> bool {
+        if !self.is_ours() {
+            return false;
+        }
+        if self.settings.is_none() {
+            self.given_by_the_shell();
+        }
+        self.give_to(group);
+        self.handed_over = true;
+        true
+    }
+
+    /// Whether this group is in the foreground.
+    pub(super) fn is_with(&self, group: Pid) -> bool {
+        self.foreground() == Some(group)
+    }
+
+    /// Takes the foreground back, if the command's group (or nobody any more) still has it.
+    pub(super) fn take_back(&mut self) {
+        if let Some(own_group) = self.own_group.filter(|_| self.handed_over) {
+            self.give_to(own_group);
+            self.handed_over = false;
+        }
+    }
+
+    /// Remembers the settings, if the shell has given the terminal to the wrapper: at the start, and each time it continues
+    /// a suspended job. Not whenever the command gets it, which may have had it before and changed them.
+    pub(super) fn given_by_the_shell(&mut self) {
+        if self.is_ours() {
+            self.settings = self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetattr(terminal).ok());
+        }
+    }
+
+    /// Puts the settings back for a command that was ended and could not do it itself, if the terminal is ours.
+    pub(super) fn restore_settings(&self) {
+        if let (Some(terminal), Some(settings), true) = (&self.controlling, &self.settings, self.is_ours()) {
+            // Not after what was written has been read: that may be never.
+            let _: Result<(), Errno> = rustix::termios::tcsetattr(terminal, OptionalActions::Now, settings);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The question as HTTP/1.0, and the answer taken apart as it comes in. Pure.
+//!
+//! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. A whole HTTP library
+//! would be most of the wrapper.
+
+use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
+use machineid_protocol::{RunId, Wish};
+use serde::{Deserialize, Serialize};
+
+use super::event::{Daemon, Event, Lost, Refusal};
+
+/// The longest head of an answer, in bytes.
+const LONGEST_HEAD: usize = 8 * 1024;
+/// The longest line of the stream, in bytes.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// How long the rest of the question is, in bytes: the head announces it before its numbers are known, so it is filled up
+/// with spaces.
+const REST: usize = 96;
+/// What a question for process 0 begins with.
+const OF_NOBODY: &[u8] = b"{\"pid\":0,";
+
+/// What is known only when the processes are there.
+#[derive(Debug, Serialize)]
+pub(super) struct Rest {
+    pub(super) pid: i32,
+    pub(super) guardian: i32,
+    pub(super) containment: Option<Wish>,
+}
+
+/// The question but for its rest. Sent while the processes are being made: by then the daemon has read it.
+pub(super) fn beginning(question: &SuperviseRequest) -> Vec<u8> {
+    let known = SuperviseRequest { pid: 0, guardian: None, containment: None, ..question.clone() };
+    // Strings and numbers only: nothing in it can fail to be written.
+    let known = serde_json::to_vec(&known).unwrap_or_default();
+    // The first field is the rest's, and the object goes on.
+    let known = known.strip_prefix(OF_NOBODY).and_then(|known| known.strip_suffix(b"}")).unwrap_or_default();
+    let mut bytes = format!(
+        "POST /v1/supervise HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{{",
+        1 + known.len() + REST
+    )
+    .into_bytes();
+    bytes.extend(known);
+    bytes
+}
+
+/// The rest of the question.
+pub(super) fn rest(rest: &Rest) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(rest).unwrap_or_default();
+    if let Some(opening) = bytes.first_mut() {
+        *opening = b',';
+    }
+    bytes.resize(REST, b' ');
+    bytes
+}
+
+/// The bytes that ask for the newest event of a run.
+pub(super) fn inquiry(run_id: RunId) -> Vec<u8> {
+    format!("GET /v1/supervise?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// The bytes that ask for a run's processes to go on.
+pub(super) fn thaw(run_id: RunId) -> Vec<u8> {
+    let head = format!("POST /v1/thaw?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n");
+    format!("{head}Content-Length: 0\r\n\r\n").into_bytes()
+}
+
+/// The answer so far.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    held: Vec<u8>,
+    status: Option<u16>,
+    broken: bool,
+}
+
+impl Reader {
+    /// Takes bytes and returns what they complete. After an [`Event::Lost`] nothing more comes.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
+        if self.broken {
+            return events;
+        }
+        self.held.extend_from_slice(bytes);
+        if self.status.is_none() {
+            let Some((end, start)) = end_of_head(&self.held) else {
+                if self.held.len() > LONGEST_HEAD {
+                    events.push(self.lost("the head of its answer is too long"));
+                }
+                return events;
+            };
+            let Some(status) = status_of(&self.held[..end]).filter(|_| end <= LONGEST_HEAD) else {
+                events.push(self.lost("its answer is not HTTP; does another program listen there?"));
+                return events;
+            };
+            self.status = Some(status);
+            self.held.drain(..start);
+        }
+        while let Some(end) = self.held.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.held.drain(..=end).collect();
+            events.extend(self.line(&line[..end]));
+            if self.broken {
+                return events;
+            }
+        }
+        if self.held.len() > LONGEST_LINE {
+            events.push(self.lost("a line of its answer is too long"));
+        }
+        events
+    }
+
+    /// The stream has ended. A refusal may lack the final line feed; on a running stream what has none is a torn line and
+    /// counts for nothing.
+    pub(super) fn end(&mut self) -> Vec<Event> {
+        if self.broken {
+            return Vec::new();
+        }
+        let refused = self.status.is_some_and(|status| status != 200);
+        let rest = std::mem::take(&mut self.held);
+        let mut events: Vec<Event> = refused.then(|| self.line(&rest)).flatten().into_iter().collect();
+        if !self.broken {
+            let why = match self.status {
+                None => "it closed the connection without an answer; its log says why".to_owned(),
+                Some(200) => "it closed the connection".to_owned(),
+                Some(status) => format!("it answered with HTTP status {status}"),
+            };
+            events.push(self.lost(&why));
+        }
+        events
+    }
+
+    fn lost(&mut self, why: &str) -> Event {
+        self.broken = true;
+        self.held = Vec::new();
+        Event::Lost(Lost { why: why.to_owned(), daemon: Daemon::There })
+    }
+
+    fn line(&mut self, line: &[u8]) -> Option<Event> {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return None;
+        }
+        if line.len() > LONGEST_LINE {
+            return Some(self.lost("a line of its answer is too long"));
+        }
+        let Ok(kind) = serde_json::from_slice::<Kind>(line) else {
+            return Some(self.lost("its answer is not what the protocol says"));
+        };
+        if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "stop" | "error") {
+            // A newer daemon's.
+            return None;
+        }
+        let Ok(event) = serde_json::from_slice::<SuperviseEvent>(line) else {
+            return Some(self.lost("its answer is not what the protocol says"));
+        };
+        match (self.status, event) {
+            (Some(200), event) => Some(Event::Line(event)),
+            (Some(status), SuperviseEvent::Error { code, request_id, reason, .. }) => {
+                self.broken = true;
+                Some(Event::Refused(Refusal { status, code, request_id, reason }))
+            }
+            // Whatever a refusal says beside its error, it is no permission.
+            (_, _) => Some(self.lost("its answer contradicts itself")),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    event: String,
+}
+
+/// Where the head ends and the body begins.
+fn end_of_head(bytes: &[u8]) -> Option<(usize, usize)> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| (at, at + 4))
+}
+
+/// The status of `HTTP/1.x NNN …`; `None` when the head is none we can read on from.
+fn status_of(head: &[u8]) -> Option<u16> {
+    let head = std::str::from_utf8(head).ok()?;
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next()?.split(' ');
+    let version = words.next()?;
+    let status = words.next().filter(|status| status.len() == 3 && status.bytes().all(|b| b.is_ascii_digit()))?;
+    // A chunked answer would have its sizes between the lines.
+    let chunked = lines.any(|line| line.to_ascii_lowercase().starts_with("transfer-encoding:"));
+    (matches!(version, "HTTP/1.0" | "HTTP/1.1") && !chunked).then(|| status.parse().ok()).flatten()
+}
+
+/// However a foreign answer is cut, the same comes of it, and nothing after its end. The first byte says how it is cut.
+pub(super) fn fuzz(data: &[u8]) {
+    let Some((size, answer)) = data.split_first() else { return };
+    let whole = |mut reader: Reader, pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut events: Vec<Event> = pieces.flat_map(|piece| reader.feed(piece)).collect();
+        events.extend(reader.end());
+        assert!(
+            reader.feed(b"HTTP/1.0 200 OK\r\n\r\n{\"event\":\"lease\"}\n").is_empty(),
+            "nothing comes after the end"
+        );
+        events
+    };
+    let cut = whole(Reader::default(), &mut answer.chunks(usize::from(*size).max(1)));
+    let ends = |event: &Event| matches!(event, Event::Lost(_) | Event::Refused(_));
+    assert_eq!(cut.iter().filter(|event| ends(event)).count(), 1, "it ends once: {cut:?}");
+    assert!(cut.last().is_some_and(ends));
+    // Where a limit is gone beyond depends on the pieces; what was complete before does not.
+    if answer.len() < LONGEST_HEAD {
+        assert_eq!(cut, whole(Reader::default(), &mut std::iter::once(answer)));
+    }
+    let allowed = cut.iter().any(|event| matches!(event, Event::Line(SuperviseEvent::Allow { .. })));
+    assert!(!allowed || answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"), "{cut:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEAD: &str = "HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n";
+    const LEASE: &str = r#"{"event":"lease","boot_ms":1,"until_boot_ms":2,"newer":true}"#;
+
+    fn is_lost(events: &[Event]) -> bool {
+        matches!(events, [Event::Lost(_)])
+    }
+
+    #[test]
+    fn the_two_parts_of_a_question_are_one() {
+        let question = SuperviseRequest {
+            pid: 0,
+            run_id: "00000000000000000000000000000007".parse().unwrap(),
+            device: Some("a".parse().unwrap()),
+            alone: true,
+            name: Some("}\u{e9}".to_owned()),
+            command: vec!["{\"pid\":0,".to_owned(), String::new()],
+            guardian: None,
+            containment: None,
+            leftovers: Some("stop".to_owned()),
+            stop_signal: Some("TERM".to_owned()),
+            stop_grace: None,
+        };
+        for containment in [None, Some(Wish::Auto), Some(Wish::Named(machineid_protocol::Containment::Subreaper))] {
+            let largest = Rest { pid: i32::MAX, guardian: i32::MAX, containment };
+            let text = [beginning(&question), rest(&largest)].concat();
+            let (head, body) = end_of_head(&text).map(|(head, body)| (&text[..head], &text[body..])).unwrap();
+            let length = format!("Content-Length: {}", body.len());
+            assert!(String::from_utf8_lossy(head).ends_with(&length), "{}", String::from_utf8_lossy(&text));
+            let read: SuperviseRequest = serde_json::from_slice(body).unwrap();
+            let whole = SuperviseRequest { pid: i32::MAX, guardian: Some(i32::MAX), containment, ..question.clone() };
+            assert_eq!(read, whole);
+        }
+    }
+
+    #[test]
+    fn lines_come_out_however_the_bytes_are_cut() {
+        let text = format!("{HEAD}{LEASE}\n\n{{\"event\":\"unheard-of\",\"x\":[1]}}\n{LEASE}\n");
+        for size in [1, 2, 7, 1000] {
+            let mut reader = Reader::default();
+            let events: Vec<_> = text.as_bytes().chunks(size).flat_map(|bytes| reader.feed(bytes)).collect();
+            let lease = Event::Line(SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 2 });
+            assert_eq!(events, [lease.clone(), lease]);
+            assert!(is_lost(&reader.end()));
+        }
+    }
+
+    #[test]
+    fn garbage_torn_lines_and_oversized_ones_end_the_stream() {
+        for text in [
+            "hello\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n".to_owned(),
+            "HTTP/1.0 2000 OK\r\n\r\n".to_owned(),
+            format!("{HEAD}not json\n"),
+            format!("{HEAD}{{\"event\":\"allow\"}}\n"),
+            format!("{HEAD}{{\"event\":\"lease\",\"boot_ms\":1,\"boot_ms\":1,\"until_boot_ms\":2}}\n"),
+            format!("{HEAD}{}", "x".repeat(70_000)),
+            format!("{HEAD}{{\"event\":\"{}\"}}\n", "x".repeat(70_000)),
+            "x".repeat(9_000),
+        ] {
+            let mut reader = Reader::default();
+            assert!(is_lost(&reader.feed(text.as_bytes())), "{}", &text[..60.min(text.len())]);
+            assert_eq!(reader.feed(format!("{LEASE}\n").as_bytes()), []);
+        }
+        let mut reader = Reader::default();
+        assert_eq!(reader.feed(format!("{HEAD}{LEASE}").as_bytes()), []);
+        assert!(is_lost(&reader.end()), "a line without its end is none");
+    }
+
+    #[test]
+    fn a_refusal_is_read_with_or_without_a_final_line_feed_and_never_allows() {
+        let error = r#"{"event":"error","code":"DEVICE_REVOKED","request_id":"r","device_id":null,"reason":"why"}"#;
+        for end in ["", "\n"] {
+            let mut reader = Reader::default();
+            let mut events = reader.feed(format!("HTTP/1.0 403 Forbidden\r\n\r\n{error}{end}").as_bytes());
+            events.extend(reader.end());
+            let [Event::Refused(refusal)] = &events[..] else { panic!("{events:?}") };
+            assert_eq!((refusal.status, refusal.code.as_str()), (403, "DEVICE_REVOKED"));
+        }
+        let mut reader = Reader::default();
+        assert!(is_lost(&reader.feed(format!("HTTP/1.0 500 Oops\r\n\r\n{LEASE}\n").as_bytes())));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut reader = Reader::default();
+            reader.feed(HEAD.as_bytes());
+            reader.feed(&bytes);
+            reader.end();
+        }
+    }
+}

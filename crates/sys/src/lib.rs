@@ -1,0 +1,40 @@
+//! The only unsafe code: system calls for which neither std nor rustix has a safe form, and their nearest kin.
+//!
+//! Each function here is safe to call as documented; what it must uphold is argued beside each unsafe block.
+
+mod clone;
+mod descriptor_limit;
+mod descriptors;
+mod environment;
+mod inherited;
+mod namespace;
+mod peer;
+mod permission;
+mod precedence;
+mod proc;
+mod process;
+mod queue;
+mod signal;
+mod signal_fd;
+mod threads;
+mod wait;
+#[cfg(feature = "runtime")]
+mod watched;
+
+pub use clone::{ForkOptions, Namespaces, fork_with};
+pub use descriptor_limit::raise_descriptor_limit;
+pub use descriptors::close_others;
+pub use environment::{ScrubError, scrub_environment};
+pub use inherited::{Inherited, let_children_vanish, restore_inherited};
+pub use namespace::{map_own_ids, mount_own_proc};
+pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
+pub use permission::may_signal;
+pub use precedence::{Turns, Uninterrupted, take_turns, take_your_time};
+pub use proc::check_proc;
+pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
+pub use queue::queue_signal;
+pub use signal::{SignalNameError, parse_signal, signal_name};
+pub use signal_fd::{Arrived, SignalFd, die_by, send_to_child, send_to_group, stop_by};
+pub use wait::ended_child;
+#[cfg(feature = "runtime")]
+pub use watched::watch;

@@ -1,0 +1,185 @@
+//! Running before everybody else for a moment, in short turns, or never in anybody's way.
+
+#![expect(unsafe_code, reason = "rustix has neither sched_setscheduler nor sched_setattr")]
+
+use std::marker::PhantomData;
+
+use rustix::io::Errno;
+
+/// While it lives, the calling thread gives its processor up to no ordinary process.
+///
+/// A process that is woken may run before whoever woke it, whatever their niceness: a thread that signals a thousand of
+/// them would wait for most of them to act first. Only for work that is short and does not wait. Where the kernel does not
+/// permit it (it takes `CAP_SYS_NICE`, or `RLIMIT_RTPRIO` above 0), and for a thread that an administrator has scheduled in
+/// another way than the ordinary one, nothing changes.
+#[derive(Debug)]
+pub struct Uninterrupted {
+    changed: bool,
+    /// Of the thread that made it.
+    _here: PhantomData<*const ()>,
+}
+
+impl Uninterrupted {
+    /// Until this is dropped.
+    #[must_use]
+    pub fn begin() -> Self {
+        // The lowest of the real-time priorities is above every ordinary process, and below what the kernel and the
+        // administrator have put there.
+        let changed = is_ordinary() && schedule(libc::SCHED_FIFO, 1).is_ok();
+        Self { changed, _here: PhantomData }
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        if self.changed {
+            // Giving it up is always permitted, and the niceness is kept.
+            let _ = schedule(libc::SCHED_OTHER, 0);
+        }
+    }
+}
+
+/// The calling thread is never in a hurry: when it is woken it lets whoever runs on its processor finish, who most likely has
+/// just woken it. Its share of the processor stays what it is. A thread that an administrator has scheduled in another way
+/// than the ordinary one stays as it is.
+pub fn take_your_time() {
+    if is_ordinary() {
+        // Everybody may ask for this.
+        let _ = schedule(libc::SCHED_BATCH, 0);
+    }
+}
+
+/// The shortest turn that the kernel gives, in nanoseconds.
+const SHORT_TURN: u64 = 100_000;
+
+/// How long a turn on its processor the calling thread has when others wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// As long as everybody's.
+    Ordinary,
+    /// Many and short instead of few and long ones: whoever it works with need not wait until it has answered a whole crowd.
+    /// Its share of the processor stays what it is.
+    Short,
+}
+
+/// From now on. Before Linux 6.12 nothing changes, nor for a thread that an administrator has scheduled in another way than
+/// the ordinary one.
+pub fn take_turns(turns: Turns) {
+    let sched_runtime = match turns {
+        // The kernel's own.
+        Turns::Ordinary => 0,
+        Turns::Short => SHORT_TURN,
+    };
+    if let Ok(attributes) = attributes()
+        && attributes.sched_policy.cast_signed() == libc::SCHED_OTHER
+    {
+        // Everybody may ask for this. Where system calls are filtered it may be refused, and things stay as they are.
+        let _ = set_attributes(libc::sched_attr { sched_runtime, ..attributes });
+    }
+}
+
+/// Of the calling thread.
+fn attributes() -> Result<libc::sched_attr, Errno> {
+    // SAFETY: zeros are valid in every field.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: a thread number of 0 is the caller's own; the kernel writes no more than the size it is told.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size_of::<libc::sched_attr>(), 0) };
+    if result == 0 { Ok(attributes) } else { Err(super::process::last_errno()) }
+}
+
+fn set_attributes(attributes: libc::sched_attr) -> Result<(), Errno> {
+    // SAFETY: a thread number of 0 is the caller's own; the kernel only reads the live local, which says its size.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
+}
+
+fn is_ordinary() -> bool {
+    // SAFETY: takes a number alone; 0 is the caller's own.
+    unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) == libc::c_long::from(libc::SCHED_OTHER) }
+}
+
+/// Of the calling thread. Not through the C library: musl's refuses.
+fn schedule(policy: libc::c_int, priority: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: zeros are valid in every field it may have.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = priority;
+    // SAFETY: a thread number of 0 is the caller's own; the kernel only reads the live local.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Policy and niceness of the calling thread, as `/proc` tells them.
+    fn scheduling() -> (String, String) {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let field = |number: usize| fields.split(' ').nth(number - 3).unwrap().to_owned();
+        (field(41), field(19))
+    }
+
+    #[test]
+    fn it_ends_where_it_began_and_keeps_the_niceness() {
+        std::thread::spawn(|| {
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
+            let ordinary = ("0".to_owned(), "3".to_owned());
+            assert_eq!(scheduling(), ordinary);
+            let uninterrupted = Uninterrupted::begin();
+            let during = scheduling().0;
+            let expected = if uninterrupted.changed { "1" } else { "0" };
+            assert_eq!(during, expected);
+            drop(uninterrupted);
+            assert_eq!(scheduling(), ordinary);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_thread_in_no_hurry_keeps_its_share() {
+        std::thread::spawn(|| {
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
+            take_your_time();
+            assert_eq!(scheduling(), (libc::SCHED_BATCH.to_string(), "3".to_owned()));
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn short_turns_change_neither_policy_nor_share() {
+        std::thread::spawn(|| {
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
+            let before = attributes().unwrap().sched_runtime;
+            take_turns(Turns::Short);
+            assert_eq!(scheduling(), ("0".to_owned(), "3".to_owned()));
+            // A kernel that knows nothing of turns tells none.
+            let expected = if before == 0 { 0 } else { SHORT_TURN };
+            assert_eq!(attributes().unwrap().sched_runtime, expected);
+            take_turns(Turns::Ordinary);
+            assert_eq!(attributes().unwrap().sched_runtime, before);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn what_an_administrator_has_set_stays() {
+        std::thread::spawn(|| {
+            schedule(libc::SCHED_BATCH, 0).unwrap();
+            let before = scheduling();
+            let turns = attributes().unwrap().sched_runtime;
+            take_turns(Turns::Short);
+            assert_eq!((scheduling(), attributes().unwrap().sched_runtime), (before.clone(), turns));
+            let uninterrupted = Uninterrupted::begin();
+            assert_eq!(scheduling(), before);
+            drop(uninterrupted);
+            assert_eq!(scheduling(), before);
+        })
+        .join()
+        .unwrap();
+    }
+}

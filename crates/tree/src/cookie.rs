@@ -1,0 +1,162 @@
+//! The last net: processes that carry a run's id in their environment. It finds what has lost every other tie to its tree,
+//! as long as it has not emptied its environment too.
+
+use std::collections::HashMap;
+
+use machineid_protocol::RunId;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::environ;
+use super::pid::{Pid, StartTime};
+use super::stat::ProcessEntry;
+
+/// A list of run ids, outermost first, separated by commas.
+const VARIABLE: &[u8] = b"MACHINEID_RUN_ID=";
+
+/// No environment is read further: an exec takes about 6 MiB at most, the first of which hold what a wrapper put there.
+const LONGEST: usize = 4 << 20;
+
+/// The runs that an environment names.
+fn named(environment: &[u8]) -> impl Iterator<Item = RunId> {
+    let lists = environment.split(|&byte| byte == 0).filter_map(|entry| entry.strip_prefix(VARIABLE));
+    let ids = lists.flat_map(|list| list.split(|&byte| byte == b','));
+    ids.filter_map(|id| std::str::from_utf8(id).ok()?.parse().ok())
+}
+
+/// Which processes of one table name which runs. Read when a tree first asks, and once for all trees: where a thousand are
+/// stopped at a time, each with a look of its own into every environment of the host would hold the others up for minutes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holders {
+    /// No process older than this has been looked into; none at all before the first question.
+    since: Option<StartTime>,
+    by_run: HashMap<RunId, Vec<ProcessEntry>>,
+}
+
+impl Holders {
+    /// The living processes of these that name the run, among them all that are no older than `since`.
+    ///
+    /// Fails when no descriptor is to be had, which must not be taken for there being none.
+    pub(super) fn of(
+        &mut self,
+        run: RunId,
+        since: StartTime,
+        entries: &[ProcessEntry],
+    ) -> Result<&[ProcessEntry], Errno> {
+        if self.since.is_none_or(|read| since < read) {
+            let young = entries.iter().filter(|entry| entry.is_alive() && entry.identity.start >= since);
+            let young: Vec<ProcessEntry> = young.copied().collect();
+            let mut by_run: HashMap<RunId, Vec<ProcessEntry>> = HashMap::new();
+            for (run, entry) in environ::named_by(&young)? {
+                by_run.entry(run).or_default().push(entry);
+            }
+            self.by_run = by_run;
+            self.since = Some(since);
+        }
+        Ok(self.by_run.get(&run).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// The runs that the environment of the process with this number names; none when it may not be read: it is another user's,
+/// a kernel thread's, or gone. May take as long as that process likes.
+///
+/// Fails when no descriptor is to be had.
+pub(super) fn read(pid: Pid) -> Result<Vec<RunId>, Errno> {
+    let mut environment = Vec::new();
+    read_environment(pid, &mut environment)?;
+    Ok(named(&environment).collect())
+}
+
+/// Reads the environment of the process with this number; an empty one when it may not be read: it is another user's, a
+/// kernel thread's, or gone.
+///
+/// Fails when no descriptor is to be had.
+fn read_environment(pid: Pid, environment: &mut Vec<u8>) -> Result<(), Errno> {
+    environment.clear();
+    let path = format!("/proc/{pid}/environ");
+    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => file,
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+        Err(_) => return Ok(()),
+    };
+    let mut page = [0; 4096];
+    while environment.len() < LONGEST {
+        match rustix::io::read(&file, &mut page) {
+            Ok(0) => break,
+            Ok(count) => environment.extend_from_slice(&page[..count]),
+            Err(Errno::INTR) => {}
+            // Its memory is gone with it, or not ours to see.
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+/// The runs that foreign bytes name stand there to the letter.
+///
+/// # Panics
+///
+/// When that does not hold.
+pub fn fuzz_environment(data: &[u8]) {
+    for run in named(data) {
+        let name = run.to_string();
+        assert!(data.to_ascii_lowercase().windows(name.len()).any(|window| window == name.as_bytes()), "{name}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RUN: &str = "00000000000000000000000000000007";
+
+    fn names(environment: &[u8], run: &str) -> bool {
+        named(environment).any(|named| named.to_string() == run)
+    }
+
+    #[test]
+    fn an_environment_is_looked_into_once_whoever_asks_first() {
+        let own = ProcessEntry::read(Pid::own()).unwrap().unwrap();
+        let run: RunId = RUN.parse().unwrap();
+        let mut holders = Holders::default();
+        let later = StartTime(own.identity.start.0 + 1);
+        assert!(holders.of(run, later, &[own]).unwrap().is_empty());
+        assert_eq!(holders.since, Some(later));
+        holders.of(run, own.identity.start, &[own]).unwrap();
+        assert_eq!(holders.since, Some(own.identity.start), "an older tree looks further back");
+        holders.by_run.insert(run, vec![own]);
+        assert_eq!(holders.of(run, later, &[own]).unwrap(), [own], "what was read is kept");
+    }
+
+    #[test]
+    fn a_run_is_named_as_a_whole_element_of_the_list_only() {
+        let other = "10000000000000000000000000000007";
+        for (environment, expected) in [
+            (format!("A=1\0MACHINEID_RUN_ID={RUN}\0B=2\0"), true),
+            (format!("MACHINEID_RUN_ID={other},{RUN}\0"), true),
+            (format!("MACHINEID_RUN_ID={RUN},{other}"), true),
+            (format!("MACHINEID_RUN_ID={other}\0MACHINEID_RUN_ID={RUN}\0"), true),
+            (format!("MACHINEID_RUN_ID={other}\0"), false),
+            (format!("MACHINEID_RUN_ID={RUN}0\0"), false),
+            (format!("MACHINEID_RUN_ID=x{RUN}\0"), false),
+            (format!("XMACHINEID_RUN_ID={RUN}\0"), false),
+            (format!("A=MACHINEID_RUN_ID={RUN}\0"), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(names(environment.as_bytes(), RUN), expected, "{environment:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_is_found_among_foreign_bytes_and_nowhere_else(
+            before in proptest::collection::vec(any::<u8>(), 0..100),
+            after in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            prop_assert!(!names(&before, RUN));
+            let entry = format!("\0MACHINEID_RUN_ID=,,{RUN}\0");
+            prop_assert!(names(&[&before, entry.as_bytes(), &after].concat(), RUN));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Waiting for a point on the boot clock.
+//!
+//! tokio's timers run on `CLOCK_MONOTONIC`, which stands still while the machine is suspended: a lease timed by them
+//! would be longer by every suspend. A timerfd on `CLOCK_BOOTTIME` fires on waking.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use machineid_clock::BootTime;
+use machineid_sys as sys;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use tokio::io::unix::AsyncFd;
+
+/// One reusable timer. Costs a file descriptor for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct BootTimer {
+    timer: AsyncFd<OwnedFd>,
+    /// When the kernel's timer fires, or has fired without being noticed.
+    set_to: Option<BootTime>,
+}
+
+impl BootTimer {
+    /// Fails when the process has no descriptor left.
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
+        Ok(Self { timer: sys::watch(timer)?, set_to: None })
+    }
+
+    /// Waits until the boot clock reads `point` or more; for ever when there is none. May be dropped and called again.
+    ///
+    /// One that is set to an earlier point is left so, and set anew when it has fired: who waits for something else each
+    /// time, thousands of times a second, hardly ever calls the kernel for it.
+    ///
+    /// Fails only when the kernel refuses the timer.
+    pub(crate) async fn wait_until(&mut self, point: Option<BootTime>) -> io::Result<()> {
+        let Some(point) = point else { return std::future::pending().await };
+        loop {
+            if self.set_to.is_none_or(|at| at > point) {
+                self.set(point)?;
+            }
+            let mut ready = self.timer.readable().await?;
+            ready.clear_ready();
+            self.set_to = None;
+            if BootTime::now() >= point {
+                return Ok(());
+            }
+        }
+    }
+
+    fn set(&mut self, point: BootTime) -> io::Result<()> {
+        let since_boot = point.since_boot();
+        // An all-zero time would disarm the timer.
+        let value = Timespec {
+            tv_sec: i64::try_from(since_boot.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(since_boot.subsec_nanos().max(1)),
+        };
+        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        rustix::time::timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &spec)?;
+        self.set_to = Some(point);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn fires_at_its_point_and_again_when_reused() {
+        let mut timer = BootTimer::new().unwrap();
+        for millis in [0, 5, 20] {
+            let point = BootTime::now() + Duration::from_millis(millis);
+            timer.wait_until(Some(point)).await.unwrap();
+            assert!(BootTime::now() >= point);
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_of_an_abandoned_wait_does_not_end_the_next_one_early() {
+        let mut timer = BootTimer::new().unwrap();
+        let soon = BootTime::now() + Duration::from_millis(1);
+        drop(tokio::time::timeout(Duration::from_micros(1), timer.wait_until(Some(soon))).await);
+        let later = BootTime::now() + Duration::from_millis(30);
+        timer.wait_until(Some(later)).await.unwrap();
+        assert!(BootTime::now() >= later);
+    }
+
+    #[tokio::test]
+    async fn one_set_to_an_earlier_point_fires_at_the_later_one_and_the_other_way_round() {
+        let mut timer = BootTimer::new().unwrap();
+        let start = BootTime::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        for (abandoned, waited_for) in [(10, 40), (1000, 60), (70, 70), (71, 90)] {
+            drop(tokio::time::timeout(Duration::ZERO, timer.wait_until(Some(at(abandoned)))).await);
+            timer.wait_until(Some(at(waited_for))).await.unwrap();
+            let now = BootTime::now();
+            assert!(now >= at(waited_for) && now < at(900), "{waited_for}: {now:?}");
+        }
+    }
+}

@@ -1,4 +1,0 @@
-//! Which version this is.
-
-/// The version with the commit it was built from, as far as `build.rs` could tell: `0.1.0 (1a2b3c4d5e6f 2026-11-24)`.
-pub(crate) const VERSION: &str = env!("MACHINEID_VERSION");
