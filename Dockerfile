@@ -5,10 +5,9 @@
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
-COPY Cargo.toml Cargo.lock build.rs ./
+COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 COPY packaging packaging
-COPY migrations migrations
-COPY templates templates
 COPY benches benches
 COPY tests tests
 COPY src src

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the four programs for a release into target/dist/bin: three against libc, with the profile `dist`, and
-# machineid-run with nothing but itself (the profile `alone`; gnu target, +crt-static; built apart, without the features of
-# the others).
+# machineid-run with nothing but itself (the profile `alone`; gnu target, +crt-static; built apart, of its own crate
+# alone).
 #
 # Paths of this machine are kept out of them, so that two builds of a commit have the same bytes.
 set -euo pipefail
@@ -18,7 +18,7 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/n
 RUSTFLAGS="$remap" cargo build --profile dist --locked --target "$target" --target-dir target/dist/build \
     --bin machineid-sidecar --bin machineid --bin machineid-authority
 RUSTFLAGS="$remap -C target-feature=+crt-static" cargo build --profile alone --locked --target "$target" \
-    --target-dir target/dist/static --no-default-features --bin machineid-run
+    --target-dir target/dist/static --package machineid-run --features program
 
 rm -rf target/dist/bin
 mkdir -p target/dist/bin

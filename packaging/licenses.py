@@ -24,6 +24,8 @@ def linked():
     about = json.loads(subprocess.check_output(command, cwd=TOP))
     packages = {package["id"]: package for package in about["packages"]}
     below = {node["id"]: node["deps"] for node in about["resolve"]["nodes"]}
+    # Those of this repository are ours.
+    ours = set(about["workspace_members"])
     root = about["resolve"]["root"]
     todo, seen = [root], {root}
     while todo:
@@ -32,7 +34,7 @@ def linked():
             if normal and dependency["pkg"] not in seen:
                 seen.add(dependency["pkg"])
                 todo.append(dependency["pkg"])
-    return sorted((packages[one] for one in seen - {root}), key=lambda p: (p["name"], p["version"]))
+    return sorted((packages[one] for one in seen - ours), key=lambda p: (p["name"], p["version"]))
 
 
 def allowed(expression):

@@ -20,7 +20,7 @@ step() { printf '\n[ ] %s\n' "$1"; }
 stop() { printf '\nrelease.sh: %s\n' "$1" >&2; exit 1; }
 unless_rehearsed() { [ -n "$rehearse" ] && echo "    (rehearsed: $1)" || stop "$1"; }
 
-version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 commit=$(git rev-parse HEAD)
 out=$PWD/target/release-$version
 

@@ -14,7 +14,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 name=machineid-sidecar-$version-$(uname -m)-linux-gnu
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
 stage=$out/stage-tar/$name

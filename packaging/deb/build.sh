@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)-1
+version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)-1
 arch=$(dpkg --print-architecture)
 maintainer=${DEBFULLNAME:-machineid-sidecar authors} maintainer="$maintainer <${DEBEMAIL:-packages@machineid.io}>"
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}

@@ -17,7 +17,6 @@ use super::reload::Source;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
-use crate::telemetry;
 
 /// The port that is asked for first; any other when it is taken.
 const PORT: u16 = 8424;

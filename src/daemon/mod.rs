@@ -19,6 +19,8 @@ mod check_config;
 mod child;
 mod command;
 mod dev;
+#[cfg(test)]
+mod documents;
 mod healthcheck;
 mod identity;
 mod init;
@@ -41,8 +43,8 @@ use machineid_protocol::Exit;
 use crate::config::Environment;
 
 /// The command line, for manual pages and completions.
-#[must_use]
-pub fn command() -> clap::Command {
+#[cfg(test)]
+fn command() -> clap::Command {
     <Command as clap::CommandFactory>::command()
 }
 

@@ -41,7 +41,7 @@ use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::push;
 use crate::report::{self, Reporter};
 use crate::runs::{Here, Runs, Store};
-use crate::telemetry::{self, Journal};
+use crate::telemetry::Journal;
 
 /// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
 /// for a quarter of the crowd's answers, and with it the validation that all of them will share.

@@ -13,7 +13,6 @@ use machineid_protocol::local::{
     ThawAnswer,
 };
 use machineid_protocol::status::Status;
-use machineid_protocol::{Code, DeviceId, RequestId, RunId, Wish};
 use serde_json::Value;
 use utoipa::OpenApi;
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use super::Outcome;
 
-/// The wrapper without the library's services, statically linked. Built at the first call, which takes some seconds; an
+/// The wrapper of its own crate, statically linked. Built at the first call, which takes some seconds; an
 /// error says why it cannot be had here.
 pub(crate) fn wrapper() -> Outcome<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -21,7 +21,17 @@ fn build() -> Outcome<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(package)
-        .args(["build", "--quiet", "--profile", "alone", "--locked", "--no-default-features", "--bin", "machineid-run"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "alone",
+            "--locked",
+            "--package",
+            "machineid-run",
+            "--features",
+            "program",
+        ])
         // Named even though it is this machine's own: only then the flags leave build scripts and macros alone.
         .args(["--target", &target])
         .arg("--target-dir")

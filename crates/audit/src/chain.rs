@@ -26,11 +26,14 @@ impl Hash {
     /// What stands for a record before the first one.
     pub const NOTHING: Self = Self([0; 32]);
 
+    /// The hash of a line without its end.
+    #[must_use]
     pub fn of(line: &[u8]) -> Self {
         Self(Sha256::digest(line).into())
     }
 
     /// Reads 64 hex digits of either case; `None` when it is anything else.
+    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         if text.len() != 64 || !text.is_ascii() {
@@ -121,9 +124,13 @@ fn object<T: Serialize>(what: &T) -> Map<String, Value> {
 /// What of a line matters to the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// What happened.
     pub event: String,
+    /// The hash of the record before it.
     pub prev: Hash,
+    /// Parts of lines before it that it declares torn.
     pub torn: Vec<Hash>,
+    /// How many records it says were lost.
     pub lost: u64,
 }
 
@@ -141,6 +148,7 @@ struct Written {
 
 impl Record {
     /// Reads a line; `None` when it is no record of ours.
+    #[must_use]
     pub fn read(line: &[u8]) -> Option<Self> {
         let written: Written = serde_json::from_value(strict_json::from_slice(line).ok()?).ok()?;
         let torn = written.torn.iter().map(|hash| Hash::parse(hash)).collect::<Option<_>>()?;

@@ -7,12 +7,14 @@ use super::chain::{Hash, LONGEST_LINE, Record};
 pub struct Finding {
     /// Counted from 1; 0 is the file as a whole.
     pub line: u64,
+    /// What is wrong.
     pub problem: String,
 }
 
 /// What a file came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
+    /// How many records it holds.
     pub records: u64,
     /// The record that the first one of the file follows; `None` when it is the first of all, or the file is empty.
     pub follows: Option<Hash>,
@@ -20,9 +22,11 @@ pub struct Verdict {
     pub last: Option<Hash>,
     /// How often the file itself says that records were lost, and how many.
     pub gaps: u64,
+    /// How many records it says were lost.
     pub lost: u64,
     /// Parts of lines that the file itself declares.
     pub torn: u64,
+    /// What is wrong with it.
     pub findings: Vec<Finding>,
 }
 
@@ -79,6 +83,7 @@ impl Verifier {
     }
 
     /// The file has ended. `expect`: the hash that its last record must have.
+    #[must_use]
     pub fn end(mut self, expect: Option<Hash>) -> Verdict {
         let undeclared = std::mem::take(&mut self.undeclared);
         if let Some((at, _)) = undeclared.first() {
@@ -107,6 +112,7 @@ impl Verifier {
 
 /// Verifies a whole file that is in memory.
 #[cfg(test)]
+#[must_use]
 pub fn verify(bytes: &[u8], expect: Option<Hash>) -> Verdict {
     let mut verifier = Verifier::default();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {

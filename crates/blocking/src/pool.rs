@@ -77,6 +77,7 @@ impl<W: FnOnce() -> T + Send, T: Send> Call for Asked<W, T> {
 
 impl Pool {
     /// A pool without a thread: they are started when there is work. `name` is theirs.
+    #[must_use]
     pub fn new(name: &'static str, bounds: Bounds) -> Self {
         let state = State { queue: Queue::new(bounds), threads: 0, idle: 0, rung: 0 };
         Self(Arc::new(Shared { name, state: Mutex::new(state), bell: Condvar::new() }))

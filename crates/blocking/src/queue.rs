@@ -20,6 +20,8 @@ impl Owner {
     /// The daemon itself.
     pub const DAEMON: Self = Self { uid: 0, privileged: true };
 
+    /// A user of this id; one with privileges is not held back.
+    #[must_use]
     pub const fn user(uid: u32, privileged: bool) -> Self {
         Self { uid, privileged }
     }

@@ -27,25 +27,36 @@ macro_rules! texts {
     };
 }
 
+/// The media type of JSON.
 pub const JSON: &str = "application/json";
+/// The media type of plain text.
 pub const TEXT: &str = "text/plain";
+/// The media type of an event stream.
 pub const EVENTS: &str = "text/event-stream";
 
 /// One way to ask.
+#[derive(Debug)]
 pub struct Operation {
+    /// The path.
     pub path: &'static str,
+    /// The method, in small letters.
     pub method: &'static str,
+    /// What it does, in one line.
     pub summary: &'static str,
+    /// What stands in path, query and headers.
     pub parameters: &'static [Parameter],
     /// The schema of its body.
     pub body: Option<&'static str>,
+    /// What may be answered.
     pub answers: &'static [Answer],
 }
 
 /// Where it stands, its name, and what it means. Text, unless a schema is put beside it.
+#[derive(Debug)]
 pub struct Parameter(pub &'static str, pub &'static str, pub &'static str);
 
 /// The status, the media type, the schema if it has one, and when it comes.
+#[derive(Debug)]
 pub struct Answer(pub u16, pub &'static str, pub Option<&'static str>, pub &'static str);
 
 /// A document of these operations; `describe` makes one of each.
@@ -75,6 +86,7 @@ pub fn document<'a>(
 }
 
 /// One operation, its parameters all text.
+#[must_use]
 pub fn describe(operation: &Operation) -> Value {
     let parameters: Vec<Value> = operation
         .parameters

@@ -4,24 +4,38 @@
 /// What a flag is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
+    /// The agent's own device.
     Device,
+    /// A name for people.
     Name,
+    /// The daemon's socket.
     Socket,
+    /// The first signal of a stop.
     StopSignal,
+    /// How long a stop waits.
     StopGrace,
+    /// How long a start may take.
     Timeout,
+    /// Waiting for an ALLOW.
     Wait,
+    /// What holds the tree together.
     Containment,
+    /// What becomes of processes that outlive the command.
     Leftovers,
+    /// Where the outcome is written.
     StatusFile,
+    /// Saying less.
     Quiet,
+    /// The help text.
     Help,
+    /// The version.
     Version,
 }
 
 /// What follows a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
+    /// Nothing.
     Nothing,
     /// A value, called this.
     Value(&'static str),
@@ -36,10 +50,15 @@ pub enum Takes {
 /// One flag.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
+    /// What it is about.
     pub about: About,
+    /// Its name behind two dashes.
     pub long: &'static str,
+    /// Its letter behind one dash, if it has one.
     pub short: Option<char>,
+    /// What follows it.
     pub takes: Takes,
+    /// What `--help` says.
     pub help: &'static str,
 }
 

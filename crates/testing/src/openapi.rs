@@ -12,7 +12,7 @@ pub fn is_the_one_that_is_kept(file: &str, whole: &Value) {
         std::fs::write(&place, &text).unwrap();
     }
     let kept = std::fs::read_to_string(&place).unwrap_or_default();
-    assert!(kept == text, "write it anew with BLESS=1 cargo test --workspace --lib openapi, and look at what changed");
+    assert!(kept == text, "write it anew with BLESS=1 cargo test --lib documents, and look at what changed");
 }
 
 /// Says how many references there are.

@@ -13,6 +13,7 @@ static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// A cluster.
+#[derive(Debug)]
 pub struct Cluster {
     server: Server,
 }

@@ -29,7 +29,6 @@ use crate::config::watch::{Seen, Watch};
 use crate::config::{ConfigError, Environment, Settings};
 use crate::gate::attempt::Means;
 use crate::local::{Context, socket};
-use crate::telemetry;
 pub(super) use kill_file::watch as watch_kill_file;
 use outcome::Outcome;
 use reading::{Found, Keyed, Progress, Question};

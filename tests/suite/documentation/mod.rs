@@ -5,11 +5,9 @@
 //! | `page` | a page's blocks of commands |
 //! | `sandbox` | a shell that runs them |
 //! | `commands` | each page's commands, run |
-//! | `programs` | manual pages and completions, made of the command lines |
 //! | `names` | links, metrics, codes and settings that the pages name |
 
 mod commands;
 mod names;
 mod page;
-mod programs;
 mod sandbox;

@@ -13,4 +13,4 @@ mod session;
 mod words;
 
 pub(crate) use pages::router;
-pub(crate) use session::{Console, Done, Holder, Links, Outcome, Results, Session, Sessions};
+pub(crate) use session::{Console, Done, Holder, Outcome, Session};

@@ -114,7 +114,7 @@ pub(crate) fn request_id(head: &Parts) -> String {
 }
 
 /// The reason an operator gives, if one is given. Fails with the refusal.
-pub(crate) fn reason(sent: Option<ReasonText>) -> Result<Option<Reason>, Answer> {
+pub(super) fn reason(sent: Option<ReasonText>) -> Result<Option<Reason>, Answer> {
     sent.map(|text| text.0.parse()).transpose().map_err(|error: crate::audit::ReasonError| {
         Answer::error(StatusCode::BAD_REQUEST, "invalid_reason").with("reason", error.to_string())
     })

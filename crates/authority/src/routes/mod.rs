@@ -35,15 +35,7 @@ use uuid::Uuid;
 
 use self::answer::Answer;
 use super::app::App;
-use super::forwarded::Trusted;
-use super::health::Health;
-use super::limits::Limits;
-use super::metrics::Metrics;
 use super::repeated::rarely;
-use super::reports::Intake;
-use super::seen::Seen;
-use super::store::Store;
-use super::watch::Hints;
 
 /// What a request is called in its answer, the log and the audit.
 #[derive(Clone, Debug)]

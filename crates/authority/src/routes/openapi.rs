@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use axum::response::{IntoResponse, Response};
 use machineid_openapi::{self as openapi, Answer, EVENTS, JSON, Operation, Parameter};
 use machineid_protocol::api::{KEY_HEADER, UNDECIDED_HEADER, path};
-use machineid_protocol::report::{EventId, FleetPage, Report, SidecarId, StopList, Timeline};
+use machineid_protocol::report::{FleetPage, Report, StopList, Timeline};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 

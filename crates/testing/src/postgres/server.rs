@@ -25,6 +25,7 @@ wait $server
 "#;
 
 /// A server, running or not.
+#[derive(Debug)]
 pub struct Server {
     programs: PathBuf,
     directory: PathBuf,

@@ -1,7 +1,7 @@
 //! Manual pages and completions: made from the same definitions as `--help`, kept in `packaging`, and compared here, so that
 //! a change of a command line is a change of its documents under review.
 //!
-//! To write them anew: `BLESS=1 cargo test --test suite -- programs`.
+//! To write them anew: `BLESS=1 cargo test --lib documents`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use machineid_version::VERSION;
 
 /// The programs' command lines.
 fn programs() -> [clap::Command; 4] {
-    [machineid_sidecar::daemon::command(), wrapper(), machineid_cli::command(), machineid_authority::command::command()]
+    [super::command(), wrapper(), machineid_cli::command(), machineid_authority::command::command()]
 }
 
 /// The wrapper's command line, which it reads without clap.
@@ -121,7 +121,7 @@ fn manual_pages_and_completions_are_those_of_the_command_lines() {
             }
         }
     }
-    assert!(bless || stale.is_empty(), "write them anew with BLESS=1 cargo test --test suite -- programs: {stale:?}");
+    assert!(bless || stale.is_empty(), "write them anew with BLESS=1 cargo test --lib documents: {stale:?}");
 }
 
 #[test]
