@@ -322,7 +322,7 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
             &origin,
             key,
             format!(
-                "enforcement.lease is {}, shorter than enforcement.interval × 1.1 + authority.timeout = {}: agents \
+                "enforcement.lease is {}, shorter than enforcement.interval + authority.timeout = {}: agents \
                  would be stopped although nothing is wrong; make the lease at least {}, or validate more often",
                 span::format(lease),
                 span::format(needed),

@@ -21,7 +21,7 @@ pub mod defaults {
     /// `authority.timeout`.
     pub const TIMEOUT: &str = "3s";
     /// `enforcement.interval`.
-    pub const INTERVAL: &str = "5s";
+    pub const INTERVAL: &str = "4s";
     /// `enforcement.lease`.
     pub const LEASE: &str = "30s";
     /// `enforcement.stop_grace`.
@@ -73,10 +73,10 @@ pub fn default_stop_bound() -> StopBound {
     StopBound::new(span(defaults::INTERVAL), span(defaults::TIMEOUT), span(defaults::LEASE), span(defaults::STOP_GRACE))
 }
 
-/// The longest time between a change at the authority and the answer that tells of it: `interval` × 1.1 + `timeout`.
+/// The longest time between a change at the authority and the answer that tells of it: `interval` + `timeout`.
 #[must_use]
 pub fn longest_silence(interval: Duration, timeout: Duration) -> Duration {
-    interval + interval / 10 + timeout
+    interval + timeout
 }
 
 #[cfg(test)]
@@ -87,8 +87,8 @@ mod tests {
     fn the_defaults_stop_within_41_seconds_at_the_worst() {
         let second = Duration::from_secs(1);
         let bound = default_stop_bound();
-        assert_eq!(bound, StopBound::new(5 * second, 3 * second, 30 * second, 10 * second));
-        assert_eq!(bound.connected, Duration::from_millis(19_500));
+        assert_eq!(bound, StopBound::new(4 * second, 3 * second, 30 * second, 10 * second));
+        assert_eq!(bound.connected, 18 * second);
         assert_eq!(bound.cut_off, 41 * second);
         assert_eq!(bound.worst(), 41 * second);
     }
@@ -96,9 +96,9 @@ mod tests {
     #[test]
     fn the_bound_grows_with_the_agents_beyond_a_thousand() {
         let second = Duration::from_secs(1);
-        let bound = StopBound::new(5 * second, 3 * second, 30 * second, 10 * second);
+        let bound = StopBound::new(4 * second, 3 * second, 30 * second, 10 * second);
         assert_eq!((bound.with(0), bound.with(1_000)), (bound, bound));
         assert_eq!(bound.with(3_000).cut_off, 44 * second);
-        assert_eq!(bound.with(3_000).connected, Duration::from_millis(22_500));
+        assert_eq!(bound.with(3_000).connected, 21 * second);
     }
 }
