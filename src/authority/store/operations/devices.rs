@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::columns::{Row, status};
 use super::super::transaction::Transaction;
-use super::super::values::values;
+use super::super::values::{Value, values};
 use super::super::{Admitted, Restorations, RestoredAll, StoreError, Suspensions};
 use super::audit::{reason, record};
 use super::orgs::{locked_account, set_used};
@@ -162,6 +162,6 @@ async fn set_revoked<T: Transaction>(
          WHERE org_id = $1 AND device_id {}",
         T::DIALECT.among("$2")
     );
-    let why = call.map_or(super::super::values::Value::Text(None), reason);
+    let why = call.map_or(Value::Text(None), reason);
     tx.run(&update, values![org, ids, call.map(|call| call.at), why]).await.map(drop)
 }

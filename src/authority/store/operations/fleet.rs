@@ -49,7 +49,7 @@ pub(in super::super) async fn fleet<T: ReadTransaction>(
     for device in page.devices {
         let said = heard.remove(&device.id).unwrap_or_default();
         let stop = stops.remove(&device.id);
-        rows.devices.push(FleetRow::read(device, said, stop)?);
+        rows.devices.push(FleetRow::read(device, &said, stop)?);
     }
     Ok(Some(rows))
 }
