@@ -1,4 +1,4 @@
-//! Devices: who has a place, and who is revoked.
+//! Devices: places taken, revokes, and what takes them back.
 
 use std::collections::HashMap;
 
@@ -16,8 +16,6 @@ use crate::authority::plan::{self, Account, Admission};
 use crate::protocol::DeviceId;
 use crate::protocol::api::DeviceStatus;
 
-/// Makes a device known, where there is a place. `ephemeral` says whether it may age out; without it a known device stays
-/// what it is in this, and a new one does not age.
 pub(in super::super) async fn register<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -49,7 +47,6 @@ pub(in super::super) async fn register<T: Transaction>(
     Ok(Some((admission, account)))
 }
 
-/// Revokes each of them, all or none in case of failure.
 pub(in super::super) async fn revoke<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -67,7 +64,6 @@ pub(in super::super) async fn revoke<T: Transaction>(
     Ok(Some((outcomes, account)))
 }
 
-/// Revokes every active device and says how many those were.
 pub(in super::super) async fn revoke_all<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -85,7 +81,6 @@ pub(in super::super) async fn revoke_all<T: Transaction>(
     Ok(Some((done, account)))
 }
 
-/// Takes revokes back in this order, while there are places; all or none in case of failure.
 pub(in super::super) async fn unrevoke<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -104,7 +99,6 @@ pub(in super::super) async fn unrevoke<T: Transaction>(
     Ok(Some((outcomes, account)))
 }
 
-/// Takes revokes back, the newest first, while there are places.
 pub(in super::super) async fn unrevoke_all<T: Transaction>(
     tx: &mut T,
     org: OrgId,

@@ -14,8 +14,6 @@ use crate::authority::org::OrgId;
 use crate::authority::reports::{HeardReport, KnownEvent, KnownStop};
 use crate::protocol::DeviceId;
 
-/// Keeps these reports, all or none: what each sidecar says now takes the place of what it said before. Devices that the
-/// organisation does not have are left out, and so is what comes late.
 pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardReport]) -> Result<(), StoreError> {
     // In one order on every server, so that no two wait for each other. Stable: of one sidecar the first stays first.
     let mut ordered: Vec<&HeardReport> = reports.iter().collect();
@@ -120,7 +118,6 @@ async fn save_events<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result
     Ok(())
 }
 
-/// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
 pub(in super::super) async fn stops<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,
@@ -136,7 +133,6 @@ pub(super) fn stop(row: &impl Row) -> Result<KnownStop, StoreError> {
     Ok(KnownStop::read(row.get(0)?, row.text(1)?.unwrap_or_default())?)
 }
 
-/// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
 pub(in super::super) async fn timeline<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,
