@@ -57,7 +57,7 @@ macro_rules! read {
 }
 
 impl Store {
-    /// Whose key this is or was, and that organisation's device `device`, of one moment after this call.
+    /// The organisation whose key this is or was, and its device `device`, of one moment after this call.
     pub(crate) async fn look_up(
         &self,
         key: SecretHash,
@@ -205,7 +205,7 @@ impl Store {
         self.doubting(change!(self, |tx| reports::save(tx, &reports)))
     }
 
-    /// Forgets what was last heard before `before`, and stops and events of before it.
+    /// Forgets reports, stops and events that are older than `before`, some at a time: no other change waits long.
     pub(crate) async fn forget_reports(&self, before: Timestamp) -> Result<(), StoreError> {
         for table in Kept::ALL {
             while either!(self.forget(table, before))? {}
