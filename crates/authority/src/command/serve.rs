@@ -118,7 +118,7 @@ impl Serve {
             return Exit::Usage;
         };
         start_logging(self.log_format);
-        machineid_sys::raise_descriptor_limit();
+        let _ = machineid_sys::raise_descriptor_limit();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
