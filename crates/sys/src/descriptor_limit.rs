@@ -7,7 +7,7 @@ const MOST: u64 = 65_536;
 
 /// Takes as many descriptors as the hard limit gives, and says what the limit was. A soft one of 1,024 is one user with a
 /// loop, or one fleet, away from being used up.
-#[must_use]
+#[expect(clippy::must_use_candidate, reason = "called for its effect; only the daemon keeps what the limit was")]
 pub fn raise_descriptor_limit() -> Rlimit {
     let before = getrlimit(Resource::Nofile);
     let wanted = before.maximum.unwrap_or(MOST).min(MOST);

@@ -12,7 +12,7 @@
 //! | 4 both ignore TERM | shape |
 //! | 5 a shell that cannot exec | shape |
 //! | 6 stopped child, with and without a trap | two shapes; the first must have cleaned up |
-//! | 7 comets | shape; at full speed in `tests/tree/comets.rs` and `cargo bench -- comets` |
+//! | 7 comets | shape; at full speed in `crates/tree/tests/tree/comets.rs` and `cargo bench -- comets` |
 //! | fork storm at a limit of processes | [`storm`]; `tree::ladder_tests` |
 //! | 8 forked between TERM and KILL | shape |
 //! | 9 closed descriptors, output held open | shape |
