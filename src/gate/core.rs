@@ -141,7 +141,32 @@ pub(crate) enum First {
     WhenAsked,
 }
 
-/// One device's gate.
+/// One device's gate: what is known of its permission, and what is to be done about it.
+///
+/// A gate performs no I/O and reads no clock. Its caller (the *driver*) tells it what happened and when, carries out what it
+/// answers, and wakes it in time. The methods are of three kinds:
+///
+/// - **input**: [`handle`](Self::handle) takes one [`Event`] with the time of now. It never fails and never blocks.
+/// - **output**: the [`Action`]s that `handle` appends. The caller carries them out in their order, all of them, before it
+///   calls `handle` again: an `Answer` that follows a `StopAgents` must not be sent before it.
+/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`Event::Woke`] if nothing else
+///   happens before. It may change with each `handle`, so the caller asks again after each. The other methods only read.
+///
+/// # Order
+///
+/// 1. [`new`](Self::new); for a device whose agents a previous daemon left, [`Event::Inherited`] next.
+/// 2. [`Event::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them when the
+///    lease ends.
+/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`Event::Finished`], unless the gate
+///    abandons it. An outcome that comes later is ignored.
+/// 4. Each [`Event::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may drop
+///    the answer.
+/// 5. After a suspend, [`Event::Resumed`] comes before every other event.
+///
+/// # Time
+///
+/// `now` is of the boot clock and never less than in the call before. A late call does no harm beyond its lateness: leases,
+/// deadlines and pauses are compared with `now`, and a lease that ended meanwhile ends first. An early one changes nothing.
 #[derive(Debug)]
 pub(crate) struct Gate {
     rules: Rules,

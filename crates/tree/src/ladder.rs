@@ -181,7 +181,31 @@ pub struct Step {
     pub next: Next,
 }
 
-/// One stop of one tree.
+/// One stop of one tree: which process is sent which signal, and when the stop is over.
+///
+/// A ladder performs no I/O, reads no clock and sends nothing. Its caller looks at the tree, tells the ladder what it found,
+/// carries out the orders and reports what became of each. The methods are of four kinds:
+///
+/// - **input**: [`step`](Self::step) takes one [`Look`] and the time of now. [`delivered`](Self::delivered) or
+///   [`not_sent`](Self::not_sent) takes the result of one order.
+/// - **output**: the orders of the [`Step`], to be carried out in their order, and its [`Next`]: when to look again.
+/// - **shortcuts** where a look would take too long: [`ask_first`](Self::ask_first) gives the stop signal for a process that is
+///   known beforehand, [`strike`](Self::strike) the SIGKILL for all that the kernel ends at once. The next `step` knows of both.
+/// - **questions**, which change nothing: what was signalled, killed, has survived, and whether the looks have become calm.
+///
+/// # Order
+///
+/// 1. [`begin`](Self::begin), with the grace, and with the side that sends the stop signal.
+/// 2. `ask_first`, at most once for each process and before the first `step`.
+/// 3. `step` again and again, until it answers [`Next::Over`]. Every order of a step is reported before the next step: a
+///    stop signal that was not sent and is not reported is never given again, and a survivor that refused SIGKILL has no reason.
+/// 4. [`hasten`](Self::hasten) at any time; it only shortens the grace.
+///
+/// # Time
+///
+/// `now` is of the boot clock and never less than in the call before. A step that comes early, or twice, does no harm; one that
+/// comes late sends SIGKILL late by as much, and makes the ladder more patient before it calls a process a survivor. A look must
+/// be made after the `now` it is told with: two calls with one look count as one look.
 #[derive(Clone, Debug)]
 pub struct Ladder {
     first_signal: FirstSignal,
