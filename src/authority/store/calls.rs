@@ -193,8 +193,8 @@ impl Store {
         read!(self, connection, |tx| removal::aged(tx, before))
     }
 
-    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most [`AGED_AT_ONCE`],
-    /// and says how many those were.
+    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most
+    /// [`super::AGED_AT_ONCE`], and says how many those were.
     pub(in crate::authority) async fn age_out(
         &self,
         org: OrgId,
@@ -245,7 +245,7 @@ impl Store {
         read!(self, snapshot, |tx| fleet::fleet(tx, org, &filter))
     }
 
-    /// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
+    /// The newest stops of a device, the newest first, at most [`super::KEPT_STOPS`].
     pub(in crate::authority) async fn stops(
         &self,
         org: OrgId,
@@ -255,7 +255,7 @@ impl Store {
         read!(self, connection, |tx| reports::stops(tx, org, &device))
     }
 
-    /// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
+    /// What happened on a device, the newest first, at most [`super::KEPT_EVENTS`].
     pub(in crate::authority) async fn timeline(
         &self,
         org: OrgId,
