@@ -180,9 +180,14 @@ impl Store {
         read!(self, connection, |tx| removal::aged(tx, before))
     }
 
-    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most [`AGED_AT_ONCE`],
-    /// and says how many those were.
-    pub(crate) async fn age_out(&self, org: OrgId, before: Timestamp, call: &Call) -> Result<u64, StoreError> {
+    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most
+    /// [`super::AGED_AT_ONCE`], and says how many those were.
+    pub(crate) async fn age_out(
+        &self,
+        org: OrgId,
+        before: Timestamp,
+        call: &Call,
+    ) -> Result<u64, StoreError> {
         let call = call.clone();
         change!(self, |tx| removal::age_out(tx, org, before, &call))
     }
@@ -219,14 +224,22 @@ impl Store {
         read!(self, snapshot, |tx| fleet::fleet(tx, org, &filter))
     }
 
-    /// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
-    pub(crate) async fn stops(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownStop>, StoreError> {
+    /// The newest stops of a device, the newest first, at most [`super::KEPT_STOPS`].
+    pub(crate) async fn stops(
+        &self,
+        org: OrgId,
+        device: &DeviceId,
+    ) -> Result<Vec<KnownStop>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::stops(tx, org, &device))
     }
 
-    /// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
-    pub(crate) async fn timeline(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownEvent>, StoreError> {
+    /// What happened on a device, the newest first, at most [`super::KEPT_EVENTS`].
+    pub(crate) async fn timeline(
+        &self,
+        org: OrgId,
+        device: &DeviceId,
+    ) -> Result<Vec<KnownEvent>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::timeline(tx, org, &device))
     }
