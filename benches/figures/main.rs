@@ -11,6 +11,7 @@ mod comets;
 mod common;
 mod console;
 mod devices;
+mod freshness;
 mod memory;
 mod push;
 mod replicas;
@@ -44,7 +45,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 13] = [
+const FIGURES: [(&str, Figure); 14] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -58,6 +59,7 @@ const FIGURES: [(&str, Figure); 13] = [
     ("console", console::run),
     ("authority", authority::run),
     ("changes", authority::changes),
+    ("freshness", freshness::run),
 ];
 
 fn main() -> ExitCode {
