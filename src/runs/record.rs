@@ -123,6 +123,19 @@ impl Record {
 
     /// Forgets a run of which nothing is left.
     pub(crate) fn forget(&self, run: &Arc<Run>, ledger: &Ledger) {
+        self.forget_all(std::slice::from_ref(run), ledger);
+    }
+
+    /// The same of several; the gates are told once.
+    pub(crate) fn forget_all(&self, gone: &[Arc<Run>], ledger: &Ledger) {
+        let removed: Vec<&Run> = gone.iter().filter(|run| self.take_out(run, ledger)).map(AsRef::as_ref).collect();
+        if !removed.is_empty() {
+            self.tell_gates(removed);
+        }
+    }
+
+    /// Whether it was there.
+    fn take_out(&self, run: &Arc<Run>, ledger: &Ledger) -> bool {
         let mut runs = self.lock();
         // Another one may have its id by now, if this one is told to be over twice.
         let removed = match runs.get(&run.id()) {
@@ -136,10 +149,7 @@ impl Record {
         if removed.is_some() && run.admission().is_some() {
             ledger.over(run.id());
         }
-        drop(runs);
-        if removed.is_some() {
-            self.tell_gates([run.as_ref()]);
-        }
+        removed.is_some()
     }
 
     /// Tells the gates that decide about these runs how many agents live on their leases by now.

@@ -35,6 +35,8 @@ pub struct Stop {
 
 /// How long those that the kernel is ending by itself have before they are looked for one by one.
 const DYING: Duration = Duration::from_millis(20);
+/// The same where all were in the control group that the kernel ends. A caller learns from it when they are gone.
+const DYING_IN_GROUP: Duration = Duration::from_millis(100);
 
 /// How many groups below a control group one look goes into. Who is in further ones is found by descent, and ended by the
 /// kernel.
@@ -147,6 +149,14 @@ impl Stop {
 
     /// The first time that SIGKILL is due.
     fn advance_to_kill(&mut self, now: BootTime) -> Advance {
+        // Nobody has come since the last look, and all of them were inside: the kernel needs no list.
+        if self.tree.leaf().is_some_and(|leaf| leaf.can_kill()) && self.ladder.is_all_of_it(&self.inside()) {
+            self.strike(now);
+            if self.ladder.killed() > 0 {
+                return Advance::Next(Next::LookAt(now + DYING_IN_GROUP));
+            }
+            // The kernel would not.
+        }
         let by_kernel = self.tree.leaf().is_some() || matches!(self.tree.guardian(), Some(Guardian::Init(_)));
         match self.advance_by_descent(now) {
             // What can be done before there is a table is done.

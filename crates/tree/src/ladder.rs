@@ -317,6 +317,15 @@ impl Ladder {
         self.calm_looks >= CALM_LOOKS
     }
 
+    /// Whether these processes in the control group, and no others, are what the last looks found of the tree, again and
+    /// again.
+    #[must_use]
+    pub fn is_all_of_it(&self, inside: &[Pid]) -> bool {
+        let known = |pid: &Pid| self.inside.iter().any(|who| who.pid == *pid);
+        let same = inside.len() == self.inside.len() && inside.iter().all(known);
+        self.is_calm() && same && !inside.is_empty() && self.left.len() == self.inside.len()
+    }
+
     /// Whether somebody has been forked while others were killed.
     #[must_use]
     pub const fn is_storm(&self) -> bool {

@@ -74,6 +74,25 @@ fn looks_become_rarer_up_to_a_limit_and_the_end_of_the_grace_is_met_exactly() {
 }
 
 #[test]
+fn a_control_group_is_all_of_a_tree_only_while_the_last_looks_found_the_same_and_nobody_outside() {
+    let inside = Member { in_leaf: true, ..member(10) };
+    let (pid, other, outside) = (inside.identity.pid, member(11).identity.pid, member(12));
+    let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
+    ladder.step(at(0), &Look::at(&[inside]));
+    assert!(!ladder.is_all_of_it(&[pid]), "one look may have missed somebody");
+    ladder.step(at(5), &Look::at(&[inside]));
+    assert!(ladder.is_all_of_it(&[pid]));
+    assert!(!ladder.is_all_of_it(&[pid, other]) && !ladder.is_all_of_it(&[other]) && !ladder.is_all_of_it(&[]));
+    ladder.step(at(10), &Look::at(&[inside, outside]));
+    assert!(!ladder.is_all_of_it(&[pid]));
+    let mut outside_alone = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
+    for time in [0, 5, 10] {
+        outside_alone.step(at(time), &Look::at(&[outside]));
+    }
+    assert!(!outside_alone.is_all_of_it(&[]));
+}
+
+#[test]
 fn a_ladder_is_calm_when_two_looks_had_nothing_new_to_send_and_not_any_more_when_kill_is_due() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let [a, b] = [member(10), member(11)];

@@ -31,8 +31,9 @@ impl Bell {
         let _ = rustix::io::write(&self.rung, &1_u64.to_ne_bytes());
     }
 
-    /// Waits until rung, until `point`, or until one of these descriptors is readable. May end early.
-    pub(super) fn wait(&self, point: Option<BootTime>, also: &[BorrowedFd<'_>]) {
+    /// Waits until rung, until `point`, or until one of these descriptors is readable. May end early. Gives the last of them
+    /// that is readable.
+    pub(super) fn wait(&self, point: Option<BootTime>, also: &[BorrowedFd<'_>]) -> Option<usize> {
         let since_boot = point.map(BootTime::since_boot);
         // All zero disarms it; a point long past still fires.
         let value = since_boot.map_or(Timespec { tv_sec: 0, tv_nsec: 0 }, |at| Timespec {
@@ -48,6 +49,7 @@ impl Bell {
         let mut count = [0_u8; 8];
         let _ = rustix::io::read(&self.rung, &mut count);
         let _ = rustix::io::read(&self.timer, &mut count);
+        fds[2..].iter().rposition(|fd| !fd.revents().is_empty())
     }
 }
 

@@ -8,11 +8,13 @@
 //! | file | concept |
 //! |---|---|
 //! | `bell` | waking the thread, and waiting for a point on the boot clock |
+//! | `endings` | which trees have ended, as the kernel tells it |
 //! | `tidy` | removing control groups, on a thread of its own |
 //! | `under_way` | one stop: its signals, its looks, what it came to |
 //! | `work` | the thread's loop |
 
 mod bell;
+mod endings;
 mod tidy;
 mod under_way;
 mod work;
@@ -25,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use bell::Bell;
+use endings::Endings;
 use machineid_clock::Moment;
 use machineid_protocol::Denial;
 use machineid_tree::{self as tree, Leaf};
@@ -91,11 +94,12 @@ struct Inbox {
 
 impl Enforcer {
     /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or
-    /// descriptor is to be had.
+    /// descriptor is available.
     pub(crate) fn start(record: Arc<Record>, ledger: Ledger, live: Live) -> io::Result<Self> {
         tree::prepare_to_read()?;
         let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
-        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live, Tidy::start()?, Moment::now());
+        let (tidy, endings) = (Tidy::start()?, Endings::new()?);
+        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live, (tidy, endings), Moment::now());
         thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.work())?;
         Ok(Self { inbox })
     }

@@ -129,7 +129,7 @@ fn by_hand(bench: &Bench, start: Moment) -> work::Worker {
         Arc::clone(&bench.record),
         bench.ledger.clone(),
         Live::of_defaults(),
-        Tidy::start().unwrap(),
+        (Tidy::start().unwrap(), Endings::new().unwrap()),
         start,
     )
 }

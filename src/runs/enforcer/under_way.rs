@@ -1,5 +1,6 @@
 //! One stop that is under way.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,19 +11,18 @@ use machineid_protocol::{Code, Denial, HoldsAgainst};
 use machineid_tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
 use tracing::{error, info, warn};
 
+use super::endings::{Endings, Sign};
 use super::{Ending, Reason, SignalBy};
 use crate::runs::hold::Hold;
 use crate::runs::ledger::StopEntry;
 use crate::runs::reach::PinnedGuardian;
 use crate::runs::run::{Run, StopNotice};
 
-/// Time to the first glance at whether a tree has ended by itself; it doubles with each.
-const FIRST_GLANCE: Duration = Duration::from_millis(5);
-/// The longest time between two of them. Each costs a system call.
-const LONGEST_GLANCE: Duration = Duration::from_millis(50);
-/// How long nothing is looked at during the grace when there is nothing to send: what is glanced at may be stopped, and
-/// then does not tell that the tree has ended.
-const UNSEEN: Duration = Duration::from_secs(1);
+/// Time between two glances at a tree whose end the kernel tells: the guardian that ends with the tree may be stopped, and
+/// then does not.
+const GLANCE: Duration = Duration::from_secs(1);
+/// The same, where the kernel has not taken the order to tell. Each glance costs a system call.
+const GLANCE_UNTOLD: Duration = Duration::from_millis(50);
 
 /// What a stop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,10 @@ pub(super) struct UnderWay {
     look_at: BootTime,
     /// When to glance at whether it has ended.
     glance_at: BootTime,
-    glance_pause: Duration,
+    /// By which `endings` knows it.
+    key: u64,
+    /// The kernel has told that it may have ended.
+    told: bool,
     reason: Reason,
     entry: StopEntry,
     stop: Stop,
@@ -56,7 +59,7 @@ pub(super) struct UnderWay {
 impl UnderWay {
     /// Begins a stop; the leader is signalled at once, through the descriptor held since its start. `None` when the
     /// daemon does not reach the tree.
-    pub(super) fn begin(now: BootTime, ending: Ending, shares_wrapper: bool) -> Option<Self> {
+    pub(super) fn begin(now: BootTime, ending: Ending, shares_wrapper: bool, key: u64) -> Option<Self> {
         let Ending { run, signal_by, reason } = ending;
         let reach = run.opened.reach.as_ref()?;
         let tree = run.tree(shares_wrapper)?;
@@ -80,7 +83,8 @@ impl UnderWay {
             run,
             look_at: now,
             glance_at: now,
-            glance_pause: FIRST_GLANCE,
+            key,
+            told: false,
             reason,
             entry,
             stop,
@@ -94,7 +98,28 @@ impl UnderWay {
 
     /// When it is to have a turn.
     pub(super) fn due_at(&self) -> BootTime {
-        if self.is_watched() { self.look_at.min(self.glance_at) } else { self.look_at }
+        match self.sign() {
+            Some(_) if self.told => BootTime::default(),
+            Some(_) => self.look_at.min(self.glance_at),
+            None => self.look_at,
+        }
+    }
+
+    /// The key by which `endings` knows it.
+    pub(super) const fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Notes that the kernel has told that it may have ended.
+    pub(super) const fn note_told(&mut self) {
+        self.told = true;
+    }
+
+    /// Has nothing told of it any more.
+    pub(super) fn leave(&self, endings: &Endings) {
+        if let Some(sign) = self.sign() {
+            endings.leave(sign);
+        }
     }
 
     /// Whether a process table is read at once: for its first look, for its first one with SIGKILL, and as long as somebody
@@ -106,10 +131,10 @@ impl UnderWay {
     }
 
     /// Does what is due and can be done without looking at every process of the host.
-    pub(super) fn advance(&mut self, now: BootTime) -> Needs {
+    pub(super) fn advance(&mut self, now: BootTime, endings: &Endings) -> Needs {
+        self.told = false;
         if now < self.look_at && !self.may_have_ended() {
-            self.glance_at = now + self.glance_pause;
-            self.glance_pause = (self.glance_pause * 2).min(LONGEST_GLANCE);
+            self.rest(now, endings);
             return Needs::Time;
         }
         let tree = self.stop.tree();
@@ -122,22 +147,37 @@ impl UnderWay {
         match advance {
             Advance::Empty => Needs::Nothing,
             Advance::NeedsTable => Needs::Table,
-            Advance::Next(next) => self.note_look(now, next),
+            Advance::Next(next) => self.note_look(now, next, endings),
         }
     }
 
-    /// Whether something tells that the tree has ended, at the cost of a system call.
-    fn is_watched(&self) -> bool {
-        self.leaf().is_some() || self.guardian().is_some()
+    /// What tells that the tree has ended.
+    fn sign(&self) -> Option<Sign<'_>> {
+        match (self.leaf(), self.guardian()) {
+            (Some(leaf), _) => Some(Sign::Group(leaf.events())),
+            (None, Some(guardian)) => guardian.pinned.process().map(|process| Sign::Process(process.as_fd())),
+            (None, None) => None,
+        }
     }
 
     fn may_have_ended(&self) -> bool {
         match (self.leaf(), self.guardian()) {
             // One that cannot be looked at tells nothing.
             (Some(leaf), _) => leaf.state().is_ok_and(|state| !state.populated),
-            (None, Some(guardian)) => guardian.pinned.has_ended(),
+            // One that is stopped does not end.
+            (None, Some(guardian)) => !guardian.pinned.can_act(),
             (None, None) => false,
         }
+    }
+
+    /// Waits to be told that it has ended.
+    fn rest(&mut self, now: BootTime, endings: &Endings) {
+        let watched = match (self.leaf(), self.guardian()) {
+            // It would tell at once, again and again.
+            (None, Some(guardian)) if guardian.pinned.has_ended() => false,
+            _ => self.sign().is_some_and(|sign| endings.watch(self.key, sign)),
+        };
+        self.glance_at = now + if watched { GLANCE } else { GLANCE_UNTOLD };
     }
 
     fn guardian(&self) -> Option<&PinnedGuardian> {
@@ -156,21 +196,20 @@ impl UnderWay {
     }
 
     /// Sends what is due by this table.
-    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable) -> Needs {
+    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable, endings: &Endings) -> Needs {
         let next = self.stop.step(now, table);
-        self.note_look(now, next)
+        self.note_look(now, next, endings)
     }
 
-    fn note_look(&mut self, now: BootTime, next: Next) -> Needs {
+    fn note_look(&mut self, now: BootTime, next: Next, endings: &Endings) -> Needs {
         self.looks = self.looks.saturating_add(1);
         self.thaw();
         self.found_somebody |= self.stop.ladder().found_somebody();
         let Next::LookAt(at) = next else { return Needs::Nothing };
         let kill_at = self.stop.ladder().kill_at();
-        let rests = self.is_watched() && self.stop.ladder().is_calm() && now < kill_at;
-        self.look_at = if rests { kill_at.min(now + UNSEEN) } else { at };
-        self.glance_pause = if rests { self.glance_pause } else { FIRST_GLANCE };
-        self.glance_at = now + self.glance_pause;
+        let rests = self.sign().is_some() && self.stop.ladder().is_calm() && now < kill_at;
+        self.look_at = if rests { kill_at } else { at };
+        self.rest(now, endings);
         Needs::Time
     }
 

@@ -14,6 +14,7 @@ use machineid_tree::{self as tree, Identity, ProcessTable};
 use rustix::io::Errno;
 use tracing::{debug, error, info, warn};
 
+use super::endings::Endings;
 use super::tidy::Tidy;
 use super::under_way::{Needs, UnderWay, requested};
 use super::{Ending, Inbox, Order, Reason, SignalBy};
@@ -28,6 +29,9 @@ use crate::runs::run::{Run, StopNotice};
 const NICENESS: i32 = -15;
 /// Pause after a failure to look at the processes; the next look may do better.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
+
+/// How long the ends of trees are gathered before they are looked into.
+const TOGETHER: Duration = Duration::from_millis(4);
 
 /// After a look at every process of the host there is none for so many times as long as it took.
 const TABLE_SHARE: u32 = 4;
@@ -45,6 +49,12 @@ pub(super) struct Worker {
     under_way: Vec<UnderWay>,
     /// Removes the leaves of runs that are over.
     tidy: Tidy,
+    /// Tells which trees have ended.
+    endings: Endings,
+    /// The key of the next stop.
+    next_key: u64,
+    /// When the ends of trees were last taken note of.
+    ends_taken_at: BootTime,
     blind: bool,
     /// Before then nobody looks at every process of the host, but for what is urgent.
     table_at: BootTime,
@@ -56,12 +66,25 @@ impl Worker {
         record: Arc<Record>,
         ledger: Ledger,
         live: Live,
-        tidy: Tidy,
+        (tidy, endings): (Tidy, Endings),
         start: Moment,
     ) -> Self {
         let suspends = Suspends::from(start);
         let table_at = start.boot;
-        Self { inbox, record, ledger, live, suspends, under_way: Vec::new(), tidy, blind: false, table_at }
+        Self {
+            inbox,
+            record,
+            ledger,
+            live,
+            suspends,
+            under_way: Vec::new(),
+            tidy,
+            endings,
+            next_key: 0,
+            ends_taken_at: start.boot,
+            blind: false,
+            table_at,
+        }
     }
 
     pub(super) fn work(mut self) {
@@ -69,6 +92,7 @@ impl Worker {
         take_precedence();
         loop {
             self.wait();
+            self.hear_endings();
             self.turn(Moment::now());
         }
     }
@@ -119,8 +143,36 @@ impl Worker {
         let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
         let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
         let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
-        let wrappers: Vec<_> = wrappers.map(AsFd::as_fd).collect();
-        self.inbox.bell.wait(point, &wrappers);
+        let mut also: Vec<_> = wrappers.map(AsFd::as_fd).collect();
+        if self.under_way.is_empty() {
+            self.inbox.bell.wait(point, &also);
+            return;
+        }
+        let watched = also.len();
+        also.push(self.endings.as_fd());
+        if self.inbox.bell.wait(point, &also) != Some(watched) {
+            return;
+        }
+        // A thousand trees that end one after the other are not a thousand turns. An order ends this wait all the same.
+        let together = self.ends_taken_at + TOGETHER;
+        if BootTime::now() < together {
+            self.inbox.bell.wait(Some(point.map_or(together, |point| point.min(together))), &also[..watched]);
+        }
+    }
+
+    /// Gives those stops a turn of which the kernel tells that their tree may have ended.
+    fn hear_endings(&mut self) {
+        if self.under_way.is_empty() {
+            return;
+        }
+        let told: HashSet<u64> = self.endings.take().into_iter().collect();
+        if told.is_empty() {
+            return;
+        }
+        self.ends_taken_at = BootTime::now();
+        for stop in self.under_way.iter_mut().filter(|stop| told.contains(&stop.key())) {
+            stop.note_told();
+        }
     }
 
     fn take_orders(&self) -> Vec<Order> {
@@ -170,7 +222,8 @@ impl Worker {
                 continue;
             }
             let shares_wrapper = shares(&by_wrapper, ending.run.wrapper());
-            if let Some(stop) = UnderWay::begin(now, ending, shares_wrapper) {
+            self.next_key += 1;
+            if let Some(stop) = UnderWay::begin(now, ending, shares_wrapper, self.next_key) {
                 begun.insert(id);
                 self.under_way.push(stop);
             }
@@ -215,7 +268,7 @@ impl Worker {
         let mut open = HashSet::new();
         let (mut give_up_at, mut urgent) = (None, now >= self.table_at);
         for stop in self.under_way.iter_mut().filter(|stop| stop.due_at() <= now) {
-            match stop.advance(now) {
+            match stop.advance(now, &self.endings) {
                 Needs::Nothing => drop(over.insert(stop.run.id())),
                 Needs::Time => {}
                 Needs::Table => {
@@ -242,7 +295,7 @@ impl Worker {
                     info!("the processes of this host can be looked at again");
                 }
                 for stop in open {
-                    if stop.look(now, &table) == Needs::Nothing {
+                    if stop.look(now, &table, &self.endings) == Needs::Nothing {
                         over.insert(stop.run.id());
                     }
                 }
@@ -278,7 +331,9 @@ impl Worker {
         let (over, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.under_way).into_iter().partition(|stop| over.contains(&stop.run.id()));
         self.under_way = left;
+        let mut gone = Vec::new();
         for mut stop in over {
+            stop.leave(&self.endings);
             if let Some(requested) = stop.requested() {
                 self.record.journal.tell_by(requested, stop.run.stopper().cloned());
             }
@@ -295,9 +350,10 @@ impl Worker {
                 reach.end_stopped_supervisors(run.id());
             }
             if run.note_tree_end() {
-                self.record.forget(run, &self.ledger);
+                gone.push(Arc::clone(run));
             }
         }
+        self.record.forget_all(&gone, &self.ledger);
     }
 
     /// Freezes or thaws a run as it now is to be. Here and nowhere else, so that no freeze can come after a stop.

@@ -1,0 +1,100 @@
+//! Which trees have ended, as the kernel tells it.
+//!
+//! One wait for all of them. Looking at each every few milliseconds was rejected: a thousand agents that take their whole
+//! grace cost more in looks than in being ended.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+/// How many are taken at once; the others are there at the next turn.
+const AT_ONCE: usize = 256;
+
+/// What tells that a tree has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sign<'a> {
+    /// The events of a control group, which change when it becomes empty.
+    Group(BorrowedFd<'a>),
+    /// A process that ends with the tree.
+    Process(BorrowedFd<'a>),
+}
+
+/// The descriptors that are watched, each with the key of its stop.
+#[derive(Debug)]
+pub(super) struct Endings(OwnedFd);
+
+impl Endings {
+    /// Fails when no descriptor is available.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
+    }
+
+    /// Watches this sign until it has told once. False when the kernel does not watch it.
+    pub(super) fn watch(&self, key: u64, sign: Sign<'_>) -> bool {
+        let (fd, event) = match sign {
+            Sign::Group(fd) => (fd, EventFlags::PRI),
+            Sign::Process(fd) => (fd, EventFlags::IN),
+        };
+        let (data, flags) = (EventData::new_u64(key), event | EventFlags::ONESHOT);
+        match epoll::modify(&self.0, fd, data, flags) {
+            Err(Errno::NOENT) => epoll::add(&self.0, fd, data, flags).is_ok(),
+            watched => watched.is_ok(),
+        }
+    }
+
+    /// Watches it no more.
+    pub(super) fn leave(&self, sign: Sign<'_>) {
+        let (Sign::Group(fd) | Sign::Process(fd)) = sign;
+        let _ = epoll::delete(&self.0, fd);
+    }
+
+    /// The keys of those that have told since the last call.
+    pub(super) fn take(&self) -> Vec<u64> {
+        let mut events: Vec<Event> = Vec::with_capacity(AT_ONCE);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Interrupted, it tells the same at the next turn.
+        let _ = epoll::wait(&self.0, spare_capacity(&mut events), Some(&at_once));
+        events.iter().map(|event| event.data.u64()).collect()
+    }
+}
+
+impl AsFd for Endings {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use machineid_tree::{Pid, Process};
+
+    #[test]
+    fn an_end_is_told_once_with_its_key_and_not_of_one_that_was_left() {
+        let endings = Endings::new().unwrap();
+        let start = || {
+            let child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+            let pid = Pid::new(i32::try_from(child.id()).unwrap()).unwrap();
+            (child, Process::pin_any(pid).unwrap().unwrap())
+        };
+        let ((mut one, one_pinned), (mut two, two_pinned)) = (start(), start());
+        assert!(endings.watch(1, Sign::Process(one_pinned.as_fd())));
+        assert!(endings.watch(2, Sign::Process(two_pinned.as_fd())));
+        assert!(endings.take().is_empty());
+        endings.leave(Sign::Process(two_pinned.as_fd()));
+        // It ends with its input.
+        drop((one.stdin.take(), two.stdin.take()));
+        one.wait().unwrap();
+        two.wait().unwrap();
+        assert_eq!(endings.take(), [1]);
+        assert!(endings.take().is_empty());
+        assert!(endings.watch(1, Sign::Process(one_pinned.as_fd())), "it may be watched again");
+        assert_eq!(endings.take(), [1]);
+    }
+}
