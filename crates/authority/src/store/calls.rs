@@ -57,7 +57,7 @@ macro_rules! read {
 }
 
 impl Store {
-    /// Whose key this is or was, and that organisation's device `device`, of one moment after this call.
+    /// The organisation whose key this is or was, and its device `device`, of one moment after this call.
     pub(crate) async fn look_up(
         &self,
         key: SecretHash,
@@ -180,8 +180,8 @@ impl Store {
         read!(self, connection, |tx| removal::aged(tx, before))
     }
 
-    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most [`AGED_AT_ONCE`],
-    /// and says how many those were.
+    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most
+    /// [`super::AGED_AT_ONCE`], and says how many those were.
     pub(crate) async fn age_out(&self, org: OrgId, before: Timestamp, call: &Call) -> Result<u64, StoreError> {
         let call = call.clone();
         change!(self, |tx| removal::age_out(tx, org, before, &call))
@@ -205,7 +205,7 @@ impl Store {
         self.doubting(change!(self, |tx| reports::save(tx, &reports)))
     }
 
-    /// Forgets what was last heard before `before`, and stops and events of before it.
+    /// Forgets reports, stops and events that are older than `before`, some at a time: no other change waits long.
     pub(crate) async fn forget_reports(&self, before: Timestamp) -> Result<(), StoreError> {
         for table in Kept::ALL {
             while either!(self.forget(table, before))? {}
@@ -219,13 +219,13 @@ impl Store {
         read!(self, snapshot, |tx| fleet::fleet(tx, org, &filter))
     }
 
-    /// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
+    /// The newest stops of a device, the newest first, at most [`super::KEPT_STOPS`].
     pub(crate) async fn stops(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownStop>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::stops(tx, org, &device))
     }
 
-    /// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
+    /// What happened on a device, the newest first, at most [`super::KEPT_EVENTS`].
     pub(crate) async fn timeline(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownEvent>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::timeline(tx, org, &device))

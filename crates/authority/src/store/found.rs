@@ -229,7 +229,7 @@ impl FleetRow {
     /// A device with the rows about it. What was said about an earlier device of that name is not said about this one.
     pub(super) fn read(
         device: ListedDevice,
-        heard: Vec<Heard>,
+        heard: &[Heard],
         last_stop: Option<(Timestamp, String)>,
     ) -> Result<Self, StoreError> {
         let since = device.created_at;

@@ -61,8 +61,8 @@ use super::database::Database;
 use super::health::Finding;
 use super::plan::{Account, Admission, Restoration, Suspension};
 
-/// How long a decision may take, whichever the store: less than clients wait, so that they are told that there is none
-/// and need not guess, and longer than one statement waits for a lock or a lost connection.
+/// How long a decision may take, whichever the store. Less than clients wait, so that they are told that there is no
+/// decision; longer than one statement waits for a lock or a lost connection.
 const DECISION: Duration = Duration::from_millis(2_500);
 
 /// The fewest connections to `PostgreSQL` that a server can work with.
@@ -82,6 +82,7 @@ impl Default for Terms {
         Self { connections: 16, fence: false }
     }
 }
+
 /// How many devices age out in one transaction: a revoke that comes meanwhile waits for one of these at most.
 const AGED_AT_ONCE: i64 = 500;
 
@@ -130,7 +131,7 @@ impl Store {
         Ok(Self { backend, changes, doubt: Arc::default() })
     }
 
-    /// Where it tells of changes, its own and those of other servers on the same database.
+    /// The channel on which the store tells of changes: its own, and those of other servers on the same database.
     pub(super) fn changes(&self) -> &Changes {
         &self.changes
     }

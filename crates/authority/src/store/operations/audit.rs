@@ -6,7 +6,6 @@ use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Statement, Value, sought, values};
 use crate::audit::{Call, Entry, Page, Query, Reason, Record};
 
-/// The audit, the newest first.
 pub(in super::super) async fn read<T: ReadTransaction>(tx: &mut T, query: &Query) -> Result<Page, StoreError> {
     let mut select = Statement::new(
         "SELECT seq, at, org_id, request_id, actor, verb, device_id, outcome, reason, CAST(details AS TEXT) FROM audit

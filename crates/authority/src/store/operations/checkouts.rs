@@ -38,7 +38,6 @@ fn checkout(row: &impl Row) -> Result<Checkout, StoreError> {
     })
 }
 
-/// Keeps a purchase that waits to be confirmed, and forgets those that can no longer be.
 pub(in super::super) async fn create<T: Transaction>(
     tx: &mut T,
     id: OrgId,
@@ -56,7 +55,6 @@ pub(in super::super) async fn create<T: Transaction>(
     Ok(Some(account))
 }
 
-/// A purchase, open or not.
 pub(in super::super) async fn find<T: ReadTransaction>(
     tx: &mut T,
     key: &CheckoutKey,
@@ -69,7 +67,6 @@ pub(in super::super) async fn find<T: ReadTransaction>(
     tx.row(select, values).await?.as_ref().map(checkout).transpose()
 }
 
-/// Every purchase that can be confirmed.
 pub(in super::super) async fn open<T: ReadTransaction>(
     tx: &mut T,
     now: Timestamp,
@@ -81,7 +78,6 @@ pub(in super::super) async fn open<T: ReadTransaction>(
     tx.rows(select, values![now]).await?.iter().map(checkout).collect()
 }
 
-/// Gives an open purchase a second secret that may confirm it, instead of an earlier one; `None` when it is not open.
 pub(in super::super) async fn link<T: Transaction>(
     tx: &mut T,
     number: &str,
@@ -95,7 +91,6 @@ pub(in super::super) async fn link<T: Transaction>(
     Ok(Some(found))
 }
 
-/// Confirms a purchase: the plan is the wanted one and the entitlement active. Once; `None` when it is not open.
 pub(in super::super) async fn confirm<T: Transaction>(
     tx: &mut T,
     key: &CheckoutKey,

@@ -1,4 +1,4 @@
-//! Devices: who has a place, and who is revoked.
+//! Devices: places taken, revokes, and what takes them back.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use machineid_protocol::api::DeviceStatus;
 
 use super::super::columns::{Row, status};
 use super::super::transaction::Transaction;
-use super::super::values::values;
+use super::super::values::{Value, values};
 use super::super::{Admitted, Restorations, RestoredAll, StoreError, Suspensions};
 use super::audit::{reason, record};
 use super::orgs::{locked_account, set_used};
@@ -17,8 +17,6 @@ use crate::changes::Change;
 use crate::org::OrgId;
 use crate::plan::{self, Account, Admission};
 
-/// Makes a device known, where there is a place. `ephemeral` says whether it may age out; without it a known device stays
-/// what it is in this, and a new one does not age.
 pub(in super::super) async fn register<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -50,7 +48,6 @@ pub(in super::super) async fn register<T: Transaction>(
     Ok(Some((admission, account)))
 }
 
-/// Revokes each of them, all or none in case of failure.
 pub(in super::super) async fn revoke<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -68,7 +65,6 @@ pub(in super::super) async fn revoke<T: Transaction>(
     Ok(Some((outcomes, account)))
 }
 
-/// Revokes every active device and says how many those were.
 pub(in super::super) async fn revoke_all<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -86,7 +82,6 @@ pub(in super::super) async fn revoke_all<T: Transaction>(
     Ok(Some((done, account)))
 }
 
-/// Takes revokes back in this order, while there are places; all or none in case of failure.
 pub(in super::super) async fn unrevoke<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -105,7 +100,6 @@ pub(in super::super) async fn unrevoke<T: Transaction>(
     Ok(Some((outcomes, account)))
 }
 
-/// Takes revokes back, the newest first, while there are places.
 pub(in super::super) async fn unrevoke_all<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -163,6 +157,6 @@ async fn set_revoked<T: Transaction>(
          WHERE org_id = $1 AND device_id {}",
         T::DIALECT.among("$2")
     );
-    let why = call.map_or(super::super::values::Value::Text(None), reason);
+    let why = call.map_or(Value::Text(None), reason);
     tx.run(&update, values![org, ids, call.map(|call| call.at), why]).await.map(drop)
 }

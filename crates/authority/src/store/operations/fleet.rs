@@ -13,7 +13,6 @@ use super::orgs::live_account;
 use super::reports::stop;
 use crate::org::OrgId;
 
-/// A page of devices with what their sidecars said, all of one moment. `None` when the organisation is gone.
 pub(in super::super) async fn fleet<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,
@@ -49,7 +48,7 @@ pub(in super::super) async fn fleet<T: ReadTransaction>(
     for device in page.devices {
         let said = heard.remove(&device.id).unwrap_or_default();
         let stop = stops.remove(&device.id);
-        rows.devices.push(FleetRow::read(device, said, stop)?);
+        rows.devices.push(FleetRow::read(device, &said, stop)?);
     }
     Ok(Some(rows))
 }
@@ -65,8 +64,6 @@ async fn sidecars<T: ReadTransaction>(tx: &mut T, org: OrgId) -> Result<(u64, u6
     }
 }
 
-/// What is known of the devices that were revoked at `at` and still are, all of one moment: how far a stop of many has
-/// come. `None` when the organisation is gone.
 pub(in super::super) async fn aftermath<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,

@@ -13,7 +13,6 @@ use crate::plan::Account;
 /// Whether a device asked last with another key than that of the organisation `$1`; NULL when it never asked.
 const OLD_KEY: &str = "device_seen.key_mark <> (SELECT substr(key_hash, 1, 6) FROM orgs WHERE orgs.id = $1)";
 
-/// The organisation's devices in the bytewise order of their ids, with its usage from the same moment.
 pub(in super::super) async fn list<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,

@@ -1,4 +1,5 @@
-//! What the store does, operation by operation: generic over the transaction, so that both databases do the same.
+//! What the store does, operation by operation: generic over the transaction, so that both databases do the same. What an
+//! operation promises is said at the method of [`super::Store`] that runs it.
 //!
 //! Those that change something take the organisation's row first ([`orgs::locked_account`]), so that no two of them wait
 //! for each other.
@@ -7,12 +8,12 @@
 //! |---|---|
 //! | `orgs` | organisations and their keys |
 //! | `checkouts` | purchases |
-//! | `devices` | who has a place, and who is revoked |
+//! | `devices` | places taken, revokes and what takes them back |
 //! | `removal` | devices that go: removed, or not seen for a time |
 //! | `list` | pages of devices |
 //! | `reports` | what sidecars said |
 //! | `fleet` | devices together with what sidecars said of them |
-//! | `audit` | who did what |
+//! | `audit` | records of management calls |
 
 pub(super) mod audit;
 pub(super) mod checkouts;

@@ -14,7 +14,6 @@ use crate::keys::SecretHash;
 use crate::org::{Org, OrgId};
 use crate::plan::Account;
 
-/// The organisation and its usage, a deleted one too.
 pub(in super::super) async fn any_account<T: ReadTransaction>(
     tx: &mut T,
     id: OrgId,
@@ -41,13 +40,11 @@ pub(super) async fn set_used<T: Transaction>(tx: &mut T, account: &Account) -> R
     tx.run("UPDATE orgs SET active = $2 WHERE id = $1", values![account.org.id, used]).await.map(drop)
 }
 
-/// Every organisation that was not deleted, the oldest first.
 pub(in super::super) async fn all<T: ReadTransaction>(tx: &mut T) -> Result<Vec<Account>, StoreError> {
     let select = concat!("SELECT ", org_columns!(), " FROM orgs WHERE deleted_at IS NULL ORDER BY created_at, id");
     tx.rows(select, values![]).await?.iter().map(account).collect()
 }
 
-/// What ended by itself after `after` and by `now`: entitlements, and old keys, of a deleted organisation too.
 pub(in super::super) async fn ended<T: ReadTransaction>(
     tx: &mut T,
     after: Timestamp,
@@ -80,7 +77,6 @@ pub(in super::super) async fn old_keys<T: ReadTransaction>(
     rows.iter().map(|row| Ok(OldKey { org: row.get(0)?, ends: row.get(1)?, devices: row.get(2)? })).collect()
 }
 
-/// Adds an organisation.
 pub(in super::super) async fn create<T: Transaction>(
     tx: &mut T,
     org: &Org,
@@ -95,7 +91,6 @@ pub(in super::super) async fn create<T: Transaction>(
     record(tx, call, Record::ok(org.id, Verb::CreateOrg).with("plan", org.tier.as_str())).await
 }
 
-/// Changes an organisation; `None` when there is none or it was deleted, or has another key than a rotation expects.
 pub(in super::super) async fn change<T: Transaction>(
     tx: &mut T,
     id: OrgId,

@@ -29,8 +29,6 @@ macro_rules! aged {
     };
 }
 
-/// Forgets a device, with `only_active` not one that is revoked. The stops and the timeline of a device that was ever
-/// revoked stay.
 pub(in super::super) async fn remove<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -54,7 +52,6 @@ pub(in super::super) async fn remove<T: Transaction>(
     Ok(Some((removal, account)))
 }
 
-/// The organisations with active ephemeral devices that were not seen since `before`.
 pub(in super::super) async fn aged<T: ReadTransaction>(
     tx: &mut T,
     before: Timestamp,
@@ -62,8 +59,6 @@ pub(in super::super) async fn aged<T: ReadTransaction>(
     tx.rows(aged!("DISTINCT org_id", ""), values![before]).await?.iter().map(|row| row.get(0)).collect()
 }
 
-/// Removes active ephemeral devices of this organisation that were not seen since `before`, at most [`AGED_AT_ONCE`], and
-/// says how many those were.
 pub(in super::super) async fn age_out<T: Transaction>(
     tx: &mut T,
     org: OrgId,

@@ -15,8 +15,6 @@ use crate::changes::Change;
 use crate::org::OrgId;
 use crate::reports::{HeardReport, KnownEvent, KnownStop};
 
-/// Keeps these reports, all or none: what each sidecar says now takes the place of what it said before. Devices that the
-/// organisation does not have are left out, and so is what comes late.
 pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardReport]) -> Result<(), StoreError> {
     // In one order on every server, so that no two wait for each other. Stable: of one sidecar the first stays first.
     let mut ordered: Vec<&HeardReport> = reports.iter().collect();
@@ -34,19 +32,25 @@ pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardR
 
 async fn save_devices<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result<(), StoreError> {
     let (org, sidecar) = (report.org, report.sidecar.to_string());
-    let newest = "SELECT sequence, heard_at FROM reports WHERE org_id = $1 AND sidecar_id = $2
-         ORDER BY sequence DESC, heard_at DESC LIMIT 1";
-    let newest = match tx.row(newest, values![org, sidecar.as_str()]).await? {
-        Some(row) => Some((row.get(0)?, row.get(1)?)),
-        None => None,
-    };
+    let select = "SELECT device_id, sequence, heard_at FROM reports WHERE org_id = $1 AND sidecar_id = $2";
+    let mut newest = None;
+    let mut gone = BTreeSet::new();
+    for row in tx.rows(select, values![org, sidecar.as_str()]).await? {
+        newest = newest.max(Some((row.get(1)?, row.get(2)?)));
+        gone.insert(row.get::<String>(0)?);
+    }
     if report.is_late(newest) {
         return Ok(());
     }
-    let said: Vec<String> = report.devices.iter().map(|(device, _)| device.to_string()).collect();
-    let among = T::DIALECT.among("$2");
-    let delete = format!("DELETE FROM reports WHERE org_id = $1 AND sidecar_id = $3 AND NOT device_id {among}");
-    tx.run(&delete, values![org, said, sidecar]).await?;
+    for (device, _) in &report.devices {
+        gone.remove(device.as_str());
+    }
+    if !gone.is_empty() {
+        // By the devices that it no longer names: by those that it does name, SQLite would read the whole organisation's.
+        let among = T::DIALECT.among("$2");
+        let delete = format!("DELETE FROM reports WHERE org_id = $1 AND sidecar_id = $3 AND device_id {among}");
+        tx.run(&delete, values![org, gone.into_iter().collect::<Vec<_>>(), sidecar]).await?;
+    }
     // Only where this sidecar had said nothing can there be too many now.
     for device in tx.keep_said(report).await? {
         tx.run(
@@ -115,7 +119,6 @@ async fn save_events<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result
     Ok(())
 }
 
-/// The newest stops of a device, the newest first, at most [`KEPT_STOPS`].
 pub(in super::super) async fn stops<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,
@@ -131,7 +134,6 @@ pub(super) fn stop(row: &impl Row) -> Result<KnownStop, StoreError> {
     Ok(KnownStop::read(row.get(0)?, row.text(1)?.unwrap_or_default())?)
 }
 
-/// What happened on a device, the newest first, at most [`KEPT_EVENTS`].
 pub(in super::super) async fn timeline<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,

@@ -158,7 +158,7 @@ impl Postgres {
         self.lanes.ask(Asked { key, device }).await
     }
 
-    /// A decision about nobody.
+    /// Looks up a key that no organisation has.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.look_up(SecretHash::of_token(""), None).await.map(drop)
     }

@@ -31,7 +31,7 @@ struct News {
     org: OrgId,
     /// `None` for all of them.
     devices: Option<Vec<DeviceId>>,
-    /// The organisation's key is another one, or nobody's.
+    /// The organisation's key was changed, or is no longer valid.
     #[serde(default)]
     key: bool,
     /// It is only what sidecars report that changed.
@@ -112,7 +112,7 @@ impl Postgres {
                 store.health.suspect();
                 let Some(again) = store.stop.run_until_cancelled(store.listen_again()).await else { return };
                 listener = again;
-                // Only now: what was committed before the new connection listened was told to nobody here.
+                // Only now: this server was not told what was committed before the new connection listened.
                 store.changes.tell(Change::Anything);
             }
         });

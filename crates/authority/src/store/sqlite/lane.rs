@@ -71,7 +71,7 @@ impl<T> Lane<T> {
     async fn end(&self) {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        // Fails when a thread panicked, which closed its queue, which everybody has noticed.
+        // Fails when a thread panicked. That closed its queue, so that every later call has failed.
         let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     }
 }
@@ -113,7 +113,7 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let asked: Question = Box::new(move |connection| {
-            // Whoever asked may have gone.
+            // The request may have been given up.
             let _ = reply.send(question(connection));
         });
         self.0.push(asked).await?;
@@ -145,7 +145,7 @@ impl Writer {
     }
 
     /// Does `work` in a transaction, alone or with others', and answers when it is committed. Its own failure undoes it
-    /// and nobody else's. The changes it names, if it does, are told before the answer.
+    /// alone. The changes that it names are told before the answer.
     pub(super) async fn change<T: Send + 'static, C: IntoIterator<Item = Change> + Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<(T, C), StoreError> + Send + 'static,
@@ -206,8 +206,8 @@ fn answer(connection: &Connection, batch: &mut Vec<Question>) {
     }
 }
 
-/// Another connection, instead of one that is in an unknown state. While there is none, whoever waits is told so, by the drop
-/// of what waits. `None` when the lane was ended.
+/// Another connection, instead of one that is in an unknown state. While there is none, what waits is dropped,
+/// which tells its askers. `None` when the lane was ended.
 fn reopened<T>(
     open: impl Fn() -> rusqlite::Result<Connection>,
     mut next: impl FnMut() -> Result<T, TryRecvError>,
@@ -260,7 +260,7 @@ fn write(
 /// One transaction for all of them.
 fn together(connection: &Connection, works: &mut [Box<dyn Work>]) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| StoreError::from(error);
-    // IMMEDIATE: nobody comes between what is read inside and what is written.
+    // IMMEDIATE: no other writer comes between what is read inside and what is written.
     connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     for work in works {
         work.run(connection);
@@ -315,7 +315,7 @@ where
                 Ok(done)
             }
         };
-        // Whoever asked may have gone.
+        // The request may have been given up.
         let _ = self.reply.send(answer);
     }
 }
