@@ -18,6 +18,9 @@
 //! | `key_file` | reading an org key from a file |
 //! | [`socket_path`] | where clients find the socket |
 //! | `telemetry` | what operators are told |
+//! | `printable` | foreign text, fit to be shown |
+//! | `replace_file` | a file is replaced whole |
+//! | `doubling` | pauses that double with each failure |
 //! | `openapi` | descriptions of HTTP surfaces, made from the types that are sent |
 //! | `descriptors` | how many a server may hold |
 //! | `blocking` | threads for calls that may block |
@@ -48,21 +51,24 @@ mod descriptors;
 #[cfg(test)]
 #[cfg(feature = "services")]
 mod documents;
+#[cfg(feature = "services")]
+mod doubling;
 #[cfg(all(feature = "services", any(test, feature = "fuzzing")))]
 pub mod fuzzing;
 #[cfg(feature = "services")]
 mod gate;
-#[cfg(feature = "services")]
-mod hex;
 #[cfg(feature = "services")]
 mod key_file;
 #[cfg(feature = "services")]
 mod local;
 #[cfg(feature = "services")]
 mod openapi;
+mod printable;
 pub mod protocol;
 #[cfg(feature = "services")]
 mod push;
+#[cfg(feature = "services")]
+mod replace_file;
 #[cfg(feature = "services")]
 mod report;
 pub mod run;

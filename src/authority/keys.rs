@@ -5,7 +5,6 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::hex;
 use crate::protocol::OrgKey;
 
 /// The kernel gave no random numbers.
@@ -51,7 +50,7 @@ impl SecretHash {
 
     /// What an audit calls the key: enough to tell one from another, useless for finding it.
     pub(super) fn fingerprint(&self) -> String {
-        hex::of(&self.mark())
+        hex::encode(self.mark())
     }
 
     /// The first bytes of the hash: which key a device asked with last.
@@ -93,7 +92,7 @@ pub(super) fn new_key() -> Result<OrgKey, NoRandomness> {
 pub(super) fn new_number() -> Result<String, NoRandomness> {
     let mut bytes = [0; 5];
     getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
-    Ok(hex::of(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 /// A new checkout token: 256 random bits in hex.
@@ -104,7 +103,7 @@ pub(super) fn new_token() -> Result<String, NoRandomness> {
 fn random_hex() -> Result<String, NoRandomness> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
-    Ok(hex::of(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -16,6 +15,7 @@ use super::health::{Concern, Health};
 use super::store::OldKey;
 use crate::protocol::Code;
 use crate::protocol::api::path;
+use crate::telemetry::metrics::text;
 
 /// From half a millisecond to the end of every request, in seconds.
 const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
@@ -145,10 +145,7 @@ impl Metrics {
             self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
         }
         self.written.set(health.written_at().map_or(0, jiff::Timestamp::as_second));
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+        text::page(&self.registry)
     }
 }
 

@@ -11,6 +11,7 @@ use url::Url;
 use super::connection::{Connections, outgoing};
 use super::failure::{Cause, Failure, Refusal};
 use super::retry_after;
+use crate::printable::printable;
 use crate::protocol::api::{Envelope, KEY_HEADER, UNDECIDED_HEADER};
 use crate::protocol::decision::{Head, Unusable};
 use crate::protocol::{Code, OrgKey};
@@ -221,7 +222,7 @@ impl Answer {
             return None;
         }
         let code = code.filter(|code| *code != Code::Allow);
-        let error = error.or(status).map(|text| printable(&text));
+        let error = error.or(status).map(|text| printable(&text, ' ').take(LONGEST).collect());
         Some(Refusal { status: self.status.as_u16(), error, code, request_id })
     }
 
@@ -263,7 +264,3 @@ impl Answer {
 
 /// The longest explanation kept, in characters.
 const LONGEST: usize = 120;
-
-fn printable(text: &str) -> String {
-    text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}

@@ -3,7 +3,6 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::hex;
 use crate::protocol::DeviceId;
 
 /// What the template may name, as the shell found it.
@@ -59,7 +58,7 @@ fn machine_fingerprint(facts: &HostFacts) -> Result<String, String> {
         return Err("/etc/machine-id cannot be used".to_owned());
     };
     mac.update(b"machineid-sidecar device id");
-    Ok(hex::of(&mac.finalize().into_bytes()[..4]))
+    Ok(hex::encode(&mac.finalize().into_bytes()[..4]))
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::hex;
-
 /// What the default places depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
@@ -68,7 +66,7 @@ impl Surroundings {
 
 pub(super) fn short_hash(socket: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    hex::of(&Sha256::digest(socket.as_os_str().as_bytes())[..8])
+    hex::encode(&Sha256::digest(socket.as_os_str().as_bytes())[..8])
 }
 
 #[cfg(test)]

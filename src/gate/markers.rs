@@ -16,7 +16,6 @@ use std::{fs, io};
 use sha2::{Digest, Sha256};
 
 use crate::blocking::{Lost, Pool};
-use crate::hex;
 use crate::protocol::DeviceId;
 
 const PREFIX: &str = "registered-";
@@ -112,7 +111,7 @@ impl Markers {
             .chain_update("\0")
             .chain_update(device.as_str())
             .finalize();
-        format!("{PREFIX}{}", hex::of(&digest[..16]))
+        format!("{PREFIX}{}", hex::encode(&digest[..16]))
     }
 }
 

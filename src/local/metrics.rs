@@ -14,7 +14,8 @@ use crate::gate::Standing;
 use crate::protocol::Decision;
 use crate::protocol::status::{AgentState, StandingKind};
 use crate::runs::run::Phase;
-use crate::telemetry::metrics::{CONTENT_TYPE, Now};
+use crate::telemetry::metrics::Now;
+use crate::telemetry::metrics::text::CONTENT_TYPE;
 use crate::vital;
 
 /// Scrapers served at once: several of them, and the odd person.

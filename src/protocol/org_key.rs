@@ -6,8 +6,6 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use crate::hex;
-
 /// An org key: `org_` and 1 to 256 visible ASCII characters behind it. It cannot be printed, and is zeroed when dropped.
 #[derive(Clone)]
 pub struct OrgKey(SecretString);
@@ -38,7 +36,7 @@ impl OrgKey {
     pub fn fingerprint(&self) -> String {
         let digest =
             Sha256::new().chain_update("machineid-sidecar key fingerprint\0").chain_update(self.expose()).finalize();
-        hex::of(&digest[..8])
+        hex::encode(&digest[..8])
     }
 }
 

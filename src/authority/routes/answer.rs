@@ -19,6 +19,7 @@ use crate::authority::repeated::rarely;
 use crate::authority::store::StoreError;
 use crate::protocol::api::{KEY_ENDS_HEADER, UNDECIDED_HEADER};
 use crate::protocol::{Code, DeviceId};
+use crate::telemetry::metrics::text;
 
 /// An answer. [`super::finish`] gives it its `request_id` and writes it, so that no answer can go without.
 #[derive(Clone, Debug)]
@@ -289,7 +290,7 @@ impl Answer {
             Content::Document(text) => ("application/json", text.as_bytes().to_vec()),
             Content::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
             Content::File(kind, content) => (kind, content.into_bytes()),
-            Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
+            Content::Metrics(page) => (text::CONTENT_TYPE, page.into_bytes()),
             Content::Stream(kind) => {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

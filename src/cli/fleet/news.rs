@@ -7,6 +7,7 @@ use futures_util::Stream;
 use serde::Deserialize;
 
 use crate::client::{AuthorityClient, Event, EventStream, Failure};
+use crate::doubling::Doubling;
 use crate::protocol::OrgKey;
 
 /// How long a stream may be silent, its first word included. An authority says something every five seconds.
@@ -65,7 +66,7 @@ async fn step(client: &AuthorityClient, key: &OrgKey, state: State) -> (Option<N
 }
 
 fn closed(failures: u32, failure: Option<&Failure>) -> State {
-    let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8))).min(LONGEST_PAUSE);
+    let pause = Doubling { first: FIRST_PAUSE, longest: LONGEST_PAUSE }.after(failures);
     State::Closed { pause: pause.max(failure.and_then(Failure::retry_after).unwrap_or_default()), failures }
 }
 

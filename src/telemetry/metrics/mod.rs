@@ -8,7 +8,7 @@
 //! A registry of its own, handed to whoever counts: nothing global, so that two daemons in one test keep apart.
 
 mod labels;
-mod text;
+pub(crate) mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,9 +28,6 @@ use labels::{
     AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, ReasonLabel, RequestLabels, ResultLabel,
     StateLabel, StopLabels,
 };
-
-/// The type of the page.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Level = Gauge<f64, AtomicU64>;
 

@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 
 use super::super::answer::Answer;
 use super::refused::Refused;
-use crate::hex;
 
 /// A file inside this program.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(super) struct File {
 
 impl File {
     fn new(stem: &str, extension: &str, kind: &'static str, content: &'static str) -> Self {
-        let hash = hex::of(&Sha256::digest(content)[..8]);
+        let hash = hex::encode(&Sha256::digest(content)[..8]);
         Self { name: format!("{stem}.{hash}.{extension}"), kind, content }
     }
 }
