@@ -11,6 +11,7 @@ use axum::routing::get;
 use super::Context;
 use crate::clock;
 use crate::gate::Standing;
+use crate::openapi::{AnswerDoc, Operation, TEXT};
 use crate::protocol::Decision;
 use crate::protocol::status::{AgentState, StandingKind};
 use crate::runs::run::Phase;
@@ -25,6 +26,15 @@ pub(crate) const MOST: usize = 16;
 pub(crate) fn routes(context: Arc<Context>) -> Router {
     Router::new().route("/metrics", get(page)).with_state(context)
 }
+
+pub(super) const METRICS: Operation = Operation {
+    path: "/metrics",
+    method: "get",
+    summary: "Metrics in Prometheus' text format",
+    parameters: &[],
+    body: None,
+    answers: &[AnswerDoc(200, TEXT, None, "as of now")],
+};
 
 /// `GET /metrics`
 pub(super) async fn page(State(context): State<Arc<Context>>) -> Response {

@@ -9,13 +9,25 @@ use axum::http::request::Parts;
 use super::App;
 use super::answer::Answer;
 use super::ask::{self, BodyError};
+use super::openapi::{ABOUT, BAD_KEY, BEFORE, LIMIT, LIMITED, MALFORMED, NO_ORG, UNAVAILABLE};
 use super::wire::{AuditPage, AuditQuery, Word};
 use crate::authority::audit;
+use crate::openapi::{AnswerDoc, JSON, Operation};
+use crate::protocol::api::path;
 
 /// The most entries on one page.
 const LARGEST_PAGE: u32 = 1_000;
 /// How many come without `limit`.
 const USUAL_PAGE: u32 = 100;
+
+pub(super) const AUDIT: Operation = Operation {
+    path: path::AUDIT,
+    method: "get",
+    summary: "Who changed what, when and why, the newest first; 100 unless a limit is given. An extension",
+    parameters: &[ABOUT, LIMIT, BEFORE],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("AuditPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
 
 pub(super) async fn audit(
     State(app): State<Arc<App>>,

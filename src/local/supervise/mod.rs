@@ -30,11 +30,13 @@ use futures_util::Stream;
 use futures_util::future::Either;
 use tracing::{debug, info};
 
+use super::openapi::LINES;
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
 use crate::blocking::{Lost, Owner};
 use crate::clock::BootTime;
 use crate::gate::{Deciding, Verdict};
+use crate::openapi::{AnswerDoc, Operation};
 use crate::protocol::event::Caller;
 use crate::protocol::local::{SuperviseEvent, SuperviseRequest};
 use crate::protocol::{Code, Denial, DeviceId, RequestId};
@@ -45,7 +47,7 @@ use contain::Contained;
 use request::Request;
 use stream::{EventStream, HeldRun, line};
 
-pub(super) use inquiry::{inquire, thaw};
+pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
 pub(super) use refusals::Refusals;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) use request::fuzz;
@@ -69,6 +71,20 @@ impl No {
         Self { code: denial.code, request_id: denial.request_id, device: None, reason }
     }
 }
+
+pub(in crate::local) const SUPERVISE: Operation = Operation {
+    path: "/v1/supervise",
+    method: "post",
+    summary: "May this process run? If so it is supervised as long as the connection lives, and told of every lease and stop",
+    parameters: &[],
+    body: Some("SuperviseRequest"),
+    answers: &[
+        AnswerDoc(200, LINES, Some("SuperviseEvent"), "allowed; a line for each event from here on"),
+        AnswerDoc(400, LINES, Some("SuperviseEvent"), "the request is malformed, or its run id is in use"),
+        AnswerDoc(403, LINES, Some("SuperviseEvent"), "denied"),
+        AnswerDoc(503, LINES, Some("SuperviseEvent"), "it could not be found out"),
+    ],
+};
 
 pub(super) async fn supervise(
     State(context): State<Arc<Context>>,

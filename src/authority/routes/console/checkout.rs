@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use tracing::info;
 
+use super::super::openapi::{PAGE, TOKEN};
 use super::super::{App, ask, now};
 use super::frame::Frame;
 use super::refused::Refused;
@@ -21,6 +22,7 @@ use super::{page, redirect};
 use crate::authority::audit::{Actor, Call};
 use crate::authority::keys::SecretHash;
 use crate::authority::store::{Checkout, CheckoutKey};
+use crate::openapi::Operation;
 
 #[derive(Template)]
 #[template(path = "console/checkout.html")]
@@ -39,6 +41,15 @@ struct Offer {
     confirmable: bool,
 }
 
+pub(in crate::authority::routes) const SHOW: Operation = Operation {
+    path: "/checkout/{token}",
+    method: "get",
+    summary: "The page of a checkout, for a browser",
+    parameters: &[TOKEN],
+    body: None,
+    answers: PAGE,
+};
+
 pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response, Refused> {
     let open = |checkout: &Checkout| checkout.open(now());
     let shown = app.store.checkout(&CheckoutKey::Address(SecretHash::of_token(&token))).await?.filter(open);
@@ -56,6 +67,15 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
         (None, None) => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
     }
 }
+
+pub(in crate::authority::routes) const CONFIRM: Operation = Operation {
+    path: "/checkout/{token}",
+    method: "post",
+    summary: "Confirms it, where the address is one that an operator printed",
+    parameters: &[TOKEN],
+    body: None,
+    answers: PAGE,
+};
 
 pub(super) async fn confirm(
     State(app): State<Arc<App>>,
