@@ -1,7 +1,7 @@
 //! `device.id`: the host's identity, written as a template.
 
 use hmac::{Hmac, KeyInit, Mac};
-use machineid_protocol::{DeviceId, hex};
+use machineid_protocol::DeviceId;
 use sha2::Sha256;
 
 /// What the template may name, as the shell found it.
@@ -57,7 +57,7 @@ fn machine_fingerprint(facts: &HostFacts) -> Result<String, String> {
         return Err("/etc/machine-id cannot be used".to_owned());
     };
     mac.update(b"machineid-sidecar device id");
-    Ok(hex::of(&mac.finalize().into_bytes()[..4]))
+    Ok(hex::encode(&mac.finalize().into_bytes()[..4]))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use machineid_protocol::hex;
 use sha2::{Digest, Sha256};
 
 /// What the default places depend on.
@@ -67,7 +66,7 @@ impl Surroundings {
 
 pub(super) fn short_hash(socket: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    hex::of(&Sha256::digest(socket.as_os_str().as_bytes())[..8])
+    hex::encode(&Sha256::digest(socket.as_os_str().as_bytes())[..8])
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! Which device this host is.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use machineid_protocol::DeviceId;
@@ -10,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::config::{self, ConfigError, Environment, Settings};
-use crate::disk::make_directory;
+use crate::disk::{make_directory, replace_file};
 
 /// The resolved id with the template it came from. A host that is renamed stays the device it was, until the template
 /// changes: its revoke must not be shaken off by `hostnamectl`.
@@ -79,11 +77,7 @@ fn write(place: &Path, kept: &Kept) -> std::io::Result<()> {
     if let Some(directory) = place.parent() {
         make_directory(directory, 0o700)?;
     }
-    let fresh = place.with_extension("json.new");
-    let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&serde_json::to_vec_pretty(kept)?)?;
-    file.sync_all()?;
-    fs::rename(fresh, place)
+    replace_file(place, &serde_json::to_vec_pretty(kept)?)
 }
 
 /// What keeps the org key from agents on this host.

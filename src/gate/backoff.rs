@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use machineid_clock::Doubling;
+
 /// The first ceiling.
 const FIRST: Duration = Duration::from_millis(250);
 /// The last ceiling.
@@ -22,8 +24,7 @@ pub(super) fn delay(
     retry_after: Option<Duration>,
     rng: &mut fastrand::Rng,
 ) -> Duration {
-    let doublings = failures.saturating_sub(1).min(8);
-    let ceiling = FIRST.saturating_mul(1 << doublings).min(LAST);
+    let ceiling = Doubling { first: FIRST, longest: LAST }.after(failures);
     let most = lease_left.map_or(Duration::MAX, |left| (left / 4).max(FIRST));
     let floor = retry_after.unwrap_or_default();
     let high = floor.saturating_add(ceiling).min(most);

@@ -4,9 +4,8 @@
 //! stays denied. They are kept in the state directory, so that a reboot does not undo an operator's stop.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,6 +15,7 @@ use machineid_protocol::status::HoldReport;
 use machineid_protocol::{Code, Denial, DeviceId};
 use serde::{Deserialize, Serialize};
 
+use crate::disk::replace_file;
 /// The devices that are held.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Default))]
@@ -128,19 +128,7 @@ fn write(place: &Path, held: &BTreeMap<DeviceId, Held>) -> io::Result<()> {
     if let Some(directory) = place.parent() {
         crate::disk::make_directory(directory, 0o700)?;
     }
-    let fresh = place.with_extension("json.new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-    let text = serde_json::to_vec_pretty(held).map_err(io::Error::other)?;
-    file.write_all(&text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&fresh, place)).inspect_err(
-        |_| {
-            // On a full disk half a file is only in the way.
-            let _ = fs::remove_file(&fresh);
-        },
-    )?;
-    if let Some(directory) = place.parent() {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(())
+    replace_file(place, &serde_json::to_vec_pretty(held).map_err(io::Error::other)?)
 }
 
 #[cfg(test)]

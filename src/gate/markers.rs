@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use machineid_blocking::{Lost, Pool};
-use machineid_protocol::{DeviceId, hex};
+use machineid_protocol::DeviceId;
 use sha2::{Digest, Sha256};
 
 const PREFIX: &str = "registered-";
@@ -110,7 +110,7 @@ impl Markers {
             .chain_update("\0")
             .chain_update(device.as_str())
             .finalize();
-        format!("{PREFIX}{}", hex::of(&digest[..16]))
+        format!("{PREFIX}{}", hex::encode(&digest[..16]))
     }
 }
 

@@ -10,9 +10,11 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Response, StatusCode, Uri};
 use machineid_clock::BootTime;
+use machineid_openapi::{Operation, Parameter};
 use machineid_protocol::{Code, Denial, DeviceId, span};
 use percent_encoding::percent_decode_str;
 
+use super::openapi::CHECK;
 use super::peer::Peer;
 use super::{Context, not_nameable, reply};
 use crate::gate::standing::Grant;
@@ -27,6 +29,19 @@ struct Question {
     timeout: Option<Duration>,
 }
 
+pub(super) const CHECK_ONE: Operation = Operation {
+    path: "/v1/check",
+    method: "get",
+    summary: "May it run? Answered by a validation that begins after the question, unless max_age allows an older one",
+    parameters: &[
+        Parameter("query", "device", "The device; without it the calling agent's own, else the host's."),
+        Parameter("query", "max_age", "The oldest answer that will do, as 2s; capped by local.max_age_cap."),
+        Parameter("query", "timeout", "How long to wait, as 1s; at most local.check_timeout."),
+    ],
+    body: None,
+    answers: CHECK,
+};
+
 /// `GET /v1/check?device=ID&max_age=2s&timeout=1s`
 pub(super) async fn check(context: &Context, peer: &Peer, query: Option<&str>) -> Response<Bytes> {
     let asked = BootTime::now();
@@ -37,6 +52,16 @@ pub(super) async fn check(context: &Context, peer: &Peer, query: Option<&str>) -
     context.checked(response.status(), asked);
     response
 }
+
+pub(super) const AUTHORIZE: Operation = Operation {
+    path: "/v1/authz/{device}",
+    method: "get",
+    summary: "A strict check of this device by any method, also below this path: for nginx auth_request, Envoy ext_authz and \
+              Traefik forwardAuth",
+    parameters: &[Parameter("path", "device", "The device, percent-encoded, a / as %2F.")],
+    body: None,
+    answers: CHECK,
+};
 
 /// Any method on `/v1/authz/<device>` and below: a strict check of that device.
 pub(super) async fn authorize(

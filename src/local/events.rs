@@ -14,9 +14,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
+use machineid_openapi::{AnswerDoc, EVENTS, JSON, Operation, Parameter};
 use machineid_protocol::Code;
 use tokio::sync::watch;
 
+use super::openapi::NO;
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, reply};
@@ -36,6 +38,19 @@ struct Wish {
     /// Stay for what comes.
     follow: bool,
 }
+
+pub(super) const EVENTS_OF_HOST: Operation = Operation {
+    path: "/v1/events",
+    method: "get",
+    summary: "What happens, as server-sent events whose data is an Event; an event `gap` says that some can no longer be told",
+    parameters: &[
+        Parameter("query", "from", "now (the default) or oldest: what is still kept comes first."),
+        Parameter("query", "follow", "true (the default), or false: end when everything has been told."),
+        Parameter("header", "Last-Event-ID", "Go on behind the event with this id."),
+    ],
+    body: None,
+    answers: &[AnswerDoc(200, EVENTS, Some("Event"), "a stream"), AnswerDoc(400, JSON, NO, "a parameter is unknown")],
+};
 
 /// `GET /v1/events?from=oldest|now&follow=true|false`, `Last-Event-ID`.
 pub(super) async fn events(

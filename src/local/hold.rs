@@ -10,16 +10,32 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use machineid_blocking::Lost;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::event::{Caller, Happening, Hold};
 use machineid_protocol::local::{HoldAnswer, HoldRequest, ReleaseAnswer};
 use machineid_protocol::{Code, DeviceId};
 use tracing::{error, info, warn};
 
+use super::openapi::NO;
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, read_whole, reply};
 use crate::gate::holds::Holds;
 use crate::telemetry::metrics::Rejected;
+
+pub(super) const HOLD: Operation = Operation {
+    path: "/v1/hold",
+    method: "post",
+    summary: "Denies a device on this host until it is released, and ends its agents; for root, the daemon's user and \
+              local.admin_group",
+    parameters: &[],
+    body: Some("HoldRequest"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("HoldAnswer"), "held"),
+        AnswerDoc(400, JSON, NO, "the request is malformed"),
+        AnswerDoc(403, JSON, NO, "the caller may not"),
+    ],
+};
 
 pub(super) async fn hold(
     State(context): State<Arc<Context>>,
@@ -73,6 +89,21 @@ async fn written<T: Send + 'static>(
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the disk of the state directory has not answered in time");
     written.map_err(|lost| if matches!(lost, Lost::Late) { late() } else { io::Error::other(lost) })?
 }
+
+pub(super) const RELEASE: Operation = Operation {
+    path: "/v1/release",
+    method: "post",
+    summary: "Takes a hold back; for those who may hold",
+    parameters: &[],
+    body: Some("HoldRequest"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("ReleaseAnswer"), "the authority decides again"),
+        AnswerDoc(400, JSON, NO, "the request is malformed"),
+        AnswerDoc(403, JSON, NO, "the caller may not"),
+        AnswerDoc(404, JSON, NO, "it is not held"),
+        AnswerDoc(503, JSON, NO, "it cannot be written down: it stays held"),
+    ],
+};
 
 pub(super) async fn release(
     State(context): State<Arc<Context>>,

@@ -8,13 +8,15 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use machineid_clock as clock;
+use machineid_metrics::CONTENT_TYPE;
+use machineid_openapi::{AnswerDoc, Operation, TEXT};
 use machineid_protocol::Decision;
 use machineid_protocol::status::{AgentState, StandingKind};
 
 use super::Context;
 use crate::gate::Standing;
 use crate::runs::run::Phase;
-use crate::telemetry::metrics::{CONTENT_TYPE, Now};
+use crate::telemetry::metrics::Now;
 
 /// Scrapers served at once: several of them, and the odd person.
 pub(crate) const MOST: usize = 16;
@@ -23,6 +25,15 @@ pub(crate) const MOST: usize = 16;
 pub(crate) fn routes(context: Arc<Context>) -> Router {
     Router::new().route("/metrics", get(page)).with_state(context)
 }
+
+pub(super) const METRICS: Operation = Operation {
+    path: "/metrics",
+    method: "get",
+    summary: "Metrics in Prometheus' text format",
+    parameters: &[],
+    body: None,
+    answers: &[AnswerDoc(200, TEXT, None, "as of now")],
+};
 
 /// `GET /metrics`
 pub(super) async fn page(State(context): State<Arc<Context>>) -> Response {

@@ -52,12 +52,14 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::routing::{any, get, post};
+use axum::routing::{MethodRouter, any, get, post};
 use machineid_blocking::{Bounds, Pool};
 use machineid_clock::BootTime;
+use machineid_openapi::Operation;
 use machineid_protocol::api::path;
 use machineid_protocol::status::FilesStatus;
 use machineid_protocol::{Code, Denial, DeviceId};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::{Live, Settings};
 use crate::gate::Gates;
@@ -145,26 +147,38 @@ impl Context {
 
 /// Everything the socket answers, but for the check itself.
 pub(crate) fn routes(context: Arc<Context>) -> Router {
-    Router::new()
-        // Any other method of it: `server` answers the check itself.
-        .route("/v1/check", any(reply::wrong_method))
+    let (router, _) = surface().split_for_parts();
+    router
         .route("/v1/authz/{*device}", any(check::authorize))
-        .route("/v1/supervise", post(supervise::supervise).get(supervise::inquire).fallback(reply::wrong_method))
-        .route("/v1/thaw", post(supervise::thaw).fallback(reply::wrong_method))
-        .route("/v1/stop", post(stop::stop).fallback(reply::wrong_method))
-        .route("/v1/hold", post(hold::hold).fallback(reply::wrong_method))
-        .route("/v1/release", post(hold::release).fallback(reply::wrong_method))
-        .route("/v1/events", get(events::events).fallback(reply::wrong_method))
-        .route("/v1/openapi.json", get(openapi::document).fallback(reply::wrong_method))
-        .route("/metrics", get(metrics::page).fallback(reply::wrong_method))
-        .route("/v1/status", get(status::status).fallback(reply::wrong_method))
         .route(path::REGISTER, post(compat::register).fallback(reply::wrong_method))
         .route(path::VALIDATE, post(compat::validate).fallback(reply::wrong_method))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(status::ready))
         .fallback(async || reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, "there is nothing at this path"))
         .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
         .with_state(context)
+}
+
+/// The routes that are described, with what each is asked.
+fn surface() -> OpenApiRouter<Arc<Context>> {
+    let described = |operations: &[&Operation], router: MethodRouter<Arc<Context>>| {
+        openapi::described(operations, router.fallback(reply::wrong_method))
+    };
+    openapi::surface()
+        // Any other method of it: `server` answers the check itself.
+        .routes(openapi::described(&[&check::CHECK_ONE], any(reply::wrong_method)))
+        .routes(described(
+            &[&supervise::SUPERVISE, &supervise::INQUIRE],
+            post(supervise::supervise).get(supervise::inquire),
+        ))
+        .routes(described(&[&supervise::THAW], post(supervise::thaw)))
+        .routes(described(&[&stop::STOP], post(stop::stop)))
+        .routes(described(&[&hold::HOLD], post(hold::hold)))
+        .routes(described(&[&hold::RELEASE], post(hold::release)))
+        .routes(described(&[&events::EVENTS_OF_HOST], get(events::events)))
+        .routes(described(&[&openapi::DOCUMENT], get(openapi::document)))
+        .routes(described(&[&metrics::METRICS], get(metrics::page)))
+        .routes(described(&[&status::STATUS], get(status::status)))
+        .routes(openapi::described(&[&openapi::HEALTHZ], get(|| async { "ok\n" })))
+        .routes(openapi::described(&[&status::READYZ], get(status::ready)))
 }
 
 /// The whole request, within a limit of size and of time: a client that never finishes must not keep its place.

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use machineid_clock::{self as clock, BootTime};
+use machineid_openapi::{AnswerDoc, JSON, Operation, TEXT};
 use machineid_protocol::status::{
     AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
     StopBound,
@@ -22,6 +23,15 @@ use crate::gate::handle::{GateHandle, Report};
 use crate::runs::run::{Phase, deadline};
 use crate::runs::{Census, Run};
 use crate::telemetry::audit::Audit;
+
+pub(super) const STATUS: Operation = Operation {
+    path: "/v1/status",
+    method: "get",
+    summary: "What the daemon holds, knows and promises; of agents those that the caller may see",
+    parameters: &[],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("Status"), "as of now")],
+};
 
 /// `GET /v1/status`
 pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer): Extension<Peer>) -> Json<Status> {
@@ -76,6 +86,15 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         files: context.files_status(),
     })
 }
+
+pub(super) const READYZ: Operation = Operation {
+    path: "/readyz",
+    method: "get",
+    summary: "Whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready and denying",
+    parameters: &[],
+    body: None,
+    answers: &[AnswerDoc(200, TEXT, None, "there is"), AnswerDoc(503, TEXT, None, "there is none")],
+};
 
 /// `GET /readyz`: whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready.
 pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {

@@ -7,14 +7,29 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::local::{StopAnswer, StopRequest};
 use machineid_protocol::{Code, Denial};
 use tracing::info;
 
+use super::openapi::NO;
 use super::peer::Peer;
 use super::rights::Sight;
 use super::{Context, read_whole, reply};
 use crate::runs::Run;
+
+pub(super) const STOP: Operation = Operation {
+    path: "/v1/stop",
+    method: "post",
+    summary: "Ends agents now, without the authority: one's own, or as root, the daemon's user or local.admin_group everybody's",
+    parameters: &[],
+    body: Some("StopRequest"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("StopAnswer"), "requested; /v1/status and /v1/events say what came of it"),
+        AnswerDoc(400, JSON, NO, "the request is malformed"),
+        AnswerDoc(404, JSON, NO, "it means no agent that the caller may stop"),
+    ],
+};
 
 pub(super) async fn stop(
     State(context): State<Arc<Context>>,

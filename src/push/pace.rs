@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use machineid_clock::Doubling;
+
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 /// A stream that stood this long was one: what follows is a new failure.
@@ -28,8 +30,8 @@ impl Pace {
 
     /// How long to wait before the next attempt, and no shorter than the authority wishes.
     pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
-        let ceiling = FIRST.saturating_mul(2_u32.saturating_pow(self.failures.min(16))).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
+        let ceiling = Doubling { first: FIRST, longest: LONGEST }.after(self.failures);
         let wait = ceiling.mul_f64(self.rng.f64());
         // Never at once: a stream that ends as soon as it stands must not become a loop.
         wait.max(Duration::from_millis(50)).max(retry_after.unwrap_or_default())
@@ -50,7 +52,7 @@ mod tests {
         let mut pace = Pace::new(7);
         let waits: Vec<_> = (0..12).map(|_| pace.next(None)).collect();
         assert!(waits.iter().all(|wait| *wait <= LONGEST) && waits[0] <= FIRST, "{waits:?}");
-        assert!(waits[8..].iter().sum::<Duration>() > waits[..4].iter().sum(), "{waits:?}");
+        assert!(waits[8..].iter().sum::<Duration>() > waits[..4].iter().sum::<Duration>(), "{waits:?}");
         pace.stood(Duration::from_secs(1));
         assert_eq!(pace.failures(), 12, "a stream that ends at once is no success");
         pace.stood(STOOD);

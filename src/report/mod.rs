@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use machineid_client::Failure;
+use machineid_clock::Doubling;
 use machineid_protocol::RunId;
 use machineid_protocol::report::{Report, SidecarId};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,8 @@ const COLLECT: Duration = Duration::from_millis(30);
 /// The least time between two reports.
 const AT_MOST: Duration = Duration::from_millis(250);
 
-/// The longest pause after failures.
+/// The pause after a failure, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long the answer to the last report of a sidecar that ends is waited for.
@@ -161,6 +163,6 @@ async fn send(means: &Means, report: &Report) -> Result<(), Failure> {
 }
 
 fn after_failures(failures: u32, retry_after: Option<Duration>) -> Duration {
-    let ceiling = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures.min(10))).min(LONGEST_PAUSE);
+    let ceiling = Doubling { first: FIRST_PAUSE, longest: LONGEST_PAUSE }.after(failures);
     (ceiling.mul_f64(0.5 + 0.5 * fastrand::f64())).max(retry_after.unwrap_or_default())
 }

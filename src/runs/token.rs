@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use machineid_protocol::hex;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -23,7 +22,7 @@ impl Token {
     pub(crate) fn new() -> Result<Self, getrandom::Error> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits)?;
-        Ok(Self(SecretString::from(format!("{PREFIX}{}", hex::of(&bits)))))
+        Ok(Self(SecretString::from(format!("{PREFIX}{}", hex::encode(bits)))))
     }
 
     /// The token, for the one line that gives it to the wrapper.
@@ -44,17 +43,12 @@ impl TokenHash {
 
     /// 64 hex digits.
     pub(crate) fn to_hex(self) -> String {
-        hex::of(&self.0)
+        hex::encode(self.0)
     }
 
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let mut hash = [0; 32];
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
-            *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
-        }
+        hex::decode_to_slice(text, &mut hash).ok()?;
         Some(Self(hash))
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use machineid_org_key::OrgKey;
-use machineid_protocol::hex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -50,7 +49,7 @@ impl SecretHash {
 
     /// What an audit calls the key: enough to tell one from another, useless for finding it.
     pub(super) fn fingerprint(&self) -> String {
-        hex::of(&self.mark())
+        hex::encode(self.mark())
     }
 
     /// The first bytes of the hash: which key a device asked with last.
@@ -92,7 +91,7 @@ pub(super) fn new_key() -> Result<OrgKey, NoRandomness> {
 pub(super) fn new_number() -> Result<String, NoRandomness> {
     let mut bytes = [0; 5];
     getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
-    Ok(hex::of(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 /// A new checkout token: 256 random bits in hex.
@@ -103,7 +102,7 @@ pub(super) fn new_token() -> Result<String, NoRandomness> {
 fn random_hex() -> Result<String, NoRandomness> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;
-    Ok(hex::of(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use machineid_metrics as text;
 use machineid_protocol::Code;
 use machineid_protocol::api::path;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -145,10 +145,7 @@ impl Metrics {
             self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
         }
         self.written.set(health.written_at().map_or(0, jiff::Timestamp::as_second));
-        let mut text = String::new();
-        // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+        text::page(&self.registry)
     }
 }
 

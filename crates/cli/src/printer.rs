@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Env;
 use super::problem::Problem;
-use super::words::{is_hostile, printable};
+use super::words::printable;
 
 /// A meaning, shown as a colour where there are colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,7 +319,7 @@ fn size(terminal: impl std::os::fd::AsFd) -> (usize, usize) {
 fn escape_hostile(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
-        if is_hostile(c) && c != '\n' {
+        if machineid_protocol::printable::is_hostile(c) && c != '\n' {
             // Writing to a String cannot fail.
             let _ = write!(safe, "\\u{:04x}", u32::from(c));
         } else {

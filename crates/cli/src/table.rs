@@ -1,5 +1,7 @@
 //! Tables that fit the terminal. Pure: rows and a width go in, lines come out.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use super::printer::{Colour, Line};
 use super::words::printable;
 
@@ -92,15 +94,22 @@ pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize
     lines
 }
 
-fn length(text: &str) -> usize {
-    text.chars().count()
+/// How many columns of a terminal a text takes: a Chinese character takes two, an accent of its own takes none.
+pub(super) fn length(text: &str) -> usize {
+    text.width()
 }
 
 fn cut(text: &str, width: usize) -> String {
     if length(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut left = width.saturating_sub(1);
+    let fitting = text.chars().take_while(|c| {
+        let fits = c.width().unwrap_or(0) <= left;
+        left = left.saturating_sub(c.width().unwrap_or(0));
+        fits
+    });
+    fitting.chain(['…']).collect()
 }
 
 /// A text behind its head, folded under itself.
@@ -118,7 +127,7 @@ pub(super) fn fold(text: &str, room: Option<usize>) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
     for word in text.split(' ') {
-        let length = word.chars().count();
+        let length = length(word);
         if used > 0 && used + 1 + length > room {
             lines.push(String::new());
             used = 0;
@@ -165,6 +174,15 @@ mod tests {
         assert_eq!(table(Some(14)), ["DEVICE", "worker:prod:1", "a�[2J"]);
         assert_eq!(table(Some(10)), ["DEVICE", "worker:pr…", "a�[2J"]);
         assert_eq!(table(Some(1)), ["DEVICE", "worker:…", "a�[2J"]);
+    }
+
+    #[test]
+    fn wide_characters_do_not_push_the_next_column_aside() {
+        let columns = [Column::keep("NAME"), Column::keep("STATUS")];
+        let rows = [vec!["日本".into(), "active".into()], vec!["e\u{301}té".into(), "revoked".into()]];
+        let lines = |width| layout(&columns, &rows, width).iter().map(Line::plain).collect::<Vec<_>>();
+        assert_eq!(lines(None), ["NAME  STATUS", "日本  active", "e\u{301}té   revoked"]);
+        assert_eq!((cut("日本語日本語", 8), length(&cut("日本語日本語", 8))), ("日本語…".to_owned(), 7));
     }
 
     #[test]

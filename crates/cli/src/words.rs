@@ -4,15 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Whether a character could move the cursor, colour the screen, or reorder or hide the text around it.
-pub(super) fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-/// Foreign text with every such character shown as `�`.
+/// Foreign text with every hostile character shown as `�`.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if is_hostile(c) { '\u{fffd}' } else { c }).collect()
+    machineid_protocol::printable::printable(text, char::REPLACEMENT_CHARACTER).collect()
 }
 
 /// A duration in its two largest units: `3d 4h`, `5m 2s`, `12s`; below ten seconds with a decimal.

@@ -8,6 +8,7 @@ use machineid_org_key::OrgKey;
 use machineid_protocol::Code;
 use machineid_protocol::api::{Envelope, KEY_HEADER, UNDECIDED_HEADER};
 use machineid_protocol::decision::{Head, Unusable};
+use machineid_protocol::printable::printable;
 use reqwest::{Client, Response};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -222,7 +223,7 @@ impl Answer {
             return None;
         }
         let code = code.filter(|code| *code != Code::Allow);
-        let error = error.or(status).map(|text| printable(&text));
+        let error = error.or(status).map(|text| printable(&text, ' ').take(LONGEST).collect());
         Some(Refusal { status: self.status.as_u16(), error, code, request_id })
     }
 
@@ -264,7 +265,3 @@ impl Answer {
 
 /// The longest explanation kept, in characters.
 const LONGEST: usize = 120;
-
-fn printable(text: &str) -> String {
-    text.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}

@@ -1,31 +1,15 @@
 //! Descriptions of HTTP surfaces, `OpenAPI` 3.1: the schemas are made from the types that are sent, and what is asked how
-//! stands in a table.
+//! stands beside the handler. A route is made of both, so that none goes without.
 
 #![forbid(unsafe_code)]
 
-use serde_json::{Map, Value, json};
-/// For [`texts`].
-pub use utoipa;
-
-/// Types that are text on the wire, with what is to be said of them and what they look like.
-#[macro_export]
-macro_rules! texts {
-    ($($type:ident: $about:literal, $pattern:expr;)*) => {
-        $(
-            impl $crate::utoipa::PartialSchema for $type {
-                fn schema() -> $crate::utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                    $crate::utoipa::openapi::ObjectBuilder::new()
-                        .schema_type($crate::utoipa::openapi::Type::String)
-                        .description(Some($about))
-                        .pattern(Some($pattern))
-                        .into()
-                }
-            }
-
-            impl $crate::utoipa::ToSchema for $type {}
-        )*
-    };
-}
+use axum::routing::MethodRouter;
+use serde_json::{Value, json};
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn, Paths};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema};
+use utoipa_axum::router::UtoipaMethodRouter;
 
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
@@ -48,7 +32,7 @@ pub struct Operation {
     /// The schema of its body.
     pub body: Option<&'static str>,
     /// What may be answered.
-    pub answers: &'static [Answer],
+    pub answers: &'static [AnswerDoc],
 }
 
 /// Where it stands, its name, and what it means. Text, unless a schema is put beside it.
@@ -57,21 +41,44 @@ pub struct Parameter(pub &'static str, pub &'static str, pub &'static str);
 
 /// The status, the media type, the schema if it has one, and when it comes.
 #[derive(Debug)]
-pub struct Answer(pub u16, pub &'static str, pub Option<&'static str>, pub &'static str);
+pub struct AnswerDoc(pub u16, pub &'static str, pub Option<&'static str>, pub &'static str);
 
-/// A document of these operations; `describe` makes one of each.
-pub fn document<'a>(
-    title: &str,
-    about: &str,
-    operations: impl Iterator<Item = &'a Operation>,
-    describe: impl Fn(&Operation) -> Value,
-    schemas: &utoipa::openapi::OpenApi,
-) -> Value {
-    let mut paths: Map<String, Value> = Map::new();
+/// What the parameters and the answers of a surface look like.
+#[derive(Debug)]
+pub struct Dialect {
+    /// The schema of a parameter.
+    pub parameter: fn(&Parameter) -> RefOr<Schema>,
+    /// The parameters that no request goes without, beside those of the path.
+    pub required: &'static [&'static str],
+    /// The schema of an answer, by its name.
+    pub answer: fn(&str) -> RefOr<Schema>,
+}
+
+/// A route of these operations, which have one path, as a router with a description takes it.
+pub fn described<S>(dialect: &Dialect, operations: &[&Operation], router: MethodRouter<S>) -> UtoipaMethodRouter<S> {
+    (Vec::new(), paths(dialect, operations), router)
+}
+
+/// The paths of these operations.
+#[must_use]
+pub fn paths(dialect: &Dialect, operations: &[&Operation]) -> Paths {
+    let mut paths = Paths::new();
     for operation in operations {
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
-        path[operation.method] = describe(operation);
+        let method = if operation.method == "get" { HttpMethod::Get } else { HttpMethod::Post };
+        paths.add_path_operation(operation.path, vec![method], describe(dialect, operation));
     }
+    paths
+}
+
+/// Any text.
+#[must_use]
+pub fn text() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).into()
+}
+
+/// The document of a surface.
+#[must_use]
+pub fn document(title: &str, about: &str, surface: &OpenApi) -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -80,40 +87,44 @@ pub fn document<'a>(
             "description": about,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" }
         },
-        "paths": paths,
-        "components": serde_json::to_value(&schemas.components).unwrap_or_default()
+        "paths": serde_json::to_value(&surface.paths).unwrap_or_default(),
+        "components": serde_json::to_value(&surface.components).unwrap_or_default()
     })
 }
 
-/// One operation, its parameters all text.
-#[must_use]
-pub fn describe(operation: &Operation) -> Value {
-    let parameters: Vec<Value> = operation
-        .parameters
-        .iter()
-        .map(|Parameter(place, name, about)| {
-            json!({
-                "in": place, "name": name, "description": about, "required": *place == "path",
-                "schema": { "type": "string" }
-            })
-        })
-        .collect();
-    let mut answers: Map<String, Value> = Map::new();
-    for Answer(status, kind, schema, when) in operation.answers {
-        answers.insert(status.to_string(), json!({ "description": when, "content": content(kind, *schema) }));
+fn describe(dialect: &Dialect, operation: &Operation) -> OperationBuilder {
+    let mut described = OperationBuilder::new().summary(Some(operation.summary));
+    for parameter in operation.parameters {
+        let Parameter(place, name, about) = parameter;
+        let place = match *place {
+            "path" => ParameterIn::Path,
+            "header" => ParameterIn::Header,
+            _ => ParameterIn::Query,
+        };
+        let is_required = place == ParameterIn::Path || dialect.required.contains(name);
+        let required = if is_required { Required::True } else { Required::False };
+        described = described.parameter(
+            ParameterBuilder::new()
+                .name(*name)
+                .parameter_in(place)
+                .description(Some(*about))
+                .required(required)
+                .schema(Some((dialect.parameter)(parameter))),
+        );
     }
-    let mut described = json!({ "summary": operation.summary, "responses": answers });
-    if !parameters.is_empty() {
-        described["parameters"] = parameters.into();
+    for AnswerDoc(status, kind, schema, when) in operation.answers {
+        let schema = schema.map_or_else(anything, dialect.answer);
+        let response = ResponseBuilder::new().description(*when).content(*kind, Content::new(Some(schema)));
+        described = described.response(status.to_string(), response);
     }
     if let Some(schema) = operation.body {
-        described["requestBody"] = json!({ "required": true, "content": content(JSON, Some(schema)) });
+        let content = Content::new(Some(Ref::from_schema_name(schema)));
+        let body = RequestBodyBuilder::new().required(Some(Required::True)).content(JSON, content).build();
+        described = described.request_body(Some(body));
     }
     described
 }
 
-/// What is sent or answered: a media type, with a schema where there is one.
-fn content(kind: &str, schema: Option<&str>) -> Value {
-    let schema = schema.map_or(json!({}), |name| json!({ "$ref": format!("#/components/schemas/{name}") }));
-    json!({ kind: { "schema": schema } })
+fn anything() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(SchemaType::AnyValue).into()
 }

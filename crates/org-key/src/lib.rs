@@ -7,7 +7,6 @@ pub mod file;
 use std::fmt;
 use std::str::FromStr;
 
-use machineid_protocol::hex;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
@@ -41,7 +40,7 @@ impl OrgKey {
     pub fn fingerprint(&self) -> String {
         let digest =
             Sha256::new().chain_update("machineid-sidecar key fingerprint\0").chain_update(self.expose()).finalize();
-        hex::of(&digest[..8])
+        hex::encode(&digest[..8])
     }
 }
 

@@ -174,7 +174,7 @@ fn deny_code(text: &str) -> Code {
 }
 
 fn printable_reason(text: &str) -> String {
-    text.chars().take(LONGEST_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    crate::printable::printable(text, ' ').take(LONGEST_REASON).collect()
 }
 
 /// A stamp as an authority writes one: short, and fit to be told back.

@@ -13,7 +13,7 @@
 //! | `device_id`, `run_id`, `request_id` | names |
 //! | `socket_path` | where clients find the socket |
 //! | `stop_bound` | the worst time from a revoke to the last process gone |
-//! | `span`, `hex`, `strict_json` | durations, bytes and JSON as text |
+//! | `span`, `strict_json`, `printable` | durations, JSON and foreign text |
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +24,8 @@ pub mod decision;
 pub mod device_id;
 pub mod event;
 pub mod exit;
-pub mod hex;
 pub mod local;
+pub mod printable;
 pub mod report;
 pub mod request_id;
 pub mod run_id;

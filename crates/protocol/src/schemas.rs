@@ -1,9 +1,26 @@
 //! What the types that are text on the wire look like, for the descriptions of the APIs.
 
-use machineid_openapi::texts;
-
 use crate::report::{EventId, SidecarId};
 use crate::{Code, DeviceId, RequestId, RunId, Wish};
+
+/// Types that are text on the wire, with what is to be said of them and what they look like.
+macro_rules! texts {
+    ($($type:ident: $about:literal, $pattern:expr;)*) => {
+        $(
+            impl utoipa::PartialSchema for $type {
+                fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                    utoipa::openapi::ObjectBuilder::new()
+                        .schema_type(utoipa::openapi::Type::String)
+                        .description(Some($about))
+                        .pattern(Some($pattern))
+                        .into()
+                }
+            }
+
+            impl utoipa::ToSchema for $type {}
+        )*
+    };
+}
 
 texts! {
     Code:

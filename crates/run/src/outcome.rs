@@ -100,7 +100,7 @@ impl Outcome {
 
 /// Foreign text for a terminal: one line, no control characters, of bounded length.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().take(500).map(|c| if c.is_control() { '?' } else { c }).collect()
+    machineid_protocol::printable::printable(text, '?').take(500).collect()
 }
 
 /// What `--status-file` gets.

@@ -8,16 +8,31 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use machineid_clock::BootTime;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::local::{SuperviseEvent, ThawAnswer};
 use machineid_protocol::{Code, RunId};
 use tracing::info;
 
+use super::super::openapi::{LINES, NO, RUN_ID};
 use super::ndjson;
 use super::stream::line;
 use crate::local::peer::Peer;
 use crate::local::rights::Sight;
 use crate::local::{Context, check, millis, reply};
 use crate::runs::Run;
+
+pub(in crate::local) const INQUIRE: Operation = Operation {
+    path: "/v1/supervise",
+    method: "get",
+    summary: "The newest event of a run of one's own",
+    parameters: &[RUN_ID],
+    body: None,
+    answers: &[
+        AnswerDoc(200, LINES, Some("SuperviseEvent"), "its lease, or its stop"),
+        AnswerDoc(400, JSON, NO, "no run is named"),
+        AnswerDoc(404, JSON, NO, "there is no such run of the caller's"),
+    ],
+};
 
 /// `GET /v1/supervise?run_id=ID`: the newest event of a run, for its wrapper. An agent that ends by itself the moment it
 /// is told to may be gone before the `stop` line has reached the wrapper; the stop is on record before anything is
@@ -48,6 +63,19 @@ pub(in crate::local) async fn inquire(
     };
     ndjson(StatusCode::OK, Body::from(line(&event)))
 }
+
+pub(in crate::local) const THAW: Operation = Operation {
+    path: "/v1/thaw",
+    method: "post",
+    summary: "Lets a frozen run go on while its device is undecided",
+    parameters: &[RUN_ID],
+    body: None,
+    answers: &[
+        AnswerDoc(200, JSON, Some("ThawAnswer"), "it goes on"),
+        AnswerDoc(400, JSON, NO, "no run is named"),
+        AnswerDoc(404, JSON, NO, "there is no such run of the caller's"),
+    ],
+};
 
 /// `POST /v1/thaw?run_id=ID`: lets a frozen run go on until its device becomes unavailable anew. For its own wrapper, known
 /// by pid and start time (a Ctrl-C must reach the agent), and for whoever may command every agent. Not for whoever has

@@ -33,6 +33,7 @@ use tracing::{debug, info};
 use contain::Contained;
 use machineid_blocking::{Lost, Owner};
 use machineid_clock::BootTime;
+use machineid_openapi::{AnswerDoc, Operation};
 use machineid_protocol::event::Caller;
 use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
 use machineid_protocol::{Code, Denial, DeviceId, RequestId};
@@ -40,13 +41,14 @@ use machineid_sys as sys;
 use request::Request;
 use stream::{EventStream, HeldRun, line};
 
+use super::openapi::LINES;
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
 use crate::gate::{Deciding, Verdict};
 use crate::runs::{Refused, Run, Terms, Token};
 use crate::telemetry::metrics::Rejected;
 
-pub(super) use inquiry::{inquire, thaw};
+pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
 pub(super) use refusals::Refusals;
 pub(super) use request::fuzz;
 
@@ -69,6 +71,20 @@ impl No {
         Self { code: denial.code, request_id: denial.request_id, device: None, reason }
     }
 }
+
+pub(in crate::local) const SUPERVISE: Operation = Operation {
+    path: "/v1/supervise",
+    method: "post",
+    summary: "May this process run? If so it is supervised as long as the connection lives, and told of every lease and stop",
+    parameters: &[],
+    body: Some("SuperviseRequest"),
+    answers: &[
+        AnswerDoc(200, LINES, Some("SuperviseEvent"), "allowed; a line for each event from here on"),
+        AnswerDoc(400, LINES, Some("SuperviseEvent"), "the request is malformed, or its run id is in use"),
+        AnswerDoc(403, LINES, Some("SuperviseEvent"), "denied"),
+        AnswerDoc(503, LINES, Some("SuperviseEvent"), "it could not be found out"),
+    ],
+};
 
 pub(super) async fn supervise(
     State(context): State<Arc<Context>>,

@@ -99,7 +99,7 @@ fn command_for_people(command: &[String]) -> Vec<String> {
 
 fn printable(text: &str, longest: usize) -> String {
     let mut kept = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+    for c in machineid_protocol::printable::printable(text, ' ') {
         if kept.len() + c.len_utf8() > longest {
             break;
         }

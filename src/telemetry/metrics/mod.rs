@@ -8,7 +8,6 @@
 //! A registry of its own, handed to whoever counts: nothing global, so that two daemons in one test keep apart.
 
 mod labels;
-mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,9 +27,6 @@ use machineid_protocol::event::{Happening, ReloadResult, Source};
 use machineid_protocol::local::Killer;
 use machineid_protocol::status::{AgentState, StandingKind};
 use machineid_protocol::{Code, Decision};
-
-/// The type of the page.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Level = Gauge<f64, AtomicU64>;
 
@@ -362,7 +358,7 @@ impl Metrics {
             self.stop_bound.get_or_create(&CaseLabel { case }).set(bound.as_secs_f64());
         }
         self.panics.inner().store(now.panics, Ordering::Relaxed);
-        text::page(&self.registry)
+        machineid_metrics::page(&self.registry)
     }
 }
 

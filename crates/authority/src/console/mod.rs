@@ -12,5 +12,5 @@ mod pictures;
 mod session;
 mod words;
 
-pub(crate) use pages::router;
+pub(crate) use pages::{public, router};
 pub(crate) use session::{Console, Done, Holder, Outcome, Session};

@@ -195,11 +195,7 @@ fn ago(now: Timestamp, millis: u64) -> Timestamp {
 
 /// Characters that move a cursor, reorder or hide text are no part of a name, wherever it is shown.
 fn printable(text: &str, longest: usize) -> String {
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().take(longest).map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+    machineid_protocol::printable::printable(text, char::REPLACEMENT_CHARACTER).take(longest).collect()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
+use machineid_metrics as text;
 use machineid_protocol::api::{KEY_ENDS_HEADER, UNDECIDED_HEADER};
 use machineid_protocol::{Code, DeviceId};
 use serde::Serialize;
@@ -289,7 +290,7 @@ impl Answer {
             Content::Document(text) => ("application/json", text.as_bytes().to_vec()),
             Content::Html(page) => ("text/html; charset=utf-8", page.into_bytes()),
             Content::File(kind, content) => (kind, content.into_bytes()),
-            Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into_bytes()),
+            Content::Metrics(page) => (text::CONTENT_TYPE, page.into_bytes()),
             Content::Stream(kind) => {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

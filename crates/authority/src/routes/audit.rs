@@ -5,10 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
+use machineid_protocol::api::path;
 
 use super::answer::Answer;
 use super::ask::{self, BodyError};
+use super::openapi::{ABOUT, BAD_KEY, BEFORE, LIMIT, LIMITED, MALFORMED, NO_ORG, UNAVAILABLE};
 use super::wire::{AuditPage, AuditQuery, Word};
+
 use crate::app::App;
 use crate::audit;
 
@@ -16,6 +20,15 @@ use crate::audit;
 const LARGEST_PAGE: u32 = 1_000;
 /// How many come without `limit`.
 const USUAL_PAGE: u32 = 100;
+
+pub(super) const AUDIT: Operation = Operation {
+    path: path::AUDIT,
+    method: "get",
+    summary: "Who changed what, when and why, the newest first; 100 unless a limit is given. An extension",
+    parameters: &[ABOUT, LIMIT, BEFORE],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("AuditPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
 
 pub(super) async fn audit(
     State(app): State<Arc<App>>,

@@ -6,11 +6,15 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use machineid_clock::BootTime;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
+use machineid_protocol::api::path;
 use tracing::{error, info};
 
 use super::answer::Answer;
 use super::ask::{self, SMALL_BODY, org_not_found};
+use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO, NO_ORG, UNAVAILABLE};
 use super::wire::{Checkout, Nothing, OrgCreated, PlanWanted, Word};
+
 use crate::admin;
 use crate::app::App;
 use crate::audit::{Actor, Call};
@@ -20,6 +24,22 @@ use crate::store::NewCheckout;
 
 /// How long a purchase can be confirmed.
 pub(crate) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
+
+pub(super) const CREATE_ORG: Operation = Operation {
+    path: path::ORG_CREATE,
+    method: "post",
+    summary: "A new free organisation, for anybody, unless the operator says otherwise",
+    parameters: &[],
+    body: Some("Nothing"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("OrgCreated"), "made"),
+        MALFORMED,
+        AnswerDoc(403, JSON, NO, "only the operator makes organisations here"),
+        LATE,
+        LIMITED,
+        UNAVAILABLE,
+    ],
+};
 
 pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     if !app.signup {
@@ -44,6 +64,23 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
         }
     }
 }
+
+pub(super) const CHECKOUT: Operation = Operation {
+    path: path::CHECKOUT,
+    method: "post",
+    summary: "Asks for a larger plan: where an operator confirms it",
+    parameters: &[],
+    body: Some("PlanWanted"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("Checkout"), "an address for an hour"),
+        MALFORMED,
+        BAD_KEY,
+        NO_ORG,
+        LATE,
+        LIMITED,
+        UNAVAILABLE,
+    ],
+};
 
 pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();

@@ -9,16 +9,37 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::DeviceId;
+use machineid_protocol::api::path;
 
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
+use super::openapi::{BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, UNAVAILABLE};
 use super::wire::{DeviceDone, Word};
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{Named, Outcome};
 use crate::org::Org;
 use crate::plan::{Account, Admission, Removal, Restoration, Suspension};
+
+pub(super) const REGISTER: Operation = Operation {
+    path: path::REGISTER,
+    method: "post",
+    summary: "Makes a device known; safe on every boot",
+    parameters: &[],
+    body: Some("DeviceNamed"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` when it is new, `exists` when it was known"),
+        MALFORMED,
+        BAD_KEY,
+        AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it, or it is revoked"),
+        NO_ORG,
+        LATE,
+        LIMITED,
+        UNAVAILABLE,
+    ],
+};
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
@@ -35,6 +56,15 @@ pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> R
     Ok(came_to.answer("devices/register", id, &account, &call))
 }
 
+pub(super) const REVOKE: Operation = Operation {
+    path: path::REVOKE,
+    method: "post",
+    summary: "Denies a device from its next validation on",
+    parameters: &[],
+    body: Some("DeviceManaged"),
+    answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+};
+
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
     let one = only(&id);
@@ -46,6 +76,15 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Res
     };
     Ok(came_to.answer("devices/revoke", id, &account, &call))
 }
+
+pub(super) const UNREVOKE: Operation = Operation {
+    path: path::UNREVOKE,
+    method: "post",
+    summary: "Takes a revoke back; starts nothing again",
+    parameters: &[],
+    body: Some("DeviceManaged"),
+    answers: &[DONE, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+};
 
 pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
@@ -59,6 +98,15 @@ pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> R
     };
     Ok(came_to.answer("devices/unrevoke", id, &account, &call))
 }
+
+pub(super) const REMOVE: Operation = Operation {
+    path: path::REMOVE,
+    method: "post",
+    summary: "Forgets a device. To stop one, revoke it",
+    parameters: &[],
+    body: Some("DeviceManaged"),
+    answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+};
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();

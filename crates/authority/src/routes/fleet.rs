@@ -5,15 +5,20 @@ use std::sync::Arc;
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use machineid_protocol::api::DeviceStatus;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
+use machineid_protocol::api::{DeviceStatus, path};
 
 use super::answer::Answer;
 use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
 use super::now;
+use super::openapi::{
+    BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, UNAVAILABLE,
+};
 use super::wire::{
     BatchBody, BatchRevoked, BatchUnrevoked, DeviceList, DeviceListed, ListQuery, NextCursor, NoneRestored, RevokedOne,
     RevokedWord, UnrevokedOne, UnrevokedWord, Usage, Word,
 };
+
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{self, BatchError, Named, Outcome};
@@ -32,6 +37,22 @@ enum Scope {
     Ids(Vec<Named>),
     All,
 }
+
+pub(super) const LIST: Operation = Operation {
+    path: path::LIST,
+    method: "get",
+    summary: "The devices; all of them, unless a limit is given",
+    parameters: &[DEVICE_STATUS, CONTAINING, LIMIT, CURSOR],
+    body: None,
+    answers: &[
+        AnswerDoc(200, JSON, Some("DeviceList"), "as of one moment"),
+        MALFORMED,
+        BAD_KEY,
+        NO_ORG,
+        LIMITED,
+        UNAVAILABLE,
+    ],
+};
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
@@ -63,12 +84,38 @@ pub(super) async fn list(
     Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }
 
+pub(super) const USAGE: Operation = Operation {
+    path: path::USAGE,
+    method: "get",
+    summary: "The plan, and how much of it is used",
+    parameters: &[],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("Usage"), "as of now"), BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
+
 pub(super) async fn usage(State(app): State<Arc<App>>, head: Parts) -> Result<Answer, Answer> {
     let org = ask::manager(&app, &head).await?;
     let account = app.store.account(org.id).await?.ok_or_else(org_not_found)?;
     let body = Usage { status: Word::Ok, handler: "usage", plan: account.fields(now()) };
     Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }
+
+pub(super) const REVOKE_BATCH: Operation = Operation {
+    path: path::REVOKE_BATCH,
+    method: "post",
+    summary: "Revokes up to 500 devices, or all active ones; all of it or nothing",
+    parameters: &[],
+    body: Some("RevokeBatch"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("BatchRevoked"), "what became of each distinct id, or how many there were"),
+        MALFORMED,
+        BAD_KEY,
+        NO_ORG,
+        LATE,
+        LIMITED,
+        UNAVAILABLE,
+    ],
+};
 
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_active").await?;
@@ -87,6 +134,23 @@ pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) 
     let body = BatchRevoked { status: Word::Ok, handler, results, revoked_count, plan };
     Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
+
+pub(super) const UNREVOKE_BATCH: Operation = Operation {
+    path: path::UNREVOKE_BATCH,
+    method: "post",
+    summary: "Unrevokes up to 500 devices, or all revoked ones, while the plan has places",
+    parameters: &[],
+    body: Some("UnrevokeBatch"),
+    answers: &[
+        AnswerDoc(200, JSON, Some("BatchUnrevoked"), "what became of each distinct id, or how many were restored"),
+        MALFORMED,
+        BAD_KEY,
+        NO_ORG,
+        LATE,
+        LIMITED,
+        UNAVAILABLE,
+    ],
+};
 
 pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_revoked").await?;

@@ -9,7 +9,7 @@ mod audit;
 pub(super) mod billing;
 mod devices;
 mod fleet;
-mod openapi;
+pub(super) mod openapi;
 mod reports;
 mod validate;
 mod watch;
@@ -31,7 +31,11 @@ use machineid_protocol::Code;
 use machineid_protocol::api::{EXTENSIONS, EXTENSIONS_HEADER, path};
 use serde_json::json;
 use tracing::{Instrument, debug, error_span, info};
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
+
+use machineid_openapi::{AnswerDoc, JSON, Operation};
+use openapi::{HEALTHY, NO, described};
 
 use self::answer::Answer;
 use super::app::App;
@@ -57,38 +61,64 @@ const METRICS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every route: those of the API, and the pages of the console.
 pub(super) fn router(app: Arc<App>, pages: Router<Arc<App>>) -> Router {
-    Router::new()
-        .route(path::ORG_CREATE, post(billing::create_org))
-        .route(path::REGISTER, post(devices::register))
-        .route(path::VALIDATE, post(validate::validate).fallback(validate::wrong_method))
-        .route(path::LIST, get(fleet::list))
-        .route(path::REVOKE, post(devices::revoke))
-        .route(path::UNREVOKE, post(devices::unrevoke))
-        .route(path::REVOKE_BATCH, post(fleet::revoke_batch))
-        .route(path::UNREVOKE_BATCH, post(fleet::unrevoke_batch))
-        .route(path::REMOVE, post(devices::remove))
-        .route(path::USAGE, get(fleet::usage))
-        .route(path::AUDIT, get(audit::audit))
-        .route(path::WATCH, get(watch::devices_of_query).post(watch::devices_of_body))
-        .route(path::EVENTS, get(watch::events))
-        .route(path::REPORT, post(reports::report))
-        .route(path::FLEET, get(reports::fleet))
-        .route(path::STOPS, get(reports::stops))
-        .route(path::TIMELINE, get(reports::timeline))
-        .route(path::CHECKOUT, post(billing::checkout))
-        .route(path::OPENAPI, get(openapi::document))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .merge(pages)
+    let (api, _) = api().split_for_parts();
+    api.merge(pages)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
         .with_state(app)
 }
 
+/// The API: its routes, with what each is asked.
+fn api() -> OpenApiRouter<Arc<App>> {
+    openapi::surface()
+        .routes(described(&[&billing::CREATE_ORG], post(billing::create_org)))
+        .routes(described(&[&devices::REGISTER], post(devices::register)))
+        .routes(described(&[&validate::VALIDATE], post(validate::validate).fallback(validate::wrong_method)))
+        .routes(described(&[&fleet::LIST], get(fleet::list)))
+        .routes(described(&[&devices::REVOKE], post(devices::revoke)))
+        .routes(described(&[&devices::UNREVOKE], post(devices::unrevoke)))
+        .routes(described(&[&fleet::REVOKE_BATCH], post(fleet::revoke_batch)))
+        .routes(described(&[&fleet::UNREVOKE_BATCH], post(fleet::unrevoke_batch)))
+        .routes(described(&[&devices::REMOVE], post(devices::remove)))
+        .routes(described(&[&fleet::USAGE], get(fleet::usage)))
+        .routes(described(&[&audit::AUDIT], get(audit::audit)))
+        .routes(described(
+            &[&watch::DEVICES_OF_QUERY, &watch::DEVICES_OF_BODY],
+            get(watch::devices_of_query).post(watch::devices_of_body),
+        ))
+        .routes(described(&[&watch::ORG_EVENTS], get(watch::events)))
+        .routes(described(&[&reports::REPORT], post(reports::report)))
+        .routes(described(&[&reports::FLEET], get(reports::fleet)))
+        .routes(described(&[&reports::STOPS], get(reports::stops)))
+        .routes(described(&[&reports::TIMELINE], get(reports::timeline)))
+        .routes(described(&[&billing::CHECKOUT], post(billing::checkout)))
+        .routes(described(&[&openapi::DOCUMENT], get(openapi::document)))
+        .routes(described(&[&HEALTHZ], get(healthz)))
+        .routes(described(&[&READYZ], get(readyz)))
+}
+
+const HEALTHZ: Operation = Operation {
+    path: "/healthz",
+    method: "get",
+    summary: "Whether the server is alive",
+    parameters: &[],
+    body: None,
+    answers: &[HEALTHY],
+};
+
 async fn healthz() -> Answer {
     Answer::ok("ok", "healthz")
 }
+
+const READYZ: Operation = Operation {
+    path: "/readyz",
+    method: "get",
+    summary: "Whether its store answers",
+    parameters: &[],
+    body: None,
+    answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why where that is known")],
+};
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;

@@ -8,8 +8,9 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, RawQuery, Request, State};
 use axum::http::request::Parts;
 use jiff::Timestamp;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::DeviceId;
-use machineid_protocol::api::DeviceStatus;
+use machineid_protocol::api::{DeviceStatus, path};
 use machineid_protocol::report::{
     FleetDevice, FleetSidecar, FleetStop, LARGEST_REPORT, Report, StopProgress, TimelineEvent,
 };
@@ -18,7 +19,12 @@ use serde_json::json;
 
 use super::answer::Answer;
 use super::ask::{self, BodyError, org_not_found};
+
 use super::now;
+use super::openapi::{
+    AMONG, BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, HEALTHY, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, ONE_DEVICE,
+    UNAVAILABLE,
+};
 use crate::app::App;
 use crate::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
 use crate::store::{Filter, FleetRow, ListedDevice};
@@ -42,6 +48,15 @@ pub(super) struct DeviceQuery {
     device_id: DeviceId,
 }
 
+pub(super) const REPORT: Operation = Operation {
+    path: path::REPORT,
+    method: "post",
+    summary: "What a sidecar holds and what it stopped. Decides nothing. An extension",
+    parameters: &[],
+    body: Some("Report"),
+    answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
+};
+
 pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
     let org = ask::caller(&app, &head).await?;
@@ -50,6 +65,15 @@ pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Res
     app.reports.keep(taken).await.map_err(|_| Answer::unavailable())?;
     Ok(Answer::ok("ok", "devices/report"))
 }
+
+pub(super) const FLEET: Operation = Operation {
+    path: path::FLEET,
+    method: "get",
+    summary: "The devices with what their sidecars reported. An extension",
+    parameters: &[DEVICE_STATUS, CONTAINING, AMONG, LIMIT, CURSOR],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("FleetPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
 
 pub(super) async fn fleet(
     State(app): State<Arc<App>>,
@@ -98,6 +122,15 @@ fn devices_named(query: &str) -> Result<Option<Vec<DeviceId>>, Answer> {
     Ok(Some(ids.into_iter().collect()))
 }
 
+pub(super) const STOPS: Operation = Operation {
+    path: path::STOPS,
+    method: "get",
+    summary: "The newest stops of a device. An extension",
+    parameters: &[ONE_DEVICE],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("StopList"), "the stops"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
+
 pub(super) async fn stops(
     State(app): State<Arc<App>>,
     head: Parts,
@@ -109,6 +142,15 @@ pub(super) async fn stops(
     let stops: Vec<FleetStop> = stops.into_iter().map(fleet_stop).collect();
     Ok(Answer::ok("ok", "org/stops").with("stops", json!(stops)))
 }
+
+pub(super) const TIMELINE: Operation = Operation {
+    path: path::TIMELINE,
+    method: "get",
+    summary: "What happened on a device, the newest first. An extension",
+    parameters: &[ONE_DEVICE],
+    body: None,
+    answers: &[AnswerDoc(200, JSON, Some("Timeline"), "the events"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
 
 pub(super) async fn timeline(
     State(app): State<Arc<App>>,

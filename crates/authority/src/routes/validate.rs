@@ -7,13 +7,32 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use machineid_clock::BootTime;
+use machineid_openapi::{AnswerDoc, JSON, Operation};
+use machineid_protocol::api::path;
 
 use super::answer::{Answer, Facts};
 use super::ask::{self, Named};
 use super::now;
+use super::openapi::DECISION;
 use crate::app::App;
 use crate::decide::{Asker, Subject, Verdict, decide};
 use crate::repeated::rarely;
+
+pub(super) const VALIDATE: Operation = Operation {
+    path: path::VALIDATE,
+    method: "post",
+    summary: "May this device execute? Whatever the status, the answer is a decision, and only `allowed` counts",
+    parameters: &[],
+    body: Some("DeviceNamed"),
+    answers: &[
+        AnswerDoc(200, JSON, DECISION, "a whole decision: ALLOW, or why not"),
+        AnswerDoc(400, JSON, DECISION, "INVALID_DEVICE_ID"),
+        AnswerDoc(401, JSON, DECISION, "INVALID_ORG_KEY"),
+        AnswerDoc(404, JSON, DECISION, "ORG_NOT_FOUND: the key is that of a deleted organisation"),
+        AnswerDoc(429, JSON, DECISION, "INVALID_ORG_KEY, and too often; Retry-After says when to come again"),
+        AnswerDoc(503, JSON, DECISION, "SYSTEM_UNAVAILABLE: no decision could be completed"),
+    ],
+};
 
 pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> Answer {
     let (head, body) = request.into_parts();

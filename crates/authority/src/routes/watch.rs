@@ -6,12 +6,15 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use machineid_protocol::api::LARGEST_WATCH;
+use machineid_openapi::Operation;
+use machineid_protocol::api::{LARGEST_WATCH, path};
 use machineid_protocol::{Code, DeviceId};
 
 use super::answer::Answer;
 use super::ask::{self, BodyError};
+use super::openapi::{BAD_KEY, LIMITED, NO_ORG, STREAM, UNAVAILABLE, WATCH, WATCHED};
 use super::wire::DevicesNamed;
+
 use crate::app::App;
 use crate::org::OrgId;
 use crate::watch::{self, Interest};
@@ -21,6 +24,15 @@ const LARGEST_BODY: usize = LARGEST_WATCH * 160;
 
 /// In seconds: when to ask again for a place.
 const LATER: HeaderValue = HeaderValue::from_static("30");
+
+pub(super) const DEVICES_OF_QUERY: Operation = Operation {
+    path: path::WATCH,
+    method: "get",
+    summary: "Events `validate` when something about these devices changes. A hint to validate, never a decision. An extension",
+    parameters: &[WATCHED],
+    body: None,
+    answers: WATCH,
+};
 
 /// For a person with curl, and for few devices.
 pub(super) async fn devices_of_query(
@@ -33,6 +45,15 @@ pub(super) async fn devices_of_query(
     devices(&app, org.id, &ids)
 }
 
+pub(super) const DEVICES_OF_BODY: Operation = Operation {
+    path: path::WATCH,
+    method: "post",
+    summary: "The same for more devices than an address has room for",
+    parameters: &[],
+    body: Some("DevicesNamed"),
+    answers: WATCH,
+};
+
 /// For many devices: a URL has no room for them.
 pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
     let (head, body) = request.into_parts();
@@ -41,6 +62,15 @@ pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Reques
     let ids: Vec<String> = wanted.device_ids.into_iter().map(|id| id.0).collect();
     devices(&app, org.id, &ids)
 }
+
+pub(super) const ORG_EVENTS: Operation = Operation {
+    path: path::EVENTS,
+    method: "get",
+    summary: "Events `changed` when anything in the organisation does. An extension",
+    parameters: &[],
+    body: None,
+    answers: &[STREAM, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+};
 
 /// Everything that changes in the organisation, for consoles and command lines.
 pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<Response, Answer> {

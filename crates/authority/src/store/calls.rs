@@ -182,12 +182,7 @@ impl Store {
 
     /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most
     /// [`super::AGED_AT_ONCE`], and says how many those were.
-    pub(crate) async fn age_out(
-        &self,
-        org: OrgId,
-        before: Timestamp,
-        call: &Call,
-    ) -> Result<u64, StoreError> {
+    pub(crate) async fn age_out(&self, org: OrgId, before: Timestamp, call: &Call) -> Result<u64, StoreError> {
         let call = call.clone();
         change!(self, |tx| removal::age_out(tx, org, before, &call))
     }
@@ -225,21 +220,13 @@ impl Store {
     }
 
     /// The newest stops of a device, the newest first, at most [`super::KEPT_STOPS`].
-    pub(crate) async fn stops(
-        &self,
-        org: OrgId,
-        device: &DeviceId,
-    ) -> Result<Vec<KnownStop>, StoreError> {
+    pub(crate) async fn stops(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownStop>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::stops(tx, org, &device))
     }
 
     /// What happened on a device, the newest first, at most [`super::KEPT_EVENTS`].
-    pub(crate) async fn timeline(
-        &self,
-        org: OrgId,
-        device: &DeviceId,
-    ) -> Result<Vec<KnownEvent>, StoreError> {
+    pub(crate) async fn timeline(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownEvent>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::timeline(tx, org, &device))
     }

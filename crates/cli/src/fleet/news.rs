@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use machineid_client::{AuthorityClient, Event, EventStream, Failure};
+use machineid_clock::Doubling;
 use machineid_org_key::OrgKey;
 use serde::Deserialize;
-
 /// How long a stream may be silent, its first word included. An authority says something every five seconds.
 const SILENCE: Duration = Duration::from_secs(12);
 
@@ -64,7 +64,7 @@ async fn step(client: &AuthorityClient, key: &OrgKey, state: State) -> (Option<N
 }
 
 fn closed(failures: u32, failure: Option<&Failure>) -> State {
-    let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(8))).min(LONGEST_PAUSE);
+    let pause = Doubling { first: FIRST_PAUSE, longest: LONGEST_PAUSE }.after(failures);
     State::Closed { pause: pause.max(failure.and_then(Failure::retry_after).unwrap_or_default()), failures }
 }
 

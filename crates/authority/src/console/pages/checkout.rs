@@ -11,11 +11,14 @@ use askama::Template;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use machineid_openapi::Operation;
 use tracing::info;
 
 use super::frame::Frame;
 use super::refused::Refused;
 use super::{page, redirect};
+use crate::routes::openapi::{PAGE, TOKEN};
+
 use crate::app::App;
 use crate::audit::{Actor, Call};
 use crate::console::words::{When, encoded};
@@ -40,6 +43,15 @@ struct Offer {
     confirmable: bool,
 }
 
+pub(super) const SHOW: Operation = Operation {
+    path: "/checkout/{token}",
+    method: "get",
+    summary: "The page of a checkout, for a browser",
+    parameters: &[TOKEN],
+    body: None,
+    answers: PAGE,
+};
+
 pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response, Refused> {
     let open = |checkout: &Checkout| checkout.open(now());
     let shown = app.store.checkout(&CheckoutKey::Address(SecretHash::of_token(&token))).await?.filter(open);
@@ -57,6 +69,15 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
         (None, None) => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
     }
 }
+
+pub(super) const CONFIRM: Operation = Operation {
+    path: "/checkout/{token}",
+    method: "post",
+    summary: "Confirms it, where the address is one that an operator printed",
+    parameters: &[TOKEN],
+    body: None,
+    answers: PAGE,
+};
 
 pub(super) async fn confirm(
     State(app): State<Arc<App>>,

@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use axum::extract::Path;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use machineid_protocol::hex;
 use sha2::{Digest, Sha256};
 
 use super::refused::Refused;
@@ -21,7 +20,7 @@ pub(super) struct File {
 
 impl File {
     fn new(stem: &str, extension: &str, kind: &'static str, content: &'static str) -> Self {
-        let hash = hex::of(&Sha256::digest(content)[..8]);
+        let hash = hex::encode(&Sha256::digest(content)[..8]);
         Self { name: format!("{stem}.{hash}.{extension}"), kind, content }
     }
 }

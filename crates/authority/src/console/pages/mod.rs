@@ -58,11 +58,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use utoipa_axum::router::OpenApiRouter;
 
 use self::refused::Refused;
 use crate::app::App;
 use crate::console::Holder;
 use crate::routes::answer::Answer;
+use crate::routes::openapi::described;
 
 /// Every page.
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
@@ -90,9 +92,15 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/org/{org}/stop/{at}/restore", get(stop::ask_restore).post(stop::restore))
         .route("/console/org/{org}/stop/{at}", get(board::show))
         .route("/console/org/{org}/events", get(live::events))
-        .route("/checkout/{token}", get(checkout::show).post(checkout::confirm))
+        .merge(public().split_for_parts().0)
         .route("/console/{*rest}", any(nothing_here))
         .layer(middleware::from_fn_with_state(Arc::clone(app), dress))
+}
+
+/// What needs no session, and is described with the API.
+pub(crate) fn public() -> OpenApiRouter<Arc<App>> {
+    let page = get(checkout::show).post(checkout::confirm);
+    OpenApiRouter::new().routes(described(&[&checkout::SHOW, &checkout::CONFIRM], page))
 }
 
 /// Where whoever is signed in belongs.

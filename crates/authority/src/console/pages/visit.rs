@@ -3,6 +3,7 @@
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use cookie::{Cookie, SameSite};
 use machineid_clock::BootTime;
 
 use super::refused::Refused;
@@ -88,8 +89,8 @@ pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
 /// The session's id in the cookie.
 pub(super) fn session_id<'a>(console: &Console, headers: &'a HeaderMap) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == cookie_name(console)).map(|(_, value)| value)
+    let mut cookies = lines.flat_map(Cookie::split_parse).filter_map(Result::ok);
+    cookies.find(|cookie| cookie.name() == cookie_name(console))?.value_raw()
 }
 
 /// With the prefix a browser takes the cookie from nobody but this very host over HTTPS.
@@ -99,11 +100,16 @@ fn cookie_name(console: &Console) -> &'static str {
 
 /// Has the browser keep this session's id until it is closed; with `None`, forget it.
 pub(super) fn set_cookie(console: &Console, response: &mut Response, id: Option<&str>) {
-    let (value, end) = id.map_or(("", "; Max-Age=0"), |id| (id, ""));
-    let secure = if console.secure { "; Secure" } else { "" };
-    let cookie = format!("{}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{end}", cookie_name(console));
+    let mut cookie = Cookie::new(cookie_name(console), id.unwrap_or_default());
+    cookie.set_path("/");
+    cookie.set_http_only(true);
+    cookie.set_same_site(SameSite::Strict);
+    cookie.set_secure(console.secure);
+    if id.is_none() {
+        cookie.set_max_age(cookie::time::Duration::ZERO);
+    }
     // An id is hex.
-    if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
+    if let Ok(mut cookie) = HeaderValue::from_str(&cookie.to_string()) {
         cookie.set_sensitive(true);
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

@@ -3,7 +3,7 @@
 
 use super::checks::{Check, Level};
 use crate::printer::{Colour, Line};
-use crate::table::fold;
+use crate::table::{fold, length};
 use crate::words::printable;
 
 /// `warn` and the gap behind it.
@@ -14,7 +14,7 @@ const NARROWEST: usize = 48;
 
 /// Every check, and a last line that counts them.
 pub(super) fn lines(checks: &[Check], width: Option<usize>) -> Vec<Line> {
-    let what = checks.iter().map(|check| check.what.chars().count()).max().unwrap_or(0);
+    let what = checks.iter().map(|check| length(check.what)).max().unwrap_or(0);
     let indent = LEVEL + what + GAP;
     let room = width.filter(|width| *width >= NARROWEST.max(indent + 20)).map(|width| width - indent);
     let mut lines = Vec::new();

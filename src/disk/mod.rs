@@ -1,9 +1,13 @@
 //! What the daemon's rooms do alike on the disk.
 
+mod replace_file;
+
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+pub(crate) use replace_file::replace_file;
 
 /// Makes a directory with its parents. One that exists is left as it is.
 pub(crate) fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {

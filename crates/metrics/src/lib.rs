@@ -1,14 +1,20 @@
-//! The page in Prometheus' own text format.
+//! The page of metrics of daemon and authority, in Prometheus' own text format.
 //!
 //! The library writes `OpenMetrics`. That names the family of a counter without `_total`, of an info without `_info`, and
 //! knows types that the older format does not: scrapers of that format would show those as untyped and without help.
+
+#![forbid(unsafe_code)]
 
 use std::fmt::Write;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-pub(super) fn page(registry: &Registry) -> String {
+/// The type of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All that is in the registry.
+pub fn page(registry: &Registry) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = encode(&mut text, registry);
