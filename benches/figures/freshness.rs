@@ -32,9 +32,7 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
         for asker in 0..ASKERS {
             let server = if asker % 2 == 0 { &one } else { &two };
             let done = &done;
-            scope.spawn(move || {
-                while !done.load(Ordering::Relaxed) && code(server).is_ok() {}
-            });
+            scope.spawn(move || while !done.load(Ordering::Relaxed) && code(server).is_ok() {});
         }
         let result = go(&one, &two, rounds);
         done.store(true, Ordering::Relaxed);
