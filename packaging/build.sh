@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the four programs for a release, into target/dist/bin: three against libc, and machineid-run with nothing but
-# itself (gnu target, +crt-static; built apart, without the features of the others).
+# Builds the four programs for a release, into target/dist/bin: three linked with libc, and machineid-run linked statically
+# (gnu target, +crt-static; built separately, without the features of the others).
 #
-# Paths of this machine are kept out of them, so that two builds of a commit have the same bytes.
+# The programs contain no path of the build machine, so two builds of a commit have the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
