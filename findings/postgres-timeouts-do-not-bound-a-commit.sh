@@ -57,5 +57,5 @@ sql -c "SELECT pg_reload_conf()" >/dev/null
 sleep 1
 rows=$(sql -c "SELECT count(*) FROM t")
 echo "after the setting is gone: waiting $(waiting), rows $rows"
-[ "$rows" = 1 ] || { echo "CHANGED: the change that nobody waited for any more is not there"; exit 1; }
+[ "$rows" = 1 ] || { echo "CHANGED: the change whose client had given up is not there"; exit 1; }
 echo "As described."

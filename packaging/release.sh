@@ -87,7 +87,7 @@ cat <<END
 
 Left to you:
   [ ] CI is green for $commit
-  [ ] cargo bench -- memory: an idle daemon has 12 MiB or less; else record its functions anew (packaging/order)
+  [ ] cargo bench -- memory: an idle daemon has 12 MiB or less; otherwise record its functions again (packaging/order)
   [ ] read CHANGELOG.md once more as an operator who upgrades
   [ ] gpg --detach-sign --armor $out/SHA256SUMS
   [ ] git push origin v$version, and upload what is in $out

@@ -39,8 +39,8 @@ check() { curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock "http:
 checked() { curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 is_check() { is "$(checked)" "$1"; }
 fleet() { machineid "$@" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424; }
-gone() { local pid; [ $# -gt 0 ] || { echo "nobody was meant"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
-alive() { local pid; [ $# -gt 0 ] || { echo "nobody was meant"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
+gone() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
+alive() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
 # The main PID of a unit without a process is 0, and kill 0 would signal this script's own group.
 halt() { local pid; for pid in "$@"; do [ "$pid" = 0 ] || kill -STOP "$pid"; done; }
 # The processes of an agent's unit without the wrapper and the guardian.
@@ -273,7 +273,7 @@ ok "its status says which line" has "$(systemctl status machineid-sidecar)" 'non
 sed -i '/^nonsense/d' /etc/machineid/machineid-sidecar.toml
 systemctl reset-failed machineid-sidecar
 systemctl start machineid-sidecar
-ok "mended, it serves" until_ 20 is_check 200
+ok "with a correct configuration, it serves again" until_ 20 is_check 200
 
 # --- a user's own daemon ------------------------------------------------------------------------------------------------------------
 useradd -m laptop
