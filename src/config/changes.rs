@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_same_settings_written_otherwise_change_nothing() {
-        let running = read("[enforcement]\ninterval = \"5s\"\n[authority]\norg_key_file = \"/k\"\n");
+        let running = read("[enforcement]\ninterval = \"4s\"\n[authority]\norg_key_file = \"/k\"\n");
         let changes = Changes::between(&running, read("\n\n[authority]\norg_key_file = \"/k\"\n"));
         assert!(changes.changed.is_empty() && changes.needs_restart.is_empty(), "{changes:?}");
     }
@@ -181,7 +181,7 @@ mod tests {
             ("allow = []", "allow = [\"*\"]"),
             ("host_rules_all = true", "host_rules_all = false"),
             ("ephemeral = false", "ephemeral = true"),
-            ("interval = \"5s\"", "interval = \"4s\""),
+            ("interval = \"4s\"", "interval = \"5s\""),
             ("lease = \"30s\"", "lease = \"20s\""),
             ("resume_grace = \"3s\"", "resume_grace = \"2s\""),
             ("stop_signal = \"TERM\"", "stop_signal = \"INT\""),

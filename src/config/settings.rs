@@ -161,7 +161,7 @@ mod defaults {
     pub(super) const URL: &str = "https://machineid.io";
     pub(super) const TIMEOUT: &str = "3s";
     pub(super) const DEVICE_ID: &str = "host:{hostname}:{machine_id}";
-    pub(super) const INTERVAL: &str = "5s";
+    pub(super) const INTERVAL: &str = "4s";
     pub(super) const LEASE: &str = "30s";
     pub(super) const RESUME_GRACE: &str = "3s";
     pub(super) const STOP_SIGNAL: &str = "TERM";
@@ -332,7 +332,7 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
             &origin,
             key,
             format!(
-                "enforcement.lease is {}, shorter than enforcement.interval × 1.1 + authority.timeout = {}: agents \
+                "enforcement.lease is {}, shorter than enforcement.interval + authority.timeout = {}: agents \
                  would be stopped although nothing is wrong; make the lease at least {}, or validate more often",
                 span::format(lease),
                 span::format(needed),

@@ -94,10 +94,10 @@ fn a_bad_value_is_named_with_its_line_and_key() {
 #[test]
 fn a_lease_that_cannot_hold_is_refused_with_one_that_can() {
     let error = complaint("[enforcement]\ninterval = \"10s\"\nlease = \"12s\"\n");
-    assert!(error.contains(":3: enforcement.lease: ") && error.contains("at least 14s"), "{error}");
+    assert!(error.contains(":3: enforcement.lease: ") && error.contains("at least 13s"), "{error}");
     let error = complaint("[enforcement]\ninterval = \"1m\"\n");
     assert!(error.contains(":2: enforcement.interval: "), "{error}");
-    assert!(read("[enforcement]\ninterval = \"10s\"\nlease = \"14s\"\n").is_ok());
+    assert!(read("[enforcement]\ninterval = \"10s\"\nlease = \"13s\"\n").is_ok());
 }
 
 #[test]

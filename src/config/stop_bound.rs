@@ -41,9 +41,9 @@ impl StopBound {
     }
 }
 
-/// The longest time between a change at the authority and the answer that tells of it: `interval` × 1.1 + `timeout`.
+/// The longest time between a change at the authority and the answer that tells of it: `interval` + `timeout`.
 pub(crate) fn longest_silence(interval: Duration, timeout: Duration) -> Duration {
-    interval + interval / 10 + timeout
+    interval + timeout
 }
 
 #[cfg(test)]
@@ -53,8 +53,8 @@ mod tests {
     #[test]
     fn the_defaults_stop_within_41_seconds_at_the_worst() {
         let second = Duration::from_secs(1);
-        let bound = StopBound::new(5 * second, 3 * second, 30 * second, 10 * second);
-        assert_eq!(bound.connected, Duration::from_millis(19_500));
+        let bound = StopBound::new(4 * second, 3 * second, 30 * second, 10 * second);
+        assert_eq!(bound.connected, 18 * second);
         assert_eq!(bound.cut_off, 41 * second);
         assert_eq!(bound.worst(), 41 * second);
     }
@@ -62,9 +62,9 @@ mod tests {
     #[test]
     fn the_bound_grows_with_the_agents_beyond_a_thousand() {
         let second = Duration::from_secs(1);
-        let bound = StopBound::new(5 * second, 3 * second, 30 * second, 10 * second);
+        let bound = StopBound::new(4 * second, 3 * second, 30 * second, 10 * second);
         assert_eq!((bound.with(0), bound.with(1_000)), (bound, bound));
         assert_eq!(bound.with(3_000).cut_off, 44 * second);
-        assert_eq!(bound.with(3_000).connected, Duration::from_millis(22_500));
+        assert_eq!(bound.with(3_000).connected, 21 * second);
     }
 }

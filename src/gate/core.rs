@@ -549,8 +549,10 @@ impl Gate {
         waiting.map(|asker| asker.asked + COALESCE).min()
     }
 
+    /// The interval, or up to a tenth less, so that gates which began together drift apart. Never more: what users are told of
+    /// the longest silence, and of how long the authority may be away, is reckoned from the interval itself.
     fn jittered_interval(&mut self) -> Duration {
-        self.rules.interval.mul_f64(0.9 + 0.2 * self.rng.f64())
+        self.rules.interval.mul_f64(0.9 + 0.1 * self.rng.f64())
     }
 
     fn random_phase(&mut self) -> Duration {

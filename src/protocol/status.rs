@@ -145,7 +145,7 @@ pub struct AuthorityStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "services", derive(utoipa::ToSchema))]
 pub struct StopBound {
-    /// While the authority answers: `interval` × 1.1 + `timeout` + `stop_grace` + 1 s.
+    /// While the authority answers: `interval` + `timeout` + `stop_grace` + 1 s.
     pub connected_ms: u64,
     /// While it does not: `lease` + `stop_grace` + 1 s.
     pub cut_off_ms: u64,

@@ -17,7 +17,7 @@ use crate::schedule::Outcome;
 use crate::world::{end_members, start_members, wait_until};
 
 /// The defaults.
-const SETTINGS: Settings = Settings { interval: "5s", lease: "30s", grace: "10s", system_unavailable: "deny" };
+const SETTINGS: Settings = Settings { interval: "4s", lease: "30s", grace: "10s", system_unavailable: "deny" };
 /// After the store is back, the longest lease has ended by then, and what it stops with it.
 const AFTERWARDS: Duration = Duration::from_secs(15);
 

@@ -31,7 +31,7 @@ const AT_A_TIME: usize = 8;
 
 /// What sidecars of a schedule are set to: the defaults, but a grace that does not take long.
 pub(crate) const SETTINGS: Settings =
-    Settings { interval: "5s", lease: "30s", grace: "2s", system_unavailable: "deny" };
+    Settings { interval: "4s", lease: "30s", grace: "2s", system_unavailable: "deny" };
 
 pub(crate) struct World {
     pub(crate) members: Vec<Member>,

@@ -48,7 +48,7 @@ fn an_unknown_key_is_refused_with_those_that_are_known() {
 fn a_lease_that_is_too_short_is_refused_with_one_that_is_not() {
     let mut setup = setup();
     setup.enforcement = "interval = \"5s\"\nlease = \"6s\"".to_owned();
-    says(&refusal(&mut setup.command()), &["enforcement.lease", "at least 8s", ".toml:"]);
+    says(&refusal(&mut setup.command()), &["enforcement.lease", "at least 7s", ".toml:"]);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn check_config_says_what_the_settings_mean_and_holds_them_against_max_stop() {
     let output = setup.command().arg("--check-config").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    says(&text, &["host:test", "http://127.0.0.1:1", "5.00 requests a second", "5s220ms", "9s"]);
+    says(&text, &["host:test", "http://127.0.0.1:1", "5.00 requests a second", "5s200ms", "9s"]);
     assert!(!text.contains("org_test"));
 
     let within = setup.command().args(["--check-config", "--max-stop", "9s"]).output().unwrap();

@@ -69,7 +69,7 @@ fn a_changed_file_is_put_in_force_by_itself() {
     let mode = || fs::metadata(sidecar.socket()).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(), 0o600);
     let next = || sidecar.status()["devices"][0]["next_validation_ms"].as_u64();
-    until("the new interval is in force", || next().filter(|left| *left <= 330_000));
+    until("the new interval is in force", || next().filter(|left| *left <= 300_000));
     let first = sidecar.get("/v1/check?max_age=1m").unwrap().json()["request_id"].clone();
     assert_eq!(sidecar.get("/v1/check?max_age=1m").unwrap().json()["request_id"], first, "a cached answer is allowed");
     assert_eq!(problems(&sidecar), Vec::<String>::new());
@@ -100,7 +100,7 @@ fn a_file_with_an_error_changes_nothing_and_says_where_it_is() {
     for (wrong, needles) in [
         (right.replace("lease =", "leese ="), vec!["leese", "lease", ":"]),
         (right.replace("20m", "20"), vec!["enforcement.lease", "unit"]),
-        (right.replace("20m", "1m"), vec!["enforcement.lease", "at least 11m2s"]),
+        (right.replace("20m", "1m"), vec!["enforcement.lease", "at least 10m2s"]),
         (right.replace("[enforcement]", "[enforcement"), vec!["unclosed"]),
     ] {
         // Beside what is right, none of which counts either.
