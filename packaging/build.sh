@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the four programs for a release, into target/dist/bin: three linked with libc, and machineid-run linked statically
-# (gnu target, +crt-static; built separately, without the features of the others).
+# Builds the four programs for a release into target/dist/bin: three linked with libc (the profile `dist`), and machineid-run
+# linked statically (the profile `alone`; gnu target, +crt-static; built separately, from its own crate alone).
 #
 # The programs contain no path of the build machine, so two builds of a commit have the same bytes.
 set -euo pipefail

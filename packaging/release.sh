@@ -87,7 +87,7 @@ cat <<END
 
 Left to you:
   [ ] CI is green for $commit
-  [ ] cargo bench -- memory: an idle daemon has 12 MiB or less; otherwise record its functions again (packaging/order)
+  [ ] cargo bench -- memory: an idle daemon has 16 MiB or less resident and 4 MiB or less private
   [ ] read CHANGELOG.md once more as an operator who upgrades
   [ ] gpg --detach-sign --armor $out/SHA256SUMS
   [ ] git push origin v$version, and upload what is in $out
