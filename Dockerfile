@@ -1,4 +1,4 @@
-# syntax of the plain builder; nothing beyond it is used.
+# Uses only the syntax of the plain builder.
 #
 #   docker build -t machineid-sidecar .                          the daemon, with the wrapper and the command line
 #   docker build -t machineid-authority --target authority .     an authority of your own
@@ -12,7 +12,7 @@ COPY benches benches
 COPY tests tests
 COPY src src
 COPY machineid-sidecar.toml CHANGELOG.md README.md ./
-# Of a checkout the image says its commit with: --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')"
+# To put the commit of a checkout into the image: --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')"
 ARG MACHINEID_COMMIT=""
 RUN MACHINEID_COMMIT="$MACHINEID_COMMIT" packaging/build.sh \
     && mkdir -p /rootfs \
@@ -32,7 +32,7 @@ RUN install -d -m 700 -o 65532 -g 65532 /var/lib/machineid-authority
 USER 65532:65532
 VOLUME /var/lib/machineid-authority
 EXPOSE 8424
-# Beyond loopback it wants to be told that the network is private: put TLS in front of it where it is not.
+# --allow-http is required to listen beyond loopback. Use it only in a private network; otherwise put TLS in front.
 ENTRYPOINT ["/usr/bin/machineid-authority"]
 CMD ["serve", "--listen", "0.0.0.0:8424", "--allow-http", "--database", "sqlite:/var/lib/machineid-authority/authority.db"]
 
@@ -41,7 +41,7 @@ COPY --from=build /rootfs/usr/bin/machineid-sidecar /rootfs/usr/bin/machineid-ru
 COPY --from=build /rootfs/etc/machineid /etc/machineid
 RUN install -d -m 755 -o 65532 -g 65532 /run/machineid \
     && install -d -m 700 -o 65532 -g 65532 /run/machineid-sidecar /var/lib/machineid-sidecar
-# Where the daemon keeps what, as systemd would tell it.
+# The daemon's directories, in the variables that systemd would set.
 ENV RUNTIME_DIRECTORY=/run/machineid:/run/machineid-sidecar \
     STATE_DIRECTORY=/var/lib/machineid-sidecar
 USER 65532:65532

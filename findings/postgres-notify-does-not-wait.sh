@@ -1,14 +1,14 @@
 #!/bin/sh
-# PostgreSQL (Debian's, 15): with synchronous replication, a transaction that does nothing but NOTIFY is committed without
-# waiting for the standby. It gets a transaction id and a commit record, and still is not "written" in the sense that makes
-# a commit wait. So a NOTIFY that succeeds does not show that the synchronous standby follows. A transactional logical
-# message, which changes no table either, does wait.
+# PostgreSQL (Debian's, 15): with synchronous replication, a transaction that contains only NOTIFY is committed without
+# waiting for the standby. The transaction gets an id and a commit record, but PostgreSQL does not count it as one that has
+# written, and only those wait. So a successful NOTIFY does not show that the synchronous standby follows. A transactional
+# logical message, which changes no table either, does wait.
 #
-# Seen with 15.18:
+# Seen with version 15.18:
 #   NOTIFY alone: committed
 #   pg_current_xact_id() alone: committed
 #   pg_logical_emit_message(true, …): waits
-# Fails when that changes. Needs postgresql (initdb, postgres, psql); as root it runs the server as nobody.
+# Exit code 1 when this has changed. Needs postgresql (initdb, postgres, psql); as root it runs the server as the user nobody.
 set -eu
 bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 "$bin/postgres" --version
@@ -23,7 +23,7 @@ cd /
 server=
 trap '[ -z "$server" ] || { kill -QUIT "$server"; wait "$server" || :; }; rm -rf "$dir"' EXIT
 $as "$bin/initdb" -U tester --auth=trust --no-sync -D "$dir/data" >"$dir/init.log"
-# A synchronous standby that is not there: whatever waits for it waits for ever.
+# The synchronous standby does not exist, so a commit that waits for it waits for ever.
 $as "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c fsync=off -c synchronous_standby_names=away \
     >"$dir/log" 2>&1 &
 server=$!

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# PostgreSQL, after a standby was promoted that another standby was ahead of:
+# PostgreSQL, after the promotion of a standby that was behind another standby:
 #
-#   1. The one that was ahead cannot follow: it has log that the new primary never had. It says so in its own log only, and
-#      goes on asking the new primary again and again.
-#   2. Named in synchronous_standby_names, it counts as synchronous, and a COMMIT on the new primary succeeds at once, without
-#      a warning: what a standby confirms is a position in the log, whatever timeline it is on, and this one is further.
-#      The standby does not have the row, and never gets it.
+#   1. The standby that was ahead cannot follow: it has WAL that the new primary never had. It reports this only in its own log,
+#      and asks the new primary again and again.
+#   2. When synchronous_standby_names contains that standby, it counts as synchronous, and a COMMIT on the new primary succeeds at
+#      once, without a warning: a standby confirms a position in the WAL, whatever its timeline, and this standby's position is
+#      further. The standby does not have the row, and never gets it.
 #
-# An asynchronous standby is ahead of a synchronous one for a moment all the time. So after a promotion a standby may count as
+# Every asynchronous standby is ahead of a synchronous one for short moments. So after a promotion a standby may count as
 # synchronous only when it follows the new timeline (rewind or copy it first), and a change that was confirmed may exist once.
 #
 # Runs three servers of its own from Debian's package postgresql; installs nothing. Exit code 1 when any of this has changed.
@@ -28,7 +28,7 @@ cd "$place"
 sql() { timeout 20 "$programs/psql" -XAtq --host "$place/$1" --username me --dbname postgres -v ON_ERROR_STOP=1 "${@:2}"; }
 server() { "${as[@]}" "$programs/pg_ctl" -D "$place/$1/data" -s "${@:2}"; }
 start() { server "$1" -w -l "$place/$1/log" start; }
-# Its settings, beyond those that all have.
+# The server's own settings, in addition to the common ones.
 configure() { "${as[@]}" sh -c 'printf "unix_socket_directories = %s\n%s\n" "$2" "$3" > "$1"' - "$1/data/own.conf" "'$place/$1'" "$2"; }
 follow="host=$place/%s user=me application_name=%s"
 # shellcheck disable=SC2059
@@ -55,7 +55,7 @@ for one in b c; do
 done
 until [ "$(sql a -c "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")" = 2 ]; do sleep 0.1; done
 
-# What b does not receive, c does.
+# c receives this change; b does not.
 receiver=$(sql b -c 'SELECT pid FROM pg_stat_wal_receiver')
 kill -STOP "$receiver"
 sql a -c "INSERT INTO t SELECT 'before' FROM generate_series(1, 20000)"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# PostgreSQL, when a commit waits for a synchronous standby that does not answer, and what ends the wait:
+# PostgreSQL: what ends the wait of a commit for a synchronous standby that does not answer:
 #
-#   1. pg_cancel_backend ends the wait, and the client is told that its COMMIT succeeded; only a WARNING says that no
-#      standby has it. A client library that does not show warnings cannot tell it from a replicated commit.
-#   2. pg_terminate_backend ends the wait with a lost connection. The client is told of a failure, and the row is there.
+#   1. pg_cancel_backend ends the wait, and the server reports success for the COMMIT; only a WARNING says that no standby has the
+#      change. A client whose library does not show warnings cannot distinguish this from a replicated commit.
+#   2. pg_terminate_backend ends the wait and the connection. The client sees a failure, but the row exists.
 #   3. One waiting commit that has sent a NOTIFY keeps every other transaction with a NOTIFY, on any channel and in any
 #      database, from committing: the lock on the queue is held until the standby answers. With a lock_timeout the other
 #      COMMIT fails, though synchronous_commit = local would have it wait for no standby.

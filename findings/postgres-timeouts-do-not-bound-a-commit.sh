@@ -3,9 +3,9 @@
 #
 # Expected: a COMMIT is a statement, so statement_timeout bounds it; failing that, lock_timeout or
 # idle_in_transaction_session_timeout does. Seen (PostgreSQL 15, Debian 12): the server switches statement_timeout off before
-# it commits, and a COMMIT that waits for a standby that is not there waits for ever. The client that gives up and closes its
-# connection does not end the wait either: the process, its place among max_connections and its row locks stay until a standby
-# comes or the setting changes, and only then others see the change.
+# it commits, and a COMMIT that waits for a standby that does not exist waits for ever. A client that gives up and closes its
+# connection does not end the wait either: the server process, its place among max_connections and its row locks stay until a
+# standby connects or the setting changes. Only then do other transactions see the change.
 #
 # So a client needs a timeout of its own and a bounded pool, and must count such a change as "perhaps done".
 #
@@ -36,7 +36,7 @@ sql() { "$programs/psql" -h "$place" -U test -d postgres -X -At "$@"; }
 waiting() { sql -c "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"; }
 
 sql -q -c "CREATE TABLE t (x int)"
-# A standby is waited for, and there is none.
+# Commits wait for a standby that does not exist.
 sql -q -c "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (nobody)'"
 sql -c "SELECT pg_reload_conf()" >/dev/null
 sleep 1
@@ -57,5 +57,5 @@ sql -c "SELECT pg_reload_conf()" >/dev/null
 sleep 1
 rows=$(sql -c "SELECT count(*) FROM t")
 echo "after the setting is gone: waiting $(waiting), rows $rows"
-[ "$rows" = 1 ] || { echo "CHANGED: the change that nobody waited for any more is not there"; exit 1; }
+[ "$rows" = 1 ] || { echo "CHANGED: the change whose client had given up is not there"; exit 1; }
 echo "As described."

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Builds the four programs for a release into target/dist/bin: three against libc, with the profile `dist`, and
-# machineid-run with nothing but itself (the profile `alone`; gnu target, +crt-static; built apart, of its own crate
-# alone).
+# Builds the four programs for a release into target/dist/bin: three linked with libc (the profile `dist`), and machineid-run
+# linked statically (the profile `alone`; gnu target, +crt-static; built separately, from its own crate alone).
 #
-# Paths of this machine are kept out of them, so that two builds of a commit have the same bytes.
+# The programs contain no path of the build machine, so two builds of a commit have the same bytes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the programs with everything that belongs to them. From an unpacked release, or a checkout that was built:
+# Installs the programs, their units, manual pages and completions, from an unpacked release or from a checkout that was built:
 #
 #     sudo ./install.sh                                   below /usr/local, both parts
 #     ./install.sh --destdir DIR --prefix /usr --part sidecar
@@ -25,11 +25,11 @@ while [ $# -gt 0 ]; do
 done
 case $part in sidecar | authority | all) ;; *) echo "install.sh: --part is sidecar, authority or all" >&2; exit 2 ;; esac
 
-# A checkout has this script in packaging, a release at its top.
+# This script is in packaging in a checkout, and at the top of a release.
 if [ -d "$here/systemd" ]; then files=$here top=$here/..; else files=$here/packaging top=$here; fi
 [ -n "$bin" ] || for bin in "$here/bin" "$here/../target/dist/bin"; do [ -d "$bin" ] && break; done
 
-# Units and their helpers are looked for in /usr/lib by the package, in /etc or /usr/local/lib otherwise.
+# The package installs units and their helpers in /usr/lib; otherwise they go to /etc or /usr/local/lib.
 lib=$prefix/lib
 put() { # MODE FILE PLACE
     place=$destdir$3
@@ -39,7 +39,7 @@ put() { # MODE FILE PLACE
     chmod "$1" "$place.new"
     mv "$place.new" "$place"
 }
-# A unit names the programs where they are.
+# Writes the programs' paths into the unit.
 unit() { # FILE PLACE
     if [ -z "$undo" ]; then
         sed "s|/usr/bin/machineid|$prefix/bin/machineid|g" "$1" > "$here/.unit.$$"
@@ -49,7 +49,7 @@ unit() { # FILE PLACE
         put 644 "$1" "$2"
     fi
 }
-# Edited by people: never overwritten here. (The package leaves that to dpkg.)
+# An operator may have edited this file, so it is never overwritten here. (In a package, dpkg decides.)
 config() { # MODE FILE PLACE
     if [ -n "$undo" ]; then return; fi
     if [ -e "$destdir$3" ]; then put "$1" "$2" "$3.new-default"; else put "$1" "$2" "$3"; fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes a release of the commit that is checked out, into target/release-VERSION, and shows that it can be made again: two
-# builds in two directories, compared byte for byte.
+# Makes a release of the commit that is checked out, into target/release-VERSION, and proves that it is reproducible: it makes
+# two builds in two directories and compares them byte for byte.
 #
 #     packaging/release.sh                 of a tag
 #     packaging/release.sh --rehearse      the same of any commit, without the tag
 #
-# A checklist that does what it lists; what is left to a person is printed at the end.
+# Each step of the checklist is carried out here; the steps that need a person are printed at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -54,7 +54,7 @@ packaging/test/files.sh
 step 'two builds of the commit, in two directories'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Two names of unlike length: a path that got into a program would show.
+# Two names of different length: a path that got into a program would make the builds differ.
 first=$work/a second=$work/another-place-to-build-in
 for place in "$first" "$second"; do
     mkdir "$place"
@@ -88,7 +88,7 @@ cat <<END
 Left to you:
   [ ] CI is green for $commit
   [ ] cargo bench -- memory: an idle daemon has 16 MiB or less resident and 4 MiB or less private
-  [ ] read CHANGELOG.md once more as somebody who upgrades
+  [ ] read CHANGELOG.md once more as an operator who upgrades
   [ ] gpg --detach-sign --armor $out/SHA256SUMS
   [ ] git push origin v$version, and upload what is in $out
   [ ] docker build --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')" -t machineid-sidecar:$version .

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the portable archive of programs that are built: target/dist/machineid-sidecar-VERSION-TARGET.tar.gz
+# Makes the portable archive from built programs: target/dist/machineid-sidecar-VERSION-TARGET.tar.gz
 #
 #     packaging/tarball.sh [--bin DIR] [--out DIR]
 set -euo pipefail

@@ -1,4 +1,4 @@
-// Takes pictures of the console's pages, each at a desk's and a telephone's width, from a real fleet under a real stop:
+// Takes pictures of the console's pages, at the width of a desktop and of a telephone, from a real fleet during a real stop:
 //     node docs/pictures/console.mjs target/debug DIRECTORY
 // Needs /usr/bin/chromium and playwright-core in target/browser (.ci/run installs both).
 import { spawn, execFileSync } from "node:child_process";
@@ -11,7 +11,7 @@ const [programs, directory] = process.argv.slice(2).map((path) => resolve(path))
 const { chromium } = createRequire(`${resolve("target/browser")}/`)("playwright-core");
 const WIDTHS = { desk: 1440, telephone: 360 };
 const FLEET = ["crawler", "mail", "shop", "search", "report", "billing", "support", "ads"];
-// Those that cannot answer when everything is stopped.
+// The sidecars that do not answer when everything is stopped.
 const SILENT = [2, 5];
 
 const scratch = mkdtempSync(join(tmpdir(), "console-pictures-"));

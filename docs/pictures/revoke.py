@@ -1,4 +1,4 @@
-"""Plays a revoke for real and draws what two terminals showed: python3 docs/pictures/revoke.py PROGRAM > docs/pictures/revoke.svg
+"""Runs a real revoke and draws the output of two terminals: python3 docs/pictures/revoke.py PROGRAM > docs/pictures/revoke.svg
 
 PROGRAM is a built machineid-sidecar. The left terminal runs the agent, the right one revokes it.
 """

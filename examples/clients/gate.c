@@ -42,7 +42,7 @@ static int ask(void)
         while (length < sizeof head - 1 &&
                (count = read(connection, head + length, sizeof head - 1 - length)) > 0)
             length += (size_t)count;
-        /* "HTTP/1.1 200 ": the status line decides; the body is for people. */
+        /* "HTTP/1.1 200 ": the status line decides; the body is only for the log. */
         if (length == sizeof head - 1 && strncmp(head, "HTTP/1.", 7) == 0 && head[8] == ' ' && head[12] == ' ')
             status = atoi(head + 9);
     }

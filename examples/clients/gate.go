@@ -16,7 +16,7 @@ import (
 // ErrDenied says that the answer is no: stop.
 var ErrDenied = errors.New("denied")
 
-// ErrUndecided says that it could not be found out: do not go on now.
+// ErrUndecided says that no decision is available: stop for now.
 var ErrUndecided = errors.New("could not find out whether to go on")
 
 func socketPath() string {
@@ -54,7 +54,7 @@ func gate() error {
 		Code, Reason string
 		RequestID    string `json:"request_id"`
 	}
-	// For people only: the status decides.
+	// The text is only for the log: the status decides.
 	_ = json.Unmarshal(body, &answer)
 	why := fmt.Sprintf("HTTP %d: %s (request_id %s): %s", response.StatusCode, answer.Code, answer.RequestID, answer.Reason)
 	switch response.StatusCode {

@@ -10,10 +10,10 @@ const socketPath =
 
 /** The answer is no: stop. */
 export class Denied extends Error {}
-/** It could not be found out: do not go on now. */
+/** No decision is available: stop for now. */
 export class Undecided extends Error {}
 
-/** Resolves when the answer is yes; rejects with Denied or Undecided when it is anything else. */
+/** Resolves when the answer is yes; otherwise rejects with Denied or Undecided. */
 export function gate() {
   return new Promise((yes, no) => {
     const undecided = (error) => no(new Undecided(`no answer from the daemon: ${error.message}`));

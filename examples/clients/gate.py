@@ -12,7 +12,7 @@ class Denied(Exception):
 
 
 class Undecided(Exception):
-    """It could not be found out: do not go on now."""
+    """No decision is available: stop for now."""
 
 
 def socket_path():
@@ -30,7 +30,7 @@ class _OverUnixSocket(http.client.HTTPConnection):
 
 
 def gate():
-    """Returns when the answer is yes; raises Denied or Undecided when it is anything else."""
+    """Returns when the answer is yes; otherwise raises Denied or Undecided."""
     connection = _OverUnixSocket("localhost", timeout=10)
     try:
         connection.request("GET", "/v1/check")

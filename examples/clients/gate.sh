@@ -5,9 +5,9 @@ set -eu
 socket=${MACHINEID_SOCKET:-/run/machineid/sidecar.sock}
 [ -n "${MACHINEID_SOCKET:-}" ] || [ -S "$socket" ] || socket=${XDG_RUNTIME_DIR:-/run}/machineid/sidecar.sock
 
-# Returns when the answer is yes; ends the agent when it is anything else.
+# Returns when the answer is yes; otherwise ends the agent.
 gate() {
-    # Compared with 200, since `curl --fail` alone would take any 2xx for a yes. 000 is no answer at all.
+    # Compare with 200, because `curl --fail` alone would accept any 2xx as a yes. 000 means no answer.
     status=$(curl --silent --max-time 10 --output /dev/null --write-out '%{http_code}' \
         --unix-socket "$socket" http://localhost/v1/check) || status=000
     case $status in

@@ -18,7 +18,7 @@ def population(city: str) -> str:
 
 
 def gate_or_leave(context):
-    # CrewAI goes on after an exception of a hook and tries again; SystemExit is none that it catches.
+    # CrewAI catches an exception of a hook and continues; it does not catch SystemExit.
     try:
         gate()
     except Denied as error:

@@ -31,7 +31,7 @@ def main():
     model = ChatOpenAI(model=os.environ.get("MODEL", "gpt-5-mini"), use_responses_api=False)
     agent = create_agent(model, tools=[population], middleware=[Gate()])
     question = {"role": "user", "content": "How many people live in Amsterdam?"}
-    # No limit of steps but the one that matters.
+    # No limit of steps: gate() decides whether the agent continues.
     result = agent.invoke({"messages": [question]}, {"recursion_limit": 1_000_000})
     print(f"answer: {result['messages'][-1].content}")
 

@@ -17,7 +17,7 @@ def population(city: str) -> str:
 
 
 class Gate(RunHooks):
-    # In a thread: the question may take a second, and the loop has other work.
+    # In a thread, because the answer may take a second and must not block the event loop.
     async def on_llm_start(self, context, agent, system_prompt, input_items):
         await asyncio.to_thread(gate)
 

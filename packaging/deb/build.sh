@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the Debian packages machineid-sidecar and machineid-authority of programs that are built.
+# Makes the Debian packages machineid-sidecar and machineid-authority from built programs.
 #
 #     packaging/deb/build.sh [--bin DIR] [--out DIR] [--fast]       [default: target/dist/bin, target/dist]
 #
-# dpkg-deb alone, without a source package: cargo builds, and nothing is left for debhelper but copying.
+# It uses dpkg-deb without a source package: cargo builds the programs, so debhelper would only copy files.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -23,7 +23,7 @@ maintainer=${DEBFULLNAME:-machineid-sidecar authors} maintainer="$maintainer <${
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y CHANGELOG.md)}
 date=$(date -u -R -d "@$SOURCE_DATE_EPOCH")
 
-# The newest libc that a symbol asks for.
+# The newest libc version that a symbol of the programs needs.
 libc() {
     local newest
     newest=$(objdump -T "$@" | sed -n 's/.*GLIBC_\([0-9][0-9.]*\).*/\1/p' | sort -V | tail -1)
@@ -48,11 +48,11 @@ package() { # NAME PART PROGRAMS...
         cp packaging/systemd/drop-ins/*.conf "$doc/examples/systemd/"
         [ ! -d packaging/launch ] || cp -r packaging/launch "$doc/examples/launch"
         [ ! -d packaging/kubernetes ] || cp -r packaging/kubernetes "$doc/examples/kubernetes"
-        # Alone it can be copied into any container and start agents there.
+        # machineid-run is static so that it can be copied into any container and start agents there.
         mkdir -p "$stage/usr/share/lintian/overrides"
         echo "$name: statically-linked-binary [usr/bin/machineid-run]" > "$stage/usr/share/lintian/overrides/$name"
     fi
-    # No upload to Debian, and so no bug that asks for one.
+    # The package is not uploaded to Debian, so there is no bug to close.
     mkdir -p "$stage/usr/share/lintian/overrides"
     echo "$name: initial-upload-closes-no-bugs" >> "$stage/usr/share/lintian/overrides/$name"
     gzip -9n "$stage"/usr/share/man/man1/*.1

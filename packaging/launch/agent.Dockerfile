@@ -1,4 +1,4 @@
-# An agent's image: yours, and the wrapper, which is one static file.
+# An agent's image: your own image plus the wrapper, which is one static file.
 FROM python:3.13-slim
 COPY --from=machineid-sidecar /usr/bin/machineid-run /usr/bin/machineid-run
 USER 65533:65532

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The packages on a booted systemd: a Debian root made by debootstrap, started by systemd-nspawn with a network and a file
-# system of its own, thrown away at the end.
+# Tests the packages on a booted systemd: a Debian root made by debootstrap, started by systemd-nspawn with a network and a file
+# system of its own, and deleted at the end.
 #
 #     packaging/test/booted.sh DEBS-DIRECTORY
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The packaging's files, each by the judge of its kind: units, scripts, manual pages, manifests, images, launch examples.
-# A judge that is not to be had here is named and skipped.
+# Checks the packaging's files, each kind with its own tool: units, scripts, manual pages, manifests, images, launch examples.
+# A tool that is not installed is named and skipped.
 #
 #     packaging/test/files.sh
 set -uo pipefail
@@ -30,7 +30,7 @@ silent() { local output; output=$("$@" 2>&1); [ -z "$output" ] || { echo "$outpu
 units=$(mktemp -d)
 trap 'rm -rf "$units"' EXIT
 if command -v systemd-analyze > /dev/null; then
-    # verify wants the programs where the units say; any program there is good enough for it.
+    # systemd-analyze verify needs a program at each path that a unit names; any program will do.
     for unit in packaging/systemd/*.{service,socket,path}; do
         sed 's#/usr/bin/machineid[a-z-]*#/bin/true#' "$unit" > "$units/$(basename "$unit")"
     done
@@ -83,7 +83,7 @@ if [ -x $tools/bin/kubernetes-validate ]; then
         ok "Kubernetes $version takes the manifests" \
             $tools/bin/kubernetes-validate --strict -k $version packaging/kubernetes/{secret,configmap,sidecar,daemonset,networkpolicy}.yaml
     done
-    # The schemas take any text for a policy.
+    # The schemas accept any text as a policy.
     native() {
         $tools/bin/python - packaging/kubernetes/sidecar.yaml <<'END'
 import sys, yaml
@@ -99,7 +99,7 @@ else
     skip 'manifests: no kubernetes-validate from the registry'
 fi
 if [ -x $tools/bin/hadolint ]; then
-    # DL3008: the newest patch of ca-certificates is wanted, not a pinned one. DL3022: COPY --from names an image.
+    # DL3008: the image needs the newest ca-certificates, not a pinned version. DL3022: COPY --from names an image.
     ok 'hadolint finds nothing wrong with the images' $tools/bin/hadolint --ignore DL3008 --ignore DL3022 Dockerfile packaging/launch/agent.Dockerfile
 else
     skip 'images: no hadolint from the registry'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run by booted.sh inside the booted system, as root: from apt to purge. Each sentence is a test.
+# booted.sh runs this script inside the booted system, as root: from installation to purge. Each sentence is a test.
 set -uo pipefail
 
 passed=0 failed=0
@@ -39,11 +39,11 @@ check() { curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock "http:
 checked() { curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 is_check() { is "$(checked)" "$1"; }
 fleet() { machineid "$@" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424; }
-gone() { local pid; [ $# -gt 0 ] || { echo "nobody was meant"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
-alive() { local pid; [ $# -gt 0 ] || { echo "nobody was meant"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
-# A unit without a process has the number 0, which to kill means us.
+gone() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
+alive() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
+# The main PID of a unit without a process is 0, and kill 0 would signal this script's own group.
 halt() { local pid; for pid in "$@"; do [ "$pid" = 0 ] || kill -STOP "$pid"; done; }
-# The processes of an agent's unit but for the wrapper and the guardian.
+# The processes of an agent's unit without the wrapper and the guardian.
 agents() { # NAME
     local group
     group=$(property "machineid-agent@$1" ControlGroup)
@@ -56,7 +56,7 @@ files() { find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run/
 
 cat > /opt/stubborn.sh <<'END'
 #!/bin/sh
-# Ignores SIGTERM, with a child in a session of its own that does as well.
+# Ignores SIGTERM, and so does its child in a session of its own.
 trap '' TERM
 setsid sh -c 'trap "" TERM; while :; do sleep 1000; done' &
 while :; do sleep 1000; done
@@ -273,7 +273,7 @@ ok "its status says which line" has "$(systemctl status machineid-sidecar)" 'non
 sed -i '/^nonsense/d' /etc/machineid/machineid-sidecar.toml
 systemctl reset-failed machineid-sidecar
 systemctl start machineid-sidecar
-ok "mended, it serves" until_ 20 is_check 200
+ok "with a correct configuration, it serves again" until_ 20 is_check 200
 
 # --- a user's own daemon ------------------------------------------------------------------------------------------------------------
 useradd -m laptop
@@ -282,7 +282,7 @@ as_laptop() { setpriv --reuid laptop --regid laptop --init-groups env -i HOME=$h
 own=/run/user/$uid/machineid/sidecar.sock
 own_check() { is "$(curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket "$own" http://localhost/v1/check)" "$1"; }
 own_says() { has "$(as_laptop machineid status --socket "$own" 2>&1)" "$1"; }
-# What a login brings along: there is none here.
+# A login would set these; there is no login here.
 mkdir -p /run/systemd/system/user@.service.d
 printf '[Service]\nEnvironment=XDG_RUNTIME_DIR=/run/user/%%i\n' > /run/systemd/system/user@.service.d/place.conf
 systemctl daemon-reload

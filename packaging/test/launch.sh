@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The launch examples, as their launchers would run them: Supervisor for real, cron's lines in cron's environment.
+# Tests the launch examples: Supervisor runs for real, and cron's lines run in cron's environment.
 #
 #     packaging/test/launch.sh DIRECTORY-OF-THE-PROGRAMS
 set -uo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything about packaging that can be tested without a release build: its files, packages of the programs that are built,
-# the launch examples, and the packages on a booted systemd.
+# Tests all of the packaging that needs no release build: its files, packages of the programs that are built, the launch
+# examples, and the packages on a booted systemd.
 #
 #     packaging/test/run.sh [DIRECTORY-OF-THE-PROGRAMS]      [default: target/debug]
 set -euo pipefail
@@ -22,7 +22,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     need objdump binutils
     if [ ${#needed[@]} -gt 0 ]; then
         apt-get update -qq
-        # A service that a package brings along is not to be started here.
+        # Services of the installed packages must not start here.
         DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${needed[@]}" > /dev/null
     fi
 fi

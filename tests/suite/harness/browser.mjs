@@ -1,5 +1,5 @@
-// A browser for the tests: reads one JSON object a line, does what it says with Chromium, and answers each with a line:
-// {"ok": …} or {"error": "…"}. Ends with its input. Started by browser.rs, which says what there is to do.
+// A browser for the tests: reads one JSON object per line, carries out its command with Chromium, and answers each with a line:
+// {"ok": …} or {"error": "…"}. It ends when its input ends. browser.rs starts it and sends the commands.
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
@@ -9,7 +9,7 @@ const require = createRequire(`${modules}/`);
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
-// As root there is no sandbox, and in a container hardly any /dev/shm. Nothing of Chromium's own goes to the network.
+// Chromium has no sandbox as root, and little /dev/shm in a container. Its own network requests are switched off.
 const browser = await chromium.launch({
   executablePath, headless: true, chromiumSandbox: false,
   args: ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -17,7 +17,7 @@ const browser = await chromium.launch({
 });
 let context, page, problems = [];
 
-// What there is to act on: as a person finds it (role and name, label, text), or a selector.
+// The element to act on: by role and name, label or text, as a user finds it, or by a selector.
 const find = ({ role, name, label, text, css, has }) => {
   const found = role ? page.getByRole(role, { name, exact: true })
     : label ? page.getByLabel(label, { exact: true })

@@ -1,21 +1,21 @@
-// A page is whole without this. With it, a page that shows an organisation is asked for again when the authority hints
-// that something changed, and the parts marked `data-live` take the places of the old ones. Nothing is made of text here:
-// what is shown was made by the server.
+// This script keeps a page of the console up to date; each page also works without it. When the authority sends a hint that
+// something of the organisation changed, the script requests the page again and replaces the parts that are marked `data-live`.
+// It builds no HTML from text: the server made everything that is shown.
 "use strict";
 
 (() => {
   const source = document.body.dataset.events;
-  // What a form led to has no part that changes.
+  // The result page of a form has no part that changes.
   if (!source || !window.EventSource || !document.querySelector("[data-live]")) return;
 
   const status = document.getElementById("live");
-  const APART = 500; // Milliseconds between two looks at most: many changes in a row are one.
-  const IDLE = 10000; // And without any hint: times go on, and a hint may be lost.
+  const APART = 500; // Milliseconds from a hint to the request: many changes in a row cause one request.
+  const IDLE = 10000; // The same without a hint: the shown ages grow, and a hint may be lost.
   let timer = 0, asking = false, again = false, events = null;
 
   const say = (text) => { if (status && status.textContent !== text) status.textContent = text; };
 
-  // What was chosen stays chosen, and who is typing goes on typing.
+  // Keeps selected check boxes, open details and the focus, and does not replace a field while the user types in it.
   const replace = (old, fresh) => {
     if (old.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) return;
     const focused = old.contains(document.activeElement) ? document.activeElement : null;
@@ -67,7 +67,7 @@
     }, wait);
   };
 
-  // One that comes while an answer is on its way may be of something that the answer does not show yet.
+  // A hint that arrives during a request may be about a change that the answer does not show yet.
   const hint = () => { if (asking) again = true; else soon(APART); };
 
   const follow = () => {
@@ -75,7 +75,7 @@
     events = new EventSource(source);
     events.addEventListener("ready", () => { say("live"); hint(); });
     events.addEventListener("changed", hint);
-    events.addEventListener("error", () => say("not live; trying again"));
+    events.addEventListener("error", () => say("not live; reconnecting"));
     soon(IDLE);
   };
 
@@ -85,7 +85,7 @@
     events = null;
   };
 
-  // A browser has six connections to a server, and a page that follows keeps one: those that nobody looks at let go of it.
+  // A browser opens at most six connections to a server, and a live page uses one: a hidden page closes its connection.
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) { leave(); say(""); } else { follow(); }
   });
