@@ -54,14 +54,24 @@ pub fn fork_with(options: ForkOptions<'_>) -> Result<Fork, ForkError> {
             flags |= u64::from(flag.unsigned_abs());
         }
     }
-    // SAFETY: all bytes zero is a valid `clone_args`: plain numbers, of which each stands for "nothing".
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    let mut cgroup = 0;
     if let Some(directory) = options.into_cgroup {
         flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = u64::try_from(directory.as_raw_fd()).map_err(|_| ForkError::Kernel(Errno::BADF))?;
+        cgroup = u64::try_from(directory.as_raw_fd()).map_err(|_| ForkError::Kernel(Errno::BADF))?;
     }
-    arguments.flags = flags;
+    let arguments = libc::clone_args {
+        flags,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup,
+    };
     // SAFETY: `arguments` is a live local of the size given, and names no memory: the child goes on with a copy of
     // everything on a copy of this stack, as after `fork`. There is one thread only, as was just checked, so no lock can be
     // held by a thread that the child lacks.

@@ -1,6 +1,6 @@
 //! Closing what a forked process has no use for.
 
-#![expect(unsafe_code, reason = "closes descriptors behind the backs of their owners")]
+#![expect(unsafe_code, reason = "neither nix nor rustix has close_range")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -2,10 +2,15 @@
 //! standard descriptors to `/dev/null`. A wrapper has to hand on what *it* got, so a constructor, which the C library runs
 //! before the runtime, writes both down.
 
-#![expect(unsafe_code, reason = "constructors, sigaction and closing a descriptor std believes open")]
+#![expect(
+    unsafe_code,
+    reason = "a constructor; fcntl on a descriptor that may be closed; and sigaction, since nix's is unsafe as well, knows no \
+              real-time signals and cannot read without setting"
+)]
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 
 /// One bit for each signal that was ignored at the start; bit 0 is signal 1.
@@ -40,20 +45,40 @@ extern "C" fn write_down() {
 }
 
 fn disposition(signal: libc::c_int) -> Option<libc::sighandler_t> {
-    // SAFETY: all bytes zero is a valid `sigaction`: a null handler, an empty mask, no flags.
-    let mut old: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: with a null new action the call only fills `old`, a live local.
-    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut old) };
-    (result == 0).then_some(old.sa_sigaction)
+    sigaction(signal, None).ok().map(|action| action.sa_sigaction)
 }
 
-fn set_disposition(signal: libc::c_int, handler: libc::sighandler_t) -> Result<(), Errno> {
-    // SAFETY: all bytes zero is a valid `sigaction`.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler;
-    // SAFETY: `action` is a live local, and its handler is SIG_IGN or SIG_DFL: no function of ours is ever called.
-    let result = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
+/// Sets a signal to be ignored or to its default.
+pub(super) fn set_disposition(signal: libc::c_int, disposition: Disposition) -> Result<(), Errno> {
+    let handler = match disposition {
+        Disposition::Ignore => libc::SIG_IGN,
+        Disposition::Default => libc::SIG_DFL,
+    };
+    sigaction(signal, Some(handler)).map(drop)
+}
+
+/// What a process does with a signal, without a handler of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Disposition {
+    Ignore,
+    Default,
+}
+
+/// The action that was in force for a signal. `handler`, if any, is SIG_IGN or SIG_DFL and is in force afterwards.
+fn sigaction(signal: libc::c_int, handler: Option<libc::sighandler_t>) -> Result<libc::sigaction, Errno> {
+    let without_flags = |sa_sigaction| libc::sigaction {
+        sa_sigaction,
+        sa_mask: *SigSet::empty().as_ref(),
+        sa_flags: 0,
+        sa_restorer: None,
+    };
+    let new = handler.map(without_flags);
+    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let mut old = without_flags(libc::SIG_DFL);
+    // SAFETY: `new` is null or a live local, and `old` a live local. No handler is a function of ours: the callers in this
+    // file pass SIG_IGN, SIG_DFL or none.
+    let result = unsafe { libc::sigaction(signal, new, &raw mut old) };
+    if result == 0 { Ok(old) } else { Err(super::process::last_errno()) }
 }
 
 /// What the process was started with.
@@ -78,29 +103,29 @@ impl Inherited {
 
     /// Sets SIGCHLD to its default: inherited as ignored, it would make children vanish without an exit code.
     pub fn expect_children() -> Result<(), Errno> {
-        set_disposition(libc::SIGCHLD, libc::SIG_DFL)
+        set_disposition(libc::SIGCHLD, Disposition::Default)
     }
 }
 
-/// Sets SIGCHLD to be ignored: whatever child ends from now on vanishes without an exit code, and needs no reaping. For
-/// one who inherits orphans and kills them: the kernel is done with them in no time, while a reaper that shares the
-/// processor with a storm of them falls ever further behind. Zombies of before still are to be reaped.
+/// Sets SIGCHLD to be ignored: a child that ends from now on vanishes without an exit code, and needs no reaping. This is
+/// for a process that inherits orphans and kills them: the kernel removes them at once, while a reaper that shares the
+/// processor with a storm of them falls ever further behind. Children that ended earlier must still be reaped.
 pub fn let_children_vanish() -> Result<(), Errno> {
-    set_disposition(libc::SIGCHLD, libc::SIG_IGN)
+    set_disposition(libc::SIGCHLD, Disposition::Ignore)
 }
 
 /// In a forked child about to exec: sets SIGPIPE and SIGCHLD to what they were at the start, and closes the standard
 /// descriptors that were closed then. (Handlers, such as the runtime's for stack overflow, end with the exec by themselves.)
 pub fn restore_inherited(inherited: Inherited) -> Result<(), Errno> {
     for signal in [libc::SIGPIPE, libc::SIGCHLD] {
-        let handler = if inherited.ignores(signal) { libc::SIG_IGN } else { libc::SIG_DFL };
-        set_disposition(signal, handler)?;
+        let disposition = if inherited.ignores(signal) { Disposition::Ignore } else { Disposition::Default };
+        set_disposition(signal, disposition)?;
     }
     for descriptor in 0..3 {
         if inherited.closed & (1 << descriptor) != 0 {
-            // SAFETY: the runtime opened this number to /dev/null before `main` and hands it out as standard stream only;
-            // no owner of it exists that could close it again, and this process is about to become another program.
-            unsafe { libc::close(descriptor) };
+            // The runtime opened this number to /dev/null before `main` and uses it as a standard stream only. No owner of
+            // it exists that could close it again, and this process is about to become another program.
+            let _ = nix::unistd::close(descriptor);
         }
     }
     Ok(())

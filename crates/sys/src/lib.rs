@@ -1,4 +1,4 @@
-//! The only unsafe code: system calls for which neither std nor rustix has a safe form, and their nearest kin.
+//! The only unsafe code: system calls for which neither std nor nix nor rustix has a safe form, and their nearest kin.
 //!
 //! Each function here is safe to call as documented; what it must uphold is argued beside each unsafe block.
 
@@ -10,6 +10,7 @@ mod inherited;
 mod namespace;
 mod peer;
 mod permission;
+mod pidfd_signal;
 mod precedence;
 mod proc;
 mod process;

@@ -1,7 +1,12 @@
 //! Settling into namespaces of one's own.
 
+use nix::mount::{MsFlags, mount};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags};
+
+use super::process::from_nix;
+
+/// An argument of `mount` that has no meaning in a call.
+const NOTHING: Option<&str> = None;
 
 /// Maps `uid` and `gid` of the parent user namespace to themselves in the calling process's own, so that it stays who it
 /// was. They must be the ids it had before it entered the namespace, and it must be dumpable.
@@ -24,6 +29,7 @@ pub fn map_own_ids(uid: u32, gid: u32) -> Result<(), Errno> {
 /// Fails with EPERM in a container whose `/proc` is masked: an ordinary user may not mount one that shows more.
 pub fn mount_own_proc() -> Result<(), Errno> {
     // Else it would appear in the namespace this one was copied from.
-    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
-    rustix::mount::mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING).map_err(from_nix)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, NOTHING).map_err(from_nix)
 }

@@ -1,17 +1,15 @@
 //! Who is at the other end of a unix socket.
 
-#![expect(
-    unsafe_code,
-    reason = "rustix has no call for SO_PEERPIDFD and SO_PEERGROUPS, and one for SO_PEERCRED that a pid of 0 breaks"
-)]
+#![expect(unsafe_code, reason = "neither nix nor rustix has SO_PEERGROUPS")]
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
 
+use super::process::from_nix;
+
 /// Linux's number on x86-64 and aarch64; libc does not name it.
-const SO_PEERPIDFD: libc::c_int = 77;
-/// The same.
 const SO_PEERGROUPS: libc::c_int = 59;
 
 /// Who connected a socket, or listens at it.
@@ -28,25 +26,8 @@ pub struct Credentials {
 
 /// `SO_PEERCRED`. (rustix's call cannot express a pid of 0.)
 pub fn peer_credentials<Fd: AsFd>(socket: Fd) -> Result<Credentials, Errno> {
-    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| Errno::INVAL)?;
-    // SAFETY: `found` and `size` are live locals, and `size` says how much room `found` has.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut found).cast(),
-            &raw mut size,
-        )
-    };
-    // A shorter answer is of a socket that has no such thing.
-    let whole = usize::try_from(size) == Ok(size_of::<libc::ucred>());
-    match (result, whole) {
-        (0, true) => Ok(Credentials { pid: found.pid, uid: found.uid, gid: found.gid }),
-        (0, false) => Err(Errno::INVAL),
-        _ => Err(super::process::last_errno()),
-    }
+    let found = getsockopt(&socket, sockopt::PeerCredentials).map_err(from_nix)?;
+    Ok(Credentials { pid: found.pid(), uid: found.uid(), gid: found.gid() })
 }
 
 /// The supplementary groups the peer had when it connected, as `SO_PEERCRED` gives its user.
@@ -85,26 +66,11 @@ pub fn peer_groups<Fd: AsFd>(socket: Fd) -> Result<Vec<u32>, Errno> {
 /// A pidfd of the process that connected the socket: unlike the number in `SO_PEERCRED` it cannot come to mean another
 /// process. `Ok(None)` when the kernel is older than 6.5 or the peer has been reaped.
 pub fn peer_pidfd<Fd: AsFd>(socket: Fd) -> Result<Option<OwnedFd>, Errno> {
-    let mut fd: libc::c_int = -1;
-    let mut size = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(|_| Errno::INVAL)?;
-    // SAFETY: `fd` and `size` are live locals, and `size` says how much room `fd` has.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_PEERPIDFD,
-            (&raw mut fd).cast(),
-            &raw mut size,
-        )
-    };
-    if result == 0 && fd >= 0 {
-        // SAFETY: the kernel has just made this descriptor for us, and nothing else knows of it.
-        return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
-    }
-    match std::io::Error::last_os_error().raw_os_error().map(Errno::from_raw_os_error) {
+    match getsockopt(&socket, sockopt::PeerPidfd).map_err(from_nix) {
+        Ok(pidfd) => Ok(Some(pidfd)),
         // ESRCH and EINVAL are what kernels say of a peer that has been reaped, ENODATA of one without a pid.
-        Some(Errno::NOPROTOOPT | Errno::SRCH | Errno::INVAL | Errno::NODATA) | None => Ok(None),
-        Some(errno) => Err(errno),
+        Err(Errno::NOPROTOOPT | Errno::SRCH | Errno::INVAL | Errno::NODATA) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 

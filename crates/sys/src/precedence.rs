@@ -1,6 +1,6 @@
 //! Running before everybody else for a moment, in short turns, or never in anybody's way.
 
-#![expect(unsafe_code, reason = "rustix has neither sched_setscheduler nor sched_setattr")]
+#![expect(unsafe_code, reason = "neither nix nor rustix has sched_setscheduler or sched_setattr")]
 
 use std::marker::PhantomData;
 
@@ -80,8 +80,16 @@ pub fn take_turns(turns: Turns) {
 
 /// Of the calling thread.
 fn attributes() -> Result<libc::sched_attr, Errno> {
-    // SAFETY: zeros are valid in every field.
-    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let mut attributes = libc::sched_attr {
+        size: 0,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
     // SAFETY: a thread number of 0 is the caller's own; the kernel writes no more than the size it is told.
     let result =
         unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size_of::<libc::sched_attr>(), 0) };
@@ -101,11 +109,9 @@ fn is_ordinary() -> bool {
 
 /// Of the calling thread. Not through the C library: musl's refuses.
 fn schedule(policy: libc::c_int, priority: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: zeros are valid in every field it may have.
-    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameters.sched_priority = priority;
-    // SAFETY: a thread number of 0 is the caller's own; the kernel only reads the live local.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+    // SAFETY: a thread number of 0 is the caller's own; the kernel only reads the live local, which is its whole
+    // `sched_param`: what the C libraries add to it, the kernel does not know.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
     if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
 }
 

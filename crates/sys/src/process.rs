@@ -1,10 +1,11 @@
 //! Making a process and becoming another program.
 
-#![expect(unsafe_code, reason = "fork, execve, getpgrp and _exit")]
+#![expect(unsafe_code, reason = "fork, which no library can make safe, and _exit, which none offers")]
 
 use std::ffi::{CStr, CString};
 use std::fmt;
 
+use nix::unistd::ForkResult;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -48,11 +49,12 @@ pub fn fork() -> Result<Fork, ForkError> {
         return Err(ForkError::Threads);
     }
     // SAFETY: there is one thread only, as was just checked, so no lock can be held by a thread that the child lacks.
-    let pid = unsafe { libc::fork() };
-    match pid {
-        -1 => Err(ForkError::Kernel(last_errno())),
-        0 => Ok(Fork::Child),
-        pid => Pid::from_raw(pid).map(Fork::Parent).ok_or(ForkError::Kernel(Errno::INVAL)),
+    match unsafe { nix::unistd::fork() } {
+        Err(errno) => Err(ForkError::Kernel(from_nix(errno))),
+        Ok(ForkResult::Child) => Ok(Fork::Child),
+        Ok(ForkResult::Parent { child }) => {
+            Pid::from_raw(child.as_raw()).map(Fork::Parent).ok_or(ForkError::Kernel(Errno::INVAL))
+        }
     }
 }
 
@@ -62,21 +64,15 @@ pub fn fork() -> Result<Fork, ForkError> {
 /// to the shell, musl does not).
 #[must_use]
 pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
-    let pointers = |texts: &[CString]| {
-        texts.iter().map(|text| text.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
-    };
-    let (arguments, environment) = (pointers(arguments), pointers(environment));
-    // SAFETY: `path` and every string are zero-terminated and outlive the call, and both lists end with a null pointer.
-    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-    last_errno()
+    let Err(errno) = nix::unistd::execve(path, arguments, environment);
+    from_nix(errno)
 }
 
 /// This process's group; 0 when its leader is outside the PID namespace, as it is for a namespace's first process.
 /// (rustix's call panics there.)
 #[must_use]
 pub fn own_group() -> i32 {
-    // SAFETY: getpgrp takes nothing, touches no memory and cannot fail.
-    unsafe { libc::getpgrp() }
+    nix::unistd::getpgrp().as_raw()
 }
 
 /// Ends this process at once, without running what is registered for its end: for a forked child, where that is the
@@ -84,6 +80,10 @@ pub fn own_group() -> i32 {
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code.into()) }
+}
+
+pub(super) fn from_nix(errno: nix::errno::Errno) -> Errno {
+    Errno::from_raw_os_error(errno as i32)
 }
 
 pub(super) fn last_errno() -> Errno {

@@ -1,8 +1,6 @@
 //! A stop's signal, told apart from anybody else's.
 
-#![expect(unsafe_code, reason = "rustix's pidfd_send_signal takes no siginfo")]
-
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -13,7 +11,7 @@ pub(super) const OF_A_LADDER: u64 = 0x6d61_6368_696e_6569;
 
 /// `siginfo_t` of a queued signal, on 64-bit Linux. libc offers its fields for reading only.
 #[repr(C)]
-struct Queued {
+pub(super) struct Queued {
     signal: libc::c_int,
     errno: libc::c_int,
     code: libc::c_int,
@@ -42,10 +40,5 @@ pub fn queue_signal<Fd: AsFd>(pidfd: Fd, signal: Signal) -> Result<(), Errno> {
         value: OF_A_LADDER,
         _rest: [0; 12],
     };
-    // SAFETY: plain numbers, a borrowed descriptor that stays open during the call, and a live local that has the size and
-    // layout of `siginfo_t`, which the kernel only reads.
-    let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal.as_raw(), &raw const info, 0_u32)
-    };
-    if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
+    super::pidfd_signal::send(pidfd, info.signal, Some(&info))
 }

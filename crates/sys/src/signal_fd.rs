@@ -1,19 +1,28 @@
-//! Signals as something to poll for, and sending those rustix has no name for.
+//! Signals as something to poll for, and sending those that neither nix nor rustix has a name for.
 
-#![expect(unsafe_code, reason = "signalfd, sigprocmask, and kill with real-time signals")]
+#![expect(unsafe_code, reason = "kill and sets of signals with real-time signals: nix's `Signal` has none")]
 
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::SfdFlags;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::process::last_errno;
+use super::inherited::{Disposition, set_disposition};
+use super::process::{from_nix, last_errno};
 use super::queue::OF_A_LADDER;
 
 /// Left to their default: they report a fault of this very program, and blocked they would end it in a worse way.
-const FAULTS: [libc::c_int; 7] =
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS, libc::SIGABRT];
+const FAULTS: [Signal; 7] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+    Signal::SIGABRT,
+];
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,68 +40,46 @@ pub struct Arrived {
 /// Every signal but those that report a fault, blocked and readable from a descriptor.
 #[derive(Debug)]
 pub struct SignalFd {
-    fd: OwnedFd,
-    mask_before: libc::sigset_t,
+    fd: nix::sys::signalfd::SignalFd,
+    mask_before: SigSet,
 }
 
 impl SignalFd {
     /// Blocks the signals and opens the descriptor, non-blocking and closed on exec.
     pub fn open() -> Result<Self, Errno> {
-        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigfillset initialises the set it is given; sigdelset takes an initialised one and valid numbers.
-        let all = unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            let mut all = all.assume_init();
-            for signal in FAULTS {
-                libc::sigdelset(&raw mut all, signal);
-            }
-            all
-        };
-        // SAFETY: `all` is initialised, and `before` has room for what the call writes.
-        if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const all, before.as_mut_ptr()) } != 0 {
-            return Err(last_errno());
+        // Real-time signals are in it as well.
+        let mut all = SigSet::all();
+        for signal in FAULTS {
+            all.remove(signal);
         }
-        // SAFETY: the call succeeded, so it has written the set.
-        let mask_before = unsafe { before.assume_init() };
-        // SAFETY: -1 asks for a new descriptor, and the set is initialised.
-        let fd = unsafe { libc::signalfd(-1, &raw const all, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
-        if fd == -1 {
-            return Err(last_errno());
-        }
-        // SAFETY: the kernel has just made this descriptor for us, and nothing else knows of it.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, mask_before })
+        let mut mask_before = SigSet::empty();
+        // Not `SigSet::thread_swap_mask`, which overlooks a failure: pthread_sigmask returns its error number.
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut mask_before)).map_err(from_nix)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let fd = nix::sys::signalfd::SignalFd::with_flags(&all, flags).map_err(from_nix)?;
+        Ok(Self { fd, mask_before })
     }
 
     /// The next signal that came; `None` when there is none now.
     pub fn next(&self) -> Result<Option<Arrived>, Errno> {
-        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-        let size = size_of::<libc::signalfd_siginfo>();
         loop {
-            // SAFETY: `info` has room for `size` bytes.
-            let count = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-            if count == isize::try_from(size).unwrap_or(isize::MAX) {
-                // SAFETY: the kernel has filled the whole structure, which is plain numbers.
-                let info = unsafe { info.assume_init() };
-                let own = i32::try_from(info.ssi_pid) == Ok(rustix::process::getpid().as_raw_pid());
-                let from_kernel = info.ssi_code == libc::SI_KERNEL;
-                let from_ladder = info.ssi_code == libc::SI_QUEUE && info.ssi_ptr == OF_A_LADDER;
-                let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
-                return Ok(Some(Arrived { signal, own, from_kernel, from_ladder }));
-            }
-            match last_errno() {
-                Errno::AGAIN => return Ok(None),
-                Errno::INTR => {}
-                errno => return Err(errno),
-            }
+            let info = match self.fd.read_signal() {
+                Ok(Some(info)) => info,
+                Ok(None) => return Ok(None),
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(errno) => return Err(from_nix(errno)),
+            };
+            let own = i32::try_from(info.ssi_pid) == Ok(nix::unistd::getpid().as_raw());
+            let from_kernel = info.ssi_code == libc::SI_KERNEL;
+            let from_ladder = info.ssi_code == libc::SI_QUEUE && info.ssi_ptr == OF_A_LADDER;
+            let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+            return Ok(Some(Arrived { signal, own, from_kernel, from_ladder }));
         }
     }
 
     /// Sets the signal mask to what it was before [`SignalFd::open`], for a forked child about to exec.
     pub fn restore_mask(&self) -> Result<(), Errno> {
-        // SAFETY: the set was filled by the kernel.
-        let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.mask_before, std::ptr::null_mut()) };
-        if result == 0 { Ok(()) } else { Err(last_errno()) }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask_before), None).map_err(from_nix)
     }
 }
 
@@ -105,46 +92,47 @@ impl AsFd for SignalFd {
 /// Sends any signal, also a real-time one, to a process group. The group must be known to be ours: its leader is an
 /// unreaped child.
 pub fn send_to_group(group: Pid, signal: i32) -> Result<(), Errno> {
-    // SAFETY: kill touches no memory; `Pid` is positive and never 1 for a child, so the target is one group.
-    if unsafe { libc::kill(-group.as_raw_pid(), signal) } == 0 { Ok(()) } else { Err(last_errno()) }
+    // `Pid` is positive and never 1 for a child, so the target is one group.
+    kill(-group.as_raw_pid(), signal)
 }
 
 /// Sends any signal to a child that is not reaped. Fails with ESRCH when it is.
 pub fn send_to_child(child: Pid, signal: i32) -> Result<(), Errno> {
-    // SAFETY: kill touches no memory; `Pid` is positive.
-    if unsafe { libc::kill(child.as_raw_pid(), signal) } == 0 { Ok(()) } else { Err(last_errno()) }
+    kill(child.as_raw_pid(), signal)
 }
 
-/// Stops this process by a terminal's stop signal (or only asks to: the kernel stops nobody in an orphaned process group,
-/// where nobody could continue it), with its whole group if `group`. Returns when it has been continued.
+/// Stops this process by a terminal's stop signal, with its whole group if `group`. Returns when it has been continued. In
+/// an orphaned process group, where no shell could continue it, the kernel ignores the signal, and this returns at once.
 pub fn stop_by(signal: i32, group: bool) {
     let only = set_of(signal);
-    // SAFETY: the set is initialised, and kill touches no memory. The signal stops or is ignored: it has no handler.
-    unsafe {
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const only, std::ptr::null_mut());
-        libc::kill(if group { 0 } else { libc::getpid() }, signal);
-        libc::sigprocmask(libc::SIG_BLOCK, &raw const only, std::ptr::null_mut());
-    }
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
+    let _ = kill(own_target(group), signal);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
 }
 
 /// Unblocks `signal`, sets it to its default and sends it to this process, or its whole group if `group`: an end by the
 /// signal, which a shell tells from an exit code. Returns when the signal does not end the process.
 pub fn die_by(signal: i32, group: bool) {
-    let only = set_of(signal);
-    // SAFETY: the handler is SIG_DFL, no function of ours; the set is initialised; kill touches no memory.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const only, std::ptr::null_mut());
-        libc::kill(if group { 0 } else { libc::getpid() }, signal);
-    }
+    let _ = set_disposition(signal, Disposition::Default);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set_of(signal)), None);
+    let _ = kill(own_target(group), signal);
 }
 
-fn set_of(signal: i32) -> libc::sigset_t {
-    let mut only = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set before sigaddset and assume_init use it; a bad number changes nothing.
+/// What `kill` takes for this process, or for its whole group.
+fn own_target(group: bool) -> i32 {
+    if group { 0 } else { nix::unistd::getpid().as_raw() }
+}
+
+fn kill(target: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: kill touches no memory. The callers in this file choose the target.
+    if unsafe { libc::kill(target, signal) } == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn set_of(signal: i32) -> SigSet {
+    let mut only = *SigSet::empty().as_ref();
+    // SAFETY: the set is initialised before sigaddset changes it; a bad number changes nothing.
     unsafe {
-        libc::sigemptyset(only.as_mut_ptr());
-        libc::sigaddset(only.as_mut_ptr(), signal);
-        only.assume_init()
+        libc::sigaddset(&raw mut only, signal);
+        SigSet::from_sigset_t_unchecked(only)
     }
 }

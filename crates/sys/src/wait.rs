@@ -1,6 +1,12 @@
 //! Waiting for children without taking what is not meant.
 
-#![expect(unsafe_code, reason = "rustix's waitid does not say which child it found")]
+#![expect(
+    unsafe_code,
+    reason = "rustix's waitid does not say which child it found, and nix's fails with EINVAL for a child that a real-time \
+              signal ended"
+)]
+
+use std::mem::MaybeUninit;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -11,13 +17,13 @@ use super::process::last_errno;
 /// `ECHILD` when there are no children.
 pub fn ended_child() -> Result<Option<Pid>, Errno> {
     loop {
-        // SAFETY: all bytes zero is a valid `siginfo_t`.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        // SAFETY: `info` is a live local; the other arguments are plain numbers.
-        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } == 0 {
-            // SAFETY: the call fills in the fields of a child's end, or leaves them zero.
-            return Ok(Pid::from_raw(unsafe { info.si_pid() }));
+        // SAFETY: `info` has room for what the call writes; the other arguments are plain numbers.
+        if unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) } == 0 {
+            // SAFETY: all bytes zero is a valid `siginfo_t`, and the call fills in the fields of a child's end or leaves
+            // them zero.
+            return Ok(Pid::from_raw(unsafe { info.assume_init().si_pid() }));
         }
         match last_errno() {
             Errno::INTR => {}
