@@ -9,13 +9,9 @@ use std::io;
 use std::sync::Arc;
 
 use machineid_sys as sys;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tracing::warn;
 
 use crate::local::Context;
-
-/// In the year 2242: nobody waits for it to fire.
-const NEVER: i64 = 1 << 33;
 
 /// Works until dropped.
 pub(super) async fn watch(context: Arc<Context>) {
@@ -26,16 +22,12 @@ pub(super) async fn watch(context: Arc<Context>) {
 }
 
 async fn wake_gates(context: &Context) -> io::Result<()> {
-    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-    let timer = sys::watch(rustix::time::timerfd_create(TimerfdClockId::Realtime, flags)?)?;
+    let timer = sys::watch_timer(sys::Timer::on_wall_clock()?)?;
     loop {
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let never = Itimerspec { it_interval: zero, it_value: Timespec { tv_sec: NEVER, tv_nsec: 0 } };
-        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        rustix::time::timerfd_settime(timer.get_ref(), flags, &never)?;
+        timer.get_ref().set_until_clock_jumps()?;
         timer.readable().await?.clear_ready();
-        // ECANCELED, which is the news; read, so that it is news only once.
-        let _ = rustix::io::read(timer.get_ref(), &mut [0_u8; 8]);
+        // So that each jump is reported once.
+        timer.get_ref().clear();
         context.gates.wake_all();
     }
 }

@@ -96,8 +96,7 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
 
 /// No core dump and no other process of this user may show what is in our memory.
 pub(super) fn keep_secrets() -> Result<(), Fatal> {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| Fatal(format!("cannot keep our memory from other processes: {errno}")))
 }
 

@@ -4,17 +4,15 @@
 //! would be longer by every suspend. A timerfd on `CLOCK_BOOTTIME` fires on waking.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use machineid_clock::BootTime;
 use machineid_sys as sys;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio::io::unix::AsyncFd;
 
 /// One reusable timer. Costs a file descriptor for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct BootTimer {
-    timer: AsyncFd<OwnedFd>,
+    timer: AsyncFd<sys::Timer>,
     /// When the kernel's timer fires, or has fired without being noticed.
     set_to: Option<BootTime>,
 }
@@ -22,9 +20,7 @@ pub(crate) struct BootTimer {
 impl BootTimer {
     /// Fails when the process has no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
-        Ok(Self { timer: sys::watch(timer)?, set_to: None })
+        Ok(Self { timer: sys::watch_timer(sys::Timer::on_boot_clock()?)?, set_to: None })
     }
 
     /// Waits until the boot clock reads `point` or more; for ever when there is none. May be dropped and called again.
@@ -49,14 +45,7 @@ impl BootTimer {
     }
 
     fn set(&mut self, point: BootTime) -> io::Result<()> {
-        let since_boot = point.since_boot();
-        // An all-zero time would disarm the timer.
-        let value = Timespec {
-            tv_sec: i64::try_from(since_boot.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(since_boot.subsec_nanos().max(1)),
-        };
-        let spec = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        rustix::time::timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &spec)?;
+        self.timer.get_ref().set(Some(point.since_boot()))?;
         self.set_to = Some(point);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
 use super::Outcome;
@@ -20,7 +20,8 @@ impl SignalTrace {
     /// Needs root and a kernel that traces.
     pub(crate) fn start() -> Outcome<Self> {
         let mounted = TempDir::new()?;
-        mount("tracefs", mounted.path(), "tracefs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("tracefs"), mounted.path(), Some("tracefs"), flags, None::<&str>)
             .map_err(|errno| format!("cannot mount tracefs: {errno}"))?;
         let trace = Self { mounted, instance: format!("machineid-{}", std::process::id()) };
         fs::create_dir(trace.file(""))?;
@@ -50,7 +51,7 @@ impl SignalTrace {
 impl Drop for SignalTrace {
     fn drop(&mut self) {
         let _ = fs::remove_dir(self.file(""));
-        let _ = unmount(self.mounted.path(), UnmountFlags::DETACH);
+        let _ = umount2(self.mounted.path(), MntFlags::MNT_DETACH);
     }
 }
 

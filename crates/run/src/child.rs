@@ -19,9 +19,12 @@ use machineid_sys::{self as sys, Inherited, SignalFd};
 use rustix::fs::{Access, AtFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 
 use super::event::Allowed;
+
+/// `setpgid`'s word for the calling process, and for a group of its own number.
+pub(super) const OWN: nix::unistd::Pid = nix::unistd::Pid::from_raw(0);
 
 /// Searched when there is no `PATH`, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -153,8 +156,8 @@ pub(super) fn become_command(
     announce: impl FnOnce(),
 ) -> ! {
     // Before anybody knows its number, so that nobody ever sees it outside its group.
-    let grouped = rustix::process::setpgid(None, None);
-    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let grouped = nix::unistd::setpgid(OWN, OWN);
+    let tied = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     // The parent may have died before that took effect; compared with the saved number, since an orphan's parent need
     // not be 1.
     if grouped.is_err() || tied.is_err() || rustix::process::getppid() != Some(parent) {

@@ -47,8 +47,8 @@ use std::path::{Path, PathBuf};
 use machineid_protocol::local::SuperviseRequest;
 use machineid_protocol::{Containment, Exit, RunId, socket_path, span};
 use machineid_sys as sys;
+use nix::sys::prctl;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::DumpableBehavior;
 
 use self::event::{Leftovers, Settings};
 use self::options::{Options, Request};
@@ -115,10 +115,8 @@ fn prepare(options: Options) -> Result<Run, String> {
     }
     // Before anything is copied out of the environment.
     sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(|error| error.to_string())?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|errno| format!("cannot keep other processes out of its memory: {errno}"))?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(|errno| format!("cannot become the parent of orphans: {errno}"))?;
+    prctl::set_dumpable(false).map_err(|errno| format!("cannot keep other processes out of its memory: {errno}"))?;
+    prctl::set_child_subreaper(true).map_err(|errno| format!("cannot become the parent of orphans: {errno}"))?;
     let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let variable = |wanted: &str| environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     // Without a working directory a relative path stays one, and is reported as not found.

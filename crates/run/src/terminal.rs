@@ -8,6 +8,9 @@
 //!
 //! A shell puts the terminal's settings back when its job was ended by a signal. It does not see that of the command, only
 //! the wrapper's exit code, so the wrapper does it.
+//!
+//! The terminal's calls are rustix's: nix's `Termios` drops flags that it has no name for and speeds that have none, which
+//! then could not be put back, and its `tcgetpgrp` answers 0 for a group outside the PID namespace.
 
 use std::os::fd::OwnedFd;
 

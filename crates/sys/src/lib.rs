@@ -18,6 +18,7 @@ mod queue;
 mod signal;
 mod signal_fd;
 mod threads;
+mod timer;
 mod wait;
 #[cfg(feature = "runtime")]
 mod watched;
@@ -32,10 +33,11 @@ pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
 pub use precedence::{Turns, Uninterrupted, take_turns, take_your_time};
 pub use proc::check_proc;
-pub use process::{Fork, ForkError, exec, exit_now, fork, own_group};
+pub use process::{Fork, ForkError, exec, exit_now, fork, from_nix, own_group};
 pub use queue::queue_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};
 pub use signal_fd::{Arrived, SignalFd, die_by, send_to_child, send_to_group, stop_by};
+pub use timer::Timer;
 pub use wait::ended_child;
 #[cfg(feature = "runtime")]
-pub use watched::watch;
+pub use watched::{watch, watch_timer};

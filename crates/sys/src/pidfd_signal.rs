@@ -13,7 +13,6 @@ pub(super) fn send<Fd: AsFd>(pidfd: Fd, signal: libc::c_int, info: Option<&Queue
     let info = info.map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: plain numbers, a borrowed descriptor that stays open during the call, and null or a live value of the size and
     // layout of `siginfo_t`, which the kernel only reads.
-    let result =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, info, 0_u32) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, info, 0_u32) };
     if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
 }

@@ -82,7 +82,9 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
-pub(super) fn from_nix(errno: nix::errno::Errno) -> Errno {
+/// rustix's form of an error of nix: the one that the workspace uses.
+#[must_use]
+pub fn from_nix(errno: nix::errno::Errno) -> Errno {
     Errno::from_raw_os_error(errno as i32)
 }
 

@@ -14,15 +14,8 @@ use super::process::{from_nix, last_errno};
 use super::queue::OF_A_LADDER;
 
 /// Left to their default: they report a fault of this very program, and blocked they would end it in a worse way.
-const FAULTS: [Signal; 7] = [
-    Signal::SIGSEGV,
-    Signal::SIGBUS,
-    Signal::SIGFPE,
-    Signal::SIGILL,
-    Signal::SIGTRAP,
-    Signal::SIGSYS,
-    Signal::SIGABRT,
-];
+const FAULTS: [Signal; 7] =
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS, Signal::SIGABRT];
 
 /// A signal that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +62,7 @@ impl SignalFd {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(from_nix(errno)),
             };
-            let own = i32::try_from(info.ssi_pid) == Ok(nix::unistd::getpid().as_raw());
+            let own = i32::try_from(info.ssi_pid) == Ok(rustix::process::getpid().as_raw_pid());
             let from_kernel = info.ssi_code == libc::SI_KERNEL;
             let from_ladder = info.ssi_code == libc::SI_QUEUE && info.ssi_ptr == OF_A_LADDER;
             let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
@@ -120,7 +113,7 @@ pub fn die_by(signal: i32, group: bool) {
 
 /// What `kill` takes for this process, or for its whole group.
 fn own_target(group: bool) -> i32 {
-    if group { 0 } else { nix::unistd::getpid().as_raw() }
+    if group { 0 } else { rustix::process::getpid().as_raw_pid() }
 }
 
 fn kill(target: i32, signal: i32) -> Result<(), Errno> {

@@ -6,23 +6,21 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use machineid_clock::BootTime;
+use machineid_sys as sys;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 /// What one thread waits on and others ring. Its descriptors are had from the start.
 #[derive(Debug)]
 pub(super) struct Bell {
     rung: OwnedFd,
-    timer: OwnedFd,
+    timer: sys::Timer,
 }
 
 impl Bell {
     /// Fails when no descriptor is to be had.
     pub(super) fn new() -> io::Result<Self> {
         let rung = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
-        Ok(Self { rung, timer })
+        Ok(Self { rung, timer: sys::Timer::on_boot_clock()? })
     }
 
     /// Ends the present or the next wait.
@@ -34,21 +32,14 @@ impl Bell {
     /// Waits until rung, until `point`, or until one of these descriptors is readable. May end early. Gives the last of them
     /// that is readable.
     pub(super) fn wait(&self, point: Option<BootTime>, also: &[BorrowedFd<'_>]) -> Option<usize> {
-        let since_boot = point.map(BootTime::since_boot);
-        // All zero disarms it; a point long past still fires.
-        let value = since_boot.map_or(Timespec { tv_sec: 0, tv_nsec: 0 }, |at| Timespec {
-            tv_sec: i64::try_from(at.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(at.subsec_nanos().max(1)),
-        });
-        let setting = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        let _ = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &setting);
+        let _ = self.timer.set(point.map(BootTime::since_boot));
         let mut fds = vec![PollFd::new(&self.rung, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
         fds.extend(also.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
         // Interrupted, the caller looks at everything and waits again.
         let _ = rustix::event::poll(&mut fds, None);
         let mut count = [0_u8; 8];
         let _ = rustix::io::read(&self.rung, &mut count);
-        let _ = rustix::io::read(&self.timer, &mut count);
+        self.timer.clear();
         fds[2..].iter().rposition(|fd| !fd.revents().is_empty())
     }
 }

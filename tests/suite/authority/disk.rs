@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -19,8 +19,8 @@ struct Disk(TempDir);
 impl Disk {
     fn new() -> Option<Self> {
         let directory = TempDir::new().unwrap();
-        let options = c"size=8m,mode=0700";
-        match mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), Some(options)) {
+        let options = "size=8m,mode=0700";
+        match mount(Some("tmpfs"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some(options)) {
             Ok(()) => Some(Self(directory)),
             Err(error) => {
                 eprintln!("SKIPPED - a full disk: cannot mount one ({error})");
@@ -50,7 +50,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = unmount(self.path(), UnmountFlags::DETACH);
+        let _ = umount2(self.path(), MntFlags::MNT_DETACH);
     }
 }
 

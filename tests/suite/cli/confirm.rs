@@ -1,23 +1,16 @@
 //! What stops a fleet is confirmed on a terminal, or said twice.
 
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::fixture::Authority;
+use crate::harness::pty;
 
 /// Runs the command on a terminal of this width, types `answer` once it asks, and returns exit code and screen.
 pub(super) fn on_a_terminal(mut command: Command, columns: u16, answer: Option<&str>) -> (i32, String) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let path = std::path::Path::new(name.to_str().unwrap());
-    let slave: OwnedFd = File::options().read(true).write(true).open(path).unwrap().into();
+    let (mut master, slave) = pty::open();
     tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     command
         .stdin(Stdio::from(slave.try_clone().unwrap()))
@@ -26,7 +19,6 @@ pub(super) fn on_a_terminal(mut command: Command, columns: u16, answer: Option<&
     let mut child = command.spawn().unwrap();
     // The command holds the terminal's other end until it is dropped.
     drop(command);
-    let mut master = File::from(master);
     let mut screen = Vec::new();
     let mut part = [0; 4096];
     let mut answer = answer;

@@ -2,18 +2,17 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
 use super::fixture::Ran;
 use crate::harness::authority::Authority;
 use crate::harness::process::Wrapped;
+use crate::harness::pty;
 use crate::harness::sidecar::{Setup, Sidecar, clean_environment};
 use crate::harness::wait::{eventually, until};
 
@@ -43,11 +42,7 @@ struct Screen {
 
 impl Screen {
     fn open(mut command: Command, rows: u16) -> Self {
-        let line = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&line).unwrap();
-        unlockpt(&line).unwrap();
-        let name = ptsname(&line, Vec::new()).unwrap();
-        let other: OwnedFd = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap().into();
+        let (line, other) = pty::open();
         tcsetwinsize(&other, Winsize { ws_row: rows, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         command
             .stdin(Stdio::from(other.try_clone().unwrap()))
@@ -55,7 +50,7 @@ impl Screen {
             .stderr(Stdio::from(other));
         let child = command.spawn().unwrap();
         rustix::fs::fcntl_setfl(&line, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
-        Self { line: line.into(), child, seen: String::new() }
+        Self { line, child, seen: String::new() }
     }
 
     fn read(&mut self) {

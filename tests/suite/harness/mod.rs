@@ -13,6 +13,7 @@ pub(crate) mod place;
 pub(crate) mod pooler;
 pub(crate) mod process;
 pub(crate) mod programs;
+pub(crate) mod pty;
 pub(crate) mod scripted_daemon;
 pub(crate) mod sidecar;
 pub(crate) mod wait;

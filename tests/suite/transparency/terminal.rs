@@ -2,17 +2,16 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, OptionalActions, Termios, Winsize};
 
 use super::way::Case;
 use crate::harness::process::is_alive;
+use crate::harness::pty;
 use crate::harness::wait::{PATIENCE, eventually, until};
 
 pub(super) const CTRL_C: &str = "\x03";
@@ -42,12 +41,7 @@ impl Terminal {
 
     /// A command as the first of its session, with the terminal as its controlling one.
     pub(super) fn with(case: &Case, command: &str) -> Self {
-        let line = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&line).unwrap();
-        unlockpt(&line).unwrap();
-        let name = ptsname(&line, Vec::new()).unwrap();
-        let path = std::path::Path::new(name.to_str().unwrap());
-        let other: OwnedFd = File::options().read(true).write(true).open(path).unwrap().into();
+        let (line, other) = pty::open();
         let mut modes = rustix::termios::tcgetattr(&other).unwrap();
         modes.local_modes.remove(LocalModes::ECHO);
         rustix::termios::tcsetattr(&other, OptionalActions::Now, &modes).unwrap();
@@ -71,7 +65,7 @@ impl Terminal {
             .stderr(Stdio::from(other));
         let child = leader.spawn().unwrap();
         rustix::fs::fcntl_setfl(&line, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
-        Self { line: Some(line.into()), leader: child, unread: String::new() }
+        Self { line: Some(line), leader: child, unread: String::new() }
     }
 
     fn line(&self) -> &File {

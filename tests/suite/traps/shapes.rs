@@ -421,7 +421,7 @@ fn comet(up: &std::fs::File, leash: &Path, pace: Pace) -> ! {
         if !fork() {
             machineid_sys::exit_now(0);
         }
-        let _ = rustix::process::setsid();
+        let _ = nix::unistd::setsid();
         if !pace.nap.is_zero() {
             std::thread::sleep(pace.nap);
         }

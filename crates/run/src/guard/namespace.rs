@@ -6,9 +6,10 @@
 use std::os::fd::OwnedFd;
 
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Signal};
 
 use super::message::Step;
 
@@ -33,11 +34,9 @@ pub(super) fn furnish(user: User, control: &OwnedFd) -> Result<(), (Step, Errno)
         User::Privileged => {}
         User::Mapped { uid, gid } => {
             // The files that map it are root's for whoever is not dumpable, as the wrapper has made itself.
-            let open = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
-            open.map_err(|errno| (Step::MapUser, errno))?;
+            prctl::set_dumpable(true).map_err(|errno| (Step::MapUser, sys::from_nix(errno)))?;
             sys::map_own_ids(uid, gid).map_err(|errno| (Step::MapUser, errno))?;
-            let private = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
-            private.map_err(|errno| (Step::MapUser, errno))?;
+            prctl::set_dumpable(false).map_err(|errno| (Step::MapUser, sys::from_nix(errno)))?;
         }
     }
     sys::mount_own_proc().map_err(|errno| (Step::MountProc, errno))?;
@@ -46,7 +45,7 @@ pub(super) fn furnish(user: User, control: &OwnedFd) -> Result<(), (Step, Errno)
 
 /// Ends this process together with the wrapper.
 fn tie(control: &OwnedFd) -> Result<(), Errno> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(sys::from_nix)?;
     // The wrapper may have ended before that took effect. Its number says nothing in here; but it alone has the other end.
     let mut fds = [PollFd::new(control, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };

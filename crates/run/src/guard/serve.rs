@@ -11,6 +11,7 @@ use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces, Signa
 use machineid_tree::{
     Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, Stop, Tree, Turn, Turns,
 };
+use nix::sys::prctl;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -59,9 +60,9 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
     };
     let own = rustix::process::getpid();
     // What the terminal sends to the wrapper's group is not for it.
-    let mut ready = rustix::process::setpgid(None, None);
+    let mut ready = nix::unistd::setpgid(child::OWN, child::OWN);
     match kind {
-        Kind::Sweeper => ready = ready.and_then(|()| rustix::process::set_child_subreaper(Some(own))),
+        Kind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
         Kind::Init(user) => {
             if let Err((step, errno)) = namespace::furnish(user, &control) {
                 refuse(step, errno);
@@ -69,7 +70,7 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         }
     }
     if let Err(errno) = ready {
-        refuse(Step::Prepare, errno);
+        refuse(Step::Prepare, sys::from_nix(errno));
     }
     let plan = Plan {
         command: &run.command,
@@ -101,7 +102,7 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         Err(ForkError::Kernel(errno)) => refuse(Step::Fork, errno),
         Err(ForkError::Threads | ForkError::NoProc) => refuse(Step::Prepare, Errno::NOENT),
     };
-    let _ = rustix::thread::set_name(match kind {
+    let _ = prctl::set_name(match kind {
         Kind::Sweeper => c"machineid-guard",
         Kind::Init(_) => c"machineid-init",
     });

@@ -172,7 +172,8 @@ impl Shell<'_> {
         let leader = self.child.pid;
         let _ = sys::send_to_group(leader, signal);
         // Not reaped before we have acknowledged its end, so the number is its own.
-        if rustix::process::getpgid(Some(leader)).is_ok_and(|group| group != leader) {
+        let number = nix::unistd::Pid::from_raw(leader.as_raw_pid());
+        if nix::unistd::getpgid(Some(number)).is_ok_and(|group| group != number) {
             let _ = sys::send_to_child(leader, signal);
         }
     }

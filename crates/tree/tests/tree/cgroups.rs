@@ -237,7 +237,7 @@ fn a_process_that_only_its_leaf_knows_is_found() -> Outcome {
     // No supervisor: who is orphaned goes to init, or whatever stands for it here.
     let leader = made.child(|| {
         let _ = child(|| {
-            let _ = rustix::process::setsid();
+            let _ = nix::unistd::setsid();
             linger();
         });
     });

@@ -35,7 +35,7 @@ fn fly(flying: &Word) {
     for _ in 0..COMETS {
         if sys::fork() == Ok(Fork::Child) {
             while BootTime::now() < until {
-                let _ = rustix::process::setsid();
+                let _ = nix::unistd::setsid();
                 if let Ok(Fork::Parent(_)) = sys::fork() {
                     sys::exit_now(0);
                 }

@@ -64,7 +64,7 @@ fn main() -> std::process::ExitCode {
         }
         return std::process::ExitCode::SUCCESS;
     }
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("subreaper");
+    nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
     let mut failed = Vec::new();
     for (name, test) in &chosen {
         let result = run(*test);

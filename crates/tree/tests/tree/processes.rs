@@ -9,6 +9,7 @@ use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, SignalFd};
 use machineid_tree::{
     Advance, FirstSignal, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopReport, Tree,
 };
+use nix::unistd::Pid as RawPid;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Signal, WaitOptions};
 
@@ -25,12 +26,13 @@ pub(crate) fn child(body: impl FnOnce()) -> Identity {
 pub(crate) fn child_with(options: ForkOptions<'_>, body: impl FnOnce()) -> Result<Identity, ForkError> {
     match sys::fork_with(options)? {
         Fork::Child => {
-            let _ = rustix::process::setpgid(None, None);
+            let _ = nix::unistd::setpgid(RawPid::from_raw(0), RawPid::from_raw(0));
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
             sys::exit_now(u8::from(done.is_err()))
         }
         Fork::Parent(pid) => {
-            let _ = rustix::process::setpgid(Some(pid), Some(pid));
+            let number = RawPid::from_raw(pid.as_raw_pid());
+            let _ = nix::unistd::setpgid(number, number);
             Ok(identity(Pid::from(pid)))
         }
     }
@@ -87,7 +89,7 @@ impl Word {
 
 /// Becomes a subreaper, as a wrapper is.
 pub(crate) fn become_subreaper() {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("subreaper");
+    nix::sys::prctl::set_child_subreaper(true).expect("subreaper");
 }
 
 /// Reaps whatever has ended.

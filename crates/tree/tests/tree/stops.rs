@@ -183,7 +183,7 @@ fn a_tree_whose_last_process_is_somebodys_grandchild_is_not_empty() -> Outcome {
     become_subreaper();
     let leader = child(|| {
         child(|| {
-            let _ = rustix::process::setsid();
+            let _ = nix::unistd::setsid();
             child(|| linger());
         });
         reap_all();
@@ -210,7 +210,7 @@ fn what_both_supervisors_left_is_found_by_its_environment() -> Outcome {
         guardian(|| {
             // Never seen at any look: its parent is gone before the first.
             child(|| {
-                let _ = rustix::process::setsid();
+                let _ = nix::unistd::setsid();
                 sleeper(&format!("{},{run}", "0".repeat(32)));
             });
             reap_all();

@@ -93,7 +93,7 @@ fn attempt(args: &CanaryArgs, env: Env<'_>) -> std::io::Result<()> {
         Role::Stubborn => blocked = Some(SignalFd::open()?),
         Role::Fork => return spawn(Role::Orphan, socket).map(drop),
         Role::Session | Role::Orphan => {
-            rustix::process::setsid()?;
+            nix::unistd::setsid()?;
         }
     }
     let mut drill = UnixStream::connect(socket)?;

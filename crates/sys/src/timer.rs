@@ -1,0 +1,74 @@
+//! Timers as something to poll for. nix's own cannot be registered with tokio, and knows nothing of the few rules here.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use rustix::io::Errno;
+
+use super::process::from_nix;
+
+/// In the year 2242: no process waits for it.
+const NEVER: Duration = Duration::from_secs(1 << 33);
+
+/// A timer, non-blocking and closed on exec. Becomes readable at its time.
+#[derive(Debug)]
+pub struct Timer(TimerFd);
+
+impl Timer {
+    /// On the boot clock: a point that passes during a suspend has passed on waking. Fails when the process has no descriptor
+    /// left.
+    pub fn on_boot_clock() -> Result<Self, Errno> {
+        Self::on(ClockId::CLOCK_BOOTTIME)
+    }
+
+    /// On the wall clock, for [`Timer::set_until_clock_jumps`]. Fails when the process has no descriptor left.
+    pub fn on_wall_clock() -> Result<Self, Errno> {
+        Self::on(ClockId::CLOCK_REALTIME)
+    }
+
+    fn on(clock: ClockId) -> Result<Self, Errno> {
+        TimerFd::new(clock, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map(Self).map_err(from_nix)
+    }
+
+    /// Sets it to this reading of its clock, or to none. A reading that is long past fires at once.
+    pub fn set(&self, reading: Option<Duration>) -> Result<(), Errno> {
+        match reading {
+            Some(reading) => self.0.set(once(reading), TimerSetTimeFlags::TFD_TIMER_ABSTIME),
+            None => self.0.unset(),
+        }
+        .map_err(from_nix)
+    }
+
+    /// Sets it to become readable when the clock is set, as it is by every resume from a suspend.
+    pub fn set_until_clock_jumps(&self) -> Result<(), Errno> {
+        let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+        self.0.set(once(NEVER), flags).map_err(from_nix)
+    }
+
+    /// Makes it unreadable until it fires again.
+    pub fn clear(&self) {
+        // EAGAIN when it has not fired.
+        let _ = self.0.wait();
+    }
+}
+
+fn once(reading: Duration) -> Expiration {
+    // All zero would disarm it.
+    let reading = reading.max(Duration::from_nanos(1));
+    let seconds = i64::try_from(reading.as_secs()).unwrap_or(i64::MAX);
+    Expiration::OneShot(TimeSpec::new(seconds, i64::from(reading.subsec_nanos())))
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
