@@ -115,8 +115,10 @@ fn prepare(options: Options) -> Result<Run, String> {
     }
     // Before anything is copied out of the environment.
     sys::scrub_environment(OsStr::new("MACHINEID_ORG_KEY")).map_err(|error| error.to_string())?;
-    prctl::set_dumpable(false).map_err(|errno| format!("cannot keep other processes out of its memory: {errno}"))?;
-    prctl::set_child_subreaper(true).map_err(|errno| format!("cannot become the parent of orphans: {errno}"))?;
+    prctl::set_dumpable(false)
+        .map_err(|errno| format!("cannot keep other processes out of its memory: {}", sys::from_nix(errno)))?;
+    prctl::set_child_subreaper(true)
+        .map_err(|errno| format!("cannot become the parent of orphans: {}", sys::from_nix(errno)))?;
     let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let variable = |wanted: &str| environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
     // Without a working directory a relative path stays one, and is reported as not found.

@@ -1,4 +1,5 @@
-//! Timers as something to poll for. nix's own cannot be registered with tokio, and knows nothing of the few rules here.
+//! Timers as something to poll for. nix's `TimerFd` does not give its number, which tokio asks for, and a time of zero disarms
+//! it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
