@@ -12,11 +12,17 @@ use crate::harness::browser::{Browser, button, css, field, role};
 
 /// Where the console's routes are named.
 const ROUTES: &str = include_str!("../../../crates/authority/src/console/pages/mod.rs");
+/// Where pages are described that need no session.
+const DESCRIBED: &str = include_str!("../../../docs/openapi/authority.json");
 
-/// The paths that take a form, as the router names them.
+/// The paths that take a form, as the router and the description name them.
 fn forms() -> BTreeSet<String> {
     let lines = ROUTES.lines().map(str::trim).filter(|line| line.starts_with(".route(") && line.contains("post("));
-    lines.map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+    let routed = lines.map(|line| line.split('"').nth(1).unwrap().to_owned());
+    let described: serde_json::Value = serde_json::from_str(DESCRIBED).unwrap();
+    let pages = described["paths"].as_object().unwrap().iter().filter(|(path, _)| !path.starts_with("/api/"));
+    let described = pages.filter(|(_, methods)| methods["post"].is_object()).map(|(path, _)| path.clone());
+    routed.chain(described).collect()
 }
 
 #[test]
