@@ -5,7 +5,7 @@
 //! hangs takes no thread from another. tokio's own blocking pool was rejected: it is one for all kinds, and 512 calls that
 //! hang fill it.
 //!
-//! A call that has run for longer than [`queue::OVERDUE`] no longer counts among those that run at a time: the next one
+//! A call that has run for longer than `queue::OVERDUE` no longer counts among those that run at a time: the next one
 //! starts on another thread. Threads are bounded all the same, and so is what one user can make wait.
 //!
 //! | file | concept |

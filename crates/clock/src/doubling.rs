@@ -13,6 +13,7 @@ pub struct Doubling {
 
 impl Doubling {
     /// The pause after so many failures in a row, at least one.
+    #[must_use]
     pub fn after(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         self.first.saturating_mul(1 << doublings).min(self.longest)

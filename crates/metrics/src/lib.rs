@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// All that is in the registry.
+#[must_use]
 pub fn page(registry: &Registry) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.

@@ -1,14 +1,14 @@
 //! What happens on a host, as the event stream and the audit file tell it.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::local::Killer;
 use super::status::{StandingKind, StopReport};
 use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
 
 /// One event with its time. Its id is the event stream's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// RFC 3339 time.
     pub time: String,
@@ -18,7 +18,8 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Happening {
     /// What the daemon holds about a device has changed.
@@ -48,14 +49,16 @@ pub enum Happening {
 }
 
 /// Files of the daemon's own that were made again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Restored {
     /// What they are: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
     pub files: Vec<String>,
 }
 
 /// Who decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The authority.
@@ -65,7 +68,8 @@ pub enum Source {
 }
 
 /// What the daemon now holds about a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DecisionChange {
     /// The device.
     pub device_id: DeviceId,
@@ -82,7 +86,8 @@ pub struct DecisionChange {
 }
 
 /// Which agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentName {
     /// The run.
     pub run_id: RunId,
@@ -97,7 +102,8 @@ pub struct AgentName {
 }
 
 /// An agent that was allowed to start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentStart {
     /// Which.
     #[serde(flatten)]
@@ -117,7 +123,8 @@ pub struct AgentStart {
 }
 
 /// An agent whose stop has begun.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StopRequested {
     /// Which.
     #[serde(flatten)]
@@ -131,7 +138,8 @@ pub struct StopRequested {
 }
 
 /// What a stop came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentStop {
     /// The user it ran as.
     pub uid: u32,
@@ -141,14 +149,16 @@ pub struct AgentStop {
 }
 
 /// An authority that answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityUp {
     /// Its base URL.
     pub url: String,
 }
 
 /// An authority that does not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityDown {
     /// Its base URL.
     pub url: String,
@@ -157,7 +167,8 @@ pub struct AuthorityDown {
 }
 
 /// What became of a reload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ReloadResult {
     /// Its values are in force.
@@ -184,7 +195,8 @@ impl ReloadResult {
 }
 
 /// A configuration that was read again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reload {
     /// What became of it.
     pub result: ReloadResult,
@@ -195,7 +207,8 @@ pub struct Reload {
 }
 
 /// A device that is held, or no longer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hold {
     /// The device.
     pub device_id: DeviceId,
@@ -204,7 +217,8 @@ pub struct Hold {
 }
 
 /// Who asked the daemon for something, as the kernel reports it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Caller {
     /// Its pid, as the daemon sees it; `None` when it cannot.
     pub pid: Option<u32>,

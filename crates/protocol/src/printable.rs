@@ -1,6 +1,7 @@
 //! Foreign text, fit to be logged, kept and shown.
 
 /// Whether a character could move the cursor, colour the screen, or reorder or hide the text around it.
+#[must_use]
 pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -1,7 +1,7 @@
 //! What validations ask, all that wait together in one statement.
 //!
 //! The answer is one row for each key, with its organisation once and what was found of its devices in arrays. A row for each
-//! question, which would be simpler, costs PostgreSQL twice as much and this side a third more: most of it goes into the
+//! question, which would be simpler, costs `PostgreSQL` twice as much and this side a third more: most of it goes into the
 //! columns of the same organisation, again and again.
 
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ struct Sorted<'a> {
     devices: Vec<&'a str>,
     /// For each device, its question's place.
     device_places: Vec<usize>,
-    /// For each key, the numbers of its first and its last device as PostgreSQL counts, from 1. The last one is before the
+    /// For each key, the numbers of its first and its last device as `PostgreSQL` counts, from 1. The last one is before the
     /// first where there is none.
     first: Vec<i32>,
     last: Vec<i32>,
@@ -136,7 +136,7 @@ fn read(row: &PgRow, sorted: &Sorted<'_>, key: usize) -> Result<Vec<(usize, Foun
     let mut devices = devices(row, sorted, key)?;
     let answer = |place| {
         let device = devices.remove(&place).transpose();
-        (place, device.map(|device| Some(Presented::new(held.clone(), org.clone(), device))))
+        (place, device.map(|device| Some(Presented::new(held, org.clone(), device))))
     };
     Ok(places.map(answer).collect())
 }
