@@ -44,8 +44,6 @@ pub(super) struct UnderWay {
     glance_at: BootTime,
     /// By which `endings` knows it.
     key: u64,
-    /// The kernel has told that it may have ended.
-    told: bool,
     reason: Reason,
     entry: StopEntry,
     stop: Stop,
@@ -84,7 +82,6 @@ impl UnderWay {
             look_at: now,
             glance_at: now,
             key,
-            told: false,
             reason,
             entry,
             stop,
@@ -98,11 +95,7 @@ impl UnderWay {
 
     /// When it is to have a turn.
     pub(super) fn due_at(&self) -> BootTime {
-        match self.sign() {
-            Some(_) if self.told => BootTime::default(),
-            Some(_) => self.look_at.min(self.glance_at),
-            None => self.look_at,
-        }
+        if self.sign().is_some() { self.look_at.min(self.glance_at) } else { self.look_at }
     }
 
     /// The key by which `endings` knows it.
@@ -110,9 +103,9 @@ impl UnderWay {
         self.key
     }
 
-    /// Notes that the kernel has told that it may have ended.
+    /// Takes note that the kernel has told that it may have ended: a glance is due.
     pub(super) const fn note_told(&mut self) {
-        self.told = true;
+        self.glance_at = BootTime::default();
     }
 
     /// Has nothing told of it any more.
@@ -132,7 +125,6 @@ impl UnderWay {
 
     /// Does what is due and can be done without looking at every process of the host.
     pub(super) fn advance(&mut self, now: BootTime, endings: &Endings) -> Needs {
-        self.told = false;
         if now < self.look_at && !self.may_have_ended() {
             self.rest(now, endings);
             return Needs::Time;
