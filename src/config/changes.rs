@@ -125,8 +125,10 @@ impl Changes {
         let changed = differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
         let needs_restart = lasting.into_iter().filter(|(_, _, differs, _)| *differs);
         let needs_restart = needs_restart.map(|(key, origin, _, why)| {
-            let problem =
-                format!("a change takes effect at the next start of the daemon ({why}); until then the old one holds");
+            let problem = format!(
+                "a change takes effect at the next start of the daemon ({why}); until then the old value \
+                         applies"
+            );
             ConfigError::at(origin, key, problem)
         });
         let needs_restart = needs_restart.collect();

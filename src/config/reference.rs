@@ -71,12 +71,12 @@ fn page() -> String {
     page.push_str(
         "\n## Environment\n\n| variable | what it is |\n|---|---|\n\
          | `MACHINEID_ORG_KEY` | the org key; a file is safer, and outside `--dev` this is warned about |\n\
-         | `MACHINEID_BASE_URL` | the authority, in the place of `authority.url` |\n\
-         | `MACHINEID_DEVICE_ID` | this host's device, in the place of `device.id` |\n\
+         | `MACHINEID_BASE_URL` | the authority, instead of `authority.url` |\n\
+         | `MACHINEID_DEVICE_ID` | this host's device, instead of `device.id` |\n\
          | `MACHINEID_CONFIG` | the configuration file |\n\
          | `MACHINEID_SOCKET` | where clients find the socket |\n\
-         | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | the HTTP proxy by way of which an authority on another host is \
-         reached, and for whom not; also in lower case |\n\
+         | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | the HTTP proxy through which an authority on another host is \
+         reached, and the hosts that are reached without it; also in lower case |\n\
          | `CREDENTIALS_DIRECTORY` | systemd's: the credential `org-key` is the org key |\n",
     );
     page

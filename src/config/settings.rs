@@ -223,7 +223,7 @@ impl Reader<'_> {
         let origin = self.origin(placed);
         let text = value.get_ref();
         let address = text.parse().map_err(|_| {
-            let problem = format!("{text:?} is no address with a port; write it as in \"127.0.0.1:9464\"");
+            let problem = format!("{text:?} is not an address with a port; write it as in \"127.0.0.1:9464\"");
             ConfigError::at(&origin, key, problem)
         })?;
         Ok(Some((address, origin)))
@@ -404,9 +404,10 @@ fn local(
     };
     let mode = |text: &str| match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => Ok(mode),
-        _ => {
-            Err(format!("{text:?} is no mode for a socket; write octal digits as in \"0660\", the owner's 6 included"))
-        }
+        _ => Err(format!(
+            "{text:?} is not a mode for a socket; write octal digits as in \"0660\", the owner's 6 \
+                         included"
+        )),
     };
     let check_timeout = match section.check_timeout.as_ref() {
         None => authority.timeout + Duration::from_secs(1),

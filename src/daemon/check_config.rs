@@ -74,7 +74,7 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     row(
         "containment",
         match enforcement.containment {
-            Wish::Auto => "auto: a control group where one can be had",
+            Wish::Auto => "auto: a control group where one is available",
             Wish::Named(Containment::Subreaper) => "subreaper or better",
             Wish::Named(Containment::Cgroup | Containment::Pidns) => {
                 "a control group or a PID namespace; an agent that can have neither does not start"

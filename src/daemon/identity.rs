@@ -60,9 +60,10 @@ pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<
     let kept = Kept { template: template.clone(), device_id: expand(settings, environment)? };
     let Some(place) = place else { return Ok(Identity { place: None, kept }) };
     match write(&place, &kept) {
-        Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "this host's device id is kept"),
+        Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "saved this host's device id"),
         Err(error) => {
-            warn!(place = %place.display(), %error, "cannot keep this host's device id: a renamed host will be another device");
+            warn!(place = %place.display(), %error, "cannot save this host's device id: a renamed host will be \
+                                                     another device");
             return Ok(Identity { place: None, kept });
         }
     }
@@ -87,7 +88,8 @@ pub(super) fn key_protection() -> String {
         return "agents that do not run as root cannot reach the org key".to_owned();
     }
     format!(
-        "agents of another user than uid {} cannot reach the org key; those of the same user are only not given it",
+        "agents of users other than uid {} cannot reach the org key; agents of that user are not given it, but could \
+         read it",
         uid.as_raw()
     )
 }

@@ -21,7 +21,7 @@ pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
     let mut ended = match ended {
         Some(Ok(ended)) => ended,
         Some(Err(error)) => {
-            warn!(%error, "cannot hear of ended processes: orphans of this container stay in its process table");
+            warn!(%error, "cannot watch for ended processes: orphans of this container stay in its process table");
             return std::future::pending().await;
         }
         None => return std::future::pending().await,

@@ -19,8 +19,8 @@ use crate::disk::make_directory;
 use crate::local::{refuse, socket};
 
 /// For the log, the unit's status and whoever asks.
-const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put it into its file, and the service takes it by itself: \
-                          sudo install -m 600 /dev/stdin /etc/machineid/org-key";
+const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put the key into its file, and the service reads it \
+                          without a restart: sudo install -m 600 /dev/stdin /etc/machineid/org-key";
 
 /// Answers every question no until told to end.
 pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> Result<Exit, Fatal> {

@@ -42,7 +42,7 @@ pub(super) fn stopping() {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager cannot be told");
+        debug!(%error, "cannot notify the service manager");
     }
 }
 
@@ -108,12 +108,15 @@ async fn content(period: Duration, turn: impl AsyncFn(), ping: impl Fn()) {
             (Ok(()), was_silent) => {
                 ping();
                 if was_silent {
-                    info!("every gate and the enforcer have their turn again");
+                    info!("all gates and the enforcer respond again");
                 }
                 silent = false;
             }
             (Err(_), false) => {
-                error!("a gate or the enforcer hangs: the service manager's watchdog is told nothing until it goes on");
+                error!(
+                    "a gate or the enforcer hangs: the service manager's watchdog is not notified until it \
+                        responds again"
+                );
                 silent = true;
             }
             (Err(_), true) => {}

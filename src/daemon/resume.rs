@@ -16,7 +16,7 @@ use crate::local::Context;
 /// Works until dropped.
 pub(super) async fn watch(context: Arc<Context>) {
     if let Err(error) = wake_gates(&context).await {
-        warn!(%error, "cannot be told of the end of a suspend; gates notice it by themselves, a little later");
+        warn!(%error, "cannot watch for the end of a suspend; gates notice it a little later by themselves");
     }
     std::future::pending::<()>().await;
 }

@@ -89,7 +89,7 @@ async fn every(upkeep: Arc<Upkeep>, area: Area, pool: Pool) {
         });
         match looked.await {
             Ok(found) => upkeep.note(area, found),
-            Err(error) => warn!(%error, "a look at the daemon's own files failed to run"),
+            Err(error) => warn!(%error, "the check of the daemon's own files failed to run"),
         }
     }
 }
@@ -138,11 +138,11 @@ impl Upkeep {
         let mut found = Found::default();
         let holds = self.context.gates.authority().holds().restore().map(usize::from);
         let lost =
-            |error| format!("cannot write down again which devices are held here: {error}; a restart forgets them");
+            |error| format!("cannot record again which devices are held here: {error}; a restart would forget them");
         found.take(OwnFile::Holds, holds.map_err(lost));
         if let Some(identity) = &self.identity {
             let lost =
-                |error| format!("cannot keep this host's device id again: {error}; a renamed host is another device");
+                |error| format!("cannot save this host's device id again: {error}; a renamed host is another device");
             found.take(OwnFile::Device, identity.restore().map(usize::from).map_err(lost));
         }
         found
@@ -157,9 +157,9 @@ impl Upkeep {
         let before = std::mem::replace(known, found.problem);
         match (&before, &*known) {
             (old, Some(problem)) if old.as_ref() != Some(problem) => {
-                error!(problem, "the daemon's own files are not in place");
+                error!(problem, "files of the daemon are missing or were replaced");
             }
-            (Some(_), None) => info!("the daemon's own files are in place again"),
+            (Some(_), None) => info!("the files of the daemon are in place again"),
             (Some(_) | None, Some(_)) | (None, None) => {}
         }
         let problem = seen.runtime.clone().or_else(|| seen.state.clone());
@@ -179,7 +179,7 @@ impl Upkeep {
             self.context.journal.metrics.restored(*file, *count);
         }
         let count: usize = found.restored.iter().map(|(_, count)| count).sum();
-        warn!(files = files.join(","), count, "files of the daemon's own were removed and have been made again");
+        warn!(files = files.join(","), count, "files of the daemon were removed and have been recreated");
         self.context.journal.tell(Happening::FilesRestored(Restored { files }));
     }
 }

@@ -174,7 +174,7 @@ impl Authority {
     pub(super) fn woke(&self, moment: Moment) {
         let slept = self.suspends.lock().unwrap_or_else(PoisonError::into_inner).until(moment);
         if let Some(slept) = slept {
-            info!(slept_ms = slept.as_millis(), "the machine was suspended; validating anew");
+            info!(slept_ms = slept.as_millis(), "the machine was suspended; validating again");
             self.means().client.forget_connections();
         }
     }
@@ -219,7 +219,7 @@ impl Authority {
                 Ok(Registration::LimitReached) => return (Registered::NotAsked, Outcome::LimitReached),
                 Ok(Registration::Refused { status, error }) => {
                     let error = error.as_deref().unwrap_or("no reason given");
-                    warn!(device_id = %device, status, error, "the authority refused to register the device; asking on");
+                    warn!(device_id = %device, status, error, "the authority refused to register the device; retrying");
                     registered = Registered::Refused;
                 }
                 Err(failure) => return (Registered::NotAsked, self.no_answer(means, device, &failure)),
@@ -274,7 +274,8 @@ impl Authority {
             Registration::New | Registration::Exists | Registration::Revoked => {
                 info!(device_id = %device, new = registration == Registration::New, "registered");
                 if let Err(error) = means.markers.put(device, &means.key.fingerprint()).await {
-                    warn!(device_id = %device, %error, "cannot note the registration: it will be repeated at the next start");
+                    warn!(device_id = %device, %error, "cannot record the registration; it will be repeated at the \
+                                                        next start");
                 }
             }
             Registration::LimitReached | Registration::Refused { .. } => {}
@@ -293,7 +294,7 @@ impl Authority {
         let Some(fresh) = self.fresher_than(means).await else {
             return self.validate_with_former(means, device, decision).await.map(Answer::Decision);
         };
-        info!(device_id = %device, "the authority refused the org key, and there is another one: asking again");
+        info!(device_id = %device, "the authority refused the org key; retrying with the new key from its source");
         if self.register_once(&fresh, device).await? == Registration::LimitReached {
             return Ok(Answer::LimitReached);
         }
@@ -341,7 +342,7 @@ impl Authority {
         if went_back {
             warn!(
                 key_source = %means.key_source,
-                "the authority refuses the new org key; the old one stays in use: put the right one in its place"
+                "the authority refuses the new org key; the old key stays in use. Put the right key in its place"
             );
         }
         Ok(decision)
@@ -431,10 +432,11 @@ impl Authority {
             Some(ends) if key_ended != Some(ends) => warn!(
                 key_source = %in_force.key_source,
                 ends = %ends,
-                "the organisation has a new org key, and this one ends: put the new one in its place before"
+                "the organisation has a new org key, and the one in use expires: put the new key in its place before \
+                 that"
             ),
             None if key_ended.is_some() => {
-                info!(key_source = %in_force.key_source, "the org key in use no longer ends");
+                info!(key_source = %in_force.key_source, "the org key in use no longer expires");
             }
             Some(_) | None => {}
         }

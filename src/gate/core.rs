@@ -336,7 +336,10 @@ impl Gate {
         self.scatter = true;
         if self.lease_until.is_some_and(|until| until <= now) {
             self.grace_until = Some(now + self.rules.resume_grace);
-            self.become_unavailable(now, Arc::from("the machine slept beyond the end of the lease; asking again"));
+            self.become_unavailable(
+                now,
+                Arc::from("the machine was suspended past the end of the lease; asking again"),
+            );
         }
     }
 

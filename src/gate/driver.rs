@@ -240,7 +240,7 @@ impl Driver {
     fn lost(&self, error: &JoinError) -> Option<Event> {
         let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
         tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
-        let cause = Arc::from("the validation failed to run, by an error of the program itself: the log says where");
+        let cause = Arc::from("the validation failed to run because of an internal error: the log says where");
         let outcome = Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
         Some(Event::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
     }
@@ -308,7 +308,7 @@ impl Driver {
             }
             (Standing::Unavailable { .. }, Standing::Unavailable { .. }) | (_, Standing::Unknown) => {}
             (_, Standing::Unavailable { cause, .. }) => {
-                warn!(%device_id, %cause, "no decision to be had");
+                warn!(%device_id, %cause, "no decision available from the authority");
                 let code = &Code::AuthorityUnreachable;
                 self.tell_change(StandingKind::Unavailable, Source::Local, code, None, Some(cause));
             }

@@ -316,7 +316,11 @@ fn join(a: Verdict, b: Verdict) -> Verdict {
 }
 
 fn nobody_asked() -> Verdict {
-    Verdict::undecided(machineid_protocol::Code::AuthorityUnreachable, "there was nobody to ask")
+    Verdict::undecided(
+        machineid_protocol::Code::AuthorityUnreachable,
+        "the daemon has no gate that could ask the \
+                                                                        authority",
+    )
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Holds {
         }
         self.held().get(device).map(|held| {
             let reason = format!(
-                "uid {} holds {device} on this host since {}; take it back with: machineid release --device {device}",
+                "uid {} has held {device} on this host since {}; release it with: machineid release --device {device}",
                 held.by_uid, held.since
             );
             Denial::local(Code::LocalStop, reason)

@@ -175,7 +175,7 @@ fn look(path: &Path) -> Option<Denial> {
         Ok(_) => Some(Denial::local(Code::LocalKill, format!("the kill file {} exists", path.display()))),
         Err(error) => Some(Denial::local(
             Code::LocalKill,
-            format!("the kill file {} cannot be looked at ({error}), which counts as existing", path.display()),
+            format!("the kill file {} cannot be examined ({error}), which counts as existing", path.display()),
         )),
     }
 }

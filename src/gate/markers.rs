@@ -97,7 +97,7 @@ impl Markers {
 
     async fn write(&self, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
         if self.shared.displaced.load(Ordering::SeqCst) {
-            return Err(io::Error::other("this daemon does not hold the lock of the directory any more"));
+            return Err(io::Error::other("this daemon no longer holds the lock of the directory"));
         }
         let written: Result<io::Result<()>, Lost> = self.shared.pool.call_within(PATIENCE, work).await;
         written.map_err(io::Error::other)?

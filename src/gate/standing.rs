@@ -63,7 +63,7 @@ impl Verdict {
 
     /// The daemon is out of something it needs to ask.
     pub(crate) fn overloaded(error: &std::io::Error) -> Self {
-        Self::undecided(Code::Overloaded, &format!("the daemon cannot take another question now: {error}"))
+        Self::undecided(Code::Overloaded, &format!("the daemon cannot accept another check now: {error}"))
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn take(environment: &Environment) -> Result<Option<UnixListener>, Co
     }
     let listener = handed.take_unix_listener(0).map_err(|error| wrong(error.to_string()))?;
     if listener.as_ref().is_some_and(|socket| !rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)) {
-        let problem = "nobody can connect to it: set Accept=no in the socket unit";
+        let problem = "no client can connect to it: set Accept=no in the socket unit";
         return Err(wrong(format!("the service manager hands over a socket that does not listen; {problem}")));
     }
     Ok(listener)

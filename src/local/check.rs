@@ -35,7 +35,7 @@ pub(super) const CHECK_ONE: Operation = Operation {
     summary: "May it run? Answered by a validation that begins after the question, unless max_age allows an older one",
     parameters: &[
         Parameter("query", "device", "The device; without it the calling agent's own, else the host's."),
-        Parameter("query", "max_age", "The oldest answer that will do, as 2s; capped by local.max_age_cap."),
+        Parameter("query", "max_age", "The greatest age of an acceptable answer, as 2s; capped by local.max_age_cap."),
         Parameter("query", "timeout", "How long to wait, as 1s; at most local.check_timeout."),
     ],
     body: None,
@@ -128,7 +128,7 @@ fn cached<T>(max_age: Duration, look: impl FnOnce(Duration) -> Option<T>) -> Opt
 }
 
 pub(super) fn overloaded(error: &io::Error) -> Response<Bytes> {
-    let reason = format!("the daemon cannot take another question now: {error}");
+    let reason = format!("the daemon cannot accept another check now: {error}");
     reply::brief(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, &reason)
 }
 

@@ -42,11 +42,12 @@ struct Wish {
 pub(super) const EVENTS_OF_HOST: Operation = Operation {
     path: "/v1/events",
     method: "get",
-    summary: "What happens, as server-sent events whose data is an Event; an event `gap` says that some can no longer be told",
+    summary: "Events of this host, as server-sent events whose data is an Event; an event `gap` says that some \
+              are no longer available",
     parameters: &[
         Parameter("query", "from", "now (the default) or oldest: what is still kept comes first."),
         Parameter("query", "follow", "true (the default), or false: end when everything has been told."),
-        Parameter("header", "Last-Event-ID", "Go on behind the event with this id."),
+        Parameter("header", "Last-Event-ID", "Continue after the event with this id."),
     ],
     body: None,
     answers: &[AnswerDoc(200, EVENTS, Some("Event"), "a stream"), AnswerDoc(400, JSON, NO, "a parameter is unknown")],

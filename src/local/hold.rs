@@ -69,8 +69,8 @@ pub(super) async fn hold(
     }
     // They are in force: a disk that hangs must not keep the operator from hearing so.
     let problem = written(&context, Holds::keep).await.err().map(|error| {
-        error!(%error, "cannot write down what is held: a restart of the daemon would forget it");
-        format!("it cannot be written down ({error}): a restart of the daemon would forget it")
+        error!(%error, "cannot record which devices are held: a restart of the daemon would forget them");
+        format!("the hold cannot be saved ({error}): a restart of the daemon would forget it")
     });
     (StatusCode::OK, Json(HoldAnswer { devices, run_ids, problem })).into_response()
 }
@@ -93,7 +93,7 @@ async fn written<T: Send + 'static>(
 pub(super) const RELEASE: Operation = Operation {
     path: "/v1/release",
     method: "post",
-    summary: "Takes a hold back; for those who may hold",
+    summary: "Releases a held device; for root, the daemon's user and local.admin_group",
     parameters: &[],
     body: Some("HoldRequest"),
     answers: &[
@@ -101,7 +101,7 @@ pub(super) const RELEASE: Operation = Operation {
         AnswerDoc(400, JSON, NO, "the request is malformed"),
         AnswerDoc(403, JSON, NO, "the caller may not"),
         AnswerDoc(404, JSON, NO, "it is not held"),
-        AnswerDoc(503, JSON, NO, "it cannot be written down: it stays held"),
+        AnswerDoc(503, JSON, NO, "the release cannot be saved: the device stays held"),
     ],
 };
 
@@ -123,9 +123,9 @@ pub(super) async fn release(
         Ok(devices) => devices,
         Err(error) => {
             let reason = if error.kind() == io::ErrorKind::TimedOut {
-                format!("the release is not written down yet ({error}); the devices stay denied until it is")
+                format!("the release is not saved yet ({error}); the devices stay denied until it is")
             } else {
-                format!("the release cannot be written down ({error}), so nothing is released")
+                format!("the release cannot be saved ({error}), so nothing is released")
             };
             return reply::refusal(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, reason);
         }
@@ -155,8 +155,8 @@ fn may(context: &Context, peer: &Peer) -> Result<(), Box<Response>> {
         return Ok(());
     }
     context.journal.metrics.peer_rejected(Rejected::NotPrivileged);
-    let reason = "a device is held and released by root, the daemon's own user and local.admin_group alone; your own agents \
-                  can be stopped without --hold";
+    let reason = "only root, the daemon's own user and local.admin_group may hold and release a device; your own \
+                  agents can be stopped without --hold";
     Err(Box::new(reply::refusal(StatusCode::FORBIDDEN, Code::DeviceNotPermitted, reason)))
 }
 

@@ -185,10 +185,14 @@ fn surface() -> OpenApiRouter<Arc<Context>> {
 async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
     match tokio::time::timeout(wire::REQUEST_TIMEOUT, to_bytes(body, LARGEST_REQUEST)).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the request is torn or longer than {LARGEST_REQUEST} bytes")))
-        }
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not come within its time".to_owned())),
+        Ok(Err(_)) => Err((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!(
+                "the request is incomplete or longer than {LARGEST_REQUEST} \
+                                                         bytes"
+            ),
+        )),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned())),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) const CHECK: &[AnswerDoc] = &[
     AnswerDoc(200, JSON, NO, "allowed: the only yes"),
     AnswerDoc(400, JSON, NO, "the question is malformed"),
     AnswerDoc(403, JSON, NO, "denied"),
-    AnswerDoc(503, JSON, NO, "it could not be found out; Retry-After says when to ask again"),
+    AnswerDoc(503, JSON, NO, "there is no decision; Retry-After says when to ask again"),
 ];
 pub(super) const RUN_ID: Parameter = Parameter("query", "run_id", "The run: 32 hex digits.");
 

@@ -33,7 +33,7 @@ use crate::telemetry::metrics::Rejected;
 /// The largest head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
 /// What a connection is told for which there is no place. It may be a check's or a wrapper's, and reads as a no to both.
-const NO_PLACE: &str = "the daemon serves as many connections as it can, of this user or of all";
+const NO_PLACE: &str = "the daemon has reached its limit of connections, of this user or of all; try again";
 /// How long connections may take to end at shutdown.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -57,7 +57,7 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
             Some(listener) = renewals.recv() => {
                 match UnixListener::from_std(listener) {
                     Ok(listener) => renewed = Some(listener),
-                    Err(error) => warn!(%error, "cannot serve the socket that was made again"),
+                    Err(error) => warn!(%error, "cannot serve the recreated socket"),
                 }
                 continue;
             },
@@ -108,7 +108,7 @@ async fn back_off(error: &io::Error) {
 /// Where every client comes by for which there is no place.
 fn turned_away(context: &Context, peer: &Peer) {
     context.journal.metrics.peer_rejected(Rejected::Overloaded);
-    debug!(uid = peer.uid(), "no place left for a connection");
+    debug!(uid = peer.uid(), "connection limit reached; connection refused");
 }
 
 /// What answers the requests of one connection.

@@ -200,7 +200,7 @@ impl Socket {
         (place.identity, place.ours) = (Some(identity_of(&about)), true);
         if let Err(problem) = self.give_to_owners(local) {
             // With the mode that it has, fewer can reach it than should.
-            warn!(problem, "the socket that was made again has other owners");
+            warn!(problem, "the recreated socket has other owners");
         }
         if self.renewed.try_send(listener).is_err() {
             // Nobody takes them: without its listener the file is stale, and the next look replaces it.
@@ -210,8 +210,8 @@ impl Socket {
         if self.handed.is_some() {
             warn!(
                 socket = %self.path.display(),
-                "the socket that the service manager made has no name any more; this daemon made one of its own in its \
-                 place: start the socket unit again when agents may end"
+                "the socket that the service manager made was removed; this daemon made one of its own in its place. \
+                 Restart the socket unit when agents may be stopped"
             );
         }
         restored.push(OwnFile::Socket);
@@ -230,7 +230,7 @@ impl Socket {
                     return Ok(());
                 }
                 std::os::unix::fs::chown(&self.path, Some(access.uid), Some(access.gid)).map_err(|error| {
-                    let remedy = "start the socket unit again when agents may end";
+                    let remedy = "restart the socket unit when agents may be stopped";
                     format!("cannot give {} the owners it had: {error}; {remedy}", self.path.display())
                 })
             }
@@ -241,8 +241,9 @@ impl Socket {
 
     fn cannot(&self, what: &str, path: &Path, error: &io::Error) -> String {
         format!(
-            "{} or the lock beside it was removed, and the daemon cannot {what} {}: {error}; nobody can reach it until that \
-             is possible. Make the directory again with the owner that it had, or restart the daemon where agents may end",
+            "{} or the lock beside it was removed, and the daemon cannot {what} {}: {error}; no client can reach the \
+             daemon until that is possible. Recreate the directory with its former owner, or restart the daemon when \
+             agents may be stopped",
             self.path.display(),
             path.display()
         )
@@ -250,8 +251,8 @@ impl Socket {
 
     fn displaced(&self) -> String {
         format!(
-            "another daemon has taken the place of {}, which was removed. This one (pid {}) still holds its agents, and nobody \
-             new can reach it: end one of the two",
+            "{} was removed, and another daemon now serves that path. This daemon (pid {}) still supervises its \
+             agents, and no new client can reach it: stop one of the two",
             self.path.display(),
             std::process::id()
         )
@@ -295,7 +296,7 @@ fn make_again(directory: &Path, known: &[(PathBuf, Access)]) -> io::Result<()> {
         && let Err(error) = std::os::unix::fs::chown(directory, None, Some(access.gid))
     {
         // The group that it has instead gets nothing: fewer can reach it than should.
-        warn!(directory = %directory.display(), %error, "a directory that was made again has another group");
+        warn!(directory = %directory.display(), %error, "a recreated directory has another group");
         access.mode &= !0o070;
     }
     // The umask has cut what it was made with, and a change of the group may cut it as well.
@@ -350,7 +351,7 @@ fn remove_stale(path: &Path) -> Result<(), String> {
         Ok(about) => about,
     };
     if !about.file_type().is_socket() {
-        return Err(format!("{shown} exists and is no socket; move it away, or choose another path"));
+        return Err(format!("{shown} exists and is not a socket; move it away, or choose another path"));
     }
     match UnixStream::connect(path) {
         Ok(_) => Err(format!("something else serves {shown} already; stop it, or choose another path")),

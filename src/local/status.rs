@@ -27,7 +27,8 @@ use crate::telemetry::audit::Audit;
 pub(super) const STATUS: Operation = Operation {
     path: "/v1/status",
     method: "get",
-    summary: "What the daemon holds, knows and promises; of agents those that the caller may see",
+    summary: "The state of the daemon: devices, leases, the authority, the bounds of a stop, and the agents that \
+              the caller may see",
     parameters: &[],
     body: None,
     answers: &[AnswerDoc(200, JSON, Some("Status"), "as of now")],
@@ -51,10 +52,10 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let mut problems = context.live.loaded().problems;
     if means.refused.is_some() {
         let source = &means.key_source;
-        problems.push(format!("{source}: the authority refuses this org key; the one before it stays in use"));
+        problems.push(format!("{source}: the authority refuses this org key; the previous one stays in use"));
     }
     problems.extend(tree::unreadable().into_iter().map(|pid| {
-        format!("process {pid} cannot be looked into (its memory is locked, or on a mount that hangs); a stop passes it over")
+        format!("process {pid} cannot be inspected (its memory is locked, or on a mount that hangs); a stop skips it")
     }));
     let killed = killed.unwrap_or_else(|unseen| {
         problems.push(unseen.to_string());

@@ -21,13 +21,14 @@ use crate::runs::Run;
 pub(super) const STOP: Operation = Operation {
     path: "/v1/stop",
     method: "post",
-    summary: "Ends agents now, without the authority: one's own, or as root, the daemon's user or local.admin_group everybody's",
+    summary: "Stops agents now, without the authority: the caller's own; for root, the daemon's user and \
+              local.admin_group those of all users",
     parameters: &[],
     body: Some("StopRequest"),
     answers: &[
-        AnswerDoc(200, JSON, Some("StopAnswer"), "requested; /v1/status and /v1/events say what came of it"),
+        AnswerDoc(200, JSON, Some("StopAnswer"), "requested; /v1/status and /v1/events show the result"),
         AnswerDoc(400, JSON, NO, "the request is malformed"),
-        AnswerDoc(404, JSON, NO, "it means no agent that the caller may stop"),
+        AnswerDoc(404, JSON, NO, "it names no agent that the caller may stop"),
     ],
 };
 
@@ -56,9 +57,9 @@ pub(super) async fn stop(
     let (run_ids, found) = context.runs.stop_chosen(&denial, &peer.caller(), chosen);
     if !found {
         let whose = match sight {
-            Sight::All => "no agent runs here that it could mean",
-            Sight::Own(_) => "no agent of yours runs here that it could mean",
-            Sight::Nothing => "a client of another user namespace may stop no agent",
+            Sight::All => "no agent that runs here matches",
+            Sight::Own(_) => "no agent of yours that runs here matches",
+            Sight::Nothing => "a client in another user namespace may not stop agents",
         };
         return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, format!("nothing to stop: {whose}"));
     }

@@ -87,7 +87,7 @@ impl Drop for Wire {
             let _ = self.stream.try_write(&reply::raw(
                 "408 Request Timeout",
                 &Code::BadRequest,
-                "the request did not come in time",
+                "the request did not arrive in time",
             ));
         }
     }

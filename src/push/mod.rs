@@ -79,7 +79,7 @@ async fn watch_with(gates: &Arc<Gates>, means: &Means, pace: &mut Pace) {
     }
     let failure = match open(gates, means).await {
         Ok(connection) => {
-            info!(authority = %means.client.base_url(), "the authority says when to validate: watching");
+            info!(authority = %means.client.base_url(), "push connection open; the authority says when to validate");
             let began = BootTime::now();
             let failure = Session::new(gates, means, connection).run().await;
             pace.stood(BootTime::now().saturating_since(began));
@@ -91,7 +91,7 @@ async fn watch_with(gates: &Arc<Gates>, means: &Means, pace: &mut Pace) {
     let wait = pace.next(failure.as_ref().and_then(Failure::retry_after));
     let cause = failure.map_or_else(|| "the stream ended".to_owned(), |failure| failure.to_string());
     if pace.failures() == 1 {
-        warn!(%cause, "not told of changes any more; validating at the interval, and trying to watch again");
+        warn!(%cause, "push connection lost; polling until it is back");
     } else {
         debug!(%cause, ?wait, "cannot watch");
     }
@@ -165,7 +165,7 @@ impl<'a> Session<'a> {
                     match opened {
                         Ok(Some(connection)) => self.replace(*connection),
                         Ok(None) => {}
-                        Err(cause) => debug!(%cause, "cannot watch the new devices as well; they are polled"),
+                        Err(cause) => debug!(%cause, "cannot watch the new devices; polling them"),
                     }
                 }
                 Happened::Time => self.on_time(),

@@ -15,7 +15,8 @@ pub(crate) fn resolve(runtime_dir: &Path) -> SidecarId {
     }
     let id = SidecarId::random(Uuid::new_v4().as_u128());
     if let Err(error) = write(&path, id) {
-        warn!(%error, path = %path.display(), "cannot keep this sidecar's id: after a restart it reports as another one");
+        warn!(%error, path = %path.display(), "cannot save this sidecar's id: after a restart it reports as another \
+                                               sidecar");
     }
     id
 }

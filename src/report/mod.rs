@@ -123,13 +123,13 @@ impl Reporter {
             let pause = match self.tell_once(id, &means, told).await {
                 Ok(()) => {
                     if std::mem::take(&mut failures) > 0 {
-                        info!("the authority takes reports again");
+                        info!("the authority accepts reports again");
                     }
                     AT_MOST
                 }
                 Err(cause) => {
                     failures = failures.saturating_add(1);
-                    debug!(%cause, failures, "the authority did not take the report");
+                    debug!(%cause, failures, "the authority did not accept the report");
                     after_failures(failures, cause.retry_after())
                 }
             };

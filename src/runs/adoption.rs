@@ -47,7 +47,7 @@ impl Runs {
         let entries = match store.read_all() {
             Ok(entries) => entries,
             Err(error) => {
-                warn!(%error, "cannot read which runs there were; their wrappers hold their leases");
+                warn!(%error, "cannot read the records of earlier runs; their wrappers enforce their leases");
                 return;
             }
         };
@@ -66,7 +66,8 @@ impl Runs {
             let deciding = match gates.deciding(std::slice::from_ref(&run.opened.device)) {
                 Ok(deciding) => deciding,
                 Err(error) => {
-                    warn!(run_id = %run.id(), %error, "no gate for a run of before; its recorded lease holds");
+                    warn!(run_id = %run.id(), %error, "no gate for a run from before the restart; its recorded lease \
+                                                       applies");
                     continue;
                 }
             };
@@ -94,7 +95,7 @@ impl Runs {
         if frozen {
             // Until there is an answer.
             for (device, _) in &entry.leases {
-                undecided.unavailable(device, &Arc::from("the daemon was started again and has no answer yet"));
+                undecided.unavailable(device, &Arc::from("the daemon has restarted and has no answer yet"));
             }
         }
         let opened = Opened {
@@ -121,19 +122,21 @@ impl Runs {
         let device_id = &run.opened.device;
         match course {
             Course::Await => {
-                info!(run_id = %id, %device_id, "adopted an agent of before; waiting for its wrapper to come back");
+                info!(run_id = %id, %device_id, "adopted agent from previous run; waiting for its wrapper to reconnect");
                 if frozen && !self.freezes() {
                     self.enforcer.hold(&run);
                 }
             }
             Course::Stop(signal_by) => {
-                info!(run_id = %id, %device_id, "the wrapper of an agent of before is dead; ending what is left of it");
+                info!(run_id = %id, %device_id, "the wrapper of an adopted agent is dead; stopping what is left of \
+                                                 the agent");
                 let ending = wrapper_gone(now, &run, &self.record, &self.ledger);
                 self.enforcer.end(ending.into_iter().map(|ending| Ending { signal_by, ..ending }).collect());
             }
             Course::GoOn => {
                 let Some(stop) = entry.stop else { return };
-                info!(run_id = %id, %device_id, code = %stop.denial.code, "going on with a stop of before");
+                info!(run_id = %id, %device_id, code = %stop.denial.code, "continuing a stop that began before the \
+                    restart");
                 let reason = Reason::Denied(stop.denial.clone());
                 run.adopt_stop(stop);
                 self.enforcer.end(vec![Ending { run, signal_by: SignalBy::Earlier, reason }]);
@@ -153,16 +156,16 @@ fn hold_of(entry: &Entry) -> Hold {
     let leaf = entry.leaf.as_ref().and_then(|path| match Leaf::reopen(path, entry.id) {
         Ok(leaf) => leaf.map(Arc::new),
         Err(why) => {
-            warn!(run_id = %entry.id, %why, "the control group of an agent of before cannot be used any more");
+            warn!(run_id = %entry.id, %why, "the control group of an adopted agent can no longer be used");
             None
         }
     });
     match (entry.containment, leaf) {
         (Containment::Pidns, leaf) => Hold { leaf, ..Hold::namespace() },
         (Containment::Cgroup | Containment::Subreaper, Some(leaf)) => Hold::leaf(leaf, entry.uid),
-        (Containment::Cgroup | Containment::Subreaper, None) => Hold::subreaper(
-            "no control group: it had none, or has lost it, when the daemon was started again".to_owned(),
-        ),
+        (Containment::Cgroup | Containment::Subreaper, None) => {
+            Hold::subreaper("no control group: it had none, or had lost it, when the daemon restarted".to_owned())
+        }
     }
 }
 

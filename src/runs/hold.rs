@@ -54,7 +54,7 @@ impl Hold {
         Self {
             containment,
             holds_against: HoldsAgainst::Bugs,
-            reason: "the wrapper's own word: the daemon cannot see this agent".to_owned(),
+            reason: "as the wrapper reports: the daemon cannot see this agent".to_owned(),
             leaf: None,
         }
     }

@@ -28,7 +28,7 @@ impl Pinned {
         match Process::pin(identity.pid, identity.start) {
             Ok(process) => Self { identity, known_dead: process.is_none(), process },
             Err(errno) => {
-                warn!(pid = identity.pid.as_raw(), %errno, "cannot look at a process; taking it for alive");
+                warn!(pid = identity.pid.as_raw(), %errno, "cannot inspect a process; assuming that it is alive");
                 Self { identity, process: None, known_dead: false }
             }
         }

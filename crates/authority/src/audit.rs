@@ -308,7 +308,7 @@ pub(super) struct Query {
     pub(super) who: Option<String>,
     /// Only older ones than this.
     pub(super) before: Option<i64>,
-    /// At most so many.
+    /// At most this many.
     pub(super) limit: u32,
 }
 

@@ -219,9 +219,9 @@ impl Running {
     /// Reads the certificate and its key anew, where there is HTTPS.
     pub(super) fn reload(&self) {
         match self.tls.as_ref().map(|tls| tls.reload()) {
-            None => info!("there is nothing to read anew"),
-            Some(Ok(())) => info!("the certificate and its key were read anew"),
-            Some(Err(error)) => error!(%error, "the certificate stays what it was"),
+            None => info!("nothing to reload: no certificate is in use"),
+            Some(Ok(())) => info!("the certificate and its key were reloaded"),
+            Some(Err(error)) => error!(%error, "cannot reload the certificate; the current one stays in use"),
         }
     }
 
@@ -298,8 +298,8 @@ impl Server {
         let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream));
         match self.stop.run_until_cancelled(handshake).await {
             Some(Ok(Ok(stream))) => self.speak(stream, peer).await,
-            Some(Ok(Err(error))) => debug!(%error, %peer, "HTTPS could not be agreed on"),
-            Some(Err(_)) => debug!(%peer, "HTTPS took too long to begin"),
+            Some(Ok(Err(error))) => debug!(%error, %peer, "TLS handshake failed"),
+            Some(Err(_)) => debug!(%peer, "TLS handshake timed out"),
             None => {}
         }
     }
@@ -325,7 +325,7 @@ impl Server {
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = silence => return debug!(%peer, "a connection asked nothing"),
+            () = silence => return debug!(%peer, "a connection sent no request"),
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {

@@ -180,7 +180,7 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Late => f.write_str("it does not answer"),
-            Self::Panicked => f.write_str("an error of the program itself: the log says where"),
+            Self::Panicked => f.write_str("internal error: the log says where"),
             Self::NoThread(error) => write!(f, "no thread can be started: {error}"),
         }
     }

@@ -128,7 +128,7 @@ pub(super) struct StatusArgs {
     /// Print the daemon's answer as JSON; with --watch one object a line
     #[arg(long)]
     pub(super) json: bool,
-    /// Go on showing it, until Ctrl-C: on a terminal the whole page each second, else a line for each change
+    /// Keep showing it until Ctrl-C: on a terminal the whole page each second, else a line for each change
     #[arg(short, long)]
     pub(super) watch: bool,
     #[command(flatten)]
@@ -142,7 +142,7 @@ agents are shown to root, the daemon's own user and local.admin_group alone.";
 #[derive(Debug, Args)]
 #[command(after_help = EVENTS_HELP)]
 pub(super) struct EventsArgs {
-    /// Go on with what comes, until Ctrl-C; waits for a daemon that is started again
+    /// Continue with new events until Ctrl-C; waits while the daemon restarts
     #[arg(short, long)]
     pub(super) follow: bool,
     /// Print one JSON object a line
@@ -154,8 +154,8 @@ pub(super) struct EventsArgs {
 
 const VERIFY_HELP: &str = "\
 Each record holds the SHA-256 of the one before, so a change, a removal, an insertion or another order shows wherever it is. \
-Whether the end was cut or rewritten shows against the last hash in machineid status or in the daemon's log: --expect. Records \
-that the daemon itself says it lost (a full disk) are counted and no finding.
+To find out whether the end was cut or rewritten, give the last hash from machineid status or the daemon's log: --expect. Records \
+that the daemon itself says it lost (a full disk) are counted, but are not findings.
 
 Exit codes: 0 sound, 1 something is wrong, 2 wrong usage or a file that cannot be read.";
 
@@ -165,7 +165,7 @@ pub(super) struct AuditVerifyArgs {
     /// The file; after a rotation several, the oldest first
     #[arg(value_name = "FILE", required = true)]
     pub(super) files: Vec<PathBuf>,
-    /// What the last record's hash must be
+    /// The hash that the last record must have
     #[arg(long, value_name = "HASH")]
     pub(super) expect: Option<String>,
     /// Print the findings as JSON
@@ -182,7 +182,7 @@ pub(super) struct WhomArgs {
     /// Every agent of this device
     #[arg(long, value_name = "ID")]
     pub(super) device: Option<DeviceId>,
-    /// Every agent that you may stop: your own, or as root everybody's
+    /// Every agent that you may stop: your own, or as root those of all users
     #[arg(long)]
     pub(super) all: bool,
 }
@@ -191,7 +191,7 @@ const STOP_HELP: &str = "\
 A stop is SIGTERM to every process of the agent, its stop grace, then SIGKILL until nothing is left. Its device stays \
 allowed and it may be started again; --hold denies it on this host until machineid release, machineid revoke everywhere.
 
-Exit codes: 0 everything is gone (with --no-wait: requested), 1 there are survivors or nobody was meant, 2 wrong usage, 75 \
+Exit codes: 0 everything is gone (with --no-wait: requested), 1 processes survive or no agent matched, 2 wrong usage, 75 \
 no daemon.";
 
 #[derive(Debug, Args)]
@@ -238,13 +238,13 @@ The canaries are this program under machineid-run, started with the daemon's soc
 its own, one that ignores SIGTERM, one orphaned by a double fork. Because of the second the drill takes the whole stop grace. \
 Nothing is left behind, also when it is interrupted.
 
-Exit codes: 0 everything is gone, 1 there are survivors or something else is wrong, 2 wrong usage, 75 no daemon, 77 this host \
+Exit codes: 0 everything is gone, 1 processes survive or something else is wrong, 2 wrong usage, 75 no daemon, 77 this host \
 is denied.";
 
 #[derive(Debug, Args)]
 #[command(after_help = DRILL_HELP)]
 pub(super) struct DrillArgs {
-    /// What is to hold the canaries together, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]
+    /// The containment of the canaries, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]
     #[arg(long, value_name = "MODE", value_parser = parse_wish)]
     pub(super) containment: Option<Wish>,
     /// Print the result as JSON
@@ -267,8 +267,8 @@ pub(super) struct CanaryArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Run it as the user whose agents it is about. Exit codes: 0 nothing failed (warnings do not count), 1 \
-                        something did, 2 wrong usage."
+    after_help = "Run it as the user that runs the agents. Exit codes: 0 nothing failed (warnings do not count), 1 \
+                  something did, 2 wrong usage."
 )]
 pub(super) struct DoctorArgs {
     /// Print the checks as JSON
@@ -408,7 +408,7 @@ pub(super) struct ChangeArgs {
     /// Do not ask for confirmation
     #[arg(long)]
     pub(super) yes: bool,
-    /// Why, in a line: kept in the authority's audit, and told where agents are stopped
+    /// The reason, in one line: kept in the authority's audit, and shown where agents are stopped
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(super) reason: Option<String>,
 }

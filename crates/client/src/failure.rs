@@ -308,11 +308,11 @@ impl fmt::Display for Failure {
             Self::Status { status, retry_after: None } => write!(f, "the authority answered HTTP {status}"),
             Self::Status { status, retry_after: Some(wait) } => {
                 let wait = span::format(*wait);
-                write!(f, "the authority answered HTTP {status} and wants to be asked again in {wait}")
+                write!(f, "the authority answered HTTP {status} and asks for a retry in {wait}")
             }
             Self::Undecided { retry_after: None } => Unusable::Undecided.fmt(f),
             Self::Undecided { retry_after: Some(wait) } => {
-                write!(f, "{} and wants to be asked again in {}", Unusable::Undecided, span::format(*wait))
+                write!(f, "{} and asks for a retry in {}", Unusable::Undecided, span::format(*wait))
             }
             Self::Unusable(unusable) => unusable.fmt(f),
             Self::Incomplete => f.write_str("the authority's answer lacks what belongs to this request"),

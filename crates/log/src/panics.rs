@@ -32,7 +32,7 @@ fn tell(panicked: &PanicHookInfo<'_>) {
     // Only where RUST_BACKTRACE asks for one.
     let trace = Backtrace::capture();
     let trace = (trace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(trace));
-    error!(thread, place, message, trace, "an error of the program itself: it panicked; please report this");
+    error!(thread, place, message, trace, "internal error: the program panicked; please report this");
 }
 
 /// How often this process has panicked.
@@ -57,7 +57,7 @@ pub fn keep_up(name: &'static str, mut work: impl FnMut()) {
 }
 
 fn starting_again(name: &'static str) {
-    error!(name, "a part of the daemon has panicked; starting it again");
+    error!(name, "a task of the daemon panicked; restarting it");
 }
 
 #[cfg(test)]

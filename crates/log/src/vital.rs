@@ -21,7 +21,7 @@ impl Drop for Vital {
     fn drop(&mut self) {
         if thread::panicking() {
             error!(
-                "a part without which nothing is enforced has panicked; ending, so that the daemon is started again"
+                "a task that enforcement needs has panicked; exiting, so that the service manager restarts the daemon"
             );
             flush();
             abort();

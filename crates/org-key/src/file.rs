@@ -38,7 +38,7 @@ pub fn read(path: &Path, pipe: Pipe, mode_is_the_platforms: bool) -> Result<OrgK
     }
     if about.mode() & 0o004 != 0 && !mode_is_the_platforms {
         let mode = about.mode() & 0o777;
-        return Err(format!("everybody on this host can read it (mode {mode:04o}); chmod 600 {}", path.display()));
+        return Err(format!("every user of this host can read it (mode {mode:04o}); chmod 600 {}", path.display()));
     }
     let mut text = String::new();
     let read = (&mut file).take(LARGEST + 1).read_to_string(&mut text);

@@ -96,7 +96,7 @@ impl fmt::Display for Unusable {
             ),
             Self::OtherDevice => f.write_str("the authority answered about another device"),
             Self::Stale => f.write_str("the authority's answer comes from a cache"),
-            Self::Undecided => f.write_str("the authority could complete no decision (SYSTEM_UNAVAILABLE)"),
+            Self::Undecided => f.write_str("the authority could not complete a decision (SYSTEM_UNAVAILABLE)"),
         }
     }
 }

@@ -29,9 +29,9 @@ texts! {
     DeviceId:
         "A device's id: 1 to 128 characters, the first a letter or a digit.",
         "^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$";
-    RequestId: "The authority's name for one answer.", "^[!-~]{1,128}$";
+    RequestId: "The authority's id of one answer.", "^[!-~]{1,128}$";
     RunId: "One supervised start of an agent: 32 hex digits.", "^[0-9a-f]{32}$";
-    Wish: "How a tree is to be held together: auto, cgroup, pidns or subreaper.", "^(auto|cgroup|pidns|subreaper)$";
-    SidecarId: "Which sidecar: 32 hex digits, the same until its host boots again.", "^[0-9a-f]{32}$";
-    EventId: "Which life of the sidecar, and the event's number therein.", "^[0-9a-f]{8}-[0-9]{1,19}$";
+    Wish: "The containment of a process tree: auto, cgroup, pidns or subreaper.", "^(auto|cgroup|pidns|subreaper)$";
+    SidecarId: "The id of a sidecar: 32 hex digits, the same until its host boots again.", "^[0-9a-f]{32}$";
+    EventId: "The start of the sidecar, and the event's number since that start.", "^[0-9a-f]{8}-[0-9]{1,19}$";
 }

@@ -32,10 +32,10 @@ impl Connection {
             .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), Daemon::There))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|errno| lost(format!("no socket to be had: {errno}"), Daemon::There))?;
+            .map_err(|errno| lost(format!("cannot make a socket: {errno}"), Daemon::There))?;
         rustix::net::connect(&fd, &address).map_err(|errno| match errno {
             Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), Daemon::Absent),
-            Errno::CONNREFUSED => lost("nobody listens there, so it is not running".to_owned(), Daemon::Absent),
+            Errno::CONNREFUSED => lost("no process listens there, so it is not running".to_owned(), Daemon::Absent),
             Errno::ACCESS | Errno::PERM => lost(
                 "permission denied; only the socket's owner and group may ask (`ls -l` shows them)".to_owned(),
                 Daemon::There,
@@ -44,7 +44,7 @@ impl Connection {
             errno => lost(errno.to_string(), Daemon::There),
         })?;
         if !is_trusted(&fd, socket) {
-            let why = "its listener runs as a user who is neither root, nor this one, nor the owner of its directory";
+            let why = "its listener runs as a user that is neither root, nor this user, nor the owner of its directory";
             return Err(lost(why.to_owned(), Daemon::There));
         }
         Ok(Self { fd, unsent: Vec::new(), reader: Reader::default() })

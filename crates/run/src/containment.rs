@@ -73,5 +73,5 @@ fn pidns(run: &Run, signals: &SignalFd) -> Result<Made, String> {
 }
 
 fn pipes() -> Result<Pipes, String> {
-    Pipes::open().map_err(|errno| format!("no pipe to be had: {errno}"))
+    Pipes::open().map_err(|errno| format!("cannot make a pipe: {errno}"))
 }

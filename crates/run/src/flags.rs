@@ -98,14 +98,14 @@ pub const FLAGS: [Flag; 13] = [
         About::Wait,
         "wait",
         Takes::Optional("DURATION"),
-        "Go on asking until it is allowed, also while there is no daemon or the answer is no",
+        "Keep asking until it is allowed, also while there is no daemon or the answer is no",
     ),
     flag(
         About::Containment,
         "containment",
         Takes::OneOf(&["auto", "cgroup", "pidns", "subreaper"]),
-        "What holds the tree together: a control group of its own where one can be had (auto), or one of these and \
-         nothing weaker: a control group, a PID namespace, or wrapper and guardian alone [default: auto]",
+        "The containment of the process tree: a control group of its own where one is available (auto), or one of \
+         these and nothing weaker: a control group, a PID namespace, or wrapper and guardian alone [default: auto]",
     ),
     flag(
         About::Leftovers,
@@ -113,7 +113,7 @@ pub const FLAGS: [Flag; 13] = [
         Takes::OneOf(&["stop", "wait"]),
         "What happens to processes the command leaves behind [default: stop]",
     ),
-    flag(About::StatusFile, "status-file", Takes::Path, "Write how it ended to this file, as JSON"),
+    flag(About::StatusFile, "status-file", Takes::Path, "Write the outcome to this file, as JSON"),
     short('q', flag(About::Quiet, "quiet", Takes::Nothing, "Print errors only")),
     short('h', flag(About::Help, "help", Takes::Nothing, "Print this")),
     short('V', flag(About::Version, "version", Takes::Nothing, "Print the version")),

@@ -124,7 +124,7 @@ fn prepare(options: Options) -> Result<Run, String> {
     // Without a working directory a relative path stays one, and is reported as not found.
     let directory = std::env::current_dir().unwrap_or_default();
     let socket = socket_path::find(options.socket.as_deref(), variable, Path::exists, &directory);
-    let run_id = RunId::random().map_err(|errno| format!("no random numbers to be had: {errno}"))?;
+    let run_id = RunId::random().map_err(|errno| format!("cannot get random numbers: {errno}"))?;
     let question = SuperviseRequest {
         pid: 0,
         run_id,

@@ -149,7 +149,7 @@ impl SurvivorReason {
             Self::Uninterruptible => {
                 "it is in uninterruptible sleep (a mount that hangs, or a freezer of cgroup version 1)"
             }
-            Self::StillEnding => "it has been killed and has not gone yet",
+            Self::StillEnding => "it was killed and has not exited yet",
         }
     }
 }

@@ -249,7 +249,7 @@ fn complain(error: &notify::Error) {
         | notify::ErrorKind::InvalidConfig(_) => "",
     };
     warn!(
-        "cannot watch for changed files: {error}{remedy}; they are looked at every {} instead, and SIGHUP still reloads",
+        "cannot watch for changed files: {error}{remedy}; they are checked every {} instead, and SIGHUP still reloads",
         machineid_protocol::span::format(BLIND_LOOK)
     );
 }

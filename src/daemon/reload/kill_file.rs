@@ -18,7 +18,7 @@ pub(in crate::daemon) async fn watch(context: Arc<Context>) {
         let _ = context.gates.authority().look_for_kill_file().await;
         let watch = path.as_ref().and_then(|_| {
             let watch = Watch::start("kill-watch");
-            watch.inspect_err(|error| warn!(%error, "cannot watch for the kill file; it is seen by validations")).ok()
+            watch.inspect_err(|error| warn!(%error, "cannot watch for the kill file; validations look for it")).ok()
         });
         let seeing = async {
             let (Some(watch), Some(path)) = (&watch, &path) else { return std::future::pending().await };

@@ -171,7 +171,7 @@ impl Reloader {
             if over.swap(true, Ordering::SeqCst) {
                 watch.bell().ring();
             }
-            format!("cannot read {}: {why}; what is in force stays", progress.at().display())
+            format!("cannot read {}: {why}; the settings in force stay", progress.at().display())
         })
     }
 
@@ -262,7 +262,7 @@ impl Reloader {
             };
             self.context.journal.tell(Happening::ConfigReloaded(told));
         } else {
-            debug!("looked at the configuration: nothing new");
+            debug!("checked the configuration: no change");
         }
         self.last = outcome;
     }

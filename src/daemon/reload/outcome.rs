@@ -28,11 +28,11 @@ impl Outcome {
         match self.result() {
             ReloadResult::Applied => info!(result, changed, "the configuration was reloaded"),
             ReloadResult::Unchanged => info!(result, "the configuration was reloaded; nothing had changed"),
-            ReloadResult::Partial => info!(result, changed, "the configuration was reloaded, but for what follows"),
+            ReloadResult::Partial => info!(result, changed, "the configuration was reloaded, except for the following"),
             ReloadResult::Refused => {}
         }
         for problem in &self.problems {
-            warn!(result, "not taken over, the old value holds: {problem}");
+            warn!(result, "not applied, the old value stays: {problem}");
         }
     }
 }

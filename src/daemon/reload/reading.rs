@@ -74,8 +74,8 @@ impl Question {
         paths.extend(self.running_paths());
         problems.extend(paths.iter().filter(|path| is_left_behind(path)).map(|path| {
             format!(
-                "{} was replaced where it is mounted from, and this mount goes on showing the old file; mount its directory \
-                 instead",
+                "{} was replaced at the place it is mounted from, and this mount still shows the old file; mount its \
+                 directory instead",
                 path.display()
             )
         }));

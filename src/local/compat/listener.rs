@@ -21,12 +21,13 @@ pub(crate) const MOST: usize = 512;
 /// What the port answers; `address` is its own.
 pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
     let nowhere = |status, reason: &'static str| move || async move { answer::elsewhere(status, reason) };
-    let unknown = "Here are only devices/register and devices/validate; an operator's command line has the rest.";
+    let unknown = "This listener serves devices/register and devices/validate only; use the machineid command for the \
+                   rest.";
     Router::new()
         .route(path::REGISTER, post(register))
         .route(path::VALIDATE, post(validate))
         .fallback(nowhere(StatusCode::NOT_FOUND, unknown))
-        .method_not_allowed_fallback(nowhere(StatusCode::METHOD_NOT_ALLOWED, "This takes POST."))
+        .method_not_allowed_fallback(nowhere(StatusCode::METHOD_NOT_ALLOWED, "This path takes POST."))
         .with_state(context)
         .layer(middleware::from_fn(move |request: Request, next: Next| own_host(address, request, next)))
 }

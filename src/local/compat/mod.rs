@@ -121,7 +121,7 @@ async fn ask_for(context: &Context, run: &Run, asked: BootTime) -> Finding {
         return Finding::Denied(denial);
     }
     let Some(deciding) = run.deciding() else {
-        return Finding::Verdict(Verdict::undecided(Code::Starting, "the daemon was started again just now"));
+        return Finding::Verdict(Verdict::undecided(Code::Starting, "the daemon has just restarted"));
     };
     let verdict = deciding.ask(asked + context.settings().local.check_timeout).await;
     // The stop may have begun while the question was open.

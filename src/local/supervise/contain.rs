@@ -76,7 +76,7 @@ fn find_or_make(run: &Run, wanted: Wanted) -> Result<(Hold, Option<Arc<Leaf>>), 
 fn taken(leaf: Arc<Leaf>, uid: u32, wanted: Wanted) -> Result<Hold, No> {
     if wanted.freezable && !leaf.can_freeze() {
         let why = format!(
-            "the daemon may not write to {}; let it make the control group: run it as root",
+            "the daemon may not write to {}; run the daemon as root, so that it makes the control group itself",
             leaf.path().display()
         );
         return Err(wanted.refuse_without_leaf(&why));
@@ -113,7 +113,7 @@ fn wrappers_leaf(reach: &Reach, id: RunId) -> Option<Arc<Leaf>> {
     let ours = inside.contains(&leader)
         && inside.iter().all(|&pid| pid != wrapper && pid != Pid::own() && (pid == leader || descends(pid)));
     if !ours {
-        debug!(run_id = %id, "the agent's control group is not taken: it holds others than the tree's");
+        debug!(run_id = %id, "the agent's control group is not used: it holds processes outside the agent's tree");
     }
     ours.then(|| Arc::new(leaf))
 }

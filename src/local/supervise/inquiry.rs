@@ -24,7 +24,7 @@ use crate::runs::Run;
 pub(in crate::local) const INQUIRE: Operation = Operation {
     path: "/v1/supervise",
     method: "get",
-    summary: "The newest event of a run of one's own",
+    summary: "The newest event of a run of the caller",
     parameters: &[RUN_ID],
     body: None,
     answers: &[
@@ -67,7 +67,7 @@ pub(in crate::local) async fn inquire(
 pub(in crate::local) const THAW: Operation = Operation {
     path: "/v1/thaw",
     method: "post",
-    summary: "Lets a frozen run go on while its device is undecided",
+    summary: "Thaws a frozen run while its device is undecided",
     parameters: &[RUN_ID],
     body: None,
     answers: &[

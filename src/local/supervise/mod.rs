@@ -82,7 +82,7 @@ pub(in crate::local) const SUPERVISE: Operation = Operation {
         AnswerDoc(200, LINES, Some("SuperviseEvent"), "allowed; a line for each event from here on"),
         AnswerDoc(400, LINES, Some("SuperviseEvent"), "the request is malformed, or its run id is in use"),
         AnswerDoc(403, LINES, Some("SuperviseEvent"), "denied"),
-        AnswerDoc(503, LINES, Some("SuperviseEvent"), "it could not be found out"),
+        AnswerDoc(503, LINES, Some("SuperviseEvent"), "there is no decision"),
     ],
 };
 
@@ -101,7 +101,8 @@ pub(super) async fn supervise(
             let (code, uid, reason) = (&no.code, peer.uid(), &no.reason);
             match context.refusals.count(BootTime::now(), uid) {
                 Some(0) => info!(%code, uid, reason, "refused to supervise"),
-                Some(left_out) => info!(%code, uid, reason, left_out, "refused to supervise, as often before"),
+                Some(left_out) => info!(%code, uid, reason, left_out, "refused to supervise; earlier refusals of this \
+                                                                       user were not logged"),
                 None => debug!(%code, uid, reason, "refused to supervise"),
             }
             if let Some(rejected) = Rejected::of(&no.code) {
@@ -222,12 +223,12 @@ fn come_back(
         return Err(in_use());
     }
     if run.admission().is_none() {
-        return Err(No::new(Code::Overloaded, "this wrapper has asked before, and that question is still open"));
+        return Err(No::new(Code::Overloaded, "an earlier request of this wrapper is still open"));
     }
     let held = HeldRun::come_back(run, Arc::clone(&context.runs));
     let run = &held.run;
     let events = run.subscribe();
-    info!(run_id = %run.id(), device_id = %run.opened.device, "the agent's wrapper came back");
+    info!(run_id = %run.id(), device_id = %run.opened.device, "the agent's wrapper reconnected");
     // A stop that has begun is told as such, by what is waiting for it on the stream.
     let until = run.deadline();
     let first = until.and_then(|until| allow(context, run, until, None));

@@ -43,7 +43,7 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
         warn!(
             pid = leader.pid.as_raw(),
             uid = peer.uid(),
-            "the daemon may not signal this agent: its wrapper alone can end it"
+            "the daemon may not signal this agent: only its wrapper can end it"
         );
         return Ok(None);
     }

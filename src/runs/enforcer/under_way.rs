@@ -239,7 +239,7 @@ impl UnderWay {
         if let Some(leaf) = self.leaf().filter(|leaf| leaf.can_freeze())
             && let Err(errno) = leaf.thaw()
         {
-            warn!(run_id = %self.run.id(), %errno, "cannot thaw the agent for its stop; SIGKILL ends it all the same");
+            warn!(run_id = %self.run.id(), %errno, "cannot thaw the agent for its stop; SIGKILL still ends it");
         }
         self.run.note_frozen(false);
     }
@@ -307,7 +307,7 @@ impl UnderWay {
         self.survivors_reported = true;
         for survivor in &report.survivors {
             let (run_id, pid) = (self.run.id(), survivor.pid);
-            error!(%run_id, pid, reason = survivor.reason, "a process outlived SIGKILL; trying on until it is gone");
+            error!(%run_id, pid, reason = survivor.reason, "a process outlived SIGKILL; retrying until it is gone");
         }
         Some(report)
     }

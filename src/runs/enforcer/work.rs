@@ -129,7 +129,8 @@ impl Worker {
         for run in self.record.all() {
             if run.overslept(now, grace) {
                 let (run_id, device_id) = (run.id(), &run.opened.device);
-                info!(%run_id, %device_id, "the machine slept beyond the agent's lease; it goes on only with a new ALLOW");
+                info!(%run_id, %device_id, "the machine was suspended past the end of the agent's lease; the agent \
+                                            continues only with a new ALLOW");
                 self.hold(&run);
             }
         }
@@ -234,7 +235,7 @@ impl Worker {
         }
         if !begun.is_empty() {
             let took_us = u64::try_from(BootTime::now().saturating_since(now).as_micros()).unwrap_or(u64::MAX);
-            debug!(trees = begun.len(), took_us, "asked every leader that is ours to ask");
+            debug!(trees = begun.len(), took_us, "signalled the leaders of all trees to stop");
         }
         if !self.under_way.iter().any(|stop| stop.due_at() <= now) {
             return;
@@ -292,7 +293,7 @@ impl Worker {
         match ProcessTable::scan_until(give_up_at) {
             Ok(table) => {
                 if std::mem::take(&mut self.blind) {
-                    info!("the processes of this host can be looked at again");
+                    info!("the process table of this host can be read again");
                 }
                 for stop in open {
                     if stop.look(now, &table, &self.endings) == Needs::Nothing {
@@ -305,8 +306,8 @@ impl Worker {
             Err(errno) => {
                 if !std::mem::replace(&mut self.blind, true) {
                     error!(
-                        %errno, "cannot look at the processes of this host; trying on, with what is held: leaders and \
-                        control groups"
+                        %errno, "cannot read the process table of this host; retrying. Until then stops reach only \
+                                 agents' leaders and control groups"
                     );
                 }
                 // The pause keeps a lasting failure from burning a core.
@@ -318,8 +319,8 @@ impl Worker {
         for skipped in tree::newly_unreadable() {
             warn!(
                 pid = skipped.pid.as_raw(),
-                "the kernel does not let this process be looked into (its memory is locked, or on a mount that hangs); whether \
-                 it names a run is not known, and stops go on without it"
+                "cannot inspect this process (its memory is locked, or on a mount that hangs); whether it belongs to \
+                 an agent is not known, and stops skip it"
             );
         }
         let end = BootTime::now();
@@ -368,7 +369,7 @@ impl Worker {
             let (done, word) = if wanted { (leaf.freeze(), "frozen") } else { (leaf.thaw(), "thawed") };
             let run_id = run.id();
             if let Err(errno) = done {
-                error!(%run_id, %errno, "the agent cannot be {word}; its lease and every stop hold all the same");
+                error!(%run_id, %errno, "the agent cannot be {word}; its lease and stops still apply");
                 return;
             }
             run.note_frozen(wanted);

@@ -142,14 +142,14 @@ impl Entry {
             (None, None) => None,
             (Some(process), Some(GuardianKind::Sweeper)) => Some(Guardian::Sweeper(identity(process)?)),
             (Some(process), Some(GuardianKind::Init)) => Some(Guardian::Init(identity(process)?)),
-            (Some(_), None) | (None, Some(_)) => return Err(foreign("it says half of who the guardian is")),
+            (Some(_), None) | (None, Some(_)) => return Err(foreign("it names only half of the guardian's identity")),
         };
         if written.leases.is_empty() {
             return Err(foreign("it names no lease"));
         }
         let token = written.token_sha256.as_deref().map(TokenHash::from_hex);
         if token == Some(None) {
-            return Err(foreign("its token's hash is none"));
+            return Err(foreign("its token's hash is not valid"));
         }
         let leaf = written.leaf.map(PathBuf::from);
         let leaf_fits = |leaf: &PathBuf| {

@@ -119,7 +119,7 @@ impl Ledger {
             return Some("the disk of local.runtime_dir hangs: agents start without a record".to_owned());
         }
         let failure = queue.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.as_ref().map(|error| format!("cannot write down runs in local.runtime_dir: {error}"))
+        failure.as_ref().map(|error| format!("cannot record runs in local.runtime_dir: {error}"))
     }
 }
 
@@ -153,15 +153,15 @@ impl Queue {
         if !self.hangs.swap(true, Ordering::SeqCst) {
             error!(
                 waited = machineid_protocol::span::format(PATIENCE),
-                "the disk of local.runtime_dir hangs: a run could not be written down in time; agents start without \
-                 their record until it answers, and a daemon that is started again meanwhile will not know them"
+                "the disk of local.runtime_dir hangs: a run could not be recorded in time; agents start without their \
+                 record until it answers, and a daemon that restarts meanwhile will not know them"
             );
         }
     }
 
     fn has_answered(&self) {
         if self.hangs.swap(false, Ordering::SeqCst) {
-            info!("the disk of local.runtime_dir answers again: runs are written down");
+            info!("the disk of local.runtime_dir answers again: runs are recorded");
         }
     }
 }
@@ -182,13 +182,13 @@ fn work(queue: &Queue, store: &Store) {
             match &result {
                 // That something can be removed says nothing about a full disk.
                 Ok(()) if matches!(entry, Some(Some(_))) && failure.take().is_some() => {
-                    info!("runs are written down again");
+                    info!("runs are recorded again");
                 }
                 Err(error) if failure.replace(error.to_string()).is_none() => {
                     error!(
                         run_id = %id, %error,
-                        "cannot write down a run in local.runtime_dir; enforcement goes on, but a daemon that is started \
-                         again will not know it"
+                        "cannot record a run in local.runtime_dir; enforcement continues, but a daemon that restarts \
+                         will not know this run"
                     );
                 }
                 Ok(()) | Err(_) => {}

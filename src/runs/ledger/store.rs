@@ -55,7 +55,7 @@ impl Store {
     /// Fails also when the directory is another daemon's, which would take the run for its own.
     pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
         if self.displaced.load(Ordering::SeqCst) {
-            return Err(io::Error::other("this daemon does not hold the lock of the directory any more"));
+            return Err(io::Error::other("this daemon no longer holds the lock of the directory"));
         }
         let fresh = self.directory.join(format!("{}{UNFINISHED}", entry.id));
         let text = entry.to_text(&self.here);
@@ -120,8 +120,8 @@ impl Store {
                 Err(Unfit::Foreign(problem)) => {
                     warn!(
                         file = %path.display(), problem,
-                        "this is no record of a run of this daemon's; leaving it aside: whatever it names lives on the \
-                         lease that its wrapper holds"
+                        "this is not a record of a run of this daemon; ignoring it. An agent that it names continues \
+                         on the lease that its wrapper enforces"
                     );
                     let mut aside = path.clone().into_os_string();
                     aside.push(ASIDE);
@@ -139,7 +139,7 @@ impl Store {
         let text = read_ours(path).map_err(|error| foreign(error.to_string()))?;
         let entry = Entry::from_text(&text, &self.here)?;
         if entry.id != id {
-            return Err(foreign("it is about another run than its name says".to_owned()));
+            return Err(foreign("its content names another run than its file name".to_owned()));
         }
         Ok(entry)
     }

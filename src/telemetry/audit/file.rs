@@ -42,7 +42,7 @@ impl AuditFile {
             .map_err(|error| explain(path, error))?;
         let about = file.metadata()?;
         if !about.is_file() {
-            return Err(io::Error::other("it is no plain file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         if about.permissions().mode() & 0o022 != 0 {
             warn!(file = %path.display(), "others may write to the audit file; chmod go-w it");
@@ -56,7 +56,7 @@ impl AuditFile {
         let mut end = Vec::new();
         (&mut file).take(LOOKED_AT).read_to_end(&mut end)?;
         let tail = Tail::of(&end).map_err(|NoAuditFile| {
-            io::Error::other("it holds something that is no audit record at its end; name another file or move it away")
+            io::Error::other("it ends with data that is not an audit record; name another file, or move this one away")
         })?;
         Ok(Self { file, identity: (about.dev(), about.ino()), length, tail })
     }
@@ -95,7 +95,7 @@ fn explain(path: &Path, error: io::Error) -> io::Error {
     match fs::symlink_metadata(path) {
         Ok(about) if about.file_type().is_symlink() => io::Error::other("it is a symbolic link; name the file itself"),
         Ok(about) if about.file_type().is_fifo() || about.file_type().is_socket() => {
-            io::Error::other("it is no plain file")
+            io::Error::other("it is not a regular file")
         }
         Ok(_) | Err(_) => error,
     }
@@ -105,7 +105,7 @@ fn explain(path: &Path, error: io::Error) -> io::Error {
 pub(crate) fn check(path: &Path) -> Result<(), String> {
     let directory: PathBuf = path.parent().unwrap_or(Path::new("/")).to_owned();
     if path.symlink_metadata().is_ok_and(|about| !about.is_file()) {
-        return Err(format!("{} is no plain file", path.display()));
+        return Err(format!("{} is not a regular file", path.display()));
     }
     if !directory.is_dir() {
         return Err(format!("the directory {0} does not exist; make it: mkdir -p {0}", directory.display()));

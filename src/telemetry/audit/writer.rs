@@ -88,7 +88,7 @@ impl Writer {
     /// follow.
     fn be_ready(&mut self) -> bool {
         if self.file.as_ref().is_some_and(|file| !file.is_in_place(&self.path)) {
-            info!(file = %self.path.display(), "the audit file was moved or emptied; going on in a new one");
+            info!(file = %self.path.display(), "the audit file was moved or truncated; continuing in a new one");
             self.file = None;
         }
         if self.file.is_none() && !self.open() {
@@ -98,12 +98,13 @@ impl Writer {
         if lost == 0 {
             return true;
         }
-        let reason = self.shared.problem().unwrap_or_else(|| "more happened than could be written in time".to_owned());
+        let reason =
+            self.shared.problem().unwrap_or_else(|| "events arrived faster than they could be written".to_owned());
         if !self.append(&now(), Entry::Gap { lost, reason: &reason }) {
             return false;
         }
         self.shared.undeclared.fetch_sub(lost, Ordering::SeqCst);
-        warn!(file = %self.path.display(), lost, "audit records are written again; the file says how many it lacks");
+        warn!(file = %self.path.display(), lost, "audit records are written again; the file records how many were lost");
         self.shared.set_problem(None);
         true
     }
@@ -124,7 +125,8 @@ impl Writer {
             (Some(ours), Some(theirs)) if ours != theirs => {
                 error!(
                     file = %self.path.display(), expected = %ours, found = %theirs,
-                    "the audit file does not end as it was left; going on, and machineid audit verify shows where"
+                    "the audit file does not end as this host's daemon left it; continuing. Run `machineid audit \
+                     verify` to find the change"
                 );
                 file.tail.last = Some(ours);
             }
@@ -143,7 +145,7 @@ impl Writer {
         }
         self.shared.set_problem(None);
         let last_hash = self.last.map(|hash| hash.to_string()).unwrap_or_default();
-        info!(file = %self.path.display(), last_hash, "the audit file is open");
+        info!(file = %self.path.display(), last_hash, "opened the audit file");
         true
     }
 
@@ -170,7 +172,8 @@ impl Writer {
         if self.shared.set_problem(Some(error.to_string())) {
             error!(
                 file = %self.path.display(), %error,
-                "cannot write the audit file; enforcement goes on, and what is lost is counted (audit_dropped_total)"
+                "cannot write the audit file; enforcement continues, and lost records are counted \
+                 (audit_dropped_total)"
             );
         }
     }
@@ -179,7 +182,8 @@ impl Writer {
         if std::mem::take(&mut self.unsynced)
             && let Some(Err(error)) = self.file.as_ref().map(AuditFile::sync)
         {
-            warn!(file = %self.path.display(), %error, "the audit file may not be on the disk yet");
+            warn!(file = %self.path.display(), %error, "cannot sync the audit file; its newest records may not be on \
+                                                        the disk yet");
         }
     }
 
@@ -188,7 +192,7 @@ impl Writer {
         let now = BootTime::now();
         if self.last.is_some() && self.last != self.told.0 && (at_once || now >= self.told.1 + TELL) {
             self.told = (self.last, now);
-            info!(last_hash = self.last.map(|hash| hash.to_string()), "the audit file is as far as this");
+            info!(last_hash = self.last.map(|hash| hash.to_string()), "audit checkpoint");
         }
     }
 }

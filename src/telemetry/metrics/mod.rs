@@ -152,15 +152,10 @@ impl Metrics {
             decisions: register(
                 r,
                 "decisions",
-                "Answers to validations, by code and by who decided",
+                "Answers to validations, by code and by source of the decision",
                 Family::default(),
             ),
-            requests: register(
-                r,
-                "authority_requests",
-                "Requests to the authority, by what came of them",
-                Family::default(),
-            ),
+            requests: register(r, "authority_requests", "Requests to the authority, by outcome", Family::default()),
             request_duration: register(
                 r,
                 "authority_request_duration_seconds",
@@ -170,13 +165,18 @@ impl Metrics {
             last_allow: register(
                 r,
                 "last_allow_timestamp_seconds",
-                "When the validation behind the newest ALLOW for the host's device began; 0 before the first",
+                "Start of the validation that gave the newest ALLOW for the host's device; 0 before the first",
                 Level::default(),
             ),
             allowed: register(r, "allowed", "Whether the host's device is allowed now", Gauge::default()),
-            state: register(r, "state", "1 for what is held about the host's device", Family::default()),
-            agents: register(r, "agents", "Supervised agents, by state and by who ends them", Family::default()),
-            stops: register(r, "stops", "Stops of agents, by code and by how far they came", Family::default()),
+            state: register(r, "state", "1 for the present state of the host's device", Family::default()),
+            agents: register(
+                r,
+                "agents",
+                "Supervised agents, by state and by the process that ends them",
+                Family::default(),
+            ),
+            stops: register(r, "stops", "Stops of agents, by code and by outcome", Family::default()),
             stop_duration: register(
                 r,
                 "stop_duration_seconds",
@@ -186,13 +186,14 @@ impl Metrics {
             key_ends: register(
                 r,
                 "org_key_ends_timestamp_seconds",
-                "When the org key in use ends; absent while it is the current one",
+                "When the org key in use expires; absent while it is the current one",
                 Family::default(),
             ),
             stop_bound: register(
                 r,
                 "stop_bound_seconds",
-                "The worst time from a revoke to the last process gone, while the authority answers and while not",
+                "The longest possible time from a revoke until the last process is gone, while the authority answers \
+                 and while it does not",
                 Family::default(),
             ),
             checks: {
@@ -208,8 +209,8 @@ impl Metrics {
                     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
                 ]),
             ),
-            peers_rejected: register(r, "peers_rejected", "Local clients turned away, by reason", Family::default()),
-            reloads: register(r, "reloads", "Times the configuration was read again, by result", Family::default()),
+            peers_rejected: register(r, "peers_rejected", "Local clients refused, by reason", Family::default()),
+            reloads: register(r, "reloads", "Reloads of the configuration, by result", Family::default()),
             audit_dropped: register(r, "audit_dropped", "Audit records that could not be written", Counter::default()),
             unrecorded_starts: register(
                 r,
@@ -220,7 +221,7 @@ impl Metrics {
             restored: register(
                 r,
                 "files_restored",
-                "Files of the daemon's own that were gone and were made again, by what they are",
+                "Files of the daemon that were missing and were recreated, by kind",
                 Family::default(),
             ),
             runtime_problem: register(
@@ -232,7 +233,7 @@ impl Metrics {
             panics: register(
                 r,
                 "panics",
-                "Errors of the daemon itself that ended a piece of its work and not the daemon",
+                "Internal errors that ended one task of the daemon but not the daemon",
                 Counter::default(),
             ),
             registry: Registry::default(),

@@ -196,7 +196,7 @@ fn a_stale_admin_socket_is_replaced_and_anything_else_is_left_alone() {
         precious.to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("is no socket"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is not a socket"), "{}", stderr(&output));
     assert_eq!(fs::read_to_string(precious).unwrap(), "text");
 }
 
@@ -290,7 +290,7 @@ fn without_a_server_the_command_line_says_what_to_do() {
     drop(UnixListener::bind(&socket).unwrap());
     let output = run(&["org", "list", "--admin-socket", socket.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("nobody listens"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no process listens"), "{}", stderr(&output));
     let output = run(&["org", "list"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--database sqlite:PATH"), "{}", stderr(&output));

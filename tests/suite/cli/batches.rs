@@ -125,7 +125,7 @@ fn an_authority_that_wants_a_long_pause_is_not_waited_for() {
     for verb in ["revoke", "register"] {
         let ran = machineid(&[verb, "a", "--url", &url]).env("MACHINEID_ORG_KEY", "org_x").ran();
         assert_eq!(ran.code, 1, "{ran:?}");
-        assert!(ran.out.contains("HTTP 429 and wants to be asked again in 2m"), "{ran:?}");
+        assert!(ran.out.contains("HTTP 429 and asks for a retry in 2m"), "{ran:?}");
     }
     assert_eq!(server.requests().len(), 2);
 }

@@ -12,7 +12,7 @@ fn a_dry_run_says_what_would_happen_and_changes_nothing() {
     let ran = authority.run(&["revoke", "--dry-run", "a", "b", "ghost"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let lines: Vec<_> = ran.out.lines().collect();
-    assert_eq!(lines, ["a      would be revoked", "b      is that already", "ghost  not found"]);
+    assert_eq!(lines, ["a      would be revoked", "b      unchanged (already revoked)", "ghost  not found"]);
     assert!(ran.err.contains("1 device would be affected; nothing was changed"), "{ran:?}");
 
     let json = authority.run(&["revoke", "--dry-run", "--all-active", "--json"]).json();

@@ -22,7 +22,7 @@ fn start(authority: &Authority) -> (Org<'_>, Sidecar) {
 }
 
 fn came_back(sidecar: &Sidecar) {
-    until("the wrapper comes back", || sidecar.log().contains("the agent's wrapper came back").then_some(()));
+    until("the wrapper comes back", || sidecar.log().contains("the agent's wrapper reconnected").then_some(()));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_torn_record_is_left_aside_and_is_no_reason_to_end_anybody() {
     until("its wrapper asks anew", || (agents(&sidecar).len() == 1).then_some(()));
     assert!(agent.is_alive() && agent.terms() == 0);
     assert!(file.with_extension("json.aside").exists(), "{}", sidecar.log());
-    assert!(sidecar.log().contains("this is no record of a run of this daemon's"));
+    assert!(sidecar.log().contains("this is not a record of a run of this daemon"));
     org.device("revoke", DEVICE);
     assert_eq!(agent.wrapped.exit_code(), 77);
     assert_eq!(agent.terms(), 1);
@@ -249,5 +249,5 @@ fn runs_that_cannot_be_written_down_are_enforced_all_the_same() {
     org.device("revoke", DEVICE);
     assert_eq!((first.wrapped.exit_code(), second.wrapped.exit_code()), (77, 77));
     assert_eq!((first.terms(), second.terms()), (1, 1));
-    assert_eq!(sidecar.log().matches("cannot write down a run").count(), 1, "reported once");
+    assert_eq!(sidecar.log().matches("cannot record a run").count(), 1, "reported once");
 }

@@ -237,7 +237,7 @@ fn a_file_that_was_changed_under_the_daemon_shows_where() {
     wait_for(&file, "device-held");
     let output = verify(&[file.to_str().unwrap()]);
     assert_eq!(report(&output)["files"][0]["findings"][0]["line"].as_u64(), Some(cut.len() as u64), "{output:?}");
-    assert!(sidecar.log().contains("does not end as it was left"), "{}", sidecar.log());
+    assert!(sidecar.log().contains("does not end as this host's daemon left it"), "{}", sidecar.log());
 }
 
 /// What a daemon does whose audit file cannot be written: everything, and it says what it lost.
@@ -363,7 +363,7 @@ fn a_place_where_no_audit_file_can_be_is_an_error_of_the_configuration() {
     let authority = Authority::start();
     let (mut setup, _) = setup(&authority);
     for (place, says) in
-        [("/nonexistent/audit.jsonl", "does not exist"), ("/tmp", "no plain file"), ("here", "absolute")]
+        [("/nonexistent/audit.jsonl", "does not exist"), ("/tmp", "not a regular file"), ("here", "absolute")]
     {
         setup.local = format!("[audit]\nfile = \"{place}\"");
         let output = setup.command().arg("--check-config").output().unwrap();

@@ -210,7 +210,7 @@ fn a_listener_beyond_this_host_or_on_a_taken_port_is_refused() {
     let taken = taken.local_addr().unwrap().to_string();
     for (listen, said) in [
         ("0.0.0.0:8425", "not an address of this host alone"),
-        ("8425", "no address with a port"),
+        ("8425", "not an address with a port"),
         (&taken, "cannot listen on"),
     ] {
         let mut setup = Setup::of(&org, &authority.url(), "host:test");

@@ -38,7 +38,7 @@ fn a_daemon_without_descriptors_asks_the_leader_and_ends_the_whole_control_group
     agent.is_gone();
     until("the rest is gone", || (!is_alive(child)).then_some(()));
     assert_eq!(agent.terms(), 1);
-    assert!(sidecar.log().contains("cannot look at the processes of this host"), "{}", sidecar.log());
+    assert!(sidecar.log().contains("cannot read the process table of this host"), "{}", sidecar.log());
     // It cannot notice by itself that it may open files again: nothing more is asked of it.
     agent.wrapped.signal(Signal::KILL);
 }

@@ -153,7 +153,7 @@ fn a_kill_file_on_a_file_system_that_hangs_allows_nothing_and_holds_up_nothing_e
         assert!(answer.body.contains("cannot look for the kill file"), "{answer:?}");
     }
     assert!(told(&sidecar).contains("cannot look for the kill file"));
-    assert!(agent.is_alive(), "agents live on their leases");
+    assert!(agent.is_alive(), "agents continue on their leases");
     let body = format!("{{\"device\":\"{DEVICE}\"}}");
     let hold = format!("POST /v1/hold HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let answer = soon("a hold", || exchange(&sidecar.socket(), &hold).unwrap());
@@ -186,7 +186,7 @@ fn a_runtime_directory_that_hangs_holds_up_no_check_and_no_stop() {
     assert_eq!(other.status, 200, "{other:?}");
     let again = soon("a check of what is registered", || sidecar.get("/v1/check?device=other:1").unwrap());
     assert_eq!(again.status, 200, "{again:?}");
-    until("it is told", || sidecar.log().contains("cannot note the registration").then_some(()));
+    until("it is told", || sidecar.log().contains("cannot record the registration").then_some(()));
     org.device("revoke", DEVICE);
     assert_eq!(check(&sidecar, "a check after the revoke").status, 403);
     assert_eq!(agent.wrapped.exit_code(), 77);

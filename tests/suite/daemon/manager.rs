@@ -193,7 +193,7 @@ fn a_socket_that_was_handed_over_and_is_removed_is_made_again_with_the_mode_it_h
     until("it is served again", || (sidecar.get("/healthz")?.status == 200).then_some(()));
     let mode = std::fs::metadata(sidecar.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "its mode is the manager's");
-    until("it says what to do", || sidecar.log().contains("start the socket unit again").then_some(()));
+    until("it says what to do", || sidecar.log().contains("Restart the socket unit").then_some(()));
 }
 
 /// A socket unit's side: hands this over as the daemon's descriptor 3.

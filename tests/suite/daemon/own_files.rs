@@ -73,7 +73,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
         files.into_iter().all(|file| metrics.contains(&line(file))).then_some(())
     });
     assert!(sidecar.get("/metrics").unwrap().body.contains("machineid_sidecar_runtime_problem 0"));
-    assert!(sidecar.log().contains("have been made again"), "{}", sidecar.log());
+    assert!(sidecar.log().contains("have been recreated"), "{}", sidecar.log());
     let status = sidecar.status();
     assert!(status["files"]["restored_at"].is_string() && status["files"]["problem"].is_null(), "{}", status["files"]);
     let page = sidecar.machineid(&["status"]);
@@ -88,7 +88,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     assert!(!second.status.success() && refusal.contains("another machineid-sidecar serves"), "{refusal}");
     sidecar.kill();
     sidecar.start_again();
-    until("the wrapper comes back", || sidecar.log().contains("wrapper came back").then_some(()));
+    until("the wrapper comes back", || sidecar.log().contains("wrapper reconnected").then_some(()));
     assert_eq!(agents(&sidecar)[0]["run_id"], id.as_str());
     assert!(agent.is_alive() && agent.terms() == 0);
     assert_eq!(sidecar.status()["holds"][0]["device_id"], "agent-held");
@@ -139,7 +139,7 @@ fn a_daemon_whose_place_another_one_has_taken_says_so_leaves_it_alone_and_comes_
     let serves = |sidecar: &Sidecar| sidecar.get("/v1/status").and_then(|answer| answer.json()["pid"].as_u64());
     until("the other one serves", || (serves(&sidecar) == Some(u64::from(other.0.id()))).then_some(()));
     sidecar.signal(Signal::CONT);
-    until("the first one notices", || sidecar.log().contains("another daemon has taken the place").then_some(()));
+    until("the first one notices", || sidecar.log().contains("another daemon now serves that path").then_some(()));
     assert_eq!(serves(&sidecar), Some(u64::from(other.0.id())), "it is left alone");
     assert!(agent.is_alive() && agent.terms() == 0, "and its agents run on");
     // What the first one knows goes on being enforced, and its place is its own again when the other one ends.

@@ -177,5 +177,5 @@ fn a_stream_that_falls_silent_is_given_up() {
     let sidecar = hardly_polling(Setup::new(&fake.url(), "org_x", "host:1")).start();
     eventually("it is watched", || is_watching(&sidecar));
     until("it is connected anew", || (fake.count(WATCH) >= 2).then_some(()));
-    assert!(sidecar.log().contains("not told of changes any more"), "{}", sidecar.log());
+    assert!(sidecar.log().contains("push connection lost"), "{}", sidecar.log());
 }

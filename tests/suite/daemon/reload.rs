@@ -119,7 +119,7 @@ fn a_file_with_an_error_changes_nothing_and_says_where_it_is() {
     put(&file(&sidecar), &right.replace("20m", "30m"));
     until("the file is right again", || (cut_off_ms(&sidecar) == 1_803_000).then_some(()));
     no_problem(&sidecar, "nothing is wrong any more");
-    let told = sidecar.log().matches("the old value holds").count();
+    let told = sidecar.log().matches("the old value stays").count();
     assert!((4..=8).contains(&told), "each error is told once, and not again and again: {told}\n{}", sidecar.log());
 }
 

@@ -39,7 +39,7 @@ fn twenty_restarts_in_a_row_lose_no_agent_and_let_none_in_unasked() {
         let mut denied = Wrapped::start(sidecar.wrap(&["--device", "agent-denied"], &touch));
         assert_eq!(denied.exit_code(), 77, "round {round}: {}", denied.stderr());
         assert!(!unasked.exists(), "round {round}");
-        let came_back = || sidecar.log().matches("the agent's wrapper came back").count();
+        let came_back = || sidecar.log().matches("the agent's wrapper reconnected").count();
         until("every wrapper comes back", || (came_back() == living.len() * (round + 1)).then_some(()));
         assert_eq!(agents(&sidecar).len(), living.len(), "round {round}");
         for agent in &living {

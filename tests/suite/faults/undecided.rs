@@ -59,7 +59,7 @@ fn agents_live_through_eight_seconds_of_answers_that_are_marked_as_no_decision_a
     assert_eq!((answer.status, answer.code().as_str()), (503, "SYSTEM_UNAVAILABLE"), "{answer:?}");
     let status = sidecar.status();
     let said = status["devices"][0]["last_error"].as_str().unwrap_or("").to_owned();
-    assert!(said.contains("could complete no decision"), "{status}");
+    assert!(said.contains("could not complete a decision"), "{status}");
     assert_eq!(status["authority"]["reachable"], false, "{status}");
     assert_eq!(sidecar.machineid(&["check"]).status.code(), Some(75));
     let mut refused = Wrapped::start(sidecar.wrap(&[], &["true"]));

@@ -149,7 +149,7 @@ fn a_pid_namespace_that_is_not_to_be_had_is_a_wrapper_failure_that_says_why() {
     let output = Running::start(&mut command).finish();
     assert_eq!(output.status.code(), Some(125), "{}", stderr(&output));
     let text = stderr(&output);
-    assert!(text.contains("pidns is not to be had") && text.contains("max_user_namespaces"), "{text}");
+    assert!(text.contains("pidns is not available") && text.contains("max_user_namespaces"), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(!witness.exists());
 }

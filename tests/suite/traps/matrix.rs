@@ -352,7 +352,7 @@ fn account_of(trial: &mut Trial, mode: Mode, event: Event) -> Option<String> {
         // On a host whose processors others hold, one may take longer to go after its SIGKILL than is waited before it is
         // told of; that it has gone was seen above.
         let told = status["survivors"].as_array().cloned().unwrap_or_default();
-        let going = |survivor: &Value| survivor["reason"] == "it has been killed and has not gone yet";
+        let going = |survivor: &Value| survivor["reason"] == "it was killed and has not exited yet";
         if !told.iter().all(going) || !(status["took_ms"].is_u64() || did_nothing) {
             return Some(format!("survivors {}, took {}: {status}", status["survivors"], status["took_ms"]));
         }

@@ -23,8 +23,8 @@ pub(crate) enum AskError {
     )]
     NoSocket(PathBuf),
     #[error(
-        "no authority is running here: nobody listens on {}\n\
-         The one that did has ended. Start it again with `machineid-authority serve`.",
+        "no authority is running here: no process listens on {}\n\
+         The authority that made the socket has ended. Start it again with `machineid-authority serve`.",
         .0.display()
     )]
     NobodyListens(PathBuf),

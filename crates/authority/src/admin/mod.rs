@@ -324,7 +324,7 @@ pub(super) async fn create_org(
 async fn answer(desk: &Desk, request: AdminRequest, call: &Call) -> AdminReply {
     match perform(desk, request, call).await {
         Ok(reply) => reply,
-        Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known, try again")),
+        Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known; try again")),
     }
 }
 
@@ -504,8 +504,8 @@ fn older_key_in_use(old: &OldKeyReport) -> String {
 
 fn no_checkout(number: &str) -> AdminReply {
     AdminReply::Failed(format!(
-        "there is no open checkout {number}: it was confirmed, is older than an hour, or never was; `org checkouts` \
-         names those that wait"
+        "there is no open checkout {number}: it was confirmed, is older than an hour, or never existed; `org \
+         checkouts` lists the open ones"
     ))
 }
 

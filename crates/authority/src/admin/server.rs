@@ -47,7 +47,7 @@ pub(crate) enum BindError {
         .0.display()
     )]
     Taken(PathBuf),
-    #[error("{} exists and is no socket\nMove it away, or name another --admin-socket.", .0.display())]
+    #[error("{} exists and is not a socket\nMove it away, or name another --admin-socket.", .0.display())]
     NotASocket(PathBuf),
     #[error("cannot make the admin socket {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },

@@ -95,7 +95,7 @@ impl Intake {
                     }
                 }
                 // Their senders are told by the drop of `kept`, and report again.
-                Err(error) => rarely!(warn, %error, reports = kept.len(), "could not keep reports of sidecars"),
+                Err(error) => rarely!(warn, %error, reports = kept.len(), "could not store the reports of sidecars"),
             }
         }
     }
@@ -109,7 +109,7 @@ pub(crate) async fn forget_old(store: Store, stop: CancellationToken) {
         let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);
         let forgotten = stop.run_until_cancelled(store.forget_reports(before)).await;
         if let Some(Err(error)) = forgotten {
-            warn!(%error, "could not forget old reports; trying again later");
+            warn!(%error, "could not delete old reports; retrying later");
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
 pub(super) const CREATE_ORG: Operation = Operation {
     path: path::ORG_CREATE,
     method: "post",
-    summary: "A new free organisation, for anybody, unless the operator says otherwise",
+    summary: "Makes a free organisation; open to every caller unless the operator restricts it",
     parameters: &[],
     body: Some("Nothing"),
     answers: &[

@@ -107,7 +107,7 @@ pub(super) const REVOKE_BATCH: Operation = Operation {
     parameters: &[],
     body: Some("RevokeBatch"),
     answers: &[
-        AnswerDoc(200, JSON, Some("BatchRevoked"), "what became of each distinct id, or how many there were"),
+        AnswerDoc(200, JSON, Some("BatchRevoked"), "the outcome for each distinct id, or how many there were"),
         MALFORMED,
         BAD_KEY,
         NO_ORG,
@@ -142,7 +142,7 @@ pub(super) const UNREVOKE_BATCH: Operation = Operation {
     parameters: &[],
     body: Some("UnrevokeBatch"),
     answers: &[
-        AnswerDoc(200, JSON, Some("BatchUnrevoked"), "what became of each distinct id, or how many were restored"),
+        AnswerDoc(200, JSON, Some("BatchUnrevoked"), "the outcome for each distinct id, or how many were restored"),
         MALFORMED,
         BAD_KEY,
         NO_ORG,

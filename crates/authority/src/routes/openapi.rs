@@ -57,10 +57,10 @@ pub(super) const NO: Option<&str> = Some("Refusal");
 
 pub(super) const MALFORMED: AnswerDoc =
     AnswerDoc(400, JSON, NO, "the request is malformed, or names something invalid");
-pub(super) const BAD_KEY: AnswerDoc = AnswerDoc(401, JSON, NO, "the key is missing or nobody's");
+pub(super) const BAD_KEY: AnswerDoc = AnswerDoc(401, JSON, NO, "the key is missing or is no organisation's");
 pub(super) const NO_ORG: AnswerDoc = AnswerDoc(404, JSON, NO, "the key is that of a deleted organisation");
 pub(super) const LATE: AnswerDoc = AnswerDoc(408, JSON, NO, "the body did not arrive in time");
-pub(super) const LIMITED: AnswerDoc = AnswerDoc(429, JSON, NO, "too many; Retry-After says when to come again");
+pub(super) const LIMITED: AnswerDoc = AnswerDoc(429, JSON, NO, "too many requests; Retry-After says when to retry");
 pub(super) const UNAVAILABLE: AnswerDoc =
     AnswerDoc(503, JSON, NO, "the store cannot say; nothing was changed, or it was and asking again is safe");
 pub(super) const NO_PLACE: AnswerDoc = AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it");
@@ -71,11 +71,11 @@ pub(super) const DONE: AnswerDoc = AnswerDoc(200, JSON, Some("DeviceDone"), "don
 /// `{"scope": …}` and the like are bodies; these are queries and parts of paths.
 pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only these.");
 pub(super) const CONTAINING: Parameter = Parameter("query", "q", "Only ids that contain this.");
-pub(super) const LIMIT: Parameter = Parameter("query", "limit", "At most so many.");
+pub(super) const LIMIT: Parameter = Parameter("query", "limit", "At most this many.");
 pub(super) const CURSOR: Parameter =
-    Parameter("query", "cursor", "Go on behind the page that gave this as nextCursor.");
+    Parameter("query", "cursor", "Continue after the page that gave this as nextCursor.");
 pub(super) const BEFORE: Parameter =
-    Parameter("query", "cursor", "Go on behind the page that gave this number as nextCursor.");
+    Parameter("query", "cursor", "Continue after the page that gave this number as nextCursor.");
 pub(super) const ABOUT: Parameter =
     Parameter("query", "device", "Only what is about this device, alone or in a batch that changed it.");
 pub(super) const WATCHED: Parameter = Parameter("query", "deviceId", "A device; given once for each.");
@@ -123,8 +123,8 @@ pub(super) const STREAM: AnswerDoc =
 pub(super) const WATCH: &[AnswerDoc] = &[STREAM, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE];
 pub(crate) const PAGE: &[AnswerDoc] = &[
     AnswerDoc(200, HTML, None, "a page"),
-    AnswerDoc(400, JSON, NO, "the token is no text"),
-    AnswerDoc(410, HTML, None, "used, too old, or never given out"),
+    AnswerDoc(400, JSON, NO, "the token is not text"),
+    AnswerDoc(410, HTML, None, "used, too old, or never issued"),
     AnswerDoc(503, JSON, NO, "the store cannot say"),
 ];
 pub(super) const HEALTHY: AnswerDoc = AnswerDoc(200, JSON, Some("Health"), "it is");

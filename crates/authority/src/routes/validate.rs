@@ -29,7 +29,7 @@ pub(super) const VALIDATE: Operation = Operation {
         AnswerDoc(400, JSON, DECISION, "INVALID_DEVICE_ID"),
         AnswerDoc(401, JSON, DECISION, "INVALID_ORG_KEY"),
         AnswerDoc(404, JSON, DECISION, "ORG_NOT_FOUND: the key is that of a deleted organisation"),
-        AnswerDoc(429, JSON, DECISION, "INVALID_ORG_KEY, and too often; Retry-After says when to come again"),
+        AnswerDoc(429, JSON, DECISION, "INVALID_ORG_KEY, and too often; Retry-After says when to retry"),
         AnswerDoc(503, JSON, DECISION, "SYSTEM_UNAVAILABLE: no decision could be completed"),
     ],
 };

@@ -113,7 +113,7 @@ fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, pri
     let all = known.unwrap_or_default();
     let done = all.iter().filter(|one| one.progress.is_done()).count();
     let text = match trouble {
-        Some(trouble) => format!("the authority cannot be asked, trying on: {trouble}"),
+        Some(trouble) => format!("the authority cannot be reached, retrying: {trouble}"),
         None => format!("stopped, waiting {}", crate::words::duration(waited)),
     };
     printer.bar(done, all.len(), &text);
@@ -124,9 +124,9 @@ fn without_reports(fleet: &Fleet, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
     printer.note(&format!(
-        "machineid: {} does not tell what sidecars do, so nobody can say when all have stopped. A sidecar with the default \
-         settings stops its agents within {connected} of the revoke, one that is cut off within {cut_off}; machineid-sidecar \
-         --check-config says it for a host's own settings",
+        "machineid: {} does not report what sidecars do, so it cannot be told when all have stopped. A sidecar with \
+         the default settings stops its agents within {connected} of the revoke, one that is cut off within \
+         {cut_off}; machineid-sidecar --check-config says it for a host's own settings",
         fleet.client.base_url()
     ));
     let error = "the authority takes no reports".to_owned();

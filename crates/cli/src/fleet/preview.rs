@@ -20,19 +20,24 @@ pub(super) enum Effect {
     Revoke,
     Unrevoke,
     Remove,
-    /// It is already as wished.
+    /// The device has the wanted status already.
     None,
     /// The authority does not know it.
     NotFound,
 }
 
 impl Effect {
-    const fn word(self) -> &'static str {
+    /// What the preview prints for a device of this status.
+    const fn word(self, status: Option<DeviceStatus>) -> &'static str {
         match self {
             Self::Revoke => "would be revoked",
             Self::Unrevoke => "would be unrevoked, if the plan has a place",
             Self::Remove => "would be removed",
-            Self::None => "is that already",
+            Self::None => match status {
+                Some(DeviceStatus::Revoked) => "unchanged (already revoked)",
+                Some(DeviceStatus::Active) => "unchanged (already active)",
+                None => "unchanged",
+            },
             Self::NotFound => "not found",
         }
     }
@@ -83,7 +88,7 @@ pub(super) async fn show(
         return Ok(Exit::Success);
     }
     let rows: Vec<Vec<Cell>> =
-        results.iter().map(|one| vec![Cell::new(&one.device_id), Cell::new(one.effect.word())]).collect();
+        results.iter().map(|one| vec![Cell::new(&one.device_id), Cell::new(one.effect.word(one.status))]).collect();
     for line in table::layout(&[Column::keep(""), Column::keep("")], &rows, printer.width()).into_iter().skip(1) {
         printer.line(line);
     }

@@ -27,7 +27,7 @@ pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Ex
         if let Some((before, earlier)) = verdicts.last()
             && verdict.follows != earlier.last
         {
-            let problem = format!("it does not go on where {} ends", before.display());
+            let problem = format!("it does not continue where {} ends", before.display());
             verdict.findings.insert(0, Finding { line: 1, problem });
         }
         verdicts.push((path, verdict));
@@ -42,8 +42,8 @@ pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Ex
         }
         if sound && expect.is_none() {
             printer.note(
-                "whether its end was cut shows against the last hash in machineid status or in the daemon's log: --expect \
-                 HASH",
+                "to find out whether its end was cut, give the last hash from machineid status or the daemon's log: \
+                 --expect HASH",
             );
         }
     }

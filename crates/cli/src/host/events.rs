@@ -37,7 +37,10 @@ pub(crate) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut Printer) 
             Ended::NobodyReads => return Ok(Exit::Success),
             Ended::Here(Err(why)) if !args.follow => return Err(Problem::failure(why)),
             Ended::Here(_) if !args.follow => return Ok(Exit::Success),
-            Ended::Here(_) => printer.note("the daemon is gone; waiting for it to come back (Ctrl-C to end)"),
+            Ended::Here(_) => printer.note(
+                "the connection to the daemon is lost; waiting for the daemon to return \
+                                            (Ctrl-C to end)",
+            ),
         }
         stream = loop {
             tokio::select! {
@@ -117,7 +120,7 @@ impl Reader {
 
 fn print(data: &str, id: Option<&str>, json: bool, printer: &mut Printer) {
     let Ok(whole) = serde_json::from_str::<Value>(data) else {
-        printer.note(&format!("an event that cannot be read: {data}"));
+        printer.note(&format!("unreadable event: {data}"));
         return;
     };
     if json {
@@ -185,7 +188,7 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
                 ReloadResult::Applied => (None, format!("applied: {changed}")),
                 ReloadResult::Unchanged => (None, "nothing is new".to_owned()),
                 ReloadResult::Partial => (Some(Colour::Unclear), format!("applied in part: {changed}")),
-                ReloadResult::Refused => (Some(Colour::Bad), "refused; what was before stays in force".to_owned()),
+                ReloadResult::Refused => (Some(Colour::Bad), "refused; the previous settings stay in force".to_owned()),
             };
             (colour, text + &because(&reload.reason))
         }

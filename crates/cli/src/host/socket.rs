@@ -158,7 +158,7 @@ fn explain(error: &(dyn Error + 'static), socket: &Path) -> String {
                 "no permission to open {shown}; it is for the group {group}: join it (sudo usermod -aG {group} \"$USER\", \
                  then log in again) or use sudo"
             ),
-            None => format!("no permission to open {shown}; use sudo, or ask who runs the daemon for its group"),
+            None => format!("no permission to open {shown}; use sudo, or ask the daemon's administrator for its group"),
         },
         Some(io::ErrorKind::InvalidInput) => format!("{shown} cannot be a socket's path: it is too long"),
         Some(_) | None => {

@@ -86,7 +86,7 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
         let mut line = Line::default();
         line.push(&format!("{:<14}", "org key"), None);
         line.push(
-            &format!("is the old one, which ends at {ends}: put the new one in its place"),
+            &format!("is the old key, which expires at {ends}: put the new key in its place"),
             Some(Colour::Unclear),
         );
         printer.line(line);
@@ -125,7 +125,7 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
         line.push(&format!("{} ", held.device_id), None);
         line.push("HELD", Some(Colour::Bad));
         let since = ago(&held.since, now);
-        line.push(&format!(" by uid {}, {since}; take it back with: machineid release", held.by_uid), None);
+        line.push(&format!(" by uid {}, {since}; release it with: machineid release", held.by_uid), None);
         printer.line(line);
     }
     printer.line("");

@@ -62,7 +62,7 @@ impl Core {
         }
         self.frozen = frozen;
         let text = if frozen {
-            "the agent stands still until it is known whether it may run; Ctrl-C lets it go on and interrupts it"
+            "the agent is frozen until it is known whether it may run; Ctrl-C resumes and interrupts it"
         } else {
             "the agent goes on"
         };

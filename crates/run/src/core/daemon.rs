@@ -109,7 +109,7 @@ impl Core {
         if !matches!(self.phase, Phase::Asking { .. }) || containment.satisfies(floor) {
             return None;
         }
-        let reason = format!("containment {floor} is not to be had: the daemon offers {containment}");
+        let reason = format!("containment {floor} is not available: the daemon offers {containment}");
         let reason = self.with_own_failure(reason);
         let mut actions = vec![Action::HangUp];
         actions.extend(self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason)));

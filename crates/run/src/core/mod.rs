@@ -298,7 +298,10 @@ impl Core {
         match (&self.link, &self.undecided) {
             (Link::Up { .. }, Some(cause)) => cause.clone(),
             (Link::Up { .. }, None) => {
-                format!("the daemon at {} is there and says nothing; try `machineid status`", self.settings.socket)
+                format!(
+                    "the daemon at {} is running but does not respond; see its log, or try `machineid status`",
+                    self.settings.socket
+                )
             }
             (Link::Down { .. } | Link::Asking { .. }, _) => {
                 format!("the daemon at {} does not answer; start it again", self.settings.socket)

@@ -225,9 +225,9 @@ fn the_end_of_a_lease_says_why_no_new_permission_came() {
     let lost = || Event::Lost(Lost { why: "gone".to_owned(), daemon: Daemon::Absent });
     for (told, needle) in [
         (vec![undecided(Some("could not connect to the authority"))], "ended: could not connect to the authority"),
-        (vec![undecided(Some("could not connect")), undecided(None)], "is there and says nothing"),
+        (vec![undecided(Some("could not connect")), undecided(None)], "is running but does not respond"),
         (vec![undecided(Some("could not connect")), lost()], "does not answer"),
-        (vec![], "is there and says nothing"),
+        (vec![], "is running but does not respond"),
     ] {
         let mut core = running(settings());
         for event in told {

@@ -82,7 +82,7 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Socket(errno) => write!(f, "no socket to be had: {errno}"),
+            Self::Socket(errno) => write!(f, "cannot make a socket: {errno}"),
             Self::Process(error) | Self::Namespace(error @ (ForkError::Threads | ForkError::NoProc)) => {
                 write!(f, "{error}")
             }
@@ -143,7 +143,7 @@ impl Guardian {
         match rustix::event::poll(&mut fds, Some(&START)) {
             Ok(1) => {}
             Ok(_) => return Err("the guardian does not answer".to_owned()),
-            Err(errno) => return Err(format!("cannot hear the guardian: {errno}")),
+            Err(errno) => return Err(format!("cannot read from the guardian: {errno}")),
         }
         match self.receive() {
             Some((Report::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),

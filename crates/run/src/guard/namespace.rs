@@ -85,7 +85,7 @@ pub(super) fn explain_fork(errno: Errno) -> String {
             "a limit of namespaces is reached",
             "raise it (sysctl user.max_user_namespaces, user.max_pid_namespaces, user.max_mnt_namespaces)",
         ),
-        Errno::NOSYS => ("clone3 is not to be had", "let the sandbox (a container's seccomp profile) allow it"),
+        Errno::NOSYS => ("clone3 is not available", "let the sandbox (a container's seccomp profile) allow it"),
         Errno::INVAL => ("this kernel has no such namespaces", "use one with CONFIG_PID_NS and CONFIG_USER_NS"),
         _ => ("no process can be made in a namespace", "see the error"),
     };
@@ -93,5 +93,5 @@ pub(super) fn explain_fork(errno: Errno) -> String {
 }
 
 fn not_to_be_had(what: &str, errno: Errno, remedy: &str) -> String {
-    format!("containment pidns is not to be had: {what} ({errno}); {remedy}, or ask for another containment")
+    format!("containment pidns is not available: {what} ({errno}); {remedy}, or ask for another containment")
 }

@@ -96,7 +96,7 @@ impl<'a> Shell<'a> {
         let Made { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
         // While the two processes are being made.
         let first_connection = (BootTime::now(), Connection::begin(run));
-        let timer = Timer::new().map_err(|errno| text("no timer to be had", errno));
+        let timer = Timer::new().map_err(|errno| text("cannot make a timer", errno));
         let terminal = Terminal::find();
         let (child, timer) = match guardian.leader().and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
             Ok((leader, in_leaf, timer)) => {
@@ -268,7 +268,7 @@ impl<'a> Shell<'a> {
             let survivors = &stop.survivors;
             let survivor = |survivor: &Survivor| format!("{} ({})", survivor.pid, survivor.reason.in_words());
             let list = survivors.iter().map(survivor).collect::<Vec<_>>().join(", ");
-            say(&format!("machineid-run: still running after SIGKILL: {list}; the guardian goes on trying"));
+            say(&format!("machineid-run: still running after SIGKILL: {list}; the guardian keeps retrying"));
         } else {
             self.clear_away();
         }

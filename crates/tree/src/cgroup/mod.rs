@@ -54,11 +54,11 @@ impl fmt::Display for NoCgroup {
             Self::NotPermitted(path) => write!(
                 f,
                 "no permission to make a control group in {}; start it in a delegated one (systemd: Delegate=yes, or \
-                 systemd-run --user --scope -p Delegate=yes), or let a daemon of root's make it",
+                 systemd-run --user --scope -p Delegate=yes), or let a daemon that runs as root make it",
                 path.display()
             ),
             Self::Exists(path) => {
-                write!(f, "{} is there already; remove it (rmdir) if no run of that id is left", path.display())
+                write!(f, "{} exists already; remove it (rmdir) if no run of that id is left", path.display())
             }
             Self::Threaded(path) => {
                 write!(f, "{} holds threads and can have no other group below it; start it elsewhere", path.display())

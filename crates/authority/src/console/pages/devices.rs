@@ -62,8 +62,8 @@ pub(super) async fn act(
 const REVOKED: &str = "Their agents are being stopped. Each device's page shows when its sidecar has confirmed that.";
 const RESTORED: &str = "They may execute again. Agents that were stopped do not start by themselves, unless they were \
                         started with --restart on-allow.";
-const REMOVED: &str = "They are unknown now, so they are denied with DEVICE_NOT_FOUND. A host that registers again takes a \
-                       place again; what must stay stopped is better revoked.";
+const REMOVED: &str = "They are unknown now, so they are denied with DEVICE_NOT_FOUND. A host that registers again \
+                       takes a place again; to keep a device stopped, revoke it.";
 
 async fn revoke(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<Vec<Done>, Refused> {
     let verb = if batch.len() == 1 { Verb::Revoke } else { Verb::RevokeBatch };

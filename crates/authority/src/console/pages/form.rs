@@ -57,9 +57,9 @@ impl Form {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse()
-            .map(Some)
-            .map_err(|error: crate::audit::ReasonError| Refused::Malformed(format!("The reason does not do: {error}.")))
+        text.parse().map(Some).map_err(|error: crate::audit::ReasonError| {
+            Refused::Malformed(format!("The reason is not valid: {error}."))
+        })
     }
 }
 

@@ -73,8 +73,8 @@ impl Refused {
                 "Nothing was changed",
                 "That form did not come from a page of this session: it was open since before you signed in, or another \
                  website sent it.",
-                "Open the page again and repeat what you did there. If you did not send anything, somebody else's page \
-                 did; close it.",
+                "Open the page again and repeat what you did there. If you did not send anything, another website \
+                 did; close its page.",
             ),
             Self::Malformed(text) => (
                 StatusCode::BAD_REQUEST,
@@ -91,7 +91,7 @@ impl Refused {
             Self::TooMany(_) => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
-                "This was refused so that others are served.",
+                "This request was refused so that the server stays available to others.",
                 "Wait a moment, then open the page again. Agents are not concerned: validations are never limited.",
             ),
             Self::Failed => (

@@ -80,7 +80,7 @@ const DONE: [(&str, &str); 10] = [
     ("expired", "The end of the entitlement is set. From then on every validation is denied with ENTITLEMENT_EXPIRED."),
     ("renewed", "The entitlement does not end any more."),
     ("plan", "The plan and its limit are set."),
-    ("old-key-ended", "The old key is invalid now. What still asked with it is denied with INVALID_ORG_KEY."),
+    ("old-key-ended", "The old key is invalid now. Requests that still use it are denied with INVALID_ORG_KEY."),
 ];
 
 pub(super) async fn show(
@@ -173,7 +173,7 @@ pub(super) async fn rotate_key(
     let (head, mut visit, account, form, call) = asked(&app, &org, request).await?;
     let overlap = match form.one("overlap") {
         "" => admin::OVERLAP,
-        text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap does not do: {error}.")))?,
+        text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap is not valid: {error}.")))?,
     };
     if overlap > admin::LONGEST_OVERLAP {
         return Err(Refused::Malformed("An old key can stay valid for 90 days (2160h) at most.".to_owned()));

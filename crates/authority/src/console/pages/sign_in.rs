@@ -89,7 +89,7 @@ fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &st
         app.console.end(old);
     }
     let id = app.console.sessions.begin(holder, BootTime::now()).map_err(|error| {
-        tracing::error!(%error, "nobody can sign in");
+        tracing::error!(%error, "cannot create a session id");
         Refused::Failed
     })?;
     let mut response = redirect(&format!("{}{next}", app.console.base));
@@ -140,7 +140,7 @@ pub(super) async fn with_link(
 
 fn bad_link(app: &App, head: &axum::http::request::Parts) -> Result<Response, Refused> {
     app.limits.failed_key(ask::address(head), BootTime::now()).map_err(Refused::TooMany)?;
-    page(StatusCode::GONE, &LinkPage { frame: Frame::bare(app, "This link signs nobody in"), action: None })
+    page(StatusCode::GONE, &LinkPage { frame: Frame::bare(app, "This link cannot sign you in"), action: None })
 }
 
 /// Where a query asks to go on, when that is a page.

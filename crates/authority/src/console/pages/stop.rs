@@ -134,7 +134,10 @@ pub(super) async fn everything(
     let typed = form.one("confirm").replace(',', "");
     let problem = match (typed.is_empty() || typed != form.one("shown"), reason.is_none()) {
         (true, _) => Some("The number typed is not the number of devices. Nothing was stopped."),
-        (false, true) => Some("Say why, for the audit and for whoever is stopped. Nothing was stopped."),
+        (false, true) => Some(
+            "Give a reason: the audit and the denials of the stopped agents show it. Nothing was \
+                               stopped.",
+        ),
         (false, false) => None,
     };
     if problem.is_some() {

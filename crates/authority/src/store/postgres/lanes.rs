@@ -263,7 +263,7 @@ impl Lane {
     /// Runs it, and again should it panic: a lane that is missing without a word would be missed at the next fault only.
     async fn keep_running(self) {
         while let Err(failure) = tokio::spawn(self.clone().run()).await {
-            error!(%failure, "a lane of the database failed; starting it again");
+            error!(%failure, "a lane of the database failed; restarting it");
             tokio::time::sleep(PROBE).await;
         }
     }

@@ -149,7 +149,7 @@ impl Postgres {
             match self.listener().await {
                 Ok(listener) => return listener,
                 Err(error) if !warned => {
-                    warn!(%error, "cannot hear of other servers' changes; trying again");
+                    warn!(%error, "cannot receive other servers' changes; retrying");
                     warned = true;
                 }
                 Err(_) => {}
@@ -164,7 +164,7 @@ impl Postgres {
             match tokio::time::timeout(SILENCE, listener.try_recv()).await {
                 Ok(Ok(Some(news))) => self.pass_on(news.payload()),
                 Ok(Ok(None)) => return,
-                Ok(Err(error)) => return warn!(%error, "the connection that hears of other servers' changes failed"),
+                Ok(Err(error)) => return warn!(%error, "the connection that receives other servers' changes failed"),
                 // A connection that was cut without a word is as silent as one on which there is nothing to tell.
                 Err(_) => {
                     let Ok(connection) = listener.acquire().await else { return };

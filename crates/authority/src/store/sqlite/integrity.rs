@@ -78,7 +78,7 @@ impl Check {
     }
 }
 
-/// `None` when it could not be found out.
+/// `None` when there is no decision.
 fn look(connection: &Connection) -> Option<Result<(), String>> {
     let damages = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
         let mut statement = connection.prepare(&format!("PRAGMA quick_check({NAMED})"))?;

@@ -212,14 +212,14 @@ fn reopened<T>(
     open: impl Fn() -> rusqlite::Result<Connection>,
     mut next: impl FnMut() -> Result<T, TryRecvError>,
 ) -> Option<Connection> {
-    error!("a connection to the database was left in an unknown state, and is opened anew");
+    error!("a connection to the database was left in an unknown state; reopening it");
     loop {
         match open() {
             Ok(connection) => {
-                info!("the connection to the database was opened anew");
+                info!("the connection to the database was reopened");
                 return Some(connection);
             }
-            Err(error) => rarely!(error, %error, "a connection to the database cannot be opened anew"),
+            Err(error) => rarely!(error, %error, "cannot reopen a connection to the database"),
         }
         loop {
             match next() {

@@ -52,7 +52,7 @@ pub(super) fn nobody(whom: &WhomArgs, agents: &[AgentReport]) -> String {
     let what = match (&whom.device, &whom.agent) {
         (Some(device), _) => format!("no agent runs as device {device}"),
         (None, Some(word)) => format!("no agent has the name, pid or run id {word}"),
-        (None, None) => "no agent was meant".to_owned(),
+        (None, None) => "no agent matched".to_owned(),
     };
     format!("{what}; these run: {}", labels(agents.iter()))
 }

@@ -49,7 +49,7 @@ pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: 
         }
     }
     if stopped.iter().any(|one| matches!(one.outcome, Outcome::NotOver(_))) {
-        printer.note("the daemon goes on trying; look again with: machineid status");
+        printer.note("the daemon keeps retrying; look again with: machineid status");
     }
 }
 

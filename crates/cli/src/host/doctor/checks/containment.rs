@@ -66,9 +66,9 @@ fn verdict(facts: &Facts) -> Check {
     };
     let found = match holds_against {
         HoldsAgainst::Hostile => format!("{agents} get {containment}{maker}; it holds against hostile agents"),
-        HoldsAgainst::Bugs => format!(
-            "{agents} get {containment}{maker}; it holds against buggy ones, not against those that try to get away"
-        ),
+        HoldsAgainst::Bugs => {
+            format!("{agents} get {containment}{maker}; it holds against bugs; a hostile agent could escape")
+        }
     };
     match (holds_against, facts.user.uid, containment) {
         (HoldsAgainst::Hostile, _, _) => Check::ok(what, found),
@@ -147,10 +147,10 @@ fn tried(leaf: &Leaf, mount: &str) -> Check {
 fn pidns(facts: &Facts) -> Check {
     let what = "pidns";
     match &facts.pidns {
-        Ok(()) if facts.user.uid == 0 => Check::ok(what, "can be had with --containment pidns; it was tried"),
+        Ok(()) if facts.user.uid == 0 => Check::ok(what, "available with --containment pidns (tested)"),
         Ok(()) => Check::ok(
             what,
-            "can be had with --containment pidns, through a user namespace (setuid programs do not work there); it was tried",
+            "available with --containment pidns, through a user namespace (setuid programs do not work there; tested)",
         ),
         Err(failure) => {
             let step = match failure.step {

@@ -77,7 +77,7 @@ fn socket(facts: &Facts) -> Option<Check> {
         // The daemon's line says what to do about these two.
         SocketState::Missing | SocketState::Hidden => return None,
         SocketState::OtherFile => {
-            let found = format!("{path} is no socket");
+            let found = format!("{path} is not a socket");
             Check::fail(what, found, "remove it and restart the daemon, or name the daemon's socket with --socket")
         }
         SocketState::Unreadable(errno) => {
@@ -94,11 +94,11 @@ fn socket(facts: &Facts) -> Option<Check> {
                 return Some(Check::fail(what, format!("{found}: {user} may not open it"), remedy));
             }
             if *replaceable {
-                let found = format!("{found}; everybody may put another in its place");
+                let found = format!("{found}; any user may put another socket in its place");
                 return Some(Check::warn(what, found, "keep it in a directory that only its owner may write to"));
             }
             if mode & 0o002 != 0 {
-                let found = format!("{found}: everybody on this host may ask");
+                let found = format!("{found}: every user of this host may connect");
                 return Some(Check::warn(what, found, "set local.mode = \"0660\" and local.group"));
             }
             Check::ok(what, format!("{found}; {user} may open it"))
@@ -144,7 +144,7 @@ fn identity(daemon: &Daemon, facts: &Facts) -> Check {
             format!(
                 "{found}: neither root, nor this user, nor the owner of the socket's directory; wrappers refuse it"
             ),
-            "find out who put it there; start the real one, or name its socket with --socket",
+            "find out which process made it; start the real daemon, or name its socket with --socket",
         )
     }
 }
@@ -199,10 +199,11 @@ fn denied(device: &DeviceReport) -> Check {
     let decided = |remedy: &str| Check::warn(what, found.clone(), remedy);
     let wrong = |remedy: &str| Check::fail(what, found.clone(), remedy);
     match &last.code {
-        Code::InvalidOrgKey | Code::OrgNotFound => {
-            wrong("put the organisation's present key into the daemon's key file; it is read again by itself")
-        }
-        Code::InvalidDeviceId => wrong("mend device.id in the configuration"),
+        Code::InvalidOrgKey | Code::OrgNotFound => wrong(
+            "put the organisation's current key into the daemon's key file; the daemon reads it without a \
+                   restart",
+        ),
+        Code::InvalidDeviceId => wrong("correct device.id in the configuration"),
         Code::DeviceNotFound => wrong(&format!("it was never registered or was removed: machineid register {id}")),
         Code::DeviceLimitReached => wrong("the plan is full: remove a device (machineid remove) or take a larger plan"),
         Code::DeviceRevoked => decided(&format!("if it is to run again: machineid unrevoke {id}")),
@@ -292,8 +293,8 @@ fn org_key(daemon: &Daemon, user: &User) -> Check {
     let configuration = &daemon.status.configuration;
     let found = format!("from {}; {}", configuration.key_source, configuration.key_protection);
     if let Some(ends) = &daemon.status.authority.key_ends {
-        let found = format!("{found}; it is the old one, which ends at {ends}");
-        return Check::warn(what, found, "put the new key in its place before; nothing needs a restart");
+        let found = format!("{found}; it is the old key, which expires at {ends}");
+        return Check::warn(what, found, "put the new key in its place before that; nothing needs a restart");
     }
     let reachable = user.uid == 0 || daemon.listener.is_some_and(|listener| listener.uid == user.uid);
     if reachable {
@@ -311,7 +312,7 @@ fn stop_bound(daemon: &Daemon) -> Check {
     Check::ok("stop bound", format!("{connected} while the authority answers, {cut_off} while it does not"))
 }
 
-/// Whether a stop left somebody alive, which is worth more than any precondition.
+/// Whether a past stop left a process alive. This evidence counts more than any precondition.
 fn past_stops(daemon: &Daemon) -> Check {
     let what = "past stops";
     let stops = &daemon.status.recent_stops;
@@ -319,21 +320,21 @@ fn past_stops(daemon: &Daemon) -> Check {
         .iter()
         .filter(|stop| !stop.confirmed)
         .map(|stop| {
-            let who: Vec<String> =
+            let survivors: Vec<String> =
                 stop.survivors.iter().map(|left| format!("pid {} ({})", left.pid, left.reason)).collect();
             let name = stop.name.clone().unwrap_or_else(|| stop.run_id.to_string());
-            let who = if who.is_empty() { "somebody".to_owned() } else { who.join(", ") };
-            format!("{name}: {who} after {}", millis(stop.took_ms))
+            let left = if survivors.is_empty() { "a process".to_owned() } else { survivors.join(", ") };
+            format!("{name}: {left} after {}", millis(stop.took_ms))
         })
         .collect();
     if failed.is_empty() {
-        Check::ok(what, format!("none of the last {} left anybody alive", stops.len()))
+        Check::ok(what, format!("none of the last {} left a process alive", stops.len()))
     } else {
         let found = format!("not over: {}", failed.join("; "));
         Check::fail(
             what,
             found,
-            "the daemon goes on trying; end them as root, or find what they wait for (ps -o stat,wchan)",
+            "the daemon keeps retrying; end them as root, or find what they wait for (ps -o stat,wchan)",
         )
     }
 }

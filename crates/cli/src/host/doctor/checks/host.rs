@@ -29,8 +29,8 @@ fn kernel(kernel: &Kernel) -> Check {
     }
     if no_process_left(kernel) {
         let found = format!("Linux {release} has no process left to give to this user");
-        let remedy = "end what makes so many, or raise the limit that is reached (ulimit -u, pids.max, kernel.pid_max); a \
-                      stop works all the same";
+        let remedy = "stop what makes so many, or raise the limit that is reached (ulimit -u, pids.max, \
+                      kernel.pid_max); a stop works all the same";
         return Check::fail(what, found, remedy);
     }
     if let Err(why) = &kernel.clone3 {
@@ -60,7 +60,7 @@ fn proc(proc: &Proc, uid: u32) -> Check {
         (Ok(()), Some(option)) if uid != 0 => Check::warn(
             what,
             format!("{option} hides other users' processes: an agent's child that changes its user is not seen"),
-            "mount /proc without it, or let a daemon of root's supervise",
+            "mount /proc without it, or let a daemon that runs as root supervise",
         ),
         (Ok(()), Some(_) | None) => Check::ok(what, "shows the processes of this PID namespace"),
     }

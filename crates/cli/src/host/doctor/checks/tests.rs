@@ -149,7 +149,7 @@ const DAEMON: &[Case] = &[
         |f| f.socket.state = SocketState::OtherFile,
         "socket",
         Level::Fail,
-        &["no socket", "remove"],
+        &["not a socket", "remove"],
     ),
     (
         "a socket that may not be opened",
@@ -159,13 +159,19 @@ const DAEMON: &[Case] = &[
         &["ann may not open it", "add ann to the group agents"],
     ),
     (
-        "a socket for everybody",
+        "a socket for every user",
         |f| socket(f, |mode, _, _| *mode = 0o666),
         "socket",
         Level::Warn,
-        &["everybody", "0660"],
+        &["every user", "0660"],
     ),
-    ("a socket that anybody can replace", |f| socket(f, |_, _, r| *r = true), "socket", Level::Warn, &["in its place"]),
+    (
+        "a socket that any user can replace",
+        |f| socket(f, |_, _, r| *r = true),
+        "socket",
+        Level::Warn,
+        &["in its place"],
+    ),
     (
         "an impostor",
         |f| daemon(f).listener.as_mut().unwrap().trusted = false,
@@ -230,10 +236,10 @@ const DAEMON: &[Case] = &[
     ),
     (
         "a socket in another daemon's hands",
-        |f| daemon(f).status.files.problem = Some("another daemon has taken the place".to_owned()),
+        |f| daemon(f).status.files.problem = Some("another daemon now serves that path".to_owned()),
         "files",
         Level::Fail,
-        &["taken the place"],
+        &["now serves that path"],
     ),
     (
         "plain http to elsewhere",

@@ -174,7 +174,7 @@ fn answer(said: &str) -> Result<(), (PidnsStep, String)> {
         Some(("ids", why)) => Err((PidnsStep::MapIds, why.to_owned())),
         Some(("proc", why)) => Err((PidnsStep::MountProc, why.to_owned())),
         None if said == "done" => Ok(()),
-        Some(_) | None => Err((PidnsStep::Make, "its first process ended without a word".to_owned())),
+        Some(_) | None => Err((PidnsStep::Make, "its first process ended without a report".to_owned())),
     }
 }
 
