@@ -113,7 +113,7 @@ impl Changes {
                 "audit.file",
                 &audit_origin,
                 path_of(audit_file) != path_of(&running.audit_file),
-                "the chain of its records goes on in the old one",
+                "the chain of its records continues in the old one",
             ),
             (
                 "metrics.listen",

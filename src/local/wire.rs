@@ -154,7 +154,7 @@ fn own_words(answer: &[u8]) -> Option<Vec<u8>> {
             "the head of the request is longer than 8 KiB",
         ),
         b"14" => reply::raw("414 URI Too Long", &Code::BadRequest, "the path of the request is too long"),
-        _ => reply::raw("400 Bad Request", &Code::BadRequest, "the request is no HTTP/1.1"),
+        _ => reply::raw("400 Bad Request", &Code::BadRequest, "the request is not HTTP/1.1"),
     })
 }
 

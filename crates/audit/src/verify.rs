@@ -59,7 +59,7 @@ impl Verifier {
         if found == record.torn {
             self.verdict.torn += found.len() as u64;
         } else if let Some((at, _)) = undeclared.first() {
-            self.find(*at, "it is no audit record, and the record after it does not declare it as torn");
+            self.find(*at, "it is not an audit record, and the record after it does not declare it as torn");
         } else {
             self.find(self.line, "it declares a torn line before it, and there is none: lines were removed here");
         }
@@ -91,7 +91,7 @@ impl Verifier {
                 "it is not complete: the daemon was killed while it wrote it and has not been started again since, or the \
                  file was cut"
             } else {
-                "it is no audit record, and no record declares it as torn"
+                "it is not an audit record, and no record declares it as torn"
             };
             self.find(*at, problem);
         }

@@ -27,7 +27,7 @@ impl fmt::Display for ScrubError {
         f.write_str(match self {
             Self::Threads => "the environment can only be cleaned before the first thread is started",
             Self::NoProc => "the environment cannot be cleaned: /proc/self/stat is not readable; mount /proc",
-            Self::BadName => "this is no name of an environment variable",
+            Self::BadName => "this is not the name of an environment variable",
         })
     }
 }

@@ -4,14 +4,14 @@ complete -c machineid-run -l socket -d 'The daemon\'s socket [default: $MACHINEI
 complete -c machineid-run -l stop-signal -d 'The first signal of a stop [default: the daemon\'s, TERM unless configured]' -r -f
 complete -c machineid-run -l stop-grace -d 'Time from it to SIGKILL, no longer than the daemon\'s [default: the daemon\'s, 10s unless configured]' -r -f
 complete -c machineid-run -l timeout -d 'How long an answer may take [default: 5s]' -r -f
-complete -c machineid-run -l wait -d 'Go on asking until it is allowed, also while there is no daemon or the answer is no' -r
-complete -c machineid-run -l containment -d 'What holds the tree together: a control group of its own where one can be had (auto), or one of these and nothing weaker: a control group, a PID namespace, or wrapper and guardian alone [default: auto]' -r -f -a "auto\t''
+complete -c machineid-run -l wait -d 'Keep asking until it is allowed, also while there is no daemon or the answer is no' -r
+complete -c machineid-run -l containment -d 'The containment of the process tree: a control group of its own where one is available (auto), or one of these and nothing weaker: a control group, a PID namespace, or wrapper and guardian alone [default: auto]' -r -f -a "auto\t''
 cgroup\t''
 pidns\t''
 subreaper\t''"
 complete -c machineid-run -l leftovers -d 'What happens to processes the command leaves behind [default: stop]' -r -f -a "stop\t''
 wait\t''"
-complete -c machineid-run -l status-file -d 'Write how it ended to this file, as JSON' -r -F
+complete -c machineid-run -l status-file -d 'Write the outcome to this file, as JSON' -r -F
 complete -c machineid-run -s q -l quiet -d 'Print errors only'
 complete -c machineid-run -s h -l help -d 'Print this'
 complete -c machineid-run -s V -l version -d 'Print the version'

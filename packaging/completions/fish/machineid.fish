@@ -54,15 +54,15 @@ complete -c machineid -n "__fish_machineid_using_subcommand check" -s q -l quiet
 complete -c machineid -n "__fish_machineid_using_subcommand check" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand status" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand status" -l json -d 'Print the daemon\'s answer as JSON; with --watch one object a line'
-complete -c machineid -n "__fish_machineid_using_subcommand status" -s w -l watch -d 'Go on showing it, until Ctrl-C: on a terminal the whole page each second, else a line for each change'
+complete -c machineid -n "__fish_machineid_using_subcommand status" -s w -l watch -d 'Keep showing it until Ctrl-C: on a terminal the whole page each second, else a line for each change'
 complete -c machineid -n "__fish_machineid_using_subcommand status" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand events" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand events" -s f -l follow -d 'Go on with what comes, until Ctrl-C; waits for a daemon that is started again'
+complete -c machineid -n "__fish_machineid_using_subcommand events" -s f -l follow -d 'Continue with new events until Ctrl-C; waits while the daemon restarts'
 complete -c machineid -n "__fish_machineid_using_subcommand events" -l json -d 'Print one JSON object a line'
 complete -c machineid -n "__fish_machineid_using_subcommand events" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand stop" -l device -d 'Every agent of this device' -r
 complete -c machineid -n "__fish_machineid_using_subcommand stop" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand stop" -l all -d 'Every agent that you may stop: your own, or as root everybody\'s'
+complete -c machineid -n "__fish_machineid_using_subcommand stop" -l all -d 'Every agent that you may stop: your own, or as root those of all users'
 complete -c machineid -n "__fish_machineid_using_subcommand stop" -l hold -d 'Deny their devices on this host until machineid release, also after a restart; then every agent of these devices is stopped (with --all: the host\'s, which rules all)'
 complete -c machineid -n "__fish_machineid_using_subcommand stop" -l no-wait -d 'Do not wait until they are gone'
 complete -c machineid -n "__fish_machineid_using_subcommand stop" -l yes -d 'Do not ask for confirmation of --all'
@@ -76,12 +76,12 @@ complete -c machineid -n "__fish_machineid_using_subcommand release" -s h -l hel
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and not __fish_seen_subcommand_from verify help" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and not __fish_seen_subcommand_from verify help" -f -a "verify" -d 'Find every edit and gap in an audit file (exit 1 when there is one)'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and not __fish_seen_subcommand_from verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -l expect -d 'What the last record\'s hash must be' -r
+complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -l expect -d 'The hash that the last record must have' -r
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -l json -d 'Print the findings as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Find every edit and gap in an audit file (exit 1 when there is one)'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand drill" -l containment -d 'What is to hold the canaries together, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand drill" -l containment -d 'The containment of the canaries, as for machineid-run: auto, cgroup, pidns or subreaper [default: auto]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand drill" -l socket -d 'The daemon\'s socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, else $XDG_RUNTIME_DIR/machineid/sidecar.sock]' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand drill" -l json -d 'Print the result as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand drill" -s h -l help -d 'Print help'
@@ -109,7 +109,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand validate" -l allow-h
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l wait -d 'Wait until every sidecar has confirmed that nothing runs any more, or, at the end of DURATION, name those that have not, with the time by which their own lease stops their agents [default DURATION: as long as a sidecar that reaches the authority may take]' -r
-complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -121,7 +121,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l json -d '
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -133,7 +133,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l json -d
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand restore" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
@@ -145,7 +145,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand restore" -l json -d 
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand remove" -l reason -d 'Why, in a line: kept in the authority\'s audit, and told where agents are stopped' -r
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F

@@ -17,7 +17,7 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
     let wrapper = peer.process();
     let wrapper =
-        wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot hold the calling process: {error}")))?;
+        wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
     let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
     // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
     let mut numbers = Numbers::default();
@@ -85,7 +85,7 @@ impl Numbers {
 
 fn pin(identity: Identity) -> Result<Process, No> {
     let pinned = Process::pin(identity.pid, identity.start)
-        .map_err(|errno| No::new(Code::Overloaded, format!("cannot hold the agent's process: {errno}")))?;
+        .map_err(|errno| No::new(Code::Overloaded, format!("cannot get a handle of the agent's process: {errno}")))?;
     pinned.ok_or_else(|| refused("that process has ended"))
 }
 

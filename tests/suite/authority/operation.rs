@@ -215,7 +215,7 @@ fn an_admin_socket_that_is_removed_while_the_server_lives_is_made_again() {
         });
         assert_eq!(fs::metadata(authority.admin_socket()).unwrap().permissions().mode(), mode);
     }
-    assert!(authority.log().contains("the admin socket was removed and has been made again"), "{}", authority.log());
+    assert!(authority.log().contains("the admin socket was removed and has been recreated"), "{}", authority.log());
 }
 
 #[test]

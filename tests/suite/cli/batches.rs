@@ -45,7 +45,7 @@ fn no_id_at_all_is_a_mistake_and_not_a_success() {
         let ran = authority.run(&[verb]);
         assert!(ran.code == 2 && ran.err.contains("no device named"), "{ran:?}");
         let ran = authority.run_with(&[verb, "-"], "\n# nothing\n");
-        assert!(ran.code == 2 && ran.err.contains("holds no id"), "{ran:?}");
+        assert!(ran.code == 2 && ran.err.contains("contains no id"), "{ran:?}");
     }
     let ran = authority.run(&["revoke", "--from", "/nonexistent/ids"]);
     assert!(ran.code == 2 && ran.err.contains("/nonexistent/ids"), "{ran:?}");

@@ -207,7 +207,7 @@ fn a_named_control_group_that_is_not_to_be_had_is_a_wrapper_failure_that_says_wh
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(exit), "{text}");
         if exit == 125 {
-            assert!(text.contains("cgroup is not to be had") && text.contains("no permission"), "{text}");
+            assert!(text.contains("cgroup is not available") && text.contains("no permission"), "{text}");
         }
     }
 }
@@ -244,11 +244,11 @@ while '\n' not in seen: seen += os.read(fd, 4096).decode(errors='replace')
 mount = [line.split()[4] for line in open('/proc/self/mountinfo') if ' - cgroup2 ' in line][0]
 leaf = mount + seen.split()[0]
 open(leaf + '/cgroup.freeze', 'w').write('1')
-expect('the agent stands still')
+expect('the agent is frozen')
 open(leaf + '/cgroup.freeze', 'w').write('0')
-expect('the agent goes on')
+expect('the agent continues')
 open(leaf + '/cgroup.freeze', 'w').write('1')
-expect('the agent stands still')
+expect('the agent is frozen')
 os.write(fd, b'\x03')
 expect('interrupted')
 _, status = os.waitpid(pid, 0)

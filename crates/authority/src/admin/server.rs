@@ -154,7 +154,7 @@ impl Door {
         match reopened {
             Ok(door) => {
                 *told = None;
-                warn!(path = %door.path.display(), "the admin socket was removed and has been made again");
+                warn!(path = %door.path.display(), "the admin socket was removed and has been recreated");
                 door
             }
             Err(error) => {
@@ -176,7 +176,8 @@ impl Door {
 /// Tells the log what is wrong with the socket, once.
 fn say(told: &mut Option<String>, path: &Path, problem: &str) {
     if told.as_deref() != Some(problem) {
-        error!(path = %path.display(), problem, "the admin socket was removed and cannot be made again; admin commands fail");
+        error!(path = %path.display(), problem, "the admin socket was removed and cannot be recreated; admin commands \
+                                                 fail");
         *told = Some(problem.to_owned());
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn texts(args: &IdArgs) -> Result<Vec<String>, Problem> {
     Err(Problem::usage(if args.ids.is_empty() && args.from.is_none() {
         "no device named; give one or more ids, --from FILE, or - to read them from stdin"
     } else {
-        "no device named: what was read holds no id"
+        "no device named: the input contains no id"
     }))
 }
 
@@ -88,7 +88,7 @@ impl Found {
             return Err(Problem::usage(format!("{name} is too long for a list of device ids")));
         }
         let text = String::from_utf8(bytes)
-            .map_err(|_| Problem::usage(format!("{name} is not a list of device ids: it is no UTF-8 text")))?;
+            .map_err(|_| Problem::usage(format!("{name} is not a list of device ids: it is not UTF-8 text")))?;
         for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
             self.add(line);
         }

@@ -16,7 +16,7 @@ use crate::words::count;
 
 pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Exit, Problem> {
     let expect = args.expect.as_deref().map(|text| {
-        Hash::parse(text).ok_or_else(|| Problem::usage(format!("--expect {text:?} is no hash: 64 hex digits")))
+        Hash::parse(text).ok_or_else(|| Problem::usage(format!("--expect {text:?} is not a hash: 64 hex digits")))
     });
     let expect = expect.transpose()?;
     let mut verdicts: Vec<(&Path, Verdict)> = Vec::new();

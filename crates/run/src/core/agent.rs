@@ -64,7 +64,7 @@ impl Core {
         let text = if frozen {
             "the agent is frozen until it is known whether it may run; Ctrl-C resumes and interrupts it"
         } else {
-            "the agent goes on"
+            "the agent continues"
         };
         match self.phase {
             Phase::Running { .. } | Phase::Leftovers { .. } => {

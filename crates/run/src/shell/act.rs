@@ -186,7 +186,8 @@ impl Shell<'_> {
         if self.beside_daemon {
             // The daemon belongs to the same job of the shell: it would be suspended as well, and stop nobody.
             say(
-                "machineid-run: not suspended: the daemon runs in this job, and must go on; start it apart to use Ctrl-Z",
+                "machineid-run: not suspended: the daemon runs in this job and must continue; start it separately to \
+                 use Ctrl-Z",
             );
             self.send_to_command(libc::SIGCONT);
             return;

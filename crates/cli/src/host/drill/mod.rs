@@ -206,7 +206,7 @@ impl Drill {
     fn run(&self) -> Result<RunId, Problem> {
         let leader = self.canaries.iter().find(|canary| canary.role == Role::Leader);
         leader.and_then(|leader| leader.run).ok_or_else(|| {
-            Problem::failure("the canary has no run id in its environment: what started it is no machineid-run")
+            Problem::failure("the canary has no run id in its environment: it was not started by machineid-run")
         })
     }
 
