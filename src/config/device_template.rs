@@ -14,7 +14,7 @@ pub(crate) struct HostFacts {
 
 /// Fills in `{hostname}`, `{machine_id}` and `{env:NAME}`.
 ///
-/// Fails with a sentence on an unknown or unclosed name, a fact that is not to be had, or a result that is no device id.
+/// Fails with a sentence on an unknown or unclosed name, an unavailable fact, or a result that is no device id.
 pub(crate) fn expand(
     template: &str,
     facts: &HostFacts,

@@ -9,7 +9,7 @@ use super::Settings;
 
 /// A handle to the settings in force. Cheap to clone; all clones see the same.
 ///
-/// Whoever acts on several settings takes one [`Live::now`] for all of them: a reload in between must not mix two
+/// Code that acts on several settings takes one [`Live::now`] for all of them: a reload in between must not mix two
 /// configurations.
 #[derive(Clone, Debug)]
 pub(crate) struct Live(Arc<Shared>);
@@ -86,7 +86,7 @@ impl Following {
         Arc::clone(&self.0.borrow_and_update())
     }
 
-    /// Waits for a change. May be dropped and called again. Waits for ever when nobody is left who could make one.
+    /// Waits for a change. May be dropped and called again. Waits for ever when no sender is left.
     pub(crate) async fn changed(&mut self) -> Arc<Settings> {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

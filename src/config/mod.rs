@@ -113,7 +113,7 @@ fn load_by(
     settings::resolve(file, &|name| environment.text(name), &around)
 }
 
-/// Relative to the working directory, as --config is: whoever names a file must not get another one.
+/// Relative to the working directory, as --config is: a named file must not be replaced by another one.
 fn from_environment(environment: &Environment) -> Option<PathBuf> {
     environment.named("MACHINEID_CONFIG").map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! Where things are when nobody says otherwise.
+//! Default places of files.
 
 use std::path::{Path, PathBuf};
 

@@ -98,7 +98,7 @@ pub(crate) enum Undecided {
 #[derive(Clone, Debug)]
 pub(crate) struct Local {
     pub(crate) socket: PathBuf,
-    /// A default place is made when it is missing; one that somebody named is not.
+    /// A default place is made when it is missing; a configured one is not.
     pub(crate) socket_origin: Origin,
     pub(crate) mode: u32,
     pub(crate) group: Option<(String, Origin)>,
@@ -202,7 +202,7 @@ impl Reader<'_> {
         Ok(span)
     }
 
-    /// A path somebody named: absolute, so that it means the same wherever the daemon is started.
+    /// A configured path: absolute, so that it means the same wherever the daemon is started.
     fn path(&self, key: &str, placed: Option<&Spanned<String>>) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
         let Some(value) = placed else { return Ok(None) };
         let path = PathBuf::from(value.get_ref());
@@ -431,7 +431,7 @@ fn compat_listen(reader: &Reader<'_>, written: &File) -> Result<Option<(SocketAd
     let key = "compat.listen";
     let listen = reader.address(key, written.compat.listen.as_ref())?;
     match listen {
-        // Whoever shows an agent's token is answered as that agent, and the port is not encrypted.
+        // A client that shows an agent's token is answered as that agent, and the port is not encrypted.
         Some((address, origin)) if !address.ip().is_loopback() => {
             let problem = format!("{address} is not an address of this host alone; write one as in \"127.0.0.1:8425\"");
             Err(ConfigError::at(&origin, key, problem))

@@ -21,7 +21,7 @@ use crate::config::{self, Origin, Settings, Surroundings};
 /// The port that is asked for first; any other when it is taken.
 const PORT: u16 = 8424;
 
-/// Quicker than the built-in defaults: whoever tries a revoke should not have to wait for it.
+/// Quicker than the built-in defaults: a user who tries a revoke should not have to wait for it.
 const SETTINGS: &str = r#"
 [authority]
 timeout = "2s"

@@ -14,7 +14,7 @@ use tracing::warn;
 /// How often it looks when a child of our own, which is not to be taken here, stands in front of the orphans.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Reaps orphans for as long as it is polled, where they come to us. `own` is the one child that somebody else waits for.
+/// Reaps orphans for as long as it is polled, where they come to us. Another task waits for `own`.
 pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
     let first = rustix::process::getpid().as_raw_pid() == 1;
     let ended = first.then(|| Signals::new([SIGCHLD]));
@@ -30,7 +30,7 @@ pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
         match sys::ended_child() {
             Ok(Some(pid)) if Some(pid) == own => tokio::time::sleep(AGAIN).await,
             Ok(Some(pid)) => {
-                // Whatever it was, it was nobody's.
+                // It was an orphan: no task waits for it.
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }
             Ok(None) | Err(_) => {

@@ -18,7 +18,7 @@ use crate::config::{ConfigError, Origin, Settings};
 use crate::disk::make_directory;
 use crate::local::{refuse, socket};
 
-/// For the log, the unit's status and whoever asks.
+/// For the log, the unit's status and clients that ask.
 const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put the key into its file, and the service reads it \
                           without a restart: sudo install -m 600 /dev/stdin /etc/machineid/org-key";
 

@@ -192,7 +192,7 @@ impl Authority {
     /// From now on that one is asked, with that key. Every gate asks at once.
     ///
     /// A new key for the same authority is on trial: until it is accepted, the old one answers for it when it is refused.
-    /// Whoever writes a wrong key into the file must not stop every agent with it.
+    /// A wrong key written into the file must not stop every agent.
     pub(crate) fn replace(&self, means: Means) {
         let current = self.means();
         let elsewhere = means.client.base_url() != current.client.base_url();
@@ -393,7 +393,7 @@ impl Authority {
         reads.1.clone()
     }
 
-    /// A deny for which nobody need be asked: the kill file, or an operator's hold.
+    /// A deny that needs no answer of the authority: the kill file, or an operator's hold.
     ///
     /// Fails when the kill file cannot be looked for, and the device is not held.
     async fn denied_here(&self, device: &DeviceId) -> Result<Option<Denial>, Unseen> {

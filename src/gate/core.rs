@@ -57,7 +57,7 @@ pub(crate) enum Registered {
 /// What happens to the gate.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Somebody asks and waits until `deadline`.
+    /// A caller asks and waits until `deadline`.
     Asked { asker: AskerId, deadline: BootTime },
     /// A reason to validate now: reload, changed key, signal, push.
     Hinted,
@@ -137,7 +137,7 @@ impl Answered {
 pub(crate) enum First {
     /// At once: the host must be registered, and known to be ready.
     AtOnce,
-    /// When somebody asks, as whoever needs the gate does at once: an attempt begun before would not be fresh enough.
+    /// When a caller asks, which each user of the gate does at once: an attempt begun before would not be fresh enough.
     WhenAsked,
 }
 
@@ -546,7 +546,7 @@ impl Gate {
         if self.grace_until.is_some() { pause.min(self.rules.resume_grace / 3) } else { pause }
     }
 
-    /// Whether somebody asked after the newest attempt began.
+    /// Whether a caller asked after the newest attempt began.
     fn someone_waits(&self) -> bool {
         self.askers.iter().any(|asker| asker.fresh_from == self.next_attempt)
     }

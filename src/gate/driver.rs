@@ -334,7 +334,7 @@ impl Driver {
     }
 }
 
-/// Whether somebody who is told of standings has been told something else.
+/// Whether subscribers were last told another standing.
 fn is_news(before: &Standing, now: &Standing) -> bool {
     match (before, now) {
         (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. }) => {

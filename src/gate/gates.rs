@@ -1,4 +1,4 @@
-//! One gate for the host's device, and one for each other device while somebody uses it.
+//! One gate for the host's device, and one for each other device while it is in use.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -48,7 +48,7 @@ struct InUse {
     users: usize,
 }
 
-/// A device that nobody uses any more, and that was revoked when the last user left.
+/// A device that is no longer in use, and that was revoked when its last user left.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     pub(crate) device: DeviceId,
@@ -277,7 +277,7 @@ impl Deciding {
         verdict.await
     }
 
-    /// The answer the present standings give to somebody content with one as old as `max_age`.
+    /// The answer that the present standings give to a caller that accepts one as old as `max_age`.
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
         self.gates().map(|gate| gate.cached(now, max_age)).reduce(|a, b| Some(join(a?, b?)))?
     }

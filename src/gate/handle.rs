@@ -63,7 +63,7 @@ pub(crate) struct GateHandle {
 }
 
 impl GateHandle {
-    /// Starts a gate in the current runtime. Fails when no timer is to be had.
+    /// Starts a gate in the current runtime. Fails when no timer can be made.
     pub(crate) fn start(
         device: DeviceId,
         live: &Live,
@@ -98,7 +98,7 @@ impl GateHandle {
         look(&self.report.borrow())
     }
 
-    /// The answer that the present standing gives to somebody content with one as old as `max_age`.
+    /// The answer that the present standing gives to a caller that accepts one as old as `max_age`.
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
         if let Some(denial) = self.held() {
             return Some(Verdict::Denied(Refusal { denial, confirmed_at: now }));

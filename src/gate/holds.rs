@@ -37,7 +37,7 @@ struct Held {
 impl Holds {
     /// Reads which devices are held from this file; it need not exist.
     ///
-    /// Fails when it cannot be read or understood: then nobody knows what must be denied.
+    /// Fails when it cannot be read or parsed: then it is not known what must be denied.
     pub(crate) fn open(place: PathBuf) -> io::Result<Self> {
         let held = match fs::read(&place) {
             Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other)?,

@@ -68,7 +68,7 @@ impl Verdict {
 }
 
 impl Standing {
-    /// The answer this standing gives to somebody content with one as old as `max_age`; `None` when a validation must
+    /// The answer this standing gives to a caller that accepts one as old as `max_age`; `None` when a validation must
     /// be waited for.
     pub(crate) fn cached(&self, now: BootTime, max_age: Duration, lease: Duration) -> Option<Verdict> {
         match self {

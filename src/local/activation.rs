@@ -11,7 +11,7 @@ use crate::config::{ConfigError, Environment, Origin};
 ///
 /// Fails when what was handed over is not one listening unix socket.
 pub(crate) fn take(environment: &Environment) -> Result<Option<UnixListener>, ConfigError> {
-    // Without a number, or with another's, the variables are a leftover of somebody else's start.
+    // Without a number, or with another's, the variables are left over from the start of another process.
     if environment.text("LISTEN_PID").and_then(|pid| pid.trim().parse().ok()) != Some(std::process::id()) {
         return Ok(None);
     }

@@ -87,7 +87,7 @@ async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootT
             return reply::denied(&not_nameable(device), device);
         }
         Some(_) => Vec::new(),
-        // A caller that cannot be looked up could be an agent: it must not be answered as somebody else.
+        // A caller that cannot be looked up could be an agent: it must not be answered as another process.
         None => match peer.runs(&context.runs) {
             Ok(runs) => runs,
             Err(error) => return overloaded(&error),

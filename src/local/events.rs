@@ -139,8 +139,12 @@ impl Reader {
                 Next::Nothing => self.newest.changed().await.ok()?,
                 Next::Missed(oldest) => {
                     self.next = oldest;
-                    return Some(gap_event(&self.journal, oldest, "the reader is too slow: older events are no longer \
-                                                                  kept"));
+                    return Some(gap_event(
+                        &self.journal,
+                        oldest,
+                        "the reader is too slow: older events are no longer \
+                                                                  kept",
+                    ));
                 }
                 Next::Event(number, told) => {
                     self.next = number + 1;

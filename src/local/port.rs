@@ -1,4 +1,4 @@
-//! A TCP port that serves a few paths to whoever reaches it: bounded, and closed with the daemon.
+//! A TCP port that serves a few paths to every client that reaches it: bounded, and closed with the daemon.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::wire::REQUEST_TIMEOUT;
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// Takes the port. Fails when it is not to be had.
+/// Takes the port. Fails when it is not available.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;

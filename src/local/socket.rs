@@ -203,7 +203,7 @@ impl Socket {
             warn!(problem, "the recreated socket has other owners");
         }
         if self.renewed.try_send(listener).is_err() {
-            // Nobody takes them: without its listener the file is stale, and the next look replaces it.
+            // No task takes it: without its listener the file is stale, and the next check replaces it.
             place.identity = None;
             return Err("the daemon does not take its new socket".to_owned());
         }
@@ -362,7 +362,7 @@ fn remove_stale(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Binds, then gives the mode, then listens: nobody can connect in between.
+/// Binds, then sets the mode, then listens: no client can connect in between.
 fn listen(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -98,7 +98,7 @@ impl Budget {
     /// A hint for a device came.
     pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId, why: Why) -> Turn {
         if !self.devices.contains_key(device) {
-            // Whoever has its whole budget again need not be remembered.
+            // An entry whose budget is full again need not be remembered.
             self.devices.retain(|_, budgets| !budgets.is_idle(now));
         }
         let fresh = || Budgets { change: Spent::nothing(CHANGE, now), deny: Spent::nothing(DENY, now) };

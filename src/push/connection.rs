@@ -18,7 +18,7 @@ const READY: Duration = Duration::from_secs(5);
 pub(super) struct Connection {
     stream: EventStream,
     devices: BTreeSet<DeviceId>,
-    /// Silent longer than this, it counts as lost: nothing else tells a connection that somebody unplugged.
+    /// A connection silent for longer than this counts as lost: nothing else reveals an unplugged cable.
     patience: Duration,
     heard_at: BootTime,
 }

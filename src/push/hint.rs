@@ -68,7 +68,7 @@ pub(super) fn read(event: &Event) -> Result<Heard, Senseless> {
             if validate.all {
                 return Ok(Heard::ValidateAll(why));
             }
-            // An id that is none is nobody's of ours.
+            // An invalid id names no device of ours.
             let devices: BTreeSet<DeviceId> = validate.device_ids.iter().filter_map(|id| id.parse().ok()).collect();
             if devices.is_empty() { Err(Senseless) } else { Ok(Heard::Validate(devices, why)) }
         }

@@ -14,7 +14,7 @@ const LONGEST_REASON: usize = 200;
 pub(super) fn since(journal: &Journal, mut next: Number, now: BootTime) -> (Vec<ReportedEvent>, Number) {
     let mut events = Vec::new();
     while events.len() < MOST_EVENTS {
-        // Taken for one event at a time: whoever tells must not wait.
+        // Taken for one event at a time: a task that reports an event must not wait.
         let read = journal.ring().read(next);
         match read {
             Next::Nothing => break,

@@ -1,5 +1,5 @@
 //! One journal of what happens, told in one place each by the gates, the runs and the enforcer, and read by three: who
-//! listens to `/v1/events`, the audit file, the metrics. Telling it waits for nobody: not for a disk, not for a reader.
+//! listens to `/v1/events`, the audit file, the metrics. Recording an event waits for no disk and no reader.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +44,7 @@ impl fmt::Display for Life {
 }
 
 impl Journal {
-    /// Begins one, with the thread that writes the audit file, if there is to be one. Fails when no thread is to be had.
+    /// Begins one, with the thread that writes the audit file if one is wanted. Fails when no thread can be started.
     pub(crate) fn start(audit_file: Option<PathBuf>) -> io::Result<Arc<Self>> {
         let metrics = Metrics::new();
         let audit = audit_file.map(|path| Audit::start(path, metrics.audit_dropped())).transpose()?;

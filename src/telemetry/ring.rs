@@ -9,14 +9,14 @@ use machineid_protocol::event::Event;
 /// Where an event stands in the order of this daemon's life. The first is 1.
 pub(crate) type Number = u64;
 
-/// An event, and when it was told on the clock that nobody sets.
+/// An event, and its time on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) at: BootTime,
     pub(crate) event: Event,
 }
 
-/// A bounded buffer that everybody reads at their own pace: whoever is too slow misses the oldest, and is told.
+/// A bounded buffer that each reader reads at its own pace: a slow reader misses the oldest events, and is told so.
 #[derive(Debug)]
 pub(crate) struct Ring {
     events: VecDeque<Arc<Told>>,

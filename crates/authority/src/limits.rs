@@ -67,7 +67,7 @@ impl<K: Eq + Hash> Limit<K> {
 /// What is limited, and how; `None` for no limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
-    /// Requests with a key that is nobody's, of one address.
+    /// Requests with a key that belongs to no organisation, of one address.
     pub(super) failed_keys: Option<Rate>,
     /// New organisations, of one address.
     pub(super) sign_ups: Option<Rate>,
@@ -93,12 +93,12 @@ impl Limits {
         }
     }
 
-    /// A key from this address was nobody's. Fails with when to come again.
+    /// A key from this address belonged to no organisation. Fails with the time to wait.
     pub(super) fn failed_key(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
         take(self.failed_keys.as_ref(), network(address), now)
     }
 
-    /// Somebody at this address wants an organisation.
+    /// A client at this address asks for an organisation.
     pub(super) fn sign_up(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
         take(self.sign_ups.as_ref(), network(address), now)
     }
@@ -113,7 +113,7 @@ fn take<K: Eq + Hash>(limit: Option<&Mutex<Limit<K>>>, asker: K, now: BootTime) 
     limit.map_or(Ok(()), |limit| limit.lock().unwrap_or_else(PoisonError::into_inner).take(asker, now.since_boot()))
 }
 
-/// Whoever has one IPv6 address has 2^64 of them.
+/// A host with one IPv6 address usually has 2^64 of them.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

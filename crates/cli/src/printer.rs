@@ -195,7 +195,7 @@ impl Printer {
         self.write(b"\n");
     }
 
-    /// Writes what is left; whether there is still somebody to read it.
+    /// Writes what is left, and returns whether the reader is still there.
     pub(super) fn flush(&mut self) -> bool {
         if self.broken.is_none() {
             self.broken = self.out.flush().err();
@@ -231,12 +231,12 @@ impl Printer {
         let _ = self.err.flush();
     }
 
-    /// Says what a long command does, where somebody watches.
+    /// Says what a long command does, on a terminal.
     pub(super) fn progress(&mut self, text: &str) {
         self.show("{spinner} {wide_msg}", text, |_| ());
     }
 
-    /// Shows how far a long command is, where somebody watches.
+    /// Shows the progress of a long command, on a terminal.
     pub(super) fn bar(&mut self, done: usize, of: usize, text: &str) {
         self.show("{bar:24} {pos} of {len}  {wide_msg}", text, |bar| {
             bar.set_length(of as u64);

@@ -61,7 +61,7 @@ impl Exchange {
         Self { connections, timeout }
     }
 
-    /// Asks on new connections from now on. Those of before are closed once the requests that were begun are answered.
+    /// Asks on new connections from now on. The earlier ones are closed once the requests that were begun are answered.
     pub(super) fn forget_connections(&self) {
         self.connections.forget();
     }

@@ -83,11 +83,11 @@ pub struct Refusal {
 /// Who has to do something about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Whoever runs the network between here and there.
+    /// The operator of the network in between.
     Network,
-    /// Whoever runs the authority.
+    /// The operator of the authority.
     Authority,
-    /// Whoever configured this host: the URL, the key, the certificates, the plan.
+    /// The operator of this host: the URL, the key, the certificates, the plan.
     Configuration,
 }
 
@@ -110,7 +110,7 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may succeed although nobody changes anything.
+    /// Whether the same request may succeed without any change.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {

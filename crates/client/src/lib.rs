@@ -128,7 +128,7 @@ impl AuthorityClient {
         Ok(Self { exchange, options: Arc::new(options), announced, key_ends: Arc::default() })
     }
 
-    /// Asks on new connections from now on: after a suspend those of before may have died without a word, and the first
+    /// Asks on new connections from now on: after a suspend earlier connections may have died silently, and the first
     /// question on one would wait out its whole timeout.
     pub fn forget_connections(&self) {
         self.exchange.forget_connections();

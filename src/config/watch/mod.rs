@@ -45,14 +45,14 @@ const MOST_ROUNDS: usize = 8;
 pub(crate) enum Seen {
     /// As a whole, as far as can be told.
     Whole,
-    /// Somebody is writing into a file right now.
+    /// A process is writing into a file right now.
     Writing,
 }
 
 /// Watches a set of paths, on the thread of a [`Watch`].
 #[derive(Debug)]
 struct Watcher {
-    /// `None` when there is no watch to be had at all.
+    /// `None` when no watch is available at all.
     watches: Option<RecommendedWatcher>,
     shared: Arc<Shared>,
     paths: Vec<PathBuf>,
@@ -132,7 +132,7 @@ impl Shared {
 }
 
 impl Watcher {
-    /// Watches nothing yet. Where there is no watch to be had, files are looked at instead.
+    /// Watches nothing yet. Where no watch is available, files are polled instead.
     fn new(shared: Arc<Shared>) -> Self {
         let watches = watches(&shared).map_err(|error| complain(&error)).ok();
         let blind = watches.is_none();
@@ -165,7 +165,7 @@ impl Watcher {
     fn has_changed(&mut self) -> bool {
         let before = std::mem::take(&mut self.looks);
         if self.blind {
-            // There may be a watch to be had by now.
+            // A watch may be available by now.
             self.aim(&self.paths.clone());
         } else {
             self.looks = self.look();

@@ -43,7 +43,7 @@ struct Wanted {
 }
 
 impl Watch {
-    /// Starts the thread, which watches nothing yet. Where there is no watch to be had, files are looked at instead.
+    /// Starts the thread, which watches nothing yet. Where no watch is available, files are polled instead.
     ///
     /// Fails when there is no thread.
     pub(crate) fn start(name: &'static str) -> io::Result<Self> {

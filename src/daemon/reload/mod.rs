@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
 /// How long files must be left alone before they are read: a change often is several.
 const QUIET: Duration = Duration::from_millis(50);
-/// The same while somebody writes into one in place, until it is closed.
+/// The same while a process writes into one in place, until it is closed.
 const WRITING: Duration = Duration::from_secs(1);
 /// Whatever goes on, they are read after so long.
 const LONGEST_QUIET: Duration = Duration::from_secs(5);

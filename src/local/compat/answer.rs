@@ -71,7 +71,7 @@ pub(super) fn invalid(endpoint: Endpoint) -> Response {
     bare(endpoint, Code::InvalidDeviceId, "The device id is invalid.", StatusCode::BAD_REQUEST, None)
 }
 
-/// A no to a request that is for somebody else, or for nothing there is here.
+/// A no to a request that is for another server, or for a path that does not exist here.
 pub(super) fn elsewhere(status: StatusCode, reason: &str) -> Response {
     bare(Endpoint::Validate, Code::BadRequest, reason, status, None)
 }
@@ -125,7 +125,7 @@ fn write_with(endpoint: Endpoint, said: &Said<'_>, status: StatusCode, allowed: 
     respond(status, &said.code, body)
 }
 
-/// A registration's `status` and `error`. Whoever is allowed is registered: the daemon did that.
+/// A registration's `status` and `error`. An allowed device is registered: the daemon did that.
 fn registration(code: &Code, allowed: bool) -> (&'static str, Option<&'static str>) {
     let known = [
         (Code::DeviceLimitReached, "blocked", "device_limit_reached"),

@@ -89,7 +89,7 @@ fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, String> {
     match leaf.enter(leader) {
         Ok(()) => Ok(leaf),
         Err(errno) => {
-            // Nobody is in it.
+            // It is empty.
             let _ = leaf.remove();
             Err(format!("the agent cannot be moved into {}: {errno}", leaf.path().display()))
         }

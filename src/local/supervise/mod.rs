@@ -217,8 +217,8 @@ fn come_back(
     run: Arc<Run>,
 ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
     let caller = peer.identity();
-    let caller =
-        caller.map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
+    let caller = caller
+        .map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
     if caller.is_none() || caller != run.wrapper() {
         return Err(in_use());
     }

@@ -16,8 +16,8 @@ use crate::runs::reach::{PinnedGuardian, Reach};
 pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Reach>, No> {
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
     let wrapper = peer.process();
-    let wrapper =
-        wrapper.map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
+    let wrapper = wrapper
+        .map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
     let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
     // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
     let mut numbers = Numbers::default();
@@ -54,7 +54,7 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
     Ok(Some(Reach::new(pinned.into(), wrapper.into(), guardian, request.alone, &table)))
 }
 
-/// Who inherits the tree's orphans: the leader's parent and the wrapper's child, or nobody.
+/// The process that inherits the tree's orphans: the leader's parent and the wrapper's child, or none.
 fn guardian(
     table: &ProcessTable,
     numbers: &mut Numbers,
@@ -68,7 +68,7 @@ fn guardian(
     let named = named.ok_or_else(|| refused("the guardian must be the caller's child and the leader's parent"))?;
     let (own, above) =
         (numbers.of(named.identity.pid).unwrap_or_default(), numbers.of(wrapper.pid).unwrap_or_default());
-    // Nobody's word: the kernel's.
+    // Not a claim of the client: the kernel says it.
     let is_init = own.last() == Some(&1) && !above.is_empty() && own.len() > above.len();
     Ok(if is_init { Guardian::Init(named.identity) } else { Guardian::Sweeper(named.identity) })
 }

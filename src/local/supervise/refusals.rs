@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// container has, must not fill the memory.
 const MOST_USERS: usize = 256;
 
-/// What was told of late. Each user has a count of its own, so that a noisy one hides nobody else.
+/// What was told of late. Each user has a count of its own, so that a noisy user does not hide the refusals of another.
 #[derive(Debug, Default)]
 pub(in crate::local) struct Refusals(Mutex<HashMap<u32, Period>>);
 

@@ -17,7 +17,7 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// Fails when no descriptor is to be had.
+    /// Fails when no descriptor is available.
     pub(super) fn new() -> io::Result<Self> {
         let rung = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { rung, timer: sys::Timer::on_boot_clock()? })

@@ -20,7 +20,7 @@ pub(super) struct AuditFile {
     file: File,
     /// Device and inode.
     identity: (u64, u64),
-    /// Its length, as long as nobody else writes to it.
+    /// Its length, as long as no other process writes to it.
     length: u64,
     /// What its end means for the next line.
     pub(super) tail: Tail,
@@ -76,7 +76,7 @@ impl AuditFile {
         text.push_str(line);
         text.push('\n');
         if let Err(error) = self.file.write_all(text.as_bytes()) {
-            // Refused, the part stays, and whoever opens the file next declares it torn.
+            // If this fails, the partial record stays, and the next daemon that opens the file declares it torn.
             let _ = self.file.set_len(self.length);
             return Err(error);
         }

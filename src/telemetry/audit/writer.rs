@@ -1,4 +1,4 @@
-//! The thread that writes the audit file. Nobody waits for it; when it cannot write, that is counted and told, and as soon
+//! The thread that writes the audit file. No task waits for it; when it cannot write, that is counted and told, and as soon
 //! as it can again the file says how many records it lacks.
 
 use std::io;

@@ -80,8 +80,10 @@ fn socket(named: Option<PathBuf>, database: Option<Database>) -> Option<PathBuf>
         (Some(path), _) => Some(path),
         (None, Some(Database::Sqlite(path))) => Some(admin_socket_of(&path)),
         (None, Some(Database::Postgres(_))) => {
-            complain("a server on PostgreSQL has its admin socket where --admin-socket put it: name it with \
-                      --admin-socket PATH");
+            complain(
+                "a server on PostgreSQL has its admin socket where --admin-socket put it: name it with \
+                 --admin-socket PATH",
+            );
             None
         }
         (None, None) => {

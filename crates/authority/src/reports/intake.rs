@@ -90,7 +90,7 @@ impl Intake {
             match store.save_reports(reports).await {
                 Ok(()) => {
                     for kept in kept {
-                        // Whoever hung up needs no answer.
+                        // A client that hung up needs no answer.
                         let _ = kept.send(());
                     }
                 }

@@ -1,4 +1,4 @@
-//! `GET /org/audit`: an organisation's audit, for whoever holds its key.
+//! `GET /org/audit`: an organisation's audit, for holders of its key.
 
 use std::sync::Arc;
 

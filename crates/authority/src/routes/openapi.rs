@@ -159,7 +159,7 @@ fn whole() -> Value {
         }
     }
     whole["paths"][path::VALIDATE]["post"]["responses"]["503"]["headers"] = json!({ UNDECIDED_HEADER: {
-        "description": "There is no decision, so that this is no deny either: the lease of an earlier ALLOW goes on.",
+        "description": "There is no decision, so this is not a deny either: the lease of an earlier ALLOW continues.",
         "required": true,
         "schema": { "const": "1" }
     }});

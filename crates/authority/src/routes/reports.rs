@@ -81,7 +81,7 @@ pub(super) async fn fleet(
     RawQuery(raw): RawQuery,
     query: Result<Query<FleetQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    // No limit: whoever waits for a stop looks again and again.
+    // No limit: a client that waits for a stop polls repeatedly.
     let org = ask::caller(&app, &head).await?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let limit = query.limit.unwrap_or(LARGEST_PAGE);

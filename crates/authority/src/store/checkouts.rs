@@ -48,7 +48,7 @@ impl NewCheckout {
 /// By what a purchase is found.
 #[derive(Clone, Debug)]
 pub(crate) enum CheckoutKey {
-    /// The secret in the address that whoever holds the org key got: shows it.
+    /// The secret in the address that the holder of the org key got: it shows the page.
     Address(SecretHash),
     /// The secret that an operator got: shows it, and confirms it.
     Link(SecretHash),

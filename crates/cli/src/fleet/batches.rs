@@ -16,7 +16,7 @@ use crate::words::duration;
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause taken at an authority's wish; whoever typed the command waits for it.
+/// The longest pause taken at an authority's wish; the user of the command waits for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Sends the request again after a failure that may pass. Only for what is the same when done twice.

@@ -14,7 +14,7 @@ pub(super) fn typed(what: &str, devices: usize, at: &str, printer: &mut Printer)
     confirm::typed(&deed, devices, "look first with --dry-run", printer)
 }
 
-/// Asks whether to remove revoked devices too. Where nobody can be asked, no.
+/// Asks whether to remove revoked devices too. Without a terminal the answer is no.
 pub(super) fn revoked(devices: usize, printer: &mut Printer) -> bool {
     let devices = count(devices, "of them is a revoked device", "of them are revoked devices");
     let question = format!(

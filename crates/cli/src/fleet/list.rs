@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
         }
     }
     if reports.is_empty() {
-        // Nobody reports here: what would be told is nothing.
+        // No sidecar reports here, so there is nothing to show.
         columns.drain(2..4);
         for row in &mut rows {
             row.drain(2..4);

@@ -16,7 +16,7 @@ pub(super) use names::NoAddress;
 use names::Resolver;
 pub(super) use pieces::outgoing;
 
-/// Connections that are kept while nobody asks. More than a thousand devices need at once when each takes its turn; a burst
+/// Connections that are kept while idle. More than a thousand devices need at once when each takes its turn; a burst
 /// (all of them asked about on one signal) must not leave a thousand behind.
 const MOST: usize = 16;
 /// How long one is kept. Proxies and servers forget theirs after a minute or a few.

@@ -30,7 +30,7 @@ type Look = Pin<Box<dyn Future<Output = Answer> + Send>>;
 #[derive(Debug)]
 pub(super) struct Resolver {
     pool: Pool,
-    /// The newest call for each name. Not kept alive: one that nobody waits for need not be made.
+    /// The newest call for each name. Not kept alive: a call without a waiter need not be made.
     under_way: Mutex<HashMap<String, UnderWay>>,
 }
 

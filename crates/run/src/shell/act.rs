@@ -185,10 +185,8 @@ impl Shell<'_> {
     pub(super) fn suspend(&mut self, signal: i32) {
         if self.beside_daemon {
             // The daemon belongs to the same job of the shell: it would be suspended as well, and stop nobody.
-            say(
-                "machineid-run: not suspended: the daemon runs in this job and must continue; start it separately to \
-                 use Ctrl-Z",
-            );
+            say("machineid-run: not suspended: the daemon runs in this job and must continue; start it separately to \
+                 use Ctrl-Z");
             self.send_to_command(libc::SIGCONT);
             return;
         }

@@ -38,7 +38,7 @@ pub(super) struct Frame {
     pub(super) title: String,
     /// The path before every page's.
     pub(super) base: String,
-    /// What every form carries; empty when nobody is signed in.
+    /// What every form carries; empty without a session.
     pub(super) csrf: String,
     pub(super) operator: bool,
     pub(super) org: Option<Place>,
@@ -68,7 +68,7 @@ impl Frame {
         }
     }
 
-    /// For whoever is signed in.
+    /// For a session.
     pub(super) fn of(app: &App, visit: &Visit, title: &str) -> Self {
         let csrf = visit.session.csrf.clone();
         Self { csrf, operator: visit.is_operator(), ..Self::bare(app, title) }

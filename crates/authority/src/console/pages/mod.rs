@@ -103,7 +103,7 @@ pub(crate) fn public() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(described(&[&checkout::SHOW, &checkout::CONFIRM], page))
 }
 
-/// Where whoever is signed in belongs.
+/// The start page of the session.
 async fn home(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
     let visit = visit::enter(&app, &head)?;

@@ -18,9 +18,9 @@ use crate::store::StoreError;
 /// A refusal. [`super::dress`] makes a page of it.
 #[derive(Clone, Debug)]
 pub(super) enum Refused {
-    /// Nobody is signed in, or no more.
+    /// No session, or an ended one.
     SignIn,
-    /// There is no such page, or nothing that whoever asks may know of.
+    /// There is no such page, or the session may not know of it.
     NotFound,
     /// What came of a form is not kept any more, or was another session's.
     NotKept,

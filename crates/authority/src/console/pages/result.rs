@@ -89,7 +89,7 @@ pub(super) async fn show(
     let (visit, account) = visit::at(&app, &head, &org).await?;
     let name: i64 = name.parse().map_err(|_| Refused::NotFound)?;
     let (org, id) = (&account.org, account.org.id);
-    // What a browser fetches ahead, and a page by itself, shows a key to nobody.
+    // A prefetch by the browser, or a request by a page itself, shows no key.
     let purpose = ["sec-purpose", "purpose", "x-moz"].iter().any(|name| head.headers.contains_key(*name));
     let to_show = head.method == Method::GET && !visit::is_live(&head) && !purpose;
     let outcome = app.console.results.look(visit.session.hash, id, name, to_show, BootTime::now());

@@ -17,7 +17,7 @@ use crate::routes::{ask, now};
 /// The header of what a page asks for by itself: nobody is there because of it.
 const LIVE: &str = "x-console-live";
 
-/// A request of somebody who is signed in.
+/// A request with a session.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) session: Session,

@@ -47,7 +47,7 @@ impl Health {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether commits are confirmed, or nobody asked.
+    /// Whether commits are confirmed, or were not asked about.
     pub(super) fn fence_holds(&self) -> bool {
         self.fence.as_ref().is_none_or(Fence::holds)
     }

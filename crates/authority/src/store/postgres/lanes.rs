@@ -290,7 +290,7 @@ impl Lane {
             Err(_) => StoreError::Late,
         };
         self.health.suspect();
-        // A server that refuses says so at once, and then nobody need wait for the probe.
+        // A server that refuses says so at once; then there is no need to wait for the probe.
         if !lost(&error) && !matches!(error, StoreError::Late) {
             self.lanes.give_up(&error);
         }

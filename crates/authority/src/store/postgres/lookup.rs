@@ -106,7 +106,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> 
         let number: i64 = row.try_get(ORG_COLUMNS + 4)?;
         let key = usize::try_from(number - 1).ok().filter(|&key| key < sorted.keys.len());
         let key = key.ok_or(StoreError::Corrupt("answer"))?;
-        // What cannot be read is the trouble of those who asked with this key, and of nobody else.
+        // An unreadable row fails only the requests that came with this key.
         match read(row, &sorted, key) {
             Ok(answers) => {
                 for (place, answer) in answers {

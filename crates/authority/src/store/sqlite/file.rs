@@ -1,4 +1,4 @@
-//! The database's file: which one it is, that nobody else serves it, and what there is to say about it while it is served.
+//! The database's file: its identity, the lock against a second server, and its problems while it is served.
 //!
 //! A lock beside the file is not enough: the same file can have another name (a hard link, a bind mount of the file alone),
 //! and beside that is another lock, and another write-ahead log. Two servers would then each write what the other does not

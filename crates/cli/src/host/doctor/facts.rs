@@ -167,7 +167,7 @@ pub(super) struct Leaf {
     pub(super) removed: Result<(), Errno>,
 }
 
-/// Why there is no PID namespace to be had, and what the host's settings say about it.
+/// Why no PID namespace is available, and what the host's settings say about it.
 #[derive(Clone, Debug)]
 pub(super) struct NoPidns {
     pub(super) step: PidnsStep,

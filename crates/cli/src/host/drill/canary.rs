@@ -71,7 +71,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// The life of a canary. Fails in silence: the drill misses whoever does not report.
+/// The life of a canary. Fails in silence: the drill notices a missing report.
 pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {
     match attempt(args, env) {
         Ok(()) => Exit::Success,

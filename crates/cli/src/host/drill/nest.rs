@@ -69,7 +69,7 @@ impl Nest {
         self.directory.join("machineid")
     }
 
-    /// A new file for what the wrapper says. A pipe would be held open by whoever survives.
+    /// A new file for what the wrapper says. A pipe would be held open by the survivors.
     pub(super) fn words(&self) -> io::Result<File> {
         File::create_new(self.directory.join("words"))
     }

@@ -43,7 +43,7 @@ pub(super) fn choose<'a>(whom: &WhomArgs, agents: &'a [AgentReport]) -> Result<C
     }
 }
 
-/// Why nobody was meant, and who could be.
+/// Why no agent matched, and which could be named.
 pub(super) fn nobody(whom: &WhomArgs, agents: &[AgentReport]) -> String {
     if agents.is_empty() {
         return "no agent runs here that you could stop; other users' are root's to see (sudo machineid status)"

@@ -19,7 +19,7 @@ pub(in crate::host) enum Outcome {
     Requested,
     /// Nothing of the tree is left. The daemon keeps the newest reports only, so of many one may be missing.
     Gone(Option<StopReport>),
-    /// Somebody outlived SIGKILL so far, or nobody can tell.
+    /// A process outlived SIGKILL so far, or this is not known.
     NotOver(StopReport),
 }
 

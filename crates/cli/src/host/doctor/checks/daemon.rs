@@ -66,8 +66,12 @@ fn versions(facts: &Facts) -> Check {
     if wrapper == CLIENT_VERSION && daemon.is_none_or(|daemon| daemon == CLIENT_VERSION) {
         Check::ok(what, found)
     } else {
-        Check::warn(what, found, "install one version of all programs and restart the daemon; agents continue \
-                                  meanwhile")
+        Check::warn(
+            what,
+            found,
+            "install one version of all programs and restart the daemon; agents continue \
+             meanwhile",
+        )
     }
 }
 

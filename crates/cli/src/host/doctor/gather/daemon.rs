@@ -83,7 +83,7 @@ fn listener(path: &Path, daemon: u32) -> Option<Listener> {
     Some(Listener { pid, uid: found.uid, trusted, powers: status.map(|text| powers(&text)).unwrap_or_default() })
 }
 
-/// Whether `/proc/<pid>/status` is that of our daemon, and not of somebody who has that number in another namespace.
+/// Whether `/proc/<pid>/status` is that of our daemon, and not of a process with that number in another namespace.
 fn is_sidecar(status: &str) -> bool {
     // The kernel keeps 15 characters.
     status.lines().next().is_some_and(|line| line.trim_end() == "Name:\tmachineid-sidec")

@@ -1,6 +1,6 @@
 //! Services that would start something for this user outside the tree that asked for it.
 //!
-//! A socket counts when somebody answers a connection to it; the connection is closed again without a word.
+//! A socket counts when a process accepts a connection to it; the connection is closed again without a request.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -82,7 +82,7 @@ fn screen_directories(user: &User, named: Option<PathBuf>) -> Vec<PathBuf> {
     named.into_iter().chain(user.name.iter().flat_map(own)).collect()
 }
 
-/// Whether somebody takes a connection there.
+/// Whether a process accepts connections there.
 fn answers(socket: &Path) -> bool {
     let Ok(address) = SocketAddrUnix::new(socket) else { return false };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
