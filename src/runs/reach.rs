@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use tracing::{error, warn};
 
-/// A process that belongs to a run, with a descriptor on it as long as there is one to be had.
+/// A process that belongs to a run, with a pidfd while one is available.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     pub(crate) identity: Identity,
@@ -118,7 +118,7 @@ impl Reach {
         self.alone
     }
 
-    /// SIGKILL to whoever is held in advance, for when nobody can be looked for.
+    /// SIGKILL to the processes held in advance, for a time without a process table.
     pub(crate) fn kill_held(&self) {
         let first = self.guardian.as_ref().filter(|guardian| matches!(guardian.role, Guardian::Init(_)));
         for held in first.map(|guardian| &guardian.pinned).into_iter().chain([&self.leader]) {

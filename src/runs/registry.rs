@@ -68,7 +68,7 @@ pub(crate) struct Terms {
 
 impl Runs {
     /// Starts with none, and with the threads that will end them and write them down. Fails when no thread or descriptor
-    /// is to be had.
+    /// is available.
     pub(crate) fn start(store: Store, live: Live, journal: Arc<Journal>) -> io::Result<Self> {
         let record = Arc::new(Record::new(journal));
         let ledger = Ledger::start(store)?;

@@ -51,7 +51,7 @@ impl AskedTerms {
     }
 }
 
-/// What the stream must still tell the wrapper. Holds the newest of each, so a stream nobody reads costs nothing.
+/// What the stream must still tell the wrapper. Holds the newest of each, so an unread stream costs nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     pub(crate) until: Option<BootTime>,
@@ -191,7 +191,7 @@ impl Run {
 
     /// Keeps its gates running as long as it is recorded.
     pub(crate) fn keep_gates(&self, deciding: Arc<Deciding>) {
-        // Set once, by whoever opened or adopted it.
+        // Set once, when it is opened or adopted.
         let _ = self.deciding.set(deciding);
     }
 
@@ -216,7 +216,7 @@ impl Run {
     /// The question was answered with yes, or had been before the daemon was restarted: the run lives on these leases.
     pub(crate) fn admit(&self, admission: Admission, leases: Vec<(DeviceId, BootTime)>, undecided: Undecided) {
         let mut phase = self.phase();
-        // Set once, by whoever opened or adopted it.
+        // Set once, when it is opened or adopted.
         let _ = self.admission.set(admission);
         self.tell_cause(&undecided);
         *phase = Phase::Running { leases, undecided };

@@ -50,7 +50,7 @@ impl fmt::Display for Hash {
 /// What a record is about.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {
-    /// Something happened, and perhaps somebody asked for it.
+    /// An event, with the user that asked for it, if any.
     Happened(&'a Happening, Option<&'a Caller>),
     /// A daemon begins, or begins a file of its own.
     Opened,
@@ -157,7 +157,7 @@ impl Record {
     }
 }
 
-/// How a file ends, for whoever goes on with it.
+/// How a file ends, for the next writer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     /// The last whole record; `None` in an empty file.

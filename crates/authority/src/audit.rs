@@ -25,15 +25,15 @@ pub(super) const LONGEST_REASON: usize = 200;
 /// Who makes a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Actor {
-    /// Whoever holds the org key with this fingerprint (see [`super::keys::SecretHash::fingerprint`]).
+    /// A holder of the org key with this fingerprint (see [`super::keys::SecretHash::fingerprint`]).
     Key(String),
     /// This user, on the admin socket.
     Uid(u32),
-    /// Whoever signed up, from this address.
+    /// A sign-up from this address.
     Address(IpAddr),
-    /// Whoever signed in to the console with the org key of this fingerprint.
+    /// A console session begun with the org key of this fingerprint.
     ConsoleKey(String),
-    /// Whoever signed in to the console with a link that this user asked for.
+    /// A console session begun with a link that this user asked for.
     ConsoleUid(u32),
     /// The server itself, for the program that embeds it.
     Server,

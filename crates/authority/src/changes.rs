@@ -27,7 +27,7 @@ pub(super) enum Change {
     Denied(OrgId, Option<Vec<DeviceId>>),
     /// What sidecars report about these devices of one organisation, or about any when none is named. Concerns no decision.
     Reports(OrgId, Vec<DeviceId>),
-    /// Every device of this organisation; its key is another one, or nobody's.
+    /// Every device of this organisation; its key is another one, or no longer valid.
     Key(OrgId),
     /// Everything: news of other servers were lost.
     Anything,
@@ -64,7 +64,7 @@ impl Changes {
             | Change::Key(_)
             | Change::Anything => {}
         }
-        // Fails when nobody listens, which is nobody's loss.
+        // Fails without a listener, which loses nothing.
         let _ = self.0.send(change);
     }
 

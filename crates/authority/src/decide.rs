@@ -9,7 +9,7 @@ use super::org::Org;
 /// What the store knows about the asker. Every way to fail to find that out is `SYSTEM_UNAVAILABLE` and never gets here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// The key is missing, malformed, or nobody's.
+    /// The key is missing, malformed, or belongs to no organisation.
     Unknown,
     /// The key is this organisation's.
     Org(Org),

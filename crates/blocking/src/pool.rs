@@ -123,7 +123,7 @@ impl Shared {
 
     fn push(self: &Arc<Self>, owner: Owner, call: Box<dyn Call>) -> Result<(), Lost> {
         let mut state = self.lock();
-        // While every thread hangs nobody takes from the queue, and it must not grow without end.
+        // While every thread hangs, no call leaves the queue, and it must not grow without end.
         state.queue.keep(|call| call.is_wanted());
         state.queue.push(owner, call);
         self.rouse(&mut state)

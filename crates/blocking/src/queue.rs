@@ -82,7 +82,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Forgets the calls that nobody waits for any more.
+    /// Forgets the calls without a waiter.
     pub(super) fn keep(&mut self, wanted: impl Fn(&J) -> bool) {
         for (_, calls) in &mut self.waiting {
             calls.retain(&wanted);

@@ -53,7 +53,7 @@ fn nanos_of(clock: ClockId) -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// One moment on both clocks that nobody sets: the boot clock, and the one that stands still in a suspend. From two of
+/// A moment on both clocks that cannot be set: the boot clock, and the one that stands still in a suspend. From two of
 /// them [`crate`] tells whether the machine slept in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {

@@ -2,7 +2,7 @@
 //!
 //! Between two moments the boot clock goes on by the time that passed, and `CLOCK_MONOTONIC` by as much of it as the machine
 //! was awake. What the first gained on the second is what the machine slept. Both are the same in every time namespace but
-//! for constants, and nobody can set either, so neither a wall clock nor a busy host looks like a suspend.
+//! for constants, and neither can be set, so neither a wall clock nor a busy host looks like a suspend.
 
 use std::time::Duration;
 

@@ -40,7 +40,7 @@ impl Lines {
     pub fn to_stderr() -> Self {
         QUEUE.get_or_init(|| {
             let (queue, entries) = sync_channel(WAITING);
-            // Without it every line counts as lost, and nobody waits.
+            // Without it every line counts as lost, and no caller waits.
             let _ = thread::Builder::new()
                 .name("log".to_owned())
                 .spawn(move || panics::keep_up("log", || write_all(&entries)));

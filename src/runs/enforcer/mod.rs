@@ -60,7 +60,7 @@ pub(crate) enum SignalBy {
     Us,
     /// The wrapper does; we do when it is dead or stopped.
     Wrapper,
-    /// Somebody has already: a daemon before us, or the guardian, which found none.
+    /// It is done already: by a previous daemon, or by the guardian, which found none.
     Earlier,
 }
 

@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 500;
 pub(super) struct Tidy(Sender<Arc<Leaf>>);
 
 impl Tidy {
-    /// Starts the thread. It ends with the last handle. Fails when no thread is to be had.
+    /// Starts the thread. It ends with the last handle. Fails when no thread can be started.
     pub(super) fn start() -> io::Result<Self> {
         let (send, leaves) = mpsc::channel();
         thread::Builder::new().name("tidy".to_owned()).spawn(move || work(&leaves))?;

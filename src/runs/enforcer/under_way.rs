@@ -31,7 +31,7 @@ pub(super) enum Needs {
     Time,
     /// A look at every process of the host.
     Table,
-    /// Nothing any more: nobody is left.
+    /// Nothing any more: no process is left.
     Nothing,
 }
 
@@ -205,7 +205,7 @@ impl UnderWay {
         Needs::Time
     }
 
-    /// What can be done when nobody can be looked for: the kernel knows who is in the leaf, and some are held.
+    /// What can be done without a process table: the kernel knows the members of the leaf, and some are held.
     pub(super) fn act_blindly(&mut self, now: BootTime, look_at: BootTime) {
         self.wait_for_table(look_at);
         if let Some(leaf) = self.leaf().filter(|leaf| leaf.can_freeze()) {
@@ -279,7 +279,7 @@ impl UnderWay {
         );
     }
 
-    /// That the stop was requested, once. The end of a wrapper is one only when it left somebody.
+    /// That the stop was requested, once. The end of a wrapper is one only when it left a process.
     pub(super) fn requested(&mut self) -> Option<Happening> {
         let denial = match &self.reason {
             _ if self.requested_told => return None,
@@ -291,13 +291,13 @@ impl UnderWay {
         Some(requested(&self.run, denial))
     }
 
-    /// Whether there was somebody to stop.
+    /// Whether there was a process to stop.
     fn left_somebody(&self) -> bool {
         let ladder = self.stop.ladder();
         self.found_somebody || ladder.signalled() > 0 || ladder.killed() > 0
     }
 
-    /// Whoever outlived SIGKILL, once: to be reported before it is over.
+    /// The processes that outlived SIGKILL, once: to be reported before the stop is over.
     pub(super) fn survivors(&mut self, now: BootTime) -> Option<StopReport> {
         let early = now < self.stop.ladder().kill_at() + KILL_PATIENCE;
         if self.survivors_reported || early || self.stop.survivors().is_empty() {

@@ -56,7 +56,7 @@ pub(super) struct Worker {
     /// When the ends of trees were last taken note of.
     ends_taken_at: BootTime,
     blind: bool,
-    /// Before then nobody looks at every process of the host, but for what is urgent.
+    /// Before then the process table is read only for what is urgent.
     table_at: BootTime,
 }
 
@@ -123,7 +123,7 @@ impl Worker {
     }
 
     /// The machine has slept. Agents whose lease ended meanwhile stand still, where they can be halted, until their gates
-    /// have asked: nobody could have, and they are not at fault.
+    /// have asked: they could not, and they are not at fault.
     fn resume(&self, now: BootTime) {
         let grace = self.live.now().enforcement.resume_grace;
         for run in self.record.all() {
@@ -203,7 +203,7 @@ impl Worker {
         endings
     }
 
-    /// Begins these stops and goes on with those under way. First whoever is held is signalled, then the rest is looked
+    /// Begins these stops and goes on with those under way. First held processes are signalled, then the rest is looked
     /// for, then everybody else is told.
     fn enforce(&mut self, now: BootTime, endings: Vec<Ending>) {
         let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();

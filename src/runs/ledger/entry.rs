@@ -96,7 +96,7 @@ impl Entry {
             leader: self.leader.into(),
             alone: self.alone,
             containment: self.containment,
-            // A path that is no text (nobody makes one) is one leaf that a later daemon does without.
+            // A path that is not UTF-8 (no known program makes one) is a leaf that a later daemon does without.
             leaf: self.leaf.as_ref().and_then(|leaf| leaf.to_str()).map(str::to_owned),
             stop_signal: sys::signal_name(self.stop_signal),
             stop_grace_ms: millis(self.stop_grace),

@@ -75,7 +75,7 @@ struct Due {
 }
 
 impl Ledger {
-    /// Starts the thread. Fails when none is to be had.
+    /// Starts the thread. Fails when it cannot be started.
     pub(crate) fn start(store: Store) -> io::Result<Self> {
         let queue = Arc::<Queue>::default();
         let inbox = Arc::clone(&queue);
@@ -195,7 +195,7 @@ fn work(queue: &Queue, store: &Store) {
             }
             drop(failure);
             for waiting in due.waiting {
-                // Whoever waited may have gone.
+                // The waiting task may have been dropped.
                 let _ = waiting.send(result.is_ok());
             }
         }

@@ -169,7 +169,7 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)
 }
 
-/// Reads a file that is our user's own and nobody else's to write.
+/// Reads a file that only our user owns and can write.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
     let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

@@ -192,7 +192,7 @@ fn identity_at(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
-/// Removes a socket that nobody serves any more. To be called with the lock held.
+/// Removes a socket that no process serves any more. To be called with the lock held.
 fn clear(path: &Path) -> Result<(), BindError> {
     let failed = |source| BindError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {

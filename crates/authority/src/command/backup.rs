@@ -1,6 +1,6 @@
 //! `machineid-authority backup FILE`.
 //!
-//! The server itself writes the copy, so it belongs to the server's user and nobody needs the right to read the database.
+//! The server itself writes the copy, so it belongs to the server's user and no one else needs to read the database.
 
 use std::path::PathBuf;
 

@@ -228,7 +228,7 @@ impl Verb {
     }
 }
 
-/// Asks on a terminal. Without one there is nobody to ask, and the answer is no.
+/// Asks on a terminal. Without a terminal the answer is no.
 fn confirmed(org: OrgId) -> bool {
     if !io::stdin().is_terminal() {
         return false;

@@ -183,14 +183,14 @@ impl Serve {
     }
 }
 
-/// The one line on stdout. That nobody reads it is no reason not to serve.
+/// The one line on stdout. The server also serves when it cannot be written.
 fn announce(scheme: &str, address: SocketAddr) {
     let mut stdout = io::stdout();
     let _ = writeln!(stdout, "machineid-authority is listening on {scheme}://{address}").and_then(|()| stdout.flush());
 }
 
 fn start_logging(format: LogFormat) {
-    // Decisions must not wait for whoever reads the log.
+    // Decisions must not wait for the reader of the log.
     let builder = tracing_subscriber::fmt().with_writer(Lines::to_stderr()).log_internal_errors(false);
     let builder = builder.with_max_level(LevelFilter::INFO).with_ansi(false);
     // Fails only when logging was started before, and then there is a log.

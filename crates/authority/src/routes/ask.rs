@@ -90,7 +90,7 @@ pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Org, Answer> {
     }
 }
 
-/// The same of whoever manages, which has its limit.
+/// The same for management requests, which have a limit.
 pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Org, Answer> {
     let org = caller(app, head).await?;
     app.limits.management(org.id, BootTime::now()).map_err(Answer::too_many)?;

@@ -19,7 +19,7 @@ pub(crate) enum OrgChange {
     /// nobody's in either case: there are never more than two.
     /// With a third one only where that is the current key: nothing is changed otherwise.
     Key(SecretHash, Option<Timestamp>, Option<SecretHash>),
-    /// The key before the current one is nobody's at once.
+    /// The key before the current one is invalid at once.
     EndOldKey,
     /// Forgets its devices and keeps its key as that of a deleted organisation.
     Delete,

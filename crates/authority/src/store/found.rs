@@ -19,7 +19,7 @@ impl Presented {
         Self(LookUp { org, key, device })
     }
 
-    /// What the key opens at `now`; `None` when it is an old one whose time is over, which is then nobody's.
+    /// What the key opens at `now`; `None` when it is an old key that has expired.
     pub(crate) fn at(self, now: Timestamp) -> Option<LookUp> {
         self.0.key.good(now).then_some(self.0)
     }
@@ -43,7 +43,7 @@ pub(crate) struct KnownDevice {
     pub(crate) seq: i64,
     pub(crate) status: DeviceStatus,
     pub(crate) revoked_at: Option<Timestamp>,
-    /// Why it is revoked, when whoever revoked it said so.
+    /// The reason of the revoke, if one was given.
     pub(crate) revoke_reason: Option<String>,
 }
 

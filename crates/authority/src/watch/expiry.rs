@@ -1,4 +1,4 @@
-//! Entitlements and old keys that end by themselves: nobody changes anything then, so nothing else tells the watchers.
+//! Entitlements and old keys that end by themselves: no change is written then, so nothing else tells the watchers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) async fn tell_of_ends(hints: Arc<Hints>, store: Store, stop: Cancella
     while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
         let now = wall_now();
         if hints.nobody_watches() {
-            // Whoever comes validates when the subscription stands, and sees what ended before.
+            // A new watcher validates when its subscription stands, and sees what ended before.
             told = now;
             continue;
         }

@@ -215,7 +215,7 @@ impl Hints {
         Ok(Watcher { hints: Arc::clone(self), org, number, interest, mailbox })
     }
 
-    /// Whether nobody is to be told of anything.
+    /// Whether there are no watchers.
     pub(super) fn nobody_watches(&self) -> bool {
         self.lock().count == 0
     }

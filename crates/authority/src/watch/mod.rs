@@ -1,4 +1,4 @@
-//! Push: whoever watches is told to look *now*. A hint is never a decision, only a reason to ask for one.
+//! Push: watchers are told to validate *now*. A hint is never a decision, only a reason to ask for one.
 //!
 //! | file | concept |
 //! |---|---|

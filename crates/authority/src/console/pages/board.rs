@@ -22,7 +22,7 @@ use crate::reports::{Known, Notes, judge};
 use crate::routes::now;
 use crate::store::Aftermath;
 
-/// Hosts in one list. Whoever has more outstanding ones has other means than reading their names.
+/// Hosts in one list. A longer list of outstanding hosts is not read by name.
 const SHOWN: usize = 200;
 
 /// A host whose sidecar uses devices that were stopped.

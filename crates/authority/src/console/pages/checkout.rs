@@ -1,7 +1,7 @@
 //! The page of a checkout: `GET /checkout/<secret>` shows it, `POST` confirms it once. It needs no session.
 //!
-//! There are two secrets. The one in the address that `POST /billing/checkout` gives to whoever holds the org key shows
-//! the page, and no more: else whoever holds a key could set its own plan. The other is printed on the admin socket
+//! There are two secrets. The one in the address that `POST /billing/checkout` gives to a holder of the org key shows
+//! the page, and no more: else each holder of a key could set its own plan. The other is printed on the admin socket
 //! (`machineid-authority org confirm-checkout NUMBER --link`) and confirms. Both end with the confirmation, or after an
 //! hour.
 

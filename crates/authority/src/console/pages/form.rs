@@ -64,7 +64,7 @@ impl Form {
 }
 
 /// Whether a page of this origin sent it. Browsers say so by themselves; what is no browser sends neither header, and
-/// carries no cookie that somebody else's page could abuse.
+/// carries no cookie that another website could abuse.
 fn same_origin(console: &Console, headers: &HeaderMap) -> bool {
     let value = |name| headers.get(name).map(|value: &axum::http::HeaderValue| value.to_str().unwrap_or("?"));
     match (value("sec-fetch-site"), value(header::ORIGIN.as_str())) {

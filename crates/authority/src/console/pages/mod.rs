@@ -1,4 +1,4 @@
-//! The web console: pages for whoever is woken at night. A page shows what the store says at that moment, and changes
+//! The web console: pages for an operator woken at night. A page shows what the store says at that moment, and changes
 //! things through the same methods of the store as the API; there is no second way.
 //!
 //! | file | concept |

@@ -131,7 +131,7 @@ pub(super) async fn show(
     )
 }
 
-/// Whoever is signed in, their form, and the call it is.
+/// The session, its form, and the call that it makes.
 async fn asked(app: &App, org: &str, request: Request) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
     let (head, body) = request.into_parts();
     let (visit, account) = visit::at(app, &head, org).await?;

@@ -83,7 +83,7 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
     begin(&app, &head, Holder::Key(org, hash), &next.unwrap_or_else(|| format!("/org/{org}")))
 }
 
-/// Ends whatever session there was and begins one under a new id: an id that somebody planted is worth nothing.
+/// Ends whatever session there was and begins one under a new id: an id planted by an attacker is worth nothing.
 fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &str) -> Result<Response, Refused> {
     if let Some(old) = visit::session_id(&app.console, &head.headers) {
         app.console.end(old);

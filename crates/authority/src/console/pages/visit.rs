@@ -68,7 +68,7 @@ pub(super) async fn at(app: &App, head: &Parts, org: &str) -> Result<(Visit, Acc
     Ok((visit, account))
 }
 
-/// Whether this session may see that organisation. Fails when its key is no more: then it is nobody's.
+/// Whether this session may see that organisation. Fails when its key is no longer valid: then the session is void.
 async fn may(app: &App, session: &Session, org: OrgId) -> Result<bool, Refused> {
     match session.holder {
         Holder::Operator(_) => Ok(true),
@@ -93,7 +93,7 @@ pub(super) fn session_id<'a>(console: &Console, headers: &'a HeaderMap) -> Optio
     cookies.find(|cookie| cookie.name() == cookie_name(console))?.value_raw()
 }
 
-/// With the prefix a browser takes the cookie from nobody but this very host over HTTPS.
+/// With the prefix a browser accepts the cookie only from this host over HTTPS.
 fn cookie_name(console: &Console) -> &'static str {
     if console.secure { "__Host-machineid-console" } else { "machineid-console" }
 }

@@ -7,7 +7,7 @@
 //! | `histogram` | how long stops took |
 //! | `states` | what the sidecars of a device held over time |
 //!
-//! Each has its sense in words, for whoever does not see it, and none shows anything by colour alone. Colours are of the
+//! Each has its sense in words, for those who cannot see it, and none shows anything by colour alone. Colours are of the
 //! style sheet, by class, so that there is a dark one of each. Only numbers, times and words of this module are drawn:
 //! nothing of what others wrote.
 

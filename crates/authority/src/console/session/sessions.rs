@@ -23,7 +23,7 @@ const MOST: usize = 10_000;
 /// Whose session it is. What they may do is looked up anew for each request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Holder {
-    /// Whoever held this key of this organisation's when signing in.
+    /// A sign-in with this key of this organisation.
     Key(OrgId, SecretHash),
     /// The operator who asked for a link with this uid.
     Operator(u32),
@@ -62,7 +62,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Begins one under a new id, which nobody else can have known before. The id is nowhere but in the answer.
+    /// Begins one under a new id, which no other client can have known before. The id is nowhere but in the answer.
     pub(crate) fn begin(&self, holder: Holder, now: BootTime) -> Result<String, NoRandomness> {
         let (id, csrf) = (new_token()?, new_token()?);
         let mut open = self.lock();
