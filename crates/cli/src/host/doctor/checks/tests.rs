@@ -301,7 +301,7 @@ const CONTAINMENT: &[Case] = &[
         |f| f.cgroup.own_above = Some("/sys/fs/cgroup/cgroup.procs".into()),
         "containment",
         Level::Warn,
-        &["a leaf that the daemon makes; it holds against buggy"],
+        &["a leaf that the daemon makes; it holds against bugs"],
     ),
     (
         "agents that run as root",
