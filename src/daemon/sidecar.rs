@@ -96,8 +96,9 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
 
 /// No core dump and no other process of this user may show what is in our memory.
 pub(super) fn keep_secrets() -> Result<(), Fatal> {
-    nix::sys::prctl::set_dumpable(false)
-        .map_err(|errno| Fatal(format!("cannot protect the daemon's memory from other processes: {}", sys::from_nix(errno))))
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| {
+        Fatal(format!("cannot protect the daemon's memory from other processes: {}", sys::from_nix(errno)))
+    })
 }
 
 /// Takes the org key from where it is, and out of our environment; `None` while it is still to come.

@@ -104,7 +104,7 @@ impl UnderWay {
     }
 
     /// Takes note that the kernel has told that it may have ended: a glance is due.
-    pub(super) const fn note_told(&mut self) {
+    pub(super) fn note_told(&mut self) {
         self.glance_at = BootTime::default();
     }
 
