@@ -64,7 +64,7 @@ pub(super) enum Disposition {
     Default,
 }
 
-/// The action that was in force for a signal. `handler`, if any, is SIG_IGN or SIG_DFL and is in force afterwards.
+/// The action that was in force for a signal. `handler`, if any, is `SIG_IGN` or `SIG_DFL` and is in force afterwards.
 fn sigaction(signal: libc::c_int, handler: Option<libc::sighandler_t>) -> Result<libc::sigaction, Errno> {
     let without_flags = |sa_sigaction| libc::sigaction {
         sa_sigaction,
