@@ -16,7 +16,7 @@ const RECOVERED: Duration = Duration::from_secs(15);
 /// How long an order may need to be answered when nothing is wrong any more.
 const ORDERED: Duration = Duration::from_secs(30);
 /// `interval` + `timeout` + `stop_grace` + 1 s: how long a stop takes when the authority can be reached.
-const CONNECTED: Duration = Duration::from_millis(4_000 + 2_000 + 2_000 + 1_000);
+const CONNECTED: Duration = Duration::from_secs(4 + 2 + 2 + 1);
 /// `lease` + `stop_grace` + 1 s: how long a stop takes whatever is wrong.
 const CUT_OFF: Duration = Duration::from_secs(30 + 2 + 1);
 /// An agent that has written nothing for so long stands still.
