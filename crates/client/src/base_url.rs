@@ -116,8 +116,7 @@ impl fmt::Display for BaseUrlError {
                  (127.0.0.1, ::1, localhost), or allow plain http explicitly"
             }
             Self::UserInfo => {
-                "the URL contains a user name or a password; leave them out, the org key is given \
-                               separately"
+                "the URL contains a user name or a password; leave them out, the org key is given separately"
             }
             Self::Trailing => "the URL contains a query or a fragment; end it at the host or the path",
             Self::ApiPath => "the URL names the API's own path; leave /api/v1 out, it is added to every request",

@@ -51,7 +51,7 @@ fn a_wrong_url_says_what_would_be_right() {
     for (url, says) in [
         ("machineid.io", "https://"),
         ("http://machineid.io", "--allow-http"),
-        ("https://user:topsecret@machineid.io", "without"),
+        ("https://user:topsecret@machineid.io", "leave them out"),
         ("https://machineid.io/api/v1", "leave /api/v1 out"),
         ("https://machineid.io/?x", "query"),
     ] {
