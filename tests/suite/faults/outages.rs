@@ -78,7 +78,7 @@ fn whatever_answers_in_the_authoritys_place_is_no_allow_and_no_deny() {
         vec![
             ("500", replace(Answer::new("500 Oops")), "answered HTTP 500"),
             ("500 with an ALLOW", replace(Answer::allow("500 Oops")), "answered HTTP 500"),
-            ("429", replace(Answer::new("429 Slowly").with("retry-after", "1")), "answered HTTP 429 and wants"),
+            ("429", replace(Answer::new("429 Slowly").with("retry-after", "1")), "answered HTTP 429 and asks"),
             ("401 without a word", replace(Answer::new("401 Who?")), "answered HTTP 401"),
             ("403 with an ALLOW", replace(Answer::allow("403 No")), "answered HTTP 403"),
             ("204", replace(Answer::new("204 Nothing")), "answered HTTP 204"),
