@@ -15,6 +15,9 @@ const GIVE_UP: Duration = KILL_PATIENCE.saturating_add(Duration::from_secs(2));
 /// most trees are gone by then, and a thousand wrappers need not all do what one daemon has done. It is as little as leaves
 /// the wrapper alone time enough, should the daemon be there and do nothing.
 const LEAD: Duration = Duration::from_millis(300);
+/// How long after the daemon's connection has closed the wrapper takes the lead, once SIGKILL is due. The daemon closes it when it
+/// has found the tree empty, which the guardian says a moment later; should the daemon have died, this is its delay.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// How long the guardian may take to notice that nobody is left.
 const NOTICE: Duration = Duration::from_secs(1);
 
@@ -63,8 +66,10 @@ impl Stopping {
             return;
         }
         self.led = led;
-        if self.rests(now) || now >= self.kill_at() {
-            self.look_at = self.kill_due().max(now);
+        if now >= self.kill_at() {
+            self.look_at = if led { self.kill_due().max(now) } else { now + FAREWELL };
+        } else if self.rests(now) {
+            self.look_at = self.kill_due();
         }
     }
 
