@@ -176,14 +176,14 @@ ok "stopped, it ends" gone "$before"
 ok "a question starts it: its socket is systemd's" until_ 20 is_check 200
 ok "and no agent is lost" alive $tree
 before=$(main)
-ok "a stop may take what the configuration says" status_says 'stop bound *7s100ms'
+ok "a stop may take what the configuration says" status_says 'stop bound *7s while'
 sed -i 's|^stop_grace = .*|stop_grace = "1s"|' /etc/machineid/machineid-sidecar.toml
 ok "a reload is taken without a restart" systemctl reload machineid-sidecar
 ok "by the same process" is "$(main)" "$before"
 if journalctl -o cat -n 50 -u machineid-sidecar | grep -q 'takes effect at the next start'; then
     echo "SKIPPED - whether it is in force: this daemon takes a changed configuration at its next start"
 else
-    ok "and is in force" until_ 10 status_says 'stop bound *6s100ms'
+    ok "and is in force" until_ 10 status_says 'stop bound *6s while'
 fi
 
 # --- a reload that is waited for ------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 253 ]
     before=$(main)
     sed -i 's|^stop_grace = .*|stop_grace = "3s"|' /etc/machineid/machineid-sidecar.toml
     ok "a reload is taken" systemctl reload machineid-sidecar
-    ok "and is in force when the command returns" status_says 'stop bound *8s100ms'
+    ok "and is in force when the command returns" status_says 'stop bound *8s while'
     ok "in the same process" is "$(main)" "$before"
     ok "and no agent is lost" alive $tree
     sed -i 's|^stop_grace = .*|stop_grace = "1s"|' /etc/machineid/machineid-sidecar.toml
@@ -217,7 +217,7 @@ echo 'COMMAND=/opt/stubborn.sh' > /etc/machineid/agents/loose.conf
 systemctl start machineid-agent@loose
 ok "agents start" until_ 20 status_says '^loose .*running'
 ok "status says what is lost" status_says 'holds against bugs'
-ok "doctor says it too, with the remedy" has "$(setpriv --reuid nobody --regid nogroup --groups machineid machineid doctor 2>&1)" 'warn  containment.*bugg'
+ok "doctor says it too, with the remedy" has "$(setpriv --reuid nobody --regid nogroup --groups machineid machineid doctor 2>&1)" 'warn  containment.*against bugs'
 loose=$(systemd-cgls --no-pager -u machineid-agent@loose.service 2>/dev/null | sed -n 's/.*─\([0-9]*\) .*/\1/p')
 ok "the loose agent's processes are found" test "$(wc -w <<< "$loose")" -ge 5
 halt "$(property machineid-agent@demo MainPID)" "$(property machineid-agent@loose MainPID)"
