@@ -68,13 +68,9 @@ impl Exchange {
 
     /// Sends the question and reads the whole answer. One timeout covers everything, the second attempt included.
     pub(super) async fn ask(&self, question: Question<'_>) -> Result<Answer, Failure> {
-        let kept = (question.repeat != Repeat::Never).then(|| self.connections.kept());
         tokio::time::timeout(self.timeout, self.ask_untimed(question)).await.unwrap_or_else(|_| {
-            // The kept ones may all have died without a word, and each would take another timeout to find that out. Not those
-            // that were made since: a thousand requests may time out together.
-            if let Some(kept) = kept {
-                self.connections.forget_these(&kept);
-            }
+            // The kept ones may all have died without a word, and each would take another timeout to find that out.
+            self.forget_connections();
             Err(Failure::Timeout { after: self.timeout })
         })
     }
