@@ -35,8 +35,9 @@ pub struct Stop {
 
 /// How long those that the kernel is ending by itself have before they are looked for one by one.
 const DYING: Duration = Duration::from_millis(20);
-/// The same where all were in the control group that the kernel ends. A caller learns from it when they are gone.
-const DYING_IN_GROUP: Duration = Duration::from_millis(100);
+/// The same where all were in the control group that the kernel ends. A caller learns from it when they are gone. Not longer:
+/// a process that does not go is to be named within the second that the promise allows beyond the grace.
+const DYING_IN_GROUP: Duration = Duration::from_millis(50);
 
 /// How many groups below a control group one look goes into. Who is in further ones is found by descent, and ended by the
 /// kernel.
@@ -149,8 +150,10 @@ impl Stop {
 
     /// The first time that SIGKILL is due.
     fn advance_to_kill(&mut self, now: BootTime) -> Advance {
-        // Nobody has come since the last look, and all of them were inside: the kernel needs no list.
-        if self.tree.leaf().is_some_and(|leaf| leaf.can_kill()) && self.ladder.is_all_of_it(&self.inside()) {
+        // No process has come since the last look, and all of them were inside: the kernel needs no list. One that left the
+        // group since is still found by descent, from whoever inherits the orphans.
+        let can_kill = self.tree.leaf().is_some_and(|leaf| leaf.can_kill()) && self.tree.has_heir(Pid::own());
+        if can_kill && self.ladder.is_all_of_it(&self.inside()) {
             self.strike(now);
             if self.ladder.killed() > 0 {
                 return Advance::Next(Next::LookAt(now + DYING_IN_GROUP));
@@ -355,6 +358,14 @@ impl Stop {
     /// Shortens the grace; see [`Ladder::hasten`].
     pub fn hasten(&mut self, now: BootTime, grace: Duration) {
         self.ladder.hasten(now, grace);
+    }
+
+    /// Whether only a sign of the tree's end is worth waiting for until SIGKILL is due: the last look found somebody, and
+    /// whoever is forked meanwhile is found later. A process outside the control group may leave orphans that descend from no
+    /// known process, where nothing is known to inherit them.
+    #[must_use]
+    pub fn keeps_until_kill(&self) -> bool {
+        self.tree.leaf().is_none() || (self.ladder.is_inside() && self.tree.has_heir(Pid::own()))
     }
 
     /// The tree, as known by now.

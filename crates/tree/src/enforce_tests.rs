@@ -6,6 +6,31 @@ use super::super::pid::{Identity, Pid};
 use super::super::stat::ProcessEntry;
 use super::*;
 
+#[test]
+fn a_process_that_outlives_the_end_of_its_group_is_named_within_a_second_of_its_kill() {
+    let who = Identity { pid: Pid::new(10).unwrap(), start: super::super::pid::StartTime(5) };
+    let asleep = Member { identity: who, activity: super::super::stat::Activity::Uninterruptible, in_leaf: true };
+    let leaf = super::super::ladder::LeafLook { populated: true, can_kill: true, needs_thawing: false };
+    let look = Look { members: &[asleep], leaf: Some(leaf), init: None, gaps: Gaps::None };
+    let begin = BootTime::from_millis(1_000_000);
+    let grace = Duration::from_secs(3);
+    let kill_at = begin + grace;
+    let mut ladder = Ladder::begin(begin, FirstSignal::Theirs, grace);
+    for pause in [0, 5, 10] {
+        ladder.step(begin + Duration::from_millis(pause), &look);
+    }
+    assert!(ladder.is_all_of_it(&[who.pid]));
+    ladder.strike(kill_at, None, Some(leaf));
+    let mut now = kill_at + DYING_IN_GROUP;
+    while ladder.survivors().is_empty() {
+        let Next::LookAt(at) = ladder.step(now, &look).next else { unreachable!("it is there") };
+        if ladder.survivors().is_empty() {
+            now = at;
+        }
+    }
+    assert!(now < kill_at + Duration::from_secs(1), "{:?}", now.saturating_since(kill_at));
+}
+
 /// A shell in a process group of its own that has said `ready`; whatever of its group is left is killed at the end.
 struct Agent {
     child: Child,

@@ -345,9 +345,18 @@ impl Ladder {
     /// again.
     #[must_use]
     pub fn is_all_of_it(&self, inside: &[Pid]) -> bool {
-        let known = |pid: &Pid| self.inside.iter().any(|who| who.pid == *pid);
-        let same = inside.len() == self.inside.len() && inside.iter().all(known);
-        self.is_calm() && same && !inside.is_empty() && self.left.len() == self.inside.len()
+        if !self.is_calm() || inside.is_empty() || inside.len() != self.inside.len() || !self.is_inside() {
+            return false;
+        }
+        // An agent may have made many.
+        let known: HashSet<Pid> = self.inside.iter().map(|who| who.pid).collect();
+        inside.iter().all(|pid| known.contains(pid))
+    }
+
+    /// Whether the last look found members, all of them in the control group.
+    #[must_use]
+    pub fn is_inside(&self) -> bool {
+        !self.left.is_empty() && self.left.len() == self.inside.len()
     }
 
     /// Whether somebody has been forked while others were killed.

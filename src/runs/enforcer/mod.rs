@@ -92,6 +92,12 @@ struct Inbox {
     bell: Bell,
 }
 
+impl Inbox {
+    fn is_empty(&self) -> bool {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
 impl Enforcer {
     /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or
     /// descriptor is available.

@@ -126,7 +126,7 @@ impl UnderWay {
     /// Does what is due and can be done without looking at every process of the host.
     pub(super) fn advance(&mut self, now: BootTime, endings: &Endings) -> Needs {
         if now < self.look_at && !self.may_have_ended() {
-            self.rest(now, endings);
+            self.rest(now, endings, false);
             return Needs::Time;
         }
         let tree = self.stop.tree();
@@ -162,13 +162,10 @@ impl UnderWay {
         }
     }
 
-    /// Waits to be told that it has ended.
-    fn rest(&mut self, now: BootTime, endings: &Endings) {
-        let watched = match (self.leaf(), self.guardian()) {
-            // It would tell at once, again and again.
-            (None, Some(guardian)) if guardian.pinned.has_ended() => false,
-            _ => self.sign().is_some_and(|sign| endings.watch(self.key, sign)),
-        };
+    /// Waits to be told that it has ended. A sign that says so already would tell at once, again and again: one that is over
+    /// although the tree is not (a control group that was removed, a guardian that was killed).
+    fn rest(&mut self, now: BootTime, endings: &Endings, may_have_ended: bool) {
+        let watched = !may_have_ended && self.sign().is_some_and(|sign| endings.watch(self.key, sign));
         self.glance_at = now + if watched { GLANCE } else { GLANCE_UNTOLD };
     }
 
@@ -199,9 +196,17 @@ impl UnderWay {
         self.found_somebody |= self.stop.ladder().found_somebody();
         let Next::LookAt(at) = next else { return Needs::Nothing };
         let kill_at = self.stop.ladder().kill_at();
-        let rests = self.sign().is_some() && self.stop.ladder().is_calm() && now < kill_at;
-        self.look_at = if rests { kill_at } else { at };
-        self.rest(now, endings);
+        let may_have_ended = self.may_have_ended();
+        // After a look that found none, the next one says whether it is over.
+        let waits = !may_have_ended && self.stop.ladder().is_calm() && self.stop.ladder().found_somebody();
+        self.look_at = if !waits || now >= kill_at || self.sign().is_none() {
+            at
+        } else if self.stop.keeps_until_kill() {
+            kill_at
+        } else {
+            kill_at.min(now + GLANCE)
+        };
+        self.rest(now, endings, may_have_ended);
         Needs::Time
     }
 

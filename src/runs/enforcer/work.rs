@@ -154,9 +154,10 @@ impl Worker {
         if self.inbox.bell.wait(point, &also) != Some(watched) {
             return;
         }
-        // A thousand trees that end one after the other are not a thousand turns. An order ends this wait all the same.
+        // A thousand trees that end one after the other are not a thousand turns. An order that came meanwhile has rung, and
+        // does not ring again; one that comes now ends this wait.
         let together = self.ends_taken_at + TOGETHER;
-        if BootTime::now() < together {
+        if self.inbox.is_empty() && BootTime::now() < together {
             self.inbox.bell.wait(Some(point.map_or(together, |point| point.min(together))), &also[..watched]);
         }
     }

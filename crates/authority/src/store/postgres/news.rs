@@ -77,7 +77,7 @@ struct Hints<'a> {
 impl Drop for Hints<'_> {
     fn drop(&mut self) {
         // A commit without an answer may be seen at any later time. The database tells its news then, and not before.
-        if !self.confirmed {
+        if !self.confirmed && !self.changes.is_empty() {
             self.store.hears_itself.store(true, Ordering::Release);
         }
         for change in self.changes.drain(..) {
