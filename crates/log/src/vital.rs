@@ -12,7 +12,7 @@ use crate::lines::flush;
 
 /// Held by a vital thread or task while it works. When that panics the whole process ends.
 ///
-/// One that is gone is missed: its wrappers live on their leases at the longest, and whoever started it starts it again.
+/// A daemon that has ended is missed: the agents end with their leases, and the service manager starts the daemon again.
 /// Catching the panic and going on was rejected: nothing is known about the state it left.
 #[derive(Debug)]
 pub struct Vital;

@@ -79,7 +79,7 @@ fn a_control_group_is_all_of_a_tree_only_while_the_last_looks_found_the_same_and
     let (pid, other, outside) = (inside.identity.pid, member(11).identity.pid, member(12));
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
     ladder.step(at(0), &Look::at(&[inside]));
-    assert!(!ladder.is_all_of_it(&[pid]), "one look may have missed somebody");
+    assert!(!ladder.is_all_of_it(&[pid]), "one look may have missed a process");
     ladder.step(at(5), &Look::at(&[inside]));
     assert!(ladder.is_all_of_it(&[pid]));
     assert!(!ladder.is_all_of_it(&[pid, other]) && !ladder.is_all_of_it(&[other]) && !ladder.is_all_of_it(&[]));
