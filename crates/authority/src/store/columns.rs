@@ -1,4 +1,4 @@
-//! What the columns of both databases say.
+//! Decodes column values, the same way for both databases.
 
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
@@ -8,13 +8,13 @@ use super::super::keys::SecretHash;
 use super::super::org::{HeldKey, OrgId, PlanTier};
 use super::StoreError;
 
-/// A row that a database returned. `None` is NULL.
+/// A row returned by a database. `None` is NULL.
 pub(super) trait Row {
     fn integer(&self, column: usize) -> Result<Option<i64>, StoreError>;
     fn flag(&self, column: usize) -> Result<Option<bool>, StoreError>;
     fn text(&self, column: usize) -> Result<Option<&str>, StoreError>;
 
-    /// What a column says that is never NULL.
+    /// Decodes a column that is never NULL.
     fn get<C: Column>(&self, column: usize) -> Result<C, StoreError>
     where
         Self: Sized,
@@ -22,7 +22,7 @@ pub(super) trait Row {
         self.maybe(column)?.ok_or(StoreError::Corrupt("column"))
     }
 
-    /// What a column says.
+    /// Decodes a column that may be NULL.
     fn maybe<C: Column>(&self, column: usize) -> Result<Option<C>, StoreError>
     where
         Self: Sized,
@@ -31,7 +31,7 @@ pub(super) trait Row {
     }
 }
 
-/// What a column can say.
+/// A type that a column decodes to.
 pub(super) trait Column: Sized {
     fn read(row: &impl Row, column: usize) -> Result<Option<Self>, StoreError>;
 }
@@ -66,7 +66,7 @@ impl Column for Timestamp {
     }
 }
 
-/// Types that are read from their text, with what a text that is none of them is called.
+/// Implements [`Column`] for types that are parsed from text; the name is used in the error for unusable text.
 macro_rules! parsed {
     ($($parsed:ty => $name:literal)*) => {
         $(impl Column for $parsed {
@@ -91,7 +91,7 @@ pub(super) fn status(revoked_at: Option<i64>) -> DeviceStatus {
     if revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active }
 }
 
-/// Which of the organisation's keys this is. `None` when it is neither, whatever the database found.
+/// Which of the organisation's keys `found` is. `None` when it is neither of them, even if the database matched it.
 pub(super) fn held_key(
     key: SecretHash,
     current: &[u8],

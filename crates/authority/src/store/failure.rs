@@ -1,4 +1,4 @@
-//! How a store fails.
+//! The errors of a store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ pub(crate) enum OpenError {
 }
 
 impl OpenError {
-    /// With what to do about it, where the server's words do not say.
+    /// A failed connection, with advice where the server's message gives none.
     pub(super) fn connect(place: &str, source: StoreError) -> Self {
         let text = source.to_string();
         let remedy = if text.contains("unsupported startup parameter") {
@@ -92,47 +92,47 @@ impl OpenError {
     }
 }
 
-/// The store could not do it. Nothing was changed, unless the answer to a commit was lost; asking again is safe, for
-/// every operation is idempotent.
+/// The store could not complete an operation. Nothing was changed, unless the answer to a commit was lost. Repeating
+/// the operation is safe, since every operation is idempotent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The database failed, or was busy for too long.
     #[error("the database failed: {0}")]
     Sqlite(Arc<rusqlite::Error>),
-    /// The same of `PostgreSQL`.
+    /// The `PostgreSQL` database failed.
     #[error("the database failed: {0}")]
     Postgres(Arc<sqlx::Error>),
     /// Another change in the same transaction failed in a way that undid all of it, as a full disk does.
     #[error("the database undid the transaction; is the disk full?")]
     Undone,
-    /// It did not answer in time.
+    /// The database did not answer in time.
     #[error("the database did not answer in time")]
     Late,
-    /// There is no database behind the address, or none that serves.
+    /// No server answers at the address, or none that serves this database.
     #[error("the database does not answer")]
     Down,
-    /// What a standby says may be old.
+    /// The address leads to a standby, whose data may be old.
     #[error("the database's address leads to a standby, which cannot decide; name the primary")]
     Standby,
-    /// A primary that was set to read only, as operators do before they promote another one.
+    /// The address leads to a read-only primary, as operators prepare one before they promote another server.
     #[error("the database is read-only, so that it cannot decide: another server may be the primary")]
     ReadOnly,
-    /// A primary that another one has taken the place of.
+    /// The address leads to an old primary: another server was promoted.
     #[error("the database's address leads to an old primary, which cannot decide: another server was promoted")]
     Superseded,
-    /// With `--fence`: it may be an old primary that was cut off, or its standby is away.
-    #[error("no standby confirms the database's commits, so that it may be an old primary; --fence lets none decide")]
+    /// With `--fence`: no standby confirms commits, so this may be an isolated old primary, or its standby is down.
+    #[error("no standby confirms the database's commits, so it may be an old primary; with --fence nothing is decided")]
     Unconfirmed,
     /// The store was closed, or its thread failed.
     #[error("the store is closed")]
     Closed,
-    /// A row makes no sense to this version.
+    /// A row cannot be decoded by this version.
     #[error("the database holds an unusable {0}; was it written by a newer version?")]
     Corrupt(&'static str),
     /// A copy could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Unwritable { path: PathBuf, source: Arc<io::Error> },
-    /// Only `SQLite` is backed up from here.
+    /// Only `SQLite` databases are backed up by the authority.
     #[error("a PostgreSQL database is backed up with pg_dump or your provider's means, not from here")]
     NotHere,
 }
@@ -158,7 +158,7 @@ impl From<Unreadable> for StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // `read_only_sql_transaction`: whatever asked for a change was answered by a server that takes none.
+        // `read_only_sql_transaction`: a server that accepts no changes received a change.
         if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25006") {
             return Self::ReadOnly;
         }

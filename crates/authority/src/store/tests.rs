@@ -1,4 +1,4 @@
-//! The store against a model of it, and what only a store can get wrong: one suite, over both stores.
+//! Tests of the store against a model, and of what only a store can get wrong: one suite, over both stores.
 
 #![expect(clippy::needless_pass_by_value, reason = "each scenario has a store of its own")]
 
@@ -36,7 +36,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// The scenario on each store, as a test of its own.
+/// Runs the scenario on each store, as a test of its own.
 macro_rules! on_both {
     ($($scenario:ident)*) => {
         mod on_sqlite {
@@ -49,7 +49,7 @@ macro_rules! on_both {
         mod on_postgres {
             $(#[test]
             fn $scenario() {
-                // Skipped where there is no PostgreSQL, which the cluster says.
+                // Skipped where there is no PostgreSQL, as the cluster reports.
                 if let Some(url) = super::super::cluster::new_database() {
                     super::super::run(&url.parse().unwrap(), super::$scenario);
                 }
@@ -105,7 +105,7 @@ fn last_seen(seq: i64, second: i64) -> LastSeen {
     LastSeen { seq, at: at(second).as_microsecond(), key: [1; 6] }
 }
 
-/// Everything in the audit, the oldest first: verb, device, outcome, reason, details.
+/// All audit entries, the oldest first: verb, device, outcome, reason, details.
 async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, String, Option<String>, String)> {
     let page = store.audit(query).await.unwrap();
     let line = |entry: crate::audit::Entry| {
@@ -115,7 +115,8 @@ async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, S
     page.entries.into_iter().rev().map(line).collect()
 }
 
-/// A report of sidecar `sidecar` that comes at `second`: each device with how many agents it has, and what is in `rest`.
+/// A report of sidecar `sidecar` that arrives at `second`: each device with its number of agents, and the fields in
+/// `rest`.
 fn heard(org: OrgId, sidecar: u32, second: i64, devices: &[(&str, u32)], rest: serde_json::Value) -> HeardReport {
     let device = |(device, agents): &(&str, u32)| serde_json::json!({"deviceId": device, "standing": "allowed", "agents": agents, "stopping": 0});
     let mut report = serde_json::json!({

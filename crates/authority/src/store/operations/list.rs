@@ -1,4 +1,4 @@
-//! Pages of devices.
+//! Lists devices by pages.
 
 use machineid_protocol::api::DeviceStatus;
 
@@ -10,7 +10,8 @@ use super::orgs::live_account;
 use crate::org::OrgId;
 use crate::plan::Account;
 
-/// Whether a device asked last with another key than that of the organisation `$1`; NULL when it never asked.
+/// Whether a device's last request used another key than the current one of organisation `$1`; NULL when it never
+/// asked.
 const OLD_KEY: &str = "device_seen.key_mark <> (SELECT substr(key_hash, 1, 6) FROM orgs WHERE orgs.id = $1)";
 
 pub(in super::super) async fn list<T: ReadTransaction>(

@@ -22,19 +22,19 @@ pub(in super::super) async fn any_account<T: ReadTransaction>(
     row.as_ref().map(account).transpose()
 }
 
-/// The organisation and its usage; `None` when it is gone.
+/// Loads the organisation and its usage; `None` when it was deleted.
 pub(super) async fn live_account<T: ReadTransaction>(tx: &mut T, id: OrgId) -> Result<Option<Account>, StoreError> {
     Ok(any_account(tx, id).await?.filter(|account| !account.org.deleted))
 }
 
-/// The same, with no other change of it or its devices until the transaction ends.
+/// Loads the organisation and locks it: no other transaction changes it or its devices until this one ends.
 pub(super) async fn locked_account<T: Transaction>(tx: &mut T, id: OrgId) -> Result<Option<Account>, StoreError> {
     let select = format!(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = $1{}"), T::DIALECT.locked());
     let row = tx.row(&select, values![id]).await?;
     Ok(row.as_ref().map(account).transpose()?.filter(|account| !account.org.deleted))
 }
 
-/// Writes how many devices are active.
+/// Stores the number of active devices.
 pub(super) async fn set_used<T: Transaction>(tx: &mut T, account: &Account) -> Result<(), StoreError> {
     let used = i64::try_from(account.used).map_err(|_| StoreError::Corrupt("count"))?;
     tx.run("UPDATE orgs SET active = $2 WHERE id = $1", values![account.org.id, used]).await.map(drop)
@@ -62,8 +62,8 @@ pub(in super::super) async fn ended<T: ReadTransaction>(
     Ok(ended)
 }
 
-/// The organisations whose key was rotated and whose old key is valid after `after`, with how many devices asked last with
-/// another key than the current one.
+/// The organisations whose key was rotated and whose old key is valid after `after`, each with the number of devices
+/// whose last request used another key than the current one.
 pub(in super::super) async fn old_keys<T: ReadTransaction>(
     tx: &mut T,
     after: Timestamp,
@@ -121,7 +121,7 @@ pub(super) async fn apply<T: Transaction>(
         OrgChange::Disabled(on) => ("UPDATE orgs SET disabled = $2 WHERE id = $1", values![id, *on]),
         OrgChange::Frozen(on) => ("UPDATE orgs SET frozen = $2 WHERE id = $1", values![id, *on]),
         OrgChange::AccessUntil(end) => ("UPDATE orgs SET access_until = $2 WHERE id = $1", values![id, *end]),
-        // A plan that is set is meant to hold, as after a purchase: an end that was set before goes.
+        // Setting a plan, as after a purchase, makes it valid for good: an end that was set before is removed.
         OrgChange::Plan(tier, limit) => (
             "UPDATE orgs SET plan = $2, device_limit = $3, access_until = NULL WHERE id = $1",
             values![id, *tier, stored_limit(*limit)],

@@ -1,27 +1,28 @@
-//! Whether what was answered outlives the primary: a revoke that is on the primary alone is gone after a failover, with its
-//! line in the audit. [`judge`] is pure.
+//! Checks whether answered changes survive the loss of the primary: a revoke that only the primary has is lost in a
+//! failover, with its audit entry. [`judge`] is pure.
 //!
-//! What a role sees: the settings, and how many processes send the log to others. Which of those are standbys, and whether
-//! the primary waits for them, only members of `pg_monitor` see; an ordinary role is told what the settings mean.
+//! Every role sees the settings and how many processes receive the log. Only members of `pg_monitor` see which of those
+//! are standbys and whether the primary waits for them; for an ordinary role the check relies on the settings.
 
 use super::super::{Demand, StoreError};
 use super::{OPERATION, Postgres};
 use crate::health::{Concern, Finding, Gravity};
 
-/// What the database says about itself.
+/// The database's own data about its replication.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 struct Facts {
-    /// `synchronous_standby_names`: empty when no standby is waited for.
+    /// The setting `synchronous_standby_names`: empty when no standby is waited for.
     names: String,
-    /// `synchronous_commit`, as it is for this role.
+    /// The setting `synchronous_commit` in effect for this role.
     commit: String,
-    /// Who receives the log, without logical subscribers and base backups as far as they can be told apart.
+    /// The number of receivers of the log, without logical subscribers and base backups as far as they can be told
+    /// apart.
     receivers: i64,
-    /// Those of them that the primary waits for.
+    /// The receivers that the primary waits for.
     waited_for: i64,
-    /// Those of which this role does not see what they are.
+    /// The receivers whose kind this role may not see.
     hidden: i64,
-    /// Places kept for standbys, connected or not.
+    /// The number of physical replication slots, connected or not.
     slots: i64,
 }
 
@@ -34,7 +35,7 @@ const FACTS: &str = "
     LEFT JOIN pg_stat_replication AS s ON s.state IS DISTINCT FROM 'backup' AND s.pid NOT IN
         (SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)";
 
-/// Whether a commit waits until a standby has it on its disk.
+/// Checks whether a commit waits until a standby has it on its disk.
 fn waits(facts: &Facts) -> Result<(), String> {
     let Facts { names, commit, .. } = facts;
     if !matches!(commit.as_str(), "on" | "remote_apply") {
@@ -61,7 +62,7 @@ fn waits(facts: &Facts) -> Result<(), String> {
     Ok(())
 }
 
-/// What there is to say.
+/// The finding about replication.
 fn judge(facts: &Facts, demand: Demand) -> Finding {
     let Facts { receivers, waited_for, hidden, slots, .. } = facts;
     let others = (*receivers).max(*slots);
@@ -79,7 +80,7 @@ fn judge(facts: &Facts, demand: Demand) -> Finding {
         Demand::Nothing => Gravity::Warning,
     };
     match waits(facts) {
-        // A crash of the primary alone loses it.
+        // The loss of the primary alone loses the change.
         Err(problem) if others > 0 || demand == Demand::Synchronous || facts.commit == "off" => {
             Finding::wrong(Concern::Durability, gravity, format!("{problem} ({who})"))
         }
@@ -93,7 +94,7 @@ fn judge(facts: &Facts, demand: Demand) -> Finding {
 }
 
 impl Postgres {
-    /// What there is to say about standbys.
+    /// Queries the replication state and judges it.
     pub(super) async fn replication(&self, demand: Demand) -> Result<Finding, StoreError> {
         let facts: Facts =
             self.within(OPERATION, async { Ok(sqlx::query_as(FACTS).fetch_one(&self.pool).await?) }).await?;

@@ -1,7 +1,8 @@
-//! Whether the database is damaged: `SQLite` reads every page of it once, when it is opened (`PRAGMA quick_check`).
+//! Checks whether the database is damaged: `SQLite` reads every page once, when the database is opened (`PRAGMA
+//! quick_check`).
 //!
-//! A small one is read before anything else is done with it, and a damaged one is not served. That of a large fleet takes
-//! longer than a start may; it is served meanwhile, and told of when the check has ended.
+//! The start waits for the check of a small database, and a damaged one is not served. A large database takes longer
+//! than a start may; it is served meanwhile, and reported when the check has ended.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -14,13 +15,13 @@ use rusqlite::{Connection, InterruptHandle};
 use super::super::OpenError;
 use crate::health::{Concern, Finding, Gravity};
 
-/// How long a start waits for it.
+/// How long a start waits for the check.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many damages are named.
+/// How many damages a message names.
 const NAMED: u32 = 5;
 
-/// A check that runs or has ended.
+/// A check that is running or has ended.
 #[derive(Clone)]
 pub(super) struct Check {
     /// `Err` says what is damaged.
@@ -35,7 +36,7 @@ impl std::fmt::Debug for Check {
 }
 
 impl Check {
-    /// Begins it on `connection`, and waits for a while. Fails when the database is damaged.
+    /// Begins the check on `connection` and waits up to [`PATIENCE`]. Fails when the database is damaged.
     pub(super) fn begin(connection: Connection, path: &Path) -> Result<Self, OpenError> {
         let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
         let check = Self { verdict: Arc::default(), running };
@@ -59,7 +60,7 @@ impl Check {
         }
     }
 
-    /// What it has found so far.
+    /// The result of the check so far.
     pub(super) fn examine(&self, path: &Path) -> Finding {
         match self.verdict.get() {
             Some(Err(damage)) => {
@@ -70,7 +71,7 @@ impl Check {
         }
     }
 
-    /// Gives it up, if it still runs.
+    /// Aborts the check, if it is still running.
     pub(super) fn end(&self) {
         if let Some(running) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
             running.interrupt();

@@ -1,4 +1,4 @@
-//! What a validation asks.
+//! The look-up for a validation.
 
 use machineid_protocol::DeviceId;
 use rusqlite::Connection;
@@ -19,7 +19,7 @@ impl Sqlite {
     }
 }
 
-/// One statement, so one snapshot.
+/// Looks up a key and a device in one statement, and so in one snapshot.
 fn look_up(db: &Connection, key: SecretHash, device: Option<&DeviceId>) -> Result<Option<Presented>, StoreError> {
     let mut statement = db.prepare_cached(concat!(
         "SELECT ",

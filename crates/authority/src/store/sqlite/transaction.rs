@@ -11,15 +11,15 @@ use crate::changes::Change;
 use crate::reports::HeardReport;
 use crate::seen::LastSeen;
 
-/// What reads, in a snapshot.
+/// A transaction that reads, in a snapshot.
 #[derive(Debug)]
 pub(in super::super) struct Reading<'c>(pub(super) &'c Connection);
 
-/// What writes, in a transaction of the thread that writes.
+/// A transaction that writes, in the writer thread's transaction.
 #[derive(Debug)]
 pub(in super::super) struct Writing<'c> {
     reading: Reading<'c>,
-    /// To be told once the transaction is committed.
+    /// The changes to tell once the transaction is committed.
     pub(super) told: Vec<Change>,
 }
 
@@ -105,7 +105,7 @@ impl Transaction for Writing<'_> {
     }
 }
 
-/// Binds each parameter by its number: `SQLite` numbers `$1`, `$2` by their first mention, whatever they are called.
+/// Binds each parameter by its number: `SQLite` numbers `$1`, `$2` by their first mention, regardless of their names.
 fn bind(statement: &mut Statement<'_>, values: &[Value]) -> rusqlite::Result<()> {
     for index in 1..=statement.parameter_count() {
         let number = statement.parameter_name(index).and_then(|name| name.get(1..)?.parse::<usize>().ok());
@@ -132,7 +132,7 @@ impl ToSql for Value {
 #[derive(Debug)]
 pub(in super::super) struct Cells(Vec<rusqlite::types::Value>);
 
-/// What has columns, kept or still the statement's.
+/// A source of columns: an owned row, or the current row of a statement.
 pub(super) trait Columns {
     fn cell(&self, column: usize) -> rusqlite::Result<ValueRef<'_>>;
 }

@@ -1,4 +1,4 @@
-//! The audit, and reasons.
+//! Tests of the audit and of reasons.
 
 use super::*;
 
