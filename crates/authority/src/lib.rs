@@ -5,6 +5,7 @@
 //!   operator ─socket▶ admin  ──┐          ▲
 //!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
+//!   access: which role may do what · role_keys: keys with roles, made, ended and replaced
 //!   console: who is signed in to the web console, whose pages are in routes
 //!   health: what is wrong with the server and its database
 //!   ageing: ephemeral devices that were never removed
@@ -17,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod ageing;
 mod app;
@@ -37,6 +39,7 @@ mod org;
 mod plan;
 mod repeated;
 mod reports;
+mod role_keys;
 mod routes;
 mod seen;
 mod serve;

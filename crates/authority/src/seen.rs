@@ -41,6 +41,8 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Pending {
+    /// When each key was used last.
+    keys: HashMap<KeyMark, Timestamp>,
     all: HashMap<i64, LastSeen>,
     /// The oldest note since everything was last written, in microseconds since 1970.
     oldest: Option<i64>,
@@ -75,7 +77,13 @@ impl Seen {
 
     /// The device `seq` asked at `at` with this key.
     pub(super) fn note(&self, seq: i64, at: Timestamp, key: KeyMark) {
+        self.used(key, at);
         self.merge([LastSeen { seq, at: at.as_microsecond(), key }]);
+    }
+
+    /// A request came with this key at `at`.
+    pub(super) fn used(&self, key: KeyMark, at: Timestamp) {
+        self.lock().keys.insert(key, at);
     }
 
     fn merge(&self, all: impl IntoIterator<Item = LastSeen>) {
@@ -98,6 +106,11 @@ impl Seen {
 
     /// Writes what is pending. What cannot be written is logged and tried again next time; no decision rests on it.
     pub(super) async fn flush(&self, store: &Store) {
+        let keys: Vec<_> = mem::take(&mut self.lock().keys).into_iter().collect();
+        if let Err(error) = store.note_keys(&keys).await {
+            // To about a minute is what is promised, and what is used goes on being used.
+            rarely!(warn, %error, "could not record when keys were last used");
+        }
         let times = self.take();
         for (done, chunk) in times.chunks(CHUNK).enumerate() {
             if let Err(error) = store.touch(chunk).await {

@@ -18,15 +18,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
+use machineid_protocol::{DevicePattern, KeyRole};
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Actor, Call, Entry, Query, Reason};
 use super::console::Console;
 use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
-use super::org::{Org, OrgId, PlanTier};
+use super::org::{KeyName, Org, OrgId, PlanTier};
 use super::plan::Account;
-use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
+use super::role_keys::{self, KeyError, KeyReport, MadeKey, WantedKey};
+use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError, WhichKeyError};
 
 /// The most entries of the audit in one reply.
 pub(super) const LARGEST_AUDIT_PAGE: u32 = 1_000;
@@ -87,6 +89,26 @@ pub(super) enum AdminRequest {
     EndOldKey {
         org: OrgId,
     },
+    CreateKey {
+        org: OrgId,
+        role: KeyRole,
+        devices: Option<DevicePattern>,
+        name: Option<KeyName>,
+        expires_seconds: Option<u64>,
+    },
+    ListKeys {
+        org: OrgId,
+    },
+    RevokeKey {
+        org: OrgId,
+        /// Its fingerprint or its name.
+        key: String,
+    },
+    RotateRoleKey {
+        org: OrgId,
+        key: String,
+        overlap_seconds: u64,
+    },
     Delete {
         org: OrgId,
     },
@@ -139,6 +161,11 @@ pub(super) enum Expiry {
 pub(super) enum AdminReply {
     /// The organisation with its new key, which is shown this once.
     Key(NewKey),
+    /// A key with a role, which is shown this once.
+    RoleKey(ShownKey),
+    Keys(Vec<KeyReport>),
+    /// The fingerprint of a key that is invalid now.
+    KeyEnded(String),
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),
@@ -173,6 +200,27 @@ pub(super) struct NewKey {
 impl fmt::Debug for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewKey").field("org_id", &self.org_id).finish_non_exhaustive()
+    }
+}
+
+/// A key with a role, and its text.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShownKey {
+    pub(super) org_id: OrgId,
+    pub(super) org_api_key: String,
+    pub(super) key: KeyReport,
+}
+
+impl ShownKey {
+    fn new(org: OrgId, made: MadeKey) -> Self {
+        Self { org_id: org, org_api_key: made.key.expose().to_owned(), key: made.report }
+    }
+}
+
+impl fmt::Debug for ShownKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShownKey").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
@@ -364,6 +412,23 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
         AdminRequest::RotateKey { org, overlap_seconds, yes } => {
             return asked_rotation(store, org, Duration::from_secs(overlap_seconds), yes, call).await;
         }
+        AdminRequest::CreateKey { org, role, devices, name, expires_seconds } => {
+            let wanted = WantedKey { role, devices, name, expires: expires_seconds.map(Duration::from_secs) };
+            let made = role_keys::create(store, org, wanted, call).await;
+            return about_key(made.map(|made| AdminReply::RoleKey(ShownKey::new(org, made))));
+        }
+        AdminRequest::ListKeys { org } => {
+            return about_key(role_keys::list(store, org, now).await.map(AdminReply::Keys));
+        }
+        AdminRequest::RevokeKey { org, key } => {
+            let Ok(which) = key.parse() else { return Ok(no_key(&key)) };
+            return about_key(role_keys::revoke(store, org, &which, call).await.map(AdminReply::KeyEnded));
+        }
+        AdminRequest::RotateRoleKey { org, key, overlap_seconds } => {
+            let Ok(which) = key.parse() else { return Ok(no_key(&key)) };
+            let made = role_keys::rotate(store, org, &which, Duration::from_secs(overlap_seconds), call).await;
+            return about_key(made.map(|made| AdminReply::RoleKey(ShownKey::new(org, made))));
+        }
         AdminRequest::EndOldKey { org } => (org, OrgChange::EndOldKey),
         AdminRequest::Checkouts => {
             let open = store.checkouts(now).await?;
@@ -500,6 +565,20 @@ fn older_key_in_use(old: &OldKeyReport) -> String {
         old.ends,
         old.device_ids.join(", ")
     )
+}
+
+fn no_key(text: &str) -> AdminReply {
+    AdminReply::Failed(format!("{text:?}: {WhichKeyError}"))
+}
+
+/// The reply about a key, or why nothing was done.
+fn about_key(result: Result<AdminReply, KeyError>) -> Result<AdminReply, NewKeyError> {
+    match result {
+        Ok(reply) => Ok(reply),
+        Err(KeyError::Refused(refusal)) => Ok(AdminReply::Failed(refusal.to_string())),
+        Err(KeyError::Store(error)) => Err(error.into()),
+        Err(KeyError::NoRandomness(error)) => Err(error.into()),
+    }
 }
 
 fn no_checkout(number: &str) -> AdminReply {

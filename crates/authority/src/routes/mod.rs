@@ -9,6 +9,7 @@ mod audit;
 pub(super) mod billing;
 mod devices;
 mod fleet;
+mod keys;
 pub(super) mod openapi;
 mod reports;
 mod validate;
@@ -35,9 +36,10 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use machineid_openapi::{AnswerDoc, JSON, Operation};
-use openapi::{HEALTHY, NO, described};
+use openapi::{HEALTHY, NO, Route, described};
 
 use self::answer::Answer;
+use super::access::Permission;
 use super::app::App;
 use super::repeated::rarely;
 
@@ -82,6 +84,10 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&fleet::UNREVOKE_BATCH], post(fleet::unrevoke_batch)))
         .routes(described(&[&devices::REMOVE], post(devices::remove)))
         .routes(described(&[&fleet::USAGE], get(fleet::usage)))
+        .routes(described(&[&keys::KEYS], get(keys::list)))
+        .routes(described(&[&keys::CREATE], post(keys::create)))
+        .routes(described(&[&keys::REVOKE], post(keys::revoke)))
+        .routes(described(&[&keys::ROTATE], post(keys::rotate)))
         .routes(described(&[&audit::AUDIT], get(audit::audit)))
         .routes(described(
             &[&watch::DEVICES_OF_QUERY, &watch::DEVICES_OF_BODY],
@@ -98,27 +104,33 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&READYZ], get(readyz)))
 }
 
-const HEALTHZ: Operation = Operation {
-    path: "/healthz",
-    method: "get",
-    summary: "Whether the server is alive",
-    parameters: &[],
-    body: None,
-    answers: &[HEALTHY],
-};
+const HEALTHZ: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/healthz",
+        method: "get",
+        summary: "Whether the server is alive",
+        parameters: &[],
+        body: None,
+        answers: &[HEALTHY],
+    },
+);
 
 async fn healthz() -> Answer {
     Answer::ok("ok", "healthz")
 }
 
-const READYZ: Operation = Operation {
-    path: "/readyz",
-    method: "get",
-    summary: "Whether its store answers",
-    parameters: &[],
-    body: None,
-    answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why where that is known")],
-};
+const READYZ: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/readyz",
+        method: "get",
+        summary: "Whether its store answers",
+        parameters: &[],
+        body: None,
+        answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why where that is known")],
+    },
+);
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;

@@ -4,23 +4,28 @@
 
 use std::sync::{Arc, OnceLock};
 
+use axum::Extension;
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, EVENTS, JSON, Operation, Parameter};
+use machineid_protocol::KeyRole;
 use machineid_protocol::api::{KEY_HEADER, UNDECIDED_HEADER, path};
 use machineid_protocol::report::{FleetPage, Report, StopList, Timeline};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::wire::{
     AuditPage, BatchRevoked, BatchUnrevoked, Checkout, Decision, DeviceDone, DeviceList, DeviceManaged, DeviceNamed,
-    DevicesNamed, Health, Nothing, Numbered, OrgCreated, PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
+    DevicesNamed, Health, KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OrgCreated,
+    PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
 };
 
 use super::answer;
+use crate::access::Permission;
 use crate::app::App;
 use crate::console;
 
@@ -37,6 +42,13 @@ use crate::console;
     DeviceNamed,
     DevicesNamed,
     Health,
+    KeyEnded,
+    KeyList,
+    KeyMade,
+    KeyNamed,
+    KeyRole,
+    KeyRotation,
+    KeyWanted,
     Nothing,
     Numbered,
     OrgCreated,
@@ -107,9 +119,35 @@ fn numbered(name: &str) -> RefOr<Schema> {
     AllOfBuilder::new().item(Ref::from_schema_name(name)).item(Ref::from_schema_name("Numbered")).into()
 }
 
-/// A route and what it is asked.
-pub(crate) fn described(operations: &[&Operation], router: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
-    openapi::described(&DIALECT, operations, router)
+/// Under what name a description says which permission a route needs.
+const PERMISSION: &str = "x-machineid-permission";
+
+/// One way to ask, and what it needs: there is no route without a permission.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) operation: Operation,
+    pub(crate) needs: Permission,
+}
+
+impl Route {
+    pub(crate) const fn needing(needs: Permission, operation: Operation) -> Self {
+        Self { operation, needs }
+    }
+}
+
+/// A route with its description. Its requests carry the permission that they need, for [`super::ask::caller`]; the ways to
+/// ask at one path share one.
+pub(crate) fn described(routes: &[&Route], router: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
+    // Of several the strictest would be needed; a test holds that there are not several.
+    let needs = routes.first().map_or(Permission::Administer, |route| route.needs);
+    let operations: Vec<&Operation> = routes.iter().map(|route| &route.operation).collect();
+    let (schemas, mut paths, router) = openapi::described(&DIALECT, &operations, router.layer(Extension(needs)));
+    for item in paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.extensions = Some(ExtensionsBuilder::new().add(PERMISSION, needs.as_str()).build());
+        }
+    }
+    (schemas, paths, router)
 }
 
 /// A surface without routes yet.
@@ -129,14 +167,17 @@ pub(crate) const PAGE: &[AnswerDoc] = &[
 ];
 pub(super) const HEALTHY: AnswerDoc = AnswerDoc(200, JSON, Some("Health"), "it is");
 
-pub(super) const DOCUMENT: Operation = Operation {
-    path: path::OPENAPI,
-    method: "get",
-    summary: "This document",
-    parameters: &[],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, None, "an OpenAPI document")],
-};
+pub(super) const DOCUMENT: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: path::OPENAPI,
+        method: "get",
+        summary: "This document",
+        parameters: &[],
+        body: None,
+        answers: &[AnswerDoc(200, JSON, None, "an OpenAPI document")],
+    },
+);
 
 pub(super) async fn document() -> Response {
     static TEXT: OnceLock<String> = OnceLock::new();
@@ -156,6 +197,7 @@ fn whole() -> Value {
     for operation in paths.filter_map(Value::as_object_mut).flat_map(serde_json::Map::values_mut) {
         if operation["responses"]["401"].is_object() {
             operation["security"] = json!([{ "orgKey": [] }]);
+            refuse_wrong_role(&mut operation["responses"]["403"]);
         }
     }
     whole["paths"][path::VALIDATE]["post"]["responses"]["503"]["headers"] = json!({ UNDECIDED_HEADER: {
@@ -164,6 +206,23 @@ fn whole() -> Value {
         "schema": { "const": "1" }
     }});
     whole
+}
+
+/// Every route with a key can be asked with one of the wrong role.
+fn refuse_wrong_role(answer: &mut Value) {
+    const WHEN: &str = "the key's role may not do this: `not_permitted`";
+    let refusal =
+        json!({ "allOf": [{ "$ref": "#/components/schemas/Refusal" }, { "$ref": "#/components/schemas/Numbered" }] });
+    if !answer.is_object() {
+        *answer = json!({ "description": WHEN, "content": { JSON: { "schema": refusal } } });
+        return;
+    }
+    let when = answer["description"].as_str().unwrap_or_default();
+    if !when.contains("not_permitted") {
+        answer["description"] = format!("{when}, or {WHEN}").into();
+        let schema = &mut answer["content"][JSON]["schema"];
+        *schema = json!({ "anyOf": [schema.take(), refusal] });
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 //! | `transaction` | what an operation needs of a database, and the differences between the SQL dialects |
 //! | `values`, `columns`, `rows` | the parameters of a statement, and the decoding of its rows |
 //! | `found` | the results of look-ups and lists, and the filter of a list |
+//! | `keys` | keys with roles |
 //! | `change` | the changes that an operator can make to an organisation |
 //! | `checkouts` | plan changes that wait for confirmation |
 //! | `failure` | the errors of a store |
@@ -30,6 +31,7 @@ mod checkouts;
 mod columns;
 mod failure;
 mod found;
+mod keys;
 mod operations;
 mod postgres;
 mod rows;
@@ -47,12 +49,12 @@ use tokio::sync::Notify;
 
 pub(super) use self::change::OrgChange;
 pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
-use self::columns::{held_key, status, time};
 pub(super) use self::failure::{OpenError, StoreError};
 pub(super) use self::found::{
     Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
+pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRow, NewRoleKey, WhichKey, WhichKeyError};
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use super::batch::Outcome;
