@@ -1,4 +1,4 @@
-//! Organisations and their plans, as types that cannot be wrong.
+//! Organisations and their plans, as types that are always valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// The name of an organisation. Not secret, unlike its key.
+/// The id of an organisation. Not secret, unlike its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Uuid);
 
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for OrgId {
     }
 }
 
-/// What an organisation pays for.
+/// The plan that an organisation pays for.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
 )]
@@ -99,7 +99,7 @@ impl PlanTier {
     }
 }
 
-/// The text names no plan.
+/// The text is not the name of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanTierError;
 
@@ -117,7 +117,7 @@ impl fmt::Display for PlanTier {
     }
 }
 
-/// A name is printed in tables and logs, so it is one short line.
+/// Checks an organisation's name: it is printed in tables and logs, so it is one short line.
 pub(super) fn org_name(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
@@ -134,16 +134,16 @@ pub(super) struct Org {
     pub(super) tier: PlanTier,
     /// An operator's own limit instead of the plan's.
     pub(super) device_limit: Option<u64>,
-    /// Execution is switched off for all of it.
+    /// Execution is switched off for the whole organisation.
     pub(super) disabled: bool,
-    /// Its plan is frozen.
+    /// The plan is frozen.
     pub(super) frozen: bool,
-    /// When its entitlement ends; `None` when it does not.
+    /// When the entitlement ends; `None` when it does not.
     pub(super) access_until: Option<Timestamp>,
     pub(super) created_at: Timestamp,
-    /// It is gone, but its key is still known.
+    /// The organisation was deleted, but its key is still known.
     pub(super) deleted: bool,
-    /// When the key before the current one ended or ends; `None` when there was none.
+    /// When the previous key ended or ends; `None` when there was none.
     pub(super) old_key_ends: Option<Timestamp>,
 }
 
@@ -151,7 +151,7 @@ pub(super) struct Org {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeldKey {
     Current,
-    /// The one before. It is nobody's *from* the time it ends at.
+    /// The previous key. It is invalid *from* its end time on.
     Old {
         ends: Timestamp,
     },
@@ -166,7 +166,7 @@ impl HeldKey {
         }
     }
 
-    /// When it ends; `None` when it does not.
+    /// When the key ends; `None` when it does not.
     pub(super) fn ends(self) -> Option<Timestamp> {
         match self {
             Self::Current => None,
@@ -181,7 +181,7 @@ impl Org {
         self.device_limit.unwrap_or(self.tier.limit())
     }
 
-    /// Whether the entitlement has ended by `now`. It ends *at* the time it names.
+    /// Whether the entitlement has ended by `now`. It ends *at* its end time.
     pub(super) fn expired(&self, now: Timestamp) -> bool {
         self.access_until.is_some_and(|end| now >= end)
     }

@@ -1,4 +1,4 @@
-//! `machineid-authority console-link`: an address that signs an operator in to the console, once.
+//! `machineid-authority console-link`: prints an address that signs an operator in to the console, once.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

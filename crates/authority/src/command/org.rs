@@ -180,13 +180,14 @@ impl Org {
             Ok(AdminReply::BackedUp) => Exit::Success,
             Ok(AdminReply::Audit(audit)) => print(self.json, &audit, audit_table),
             Ok(AdminReply::Orgs(orgs)) => print(self.json, &orgs, |orgs| table(orgs)),
-            // Not what was asked for.
+            // A reply to another request.
             Ok(AdminReply::Health(_)) => Exit::Failure,
         }
     }
 }
 
-/// Says on stderr what is wrong with the server: the operator who lists organisations looks after it. An older server says nothing.
+/// Prints on stderr what is wrong with the server: an operator who lists organisations also operates the server. An
+/// older server does not answer this request.
 fn warn_of_problems(socket: &Path) {
     if let Ok(AdminReply::Health(problems)) = ask(socket, &AdminCall { request: AdminRequest::Health, reason: None }) {
         for Problem { problem, since, .. } in problems {
@@ -214,7 +215,7 @@ impl Verb {
             }
             Self::SetPlan { org, plan, limit } => AdminRequest::SetPlan { org, plan, limit },
             Self::RotateKey { org, overlap, yes } => {
-                // Whole seconds, and never 0 for a part of one: that would end the old key.
+                // In whole seconds, and a fraction of a second counts as 1: 0 would end the old key.
                 AdminRequest::RotateKey {
                     org,
                     overlap_seconds: overlap.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
@@ -228,7 +229,7 @@ impl Verb {
     }
 }
 
-/// Asks on a terminal. Without a terminal the answer is no.
+/// Asks for confirmation on a terminal. Without a terminal the answer is no.
 fn confirmed(org: OrgId) -> bool {
     if !io::stdin().is_terminal() {
         return false;
@@ -241,7 +242,7 @@ fn confirmed(org: OrgId) -> bool {
     question.is_ok() && io::stdin().read_line(&mut line).is_ok() && line.trim() == org.to_string()
 }
 
-/// Prints JSON or text. A key that could not be shown is lost, so that is said.
+/// Prints JSON or text. If a key could not be shown it is lost, so the error says so.
 fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Exit {
     let line = if json { serde_json::to_string(value).map_err(io::Error::from) } else { Ok(text(value)) };
     let mut stdout = io::stdout();
@@ -279,7 +280,7 @@ fn key_text(new: &NewKey) -> String {
     )
 }
 
-/// What to know about the key before the current one; `None` when it is over and nothing asks with it.
+/// The state of the previous key; `None` when it has ended and no device uses it.
 fn old_key_text(org: &OrgReport) -> Option<String> {
     let old = org.old_key.as_ref().filter(|old| old.valid || old.devices > 0)?;
     let ends = if old.valid { "is valid until" } else { "ended at" };
@@ -305,7 +306,7 @@ fn table(orgs: &[OrgReport]) -> String {
         let devices = format!("{}/{}", org.devices_used, org.limit);
         let until = org.access_until.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let name = org.name.as_deref().unwrap_or("-");
-        // Writing to a string cannot fail.
+        // Writing to a string does not fail.
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
     }
@@ -325,7 +326,7 @@ fn checkouts_table(open: &[CheckoutReport]) -> String {
     for checkout in open {
         let change = format!("{} to {}", checkout.plan_tier, checkout.wanted);
         let name = checkout.name.as_deref().unwrap_or("-");
-        // Writing to a string cannot fail.
+        // Writing to a string does not fail.
         let _ = write!(
             text,
             "\n{:10}  {:36}  {change:15}  {:20.0}  {name}",
@@ -348,7 +349,7 @@ fn audit_table(audit: &AuditReport) -> String {
         let what: String =
             if what.chars().count() > 80 { what.chars().take(79).chain(['…']).collect() } else { what };
         let why = entry.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-        // Writing to a string cannot fail.
+        // Writing to a string does not fail.
         let _ = write!(
             text,
             "\n{:>6}  {:20.0}  {:16}  {:22}  {:20}  {what}{why}",

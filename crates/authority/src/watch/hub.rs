@@ -1,8 +1,8 @@
-//! Who waits for which changes. In memory: what is lost with the process, its watchers lose with their connection, and
-//! they validate when they come back.
+//! The watchers and the changes that they wait for. Kept in memory: when the process ends, watchers lose their
+//! connections, and they validate when they reconnect.
 //!
-//! A watcher that does not read costs a set of the ids it named, each at most once, and nothing more: what it would be
-//! told is "these changed", and to say that twice is to say it once.
+//! A watcher that does not read costs at most one entry for each id that it named: its hint is "these changed", and
+//! repeated changes merge.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,54 +14,54 @@ use tokio::sync::{Notify, broadcast};
 use crate::changes::Change;
 use crate::org::OrgId;
 
-/// The most watchers of all organisations together. Each holds a connection.
+/// The maximum number of watchers of all organisations. Each holds a connection.
 const MOST: usize = 16_384;
 
-/// The most of one organisation: one alone must not lock the others out.
+/// The maximum number for one organisation, so that one cannot lock the others out.
 const MOST_OF_ONE: usize = 8_192;
 
-/// The most ids an observer is told of at once; with more it is told that everything changed.
+/// The maximum number of ids collected for an observer; with more it is told that everything changed.
 const MOST_IDS: usize = 1_000;
 
-/// What changed.
+/// A change to tell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Changed<'a> {
-    /// What a validation of these devices says.
+    /// The decisions about these devices.
     Devices(&'a [DeviceId]),
-    /// What a validation of every device of the organisation says.
+    /// The decisions about all devices of the organisation.
     Org,
-    /// The same of these devices, or of all when none is named: a deny.
+    /// The decisions about these devices, or all when none is named; they are denied now.
     Denied(Option<&'a [DeviceId]>),
-    /// The organisation's keys, or whether there is the organisation: the same, and every watcher must show its key again.
+    /// The organisation's keys, or its existence; every watcher must present its key again.
     Key,
-    /// What the sidecars report about these devices, or about any when none is named. Concerns no validation.
+    /// The sidecars' reports about these devices, or about any when none is named. Affects no decision.
     Reports(&'a [DeviceId]),
 }
 
-/// Who listens.
+/// The kind of a watcher.
 #[derive(Clone, Debug)]
 pub(crate) enum Interest {
-    /// A sidecar: what a validation of these would say.
+    /// A sidecar: the decisions about these devices.
     Devices(Vec<DeviceId>),
-    /// A console or a command line: everything of the organisation.
+    /// A console or a command line: everything in the organisation.
     Everything,
 }
 
-/// What a watcher is told.
+/// A hint for a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// Something about these devices changed; whether it was that they are denied.
+    /// Something about these devices changed; `denied` says whether they are denied now.
     Devices { ids: Vec<DeviceId>, denied: bool },
-    /// Everything may have, and may be denied.
+    /// Everything may have changed, or may be denied.
     All { denied: bool },
-    /// Nothing more comes: the key changed, or the server ends.
+    /// The end of the stream: the key changed, or the server ends.
     End,
 }
 
 /// All watchers.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
-    // A std mutex: held for as long as it takes to find who is concerned, never across an await.
+    // A std mutex: held while the watchers of a change are found, never across an await.
     watchers: Mutex<Watchers>,
     next: AtomicU64,
 }
@@ -89,7 +89,7 @@ struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// Those that are denied; each in one of the two sets.
+    /// The devices that are denied; each device is in one of the two sets.
     denied: BTreeSet<DeviceId>,
     devices: BTreeSet<DeviceId>,
     all: bool,
@@ -97,18 +97,18 @@ struct Pending {
     end: bool,
 }
 
-/// What a mailbox is told about devices.
+/// The kind of change that a mailbox collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Changed,
     Denied,
 }
 
-/// Too many watch already.
+/// The maximum number of watchers is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// A place among the watchers, given back when it is dropped.
+/// A place among the watchers, freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     hints: Arc<Hints>,
@@ -119,8 +119,8 @@ pub(crate) struct Watcher {
 }
 
 impl Hints {
-    /// Tells everybody concerned of what the store tells, for ever. It tells when a change is committed, so whoever then
-    /// validates sees it.
+    /// Passes every change of the store on to the watchers, without end. The store tells a change after its commit, so
+    /// a validation made because of a hint sees it.
     pub(crate) async fn follow(self: Arc<Self>, mut news: broadcast::Receiver<Change>) {
         loop {
             match news.recv().await {
@@ -131,7 +131,7 @@ impl Hints {
         }
     }
 
-    /// Tells every watcher that this change concerns.
+    /// Tells every watcher affected by this change.
     pub(super) fn tell(&self, change: &Change) {
         match change {
             Change::Devices(org, devices) => self.changed(*org, Changed::Devices(devices)),
@@ -143,7 +143,7 @@ impl Hints {
         }
     }
 
-    /// Tells everybody concerned.
+    /// Tells every watcher affected.
     pub(crate) fn changed(&self, org: OrgId, what: Changed<'_>) {
         let watchers = self.lock();
         let Some(fleet) = watchers.orgs.get(&org) else { return };
@@ -169,16 +169,16 @@ impl Hints {
         }
     }
 
-    /// Changes may have been missed: everybody looks again.
+    /// Changes may have been missed: every watcher validates again.
     fn everything(&self) {
         let watchers = self.lock();
         for fleet in watchers.orgs.values() {
-            // A deny may be among what was missed.
+            // The missed changes may include a deny.
             fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
         }
     }
 
-    /// Ends every watcher, and lets no new one in: the server ends.
+    /// Ends every watcher and accepts no new one: the server ends.
     pub(crate) fn close(&self) {
         let mut watchers = self.lock();
         watchers.closed = true;
@@ -187,7 +187,7 @@ impl Hints {
         }
     }
 
-    /// Takes a place. Fails when there is none.
+    /// Takes a place. Fails when none is free.
     pub(crate) fn watch(self: &Arc<Self>, org: OrgId, interest: Interest) -> Result<Watcher, Full> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mailbox = Arc::<Mailbox>::default();
@@ -249,7 +249,7 @@ impl Hints {
 }
 
 impl Fleet {
-    /// Tells those who watch these devices, and the observers.
+    /// Tells the watchers of these devices, and the observers.
     fn tell(&self, devices: &[DeviceId], kind: Kind) {
         let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
         for device in devices {
@@ -262,7 +262,7 @@ impl Fleet {
                 mailbox.put(devices.into_iter(), kind);
             }
         }
-        // An observer fetches what changed; it limits nothing by what that was.
+        // An observer fetches what changed and does not distinguish a deny.
         self.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
     }
 }
@@ -271,7 +271,7 @@ impl Mailbox {
     fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>, kind: Kind) {
         self.tell(|pending| {
             for device in devices {
-                // A device stays among the denied until that is told, whatever came of it meanwhile: the watcher asks.
+                // A device stays denied until that is told, even if it was restored meanwhile: the watcher validates.
                 match kind {
                     Kind::Denied => {
                         pending.devices.remove(device);
@@ -321,7 +321,7 @@ impl Mailbox {
 }
 
 impl Pending {
-    /// Everything is told at once.
+    /// Clears what is told with the `All` hint.
     fn forget(&mut self) {
         self.denied.clear();
         self.devices.clear();
@@ -330,7 +330,7 @@ impl Pending {
 }
 
 impl Watcher {
-    /// The next hint, with everything that changed since the last. Safe to drop and call again.
+    /// Waits for the next hint, with everything that changed since the last. Cancel-safe.
     pub(super) async fn next(&mut self) -> Hint {
         loop {
             if let Some(hint) = self.mailbox.take() {
