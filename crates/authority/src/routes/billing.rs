@@ -1,4 +1,4 @@
-//! New organisations, and the way to a larger plan.
+//! Creates organisations, and starts changes to a larger plan.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::keys::{self, SecretHash};
 use crate::org::PlanTier;
 use crate::store::NewCheckout;
 
-/// How long a purchase can be confirmed.
+/// How long a checkout can be confirmed.
 pub(crate) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
 
 pub(super) const CREATE_ORG: Operation = Operation {

@@ -1,8 +1,9 @@
-//! Registering, revoking, unrevoking and removing one device.
+//! Registers, revokes, unrevokes and removes one device.
 //!
-//! None of them looks at whether the organisation is disabled, frozen or expired. Those say who may *execute*, which a
-//! validation decides; a fleet that boots while its plan is frozen should be known, and deny, and run again by itself
-//! when the plan is, instead of needing every host to register once more. The plan's limit holds throughout.
+//! None of these checks whether the organisation is disabled, frozen or expired. Those states say whether devices may
+//! *execute*, which a validation decides. A fleet that boots while its plan is frozen should be registered, be denied,
+//! and run again by itself when the plan is unfrozen, without another registration of every host. The plan's limit
+//! applies always.
 
 use std::slice;
 use std::sync::Arc;
@@ -122,7 +123,8 @@ pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Res
     Ok(came_to.answer("devices/remove", id, &account, &call))
 }
 
-/// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
+/// The organisation, the device and the call of a request. The key is checked first: only its holder learns what is
+/// wrong with a request.
 async fn asked(app: &App, request: Request) -> Result<(Org, DeviceId, Call), Answer> {
     let (head, body) = request.into_parts();
     let org = ask::manager(app, &head).await?;
@@ -134,7 +136,7 @@ fn only(id: &DeviceId) -> Named {
     Named { sent: id.to_string(), id: Some(id.clone()) }
 }
 
-/// The status, the word and the error that a request came to.
+/// The status, the word and the error of a result.
 struct CameTo(StatusCode, Word, Option<&'static str>);
 
 const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);

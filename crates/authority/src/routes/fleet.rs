@@ -1,4 +1,4 @@
-//! Whole fleets: the list, the usage, and both forms of both batches.
+//! Routes about many devices: the list, the usage, and both forms of both batches.
 
 use std::sync::Arc;
 
@@ -26,13 +26,13 @@ use crate::org::OrgId;
 use crate::plan::{Account, Restoration, Suspension};
 use crate::store::{Filter, ListedDevice};
 
-/// The most devices on one page; without `limit`, everything comes at once.
+/// The maximum number of devices on one page; without `limit`, all devices are returned at once.
 const LARGEST_PAGE: u32 = 1_000;
 
-/// How many restored ids `all_revoked` names.
+/// How many restored ids the answer to `all_revoked` names.
 const SAMPLE: usize = 25;
 
-/// What a batch is about.
+/// The devices that a batch is about.
 enum Scope {
     Ids(Vec<Named>),
     All,
@@ -188,7 +188,7 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
     Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
 
-/// Who asks about which devices; `all` is the word for all of them.
+/// The organisation and the devices of a batch; `all` is the word for all devices.
 async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
     let (head, body) = request.into_parts();
     let org = ask::manager(app, &head).await?;
@@ -199,7 +199,8 @@ async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, 
             BatchError::TooLarge => Answer::error(StatusCode::BAD_REQUEST, "too_many_device_ids"),
         })?),
         (None, Some(scope)) if scope == all => Scope::All,
-        // Both at once is refused too: which one is meant is not ours to guess when a fleet is at stake.
+        // Both forms at once are refused too: with a whole fleet affected, the server must not guess which one is
+        // meant.
         (Some(_) | None, Some(_)) | (None, None) => return Err(BodyError::Malformed.into()),
     };
     Ok((org.id, scope, Call { reason: ask::reason(body.reason)?, ..ask::call(&head) }))

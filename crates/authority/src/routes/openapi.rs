@@ -1,6 +1,7 @@
-//! `GET /api/v1/openapi.json`: the API, described. The schemas are made from the types in [`super::wire`]; what is asked how
-//! stands beside each handler, and a route is made of both. The whole is kept in `docs/openapi/authority.json`, so that a
-//! change of the API is one under review, and `tests/api/run` holds a running server to it.
+//! `GET /api/v1/openapi.json`: the description of the API. The schemas are made from the types in [`super::wire`]; each
+//! operation is described beside its handler, and a route is made of both. The document is stored in
+//! `docs/openapi/authority.json`, so that a change of the API is reviewed, and `tests/api/run` tests a running server
+//! against it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -68,7 +69,7 @@ pub(super) const NO_DEVICE: AnswerDoc =
     AnswerDoc(404, JSON, NO, "there is no such device, or no such organisation any more");
 pub(super) const DONE: AnswerDoc = AnswerDoc(200, JSON, Some("DeviceDone"), "done, or nothing was left to do");
 
-/// `{"scope": …}` and the like are bodies; these are queries and parts of paths.
+/// Parameters of queries and paths. Objects such as `{"scope": …}` are bodies.
 pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only these.");
 pub(super) const CONTAINING: Parameter = Parameter("query", "q", "Only ids that contain this.");
 pub(super) const LIMIT: Parameter = Parameter("query", "limit", "At most this many.");
@@ -83,7 +84,7 @@ pub(super) const AMONG: Parameter = Parameter("query", "deviceId", "Only these; 
 pub(super) const ONE_DEVICE: Parameter = Parameter("query", "deviceId", "The device.");
 pub(crate) const TOKEN: Parameter = Parameter("path", "token", "The secret in the address.");
 
-/// What parameters and answers of this API look like.
+/// The shared properties of this API's parameters and answers.
 const DIALECT: Dialect = Dialect { parameter, required: &[WATCHED.1], answer: numbered };
 
 fn parameter(Parameter(_, name, about): &Parameter) -> RefOr<Schema> {
@@ -107,12 +108,12 @@ fn numbered(name: &str) -> RefOr<Schema> {
     AllOfBuilder::new().item(Ref::from_schema_name(name)).item(Ref::from_schema_name("Numbered")).into()
 }
 
-/// A route and what it is asked.
+/// A route with the description of its operations.
 pub(crate) fn described(operations: &[&Operation], router: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
     openapi::described(&DIALECT, operations, router)
 }
 
-/// A surface without routes yet.
+/// A router without routes yet.
 pub(super) fn surface() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Schemas::openapi())
 }

@@ -1,5 +1,5 @@
-//! `POST /devices/validate`: always a decision, or the word that there is none; never an ALLOW that was not read from the
-//! store just now.
+//! `POST /devices/validate`: the answer is always a decision, or says that there is none; an ALLOW is always read from
+//! the store for this request.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let device = match named {
         Named::Device(id) => Some(id),
         Named::Invalid | Named::Missing => None,
-        // A network that stalls is no reason to call the device invalid, which would stop its agents for good.
+        // A stalled network must not make the device invalid, which would stop its agents for good.
         Named::Late => return Answer::unavailable_decision(None),
     };
     let key = ask::key(&head.headers);
@@ -80,13 +80,13 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     if verdict == Verdict::InvalidOrgKey
         && let Err(again) = app.limits.failed_key(ask::address(&head), BootTime::now())
     {
-        // The same denial: that the key is bad stays true however often it is asked.
+        // The same denial as without the limit, since the key stays invalid.
         return answer.later(again);
     }
     answer
 }
 
-/// A validation by any other method is answered too, with a no.
+/// A validation by any other method is answered with a deny, too.
 pub(super) async fn wrong_method() -> Response {
     let answer =
         Answer::decision(Verdict::WrongMethod, Facts { error: Some("method_not_allowed"), ..Facts::default() });

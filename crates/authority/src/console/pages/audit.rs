@@ -1,4 +1,4 @@
-//! The audit: who did what, when and why, filtered, by pages, and whole as JSON lines.
+//! The audit page: who did what, when and why, filtered, by pages; and its export as JSON lines.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The same as the store asks it.
+    /// Converts the filter to the store's query.
     fn query(&self, org: OrgId, limit: u32) -> Result<audit::Query, Refused> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let before = given(&self.before).map(|text| text.parse()).transpose();
@@ -61,12 +61,12 @@ impl Asked {
         })
     }
 
-    /// Whether it is this verb that is asked for.
+    /// Whether the filter selects this verb.
     fn chose(&self, verb: &str) -> bool {
         self.verb == verb
     }
 
-    /// The filter as part of an address.
+    /// The filter as a part of an address.
     fn address(&self) -> String {
         format!("device={}&verb={}&who={}", encoded(&self.device), encoded(&self.verb), encoded(&self.who))
     }
@@ -117,7 +117,7 @@ pub(super) async fn show(
     )
 }
 
-/// All that the filter lets through, the newest first, a JSON object on each line.
+/// Exports all entries that match the filter, the newest first, one JSON object on each line.
 pub(super) async fn export(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
@@ -128,7 +128,7 @@ pub(super) async fn export(
     let (_, account) = visit::at(&app, &head, &org).await?;
     let org = account.org.id;
     let first = readable(query)?.query(org, TOGETHER)?;
-    // The first part is asked for before the answer begins: a store that fails must not look like an empty audit.
+    // The first part is read before the answer begins: a failing store must not look like an empty audit.
     let begun = app.store.audit(&first).await?;
     let state = Some((first, Some(begun)));
     let lines = futures_util::stream::unfold((app, state), |(app, state)| async move {

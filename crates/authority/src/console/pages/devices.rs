@@ -1,4 +1,5 @@
-//! What is done to selected devices: revoke, restore, remove. Through the store's own methods, with a result for each.
+//! The actions on selected devices: revoke, restore, remove. They use the store's methods and show a result for each
+//! device.
 
 use std::sync::Arc;
 
@@ -49,8 +50,8 @@ pub(super) async fn act(
                 let ask = Outcome::AskRemove { ids, revoked, reason, wrong };
                 return Ok(result::shown(&app, &visit, org, ask, call.at));
             }
-            // Asked about twice: one that is revoked could register again. One that another operator revoked since the page
-            // was shown stays, too.
+            // Revoked devices need a second confirmation, since they could register again. A device that another
+            // operator revoked after the page was shown is not removed, either.
             let only_active = form.one("revoked") != "revoked";
             ("Removed", remove(&app, org, &batch, only_active, &call).await?, REMOVED)
         }
@@ -86,7 +87,7 @@ async fn restore(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<
     }))
 }
 
-/// Those of the batch that are revoked.
+/// The devices of the batch that are revoked.
 async fn revoked(app: &App, org: OrgId, batch: &[Named]) -> Result<Vec<String>, Refused> {
     let mut revoked = Vec::new();
     for id in batch.iter().filter_map(|named| named.id.clone()) {

@@ -1,4 +1,4 @@
-//! The operator's list of organisations, and new ones.
+//! The operator's list of organisations, and the form for new ones.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ struct Row {
 struct Page {
     frame: Frame,
     rows: Vec<Row>,
-    /// The id of one that was just deleted.
+    /// The id of an organisation that was just deleted.
     deleted: Option<OrgId>,
 }
 

@@ -1,4 +1,4 @@
-//! Why there is no page.
+//! Refused requests, and their pages.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use crate::repeated::rarely;
 use crate::routes::answer::Answer;
 use crate::store::StoreError;
 
-/// A refusal. [`super::dress`] makes a page of it.
+/// A refusal. [`super::dress`] turns it into a page.
 #[derive(Clone, Debug)]
 pub(super) enum Refused {
-    /// No session, or an ended one.
+    /// There is no session, or it has ended.
     SignIn,
-    /// There is no such page, or the session may not know of it.
+    /// The page does not exist, or the session may not see it.
     NotFound,
-    /// What came of a form is not kept any more, or was another session's.
+    /// The result of a form is not stored any more, or belongs to another session.
     NotKept,
-    /// A form that was not this session's.
+    /// The form belongs to no page of this session.
     Foreign,
-    /// A form or an address that makes no sense, with what would.
+    /// The form or address is invalid; the text says what is expected.
     Malformed(String),
-    /// A form that did not arrive in time.
+    /// The form did not arrive in time.
     Late,
     TooMany(Duration),
-    /// The database, or this program.
+    /// The database or this program failed.
     Failed,
 }
 
@@ -47,7 +47,7 @@ impl Refused {
     pub(super) fn page(self, app: &App, method: &Method, uri: &Uri) -> Response<Body> {
         let base = &app.console.base;
         if matches!(self, Self::SignIn) {
-            // Only a page is a place to come back to.
+            // Only a page can be returned to after signing in.
             let back = uri.path_and_query().filter(|_| *method == Method::GET).map_or("", |uri| uri.as_str());
             let back = back.strip_prefix("/console").filter(|back| !back.is_empty() && *back != "/");
             return redirect(&match back {
