@@ -82,12 +82,12 @@ impl Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let problems = Family::default();
-        registry.register("problem", "1 while something is wrong with this; /readyz says what", problems.clone());
+        registry.register("problem", "1 while this concern has a problem; /readyz says which", problems.clone());
         let written = Gauge::default();
-        let help = "When something was last written to see whether that can be done, in seconds since 1970";
+        let help = "When a change or a test write last succeeded, in seconds since 1970";
         registry.register("last_write_timestamp_seconds", help, written.clone());
         let old_key_devices = Family::default();
-        let devices = "Devices that asked last with the old org key, while that is valid";
+        let devices = "Devices whose last request used the old org key, while that is valid";
         registry.register("old_key_devices", devices, old_key_devices.clone());
         let old_key_ends = Family::default();
         let ends = "When the old org key ends, while it is valid";

@@ -34,7 +34,7 @@ pub(crate) enum AskError {
     Connect { path: PathBuf, source: io::Error },
     #[error("the authority did not answer: {0}\nIts log says more. Look at the organisation before you try again.")]
     NoReply(io::Error),
-    #[error("the authority's answer makes no sense to this version: {0}\nUse the same version as the server.")]
+    #[error("this version cannot read the authority's answer: {0}\nUse the same version as the server.")]
     Foreign(serde_json::Error),
     #[error("the request could not be written: {0}")]
     Unwritable(serde_json::Error),

@@ -32,7 +32,7 @@ impl Backup {
         let to = match std::path::absolute(&self.file) {
             Ok(to) => to,
             Err(error) => {
-                complain(format_args!("cannot tell where {} is: {error}", self.file.display()));
+                complain(format_args!("cannot make the path {} absolute: {error}", self.file.display()));
                 return Exit::Failure;
             }
         };
@@ -43,7 +43,7 @@ impl Backup {
                 Exit::Failure
             }
             Ok(_) => {
-                complain("the authority answered something else; use the same version as the server");
+                complain("the authority sent an unexpected answer; use the same version as the server");
                 Exit::Failure
             }
             Err(error) => {

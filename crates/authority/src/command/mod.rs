@@ -87,7 +87,7 @@ fn socket(named: Option<PathBuf>, database: Option<Database>) -> Option<PathBuf>
             None
         }
         (None, None) => {
-            complain("say which authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
+            complain("name the authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
             None
         }
     }

@@ -25,7 +25,7 @@ pub(super) struct Org {
     /// The running server's SQLite database, beside which its admin socket is unless it was put elsewhere
     #[arg(long, global = true, value_name = "sqlite:PATH", conflicts_with = "admin_socket")]
     database: Option<Database>,
-    /// Why, for the audit: one line of up to 200 characters
+    /// The reason, for the audit: one line of up to 200 characters
     #[arg(long, global = true, value_name = "TEXT")]
     reason: Option<Reason>,
     /// Print JSON
@@ -43,7 +43,7 @@ enum Verb {
         /// A name for people
         #[arg(long, value_parser = org_name)]
         name: Option<String>,
-        /// Its plan
+        /// The plan
         #[arg(long, value_enum, default_value_t = PlanTier::Free)]
         plan: PlanTier,
         /// A limit of active devices instead of the plan's
@@ -54,43 +54,43 @@ enum Verb {
     List,
     /// Show one organisation
     Show {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
     /// Deny execution to all its devices (ORG_DISABLED)
     Disable {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
-    /// Take `disable` back
+    /// Undo `disable`
     Enable {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
     /// Freeze its plan (PLAN_FROZEN)
     Freeze {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
-    /// Take `freeze` back
+    /// Undo `freeze`
     Unfreeze {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
     /// End its entitlement (ENTITLEMENT_EXPIRED)
     Expire {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// When, as in 2027-01-31T00:00:00Z [default: now]
         #[arg(long, value_name = "RFC3339")]
         at: Option<Timestamp>,
-        /// Never: takes an `expire` back
+        /// Remove the end: undoes `expire`
         #[arg(long, conflicts_with = "at")]
         never: bool,
     },
-    /// Put it on another plan; active devices stay active, even above the new limit
+    /// Change its plan; active devices stay active, even above the new limit
     SetPlan {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// The plan
         #[arg(value_enum)]
@@ -99,19 +99,19 @@ enum Verb {
         #[arg(long, value_name = "DEVICES")]
         limit: Option<u64>,
     },
-    /// List the plan changes that wait to be confirmed
+    /// List the plan changes that wait for confirmation
     Checkouts,
     /// Confirm a plan change
     ConfirmCheckout {
-        /// Its number, as `org checkouts` and its page show it
+        /// The checkout's number, as `org checkouts` and its page show it
         number: String,
         /// Confirm nothing yet: print an address where a browser confirms it, once
         #[arg(long)]
         link: bool,
     },
-    /// Give it a new key and show it, once; the old one stays valid for a while
+    /// Create a new key and show it, once; the old one stays valid for a while
     RotateKey {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// How long the old key stays valid beside the new one; 0s ends it at once, as for a key that was stolen. There are
         /// never more than two: a second rotation ends the oldest at once
@@ -121,14 +121,14 @@ enum Verb {
         #[arg(long)]
         yes: bool,
     },
-    /// End the old key now, before its time: nothing should use it any more (see `show`)
+    /// End the old key now, early: nothing should use it any more (see `show`)
     EndOldKey {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
-    /// Delete it and its devices (ORG_NOT_FOUND); cannot be taken back
+    /// Delete it and its devices (ORG_NOT_FOUND); cannot be undone
     Delete {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// Really
         #[arg(long)]
@@ -141,10 +141,10 @@ enum Verb {
         /// Only changes of this device
         #[arg(long, value_name = "ID")]
         device: Option<String>,
-        /// At most so many
+        /// Show at most this many
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
-        /// Only changes older than the one of this number
+        /// Only changes with a lower number than this
         #[arg(long, value_name = "NUMBER")]
         before: Option<i64>,
     },
@@ -250,7 +250,7 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Ex
         Ok(()) => Exit::Success,
         Err(error) => {
             complain(format_args!(
-                "it is done, but the answer could not be printed: {error}\nA key that was not seen is lost: `org \
+                "the change is done, but the answer could not be printed: {error}\nA key that was not seen is lost: `org \
                  rotate-key` makes another one."
             ));
             Exit::Failure
@@ -274,7 +274,7 @@ fn key_text(new: &NewKey) -> String {
         String::new()
     };
     format!(
-        "Organisation  {}\nPlan          {}\nOrg key       {}{old}\n\nThe key is shown this once. Keep it where only the \
+        "Organisation  {}\nPlan          {}\nOrg key       {}{old}\n\nThe key is shown only this once. Keep it where only the \
          sidecar can read it.{older}{next}",
         new.org_id, new.plan_tier, new.org_api_key
     )
@@ -320,7 +320,7 @@ fn table(orgs: &[OrgReport]) -> String {
 fn checkouts_table(open: &[CheckoutReport]) -> String {
     use std::fmt::Write;
     if open.is_empty() {
-        return "No plan change waits to be confirmed.".to_owned();
+        return "No plan change waits for confirmation.".to_owned();
     }
     let mut text = format!("{:10}  {:36}  {:15}  {:20}  NAME", "NUMBER", "ORGANISATION", "PLAN", "OPEN UNTIL");
     for checkout in open {
@@ -339,7 +339,7 @@ fn checkouts_table(open: &[CheckoutReport]) -> String {
 fn audit_table(audit: &AuditReport) -> String {
     use std::fmt::Write;
     if audit.entries.is_empty() {
-        return "Nothing was changed so far.".to_owned();
+        return "No changes are recorded.".to_owned();
     }
     let mut text =
         format!("{:>6}  {:20}  {:16}  {:22}  {:20}  WHAT, AND WHY", "NUMBER", "TIME", "WHO", "CALL", "OUTCOME");
@@ -357,7 +357,7 @@ fn audit_table(audit: &AuditReport) -> String {
         );
     }
     if let Some(next) = audit.next_cursor {
-        let _ = write!(text, "\nThere are older ones: --before {next}");
+        let _ = write!(text, "\nFor older entries: --before {next}");
     }
     text
 }

@@ -45,7 +45,7 @@ pub(super) struct Serve {
     /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// Let nobody create an organisation over the API; `machineid-authority org create` still does
+    /// Refuse new organisations over the API; `machineid-authority org create` still creates them
     #[arg(long)]
     no_signup: bool,
     /// Where browsers reach this authority [default: the address it listens on]
@@ -60,7 +60,7 @@ pub(super) struct Serve {
     /// A proxy, or a network of them, whose X-Forwarded-For counts; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = network)]
     trusted_proxy: Vec<IpNet>,
-    /// Serve /metrics, /healthz and /readyz here, in plain HTTP; nowhere else are metrics to be read
+    /// Serve /metrics, /healthz and /readyz at this address, in plain HTTP; metrics are served nowhere else
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_listen: Option<SocketAddr>,
     /// How many requests with a wrong key one address may make a minute; 0 for any number

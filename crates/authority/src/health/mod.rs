@@ -127,7 +127,7 @@ impl Health {
         let name = concern.as_str();
         match (&trouble, &before) {
             (None, None) => {}
-            (None, Some(_)) => info!(concern = name, "a problem is over"),
+            (None, Some(_)) => info!(concern = name, "problem resolved"),
             (Some(trouble), Some((known, _))) if trouble == known => {}
             (Some(Trouble { gravity: Gravity::Warning, text }), _) => warn!(concern = name, "{text}"),
             (Some(Trouble { gravity: Gravity::Failure | Gravity::NotReady, text }), _) => {

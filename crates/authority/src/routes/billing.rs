@@ -28,13 +28,13 @@ pub(crate) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
 pub(super) const CREATE_ORG: Operation = Operation {
     path: path::ORG_CREATE,
     method: "post",
-    summary: "Makes a free organisation; open to every caller unless the operator restricts it",
+    summary: "Creates a free organisation; open to every caller unless the operator restricts it",
     parameters: &[],
     body: Some("Nothing"),
     answers: &[
         AnswerDoc(200, JSON, Some("OrgCreated"), "made"),
         MALFORMED,
-        AnswerDoc(403, JSON, NO, "only the operator makes organisations here"),
+        AnswerDoc(403, JSON, NO, "only the operator creates organisations here"),
         LATE,
         LIMITED,
         UNAVAILABLE,
@@ -68,11 +68,11 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
 pub(super) const CHECKOUT: Operation = Operation {
     path: path::CHECKOUT,
     method: "post",
-    summary: "Asks for a larger plan: where an operator confirms it",
+    summary: "Requests a larger plan; returns the address where an operator confirms it",
     parameters: &[],
     body: Some("PlanWanted"),
     answers: &[
-        AnswerDoc(200, JSON, Some("Checkout"), "an address for an hour"),
+        AnswerDoc(200, JSON, Some("Checkout"), "an address, valid for one hour"),
         MALFORMED,
         BAD_KEY,
         NO_ORG,

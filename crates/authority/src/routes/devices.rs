@@ -27,11 +27,11 @@ use crate::plan::{Account, Admission, Removal, Restoration, Suspension};
 pub(super) const REGISTER: Operation = Operation {
     path: path::REGISTER,
     method: "post",
-    summary: "Makes a device known; safe on every boot",
+    summary: "Registers a device; safe on every boot",
     parameters: &[],
     body: Some("DeviceNamed"),
     answers: &[
-        AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` when it is new, `exists` when it was known"),
+        AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` for a new device, `exists` for a known one"),
         MALFORMED,
         BAD_KEY,
         AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it, or it is revoked"),
@@ -81,7 +81,7 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Res
 pub(super) const UNREVOKE: Operation = Operation {
     path: path::UNREVOKE,
     method: "post",
-    summary: "Takes a revoke back; starts nothing again",
+    summary: "Undoes a revoke; starts no agent",
     parameters: &[],
     body: Some("DeviceManaged"),
     answers: &[DONE, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
@@ -103,7 +103,7 @@ pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> R
 pub(super) const REMOVE: Operation = Operation {
     path: path::REMOVE,
     method: "post",
-    summary: "Forgets a device. To stop one, revoke it",
+    summary: "Removes a device. To stop one, revoke it",
     parameters: &[],
     body: Some("DeviceManaged"),
     answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],

@@ -45,7 +45,7 @@ pub(super) const LIST: Operation = Operation {
     parameters: &[DEVICE_STATUS, CONTAINING, LIMIT, CURSOR],
     body: None,
     answers: &[
-        AnswerDoc(200, JSON, Some("DeviceList"), "as of one moment"),
+        AnswerDoc(200, JSON, Some("DeviceList"), "the list, from one snapshot"),
         MALFORMED,
         BAD_KEY,
         NO_ORG,

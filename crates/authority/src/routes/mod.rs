@@ -114,10 +114,10 @@ async fn healthz() -> Answer {
 const READYZ: Operation = Operation {
     path: "/readyz",
     method: "get",
-    summary: "Whether its store answers",
+    summary: "Whether the server's store answers",
     parameters: &[],
     body: None,
-    answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why where that is known")],
+    answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why, if known")],
 };
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {

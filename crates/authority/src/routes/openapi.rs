@@ -58,19 +58,19 @@ pub(super) const NO: Option<&str> = Some("Refusal");
 
 pub(super) const MALFORMED: AnswerDoc =
     AnswerDoc(400, JSON, NO, "the request is malformed, or names something invalid");
-pub(super) const BAD_KEY: AnswerDoc = AnswerDoc(401, JSON, NO, "the key is missing or is no organisation's");
+pub(super) const BAD_KEY: AnswerDoc = AnswerDoc(401, JSON, NO, "the key is missing or unknown");
 pub(super) const NO_ORG: AnswerDoc = AnswerDoc(404, JSON, NO, "the key is that of a deleted organisation");
 pub(super) const LATE: AnswerDoc = AnswerDoc(408, JSON, NO, "the body did not arrive in time");
 pub(super) const LIMITED: AnswerDoc = AnswerDoc(429, JSON, NO, "too many requests; Retry-After says when to retry");
 pub(super) const UNAVAILABLE: AnswerDoc =
-    AnswerDoc(503, JSON, NO, "the store cannot say; nothing was changed, or it was and asking again is safe");
+    AnswerDoc(503, JSON, NO, "the store failed; repeating the request is safe, whether or not something was changed");
 pub(super) const NO_PLACE: AnswerDoc = AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it");
 pub(super) const NO_DEVICE: AnswerDoc =
-    AnswerDoc(404, JSON, NO, "there is no such device, or no such organisation any more");
+    AnswerDoc(404, JSON, NO, "the device does not exist, or its organisation was deleted");
 pub(super) const DONE: AnswerDoc = AnswerDoc(200, JSON, Some("DeviceDone"), "done, or nothing was left to do");
 
 /// Parameters of queries and paths. Objects such as `{"scope": …}` are bodies.
-pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only these.");
+pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only devices with this status.");
 pub(super) const CONTAINING: Parameter = Parameter("query", "q", "Only ids that contain this.");
 pub(super) const LIMIT: Parameter = Parameter("query", "limit", "At most this many.");
 pub(super) const CURSOR: Parameter =
@@ -79,8 +79,8 @@ pub(super) const BEFORE: Parameter =
     Parameter("query", "cursor", "Continue after the page that gave this number as nextCursor.");
 pub(super) const ABOUT: Parameter =
     Parameter("query", "device", "Only what is about this device, alone or in a batch that changed it.");
-pub(super) const WATCHED: Parameter = Parameter("query", "deviceId", "A device; given once for each.");
-pub(super) const AMONG: Parameter = Parameter("query", "deviceId", "Only these; given once for each.");
+pub(super) const WATCHED: Parameter = Parameter("query", "deviceId", "A device; one parameter for each.");
+pub(super) const AMONG: Parameter = Parameter("query", "deviceId", "Only these devices; one parameter for each.");
 pub(super) const ONE_DEVICE: Parameter = Parameter("query", "deviceId", "The device.");
 pub(crate) const TOKEN: Parameter = Parameter("path", "token", "The secret in the address.");
 
@@ -126,7 +126,7 @@ pub(crate) const PAGE: &[AnswerDoc] = &[
     AnswerDoc(200, HTML, None, "a page"),
     AnswerDoc(400, JSON, NO, "the token is not text"),
     AnswerDoc(410, HTML, None, "used, too old, or never issued"),
-    AnswerDoc(503, JSON, NO, "the store cannot say"),
+    AnswerDoc(503, JSON, NO, "the store failed"),
 ];
 pub(super) const HEALTHY: AnswerDoc = AnswerDoc(200, JSON, Some("Health"), "it is");
 
@@ -146,7 +146,7 @@ pub(super) async fn document() -> Response {
 }
 
 fn whole() -> Value {
-    let about = "What may execute: the API of the service, as this authority answers it, and its extensions. Every refusal, \
+    let about = "Decides what may execute: the service's API as this authority implements it, with its extensions. Every refusal, \
                  whatever its status, reads as no. An answer in JSON always has a `request_id`. A method that a path does \
                  not have is answered 405 with Allow.";
     let (_, surface) = super::api().merge(console::public()).split_for_parts();

@@ -52,7 +52,7 @@ pub(super) struct DeviceQuery {
 pub(super) const REPORT: Operation = Operation {
     path: path::REPORT,
     method: "post",
-    summary: "What a sidecar holds and what it stopped. Decides nothing. An extension",
+    summary: "Reports a sidecar's decisions and stops. Affects no decision. An extension",
     parameters: &[],
     body: Some("Report"),
     answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
@@ -126,7 +126,7 @@ fn devices_named(query: &str) -> Result<Option<Vec<DeviceId>>, Answer> {
 pub(super) const STOPS: Operation = Operation {
     path: path::STOPS,
     method: "get",
-    summary: "The newest stops of a device. An extension",
+    summary: "The last stops of a device. An extension",
     parameters: &[ONE_DEVICE],
     body: None,
     answers: &[AnswerDoc(200, JSON, Some("StopList"), "the stops"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
@@ -147,7 +147,7 @@ pub(super) async fn stops(
 pub(super) const TIMELINE: Operation = Operation {
     path: path::TIMELINE,
     method: "get",
-    summary: "What happened on a device, the newest first. An extension",
+    summary: "The events of a device, the newest first. An extension",
     parameters: &[ONE_DEVICE],
     body: None,
     answers: &[AnswerDoc(200, JSON, Some("Timeline"), "the events"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],

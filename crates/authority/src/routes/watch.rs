@@ -48,7 +48,7 @@ pub(super) async fn devices_of_query(
 pub(super) const DEVICES_OF_BODY: Operation = Operation {
     path: path::WATCH,
     method: "post",
-    summary: "The same for more devices than an address has room for",
+    summary: "The same by POST, for more devices than fit into a URL",
     parameters: &[],
     body: Some("DevicesNamed"),
     answers: WATCH,

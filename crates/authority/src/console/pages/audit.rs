@@ -46,7 +46,7 @@ impl Asked {
     fn query(&self, org: OrgId, limit: u32) -> Result<audit::Query, Refused> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let before = given(&self.before).map(|text| text.parse()).transpose();
-        let before = before.map_err(|_| Refused::Malformed("The address names no line to go on before.".to_owned()))?;
+        let before = before.map_err(|_| Refused::Malformed("The address has an invalid page position.".to_owned()))?;
         let odd = |text: &&String| text.chars().count() > LONGEST || text.chars().any(char::is_control);
         if [&self.device, &self.verb, &self.who].iter().any(odd) {
             return Err(Refused::Malformed(format!("A filter is one line of at most {LONGEST} characters.")));
@@ -148,8 +148,8 @@ pub(super) async fn export(
                 Some((Ok::<_, Infallible>(Bytes::from(text(&page))), (app, rest)))
             }
             Err(error) => {
-                error!(%error, "an export of the audit broke off");
-                let said = Bytes::from_static(b"{\"error\":\"the export broke off here: the database failed\"}\n");
+                error!(%error, "an export of the audit failed");
+                let said = Bytes::from_static(b"{\"error\":\"the export is incomplete: the database failed\"}\n");
                 Some((Ok(said), (app, None)))
             }
         }

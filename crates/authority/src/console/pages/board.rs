@@ -138,8 +138,8 @@ impl Row {
         let (word, shape, class) = match host.state {
             StopState::Confirmed => ("Confirmed", "✓", "allowed"),
             StopState::Stopping => ("Stopping", "…", "halted"),
-            StopState::Pending => ("No word yet", "▲", "revoked"),
-            StopState::Lapsed => ("Lease over", "◇", "halted"),
+            StopState::Pending => ("Not confirmed", "▲", "revoked"),
+            StopState::Lapsed => ("Lease ended", "◇", "halted"),
         };
         Self {
             name: host.name.clone(),

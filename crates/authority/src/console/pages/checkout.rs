@@ -66,7 +66,9 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
             said(&app, StatusCode::OK, "The plan is changed", Some((checkout, false)), true)
         }
         (Some(checkout), _) => said(&app, StatusCode::OK, "Confirm the plan", Some((checkout, true)), false),
-        (None, Some(checkout)) => said(&app, StatusCode::OK, "A plan to be confirmed", Some((checkout, false)), false),
+        (None, Some(checkout)) => {
+            said(&app, StatusCode::OK, "This plan waits for confirmation", Some((checkout, false)), false)
+        }
         (None, None) => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
     }
 }
@@ -74,7 +76,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
 pub(super) const CONFIRM: Operation = Operation {
     path: "/checkout/{token}",
     method: "post",
-    summary: "Confirms it, where the address is one that an operator printed",
+    summary: "Confirms a checkout, if the address is one that an operator printed",
     parameters: &[TOKEN],
     body: None,
     answers: PAGE,

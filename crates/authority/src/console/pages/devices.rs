@@ -103,11 +103,11 @@ async fn remove(app: &App, org: OrgId, batch: &[Named], only_active: bool, call:
     let mut results = Vec::with_capacity(batch.len());
     for named in batch {
         let (word, well) = match &named.id {
-            None => ("is no device id", false),
+            None => ("is not a device id", false),
             Some(id) => match app.store.remove(org, id, only_active, call).await?.ok_or(Refused::NotFound)?.0 {
                 Removal::Removed => ("removed", true),
                 Removal::NotFound => ("was not known", true),
-                Removal::Revoked => ("is revoked, and stays: it could register again", false),
+                Removal::Revoked => ("is revoked and was not removed: it could register again", false),
             },
         };
         results.push(Done { id: named.sent.clone(), word, well });
@@ -118,7 +118,7 @@ async fn remove(app: &App, org: OrgId, batch: &[Named], only_active: bool, call:
 fn each<T: Copy>(batch: &[Named], outcomes: &[Came<T>], word: impl Fn(T) -> (&'static str, bool)) -> Vec<Done> {
     let one = |(named, outcome): (&Named, &Came<T>)| {
         let (word, well) = match outcome {
-            Came::Invalid => ("is no device id", false),
+            Came::Invalid => ("is not a device id", false),
             Came::Did(done) => word(*done),
         };
         Done { id: named.sent.clone(), word, well }

@@ -111,7 +111,7 @@ pub(super) async fn show(
     }
     let after: Option<DeviceId> = match after {
         "" => None,
-        after => Some(after.parse().map_err(|_| malformed("The address names no device to go on after."))?),
+        after => Some(after.parse().map_err(|_| malformed("The address has an invalid page position."))?),
     };
     let filter = Filter {
         status,

@@ -28,7 +28,7 @@ impl Form {
             return Err(Refused::Foreign);
         }
         let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST)).await.map_err(|_| Refused::Late)?;
-        let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large, or broke off.".to_owned()))?;
+        let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large or incomplete.".to_owned()))?;
         let text = String::from_utf8_lossy(&bytes);
         // The parser needs an origin; it is ignored.
         let parsed = url::Url::parse(&format!("http://localhost/?{text}"));

@@ -142,7 +142,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// Renders a page.
 fn page(status: StatusCode, template: &impl Template) -> Result<Response, Refused> {
     let text = template.render().map_err(|error| {
-        tracing::error!(%error, "a page of the console could not be made");
+        tracing::error!(%error, "cannot render a page of the console");
         Refused::Failed
     })?;
     Ok(Answer::html(status, text).into_response())

@@ -60,7 +60,9 @@ fn text(event: &ReportedEvent) -> String {
     let agent = event.name.as_ref().map_or_else(|| "An agent".to_owned(), |name| format!("Agent {name}"));
     let code = event.code.as_ref().map_or_else(String::new, |code| format!(" ({})", code.as_str()));
     match event.event {
-        EventKind::Decision => format!("The sidecar now holds: {}{code}", event.standing.map_or("unknown", standing)),
+        EventKind::Decision => {
+            format!("The sidecar's decision is now: {}{code}", event.standing.map_or("unknown", standing))
+        }
         EventKind::AgentStarted => format!("{agent} was allowed to start"),
         EventKind::AgentStopping => format!("{agent} is being stopped{code}"),
         EventKind::AgentSurvived => {

@@ -65,8 +65,8 @@ impl Refused {
             Self::NotKept => (
                 StatusCode::GONE,
                 "This result is not shown any more",
-                "What came of a form is shown to the session that sent it, for some hours. Nothing was repeated.",
-                "The audit says what was done, and each device's page what it is now.",
+                "The result of a form is shown only to the session that sent it, for some hours. Nothing was repeated.",
+                "The audit shows what was done, and each device's page shows its current state.",
             ),
             Self::Foreign => (
                 StatusCode::FORBIDDEN,
@@ -92,7 +92,7 @@ impl Refused {
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
                 "This request was refused so that the server stays available to others.",
-                "Wait a moment, then open the page again. Agents are not concerned: validations are never limited.",
+                "Wait a moment, then open the page again. Agents are not affected: validations are never limited.",
             ),
             Self::Failed => (
                 StatusCode::SERVICE_UNAVAILABLE,

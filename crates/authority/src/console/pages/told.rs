@@ -108,7 +108,7 @@ impl Progress {
             StopState::Confirmed => ("stopped, confirmed", "✓", "confirmed", false),
             StopState::Stopping => ("stopping", "◐", "halted", true),
             StopState::Pending => ("not confirmed", "○", "halted", true),
-            StopState::Lapsed => ("not confirmed, lease over", "◌", "halted", false),
+            StopState::Lapsed => ("not confirmed, lease ended", "◌", "halted", false),
         };
         Some(Self { state, word, shape, class, by, by_when: When::new(by, now), waits })
     }
