@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::console::Console;
+use super::console::session::Console;
 use super::forwarded::Trusted;
 use super::health::Health;
+use super::intake::Intake;
 use super::limits::Limits;
 use super::metrics::Metrics;
-use super::reports::Intake;
 use super::seen::Seen;
 use super::store::Store;
 use super::watch::Hints;

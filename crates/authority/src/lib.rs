@@ -3,12 +3,13 @@
 //! ```text
 //!   clients ──HTTP──▶ routes ─────▶ decide, plan, batch   pure rules: told what the store found, and the time
 //!   operator ─socket▶ admin  ──┐          ▲
-//!                              └──▶ store ┘               one transaction for each operation, which applies the rules inside it
+//!                              └──▶ store ┘               one transaction for each operation, with the rules inside
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
-//!   console: the web console: its sessions and pages
-//!   health: known problems of the server and its database
-//!   ageing: ephemeral devices that were never removed
-//!   watch: watchers of changes · reports: reports of sidecars · embedded: an authority inside another program
+//!   surface: the API and the console as one router, and its description · console: the sessions and pages
+//!   health: known problems of the server and its database · examination: the task that finds them in the store
+//!   ageing: ephemeral devices that were never removed · seen: when devices last validated
+//!   reports: reports of sidecars, pure · intake: the queue that stores them
+//!   watch: watchers of changes · embedded: an authority inside another program
 //! ```
 //!
 //! Three guarantees: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in the
@@ -28,8 +29,10 @@ mod console;
 mod database;
 mod decide;
 mod embedded;
+mod examination;
 mod forwarded;
 mod health;
+mod intake;
 mod keys;
 mod limits;
 mod metrics;
@@ -41,6 +44,7 @@ mod routes;
 mod seen;
 mod serve;
 mod store;
+mod surface;
 mod tls;
 mod watch;
 

@@ -12,24 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::keys::KeyMark;
 use super::repeated::rarely;
 use super::reports::Notes;
-use super::store::Store;
+use super::store::{LastSeen, Store};
 
 /// The interval between writes.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// How many times go into one transaction: a revoke that arrives meanwhile waits for at most one of these.
 const CHUNK: usize = 5_000;
-
-/// A device's last validation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LastSeen {
-    /// The device's number in the store.
-    pub(super) seq: i64,
-    /// The time, in microseconds since 1970.
-    pub(super) at: i64,
-    /// The key that was used.
-    pub(super) key: KeyMark,
-}
 
 /// The times that are not written yet, by the devices' numbers in the store. At most one for each device.
 #[derive(Debug)]

@@ -23,17 +23,19 @@ use tracing::{debug, error, info, warn};
 use super::admin::{BindError, Desk, Door};
 use super::ageing::keep_ageing;
 use super::app::App;
-use super::console::{self, Console};
+use super::console::session::Console;
 use super::database::Database;
+use super::examination::{first_look, keep_looking};
 use super::forwarded::Trusted;
-use super::health::{self, Concern, Health};
+use super::health::{Concern, Health};
+use super::intake::{Intake, forget_old};
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
 use super::repeated::rarely;
-use super::reports::{Intake, forget_old};
-use super::routes::{Peer, observed as observed_router, router};
+use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
 use super::store::{Demand, OpenError, Store, Terms};
+use super::surface::router;
 use super::tls::{self, Tls, TlsError};
 use super::watch::{Hints, tell_of_ends};
 
@@ -129,7 +131,7 @@ impl Running {
         }
         let store = Store::open(&options.database, options.terms).await?;
         let health = Arc::<Health>::default();
-        health::first_look(&health, &store, options.demand).await;
+        first_look(&health, &store, options.demand).await;
         if options.demand == Demand::Synchronous && !health.is_ready() {
             let about_standbys = health.problems().into_iter().find(|found| found.concern == Concern::Durability);
             store.close().await;
@@ -180,7 +182,7 @@ impl Running {
         running.tasks.spawn(door.serve(desk, running.stop.clone()));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
-        let looking = health::keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
+        let looking = keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
         running.tasks.spawn(looking);
         running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
         let news = running.store.changes().listen();
@@ -198,7 +200,7 @@ impl Running {
             stop: running.stop.clone(),
             abort: running.abort.clone(),
         };
-        running.tasks.spawn(server(router(Arc::clone(&app), console::router(&app)), tls).accept(listener));
+        running.tasks.spawn(server(router(Arc::clone(&app)), tls).accept(listener));
         if let Some((listener, _)) = observed {
             running.tasks.spawn(server(observed_router(Arc::clone(&app)), None).accept(listener));
         }

@@ -21,7 +21,7 @@ use machineid_org_key::OrgKey;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Actor, Call, Entry, Query, Reason};
-use super::console::Console;
+use super::console::session::Console;
 use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};

@@ -9,8 +9,7 @@
 
 mod pages;
 mod pictures;
-mod session;
+pub(crate) mod session;
 mod words;
 
 pub(crate) use pages::{public, router};
-pub(crate) use session::{Console, Done, Holder, Outcome, Session};

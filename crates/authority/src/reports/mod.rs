@@ -4,14 +4,11 @@
 //! |---|---|
 //! | `heard` | a report as it is received and stored: bounded, printable |
 //! | `judge` | how far a sidecar is with the stop that a revoke asks for |
-//! | `intake` | the queue that stores many reports in one transaction |
 //!
 //! Nothing here affects a decision about execution.
 
 mod heard;
-mod intake;
 mod judge;
 
 pub(super) use heard::{HeardDevice, HeardReport, KnownEvent, KnownStop, Unreadable};
-pub(super) use intake::{Intake, forget_old};
 pub(super) use judge::{Known, Notes, judge};

@@ -8,8 +8,8 @@ pub(super) mod ask;
 mod audit;
 pub(super) mod billing;
 mod devices;
-mod fleet;
 pub(super) mod openapi;
+mod organisation;
 mod reports;
 mod validate;
 mod watch;
@@ -59,10 +59,9 @@ const WHOLE_REQUEST: Duration = Duration::from_secs(15);
 /// How long metrics wait for the database.
 const METRICS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// All routes: those of the API, and the pages of the console.
-pub(super) fn router(app: Arc<App>, pages: Router<Arc<App>>) -> Router {
-    let (api, _) = api().split_for_parts();
-    api.merge(pages)
+/// Finishes a router of the whole surface: every request, also one to an unknown path, passes [`finish`].
+pub(super) fn finished(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
@@ -70,18 +69,18 @@ pub(super) fn router(app: Arc<App>, pages: Router<Arc<App>>) -> Router {
 }
 
 /// The routes of the API with their descriptions.
-fn api() -> OpenApiRouter<Arc<App>> {
+pub(super) fn api() -> OpenApiRouter<Arc<App>> {
     openapi::surface()
         .routes(described(&[&billing::CREATE_ORG], post(billing::create_org)))
         .routes(described(&[&devices::REGISTER], post(devices::register)))
         .routes(described(&[&validate::VALIDATE], post(validate::validate).fallback(validate::wrong_method)))
-        .routes(described(&[&fleet::LIST], get(fleet::list)))
+        .routes(described(&[&organisation::LIST], get(organisation::list)))
         .routes(described(&[&devices::REVOKE], post(devices::revoke)))
         .routes(described(&[&devices::UNREVOKE], post(devices::unrevoke)))
-        .routes(described(&[&fleet::REVOKE_BATCH], post(fleet::revoke_batch)))
-        .routes(described(&[&fleet::UNREVOKE_BATCH], post(fleet::unrevoke_batch)))
+        .routes(described(&[&organisation::REVOKE_BATCH], post(organisation::revoke_batch)))
+        .routes(described(&[&organisation::UNREVOKE_BATCH], post(organisation::unrevoke_batch)))
         .routes(described(&[&devices::REMOVE], post(devices::remove)))
-        .routes(described(&[&fleet::USAGE], get(fleet::usage)))
+        .routes(described(&[&organisation::USAGE], get(organisation::usage)))
         .routes(described(&[&audit::AUDIT], get(audit::audit)))
         .routes(described(
             &[&watch::DEVICES_OF_QUERY, &watch::DEVICES_OF_BODY],
@@ -93,7 +92,6 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&reports::STOPS], get(reports::stops)))
         .routes(described(&[&reports::TIMELINE], get(reports::timeline)))
         .routes(described(&[&billing::CHECKOUT], post(billing::checkout)))
-        .routes(described(&[&openapi::DOCUMENT], get(openapi::document)))
         .routes(described(&[&HEALTHZ], get(healthz)))
         .routes(described(&[&READYZ], get(readyz)))
 }

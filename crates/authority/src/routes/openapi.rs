@@ -1,16 +1,11 @@
-//! `GET /api/v1/openapi.json`: the description of the API. The schemas are made from the types in [`super::wire`]; each
-//! operation is described beside its handler, and a route is made of both. The document is stored in
-//! `docs/openapi/authority.json`, so that a change of the API is reviewed, and `tests/api/run` tests a running server
-//! against it.
+//! The parts that descriptions of operations share: schemas made from the types in [`super::wire`], parameters, and
+//! answers. [`crate::surface`] makes the whole document.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, EVENTS, JSON, Operation, Parameter};
-use machineid_protocol::api::{KEY_HEADER, UNDECIDED_HEADER, path};
 use machineid_protocol::report::{FleetPage, Report, StopList, Timeline};
-use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
@@ -21,9 +16,7 @@ use super::wire::{
     DevicesNamed, Health, Nothing, Numbered, OrgCreated, PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
 };
 
-use super::answer;
 use crate::app::App;
-use crate::console;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
@@ -129,64 +122,3 @@ pub(crate) const PAGE: &[AnswerDoc] = &[
     AnswerDoc(503, JSON, NO, "the store failed"),
 ];
 pub(super) const HEALTHY: AnswerDoc = AnswerDoc(200, JSON, Some("Health"), "it is");
-
-pub(super) const DOCUMENT: Operation = Operation {
-    path: path::OPENAPI,
-    method: "get",
-    summary: "This document",
-    parameters: &[],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, None, "an OpenAPI document")],
-};
-
-pub(super) async fn document() -> Response {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    let text = TEXT.get_or_init(|| whole().to_string()).as_str();
-    answer::Answer::document(text).into_response()
-}
-
-fn whole() -> Value {
-    let about = "Decides what may execute: the service's API as this authority implements it, with its extensions. Every refusal, \
-                 whatever its status, reads as no. An answer in JSON always has a `request_id`. A method that a path does \
-                 not have is answered 405 with Allow.";
-    let (_, surface) = super::api().merge(console::public()).split_for_parts();
-    let mut whole = openapi::document("machineid-authority", about, &surface);
-    whole["components"]["securitySchemes"] =
-        json!({ "orgKey": { "type": "apiKey", "in": "header", "name": KEY_HEADER } });
-    let paths = whole["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
-    for operation in paths.filter_map(Value::as_object_mut).flat_map(serde_json::Map::values_mut) {
-        if operation["responses"]["401"].is_object() {
-            operation["security"] = json!([{ "orgKey": [] }]);
-        }
-    }
-    whole["paths"][path::VALIDATE]["post"]["responses"]["503"]["headers"] = json!({ UNDECIDED_HEADER: {
-        "description": "There is no decision, so this is not a deny either: the lease of an earlier ALLOW continues.",
-        "required": true,
-        "schema": { "const": "1" }
-    }});
-    whole
-}
-
-#[cfg(test)]
-mod documents {
-    use super::*;
-
-    #[test]
-    fn the_description_of_the_authority_is_the_one_that_is_kept() {
-        machineid_testing::openapi::is_the_one_that_is_kept("authority.json", &whole());
-    }
-
-    #[test]
-    fn whatever_it_refers_to_is_in_it() {
-        let found = machineid_testing::openapi::references(&whole());
-        assert!(found > 100, "{found}");
-    }
-
-    #[test]
-    fn every_path_that_is_served_is_in_it() {
-        let whole = whole();
-        for path in path::SERVED {
-            assert!(whole["paths"][path].is_object(), "{path}");
-        }
-    }
-}

@@ -11,13 +11,12 @@ use super::super::keys::SecretHash;
 use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::super::seen::LastSeen;
 use super::operations::{self, checkouts, devices, fleet, list, orgs, removal, reports};
 use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
-    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, NewCheckout, OldKey, OrgChange, Page,
-    Presented, Restorations, RestoredAll, Store, StoreError, Suspensions, either, in_time,
+    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, LastSeen, NewCheckout, OldKey,
+    OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError, Suspensions, either, in_time,
 };
 
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.

@@ -18,6 +18,7 @@
 //! | `found` | the results of look-ups and lists, and the filter of a list |
 //! | `change` | the changes that an operator can make to an organisation |
 //! | `checkouts` | plan changes that wait for confirmation |
+//! | `last_seen` | the time of a device's last validation |
 //! | `failure` | the errors of a store |
 //!
 //! An enum selects the database: there are two, both known here, and a call costs no allocation. Operations are generic
@@ -30,6 +31,7 @@ mod checkouts;
 mod columns;
 mod failure;
 mod found;
+mod last_seen;
 mod operations;
 mod postgres;
 mod rows;
@@ -53,6 +55,7 @@ pub(super) use self::found::{
     Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
+pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use super::batch::Outcome;

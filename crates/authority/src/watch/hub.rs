@@ -68,14 +68,14 @@ pub(crate) struct Hints {
 
 #[derive(Debug, Default)]
 struct Watchers {
-    orgs: HashMap<OrgId, Fleet>,
+    orgs: HashMap<OrgId, OrgWatchers>,
     count: usize,
     closed: bool,
 }
 
 /// The watchers of one organisation.
 #[derive(Debug, Default)]
-struct Fleet {
+struct OrgWatchers {
     all: HashMap<u64, Arc<Mailbox>>,
     observers: HashMap<u64, Arc<Mailbox>>,
     by_device: HashMap<DeviceId, Vec<u64>>,
@@ -146,21 +146,21 @@ impl Hints {
     /// Tells every watcher affected.
     pub(crate) fn changed(&self, org: OrgId, what: Changed<'_>) {
         let watchers = self.lock();
-        let Some(fleet) = watchers.orgs.get(&org) else { return };
+        let Some(org_watchers) = watchers.orgs.get(&org) else { return };
         match what {
-            Changed::Devices(devices) => fleet.tell(devices, Kind::Changed),
-            Changed::Denied(Some(devices)) => fleet.tell(devices, Kind::Denied),
+            Changed::Devices(devices) => org_watchers.tell(devices, Kind::Changed),
+            Changed::Denied(Some(devices)) => org_watchers.tell(devices, Kind::Denied),
             Changed::Reports([]) => {
-                fleet.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
+                org_watchers.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
             }
             Changed::Reports(devices) => {
-                fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+                org_watchers.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
             }
-            Changed::Org => fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
+            Changed::Org => org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
             Changed::Denied(None) => {
-                fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+                org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
             }
-            Changed::Key => fleet.all.values().for_each(|mailbox| {
+            Changed::Key => org_watchers.all.values().for_each(|mailbox| {
                 mailbox.tell(|pending| {
                     pending.all_denied = true;
                     pending.end = true;
@@ -172,9 +172,9 @@ impl Hints {
     /// Changes may have been missed: every watcher validates again.
     fn everything(&self) {
         let watchers = self.lock();
-        for fleet in watchers.orgs.values() {
+        for org_watchers in watchers.orgs.values() {
             // The missed changes may include a deny.
-            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+            org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
         }
     }
 
@@ -182,8 +182,8 @@ impl Hints {
     pub(crate) fn close(&self) {
         let mut watchers = self.lock();
         watchers.closed = true;
-        for fleet in watchers.orgs.values() {
-            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.end = true));
+        for org_watchers in watchers.orgs.values() {
+            org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.end = true));
         }
     }
 
@@ -194,20 +194,20 @@ impl Hints {
         let mut watchers = self.lock();
         if watchers.closed
             || watchers.count >= MOST
-            || watchers.orgs.get(&org).is_some_and(|fleet| fleet.all.len() >= MOST_OF_ONE)
+            || watchers.orgs.get(&org).is_some_and(|org_watchers| org_watchers.all.len() >= MOST_OF_ONE)
         {
             return Err(Full);
         }
         watchers.count += 1;
-        let fleet = watchers.orgs.entry(org).or_default();
-        fleet.all.insert(number, Arc::clone(&mailbox));
+        let org_watchers = watchers.orgs.entry(org).or_default();
+        org_watchers.all.insert(number, Arc::clone(&mailbox));
         match &interest {
             Interest::Everything => {
-                fleet.observers.insert(number, Arc::clone(&mailbox));
+                org_watchers.observers.insert(number, Arc::clone(&mailbox));
             }
             Interest::Devices(devices) => {
                 for device in devices {
-                    fleet.by_device.entry(device.clone()).or_default().push(number);
+                    org_watchers.by_device.entry(device.clone()).or_default().push(number);
                 }
             }
         }
@@ -222,22 +222,22 @@ impl Hints {
 
     fn leave(&self, org: OrgId, number: u64, interest: &Interest) {
         let mut watchers = self.lock();
-        let Some(fleet) = watchers.orgs.get_mut(&org) else { return };
-        if fleet.all.remove(&number).is_none() {
+        let Some(org_watchers) = watchers.orgs.get_mut(&org) else { return };
+        if org_watchers.all.remove(&number).is_none() {
             return;
         }
-        fleet.observers.remove(&number);
+        org_watchers.observers.remove(&number);
         if let Interest::Devices(devices) = interest {
             for device in devices {
-                if let Some(numbers) = fleet.by_device.get_mut(device) {
+                if let Some(numbers) = org_watchers.by_device.get_mut(device) {
                     numbers.retain(|other| *other != number);
                     if numbers.is_empty() {
-                        fleet.by_device.remove(device);
+                        org_watchers.by_device.remove(device);
                     }
                 }
             }
         }
-        if fleet.all.is_empty() {
+        if org_watchers.all.is_empty() {
             watchers.orgs.remove(&org);
         }
         watchers.count -= 1;
@@ -248,7 +248,7 @@ impl Hints {
     }
 }
 
-impl Fleet {
+impl OrgWatchers {
     /// Tells the watchers of these devices, and the observers.
     fn tell(&self, devices: &[DeviceId], kind: Kind) {
         let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use super::refused::Refused;
 use super::visit::Visit;
 use crate::audit::Reason;
-use crate::console::Console;
+use crate::console::session::Console;
 
 /// The maximum size of a form, in bytes: a page of selected devices, with each character of their ids escaped.
 const LARGEST: usize = 128 * 1024;

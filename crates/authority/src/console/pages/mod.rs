@@ -62,7 +62,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::refused::Refused;
 use crate::app::App;
-use crate::console::Holder;
+use crate::console::session::Holder;
 use crate::routes::answer::Answer;
 use crate::routes::openapi::described;
 

@@ -14,7 +14,7 @@ use super::refused::Refused;
 use super::{page, result, visit};
 use crate::admin;
 use crate::app::App;
-use crate::console::Outcome;
+use crate::console::session::Outcome;
 use crate::console::words::{State as Shown, When, grouped, verdict};
 use crate::org::{OrgId, PlanTier, org_name};
 use crate::routes::now;

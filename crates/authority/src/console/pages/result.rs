@@ -16,8 +16,8 @@ use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, visit};
 use crate::app::App;
+use crate::console::session::{Done, Outcome};
 use crate::console::words::{When, grouped};
-use crate::console::{Done, Outcome};
 use crate::org::OrgId;
 use crate::routes::now;
 

@@ -15,7 +15,7 @@ use super::frame::Frame;
 use super::refused::Refused;
 use super::{page, redirect, visit};
 use crate::app::App;
-use crate::console::Holder;
+use crate::console::session::Holder;
 use crate::keys::SecretHash;
 use crate::org::OrgId;
 use crate::repeated::rarely;

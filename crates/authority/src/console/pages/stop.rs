@@ -21,7 +21,7 @@ use super::{page, redirect, result, visit};
 use crate::app::App;
 use crate::audit::{self, Verb};
 use crate::batch::{self, Named, Outcome};
-use crate::console;
+use crate::console::session;
 use crate::console::words::{When, grouped};
 use crate::org::OrgId;
 use crate::plan::{Account, Restoration};
@@ -193,7 +193,7 @@ pub(super) async fn restore(
             break;
         }
     }
-    let outcome = console::Outcome::Restored { stop: name, restored, left: devices - restored };
+    let outcome = session::Outcome::Restored { stop: name, restored, left: devices - restored };
     Ok(result::shown(&app, &visit, org, outcome, call.at))
 }
 

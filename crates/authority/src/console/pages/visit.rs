@@ -9,7 +9,7 @@ use machineid_clock::BootTime;
 use super::refused::Refused;
 use crate::app::App;
 use crate::audit::{Actor, Call, Reason};
-use crate::console::{Console, Holder, Session};
+use crate::console::session::{Console, Holder, Session};
 use crate::org::OrgId;
 use crate::plan::Account;
 use crate::routes::{ask, now};

@@ -1,4 +1,4 @@
-//! Routes about many devices: the list, the usage, and both forms of both batches.
+//! Routes about all devices of an organisation: the list, the usage, and both forms of both batches.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Stores many reports in one transaction: a thousand sidecars must not queue a thousand commits before a revoke. The
+//! The intake of reports: stores many in one transaction, since a thousand sidecars must not queue a thousand commits before a revoke. The
 //! size of a transaction is limited, since a revoke waits for it.
 
 use std::collections::{HashMap, VecDeque};
@@ -10,10 +10,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::HeardReport;
-use crate::org::OrgId;
-use crate::repeated::rarely;
-use crate::store::Store;
+use super::org::OrgId;
+use super::repeated::rarely;
+use super::reports::HeardReport;
+use super::store::Store;
 
 /// How long the first report of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(20);
@@ -32,7 +32,7 @@ const OLD: Duration = Duration::from_hours(24 * 30);
 
 /// The queue of reports to be stored.
 #[derive(Debug, Default)]
-pub(crate) struct Intake {
+pub(super) struct Intake {
     // A std mutex: held for one push or pop, never across an await.
     queue: Mutex<Queue>,
     bell: Notify,
@@ -54,11 +54,11 @@ struct Waiting {
 
 /// The report was not stored: too many wait, or the store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotKept;
+pub(super) struct NotKept;
 
 impl Intake {
     /// Stores a report. When this succeeds, every replica sees the report, also after a restart.
-    pub(crate) async fn keep(&self, report: HeardReport) -> Result<(), NotKept> {
+    pub(super) async fn keep(&self, report: HeardReport) -> Result<(), NotKept> {
         let (kept, done) = oneshot::channel();
         if !self.lock().push(Waiting { report, kept }) {
             return Err(NotKept);
@@ -72,7 +72,7 @@ impl Intake {
     }
 
     /// Stores the queued reports, until `stop`.
-    pub(crate) async fn work(self: Arc<Self>, store: Store, stop: CancellationToken) {
+    pub(super) async fn work(self: Arc<Self>, store: Store, stop: CancellationToken) {
         while stop.run_until_cancelled(self.bell.notified()).await.is_some() {
             tokio::time::sleep(GATHER).await;
             self.keep_waiting(&store).await;
@@ -103,7 +103,7 @@ impl Intake {
 
 /// Deletes old reports, now and every hour, until `stop`. A separate task: searching the table of a large fleet takes
 /// long, and reports must not wait for it.
-pub(crate) async fn forget_old(store: Store, stop: CancellationToken) {
+pub(super) async fn forget_old(store: Store, stop: CancellationToken) {
     let mut cleaning = tokio::time::interval(CLEANING);
     while stop.run_until_cancelled(cleaning.tick()).await.is_some() {
         let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);

@@ -2,20 +2,13 @@
 //! and in the metrics, where an alert rule finds them.
 //!
 //! ```text
-//!   store ──examined every few seconds──▶ findings ──▶ Health ─▶ /readyz, org list, metrics, log
+//!   store ──examination, every few seconds──▶ Finding ──▶ Health ─▶ /readyz, org list, metrics, log
 //! ```
-//!
-//! | file | concept |
-//! |---|---|
-//! | `watch` | the task that examines the store |
-//! | this file | the problems found |
 //!
 //! Almost no problem makes the server *not ready*: an orchestrator that takes a server out of service because its disk
 //! is full would stop every agent at the end of its lease, though every decision is still correct. Not ready is only a
 //! server whose data cannot be trusted (a damaged database), and one that was told not to serve in this state
 //! (`--require-synchronous`).
-
-mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,8 +16,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
-
-pub(super) use watch::{first_look, keep_looking};
 
 /// A part of the server that can have a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

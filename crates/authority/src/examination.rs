@@ -6,8 +6,8 @@ use std::time::Duration;
 use machineid_clock::{BootTime, wall_now};
 use tokio_util::sync::CancellationToken;
 
-use super::{Concern, Health};
-use crate::store::{Demand, Store};
+use super::health::{Concern, Health};
+use super::store::{Demand, Store};
 
 /// The interval between cheap checks: files and settings.
 const LOOK: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_mins(1);
 
 /// Checks everything once.
-pub(crate) async fn first_look(health: &Health, store: &Store, demand: Demand) {
+pub(super) async fn first_look(health: &Health, store: &Store, demand: Demand) {
     for finding in store.examine(demand).await {
         health.take(finding, wall_now());
     }
@@ -24,7 +24,7 @@ pub(crate) async fn first_look(health: &Health, store: &Store, demand: Demand) {
 }
 
 /// Checks periodically until `stop`.
-pub(crate) async fn keep_looking(health: Arc<Health>, store: Store, demand: Demand, stop: CancellationToken) {
+pub(super) async fn keep_looking(health: Arc<Health>, store: Store, demand: Demand, stop: CancellationToken) {
     let mut written = BootTime::now();
     loop {
         let doubted = tokio::select! {
