@@ -1,7 +1,7 @@
 //! Who may do what: the roles of keys against the permissions that routes need. Pure.
 //!
 //! A route states its permission beside its handler, and no route can be added without one
-//! (see [`super::routes::openapi::Route`]). The table in `docs/authority.md` is made from the same constants.
+//! (see `routes::openapi::Route`). The table in `docs/authority.md` is made from the same constants.
 
 use machineid_protocol::{DeviceId, DevicePattern, KeyRole};
 
@@ -53,19 +53,29 @@ impl Permission {
 
     /// How far a key of this role has it.
     pub(super) const fn of(self, role: KeyRole) -> Grant {
-        match (self, role) {
-            (Self::Public, _) => Grant::Whole,
-            (Self::Work | Self::Remove, KeyRole::Host) => Grant::OwnDevices,
-            (Self::Work | Self::Remove, KeyRole::Operate | KeyRole::Admin) => Grant::Whole,
-            (Self::Work | Self::Remove, KeyRole::Stop | KeyRole::Read) => Grant::No,
-            (Self::Stop, KeyRole::Stop | KeyRole::Operate | KeyRole::Admin) => Grant::Whole,
-            (Self::Stop, KeyRole::Host | KeyRole::Read) => Grant::No,
-            (Self::Read, KeyRole::Stop | KeyRole::Read | KeyRole::Operate | KeyRole::Admin) => Grant::Whole,
-            (Self::Read, KeyRole::Host) => Grant::No,
-            (Self::GiveBack, KeyRole::Operate | KeyRole::Admin) => Grant::Whole,
-            (Self::GiveBack, KeyRole::Host | KeyRole::Stop | KeyRole::Read) => Grant::No,
-            (Self::Administer, KeyRole::Admin) => Grant::Whole,
-            (Self::Administer, KeyRole::Host | KeyRole::Stop | KeyRole::Read | KeyRole::Operate) => Grant::No,
+        match self {
+            Self::Public => Grant::Whole,
+            Self::Work | Self::Remove => match role {
+                KeyRole::Host => Grant::OwnDevices,
+                KeyRole::Operate | KeyRole::Admin => Grant::Whole,
+                KeyRole::Stop | KeyRole::Read => Grant::No,
+            },
+            Self::Stop => match role {
+                KeyRole::Stop | KeyRole::Operate | KeyRole::Admin => Grant::Whole,
+                KeyRole::Host | KeyRole::Read => Grant::No,
+            },
+            Self::Read => match role {
+                KeyRole::Stop | KeyRole::Read | KeyRole::Operate | KeyRole::Admin => Grant::Whole,
+                KeyRole::Host => Grant::No,
+            },
+            Self::GiveBack => match role {
+                KeyRole::Operate | KeyRole::Admin => Grant::Whole,
+                KeyRole::Host | KeyRole::Stop | KeyRole::Read => Grant::No,
+            },
+            Self::Administer => match role {
+                KeyRole::Admin => Grant::Whole,
+                KeyRole::Host | KeyRole::Stop | KeyRole::Read | KeyRole::Operate => Grant::No,
+            },
         }
     }
 }

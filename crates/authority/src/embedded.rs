@@ -21,27 +21,28 @@ use super::store::{Demand, Terms};
 /// Why an embedded authority could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// It speaks HTTP without TLS, so it may only listen on loopback.
+    /// The address is not on loopback: the embedded authority speaks HTTP without TLS, so it may only listen there.
     #[error("the embedded authority listens on loopback only, and {0} is not")]
     NotLoopback(SocketAddr),
-    /// The listener, the admin socket or the database could not be had; the text says which, and what to do.
+    /// The listener, the admin socket or the database could not be opened; the text says which, and what to do.
     #[error(transparent)]
     Start(Box<dyn Error + Send + Sync>),
-    /// It started, but could not create its organisation.
+    /// The authority started, but could not create its organisation.
     #[error("the embedded authority could not create its organisation: {0}")]
     Organisation(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// A running authority with one new organisation. [`Embedded::end`] ends it in order; dropped, it ends with the runtime.
+/// A running authority with one new organisation. [`Embedded::end`] ends it in order; when dropped, it ends with the
+/// runtime.
 #[derive(Debug)]
 pub struct Embedded {
-    /// Its base URL, `http://ADDRESS:PORT`.
+    /// The base URL, `http://ADDRESS:PORT`.
     pub url: String,
     /// The organisation.
     pub org_id: OrgId,
     /// The organisation's key.
     pub org_key: OrgKey,
-    /// Its database: what `machineid-authority org … --database sqlite:PATH` takes.
+    /// The database file: the argument of `machineid-authority org … --database sqlite:PATH`.
     pub database: PathBuf,
     running: Running,
 }
@@ -50,10 +51,11 @@ impl Embedded {
     /// The name of the database in the directory given to [`Embedded::start`].
     pub const DATABASE: &'static str = "authority.db";
 
-    /// Starts one inside the current runtime, on `listen` (loopback; port 0 for a free one), with its database and its
-    /// admin socket in `directory`, which must exist, and a new organisation called `name` on the plan `plan`.
+    /// Starts an authority inside the current runtime, on `listen` (loopback; port 0 takes a free port), with its
+    /// database and admin socket in `directory`, which must exist, and a new organisation called `name` on the plan
+    /// `plan`.
     ///
-    /// A database that is there already is used, with the organisations it has.
+    /// An existing database is used, with its organisations.
     pub async fn start(
         listen: SocketAddr,
         directory: &Path,
@@ -74,7 +76,7 @@ impl Embedded {
             metrics: None,
             tls: None,
             trusted: Trusted::default(),
-            // On loopback, for one person.
+            // No limits: the server is on loopback, for one user.
             rates: Rates { failed_keys: None, sign_ups: None, management: None },
             demand: Demand::Nothing,
             log_validations: false,
@@ -95,7 +97,8 @@ impl Embedded {
         }
     }
 
-    /// Ends it: requests under way finish, everything is written, the admin socket goes away. Takes 5 s at the worst.
+    /// Ends the authority: requests under way finish, everything is written, the admin socket is removed. Takes at most
+    /// 5 s.
     pub async fn end(self) {
         self.running.end().await;
     }

@@ -1,4 +1,4 @@
-//! Organisations and their plans, as types that cannot be wrong.
+//! Organisations and their plans, as types that are always valid.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use machineid_protocol::{DevicePattern, KeyRole};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// The name of an organisation. Not secret, unlike its key.
+/// The id of an organisation. Not secret, unlike its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Uuid);
 
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for OrgId {
     }
 }
 
-/// What an organisation pays for.
+/// The plan that an organisation pays for.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
 )]
@@ -100,7 +100,7 @@ impl PlanTier {
     }
 }
 
-/// The text names no plan.
+/// The text is not the name of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanTierError;
 
@@ -118,7 +118,7 @@ impl fmt::Display for PlanTier {
     }
 }
 
-/// A name is printed in tables and logs, so it is one short line.
+/// Checks an organisation's name: it is printed in tables and logs, so it is one short line.
 pub(super) fn org_name(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
@@ -135,16 +135,16 @@ pub(super) struct Org {
     pub(super) tier: PlanTier,
     /// An operator's own limit instead of the plan's.
     pub(super) device_limit: Option<u64>,
-    /// Execution is switched off for all of it.
+    /// Execution is switched off for the whole organisation.
     pub(super) disabled: bool,
-    /// Its plan is frozen.
+    /// The plan is frozen.
     pub(super) frozen: bool,
-    /// When its entitlement ends; `None` when it does not.
+    /// When the entitlement ends; `None` when it does not.
     pub(super) access_until: Option<Timestamp>,
     pub(super) created_at: Timestamp,
-    /// It is gone, but its key is still known.
+    /// The organisation was deleted, but its key is still known.
     pub(super) deleted: bool,
-    /// When the key before the current one ended or ends; `None` when there was none.
+    /// When the previous key ended or ends; `None` when there was none.
     pub(super) old_key_ends: Option<Timestamp>,
 }
 
@@ -233,7 +233,7 @@ impl Org {
         self.device_limit.unwrap_or(self.tier.limit())
     }
 
-    /// Whether the entitlement has ended by `now`. It ends *at* the time it names.
+    /// Whether the entitlement has ended by `now`. It ends *at* its end time.
     pub(super) fn expired(&self, now: Timestamp) -> bool {
         self.access_until.is_some_and(|end| now >= end)
     }

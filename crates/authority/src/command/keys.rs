@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use machineid_protocol::{DevicePattern, KeyRole, span};
 
-use crate::admin::{AdminRequest, ShownKey};
+use crate::admin::{AdminRequest, KeyRequest, ShownKey};
 use crate::org::{KeyName, OrgId};
 use crate::role_keys::{KeyReport, KeyState};
 use crate::store::WhichKey;
@@ -28,7 +28,6 @@ pub(super) struct Keys {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 enum Verb {
     /// Make a key with a role and show it, once
     #[command(after_help = ROLES)]
@@ -78,16 +77,17 @@ fn roles() -> impl TypedValueParser<Value = KeyRole> {
 
 impl Keys {
     pub(super) fn into_request(self) -> AdminRequest {
-        match self.verb {
+        let (org, request) = match self.verb {
             Verb::Create { org, role, devices, expires, name } => {
-                AdminRequest::CreateKey { org, role, devices, name, expires_seconds: expires.map(whole_seconds) }
+                (org, KeyRequest::Create { role, devices, name, expires_seconds: expires.map(whole_seconds) })
             }
-            Verb::List { org } => AdminRequest::ListKeys { org },
-            Verb::Revoke { org, key } => AdminRequest::RevokeKey { org, key: key.to_string() },
+            Verb::List { org } => (org, KeyRequest::List),
+            Verb::Revoke { org, key } => (org, KeyRequest::Revoke { key: key.to_string() }),
             Verb::Rotate { org, key, overlap } => {
-                AdminRequest::RotateRoleKey { org, key: key.to_string(), overlap_seconds: whole_seconds(overlap) }
+                (org, KeyRequest::Rotate { key: key.to_string(), overlap_seconds: whole_seconds(overlap) })
             }
-        }
+        };
+        AdminRequest::Key { org, request }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reading requests: whose it is, and what it names.
+//! Reads requests: the organisation of the key, and the content.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -22,22 +22,22 @@ use crate::keys::{KeyMark, SecretHash};
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, Org};
 
-/// The largest body of a request about one thing, in bytes.
+/// The largest body of a request about one device, in bytes.
 pub(crate) const SMALL_BODY: usize = 64 * 1024;
 
-/// The largest body of a batch, in bytes: 500 ids of 128 characters are 66 kB, and a batch may repeat itself, be
-/// indented, and escape every character that JSON lets it.
+/// The largest body of a batch, in bytes: 500 ids of 128 characters are 66 kB, and a batch may contain repetitions,
+/// indentation, and escapes for every character.
 pub(crate) const BATCH_BODY: usize = 512 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(5);
 
-/// Why a body is no request.
+/// Why a body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// It did not arrive in time. That says nothing about what it asks.
+    /// The body did not arrive in time. That says nothing about its content.
     Late,
-    /// It is not what the endpoint takes, or too large.
+    /// The body is not what the endpoint accepts, or is too large.
     Malformed,
 }
 
@@ -50,15 +50,15 @@ impl From<BodyError> for Answer {
     }
 }
 
-/// Which device a body names.
+/// The device that a body names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     Device(DeviceId),
-    /// It names something, but no device id.
+    /// The body names something that is not a device id.
     Invalid,
-    /// It is malformed, or names nothing.
+    /// The body is malformed, or names nothing.
     Missing,
-    /// It did not arrive.
+    /// The body did not arrive in time.
     Late,
 }
 
@@ -178,40 +178,40 @@ pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Caller, Answer> {
     Ok(caller)
 }
 
-/// Where the request came from.
+/// The client's address.
 pub(crate) fn address(head: &Parts) -> IpAddr {
     head.extensions.get::<Client>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Client(address)| *address)
 }
 
-/// The id that [`super::finish`] gave the request.
+/// The request id, set by [`super::finish`].
 pub(crate) fn request_id(head: &Parts) -> String {
     head.extensions.get::<RequestId>().map_or_else(String::new, |RequestId(id)| id.clone())
 }
 
-/// The reason an operator gives, if one is given. Fails with the refusal.
+/// The operator's reason, if one is given. Fails with the refusal.
 pub(super) fn reason(sent: Option<ReasonText>) -> Result<Option<Reason>, Answer> {
     sent.map(|text| text.0.parse()).transpose().map_err(|error: crate::audit::ReasonError| {
         Answer::error(StatusCode::BAD_REQUEST, "invalid_reason").with("reason", error.to_string())
     })
 }
 
-/// The organisation is gone, or went while the request was under way.
+/// The organisation was deleted, before or during the request.
 pub(crate) fn org_not_found() -> Answer {
     Answer::error(StatusCode::NOT_FOUND, "org_not_found").with_code(Code::OrgNotFound)
 }
 
-/// Reads a JSON object. The media type is not looked at: what is not JSON fails anyway.
+/// Reads a JSON object. The media type is ignored: anything but JSON fails anyway.
 pub(crate) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> Result<T, BodyError> {
     let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, largest)).await.map_err(|_| BodyError::Late)?;
     let bytes = bytes.map_err(|_| BodyError::Malformed)?;
-    // A derived struct would also be read from an array.
+    // A derived struct would also accept an array.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(BodyError::Malformed);
     }
     serde_json::from_slice(&bytes).map_err(|_| BodyError::Malformed)
 }
 
-/// Which device the body names.
+/// The device that the body names.
 pub(crate) async fn named(body: Body) -> Named {
     match object::<DeviceNamed>(body, SMALL_BODY).await {
         Err(BodyError::Malformed) => Named::Missing,
@@ -220,20 +220,20 @@ pub(crate) async fn named(body: Body) -> Named {
     }
 }
 
-/// The device a registration names, and whether it is ephemeral. Fails with the refusal.
+/// The device of a registration, and whether it is ephemeral. Fails with the refusal.
 pub(crate) async fn registered(body: Body) -> Result<(DeviceId, Option<bool>), Answer> {
     let DeviceRegistered { device_id, ephemeral } = object(body, SMALL_BODY).await?;
     Ok((device_id.0.parse().map_err(|_| invalid_device_id())?, ephemeral))
 }
 
-/// The device a removal names, why, and whether only an active one is meant. Fails with the refusal.
+/// The device of a removal, the reason, and whether only an active device is meant. Fails with the refusal.
 pub(crate) async fn removed(body: Body) -> Result<(DeviceId, Option<Reason>, bool), Answer> {
     let DeviceRemoved { device_id, reason, if_active } = object(body, SMALL_BODY).await?;
     let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
     Ok((id, self::reason(reason)?, if_active.unwrap_or(false)))
 }
 
-/// The device an operator manages, and why. Fails with the refusal.
+/// The device that an operator manages, and the reason. Fails with the refusal.
 pub(crate) async fn managed(body: Body) -> Result<(DeviceId, Option<Reason>), Answer> {
     let DeviceManaged { device_id, reason } = object(body, SMALL_BODY).await?;
     let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
@@ -244,9 +244,9 @@ fn invalid_device_id() -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId)
 }
 
-/// The ids that a query names with `deviceId`, as they are.
+/// The values of the `deviceId` parameters of a query, unchecked.
 pub(crate) fn device_ids(query: &str) -> Vec<String> {
-    // An origin is needed to have it parsed; it is not looked at.
+    // The parser needs an origin; it is ignored.
     let parsed = url::Url::parse(&format!("http://localhost/?{query}"));
     let pairs = parsed.iter().flat_map(|url| url.query_pairs());
     pairs.filter(|(name, _)| name == "deviceId").map(|(_, id)| id.into_owned()).collect()

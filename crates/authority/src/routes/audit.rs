@@ -17,9 +17,9 @@ use crate::access::Permission;
 use crate::app::App;
 use crate::audit;
 
-/// The most entries on one page.
+/// The maximum number of entries on one page.
 const LARGEST_PAGE: u32 = 1_000;
-/// How many come without `limit`.
+/// The number of entries without `limit`.
 const USUAL_PAGE: u32 = 100;
 
 pub(super) const AUDIT: Route = Route::needing(

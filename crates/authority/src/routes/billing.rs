@@ -1,4 +1,4 @@
-//! New organisations, and the way to a larger plan.
+//! Creates organisations, and starts changes to a larger plan.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::keys::{self, SecretHash};
 use crate::org::PlanTier;
 use crate::store::NewCheckout;
 
-/// How long a purchase can be confirmed.
+/// How long a checkout can be confirmed.
 pub(crate) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
 
 pub(super) const CREATE_ORG: Route = Route::needing(
@@ -32,13 +32,13 @@ pub(super) const CREATE_ORG: Route = Route::needing(
     Operation {
         path: path::ORG_CREATE,
         method: "post",
-        summary: "Makes a free organisation; open to every caller unless the operator restricts it",
+        summary: "Creates a free organisation; open to every caller unless the operator restricts it",
         parameters: &[],
         body: Some("Nothing"),
         answers: &[
             AnswerDoc(200, JSON, Some("OrgCreated"), "made"),
             MALFORMED,
-            AnswerDoc(403, JSON, NO, "only the operator makes organisations here"),
+            AnswerDoc(403, JSON, NO, "only the operator creates organisations here"),
             LATE,
             LIMITED,
             UNAVAILABLE,
@@ -76,11 +76,11 @@ pub(super) const CHECKOUT: Route = Route::needing(
     Operation {
         path: path::CHECKOUT,
         method: "post",
-        summary: "Asks for a larger plan: where an operator confirms it",
+        summary: "Requests a larger plan; returns the address where an operator confirms it",
         parameters: &[],
         body: Some("PlanWanted"),
         answers: &[
-            AnswerDoc(200, JSON, Some("Checkout"), "an address for an hour"),
+            AnswerDoc(200, JSON, Some("Checkout"), "an address, valid for one hour"),
             MALFORMED,
             BAD_KEY,
             NO_ORG,

@@ -1,8 +1,9 @@
-//! Registering, revoking, unrevoking and removing one device.
+//! Registers, revokes, unrevokes and removes one device.
 //!
-//! None of them looks at whether the organisation is disabled, frozen or expired. Those say who may *execute*, which a
-//! validation decides; a fleet that boots while its plan is frozen should be known, and deny, and run again by itself
-//! when the plan is, instead of needing every host to register once more. The plan's limit holds throughout.
+//! None of these checks whether the organisation is disabled, frozen or expired. Those states say whether devices may
+//! *execute*, which a validation decides. A fleet that boots while its plan is frozen should be registered, be denied,
+//! and run again by itself when the plan is unfrozen, without another registration of every host. The plan's limit
+//! applies always.
 
 use std::slice;
 use std::sync::Arc;
@@ -29,11 +30,11 @@ pub(super) const REGISTER: Route = Route::needing(
     Operation {
         path: path::REGISTER,
         method: "post",
-        summary: "Makes a device known; safe on every boot",
+        summary: "Registers a device; safe on every boot",
         parameters: &[],
         body: Some("DeviceNamed"),
         answers: &[
-            AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` when it is new, `exists` when it was known"),
+            AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` for a new device, `exists` for a known one"),
             MALFORMED,
             BAD_KEY,
             AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it, or it is revoked"),
@@ -70,7 +71,8 @@ pub(super) const REVOKE: Route = Route::needing(
         body: Some("DeviceManaged"),
         answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
     },
-);
+)
+.stopping("those of the device");
 
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
@@ -89,7 +91,7 @@ pub(super) const UNREVOKE: Route = Route::needing(
     Operation {
         path: path::UNREVOKE,
         method: "post",
-        summary: "Takes a revoke back; starts nothing again",
+        summary: "Undoes a revoke; starts no agent",
         parameters: &[],
         body: Some("DeviceManaged"),
         answers: &[DONE, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
@@ -114,12 +116,13 @@ pub(super) const REMOVE: Route = Route::needing(
     Operation {
         path: path::REMOVE,
         method: "post",
-        summary: "Forgets a device. To stop one, revoke it",
+        summary: "Removes a device. To stop one, revoke it",
         parameters: &[],
         body: Some("DeviceManaged"),
         answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
     },
-);
+)
+.stopping("those of the device");
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
@@ -148,7 +151,7 @@ fn only(id: &DeviceId) -> Named {
     Named { sent: id.to_string(), id: Some(id.clone()) }
 }
 
-/// The status, the word and the error that a request came to.
+/// The status, the word and the error of a result.
 struct CameTo(StatusCode, Word, Option<&'static str>);
 
 const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);

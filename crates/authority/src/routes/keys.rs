@@ -102,7 +102,8 @@ pub(super) const REVOKE: Route = Route::needing(
             UNAVAILABLE,
         ],
     },
-);
+)
+.stopping("those of hosts that use the key");
 
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
@@ -134,7 +135,8 @@ pub(super) const ROTATE: Route = Route::needing(
             UNAVAILABLE,
         ],
     },
-);
+)
+.stopping("those of hosts that still use the old key when it ends");
 
 pub(super) async fn rotate(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();

@@ -1,4 +1,5 @@
-//! `POST /devices/report`, `GET /org/fleet`, `/org/stops`, `/org/timeline`: what sidecars tell, and what was told.
+//! `POST /devices/report`, `GET /org/fleet`, `/org/stops`, `/org/timeline`: receives the sidecars' reports, and returns
+//! them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,10 +31,10 @@ use crate::app::App;
 use crate::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
 use crate::store::{Filter, FleetRow, ListedDevice};
 
-/// The most devices on one page, and how many there are on one when nothing is said.
+/// The maximum and default number of devices on one page.
 const LARGEST_PAGE: u32 = 1_000;
 
-/// The query of the fleet.
+/// The query parameters of the fleet.
 #[derive(Debug, Deserialize)]
 pub(super) struct FleetQuery {
     status: Option<DeviceStatus>,
@@ -42,7 +43,7 @@ pub(super) struct FleetQuery {
     cursor: Option<DeviceId>,
 }
 
-/// The query of a device's stops and of what happened on it.
+/// The query parameters of a device's stops and events.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceQuery {
@@ -54,7 +55,7 @@ pub(super) const REPORT: Route = Route::needing(
     Operation {
         path: path::REPORT,
         method: "post",
-        summary: "What a sidecar holds and what it stopped. Decides nothing. An extension",
+        summary: "Reports a sidecar's decisions and stops. Affects no decision. An extension",
         parameters: &[],
         body: Some("Report"),
         answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
@@ -89,7 +90,7 @@ pub(super) async fn fleet(
     RawQuery(raw): RawQuery,
     query: Result<Query<FleetQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    // No limit: a client that waits for a stop polls repeatedly.
+    // Not rate-limited: a client that waits for a stop polls repeatedly.
     let caller = ask::caller(&app, &head).await?;
     let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
@@ -100,7 +101,7 @@ pub(super) async fn fleet(
     let among = devices_named(raw.as_deref().unwrap_or(""))?;
     let filter = Filter {
         status: query.status,
-        // Once for all pages: it reads what every sidecar said.
+        // Only on the first page: the count reads the reports of all sidecars.
         counted: query.cursor.is_none() && among.is_none(),
         among,
         containing: query.q,
@@ -136,7 +137,7 @@ pub(super) const STOPS: Route = Route::needing(
     Operation {
         path: path::STOPS,
         method: "get",
-        summary: "The newest stops of a device. An extension",
+        summary: "The last stops of a device. An extension",
         parameters: &[ONE_DEVICE],
         body: None,
         answers: &[
@@ -168,7 +169,7 @@ pub(super) const TIMELINE: Route = Route::needing(
     Operation {
         path: path::TIMELINE,
         method: "get",
-        summary: "What happened on a device, the newest first. An extension",
+        summary: "The events of a device, the newest first. An extension",
         parameters: &[ONE_DEVICE],
         body: None,
         answers: &[
@@ -249,7 +250,7 @@ fn fleet_stop(known: KnownStop) -> FleetStop {
     FleetStop { began_at: known.began_at.to_string(), sidecar_id: known.sidecar, stop: known.stop }
 }
 
-/// From `earlier` to `later`, 0 when they are the other way round.
+/// The milliseconds from `earlier` to `later`, 0 when they are in the other order.
 fn millis_between(earlier: Timestamp, later: Timestamp) -> u64 {
     u64::try_from(later.as_millisecond().saturating_sub(earlier.as_millisecond())).unwrap_or(0)
 }

@@ -1,5 +1,5 @@
-//! `POST /devices/validate`: always a decision, or the word that there is none; never an ALLOW that was not read from the
-//! store just now.
+//! `POST /devices/validate`: the answer is always a decision, or says that there is none; an ALLOW is always read from
+//! the store for this request.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let device = match named {
         Named::Device(id) => Some(id),
         Named::Invalid | Named::Missing => None,
-        // A network that stalls is no reason to call the device invalid, which would stop its agents for good.
+        // A stalled network must not make the device invalid, which would stop its agents for good.
         Named::Late => return Answer::unavailable_decision(None),
     };
     let key = ask::key(&head.headers);
@@ -96,11 +96,8 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     }
     let missing = missing && verdict == Verdict::InvalidDeviceId;
     let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == Verdict::DeviceRevoked);
-    let error = match verdict {
-        Verdict::NotPermitted => Some("not_permitted"),
-        _ if missing => Some("missing_params"),
-        _ => None,
-    };
+    let not_permitted = (verdict == Verdict::NotPermitted).then_some("not_permitted");
+    let error = not_permitted.or(missing.then_some("missing_params"));
     let facts = Facts { device, said, revoked_at, error };
     let mut answer = Answer::decision(verdict, facts);
     answer.org = org;
@@ -109,7 +106,7 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     if verdict == Verdict::InvalidOrgKey
         && let Err(again) = app.limits.failed_key(ask::address(&head), BootTime::now())
     {
-        // The same denial: that the key is bad stays true however often it is asked.
+        // The same denial as without the limit, since the key stays invalid.
         return answer.later(again);
     }
     answer

@@ -1,4 +1,4 @@
-//! `GET /devices/watch?deviceId=…&deviceId=…`, the same as `POST` with `{"deviceIds":[…]}`, and `GET /org/events`.
+//! `GET /devices/watch?deviceId=…&deviceId=…`, the same by `POST` with `{"deviceIds":[…]}`, and `GET /org/events`.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::app::App;
 use crate::org::OrgId;
 use crate::watch::{self, Interest};
 
-/// The largest body, in bytes: as many ids as may be, each of 128 characters with its quotes and comma, and some space.
+/// The largest body, in bytes: the maximum number of ids, each of 128 characters with quotes and comma, and some space.
 const LARGEST_BODY: usize = LARGEST_WATCH * 160;
 
-/// In seconds: when to ask again for a place.
+/// The retry delay in seconds after a refusal for lack of places.
 const LATER: HeaderValue = HeaderValue::from_static("30");
 
 pub(super) const DEVICES_OF_QUERY: Route = Route::needing(
@@ -38,7 +38,7 @@ pub(super) const DEVICES_OF_QUERY: Route = Route::needing(
     },
 );
 
-/// For a person with curl, and for few devices.
+/// For use with curl, and for few devices.
 pub(super) async fn devices_of_query(
     State(app): State<Arc<App>>,
     head: Parts,
@@ -54,14 +54,14 @@ pub(super) const DEVICES_OF_BODY: Route = Route::needing(
     Operation {
         path: path::WATCH,
         method: "post",
-        summary: "The same for more devices than an address has room for",
+        summary: "The same by POST, for more devices than fit into a URL",
         parameters: &[],
         body: Some("DevicesNamed"),
         answers: WATCH,
     },
 );
 
-/// For many devices: a URL has no room for them.
+/// For many devices, which do not fit into a URL.
 pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
     let (head, body) = request.into_parts();
     let caller = ask::caller(&app, &head).await?;

@@ -11,14 +11,13 @@ use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::super::seen::LastSeen;
 use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports};
 use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
-    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, NewCheckout,
-    NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError, Suspensions,
-    WhichKey, either, in_time,
+    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
+    NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError,
+    Suspensions, WhichKey, either, in_time,
 };
 
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.

@@ -102,7 +102,7 @@ pub(super) fn status(revoked_at: Option<i64>) -> DeviceStatus {
     if revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active }
 }
 
-/// Which of the organisation's keys `found` is. `None` when it is neither of them, even if the database matched it.
+/// Which of the organisation's keys `key` is. `None` when it is neither of them, even if the database matched it.
 pub(super) fn held_key(
     key: SecretHash,
     current: &[u8],

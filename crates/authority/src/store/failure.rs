@@ -62,10 +62,10 @@ pub(crate) enum OpenError {
     Standby { place: String },
     #[error("--require-synchronous, but {problem}\nNothing is served.")]
     Asynchronous { problem: String },
-    #[error("--require-synchronous is about PostgreSQL: a SQLite database has no standbys")]
+    #[error("--require-synchronous applies only to PostgreSQL: a SQLite database has no standbys")]
     NoStandbys,
     #[error(
-        "the pooler at {place} lends a session another server for each transaction\n\
+        "the pooler at {place} gives a session another server connection for each transaction\n\
          Decisions and news of other servers need a server that stays: set pool_mode = session for this database in \
          PgBouncer, or name the server itself. --database-connections says how many connections are kept."
     )]

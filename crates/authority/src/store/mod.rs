@@ -19,6 +19,7 @@
 //! | `keys` | keys with roles |
 //! | `change` | the changes that an operator can make to an organisation |
 //! | `checkouts` | plan changes that wait for confirmation |
+//! | `last_seen` | the time of a device's last validation |
 //! | `failure` | the errors of a store |
 //!
 //! An enum selects the database: there are two, both known here, and a call costs no allocation. Operations are generic
@@ -32,6 +33,7 @@ mod columns;
 mod failure;
 mod found;
 mod keys;
+mod last_seen;
 mod operations;
 mod postgres;
 mod rows;
@@ -55,6 +57,7 @@ pub(super) use self::found::{
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
 pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRow, NewRoleKey, WhichKey, WhichKeyError};
+pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use super::batch::Outcome;

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
 
+use super::LastSeen;
 use super::{
     Backend, CheckoutKey, Filter, FleetRow, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError, Terms,
 };
@@ -26,7 +27,6 @@ use crate::keys::{SecretHash, new_key};
 use crate::org::{HeldKey, OrgId, PlanTier};
 use crate::plan::{Admission, Removal, Restoration, Suspension};
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()

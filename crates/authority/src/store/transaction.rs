@@ -14,12 +14,11 @@
 
 use futures_util::FutureExt;
 
-use super::StoreError;
 use super::columns::Row;
 use super::values::Value;
+use super::{LastSeen, StoreError};
 use crate::changes::Change;
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
 /// The differences between the two SQL dialects. In both a parameter is `$` and its number.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,10 @@
-//! The page of a checkout: `GET /checkout/<secret>` shows it, `POST` confirms it once. It needs no session.
+//! The page of a checkout: `GET /checkout/<secret>` shows it, and `POST` confirms the checkout once. It needs no
+//! session.
 //!
-//! There are two secrets. The one in the address that `POST /billing/checkout` gives to a holder of the org key shows
-//! the page, and no more: else each holder of a key could set its own plan. The other is printed on the admin socket
-//! (`machineid-authority org confirm-checkout NUMBER --link`) and confirms. Both end with the confirmation, or after an
-//! hour.
+//! There are two secrets. The one in the address that `POST /billing/checkout` returns to a holder of the org key only
+//! shows the page: otherwise each holder of a key could set its own plan. The other is printed through the admin socket
+//! (`machineid-authority org confirm-checkout NUMBER --link`) and confirms the checkout. Both end with the
+//! confirmation, or after an hour.
 
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ struct Page {
     done: bool,
 }
 
-/// What is to be confirmed, or was.
+/// The plan change to be confirmed, or just confirmed.
 struct Offer {
     checkout: Checkout,
     name: String,
@@ -61,7 +62,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
     let shown = app.store.checkout(&CheckoutKey::Address(SecretHash::of_token(&token))).await?.filter(open);
     let confirmable = match &shown {
         Some(_) => None,
-        // One that was confirmed is shown as such for the rest of its hour: a confirmation leads here.
+        // A confirmed checkout is shown as confirmed for the rest of its hour: a confirmation redirects here.
         None => app.store.checkout(&link(&token)).await?.filter(|checkout| now() < checkout.expires_at),
     };
     match (confirmable, shown) {
@@ -69,7 +70,9 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
             said(&app, StatusCode::OK, "The plan is changed", Some((checkout, false)), true)
         }
         (Some(checkout), _) => said(&app, StatusCode::OK, "Confirm the plan", Some((checkout, true)), false),
-        (None, Some(checkout)) => said(&app, StatusCode::OK, "A plan to be confirmed", Some((checkout, false)), false),
+        (None, Some(checkout)) => {
+            said(&app, StatusCode::OK, "This plan waits for confirmation", Some((checkout, false)), false)
+        }
         (None, None) => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
     }
 }
@@ -79,7 +82,7 @@ pub(super) const CONFIRM: Route = Route::needing(
     Operation {
         path: "/checkout/{token}",
         method: "post",
-        summary: "Confirms it, where the address is one that an operator printed",
+        summary: "Confirms a checkout, if the address is one that an operator printed",
         parameters: &[TOKEN],
         body: None,
         answers: PAGE,

@@ -1,4 +1,4 @@
-//! One device: what it is now, what its sidecars tell, what happened to it, and what can be done.
+//! The page of one device: its state, its sidecars' reports, its history, and the actions on it.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::reports::KnownStop;
 use crate::routes::now;
 use crate::store::Filter;
 
-/// How much of what was done to it is shown.
+/// How many entries of its history are shown.
 const PAST: u32 = 50;
 
 #[derive(Debug, Deserialize)]
@@ -71,7 +71,7 @@ struct Page {
     created: When,
     sidecars: Vec<Sidecar>,
     stops: Vec<Stop>,
-    /// What was held over time, if anything was told of it.
+    /// The decisions over time, if any were reported.
     states: Option<Picture>,
     past: Vec<Moment>,
     more: bool,

@@ -1,4 +1,4 @@
-//! The operator's list of organisations, and new ones.
+//! The operator's list of organisations, and the form for new ones.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::refused::Refused;
 use super::{page, result, visit};
 use crate::admin;
 use crate::app::App;
-use crate::console::Outcome;
+use crate::console::session::Outcome;
 use crate::console::words::{State as Shown, When, grouped, verdict};
 use crate::org::{OrgId, PlanTier, org_name};
 use crate::routes::now;
@@ -34,7 +34,7 @@ struct Row {
 struct Page {
     frame: Frame,
     rows: Vec<Row>,
-    /// The id of one that was just deleted.
+    /// The id of an organisation that was just deleted.
     deleted: Option<OrgId>,
 }
 

@@ -1,4 +1,4 @@
-//! Why there is no page.
+//! Refused requests, and their pages.
 
 use std::time::Duration;
 
@@ -17,25 +17,25 @@ use crate::repeated::rarely;
 use crate::routes::answer::Answer;
 use crate::store::StoreError;
 
-/// A refusal. [`super::dress`] makes a page of it.
+/// A refusal. [`super::dress`] turns it into a page.
 #[derive(Clone, Debug)]
 pub(super) enum Refused {
-    /// No session, or an ended one.
+    /// There is no session, or it has ended.
     SignIn,
-    /// There is no such page, or the session may not know of it.
+    /// The page does not exist, or the session may not see it.
     NotFound,
     /// The session's key has this role, if it is known, and that does not have the permission.
     NotPermitted(Option<KeyRole>, Permission),
-    /// What came of a form is not kept any more, or was another session's.
+    /// The result of a form is not stored any more, or belongs to another session.
     NotKept,
-    /// A form that was not this session's.
+    /// The form belongs to no page of this session.
     Foreign,
-    /// A form or an address that makes no sense, with what would.
+    /// The form or address is invalid; the text says what is expected.
     Malformed(String),
-    /// A form that did not arrive in time.
+    /// The form did not arrive in time.
     Late,
     TooMany(Duration),
-    /// The database, or this program.
+    /// The database or this program failed.
     Failed,
 }
 
@@ -51,7 +51,7 @@ impl Refused {
     pub(super) fn page(self, app: &App, method: &Method, uri: &Uri) -> Response<Body> {
         let base = &app.console.base;
         if matches!(self, Self::SignIn) {
-            // Only a page is a place to come back to.
+            // Only a page can be returned to after signing in.
             let back = uri.path_and_query().filter(|_| *method == Method::GET).map_or("", |uri| uri.as_str());
             let back = back.strip_prefix("/console").filter(|back| !back.is_empty() && *back != "/");
             return redirect(&match back {
@@ -85,8 +85,8 @@ impl Refused {
             Self::NotKept => (
                 StatusCode::GONE,
                 "This result is not shown any more",
-                "What came of a form is shown to the session that sent it, for some hours. Nothing was repeated.",
-                "The audit says what was done, and each device's page what it is now.",
+                "The result of a form is shown only to the session that sent it, for some hours. Nothing was repeated.",
+                "The audit shows what was done, and each device's page shows its current state.",
             ),
             Self::Foreign => (
                 StatusCode::FORBIDDEN,
@@ -112,7 +112,7 @@ impl Refused {
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
                 "This request was refused so that the server stays available to others.",
-                "Wait a moment, then open the page again. Agents are not concerned: validations are never limited.",
+                "Wait a moment, then open the page again. Agents are not affected: validations are never limited.",
             ),
             Self::Failed => (
                 StatusCode::SERVICE_UNAVAILABLE,

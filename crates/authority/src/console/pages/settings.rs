@@ -1,4 +1,5 @@
-//! The organisation: whether it may execute, its plan, its key; and what only the server's operator may do to it.
+//! The settings of the organisation: whether it may execute, its plan and key; and the actions of the server's
+//! operator.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use crate::admin::{self, OldKeyReport};
 use crate::app::App;
 use crate::audit::Call;
 use crate::console::pictures::{self, Picture};
+use crate::console::session::{Holder, Outcome};
 use crate::console::words::{When, grouped};
-use crate::console::{Holder, Outcome};
 use crate::keys::{self, SecretHash};
 use crate::org::{Org, PlanTier};
 use crate::plan::Account;
@@ -31,7 +32,7 @@ use crate::routes::billing::CHECKOUT_LIFE;
 use crate::routes::now;
 use crate::store::{CheckoutKey, NewCheckout, OrgChange};
 
-/// A plan change that waits.
+/// A plan change that waits for confirmation.
 struct Waiting {
     number: String,
     wanted: PlanTier,
@@ -43,7 +44,7 @@ struct Waiting {
 struct Page {
     frame: Frame,
     place: String,
-    /// What was just done.
+    /// The message about the action just done.
     done: Option<&'static str>,
     org: Org,
     usage: Picture,
@@ -56,11 +57,11 @@ struct Page {
     expired: bool,
     waiting: Vec<Waiting>,
     old_key: Option<OldKey>,
-    /// What has to be typed to rotate the key.
+    /// The word that the user must type to rotate the key.
     rotate_word: &'static str,
 }
 
-/// The key before the current one, as people read it.
+/// The previous key, as shown on the page.
 struct OldKey {
     ends: When,
     valid: bool,
@@ -70,7 +71,7 @@ struct OldKey {
     more: bool,
 }
 
-/// What a page says was done, by the word in its address.
+/// The messages about actions, by the word in the page's address.
 const DONE: [(&str, &str); 10] = [
     ("off", "Execution is switched off. Every validation is denied with ORG_DISABLED, and agents are being stopped."),
     ("on", "Execution is switched on again. Agents that were stopped do not start by themselves."),
@@ -132,7 +133,7 @@ pub(super) async fn show(
     )
 }
 
-/// The session, its form, and the call that it makes.
+/// The session, its form, and the management call that the form makes.
 async fn asked(
     app: &App,
     org: &str,
@@ -150,7 +151,7 @@ fn back(app: &App, account: &Account, done: &str) -> Response {
     redirect(&format!("{}/org/{}/settings?done={done}", app.console.base, account.org.id))
 }
 
-/// The execution switch.
+/// Switches execution off or on.
 pub(super) async fn execution(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
@@ -169,8 +170,8 @@ pub(super) async fn execution(
     Ok(back(&app, &account, done))
 }
 
-/// A new key, shown once. A session of the current key goes on with the new one, under another id; one of the old key may
-/// not rotate: what its holder takes for the old key is the current one.
+/// Rotates the key; the new one is shown once. A session of the current key continues with the new one, under another
+/// id. A session of the old key may not rotate, since the key that it would replace is not its own.
 pub(super) async fn rotate_key(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
@@ -200,7 +201,7 @@ pub(super) async fn rotate_key(
         let text = "This session began with the old key. Sign in with the current one to rotate again.";
         return Err(Refused::Malformed(text.to_owned()));
     }
-    // Its key may be cut between that look and the rotation: then the session has ended.
+    // The key may be ended between that check and the rotation: then the session has ended.
     let own = visit.is_of_own_key();
     let (expected, refused) = match visit.session.holder {
         Holder::Key(_, key) => (own.then_some(key), Refused::SignIn),
@@ -213,7 +214,7 @@ pub(super) async fn rotate_key(
     let (new, key) = rotated.ok_or(refused)?;
     let mut renewed = None;
     if own {
-        // Where there is no new session the old one goes on for as long as its key.
+        // If there is no new session, the old one lasts as long as its key.
         renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
         if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
             if let Some(old) = visit::session_id(&app.console, &head.headers) {
@@ -234,7 +235,7 @@ pub(super) async fn rotate_key(
     Ok(response)
 }
 
-/// The old key ends before its time.
+/// Ends the old key early.
 pub(super) async fn end_old_key(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
@@ -248,7 +249,7 @@ pub(super) async fn end_old_key(
     Ok(back(&app, &account, "old-key-ended"))
 }
 
-/// The key before the current one, where it matters: while it is valid, and while devices asked last with it.
+/// The previous key, if it matters: while it is valid, and while devices last used it.
 async fn old_key(app: &App, account: &Account, now: Timestamp) -> Result<Option<OldKeyReport>, Refused> {
     if account.org.old_key_ends.is_none() {
         return Ok(None);
@@ -257,12 +258,13 @@ async fn old_key(app: &App, account: &Account, now: Timestamp) -> Result<Option<
     Ok(old.filter(|old| old.valid || old.devices > 0))
 }
 
-/// What has to be typed to rotate: another word when that stops agents, since a second rotation ends the old key.
+/// The word that the user must type to rotate: another one if that stops agents, since a second rotation ends the old
+/// key.
 fn confirmation(old: Option<&OldKeyReport>) -> &'static str {
     if old.is_some_and(|old| old.valid && old.devices > 0) { "cut" } else { "rotate" }
 }
 
-/// Asks for another plan. The operator confirms it.
+/// Requests another plan, which the operator confirms.
 pub(super) async fn checkout(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
@@ -284,7 +286,7 @@ pub(super) async fn checkout(
     Ok(back(&app, &account, "asked"))
 }
 
-/// What only the operator does to an organisation.
+/// The actions that only the operator may do to an organisation.
 pub(super) async fn operate(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,

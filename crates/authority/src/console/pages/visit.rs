@@ -1,4 +1,4 @@
-//! Who asks, and for which organisation.
+//! The session of a request, and the organisation that it is about.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -10,13 +10,13 @@ use super::refused::Refused;
 use crate::access::{Grant, Permission};
 use crate::app::App;
 use crate::audit::{Actor, Call, KeyLabel, Reason};
-use crate::console::{Console, Holder, Session};
+use crate::console::session::{Console, Holder, Session};
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, OrgId};
 use crate::plan::Account;
 use crate::routes::{ask, now};
 
-/// The header of what a page asks for by itself: nobody is there because of it.
+/// The header of a request made by a page's script: it does not keep the session from going idle.
 const LIVE: &str = "x-console-live";
 
 /// A request with a session.
@@ -37,7 +37,7 @@ impl Visit {
         self.key.as_ref().is_some_and(|key| key.own)
     }
 
-    /// The management call that this request is.
+    /// The management call made by this request.
     pub(super) fn call(&self, head: &Parts, reason: Option<Reason>) -> Call {
         let actor = match self.session.holder {
             Holder::Key(_, key) => {
@@ -64,7 +64,7 @@ impl Visit {
     }
 }
 
-/// Whether a page asks this by itself.
+/// Whether a page's script made the request.
 pub(super) fn is_live(head: &Parts) -> bool {
     head.headers.contains_key(LIVE)
 }
@@ -123,7 +123,7 @@ async fn held(app: &App, session: &Session, org: OrgId) -> Result<Held, Refused>
     }
 }
 
-/// Whether the session of these headers still lasts and may see that organisation.
+/// Whether the session in these headers is still valid and may see that organisation.
 pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
     let Some(id) = session_id(&app.console, headers) else { return false };
     let Some(session) = app.console.sessions.find(id, BootTime::now(), false) else { return false };
@@ -141,12 +141,12 @@ pub(super) fn session_id<'a>(console: &Console, headers: &'a HeaderMap) -> Optio
     cookies.find(|cookie| cookie.name() == cookie_name(console))?.value_raw()
 }
 
-/// With the prefix a browser accepts the cookie only from this host over HTTPS.
+/// The cookie's name. With the prefix, a browser accepts it only from this host over HTTPS.
 fn cookie_name(console: &Console) -> &'static str {
     if console.secure { "__Host-machineid-console" } else { "machineid-console" }
 }
 
-/// Has the browser keep this session's id until it is closed; with `None`, forget it.
+/// Sets the session cookie, which the browser keeps until it is closed; `None` deletes it.
 pub(super) fn set_cookie(console: &Console, response: &mut Response, id: Option<&str>) {
     let mut cookie = Cookie::new(cookie_name(console), id.unwrap_or_default());
     cookie.set_path("/");

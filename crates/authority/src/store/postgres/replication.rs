@@ -43,7 +43,7 @@ fn waits(facts: &Facts) -> Result<(), String> {
             "off" => "a revoke that was answered can be lost when the database crashes",
             "local" => "no standby is waited for, so a revoke that was answered can be gone after a failover",
             _ => {
-                "standbys are not waited for until they have written it, so a revoke that was answered can be gone \
+                "a commit does not wait until a standby has written it, so a revoke that was answered can be gone \
                   after a failover"
             }
         };
@@ -68,10 +68,10 @@ fn judge(facts: &Facts, demand: Demand) -> Finding {
     let others = (*receivers).max(*slots);
     let who = match (others, *receivers, *hidden) {
         (0, _, _) => "no standby is known".to_owned(),
-        (count, 0, _) => format!("a place is kept for {count} (physical replication slots), none is connected"),
+        (count, 0, _) => format!("physical replication slots: {count}, none is connected"),
         (_, count, 0) => format!("standbys or archivers connected: {count}"),
         (_, count, _) => format!(
-            "receivers of the log connected: {count}; whether they are standbys this role may not see (GRANT pg_monitor \
+            "receivers of the log connected: {count}; this role may not see whether they are standbys (GRANT pg_monitor \
              TO it)"
         ),
     };

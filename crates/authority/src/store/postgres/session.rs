@@ -145,7 +145,7 @@ pub(super) async fn prepare(
         return Err(StoreError::ReadOnly);
     }
     if known.arrived(place.server)? {
-        tracing::warn!("the database's address leads to another server now; leaving the previous one");
+        tracing::warn!("the database's address leads to another server now; closing sessions on the previous one");
     }
     let settings = match purpose {
         Purpose::Decisions => DECISIONS,

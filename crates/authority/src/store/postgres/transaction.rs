@@ -6,15 +6,14 @@ use std::sync::Arc;
 use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Postgres as Db, Row as _, Transaction as SqlTransaction};
 
-use super::super::StoreError;
 use super::super::columns::Row;
 use super::super::transaction::{Dialect, ReadTransaction, Transaction};
 use super::super::values::Value;
+use super::super::{LastSeen, StoreError};
 use super::COMMIT;
 use super::health::Health;
 use crate::changes::Change;
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
 /// A transaction. Rolled back when it is dropped.
 #[derive(Debug)]

@@ -120,7 +120,7 @@ impl Place {
         let found = fs::metadata(&self.path);
         let lost = |what: &str| {
             let text = format!(
-                "{what} while it was served: what is decided now is lost when this server ends. Write it to a new file with \
+                "{what} while it was served: changes made now are lost when this server ends. Write it to a new file with \
                  `machineid-authority backup`, stop the server, and put that in its place"
             );
             Finding::wrong(Concern::File, Gravity::Failure, text)
@@ -135,7 +135,7 @@ impl Place {
             }
             Ok(metadata) if metadata.nlink() > 1 => {
                 let text = format!(
-                    "the database {path} has {} names (hard links): served or copied by another one, what is still in \
+                    "the database {path} has {} names (hard links): if the file is served or copied under another one, what is still in \
                      {path}-wal would be missing. Remove the others; copy it with `machineid-authority backup`",
                     metadata.nlink()
                 );

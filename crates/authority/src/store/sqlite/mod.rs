@@ -165,7 +165,7 @@ impl Sqlite {
         }
     }
 
-    /// Whether it can be read, and is still written.
+    /// Whether the database can be read, and the writer runs.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         if !self.writer.alive() {
             return Err(StoreError::Closed);
@@ -175,7 +175,7 @@ impl Sqlite {
             .await
     }
 
-    /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
+    /// Writes a copy of the database, from one snapshot, to the file `copy`, which must not exist.
     pub(super) async fn back_up(&self, copy: &Path) -> Result<(), StoreError> {
         self.copier.copy(copy).await
     }
@@ -191,13 +191,13 @@ impl Sqlite {
         self.copier.end().await;
         self.deciders.end().await;
         self.browsers.end().await;
-        // Last: the last connection to close writes the WAL back into the database.
+        // Last, since the last connection to close writes the WAL back into the database.
         self.writer.end().await;
     }
 }
 
-/// A connection to the file that is served. The path may lead to another one meanwhile, which is neither opened (`SQLite`
-/// would make a log beside it) nor used.
+/// A connection to the served file. If the path leads to another file now, that file is neither opened (`SQLite` would
+/// create a log beside it) nor used.
 fn connect(place: &Place) -> rusqlite::Result<Connection> {
     place.unmoved()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -212,7 +212,7 @@ fn connect(place: &Place) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The same, for what only reads, with a page cache of so many KiB.
+/// A connection that only reads, with a page cache of `cache` KiB.
 fn reader(place: &Place, cache: i64) -> rusqlite::Result<Connection> {
     let connection = connect(place)?;
     connection.pragma_update(None, "query_only", true)?;

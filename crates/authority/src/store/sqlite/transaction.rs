@@ -3,13 +3,12 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, ToSql};
 
-use super::super::StoreError;
 use super::super::columns::Row;
 use super::super::transaction::{Dialect, ReadTransaction, Transaction};
 use super::super::values::{Value, values};
+use super::super::{LastSeen, StoreError};
 use crate::changes::Change;
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
 /// A transaction that reads, in a snapshot.
 #[derive(Debug)]

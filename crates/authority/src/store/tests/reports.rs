@@ -158,7 +158,7 @@ fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
     use sqlx::Connection as _;
     use tokio_util::sync::CancellationToken;
 
-    use crate::reports::{Intake, forget_old};
+    use crate::intake::{Intake, forget_old};
     use machineid_clock::wall_now;
 
     let Some(url) = cluster::new_database() else { return };

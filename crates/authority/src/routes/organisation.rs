@@ -1,4 +1,4 @@
-//! Whole fleets: the list, the usage, and both forms of both batches.
+//! Routes about all devices of an organisation: the list, the usage, and both forms of both batches.
 
 use std::sync::Arc;
 
@@ -27,13 +27,13 @@ use crate::org::OrgId;
 use crate::plan::{Account, Restoration, Suspension};
 use crate::store::{Filter, ListedDevice};
 
-/// The most devices on one page; without `limit`, everything comes at once.
+/// The maximum number of devices on one page; without `limit`, all devices are returned at once.
 const LARGEST_PAGE: u32 = 1_000;
 
-/// How many restored ids `all_revoked` names.
+/// How many restored ids the answer to `all_revoked` names.
 const SAMPLE: usize = 25;
 
-/// What a batch is about.
+/// The devices that a batch is about.
 enum Scope {
     Ids(Vec<Named>),
     All,
@@ -48,7 +48,7 @@ pub(super) const LIST: Route = Route::needing(
         parameters: &[DEVICE_STATUS, CONTAINING, LIMIT, CURSOR],
         body: None,
         answers: &[
-            AnswerDoc(200, JSON, Some("DeviceList"), "as of one moment"),
+            AnswerDoc(200, JSON, Some("DeviceList"), "the list, from one snapshot"),
             MALFORMED,
             BAD_KEY,
             NO_ORG,
@@ -127,7 +127,8 @@ pub(super) const REVOKE_BATCH: Route = Route::needing(
             UNAVAILABLE,
         ],
     },
-);
+)
+.stopping("those of the devices, or all");
 
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_active").await?;
@@ -203,7 +204,7 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
     Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
 
-/// Who asks about which devices; `all` is the word for all of them.
+/// The organisation and the devices of a batch; `all` is the word for all devices.
 async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
     let (head, body) = request.into_parts();
     let caller = ask::manager(app, &head).await?;
@@ -215,7 +216,8 @@ async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, 
             BatchError::TooLarge => Answer::error(StatusCode::BAD_REQUEST, "too_many_device_ids"),
         })?),
         (None, Some(scope)) if scope == all => Scope::All,
-        // Both at once is refused too: which one is meant is not ours to guess when a fleet is at stake.
+        // Both forms at once are refused too: with a whole fleet affected, the server must not guess which one is
+        // meant.
         (Some(_) | None, Some(_)) | (None, None) => return Err(BodyError::Malformed.into()),
     };
     Ok((org, scope, Call { reason: ask::reason(body.reason)?, ..caller.call(&head) }))

@@ -1,5 +1,5 @@
-//! Many reports in one transaction: a thousand sidecars must not queue a thousand commits before a revoke. And not too
-//! many in one: a revoke waits for that one.
+//! The intake of reports: stores many in one transaction, since a thousand sidecars must not queue a thousand commits before a revoke. The
+//! size of a transaction is limited, since a revoke waits for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,29 +10,29 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::HeardReport;
-use crate::org::OrgId;
-use crate::repeated::rarely;
-use crate::store::Store;
+use super::org::OrgId;
+use super::repeated::rarely;
+use super::reports::HeardReport;
+use super::store::Store;
 
-/// How long the first of a batch waits for others.
+/// How long the first report of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How many rows go into one transaction, but for a single report that has more.
+/// How many rows go into one transaction, except for a single report with more.
 const TOGETHER: usize = 1_000;
 
-/// The most rows that wait, of all organisations and of one: nobody who holds a key takes the memory, or the whole queue.
-/// More are turned away, and come again.
+/// The maximum number of waiting rows, of all organisations and of one: no holder of a key can exhaust the memory or
+/// fill the whole queue. Reports beyond it are refused, and are sent again.
 const MOST: usize = 64 * 1024;
 const MOST_OF_ONE: usize = MOST / 2;
 
-/// How often what is old is forgotten, and how old that is.
+/// The interval between deletions of old reports.
 const CLEANING: Duration = Duration::from_hours(1);
 const OLD: Duration = Duration::from_hours(24 * 30);
 
-/// Where reports wait to be kept.
+/// The queue of reports to be stored.
 #[derive(Debug, Default)]
-pub(crate) struct Intake {
+pub(super) struct Intake {
     // A std mutex: held for one push or pop, never across an await.
     queue: Mutex<Queue>,
     bell: Notify,
@@ -41,7 +41,7 @@ pub(crate) struct Intake {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    /// The rows that wait, by organisation and together.
+    /// The number of waiting rows, by organisation and in total.
     rows: HashMap<OrgId, usize>,
     all: usize,
 }
@@ -52,13 +52,13 @@ struct Waiting {
     kept: oneshot::Sender<()>,
 }
 
-/// It was not kept: too many wait, or the store failed.
+/// The report was not stored: too many wait, or the store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotKept;
+pub(super) struct NotKept;
 
 impl Intake {
-    /// Keeps a report. When this returns with success, every replica and every later start sees it.
-    pub(crate) async fn keep(&self, report: HeardReport) -> Result<(), NotKept> {
+    /// Stores a report. When this succeeds, every replica sees the report, also after a restart.
+    pub(super) async fn keep(&self, report: HeardReport) -> Result<(), NotKept> {
         let (kept, done) = oneshot::channel();
         if !self.lock().push(Waiting { report, kept }) {
             return Err(NotKept);
@@ -71,8 +71,8 @@ impl Intake {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what comes, until `stop`.
-    pub(crate) async fn work(self: Arc<Self>, store: Store, stop: CancellationToken) {
+    /// Stores the queued reports, until `stop`.
+    pub(super) async fn work(self: Arc<Self>, store: Store, stop: CancellationToken) {
         while stop.run_until_cancelled(self.bell.notified()).await.is_some() {
             tokio::time::sleep(GATHER).await;
             self.keep_waiting(&store).await;
@@ -94,16 +94,16 @@ impl Intake {
                         let _ = kept.send(());
                     }
                 }
-                // Their senders are told by the drop of `kept`, and report again.
+                // The drop of `kept` fails their requests, and the sidecars report again.
                 Err(error) => rarely!(warn, %error, reports = kept.len(), "could not store the reports of sidecars"),
             }
         }
     }
 }
 
-/// Forgets what is old, now and every hour, until `stop`. In a task of its own: the table of a large fleet takes long to
-/// look through, and reports must not wait for that.
-pub(crate) async fn forget_old(store: Store, stop: CancellationToken) {
+/// Deletes old reports, now and every hour, until `stop`. A separate task: searching the table of a large fleet takes
+/// long, and reports must not wait for it.
+pub(super) async fn forget_old(store: Store, stop: CancellationToken) {
     let mut cleaning = tokio::time::interval(CLEANING);
     while stop.run_until_cancelled(cleaning.tick()).await.is_some() {
         let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);
@@ -115,7 +115,7 @@ pub(crate) async fn forget_old(store: Store, stop: CancellationToken) {
 }
 
 impl Queue {
-    /// `false` when there is no room.
+    /// Adds a report; `false` when there is no room.
     fn push(&mut self, one: Waiting) -> bool {
         let rows = one.report.rows();
         let of_org = self.rows.entry(one.report.org).or_default();
@@ -131,7 +131,7 @@ impl Queue {
         true
     }
 
-    /// What goes into the next transaction.
+    /// Takes the reports of the next transaction.
     fn take(&mut self) -> Vec<Waiting> {
         let (mut taken, mut rows) = (Vec::new(), 0);
         while let Some(next) = self.waiting.front() {

@@ -1,20 +1,14 @@
-//! What is wrong with an authority that serves: said in the log when it begins and ends, in `/readyz`, in `org list` and in
-//! the metrics, where an alert rule finds it.
+//! The known problems of a running authority: logged when one begins and ends, and shown in `/readyz`, in `org list`
+//! and in the metrics, where an alert rule finds them.
 //!
 //! ```text
-//!   store ──examined every few seconds──▶ findings ──▶ Health ─▶ /readyz, org list, metrics, log
+//!   store ──examination, every few seconds──▶ Finding ──▶ Health ─▶ /readyz, org list, metrics, log
 //! ```
 //!
-//! | file | concept |
-//! |---|---|
-//! | `watch` | the task that looks |
-//! | this one | what was found |
-//!
-//! Almost nothing of this makes the server *not ready*: an orchestrator that takes a server out because its disk is full
-//! would stop every agent at the end of its lease, though every decision is still right. Not ready is who cannot be
-//! believed (a damaged database), and who was told not to serve so (`--require-synchronous`).
-
-mod watch;
+//! Almost no problem makes the server *not ready*: an orchestrator that takes a server out of service because its disk
+//! is full would stop every agent at the end of its lease, though every decision is still correct. Not ready is only a
+//! server whose data cannot be trusted (a damaged database), and one that was told not to serve in this state
+//! (`--require-synchronous`).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,51 +17,49 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
-pub(super) use watch::{first_look, keep_looking};
-
-/// What can be wrong.
+/// A part of the server that can have a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Concern {
-    /// Changes cannot be written: a revoke is refused.
+    /// Changes cannot be written, so a revoke is refused.
     Writes,
     /// The disk is almost full.
     Space,
     /// The database is damaged.
     Integrity,
-    /// The database's file is not the one that is served, or not that alone.
+    /// The database's file is not the one that is served, or is also served under another name.
     File,
-    /// What was answered can be lost with the database's host.
+    /// Answered changes can be lost with the database's host.
     Durability,
 }
 
-/// How bad it is.
+/// How serious a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gravity {
     /// An operator should look.
     Warning,
-    /// Something that was promised is not kept, or soon will not be.
+    /// A guarantee is broken, or soon will be.
     Failure,
-    /// The server should not be asked.
+    /// The server should get no requests.
     NotReady,
 }
 
-/// What is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) gravity: Gravity,
-    /// What, and what to do.
+    /// The problem, and what to do.
     pub(super) text: String,
 }
 
-/// What a look at one concern found; `None` is nothing.
+/// The result of examining one concern; `None` means no problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) concern: Concern,
     pub(super) trouble: Option<Trouble>,
 }
 
-/// The same, for an operator.
+/// A problem as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the name on the wire")]
 pub(super) struct Problem {
@@ -76,10 +68,10 @@ pub(super) struct Problem {
     pub(super) since: Timestamp,
 }
 
-/// What was found.
+/// All known problems.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    // A std mutex: held for one look, never across an await.
+    // A std mutex: held for one look-up, never across an await.
     found: Mutex<Found>,
 }
 
@@ -90,7 +82,7 @@ struct Found {
 }
 
 impl Concern {
-    /// Every one, for the metrics.
+    /// All concerns, for the metrics.
     pub(super) const ALL: [Self; 5] = [Self::Writes, Self::Space, Self::Integrity, Self::File, Self::Durability];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -115,7 +107,7 @@ impl Finding {
 }
 
 impl Health {
-    /// Takes what was found, and says in the log what is new about it.
+    /// Records a finding, and logs what is new about it.
     pub(super) fn take(&self, finding: Finding, now: Timestamp) {
         let Finding { concern, trouble } = finding;
         let mut found = self.lock();
@@ -126,7 +118,7 @@ impl Health {
         let name = concern.as_str();
         match (&trouble, &before) {
             (None, None) => {}
-            (None, Some(_)) => info!(concern = name, "a problem is over"),
+            (None, Some(_)) => info!(concern = name, "problem resolved"),
             (Some(trouble), Some((known, _))) if trouble == known => {}
             (Some(Trouble { gravity: Gravity::Warning, text }), _) => warn!(concern = name, "{text}"),
             (Some(Trouble { gravity: Gravity::Failure | Gravity::NotReady, text }), _) => {
@@ -139,7 +131,7 @@ impl Health {
         }
     }
 
-    /// Everything that is wrong.
+    /// All known problems.
     pub(super) fn problems(&self) -> Vec<Problem> {
         let one = |(concern, (trouble, since)): (&Concern, &(Trouble, Timestamp))| Problem {
             concern: *concern,
@@ -149,12 +141,12 @@ impl Health {
         self.lock().troubles.iter().map(one).collect()
     }
 
-    /// Whether the server may be asked.
+    /// Whether the server should get requests.
     pub(super) fn is_ready(&self) -> bool {
         self.lock().troubles.values().all(|(trouble, _)| trouble.gravity != Gravity::NotReady)
     }
 
-    /// Whether something is wrong with this.
+    /// Whether this concern has a problem.
     pub(super) fn is_wrong(&self, concern: Concern) -> bool {
         self.lock().troubles.contains_key(&concern)
     }

@@ -1,4 +1,4 @@
-//! Looks at the store: before the server serves, then every few seconds, and as soon as a change could not be written.
+//! Examines the store: before the server serves, then every few seconds, and as soon as a change fails to be written.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,25 +6,25 @@ use std::time::Duration;
 use machineid_clock::{BootTime, wall_now};
 use tokio_util::sync::CancellationToken;
 
-use super::{Concern, Health};
-use crate::store::{Demand, Store};
+use super::health::{Concern, Health};
+use super::store::{Demand, Store};
 
-/// How often it is looked at what costs nothing: files and settings.
+/// The interval between cheap checks: files and settings.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How often something is written only to see whether that can be done.
+/// The interval between test writes.
 const WRITE: Duration = Duration::from_mins(1);
 
-/// Looks once at everything.
-pub(crate) async fn first_look(health: &Health, store: &Store, demand: Demand) {
+/// Checks everything once.
+pub(super) async fn first_look(health: &Health, store: &Store, demand: Demand) {
     for finding in store.examine(demand).await {
         health.take(finding, wall_now());
     }
     health.take(store.try_to_write().await, wall_now());
 }
 
-/// Looks until `stop`.
-pub(crate) async fn keep_looking(health: Arc<Health>, store: Store, demand: Demand, stop: CancellationToken) {
+/// Checks periodically until `stop`.
+pub(super) async fn keep_looking(health: Arc<Health>, store: Store, demand: Demand, stop: CancellationToken) {
     let mut written = BootTime::now();
     loop {
         let doubted = tokio::select! {
@@ -40,7 +40,7 @@ pub(crate) async fn keep_looking(health: Arc<Health>, store: Store, demand: Dema
             written = BootTime::now();
             health.take(store.try_to_write().await, wall_now());
         }
-        // Thousands of changes that fail are one reason to look.
+        // Thousands of failed changes cause one check.
         if doubted && stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_none() {
             return;
         }
