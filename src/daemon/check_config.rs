@@ -9,7 +9,7 @@ use machineid_protocol::{Containment, Exit, Wish, span};
 
 use super::{Fatal, complain, identity};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
-use crate::config::settings::Undecided;
+use crate::config::settings::UndecidedPolicy;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::telemetry::audit;
 
@@ -84,8 +84,10 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     row(
         "undecided agents",
         match enforcement.undecided {
-            Undecided::Run => "run on to the end of their lease",
-            Undecided::Freeze => "are frozen; one without a control group that the daemon may freeze does not start",
+            UndecidedPolicy::Run => "run on to the end of their lease",
+            UndecidedPolicy::Freeze => {
+                "are frozen; one without a control group that the daemon may freeze does not start"
+            }
         },
     );
     row("audit", &settings.audit_file.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string()));

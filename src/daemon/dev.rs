@@ -13,7 +13,7 @@ use machineid_authority::{Embedded, PlanTier};
 use machineid_protocol::{DeviceId, Exit};
 
 use super::Fatal;
-use super::reload::Source;
+use super::reload::SettingsSource;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
@@ -77,7 +77,7 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;
     hand_out_commands(authority, directory, &settings.local.socket)?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
-    let (key, source) = (authority.org_key.clone(), Source::BuiltIn);
+    let (key, source) = (authority.org_key.clone(), SettingsSource::BuiltIn);
     let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, None)?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());

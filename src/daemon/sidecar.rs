@@ -24,23 +24,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::child::Child;
-use super::identity::Identity;
-use super::reload::{Reloader, Source, watch_kill_file};
+use super::identity::HostIdentity;
+use super::reload::{Reloader, SettingsSource, watch_kill_file};
 use super::signals::Signals;
 use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
 use crate::disk::make_directory;
-use crate::gate::attempt::{Authority, Means};
+use crate::gate::attempt::AuthorityLink;
 use crate::gate::holds::Holds;
+use crate::gate::keyed_client::KeyedClient;
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket};
 use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::push;
+use crate::registry::{Here, RunRegistry, Store};
 use crate::report::{self, Reporter};
-use crate::runs::{Here, Runs, Store};
 use crate::telemetry::Journal;
 
 /// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
@@ -67,7 +68,7 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     let identity = identity::resolve(&settings, environment)?;
     let environment = environment.clone();
     in_runtime(async {
-        let source = Source::Files(environment);
+        let source = SettingsSource::Files(environment);
         let device = identity.device().clone();
         let mut sidecar = Sidecar::start(source, settings, device, key, key_source, handed)?;
         sidecar.identity = Some(identity);
@@ -131,7 +132,7 @@ pub(super) struct Sidecar {
     context: Arc<Context>,
     device: DeviceId,
     /// How the device id is kept, where it is.
-    identity: Option<Identity>,
+    identity: Option<HostIdentity>,
     /// Where runs are written down.
     store: Store,
     /// Which sidecar this is, for the authority.
@@ -141,7 +142,7 @@ pub(super) struct Sidecar {
     /// The port for unmodified programs on the official clients.
     compat: Option<TcpListener>,
     /// Where a reload reads.
-    source: Source,
+    source: SettingsSource,
     /// The port for scrapers.
     metrics: Option<TcpListener>,
 }
@@ -149,7 +150,7 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// Takes the socket, or the one that was handed over, and starts the host's gate. Must be called inside the runtime.
     pub(super) fn start(
-        source: Source,
+        source: SettingsSource,
         settings: Settings,
         device: DeviceId,
         key: OrgKey,
@@ -192,14 +193,14 @@ impl Sidecar {
                 place.display()
             ))
         })?);
-        let means = Means::new(client, key, key_source, markers);
-        let authority = Arc::new(Authority::new(means, device.clone(), live.clone(), holds, Arc::clone(&journal)));
-        let runs = Runs::start(store.clone(), live.clone(), Arc::clone(&journal))
+        let keyed = KeyedClient::new(client, key, key_source, markers);
+        let authority = Arc::new(AuthorityLink::new(keyed, device.clone(), live.clone(), holds, Arc::clone(&journal)));
+        let runs = RunRegistry::start(store.clone(), live.clone(), Arc::clone(&journal))
             .map_err(|error| failed("the enforcer's thread", error))?;
         let runs = Arc::new(runs);
         // Before the gates, so that no deny of theirs can miss a run.
         runs.adopt_all(&store);
-        let agents: Arc<dyn Agents> = Arc::<Runs>::clone(&runs);
+        let agents: Arc<dyn Agents> = Arc::<RunRegistry>::clone(&runs);
         let gates =
             Gates::start(device.clone(), &live, &authority, &agents).map_err(|error| failed("the gate", error))?;
         runs.attach(&gates);
@@ -353,7 +354,7 @@ impl Sidecar {
         if !self.settings().device.ephemeral {
             return;
         }
-        let newest = self.context.gates.host().report().last_decision;
+        let newest = self.context.gates.host().view().last_decision;
         let allowed = matches!(newest, Some((_, Decision::Allow { .. })));
         if !allowed {
             // One that is revoked would be registered anew by the next start, and allowed.

@@ -22,11 +22,11 @@ use machineid_protocol::event::{Happening, Restored};
 use machineid_protocol::report::SidecarId;
 use tracing::{error, info, warn};
 
-use super::identity::Identity;
+use super::identity::HostIdentity;
 use crate::local::Context;
 use crate::local::socket::Socket;
+use crate::registry::Store;
 use crate::report;
-use crate::runs::Store;
 use crate::telemetry::metrics::OwnFile;
 
 /// Between two looks.
@@ -44,13 +44,13 @@ pub(super) struct Upkeep {
     pub(super) runtime_dir: PathBuf,
     pub(super) sidecar_id: SidecarId,
     /// `None` where the device id is not kept.
-    pub(super) identity: Option<Identity>,
-    pub(super) seen: Mutex<Seen>,
+    pub(super) identity: Option<HostIdentity>,
+    pub(super) seen: Mutex<LastLook>,
 }
 
 /// What the looks before came to.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct LastLook {
     /// Runs without a record. A run that is just being written down is among them once, and not twice.
     unrecorded: HashSet<RunId>,
     runtime: Option<String>,
@@ -59,7 +59,7 @@ pub(super) struct Seen {
 
 /// What a look came to: what was made again, and what could not be.
 #[derive(Debug, Default)]
-struct Found {
+struct LookResult {
     restored: Vec<(OwnFile, usize)>,
     problem: Option<String>,
 }
@@ -95,11 +95,11 @@ async fn every(upkeep: Arc<Upkeep>, area: Area, pool: Pool) {
 }
 
 impl Upkeep {
-    fn look_at_runtime(&self) -> Found {
+    fn look_at_runtime(&self) -> LookResult {
         let kept = self.socket.keep(&self.context.settings().local);
         let restored = kept.restored.into_iter().map(|file| (file, 1)).collect();
-        let mut found = Found { restored, problem: kept.problem };
-        let markers = &self.context.gates.authority().means().markers;
+        let mut found = LookResult { restored, problem: kept.problem };
+        let markers = &self.context.gates.authority().keyed_client().markers;
         self.store.set_displaced(!kept.has_lock);
         markers.set_displaced(!kept.has_lock);
         if !kept.has_lock {
@@ -134,8 +134,8 @@ impl Upkeep {
         Ok(count)
     }
 
-    fn look_at_state(&self) -> Found {
-        let mut found = Found::default();
+    fn look_at_state(&self) -> LookResult {
+        let mut found = LookResult::default();
         let holds = self.context.gates.authority().holds().restore().map(usize::from);
         let lost =
             |error| format!("cannot record again which devices are held here: {error}; a restart would forget them");
@@ -148,7 +148,7 @@ impl Upkeep {
         found
     }
 
-    fn note(&self, area: Area, found: Found) {
+    fn note(&self, area: Area, found: LookResult) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match area {
             Area::Runtime => &mut seen.runtime,
@@ -184,7 +184,7 @@ impl Upkeep {
     }
 }
 
-impl Found {
+impl LookResult {
     /// Takes note of how many of these were made again.
     fn take(&mut self, file: OwnFile, count: Result<usize, String>) {
         match count {

@@ -14,7 +14,7 @@ use machineid_clock::BootTime;
 use machineid_protocol::{Code, Decision, Denial};
 
 use super::backoff;
-use super::standing::{Grant, Refusal, Standing, Verdict};
+use super::standing::{ConfirmedDenial, GateVerdict, Grant, Standing};
 use crate::config::{Rules, SystemUnavailable};
 
 /// Attempts in flight at once, for one device.
@@ -34,7 +34,7 @@ pub(crate) struct AskerId(pub(crate) u64);
 
 /// What an attempt came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum AttemptOutcome {
     /// The authority decided (or this host did, for all its devices).
     Decided(Decision),
     /// No place in the plan: the device could not be registered.
@@ -56,7 +56,7 @@ pub(crate) enum Registered {
 
 /// What happens to the gate.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum GateEvent {
     /// A caller asks and waits until `deadline`.
     Asked { asker: AskerId, deadline: BootTime },
     /// A reason to validate now: reload, changed key, signal, push.
@@ -64,7 +64,7 @@ pub(crate) enum Event {
     /// The machine has slept and woken. Told before anything else that is told after waking.
     Resumed,
     /// An attempt ended.
-    Finished { attempt: AttemptId, registered: Registered, outcome: Outcome },
+    Finished { attempt: AttemptId, registered: Registered, outcome: AttemptOutcome },
     /// This many agents now live on the device's lease.
     Agents(usize),
     /// Agents live on a lease until then that a daemon before us was given.
@@ -87,7 +87,7 @@ pub(crate) enum Action {
     /// Give this attempt up: its answer counts for nothing any more.
     Abandon { attempt: AttemptId },
     /// Answer this asker.
-    Answer { asker: AskerId, verdict: Verdict },
+    Answer { asker: AskerId, verdict: GateVerdict },
     /// The end of the lease moved: an ALLOW, or a reload that made leases shorter.
     LeaseMoved { until: BootTime },
     /// The newest attempt brought no answer, and the one before did, or there was none.
@@ -146,22 +146,22 @@ pub(crate) enum First {
 /// A gate performs no I/O and reads no clock. Its caller (the *driver*) tells it what happened and when, carries out what it
 /// answers, and wakes it in time. The methods are of three kinds:
 ///
-/// - **input**: [`handle`](Self::handle) takes one [`Event`] with the time of now. It never fails and never blocks.
+/// - **input**: [`handle`](Self::handle) takes one [`GateEvent`] with the time of now. It never fails and never blocks.
 /// - **output**: the [`Action`]s that `handle` appends. The caller carries them out in their order, all of them, before it
 ///   calls `handle` again: an `Answer` that follows a `StopAgents` must not be sent before it.
-/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`Event::Woke`] if nothing else
+/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`GateEvent::Woke`] if nothing else
 ///   happens before. It may change with each `handle`, so the caller asks again after each. The other methods only read.
 ///
 /// # Order
 ///
-/// 1. [`new`](Self::new); for a device whose agents a previous daemon left, [`Event::Inherited`] next.
-/// 2. [`Event::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them when the
+/// 1. [`new`](Self::new); for a device whose agents a previous daemon left, [`GateEvent::Inherited`] next.
+/// 2. [`GateEvent::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them when the
 ///    lease ends.
-/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`Event::Finished`], unless the gate
+/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`GateEvent::Finished`], unless the gate
 ///    abandons it. An outcome that comes later is ignored.
-/// 4. Each [`Event::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may drop
+/// 4. Each [`GateEvent::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may drop
 ///    the answer.
-/// 5. After a suspend, [`Event::Resumed`] comes before every other event.
+/// 5. After a suspend, [`GateEvent::Resumed`] comes before every other event.
 ///
 /// # Time
 ///
@@ -249,7 +249,7 @@ impl Gate {
         (self.in_flight.len() < MOST_IN_FLIGHT).then_some(self.due)
     }
 
-    /// When the gate wants an [`Event::Woke`], if nothing happens before.
+    /// When the gate wants an [`GateEvent::Woke`], if nothing happens before.
     pub(crate) fn next_wake(&self) -> Option<BootTime> {
         let asker_deadline = self.askers.iter().map(|asker| asker.deadline).min();
         let patience = (self.in_flight.len() < MOST_IN_FLIGHT).then(|| self.patience_ends()).flatten();
@@ -257,29 +257,29 @@ impl Gate {
     }
 
     /// Takes an event and appends what is to be done, in order, to `actions`.
-    pub(crate) fn handle(&mut self, now: BootTime, event: Event, actions: &mut Vec<Action>) {
+    pub(crate) fn handle(&mut self, now: BootTime, event: GateEvent, actions: &mut Vec<Action>) {
         let mut slot_freed = false;
         let before = Answered::of(&self.standing);
         match event {
-            Event::Asked { asker, deadline } => {
+            GateEvent::Asked { asker, deadline } => {
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
             }
-            Event::Hinted => self.hinted = true,
-            Event::Resumed => self.resume(now, actions),
-            Event::Agents(count) => self.agents = count,
-            Event::Finished { attempt, registered, outcome } => {
+            GateEvent::Hinted => self.hinted = true,
+            GateEvent::Resumed => self.resume(now, actions),
+            GateEvent::Agents(count) => self.agents = count,
+            GateEvent::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
             }
-            Event::Inherited { until } => self.inherit(now, until),
-            Event::Ruled(rules) => self.rule(now, rules, actions),
-            Event::AuthorityChanged { registered } => {
+            GateEvent::Inherited { until } => self.inherit(now, until),
+            GateEvent::Ruled(rules) => self.rule(now, rules, actions),
+            GateEvent::AuthorityChanged { registered } => {
                 self.registered = registered;
                 self.registers_from = self.next_attempt;
                 self.register_again = now;
                 self.hinted = true;
             }
-            Event::Denied(denial) => self.deny_here(now, denial, actions),
-            Event::Woke => {}
+            GateEvent::Denied(denial) => self.deny_here(now, denial, actions),
+            GateEvent::Woke => {}
         }
         self.end_lease(now, actions);
         match &self.standing {
@@ -348,7 +348,7 @@ impl Gate {
         now: BootTime,
         attempt: AttemptId,
         registered: Registered,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
         actions: &mut Vec<Action>,
     ) -> bool {
         let Some(place) = self.in_flight.iter().position(|flying| flying.id == attempt) else { return false };
@@ -361,18 +361,18 @@ impl Gate {
         }
         let verdict = match outcome {
             // A suspend in the middle of a request can do this.
-            Outcome::Decided(Decision::Allow { .. }) if began + self.rules.lease <= now => {
+            AttemptOutcome::Decided(Decision::Allow { .. }) if began + self.rules.lease <= now => {
                 self.fail(now, Code::AuthorityUnreachable, Arc::from("the ALLOW came after the end of its lease"), None)
             }
-            Outcome::Decided(Decision::Deny(denial))
+            AttemptOutcome::Decided(Decision::Deny(denial))
                 if denial.code == Code::SystemUnavailable
                     && self.rules.system_unavailable == SystemUnavailable::Retry =>
             {
                 let cause = Arc::from("the authority could not complete a decision");
                 self.fail(now, Code::SystemUnavailable, cause, None)
             }
-            Outcome::Decided(Decision::Deny(denial)) => self.deny(now, began, attempt, denial, actions),
-            Outcome::LimitReached => {
+            AttemptOutcome::Decided(Decision::Deny(denial)) => self.deny(now, began, attempt, denial, actions),
+            AttemptOutcome::LimitReached => {
                 let denial = Denial::local(
                     Code::DeviceLimitReached,
                     "the plan has no place left for this device; remove or revoke one, or take a larger plan",
@@ -381,17 +381,17 @@ impl Gate {
                 self.due = now + REGISTER_AGAIN;
                 verdict
             }
-            Outcome::Decided(Decision::Allow { code, request_id }) => {
+            AttemptOutcome::Decided(Decision::Allow { code, request_id }) => {
                 let grant = Grant { code, request_id, confirmed_at: began };
                 self.allow(now, attempt, grant, actions)
             }
             // One that began later has answered: this failure says nothing new, and nobody is left to be told.
-            Outcome::NoAnswer { code, cause, retry_after }
+            AttemptOutcome::NoAnswer { code, cause, retry_after }
                 if self.newest_answered.is_some_and(|newest| newest > attempt) =>
             {
-                Verdict::Undecided { code, cause, retry_after }
+                GateVerdict::Undecided { code, cause, retry_after }
             }
-            Outcome::NoAnswer { code, cause, retry_after } => self.fail(now, code, cause, retry_after),
+            AttemptOutcome::NoAnswer { code, cause, retry_after } => self.fail(now, code, cause, retry_after),
         };
         self.askers.retain(|asker| {
             let fresh = asker.fresh_from <= attempt;
@@ -403,12 +403,12 @@ impl Gate {
         true
     }
 
-    fn allow(&mut self, now: BootTime, attempt: AttemptId, grant: Grant, actions: &mut Vec<Action>) -> Verdict {
+    fn allow(&mut self, now: BootTime, attempt: AttemptId, grant: Grant, actions: &mut Vec<Action>) -> GateVerdict {
         let until = grant.confirmed_at + self.rules.lease;
         let overtaken = self.newest_answered.is_some_and(|newest| newest > attempt);
         if overtaken {
             // Nobody is left who may take this answer: whoever could was answered by the later attempt.
-            return Verdict::Allowed { grant, until };
+            return GateVerdict::Allowed { grant, until };
         }
         self.newest_answered = Some(attempt);
         self.answered(now, grant.confirmed_at);
@@ -428,7 +428,7 @@ impl Gate {
             self.lease_until = Some(until);
             actions.push(Action::LeaseMoved { until });
         }
-        Verdict::Allowed { grant, until }
+        GateVerdict::Allowed { grant, until }
     }
 
     fn deny(
@@ -438,7 +438,7 @@ impl Gate {
         attempt: AttemptId,
         denial: Denial,
         actions: &mut Vec<Action>,
-    ) -> Verdict {
+    ) -> GateVerdict {
         self.newest_answered = self.newest_answered.max(Some(attempt));
         self.answered(now, began);
         self.last_decision = Some((began, Decision::Deny(denial.clone())));
@@ -448,11 +448,11 @@ impl Gate {
                 now
             }
         };
-        let refusal = Refusal { denial: denial.clone(), confirmed_at: began };
+        let refusal = ConfirmedDenial { denial: denial.clone(), confirmed_at: began };
         self.standing = Standing::Denied { since, refusal: refusal.clone() };
         (self.lease_until, self.grace_until) = (None, None);
         actions.push(Action::StopAgents { denial });
-        Verdict::Denied(refusal)
+        GateVerdict::Denied(refusal)
     }
 
     /// A decision ends a row of failures; the next validation is due an interval after this one began.
@@ -463,12 +463,12 @@ impl Gate {
         }
     }
 
-    fn fail(&mut self, now: BootTime, code: Code, cause: Arc<str>, retry_after: Option<Duration>) -> Verdict {
+    fn fail(&mut self, now: BootTime, code: Code, cause: Arc<str>, retry_after: Option<Duration>) -> GateVerdict {
         self.failures = self.failures.saturating_add(1);
         let lease_left = self.agents_until().filter(|_| self.agents > 0).map(|until| until.saturating_since(now));
         self.due = now + backoff::delay(self.failures, lease_left, retry_after, &mut self.rng);
         self.become_unavailable(now, Arc::clone(&cause));
-        Verdict::Undecided { code, cause, retry_after }
+        GateVerdict::Undecided { code, cause, retry_after }
     }
 
     fn become_unavailable(&mut self, now: BootTime, cause: Arc<str>) {
@@ -506,7 +506,7 @@ impl Gate {
                 (Code::CheckTimeout, "no answer from the authority within the check's deadline")
             }
         };
-        let verdict = Verdict::Undecided { code, cause: Arc::from(cause), retry_after: None };
+        let verdict = GateVerdict::Undecided { code, cause: Arc::from(cause), retry_after: None };
         self.askers.retain(|asker| {
             let late = asker.deadline <= now;
             if late {

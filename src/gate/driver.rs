@@ -14,11 +14,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use super::attempt::{Authority, Means};
+use super::attempt::AuthorityLink;
 use super::boot_timer::BootTimer;
-use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
-use super::handle::{Command, Report};
-use super::standing::{Standing, Verdict};
+use super::core::{Action, AskerId, AttemptId, AttemptOutcome, First, Gate, GateEvent, Registered};
+use super::handle::{GateCommand, GateView};
+use super::keyed_client::KeyedClient;
+use super::standing::{GateVerdict, Standing};
 use crate::config::{Following, Live};
 
 /// Commands taken in one go, before anything else has its turn.
@@ -42,23 +43,23 @@ pub(crate) trait Agents: Send + Sync + 'static {
 pub(super) struct Driver {
     device: DeviceId,
     gate: Gate,
-    authority: Arc<Authority>,
+    authority: Arc<AuthorityLink>,
     agents: Arc<dyn Agents>,
-    publish: watch::Sender<Report>,
+    publish: watch::Sender<GateView>,
     suspends: Suspends,
-    attempts: JoinSet<(AttemptId, Registered, Outcome)>,
+    attempts: JoinSet<(AttemptId, Registered, AttemptOutcome)>,
     under_way: HashMap<AttemptId, AbortHandle>,
-    replies: HashMap<AskerId, oneshot::Sender<Verdict>>,
+    replies: HashMap<AskerId, oneshot::Sender<GateVerdict>>,
     /// Decided and yet to be told, in the order of the questions.
-    answers: VecDeque<(oneshot::Sender<Verdict>, Verdict)>,
+    answers: VecDeque<(oneshot::Sender<GateVerdict>, GateVerdict)>,
     next_asker: u64,
     /// Of the thread that answers, as far as this crowd goes.
     turns: Turns,
     settings: Following,
     /// Those that the core has been told of: what it says about registering holds for these.
-    means: Arc<Means>,
+    keyed: Arc<KeyedClient>,
     /// Of the means.
-    changes: watch::Receiver<Arc<Means>>,
+    changes: watch::Receiver<Arc<KeyedClient>>,
     /// Of the kill file.
     kills: watch::Receiver<Option<Denial>>,
 }
@@ -69,17 +70,17 @@ impl Driver {
         device: DeviceId,
         live: &Live,
         first: First,
-        authority: Arc<Authority>,
+        authority: Arc<AuthorityLink>,
         agents: Arc<dyn Agents>,
-    ) -> (Self, watch::Receiver<Report>) {
+    ) -> (Self, watch::Receiver<GateView>) {
         let start = Moment::now();
         let mut settings = live.follow();
         let mut changes = authority.follow();
         let kills = authority.follow_kill_file();
-        let means = Arc::clone(&changes.borrow_and_update());
+        let keyed = Arc::clone(&changes.borrow_and_update());
         let gate =
-            Gate::new(settings.now().rules(), means.has_registered(&device), first, fastrand::u64(..), start.boot);
-        let (publish, report) = watch::channel(Report::of(&gate));
+            Gate::new(settings.now().rules(), keyed.has_registered(&device), first, fastrand::u64(..), start.boot);
+        let (publish, view) = watch::channel(GateView::of(&gate));
         let driver = Self {
             device,
             gate,
@@ -94,16 +95,16 @@ impl Driver {
             next_asker: 0,
             turns: Turns::Ordinary,
             settings,
-            means,
+            keyed,
             changes,
             kills,
         };
-        (driver, report)
+        (driver, view)
     }
 
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut timer: BootTimer) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<GateCommand>, mut timer: BootTimer) {
         let _vital = Vital;
-        self.tell(Event::Woke);
+        self.tell(GateEvent::Woke);
         loop {
             self.answer_some();
             let wake = self.gate.next_wake();
@@ -112,19 +113,19 @@ impl Driver {
                     Some(command) => self.event_of(command),
                     None => return,
                 },
-                settings = self.settings.changed() => Event::Ruled(settings.rules()),
+                settings = self.settings.changed() => GateEvent::Ruled(settings.rules()),
                 // The sender lives in the authority that we hold.
                 Ok(()) = self.changes.changed() => {
-                    self.means = Arc::clone(&self.changes.borrow_and_update());
-                    Event::AuthorityChanged { registered: self.means.has_registered(&self.device) }
+                    self.keyed = Arc::clone(&self.changes.borrow_and_update());
+                    GateEvent::AuthorityChanged { registered: self.keyed.has_registered(&self.device) }
                 },
                 // Its sender too.
                 Ok(()) = self.kills.changed() => match self.kills.borrow_and_update().clone() {
-                    Some(denial) => Event::Denied(denial),
-                    None => Event::Hinted,
+                    Some(denial) => GateEvent::Denied(denial),
+                    None => GateEvent::Hinted,
                 },
                 Some(finished) = self.attempts.join_next() => match finished {
-                    Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },
+                    Ok((attempt, registered, outcome)) => GateEvent::Finished { attempt, registered, outcome },
                     Err(error) => match self.lost(&error) {
                         Some(event) => event,
                         // It was given up.
@@ -136,7 +137,7 @@ impl Driver {
                         tracing::error!(device_id = %self.device, %error, "the boot clock's timer failed");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
-                    Event::Woke
+                    GateEvent::Woke
                 },
                 () = tokio::task::yield_now(), if !self.answers.is_empty() => continue,
             };
@@ -151,42 +152,42 @@ impl Driver {
         }
     }
 
-    fn event_of(&mut self, command: Command) -> Event {
+    fn event_of(&mut self, command: GateCommand) -> GateEvent {
         match command {
-            Command::Ask { deadline, reply } => {
+            GateCommand::Ask { deadline, reply } => {
                 self.next_asker += 1;
                 let asker = AskerId(self.next_asker);
                 self.replies.insert(asker, reply);
-                Event::Asked { asker, deadline }
+                GateEvent::Asked { asker, deadline }
             }
-            Command::Hint => Event::Hinted,
-            Command::Agents(count) => Event::Agents(count),
-            Command::Inherit(until) => Event::Inherited { until },
-            Command::Wake => Event::Woke,
-            Command::Pulse(turn) => {
+            GateCommand::Hint => GateEvent::Hinted,
+            GateCommand::Agents(count) => GateEvent::Agents(count),
+            GateCommand::Inherit(until) => GateEvent::Inherited { until },
+            GateCommand::Wake => GateEvent::Woke,
+            GateCommand::Pulse(turn) => {
                 // Who gave up waiting need not know.
                 let _ = turn.send(());
-                Event::Woke
+                GateEvent::Woke
             }
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: GateEvent) {
         let moment = Moment::now();
         if self.suspends.until(moment).is_some() {
             self.authority.woke(moment);
-            self.handle(moment.boot, Event::Resumed);
+            self.handle(moment.boot, GateEvent::Resumed);
         }
         self.handle(moment.boot, event);
     }
 
-    fn handle(&mut self, now: BootTime, event: Event) {
+    fn handle(&mut self, now: BootTime, event: GateEvent) {
         let before = self.gate.standing().clone();
-        if let Event::Finished { attempt, .. } = &event {
+        if let GateEvent::Finished { attempt, .. } = &event {
             self.under_way.remove(attempt);
         }
         self.count(&event);
-        let asked = matches!(event, Event::Asked { .. });
+        let asked = matches!(event, GateEvent::Asked { .. });
         let mut actions = Vec::new();
         self.gate.handle(now, event, &mut actions);
         if asked && actions.is_empty() {
@@ -195,7 +196,7 @@ impl Driver {
         }
         // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
         // ALLOW that a stop already sent has overtaken.
-        self.publish.send_replace(Report::of(&self.gate));
+        self.publish.send_replace(GateView::of(&self.gate));
         if is_news(&before, self.gate.standing()) {
             self.authority.stir();
         }
@@ -209,8 +210,8 @@ impl Driver {
         match action {
             Action::Begin { attempt, register } => {
                 let (authority, device) = (Arc::clone(&self.authority), self.device.clone());
-                let means = Arc::clone(&self.means);
-                self.begin(attempt, async move { authority.attempt(&means, &device, register).await });
+                let keyed = Arc::clone(&self.keyed);
+                self.begin(attempt, async move { authority.attempt(&keyed, &device, register).await });
             }
             Action::Abandon { attempt } => {
                 if let Some(handle) = self.under_way.remove(&attempt) {
@@ -227,7 +228,7 @@ impl Driver {
         }
     }
 
-    fn begin(&mut self, attempt: AttemptId, work: impl Future<Output = (Registered, Outcome)> + Send + 'static) {
+    fn begin(&mut self, attempt: AttemptId, work: impl Future<Output = (Registered, AttemptOutcome)> + Send + 'static) {
         let handle = self.attempts.spawn(async move {
             let (registered, outcome) = work.await;
             (attempt, registered, outcome)
@@ -237,12 +238,12 @@ impl Driver {
 
     /// What follows from an attempt that has ended without a result. One that panicked brought no answer: its place is free
     /// again, and the lease runs on. One that was given up is no news.
-    fn lost(&self, error: &JoinError) -> Option<Event> {
+    fn lost(&self, error: &JoinError) -> Option<GateEvent> {
         let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
         tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
         let cause = Arc::from("the validation failed to run because of an internal error: the log says where");
-        let outcome = Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
-        Some(Event::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
+        let outcome = AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
+        Some(GateEvent::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
     }
 
     fn answer_some(&mut self) {
@@ -260,16 +261,16 @@ impl Driver {
     }
 
     /// Counts an answer, whether or not it changes anything.
-    fn count(&self, event: &Event) {
-        let Event::Finished { outcome, .. } = event else { return };
+    fn count(&self, event: &GateEvent) {
+        let GateEvent::Finished { outcome, .. } = event else { return };
         let metrics = &self.authority.journal().metrics;
         match outcome {
-            Outcome::Decided(decision) => metrics.decided(decision, source_of(decision)),
-            Outcome::LimitReached => {
+            AttemptOutcome::Decided(decision) => metrics.decided(decision, source_of(decision)),
+            AttemptOutcome::LimitReached => {
                 let limit = Decision::Deny(Denial::local(Code::DeviceLimitReached, ""));
                 metrics.decided(&limit, Source::Authority);
             }
-            Outcome::NoAnswer { .. } => {}
+            AttemptOutcome::NoAnswer { .. } => {}
         }
     }
 

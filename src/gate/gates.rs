@@ -10,11 +10,11 @@ use machineid_clock::BootTime;
 use machineid_protocol::{Denial, DeviceId};
 use tokio::sync::watch;
 
-use super::attempt::Authority;
+use super::attempt::AuthorityLink;
 use super::core::First;
 use super::driver::Agents;
 use super::handle::GateHandle;
-use super::standing::{Refusal, Standing, Verdict};
+use super::standing::{ConfirmedDenial, GateVerdict, Standing};
 use crate::config::Live;
 
 /// How many devices whose agents a revoke ended are remembered, and for how long: as long as somebody may wait for the
@@ -33,11 +33,11 @@ pub(crate) struct Gates {
 #[derive(Clone)]
 struct Others {
     live: Live,
-    authority: Arc<Authority>,
+    authority: Arc<AuthorityLink>,
     agents: Arc<dyn Agents>,
     in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
     /// The newest devices that were used until a revoke ended their agents, with what was then held.
-    ended: Arc<Mutex<VecDeque<Ended>>>,
+    ended: Arc<Mutex<VecDeque<EndedDevice>>>,
     /// Told whenever there is another gate, or one fewer.
     changes: Arc<watch::Sender<()>>,
 }
@@ -50,7 +50,7 @@ struct InUse {
 
 /// A device that is no longer in use, and that was revoked when its last user left.
 #[derive(Clone, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedDevice {
     pub(crate) device: DeviceId,
     pub(crate) denial: Denial,
     at: BootTime,
@@ -65,11 +65,11 @@ impl std::fmt::Debug for Others {
 /// The gates that decide about one question or agent: all must allow. Keeps them running while it lives.
 #[derive(Debug)]
 pub(crate) struct Deciding {
-    gates: Vec<Held>,
+    gates: Vec<GateUse>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct GateUse {
     gate: GateHandle,
     /// Where to give a gate back that is not the host's.
     others: Option<Others>,
@@ -80,7 +80,7 @@ impl Gates {
     pub(crate) fn start(
         host: DeviceId,
         live: &Live,
-        authority: &Arc<Authority>,
+        authority: &Arc<AuthorityLink>,
         agents: &Arc<dyn Agents>,
     ) -> io::Result<Self> {
         let host = GateHandle::start(host, live, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
@@ -103,7 +103,7 @@ impl Gates {
         &self.host
     }
 
-    pub(crate) fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &AuthorityLink {
         &self.others.authority
     }
 
@@ -115,13 +115,13 @@ impl Gates {
         let foreign = |device: &&DeviceId| *device != self.host.device();
         let host_rules_all = self.others.live.now().device.host_rules_all;
         let host_asked = host_rules_all || devices.is_empty() || !devices.iter().all(|device| foreign(&device));
-        let mut gates: Vec<Held> = Vec::new();
+        let mut gates: Vec<GateUse> = Vec::new();
         if host_asked {
-            gates.push(Held { gate: self.host.clone(), others: None });
+            gates.push(GateUse { gate: self.host.clone(), others: None });
         }
         for device in devices.iter().filter(foreign) {
             if gates.iter().all(|held| held.gate.device() != device) {
-                gates.push(Held { gate: self.others.take(device)?, others: Some(self.others.clone()) });
+                gates.push(GateUse { gate: self.others.take(device)?, others: Some(self.others.clone()) });
             }
         }
         Ok(Deciding { gates })
@@ -129,7 +129,7 @@ impl Gates {
 
     /// Every running gate, and the devices that nobody uses any more and that were revoked when the last user left,
     /// lately; of one moment.
-    pub(crate) fn used_and_ended(&self, now: BootTime) -> (Vec<GateHandle>, Vec<Ended>) {
+    pub(crate) fn used_and_ended(&self, now: BootTime) -> (Vec<GateHandle>, Vec<EndedDevice>) {
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let used = std::iter::once(self.host.clone()).chain(in_use.values().map(|other| other.gate.clone())).collect();
         let ended = self.others.ended();
@@ -199,11 +199,11 @@ impl Others {
         Ok(gate)
     }
 
-    fn ended(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+    fn ended(&self) -> MutexGuard<'_, VecDeque<EndedDevice>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_end(&self, end: Ended) {
+    fn note_end(&self, end: EndedDevice) {
         let mut ended = self.ended();
         ended.retain(|one| one.device != end.device && end.at.saturating_since(one.at) < REMEMBERED_FOR);
         ended.push_back(end);
@@ -217,10 +217,10 @@ impl Others {
         if let Some(other) = in_use.get_mut(device) {
             other.users -= 1;
             if other.users == 0 {
-                if let Standing::Denied { refusal, .. } = other.gate.report().standing
+                if let Standing::Denied { refusal, .. } = other.gate.view().standing
                     && refusal.denial.revoked_at.is_some()
                 {
-                    self.note_end(Ended { device: device.clone(), denial: refusal.denial, at: BootTime::now() });
+                    self.note_end(EndedDevice { device: device.clone(), denial: refusal.denial, at: BootTime::now() });
                 }
                 in_use.remove(device);
                 self.changes.send_replace(());
@@ -229,7 +229,7 @@ impl Others {
     }
 }
 
-impl Drop for Held {
+impl Drop for GateUse {
     fn drop(&mut self) {
         if let Some(others) = &self.others {
             others.give_back(self.gate.device());
@@ -254,7 +254,7 @@ impl Deciding {
 
     /// Asks all in parallel. The first deny is the answer; else the first that could not be found out; else an ALLOW as
     /// old as the oldest and with the lease of the shortest.
-    pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
+    pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
         if let Some(denied) = self.denied_here() {
             return denied;
         }
@@ -263,11 +263,11 @@ impl Deciding {
         self.denied_here().unwrap_or(verdict)
     }
 
-    fn denied_here(&self) -> Option<Verdict> {
-        self.held().map(|denial| Verdict::Denied(Refusal { denial, confirmed_at: BootTime::now() }))
+    fn denied_here(&self) -> Option<GateVerdict> {
+        self.held().map(|denial| GateVerdict::Denied(ConfirmedDenial { denial, confirmed_at: BootTime::now() }))
     }
 
-    async fn ask_gates(&self, deadline: BootTime) -> Verdict {
+    async fn ask_gates(&self, deadline: BootTime) -> GateVerdict {
         let mut all = self.gates.iter();
         let Some(first) = all.next() else { return nobody_asked() };
         let mut verdict = Box::pin(first.gate.ask(deadline)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
@@ -278,7 +278,7 @@ impl Deciding {
     }
 
     /// The answer that the present standings give to a caller that accepts one as old as `max_age`.
-    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<GateVerdict> {
         self.gates().map(|gate| gate.cached(now, max_age)).reduce(|a, b| Some(join(a?, b?)))?
     }
 
@@ -287,16 +287,16 @@ impl Deciding {
         if self.held().is_some() {
             return None;
         }
-        let lease = |gate: &GateHandle| gate.look(|report| report.lease_until).map(|at| (gate.device().clone(), at));
+        let lease = |gate: &GateHandle| gate.look(|view| view.lease_until).map(|at| (gate.device().clone(), at));
         self.gates().map(lease).collect()
     }
 }
 
-async fn both(a: impl Future<Output = Verdict> + Unpin, b: impl Future<Output = Verdict>) -> Verdict {
+async fn both(a: impl Future<Output = GateVerdict> + Unpin, b: impl Future<Output = GateVerdict>) -> GateVerdict {
     let b = Box::pin(b);
     match select(a, b).await {
-        Either::Left((Verdict::Denied(refusal), _)) | Either::Right((Verdict::Denied(refusal), _)) => {
-            Verdict::Denied(refusal)
+        Either::Left((GateVerdict::Denied(refusal), _)) | Either::Right((GateVerdict::Denied(refusal), _)) => {
+            GateVerdict::Denied(refusal)
         }
         Either::Left((first, other)) => join(first, other.await),
         Either::Right((first, other)) => join(other.await, first),
@@ -304,19 +304,19 @@ async fn both(a: impl Future<Output = Verdict> + Unpin, b: impl Future<Output = 
 }
 
 /// Two answers that must both be yes, as one.
-fn join(a: Verdict, b: Verdict) -> Verdict {
+fn join(a: GateVerdict, b: GateVerdict) -> GateVerdict {
     match (a, b) {
-        (Verdict::Denied(refusal), _) | (_, Verdict::Denied(refusal)) => Verdict::Denied(refusal),
-        (undecided @ Verdict::Undecided { .. }, _) | (_, undecided @ Verdict::Undecided { .. }) => undecided,
-        (Verdict::Allowed { grant: a, until: a_until }, Verdict::Allowed { grant: mut b, until: b_until }) => {
+        (GateVerdict::Denied(refusal), _) | (_, GateVerdict::Denied(refusal)) => GateVerdict::Denied(refusal),
+        (undecided @ GateVerdict::Undecided { .. }, _) | (_, undecided @ GateVerdict::Undecided { .. }) => undecided,
+        (GateVerdict::Allowed { grant: a, until: a_until }, GateVerdict::Allowed { grant: mut b, until: b_until }) => {
             b.confirmed_at = b.confirmed_at.min(a.confirmed_at);
-            Verdict::Allowed { grant: b, until: a_until.min(b_until) }
+            GateVerdict::Allowed { grant: b, until: a_until.min(b_until) }
         }
     }
 }
 
-fn nobody_asked() -> Verdict {
-    Verdict::undecided(
+fn nobody_asked() -> GateVerdict {
+    GateVerdict::undecided(
         machineid_protocol::Code::AuthorityUnreachable,
         "the daemon has no gate that could ask the \
                                                                         authority",
@@ -329,18 +329,18 @@ mod tests {
     use crate::gate::standing::Grant;
     use machineid_protocol::Code;
 
-    fn allowed(at: u64) -> Verdict {
+    fn allowed(at: u64) -> GateVerdict {
         let confirmed_at = BootTime::from_millis(at);
         let grant = Grant { code: Code::Allow, request_id: None, confirmed_at };
-        Verdict::Allowed { grant, until: confirmed_at + Duration::from_secs(30) }
+        GateVerdict::Allowed { grant, until: confirmed_at + Duration::from_secs(30) }
     }
 
-    fn denied() -> Verdict {
+    fn denied() -> GateVerdict {
         let denial = Denial::local(Code::DeviceRevoked, "");
-        Verdict::Denied(Refusal { denial, confirmed_at: BootTime::default() })
+        GateVerdict::Denied(ConfirmedDenial { denial, confirmed_at: BootTime::default() })
     }
 
-    fn undecided() -> Verdict {
+    fn undecided() -> GateVerdict {
         nobody_asked()
     }
 

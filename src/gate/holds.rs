@@ -21,7 +21,7 @@ use crate::disk::replace_file;
 #[cfg_attr(test, derive(Default))]
 pub(crate) struct Holds {
     place: PathBuf,
-    held: Mutex<BTreeMap<DeviceId, Held>>,
+    held: Mutex<BTreeMap<DeviceId, HeldDevice>>,
     /// Whether there are any: every check looks.
     any: AtomicBool,
     /// One change is written at a time.
@@ -29,7 +29,7 @@ pub(crate) struct Holds {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Held {
+struct HeldDevice {
     since: String,
     by_uid: u32,
 }
@@ -65,7 +65,7 @@ impl Holds {
     /// Holds a device from now on. `false` when it is held already.
     pub(crate) fn hold(&self, device: &DeviceId, by_uid: u32) -> bool {
         let since = clock::wall_now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let held = Held { since, by_uid };
+        let held = HeldDevice { since, by_uid };
         let mut all = self.held();
         let news = !all.contains_key(device);
         all.entry(device.clone()).or_insert(held);
@@ -110,7 +110,7 @@ impl Holds {
 
     /// Those that are held.
     pub(crate) fn all(&self) -> Vec<HoldReport> {
-        let report = |(device, held): (&DeviceId, &Held)| HoldReport {
+        let report = |(device, held): (&DeviceId, &HeldDevice)| HoldReport {
             device_id: device.clone(),
             since: held.since.clone(),
             by_uid: held.by_uid,
@@ -118,13 +118,13 @@ impl Holds {
         self.held().iter().map(report).collect()
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Held>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<DeviceId, HeldDevice>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Replaces the file whole, and waits until that is on the disk: it must survive the machine's end.
-fn write(place: &Path, held: &BTreeMap<DeviceId, Held>) -> io::Result<()> {
+fn write(place: &Path, held: &BTreeMap<DeviceId, HeldDevice>) -> io::Result<()> {
     if let Some(directory) = place.parent() {
         crate::disk::make_directory(directory, 0o700)?;
     }

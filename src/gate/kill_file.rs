@@ -33,7 +33,7 @@ pub(crate) struct KillFile {
     looks: Mutex<Looks>,
     /// The number of the next look: looks may return in another order than they began in.
     next: AtomicU64,
-    found: Arc<Found>,
+    found: Arc<KillFileState>,
 }
 
 /// The looks at one path.
@@ -55,7 +55,7 @@ struct Running {
 
 /// What the looks came to.
 #[derive(Debug)]
-struct Found {
+struct KillFileState {
     /// What gates follow: the deny, while there is one.
     told: watch::Sender<Option<Denial>>,
     /// The newest look that counted.
@@ -73,7 +73,7 @@ impl KillFile {
     /// Looks once, on the calling thread.
     pub(super) fn new(live: Live) -> Self {
         let path = live.look(|settings| settings.enforcement.kill_file.clone());
-        let found = Found { told: watch::channel(path.as_deref().and_then(look)).0, newest: AtomicU64::new(0) };
+        let found = KillFileState { told: watch::channel(path.as_deref().and_then(look)).0, newest: AtomicU64::new(0) };
         Self { live, looks: Mutex::new(Looks::at(path)), next: AtomicU64::new(1), found: Arc::new(found) }
     }
 
@@ -136,7 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Found {
+impl KillFileState {
     /// From now on only this look and later ones count.
     fn forget_before(&self, number: u64) {
         // Under the lock of what is told, as in `note`.
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_look_that_returns_after_a_later_one_changes_nothing() {
-        let found = Found { told: watch::channel(None).0, newest: AtomicU64::new(0) };
+        let found = KillFileState { told: watch::channel(None).0, newest: AtomicU64::new(0) };
         let there = || Some(Denial::local(Code::LocalKill, "it exists"));
         found.note(2, there());
         assert!(found.note(1, None).is_none(), "the asker hears what its own look found");
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_late_look_at_a_path_of_before_counts_no_more() {
-        let found = Found { told: watch::channel(None).0, newest: AtomicU64::new(0) };
+        let found = KillFileState { told: watch::channel(None).0, newest: AtomicU64::new(0) };
         found.forget_before(2);
         found.note(1, Some(Denial::local(Code::LocalKill, "it exists")));
         assert!(found.told.borrow().is_none());

@@ -16,16 +16,17 @@ mod backoff;
 mod boot_timer;
 pub(crate) mod core;
 pub(crate) mod driver;
-#[cfg(test)]
-mod fleet_tests;
 pub(crate) mod gates;
 pub(crate) mod handle;
 pub(crate) mod holds;
+pub(crate) mod keyed_client;
 pub(crate) mod kill_file;
+#[cfg(test)]
+mod many_gates_tests;
 pub(crate) mod markers;
 mod registering;
 pub(crate) mod standing;
 
 pub(crate) use driver::Agents;
-pub(crate) use gates::{Deciding, Ended, Gates};
-pub(crate) use standing::{Standing, Verdict};
+pub(crate) use gates::{Deciding, EndedDevice, Gates};
+pub(crate) use standing::{GateVerdict, Standing};

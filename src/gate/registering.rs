@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use machineid_protocol::DeviceId;
 use tokio::sync::OwnedMutexGuard;
 
-type Turn = Arc<tokio::sync::Mutex<()>>;
+type DeviceLock = Arc<tokio::sync::Mutex<()>>;
 
 /// The devices that are being registered.
 #[derive(Debug, Default)]
-pub(super) struct Registering(Mutex<HashMap<DeviceId, Turn>>);
+pub(super) struct Registering(Mutex<HashMap<DeviceId, DeviceLock>>);
 
 /// The turn of one registration, over when it is dropped.
 #[derive(Debug)]

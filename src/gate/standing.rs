@@ -17,7 +17,7 @@ pub(crate) struct Grant {
 
 /// A deny as the gate keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct ConfirmedDenial {
     pub(crate) denial: Denial,
     /// When the validation behind it began.
     pub(crate) confirmed_at: BootTime,
@@ -31,23 +31,23 @@ pub(crate) enum Standing {
     /// The newest answer is an ALLOW. `since` is when the standing became "allowed", not the newest confirmation.
     Allowed { since: BootTime, grant: Grant },
     /// The newest answer is a deny.
-    Denied { since: BootTime, refusal: Refusal },
+    Denied { since: BootTime, refusal: ConfirmedDenial },
     /// The newest attempt brought no answer.
     Unavailable { since: BootTime, cause: Arc<str>, last_allowed: Option<BootTime> },
 }
 
 /// The answer to one asker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum GateVerdict {
     /// Yes, by a validation that began after the question. `until` is the end of the lease it gives.
     Allowed { grant: Grant, until: BootTime },
     /// No.
-    Denied(Refusal),
+    Denied(ConfirmedDenial),
     /// It could not be found out; reads as no.
     Undecided { code: Code, cause: Arc<str>, retry_after: Option<Duration> },
 }
 
-impl Verdict {
+impl GateVerdict {
     /// It could not be found out, for a reason that is no failed attempt's.
     pub(crate) fn undecided(code: Code, cause: &str) -> Self {
         Self::Undecided { code, cause: Arc::from(cause), retry_after: None }
@@ -70,14 +70,14 @@ impl Verdict {
 impl Standing {
     /// The answer this standing gives to a caller that accepts one as old as `max_age`; `None` when a validation must
     /// be waited for.
-    pub(crate) fn cached(&self, now: BootTime, max_age: Duration, lease: Duration) -> Option<Verdict> {
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration, lease: Duration) -> Option<GateVerdict> {
         match self {
             Self::Denied { refusal, .. } if now.saturating_since(refusal.confirmed_at) <= max_age => {
-                Some(Verdict::Denied(refusal.clone()))
+                Some(GateVerdict::Denied(refusal.clone()))
             }
             Self::Allowed { .. } | Self::Denied { .. } | Self::Unknown | Self::Unavailable { .. } => {
                 let grant = self.cached_grant(now, max_age, lease)?.clone();
-                Some(Verdict::Allowed { until: grant.confirmed_at + lease, grant })
+                Some(GateVerdict::Allowed { until: grant.confirmed_at + lease, grant })
             }
         }
     }
@@ -117,15 +117,15 @@ mod tests {
     fn an_allow_that_waits_to_be_told_is_overtaken_by_a_deny_and_by_nothing_else() {
         let at = BootTime::from_millis(10_000);
         let grant = Grant { code: Code::Allow, request_id: None, confirmed_at: at };
-        let allowed = Verdict::Allowed { grant: grant.clone(), until: at };
-        let refused = |code| Refusal { denial: Denial::local(code, ""), confirmed_at: at };
+        let allowed = GateVerdict::Allowed { grant: grant.clone(), until: at };
+        let refused = |code| ConfirmedDenial { denial: Denial::local(code, ""), confirmed_at: at };
         let denied = |code| Standing::Denied { refusal: refused(code), since: at };
-        let killed = Verdict::Denied(refused(Code::LocalKill));
+        let killed = GateVerdict::Denied(refused(Code::LocalKill));
         assert_eq!(allowed.clone().told_under(&denied(Code::LocalKill)), killed);
         for standing in [Standing::Unknown, Standing::Allowed { since: at, grant }] {
             assert_eq!(allowed.clone().told_under(&standing), allowed);
         }
-        let undecided = Verdict::undecided(Code::CheckTimeout, "late");
+        let undecided = GateVerdict::undecided(Code::CheckTimeout, "late");
         for verdict in [killed, undecided] {
             assert_eq!(verdict.clone().told_under(&denied(Code::DeviceRevoked)), verdict);
         }

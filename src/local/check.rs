@@ -18,12 +18,12 @@ use super::openapi::CHECK;
 use super::peer::Peer;
 use super::{Context, not_nameable, reply};
 use crate::gate::standing::Grant;
-use crate::runs::Run;
+use crate::registry::Run;
 use crate::telemetry::metrics::Rejected;
 
 /// What a check may say. Each can make it stricter, none weaker than the configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Question {
+struct CheckQuestion {
     device: Option<DeviceId>,
     max_age: Option<Duration>,
     timeout: Option<Duration>,
@@ -45,7 +45,7 @@ pub(super) const CHECK_ONE: Operation = Operation {
 /// `GET /v1/check?device=ID&max_age=2s&timeout=1s`
 pub(super) async fn check(context: &Context, peer: &Peer, query: Option<&str>) -> Response<Bytes> {
     let asked = BootTime::now();
-    let response = match Question::parse(query.unwrap_or("")) {
+    let response = match CheckQuestion::parse(query.unwrap_or("")) {
         Ok(question) => answer(context, peer, question, asked).await,
         Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
     };
@@ -73,14 +73,16 @@ pub(super) async fn authorize(
     let segment = uri.path().strip_prefix("/v1/authz/").and_then(|rest| rest.split('/').next()).unwrap_or("");
     let device = percent_decode_str(segment).decode_utf8().map_err(|_| "the device is not UTF-8".to_owned());
     let answer = match device.and_then(|text| text.parse::<DeviceId>().map_err(|error| error.to_string())) {
-        Ok(device) => answer(&context, &peer, Question { device: Some(device), ..Question::default() }, asked).await,
+        Ok(device) => {
+            answer(&context, &peer, CheckQuestion { device: Some(device), ..CheckQuestion::default() }, asked).await
+        }
         Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
     };
     context.checked(answer.status(), asked);
     answer.map(Body::from)
 }
 
-async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response<Bytes> {
+async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: BootTime) -> Response<Bytes> {
     let runs = match &question.device {
         Some(device) if !context.may_name(device) => {
             context.journal.metrics.peer_rejected(Rejected::DeviceNotPermitted);
@@ -143,7 +145,7 @@ fn stopping(run: &Run) -> Option<Response<Bytes>> {
     stop_of(run).map(|denial| reply::denied(&denial, &run.opened.device))
 }
 
-impl Question {
+impl CheckQuestion {
     /// An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the host.
     fn parse(query: &str) -> Result<Self, String> {
         let mut question = Self::default();
@@ -175,7 +177,7 @@ fn duration(name: &str, text: &str) -> Result<Duration, String> {
 /// A foreign query is a question that says no more than stands there, or is refused.
 pub(crate) fn fuzz_query(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
-    match Question::parse(query) {
+    match CheckQuestion::parse(query) {
         Ok(question) => {
             let named = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
             assert_eq!(question.device.is_some(), named("device"), "{query}");
@@ -192,17 +194,17 @@ mod tests {
 
     #[test]
     fn reads_what_a_check_may_say() {
-        let question = Question::parse("device=a%2Fb&max_age=2s&timeout=1s").unwrap();
+        let question = CheckQuestion::parse("device=a%2Fb&max_age=2s&timeout=1s").unwrap();
         assert_eq!(question.device.unwrap().as_str(), "a/b");
         assert_eq!(question.max_age, Some(Duration::from_secs(2)));
         assert_eq!(question.timeout, Some(Duration::from_secs(1)));
-        assert_eq!(Question::parse("").unwrap(), Question::default());
+        assert_eq!(CheckQuestion::parse("").unwrap(), CheckQuestion::default());
     }
 
     #[test]
     fn refuses_what_could_be_misread() {
         for query in ["devcie=x", "device=a&device=b", "max_age=2", "timeout=", "device=", "device=%ff", "x"] {
-            assert!(Question::parse(query).is_err(), "{query}");
+            assert!(CheckQuestion::parse(query).is_err(), "{query}");
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::settings::Local;
+use crate::config::settings::LocalSettings;
 use crate::config::{ConfigError, Origin, group_id};
 use crate::disk::make_directory;
 use crate::telemetry::metrics::OwnFile;
@@ -64,7 +64,7 @@ impl Access {
 
 /// What a look at lock and socket came to.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct SocketCheck {
     pub(crate) restored: Vec<OwnFile>,
     /// Whether the lock is ours: the directory that it is in is then no other daemon's.
     pub(crate) has_lock: bool,
@@ -84,7 +84,7 @@ fn identity_of(about: &fs::Metadata) -> (u64, u64) {
 /// Takes the socket: locks its runtime directory, removes a stale file, binds.
 ///
 /// Fails with a message for the operator: no directory, another daemon, something that is no socket in its place.
-pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
+pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
     let path = &local.socket;
     let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -112,7 +112,7 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
 /// Serves a socket that a service manager has made: its file, mode and owner are the manager's, and stay.
 ///
 /// Fails when it is not where the configuration says: wrappers and agents are told that place.
-pub(crate) fn take_over(local: &Local, handed: StdUnixListener) -> Result<Socket, ConfigError> {
+pub(crate) fn take_over(local: &LocalSettings, handed: StdUnixListener) -> Result<Socket, ConfigError> {
     let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
     let address = handed.local_addr().map_err(|error| wrong(error.to_string()))?;
     if address.as_pathname() != Some(&local.socket) {
@@ -133,7 +133,7 @@ pub(crate) fn take_over(local: &Local, handed: StdUnixListener) -> Result<Socket
 }
 
 impl Socket {
-    fn new(listener: UnixListener, local: &Local, place: Place, handed: Option<Access>) -> Self {
+    fn new(listener: UnixListener, local: &LocalSettings, place: Place, handed: Option<Access>) -> Self {
         // One that is not taken yet is replaced by the next look.
         let (renewed, renewals) = mpsc::channel(4);
         let lock_path = lock_path(local);
@@ -160,11 +160,11 @@ impl Socket {
     /// Looks whether lock and socket are in their places, and makes again what is gone: a clean-up of temporary files or a
     /// logout may have removed them, and a daemon that nobody can reach is none. The place of another daemon that came
     /// meanwhile is left alone. Reads and writes files: not for the thread that answers.
-    pub(crate) fn keep(&self, local: &Local) -> Kept {
+    pub(crate) fn keep(&self, local: &LocalSettings) -> SocketCheck {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = Kept::default();
+        let mut kept = SocketCheck::default();
         if let Err(problem) = self.keep_lock(&mut place, &mut kept.restored) {
-            return Kept { problem: Some(problem), ..kept };
+            return SocketCheck { problem: Some(problem), ..kept };
         }
         kept.has_lock = true;
         kept.problem = self.keep_file(&mut place, local, &mut kept.restored).err();
@@ -186,7 +186,7 @@ impl Socket {
         Ok(())
     }
 
-    fn keep_file(&self, place: &mut Place, local: &Local, restored: &mut Vec<OwnFile>) -> Result<(), String> {
+    fn keep_file(&self, place: &mut Place, local: &LocalSettings, restored: &mut Vec<OwnFile>) -> Result<(), String> {
         if is_at(&self.path, place.identity) {
             return Ok(());
         }
@@ -222,7 +222,7 @@ impl Socket {
         make_again(directory, &self.directories)
     }
 
-    fn give_to_owners(&self, local: &Local) -> Result<(), String> {
+    fn give_to_owners(&self, local: &LocalSettings) -> Result<(), String> {
         match (&self.handed, &local.group) {
             (Some(access), _) => {
                 let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -303,7 +303,7 @@ fn make_again(directory: &Path, known: &[(PathBuf, Access)]) -> io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(access.mode))
 }
 
-fn lock_path(local: &Local) -> PathBuf {
+fn lock_path(local: &LocalSettings) -> PathBuf {
     local.runtime_dir.join("lock")
 }
 
@@ -323,7 +323,7 @@ fn try_lock(path: &Path) -> Result<File, LockError> {
     }
 }
 
-fn lock(local: &Local) -> Result<File, ConfigError> {
+fn lock(local: &LocalSettings) -> Result<File, ConfigError> {
     let path = lock_path(local);
     let wrong = |problem: String| {
         ConfigError::at(&Origin::Default, "local.runtime_dir", format!("{}: {problem}", path.display()))
@@ -373,7 +373,7 @@ fn listen(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
 }
 
 /// Gives the socket, which is ours, another mode and group.
-pub(crate) fn set_access(local: &Local) -> Result<(), ConfigError> {
+pub(crate) fn set_access(local: &LocalSettings) -> Result<(), ConfigError> {
     let path = &local.socket;
     fs::set_permissions(path, fs::Permissions::from_mode(local.mode)).map_err(|error| {
         let problem = format!("cannot give {} its mode: {error}", path.display());

@@ -8,13 +8,13 @@
 //! | file | concept |
 //! |---|---|
 //! | `bell` | waking the thread, and waiting for a point on the boot clock |
-//! | `endings` | which trees have ended, as the kernel tells it |
+//! | `end_watch` | which trees have ended, as the kernel tells it |
 //! | `tidy` | removing control groups, on a thread of its own |
 //! | `under_way` | one stop: its signals, its looks, what it came to |
 //! | `work` | the thread's loop |
 
 mod bell;
-mod endings;
+mod end_watch;
 mod tidy;
 mod under_way;
 mod work;
@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
 use bell::Bell;
-use endings::Endings;
+use end_watch::EndWatch;
 use machineid_clock::Moment;
 use machineid_protocol::Denial;
 use machineid_tree::{self as tree, Leaf};
@@ -35,7 +35,7 @@ use tidy::Tidy;
 use tokio::sync::oneshot;
 
 use super::ledger::Ledger;
-use super::record::Record;
+use super::roster::Roster;
 use super::run::Run;
 use crate::config::Live;
 
@@ -47,7 +47,7 @@ pub(crate) struct Enforcer {
 
 /// One tree to end.
 #[derive(Debug)]
-pub(crate) struct Ending {
+pub(crate) struct TreeToEnd {
     pub(crate) run: Arc<Run>,
     pub(crate) signal_by: SignalBy,
     pub(crate) reason: Reason,
@@ -74,10 +74,10 @@ pub(crate) enum Reason {
 }
 
 #[derive(Debug)]
-enum Order {
-    End(Vec<Ending>),
+enum EnforcerOrder {
+    End(Vec<TreeToEnd>),
     /// Freeze or thaw this run, as it now is to be.
-    Hold(Arc<Run>),
+    ApplyFreeze(Arc<Run>),
     /// There is a new deadline, or a wrapper to look after.
     Watch,
     /// A leaf of a run that did not start: remove it when it is empty.
@@ -88,7 +88,7 @@ enum Order {
 
 #[derive(Debug)]
 struct Inbox {
-    orders: Mutex<VecDeque<Order>>,
+    orders: Mutex<VecDeque<EnforcerOrder>>,
     bell: Bell,
 }
 
@@ -101,46 +101,46 @@ impl Inbox {
 impl Enforcer {
     /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or
     /// descriptor is available.
-    pub(crate) fn start(record: Arc<Record>, ledger: Ledger, live: Live) -> io::Result<Self> {
+    pub(crate) fn start(roster: Arc<Roster>, ledger: Ledger, live: Live) -> io::Result<Self> {
         tree::prepare_to_read()?;
         let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
-        let (tidy, endings) = (Tidy::start()?, Endings::new()?);
-        let worker = work::Worker::new(Arc::clone(&inbox), record, ledger, live, (tidy, endings), Moment::now());
+        let (tidy, end_watch) = (Tidy::start()?, EndWatch::new()?);
+        let worker = work::Worker::new(Arc::clone(&inbox), roster, ledger, live, (tidy, end_watch), Moment::now());
         thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.work())?;
         Ok(Self { inbox })
     }
 
     /// Ends these trees; returns at once.
-    pub(crate) fn end(&self, endings: Vec<Ending>) {
+    pub(crate) fn end(&self, endings: Vec<TreeToEnd>) {
         if endings.is_empty() {
             return;
         }
-        self.order(Order::End(endings));
+        self.order(EnforcerOrder::End(endings));
     }
 
     /// Freezes or thaws a run as it now is to be; returns at once.
-    pub(crate) fn hold(&self, run: &Arc<Run>) {
-        self.order(Order::Hold(Arc::clone(run)));
+    pub(crate) fn apply_freeze(&self, run: &Arc<Run>) {
+        self.order(EnforcerOrder::ApplyFreeze(Arc::clone(run)));
     }
 
     /// Watches the deadline of a run that was admitted, or the wrapper of one that was adopted.
     pub(crate) fn watch(&self) {
-        self.order(Order::Watch);
+        self.order(EnforcerOrder::Watch);
     }
 
     /// Removes the leaf of a run that did not start, as soon as it is empty.
     pub(crate) fn remove(&self, leaf: Arc<Leaf>) {
-        self.order(Order::Remove(leaf));
+        self.order(EnforcerOrder::Remove(leaf));
     }
 
     /// Returns when the thread has had its turn; a hung one never does.
     pub(crate) async fn pulse(&self) {
         let (turn, had) = oneshot::channel();
-        self.order(Order::Pulse(turn));
+        self.order(EnforcerOrder::Pulse(turn));
         let _ = had.await;
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: EnforcerOrder) {
         self.inbox.orders.lock().unwrap_or_else(PoisonError::into_inner).push_back(order);
         self.inbox.bell.ring();
     }

@@ -55,7 +55,7 @@ impl Tied for Arc<Run> {
     }
 
     fn leaf(&self) -> Option<&Path> {
-        self.admission()?.hold.leaf.as_ref().map(|leaf| leaf.path())
+        self.admission()?.containment.leaf.as_ref().map(|leaf| leaf.path())
     }
 }
 

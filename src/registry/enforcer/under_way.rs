@@ -11,12 +11,12 @@ use machineid_protocol::{Code, Denial, HoldsAgainst};
 use machineid_tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
 use tracing::{error, info, warn};
 
-use super::endings::{Endings, Sign};
-use super::{Ending, Reason, SignalBy};
-use crate::runs::hold::Hold;
-use crate::runs::ledger::StopEntry;
-use crate::runs::reach::PinnedGuardian;
-use crate::runs::run::{Run, StopNotice};
+use super::end_watch::{EndWatch, Sign};
+use super::{Reason, SignalBy, TreeToEnd};
+use crate::registry::containment::RunContainment;
+use crate::registry::ledger::BegunStop;
+use crate::registry::reach::PinnedGuardian;
+use crate::registry::run::{Run, StopNotice};
 
 /// Time between two glances at a tree whose end the kernel tells: the guardian that ends with the tree may be stopped, and
 /// then does not.
@@ -45,7 +45,7 @@ pub(super) struct UnderWay {
     /// By which `endings` knows it.
     key: u64,
     reason: Reason,
-    entry: StopEntry,
+    begun: BegunStop,
     stop: Stop,
     signal_by: SignalBy,
     looks: u32,
@@ -57,11 +57,11 @@ pub(super) struct UnderWay {
 impl UnderWay {
     /// Begins a stop; the leader is signalled at once, through the descriptor held since its start. `None` when the
     /// daemon does not reach the tree.
-    pub(super) fn begin(now: BootTime, ending: Ending, shares_wrapper: bool, key: u64) -> Option<Self> {
-        let Ending { run, signal_by, reason } = ending;
+    pub(super) fn begin(now: BootTime, ending: TreeToEnd, shares_wrapper: bool, key: u64) -> Option<Self> {
+        let TreeToEnd { run, signal_by, reason } = ending;
         let reach = run.opened.reach.as_ref()?;
         let tree = run.tree(shares_wrapper)?;
-        let entry = run.stop()?;
+        let begun = run.stop()?;
         let signal_by = match signal_by {
             SignalBy::Wrapper if !reach.wrapper.can_act() => SignalBy::Us,
             SignalBy::Us | SignalBy::Wrapper | SignalBy::Earlier => signal_by,
@@ -70,7 +70,7 @@ impl UnderWay {
             SignalBy::Us => FirstSignal::Ours,
             SignalBy::Wrapper | SignalBy::Earlier => FirstSignal::Theirs,
         };
-        let grace = entry.kill_at.saturating_since(now);
+        let grace = begun.kill_at.saturating_since(now);
         let mut stop = Stop::begin(now, tree, run.terms().signal, first_signal, grace);
         if signal_by == SignalBy::Us
             && let Some(leader) = reach.leader.process().filter(|_| !reach.leader.has_ended())
@@ -83,7 +83,7 @@ impl UnderWay {
             glance_at: now,
             key,
             reason,
-            entry,
+            begun,
             stop,
             signal_by,
             looks: 0,
@@ -109,9 +109,9 @@ impl UnderWay {
     }
 
     /// Has nothing told of it any more.
-    pub(super) fn leave(&self, endings: &Endings) {
+    pub(super) fn leave(&self, end_watch: &EndWatch) {
         if let Some(sign) = self.sign() {
-            endings.leave(sign);
+            end_watch.leave(sign);
         }
     }
 
@@ -124,9 +124,9 @@ impl UnderWay {
     }
 
     /// Does what is due and can be done without looking at every process of the host.
-    pub(super) fn advance(&mut self, now: BootTime, endings: &Endings) -> Needs {
+    pub(super) fn advance(&mut self, now: BootTime, end_watch: &EndWatch) -> Needs {
         if now < self.look_at && !self.may_have_ended() {
-            self.rest(now, endings, false);
+            self.rest(now, end_watch, false);
             return Needs::Time;
         }
         let tree = self.stop.tree();
@@ -139,7 +139,7 @@ impl UnderWay {
         match advance {
             Advance::Empty => Needs::Nothing,
             Advance::NeedsTable => Needs::Table,
-            Advance::Next(next) => self.note_look(now, next, endings),
+            Advance::Next(next) => self.note_look(now, next, end_watch),
         }
     }
 
@@ -164,8 +164,8 @@ impl UnderWay {
 
     /// Waits to be told that it has ended. A sign that says so already would tell at once, again and again: one that is over
     /// although the tree is not (a control group that was removed, a guardian that was killed).
-    fn rest(&mut self, now: BootTime, endings: &Endings, may_have_ended: bool) {
-        let watched = !may_have_ended && self.sign().is_some_and(|sign| endings.watch(self.key, sign));
+    fn rest(&mut self, now: BootTime, end_watch: &EndWatch, may_have_ended: bool) {
+        let watched = !may_have_ended && self.sign().is_some_and(|sign| end_watch.watch(self.key, sign));
         self.glance_at = now + if watched { GLANCE } else { GLANCE_UNTOLD };
     }
 
@@ -185,12 +185,12 @@ impl UnderWay {
     }
 
     /// Sends what is due by this table.
-    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable, endings: &Endings) -> Needs {
+    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable, end_watch: &EndWatch) -> Needs {
         let next = self.stop.step(now, table);
-        self.note_look(now, next, endings)
+        self.note_look(now, next, end_watch)
     }
 
-    fn note_look(&mut self, now: BootTime, next: Next, endings: &Endings) -> Needs {
+    fn note_look(&mut self, now: BootTime, next: Next, end_watch: &EndWatch) -> Needs {
         self.looks = self.looks.saturating_add(1);
         self.thaw();
         self.found_somebody |= self.stop.ladder().found_somebody();
@@ -206,7 +206,7 @@ impl UnderWay {
         } else {
             kill_at.min(now + GLANCE)
         };
-        self.rest(now, endings, may_have_ended);
+        self.rest(now, end_watch, may_have_ended);
         Needs::Time
     }
 
@@ -250,11 +250,11 @@ impl UnderWay {
     }
 
     fn leaf(&self) -> Option<&Leaf> {
-        self.hold()?.leaf.as_deref()
+        self.apply_freeze()?.leaf.as_deref()
     }
 
-    fn hold(&self) -> Option<&Hold> {
-        self.run.admission().map(|admission| &admission.hold)
+    fn apply_freeze(&self) -> Option<&RunContainment> {
+        self.run.admission().map(|admission| &admission.containment)
     }
 
     /// Tells the wrapper that the stop has begun.
@@ -266,7 +266,7 @@ impl UnderWay {
                     SignalBy::Us | SignalBy::Earlier => true,
                     SignalBy::Wrapper => false,
                 },
-                kill_at: self.entry.kill_at,
+                kill_at: self.begun.kill_at,
             }),
             Reason::WrapperGone => {}
         }
@@ -356,12 +356,12 @@ impl UnderWay {
             device_id: opened.device.clone(),
             code,
             request_id,
-            began_at: clock::wall_at(self.entry.began).to_string(),
+            began_at: clock::wall_at(self.begun.began).to_string(),
             mechanism: done.containment,
-            holds_against: self.hold().map_or(HoldsAgainst::Bugs, |hold| hold.holds_against),
+            holds_against: self.apply_freeze().map_or(HoldsAgainst::Bugs, |containment| containment.holds_against),
             signalled: done.signalled,
             killed: done.killed,
-            took_ms: u64::try_from(now.saturating_since(self.entry.began).as_millis()).unwrap_or(u64::MAX),
+            took_ms: u64::try_from(now.saturating_since(self.begun.began).as_millis()).unwrap_or(u64::MAX),
             confirmed,
             survivors: done
                 .survivors

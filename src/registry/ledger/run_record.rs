@@ -13,7 +13,7 @@ use machineid_tree::{Guardian, Identity, Pid, StartTime};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::runs::TokenHash;
+use crate::registry::TokenHash;
 
 /// The form of the file. Another one is not read: a daemon of another version left it, and its wrappers live on their
 /// leases.
@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 
 /// A run, as far as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct RunRecord {
     pub(crate) id: RunId,
     pub(crate) device: DeviceId,
     pub(crate) name: Option<String>,
@@ -44,12 +44,12 @@ pub(crate) struct Entry {
     pub(crate) started: BootTime,
     /// The end of the lease of each device that rules it.
     pub(crate) leases: Vec<(DeviceId, BootTime)>,
-    pub(crate) stop: Option<StopEntry>,
+    pub(crate) stop: Option<BegunStop>,
 }
 
 /// A stop that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StopEntry {
+pub(crate) struct BegunStop {
     pub(crate) denial: Denial,
     pub(crate) began: BootTime,
     pub(crate) kill_at: BootTime,
@@ -73,7 +73,7 @@ pub(crate) enum Unfit {
     Foreign(String),
 }
 
-impl Entry {
+impl RunRecord {
     /// The file's text.
     pub(crate) fn to_text(&self, here: &Here) -> Vec<u8> {
         let (guardian, guardian_kind) = match self.guardian {
@@ -107,9 +107,9 @@ impl Entry {
             leases: self
                 .leases
                 .iter()
-                .map(|(device, until)| Lease { device: device.clone(), until_boot_ms: until.as_millis() })
+                .map(|(device, until)| WrittenLease { device: device.clone(), until_boot_ms: until.as_millis() })
                 .collect(),
-            stop: self.stop.as_ref().map(|stop| Stop {
+            stop: self.stop.as_ref().map(|stop| WrittenStop {
                 code: stop.denial.code.clone(),
                 request_id: stop.denial.request_id.clone(),
                 reason: stop.denial.reason.clone(),
@@ -126,7 +126,7 @@ impl Entry {
     /// Reads a file's text. Strict: a key too many, a number that cannot be, a version that is not ours make it foreign.
     pub(crate) fn from_text(text: &[u8], here: &Here) -> Result<Self, Unfit> {
         let foreign = |problem: &str| Unfit::Foreign(problem.to_owned());
-        let head: Head = serde_json::from_slice(text).map_err(|error| Unfit::Foreign(error.to_string()))?;
+        let head: WrittenHead = serde_json::from_slice(text).map_err(|error| Unfit::Foreign(error.to_string()))?;
         if head.version != VERSION {
             return Err(Unfit::Foreign(format!("it has version {}, not {VERSION}", head.version)));
         }
@@ -181,7 +181,7 @@ impl Entry {
                 .into_iter()
                 .map(|lease| (lease.device, BootTime::from_millis(lease.until_boot_ms)))
                 .collect(),
-            stop: written.stop.map(|stop| StopEntry {
+            stop: written.stop.map(|stop| BegunStop {
                 denial: Denial { code: stop.code, request_id: stop.request_id, reason: stop.reason, revoked_at: None },
                 began: BootTime::from_millis(stop.began_boot_ms),
                 kill_at: BootTime::from_millis(stop.kill_at_boot_ms),
@@ -192,7 +192,7 @@ impl Entry {
 
 /// What must be right before anything else is read.
 #[derive(Debug, Deserialize)]
-struct Head {
+struct WrittenHead {
     version: u32,
     boot_id: String,
 }
@@ -221,8 +221,8 @@ struct Written {
     code: Code,
     request_id: Option<RequestId>,
     started_boot_ms: u64,
-    leases: Vec<Lease>,
-    stop: Option<Stop>,
+    leases: Vec<WrittenLease>,
+    stop: Option<WrittenStop>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -241,14 +241,14 @@ enum GuardianKind {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lease {
+struct WrittenLease {
     device: DeviceId,
     until_boot_ms: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stop {
+struct WrittenStop {
     code: Code,
     request_id: Option<RequestId>,
     reason: Option<String>,
@@ -276,13 +276,13 @@ fn millis(span: Duration) -> u64 {
 /// A foreign file is a record that is written as the same one, or none.
 pub(crate) fn fuzz(data: &[u8]) {
     let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
-    let Ok(entry) = Entry::from_text(data, &here) else { return };
-    assert_eq!(Entry::from_text(&entry.to_text(&here), &here).ok().as_ref(), Some(&entry));
-    for process in [Some(entry.leader), Some(entry.wrapper), entry.guardian.map(Guardian::identity)] {
-        assert!(process.is_none_or(|process| process.pid.as_raw() > 1), "{entry:?}");
+    let Ok(record) = RunRecord::from_text(data, &here) else { return };
+    assert_eq!(RunRecord::from_text(&record.to_text(&here), &here).ok().as_ref(), Some(&record));
+    for process in [Some(record.leader), Some(record.wrapper), record.guardian.map(Guardian::identity)] {
+        assert!(process.is_none_or(|process| process.pid.as_raw() > 1), "{record:?}");
     }
 }
 
 #[cfg(test)]
-#[path = "entry_tests.rs"]
-pub(in crate::runs::ledger) mod tests;
+#[path = "run_record_tests.rs"]
+pub(in crate::registry::ledger) mod tests;

@@ -25,9 +25,9 @@ pub(super) enum Sign<'a> {
 
 /// The descriptors that are watched, each with the key of its stop.
 #[derive(Debug)]
-pub(super) struct Endings(OwnedFd);
+pub(super) struct EndWatch(OwnedFd);
 
-impl Endings {
+impl EndWatch {
     /// Fails when no descriptor is available.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
@@ -62,7 +62,7 @@ impl Endings {
     }
 }
 
-impl AsFd for Endings {
+impl AsFd for EndWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -77,24 +77,24 @@ mod tests {
 
     #[test]
     fn an_end_is_told_once_with_its_key_and_not_of_one_that_was_left() {
-        let endings = Endings::new().unwrap();
+        let end_watch = EndWatch::new().unwrap();
         let start = || {
             let child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
             let pid = Pid::new(i32::try_from(child.id()).unwrap()).unwrap();
             (child, Process::pin_any(pid).unwrap().unwrap())
         };
         let ((mut one, one_pinned), (mut two, two_pinned)) = (start(), start());
-        assert!(endings.watch(1, Sign::Process(one_pinned.as_fd())));
-        assert!(endings.watch(2, Sign::Process(two_pinned.as_fd())));
-        assert!(endings.take().is_empty());
-        endings.leave(Sign::Process(two_pinned.as_fd()));
+        assert!(end_watch.watch(1, Sign::Process(one_pinned.as_fd())));
+        assert!(end_watch.watch(2, Sign::Process(two_pinned.as_fd())));
+        assert!(end_watch.take().is_empty());
+        end_watch.leave(Sign::Process(two_pinned.as_fd()));
         // It ends with its input.
         drop((one.stdin.take(), two.stdin.take()));
         one.wait().unwrap();
         two.wait().unwrap();
-        assert_eq!(endings.take(), [1]);
-        assert!(endings.take().is_empty());
-        assert!(endings.watch(1, Sign::Process(one_pinned.as_fd())), "it may be watched again");
-        assert_eq!(endings.take(), [1]);
+        assert_eq!(end_watch.take(), [1]);
+        assert!(end_watch.take().is_empty());
+        assert!(end_watch.watch(1, Sign::Process(one_pinned.as_fd())), "it may be watched again");
+        assert_eq!(end_watch.take(), [1]);
     }
 }

@@ -12,9 +12,9 @@ use machineid_tree::{Identity, Tree};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
+use super::containment::RunContainment;
 use super::freeze::Undecided;
-use super::hold::Hold;
-use super::ledger::{Entry, StopEntry};
+use super::ledger::{BegunStop, RunRecord};
 use super::reach::Reach;
 use super::token::TokenHash;
 use crate::config::StopTerms;
@@ -77,7 +77,7 @@ pub(crate) struct Admission {
     /// The ALLOW's code and name.
     pub(crate) code: Code,
     pub(crate) request_id: Option<RequestId>,
-    pub(crate) hold: Hold,
+    pub(crate) containment: RunContainment,
     /// What its agent shows at the daemon's own listener, when there is one.
     pub(crate) token: Option<TokenHash>,
 }
@@ -98,7 +98,7 @@ pub(crate) enum Phase {
     /// It lives on these leases, one for each device that rules it.
     Running { leases: Vec<(DeviceId, BootTime)>, undecided: Undecided },
     /// Its stop has begun. A stop is latched: nothing leads back.
-    Stopping { stop: StopEntry, leases: Vec<(DeviceId, BootTime)> },
+    Stopping { stop: BegunStop, leases: Vec<(DeviceId, BootTime)> },
 }
 
 /// One run.
@@ -198,7 +198,7 @@ impl Run {
     /// The tree to end, where the daemon reaches it. `shares_wrapper`: the wrapper's children are not all this run's.
     pub(crate) fn tree(&self, shares_wrapper: bool) -> Option<Tree> {
         let tree = self.opened.reach.as_ref()?.tree(self.id(), shares_wrapper);
-        Some(match self.admission().and_then(|admission| admission.hold.leaf.as_ref()) {
+        Some(match self.admission().and_then(|admission| admission.containment.leaf.as_ref()) {
             Some(leaf) => tree.in_leaf(Arc::clone(leaf)),
             None => tree,
         })
@@ -223,7 +223,7 @@ impl Run {
     }
 
     /// A stop that was under way before the daemon was restarted.
-    pub(crate) fn adopt_stop(&self, stop: StopEntry) {
+    pub(crate) fn adopt_stop(&self, stop: BegunStop) {
         let mut phase = self.phase();
         let Phase::Running { leases, .. } = &mut *phase else { return };
         let leases = std::mem::take(leases);
@@ -341,14 +341,14 @@ impl Run {
     pub(crate) fn begin_stop(&self, now: BootTime, denial: &Denial) -> bool {
         let mut phase = self.phase();
         let Phase::Running { leases, .. } = &mut *phase else { return false };
-        let stop = StopEntry { denial: denial.clone(), began: now, kill_at: now + self.terms().grace };
+        let stop = BegunStop { denial: denial.clone(), began: now, kill_at: now + self.terms().grace };
         let leases = std::mem::take(leases);
         *phase = Phase::Stopping { stop, leases };
         true
     }
 
     /// The stop, once it has begun.
-    pub(crate) fn stop(&self) -> Option<StopEntry> {
+    pub(crate) fn stop(&self) -> Option<BegunStop> {
         match &*self.phase() {
             Phase::Stopping { stop, .. } => Some(stop.clone()),
             Phase::Asking | Phase::Running { .. } => None,
@@ -412,7 +412,7 @@ impl Run {
 
     /// The run as it is to be written down; `None` when it need not be: nothing has started, nothing is left, or only its
     /// wrapper can end it, which then holds the lease by itself.
-    pub(crate) fn entry(&self) -> Option<Entry> {
+    pub(crate) fn record(&self) -> Option<RunRecord> {
         let (reach, admission) = (self.opened.reach.as_ref()?, self.admission()?);
         let (leases, stop) = match &*self.phase() {
             Phase::Asking => return None,
@@ -420,7 +420,7 @@ impl Run {
             Phase::Stopping { stop, leases } => (leases.clone(), Some(stop.clone())),
         };
         let opened = &self.opened;
-        (!self.is_over()).then(|| Entry {
+        (!self.is_over()).then(|| RunRecord {
             id: opened.id,
             device: opened.device.clone(),
             name: opened.name.clone(),
@@ -430,8 +430,8 @@ impl Run {
             guardian: reach.guardian(),
             leader: reach.leader.identity,
             alone: reach.is_alone(),
-            containment: admission.hold.containment,
-            leaf: admission.hold.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
+            containment: admission.containment.kind,
+            leaf: admission.containment.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
             stop_signal: self.terms().signal,
             stop_grace: self.terms().grace,
             token: admission.token,

@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::ancestors::line_of;
-use super::enforcer::{Ending, Enforcer, Reason, SignalBy};
+use super::containment::RunContainment;
+use super::enforcer::{Enforcer, Reason, SignalBy, TreeToEnd};
 use super::freeze::Undecided;
-use super::hold::Hold;
 use super::inside::inside;
 use super::ledger::{Ledger, Store};
-use super::record::{Census, Record};
+use super::roster::{Census, Roster};
 use super::run::{Admission, Moved, Opened, Phase, Run};
 use super::token::TokenHash;
 use crate::config::{self, Live};
@@ -28,8 +28,8 @@ use crate::telemetry::Journal;
 
 /// What the daemon does with its runs.
 #[derive(Debug)]
-pub(crate) struct Runs {
-    pub(super) record: Arc<Record>,
+pub(crate) struct RunRegistry {
+    pub(super) roster: Arc<Roster>,
     pub(super) enforcer: Enforcer,
     pub(super) ledger: Ledger,
     pub(super) live: Live,
@@ -56,43 +56,43 @@ impl Drop for WatchedAfter<'_> {
 
 /// What an admitted run starts on.
 #[derive(Debug)]
-pub(crate) struct Terms {
+pub(crate) struct StartTerms {
     /// The ALLOW's code and name.
     pub(crate) code: Code,
     pub(crate) request_id: Option<machineid_protocol::RequestId>,
-    pub(crate) hold: Hold,
+    pub(crate) containment: RunContainment,
     pub(crate) token: Option<TokenHash>,
     /// Who asked.
     pub(crate) caller: Caller,
 }
 
-impl Runs {
+impl RunRegistry {
     /// Starts with none, and with the threads that will end them and write them down. Fails when no thread or descriptor
     /// is available.
     pub(crate) fn start(store: Store, live: Live, journal: Arc<Journal>) -> io::Result<Self> {
-        let record = Arc::new(Record::new(journal));
+        let roster = Arc::new(Roster::new(journal));
         let ledger = Ledger::start(store)?;
-        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), live.clone())?;
-        Ok(Self { record, enforcer, ledger, live, closing: AtomicBool::new(false) })
+        let enforcer = Enforcer::start(Arc::clone(&roster), ledger.clone(), live.clone())?;
+        Ok(Self { roster, enforcer, ledger, live, closing: AtomicBool::new(false) })
     }
 
     /// Records a run whose question is open. `None` when its id is in use.
     pub(crate) fn open(&self, opened: Opened, deciding: Arc<Deciding>) -> Option<Arc<Run>> {
         // A reload looks at the record after it has put its settings in force: it must find this run, or this run them.
-        let mut runs = self.record.lock();
+        let mut runs = self.roster.lock();
         let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
         run.keep_gates(deciding);
         if runs.contains_key(&run.id()) {
             return None;
         }
         run.note_stream();
-        self.record.put(&mut runs, Arc::clone(&run));
+        self.roster.put(&mut runs, Arc::clone(&run));
         Some(run)
     }
 
     /// Lets a run start on what its gates hold *now*, and writes that down. A gate publishes a deny before it stops the
     /// device's agents: a deny that this look misses finds the run admitted, and stops it.
-    pub(crate) async fn admit(&self, run: &Arc<Run>, terms: Terms) -> Result<BootTime, Refused> {
+    pub(crate) async fn admit(&self, run: &Arc<Run>, terms: StartTerms) -> Result<BootTime, Refused> {
         let caller = terms.caller.clone();
         let until = self.admit_now(run, terms)?;
         // Not before it is written down: it would push the writer aside, for which the agent waits. But in any case: this
@@ -100,31 +100,31 @@ impl Runs {
         let _watched = WatchedAfter(&self.enforcer);
         // The other thread writes while this one tells.
         let written = run.opened.reach.is_some().then(|| self.ledger.write(run));
-        self.record.tell_gates([run.as_ref()]);
+        self.roster.tell_gates([run.as_ref()]);
         let opened = &run.opened;
-        let hold = run.admission().map(|admission| &admission.hold);
+        let containment = run.admission().map(|admission| &admission.containment);
         info!(
             run_id = %opened.id, device_id = %opened.device, name = opened.name.as_deref().unwrap_or(""), uid = opened.uid,
             pid = run.leader().map(|leader| leader.pid.as_raw()), killer = run.killer().as_str(),
-            containment = hold.map_or("", |hold| hold.containment.as_str()),
-            holds_against = hold.map_or("", |hold| hold.holds_against.as_str()), "agent started"
+            containment = containment.map_or("", |containment| containment.kind.as_str()),
+            holds_against = containment.map_or("", |containment| containment.holds_against.as_str()), "agent started"
         );
         self.tell_start(run, caller);
         if let Some(written) = written
             && !written.await
         {
-            self.record.journal.metrics.started_unrecorded();
+            self.roster.journal.metrics.started_unrecorded();
         }
         Ok(until)
     }
 
-    fn admit_now(&self, run: &Run, terms: Terms) -> Result<BootTime, Refused> {
-        let _runs = self.record.lock();
+    fn admit_now(&self, run: &Run, terms: StartTerms) -> Result<BootTime, Refused> {
+        let _runs = self.roster.lock();
         let deciding = run.deciding().ok_or(Refused::NoLease)?;
         let Some(leases) = deciding.leases() else {
             let denied = || {
                 deciding.gates().find_map(|gate| {
-                    gate.look(|report| match &report.standing {
+                    gate.look(|view| match &view.standing {
                         Standing::Denied { refusal, .. } => Some(refusal.denial.clone()),
                         Standing::Unknown | Standing::Allowed { .. } | Standing::Unavailable { .. } => None,
                     })
@@ -135,13 +135,13 @@ impl Runs {
         let until = super::run::deadline(&leases).ok_or(Refused::NoLease)?;
         let mut undecided = Undecided::default();
         for gate in deciding.gates() {
-            gate.look(|report| match &report.standing {
+            gate.look(|view| match &view.standing {
                 Standing::Unavailable { cause, .. } => undecided.unavailable(gate.device(), cause),
                 Standing::Unknown | Standing::Allowed { .. } | Standing::Denied { .. } => {}
             });
         }
-        let Terms { code, request_id, hold, token, caller: _ } = terms;
-        run.admit(Admission { since: BootTime::now(), code, request_id, hold, token }, leases, undecided);
+        let StartTerms { code, request_id, containment, token, caller: _ } = terms;
+        run.admit(Admission { since: BootTime::now(), code, request_id, containment, token }, leases, undecided);
         Ok(until)
     }
 
@@ -152,11 +152,11 @@ impl Runs {
             code: admission.code.clone(),
             request_id: admission.request_id.clone(),
             command: run.opened.command.clone(),
-            containment: admission.hold.containment,
-            holds_against: admission.hold.holds_against,
+            containment: admission.containment.kind,
+            holds_against: admission.containment.holds_against,
             killer: run.killer(),
         };
-        self.record.journal.tell_by(Happening::AgentStarted(start), Some(caller));
+        self.roster.journal.tell_by(Happening::AgentStarted(start), Some(caller));
     }
 
     /// The wrapper's stream ended: it is done, or it died. What is left of the tree is stopped.
@@ -165,16 +165,16 @@ impl Runs {
             return;
         }
         if matches!(&*run.phase(), Phase::Asking) {
-            self.record.forget(run, &self.ledger);
+            self.roster.forget(run, &self.ledger);
             return;
         }
         // Our own end closes the streams as well. Then a run whose wrapper lives stays written down for the next daemon.
         if self.closing.load(Ordering::SeqCst) && !has_lost_wrapper(run) {
             return;
         }
-        let ending = wrapper_gone(BootTime::now(), run, &self.record, &self.ledger);
+        let ending = wrapper_gone(BootTime::now(), run, &self.roster, &self.ledger);
         self.enforcer.end(ending.into_iter().collect());
-        self.record.tell_gates([run.as_ref()]);
+        self.roster.tell_gates([run.as_ref()]);
     }
 
     /// From here on a stream that ends says nothing about its wrapper: we end.
@@ -186,7 +186,7 @@ impl Runs {
     /// end them.
     pub(crate) async fn settle(&self, patience: Duration) {
         let over_by = BootTime::now() + patience;
-        while BootTime::now() < over_by && self.record.all().iter().any(|run| has_lost_wrapper(run)) {
+        while BootTime::now() < over_by && self.roster.all().iter().any(|run| has_lost_wrapper(run)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -205,7 +205,7 @@ impl Runs {
         chosen: impl Fn(&Run) -> bool,
     ) -> (Vec<RunId>, bool) {
         let now = BootTime::now();
-        let mut picked: Vec<_> = self.record.all();
+        let mut picked: Vec<_> = self.roster.all();
         picked.retain(|run| run.admission().is_some() && chosen(run));
         let found = !picked.is_empty();
         picked.retain(|run| run.begin_stop(now, denial));
@@ -221,15 +221,15 @@ impl Runs {
     pub(crate) fn thaw(&self, run: &Arc<Run>) -> bool {
         let was_frozen = run.is_frozen();
         run.reconsider(Undecided::let_off);
-        self.hold(run);
+        self.apply_freeze(run);
         was_frozen
     }
 
     /// The runs that are to be written down and of which `store` has no record.
     pub(crate) fn unrecorded(&self, store: &Store) -> io::Result<Vec<Arc<Run>>> {
         let known = store.known()?;
-        let mut missing = self.record.all();
-        missing.retain(|run| !known.contains(&run.id()) && run.entry().is_some());
+        let mut missing = self.roster.all();
+        missing.retain(|run| !known.contains(&run.id()) && run.record().is_some());
         Ok(missing)
     }
 
@@ -249,44 +249,44 @@ impl Runs {
     }
 
     pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
-        self.record.lock().get(&id).cloned()
+        self.roster.lock().get(&id).cloned()
     }
 
     /// The run whose agent was given this token.
     pub(crate) fn of_token(&self, token: &TokenHash) -> Option<Arc<Run>> {
         let has = |run: &&Arc<Run>| run.admission().and_then(|admission| admission.token).as_ref() == Some(token);
-        self.record.lock().values().find(has).cloned()
+        self.roster.lock().values().find(has).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Run>> {
-        let mut all = self.record.all();
+        let mut all = self.roster.all();
         all.sort_by_key(|run| run.id());
         all
     }
 
     /// The newest stops, the newest last, each with the uid of its agent.
     pub(crate) fn recent_stops(&self) -> Vec<(u32, StopReport)> {
-        self.record.recent_stops()
+        self.roster.recent_stops()
     }
 
     /// The same, each with how long before `now` it began.
     pub(crate) fn stops_before(&self, now: BootTime) -> Vec<(Duration, StopReport)> {
-        self.record.stops_before(now)
+        self.roster.stops_before(now)
     }
 
     /// Another number whenever a run has come or gone.
     pub(crate) fn generation(&self) -> u64 {
-        self.record.generation()
+        self.roster.generation()
     }
 
     /// How many agents there are, all of one moment.
     pub(crate) fn census(&self) -> Census {
-        self.record.census()
+        self.roster.census()
     }
 
     /// Changes whenever an agent starts, stops or is gone.
     pub(crate) fn stirred(&self) -> watch::Receiver<()> {
-        self.record.stirred()
+        self.roster.stirred()
     }
 
     /// The runs whose tree this process is in, the innermost first. The process is made out only when there are runs it could be
@@ -299,7 +299,7 @@ impl Runs {
         &self,
         process: impl FnOnce() -> io::Result<Option<Identity>>,
     ) -> io::Result<Vec<Arc<Run>>> {
-        let runs: Vec<_> = self.record.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
+        let runs: Vec<_> = self.roster.lock().values().filter(|run| run.leader().is_some()).cloned().collect();
         if runs.is_empty() {
             return Ok(Vec::new());
         }
@@ -314,36 +314,36 @@ impl Runs {
             return;
         }
         let ending =
-            |run: &Arc<Run>| Ending { run: Arc::clone(run), signal_by, reason: Reason::Denied(denial.clone()) };
+            |run: &Arc<Run>| TreeToEnd { run: Arc::clone(run), signal_by, reason: Reason::Denied(denial.clone()) };
         self.enforcer.end(runs.iter().map(ending).collect());
-        self.record.tell_gates(runs.iter().map(AsRef::as_ref));
+        self.roster.tell_gates(runs.iter().map(AsRef::as_ref));
     }
 
-    fn hold(&self, run: &Arc<Run>) {
+    fn apply_freeze(&self, run: &Arc<Run>) {
         if self.freezes() || run.is_frozen() {
-            self.enforcer.hold(run);
+            self.enforcer.apply_freeze(run);
         }
     }
 
     /// The configuration changed: what an undecided run does, how a run is stopped and how long its lease is.
     pub(crate) fn settings_changed(&self) {
         let configured = self.live.now().stop_terms();
-        for run in self.record.all() {
+        for run in self.roster.all() {
             run.set_configured_terms(configured);
             if run.opened.reach.is_some() {
                 self.ledger.changed(&run);
             }
-            self.enforcer.hold(&run);
+            self.enforcer.apply_freeze(&run);
         }
     }
 
     /// Whether undecided runs are frozen.
     pub(super) fn freezes(&self) -> bool {
-        self.live.now().enforcement.undecided == config::settings::Undecided::Freeze
+        self.live.now().enforcement.undecided == config::settings::UndecidedPolicy::Freeze
     }
 
     fn ruled_by(&self, device: &DeviceId) -> Vec<Arc<Run>> {
-        self.record.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect()
+        self.roster.lock().values().filter(|run| run.is_ruled_by(device)).cloned().collect()
     }
 }
 
@@ -352,22 +352,22 @@ fn has_lost_wrapper(run: &Run) -> bool {
 }
 
 /// What follows from the end of a run's wrapper; nothing, when nothing can or need be done.
-pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, record: &Record, ledger: &Ledger) -> Option<Ending> {
+pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, roster: &Roster, ledger: &Ledger) -> Option<TreeToEnd> {
     let tree_ended = run.note_wrapper_left();
     if run.opened.reach.is_none() {
         info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
-        record.journal.tell(Happening::AgentEnded(run.as_named()));
+        roster.journal.tell(Happening::AgentEnded(run.as_named()));
     }
     if tree_ended || run.opened.reach.is_none() {
-        record.forget(run, ledger);
+        roster.forget(run, ledger);
         return None;
     }
     let denial = Denial::local(Code::LocalStop, "the wrapper died");
     let signal_by = if run.begin_stop(now, &denial) { SignalBy::Us } else { SignalBy::Earlier };
-    Some(Ending { run: Arc::clone(run), signal_by, reason: Reason::WrapperGone })
+    Some(TreeToEnd { run: Arc::clone(run), signal_by, reason: Reason::WrapperGone })
 }
 
-impl Agents for Runs {
+impl Agents for RunRegistry {
     fn lease_moved(&self, device: &DeviceId, until: BootTime) {
         for run in self.ruled_by(device) {
             let Some(moved) = run.lease_moved(device, until) else { continue };
@@ -378,21 +378,21 @@ impl Agents for Runs {
                 self.enforcer.watch();
             }
             // One that stood still since the machine woke.
-            self.hold(&run);
+            self.apply_freeze(&run);
         }
     }
 
     fn unavailable(&self, device: &DeviceId, cause: &Arc<str>) {
         for run in self.ruled_by(device) {
             run.reconsider(|undecided| undecided.unavailable(device, cause));
-            self.hold(&run);
+            self.apply_freeze(&run);
         }
     }
 
     fn allowed(&self, device: &DeviceId) {
         for run in self.ruled_by(device) {
             run.reconsider(|undecided| undecided.allowed(device));
-            self.hold(&run);
+            self.apply_freeze(&run);
         }
     }
 

@@ -11,13 +11,13 @@ use machineid_protocol::Containment;
 use machineid_tree::{Leaf, ProcessTable};
 use tracing::{info, warn};
 
-use super::enforcer::{Ending, Reason, SignalBy};
+use super::containment::RunContainment;
+use super::enforcer::{Reason, SignalBy, TreeToEnd};
 use super::freeze::Undecided;
-use super::hold::Hold;
-use super::ledger::{Entry, Store};
+use super::ledger::{RunRecord, Store};
 use super::reach::{Pinned, PinnedGuardian, Reach};
-use super::registry::{Runs, wrapper_gone};
 use super::run::{Admission, AskedTerms, Opened, Run};
+use super::run_registry::{RunRegistry, wrapper_gone};
 use crate::gate::Gates;
 
 /// What is done about a run that was found written down.
@@ -41,28 +41,28 @@ fn course(stop_began: bool, wrapper_lives: bool, guardian_lives: bool) -> Course
     }
 }
 
-impl Runs {
+impl RunRegistry {
     /// Takes on every run that is written down. To be called before any gate starts, and before the socket is served.
     pub(crate) fn adopt_all(&self, store: &Store) {
-        let entries = match store.read_all() {
-            Ok(entries) => entries,
+        let records = match store.read_all() {
+            Ok(records) => records,
             Err(error) => {
                 warn!(%error, "cannot read the records of earlier runs; their wrappers enforce their leases");
                 return;
             }
         };
         // For wrappers that had children of their own, which are told by their age.
-        let table = if entries.iter().all(|entry| entry.alone) { None } else { ProcessTable::scan().ok() };
+        let table = if records.iter().all(|record| record.alone) { None } else { ProcessTable::scan().ok() };
         let table = table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Caller::current(), Vec::new()));
-        for entry in entries {
-            self.adopt(entry, &table);
+        for record in records {
+            self.adopt(record, &table);
         }
         self.enforcer.watch();
     }
 
     /// Keeps the gates of the adopted runs running, and has them asked at once.
     pub(crate) fn attach(&self, gates: &Gates) {
-        for run in self.record.all().into_iter().filter(|run| run.deciding().is_none()) {
+        for run in self.roster.all().into_iter().filter(|run| run.deciding().is_none()) {
             let deciding = match gates.deciding(std::slice::from_ref(&run.opened.device)) {
                 Ok(deciding) => deciding,
                 Err(error) => {
@@ -79,93 +79,93 @@ impl Runs {
             }
             run.keep_gates(Arc::new(deciding));
         }
-        let runs = self.record.all();
-        self.record.tell_gates(runs.iter().map(AsRef::as_ref));
+        let runs = self.roster.all();
+        self.roster.tell_gates(runs.iter().map(AsRef::as_ref));
     }
 
-    fn adopt(&self, entry: Entry, table: &ProcessTable) {
-        let (id, now) = (entry.id, BootTime::now());
-        let reach = reach_of(&entry, table);
+    fn adopt(&self, record: RunRecord, table: &ProcessTable) {
+        let (id, now) = (record.id, BootTime::now());
+        let reach = reach_of(&record, table);
         let wrapper_lives = !reach.wrapper.has_ended();
         let guardian_lives = reach.guardian.as_ref().is_some_and(|guardian| !guardian.pinned.has_ended());
-        let course = course(entry.stop.is_some(), wrapper_lives, guardian_lives);
-        let hold = hold_of(&entry);
-        let frozen = hold.leaf.as_ref().and_then(|leaf| leaf.state().ok()).is_some_and(|state| state.frozen);
+        let course = course(record.stop.is_some(), wrapper_lives, guardian_lives);
+        let containment = containment_of(&record);
+        let frozen = containment.leaf.as_ref().and_then(|leaf| leaf.state().ok()).is_some_and(|state| state.frozen);
         let mut undecided = Undecided::default();
         if frozen {
             // Until there is an answer.
-            for (device, _) in &entry.leases {
+            for (device, _) in &record.leases {
                 undecided.unavailable(device, &Arc::from("the daemon has restarted and has no answer yet"));
             }
         }
         let opened = Opened {
             id,
-            device: entry.device,
-            name: entry.name,
-            command: entry.command,
-            uid: entry.uid,
+            device: record.device,
+            name: record.name,
+            command: record.command,
+            uid: record.uid,
             // What the wrapper left open then is not known any more.
-            asked: AskedTerms { signal: Some(entry.stop_signal), grace: Some(entry.stop_grace) },
+            asked: AskedTerms { signal: Some(record.stop_signal), grace: Some(record.stop_grace) },
             reach: Some(reach),
         };
         let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
         run.note_frozen(frozen);
         let admission = Admission {
-            since: entry.started,
-            code: entry.code,
-            request_id: entry.request_id,
-            hold,
-            token: entry.token,
+            since: record.started,
+            code: record.code,
+            request_id: record.request_id,
+            containment,
+            token: record.token,
         };
-        run.admit(admission, entry.leases, undecided);
-        self.record.put(&mut self.record.lock(), Arc::clone(&run));
+        run.admit(admission, record.leases, undecided);
+        self.roster.put(&mut self.roster.lock(), Arc::clone(&run));
         let device_id = &run.opened.device;
         match course {
             Course::Await => {
                 info!(run_id = %id, %device_id, "adopted agent from previous run; waiting for its wrapper to reconnect");
                 if frozen && !self.freezes() {
-                    self.enforcer.hold(&run);
+                    self.enforcer.apply_freeze(&run);
                 }
             }
             Course::Stop(signal_by) => {
                 info!(run_id = %id, %device_id, "the wrapper of an adopted agent is dead; stopping what is left of \
                                                  the agent");
-                let ending = wrapper_gone(now, &run, &self.record, &self.ledger);
-                self.enforcer.end(ending.into_iter().map(|ending| Ending { signal_by, ..ending }).collect());
+                let ending = wrapper_gone(now, &run, &self.roster, &self.ledger);
+                self.enforcer.end(ending.into_iter().map(|ending| TreeToEnd { signal_by, ..ending }).collect());
             }
             Course::GoOn => {
-                let Some(stop) = entry.stop else { return };
+                let Some(stop) = record.stop else { return };
                 info!(run_id = %id, %device_id, code = %stop.denial.code, "continuing a stop that began before the \
                     restart");
                 let reason = Reason::Denied(stop.denial.clone());
                 run.adopt_stop(stop);
-                self.enforcer.end(vec![Ending { run, signal_by: SignalBy::Earlier, reason }]);
+                self.enforcer.end(vec![TreeToEnd { run, signal_by: SignalBy::Earlier, reason }]);
             }
         }
     }
 }
 
-fn reach_of(entry: &Entry, table: &ProcessTable) -> Reach {
+fn reach_of(record: &RunRecord, table: &ProcessTable) -> Reach {
     let pinned = |role: machineid_tree::Guardian| PinnedGuardian { role, pinned: Pinned::find(role.identity()) };
-    let guardian = entry.guardian.map(pinned);
-    Reach::new(Pinned::find(entry.leader), Pinned::find(entry.wrapper), guardian, entry.alone, table)
+    let guardian = record.guardian.map(pinned);
+    Reach::new(Pinned::find(record.leader), Pinned::find(record.wrapper), guardian, record.alone, table)
 }
 
 /// What holds it by now: who owns the leaf is looked at again, as everything about it is.
-fn hold_of(entry: &Entry) -> Hold {
-    let leaf = entry.leaf.as_ref().and_then(|path| match Leaf::reopen(path, entry.id) {
+fn containment_of(record: &RunRecord) -> RunContainment {
+    let leaf = record.leaf.as_ref().and_then(|path| match Leaf::reopen(path, record.id) {
         Ok(leaf) => leaf.map(Arc::new),
         Err(why) => {
-            warn!(run_id = %entry.id, %why, "the control group of an adopted agent can no longer be used");
+            warn!(run_id = %record.id, %why, "the control group of an adopted agent can no longer be used");
             None
         }
     });
-    match (entry.containment, leaf) {
-        (Containment::Pidns, leaf) => Hold { leaf, ..Hold::namespace() },
-        (Containment::Cgroup | Containment::Subreaper, Some(leaf)) => Hold::leaf(leaf, entry.uid),
-        (Containment::Cgroup | Containment::Subreaper, None) => {
-            Hold::subreaper("no control group: it had none, or had lost it, when the daemon restarted".to_owned())
-        }
+    match (record.containment, leaf) {
+        (Containment::Pidns, leaf) => RunContainment { leaf, ..RunContainment::namespace() },
+        (Containment::Cgroup | Containment::Subreaper, Some(leaf)) => RunContainment::leaf(leaf, record.uid),
+        (Containment::Cgroup | Containment::Subreaper, None) => RunContainment::subreaper(
+            "no control group: it had none, or had lost it, when the daemon restarted".to_owned(),
+        ),
     }
 }
 

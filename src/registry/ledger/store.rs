@@ -12,7 +12,7 @@ use machineid_protocol::RunId;
 use rustix::fs::OFlags;
 use tracing::{debug, warn};
 
-use super::entry::{Entry, Here, Unfit};
+use super::run_record::{Here, RunRecord, Unfit};
 use crate::disk::make_directory;
 
 /// No entry is larger, in bytes: the command line in it is cut for people.
@@ -53,12 +53,12 @@ impl Store {
     /// Not synced to the disk: what must survive is the daemon's end, not the machine's; after a boot nothing in it holds.
     ///
     /// Fails also when the directory is another daemon's, which would take the run for its own.
-    pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
+    pub(crate) fn write(&self, record: &RunRecord) -> io::Result<()> {
         if self.displaced.load(Ordering::SeqCst) {
             return Err(io::Error::other("this daemon no longer holds the lock of the directory"));
         }
-        let fresh = self.directory.join(format!("{}{UNFINISHED}", entry.id));
-        let text = entry.to_text(&self.here);
+        let fresh = self.directory.join(format!("{}{UNFINISHED}", record.id));
+        let text = record.to_text(&self.here);
         let written = match write_whole(&fresh, &text) {
             // The directory was removed, with the one above it perhaps.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -67,7 +67,7 @@ impl Store {
             }
             other => other,
         };
-        let written = written.and_then(|()| fs::rename(&fresh, self.path(entry.id)));
+        let written = written.and_then(|()| fs::rename(&fresh, self.path(record.id)));
         if written.is_err() {
             // On a full disk half a file is only in the way.
             let _ = fs::remove_file(&fresh);
@@ -99,8 +99,8 @@ impl Store {
 
     /// Every entry of this boot. One of another boot is removed; whatever else is there is reported and left aside, under
     /// a name that no later look takes up again.
-    pub(crate) fn read_all(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
+    pub(crate) fn read_all(&self) -> io::Result<Vec<RunRecord>> {
+        let mut records = Vec::new();
         for file in fs::read_dir(&self.directory)? {
             let path = file?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -108,7 +108,7 @@ impl Store {
                 continue;
             }
             match self.read(&path, name) {
-                Ok(entry) => entries.push(entry),
+                Ok(record) => records.push(record),
                 Err(Unfit::OtherBoot) => {
                     debug!(file = %path.display(), "removing the record of a run of another boot");
                     let _ = fs::remove_file(&path);
@@ -129,19 +129,19 @@ impl Store {
                 }
             }
         }
-        Ok(entries)
+        Ok(records)
     }
 
-    fn read(&self, path: &Path, name: &str) -> Result<Entry, Unfit> {
+    fn read(&self, path: &Path, name: &str) -> Result<RunRecord, Unfit> {
         let foreign = |problem: String| Unfit::Foreign(problem);
         let id = name.strip_suffix(SUFFIX).and_then(|id| id.parse::<RunId>().ok());
         let id = id.ok_or_else(|| foreign("it is not named after a run".to_owned()))?;
         let text = read_ours(path).map_err(|error| foreign(error.to_string()))?;
-        let entry = Entry::from_text(&text, &self.here)?;
-        if entry.id != id {
+        let record = RunRecord::from_text(&text, &self.here)?;
+        if record.id != id {
             return Err(foreign("its content names another run than its file name".to_owned()));
         }
-        Ok(entry)
+        Ok(record)
     }
 
     fn path(&self, id: RunId) -> PathBuf {

@@ -14,16 +14,16 @@ use machineid_tree::{self as tree, Identity, ProcessTable};
 use rustix::io::Errno;
 use tracing::{debug, error, info, warn};
 
-use super::endings::Endings;
+use super::end_watch::EndWatch;
 use super::tidy::Tidy;
 use super::under_way::{Needs, UnderWay, requested};
-use super::{Ending, Inbox, Order, Reason, SignalBy};
+use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
 use crate::config::Live;
-use crate::config::settings::Undecided;
-use crate::runs::ledger::Ledger;
-use crate::runs::record::Record;
-use crate::runs::registry::wrapper_gone;
-use crate::runs::run::{Run, StopNotice};
+use crate::config::settings::UndecidedPolicy;
+use crate::registry::ledger::Ledger;
+use crate::registry::roster::Roster;
+use crate::registry::run::{Run, StopNotice};
+use crate::registry::run_registry::wrapper_gone;
 
 /// The thread's niceness. It has little to do, and that must not wait.
 const NICENESS: i32 = -15;
@@ -42,7 +42,7 @@ const LONGEST_WITHOUT_TABLE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Worker {
     inbox: Arc<Inbox>,
-    record: Arc<Record>,
+    roster: Arc<Roster>,
     ledger: Ledger,
     live: Live,
     suspends: Suspends,
@@ -50,7 +50,7 @@ pub(super) struct Worker {
     /// Removes the leaves of runs that are over.
     tidy: Tidy,
     /// Tells which trees have ended.
-    endings: Endings,
+    end_watch: EndWatch,
     /// The key of the next stop.
     next_key: u64,
     /// When the ends of trees were last taken note of.
@@ -63,23 +63,23 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         inbox: Arc<Inbox>,
-        record: Arc<Record>,
+        roster: Arc<Roster>,
         ledger: Ledger,
         live: Live,
-        (tidy, endings): (Tidy, Endings),
+        (tidy, end_watch): (Tidy, EndWatch),
         start: Moment,
     ) -> Self {
         let suspends = Suspends::from(start);
         let table_at = start.boot;
         Self {
             inbox,
-            record,
+            roster,
             ledger,
             live,
             suspends,
             under_way: Vec::new(),
             tidy,
-            endings,
+            end_watch,
             next_key: 0,
             ends_taken_at: start.boot,
             blind: false,
@@ -106,11 +106,11 @@ impl Worker {
         let (mut endings, mut pulses) = (Vec::new(), Vec::new());
         for order in self.take_orders() {
             match order {
-                Order::End(more) => endings.extend(more),
-                Order::Hold(run) => self.hold(&run),
-                Order::Watch => {}
-                Order::Remove(leaf) => self.tidy.remove(&leaf),
-                Order::Pulse(turn) => pulses.push(turn),
+                EnforcerOrder::End(more) => endings.extend(more),
+                EnforcerOrder::ApplyFreeze(run) => self.apply_freeze(&run),
+                EnforcerOrder::Watch => {}
+                EnforcerOrder::Remove(leaf) => self.tidy.remove(&leaf),
+                EnforcerOrder::Pulse(turn) => pulses.push(turn),
             }
         }
         endings.extend(self.expired(now));
@@ -126,12 +126,12 @@ impl Worker {
     /// have asked: they could not, and they are not at fault.
     fn resume(&self, now: BootTime) {
         let grace = self.live.now().enforcement.resume_grace;
-        for run in self.record.all() {
+        for run in self.roster.all() {
             if run.overslept(now, grace) {
                 let (run_id, device_id) = (run.id(), &run.opened.device);
                 info!(%run_id, %device_id, "the machine was suspended past the end of the agent's lease; the agent \
                                             continues only with a new ALLOW");
-                self.hold(&run);
+                self.apply_freeze(&run);
             }
         }
     }
@@ -140,7 +140,7 @@ impl Worker {
     fn wait(&self) {
         let looks = self.under_way.iter().map(UnderWay::due_at);
         // A lease moves later while this waits: then it wakes for nothing, once a lease.
-        let runs = self.record.all();
+        let runs = self.roster.all();
         let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
         let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
         let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
@@ -150,7 +150,7 @@ impl Worker {
             return;
         }
         let watched = also.len();
-        also.push(self.endings.as_fd());
+        also.push(self.end_watch.as_fd());
         if self.inbox.bell.wait(point, &also) != Some(watched) {
             return;
         }
@@ -167,7 +167,7 @@ impl Worker {
         if self.under_way.is_empty() {
             return;
         }
-        let told: HashSet<u64> = self.endings.take().into_iter().collect();
+        let told: HashSet<u64> = self.end_watch.take().into_iter().collect();
         if told.is_empty() {
             return;
         }
@@ -177,28 +177,28 @@ impl Worker {
         }
     }
 
-    fn take_orders(&self) -> Vec<Order> {
+    fn take_orders(&self) -> Vec<EnforcerOrder> {
         self.inbox.orders.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
     /// Runs whose lease is over. The gate says so too; whichever comes first begins the stop.
-    fn expired(&self, now: BootTime) -> Vec<Ending> {
+    fn expired(&self, now: BootTime) -> Vec<TreeToEnd> {
         let mut endings = Vec::new();
-        for run in self.record.all() {
+        for run in self.roster.all() {
             let Some(denial) = run.expired(now).filter(|denial| run.begin_stop(now, denial)) else { continue };
             // At the end of a lease the stop signal is the wrapper's: both know the deadline.
-            endings.push(Ending { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
+            endings.push(TreeToEnd { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
         }
         endings
     }
 
     /// Runs whose wrapper ended before it came back.
-    fn bereaved(&self, now: BootTime) -> Vec<Ending> {
+    fn bereaved(&self, now: BootTime) -> Vec<TreeToEnd> {
         let mut endings = Vec::new();
-        for run in self.record.all() {
+        for run in self.roster.all() {
             let ended = |run: &Run| run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended());
             if run.awaits_wrapper() && ended(&run) {
-                endings.extend(wrapper_gone(now, &run, &self.record, &self.ledger));
+                endings.extend(wrapper_gone(now, &run, &self.roster, &self.ledger));
             }
         }
         endings
@@ -206,10 +206,10 @@ impl Worker {
 
     /// Begins these stops and goes on with those under way. First held processes are signalled, then the rest is looked
     /// for, then everybody else is told.
-    fn enforce(&mut self, now: BootTime, endings: Vec<Ending>) {
+    fn enforce(&mut self, now: BootTime, endings: Vec<TreeToEnd>) {
         let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();
         let mut begun = HashSet::new();
-        let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.record.count_by_wrapper() };
+        let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.roster.count_by_wrapper() };
         let mut remote = Vec::new();
         // Each takes some ten microseconds, and none waits: what is told or written comes after.
         let uninterrupted = (!endings.is_empty()).then(Uninterrupted::begin);
@@ -251,10 +251,10 @@ impl Worker {
         }
         for stop in &mut self.under_way {
             if let Some(requested) = stop.requested() {
-                self.record.journal.tell_by(requested, stop.run.stopper().cloned());
+                self.roster.journal.tell_by(requested, stop.run.stopper().cloned());
             }
             if let Some(report) = stop.survivors(now) {
-                self.record.note_stop(stop.run.opened.uid, report);
+                self.roster.note_stop(stop.run.opened.uid, report);
             }
         }
         if !over.is_empty() {
@@ -270,7 +270,7 @@ impl Worker {
         let mut open = HashSet::new();
         let (mut give_up_at, mut urgent) = (None, now >= self.table_at);
         for stop in self.under_way.iter_mut().filter(|stop| stop.due_at() <= now) {
-            match stop.advance(now, &self.endings) {
+            match stop.advance(now, &self.end_watch) {
                 Needs::Nothing => drop(over.insert(stop.run.id())),
                 Needs::Time => {}
                 Needs::Table => {
@@ -297,7 +297,7 @@ impl Worker {
                     info!("the process table of this host can be read again");
                 }
                 for stop in open {
-                    if stop.look(now, &table, &self.endings) == Needs::Nothing {
+                    if stop.look(now, &table, &self.end_watch) == Needs::Nothing {
                         over.insert(stop.run.id());
                     }
                 }
@@ -335,16 +335,16 @@ impl Worker {
         self.under_way = left;
         let mut gone = Vec::new();
         for mut stop in over {
-            stop.leave(&self.endings);
+            stop.leave(&self.end_watch);
             if let Some(requested) = stop.requested() {
-                self.record.journal.tell_by(requested, stop.run.stopper().cloned());
+                self.roster.journal.tell_by(requested, stop.run.stopper().cloned());
             }
             let run = &stop.run;
             match stop.confirm(now) {
-                Some(report) => self.record.note_stop(run.opened.uid, report),
-                None => self.record.journal.tell(Happening::AgentEnded(run.as_named())),
+                Some(report) => self.roster.note_stop(run.opened.uid, report),
+                None => self.roster.journal.tell(Happening::AgentEnded(run.as_named())),
             }
-            let leaf = run.admission().and_then(|admission| admission.hold.leaf.as_ref());
+            let leaf = run.admission().and_then(|admission| admission.containment.leaf.as_ref());
             if let Some(leaf) = leaf {
                 self.tidy.remove(leaf);
             }
@@ -355,15 +355,15 @@ impl Worker {
                 gone.push(Arc::clone(run));
             }
         }
-        self.record.forget_all(&gone, &self.ledger);
+        self.roster.forget_all(&gone, &self.ledger);
     }
 
     /// Freezes or thaws a run as it now is to be. Here and nowhere else, so that no freeze can come after a stop.
-    fn hold(&self, run: &Run) {
-        let Some(leaf) = run.admission().and_then(|admission| admission.hold.leaf.as_ref()) else { return };
+    fn apply_freeze(&self, run: &Run) {
+        let Some(leaf) = run.admission().and_then(|admission| admission.containment.leaf.as_ref()) else { return };
         // Looked at again afterwards: whoever changes what is wanted gives an order only when it is not so already.
         loop {
-            let wanted = run.freezes(self.live.now().enforcement.undecided == Undecided::Freeze);
+            let wanted = run.freezes(self.live.now().enforcement.undecided == UndecidedPolicy::Freeze);
             if wanted == run.is_frozen() || run.stop().is_some() {
                 return;
             }
@@ -379,12 +379,12 @@ impl Worker {
     }
 
     /// A remote agent: its wrapper alone ends it.
-    fn tell_only(&self, ending: &Ending) {
+    fn tell_only(&self, ending: &TreeToEnd) {
         let (Reason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
         let run = &ending.run;
         run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
         log_remote(run, denial);
-        self.record.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
+        self.roster.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
     }
 }
 

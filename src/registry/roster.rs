@@ -22,7 +22,7 @@ const REMEMBERED: usize = 64;
 
 /// Every run whose question is open, or of which tree or wrapper are left.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct Roster {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
     generation: AtomicU64,
     stops: Mutex<VecDeque<Noted>>,
@@ -37,18 +37,18 @@ pub(crate) struct Record {
 pub(crate) struct Census {
     /// Those that are being stopped too.
     pub(crate) all: u32,
-    of: HashMap<DeviceId, OfDevice>,
+    of: HashMap<DeviceId, DeviceAgents>,
 }
 
 /// How many agents live on a device's lease, and how many more are being stopped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct OfDevice {
+pub(crate) struct DeviceAgents {
     pub(crate) agents: u32,
     pub(crate) stopping: u32,
 }
 
 impl Census {
-    pub(crate) fn of(&self, device: &DeviceId) -> OfDevice {
+    pub(crate) fn of(&self, device: &DeviceId) -> DeviceAgents {
         self.of.get(device).copied().unwrap_or_default()
     }
 }
@@ -63,7 +63,7 @@ struct Noted {
     report: StopReport,
 }
 
-impl Record {
+impl Roster {
     pub(super) fn new(journal: Arc<Journal>) -> Self {
         Self {
             runs: Mutex::default(),
@@ -228,14 +228,14 @@ mod tests {
 
     #[test]
     fn a_stop_is_remembered_once_and_only_the_newest_are() {
-        let record = Record::new(Journal::start(None).unwrap());
-        record.note_stop(0, report(0, false));
-        record.note_stop(0, report(0, true));
-        assert_eq!(record.recent_stops(), [(0, report(0, true))]);
+        let roster = Roster::new(Journal::start(None).unwrap());
+        roster.note_stop(0, report(0, false));
+        roster.note_stop(0, report(0, true));
+        assert_eq!(roster.recent_stops(), [(0, report(0, true))]);
         for number in 1..=64 {
-            record.note_stop(0, report(number, true));
+            roster.note_stop(0, report(number, true));
         }
-        let stops = record.recent_stops();
+        let stops = roster.recent_stops();
         assert_eq!((stops.len(), &stops[0].1, &stops[63].1), (64, &report(1, true), &report(64, true)));
     }
 }

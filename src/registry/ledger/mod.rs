@@ -7,7 +7,7 @@
 //! wrapper and its guardian hold the lease without it. To refuse the start instead would let a full disk stop all work,
 //! and would not make one stop surer.
 
-mod entry;
+mod run_record;
 mod store;
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
-pub(crate) use entry::fuzz as fuzz_record;
-pub(crate) use entry::{Entry, Here, StopEntry};
+pub(crate) use run_record::fuzz as fuzz_record;
+pub(crate) use run_record::{BegunStop, Here, RunRecord};
 pub(crate) use store::Store;
 
 use machineid_log::Vital;
@@ -171,9 +171,9 @@ fn work(queue: &Queue, store: &Store) {
     while let Some(due) = queue.next() {
         for (id, due) in due {
             // A run that is over by now is none to write, and the note that says so is on its way.
-            let entry = due.run.as_ref().map(|run| run.entry());
-            let result = match &entry {
-                Some(Some(entry)) => store.write(entry),
+            let record = due.run.as_ref().map(|run| run.record());
+            let result = match &record {
+                Some(Some(record)) => store.write(record),
                 Some(None) => Ok(()),
                 None => store.remove(id),
             };
@@ -181,7 +181,7 @@ fn work(queue: &Queue, store: &Store) {
             let mut failure = queue.failure.lock().unwrap_or_else(PoisonError::into_inner);
             match &result {
                 // That something can be removed says nothing about a full disk.
-                Ok(()) if matches!(entry, Some(Some(_))) && failure.take().is_some() => {
+                Ok(()) if matches!(record, Some(Some(_))) && failure.take().is_some() => {
                     info!("runs are recorded again");
                 }
                 Err(error) if failure.replace(error.to_string()).is_none() => {
