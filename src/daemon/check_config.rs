@@ -23,14 +23,14 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
-            text.parse::<machineid_org_key::OrgKey>().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?;
+            text.parse::<machineid_org_key::OrgKey>().map_err(Fatal::Key)?;
         }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?;
         }
     }
     if let Some((path, origin)) = &settings.audit_file {
-        audit::file::check(path).map_err(|problem| ConfigError::at(origin, "audit.file", problem))?;
+        audit::file::check(path).map_err(|error| ConfigError::at(origin, "audit.file", error))?;
     }
     let text = describe(&settings, device.as_str(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

@@ -1,11 +1,11 @@
 //! The running daemon: everything put together, and taken down again.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::{fs, io};
 
 use machineid_blocking::{Bounds, Pool};
 use machineid_client::{AuthorityClient, Options};
@@ -88,7 +88,7 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
         .event_interval(TASKS_BETWEEN_LOOKS)
         .enable_all()
         .build();
-    let runtime = runtime.map_err(|error| Fatal(format!("cannot start: {error}")))?;
+    let runtime = runtime.map_err(Fatal::io("start the async runtime"))?;
     let result = runtime.block_on(work);
     // Nothing that still hangs must hold the exit up.
     runtime.shutdown_background();
@@ -97,16 +97,14 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
 
 /// No core dump and no other process of this user may show what is in our memory.
 pub(super) fn keep_secrets() -> Result<(), Fatal> {
-    nix::sys::prctl::set_dumpable(false).map_err(|errno| {
-        Fatal(format!("cannot protect the daemon's memory from other processes: {}", sys::from_nix(errno)))
-    })
+    nix::sys::prctl::set_dumpable(false)
+        .map_err(|errno| Fatal::io("protect the daemon's memory from other processes")(sys::from_nix(errno).into()))
 }
 
 /// Takes the org key from where it is, and out of our environment; `None` while it is still to come.
 fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(OrgKey, KeySource)>, Fatal> {
     let in_environment = environment.text(KEY_VARIABLE);
-    sys::scrub_environment(OsStr::new(KEY_VARIABLE))
-        .map_err(|error| Fatal(format!("cannot take {KEY_VARIABLE} out of the environment: {error}")))?;
+    sys::scrub_environment(OsStr::new(KEY_VARIABLE)).map_err(Fatal::ScrubKey)?;
     let configured = settings.authority.org_key_file.as_ref();
     let credentials = environment.path("CREDENTIALS_DIRECTORY");
     let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
@@ -116,7 +114,7 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(Or
     let key = match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
-            text.parse().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?
+            text.parse().map_err(Fatal::Key)?
         }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?
@@ -157,7 +155,7 @@ impl Sidecar {
         key_source: KeySource,
         handed: Option<UnixListener>,
     ) -> Result<Self, Fatal> {
-        sys::check_proc().map_err(Fatal)?;
+        sys::check_proc().map_err(|problem| Fatal::Proc(problem.into()))?;
         let descriptors = machineid_sys::raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
@@ -182,31 +180,26 @@ impl Sidecar {
         let id = report::resolve_id(runtime_dir);
         let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
         let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
-        let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
         let audit_file = settings.audit_file.as_ref().map(|(path, _)| path.clone());
-        let journal = Journal::start(audit_file).map_err(|error| failed("the audit's thread", error))?;
+        let journal = Journal::start(audit_file).map_err(Fatal::io("start the audit's thread"))?;
         let live = Live::new(settings);
         let place = live.now().holds_file();
-        let holds = Arc::new(Holds::open(place.clone()).map_err(|error| {
-            Fatal(format!(
-                "cannot read which devices are held on this host from {}: {error}; mend it, or remove it to release them all",
-                place.display()
-            ))
-        })?);
+        let holds =
+            Arc::new(Holds::open(place.clone()).map_err(|source| Fatal::Holds { path: place.clone(), source })?);
         let keyed = KeyedClient::new(client, key, key_source, markers);
         let authority = Arc::new(AuthorityLink::new(keyed, device.clone(), live.clone(), holds, Arc::clone(&journal)));
         let runs = RunRegistry::start(store.clone(), live.clone(), Arc::clone(&journal))
-            .map_err(|error| failed("the enforcer's thread", error))?;
+            .map_err(Fatal::io("start the enforcer's thread"))?;
         let runs = Arc::new(runs);
         // Before the gates, so that no deny of theirs can miss a run.
         runs.adopt_all(&store);
         let agents: Arc<dyn Agents> = Arc::<RunRegistry>::clone(&runs);
-        let gates =
-            Gates::start(device.clone(), &live, &authority, &agents).map_err(|error| failed("the gate", error))?;
+        let gates = Gates::start(device.clone(), &live, &authority, &agents).map_err(Fatal::io("start the gate"))?;
         runs.attach(&gates);
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);
-        let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
+        let address = compat.as_ref().map(TcpListener::local_addr).transpose();
+        let address = address.map_err(Fatal::io("read the address of compat.listen"))?;
         let context = Arc::new(Context::new(live, gates, runs, journal, writes, key_protection, address));
         let socket = Arc::new(socket);
         Ok(Self { socket, context, device, identity: None, store, id, descriptors, compat, source, metrics })
@@ -219,8 +212,7 @@ impl Sidecar {
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
     pub(super) async fn serve(mut self, command: Vec<OsString>) -> Result<Exit, Fatal> {
         let _vital = Vital;
-        let mut signals =
-            Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+        let mut signals = Signals::watch(!command.is_empty()).map_err(Fatal::io("watch for signals"))?;
         let shutdown = CancellationToken::new();
         let upkeep = self.upkeep();
         self.announce();
@@ -339,12 +331,12 @@ impl Sidecar {
 
     async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
         let mut child = Child::start(command, &self.settings().local.socket, self.descriptors)
-            .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
+            .map_err(Fatal::io("start machineid-run"))?;
         let mut reaping = std::pin::pin!(init::reap_orphans(child.pid()));
         loop {
             tokio::select! {
                 never = &mut reaping => match never {},
-                exit = child.wait() => return exit.map_err(|error| Fatal(format!("lost machineid-run: {error}"))),
+                exit = child.wait() => return exit.map_err(Fatal::WrapperLost),
                 signal = signals.next() => child.forward(signal),
             }
         }
@@ -364,7 +356,7 @@ impl Sidecar {
         // The authority may know of a revoke that this host has not heard of yet.
         match self.context.gates.authority().remove_if_active(&self.device).await {
             Ok(()) => info!(device_id = %self.device, "removed this host's device, as device.ephemeral says"),
-            Err(error) => warn!(device_id = %self.device, error, "cannot remove this host's device"),
+            Err(error) => warn!(device_id = %self.device, %error, "cannot remove this host's device"),
         }
     }
 }

@@ -215,12 +215,12 @@ impl AuthorityLink {
 
     /// Forgets the device at the authority, if it is not revoked there. An authority that is not ours does not look at
     /// that, so the caller must know better.
-    pub(crate) async fn remove_if_active(&self, device: &DeviceId) -> Result<(), String> {
+    pub(crate) async fn remove_if_active(&self, device: &DeviceId) -> Result<(), Failure> {
         let keyed = self.keyed_client();
         let began = BootTime::now();
         let removed = keyed.client.remove_if_active(&keyed.key, device, None).await;
         self.count("remove", began, removed.as_ref().map(|()| "ok"));
-        removed.map_err(|error| error.to_string())?;
+        removed?;
         keyed.markers.forget(device, &keyed.key.fingerprint()).await;
         Ok(())
     }

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use machineid_openapi::{AnswerDoc, EVENTS, JSON, Operation, Parameter};
 use machineid_protocol::Code;
+use thiserror::Error;
 use tokio::sync::watch;
 
 use super::openapi::NO;
@@ -62,7 +63,7 @@ pub(super) async fn events(
 ) -> Response {
     let wish = match StreamOptions::parse(query.as_deref().unwrap_or("")) {
         Ok(wish) => wish,
-        Err(problem) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
+        Err(error) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, error.to_string()),
     };
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
     let reader = Reader::new(Arc::clone(&context.journal), AgentScope::sees(&peer, &context.settings()), wish, last);
@@ -70,8 +71,13 @@ pub(super) async fn events(
     ([(header::CACHE_CONTROL, "no-store")], Sse::new(reader.into_stream()).keep_alive(alive)).into_response()
 }
 
+/// A parameter that the event stream does not have.
+#[derive(Debug, Error)]
+#[error("{0:?} is unknown; write from=oldest|now or follow=true|false")]
+struct UnknownParameter(String);
+
 impl StreamOptions {
-    fn parse(query: &str) -> Result<Self, String> {
+    fn parse(query: &str) -> Result<Self, UnknownParameter> {
         let mut wish = Self { from_oldest: false, follow: true };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair {
@@ -79,7 +85,7 @@ impl StreamOptions {
                 "from=now" => wish.from_oldest = false,
                 "follow=true" => wish.follow = true,
                 "follow=false" => wish.follow = false,
-                other => return Err(format!("{other:?} is unknown; write from=oldest|now or follow=true|false")),
+                other => return Err(UnknownParameter(other.to_owned())),
             }
         }
         Ok(wish)

@@ -18,13 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use machineid_blocking::{Bounds, Pool};
+use machineid_blocking::{Bounds, Lost, Pool};
 use machineid_client::AuthorityClient;
 use machineid_protocol::event::{Happening, Reload, ReloadResult};
+use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::{Fatal, manager};
+use super::manager;
 use crate::config::watch::{FileChange, Watch};
 use crate::config::{ConfigError, Environment, Settings};
 use crate::gate::keyed_client::KeyedClient;
@@ -50,6 +51,14 @@ enum Cause {
     Asked,
     /// They may have changed.
     Seen,
+}
+
+/// The files could not be read; `path` is the one that was being read.
+#[derive(Debug, Error)]
+#[error("cannot read {}: {why}; the settings in force stay", .path.display())]
+struct NotRead {
+    path: PathBuf,
+    why: Lost,
 }
 
 /// Where settings come from.
@@ -138,7 +147,7 @@ impl Reloader {
         let mut outcome = ReloadOutcome::default();
         match self.read(watch).await {
             Ok(found) => self.apply(found, cause, &mut outcome).await,
-            Err(problem) => outcome.problems.push(problem),
+            Err(error) => outcome.problems.push(error.to_string()),
         }
         self.conclude(cause, outcome);
         if cause == Cause::Asked {
@@ -148,8 +157,8 @@ impl Reloader {
 
     /// Reads all files. When that takes too long it goes on, and its end is a reason to read them again.
     ///
-    /// Fails with what to tell.
-    async fn read(&self, watch: &Watch) -> Result<FilesRead, String> {
+    /// Fails when the files are not read in time.
+    async fn read(&self, watch: &Watch) -> Result<FilesRead, NotRead> {
         let progress = Progress::default();
         let question = FilesToRead {
             source: self.source.clone(),
@@ -171,7 +180,7 @@ impl Reloader {
             if over.swap(true, Ordering::SeqCst) {
                 watch.bell().ring();
             }
-            format!("cannot read {}: {why}; the settings in force stay", progress.at().display())
+            NotRead { path: progress.at(), why }
         })
     }
 
@@ -186,7 +195,7 @@ impl Reloader {
                 outcome.changed.extend(key_changed.then_some("org key"));
                 self.put_in_force(changes.settings, keyed, cause, outcome).await;
             }
-            Err(problem) => outcome.problems.push(problem.0),
+            Err(error) => outcome.problems.push(error.to_string()),
         }
     }
 
@@ -201,7 +210,7 @@ impl Reloader {
         client: Result<Option<AuthorityClient>, ConfigError>,
         cause: Cause,
         problems: &mut Vec<String>,
-    ) -> Result<(Option<KeyedClient>, bool), Fatal> {
+    ) -> Result<(Option<KeyedClient>, bool), ConfigError> {
         let current = self.context.gates.authority().keyed_client();
         let SourcedKey { source, key } = key.unwrap_or_else(|error| {
             problems.push(format!("{error}; the org key in use stays"));

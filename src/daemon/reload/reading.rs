@@ -12,7 +12,6 @@ use super::SettingsSource;
 use crate::config::changes::Changes;
 use crate::config::org_key::{self, KeySource};
 use crate::config::{self, ConfigError, Origin, Settings};
-use crate::daemon::Fatal;
 use crate::daemon::sidecar::{ca_pem_of, client_of};
 use crate::gate::keyed_client::KeyedClient;
 
@@ -63,8 +62,8 @@ impl FilesToRead {
     pub(super) fn read(&self) -> FilesRead {
         let mut paths = BTreeSet::new();
         let mut problems = Vec::new();
-        let (settings, key) = self.settings_and_key(&mut paths).unwrap_or_else(|problem| {
-            problems.push(problem.0);
+        let (settings, key) = self.settings_and_key(&mut paths).unwrap_or_else(|error| {
+            problems.push(error.to_string());
             // The key is another matter.
             (Settings::clone(&self.running), self.key(&self.running))
         });
@@ -87,7 +86,7 @@ impl FilesToRead {
     fn settings_and_key(
         &self,
         named: &mut BTreeSet<PathBuf>,
-    ) -> Result<(Settings, Result<SourcedKey, ConfigError>), Fatal> {
+    ) -> Result<(Settings, Result<SourcedKey, ConfigError>), ConfigError> {
         let running = &*self.running;
         let fresh = match &self.source {
             SettingsSource::Files(environment) => {
@@ -101,7 +100,7 @@ impl FilesToRead {
         named.extend(self.key_path(&fresh).ok().flatten());
         match &key {
             // Another file than before: the two belong together.
-            Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone().into()),
+            Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone()),
             Ok(_) | Err(_) => Ok((fresh, key)),
         }
     }

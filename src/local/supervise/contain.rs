@@ -1,9 +1,12 @@
 //! Looks for the control group a run came with, or makes one. A cgroup is never taken on a client's word.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use machineid_protocol::RunId;
-use machineid_tree::{Guardian, Leaf, Pid, ProcessTable};
+use machineid_tree::{Guardian, Leaf, NoCgroup, Pid, ProcessTable};
+use rustix::io::Errno;
+use thiserror::Error;
 use tracing::debug;
 
 use super::StartRefusal;
@@ -83,23 +86,33 @@ fn find_or_make(run: &Run, wanted: WantedContainment) -> Result<(RunContainment,
 
 fn taken(leaf: Arc<Leaf>, uid: u32, wanted: WantedContainment) -> Result<RunContainment, StartRefusal> {
     if wanted.freezable && !leaf.can_freeze() {
-        let why = format!(
-            "the daemon may not write to {}; run the daemon as root, so that it makes the control group itself",
-            leaf.path().display()
-        );
-        return Err(wanted.refuse_without_leaf(&why));
+        return Err(wanted.refuse_without_leaf(&LeafError::NotWritable(leaf.path().to_owned())));
     }
     Ok(RunContainment::leaf(leaf, uid))
 }
 
-fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, String> {
-    let leaf = Leaf::make_below(wrapper, id).map_err(|why| why.to_string())?;
+/// Why a run has no control group that will do.
+#[derive(Debug, Error)]
+enum LeafError {
+    #[error("{0}")]
+    Make(NoCgroup),
+    #[error("the agent cannot be moved into {}: {errno}", .path.display())]
+    Enter { path: PathBuf, errno: Errno },
+    #[error(
+        "the daemon may not write to {}; run the daemon as root, so that it makes the control group itself",
+        .0.display()
+    )]
+    NotWritable(PathBuf),
+}
+
+fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, LeafError> {
+    let leaf = Leaf::make_below(wrapper, id).map_err(LeafError::Make)?;
     match leaf.enter(leader) {
         Ok(()) => Ok(leaf),
         Err(errno) => {
             // It is empty.
             let _ = leaf.remove();
-            Err(format!("the agent cannot be moved into {}: {errno}", leaf.path().display()))
+            Err(LeafError::Enter { path: leaf.path().to_owned(), errno })
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Which containment a run gets. Pure: it is told what was asked for, what is required and what was found.
 
+use std::fmt::Display;
+
 use machineid_protocol::{Code, Containment, Wish};
 
 use super::StartRefusal;
@@ -92,7 +94,7 @@ impl WantedContainment {
     }
 
     /// No control group could be made, and nothing else will do.
-    pub(super) fn refuse_without_leaf(self, why: &str) -> StartRefusal {
+    pub(super) fn refuse_without_leaf(self, why: &dyn Display) -> StartRefusal {
         let who = match (self.wish, self.floor) {
             (Wish::Named(wish), _) => format!("containment {wish} was asked for"),
             (Wish::Auto, Wish::Named(floor)) if !Containment::Subreaper.satisfies(floor) => {
@@ -172,7 +174,7 @@ mod tests {
             (Wish::Auto, Wish::Named(Cgroup), "enforcement.containment"),
             (Wish::Auto, Wish::Named(Subreaper), "enforcement.undecided"),
         ] {
-            let no = WantedContainment { wish, floor, freezable: true }.refuse_without_leaf("read-only");
+            let no = WantedContainment { wish, floor, freezable: true }.refuse_without_leaf(&"read-only");
             assert!(no.reason.contains(needle) && no.reason.contains("read-only"), "{}", no.reason);
         }
     }
