@@ -1,4 +1,4 @@
-//! One attempt at an answer: kill file, registration, validation. Everything a gate does to the outside.
+//! One attempt at an answer: kill file, registration, validation. This is all I/O of a gate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,31 +25,33 @@ use crate::config::Live;
 use crate::config::org_key::{self, KeySource};
 use crate::telemetry::Journal;
 
-/// How long the key's file may take when it is read again.
+/// Time limit for reading the key file again.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
 const KEY_BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
 
-/// Whom all gates of the daemon ask.
+/// The link to the authority that all gates of the daemon share: the client in use, the authority's reachability, the kill
+/// file and the holds.
 #[derive(Debug)]
 pub(crate) struct AuthorityLink {
     keyed: watch::Sender<Arc<KeyedClient>>,
     kill_file: KillFile,
     registering: Registering,
-    /// For reading the key's file, and where that is: what hangs at one path takes no threads from another.
+    /// Threads for reading the key file, and the file's path: a read that hangs at one path takes no threads from another
+    /// path.
     key_reads: Mutex<(PathBuf, Pool)>,
-    /// The host's device: it alone is ephemeral where `device.ephemeral` says so. Others are named by those who start
-    /// agents, who may mean to use them again.
+    /// The host's device. Only this device is registered as ephemeral when `device.ephemeral` is set: other devices are named
+    /// by the users who start agents, and may be used again.
     host: DeviceId,
     live: Live,
     health: Mutex<Health>,
-    /// Told whenever a gate holds something else.
+    /// Notified whenever a gate's standing changes.
     stirred: watch::Sender<()>,
     suspends: Mutex<Suspends>,
     holds: Arc<Holds>,
     journal: Arc<Journal>,
 }
 
-/// What a validation came to.
+/// The result of a validation.
 enum Answer {
     Decision(Decision),
     LimitReached,
@@ -61,7 +63,7 @@ struct Health {
     last_answer: Option<BootTime>,
     last_error: Option<String>,
     watching: bool,
-    /// When the key in use ends, as was logged.
+    /// When the key in use expires, as last logged.
     key_ends: Option<Timestamp>,
 }
 
@@ -93,7 +95,7 @@ impl AuthorityLink {
         &self.holds
     }
 
-    /// Where gates tell what happens.
+    /// The journal for the events of the gates.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
@@ -110,33 +112,33 @@ impl AuthorityLink {
         }
     }
 
-    /// When the org key in use ends, when the authority said so.
+    /// When the org key in use expires, if the authority has announced that.
     pub(crate) fn key_ends(&self) -> Option<Timestamp> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).key_ends
     }
 
-    /// Changes whenever a gate holds something else about its device.
+    /// Notifies whenever a gate's standing changes.
     pub(crate) fn stirred(&self) -> watch::Receiver<()> {
         self.stirred.subscribe()
     }
 
-    /// A gate holds something else.
+    /// Reports a changed standing of a gate.
     pub(super) fn stir(&self) {
         self.stirred.send_replace(());
     }
 
-    /// Whether the authority now tells of changes by itself.
+    /// Notes whether the push connection is open.
     pub(crate) fn note_watching(&self, watching: bool) {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).watching = watching;
     }
 
-    /// Whom to ask now, and with what.
+    /// The client and key to use now.
     pub(crate) fn keyed_client(&self) -> Arc<KeyedClient> {
         Arc::clone(&self.keyed.borrow())
     }
 
-    /// Takes note that the machine slept before this moment, as each gate finds out by itself. Connections of before may
-    /// have died without a word: from now on it is asked on new ones.
+    /// Handles a suspend that ended before this moment, which each gate detects by itself. Connections from before the
+    /// suspend may be dead without notice, so new ones are used from now on.
     pub(super) fn woke(&self, moment: Moment) {
         let slept = self.suspends.lock().unwrap_or_else(PoisonError::into_inner).until(moment);
         if let Some(slept) = slept {
@@ -145,20 +147,20 @@ impl AuthorityLink {
         }
     }
 
-    /// Tells of every change.
+    /// Notifies of every change of client or key.
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<KeyedClient>> {
         self.keyed.subscribe()
     }
 
-    /// For a gate: tells when the kill file appears and disappears.
+    /// Notifies a gate when the kill file appears and disappears.
     pub(super) fn follow_kill_file(&self) -> watch::Receiver<Option<Denial>> {
         self.kill_file.follow()
     }
 
-    /// From now on that one is asked, with that key. Every gate asks at once.
+    /// Puts another client in use. Every gate validates with it at once.
     ///
-    /// A new key for the same authority is on trial: until it is accepted, the old one answers for it when it is refused.
-    /// A wrong key written into the file must not stop every agent.
+    /// A new key for the same authority is on trial: until the authority has accepted it, the previous key is used when the
+    /// new one is refused. A wrong key in the key file must not stop every agent.
     pub(crate) fn replace(&self, keyed: KeyedClient) {
         let current = self.keyed_client();
         let elsewhere = keyed.client.base_url() != current.client.base_url();
@@ -171,7 +173,7 @@ impl AuthorityLink {
         }
     }
 
-    /// Makes the attempt, with the means that the gate knew when it decided whether to register.
+    /// Makes the attempt, with the client that the gate knew when it decided whether to register.
     pub(crate) async fn attempt(
         &self,
         keyed: &KeyedClient,
@@ -200,9 +202,9 @@ impl AuthorityLink {
             Ok(Answer::Decision(decision)) => {
                 self.note_answer(keyed);
                 match (self.denied_here(device).await, decision) {
-                    // The kill file may have appeared while the authority was asked.
+                    // The kill file may have appeared during the request.
                     (Ok(Some(denial)), _) => AttemptOutcome::Decided(Decision::Deny(denial)),
-                    // A deny needs no second one.
+                    // A deny needs no confirmation by the kill file.
                     (Ok(None), decision) | (Err(_), decision @ Decision::Deny(_)) => AttemptOutcome::Decided(decision),
                     (Err(unseen), Decision::Allow { .. }) => no_look(&unseen),
                 }
@@ -213,8 +215,8 @@ impl AuthorityLink {
         (registered, outcome)
     }
 
-    /// Forgets the device at the authority, if it is not revoked there. An authority that is not ours does not look at
-    /// that, so the caller must know better.
+    /// Removes the device from the authority, unless it is revoked there. An authority other than machineid-authority does
+    /// not check that, so the caller must.
     pub(crate) async fn remove_if_active(&self, device: &DeviceId) -> Result<(), Failure> {
         let keyed = self.keyed_client();
         let began = BootTime::now();
@@ -225,7 +227,7 @@ impl AuthorityLink {
         Ok(())
     }
 
-    /// Registers, unless an attempt beside this one just has.
+    /// Registers the device, unless a concurrent attempt has just done so.
     async fn register_once(&self, keyed: &KeyedClient, device: &DeviceId) -> Result<Registration, Failure> {
         let _alone = self.registering.alone(device).await;
         if keyed.has_registered(device) {
@@ -254,8 +256,8 @@ impl AuthorityLink {
         Ok(registration)
     }
 
-    /// Validates; when the authority refuses the key, looks for a new one and, if there is one, asks again before the deny
-    /// counts: nothing must stop for a rotation. A key of another organisation registers first.
+    /// Validates. When the authority refuses the key, looks for a new key and, if there is one, asks again before the deny
+    /// counts: a key rotation must not stop agents. With the key of another organisation the device registers first.
     async fn validate(&self, keyed: &KeyedClient, device: &DeviceId) -> Result<Answer, Failure> {
         let decision = self.ask(keyed, device).await?;
         if !refuses_key(&decision) {
@@ -288,7 +290,7 @@ impl AuthorityLink {
         self.journal.metrics.asked(endpoint, outcome, BootTime::now().saturating_since(began));
     }
 
-    /// The authority refuses a key that is on trial: the one before it answers, and stays.
+    /// Validates with the previous key after the authority has refused the key on trial. The previous key then stays in use.
     async fn validate_with_former(
         &self,
         keyed: &KeyedClient,
@@ -303,7 +305,7 @@ impl AuthorityLink {
         let back = former.after_refusal_of(keyed.key.clone());
         let mut back = Some(Arc::new(back));
         let went_back = self.keyed.send_if_modified(|current| {
-            // Not when a reload, or another gate, came first.
+            // Not if a reload or another gate has replaced the client meanwhile.
             let unchanged = current.key == keyed.key && current.client.base_url() == keyed.client.base_url();
             if let Some(back) = back.take_if(|_| unchanged) {
                 *current = back;
@@ -319,8 +321,9 @@ impl AuthorityLink {
         Ok(decision)
     }
 
-    /// Means with another key than the refused one: those in force by now, or with what the key's file holds by now, which
-    /// is then in force. A rotation puts the new key into the file, and a watch may be late or blind.
+    /// A client with a key other than the refused one: the client in use by now, or one with the key that the key file
+    /// contains by now, which is then put in use. A rotation puts the new key into the file, and the watch may be late or
+    /// blind.
     async fn fresher_than(&self, refused: &KeyedClient) -> Option<Arc<KeyedClient>> {
         let current = self.keyed_client();
         if current.key != refused.key {
@@ -339,7 +342,7 @@ impl AuthorityLink {
         match read {
             Ok(key) if key != refused.key => {
                 self.keyed.send_if_modified(|keyed| {
-                    // Not when a reload came in between: it knows better.
+                    // Not if a reload has replaced the client meanwhile: it has newer information.
                     let unchanged = Arc::ptr_eq(keyed, &current);
                     if unchanged {
                         *keyed = Arc::new(current.with_key(key));
@@ -364,9 +367,9 @@ impl AuthorityLink {
         reads.1.clone()
     }
 
-    /// A deny that needs no answer of the authority: the kill file, or an operator's hold.
+    /// A deny of this host that needs no answer from the authority: the kill file, or an operator's hold.
     ///
-    /// Fails when the kill file cannot be looked for, and the device is not held.
+    /// Fails when the kill file cannot be examined and the device is not held.
     async fn denied_here(&self, device: &DeviceId) -> Result<Option<Denial>, Unseen> {
         let held = || self.holds.denial(device);
         match self.look_for_kill_file().await {
@@ -375,14 +378,14 @@ impl AuthorityLink {
         }
     }
 
-    /// Looks for the kill file, and tells every gate when it has appeared or disappeared. Its deny, when it is there.
+    /// Looks for the kill file, and notifies every gate when it has appeared or disappeared. Returns its deny if it exists.
     ///
     /// Fails when the look does not return within its time.
     pub(crate) async fn look_for_kill_file(&self) -> Result<Option<Denial>, Unseen> {
         self.kill_file.look().await
     }
 
-    /// Whether what is learnt with these means is about the authority that is asked now.
+    /// Whether a result of this client concerns the authority now in use.
     fn is_about_ours(&self, keyed: &KeyedClient) -> bool {
         keyed.client.base_url() == self.keyed_client().client.base_url()
     }
@@ -440,7 +443,7 @@ fn refuses_key(decision: &Decision) -> bool {
     matches!(decision, Decision::Deny(denial) if denial.code == Code::InvalidOrgKey)
 }
 
-/// What an attempt comes to that cannot look for the kill file: nobody knows whether this host is to be stopped.
+/// The outcome of an attempt that cannot examine the kill file: it is unknown whether this host must stop.
 fn no_look(unseen: &Unseen) -> AttemptOutcome {
     let (code, cause) = (Code::AuthorityUnreachable, Arc::from(unseen.to_string()));
     AttemptOutcome::NoAnswer { code, cause, retry_after: None }

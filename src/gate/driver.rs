@@ -1,4 +1,4 @@
-//! The task around one gate's core: reads the clock, makes attempts, carries actions out. Decides nothing.
+//! The task around one gate's core: reads the clock, makes attempts and carries out actions. It decides nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,17 +22,17 @@ use super::keyed_client::KeyedClient;
 use super::standing::{GateVerdict, Standing};
 use crate::config::{Following, Live};
 
-/// Commands taken in one go, before anything else has its turn.
+/// The most commands taken at once, before other events get their turn.
 const CROWD: usize = 256;
-/// Askers answered in one go. Were a whole crowd woken at once, who asks anew first would wait for the last of them, and the
-/// runtime would lose their order.
+/// The most askers answered at once. If a whole crowd were woken at once, the first asker that asks again would wait for all
+/// others, and the runtime would not keep their order.
 const ANSWERED: usize = 16;
 
-/// What a gate tells about the agents that live on its leases.
+/// Notifications of a gate for the agents that live on its leases.
 pub(crate) trait Agents: Send + Sync + 'static {
     /// An ALLOW moved the end of the device's lease.
     fn lease_moved(&self, device: &DeviceId, until: BootTime);
-    /// The device cannot be asked about any more.
+    /// The device can no longer be validated.
     fn unavailable(&self, device: &DeviceId, cause: &Arc<str>);
     /// The device is allowed again, or for the first time.
     fn allowed(&self, device: &DeviceId);
@@ -50,22 +50,22 @@ pub(super) struct Driver {
     attempts: JoinSet<(AttemptId, Registered, AttemptOutcome)>,
     under_way: HashMap<AttemptId, AbortHandle>,
     replies: HashMap<AskerId, oneshot::Sender<GateVerdict>>,
-    /// Decided and yet to be told, in the order of the questions.
+    /// Answers that are decided but not sent yet, in the order of the questions.
     answers: VecDeque<(oneshot::Sender<GateVerdict>, GateVerdict)>,
     next_asker: u64,
-    /// Of the thread that answers, as far as this crowd goes.
+    /// The scheduling of this thread, as set for the current crowd.
     turns: Turns,
     settings: Following,
-    /// Those that the core has been told of: what it says about registering holds for these.
+    /// The client that the core knows of: its decisions about registration refer to this one.
     keyed: Arc<KeyedClient>,
-    /// Of the means.
+    /// Changes of the client.
     changes: watch::Receiver<Arc<KeyedClient>>,
-    /// Of the kill file.
+    /// Changes of the kill file.
     kills: watch::Receiver<Option<Denial>>,
 }
 
 impl Driver {
-    /// One that has yet to run, and what it will be seen to hold.
+    /// Creates a driver, not running yet, and the receiver of its view.
     pub(super) fn new(
         device: DeviceId,
         live: &Live,
@@ -114,12 +114,12 @@ impl Driver {
                     None => return,
                 },
                 settings = self.settings.changed() => GateEvent::Ruled(settings.rules()),
-                // The sender lives in the authority that we hold.
+                // The sender lives in the `AuthorityLink` that the driver holds.
                 Ok(()) = self.changes.changed() => {
                     self.keyed = Arc::clone(&self.changes.borrow_and_update());
                     GateEvent::AuthorityChanged { registered: self.keyed.has_registered(&self.device) }
                 },
-                // Its sender too.
+                // The sender lives there as well.
                 Ok(()) = self.kills.changed() => match self.kills.borrow_and_update().clone() {
                     Some(denial) => GateEvent::Denied(denial),
                     None => GateEvent::Hinted,
@@ -128,7 +128,7 @@ impl Driver {
                     Ok((attempt, registered, outcome)) => GateEvent::Finished { attempt, registered, outcome },
                     Err(error) => match self.lost(&error) {
                         Some(event) => event,
-                        // It was given up.
+                        // It was abandoned.
                         None => continue,
                     },
                 },
@@ -142,8 +142,8 @@ impl Driver {
                 () = tokio::task::yield_now(), if !self.answers.is_empty() => continue,
             };
             self.tell(event);
-            // Askers come in crowds: those who are here already need not each wait for a round of all that is above, with its
-            // timer set anew.
+            // Askers come in crowds: a command that has already arrived need not wait for a full round of the loop with its
+            // new timer.
             for _ in 0..CROWD {
                 let Ok(command) = commands.try_recv() else { break };
                 let event = self.event_of(command);
@@ -165,7 +165,7 @@ impl Driver {
             GateCommand::Inherit(until) => GateEvent::Inherited { until },
             GateCommand::Wake => GateEvent::Woke,
             GateCommand::Pulse(turn) => {
-                // Who gave up waiting need not know.
+                // A receiver that gave up waiting needs no answer.
                 let _ = turn.send(());
                 GateEvent::Woke
             }
@@ -191,11 +191,11 @@ impl Driver {
         let mut actions = Vec::new();
         self.gate.handle(now, event, &mut actions);
         if asked && actions.is_empty() {
-            // One more who waits: nothing of the report has changed.
+            // Only another asker waits: the view is unchanged.
             return;
         }
-        // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
-        // ALLOW that a stop already sent has overtaken.
+        // Published before any action is carried out: code that admits an agent reads the view, and must not see an ALLOW
+        // that a stop already sent has overtaken.
         self.publish.send_replace(GateView::of(&self.gate));
         if is_news(&before, self.gate.standing()) {
             self.authority.stir();
@@ -236,8 +236,8 @@ impl Driver {
         self.under_way.insert(attempt, handle);
     }
 
-    /// What follows from an attempt that has ended without a result. One that panicked brought no answer: its place is free
-    /// again, and the lease runs on. One that was given up is no news.
+    /// The event for an attempt that ended without a result. An attempt that panicked brought no answer: its slot is free
+    /// again, and the lease runs on. `None` for an abandoned attempt.
     fn lost(&self, error: &JoinError) -> Option<GateEvent> {
         let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
         tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
@@ -247,15 +247,15 @@ impl Driver {
     }
 
     fn answer_some(&mut self) {
-        // A crowd takes milliseconds to answer, and asks again meanwhile: the authority, when it is on this host, must not
-        // wait that long for its turn. Somebody alone would: his is then taken by who has just answered him.
+        // Answering a crowd takes milliseconds, and the crowd asks again meanwhile; an authority on this host must not wait
+        // that long for the processor. A single asker needs no short turns: it runs as soon as this thread waits.
         let turns = if self.answers.len() > ANSWERED { Turns::Short } else { Turns::Ordinary };
         if turns != self.turns {
             self.turns = turns;
             sys::take_turns(turns);
         }
         for (reply, verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
-            // An asker who went away needs no answer.
+            // An asker that went away needs no answer.
             let _ = reply.send(verdict.told_under(self.gate.standing()));
         }
     }
@@ -335,7 +335,7 @@ impl Driver {
     }
 }
 
-/// Whether subscribers were last told another standing.
+/// Whether subscribers need to be notified of this change.
 fn is_news(before: &Standing, now: &Standing) -> bool {
     match (before, now) {
         (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. }) => {
@@ -345,7 +345,7 @@ fn is_news(before: &Standing, now: &Standing) -> bool {
     }
 }
 
-/// Who made a decision.
+/// The origin of a decision.
 fn source_of(decision: &Decision) -> Source {
     match decision {
         Decision::Allow { .. } => Source::Authority,
@@ -354,7 +354,7 @@ fn source_of(decision: &Decision) -> Source {
 }
 
 fn source_of_denial(denial: &Denial) -> Source {
-    // What an authority says comes with its name for it, or without a code of this host's.
+    // A decision of the authority has a request id, or a code that this host does not use.
     let local = matches!(denial.code, Code::LocalKill | Code::LocalStop) && denial.request_id.is_none();
     if local { Source::Local } else { Source::Authority }
 }

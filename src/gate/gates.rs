@@ -1,4 +1,4 @@
-//! One gate for the host's device, and one for each other device while it is in use.
+//! The gates: one for the host's device, and one for each other device while it is in use.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -17,8 +17,9 @@ use super::handle::GateHandle;
 use super::standing::{ConfirmedDenial, GateVerdict, Standing};
 use crate::config::Live;
 
-/// How many devices whose agents a revoke ended are remembered, and for how long: as long as somebody may wait for the
-/// word that nothing of them is left. Their gates end with them, and an obedient agent is gone before anybody looks.
+/// Devices whose agents a revoke ended are remembered, up to this number and for this time: an operator may still wait for
+/// the confirmation that nothing of them is left. Their gates end with the last agent, which may be gone before the next
+/// report.
 const REMEMBERED: usize = 1024;
 const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 
@@ -36,9 +37,9 @@ struct Others {
     authority: Arc<AuthorityLink>,
     agents: Arc<dyn Agents>,
     in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
-    /// The newest devices that were used until a revoke ended their agents, with what was then held.
+    /// The newest devices whose agents a revoke ended, with the deny.
     ended: Arc<Mutex<VecDeque<EndedDevice>>>,
-    /// Told whenever there is another gate, or one fewer.
+    /// Notified whenever a gate is added or removed.
     changes: Arc<watch::Sender<()>>,
 }
 
@@ -48,7 +49,7 @@ struct InUse {
     users: usize,
 }
 
-/// A device that is no longer in use, and that was revoked when its last user left.
+/// A device that is no longer in use and was revoked when its last user left.
 #[derive(Clone, Debug)]
 pub(crate) struct EndedDevice {
     pub(crate) device: DeviceId,
@@ -62,7 +63,7 @@ impl std::fmt::Debug for Others {
     }
 }
 
-/// The gates that decide about one question or agent: all must allow. Keeps them running while it lives.
+/// The gates that decide about one question or agent: all must allow. They run at least as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Deciding {
     gates: Vec<GateUse>,
@@ -71,7 +72,7 @@ pub(crate) struct Deciding {
 #[derive(Debug)]
 struct GateUse {
     gate: GateHandle,
-    /// Where to give a gate back that is not the host's.
+    /// Where the use is returned, for a gate other than the host's.
     others: Option<Others>,
 }
 
@@ -107,8 +108,8 @@ impl Gates {
         &self.others.authority
     }
 
-    /// The gates that decide about these devices: theirs and, as long as it rules all, the host's. Without devices: the
-    /// host's alone. Whether they may be named is the caller's business.
+    /// The gates that decide about these devices: their own and, while it rules all, the host's. Without devices: the host's
+    /// alone. The caller checks whether the devices may be named.
     ///
     /// Fails when the process has no descriptor left for another gate.
     pub(crate) fn deciding(&self, devices: &[DeviceId]) -> io::Result<Deciding> {
@@ -127,8 +128,8 @@ impl Gates {
         Ok(Deciding { gates })
     }
 
-    /// Every running gate, and the devices that nobody uses any more and that were revoked when the last user left,
-    /// lately; of one moment.
+    /// Every running gate, and the devices no longer in use that were recently revoked when their last user left; all of one
+    /// moment.
     pub(crate) fn used_and_ended(&self, now: BootTime) -> (Vec<GateHandle>, Vec<EndedDevice>) {
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let used = std::iter::once(self.host.clone()).chain(in_use.values().map(|other| other.gate.clone())).collect();
@@ -137,24 +138,24 @@ impl Gates {
         (used, lately.cloned().collect())
     }
 
-    /// A reason for this device's gate to validate now, if it has one.
+    /// Hints this device's gate, if it has one, to validate now.
     pub(crate) fn hint(&self, device: &DeviceId) {
         self.all().iter().filter(|gate| gate.device() == device).for_each(GateHandle::hint);
     }
 
-    /// A reason for every gate to validate now.
+    /// Hints every gate to validate now.
     pub(crate) fn hint_all(&self) {
         self.host.hint();
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         in_use.values().for_each(|other| other.gate.hint());
     }
 
-    /// Has every gate look at the clocks: the machine may have slept.
+    /// Makes every gate read the clocks: the machine may have been suspended.
     pub(crate) fn wake_all(&self) {
         self.all().iter().for_each(GateHandle::wake);
     }
 
-    /// Changes when there is another gate, or one fewer.
+    /// Notifies when a gate is added or removed.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.others.changes.subscribe()
     }
@@ -168,7 +169,7 @@ impl Gates {
         in_use.get(device).map(|other| other.gate.clone())
     }
 
-    /// Returns when every gate has had its turn.
+    /// Returns when every gate has completed a turn.
     pub(crate) async fn pulse(&self) {
         for gate in self.all() {
             gate.pulse().await;
@@ -247,19 +248,19 @@ impl Deciding {
         self.gates.iter().map(|held| &held.gate)
     }
 
-    /// The deny of an operator who holds one of the devices on this host.
+    /// The deny of a hold on one of the devices.
     pub(crate) fn held(&self) -> Option<Denial> {
         self.gates().find_map(GateHandle::held)
     }
 
-    /// Asks all in parallel. The first deny is the answer; else the first that could not be found out; else an ALLOW as
-    /// old as the oldest and with the lease of the shortest.
+    /// Asks all gates in parallel. The first deny is the answer; otherwise the first "undecided"; otherwise an ALLOW with the
+    /// age of the oldest and the lease of the shortest.
     pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
         if let Some(denied) = self.denied_here() {
             return denied;
         }
         let verdict = self.ask_gates(deadline).await;
-        // It may have come while the authority was asked.
+        // A hold may have been set during the request.
         self.denied_here().unwrap_or(verdict)
     }
 
@@ -269,7 +270,7 @@ impl Deciding {
 
     async fn ask_gates(&self, deadline: BootTime) -> GateVerdict {
         let mut all = self.gates.iter();
-        let Some(first) = all.next() else { return nobody_asked() };
+        let Some(first) = all.next() else { return no_gate() };
         let mut verdict = Box::pin(first.gate.ask(deadline)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
         for next in all {
             verdict = Box::pin(both(verdict, next.gate.ask(deadline)));
@@ -282,7 +283,7 @@ impl Deciding {
         self.gates().map(|gate| gate.cached(now, max_age)).reduce(|a, b| Some(join(a?, b?)))?
     }
 
-    /// The lease that the gates' present standings give together; `None` when one of them gives none.
+    /// The leases that the gates' present standings give together; `None` when one of them gives none.
     pub(crate) fn leases(&self) -> Option<Vec<(DeviceId, BootTime)>> {
         if self.held().is_some() {
             return None;
@@ -303,7 +304,7 @@ async fn both(a: impl Future<Output = GateVerdict> + Unpin, b: impl Future<Outpu
     }
 }
 
-/// Two answers that must both be yes, as one.
+/// Combines two answers, both of which must allow.
 fn join(a: GateVerdict, b: GateVerdict) -> GateVerdict {
     match (a, b) {
         (GateVerdict::Denied(refusal), _) | (_, GateVerdict::Denied(refusal)) => GateVerdict::Denied(refusal),
@@ -315,7 +316,7 @@ fn join(a: GateVerdict, b: GateVerdict) -> GateVerdict {
     }
 }
 
-fn nobody_asked() -> GateVerdict {
+fn no_gate() -> GateVerdict {
     GateVerdict::undecided(
         machineid_protocol::Code::AuthorityUnreachable,
         "the daemon has no gate that could ask the \

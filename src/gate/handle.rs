@@ -1,4 +1,4 @@
-//! A running gate as everybody else has it: what is said to it, and what it is seen to hold.
+//! The handle of a running gate: commands to it, and its published view.
 
 use std::io;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::holds::Holds;
 use super::standing::{ConfirmedDenial, GateVerdict, Grant, Standing};
 use crate::config::Live;
 
-/// Commands waiting for one gate. More than that many askers at once are turned away as overload.
+/// The most commands waiting for one gate. Further askers are refused as overload.
 const MAILBOX: usize = 4096;
 
-/// What everybody may see of a gate.
+/// The published state of a gate.
 #[derive(Clone, Debug)]
 pub(crate) struct GateView {
     pub(crate) standing: Standing,
@@ -63,7 +63,7 @@ pub(crate) struct GateHandle {
 }
 
 impl GateHandle {
-    /// Starts a gate in the current runtime. Fails when no timer can be made.
+    /// Starts a gate in the current runtime. Fails when no timer is available.
     pub(crate) fn start(
         device: DeviceId,
         live: &Live,
@@ -83,17 +83,17 @@ impl GateHandle {
         &self.device
     }
 
-    /// The deny of an operator who holds the device on this host, in force before the gate has heard of it.
+    /// The deny of a hold on this device, in force before the gate has heard of it.
     pub(crate) fn held(&self) -> Option<Denial> {
         self.holds.denial(&self.device)
     }
 
-    /// What the gate holds now.
+    /// A copy of the gate's present view.
     pub(crate) fn view(&self) -> GateView {
         self.view.borrow().clone()
     }
 
-    /// Looks at what the gate holds now without copying it.
+    /// Reads the gate's present view without copying it.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&GateView) -> T) -> T {
         look(&self.view.borrow())
     }
@@ -106,7 +106,7 @@ impl GateHandle {
         self.look(|view| view.standing.cached(now, max_age, view.lease))
     }
 
-    /// What to make of the ALLOW that [`GateHandle::cached`] would give; `None` when it would give none, or something else.
+    /// Applies `make` to the ALLOW that [`GateHandle::cached`] would return; `None` when it would return something else.
     pub(crate) fn cached_allow<T>(
         &self,
         now: BootTime,
@@ -119,7 +119,7 @@ impl GateHandle {
         self.look(|view| view.standing.cached_grant(now, max_age, view.lease).map(make))
     }
 
-    /// Asks, with an answer by a validation that begins from now on; at `deadline` at the latest.
+    /// Asks the gate. The answer comes from a validation that begins after this call, at `deadline` at the latest.
     pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
         let (reply, answer) = oneshot::channel();
         match self.mailbox.try_send(GateCommand::Ask { deadline, reply }) {
@@ -132,19 +132,19 @@ impl GateHandle {
         answer.await.unwrap_or_else(|_| gone())
     }
 
-    /// A reason to validate now.
+    /// Hints the gate to validate now.
     pub(crate) fn hint(&self) {
-        // A full mailbox has askers in it, who cause a validation as well.
+        // If the mailbox is full, it contains Ask commands, each of which triggers a validation; dropping the hint is safe.
         let _ = self.mailbox.try_send(GateCommand::Hint);
     }
 
-    /// Has the gate look at the clocks: the machine may have slept.
+    /// Makes the gate read the clocks: the machine may have been suspended.
     pub(crate) fn wake(&self) {
-        // A full mailbox wakes it as well.
+        // If the mailbox is full, the gate is about to run anyway.
         let _ = self.mailbox.try_send(GateCommand::Wake);
     }
 
-    /// Returns when the gate has had its turn; a hung one never does. One that has ended has nothing left to do.
+    /// Returns when the gate has completed a turn; never returns if it hangs. A gate that has ended has nothing left to do.
     pub(crate) async fn pulse(&self) {
         let (turn, had) = oneshot::channel();
         if self.mailbox.send(GateCommand::Pulse(turn)).await.is_ok() {
@@ -152,27 +152,27 @@ impl GateHandle {
         }
     }
 
-    /// Says that agents live on a lease of this device until then, which a daemon before us had.
+    /// Tells the gate that agents live on a lease of a previous daemon that ends at `until`.
     pub(crate) fn inherit(&self, until: BootTime) {
-        // Only shapes the pace of retries: each run's own deadline holds without it.
+        // A lost command only affects the pace of retries: each run's own deadline holds without it.
         let _ = self.mailbox.try_send(GateCommand::Inherit(until));
     }
 
-    /// Says how many agents live on the device's lease.
+    /// Tells the gate how many agents live on the device's lease.
     pub(crate) fn set_agents(&self, count: usize) {
-        // Only shapes the pace of retries: not worth waiting for.
+        // A lost command only affects the pace of retries.
         let _ = self.mailbox.try_send(GateCommand::Agents(count));
     }
 }
 
-/// A gate that only has its turn while a test says so.
+/// A gate whose commands a test takes instead of a driver.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct WithoutDriver(mpsc::Receiver<GateCommand>);
 
 #[cfg(test)]
 impl WithoutDriver {
-    /// Takes every command as a driver would, and answers none but a pulse.
+    /// Takes every command as a driver would, and answers only a pulse.
     pub(crate) async fn take_turns(&mut self) -> std::convert::Infallible {
         loop {
             match self.0.recv().await {

@@ -1,8 +1,8 @@
-//! What becomes of the runs that a daemon before us wrote down.
+//! Adoption: what this daemon does about the runs that a previous daemon recorded.
 //!
-//! Their wrappers come back by themselves. Until then, and for those that do not, the recorded lease holds: the run is
-//! registered before any gate starts, so that no deny can miss it, and gets its gates afterwards. Nothing is done but for
-//! a record, and nothing to a process whose start time is not the recorded one.
+//! The wrappers reconnect by themselves. Until then, and for a wrapper that does not, the recorded lease holds: each run is
+//! registered before any gate starts, so that no deny can miss it, and gets its gates afterwards. The daemon acts only on
+//! runs that have a record, and only on processes whose start time is the recorded one.
 
 use std::sync::Arc;
 
@@ -20,18 +20,19 @@ use super::run::{Admission, AskedTerms, Opened, Run};
 use super::run_registry::{RunRegistry, wrapper_gone};
 use crate::gate::Gates;
 
-/// What is done about a run that was found written down.
+/// What is done about a recorded run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Course {
-    /// Its wrapper lives: wait for it, until the recorded deadline.
+    /// The wrapper lives: wait until it reconnects, or until the recorded deadline.
     Await,
-    /// Its wrapper is dead: stop what is left of it.
+    /// The wrapper is dead: stop what is left of the run.
     Stop(SignalBy),
-    /// Its stop had begun: go on with it.
+    /// The stop had begun: continue it.
     GoOn,
 }
 
-/// Decides that. A guardian that lives and found no daemon has sent the stop signal itself, and no process gets it twice.
+/// Decides the course. A living guardian that found no daemon has sent the stop signal itself, and no process may get it
+/// twice.
 fn course(stop_began: bool, wrapper_lives: bool, guardian_lives: bool) -> Course {
     match (stop_began, wrapper_lives, guardian_lives) {
         (true, _, _) => Course::GoOn,
@@ -42,7 +43,7 @@ fn course(stop_began: bool, wrapper_lives: bool, guardian_lives: bool) -> Course
 }
 
 impl RunRegistry {
-    /// Takes on every run that is written down. To be called before any gate starts, and before the socket is served.
+    /// Adopts every recorded run. To be called before any gate starts, and before the socket is served.
     pub(crate) fn adopt_all(&self, store: &Store) {
         let records = match store.read_all() {
             Ok(records) => records,
@@ -51,7 +52,7 @@ impl RunRegistry {
                 return;
             }
         };
-        // For wrappers that had children of their own, which are told by their age.
+        // Only needed for wrappers that had other children: those are recognised by their age.
         let table = if records.iter().all(|record| record.alone) { None } else { ProcessTable::scan().ok() };
         let table = table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Caller::current(), Vec::new()));
         for record in records {
@@ -60,7 +61,7 @@ impl RunRegistry {
         self.enforcer.watch();
     }
 
-    /// Keeps the gates of the adopted runs running, and has them asked at once.
+    /// Attaches gates to the adopted runs, keeps them running and has them validate at once.
     pub(crate) fn attach(&self, gates: &Gates) {
         for run in self.roster.all().into_iter().filter(|run| run.deciding().is_none()) {
             let deciding = match gates.deciding(std::slice::from_ref(&run.opened.device)) {
@@ -93,7 +94,7 @@ impl RunRegistry {
         let frozen = containment.leaf.as_ref().and_then(|leaf| leaf.state().ok()).is_some_and(|state| state.frozen);
         let mut undecided = Undecided::default();
         if frozen {
-            // Until there is an answer.
+            // It stays frozen until there is an answer.
             for (device, _) in &record.leases {
                 undecided.unavailable(device, &Arc::from("the daemon has restarted and has no answer yet"));
             }
@@ -104,7 +105,7 @@ impl RunRegistry {
             name: record.name,
             command: record.command,
             uid: record.uid,
-            // What the wrapper left open then is not known any more.
+            // Which of them the wrapper left to the configuration is no longer known.
             asked: AskedTerms { signal: Some(record.stop_signal), grace: Some(record.stop_grace) },
             reach: Some(reach),
         };
@@ -151,7 +152,7 @@ fn reach_of(record: &RunRecord, table: &ProcessTable) -> Reach {
     Reach::new(Pinned::find(record.leader), Pinned::find(record.wrapper), guardian, record.alone, table)
 }
 
-/// What holds it by now: who owns the leaf is looked at again, as everything about it is.
+/// The containment of a recorded run as it is now. The owner of the leaf, like everything else about it, is read again.
 fn containment_of(record: &RunRecord) -> RunContainment {
     let leaf = record.leaf.as_ref().and_then(|path| match Leaf::reopen(path, record.id) {
         Ok(leaf) => leaf.map(Arc::new),

@@ -1,16 +1,17 @@
-//! What holds a run's tree together, and against whom.
+//! The containment of a run: what holds its process tree together, and against which kind of agent.
 
 use std::sync::Arc;
 
 use machineid_protocol::{Containment, HoldsAgainst};
 use machineid_tree::Leaf;
 
-/// How a tree is held together, as it was found or made; never just a client's word where the daemon can look.
+/// The containment of one tree, as the daemon found or made it; a client's claim is accepted only where the daemon cannot
+/// look.
 #[derive(Debug)]
 pub(crate) struct RunContainment {
     pub(crate) kind: Containment,
     pub(crate) holds_against: HoldsAgainst,
-    /// In a line, for people: what holds it, or why nothing stronger does.
+    /// A line for people: what holds the tree, or why nothing stronger does.
     pub(crate) reason: String,
     pub(crate) leaf: Option<Arc<Leaf>>,
 }
@@ -44,12 +45,12 @@ impl RunContainment {
         Self { kind: Containment::Cgroup, holds_against, reason, leaf: Some(leaf) }
     }
 
-    /// Nothing but its supervisors; `why` says why nothing stronger.
+    /// No containment but the supervisors; `why` says why nothing stronger is available.
     pub(crate) fn subreaper(why: String) -> Self {
         Self { kind: Containment::Subreaper, holds_against: HoldsAgainst::Bugs, reason: why, leaf: None }
     }
 
-    /// The wrapper's own word, where the daemon cannot look.
+    /// The containment that the wrapper claims, where the daemon cannot look.
     pub(crate) fn unseen(kind: Containment) -> Self {
         Self {
             kind,

@@ -1,19 +1,19 @@
-//! The supervised runs: which there are, on what lease, and their end.
+//! The registry: the supervised runs, their leases and their end.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `run` | one run, from its question to its end |
-//! | `reach` | its processes, held in advance |
-//! | `containment` | what holds its tree together |
-//! | `ancestors` | the line of a process's ancestors |
+//! | `reach` | the processes of a run, held by descriptors |
+//! | `containment` | what holds a run's tree together |
+//! | `ancestors` | the ancestors of a process |
 //! | `inside` | pure: in which runs' trees a process is |
-//! | `token` | its key for the daemon's own listener |
-//! | `freeze` | pure: whether it is to be frozen |
-//! | `roster` | which runs there are, and how the newest stops went |
-//! | `run_registry` | admits, tells and stops them |
+//! | `token` | an agent's key for the daemon's own listener |
+//! | `freeze` | pure: whether a run is frozen |
+//! | `roster` | the runs there are, and the newest stops |
+//! | `run_registry` | admits runs, updates them and stops them |
 //! | `enforcer` | the thread that ends their trees |
-//! | `ledger` | the runs as they are written down |
-//! | `adoption` | what becomes of those that a daemon before us wrote down |
+//! | `ledger` | the records of the runs on disk |
+//! | `adoption` | what this daemon does about the runs of a previous daemon |
 
 mod adoption;
 mod ancestors;

@@ -1,4 +1,4 @@
-//! All supervised runs: admitted, told, stopped.
+//! Admits runs, updates their leases and stops them.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::config::{self, Live};
 use crate::gate::{Agents, Deciding, Standing};
 use crate::telemetry::Journal;
 
-/// What the daemon does with its runs.
+/// The supervised runs, with the enforcer that ends them and the ledger that records them.
 #[derive(Debug)]
 pub(crate) struct RunRegistry {
     pub(super) roster: Arc<Roster>,
@@ -36,7 +36,7 @@ pub(crate) struct RunRegistry {
     closing: AtomicBool,
 }
 
-/// Why a run that was asked for does not start after all.
+/// Why a run does not start although its gates answered ALLOW.
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// A deny came between the ALLOW and the start.
@@ -45,7 +45,7 @@ pub(crate) enum Refused {
     NoLease,
 }
 
-/// Has the enforcer look at the deadlines when it goes.
+/// Makes the enforcer look at the deadlines when dropped.
 struct WatchedAfter<'a>(&'a Enforcer);
 
 impl Drop for WatchedAfter<'_> {
@@ -54,21 +54,20 @@ impl Drop for WatchedAfter<'_> {
     }
 }
 
-/// What an admitted run starts on.
+/// The terms on which an admitted run starts.
 #[derive(Debug)]
 pub(crate) struct StartTerms {
-    /// The ALLOW's code and name.
+    /// The code and request id of the ALLOW.
     pub(crate) code: Code,
     pub(crate) request_id: Option<machineid_protocol::RequestId>,
     pub(crate) containment: RunContainment,
     pub(crate) token: Option<TokenHash>,
-    /// Who asked.
+    /// The client that asked.
     pub(crate) caller: Caller,
 }
 
 impl RunRegistry {
-    /// Starts with none, and with the threads that will end them and write them down. Fails when no thread or descriptor
-    /// is available.
+    /// Starts an empty registry with the threads of enforcer and ledger. Fails when no thread or descriptor is available.
     pub(crate) fn start(store: Store, live: Live, journal: Arc<Journal>) -> io::Result<Self> {
         let roster = Arc::new(Roster::new(journal));
         let ledger = Ledger::start(store)?;
@@ -76,9 +75,10 @@ impl RunRegistry {
         Ok(Self { roster, enforcer, ledger, live, closing: AtomicBool::new(false) })
     }
 
-    /// Records a run whose question is open. `None` when its id is in use.
+    /// Adds a run whose question is open; `None` when its id is in use.
     pub(crate) fn open(&self, opened: Opened, deciding: Arc<Deciding>) -> Option<Arc<Run>> {
-        // A reload looks at the record after it has put its settings in force: it must find this run, or this run them.
+        // A reload looks at the roster after it has replaced the settings: either it finds this run, or this run sees the new
+        // settings.
         let mut runs = self.roster.lock();
         let run = Arc::new(Run::new(opened, self.live.now().stop_terms()));
         run.keep_gates(deciding);
@@ -90,15 +90,15 @@ impl RunRegistry {
         Some(run)
     }
 
-    /// Lets a run start on what its gates hold *now*, and writes that down. A gate publishes a deny before it stops the
-    /// device's agents: a deny that this look misses finds the run admitted, and stops it.
+    /// Admits a run if its gates allow it *now*, and records it. A gate publishes a deny before it stops the device's agents:
+    /// a deny that comes after this look finds the run admitted, and stops it.
     pub(crate) async fn admit(&self, run: &Arc<Run>, terms: StartTerms) -> Result<BootTime, Refused> {
         let caller = terms.caller.clone();
         let until = self.admit_now(run, terms)?;
-        // Not before it is written down: it would push the writer aside, for which the agent waits. But in any case: this
-        // may be dropped while it waits, and the wrapper come back on another connection.
+        // Watched only after the record is written: waking the enforcer earlier would delay the write, for which the agent
+        // waits. But in any case: this future may be dropped while it waits, and the wrapper reconnect.
         let _watched = WatchedAfter(&self.enforcer);
-        // The other thread writes while this one tells.
+        // The ledger's thread writes while this one reports the start.
         let written = run.opened.reach.is_some().then(|| self.ledger.write(run));
         self.roster.tell_gates([run.as_ref()]);
         let opened = &run.opened;
@@ -159,7 +159,7 @@ impl RunRegistry {
         self.roster.journal.tell_by(Happening::AgentStarted(start), Some(caller));
     }
 
-    /// The wrapper's stream ended: it is done, or it died. What is left of the tree is stopped.
+    /// Handles the end of a wrapper's stream: the wrapper has finished or died. What is left of the tree is stopped.
     pub(crate) fn stream_ended(&self, run: &Arc<Run>) {
         if !run.note_stream_end() {
             return;
@@ -168,7 +168,7 @@ impl RunRegistry {
             self.roster.forget(run, &self.ledger);
             return;
         }
-        // Our own end closes the streams as well. Then a run whose wrapper lives stays written down for the next daemon.
+        // The daemon's own end closes the streams as well. Then a run whose wrapper lives stays recorded for the next daemon.
         if self.closing.load(Ordering::SeqCst) && !has_lost_wrapper(run) {
             return;
         }
@@ -177,13 +177,13 @@ impl RunRegistry {
         self.roster.tell_gates([run.as_ref()]);
     }
 
-    /// From here on a stream that ends says nothing about its wrapper: we end.
+    /// Notes that the daemon is ending: from here on the end of a stream says nothing about its wrapper.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until nothing is left of the runs whose wrappers are dead, and no longer than this: with us goes who would
-    /// end them.
+    /// Waits until nothing is left of the runs whose wrappers are dead, at most for `patience`: after the daemon's end no
+    /// process would end them.
     pub(crate) async fn settle(&self, patience: Duration) {
         let over_by = BootTime::now() + patience;
         while BootTime::now() < over_by && self.roster.all().iter().any(|run| has_lost_wrapper(run)) {
@@ -196,8 +196,8 @@ impl RunRegistry {
         self.enforcer.remove(leaf);
     }
 
-    /// Ends those of the runs that `chosen` picks and that are not ending yet. Gives which those are, and whether any was
-    /// picked.
+    /// Stops the runs that `chosen` selects and that are not being stopped yet. Returns their ids, and whether any run was
+    /// selected.
     pub(crate) fn stop_chosen(
         &self,
         denial: &Denial,
@@ -217,7 +217,7 @@ impl RunRegistry {
         (begun, found)
     }
 
-    /// Lets a frozen run go on until one of its devices becomes unavailable anew. Whether it was frozen.
+    /// Lets a frozen run continue until one of its devices becomes unavailable again. Returns whether it was frozen.
     pub(crate) fn thaw(&self, run: &Arc<Run>) -> bool {
         let was_frozen = run.is_frozen();
         run.reconsider(Undecided::let_off);
@@ -225,7 +225,7 @@ impl RunRegistry {
         was_frozen
     }
 
-    /// The runs that are to be written down and of which `store` has no record.
+    /// The runs that should have a record in `store` and have none.
     pub(crate) fn unrecorded(&self, store: &Store) -> io::Result<Vec<Arc<Run>>> {
         let known = store.known()?;
         let mut missing = self.roster.all();
@@ -233,17 +233,17 @@ impl RunRegistry {
         Ok(missing)
     }
 
-    /// Has a run written down again whose record is gone.
+    /// Records a run again whose record is gone.
     pub(crate) fn record_again(&self, run: &Arc<Run>) {
         self.ledger.changed(run);
     }
 
-    /// Why runs are not written down at present, in words.
+    /// The reason why runs are not recorded at present, for people.
     pub(crate) fn record_problem(&self) -> Option<String> {
         self.ledger.problem()
     }
 
-    /// Returns when the thread that ends trees has had its turn.
+    /// Returns when the enforcer has completed a turn.
     pub(crate) async fn pulse(&self) {
         self.enforcer.pulse().await;
     }
@@ -269,17 +269,17 @@ impl RunRegistry {
         self.roster.recent_stops()
     }
 
-    /// The same, each with how long before `now` it began.
+    /// The newest stops, each with how long before `now` it began.
     pub(crate) fn stops_before(&self, now: BootTime) -> Vec<(Duration, StopReport)> {
         self.roster.stops_before(now)
     }
 
-    /// Another number whenever a run has come or gone.
+    /// A number that changes whenever a run is added or removed.
     pub(crate) fn generation(&self) -> u64 {
         self.roster.generation()
     }
 
-    /// How many agents there are, all of one moment.
+    /// The numbers of agents, all of one moment.
     pub(crate) fn census(&self) -> Census {
         self.roster.census()
     }
@@ -289,12 +289,12 @@ impl RunRegistry {
         self.roster.stirred()
     }
 
-    /// The runs whose tree this process is in, the innermost first. The process is made out only when there are runs it could be
-    /// in: a look at `/proc` costs several times what the rest of a check does.
+    /// The runs whose tree this process is in, the innermost first. `process` is called only when there are runs: reading
+    /// `/proc` costs several times as much as the rest of a check.
     ///
-    /// `process` gives `None` for a process that cannot be seen from here: it is in no run.
+    /// `process` returns `None` for a process that cannot be seen from here: it is in no run.
     ///
-    /// Fails when `/proc` cannot be read, or the process ends meanwhile, which must not read as "in no run".
+    /// Fails when `/proc` cannot be read or the process ends meanwhile; neither may read as "in no run".
     pub(crate) fn containing(
         &self,
         process: impl FnOnce() -> io::Result<Option<Identity>>,
@@ -325,7 +325,7 @@ impl RunRegistry {
         }
     }
 
-    /// The configuration changed: what an undecided run does, how a run is stopped and how long its lease is.
+    /// Applies changed settings to all runs: handling of undecided runs, terms of stops, length of leases.
     pub(crate) fn settings_changed(&self) {
         let configured = self.live.now().stop_terms();
         for run in self.roster.all() {
@@ -351,7 +351,7 @@ fn has_lost_wrapper(run: &Run) -> bool {
     run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended())
 }
 
-/// What follows from the end of a run's wrapper; nothing, when nothing can or need be done.
+/// Handles the end of a run's wrapper. Returns the tree to end; `None` when nothing can or need be done.
 pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, roster: &Roster, ledger: &Ledger) -> Option<TreeToEnd> {
     let tree_ended = run.note_wrapper_left();
     if run.opened.reach.is_none() {
@@ -377,7 +377,7 @@ impl Agents for RunRegistry {
             if moved == Moved::Earlier {
                 self.enforcer.watch();
             }
-            // One that stood still since the machine woke.
+            // The run may be frozen since the end of a suspend.
             self.apply_freeze(&run);
         }
     }
@@ -400,8 +400,8 @@ impl Agents for RunRegistry {
         let now = BootTime::now();
         let mut runs = self.ruled_by(device);
         runs.retain(|run| run.begin_stop(now, denial));
-        // At the end of a lease the stop signal is the wrapper's: both know the deadline, and no process may get the
-        // signal twice. A wrapper that cannot act is found by the enforcer.
+        // At the end of a lease the wrapper sends the stop signal: both sides know the deadline, and no process may get the
+        // signal twice. The enforcer detects a wrapper that cannot act.
         let signal_by = if denial.code == Code::LeaseExpired { SignalBy::Wrapper } else { SignalBy::Us };
         self.end(&runs, denial, signal_by);
     }

@@ -1,7 +1,7 @@
-//! Which trees have ended, as the kernel tells it.
+//! The end watch: the kernel reports which trees have ended.
 //!
-//! One wait for all of them. Looking at each every few milliseconds was rejected: a thousand agents that take their whole
-//! grace cost more in looks than in being ended.
+//! One epoll descriptor serves all trees. Looking at each tree every few milliseconds was rejected: with a thousand agents
+//! that use their whole grace, the looks cost more than the stops.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +11,10 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// How many are taken at once; the others are there at the next turn.
+/// Reports taken at once; the rest is taken in the next turn.
 const AT_ONCE: usize = 256;
 
-/// What tells that a tree has ended.
+/// The descriptor by which the kernel reports the end of a tree.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sign<'a> {
     /// The events of a control group, which change when it becomes empty.
@@ -23,7 +23,7 @@ pub(super) enum Sign<'a> {
     Process(BorrowedFd<'a>),
 }
 
-/// The descriptors that are watched, each with the key of its stop.
+/// An epoll descriptor. Each watched descriptor carries the key of its stop.
 #[derive(Debug)]
 pub(super) struct EndWatch(OwnedFd);
 
@@ -33,7 +33,7 @@ impl EndWatch {
         Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
-    /// Watches this sign until it has told once. False when the kernel does not watch it.
+    /// Watches this sign for one report. Returns false when the kernel does not watch it.
     pub(super) fn watch(&self, key: u64, sign: Sign<'_>) -> bool {
         let (fd, event) = match sign {
             Sign::Group(fd) => (fd, EventFlags::PRI),
@@ -46,17 +46,17 @@ impl EndWatch {
         }
     }
 
-    /// Watches it no more.
+    /// Stops watching this sign.
     pub(super) fn leave(&self, sign: Sign<'_>) {
         let (Sign::Group(fd) | Sign::Process(fd)) = sign;
         let _ = epoll::delete(&self.0, fd);
     }
 
-    /// The keys of those that have told since the last call.
+    /// The keys of the signs that have reported since the last call.
     pub(super) fn take(&self) -> Vec<u64> {
         let mut events: Vec<Event> = Vec::with_capacity(AT_ONCE);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Interrupted, it tells the same at the next turn.
+        // When a signal interrupts the call, the reports stay for the next turn.
         let _ = epoll::wait(&self.0, spare_capacity(&mut events), Some(&at_once));
         events.iter().map(|event| event.data.u64()).collect()
     }

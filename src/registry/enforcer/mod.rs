@@ -1,16 +1,17 @@
-//! The thread that ends trees.
+//! The enforcer: the thread that ends process trees.
 //!
-//! A thread of its own, started at boot: from a deny to the last SIGKILL no thread is started, and a stalled runtime or a
-//! slow request holds no stop up. It watches the end of every run's lease by itself, and whether a wrapper that has not
-//! come back since the daemon's start still lives. Each tree is looked at by itself, at the cost of what there is of it; one look
-//! at `/proc` serves all those that have lost a supervisor. It does no work that an agent could make long.
+//! The thread is started with the daemon: between a deny and the last SIGKILL no thread has to be started, and neither a
+//! stalled runtime nor a slow request delays a stop. The enforcer watches by itself when leases end, and whether a wrapper
+//! that has not reconnected since the daemon's start is still alive. It looks at each tree separately, at a cost that depends
+//! on the size of that tree; one read of the process table serves all trees that have lost a supervisor. It does no work
+//! whose duration an agent controls.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `bell` | waking the thread, and waiting for a point on the boot clock |
-//! | `end_watch` | which trees have ended, as the kernel tells it |
+//! | `end_watch` | the kernel reports which trees have ended |
 //! | `tidy` | removing control groups, on a thread of its own |
-//! | `under_way` | one stop: its signals, its looks, what it came to |
+//! | `under_way` | one stop: its signals, its looks, its result |
 //! | `work` | the thread's loop |
 
 mod bell;
@@ -45,7 +46,7 @@ pub(crate) struct Enforcer {
     inbox: Arc<Inbox>,
 }
 
-/// One tree to end.
+/// An order to end one tree.
 #[derive(Debug)]
 pub(crate) struct TreeToEnd {
     pub(crate) run: Arc<Run>,
@@ -53,36 +54,36 @@ pub(crate) struct TreeToEnd {
     pub(crate) reason: Reason,
 }
 
-/// Who sends the stop signal: one side does, so that no process gets it twice.
+/// The process that sends the stop signal. One side sends it, so that no process gets it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalBy {
-    /// We do.
+    /// The enforcer sends it.
     Us,
-    /// The wrapper does; we do when it is dead or stopped.
+    /// The wrapper sends it; the enforcer does when the wrapper is dead or stopped.
     Wrapper,
-    /// It is done already: by a previous daemon, or by the guardian, which found none.
+    /// It was sent already: by a previous daemon, or by the guardian, which found no daemon.
     Earlier,
 }
 
 /// Why a tree ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Reason {
-    /// By a decision, or the end of the lease; the wrapper is told.
+    /// A decision, or the end of the lease; the wrapper is told.
     Denied(Denial),
-    /// The wrapper is gone; what it left, if anything, goes too.
+    /// The wrapper has ended; what is left of its tree is ended as well.
     WrapperGone,
 }
 
 #[derive(Debug)]
 enum EnforcerOrder {
     End(Vec<TreeToEnd>),
-    /// Freeze or thaw this run, as it now is to be.
+    /// Freeze or thaw this run, whichever its state now demands.
     ApplyFreeze(Arc<Run>),
-    /// There is a new deadline, or a wrapper to look after.
+    /// Look again at deadlines and awaited wrappers: one of them is new.
     Watch,
-    /// A leaf of a run that did not start: remove it when it is empty.
+    /// Remove the leaf of a run that did not start, as soon as it is empty.
     Remove(Arc<Leaf>),
-    /// Say when this turn is over.
+    /// Report the end of this turn.
     Pulse(oneshot::Sender<()>),
 }
 
@@ -99,8 +100,8 @@ impl Inbox {
 }
 
 impl Enforcer {
-    /// Starts the thread, which takes runs out of the record when nothing of them is left. Fails when no thread or
-    /// descriptor is available.
+    /// Starts the thread, which removes runs from the roster when nothing of them is left. Fails when no thread or descriptor
+    /// is available.
     pub(crate) fn start(roster: Arc<Roster>, ledger: Ledger, live: Live) -> io::Result<Self> {
         tree::prepare_to_read()?;
         let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
@@ -118,7 +119,7 @@ impl Enforcer {
         self.order(EnforcerOrder::End(endings));
     }
 
-    /// Freezes or thaws a run as it now is to be; returns at once.
+    /// Freezes or thaws a run, whichever its state now demands; returns at once.
     pub(crate) fn apply_freeze(&self, run: &Arc<Run>) {
         self.order(EnforcerOrder::ApplyFreeze(Arc::clone(run)));
     }
@@ -133,7 +134,7 @@ impl Enforcer {
         self.order(EnforcerOrder::Remove(leaf));
     }
 
-    /// Returns when the thread has had its turn; a hung one never does.
+    /// Returns when the thread has completed a turn; never returns if the thread hangs.
     pub(crate) async fn pulse(&self) {
         let (turn, had) = oneshot::channel();
         self.order(EnforcerOrder::Pulse(turn));
