@@ -1,7 +1,7 @@
-//! Removing the control groups of runs that are over.
+//! Removes the control groups of runs that have ended.
 //!
-//! On a thread of its own: an agent may have made any number of groups below its own, each of which is to be removed before
-//! it, and no stop waits for that.
+//! This is a thread of its own: an agent may have created any number of groups below its own, all of which must be removed
+//! first, and no stop may wait for that.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -14,7 +14,8 @@ use tracing::warn;
 
 /// Pause between two attempts to remove a leaf that is not empty yet.
 const AGAIN: Duration = Duration::from_millis(20);
-/// How often that is tried: what keeps a child that was told not to start from ending is not ours to know.
+/// Attempts to remove one leaf. A child that was told not to start may take long to end for reasons that the daemon cannot
+/// see.
 const ATTEMPTS: u32 = 500;
 
 /// A handle to the thread.
@@ -29,7 +30,8 @@ impl Tidy {
         Ok(Self(send))
     }
 
-    /// Removes it, at once where nothing is below it, for the daemon may be about to end; else in a while.
+    /// Removes a leaf: at once when it has no groups below it, since the daemon may be about to end; otherwise later on the
+    /// thread.
     pub(super) fn remove(&self, leaf: &Arc<Leaf>) {
         if leaf.remove_alone().is_err() {
             // The thread ends with the process.

@@ -1,4 +1,4 @@
-//! One stop that is under way.
+//! One stop under way.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use machineid_protocol::{Code, Denial, HoldsAgainst};
 use machineid_tree::{Advance, FirstSignal, Guardian, KILL_PATIENCE, Leaf, Next, ProcessTable, Stop};
 use tracing::{error, info, warn};
 
-use super::endings::{Endings, Sign};
-use super::{Ending, Reason, SignalBy};
-use crate::runs::hold::Hold;
-use crate::runs::ledger::StopEntry;
-use crate::runs::reach::PinnedGuardian;
-use crate::runs::run::{Run, StopNotice};
+use super::end_watch::{EndWatch, Sign};
+use super::{Reason, SignalBy, TreeToEnd};
+use crate::registry::containment::RunContainment;
+use crate::registry::ledger::BegunStop;
+use crate::registry::reach::PinnedGuardian;
+use crate::registry::run::{Run, StopNotice};
 
-/// Time between two glances at a tree whose end the kernel tells: the guardian that ends with the tree may be stopped, and
-/// then does not.
+/// Pause between two glances at a tree whose end the kernel reports. A glance is needed because the guardian that ends with
+/// the tree may be stopped, and then does not end.
 const GLANCE: Duration = Duration::from_secs(1);
-/// The same, where the kernel has not taken the order to tell. Each glance costs a system call.
+/// The same pause when the kernel refused to report the end. Each glance costs a system call.
 const GLANCE_UNTOLD: Duration = Duration::from_millis(50);
 
 /// What a stop needs.
@@ -31,25 +31,25 @@ pub(super) enum Needs {
     Time,
     /// A look at every process of the host.
     Table,
-    /// Nothing any more: no process is left.
+    /// Nothing more: no process is left.
     Nothing,
 }
 
-/// A stop, with what became of it so far.
+/// A stop and its state so far.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     pub(super) run: Arc<Run>,
     look_at: BootTime,
-    /// When to glance at whether it has ended.
+    /// The time of the next glance: has the tree ended?
     glance_at: BootTime,
-    /// By which `endings` knows it.
+    /// The key of this stop in the end watch.
     key: u64,
     reason: Reason,
-    entry: StopEntry,
+    begun: BegunStop,
     stop: Stop,
     signal_by: SignalBy,
     looks: u32,
-    found_somebody: bool,
+    found_process: bool,
     survivors_reported: bool,
     requested_told: bool,
 }
@@ -57,11 +57,11 @@ pub(super) struct UnderWay {
 impl UnderWay {
     /// Begins a stop; the leader is signalled at once, through the descriptor held since its start. `None` when the
     /// daemon does not reach the tree.
-    pub(super) fn begin(now: BootTime, ending: Ending, shares_wrapper: bool, key: u64) -> Option<Self> {
-        let Ending { run, signal_by, reason } = ending;
+    pub(super) fn begin(now: BootTime, ending: TreeToEnd, shares_wrapper: bool, key: u64) -> Option<Self> {
+        let TreeToEnd { run, signal_by, reason } = ending;
         let reach = run.opened.reach.as_ref()?;
         let tree = run.tree(shares_wrapper)?;
-        let entry = run.stop()?;
+        let begun = run.stop()?;
         let signal_by = match signal_by {
             SignalBy::Wrapper if !reach.wrapper.can_act() => SignalBy::Us,
             SignalBy::Us | SignalBy::Wrapper | SignalBy::Earlier => signal_by,
@@ -70,7 +70,7 @@ impl UnderWay {
             SignalBy::Us => FirstSignal::Ours,
             SignalBy::Wrapper | SignalBy::Earlier => FirstSignal::Theirs,
         };
-        let grace = entry.kill_at.saturating_since(now);
+        let grace = begun.kill_at.saturating_since(now);
         let mut stop = Stop::begin(now, tree, run.terms().signal, first_signal, grace);
         if signal_by == SignalBy::Us
             && let Some(leader) = reach.leader.process().filter(|_| !reach.leader.has_ended())
@@ -83,67 +83,67 @@ impl UnderWay {
             glance_at: now,
             key,
             reason,
-            entry,
+            begun,
             stop,
             signal_by,
             looks: 0,
-            found_somebody: false,
+            found_process: false,
             survivors_reported: false,
             requested_told: false,
         })
     }
 
-    /// When it is to have a turn.
+    /// The time of this stop's next turn.
     pub(super) fn due_at(&self) -> BootTime {
         if self.sign().is_some() { self.look_at.min(self.glance_at) } else { self.look_at }
     }
 
-    /// The key by which `endings` knows it.
+    /// The key of this stop in the end watch.
     pub(super) const fn key(&self) -> u64 {
         self.key
     }
 
-    /// Takes note that the kernel has told that it may have ended: a glance is due.
+    /// Notes the kernel's report that the tree may have ended: a glance is due.
     pub(super) fn note_told(&mut self) {
         self.glance_at = BootTime::default();
     }
 
-    /// Has nothing told of it any more.
-    pub(super) fn leave(&self, endings: &Endings) {
+    /// Stops watching for the tree's end.
+    pub(super) fn leave(&self, end_watch: &EndWatch) {
         if let Some(sign) = self.sign() {
-            endings.leave(sign);
+            end_watch.leave(sign);
         }
     }
 
-    /// Whether a process table is read at once: for its first look, for its first one with SIGKILL, and as long as somebody
-    /// forks as fast as is killed, up to the end of our patience.
+    /// Whether a process table is read at once: for the first look, for the first look with SIGKILL, and while processes fork
+    /// as fast as they are killed, until that has gone on for too long.
     pub(super) fn is_urgent(&self, now: BootTime) -> bool {
         let ladder = self.stop.ladder();
         let killing = now >= ladder.kill_at();
         self.looks == 0 || (killing && (ladder.killed() == 0 || (ladder.is_storm() && !ladder.is_overdue(now))))
     }
 
-    /// Does what is due and can be done without looking at every process of the host.
-    pub(super) fn advance(&mut self, now: BootTime, endings: &Endings) -> Needs {
+    /// Does what is due and needs no process table.
+    pub(super) fn advance(&mut self, now: BootTime, end_watch: &EndWatch) -> Needs {
         if now < self.look_at && !self.may_have_ended() {
-            self.rest(now, endings, false);
+            self.rest(now, end_watch, false);
             return Needs::Time;
         }
         let tree = self.stop.tree();
         let kernel_counts = tree.leaf().is_some() || matches!(tree.guardian(), Some(Guardian::Init(_)));
         let advance = match self.stop.advance(now) {
-            // That a wrapper of whatever make inherits the orphans is its own word.
+            // That the wrapper inherits the orphans is only the wrapper's claim.
             Advance::Empty if !kernel_counts => self.stop.advance_by_descent(now),
             advance @ (Advance::Empty | Advance::Next(_) | Advance::NeedsTable) => advance,
         };
         match advance {
             Advance::Empty => Needs::Nothing,
             Advance::NeedsTable => Needs::Table,
-            Advance::Next(next) => self.note_look(now, next, endings),
+            Advance::Next(next) => self.note_look(now, next, end_watch),
         }
     }
 
-    /// What tells that the tree has ended.
+    /// The sign by which the kernel reports the tree's end.
     fn sign(&self) -> Option<Sign<'_>> {
         match (self.leaf(), self.guardian()) {
             (Some(leaf), _) => Some(Sign::Group(leaf.events())),
@@ -154,18 +154,18 @@ impl UnderWay {
 
     fn may_have_ended(&self) -> bool {
         match (self.leaf(), self.guardian()) {
-            // One that cannot be looked at tells nothing.
+            // A control group that cannot be read proves nothing.
             (Some(leaf), _) => leaf.state().is_ok_and(|state| !state.populated),
-            // One that is stopped does not end.
+            // A stopped guardian does not end by itself.
             (None, Some(guardian)) => !guardian.pinned.can_act(),
             (None, None) => false,
         }
     }
 
-    /// Waits to be told that it has ended. A sign that says so already would tell at once, again and again: one that is over
-    /// although the tree is not (a control group that was removed, a guardian that was killed).
-    fn rest(&mut self, now: BootTime, endings: &Endings, may_have_ended: bool) {
-        let watched = !may_have_ended && self.sign().is_some_and(|sign| endings.watch(self.key, sign));
+    /// Waits for the report that the tree has ended. A sign whose condition already holds although the tree has not ended (a
+    /// removed control group, a killed guardian) is not watched: it would report at once, again and again.
+    fn rest(&mut self, now: BootTime, end_watch: &EndWatch, may_have_ended: bool) {
+        let watched = !may_have_ended && self.sign().is_some_and(|sign| end_watch.watch(self.key, sign));
         self.glance_at = now + if watched { GLANCE } else { GLANCE_UNTOLD };
     }
 
@@ -173,31 +173,31 @@ impl UnderWay {
         self.run.opened.reach.as_ref()?.guardian.as_ref()
     }
 
-    /// It waits for a look at every process of the host.
+    /// Puts the stop off until the next read of the process table.
     pub(super) fn wait_for_table(&mut self, until: BootTime) {
         self.look_at = until;
         self.glance_at = until;
     }
 
-    /// When a look at every process has taken too long.
+    /// The time at which reading the process table has taken too long.
     pub(super) fn table_deadline(&self, now: BootTime) -> Option<BootTime> {
         self.stop.table_deadline(now)
     }
 
-    /// Sends what is due by this table.
-    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable, endings: &Endings) -> Needs {
+    /// Sends the signals that are due according to this table.
+    pub(super) fn look(&mut self, now: BootTime, table: &ProcessTable, end_watch: &EndWatch) -> Needs {
         let next = self.stop.step(now, table);
-        self.note_look(now, next, endings)
+        self.note_look(now, next, end_watch)
     }
 
-    fn note_look(&mut self, now: BootTime, next: Next, endings: &Endings) -> Needs {
+    fn note_look(&mut self, now: BootTime, next: Next, end_watch: &EndWatch) -> Needs {
         self.looks = self.looks.saturating_add(1);
         self.thaw();
-        self.found_somebody |= self.stop.ladder().found_somebody();
+        self.found_process |= self.stop.ladder().found_somebody();
         let Next::LookAt(at) = next else { return Needs::Nothing };
         let kill_at = self.stop.ladder().kill_at();
         let may_have_ended = self.may_have_ended();
-        // After a look that found none, the next one says whether it is over.
+        // After a look that found no process, the next look confirms the end.
         let waits = !may_have_ended && self.stop.ladder().is_calm() && self.stop.ladder().found_somebody();
         self.look_at = if !waits || now >= kill_at || self.sign().is_none() {
             at
@@ -206,22 +206,23 @@ impl UnderWay {
         } else {
             kill_at.min(now + GLANCE)
         };
-        self.rest(now, endings, may_have_ended);
+        self.rest(now, end_watch, may_have_ended);
         Needs::Time
     }
 
-    /// What can be done without a process table: the kernel knows the members of the leaf, and some are held.
+    /// Acts without a process table: the kernel knows the members of the leaf, and the daemon holds descriptors of some
+    /// processes.
     pub(super) fn act_blindly(&mut self, now: BootTime, look_at: BootTime) {
         self.wait_for_table(look_at);
         if let Some(leaf) = self.leaf().filter(|leaf| leaf.can_freeze()) {
-            // Frozen, the leader could not act on its signal.
+            // A frozen leader could not act on its signal.
             let _ = leaf.thaw();
         }
         if now < self.stop.ladder().kill_at() {
             return;
         }
         if let Some(leaf) = self.leaf() {
-            // Tried again until it is empty.
+            // Repeated until the leaf is empty.
             let _ = leaf.kill();
         }
         if let Some(reach) = &self.run.opened.reach {
@@ -229,9 +230,9 @@ impl UnderWay {
         }
     }
 
-    /// A frozen tree acts on the stop signal only when it is thawed, and must not run before it has it. Where the signal is
-    /// ours the stop thaws by itself once all were asked; the wrapper's is sent, and followed by its own thawing, a moment
-    /// after the first look.
+    /// Thaws a frozen tree, which acts on the stop signal only then and must not run before it has the signal. When the
+    /// enforcer sends the signal, the stop itself thaws once all processes have it. When the wrapper sends it, the thaw
+    /// follows a moment after the first look.
     fn thaw(&mut self) {
         let after = match self.signal_by {
             SignalBy::Us => return self.run.note_frozen(false),
@@ -250,11 +251,11 @@ impl UnderWay {
     }
 
     fn leaf(&self) -> Option<&Leaf> {
-        self.hold()?.leaf.as_deref()
+        self.apply_freeze()?.leaf.as_deref()
     }
 
-    fn hold(&self) -> Option<&Hold> {
-        self.run.admission().map(|admission| &admission.hold)
+    fn apply_freeze(&self) -> Option<&RunContainment> {
+        self.run.admission().map(|admission| &admission.containment)
     }
 
     /// Tells the wrapper that the stop has begun.
@@ -266,13 +267,13 @@ impl UnderWay {
                     SignalBy::Us | SignalBy::Earlier => true,
                     SignalBy::Wrapper => false,
                 },
-                kill_at: self.entry.kill_at,
+                kill_at: self.begun.kill_at,
             }),
             Reason::WrapperGone => {}
         }
     }
 
-    /// One line for what was asked for; what it came to is another.
+    /// Logs the beginning of the stop; its result is logged separately.
     pub(super) fn log_begin(&self, now: BootTime) {
         let Reason::Denied(denial) = &self.reason else { return };
         let report = self.stop.report(now);
@@ -284,12 +285,13 @@ impl UnderWay {
         );
     }
 
-    /// That the stop was requested, once. The end of a wrapper is one only when it left a process.
+    /// The event that the stop was requested; `None` after the first call. The end of a wrapper counts as a request only if
+    /// it left a process.
     pub(super) fn requested(&mut self) -> Option<Happening> {
         let denial = match &self.reason {
             _ if self.requested_told => return None,
             Reason::Denied(denial) => denial.clone(),
-            Reason::WrapperGone if self.left_somebody() => Denial::local(Code::LocalStop, "the wrapper died"),
+            Reason::WrapperGone if self.left_process() => Denial::local(Code::LocalStop, "the wrapper died"),
             Reason::WrapperGone => return None,
         };
         self.requested_told = true;
@@ -297,12 +299,12 @@ impl UnderWay {
     }
 
     /// Whether there was a process to stop.
-    fn left_somebody(&self) -> bool {
+    fn left_process(&self) -> bool {
         let ladder = self.stop.ladder();
-        self.found_somebody || ladder.signalled() > 0 || ladder.killed() > 0
+        self.found_process || ladder.signalled() > 0 || ladder.killed() > 0
     }
 
-    /// The processes that outlived SIGKILL, once: to be reported before the stop is over.
+    /// A report of the processes that outlived SIGKILL, once, before the stop is complete.
     pub(super) fn survivors(&mut self, now: BootTime) -> Option<StopReport> {
         let early = now < self.stop.ladder().kill_at() + KILL_PATIENCE;
         if self.survivors_reported || early || self.stop.survivors().is_empty() {
@@ -317,7 +319,7 @@ impl UnderWay {
         Some(report)
     }
 
-    /// Nothing is left. `None` when there was nothing to stop.
+    /// The report that nothing is left; `None` when there was nothing to stop.
     pub(super) fn confirm(&self, now: BootTime) -> Option<StopReport> {
         let (run_id, device_id) = (self.run.id(), &self.run.opened.device);
         let report = self.report(now, true);
@@ -329,7 +331,7 @@ impl UnderWay {
                     "agent stopped: nothing of it is left"
                 );
             }
-            Reason::WrapperGone if self.left_somebody() => {
+            Reason::WrapperGone if self.left_process() => {
                 warn!(
                     %run_id, %device_id, %mechanism, signalled, killed, took_ms,
                     "the wrapper died; its agent was stopped, nothing of it is left"
@@ -356,12 +358,12 @@ impl UnderWay {
             device_id: opened.device.clone(),
             code,
             request_id,
-            began_at: clock::wall_at(self.entry.began).to_string(),
+            began_at: clock::wall_at(self.begun.began).to_string(),
             mechanism: done.containment,
-            holds_against: self.hold().map_or(HoldsAgainst::Bugs, |hold| hold.holds_against),
+            holds_against: self.apply_freeze().map_or(HoldsAgainst::Bugs, |containment| containment.holds_against),
             signalled: done.signalled,
             killed: done.killed,
-            took_ms: u64::try_from(now.saturating_since(self.entry.began).as_millis()).unwrap_or(u64::MAX),
+            took_ms: u64::try_from(now.saturating_since(self.begun.began).as_millis()).unwrap_or(u64::MAX),
             confirmed,
             survivors: done
                 .survivors

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use serde_json::Value;
 
-pub(in crate::runs::ledger) fn here() -> Here {
+pub(in crate::registry::ledger) fn here() -> Here {
     Here { boot_id: "boot-1".to_owned(), pid_namespace: "pid:[4026531836]".to_owned() }
 }
 
@@ -10,9 +10,9 @@ fn process(pid: i32) -> Identity {
     Identity { pid: Pid::new(pid).unwrap(), start: StartTime(7) }
 }
 
-pub(in crate::runs::ledger) fn entry() -> Entry {
+pub(in crate::registry::ledger) fn record() -> RunRecord {
     let id: RunId = "0123456789abcdef0123456789abcdef".parse().unwrap();
-    Entry {
+    RunRecord {
         id,
         device: "agent:1".parse().unwrap(),
         name: Some("planner".to_owned()),
@@ -34,7 +34,7 @@ pub(in crate::runs::ledger) fn entry() -> Entry {
             ("host:1".parse().unwrap(), BootTime::from_millis(30_000)),
             ("agent:1".parse().unwrap(), BootTime::from_millis(31_000)),
         ],
-        stop: Some(StopEntry {
+        stop: Some(BegunStop {
             denial: Denial {
                 code: Code::DeviceRevoked,
                 request_id: None,
@@ -47,28 +47,28 @@ pub(in crate::runs::ledger) fn entry() -> Entry {
     }
 }
 
-fn edited(edit: impl FnOnce(&mut Value)) -> Result<Entry, Unfit> {
-    let mut value: Value = serde_json::from_slice(&entry().to_text(&here())).unwrap();
+fn edited(edit: impl FnOnce(&mut Value)) -> Result<RunRecord, Unfit> {
+    let mut value: Value = serde_json::from_slice(&record().to_text(&here())).unwrap();
     edit(&mut value);
-    Entry::from_text(value.to_string().as_bytes(), &here())
+    RunRecord::from_text(value.to_string().as_bytes(), &here())
 }
 
 #[test]
 fn what_is_written_is_read_back() {
-    let whole = entry();
-    let bare = Entry { guardian: None, leaf: None, stop: None, name: None, request_id: None, ..entry() };
-    let init = Entry { guardian: Some(Guardian::Init(process(9))), ..entry() };
-    for entry in [whole, bare, init] {
-        assert_eq!(Entry::from_text(&entry.to_text(&here()), &here()), Ok(entry));
+    let whole = record();
+    let bare = RunRecord { guardian: None, leaf: None, stop: None, name: None, request_id: None, ..record() };
+    let init = RunRecord { guardian: Some(Guardian::Init(process(9))), ..record() };
+    for record in [whole, bare, init] {
+        assert_eq!(RunRecord::from_text(&record.to_text(&here()), &here()), Ok(record));
     }
 }
 
 #[test]
 fn another_boot_is_told_from_a_foreign_file() {
     let after = Here { boot_id: "boot-2".to_owned(), ..here() };
-    assert_eq!(Entry::from_text(&entry().to_text(&here()), &after), Err(Unfit::OtherBoot));
+    assert_eq!(RunRecord::from_text(&record().to_text(&here()), &after), Err(Unfit::OtherBoot));
     let elsewhere = Here { pid_namespace: "pid:[1]".to_owned(), ..here() };
-    assert!(matches!(Entry::from_text(&entry().to_text(&here()), &elsewhere), Err(Unfit::Foreign(_))));
+    assert!(matches!(RunRecord::from_text(&record().to_text(&here()), &elsewhere), Err(Unfit::Foreign(_))));
 }
 
 #[test]
@@ -95,14 +95,14 @@ fn whatever_is_not_exactly_ours_is_foreign() {
 proptest! {
     #[test]
     fn a_torn_file_is_never_an_entry(keep in 0_usize..1000) {
-        let text = entry().to_text(&here());
+        let text = record().to_text(&here());
         let text = text.trim_ascii_end();
         let keep = keep.min(text.len() - 1);
-        prop_assert!(matches!(Entry::from_text(&text[..keep], &here()), Err(Unfit::Foreign(_))));
+        prop_assert!(matches!(RunRecord::from_text(&text[..keep], &here()), Err(Unfit::Foreign(_))));
     }
 
     #[test]
     fn garbage_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Entry::from_text(&bytes, &here()).is_err());
+        prop_assert!(RunRecord::from_text(&bytes, &here()).is_err());
     }
 }

@@ -1,17 +1,18 @@
-//! The line of a process's ancestors, read while they may end.
+//! The ancestors of a process, read while they may end.
 //!
-//! A parent that ends between two reads leaves its number free, or to another process. A line that stops there, or goes on
-//! from a stranger, would read as "in no run". So each step is confirmed by a second look at the child: while its parent is
-//! the same, what was read is its parent. When it is not, the line is read anew.
+//! When a parent ends between two reads, its number becomes free or belongs to another process. A line of ancestors that
+//! stops there, or continues with an unrelated process, would read as "in no run". So each step is confirmed by reading the
+//! child again: if its parent is unchanged, the process read in between was its parent. If not, the line is read again from
+//! the start.
 
 use std::io;
 
 use machineid_tree::{Identity, Pid, ProcessEntry};
 use rustix::io::Errno;
 
-/// How often the line is read before that fails. Each time an ancestor must have ended just then.
+/// Attempts to read the line before this fails. Each failed attempt needs an ancestor that ends at that very moment.
 const TRIES: usize = 8;
-/// No line is longer.
+/// The longest line that is read.
 const LONGEST: usize = 1024;
 
 /// The process and its ancestors, the process first, as far as they can be seen.
@@ -29,7 +30,7 @@ pub(super) fn line_of(
     Err(io::Error::other("its ancestors change while they are read"))
 }
 
-/// `None` when an ancestor has ended meanwhile.
+/// One attempt to read the line; `None` when an ancestor ended meanwhile.
 fn try_line(
     process: Identity,
     read: &mut impl FnMut(Pid) -> Result<Option<ProcessEntry>, Errno>,
@@ -43,7 +44,7 @@ fn try_line(
         if !read(child.identity.pid)?.as_ref().is_some_and(unchanged) {
             return Ok(None);
         }
-        // It is there, and hidden from this user (`hidepid`): nothing above it can be seen.
+        // The parent exists but is hidden from this user (`hidepid`): nothing above it can be seen.
         let Some(above) = above else { break };
         if line.len() == LONGEST {
             return Err(io::Error::other("it has too many ancestors"));

@@ -1,4 +1,4 @@
-use super::super::entry::tests::{entry, here};
+use super::super::run_record::tests::{here, record};
 use super::*;
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -19,23 +19,23 @@ fn names(directory: &Path) -> Vec<String> {
 #[test]
 fn an_entry_is_ours_alone_and_goes_when_the_run_is_over() {
     let (directory, store) = store();
-    store.write(&entry()).unwrap();
+    store.write(&record()).unwrap();
     let mode = |path: PathBuf| fs::metadata(path).unwrap().mode() & 0o777;
     assert_eq!(mode(directory.path().join("runs")), 0o700);
-    assert_eq!(mode(store.path(entry().id)), 0o600);
-    assert_eq!(store.read_all().unwrap(), [entry()]);
-    let later = Entry { stop: None, ..entry() };
+    assert_eq!(mode(store.path(record().id)), 0o600);
+    assert_eq!(store.read_all().unwrap(), [record()]);
+    let later = RunRecord { stop: None, ..record() };
     store.write(&later).unwrap();
     assert_eq!(store.read_all().unwrap(), [later], "an older one is replaced");
-    store.remove(entry().id).unwrap();
-    store.remove(entry().id).unwrap();
+    store.remove(record().id).unwrap();
+    store.remove(record().id).unwrap();
     assert_eq!(names(directory.path()), Vec::<String>::new());
 }
 
 #[test]
 fn the_entries_of_another_boot_are_removed() {
     let (directory, store) = store();
-    store.write(&entry()).unwrap();
+    store.write(&record()).unwrap();
     let after = Store::open(directory.path(), Here { boot_id: "boot-2".to_owned(), ..here() }).unwrap();
     assert_eq!(after.read_all().unwrap(), []);
     assert_eq!(names(directory.path()), Vec::<String>::new());
@@ -45,8 +45,8 @@ fn the_entries_of_another_boot_are_removed() {
 fn what_is_torn_or_somebody_elses_is_left_aside_once() {
     let (directory, store) = store();
     let runs = directory.path().join("runs");
-    let text = entry().to_text(&here());
-    let id = entry().id;
+    let text = record().to_text(&here());
+    let id = record().id;
     fs::write(runs.join("README"), "hello").unwrap();
     write_whole(&runs.join(format!("{id}.json")), &text[..text.len() / 2]).unwrap();
     let other = "f".repeat(32);
@@ -77,8 +77,8 @@ fn a_directory_that_is_none_is_refused() {
 fn nothing_is_written_into_the_directory_of_another_daemon() {
     let (directory, store) = store();
     store.clone().set_displaced(true);
-    assert!(store.write(&entry()).is_err());
+    assert!(store.write(&record()).is_err());
     assert_eq!(names(directory.path()), Vec::<String>::new());
     store.set_displaced(false);
-    store.write(&entry()).unwrap();
+    store.write(&record()).unwrap();
 }

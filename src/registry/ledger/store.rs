@@ -1,4 +1,4 @@
-//! The directory of the entries: one file a run, ours alone, replaced whole.
+//! The directory of the records: one file per run, accessible to the daemon's user alone, each replaced as a whole.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -12,16 +12,16 @@ use machineid_protocol::RunId;
 use rustix::fs::OFlags;
 use tracing::{debug, warn};
 
-use super::entry::{Entry, Here, Unfit};
+use super::run_record::{Here, RunRecord, Unfit};
 use crate::disk::make_directory;
 
-/// No entry is larger, in bytes: the command line in it is cut for people.
+/// The largest record, in bytes: its command line is shortened.
 const LARGEST: u64 = 64 * 1024;
-/// What an entry's file is called behind the run's id.
+/// The end of a record's file name, after the run id.
 const SUFFIX: &str = ".json";
-/// What it is called while it is being written.
+/// The same while the record is being written.
 const UNFINISHED: &str = ".new";
-/// What is left aside is called so behind its old name.
+/// Appended to the name of a file that is set aside.
 const ASIDE: &str = ".aside";
 
 /// The directory.
@@ -29,53 +29,53 @@ const ASIDE: &str = ".aside";
 pub(crate) struct Store {
     directory: PathBuf,
     here: Here,
-    /// Whether the directory above is another daemon's by now. Clones share it.
+    /// Whether the directory above now belongs to another daemon. Clones share this.
     displaced: Arc<AtomicBool>,
 }
 
 impl Store {
-    /// Opens the directory `runs` below the runtime directory, which must exist; makes it when it is missing.
+    /// Opens the directory `runs` below the runtime directory, which must exist; creates it when it is missing.
     ///
-    /// Fails when it cannot be made, or is not ours alone: what stands in it says which processes to end.
+    /// Fails when the directory cannot be created, or belongs to another user: its contents decide which processes are ended.
     pub(crate) fn open(runtime_dir: &Path, here: Here) -> io::Result<Self> {
         let directory = runtime_dir.join("runs");
         own_directory(&directory)?;
         Ok(Self { directory, here, displaced: Arc::default() })
     }
 
-    /// Takes note whether the runtime directory is another daemon's: then nothing is written into it.
+    /// Notes whether the runtime directory now belongs to another daemon: then nothing is written into it.
     pub(crate) fn set_displaced(&self, displaced: bool) {
         self.displaced.store(displaced, Ordering::SeqCst);
     }
 
-    /// Writes an entry, in the place of an older one of the same run.
+    /// Writes a record, replacing an older one of the same run.
     ///
-    /// Not synced to the disk: what must survive is the daemon's end, not the machine's; after a boot nothing in it holds.
+    /// Not synced to the disk: the record must survive the daemon, not the machine; after a reboot it is invalid.
     ///
-    /// Fails also when the directory is another daemon's, which would take the run for its own.
-    pub(crate) fn write(&self, entry: &Entry) -> io::Result<()> {
+    /// Also fails when the directory belongs to another daemon, which would take the run for its own.
+    pub(crate) fn write(&self, record: &RunRecord) -> io::Result<()> {
         if self.displaced.load(Ordering::SeqCst) {
             return Err(io::Error::other("this daemon no longer holds the lock of the directory"));
         }
-        let fresh = self.directory.join(format!("{}{UNFINISHED}", entry.id));
-        let text = entry.to_text(&self.here);
+        let fresh = self.directory.join(format!("{}{UNFINISHED}", record.id));
+        let text = record.to_text(&self.here);
         let written = match write_whole(&fresh, &text) {
-            // The directory was removed, with the one above it perhaps.
+            // The directory was removed, perhaps with the one above it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let above = self.directory.parent().map_or(Ok(()), |above| make_directory(above, 0o700));
                 above.and_then(|()| own_directory(&self.directory)).and_then(|()| write_whole(&fresh, &text))
             }
             other => other,
         };
-        let written = written.and_then(|()| fs::rename(&fresh, self.path(entry.id)));
+        let written = written.and_then(|()| fs::rename(&fresh, self.path(record.id)));
         if written.is_err() {
-            // On a full disk half a file is only in the way.
+            // A partial file on a full disk has no use.
             let _ = fs::remove_file(&fresh);
         }
         written
     }
 
-    /// The runs of which there is an entry; none when the directory is gone.
+    /// The runs that have a record; none when the directory is gone.
     pub(crate) fn known(&self) -> io::Result<HashSet<RunId>> {
         let files = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
@@ -89,7 +89,7 @@ impl Store {
         Ok(known)
     }
 
-    /// Removes a run's entry, if there is one.
+    /// Removes a run's record, if there is one.
     pub(crate) fn remove(&self, id: RunId) -> io::Result<()> {
         match fs::remove_file(self.path(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -97,10 +97,10 @@ impl Store {
         }
     }
 
-    /// Every entry of this boot. One of another boot is removed; whatever else is there is reported and left aside, under
-    /// a name that no later look takes up again.
-    pub(crate) fn read_all(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
+    /// Reads every record of this boot. Records of other boots are removed; anything else is reported and set aside under a
+    /// name that is not read again.
+    pub(crate) fn read_all(&self) -> io::Result<Vec<RunRecord>> {
+        let mut records = Vec::new();
         for file in fs::read_dir(&self.directory)? {
             let path = file?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -108,12 +108,12 @@ impl Store {
                 continue;
             }
             match self.read(&path, name) {
-                Ok(entry) => entries.push(entry),
+                Ok(record) => records.push(record),
                 Err(Unfit::OtherBoot) => {
                     debug!(file = %path.display(), "removing the record of a run of another boot");
                     let _ = fs::remove_file(&path);
                 }
-                // What a daemon was writing when it was killed; the entry itself is still whole.
+                // A daemon was killed while it wrote this file; the record itself is still complete.
                 Err(Unfit::Foreign(_)) if name.strip_suffix(UNFINISHED).is_some() => {
                     let _ = fs::remove_file(&path);
                 }
@@ -129,19 +129,19 @@ impl Store {
                 }
             }
         }
-        Ok(entries)
+        Ok(records)
     }
 
-    fn read(&self, path: &Path, name: &str) -> Result<Entry, Unfit> {
+    fn read(&self, path: &Path, name: &str) -> Result<RunRecord, Unfit> {
         let foreign = |problem: String| Unfit::Foreign(problem);
         let id = name.strip_suffix(SUFFIX).and_then(|id| id.parse::<RunId>().ok());
         let id = id.ok_or_else(|| foreign("it is not named after a run".to_owned()))?;
         let text = read_ours(path).map_err(|error| foreign(error.to_string()))?;
-        let entry = Entry::from_text(&text, &self.here)?;
-        if entry.id != id {
+        let record = RunRecord::from_text(&text, &self.here)?;
+        if record.id != id {
             return Err(foreign("its content names another run than its file name".to_owned()));
         }
-        Ok(entry)
+        Ok(record)
     }
 
     fn path(&self, id: RunId) -> PathBuf {
@@ -149,7 +149,7 @@ impl Store {
     }
 }
 
-/// Makes the directory when it is missing. Fails when that cannot be, or when it is not ours alone.
+/// Creates the directory when it is missing. Fails when that is impossible, or when the directory belongs to another user.
 fn own_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Ok(()) => {}
@@ -169,7 +169,7 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)
 }
 
-/// Reads a file that only our user owns and can write.
+/// Reads a file that only the daemon's user owns and can write.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
     let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

@@ -1,5 +1,7 @@
 //! The socket file: made with its mode and group from the first moment on, never taken over from a living daemon.
 
+mod error;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -13,10 +15,11 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::config::settings::Local;
+use crate::config::settings::LocalSettings;
 use crate::config::{ConfigError, Origin, group_id};
 use crate::disk::make_directory;
 use crate::telemetry::metrics::OwnFile;
+pub(crate) use error::SocketError;
 
 /// Connections the kernel holds until we accept them.
 const BACKLOG: i32 = 4096;
@@ -64,12 +67,12 @@ impl Access {
 
 /// What a look at lock and socket came to.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct SocketCheck {
     pub(crate) restored: Vec<OwnFile>,
     /// Whether the lock is ours: the directory that it is in is then no other daemon's.
     pub(crate) has_lock: bool,
     /// What cannot be made again, and what to do.
-    pub(crate) problem: Option<String>,
+    pub(crate) problem: Option<SocketError>,
 }
 
 /// Whether what is at this path is the file of this identity.
@@ -84,7 +87,7 @@ fn identity_of(about: &fs::Metadata) -> (u64, u64) {
 /// Takes the socket: locks its runtime directory, removes a stale file, binds.
 ///
 /// Fails with a message for the operator: no directory, another daemon, something that is no socket in its place.
-pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
+pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
     let path = &local.socket;
     let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -95,7 +98,7 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
         return Err(wrong(format!("the directory {0} does not exist; make it: mkdir -p {0}", directory.display())));
     }
     let lock = lock(local)?;
-    remove_stale(path).map_err(wrong)?;
+    remove_stale(path).map_err(|error| ConfigError::at(&local.socket_origin, "local.socket", error))?;
     let listener = listen(path, local.mode)
         .and_then(UnixListener::from_std)
         .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
@@ -104,7 +107,7 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
     let place = Place { identity: Some(identity_of(&about)), ours: true, lock };
     let socket = Socket::new(listener, local, place, None);
     if let Some((group, origin)) = &local.group {
-        give_to_group(path, group).map_err(|problem| ConfigError::at(origin, "local.group", problem))?;
+        give_to_group(path, group).map_err(|error| ConfigError::at(origin, "local.group", error))?;
     }
     Ok(socket)
 }
@@ -112,7 +115,7 @@ pub(crate) fn bind(local: &Local) -> Result<Socket, ConfigError> {
 /// Serves a socket that a service manager has made: its file, mode and owner are the manager's, and stay.
 ///
 /// Fails when it is not where the configuration says: wrappers and agents are told that place.
-pub(crate) fn take_over(local: &Local, handed: StdUnixListener) -> Result<Socket, ConfigError> {
+pub(crate) fn take_over(local: &LocalSettings, handed: StdUnixListener) -> Result<Socket, ConfigError> {
     let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
     let address = handed.local_addr().map_err(|error| wrong(error.to_string()))?;
     if address.as_pathname() != Some(&local.socket) {
@@ -133,7 +136,7 @@ pub(crate) fn take_over(local: &Local, handed: StdUnixListener) -> Result<Socket
 }
 
 impl Socket {
-    fn new(listener: UnixListener, local: &Local, place: Place, handed: Option<Access>) -> Self {
+    fn new(listener: UnixListener, local: &LocalSettings, place: Place, handed: Option<Access>) -> Self {
         // One that is not taken yet is replaced by the next look.
         let (renewed, renewals) = mpsc::channel(4);
         let lock_path = lock_path(local);
@@ -160,52 +163,59 @@ impl Socket {
     /// Looks whether lock and socket are in their places, and makes again what is gone: a clean-up of temporary files or a
     /// logout may have removed them, and a daemon that nobody can reach is none. The place of another daemon that came
     /// meanwhile is left alone. Reads and writes files: not for the thread that answers.
-    pub(crate) fn keep(&self, local: &Local) -> Kept {
+    pub(crate) fn keep(&self, local: &LocalSettings) -> SocketCheck {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = Kept::default();
+        let mut kept = SocketCheck::default();
         if let Err(problem) = self.keep_lock(&mut place, &mut kept.restored) {
-            return Kept { problem: Some(problem), ..kept };
+            return SocketCheck { problem: Some(problem), ..kept };
         }
         kept.has_lock = true;
         kept.problem = self.keep_file(&mut place, local, &mut kept.restored).err();
         kept
     }
 
-    fn keep_lock(&self, place: &mut Place, restored: &mut Vec<OwnFile>) -> Result<(), String> {
+    fn keep_lock(&self, place: &mut Place, restored: &mut Vec<OwnFile>) -> Result<(), SocketError> {
         let held = place.lock.metadata().ok().as_ref().map(identity_of);
         if is_at(&self.lock_path, held) {
             return Ok(());
         }
         let directory = self.lock_path.parent().unwrap_or(Path::new("/"));
-        self.make_again(directory).map_err(|error| self.cannot("make", directory, &error))?;
+        self.make_again(directory).map_err(|error| self.cannot("make", directory, error))?;
         place.lock = try_lock(&self.lock_path).map_err(|error| match error {
             LockError::Taken => self.displaced(),
-            LockError::Failed(error) => self.cannot("lock", &self.lock_path, &error),
+            LockError::Failed(error) => self.cannot("lock", &self.lock_path, error),
         })?;
         restored.push(OwnFile::Lock);
         Ok(())
     }
 
-    fn keep_file(&self, place: &mut Place, local: &Local, restored: &mut Vec<OwnFile>) -> Result<(), String> {
+    fn keep_file(
+        &self,
+        place: &mut Place,
+        local: &LocalSettings,
+        restored: &mut Vec<OwnFile>,
+    ) -> Result<(), SocketError> {
         if is_at(&self.path, place.identity) {
             return Ok(());
         }
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        self.make_again(directory).map_err(|error| self.cannot("make", directory, &error))?;
-        remove_stale(&self.path)
-            .map_err(|problem| format!("the socket was removed, and {problem}. {}", self.displaced()))?;
+        self.make_again(directory).map_err(|error| self.cannot("make", directory, error))?;
+        remove_stale(&self.path).map_err(|error| SocketError::Replaced {
+            source: Box::new(error),
+            displaced: Box::new(self.displaced()),
+        })?;
         let mode = self.handed.map_or(local.mode, |access| access.mode);
-        let listener = listen(&self.path, mode).map_err(|error| self.cannot("make", &self.path, &error))?;
-        let about = fs::symlink_metadata(&self.path).map_err(|error| self.cannot("make", &self.path, &error))?;
+        let listener = listen(&self.path, mode).map_err(|error| self.cannot("make", &self.path, error))?;
+        let about = fs::symlink_metadata(&self.path).map_err(|error| self.cannot("make", &self.path, error))?;
         (place.identity, place.ours) = (Some(identity_of(&about)), true);
-        if let Err(problem) = self.give_to_owners(local) {
+        if let Err(error) = self.give_to_owners(local) {
             // With the mode that it has, fewer can reach it than should.
-            warn!(problem, "the recreated socket has other owners");
+            warn!(%error, "the recreated socket has other owners");
         }
         if self.renewed.try_send(listener).is_err() {
             // No task takes it: without its listener the file is stale, and the next check replaces it.
             place.identity = None;
-            return Err("the daemon does not take its new socket".to_owned());
+            return Err(SocketError::NotTaken);
         }
         if self.handed.is_some() {
             warn!(
@@ -222,40 +232,27 @@ impl Socket {
         make_again(directory, &self.directories)
     }
 
-    fn give_to_owners(&self, local: &Local) -> Result<(), String> {
+    fn give_to_owners(&self, local: &LocalSettings) -> Result<(), SocketError> {
         match (&self.handed, &local.group) {
             (Some(access), _) => {
                 let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
                 if (access.uid, access.gid) == own {
                     return Ok(());
                 }
-                std::os::unix::fs::chown(&self.path, Some(access.uid), Some(access.gid)).map_err(|error| {
-                    let remedy = "restart the socket unit when agents may be stopped";
-                    format!("cannot give {} the owners it had: {error}; {remedy}", self.path.display())
-                })
+                std::os::unix::fs::chown(&self.path, Some(access.uid), Some(access.gid))
+                    .map_err(|source| SocketError::GiveToOwners { path: self.path.clone(), source })
             }
             (None, Some((group, _))) => give_to_group(&self.path, group),
             (None, None) => Ok(()),
         }
     }
 
-    fn cannot(&self, what: &str, path: &Path, error: &io::Error) -> String {
-        format!(
-            "{} or the lock beside it was removed, and the daemon cannot {what} {}: {error}; no client can reach the \
-             daemon until that is possible. Recreate the directory with its former owner, or restart the daemon when \
-             agents may be stopped",
-            self.path.display(),
-            path.display()
-        )
+    fn cannot(&self, what: &'static str, path: &Path, source: io::Error) -> SocketError {
+        SocketError::Recreate { socket: self.path.clone(), what, path: path.to_owned(), source }
     }
 
-    fn displaced(&self) -> String {
-        format!(
-            "{} was removed, and another daemon now serves that path. This daemon (pid {}) still supervises its \
-             agents, and no new client can reach it: stop one of the two",
-            self.path.display(),
-            std::process::id()
-        )
+    fn displaced(&self) -> SocketError {
+        SocketError::Displaced { socket: self.path.clone() }
     }
 }
 
@@ -303,7 +300,7 @@ fn make_again(directory: &Path, known: &[(PathBuf, Access)]) -> io::Result<()> {
     fs::set_permissions(directory, fs::Permissions::from_mode(access.mode))
 }
 
-fn lock_path(local: &Local) -> PathBuf {
+fn lock_path(local: &LocalSettings) -> PathBuf {
     local.runtime_dir.join("lock")
 }
 
@@ -323,7 +320,7 @@ fn try_lock(path: &Path) -> Result<File, LockError> {
     }
 }
 
-fn lock(local: &Local) -> Result<File, ConfigError> {
+fn lock(local: &LocalSettings) -> Result<File, ConfigError> {
     let path = lock_path(local);
     let wrong = |problem: String| {
         ConfigError::at(&Origin::Default, "local.runtime_dir", format!("{}: {problem}", path.display()))
@@ -343,22 +340,22 @@ fn taken(origin: &Origin, socket: &Path) -> ConfigError {
 }
 
 /// Removes what a daemon that is no more has left.
-fn remove_stale(path: &Path) -> Result<(), String> {
-    let shown = path.display();
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let at = || path.to_owned();
     let about = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(format!("cannot look at {shown}: {error}")),
+        Err(source) => return Err(SocketError::Look { path: at(), source }),
         Ok(about) => about,
     };
     if !about.file_type().is_socket() {
-        return Err(format!("{shown} exists and is not a socket; move it away, or choose another path"));
+        return Err(SocketError::NotASocket { path: at() });
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(format!("something else serves {shown} already; stop it, or choose another path")),
+        Ok(_) => Err(SocketError::InUse { path: at() }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| format!("cannot remove the stale socket {shown}: {error}"))
+            fs::remove_file(path).map_err(|source| SocketError::RemoveStale { path: at(), source })
         }
-        Err(error) => Err(format!("cannot tell whether {shown} is in use: {error}")),
+        Err(source) => Err(SocketError::Unclear { path: at(), source }),
     }
 }
 
@@ -373,7 +370,7 @@ fn listen(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
 }
 
 /// Gives the socket, which is ours, another mode and group.
-pub(crate) fn set_access(local: &Local) -> Result<(), ConfigError> {
+pub(crate) fn set_access(local: &LocalSettings) -> Result<(), ConfigError> {
     let path = &local.socket;
     fs::set_permissions(path, fs::Permissions::from_mode(local.mode)).map_err(|error| {
         let problem = format!("cannot give {} its mode: {error}", path.display());
@@ -387,12 +384,14 @@ pub(crate) fn set_access(local: &Local) -> Result<(), ConfigError> {
     }
 }
 
-fn give_to_group(path: &Path, group: &str) -> Result<(), String> {
+fn give_to_group(path: &Path, group: &str) -> Result<(), SocketError> {
     let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let gid = group_id(group, &groups)
-        .ok_or_else(|| format!("there is no group {group:?} on this host (getent group {group})"))?;
-    std::os::unix::fs::chown(path, None, Some(gid))
-        .map_err(|error| format!("cannot give {} to the group {group}: {error}", path.display()))
+    let gid = group_id(group, &groups).ok_or_else(|| SocketError::NoGroup { group: group.to_owned() })?;
+    std::os::unix::fs::chown(path, None, Some(gid)).map_err(|source| SocketError::GiveToGroup {
+        path: path.to_owned(),
+        group: group.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! In which runs' trees a process is. Pure: takes the process's line of ancestors.
+//! Finds the runs whose trees a process is in. Pure: takes the ancestors of the process.
 //!
-//! The rules are those of [`Tree`](machineid_tree::Tree): what descends from the leader or from the guardian is the tree's, and
-//! so is what the wrapper inherits once the guardian is gone. A wrapper may hold several runs, such as a program that
-//! supervises its children itself. Such a wrapper in the line of ancestors says nothing about the runs by itself: a process
-//! is in the tree through which it comes to the wrapper, and not in its siblings' trees. The wrapper itself is in no tree of
-//! its own runs.
+//! The rules are those of [`Tree`](machineid_tree::Tree): descendants of the leader or of the guardian belong to the tree,
+//! and so do the processes that the wrapper inherits once the guardian is gone. A wrapper may hold several runs, such as a
+//! program that supervises its children itself. Such a wrapper among the ancestors does not decide the run: the process is in
+//! the tree through which it descends from the wrapper, and not in the sibling trees. The wrapper itself is in no tree of its
+//! own runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use machineid_tree::Identity;
 
 use super::run::Run;
 
-/// What ties a run to processes.
+/// The processes that a run is known by.
 pub(super) trait Tied {
     fn leader(&self) -> Option<Identity>;
     fn wrapper(&self) -> Option<Identity>;
     fn guardian(&self) -> Option<Identity>;
-    /// Whether the guardian is there to inherit the tree's orphans.
+    /// Whether the guardian is alive and inherits the tree's orphans.
     fn has_living_guardian(&self) -> bool;
-    /// Whether the wrapper said that it has no children but the tree's.
+    /// Whether the wrapper stated that all its children belong to the tree.
     fn is_alone(&self) -> bool;
-    /// Whether nothing of the tree is left: no orphan is its own any more.
+    /// Whether the tree has ended: then no orphan belongs to it.
     fn has_tree_ended(&self) -> bool;
     /// The directory of its control group.
     fn leaf(&self) -> Option<&Path>;
@@ -55,14 +55,14 @@ impl Tied for Arc<Run> {
     }
 
     fn leaf(&self) -> Option<&Path> {
-        self.admission()?.hold.leaf.as_ref().map(|leaf| leaf.path())
+        self.admission()?.containment.leaf.as_ref().map(|leaf| leaf.path())
     }
 }
 
-/// The runs of these whose trees the process is in, by their places in `runs`, the innermost first.
+/// The indexes in `runs` of the runs whose trees the process is in, the innermost first.
 ///
-/// `line` is the process and its ancestors, the process first. `groups` gives the directories of its control group; it is
-/// asked only when descent does not decide.
+/// `line` is the process and its ancestors, the process first. `groups` returns the directories of its control group; it is
+/// called only when descent does not decide.
 pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -> Vec<PathBuf>) -> Vec<usize> {
     let mut found = Vec::new();
     let all = || runs.iter().enumerate();
@@ -72,15 +72,15 @@ pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -
         found.extend(all().filter(|(_, run)| begins(run, at)).map(|(place, _)| place));
         if let Some(child) = child {
             let held = || all().filter(|(_, run)| run.wrapper() == Some(at) && run.leader() != Some(at));
-            // A child that begins one of the wrapper's trees says which: that one was found a step before.
+            // A child that begins one of the wrapper's trees decides the run; it was found one step before.
             if !held().any(|(_, run)| begins(run, child)) {
                 found.extend(inherited(held(), child, &groups));
             }
         }
         child = Some(at);
     }
-    // Its ancestors may be gone, and it may have come to a process that knows nothing of the run. That may be one of an inner
-    // run, which says nothing about the outer one. Where a guardian lives, it inherits them.
+    // The ancestors of the process may be gone, and it may have been inherited by a process that knows nothing of the run,
+    // possibly one of an inner run, which does not tell about the outer one. A living guardian would have inherited it.
     let by_group = |place: usize, run: &R| {
         run.leaf().is_some() && (found.is_empty() || !run.has_living_guardian()) && !found.contains(&place)
     };
@@ -106,15 +106,16 @@ pub(super) fn inside<R: Tied>(line: &[Identity], runs: &[R], groups: impl Fn() -
     found
 }
 
-/// The runs of one wrapper whose orphan this child of the wrapper may be. Where the process is in the control group of one, it
-/// is in none that has another group. Where nothing tells them apart, it counts as in all of them: that is the stricter answer.
+/// The runs of one wrapper to which this child of the wrapper may belong as an orphan. A process in the control group of one
+/// run is in no run with another group. When nothing tells the runs apart, the process counts as in all of them, which is the
+/// stricter answer.
 fn inherited<'a, R: Tied + 'a>(
     held: impl Iterator<Item = (usize, &'a R)>,
     child: Identity,
     groups: impl Fn() -> Vec<PathBuf>,
 ) -> Vec<usize> {
-    // An orphan comes to the guardian as long as there is one. And what is older than the leader does not descend from it,
-    // unless the wrapper says that all its children are the tree's.
+    // A living guardian inherits the orphans. And a child older than the leader does not descend from it, unless the wrapper
+    // states that all its children belong to the tree.
     let older = |run: &R| run.leader().is_some_and(|leader| child.start < leader.start);
     let may_be = |run: &R| !run.has_living_guardian() && !run.has_tree_ended() && (run.is_alone() || !older(run));
     let candidates: Vec<_> = held.filter(|(_, run)| may_be(run)).collect();

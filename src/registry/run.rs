@@ -12,15 +12,15 @@ use machineid_tree::{Identity, Tree};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
+use super::containment::RunContainment;
 use super::freeze::Undecided;
-use super::hold::Hold;
-use super::ledger::{Entry, StopEntry};
+use super::ledger::{BegunStop, RunRecord};
 use super::reach::Reach;
 use super::token::TokenHash;
 use crate::config::StopTerms;
 use crate::gate::Deciding;
 
-/// What the wrapper said, after every check and cap.
+/// What the wrapper asked for, checked and capped.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) id: RunId,
@@ -28,13 +28,13 @@ pub(crate) struct Opened {
     pub(crate) name: Option<String>,
     pub(crate) command: Vec<String>,
     pub(crate) uid: u32,
-    /// What the wrapper asked for, or what was written down for it.
+    /// The stop terms that the wrapper asked for, or those of the record.
     pub(crate) asked: AskedTerms,
-    /// The tree, when the daemon can see and signal it; else the wrapper alone ends it.
+    /// The processes, when the daemon can see and signal them; otherwise only the wrapper can end the run.
     pub(crate) reach: Option<Reach>,
 }
 
-/// How the wrapper wants its agent to be stopped; what it leaves open is the configuration's.
+/// How the wrapper wants its agent to be stopped; the configuration supplies what it leaves open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AskedTerms {
     pub(crate) signal: Option<Signal>,
@@ -42,7 +42,7 @@ pub(crate) struct AskedTerms {
 }
 
 impl AskedTerms {
-    /// With what the configuration says. A client can make a stop quicker, never slower.
+    /// Completes them from the configuration. A client can shorten the grace, never lengthen it.
     pub(crate) fn under(self, configured: StopTerms) -> StopTerms {
         StopTerms {
             signal: self.signal.unwrap_or(configured.signal),
@@ -51,18 +51,18 @@ impl AskedTerms {
     }
 }
 
-/// What the stream must still tell the wrapper. Holds the newest of each, so an unread stream costs nothing.
+/// What the stream must still tell the wrapper. It holds the newest of each, so that an unread stream costs nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     pub(crate) until: Option<BootTime>,
-    /// How often the terms of its stop and of its lease have changed: they are told anew.
+    /// The number of changes to the terms of stop and lease: each change is told.
     pub(crate) terms: u64,
-    /// Why one of its devices cannot be asked about.
+    /// Why one of the run's devices cannot be validated.
     pub(crate) undecided: Option<Arc<str>>,
     pub(crate) stop: Option<StopNotice>,
 }
 
-/// A stop as the wrapper is told of it.
+/// The notice of a stop for the wrapper.
 #[derive(Clone, Debug)]
 pub(crate) struct StopNotice {
     pub(crate) denial: Denial,
@@ -70,60 +70,61 @@ pub(crate) struct StopNotice {
     pub(crate) kill_at: BootTime,
 }
 
-/// What a run started on.
+/// The ALLOW and the containment with which a run started.
 #[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) since: BootTime,
-    /// The ALLOW's code and name.
+    /// The code and request id of the ALLOW.
     pub(crate) code: Code,
     pub(crate) request_id: Option<RequestId>,
-    pub(crate) hold: Hold,
-    /// What its agent shows at the daemon's own listener, when there is one.
+    pub(crate) containment: RunContainment,
+    /// The hash of the agent's token for `compat.listen`, when that is set.
     pub(crate) token: Option<TokenHash>,
 }
 
-/// Where a run's deadline moved to.
+/// The direction in which a run's deadline moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
     Later,
-    /// A reload made leases shorter, or the daemon before us gave longer ones.
+    /// A reload made leases shorter, or the previous daemon gave longer ones.
     Earlier,
 }
 
-/// How far a run is.
+/// The phase of a run.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// Its question is open; nothing has started.
+    /// The question is open; nothing has started.
     Asking,
-    /// It lives on these leases, one for each device that rules it.
+    /// The run lives on these leases, one for each device that rules it.
     Running { leases: Vec<(DeviceId, BootTime)>, undecided: Undecided },
-    /// Its stop has begun. A stop is latched: nothing leads back.
-    Stopping { stop: StopEntry, leases: Vec<(DeviceId, BootTime)> },
+    /// The stop has begun. A stop is latched: no phase follows.
+    Stopping { stop: BegunStop, leases: Vec<(DeviceId, BootTime)> },
 }
 
 /// One run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) opened: Opened,
-    /// The gates that decide about it, kept running as long as it is recorded.
+    /// The gates that decide about it, kept running as long as the run is in the roster.
     deciding: OnceLock<Arc<Deciding>>,
     admission: OnceLock<Admission>,
     phase: Mutex<Phase>,
     terms: Mutex<StopTerms>,
-    /// Who on this host asked for its stop.
+    /// The client on this host that asked for the stop.
     stopper: OnceLock<Caller>,
-    /// Connections of its wrapper. One that comes back may be there before the old one is known to be gone.
+    /// The number of the wrapper's connections. A wrapper that reconnects may be there before its old connection is known to
+    /// be lost.
     streams: AtomicUsize,
-    /// The record stays until both are true: the wrapper may still ask what became of its agent.
+    /// The run stays in the roster until both are true: the wrapper may still ask for the result.
     wrapper_left: AtomicBool,
     tree_ended: AtomicBool,
-    /// Whether its leaf is frozen, as far as we froze it.
+    /// Whether this daemon has frozen the leaf.
     frozen: AtomicBool,
     outbox: watch::Sender<Outbox>,
 }
 
 impl Run {
-    /// One whose question is open, under these terms of the configuration.
+    /// Creates a run whose question is open, under these terms of the configuration.
     pub(crate) fn new(opened: Opened, configured: StopTerms) -> Self {
         Self {
             terms: Mutex::new(opened.asked.under(configured)),
@@ -156,12 +157,12 @@ impl Run {
         }
     }
 
-    /// How it is stopped from now on.
+    /// The terms of a stop from now on.
     pub(crate) fn terms(&self) -> StopTerms {
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The configuration changed: a later stop is under its terms, and the wrapper is told of them.
+    /// Applies changed settings to later stops, and tells the wrapper.
     pub(crate) fn set_configured_terms(&self, configured: StopTerms) {
         *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = self.opened.asked.under(configured);
         self.outbox.send_modify(|outbox| outbox.terms += 1);
@@ -179,32 +180,32 @@ impl Run {
         self.opened.reach.as_ref().map(|reach| reach.wrapper.identity)
     }
 
-    /// What it started on, once it has.
+    /// The admission, once the run has started.
     pub(crate) fn admission(&self) -> Option<&Admission> {
         self.admission.get()
     }
 
-    /// The gates that decide about it; `None` only for a moment after a start of the daemon.
+    /// The gates that decide about the run; `None` only for a moment after the daemon's start.
     pub(crate) fn deciding(&self) -> Option<&Deciding> {
         self.deciding.get().map(AsRef::as_ref)
     }
 
-    /// Keeps its gates running as long as it is recorded.
+    /// Keeps the run's gates running as long as the run is in the roster.
     pub(crate) fn keep_gates(&self, deciding: Arc<Deciding>) {
         // Set once, when it is opened or adopted.
         let _ = self.deciding.set(deciding);
     }
 
-    /// The tree to end, where the daemon reaches it. `shares_wrapper`: the wrapper's children are not all this run's.
+    /// The tree to end, where the daemon reaches it. `shares_wrapper`: the wrapper has other runs too.
     pub(crate) fn tree(&self, shares_wrapper: bool) -> Option<Tree> {
         let tree = self.opened.reach.as_ref()?.tree(self.id(), shares_wrapper);
-        Some(match self.admission().and_then(|admission| admission.hold.leaf.as_ref()) {
+        Some(match self.admission().and_then(|admission| admission.containment.leaf.as_ref()) {
             Some(leaf) => tree.in_leaf(Arc::clone(leaf)),
             None => tree,
         })
     }
 
-    /// What is to be told, from now on.
+    /// The messages for the wrapper, from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Outbox> {
         self.outbox.subscribe()
     }
@@ -213,7 +214,7 @@ impl Run {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The question was answered with yes, or had been before the daemon was restarted: the run lives on these leases.
+    /// Admits the run on these leases: the question was answered with ALLOW, now or before the daemon's restart.
     pub(crate) fn admit(&self, admission: Admission, leases: Vec<(DeviceId, BootTime)>, undecided: Undecided) {
         let mut phase = self.phase();
         // Set once, when it is opened or adopted.
@@ -222,15 +223,15 @@ impl Run {
         *phase = Phase::Running { leases, undecided };
     }
 
-    /// A stop that was under way before the daemon was restarted.
-    pub(crate) fn adopt_stop(&self, stop: StopEntry) {
+    /// Restores a stop that was under way before the daemon's restart.
+    pub(crate) fn adopt_stop(&self, stop: BegunStop) {
         let mut phase = self.phase();
         let Phase::Running { leases, .. } = &mut *phase else { return };
         let leases = std::mem::take(leases);
         *phase = Phase::Stopping { stop, leases };
     }
 
-    /// A device's lease moved. Tells the wrapper when that moves the run's deadline, and says where to, if it did.
+    /// Moves a device's lease. When that moves the run's deadline, tells the wrapper and returns the direction.
     pub(crate) fn lease_moved(&self, device: &DeviceId, until: BootTime) -> Option<Moved> {
         let mut phase = self.phase();
         let Phase::Running { leases, undecided } = &mut *phase else { return None };
@@ -245,7 +246,7 @@ impl Run {
         Some(if after > before { Moved::Later } else { Moved::Earlier })
     }
 
-    /// Tells what keeps it undecided, while it runs; its wrapper is told why.
+    /// Updates what keeps the run undecided, while it runs, and tells the wrapper why.
     pub(crate) fn reconsider(&self, tell: impl FnOnce(&mut Undecided)) {
         if let Phase::Running { undecided, .. } = &mut *self.phase() {
             tell(undecided);
@@ -263,8 +264,7 @@ impl Run {
         });
     }
 
-    /// The machine has slept. Gives the run this much time from now for an ALLOW when its lease ended meanwhile, and says
-    /// whether it did.
+    /// Gives a run whose lease ended during a suspend this much time for an ALLOW. Returns whether the lease had ended.
     pub(crate) fn overslept(&self, now: BootTime, grace: Duration) -> bool {
         let mut phase = self.phase();
         let Phase::Running { leases, undecided } = &mut *phase else { return false };
@@ -275,7 +275,7 @@ impl Run {
         over
     }
 
-    /// Whether it is to be frozen. `while_unavailable`: also while a device cannot be asked about.
+    /// Whether the run must be frozen. `while_unavailable`: also while a device cannot be validated.
     pub(crate) fn freezes(&self, while_unavailable: bool) -> bool {
         matches!(&*self.phase(), Phase::Running { undecided, .. } if undecided.freezes(while_unavailable))
     }
@@ -288,8 +288,8 @@ impl Run {
         self.frozen.store(frozen, Ordering::SeqCst);
     }
 
-    /// When it is stopped if nothing happens, while it runs: at the end of the lease it runs on, or of the grace for one that
-    /// ended while the machine slept.
+    /// When the run is stopped if nothing happens: at the end of its lease, or of the grace for a lease that ended during a
+    /// suspend. `None` unless it runs.
     pub(crate) fn deadline(&self) -> Option<BootTime> {
         match &*self.phase() {
             Phase::Running { leases, undecided } => deadline(leases).max(undecided.grace_until()),
@@ -297,7 +297,7 @@ impl Run {
         }
     }
 
-    /// The reason for its stop at this moment, when its lease is over.
+    /// The reason to stop the run now, when its lease has ended.
     pub(crate) fn expired(&self, now: BootTime) -> Option<Denial> {
         let phase = self.phase();
         let Phase::Running { leases, undecided } = &*phase else { return None };
@@ -316,7 +316,7 @@ impl Run {
         }
     }
 
-    /// Tells each device that rules the run.
+    /// Calls `tell` with each device that rules the run.
     pub(super) fn each_ruling(&self, mut tell: impl FnMut(&DeviceId)) {
         if let Phase::Running { leases, .. } = &*self.phase() {
             for (ruling, _) in leases {
@@ -325,8 +325,8 @@ impl Run {
         }
     }
 
-    /// Whether it is being stopped, and the devices that rule or ruled it; `None` unless it was allowed to start and
-    /// something of it may be left.
+    /// Whether the run is being stopped, and the devices that rule or ruled it; `None` unless it was admitted and something
+    /// of it may be left.
     pub(super) fn living(&self) -> Option<(bool, Vec<DeviceId>)> {
         let phase = self.phase();
         let (stopping, leases) = match &*phase {
@@ -337,31 +337,31 @@ impl Run {
         Some((stopping, leases.iter().map(|(device, _)| device.clone()).collect()))
     }
 
-    /// Begins the stop. `false` when it has begun already, or nothing runs yet.
+    /// Begins the stop; `false` when it has begun already, or the run has not started.
     pub(crate) fn begin_stop(&self, now: BootTime, denial: &Denial) -> bool {
         let mut phase = self.phase();
         let Phase::Running { leases, .. } = &mut *phase else { return false };
-        let stop = StopEntry { denial: denial.clone(), began: now, kill_at: now + self.terms().grace };
+        let stop = BegunStop { denial: denial.clone(), began: now, kill_at: now + self.terms().grace };
         let leases = std::mem::take(leases);
         *phase = Phase::Stopping { stop, leases };
         true
     }
 
     /// The stop, once it has begun.
-    pub(crate) fn stop(&self) -> Option<StopEntry> {
+    pub(crate) fn stop(&self) -> Option<BegunStop> {
         match &*self.phase() {
             Phase::Stopping { stop, .. } => Some(stop.clone()),
             Phase::Asking | Phase::Running { .. } => None,
         }
     }
 
-    /// Notes who on this host asked for the stop that has begun.
+    /// Notes which client on this host asked for the stop that has begun.
     pub(crate) fn note_stopper(&self, caller: &Caller) {
-        // The first one began it.
+        // Only the first call counts: it began the stop.
         let _ = self.stopper.set(caller.clone());
     }
 
-    /// Who on this host asked for its stop.
+    /// The client on this host that asked for the stop.
     pub(crate) fn stopper(&self) -> Option<&Caller> {
         self.stopper.get()
     }
@@ -371,30 +371,30 @@ impl Run {
         self.outbox.send_modify(|outbox| outbox.stop = Some(notice));
     }
 
-    /// A connection of the wrapper begins.
+    /// Counts a new connection of the wrapper.
     pub(crate) fn note_stream(&self) {
         self.streams.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A connection of the wrapper ended. Whether it was the last.
+    /// Counts a connection that ended; returns whether it was the last.
     pub(crate) fn note_stream_end(&self) -> bool {
         self.streams.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
-    /// Whether its wrapper is expected to come back: after a restart of the daemon.
+    /// Whether the wrapper is expected to reconnect: after a restart of the daemon.
     pub(crate) fn awaits_wrapper(&self) -> bool {
         self.streams.load(Ordering::SeqCst) == 0
             && !self.wrapper_left.load(Ordering::SeqCst)
             && self.admission().is_some()
     }
 
-    /// Notes that the wrapper is done, or dead. Whether the tree ended before it.
+    /// Notes that the wrapper has finished or died; returns whether the tree had ended before.
     pub(crate) fn note_wrapper_left(&self) -> bool {
         self.wrapper_left.store(true, Ordering::SeqCst);
         self.tree_ended.load(Ordering::SeqCst)
     }
 
-    /// Notes that nothing is left of the tree. Whether the wrapper left before it.
+    /// Notes that nothing is left of the tree; returns whether the wrapper had left before.
     pub(crate) fn note_tree_end(&self) -> bool {
         self.tree_ended.store(true, Ordering::SeqCst);
         self.wrapper_left.load(Ordering::SeqCst)
@@ -405,14 +405,14 @@ impl Run {
         self.tree_ended.load(Ordering::SeqCst)
     }
 
-    /// Whether nothing of it is left, tree and wrapper.
+    /// Whether both tree and wrapper have ended.
     pub(crate) fn is_over(&self) -> bool {
         self.wrapper_left.load(Ordering::SeqCst) && self.has_tree_ended()
     }
 
-    /// The run as it is to be written down; `None` when it need not be: nothing has started, nothing is left, or only its
-    /// wrapper can end it, which then holds the lease by itself.
-    pub(crate) fn entry(&self) -> Option<Entry> {
+    /// The run's record; `None` when it needs none: it has not started, nothing is left, or only its wrapper can end it,
+    /// which then enforces the lease by itself.
+    pub(crate) fn record(&self) -> Option<RunRecord> {
         let (reach, admission) = (self.opened.reach.as_ref()?, self.admission()?);
         let (leases, stop) = match &*self.phase() {
             Phase::Asking => return None,
@@ -420,7 +420,7 @@ impl Run {
             Phase::Stopping { stop, leases } => (leases.clone(), Some(stop.clone())),
         };
         let opened = &self.opened;
-        (!self.is_over()).then(|| Entry {
+        (!self.is_over()).then(|| RunRecord {
             id: opened.id,
             device: opened.device.clone(),
             name: opened.name.clone(),
@@ -430,8 +430,8 @@ impl Run {
             guardian: reach.guardian(),
             leader: reach.leader.identity,
             alone: reach.is_alone(),
-            containment: admission.hold.containment,
-            leaf: admission.hold.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
+            containment: admission.containment.kind,
+            leaf: admission.containment.leaf.as_ref().map(|leaf| leaf.path().to_owned()),
             stop_signal: self.terms().signal,
             stop_grace: self.terms().grace,
             token: admission.token,

@@ -1,6 +1,6 @@
-//! Waking a thread that waits for a point on the boot clock.
+//! A bell wakes a thread that waits for a point on the boot clock.
 //!
-//! A channel's own waiting was rejected: it runs on `CLOCK_MONOTONIC`, which stands still while the machine is suspended.
+//! The timeout of a channel was rejected: it runs on `CLOCK_MONOTONIC`, which stands still while the machine is suspended.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use machineid_clock::BootTime;
 use machineid_sys as sys;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
-/// What one thread waits on and others ring. Its descriptors are had from the start.
+/// An eventfd and a timer: one thread waits, other threads ring. Both descriptors are opened at the start.
 #[derive(Debug)]
 pub(super) struct Bell {
     rung: OwnedFd,
@@ -23,19 +23,19 @@ impl Bell {
         Ok(Self { rung, timer: sys::Timer::on_boot_clock()? })
     }
 
-    /// Ends the present or the next wait.
+    /// Ends the current wait, or the next one if no thread waits now.
     pub(super) fn ring(&self) {
-        // Full, it has been rung more often than it can count, and rings.
+        // A full counter still wakes the thread.
         let _ = rustix::io::write(&self.rung, &1_u64.to_ne_bytes());
     }
 
-    /// Waits until rung, until `point`, or until one of these descriptors is readable. May end early. Gives the last of them
-    /// that is readable.
+    /// Waits until the bell is rung, until `point`, or until one of these descriptors is readable; may return early. Returns
+    /// the index of the last readable descriptor.
     pub(super) fn wait(&self, point: Option<BootTime>, also: &[BorrowedFd<'_>]) -> Option<usize> {
         let _ = self.timer.set(point.map(BootTime::since_boot));
         let mut fds = vec![PollFd::new(&self.rung, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
         fds.extend(also.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
-        // Interrupted, the caller looks at everything and waits again.
+        // When a signal interrupts the wait, the caller looks at everything and waits again.
         let _ = rustix::event::poll(&mut fds, None);
         let mut count = [0_u8; 8];
         let _ = rustix::io::read(&self.rung, &mut count);

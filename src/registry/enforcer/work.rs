@@ -1,4 +1,4 @@
-//! The thread's loop: waits, takes orders, looks, and decides nothing that a pure core could.
+//! The enforcer's loop: waits, takes orders, looks, and leaves all decisions to pure cores.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
@@ -14,72 +14,72 @@ use machineid_tree::{self as tree, Identity, ProcessTable};
 use rustix::io::Errno;
 use tracing::{debug, error, info, warn};
 
-use super::endings::Endings;
+use super::end_watch::EndWatch;
 use super::tidy::Tidy;
 use super::under_way::{Needs, UnderWay, requested};
-use super::{Ending, Inbox, Order, Reason, SignalBy};
+use super::{EnforcerOrder, Inbox, Reason, SignalBy, TreeToEnd};
 use crate::config::Live;
-use crate::config::settings::Undecided;
-use crate::runs::ledger::Ledger;
-use crate::runs::record::Record;
-use crate::runs::registry::wrapper_gone;
-use crate::runs::run::{Run, StopNotice};
+use crate::config::settings::UndecidedPolicy;
+use crate::registry::ledger::Ledger;
+use crate::registry::roster::Roster;
+use crate::registry::run::{Run, StopNotice};
+use crate::registry::run_registry::wrapper_gone;
 
 /// The thread's niceness. It has little to do, and that must not wait.
 const NICENESS: i32 = -15;
-/// Pause after a failure to look at the processes; the next look may do better.
+/// Pause after a failure to read the process table; the next attempt may succeed.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
 
-/// How long the ends of trees are gathered before they are looked into.
+/// Time for which ends of trees are collected before they are handled.
 const TOGETHER: Duration = Duration::from_millis(4);
 
-/// After a look at every process of the host there is none for so many times as long as it took.
+/// After each read of the process table, the next one waits this many times as long as the read took.
 const TABLE_SHARE: u32 = 4;
-/// But no longer than this.
+/// The longest such wait.
 const LONGEST_WITHOUT_TABLE: Duration = Duration::from_millis(200);
 
-/// What the thread holds.
+/// The state of the enforcer's thread.
 #[derive(Debug)]
 pub(super) struct Worker {
     inbox: Arc<Inbox>,
-    record: Arc<Record>,
+    roster: Arc<Roster>,
     ledger: Ledger,
     live: Live,
     suspends: Suspends,
     under_way: Vec<UnderWay>,
-    /// Removes the leaves of runs that are over.
+    /// Removes the leaves of runs that have ended.
     tidy: Tidy,
-    /// Tells which trees have ended.
-    endings: Endings,
+    /// Reports which trees have ended.
+    end_watch: EndWatch,
     /// The key of the next stop.
     next_key: u64,
-    /// When the ends of trees were last taken note of.
+    /// When reports of ended trees were last taken.
     ends_taken_at: BootTime,
     blind: bool,
-    /// Before then the process table is read only for what is urgent.
+    /// Until then the process table is read only for urgent stops.
     table_at: BootTime,
 }
 
 impl Worker {
     pub(super) fn new(
         inbox: Arc<Inbox>,
-        record: Arc<Record>,
+        roster: Arc<Roster>,
         ledger: Ledger,
         live: Live,
-        (tidy, endings): (Tidy, Endings),
+        (tidy, end_watch): (Tidy, EndWatch),
         start: Moment,
     ) -> Self {
         let suspends = Suspends::from(start);
         let table_at = start.boot;
         Self {
             inbox,
-            record,
+            roster,
             ledger,
             live,
             suspends,
             under_way: Vec::new(),
             tidy,
-            endings,
+            end_watch,
             next_key: 0,
             ends_taken_at: start.boot,
             blind: false,
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Does what is due at this moment.
+    /// One turn: does what is due at this moment.
     pub(super) fn turn(&mut self, moment: Moment) {
         let now = moment.boot;
         if self.suspends.until(moment).is_some() {
@@ -106,32 +106,32 @@ impl Worker {
         let (mut endings, mut pulses) = (Vec::new(), Vec::new());
         for order in self.take_orders() {
             match order {
-                Order::End(more) => endings.extend(more),
-                Order::Hold(run) => self.hold(&run),
-                Order::Watch => {}
-                Order::Remove(leaf) => self.tidy.remove(&leaf),
-                Order::Pulse(turn) => pulses.push(turn),
+                EnforcerOrder::End(more) => endings.extend(more),
+                EnforcerOrder::ApplyFreeze(run) => self.apply_freeze(&run),
+                EnforcerOrder::Watch => {}
+                EnforcerOrder::Remove(leaf) => self.tidy.remove(&leaf),
+                EnforcerOrder::Pulse(turn) => pulses.push(turn),
             }
         }
         endings.extend(self.expired(now));
         endings.extend(self.bereaved(now));
         self.enforce(now, endings);
         for turn in pulses {
-            // Who gave up waiting need not know.
+            // A receiver that gave up waiting needs no answer.
             let _ = turn.send(());
         }
     }
 
-    /// The machine has slept. Agents whose lease ended meanwhile stand still, where they can be halted, until their gates
-    /// have asked: they could not, and they are not at fault.
+    /// Handles the end of a suspend. Agents whose lease ended meanwhile are frozen, where that is possible, until their gates
+    /// have asked: the gates could not ask during the suspend.
     fn resume(&self, now: BootTime) {
         let grace = self.live.now().enforcement.resume_grace;
-        for run in self.record.all() {
+        for run in self.roster.all() {
             if run.overslept(now, grace) {
                 let (run_id, device_id) = (run.id(), &run.opened.device);
                 info!(%run_id, %device_id, "the machine was suspended past the end of the agent's lease; the agent \
                                             continues only with a new ALLOW");
-                self.hold(&run);
+                self.apply_freeze(&run);
             }
         }
     }
@@ -139,8 +139,8 @@ impl Worker {
     /// Waits until there is something to do.
     fn wait(&self) {
         let looks = self.under_way.iter().map(UnderWay::due_at);
-        // A lease moves later while this waits: then it wakes for nothing, once a lease.
-        let runs = self.record.all();
+        // A lease that is extended during the wait causes one needless wake-up per lease.
+        let runs = self.roster.all();
         let point = looks.chain(runs.iter().filter_map(|run| run.deadline())).min();
         let awaited: Vec<_> = runs.iter().filter(|run| run.awaits_wrapper()).cloned().collect();
         let wrappers = awaited.iter().filter_map(|run| run.opened.reach.as_ref()?.wrapper.process());
@@ -150,24 +150,24 @@ impl Worker {
             return;
         }
         let watched = also.len();
-        also.push(self.endings.as_fd());
+        also.push(self.end_watch.as_fd());
         if self.inbox.bell.wait(point, &also) != Some(watched) {
             return;
         }
-        // A thousand trees that end one after the other are not a thousand turns. An order that came meanwhile has rung, and
-        // does not ring again; one that comes now ends this wait.
+        // Trees that end shortly after each other share a turn. An order that came meanwhile has already rung, and does not
+        // ring again; an order that comes now ends this wait.
         let together = self.ends_taken_at + TOGETHER;
         if self.inbox.is_empty() && BootTime::now() < together {
             self.inbox.bell.wait(Some(point.map_or(together, |point| point.min(together))), &also[..watched]);
         }
     }
 
-    /// Gives those stops a turn of which the kernel tells that their tree may have ended.
+    /// Makes a turn due for each stop whose tree may have ended according to the kernel.
     fn hear_endings(&mut self) {
         if self.under_way.is_empty() {
             return;
         }
-        let told: HashSet<u64> = self.endings.take().into_iter().collect();
+        let told: HashSet<u64> = self.end_watch.take().into_iter().collect();
         if told.is_empty() {
             return;
         }
@@ -177,45 +177,45 @@ impl Worker {
         }
     }
 
-    fn take_orders(&self) -> Vec<Order> {
+    fn take_orders(&self) -> Vec<EnforcerOrder> {
         self.inbox.orders.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
-    /// Runs whose lease is over. The gate says so too; whichever comes first begins the stop.
-    fn expired(&self, now: BootTime) -> Vec<Ending> {
+    /// Begins the stops of runs whose lease has ended. The gate reports that as well; whichever comes first begins the stop.
+    fn expired(&self, now: BootTime) -> Vec<TreeToEnd> {
         let mut endings = Vec::new();
-        for run in self.record.all() {
+        for run in self.roster.all() {
             let Some(denial) = run.expired(now).filter(|denial| run.begin_stop(now, denial)) else { continue };
-            // At the end of a lease the stop signal is the wrapper's: both know the deadline.
-            endings.push(Ending { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
+            // At the end of a lease the wrapper sends the stop signal: both sides know the deadline.
+            endings.push(TreeToEnd { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
         }
         endings
     }
 
-    /// Runs whose wrapper ended before it came back.
-    fn bereaved(&self, now: BootTime) -> Vec<Ending> {
+    /// Begins the stops of adopted runs whose wrapper ended before it reconnected.
+    fn bereaved(&self, now: BootTime) -> Vec<TreeToEnd> {
         let mut endings = Vec::new();
-        for run in self.record.all() {
+        for run in self.roster.all() {
             let ended = |run: &Run| run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended());
             if run.awaits_wrapper() && ended(&run) {
-                endings.extend(wrapper_gone(now, &run, &self.record, &self.ledger));
+                endings.extend(wrapper_gone(now, &run, &self.roster, &self.ledger));
             }
         }
         endings
     }
 
-    /// Begins these stops and goes on with those under way. First held processes are signalled, then the rest is looked
-    /// for, then everybody else is told.
-    fn enforce(&mut self, now: BootTime, endings: Vec<Ending>) {
+    /// Begins these stops and continues those under way. The processes with held descriptors are signalled first, then the
+    /// other processes are looked for, and reports come last.
+    fn enforce(&mut self, now: BootTime, endings: Vec<TreeToEnd>) {
         let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();
         let mut begun = HashSet::new();
-        let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.record.count_by_wrapper() };
+        let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.roster.count_by_wrapper() };
         let mut remote = Vec::new();
-        // Each takes some ten microseconds, and none waits: what is told or written comes after.
+        // Each signal takes some ten microseconds and waits for nothing; reports and records come after.
         let uninterrupted = (!endings.is_empty()).then(Uninterrupted::begin);
         for ending in endings {
             let id = ending.run.id();
-            // A wrapper that ends while its tree is being stopped, or has been, changes nothing about that.
+            // The end of a wrapper changes nothing about a stop that is under way or complete.
             if !known.insert(id) || ending.run.has_tree_ended() {
                 continue;
             }
@@ -251,10 +251,10 @@ impl Worker {
         }
         for stop in &mut self.under_way {
             if let Some(requested) = stop.requested() {
-                self.record.journal.tell_by(requested, stop.run.stopper().cloned());
+                self.roster.journal.tell_by(requested, stop.run.stopper().cloned());
             }
             if let Some(report) = stop.survivors(now) {
-                self.record.note_stop(stop.run.opened.uid, report);
+                self.roster.note_stop(stop.run.opened.uid, report);
             }
         }
         if !over.is_empty() {
@@ -262,15 +262,15 @@ impl Worker {
         }
     }
 
-    /// Gives those stops a turn that are due: first a look at each tree alone, which costs what there is of it; then, for
-    /// those of which that does not tell all (a supervisor of theirs is missing), one look at every process of the host, no
-    /// oftener than that it takes a part of the time. Gives those of which nothing is left.
+    /// Gives each due stop a turn: first a look at its own tree, at a cost that depends on the tree's size; then, for the
+    /// trees of which that does not show all (they have lost a supervisor), one read of the process table, limited to a share
+    /// of the thread's time. Returns the runs of which nothing is left.
     fn look(&mut self, now: BootTime) -> HashSet<RunId> {
         let mut over = HashSet::new();
         let mut open = HashSet::new();
         let (mut give_up_at, mut urgent) = (None, now >= self.table_at);
         for stop in self.under_way.iter_mut().filter(|stop| stop.due_at() <= now) {
-            match stop.advance(now, &self.endings) {
+            match stop.advance(now, &self.end_watch) {
                 Needs::Nothing => drop(over.insert(stop.run.id())),
                 Needs::Time => {}
                 Needs::Table => {
@@ -297,12 +297,12 @@ impl Worker {
                     info!("the process table of this host can be read again");
                 }
                 for stop in open {
-                    if stop.look(now, &table, &self.endings) == Needs::Nothing {
+                    if stop.look(now, &table, &self.end_watch) == Needs::Nothing {
                         over.insert(stop.run.id());
                     }
                 }
             }
-            // Too many of them. What can be done without is done first, and then this is tried again.
+            // There are too many processes. What needs no table is done first, and then the read is repeated.
             Err(Errno::TIME) => {}
             Err(errno) => {
                 if !std::mem::replace(&mut self.blind, true) {
@@ -311,7 +311,7 @@ impl Worker {
                                  agents' leaders and control groups"
                     );
                 }
-                // The pause keeps a lasting failure from burning a core.
+                // The pause prevents a busy loop when the failure lasts.
                 for stop in open {
                     stop.act_blindly(now, now + AFTER_FAILURE);
                 }
@@ -335,16 +335,16 @@ impl Worker {
         self.under_way = left;
         let mut gone = Vec::new();
         for mut stop in over {
-            stop.leave(&self.endings);
+            stop.leave(&self.end_watch);
             if let Some(requested) = stop.requested() {
-                self.record.journal.tell_by(requested, stop.run.stopper().cloned());
+                self.roster.journal.tell_by(requested, stop.run.stopper().cloned());
             }
             let run = &stop.run;
             match stop.confirm(now) {
-                Some(report) => self.record.note_stop(run.opened.uid, report),
-                None => self.record.journal.tell(Happening::AgentEnded(run.as_named())),
+                Some(report) => self.roster.note_stop(run.opened.uid, report),
+                None => self.roster.journal.tell(Happening::AgentEnded(run.as_named())),
             }
-            let leaf = run.admission().and_then(|admission| admission.hold.leaf.as_ref());
+            let leaf = run.admission().and_then(|admission| admission.containment.leaf.as_ref());
             if let Some(leaf) = leaf {
                 self.tidy.remove(leaf);
             }
@@ -355,15 +355,17 @@ impl Worker {
                 gone.push(Arc::clone(run));
             }
         }
-        self.record.forget_all(&gone, &self.ledger);
+        self.roster.forget_all(&gone, &self.ledger);
     }
 
-    /// Freezes or thaws a run as it now is to be. Here and nowhere else, so that no freeze can come after a stop.
-    fn hold(&self, run: &Run) {
-        let Some(leaf) = run.admission().and_then(|admission| admission.hold.leaf.as_ref()) else { return };
-        // Looked at again afterwards: whoever changes what is wanted gives an order only when it is not so already.
+    /// Freezes or thaws a run, whichever its state now demands. No other code does either, so that no freeze can come after a
+    /// stop.
+    fn apply_freeze(&self, run: &Run) {
+        let Some(leaf) = run.admission().and_then(|admission| admission.containment.leaf.as_ref()) else { return };
+        // The loop looks again after each change: a task that changes the demanded state gives an order only when the run is
+        // not yet in that state.
         loop {
-            let wanted = run.freezes(self.live.now().enforcement.undecided == Undecided::Freeze);
+            let wanted = run.freezes(self.live.now().enforcement.undecided == UndecidedPolicy::Freeze);
             if wanted == run.is_frozen() || run.stop().is_some() {
                 return;
             }
@@ -378,19 +380,19 @@ impl Worker {
         }
     }
 
-    /// A remote agent: its wrapper alone ends it.
-    fn tell_only(&self, ending: &Ending) {
+    /// Tells the wrapper of a remote agent: only the wrapper can end it.
+    fn tell_only(&self, ending: &TreeToEnd) {
         let (Reason::Denied(denial), Some(stop)) = (&ending.reason, ending.run.stop()) else { return };
         let run = &ending.run;
         run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
         log_remote(run, denial);
-        self.record.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
+        self.roster.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
     }
 }
 
-/// Whoever is signalled wakes, and so do its guardian and its wrapper: they must not keep the looks at what is left of the
-/// trees waiting. (That every leader is asked before any of them acts is [`Uninterrupted`]'s.) Not permitted without
-/// privileges; then it takes as long as it takes.
+/// Raises the thread's priority. A signalled process wakes, and so do its guardian and wrapper: they must not delay the looks
+/// at the remaining processes. ([`Uninterrupted`] ensures that every leader is signalled before any of them runs.) Without
+/// privileges this fails, and stops take longer.
 fn take_precedence() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }

@@ -1,12 +1,14 @@
 //! Which containment a run gets. Pure: it is told what was asked for, what is required and what was found.
 
+use std::fmt::Display;
+
 use machineid_protocol::{Code, Containment, Wish};
 
-use super::No;
+use super::StartRefusal;
 
 /// What a run's containment must satisfy.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedContainment {
     /// What the wrapper asks for.
     pub(super) wish: Wish,
     /// `enforcement.containment`: named, nothing weaker.
@@ -17,7 +19,7 @@ pub(super) struct Wanted {
 
 /// What was found about the tree before anything was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum FoundContainment {
     /// Its first process is that of a PID namespace of its own.
     Namespace,
     /// Its leader is in a control group of its own.
@@ -30,7 +32,7 @@ pub(super) enum Found {
 
 /// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(super) enum ContainmentAction {
     /// Take what was found.
     Take,
     /// Make a control group; where that fails, `or` else nothing.
@@ -39,30 +41,30 @@ pub(super) enum Plan {
     Loose,
 }
 
-impl Wanted {
+impl WantedContainment {
     /// Decides, or says what cannot be had and how it could be.
-    pub(super) fn plan(self, found: Found) -> Result<Plan, No> {
+    pub(super) fn decide(self, found: FoundContainment) -> Result<ContainmentAction, StartRefusal> {
         match (found, self.wish) {
-            (Found::Unseen, _) => self.unseen(),
-            (Found::Namespace, _) if self.freezable => Err(no(FREEZE_NEEDS_A_LEAF)),
-            (Found::Namespace | Found::Leaf, _) => Ok(Plan::Take),
-            (Found::Nothing, Wish::Named(Containment::Pidns)) => {
+            (FoundContainment::Unseen, _) => self.unseen(),
+            (FoundContainment::Namespace, _) if self.freezable => Err(no(FREEZE_NEEDS_A_LEAF)),
+            (FoundContainment::Namespace | FoundContainment::Leaf, _) => Ok(ContainmentAction::Take),
+            (FoundContainment::Nothing, Wish::Named(Containment::Pidns)) => {
                 Err(no("containment pidns was asked for, but the agent is in no PID namespace of its own"))
             }
-            (Found::Nothing, Wish::Named(Containment::Subreaper)) => {
+            (FoundContainment::Nothing, Wish::Named(Containment::Subreaper)) => {
                 self.satisfied_by(Containment::Subreaper)?;
-                if self.freezable { Err(no(FREEZE_NEEDS_A_LEAF)) } else { Ok(Plan::Loose) }
+                if self.freezable { Err(no(FREEZE_NEEDS_A_LEAF)) } else { Ok(ContainmentAction::Loose) }
             }
-            (Found::Nothing, Wish::Named(Containment::Cgroup)) => Ok(Plan::Make { or: None }),
-            (Found::Nothing, Wish::Auto) => {
+            (FoundContainment::Nothing, Wish::Named(Containment::Cgroup)) => Ok(ContainmentAction::Make { or: None }),
+            (FoundContainment::Nothing, Wish::Auto) => {
                 let may_be_loose = self.satisfied_by(Containment::Subreaper).is_ok() && !self.freezable;
-                Ok(Plan::Make { or: may_be_loose.then_some(Containment::Subreaper) })
+                Ok(ContainmentAction::Make { or: may_be_loose.then_some(Containment::Subreaper) })
             }
         }
     }
 
     /// What holds an agent that the wrapper alone ends is its own word; a floor holds for that as well.
-    fn unseen(self) -> Result<Plan, No> {
+    fn unseen(self) -> Result<ContainmentAction, StartRefusal> {
         if self.freezable {
             return Err(no(
                 "enforcement.undecided is \"freeze\", and the daemon cannot freeze an agent that it cannot see; run it \
@@ -70,7 +72,7 @@ impl Wanted {
             ));
         }
         self.satisfied_by(self.claimed())?;
-        Ok(Plan::Take)
+        Ok(ContainmentAction::Take)
     }
 
     /// What an unseen wrapper says it has.
@@ -81,7 +83,7 @@ impl Wanted {
         }
     }
 
-    fn satisfied_by(self, containment: Containment) -> Result<(), No> {
+    fn satisfied_by(self, containment: Containment) -> Result<(), StartRefusal> {
         match self.floor {
             Wish::Named(floor) if !containment.satisfies(floor) => Err(no(&format!(
                 "this host's configuration (enforcement.containment) asks for {floor}, and {containment} is weaker; start \
@@ -92,7 +94,7 @@ impl Wanted {
     }
 
     /// No control group could be made, and nothing else will do.
-    pub(super) fn refuse_without_leaf(self, why: &str) -> No {
+    pub(super) fn refuse_without_leaf(self, why: &dyn Display) -> StartRefusal {
         let who = match (self.wish, self.floor) {
             (Wish::Named(wish), _) => format!("containment {wish} was asked for"),
             (Wish::Auto, Wish::Named(floor)) if !Containment::Subreaper.satisfies(floor) => {
@@ -109,8 +111,8 @@ impl Wanted {
 const FREEZE_NEEDS_A_LEAF: &str = "enforcement.undecided is \"freeze\", for which an agent needs a control group; start it \
                                    with --containment cgroup, or set that to \"run\"";
 
-fn no(reason: &str) -> No {
-    No::new(Code::BadRequest, reason)
+fn no(reason: &str) -> StartRefusal {
+    StartRefusal::new(Code::BadRequest, reason)
 }
 
 #[cfg(test)]
@@ -120,48 +122,48 @@ mod tests {
 
     const WISHES: [Wish; 4] = [Wish::Auto, Wish::Named(Subreaper), Wish::Named(Cgroup), Wish::Named(Pidns)];
 
-    fn plan(wish: Wish, floor: Wish, freezable: bool, found: Found) -> Result<Plan, String> {
-        Wanted { wish, floor, freezable }.plan(found).map_err(|no| no.reason)
+    fn decided(wish: Wish, floor: Wish, freezable: bool, found: FoundContainment) -> Result<ContainmentAction, String> {
+        WantedContainment { wish, floor, freezable }.decide(found).map_err(|no| no.reason)
     }
 
     #[test]
     fn auto_takes_the_best_and_a_name_nothing_weaker() {
-        let at = |wish, found| plan(wish, Wish::Auto, false, found);
-        assert_eq!(at(Wish::Auto, Found::Nothing), Ok(Plan::Make { or: Some(Subreaper) }));
-        assert_eq!(at(Wish::Named(Cgroup), Found::Nothing), Ok(Plan::Make { or: None }));
-        assert_eq!(at(Wish::Named(Subreaper), Found::Nothing), Ok(Plan::Loose));
-        assert!(at(Wish::Named(Pidns), Found::Nothing).unwrap_err().contains("PID namespace"));
+        let at = |wish, found| decided(wish, Wish::Auto, false, found);
+        assert_eq!(at(Wish::Auto, FoundContainment::Nothing), Ok(ContainmentAction::Make { or: Some(Subreaper) }));
+        assert_eq!(at(Wish::Named(Cgroup), FoundContainment::Nothing), Ok(ContainmentAction::Make { or: None }));
+        assert_eq!(at(Wish::Named(Subreaper), FoundContainment::Nothing), Ok(ContainmentAction::Loose));
+        assert!(at(Wish::Named(Pidns), FoundContainment::Nothing).unwrap_err().contains("PID namespace"));
         for wish in WISHES {
-            assert_eq!(at(wish, Found::Leaf), Ok(Plan::Take));
-            assert_eq!(at(wish, Found::Namespace), Ok(Plan::Take));
+            assert_eq!(at(wish, FoundContainment::Leaf), Ok(ContainmentAction::Take));
+            assert_eq!(at(wish, FoundContainment::Namespace), Ok(ContainmentAction::Take));
         }
     }
 
     #[test]
     fn nothing_below_a_floor_starts() {
         for floor in [Cgroup, Pidns] {
-            let at = |wish, found| plan(wish, Wish::Named(floor), false, found);
-            assert_eq!(at(Wish::Auto, Found::Nothing), Ok(Plan::Make { or: None }));
-            let error = at(Wish::Named(Subreaper), Found::Nothing).unwrap_err();
+            let at = |wish, found| decided(wish, Wish::Named(floor), false, found);
+            assert_eq!(at(Wish::Auto, FoundContainment::Nothing), Ok(ContainmentAction::Make { or: None }));
+            let error = at(Wish::Named(Subreaper), FoundContainment::Nothing).unwrap_err();
             assert!(error.contains("enforcement.containment") && error.contains("weaker"), "{error}");
-            assert!(at(Wish::Auto, Found::Unseen).is_err());
-            assert!(at(Wish::Named(Subreaper), Found::Unseen).is_err());
-            assert_eq!(at(Wish::Named(Cgroup), Found::Unseen), Ok(Plan::Take));
+            assert!(at(Wish::Auto, FoundContainment::Unseen).is_err());
+            assert!(at(Wish::Named(Subreaper), FoundContainment::Unseen).is_err());
+            assert_eq!(at(Wish::Named(Cgroup), FoundContainment::Unseen), Ok(ContainmentAction::Take));
         }
-        let loose = plan(Wish::Named(Subreaper), Wish::Named(Subreaper), false, Found::Nothing);
-        assert_eq!(loose, Ok(Plan::Loose));
+        let loose = decided(Wish::Named(Subreaper), Wish::Named(Subreaper), false, FoundContainment::Nothing);
+        assert_eq!(loose, Ok(ContainmentAction::Loose));
     }
 
     #[test]
     fn what_must_be_frozen_has_a_control_group_whatever_is_asked_for() {
         for wish in WISHES {
-            for found in [Found::Nothing, Found::Namespace, Found::Unseen] {
-                match plan(wish, Wish::Auto, true, found) {
-                    Ok(plan) => assert_eq!(plan, Plan::Make { or: None }, "{wish} {found:?}"),
+            for found in [FoundContainment::Nothing, FoundContainment::Namespace, FoundContainment::Unseen] {
+                match decided(wish, Wish::Auto, true, found) {
+                    Ok(action) => assert_eq!(action, ContainmentAction::Make { or: None }, "{wish} {found:?}"),
                     Err(reason) => assert!(reason.contains("freeze") || reason.contains("pidns"), "{reason}"),
                 }
             }
-            assert_eq!(plan(wish, Wish::Auto, true, Found::Leaf), Ok(Plan::Take));
+            assert_eq!(decided(wish, Wish::Auto, true, FoundContainment::Leaf), Ok(ContainmentAction::Take));
         }
     }
 
@@ -172,7 +174,7 @@ mod tests {
             (Wish::Auto, Wish::Named(Cgroup), "enforcement.containment"),
             (Wish::Auto, Wish::Named(Subreaper), "enforcement.undecided"),
         ] {
-            let no = Wanted { wish, floor, freezable: true }.refuse_without_leaf("read-only");
+            let no = WantedContainment { wish, floor, freezable: true }.refuse_without_leaf(&"read-only");
             assert!(no.reason.contains(needle) && no.reason.contains("read-only"), "{}", no.reason);
         }
     }

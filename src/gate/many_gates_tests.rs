@@ -8,7 +8,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::{Code, Decision};
 
-use super::core::{Action, AttemptId, Event, First, Gate, Outcome, Registered};
+use super::core::{Action, AttemptId, AttemptOutcome, First, Gate, GateEvent, Registered};
 use crate::config::{Rules, SystemUnavailable};
 
 const HOSTS: usize = 10_000;
@@ -38,11 +38,11 @@ enum Outage {
 
 struct Host {
     gate: Gate,
-    answers: Vec<(BootTime, AttemptId, Outcome)>,
+    answers: Vec<(BootTime, AttemptId, AttemptOutcome)>,
 }
 
 impl Host {
-    fn tell(&mut self, now: BootTime, event: Event, outage: Outage, requests: &mut [usize]) {
+    fn tell(&mut self, now: BootTime, event: GateEvent, outage: Outage, requests: &mut [usize]) {
         let mut actions = Vec::new();
         self.gate.handle(now, event, &mut actions);
         for action in actions {
@@ -56,7 +56,7 @@ impl Host {
                     let (takes, outcome) = answer((AWAY.0..AWAY.1).contains(&at).then_some(outage));
                     self.answers.push((now + takes, attempt, outcome));
                 }
-                Action::StopAgents { .. } => self.tell(now, Event::Agents(0), outage, requests),
+                Action::StopAgents { .. } => self.tell(now, GateEvent::Agents(0), outage, requests),
                 Action::Abandon { .. }
                 | Action::Answer { .. }
                 | Action::LeaseMoved { .. }
@@ -72,11 +72,16 @@ impl Host {
     }
 }
 
-fn answer(outage: Option<Outage>) -> (Duration, Outcome) {
-    let none =
-        |retry_after| Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause: Arc::from("away"), retry_after };
+fn answer(outage: Option<Outage>) -> (Duration, AttemptOutcome) {
+    let none = |retry_after| AttemptOutcome::NoAnswer {
+        code: Code::AuthorityUnreachable,
+        cause: Arc::from("away"),
+        retry_after,
+    };
     match outage {
-        None => (Duration::from_millis(5), Outcome::Decided(Decision::Allow { code: Code::Allow, request_id: None })),
+        None => {
+            (Duration::from_millis(5), AttemptOutcome::Decided(Decision::Allow { code: Code::Allow, request_id: None }))
+        }
         Some(Outage::Refused) => (Duration::from_millis(1), none(None)),
         Some(Outage::Silent) => (Duration::from_secs(3), none(None)),
         Some(Outage::Overloaded { retry_after }) => (Duration::from_millis(5), none(Some(retry_after))),
@@ -92,7 +97,7 @@ fn simulate(outage: Outage, agents: usize) -> Vec<usize> {
         let start = BootTime::from_millis(START * host as u64 / HOSTS as u64);
         let gate = Gate::new(RULES, true, First::AtOnce, host as u64, start);
         hosts.push(Host { gate, answers: Vec::new() });
-        hosts[host].tell(start, Event::Agents(agents), outage, &mut requests);
+        hosts[host].tell(start, GateEvent::Agents(agents), outage, &mut requests);
         queue.push(Reverse((hosts[host].next(), host)));
     }
     while let Some(Reverse((now, number))) = queue.pop().filter(|Reverse((now, _))| now.as_millis() < END) {
@@ -100,10 +105,10 @@ fn simulate(outage: Outage, agents: usize) -> Vec<usize> {
         match host.answers.iter().position(|(at, ..)| *at <= now) {
             Some(place) => {
                 let (_, attempt, outcome) = host.answers.swap_remove(place);
-                let event = Event::Finished { attempt, registered: Registered::NotAsked, outcome };
+                let event = GateEvent::Finished { attempt, registered: Registered::NotAsked, outcome };
                 host.tell(now, event, outage, &mut requests);
             }
-            None => host.tell(now, Event::Woke, outage, &mut requests),
+            None => host.tell(now, GateEvent::Woke, outage, &mut requests),
         }
         queue.push(Reverse((host.next(), number)));
     }

@@ -1,25 +1,26 @@
-//! What holds a run's tree together, and against whom.
+//! The containment of a run: what holds its process tree together, and against which kind of agent.
 
 use std::sync::Arc;
 
 use machineid_protocol::{Containment, HoldsAgainst};
 use machineid_tree::Leaf;
 
-/// How a tree is held together, as it was found or made; never just a client's word where the daemon can look.
+/// The containment of one tree, as the daemon found or made it; a client's claim is accepted only where the daemon cannot
+/// look.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    pub(crate) containment: Containment,
+pub(crate) struct RunContainment {
+    pub(crate) kind: Containment,
     pub(crate) holds_against: HoldsAgainst,
-    /// In a line, for people: what holds it, or why nothing stronger does.
+    /// A line for people: what holds the tree, or why nothing stronger does.
     pub(crate) reason: String,
     pub(crate) leaf: Option<Arc<Leaf>>,
 }
 
-impl Hold {
+impl RunContainment {
     /// A PID namespace of the run's own.
     pub(crate) fn namespace() -> Self {
         Self {
-            containment: Containment::Pidns,
+            kind: Containment::Pidns,
             holds_against: HoldsAgainst::Hostile,
             reason: "a PID namespace of its own, which the kernel ends together with its first process".to_owned(),
             leaf: None,
@@ -41,18 +42,18 @@ impl Hold {
                     .to_owned()
             }
         };
-        Self { containment: Containment::Cgroup, holds_against, reason, leaf: Some(leaf) }
+        Self { kind: Containment::Cgroup, holds_against, reason, leaf: Some(leaf) }
     }
 
-    /// Nothing but its supervisors; `why` says why nothing stronger.
+    /// No containment but the supervisors; `why` says why nothing stronger is available.
     pub(crate) fn subreaper(why: String) -> Self {
-        Self { containment: Containment::Subreaper, holds_against: HoldsAgainst::Bugs, reason: why, leaf: None }
+        Self { kind: Containment::Subreaper, holds_against: HoldsAgainst::Bugs, reason: why, leaf: None }
     }
 
-    /// The wrapper's own word, where the daemon cannot look.
-    pub(crate) fn unseen(containment: Containment) -> Self {
+    /// The containment that the wrapper claims, where the daemon cannot look.
+    pub(crate) fn unseen(kind: Containment) -> Self {
         Self {
-            containment,
+            kind,
             holds_against: HoldsAgainst::Bugs,
             reason: "as the wrapper reports: the daemon cannot see this agent".to_owned(),
             leaf: None,

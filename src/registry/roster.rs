@@ -1,4 +1,4 @@
-//! Which runs there are, and how the newest stops went.
+//! The roster: the runs there are, and the newest stops.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,53 +17,53 @@ use super::run::Run;
 use crate::gate::Deciding;
 use crate::telemetry::Journal;
 
-/// Stops that are remembered.
+/// Stops that are kept.
 const REMEMBERED: usize = 64;
 
-/// Every run whose question is open, or of which tree or wrapper are left.
+/// Every run whose question is open, or whose tree or wrapper has not ended.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct Roster {
     runs: Mutex<HashMap<RunId, Arc<Run>>>,
     generation: AtomicU64,
     stops: Mutex<VecDeque<Noted>>,
-    /// Where runs and enforcer tell what happens.
+    /// The journal for events of the registry and the enforcer.
     pub(super) journal: Arc<Journal>,
-    /// Told whenever an agent starts, stops or is gone.
+    /// Notified whenever an agent starts, stops or is gone.
     stirred: watch::Sender<()>,
 }
 
-/// How many agents there are.
+/// The number of agents, in all and for each device.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
-    /// Those that are being stopped too.
+    /// All agents, including those that are being stopped.
     pub(crate) all: u32,
-    of: HashMap<DeviceId, OfDevice>,
+    of: HashMap<DeviceId, DeviceAgents>,
 }
 
-/// How many agents live on a device's lease, and how many more are being stopped.
+/// The agents that live on a device's lease, and those that are being stopped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct OfDevice {
+pub(crate) struct DeviceAgents {
     pub(crate) agents: u32,
     pub(crate) stopping: u32,
 }
 
 impl Census {
-    pub(crate) fn of(&self, device: &DeviceId) -> OfDevice {
+    pub(crate) fn of(&self, device: &DeviceId) -> DeviceAgents {
         self.of.get(device).copied().unwrap_or_default()
     }
 }
 
-/// A stop that is remembered.
+/// A stop that is kept.
 #[derive(Clone, Debug)]
 struct Noted {
     /// The agent's user.
     uid: u32,
-    /// When it was last looked at.
+    /// The time of the newest report.
     at: BootTime,
     report: StopReport,
 }
 
-impl Record {
+impl Roster {
     pub(super) fn new(journal: Arc<Journal>) -> Self {
         Self {
             runs: Mutex::default(),
@@ -78,12 +78,12 @@ impl Record {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Another number whenever a run has come or gone.
+    /// A number that changes whenever a run is added or removed.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Puts a run among those that are locked here. The caller looks first whether its id is in use.
+    /// Adds a run to the locked map. The caller first checks that the id is free.
     pub(super) fn put(&self, runs: &mut HashMap<RunId, Arc<Run>>, run: Arc<Run>) {
         runs.insert(run.id(), run);
         self.generation.fetch_add(1, Ordering::SeqCst);
@@ -93,9 +93,9 @@ impl Record {
         self.lock().values().cloned().collect()
     }
 
-    /// How many agents there are, all of one moment.
+    /// The numbers of agents, all of one moment.
     pub(crate) fn census(&self) -> Census {
-        // In one look: a thousand agents may each have a device of their own.
+        // One pass for all: a thousand agents may each have a device of their own.
         let mut census = Census::default();
         for (stopping, devices) in self.lock().values().filter_map(|run| run.living()) {
             census.all += 1;
@@ -112,7 +112,7 @@ impl Record {
         self.stirred.subscribe()
     }
 
-    /// How many runs each wrapper has: one, but for programs that supervise several children themselves.
+    /// The number of runs of each wrapper. Usually one; programs that supervise several children themselves have more.
     pub(crate) fn count_by_wrapper(&self) -> HashMap<Identity, usize> {
         let mut count = HashMap::new();
         for wrapper in self.lock().values().filter_map(|run| run.wrapper()) {
@@ -121,12 +121,12 @@ impl Record {
         count
     }
 
-    /// Forgets a run of which nothing is left.
+    /// Removes a run of which nothing is left.
     pub(crate) fn forget(&self, run: &Arc<Run>, ledger: &Ledger) {
         self.forget_all(std::slice::from_ref(run), ledger);
     }
 
-    /// The same of several; the gates are told once.
+    /// Removes several runs of which nothing is left; the gates are told once.
     pub(crate) fn forget_all(&self, gone: &[Arc<Run>], ledger: &Ledger) {
         let removed: Vec<&Run> = gone.iter().filter(|run| self.take_out(run, ledger)).map(AsRef::as_ref).collect();
         if !removed.is_empty() {
@@ -134,10 +134,10 @@ impl Record {
         }
     }
 
-    /// Whether it was there.
+    /// Removes a run; returns whether it was there.
     fn take_out(&self, run: &Arc<Run>, ledger: &Ledger) -> bool {
         let mut runs = self.lock();
-        // Another one may have its id by now, if this one is told to be over twice.
+        // Another run may have this id by now, if the end of this run is reported twice.
         let removed = match runs.get(&run.id()) {
             Some(known) if Arc::ptr_eq(known, run) => runs.remove(&run.id()),
             Some(_) | None => None,
@@ -145,19 +145,19 @@ impl Record {
         if removed.is_some() {
             self.generation.fetch_add(1, Ordering::SeqCst);
         }
-        // Under the lock: its wrapper may ask again under the same id, and what is written down then must stay.
+        // Under the lock: the wrapper may start again with the same id, and the record of that run must stay.
         if removed.is_some() && run.admission().is_some() {
             ledger.over(run.id());
         }
         removed.is_some()
     }
 
-    /// Tells the gates that decide about these runs how many agents live on their leases by now.
+    /// Tells the gates that decide about these runs how many agents now live on their leases.
     pub(crate) fn tell_gates<'a>(&self, runs: impl IntoIterator<Item = &'a Run>) {
         self.stirred.send_replace(());
         let gates = runs.into_iter().filter_map(Run::deciding).flat_map(Deciding::gates);
         let gates: HashMap<_, _> = gates.map(|gate| (gate.device(), gate)).collect();
-        // Counted in one pass: a thousand may end at once, each with a device of its own.
+        // One pass for all: a thousand agents may end at once, each with a device of its own.
         let mut count: HashMap<&DeviceId, usize> = gates.keys().map(|device| (*device, 0)).collect();
         for run in self.lock().values() {
             run.each_ruling(|device| {
@@ -171,7 +171,7 @@ impl Record {
         }
     }
 
-    /// Tells what a stop came to, and remembers it, in the place of what was known of it before. `uid` is the agent's.
+    /// Reports and keeps the result of a stop, replacing the earlier report of the same run. `uid` is the agent's user.
     pub(crate) fn note_stop(&self, uid: u32, report: StopReport) {
         let stop = AgentStop { uid, report: report.clone() };
         self.journal.tell(if report.confirmed {
@@ -195,7 +195,7 @@ impl Record {
         stops.iter().map(|known| (known.uid, known.report.clone())).collect()
     }
 
-    /// The same, each with how long before `now` it began, whatever became of the wall clock since.
+    /// The newest stops, each with how long before `now` it began, independent of changes to the wall clock.
     pub(crate) fn stops_before(&self, now: BootTime) -> Vec<(Duration, StopReport)> {
         let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         let ago = |known: &Noted| now.saturating_since(known.at) + Duration::from_millis(known.report.took_ms);
@@ -228,14 +228,14 @@ mod tests {
 
     #[test]
     fn a_stop_is_remembered_once_and_only_the_newest_are() {
-        let record = Record::new(Journal::start(None).unwrap());
-        record.note_stop(0, report(0, false));
-        record.note_stop(0, report(0, true));
-        assert_eq!(record.recent_stops(), [(0, report(0, true))]);
+        let roster = Roster::new(Journal::start(None).unwrap());
+        roster.note_stop(0, report(0, false));
+        roster.note_stop(0, report(0, true));
+        assert_eq!(roster.recent_stops(), [(0, report(0, true))]);
         for number in 1..=64 {
-            record.note_stop(0, report(number, true));
+            roster.note_stop(0, report(number, true));
         }
-        let stops = record.recent_stops();
+        let stops = roster.recent_stops();
         assert_eq!((stops.len(), &stops[0].1, &stops[63].1), (64, &report(1, true), &report(64, true)));
     }
 }

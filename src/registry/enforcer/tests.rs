@@ -10,11 +10,11 @@ use machineid_tree::{Caller, Pid, Process, ProcessTable};
 use rustix::process::Signal;
 
 use super::*;
-use crate::runs::freeze::Undecided;
-use crate::runs::hold::Hold;
-use crate::runs::ledger::{Here, Store};
-use crate::runs::reach::{Pinned, Reach};
-use crate::runs::run::{Admission, AskedTerms, Opened};
+use crate::registry::containment::RunContainment;
+use crate::registry::freeze::Undecided;
+use crate::registry::ledger::{Here, Store};
+use crate::registry::reach::{Pinned, Reach};
+use crate::registry::run::{Admission, AskedTerms, Opened};
 use crate::telemetry::Journal;
 
 struct Sleeper(Child);
@@ -39,7 +39,7 @@ impl Drop for Sleeper {
 
 /// An enforcer with its record, and a directory for the ledger.
 struct Bench {
-    record: Arc<Record>,
+    roster: Arc<Roster>,
     enforcer: Enforcer,
     ledger: Ledger,
     directory: tempfile::TempDir,
@@ -50,9 +50,9 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid".to_owned() };
         let ledger = Ledger::start(Store::open(directory.path(), here).unwrap()).unwrap();
-        let record = Arc::new(Record::new(Journal::start(None).unwrap()));
-        let enforcer = Enforcer::start(Arc::clone(&record), ledger.clone(), Live::of_defaults()).unwrap();
-        Self { record, enforcer, ledger, directory }
+        let roster = Arc::new(Roster::new(Journal::start(None).unwrap()));
+        let enforcer = Enforcer::start(Arc::clone(&roster), ledger.clone(), Live::of_defaults()).unwrap();
+        Self { roster, enforcer, ledger, directory }
     }
 
     /// A run of these two, on a lease until then.
@@ -68,10 +68,11 @@ impl Bench {
             reach: Some(Reach::new(leader.pinned(), wrapper.pinned(), None, true, &table)),
         };
         let run = Arc::new(Run::new(opened, Live::of_defaults().now().stop_terms()));
-        let hold = Hold::subreaper(String::new());
-        let admission = Admission { since: BootTime::now(), code: Code::Allow, request_id: None, hold, token: None };
+        let containment = RunContainment::subreaper(String::new());
+        let admission =
+            Admission { since: BootTime::now(), code: Code::Allow, request_id: None, containment, token: None };
         run.admit(admission, vec![("host:1".parse().unwrap(), until)], Undecided::default());
-        self.record.lock().insert(run.id(), Arc::clone(&run));
+        self.roster.lock().insert(run.id(), Arc::clone(&run));
         self.enforcer.watch();
         run
     }
@@ -126,10 +127,10 @@ fn by_hand(bench: &Bench, start: Moment) -> work::Worker {
     let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new().unwrap() });
     work::Worker::new(
         inbox,
-        Arc::clone(&bench.record),
+        Arc::clone(&bench.roster),
         bench.ledger.clone(),
         Live::of_defaults(),
-        (Tidy::start().unwrap(), Endings::new().unwrap()),
+        (Tidy::start().unwrap(), EndWatch::new().unwrap()),
         start,
     )
 }
@@ -190,7 +191,7 @@ fn a_run_that_is_over_is_not_written_down_again() {
         bench.ledger.changed(&run);
         run.note_wrapper_left();
         run.note_tree_end();
-        bench.record.forget(&run, &bench.ledger);
+        bench.roster.forget(&run, &bench.ledger);
         // What was on its way when the run ended.
         bench.ledger.changed(&run);
     }

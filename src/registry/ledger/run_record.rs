@@ -1,6 +1,6 @@
-//! One run as it is written down.
+//! The record of one run: a file in the runtime directory.
 //!
-//! Everything a later daemon needs to hold the run, and nothing that lets it trust the file more than the processes: each
+//! It contains what a later daemon needs to supervise the run. The daemon trusts the processes more than the file: each
 //! process is named by number *and* start time, each point in time by this boot's clock.
 
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use machineid_tree::{Guardian, Identity, Pid, StartTime};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::runs::TokenHash;
+use crate::registry::TokenHash;
 
-/// The form of the file. Another one is not read: a daemon of another version left it, and its wrappers live on their
-/// leases.
+/// The version of the format. Records of other versions are not read: a daemon of another version wrote them, and the
+/// wrappers enforce their leases.
 const VERSION: u32 = 1;
 
-/// A run, as far as it is written down.
+/// One recorded run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct RunRecord {
     pub(crate) id: RunId,
     pub(crate) device: DeviceId,
     pub(crate) name: Option<String>,
@@ -30,50 +30,50 @@ pub(crate) struct Entry {
     pub(crate) wrapper: Identity,
     pub(crate) guardian: Option<Guardian>,
     pub(crate) leader: Identity,
-    /// Whether the wrapper had no children but the tree's.
+    /// Whether all children of the wrapper belong to the tree.
     pub(crate) alone: bool,
     pub(crate) containment: Containment,
     pub(crate) leaf: Option<PathBuf>,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
-    /// What its agent shows at the daemon's own listener.
+    /// The token that the agent shows at `compat.listen`, as a hash.
     pub(crate) token: Option<TokenHash>,
-    /// The code and name of the ALLOW it started on.
+    /// The code and request id of the ALLOW on which the run started.
     pub(crate) code: Code,
     pub(crate) request_id: Option<RequestId>,
     pub(crate) started: BootTime,
     /// The end of the lease of each device that rules it.
     pub(crate) leases: Vec<(DeviceId, BootTime)>,
-    pub(crate) stop: Option<StopEntry>,
+    pub(crate) stop: Option<BegunStop>,
 }
 
 /// A stop that has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StopEntry {
+pub(crate) struct BegunStop {
     pub(crate) denial: Denial,
     pub(crate) began: BootTime,
     pub(crate) kill_at: BootTime,
 }
 
-/// Where and when an entry means something: process numbers and boot times are others elsewhere.
+/// The place and boot for which a record is valid: elsewhere the same process numbers and boot times mean something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Here {
     /// The kernel's name for this boot.
     pub(crate) boot_id: String,
-    /// The kernel's name for our PID namespace.
+    /// The kernel's name for the daemon's PID namespace.
     pub(crate) pid_namespace: String,
 }
 
-/// Why a file is no entry of ours.
+/// Why a file is not a record of this daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// Of another boot: whatever it names is gone.
+    /// A record of another boot: everything that it names is gone.
     OtherBoot,
-    /// Torn, foreign, of another version or of another PID namespace; in words.
+    /// A file that is incomplete, foreign, of another version or of another PID namespace; the text says which.
     Foreign(String),
 }
 
-impl Entry {
+impl RunRecord {
     /// The file's text.
     pub(crate) fn to_text(&self, here: &Here) -> Vec<u8> {
         let (guardian, guardian_kind) = match self.guardian {
@@ -96,7 +96,7 @@ impl Entry {
             leader: self.leader.into(),
             alone: self.alone,
             containment: self.containment,
-            // A path that is not UTF-8 (no known program makes one) is a leaf that a later daemon does without.
+            // A path that is not UTF-8 (no known program makes one) is left out; a later daemon does without that leaf.
             leaf: self.leaf.as_ref().and_then(|leaf| leaf.to_str()).map(str::to_owned),
             stop_signal: sys::signal_name(self.stop_signal),
             stop_grace_ms: millis(self.stop_grace),
@@ -107,9 +107,9 @@ impl Entry {
             leases: self
                 .leases
                 .iter()
-                .map(|(device, until)| Lease { device: device.clone(), until_boot_ms: until.as_millis() })
+                .map(|(device, until)| WrittenLease { device: device.clone(), until_boot_ms: until.as_millis() })
                 .collect(),
-            stop: self.stop.as_ref().map(|stop| Stop {
+            stop: self.stop.as_ref().map(|stop| WrittenStop {
                 code: stop.denial.code.clone(),
                 request_id: stop.denial.request_id.clone(),
                 reason: stop.denial.reason.clone(),
@@ -117,16 +117,16 @@ impl Entry {
                 kill_at_boot_ms: stop.kill_at.as_millis(),
             }),
         };
-        // Strings and numbers only: nothing in it can fail to be written.
+        // Strings and numbers only: serialization cannot fail.
         let mut text = serde_json::to_vec_pretty(&written).unwrap_or_default();
         text.push(b'\n');
         text
     }
 
-    /// Reads a file's text. Strict: a key too many, a number that cannot be, a version that is not ours make it foreign.
+    /// Reads a file's text. An unknown key, an impossible number or another version makes the file foreign.
     pub(crate) fn from_text(text: &[u8], here: &Here) -> Result<Self, Unfit> {
         let foreign = |problem: &str| Unfit::Foreign(problem.to_owned());
-        let head: Head = serde_json::from_slice(text).map_err(|error| Unfit::Foreign(error.to_string()))?;
+        let head: WrittenHead = serde_json::from_slice(text).map_err(|error| Unfit::Foreign(error.to_string()))?;
         if head.version != VERSION {
             return Err(Unfit::Foreign(format!("it has version {}, not {VERSION}", head.version)));
         }
@@ -181,7 +181,7 @@ impl Entry {
                 .into_iter()
                 .map(|lease| (lease.device, BootTime::from_millis(lease.until_boot_ms)))
                 .collect(),
-            stop: written.stop.map(|stop| StopEntry {
+            stop: written.stop.map(|stop| BegunStop {
                 denial: Denial { code: stop.code, request_id: stop.request_id, reason: stop.reason, revoked_at: None },
                 began: BootTime::from_millis(stop.began_boot_ms),
                 kill_at: BootTime::from_millis(stop.kill_at_boot_ms),
@@ -190,9 +190,9 @@ impl Entry {
     }
 }
 
-/// What must be right before anything else is read.
+/// The fields that must be right before the others are read.
 #[derive(Debug, Deserialize)]
-struct Head {
+struct WrittenHead {
     version: u32,
     boot_id: String,
 }
@@ -221,8 +221,8 @@ struct Written {
     code: Code,
     request_id: Option<RequestId>,
     started_boot_ms: u64,
-    leases: Vec<Lease>,
-    stop: Option<Stop>,
+    leases: Vec<WrittenLease>,
+    stop: Option<WrittenStop>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -241,14 +241,14 @@ enum GuardianKind {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Lease {
+struct WrittenLease {
     device: DeviceId,
     until_boot_ms: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stop {
+struct WrittenStop {
     code: Code,
     request_id: Option<RequestId>,
     reason: Option<String>,
@@ -273,16 +273,16 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A foreign file is a record that is written as the same one, or none.
+/// Fuzz target: a foreign file is either rejected, or a record that is written back as the same record.
 pub(crate) fn fuzz(data: &[u8]) {
     let here = Here { boot_id: "boot".to_owned(), pid_namespace: "pid:[1]".to_owned() };
-    let Ok(entry) = Entry::from_text(data, &here) else { return };
-    assert_eq!(Entry::from_text(&entry.to_text(&here), &here).ok().as_ref(), Some(&entry));
-    for process in [Some(entry.leader), Some(entry.wrapper), entry.guardian.map(Guardian::identity)] {
-        assert!(process.is_none_or(|process| process.pid.as_raw() > 1), "{entry:?}");
+    let Ok(record) = RunRecord::from_text(data, &here) else { return };
+    assert_eq!(RunRecord::from_text(&record.to_text(&here), &here).ok().as_ref(), Some(&record));
+    for process in [Some(record.leader), Some(record.wrapper), record.guardian.map(Guardian::identity)] {
+        assert!(process.is_none_or(|process| process.pid.as_raw() > 1), "{record:?}");
     }
 }
 
 #[cfg(test)]
-#[path = "entry_tests.rs"]
-pub(in crate::runs::ledger) mod tests;
+#[path = "run_record_tests.rs"]
+pub(in crate::registry::ledger) mod tests;

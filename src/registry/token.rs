@@ -1,4 +1,4 @@
-//! A run's key for the daemon's own listener: told to its agent once, kept as a hash.
+//! A run's token for `compat.listen`: given to its agent once, kept as a hash.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What every token begins with. It begins with `org_` as well, since clients look for that.
+/// The prefix of every token. It begins with `org_`, since clients look for that.
 const PREFIX: &str = "org_local_";
 
 /// The token itself: `org_local_` and 256 random bits in hex. Cannot be printed.
 #[derive(Clone)]
 pub(crate) struct Token(SecretString);
 
-/// What is kept of it. A secret of 256 random bits needs no salt and no slow hash.
+/// The hash of a token. A secret of 256 random bits needs neither salt nor a slow hash.
 #[derive(Clone, Copy)]
 pub(crate) struct TokenHash([u8; 32]);
 
 impl Token {
-    /// Fails when the kernel gives no random numbers.
+    /// Creates a token. Fails when the kernel gives no random numbers.
     pub(crate) fn new() -> Result<Self, getrandom::Error> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits)?;
@@ -36,7 +36,7 @@ impl Token {
 }
 
 impl TokenHash {
-    /// The hash of what a client says its key is.
+    /// The hash of the key that a client sent.
     pub(crate) fn of(said: &str) -> Self {
         Self(Sha256::new().chain_update("machineid-sidecar token\0").chain_update(said).finalize().into())
     }

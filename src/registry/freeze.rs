@@ -1,8 +1,9 @@
-//! Whether a run is to be frozen. Pure: it is told what its devices' gates hold, and freezes nothing.
+//! Decides whether a run is frozen. Pure: it is told what the gates of the run's devices know, and freezes nothing itself.
 //!
-//! With `enforcement.undecided = "freeze"` an agent halts while one of the devices that rule it cannot be asked about. One
-//! whose lease ended while the machine slept halts in any case, until an ALLOW or the end of the grace for it. A user may
-//! let it run on ([`Undecided::let_off`]): that holds until a device becomes unavailable anew, or the machine sleeps again.
+//! With `enforcement.undecided = "freeze"` an agent is frozen while one of the devices that rule it cannot be validated. An
+//! agent whose lease ended during a suspend is frozen in any case, until an ALLOW or the end of `resume_grace`. A user may
+//! let it continue ([`Undecided::let_off`]): that holds until a device becomes unavailable again, or the machine is suspended
+//! again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use std::sync::Arc;
 use machineid_clock::BootTime;
 use machineid_protocol::DeviceId;
 
-/// What keeps a run undecided.
+/// The reasons why a run is undecided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Undecided {
-    /// The devices that rule the run and cannot be asked about, each with the cause.
+    /// The devices that rule the run and cannot be validated, each with the cause.
     unavailable: BTreeMap<DeviceId, Arc<str>>,
-    /// Its lease ended while the machine slept.
+    /// Set when the lease ended during a suspend.
     overslept: Option<Overslept>,
     let_off: bool,
 }
@@ -23,51 +24,51 @@ pub(crate) struct Undecided {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Overslept {
     woke: BootTime,
-    /// Until when an ALLOW may still come.
+    /// The end of the grace for a new ALLOW.
     grace_until: BootTime,
 }
 
 impl Undecided {
-    /// The newest attempt to ask about this device brought no answer.
+    /// Notes that the newest attempt to validate this device brought no answer.
     pub(crate) fn unavailable(&mut self, device: &DeviceId, cause: &Arc<str>) {
         if self.unavailable.insert(device.clone(), Arc::clone(cause)).is_none() {
             self.let_off = false;
         }
     }
 
-    /// The device was allowed again.
+    /// Notes that the device is allowed again.
     pub(crate) fn allowed(&mut self, device: &DeviceId) {
         self.unavailable.remove(device);
     }
 
-    /// The machine woke at `woke`, after the end of the lease. An ALLOW may still come until `grace_until`.
+    /// Notes that the machine woke at `woke`, after the end of the lease. An ALLOW may still come until `grace_until`.
     pub(crate) fn overslept(&mut self, woke: BootTime, grace_until: BootTime) {
         self.overslept = Some(Overslept { woke, grace_until });
         self.let_off = false;
     }
 
-    /// The run may now run until `deadline`. That lies after the waking only when every device was allowed since.
+    /// Notes the run's new deadline. It lies after the waking only when every device was allowed since.
     pub(crate) fn lease_moved(&mut self, deadline: Option<BootTime>) {
         self.overslept = self.overslept.filter(|slept| deadline.is_none_or(|deadline| deadline <= slept.woke));
     }
 
-    /// Until when an ALLOW may still come for a lease that ended while the machine slept.
+    /// The end of the grace for a lease that ended during a suspend.
     pub(crate) fn grace_until(&self) -> Option<BootTime> {
         self.overslept.map(|slept| slept.grace_until)
     }
 
-    /// Lets the run go on until a device becomes unavailable anew.
+    /// Lets the run continue until a device becomes unavailable again.
     pub(crate) fn let_off(&mut self) {
         self.let_off = true;
     }
 
-    /// Whether the run is to be frozen. `while_unavailable`: also while a device cannot be asked about.
+    /// Whether the run must be frozen. `while_unavailable`: also while a device cannot be validated.
     pub(crate) fn freezes(&self, while_unavailable: bool) -> bool {
         let unavailable = while_unavailable && !self.unavailable.is_empty();
         (unavailable || self.overslept.is_some()) && !self.let_off
     }
 
-    /// Why one of the devices cannot be asked about.
+    /// The cause why one of the devices cannot be validated.
     pub(crate) fn cause(&self) -> Option<&Arc<str>> {
         self.unavailable.values().next()
     }

@@ -1,4 +1,5 @@
-//! A tree as the daemon reaches it: its processes, held in advance, so that ending it needs no descriptor.
+//! The processes of a run as the daemon reaches them: held by descriptors in advance, so that ending the tree needs no new
+//! one.
 
 use machineid_protocol::RunId;
 use machineid_tree::{Activity, Guardian, Identity, Process, ProcessEntry, ProcessTable, Tree};
@@ -6,12 +7,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use tracing::{error, warn};
 
-/// A process that belongs to a run, with a pidfd while one is available.
+/// A process of a run, with its pidfd where one is available.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     pub(crate) identity: Identity,
     process: Option<Process>,
-    /// Why there is no descriptor.
+    /// Whether the missing descriptor means that the process has ended.
     known_dead: bool,
 }
 
@@ -22,8 +23,8 @@ impl From<Process> for Pinned {
 }
 
 impl Pinned {
-    /// The process of this identity, which may be gone by now. One that cannot be looked at counts as living: what is
-    /// done about the dead cannot be undone.
+    /// Finds the process of this identity, which may be gone by now. A process that cannot be inspected counts as alive: what
+    /// is done about the dead cannot be undone.
     pub(crate) fn find(identity: Identity) -> Self {
         match Process::pin(identity.pid, identity.start) {
             Ok(process) => Self { identity, known_dead: process.is_none(), process },
@@ -39,7 +40,7 @@ impl Pinned {
         self.process.as_ref()
     }
 
-    /// Whether it has ended, as far as can be told.
+    /// Whether the process has ended, as far as the daemon can tell.
     pub(crate) fn has_ended(&self) -> bool {
         match &self.process {
             Some(process) => process.has_exited().unwrap_or(false),
@@ -47,13 +48,13 @@ impl Pinned {
         }
     }
 
-    /// Whether it is stopped; `false` when that cannot be told.
+    /// Whether the process is stopped (SIGSTOP); `false` when unknown.
     fn is_stopped(&self) -> bool {
         let entry = ProcessEntry::read(self.identity.pid).ok().flatten();
         entry.is_some_and(|entry| entry.identity == self.identity && entry.activity == Activity::Stopped)
     }
 
-    /// Whether it can act on what it knows: alive and not stopped.
+    /// Whether the process can act: alive and not stopped.
     pub(crate) fn can_act(&self) -> bool {
         !self.has_ended() && !self.is_stopped()
     }
@@ -70,19 +71,19 @@ pub(crate) struct PinnedGuardian {
     pub(crate) pinned: Pinned,
 }
 
-/// The tree as the daemon reaches it.
+/// The processes of one run.
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) leader: Pinned,
     pub(crate) wrapper: Pinned,
     pub(crate) guardian: Option<PinnedGuardian>,
-    /// Without leaf and cookie.
+    /// The tree without its leaf and cookie.
     tree: Tree,
     alone: bool,
 }
 
 impl Reach {
-    /// `table` must hold the wrapper's children unless the wrapper is `alone`: has none but the tree's.
+    /// `table` must contain the wrapper's children, unless the wrapper is `alone`: all its children belong to the tree.
     pub(crate) fn new(
         leader: Pinned,
         wrapper: Pinned,
@@ -100,8 +101,8 @@ impl Reach {
         Self { leader, wrapper, guardian, tree, alone }
     }
 
-    /// The tree to end. `shares_wrapper`: other runs have the same wrapper, and no guardian tells whose its children are;
-    /// then the tree is what descends from the leader.
+    /// The tree to end. `shares_wrapper`: other runs have the same wrapper. Without a guardian to tell the wrapper's children
+    /// apart, the tree then consists of the leader's descendants.
     pub(crate) fn tree(&self, run: RunId, shares_wrapper: bool) -> Tree {
         let tree = match &self.guardian {
             None if shares_wrapper => Tree::alone(self.leader.identity, None),
@@ -118,17 +119,17 @@ impl Reach {
         self.alone
     }
 
-    /// SIGKILL to the processes held in advance, for a time without a process table.
+    /// Sends SIGKILL to the processes held by descriptors, for when the process table cannot be read.
     pub(crate) fn kill_held(&self) {
         let first = self.guardian.as_ref().filter(|guardian| matches!(guardian.role, Guardian::Init(_)));
         for held in first.map(|guardian| &guardian.pinned).into_iter().chain([&self.leader]) {
-            // Tried again until it is gone.
+            // Repeated until the process is gone.
             let _ = held.kill();
         }
     }
 
-    /// Ends a supervisor that is stopped (Ctrl-Z is enough) although its tree is gone: it cannot end by itself, and whoever
-    /// waits for it would wait for ever.
+    /// Ends a supervisor that is stopped (Ctrl-Z is enough) although its tree is gone: it cannot end by itself, and its
+    /// parent would wait for ever.
     pub(crate) fn end_stopped_supervisors(&self, run_id: RunId) {
         let guardian = self.guardian.as_ref().map(|guardian| (&guardian.pinned, "guardian"));
         for (supervisor, role) in guardian.into_iter().chain([(&self.wrapper, "wrapper")]) {

@@ -1,13 +1,13 @@
-//! The runs as they are written down, so that a daemon that is started again knows them.
+//! The ledger: records of the runs on disk, so that a restarted daemon knows them.
 //!
-//! [`entry`] is one run and its form, [`store`] the directory; here is the thread that writes. It is told *that* a run has
-//! changed and writes what the run is by then: a hundred changes while it writes are one. Nothing but the answer to a
-//! start waits for it, and that for a bounded time: the disk may be full, or hang. When a run cannot be written down, or not
-//! in time, that is reported, and the start goes on. What is lost is the adoption of that run by a later daemon; its
-//! wrapper and its guardian hold the lease without it. To refuse the start instead would let a full disk stop all work,
-//! and would not make one stop surer.
+//! [`run_record`] is one record and its format, [`store`] the directory; this file is the thread that writes. The thread is
+//! told *that* a run has changed and writes its state at that time: many changes during one write become one. Only the answer
+//! to a start waits for the disk, and only for a bounded time, since the disk may be full or hang. When a run cannot be
+//! recorded in time, that is reported and the start continues. The price is that a later daemon cannot adopt this run; its
+//! wrapper and guardian enforce the lease without a record. Refusing the start was rejected: a full disk would stop all work,
+//! and no stop would become more reliable.
 
-mod entry;
+mod run_record;
 mod store;
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use std::{io, thread};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
-pub(crate) use entry::fuzz as fuzz_record;
-pub(crate) use entry::{Entry, Here, StopEntry};
+pub(crate) use run_record::fuzz as fuzz_record;
+pub(crate) use run_record::{BegunStop, Here, RunRecord};
 pub(crate) use store::Store;
 
 use machineid_log::Vital;
@@ -28,10 +28,10 @@ use machineid_protocol::RunId;
 
 use super::run::Run;
 
-/// How long a start waits for its record.
+/// Time that a start waits for its record.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A handle to the thread, which ends with the last one.
+/// A handle to the thread. The thread ends with the last handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     door: Arc<Door>,
@@ -48,12 +48,12 @@ impl Drop for Door {
     }
 }
 
-/// What is to be written. As large as there are runs, however long the disk hangs.
+/// The work of the thread: at most one item per run, however long the disk hangs.
 #[derive(Debug, Default)]
 struct Queue {
     pending: Mutex<Pending>,
     bell: Condvar,
-    /// A start has waited in vain. Later ones do not wait until the thread has had its turn.
+    /// Set when a start has waited too long. Later starts do not wait until the thread has made progress.
     hangs: AtomicBool,
     /// Why the newest attempt to write failed.
     failure: Mutex<Option<String>>,
@@ -65,12 +65,12 @@ struct Pending {
     closed: bool,
 }
 
-/// What is to be done about one run, and who waits for it.
+/// The work for one run, and the tasks that wait for it.
 #[derive(Debug, Default)]
 struct Due {
-    /// The run to write; `None` to remove what was written.
+    /// The run to record; `None` to remove its record.
     run: Option<Arc<Run>>,
-    /// Told whether it was written.
+    /// Receivers of whether the record was written.
     waiting: Vec<oneshot::Sender<bool>>,
 }
 
@@ -83,8 +83,8 @@ impl Ledger {
         Ok(Self { door: Arc::new(Door(queue)) })
     }
 
-    /// Has the run written down, from now on. The future is ready when that is done, has failed, or takes too long, and
-    /// says whether it was done.
+    /// Records the run. The future completes when that is done, has failed, or takes too long, and yields whether it was
+    /// done.
     pub(crate) fn write(&self, run: &Arc<Run>) -> impl Future<Output = bool> + use<> {
         let (done, written) = oneshot::channel();
         let queue = Arc::clone(&self.door.0);
@@ -101,18 +101,18 @@ impl Ledger {
         }
     }
 
-    /// The run has changed; returns at once.
+    /// Notes that the run has changed; returns at once.
     pub(crate) fn changed(&self, run: &Arc<Run>) {
         self.door.0.note(run, None);
     }
 
-    /// Nothing of the run is left; returns at once.
+    /// Notes that nothing of the run is left; returns at once.
     pub(crate) fn over(&self, id: RunId) {
         self.door.0.lock().due.entry(id).or_default().run = None;
         self.door.0.bell.notify_one();
     }
 
-    /// Why runs are not written down at present, in words.
+    /// The reason why runs are not recorded at present, for people.
     pub(crate) fn problem(&self) -> Option<String> {
         let queue = &self.door.0;
         if queue.hangs.load(Ordering::SeqCst) {
@@ -130,7 +130,7 @@ impl Queue {
 
     fn note(&self, run: &Arc<Run>, waiting: Option<oneshot::Sender<bool>>) {
         let mut pending = self.lock();
-        // It was told to be over before: that must not be undone.
+        // A run whose end was noted before must stay removed.
         if run.is_over() {
             return;
         }
@@ -141,7 +141,7 @@ impl Queue {
         self.bell.notify_one();
     }
 
-    /// What is to be done next; `None` when the last handle has gone.
+    /// The next work; `None` when the last handle is gone.
     fn next(&self) -> Option<BTreeMap<RunId, Due>> {
         let idle = |pending: &mut Pending| pending.due.is_empty() && !pending.closed;
         let mut pending = self.bell.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
@@ -170,18 +170,18 @@ fn work(queue: &Queue, store: &Store) {
     let _vital = Vital;
     while let Some(due) = queue.next() {
         for (id, due) in due {
-            // A run that is over by now is none to write, and the note that says so is on its way.
-            let entry = due.run.as_ref().map(|run| run.entry());
-            let result = match &entry {
-                Some(Some(entry)) => store.write(entry),
+            // A run that has ended meanwhile is not recorded; the order to remove it is on its way.
+            let record = due.run.as_ref().map(|run| run.record());
+            let result = match &record {
+                Some(Some(record)) => store.write(record),
                 Some(None) => Ok(()),
                 None => store.remove(id),
             };
             queue.has_answered();
             let mut failure = queue.failure.lock().unwrap_or_else(PoisonError::into_inner);
             match &result {
-                // That something can be removed says nothing about a full disk.
-                Ok(()) if matches!(entry, Some(Some(_))) && failure.take().is_some() => {
+                // A successful removal proves nothing about a full disk.
+                Ok(()) if matches!(record, Some(Some(_))) && failure.take().is_some() => {
                     info!("runs are recorded again");
                 }
                 Err(error) if failure.replace(error.to_string()).is_none() => {
