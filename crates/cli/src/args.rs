@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line's arguments.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -258,7 +258,7 @@ fn parse_wish(text: &str) -> Result<Wish, WishError> {
     text.parse()
 }
 
-/// Which canary to be, and where to report.
+/// The role of a canary, and the socket where it reports.
 #[derive(Debug, Args)]
 pub(super) struct CanaryArgs {
     pub(super) role: Role,
@@ -413,7 +413,7 @@ pub(super) struct ChangeArgs {
     pub(super) reason: Option<String>,
 }
 
-/// A line that fits a denial.
+/// Checks a reason: one line that fits into a denial.
 fn reason(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     let fit = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);

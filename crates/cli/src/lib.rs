@@ -1,7 +1,7 @@
 //! `machineid`: the operator's command line.
 //!
-//! Two halves that share nothing but their way of printing: `host` asks this host's daemon over its socket, `fleet`
-//! asks the authority. Results go to stdout, everything else to stderr; what scripts need is `--json` and the exit code.
+//! Two halves share only their output: `host` asks this host's daemon over its socket, `fleet` asks the authority.
+//! Results go to stdout, everything else to stderr; scripts use `--json` and the exit code.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ use machineid_protocol::Exit;
 use printer::Printer;
 use problem::Problem;
 
-/// The environment, read in this one place.
+/// Reads the environment; passed to everything that needs it.
 type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The command line, for manual pages and completions.
@@ -32,7 +32,7 @@ pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// Runs the command the process was started with, and says what became of it.
+/// Runs the command that the process was started with, and returns its exit code.
 #[must_use]
 pub fn main() -> Exit {
     #[expect(clippy::disallowed_methods, reason = "the one place of this program that reads the environment")]
@@ -40,7 +40,7 @@ pub fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help for a closed pipe is no failure.
+            // Failing to print help to a closed pipe is no error.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success };
         }
@@ -69,7 +69,7 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         Command::Release(args) => host::release::run(&args, env, printer).await,
         Command::Audit { command: args::AuditCommand::Verify(args) } => host::audit::verify(&args, printer),
         Command::Drill(args) => host::drill::run(&args, env, printer).await,
-        // Has been seen to: a canary needs no runtime.
+        // Handled above: a canary needs no runtime.
         Command::Canary(args) => Ok(host::drill::live(&args, env)),
         Command::Doctor(args) => host::doctor::run(&args, env, printer).await,
         Command::Register(args) => fleet::each::register(&args, env, printer).await,

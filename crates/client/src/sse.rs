@@ -1,27 +1,28 @@
-//! Server-sent events out of bytes. Pure, and bounded whatever comes: a stream that breaks the rules ends.
+//! Parses server-sent events. Pure, with limits for any input: a stream that violates the format ends.
 
-/// The longest line and the longest event taken, in bytes: one of our authority's has at most 100 ids of 128 characters.
+/// The maximum size of a line and of an event, in bytes: an event of our authority has at most 100 ids of 128
+/// characters.
 const LONGEST: usize = 64 * 1024;
 
-/// One thing that came.
+/// A parsed element of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A comment: the other end lives.
+    /// A comment: the connection is alive.
     Alive,
-    /// An event with its name (`message` when it has none) and its data.
+    /// An event with its name (`message` if it has none) and its data.
     Named {
-        /// Its name.
+        /// The event's name.
         name: String,
-        /// Its data; several lines are joined.
+        /// The event's data; several lines are joined.
         data: String,
     },
 }
 
-/// The stream is none of events: no UTF-8, or a line or an event that is too long.
+/// The stream is not an event stream: it is not UTF-8, or a line or an event is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoEvents;
 
-/// Takes bytes in pieces of any size and gives events.
+/// Parses bytes in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     line: Vec<u8>,
@@ -30,7 +31,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Appends what the bytes complete to `events`.
+    /// Appends the events that `bytes` complete to `events`.
     pub(super) fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), NoEvents> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.line.len() + piece.len() > LONGEST {
@@ -67,7 +68,7 @@ impl Reader {
                 }
                 data.push_str(value);
             }
-            // `id` and `retry` mean nothing here, and the standard wants unknown ones ignored.
+            // `id` and `retry` are not used, and the standard requires unknown fields to be ignored.
             _ => {}
         }
         Ok(None)

@@ -1,4 +1,4 @@
-//! `register` and `remove`: one request a device.
+//! `register` and `remove`: one request for each device.
 
 use std::collections::HashSet;
 
@@ -16,10 +16,10 @@ use crate::args::{RegisterArgs, RemoveArgs};
 use crate::printer::Printer;
 use crate::problem::Problem;
 
-/// Requests under way at a time: enough to hide the network's delay, few enough for any authority.
+/// The number of concurrent requests: enough to hide the network's delay, few enough for any authority.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Runs `request` for every id, a few at a time, and gives the answers in order.
+/// Runs `request` for every id, a few at a time, and returns the answers in order.
 pub(super) async fn for_each<T>(
     devices: &[DeviceId],
     verb: &str,
@@ -52,7 +52,7 @@ pub(crate) async fn register(args: &RegisterArgs, env: Env<'_>, printer: &mut Pr
     Ok(outcome::report(&outcomes, args.json, printer))
 }
 
-/// Those of the devices that are revoked. By the list, which every authority has.
+/// The revoked ones of these devices. Uses the list, which every authority has.
 async fn revoked_among(fleet: &Fleet, devices: &[DeviceId]) -> Result<HashSet<String>, Problem> {
     let search = match devices {
         [one] => Some(one.to_string()),
@@ -93,22 +93,23 @@ pub(crate) async fn remove(args: &RemoveArgs, env: Env<'_>, printer: &mut Printe
         let effect = |_: DeviceStatus| Effect::Remove;
         return preview::show(&fleet, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
     }
-    // A removed device is denied from its next validation on, so many of them are a stopped fleet.
+    // A removed device is denied from its next validation on, so removing many stops a fleet.
     if devices.len() > confirm::A_FLEET && !args.change.yes {
         confirm::typed("remove", devices.len(), fleet.client.base_url().as_str(), printer)?;
     }
-    // Asked about twice: a revoked device that is removed can register again, and nothing then says that it was stopped.
+    // Asked about separately: a revoked device that is removed can register again, and nothing then shows that it was
+    // stopped.
     let revoked = if args.revoked { HashSet::new() } else { revoked_among(&fleet, &devices).await? };
     let with_revoked = args.revoked || (!revoked.is_empty() && confirm::revoked(revoked.len(), printer));
     let reason = args.change.reason.as_deref();
-    // Not repeated: the second answer to a remove that worked would be `not_found`.
+    // Not repeated: the second answer to a successful removal would be `not_found`.
     let request = async |device: &DeviceId| {
         let removed = if with_revoked {
             fleet.client.remove(&fleet.key, device, reason).await.map(|()| true)
         } else if revoked.contains(device.as_str()) {
             Ok(false)
         } else {
-            // An authority that looks refuses one that was revoked this moment.
+            // Our own authority refuses a device that was revoked in this moment.
             fleet.client.remove_if_active(&fleet.key, device, reason).await.map(|()| true)
         };
         (device.to_string(), removed)

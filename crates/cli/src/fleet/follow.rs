@@ -1,4 +1,5 @@
-//! `revoke --wait`: follows the fleet until every stop is confirmed, or says whose is not and by when its lease ends it.
+//! `revoke --wait`: follows the devices until every stop is confirmed, or shows which are not confirmed and when their
+//! lease ends them.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -20,27 +21,27 @@ use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::{clock_time, count, millis};
 
-/// How often the line that says how far it is is written anew.
+/// The interval between updates of the progress line.
 const SHOWN: Duration = Duration::from_millis(300);
 
-/// What a wait came to.
+/// The result of a wait.
 #[derive(Debug)]
 pub(super) struct Waited {
     pub(super) report: Report,
     pub(super) exit: Exit,
 }
 
-/// The same for `--json`.
+/// The result of a wait, for `--json`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
-    /// Whether every agent of every device is known to be gone.
+    /// Whether every agent of every device is known to have ended.
     complete: bool,
     waited_ms: u64,
     stopped: usize,
     unused: usize,
     not_confirmed: Vec<NotConfirmed>,
-    /// Why nothing, or no more, could be found out.
+    /// Why nothing, or nothing more, could be found out.
     error: Option<String>,
 }
 
@@ -53,8 +54,8 @@ struct NotConfirmed {
     sidecars: Vec<FleetSidecar>,
 }
 
-/// Follows until everything is stopped, or for `longest`; without it, as long as a sidecar that reaches the authority may
-/// take.
+/// Follows until everything has stopped, or for `longest`; without it, as long as a sidecar that reaches the authority
+/// may take.
 pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>, printer: &mut Printer) -> Waited {
     let began = BootTime::now();
     let waited = || BootTime::now().saturating_since(began);
@@ -90,7 +91,7 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
                 }
             }
             Ok(None) => return without_reports(fleet, printer),
-            // The revoke is done; that it cannot be followed just now is no reason to stop following.
+            // The revoke is done; a failed query is no reason to stop following it.
             Err(failure) => {
                 trouble = Some(fleet.explain(&failure));
                 agenda.failed(began, waited());
@@ -119,7 +120,7 @@ fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, pri
     printer.bar(done, all.len(), &text);
 }
 
-/// Against an authority that takes no reports only the bound can be told.
+/// Reports the bound only: this authority accepts no reports.
 fn without_reports(fleet: &Fleet, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
@@ -219,7 +220,7 @@ fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell
 
 fn lease_end(stop: &StopProgress) -> String {
     let at = clock_time(&stop.by);
-    // A paused machine has not lived through it; else it is done.
+    // A paused machine has not run until the end of its lease; otherwise the agents have ended.
     if stop.in_ms == 0 { format!("since {at}, if it ran") } else { format!("by {at} (in {})", millis(stop.in_ms)) }
 }
 

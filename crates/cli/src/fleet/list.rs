@@ -1,4 +1,4 @@
-//! `machineid list`.
+//! `machineid list`: shows the organisation's devices.
 
 use std::collections::HashMap;
 
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
         }
     }
     if reports.is_empty() {
-        // No sidecar reports here, so there is nothing to show.
+        // This authority accepts no reports, so these columns are empty.
         columns.drain(2..4);
         for row in &mut rows {
             row.drain(2..4);
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
     Ok(Exit::Success)
 }
 
-/// What sidecars report about the devices; nothing where nothing is reported. The list does not depend on it.
+/// The sidecars' reports about the devices; empty without reports. The list itself does not depend on them.
 async fn reports(fleet: &Fleet, status: Option<DeviceStatus>, printer: &mut Printer) -> HashMap<String, FleetDevice> {
     match fleet.client.whole_fleet(&fleet.key, status).await {
         Ok(devices) => {
@@ -98,7 +98,7 @@ async fn reports(fleet: &Fleet, status: Option<DeviceStatus>, printer: &mut Prin
     }
 }
 
-/// How many agents run on it, and how fast or how far their stop is.
+/// The number of agents on the device, and the progress or the bound of their stop.
 fn told(known: Option<&FleetDevice>) -> (Cell, Cell) {
     let Some(known) = known else { return (Cell::new("-"), Cell::new("-")) };
     let agents: u64 =

@@ -1,4 +1,4 @@
-//! The fleet: the verbs that ask the authority.
+//! The commands that ask the authority about the fleet.
 
 mod agenda;
 mod batches;

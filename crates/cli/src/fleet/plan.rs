@@ -1,4 +1,4 @@
-//! `usage`, `checkout` and `org create`.
+//! `usage`, `checkout` and `org create`: the organisation's plan, and new organisations.
 
 use machineid_protocol::Exit;
 use serde_json::json;
@@ -54,7 +54,7 @@ pub(crate) async fn org_create(args: &OrgCreateArgs, env: Env<'_>, printer: &mut
         .org_create()
         .await
         .map_err(|failure| Problem::failure(format!("{}: {failure}{}", client.base_url(), connect::hint(&failure))))?;
-    // The one place where a key is meant to be seen.
+    // The only place that prints a key.
     if args.json {
         printer.json(&json!({ "orgApiKey": key.expose() }));
     } else {

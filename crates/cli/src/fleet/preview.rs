@@ -1,4 +1,4 @@
-//! `--dry-run`: which devices would be affected.
+//! `--dry-run`: shows which devices would be affected.
 
 use std::collections::HashMap;
 
@@ -13,21 +13,21 @@ use crate::problem::Problem;
 use crate::table::{self, Cell, Column};
 use crate::words::count;
 
-/// What a change does to one device.
+/// The effect of a change on one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Effect {
     Revoke,
     Unrevoke,
     Remove,
-    /// The device has the wanted status already.
+    /// The device already has the wanted status.
     None,
-    /// The authority does not know it.
+    /// The authority does not know the device.
     NotFound,
 }
 
 impl Effect {
-    /// What the preview prints for a device of this status.
+    /// The word in the preview for a device with this status.
     const fn word(self, status: Option<DeviceStatus>) -> &'static str {
         match self {
             Self::Revoke => "would be revoked",
@@ -59,7 +59,7 @@ struct Report {
     affected: usize,
 }
 
-/// Lists what `effect` would do to these ids; to every device that `filter` selects when there are none.
+/// Lists the effect on these ids; without ids, on every device that `filter` selects.
 pub(super) async fn show(
     fleet: &Fleet,
     ids: Option<&[String]>,

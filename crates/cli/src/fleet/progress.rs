@@ -1,4 +1,4 @@
-//! Whether a stop is done, as far as reports tell. Pure: pages of the fleet and the time go in, a verdict comes out.
+//! Judges from reports whether a stop is done. Pure: pages of the fleet and the time go in, a verdict comes out.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,45 +6,46 @@ use std::time::Duration;
 use machineid_protocol::report::{FleetDevice, FleetSidecar, StopState};
 use serde::Serialize;
 
-/// A device that nobody reports about, or that was never validated as far as is known, may be one whose first report is
-/// under way, or whose validation is not written down yet: the authority notes those up to three seconds late.
+/// A device without reports, or without a recorded validation, may be one whose first report is in transit or whose
+/// validation is not recorded yet: the authority records validations up to three seconds late.
 pub(super) const SETTLE: Duration = Duration::from_secs(4);
 
-/// A device that was validated in this time may be used by somebody. A sidecar asks far more often; a program on an
-/// official client asks when it comes to.
+/// A device that was validated within this time may be in use. A sidecar validates far more often; a program with an
+/// official client validates at irregular times.
 const RECENT: Duration = Duration::from_mins(10);
 
-/// What reports take, beyond what a stop takes; and longer than [`SETTLE`], for whom nobody reports about.
+/// The time for reports, in addition to the bound of a stop; longer than [`SETTLE`], for devices without reports.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// Which devices a wait is about.
+/// The devices that a wait is about.
 #[derive(Clone, Debug)]
 pub(super) enum Whom {
-    /// Every revoked one.
+    /// All revoked devices.
     AllRevoked,
     These(BTreeSet<String>),
 }
 
-/// How far one device is.
+/// The progress of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Progress {
-    /// Nothing runs on it: every sidecar that uses it confirmed it, or ran nothing when it fell silent and its lease is over.
+    /// Nothing runs on it: every sidecar that uses it confirmed that, or ran nothing at its last report and its lease
+    /// has ended.
     Stopped,
     /// No sidecar uses it.
     Unused,
-    /// A sidecar had agents when it fell silent. By now its lease has stopped them, if its host has run since; nobody
-    /// confirmed it.
+    /// A sidecar had agents at its last report. By now its lease has stopped them, if its host has run since; there is
+    /// no confirmation.
     Lapsed,
     /// A sidecar is stopping agents.
     Stopping,
-    /// No sidecar has reported about it so far; a first report may be under way.
+    /// No sidecar has reported about it yet; a first report may be in transit.
     NotKnownYet,
-    /// A sidecar has not said that it knows of the revoke.
+    /// A sidecar has not confirmed that it knows of the revoke.
     NotHeardFrom,
-    /// It is validated, but no sidecar reports about it: by an SDK, or a sidecar that cannot report.
+    /// It is validated, but no sidecar reports about it: an SDK uses it, or a sidecar that cannot report.
     Unreported,
-    /// It is not revoked any more, or is gone.
+    /// It is no longer revoked, or was removed.
     NoLongerRevoked,
 }
 
@@ -53,7 +54,7 @@ impl Progress {
         matches!(self, Self::Stopped | Self::Unused)
     }
 
-    /// Whether waiting changes nothing.
+    /// Whether waiting will change nothing.
     pub(super) const fn is_settled(self) -> bool {
         match self {
             Self::Stopped | Self::Unused | Self::Lapsed | Self::Unreported | Self::NoLongerRevoked => true,
@@ -62,7 +63,7 @@ impl Progress {
     }
 }
 
-/// One device that the wait is about.
+/// One device of a wait.
 #[derive(Clone, Debug)]
 pub(super) struct Followed {
     pub(super) id: String,
@@ -70,7 +71,7 @@ pub(super) struct Followed {
     pub(super) device: Option<FleetDevice>,
 }
 
-/// Where everything stands, `waited` after the revoke was answered.
+/// The progress of all devices, `waited` after the answer to the revoke.
 pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
     let mut missing = match whom {
         Whom::AllRevoked => BTreeSet::new(),
@@ -100,7 +101,7 @@ fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
     })
 }
 
-/// How far one sidecar is with one device.
+/// The progress of one sidecar with one device.
 pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progress {
     match sidecar.stop.as_ref().map(|stop| stop.state) {
         Some(StopState::Confirmed) => Progress::Stopped,
@@ -111,13 +112,13 @@ pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progre
     }
 }
 
-/// Whether it had no agents when it was last heard, and nobody was allowed one since.
+/// Whether the sidecar had no agents at its last report, and none was allowed since.
 fn ran_nothing(device: &FleetDevice, sidecar: &FleetSidecar) -> bool {
     let asked_since = device.last_seen_ago_ms.is_some_and(|ago| ago < sidecar.heard_ago_ms);
     sidecar.agents == 0 && sidecar.stopping == 0 && !asked_since
 }
 
-/// How long it makes sense to wait on, from the revoke: as long as a sidecar that reaches its authority may take.
+/// How long a wait may take, from the revoke: as long as a sidecar that reaches its authority may take.
 pub(super) fn patience(followed: &[Followed]) -> Duration {
     let open = followed.iter().filter(|one| !one.progress.is_done());
     let sidecars = open.filter_map(|one| one.device.as_ref()).flat_map(|device| &device.sidecars);
@@ -126,7 +127,7 @@ pub(super) fn patience(followed: &[Followed]) -> Duration {
 }
 
 impl Followed {
-    /// Whether a sidecar says that processes outlived SIGKILL.
+    /// Whether a sidecar reports processes that outlived SIGKILL.
     pub(super) fn has_survivors(&self) -> bool {
         let stop = self.device.as_ref().and_then(|device| device.last_stop.as_ref());
         self.progress == Progress::Stopping
@@ -213,7 +214,7 @@ pub(super) mod tests {
         for (seen, expected) in [
             (None, Progress::Unused),
             (Some(605_000), Progress::Unused),
-            // The wait's own time does not make it old.
+            // The duration of the wait itself does not count as age.
             (Some(603_000), Progress::Unreported),
             (Some(1), Progress::Unreported),
         ] {

@@ -1,4 +1,4 @@
-//! `machineid revoke`: the stop.
+//! `machineid revoke`: stops devices.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
     }
     let reason = args.change.reason.as_deref();
     let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
-        // The plain request is the older one: it works with every authority.
+        // The request for one device is older than batches and works with every authority.
         let answer = batches::patiently(async || fleet.client.revoke(&fleet.key, &device, reason).await, printer).await;
         vec![match answer {
             Ok(()) => Outcome::done(id, "revoked"),
@@ -67,11 +67,11 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
     };
     let wait = match args.wait {
         Some(wait) if outcomes.iter().any(|outcome| outcome.done) => wait,
-        // Of what was not revoked nothing stops.
+        // Devices that were not revoked do not stop, so there is nothing to wait for.
         Some(_) | None => return Ok(outcome::report(&outcomes, args.json, printer)),
     };
     if !args.json {
-        // Now: who waits for the stop wants to know that it was asked for.
+        // Printed before the wait, so that the user sees that the stop was requested.
         outcome::report(&outcomes, false, printer);
         printer.flush();
     }
@@ -97,7 +97,7 @@ async fn all(fleet: &Fleet, args: &RevokeArgs, printer: &mut Printer) -> Result<
     if args.change.dry_run {
         return preview::show(fleet, None, ACTIVE, effect, args.json, printer).await;
     }
-    // With --yes nothing is asked first: an emergency stop must not depend on a list.
+    // With --yes no list is requested first: an emergency stop must not depend on it.
     let nobody = if args.change.yes {
         false
     } else {
@@ -135,7 +135,7 @@ async fn all(fleet: &Fleet, args: &RevokeArgs, printer: &mut Printer) -> Result<
     Ok(waited.map_or(Exit::Success, |waited| exit(false, &waited)))
 }
 
-/// `--wait` alone means as long as makes sense.
+/// `--wait` without a duration waits as long as makes sense.
 fn longest(wait: Duration) -> Option<Duration> {
     (!wait.is_zero()).then_some(wait)
 }

@@ -1,4 +1,4 @@
-//! `machineid unrevoke`: a revoke taken back.
+//! `machineid unrevoke`: undoes a revoke.
 
 use machineid_client::ListFilter;
 use machineid_protocol::Exit;
@@ -64,7 +64,7 @@ struct Report {
     unrevoked_count: u64,
     unrevoked_sample: Vec<String>,
     reason: Option<String>,
-    /// Those the plan had no place for.
+    /// The devices for which the plan had no place.
     still_revoked: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ async fn all(fleet: &Fleet, args: &UnrevokeArgs, printer: &mut Printer) -> Resul
     let request = async || fleet.client.unrevoke_batch(&fleet.key, &BatchRequest::All, reason).await;
     let answer = batches::patiently(request, printer).await.map_err(|failure| fleet.problem(&failure))?;
     let unrevoked_count = answer.unrevoked_count.unwrap_or(0);
-    // The authority restores as far as the plan has places; only the list tells whom it left out.
+    // The authority restores as many devices as the plan has places; only the list shows which ones it left out.
     let still_revoked = revoked(fleet).await?;
     let partial = !still_revoked.is_empty();
     if args.json {

@@ -1,4 +1,4 @@
-//! `machineid validate`: the authority's own answer, past this host's daemon.
+//! `machineid validate`: shows the authority's own answer, without this host's daemon.
 
 use machineid_client::Failure;
 use machineid_protocol::{Code, Decision, DeviceId, Exit, RequestId};
@@ -12,13 +12,13 @@ use crate::printer::{Colour, Printer};
 use crate::problem::Problem;
 use crate::table::{self, Cell, Column};
 
-/// One device's answer. The fields of a decision are spelled as the authority spells them.
+/// The answer for one device. The fields of a decision are spelled like the authority's.
 #[derive(Debug, Serialize)]
 struct Answer {
     #[serde(rename = "deviceId")]
     device: DeviceId,
     allowed: bool,
-    /// None when the authority gave no answer. One that says that it could complete no decision has its code.
+    /// `None` when the authority gave no answer. An answer without a decision has its own code.
     code: Option<Code>,
     request_id: Option<RequestId>,
     reason: Option<String>,
@@ -35,7 +35,7 @@ struct Report {
 pub(crate) async fn run(args: &ValidateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let fleet = Fleet::new(&args.key, env)?;
     let devices = ids::parsed(&args.ids)?;
-    // Not repeated: a question about now is answered now, or not.
+    // Not repeated: a question about the present is answered now, or not at all.
     let request = async |device: &DeviceId| (device.clone(), fleet.client.validate(&fleet.key, device).await);
     let answers = each::for_each(&devices, "validating", request, printer).await;
     let results: Vec<Answer> = answers.into_iter().map(|(device, answer)| read(&fleet, device, answer)).collect();

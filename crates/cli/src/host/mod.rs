@@ -1,4 +1,4 @@
-//! This host: what its daemon says over the socket, and what the host itself is fit for.
+//! The commands about this host: they ask its daemon over the socket, or examine the host.
 
 pub(super) mod audit;
 pub(super) mod check;

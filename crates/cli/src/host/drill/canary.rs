@@ -1,8 +1,9 @@
-//! The canaries: processes that stay alive unless they are killed, each in a way of its own that agents have.
+//! The canaries: processes that stay alive unless they are killed. Each is hard to kill in a different way that agents
+//! also use.
 //!
-//! They are this very program under a hidden verb. Each connects to the drill's socket, which tells the drill by the
-//! kernel's account who it is, also from inside a PID namespace, and then waits for the other end to close. So none of them
-//! outlives the drill, however that ends.
+//! The canaries are this program under a hidden verb. Each connects to the drill's socket, where the kernel reports its
+//! pid, also from inside a PID namespace, and then waits until the other end closes. So no canary outlives the drill,
+//! however the drill ends.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -21,25 +22,25 @@ use crate::args::CanaryArgs;
 
 /// The hidden verb.
 pub(crate) const VERB: &str = "drill-canary";
-/// Under this name a program of many names is the operator's command line.
+/// Under this name, a program with many names is the operator's command line.
 const PROGRAM: &str = "machineid";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Role {
-    /// What the wrapper starts: makes the others.
+    /// The process started by the wrapper; it makes the others.
     Leader,
-    /// In a session of its own, as `setsid` and daemons are.
+    /// A process in its own session, like `setsid` and daemons.
     Session,
-    /// Lets no signal but SIGKILL have an effect.
+    /// A process that ignores or blocks all signals but SIGKILL.
     Stubborn,
-    /// Makes the orphan and ends: the first half of a double fork.
+    /// The first half of a double fork: makes the orphan and ends.
     Fork,
-    /// Its parent has ended, its session is its own and its environment is empty.
+    /// A process whose parent has ended, in its own session, with an empty environment.
     Orphan,
 }
 
-/// Those that stay.
+/// The canaries that stay.
 pub(super) const STAYING: [Role; 4] = [Role::Leader, Role::Session, Role::Stubborn, Role::Orphan];
 
 impl Role {
@@ -53,7 +54,7 @@ impl Role {
         }
     }
 
-    /// What it is, for people.
+    /// The description for users.
     pub(super) fn description(self) -> &'static str {
         match self {
             Self::Leader => "the command itself",
@@ -71,7 +72,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// The life of a canary. Fails in silence: the drill notices a missing report.
+/// Runs a canary. It fails silently: the drill notices a missing report.
 pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {
     match attempt(args, env) {
         Ok(()) => Exit::Success,
@@ -81,13 +82,13 @@ pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {
 
 fn attempt(args: &CanaryArgs, env: Env<'_>) -> std::io::Result<()> {
     let socket = args.socket.as_path();
-    // Held open for as long as this process lives: closing it would let the signals through.
+    // Kept open as long as this process lives: closing it would unblock the signals.
     let mut blocked = None;
     match args.role {
         Role::Leader => {
             spawn(Role::Session, socket)?;
             spawn(Role::Stubborn, socket)?;
-            // When it has ended its child is an orphan, and only then is this process reported.
+            // The child is an orphan after this process has ended; only then does it report.
             spawn(Role::Fork, socket)?.wait()?;
         }
         Role::Stubborn => blocked = Some(SignalFd::open()?),
@@ -97,7 +98,7 @@ fn attempt(args: &CanaryArgs, env: Env<'_>) -> std::io::Result<()> {
         }
     }
     let mut drill = UnixStream::connect(socket)?;
-    // Of nested runs the last is this drill's.
+    // With nested runs the last one is this drill's.
     let run =
         env("MACHINEID_RUN_ID").unwrap_or_default().to_string_lossy().rsplit(',').next().unwrap_or_default().to_owned();
     drill.write_all(format!("{} {run}\n", args.role).as_bytes())?;

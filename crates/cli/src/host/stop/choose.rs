@@ -1,18 +1,18 @@
-//! Whom the words on the command line mean.
+//! Finds the agents that the command line means.
 
 use machineid_protocol::local::StopRequest;
 use machineid_protocol::status::AgentReport;
 
 use crate::args::WhomArgs;
 
-/// What to ask of the daemon, and whom that will meet as far as is known.
+/// The request to the daemon, and the agents that it will stop, as far as is known.
 #[derive(Debug)]
 pub(super) struct Choice<'a> {
     pub(super) request: StopRequest,
     pub(super) agents: Vec<&'a AgentReport>,
 }
 
-/// Fails when a word means two agents: stopping the wrong one is worse than asking again.
+/// Fails when a word matches two agents: stopping the wrong one would be worse than asking again.
 pub(super) fn choose<'a>(whom: &WhomArgs, agents: &'a [AgentReport]) -> Result<Choice<'a>, String> {
     let pick = |request, picks: &dyn Fn(&AgentReport) -> bool| {
         Ok(Choice { request, agents: agents.iter().filter(|agent| picks(agent)).collect() })
@@ -43,7 +43,7 @@ pub(super) fn choose<'a>(whom: &WhomArgs, agents: &'a [AgentReport]) -> Result<C
     }
 }
 
-/// Why no agent matched, and which could be named.
+/// Why no agent matched, and which agents could be named.
 pub(super) fn nobody(whom: &WhomArgs, agents: &[AgentReport]) -> String {
     if agents.is_empty() {
         return "no agent runs here that you could stop; other users' are root's to see (sudo machineid status)"
@@ -57,10 +57,10 @@ pub(super) fn nobody(whom: &WhomArgs, agents: &[AgentReport]) -> String {
     format!("{what}; these run: {}", labels(agents.iter()))
 }
 
-/// A command stands for a name that was not given, as far as it fits beside everything else.
+/// Agents without a name are shown by their command, up to this length.
 const LONGEST: usize = 20;
 
-/// What people call it.
+/// The name of an agent for users.
 pub(super) fn label(agent: Option<&AgentReport>, run: &str) -> String {
     let Some(agent) = agent else { return run.to_owned() };
     let command = || {
@@ -73,7 +73,7 @@ pub(super) fn label(agent: Option<&AgentReport>, run: &str) -> String {
     agent.pid.map_or(name.clone(), |pid| format!("{name} (pid {pid})"))
 }
 
-/// Several, as far as a line holds them.
+/// The names of several agents, as many as fit into a line.
 pub(super) fn labels<'a>(agents: impl ExactSizeIterator<Item = &'a AgentReport>) -> String {
     let more = agents.len().saturating_sub(SHOWN);
     let mut labels: Vec<String> =

@@ -1,4 +1,4 @@
-//! What became of each stop, as a table and as JSON.
+//! The result of each stop, as a table and as JSON.
 
 use machineid_protocol::DeviceId;
 use machineid_protocol::status::StopReport;
@@ -18,7 +18,7 @@ const COLUMNS: [Column; 5] = [
     Column::drop_at("PROCESSES", 3),
 ];
 
-/// `held`: the devices that are denied on this host from now on.
+/// Prints the results. `held`: the devices that are denied on this host from now on.
 pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: &mut Printer) {
     if json {
         let stops: Vec<Value> = stopped.iter().map(value).collect();
@@ -73,7 +73,8 @@ fn row(one: &Stopped) -> Vec<Cell> {
     ]
 }
 
-/// `2 survivors`; a stop that nobody could watch has none to name, and is not confirmed all the same.
+/// The number of survivors, as in `2 survivors`; a stop that could not be watched names none and is still not
+/// confirmed.
 pub(in crate::host) fn survivors(report: &StopReport) -> String {
     match report.survivors.len() {
         0 => "not confirmed".to_owned(),
