@@ -3,11 +3,11 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | `canary` | the processes that are hard to end |
-//! | `nest` | where they report, and how they are held and let go |
-//! | `report` | what was found |
+//! | `canary` | the processes that are hard to kill |
+//! | `nest` | where they report, and how they are kept and released |
+//! | `report` | the result |
+//!
 //! The drill does not rely on daemon and wrapper: it holds a pidfd of each canary and waits for that.
-//! The drill believes its own eyes: it holds a pidfd of each canary and waits for that, whatever daemon and wrapper say.
 
 mod canary;
 mod nest;
