@@ -1,16 +1,17 @@
 //! `machineid`: the operator's command line.
 //!
-//! Two halves share only their output: `host` asks this host's daemon over its socket, `fleet` asks the authority.
-//! Results go to stdout, everything else to stderr; scripts use `--json` and the exit code.
+//! Two halves share only their output: `host` asks this host's daemon over its socket, `organisation` asks the
+//! authority about the organisation's devices. Results go to stdout, everything else to stderr; scripts use `--json` and the exit code.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod confirm;
-mod fleet;
 mod host;
+mod organisation;
 mod printer;
 mod problem;
+mod role;
 mod table;
 mod words;
 
@@ -63,6 +64,7 @@ pub fn main() -> Exit {
 async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     match command {
         Command::Check(args) => host::check::run(&args, env, printer).await,
+        Command::Status(args) if args.watch => host::watch::run(&args, env, printer).await,
         Command::Status(args) => host::status::run(&args, env, printer).await,
         Command::Events(args) => host::events::run(&args, env, printer).await,
         Command::Stop(args) => host::stop::run(&args, env, printer).await,
@@ -72,14 +74,16 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         // Handled above: a canary needs no runtime.
         Command::Canary(args) => Ok(host::drill::live(&args, env)),
         Command::Doctor(args) => host::doctor::run(&args, env, printer).await,
-        Command::Register(args) => fleet::each::register(&args, env, printer).await,
-        Command::Validate(args) => fleet::validate::run(&args, env, printer).await,
-        Command::Revoke(args) => fleet::revoke::run(&args, env, printer).await,
-        Command::Unrevoke(args) => fleet::unrevoke::run(&args, env, printer).await,
-        Command::Remove(args) => fleet::each::remove(&args, env, printer).await,
-        Command::List(args) => fleet::list::run(&args, env, printer).await,
-        Command::Usage(args) => fleet::plan::usage(&args, env, printer).await,
-        Command::Checkout(args) => fleet::plan::checkout(&args, env, printer).await,
-        Command::Org { command: args::OrgCommand::Create(args) } => fleet::plan::org_create(&args, env, printer).await,
+        Command::Register(args) => organisation::each::register(&args, env, printer).await,
+        Command::Validate(args) => organisation::validate::run(&args, env, printer).await,
+        Command::Revoke(args) => organisation::revoke::run(&args, env, printer).await,
+        Command::Unrevoke(args) => organisation::unrevoke::run(&args, env, printer).await,
+        Command::Remove(args) => organisation::each::remove(&args, env, printer).await,
+        Command::List(args) => organisation::list::run(&args, env, printer).await,
+        Command::Usage(args) => organisation::billing::usage(&args, env, printer).await,
+        Command::Checkout(args) => organisation::billing::checkout(&args, env, printer).await,
+        Command::Org { command: args::OrgCommand::Create(args) } => {
+            organisation::billing::org_create(&args, env, printer).await
+        }
     }
 }

@@ -12,22 +12,22 @@ use machineid_protocol::{Code, RequestId, span};
 use super::connection::NoAddress;
 
 /// The underlying error, shared so that every waiter for one answer gets it.
-pub type Source = Arc<dyn Error + Send + Sync>;
+pub type SharedError = Arc<dyn Error + Send + Sync>;
 
 /// There is no usable answer. A failure says nothing about the device: it is never an ALLOW, and no deny either. Holds
 /// no key.
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// The authority's host name has no address.
-    Dns(Source),
+    Dns(SharedError),
     /// No connection could be made, to the authority or to the proxy in front of it.
-    Connect(Source),
+    Connect(SharedError),
     /// No encrypted connection could be made.
     Tls {
         /// Whether the certificate is the reason.
         certificate: bool,
         /// The error of the TLS library.
-        source: Source,
+        source: SharedError,
     },
     /// No complete answer came in time.
     Timeout {
@@ -35,9 +35,9 @@ pub enum Failure {
         after: Duration,
     },
     /// The connection ended before the answer was complete.
-    Interrupted(Source),
+    Interrupted(SharedError),
     /// The peer does not speak HTTP.
-    NotHttp(Source),
+    NotHttp(SharedError),
     /// The answer is longer than any valid one.
     TooLarge {
         /// The limit, in bytes.
@@ -200,7 +200,7 @@ impl Failure {
         // A URL that is too long for HTTP fails before a connection is made.
         let is_connecting = error.is_connect() || error.is_builder();
         // The message around this error names the URL.
-        let source: Source = Arc::new(error.without_url());
+        let source: SharedError = Arc::new(error.without_url());
         match Cause::of(&*source).reason {
             Some(Reason::TimedOut) => Self::Timeout { after: timeout },
             Some(Reason::NoAddress) => Self::Dns(source),

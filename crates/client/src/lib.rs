@@ -13,8 +13,8 @@ mod base_url;
 mod connection;
 mod exchange;
 mod failure;
-mod fleet;
 mod key_ends;
+mod reports;
 mod retry_after;
 mod sse;
 mod stream;
@@ -34,10 +34,10 @@ use url::Url;
 
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use exchange::body;
-pub use failure::{Failure, Fault, Refusal, Source};
+pub use failure::{Failure, Fault, Refusal, SharedError};
 pub use retry_after::LONGEST_RETRY_AFTER;
 pub use retry_after::fuzz as fuzz_retry_after;
-pub use sse::Event;
+pub use sse::ServerSentEvent;
 pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;
 pub use tls::without_encryption;
@@ -76,9 +76,9 @@ pub enum SetupError {
     /// The CA file holds no certificate.
     NoCertificate,
     /// The CA file holds something that is not a certificate.
-    BadCertificate(Source),
+    BadCertificate(SharedError),
     /// The URL, the user agent or the host's own certificates cannot be used.
-    Unusable(Source),
+    Unusable(SharedError),
 }
 
 /// A client of one authority. Cheap to clone; clones share their connections.
@@ -106,7 +106,7 @@ impl Options {
     fn connections(&self, proxies: Proxies) -> Result<Connections, SetupError> {
         let trust = match &self.ca_pem {
             Some(pem) => Trust::Only(pem),
-            None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nobody,
+            None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nothing,
             None => Trust::Host,
         };
         let (tls, user_agent) = (trust.configure()?, self.user_agent.clone());
@@ -118,7 +118,7 @@ impl AuthorityClient {
     /// Makes a client; connects to nothing yet. Uses the proxy from the environment, unless the authority is on this
     /// host. Fails with a [`SetupError`] when certificates are unusable.
     pub fn new(options: Options) -> Result<Self, SetupError> {
-        let proxies = if options.base_url.is_loopback() { Proxies::Nobody } else { Proxies::Environment };
+        let proxies = if options.base_url.is_loopback() { Proxies::None } else { Proxies::Environment };
         Self::by_way_of(proxies, options)
     }
 

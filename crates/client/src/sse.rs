@@ -6,7 +6,7 @@ const LONGEST: usize = 64 * 1024;
 
 /// A parsed element of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ServerSentEvent {
     /// A comment: the connection is alive.
     Alive,
     /// An event with its name (`message` if it has none) and its data.
@@ -32,7 +32,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Appends the events that `bytes` complete to `events`.
-    pub(super) fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), NoEvents> {
+    pub(super) fn take(&mut self, bytes: &[u8], events: &mut Vec<ServerSentEvent>) -> Result<(), NoEvents> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.line.len() + piece.len() > LONGEST {
                 return Err(NoEvents);
@@ -48,15 +48,18 @@ impl Reader {
         Ok(())
     }
 
-    fn line(&mut self, line: &str) -> Result<Option<Event>, NoEvents> {
+    fn line(&mut self, line: &str) -> Result<Option<ServerSentEvent>, NoEvents> {
         if line.is_empty() {
             let name = self.name.take();
-            return Ok(self.data.take().map(|data| Event::Named { name: name.unwrap_or("message".to_owned()), data }));
+            return Ok(self
+                .data
+                .take()
+                .map(|data| ServerSentEvent::Named { name: name.unwrap_or("message".to_owned()), data }));
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "" => return Ok(Some(Event::Alive)),
+            "" => return Ok(Some(ServerSentEvent::Alive)),
             "event" => self.name = Some(value.to_owned()),
             "data" => {
                 let data = self.data.get_or_insert_default();
@@ -83,7 +86,7 @@ mod tests {
 
     const STREAM: &str = "event: ready\ndata: {\"a\":1}\n\n: alive\n\r\ndata: x\ndata: y\r\nid: 7\n\nevent: none\n\n";
 
-    fn read(pieces: &[&[u8]]) -> Result<Vec<Event>, NoEvents> {
+    fn read(pieces: &[&[u8]]) -> Result<Vec<ServerSentEvent>, NoEvents> {
         let (mut reader, mut events) = (Reader::default(), Vec::new());
         for piece in pieces {
             reader.take(piece, &mut events)?;
@@ -91,13 +94,13 @@ mod tests {
         Ok(events)
     }
 
-    fn named(name: &str, data: &str) -> Event {
-        Event::Named { name: name.to_owned(), data: data.to_owned() }
+    fn named(name: &str, data: &str) -> ServerSentEvent {
+        ServerSentEvent::Named { name: name.to_owned(), data: data.to_owned() }
     }
 
     #[test]
     fn events_comments_and_the_lines_of_data_are_told_apart() {
-        let expected = vec![named("ready", "{\"a\":1}"), Event::Alive, named("message", "x\ny")];
+        let expected = vec![named("ready", "{\"a\":1}"), ServerSentEvent::Alive, named("message", "x\ny")];
         assert_eq!(read(&[STREAM.as_bytes()]), Ok(expected));
     }
 

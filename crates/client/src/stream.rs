@@ -13,7 +13,7 @@ use reqwest::Response;
 use serde_json::json;
 
 use super::exchange::{Exchange, Question, Repeat};
-use super::sse::{Event, Reader};
+use super::sse::{Reader, ServerSentEvent};
 use super::{AuthorityClient, Failure};
 
 /// The authority's extensions of the service's API, as it announces them.
@@ -40,12 +40,12 @@ pub struct EventStream {
     exchange: Arc<Exchange>,
     response: Response,
     reader: Reader,
-    events: VecDeque<Event>,
+    events: VecDeque<ServerSentEvent>,
 }
 
 impl EventStream {
     /// The next event; `None` at the end of the stream. May wait forever, so the caller needs a limit. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<ServerSentEvent>, Failure> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));

@@ -200,7 +200,7 @@ async fn a_name_without_an_address_is_named_as_such() {
     let base_url = BaseUrl::parse("http://authority.invalid", true).unwrap();
     let options = Options { base_url, timeout: LONG, ca_pem: None, user_agent: "test/1".to_owned() };
     let failure =
-        AuthorityClient::by_way_of(Proxies::Nobody, options).unwrap().validate(&key(), &device()).await.unwrap_err();
+        AuthorityClient::by_way_of(Proxies::None, options).unwrap().validate(&key(), &device()).await.unwrap_err();
     assert!(matches!(failure, Failure::Dns(_)), "{failure:?}");
     assert!(say(&failure).starts_with("the authority's host name could not be resolved: "), "{failure}");
 }

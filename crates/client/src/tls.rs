@@ -30,7 +30,7 @@ pub(super) enum Trust<'a> {
     /// Only these certificates: a private authority needs no public ones.
     Only(&'a [u8]),
     /// No certificates, for connections that are never encrypted.
-    Nobody,
+    Nothing,
 }
 
 impl Trust<'_> {
@@ -40,7 +40,7 @@ impl Trust<'_> {
         let builder = match self {
             Self::Host => builder.with_platform_verifier().map_err(|error| SetupError::Unusable(Arc::new(error)))?,
             Self::Only(pem) => builder.with_root_certificates(certificates(pem)?),
-            Self::Nobody => builder.with_root_certificates(RootCertStore::empty()),
+            Self::Nothing => builder.with_root_certificates(RootCertStore::empty()),
         };
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::interrupt::Interrupt;
 use super::socket::{self, Streaming};
-use super::stop::{mechanism, processes, survivors};
+use super::stop_words::{mechanism, processes, survivors};
 use crate::Env;
 use crate::args::EventsArgs;
 use crate::printer::{Colour, Line, Printer};

@@ -10,5 +10,6 @@ pub(super) mod release;
 mod socket;
 pub(super) mod status;
 pub(super) mod stop;
-mod watch;
+mod stop_words;
+pub(super) mod watch;
 mod wrapper;

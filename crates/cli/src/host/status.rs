@@ -11,7 +11,7 @@ use machineid_protocol::status::{
 use machineid_protocol::{Exit, HoldsAgainst, span};
 use serde_json::Value;
 
-use super::{socket, stop, watch};
+use super::{socket, stop_words};
 use crate::Env;
 use crate::args::{SocketArgs, StatusArgs};
 use crate::printer::{Colour, Line, Printer};
@@ -22,9 +22,6 @@ use crate::words::{ago, count, millis, precise};
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    if args.watch {
-        return watch::run(args, env, printer).await;
-    }
     let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::failure)?;
     if args.json {
         // Printed as received: a newer daemon may send more than this program knows.
@@ -310,7 +307,7 @@ fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
     let result = if stop.confirmed {
         Cell::coloured("confirmed", Colour::Good)
     } else {
-        Cell::coloured(stop::survivors(stop), Colour::Bad)
+        Cell::coloured(stop_words::survivors(stop), Colour::Bad)
     };
     vec![
         Cell::new(stop.name.clone().unwrap_or_else(|| stop.run_id.to_string())),
@@ -318,7 +315,7 @@ fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
         Cell::new(stop.code.as_str()),
         Cell::new(ago(&stop.began_at, now)),
         Cell::new(precise(stop.took_ms)),
-        Cell::new(stop::mechanism(stop)),
-        Cell::new(stop::processes(stop)),
+        Cell::new(stop_words::mechanism(stop)),
+        Cell::new(stop_words::processes(stop)),
     ]
 }

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The limit for one answer of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let interrupt = Interrupt::watch();
     let mut interrupt = interrupt.map_err(|error| Problem::failure(format!("cannot watch for Ctrl-C: {error}")))?;
     let mut shown = String::new();

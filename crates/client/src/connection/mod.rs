@@ -28,7 +28,7 @@ pub(super) enum Proxies {
     /// The proxy from the environment, if one applies to the authority.
     Environment,
     /// No proxy: the authority is on this host.
-    Nobody,
+    None,
     #[cfg(test)]
     Only(Box<reqwest::Proxy>),
 }
@@ -131,7 +131,7 @@ impl Way {
             .pool_idle_timeout(LONGEST);
         match &self.proxies {
             Proxies::Environment => builder,
-            Proxies::Nobody => builder.no_proxy(),
+            Proxies::None => builder.no_proxy(),
             #[cfg(test)]
             Proxies::Only(proxy) => builder.proxy(proxy.as_ref().clone()),
         }

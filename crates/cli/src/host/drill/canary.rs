@@ -5,72 +5,24 @@
 //! pid, also from inside a PID namespace, and then waits until the other end closes. So no canary outlives the drill,
 //! however the drill ends.
 
-use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use clap::ValueEnum;
 use machineid_protocol::Exit;
 use machineid_sys::SignalFd;
-use serde::Serialize;
 
 use crate::Env;
 use crate::args::CanaryArgs;
+use crate::role::{Role, VERB};
 
-/// The hidden verb.
-pub(crate) const VERB: &str = "drill-canary";
 /// Under this name, a program with many names is the operator's command line.
 const PROGRAM: &str = "machineid";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// The process started by the wrapper; it makes the others.
-    Leader,
-    /// A process in its own session, like `setsid` and daemons.
-    Session,
-    /// A process that ignores or blocks all signals but SIGKILL.
-    Stubborn,
-    /// The first half of a double fork: makes the orphan and ends.
-    Fork,
-    /// A process whose parent has ended, in its own session, with an empty environment.
-    Orphan,
-}
-
 /// The canaries that stay.
 pub(super) const STAYING: [Role; 4] = [Role::Leader, Role::Session, Role::Stubborn, Role::Orphan];
-
-impl Role {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Session => "session",
-            Self::Stubborn => "stubborn",
-            Self::Fork => "fork",
-            Self::Orphan => "orphan",
-        }
-    }
-
-    /// The description for users.
-    pub(super) fn description(self) -> &'static str {
-        match self {
-            Self::Leader => "the command itself",
-            Self::Session => "a child in a session of its own",
-            Self::Stubborn => "a child that ignores SIGTERM",
-            Self::Fork => "the first half of a double fork",
-            Self::Orphan => "an orphan of a double fork, without its environment",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
 
 /// Runs a canary. It fails silently: the drill notices a missing report.
 pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {

@@ -33,7 +33,8 @@ use crate::Env;
 use crate::args::{DrillArgs, SocketArgs};
 use crate::printer::Printer;
 use crate::problem::Problem;
-pub(crate) use canary::{Role, VERB, live};
+use crate::role::Role;
+pub(crate) use canary::live;
 use nest::{Canary, Nest};
 use report::{End, Report};
 

@@ -16,8 +16,8 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::canary::Role;
 use crate::Env;
+use crate::role::Role;
 
 /// How long a canary may take to write its line after it has connected.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,9 +6,9 @@ use machineid_protocol::status::StopReport;
 use machineid_protocol::{Containment, HoldsAgainst, RunId, span};
 use std::time::Duration;
 
-use super::canary::Role;
-use crate::host::stop::{mechanism, processes};
+use crate::host::stop_words::{mechanism, processes};
 use crate::printer::{Colour, Line, Printer};
+use crate::role::Role;
 use crate::table::{self, Cell, Column};
 use crate::words::{count, precise};
 

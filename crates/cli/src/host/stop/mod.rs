@@ -26,7 +26,6 @@ use crate::printer::Printer;
 use crate::problem::Problem;
 use crate::words::{count, millis};
 use crate::{Env, confirm};
-pub(super) use page::{mechanism, processes, survivors};
 
 /// The limit for one answer of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,21 +40,21 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     // A stop must not depend on a list: without one the command line alone decides.
     let before = status::ask(&args.socket, env, TIMEOUT).await.map(|(status, _)| status);
     let agents = before.as_ref().map_or(&[][..], |status| &status.agents);
-    let choice = choose::choose(&args.whom, agents).map_err(Problem::usage)?;
+    let choice = choose::choose(&args.targets, agents).map_err(Problem::usage)?;
     // A device can be held while none of its agents runs.
-    let may_be_nobody = args.hold && args.whom.agent.is_none();
-    if before.is_ok() && choice.agents.is_empty() && !may_be_nobody {
-        return Err(Problem::failure(choose::nobody(&args.whom, agents)));
+    let may_match_none = args.hold && args.targets.agent.is_none();
+    if before.is_ok() && choice.agents.is_empty() && !may_match_none {
+        return Err(Problem::failure(choose::no_match(&args.targets, agents)));
     }
-    let whom = choose::labels(choice.agents.iter().copied());
-    if args.whom.all && !args.yes {
+    let labels = choose::labels(choice.agents.iter().copied());
+    if args.targets.all && !args.yes {
         let seen = before.as_ref().map_err(|why| Problem::undecided(why.clone())).map(|_| choice.agents.len())?;
-        printer.note(&format!("these run: {whom}"));
+        printer.note(&format!("these run: {labels}"));
         let and_hold = if args.hold { " and deny every further one" } else { "" };
         let deed = format!("stop {}{and_hold} on this host", count(seen, "agent", "agents"));
         confirm::typed(&deed, seen, "look first with: machineid status", printer)?;
-    } else if !whom.is_empty() {
-        printer.note(&format!("stopping {whom}"));
+    } else if !labels.is_empty() {
+        printer.note(&format!("stopping {labels}"));
     }
     let (runs, held) = if args.hold {
         if let Err(why) = &before {
@@ -101,7 +100,7 @@ async fn hold(
     choice: &Choice<'_>,
     printer: &mut Printer,
 ) -> Result<(Vec<RunId>, Vec<DeviceId>), Problem> {
-    let requests: Vec<HoldRequest> = match (&args.whom.device, args.whom.all) {
+    let requests: Vec<HoldRequest> = match (&args.targets.device, args.targets.all) {
         (Some(device), _) => vec![HoldRequest::Device(device.clone())],
         (None, true) => vec![HoldRequest::All(true)],
         (None, false) => {

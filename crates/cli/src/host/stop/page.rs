@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::choose::label;
 use super::outcome::{Outcome, Stopped};
+use crate::host::stop_words::{mechanism, processes, survivors};
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::precise;
@@ -71,24 +72,6 @@ fn row(one: &Stopped) -> Vec<Cell> {
         Cell::new(of(&mechanism)),
         Cell::new(of(&processes)),
     ]
-}
-
-/// The number of survivors, as in `2 survivors`; a stop that could not be watched names none and is still not
-/// confirmed.
-pub(in crate::host) fn survivors(report: &StopReport) -> String {
-    match report.survivors.len() {
-        0 => "not confirmed".to_owned(),
-        1 => "1 SURVIVOR".to_owned(),
-        many => format!("{many} SURVIVORS"),
-    }
-}
-
-pub(in crate::host) fn mechanism(report: &StopReport) -> String {
-    format!("{} (against {})", report.mechanism, report.holds_against)
-}
-
-pub(in crate::host) fn processes(report: &StopReport) -> String {
-    format!("{} signalled, {} killed", report.signalled, report.killed)
 }
 
 fn value(one: &Stopped) -> Value {

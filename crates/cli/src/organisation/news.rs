@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::Stream;
-use machineid_client::{AuthorityClient, Event, EventStream, Failure};
+use machineid_client::{AuthorityClient, EventStream, Failure, ServerSentEvent};
 use machineid_clock::Doubling;
 use machineid_org_key::OrgKey;
 use serde::Deserialize;
@@ -73,7 +73,7 @@ async fn opened(client: &AuthorityClient, key: &OrgKey) -> Result<EventStream, O
     let mut stream = client.changes(key).await.map_err(Some)?;
     let first = tokio::time::timeout(SILENCE, stream.next()).await.map_err(|_| None)?;
     match first.map_err(Some)? {
-        Some(Event::Named { name, .. }) if name == "ready" => Ok(stream),
+        Some(ServerSentEvent::Named { name, .. }) if name == "ready" => Ok(stream),
         Some(_) | None => Err(None),
     }
 }
@@ -85,8 +85,8 @@ struct Changed {
 }
 
 /// The news in an event. An unknown event may be about any device.
-fn read(event: &Event) -> Option<News> {
-    let Event::Named { name, data } = event else { return None };
+fn read(event: &ServerSentEvent) -> Option<News> {
+    let ServerSentEvent::Named { name, data } = event else { return None };
     if name != "changed" {
         return None;
     }
@@ -102,12 +102,13 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_may_be_about_anything() {
-        let of = |name: &str, data: &str| read(&Event::Named { name: name.to_owned(), data: data.to_owned() });
+        let of =
+            |name: &str, data: &str| read(&ServerSentEvent::Named { name: name.to_owned(), data: data.to_owned() });
         let some = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
         assert_eq!(of("changed", r#"{"deviceIds":["b","a","a"],"more":1}"#), Some(News::Changed(some)));
         for data in [r#"{"all":true}"#, r#"{"deviceIds":[]}"#, "{", r#"{"deviceIds":"a"}"#] {
             assert_eq!(of("changed", data), Some(News::Everything), "{data}");
         }
-        assert_eq!((of("ready", "{}"), of("validate", "{}"), read(&Event::Alive)), (None, None, None));
+        assert_eq!((of("ready", "{}"), of("validate", "{}"), read(&ServerSentEvent::Alive)), (None, None, None));
     }
 }

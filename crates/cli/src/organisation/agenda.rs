@@ -12,7 +12,7 @@ use std::time::Duration;
 use machineid_protocol::report::{FleetDevice, StopState};
 
 use super::news::News;
-use super::progress::{self, Followed, Progress, Whom};
+use super::progress::{self, Followed, Progress, Targets};
 
 /// How long to wait for the stream to open before the first query is sent without it.
 const OPENED: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ pub(super) enum Look {
 /// The schedule. Times are counted from the revoke.
 #[derive(Debug)]
 pub(super) struct Agenda {
-    whom: Whom,
+    targets: Targets,
     known: BTreeMap<String, Known>,
     /// When the last answered query about all devices began.
     everything_at: Option<Duration>,
@@ -69,9 +69,9 @@ struct Known {
 }
 
 impl Agenda {
-    pub(super) fn new(whom: &Whom) -> Self {
+    pub(super) fn new(targets: &Targets) -> Self {
         Self {
-            whom: whom.clone(),
+            targets: targets.clone(),
             known: BTreeMap::new(),
             everything_at: None,
             looked: None,
@@ -154,9 +154,9 @@ impl Agenda {
                 self.stale.remove(id);
             }
         }
-        let wanted = |device: &FleetDevice| match (look, &self.whom) {
-            (Look::These(ids), _) | (Look::All, Whom::These(ids)) => ids.contains(&device.device_id),
-            (Look::All, Whom::AllRevoked) => true,
+        let wanted = |device: &FleetDevice| match (look, &self.targets) {
+            (Look::These(ids), _) | (Look::All, Targets::These(ids)) => ids.contains(&device.device_id),
+            (Look::All, Targets::AllRevoked) => true,
         };
         let known =
             devices.into_iter().filter(wanted).map(|device| (device.device_id.clone(), Known { device, at: now }));
@@ -178,7 +178,7 @@ impl Agenda {
     /// The progress of all devices.
     pub(super) fn followed(&self, waited: Duration) -> Vec<Followed> {
         let devices = self.known.values().map(|known| known.device.clone()).collect();
-        progress::judge(&self.whom, devices, waited)
+        progress::judge(&self.targets, devices, waited)
     }
 
     /// Whether there is nothing more to wait for.
@@ -188,9 +188,9 @@ impl Agenda {
     }
 
     fn everything(&self) -> Look {
-        match &self.whom {
-            Whom::AllRevoked => Look::All,
-            Whom::These(ids) => Look::These(ids.clone()),
+        match &self.targets {
+            Targets::AllRevoked => Look::All,
+            Targets::These(ids) => Look::These(ids.clone()),
         }
     }
 }
@@ -215,7 +215,7 @@ mod tests {
 
     /// A schedule that waits for `a`, `b` and `c`, whose first query (at 200 ms) found these states.
     fn agenda(states: [StopState; 3]) -> Agenda {
-        let mut agenda = Agenda::new(&Whom::These(ids(&["a", "b", "c"])));
+        let mut agenda = Agenda::new(&Targets::These(ids(&["a", "b", "c"])));
         assert_eq!(agenda.next(at(0)), (OPENED, these(&["a", "b", "c"])), "the stream first, if it comes soon");
         agenda.heard(News::Watching);
         assert_eq!(agenda.next(at(150)).0, at(0));
@@ -229,7 +229,7 @@ mod tests {
         let mut agenda = agenda([Confirmed, Stopping, Stopping]);
         assert_eq!(agenda.next(at(300)), (at(210) + WATCHED, these(&["b", "c"])));
         agenda.heard(News::Changed(ids(&["x", "a"])));
-        assert_eq!(agenda.next(at(300)).0, at(210) + WATCHED, "nobody waits for these");
+        assert_eq!(agenda.next(at(300)).0, at(210) + WATCHED, "the wait is not about these");
         agenda.heard(News::Changed(ids(&["b", "x"])));
         assert_eq!(agenda.next(at(300)), (at(310), these(&["b"])));
         agenda.answered(&these(&["b"]), at(310), at(320), vec![device("b", Some(1), &[Confirmed])]);
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_lease_and_late_notes_are_looked_for_when_they_are_due() {
-        let mut agenda = Agenda::new(&Whom::These(ids(&["a"])));
+        let mut agenda = Agenda::new(&Targets::These(ids(&["a"])));
         agenda.heard(News::Watching);
         let mut silent = device("a", Some(1), &[Pending]);
         silent.sidecars[0].stop.as_mut().unwrap().in_ms = 2_000;
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn of_a_whole_fleet_those_that_are_no_longer_revoked_are_not_waited_for() {
-        let mut agenda = Agenda::new(&Whom::AllRevoked);
+        let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
         assert_eq!(agenda.next(at(0)), (at(0), Look::All));
         let found = ["a", "b"].iter().map(|id| device(id, Some(1), &[Stopping])).collect();
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn whoever_cannot_answer_is_asked_again_a_little_later() {
-        let mut agenda = Agenda::new(&Whom::AllRevoked);
+        let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
         agenda.failed(at(10), at(20));
         assert_eq!(agenda.next(at(20)), (at(620), Look::All));

@@ -14,9 +14,9 @@ use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
 use super::agenda::{Agenda, Look};
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use super::news::{self, News};
-use super::progress::{self, Followed, Progress, Whom};
+use super::progress::{self, Followed, Progress, Targets};
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::{clock_time, count, millis};
@@ -56,11 +56,16 @@ struct NotConfirmed {
 
 /// Follows until everything has stopped, or for `longest`; without it, as long as a sidecar that reaches the authority
 /// may take.
-pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>, printer: &mut Printer) -> Waited {
+pub(super) async fn follow(
+    keyed: &KeyedClient,
+    targets: &Targets,
+    longest: Option<Duration>,
+    printer: &mut Printer,
+) -> Waited {
     let began = BootTime::now();
     let waited = || BootTime::now().saturating_since(began);
-    let mut agenda = Agenda::new(whom);
-    let mut news = pin!(news::news(&fleet.client, &fleet.key));
+    let mut agenda = Agenda::new(targets);
+    let mut news = pin!(news::news(&keyed.client, &keyed.key));
     let mut trouble = None;
     loop {
         let followed = agenda.is_known().then(|| agenda.followed(waited()));
@@ -80,7 +85,7 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
             continue;
         }
         let began = waited();
-        match look(fleet, &question).await {
+        match look(keyed, &question).await {
             Ok(Some(devices)) => {
                 trouble = None;
                 agenda.answered(&question, began, waited(), devices);
@@ -90,10 +95,10 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
                     return tell(&followed, waited(), None, printer);
                 }
             }
-            Ok(None) => return without_reports(fleet, printer),
+            Ok(None) => return without_reports(keyed, printer),
             // The revoke is done; a failed query is no reason to stop following it.
             Err(failure) => {
-                trouble = Some(fleet.explain(&failure));
+                trouble = Some(keyed.explain(&failure));
                 agenda.failed(began, waited());
             }
         }
@@ -103,10 +108,10 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
     tell(&followed, waited(), trouble, printer)
 }
 
-async fn look(fleet: &Fleet, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
+async fn look(keyed: &KeyedClient, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
     match wanted {
-        Look::All => fleet.client.whole_fleet(&fleet.key, Some(DeviceStatus::Revoked)).await,
-        Look::These(ids) => fleet.client.some_of_fleet(&fleet.key, ids).await,
+        Look::All => keyed.client.whole_fleet(&keyed.key, Some(DeviceStatus::Revoked)).await,
+        Look::These(ids) => keyed.client.some_of_fleet(&keyed.key, ids).await,
     }
 }
 
@@ -121,14 +126,14 @@ fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, pri
 }
 
 /// Reports the bound only: this authority accepts no reports.
-fn without_reports(fleet: &Fleet, printer: &mut Printer) -> Waited {
+fn without_reports(keyed: &KeyedClient, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
     printer.note(&format!(
         "machineid: {} does not report what sidecars do, so it cannot be told when all have stopped. A sidecar with \
          the default settings stops its agents within {connected} of the revoke, one that is cut off within \
          {cut_off}; machineid-sidecar --check-config says it for a host's own settings",
-        fleet.client.base_url()
+        keyed.client.base_url()
     ));
     let error = "the authority takes no reports".to_owned();
     Waited { report: Report { error: Some(error), ..Report::default() }, exit: Exit::Undecided }

@@ -19,7 +19,7 @@ const SLACK: Duration = Duration::from_secs(5);
 
 /// The devices that a wait is about.
 #[derive(Clone, Debug)]
-pub(super) enum Whom {
+pub(super) enum Targets {
     /// All revoked devices.
     AllRevoked,
     These(BTreeSet<String>),
@@ -72,14 +72,14 @@ pub(super) struct Followed {
 }
 
 /// The progress of all devices, `waited` after the answer to the revoke.
-pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
-    let mut missing = match whom {
-        Whom::AllRevoked => BTreeSet::new(),
-        Whom::These(ids) => ids.clone(),
+pub(super) fn judge(targets: &Targets, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
+    let mut missing = match targets {
+        Targets::AllRevoked => BTreeSet::new(),
+        Targets::These(ids) => ids.clone(),
     };
-    let concerned = |device: &FleetDevice| match whom {
-        Whom::AllRevoked => device.revoked_at.is_some(),
-        Whom::These(ids) => ids.contains(&device.device_id) && device.revoked_at.is_some(),
+    let concerned = |device: &FleetDevice| match targets {
+        Targets::AllRevoked => device.revoked_at.is_some(),
+        Targets::These(ids) => ids.contains(&device.device_id) && device.revoked_at.is_some(),
     };
     let mut followed: Vec<Followed> = Vec::new();
     for device in fleet.into_iter().filter(concerned) {
@@ -187,7 +187,7 @@ pub(super) mod tests {
             (&[Confirmed, Stopping], Progress::Stopping),
             (&[Stopping, Pending, Confirmed], Progress::NotHeardFrom),
         ] {
-            let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
+            let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
             assert_eq!(is_over(&followed), expected.is_done());
         }
@@ -198,7 +198,7 @@ pub(super) mod tests {
         let of = |agents, heard_ago_ms, seen_ago_ms| {
             let silent = FleetSidecar { heard_ago_ms, agents, ..sidecar(StopState::Lapsed) };
             let device = FleetDevice { sidecars: vec![silent], ..device("a", seen_ago_ms, &[]) };
-            judge(&Whom::AllRevoked, vec![device], Duration::ZERO)
+            judge(&Targets::AllRevoked, vec![device], Duration::ZERO)
         };
         assert_eq!(of(0, 90_000, Some(95_000))[0].progress, Progress::Stopped);
         assert_eq!(of(0, 90_000, None)[0].progress, Progress::Stopped);
@@ -210,7 +210,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
-        let of = |seen, waited| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], waited);
+        let of = |seen, waited| judge(&Targets::AllRevoked, vec![device("a", seen, &[])], waited);
         for (seen, expected) in [
             (None, Progress::Unused),
             (Some(605_000), Progress::Unused),
@@ -230,15 +230,15 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_meant_and_is_not_revoked_any_more_is_named() {
-        let whom = Whom::These(["a", "b"].map(str::to_owned).into());
-        let followed = judge(&whom, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
+        let targets = Targets::These(["a", "b"].map(str::to_owned).into());
+        let followed = judge(&targets, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
         let told: Vec<_> = followed.iter().map(|one| (one.id.as_str(), one.progress)).collect();
         assert_eq!(told, [("a", Progress::Unused), ("b", Progress::NoLongerRevoked)]);
     }
 
     #[test]
     fn a_wait_lasts_as_long_as_a_sidecar_that_is_reached_may_take() {
-        let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
+        let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
         assert_eq!(patience(&followed), Duration::from_millis(24_500));
         assert_eq!(patience(&[]), SLACK);
     }
