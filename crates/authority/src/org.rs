@@ -118,11 +118,16 @@ impl fmt::Display for PlanTier {
     }
 }
 
+/// The text is not a valid name of an organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name is one line of 1 to 100 characters")]
+pub(super) struct OrgNameError;
+
 /// Checks an organisation's name: it is printed in tables and logs, so it is one short line.
-pub(super) fn org_name(text: &str) -> Result<String, String> {
+pub(super) fn org_name(text: &str) -> Result<String, OrgNameError> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err("a name is one line of 1 to 100 characters".to_owned());
+        return Err(OrgNameError);
     }
     Ok(text.to_owned())
 }

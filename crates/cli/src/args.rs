@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line's arguments.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use machineid_protocol::containment::WishError;
 use machineid_protocol::{DeviceId, Wish, span};
 use machineid_version::VERSION;
 
-use super::host::drill::Role;
+use super::role::{self, Role};
 
 const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
                            else $XDG_RUNTIME_DIR/machineid/sidecar.sock]";
@@ -59,7 +59,7 @@ pub(super) enum Command {
     },
     /// Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)
     Drill(DrillArgs),
-    #[command(name = crate::host::drill::VERB, hide = true)]
+    #[command(name = role::VERB, hide = true)]
     Canary(CanaryArgs),
     /// Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)
     Doctor(DoctorArgs),
@@ -175,7 +175,7 @@ pub(super) struct AuditVerifyArgs {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct WhomArgs {
+pub(super) struct TargetArgs {
     /// The agents of this name, or the one with this pid or run id, as `machineid status` shows them
     #[arg(value_name = "NAME|PID|RUN_ID")]
     pub(super) agent: Option<String>,
@@ -199,7 +199,7 @@ no daemon.";
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct StopArgs {
     #[command(flatten)]
-    pub(super) whom: WhomArgs,
+    pub(super) targets: TargetArgs,
     /// Deny their devices on this host until machineid release, also after a restart; then every agent of these devices is
     /// stopped (with --all: the host's, which rules all)
     #[arg(long)]
@@ -258,7 +258,7 @@ fn parse_wish(text: &str) -> Result<Wish, WishError> {
     text.parse()
 }
 
-/// Which canary to be, and where to report.
+/// The role of a canary, and the socket where it reports.
 #[derive(Debug, Args)]
 pub(super) struct CanaryArgs {
     pub(super) role: Role,
@@ -413,7 +413,7 @@ pub(super) struct ChangeArgs {
     pub(super) reason: Option<String>,
 }
 
-/// A line that fits a denial.
+/// Checks a reason: one line that fits into a denial.
 fn reason(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     let fit = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);

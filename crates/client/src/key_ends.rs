@@ -1,4 +1,4 @@
-//! When the org key in use ends, as an authority says that validates with an old one for a while.
+//! The end of the org key in use, as told by an authority that accepts an old key for a while.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::KEY_ENDS_HEADER;
 
-/// What the newest decision said about its key.
+/// The latest information about the key in use.
 #[derive(Debug, Default)]
 pub(super) struct KeyEnds {
     // A std mutex: held for one comparison, never across an await.
@@ -15,20 +15,20 @@ pub(super) struct KeyEnds {
 }
 
 impl KeyEnds {
-    /// Takes note of what a decision for this key came with. What is no time says nothing.
+    /// Records the header of a decision for this key. An invalid time is ignored.
     pub(super) fn note(&self, key: &OrgKey, headers: &HeaderMap) {
         let text = headers.get(KEY_ENDS_HEADER).and_then(|value| value.to_str().ok());
         let ends: Option<Timestamp> = text.and_then(|text| text.parse().ok());
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match ends {
             Some(ends) => *said = Some((key.clone(), ends)),
-            // Another key's answer says nothing about the one that ends.
+            // An answer for another key says nothing about the recorded one.
             None if said.as_ref().is_some_and(|(about, _)| about == key) => *said = None,
             None => {}
         }
     }
 
-    /// When this key ends, if the authority said so.
+    /// When this key ends, if the authority told it.
     pub(super) fn of(&self, key: &OrgKey) -> Option<Timestamp> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.as_ref().filter(|(about, _)| about == key).map(|(_, ends)| *ends)

@@ -19,7 +19,7 @@ use super::{complain, socket};
 use crate::database::Database;
 use crate::forwarded::Trusted;
 use crate::limits::{Rate, Rates};
-use crate::serve::{Options, Running};
+use crate::serve::{Options, Running, StartError};
 use crate::store::{Demand, FEWEST_CONNECTIONS, Terms};
 use crate::tls::Files;
 
@@ -135,9 +135,9 @@ impl Serve {
         }
     }
 
-    async fn serve(self, admin_socket: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+    async fn serve(self, admin_socket: PathBuf) -> Result<(), ServeError> {
         // Before the server is announced: a SIGTERM that follows the announcement must find its handler.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
         let options = Options {
             listen: self.listen,
             database: self.database,
@@ -200,28 +200,47 @@ fn start_logging(format: LogFormat) {
     };
 }
 
+/// Why the server could not run.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("cannot handle signals: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// The value of a flag is invalid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum FlagError {
+    #[error("write a number from {FEWEST_CONNECTIONS} to 1000")]
+    Connections,
+    #[error("write an address or a network, as in 10.0.0.1 or 10.0.0.0/8")]
+    Network,
+    #[error("write where browsers reach this authority, as in https://authority.example.com")]
+    PublicUrl,
+}
+
 /// Parses the number of connections that a server can use.
-fn connections(text: &str) -> Result<usize, String> {
-    let wrong = || format!("write a number from {FEWEST_CONNECTIONS} to 1000");
-    text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number)).ok_or_else(wrong)
+fn connections(text: &str) -> Result<usize, FlagError> {
+    let number = text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number));
+    number.ok_or(FlagError::Connections)
 }
 
 /// Parses one address, or a network.
-fn network(text: &str) -> Result<IpNet, String> {
+fn network(text: &str) -> Result<IpNet, FlagError> {
     let one = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
-    text.parse().or_else(one).map_err(|_| "write an address or a network, as in 10.0.0.1 or 10.0.0.0/8".to_owned())
+    text.parse().or_else(one).map_err(|_| FlagError::Network)
 }
 
 /// Parses an origin, possibly with a path, to which `/checkout/…` can be appended.
-fn public_url(text: &str) -> Result<String, String> {
-    let wrong = || "write where browsers reach this authority, as in https://authority.example.com".to_owned();
-    let url = url::Url::parse(text).map_err(|_| wrong())?;
+fn public_url(text: &str) -> Result<String, FlagError> {
+    let url = url::Url::parse(text).map_err(|_| FlagError::PublicUrl)?;
     let plain = matches!(url.scheme(), "http" | "https")
         && url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    if plain { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(wrong()) }
+    if plain { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(FlagError::PublicUrl) }
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(crate) enum OpenError {
          .recover` save what can be saved, and compare the revokes with the audit.",
         path.display()
     )]
-    Damaged { path: PathBuf, damage: String },
+    Damaged { path: PathBuf, damage: Damage },
     #[error("cannot bring the database {} to this version: {source}", path.display())]
     Migrate { path: PathBuf, source: rusqlite::Error },
     #[error(
@@ -76,6 +76,17 @@ pub(crate) enum OpenError {
          --database-connections says how many are used if there are more."
     )]
     TooFew { place: String, granted: usize, needed: usize, said: String },
+}
+
+/// The damage that a check of the database found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Damage {
+    /// What `SQLite` reports, one line for each damage.
+    #[error("{}", .0.join("; ").replace('\n', " "))]
+    Reported(Vec<String>),
+    /// The file is too damaged to be checked.
+    #[error("{0}")]
+    Unreadable(Arc<rusqlite::Error>),
 }
 
 impl OpenError {

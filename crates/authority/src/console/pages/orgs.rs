@@ -70,7 +70,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     let call = visit.call(&head, form.reason()?);
     let name = match form.one("name") {
         "" => None,
-        text => Some(org_name(text).map_err(Refused::Malformed)?),
+        text => Some(org_name(text).map_err(|error| Refused::Malformed(error.to_string()))?),
     };
     let plan = form.one("plan").parse().map_err(|_| Refused::Malformed("Choose one of the plans.".to_owned()))?;
     let (org, key) = admin::create_org(&app.store, name, plan, None, &call).await.map_err(|error| {

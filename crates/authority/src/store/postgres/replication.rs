@@ -35,31 +35,41 @@ const FACTS: &str = "
     LEFT JOIN pg_stat_replication AS s ON s.state IS DISTINCT FROM 'backup' AND s.pid NOT IN
         (SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)";
 
+/// A setting by which a commit does not wait until a standby has it on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum NotSynchronous<'a> {
+    #[error(
+        "synchronous_commit is {commit}: {}. Set it to on, or for this role alone: ALTER ROLE … SET \
+         synchronous_commit = on",
+        lost(commit)
+    )]
+    Commit { commit: &'a str },
+    #[error(
+        "synchronous_standby_names is empty, so no standby is waited for: a revoke that was answered can be gone after a \
+         failover. Name them, as in: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
+    )]
+    NoNames,
+}
+
+/// The damage that a value of `synchronous_commit` permits.
+fn lost(commit: &str) -> &'static str {
+    match commit {
+        "off" => "a revoke that was answered can be lost when the database crashes",
+        "local" => "no standby is waited for, so a revoke that was answered can be gone after a failover",
+        _ => {
+            "a commit does not wait until a standby has written it, so a revoke that was answered can be gone after a \
+             failover"
+        }
+    }
+}
+
 /// Checks whether a commit waits until a standby has it on its disk.
-fn waits(facts: &Facts) -> Result<(), String> {
+fn waits(facts: &Facts) -> Result<(), NotSynchronous<'_>> {
     let Facts { names, commit, .. } = facts;
     if !matches!(commit.as_str(), "on" | "remote_apply") {
-        let lost = match commit.as_str() {
-            "off" => "a revoke that was answered can be lost when the database crashes",
-            "local" => "no standby is waited for, so a revoke that was answered can be gone after a failover",
-            _ => {
-                "a commit does not wait until a standby has written it, so a revoke that was answered can be gone \
-                  after a failover"
-            }
-        };
-        return Err(format!(
-            "synchronous_commit is {commit}: {lost}. Set it to on, or for this role alone: ALTER ROLE … SET \
-             synchronous_commit = on"
-        ));
+        return Err(NotSynchronous::Commit { commit });
     }
-    if names.trim().is_empty() {
-        return Err(
-            "synchronous_standby_names is empty, so no standby is waited for: a revoke that was answered can be \
-                    gone after a failover. Name them, as in: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
-                .to_owned(),
-        );
-    }
-    Ok(())
+    if names.trim().is_empty() { Err(NotSynchronous::NoNames) } else { Ok(()) }
 }
 
 /// The finding about replication.

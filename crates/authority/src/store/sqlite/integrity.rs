@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, InterruptHandle};
 
-use super::super::OpenError;
+use super::super::failure::{Damage, OpenError};
 use crate::health::{Concern, Finding, Gravity};
 
 /// How long a start waits for the check.
@@ -24,8 +24,7 @@ const NAMED: u32 = 5;
 /// A check that is running or has ended.
 #[derive(Clone)]
 pub(super) struct Check {
-    /// `Err` says what is damaged.
-    verdict: Arc<OnceLock<Result<(), String>>>,
+    verdict: Arc<OnceLock<Result<(), Damage>>>,
     running: Arc<Mutex<Option<InterruptHandle>>>,
 }
 
@@ -79,18 +78,18 @@ impl Check {
     }
 }
 
-/// `None` when there is no decision.
-fn look(connection: &Connection) -> Option<Result<(), String>> {
+/// Runs the check; `None` when it was aborted or failed for another reason.
+fn look(connection: &Connection) -> Option<Result<(), Damage>> {
     let damages = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
         let mut statement = connection.prepare(&format!("PRAGMA quick_check({NAMED})"))?;
         statement.query_map([], |row| row.get(0))?.collect()
     };
     match damages(connection) {
         Ok(said) if said == ["ok"] => Some(Ok(())),
-        Ok(said) => Some(Err(said.join("; ").replace('\n', " "))),
+        Ok(said) => Some(Err(Damage::Reported(said))),
         Err(error) => match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                Some(Err(error.to_string()))
+                Some(Err(Damage::Unreadable(Arc::new(error))))
             }
             Some(_) | None => None,
         },

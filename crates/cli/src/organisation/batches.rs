@@ -1,4 +1,4 @@
-//! Many ids, in as many requests as it takes.
+//! Sends many ids, in as many requests as necessary.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,19 +7,19 @@ use machineid_client::{AuthorityClient, Failure};
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::{BatchItem, BatchRequest, BatchResponse, LARGEST_BATCH};
 
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use super::outcome::Outcome;
 use crate::printer::Printer;
 use crate::words::duration;
 
-/// How often a request that may be repeated is sent before it counts as failed.
+/// How often a repeatable request is sent before it counts as failed.
 const ATTEMPTS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause taken at an authority's wish; the user of the command waits for it.
+/// The longest pause requested by an authority that is respected, since the user waits for the command.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Sends the request again after a failure that may pass. Only for what is the same when done twice.
+/// Repeats a request after a temporary failure. Only for requests that can be done twice without harm.
 pub(super) async fn repeat<T>(
     mut request: impl AsyncFnMut() -> Result<T, Failure>,
     mut tell: impl FnMut(&Failure, Duration),
@@ -42,17 +42,18 @@ pub(super) async fn repeat<T>(
     request().await
 }
 
-/// [`repeat`] that says on a terminal why it takes longer.
+/// Like [`repeat`], and shows on a terminal why it takes longer.
 pub(super) async fn patiently<T>(
     request: impl AsyncFnMut() -> Result<T, Failure>,
     printer: &mut Printer,
 ) -> Result<T, Failure> {
-    repeat(request, |failure, wait| printer.progress(&format!("{failure}; trying again in {}", duration(wait)))).await
+    repeat(request, |failure, wait| printer.progress(&format!("{failure}; retrying in {}", duration(wait)))).await
 }
 
-/// Sends all ids in batches and collects what became of each, in order. `success` tells which results are what was wanted.
+/// Sends all ids in batches and collects the result of each, in order. `success` tells which results are the wanted
+/// ones.
 pub(super) async fn send(
-    fleet: &Fleet,
+    keyed: &KeyedClient,
     ids: &[String],
     verb: &str,
     request: impl AsyncFn(&AuthorityClient, &OrgKey, &BatchRequest) -> Result<BatchResponse, Failure>,
@@ -71,12 +72,12 @@ pub(super) async fn send(
             printer.bar(outcomes.len(), ids.len(), verb);
         }
         let batch = BatchRequest::Ids(chunk.to_vec());
-        match patiently(async || request(&fleet.client, &fleet.key, &batch).await, printer).await {
+        match patiently(async || request(&keyed.client, &keyed.key, &batch).await, printer).await {
             Ok(response) => outcomes.extend(match_up(chunk, response.results, success)),
             Err(failure) => {
-                let error = fleet.explain(&failure);
+                let error = keyed.explain(&failure);
                 outcomes.extend(chunk.iter().map(|id| Outcome::not_done(id, "failed", Some(error.clone()))));
-                // A wrong key is wrong for the next batch too; a failure that may pass may have passed by then.
+                // A wrong key is wrong for the next batch, too; a temporary failure may have passed by then.
                 if !failure.is_transient() {
                     hopeless = Some(error);
                 }
@@ -86,7 +87,7 @@ pub(super) async fn send(
     outcomes
 }
 
-/// Finds each id's result. One the authority says nothing about has failed.
+/// Finds the result of each id. An id that the answer does not mention has failed.
 fn match_up(ids: &[String], results: Vec<BatchItem>, success: fn(&BatchItem) -> bool) -> Vec<Outcome> {
     let mut by_id: HashMap<String, BatchItem> =
         results.into_iter().map(|item| (item.device_id.clone(), item)).collect();

@@ -1,7 +1,8 @@
-//! The fleet: the verbs that ask the authority.
+//! The commands about the organisation: they ask the authority.
 
 mod agenda;
 mod batches;
+pub(super) mod billing;
 mod confirm;
 mod connect;
 pub(super) mod each;
@@ -10,7 +11,6 @@ mod ids;
 pub(super) mod list;
 mod news;
 mod outcome;
-pub(super) mod plan;
 mod preview;
 mod progress;
 pub(super) mod revoke;

@@ -1,4 +1,4 @@
-//! From flags and environment to a client and a key.
+//! Makes a client with a key from flags and environment.
 
 use std::path::Path;
 
@@ -12,23 +12,23 @@ use crate::problem::Problem;
 
 const DEFAULT_URL: &str = "https://machineid.io";
 
-/// Everything a fleet verb needs to ask.
+/// A client with the organisation's key, for the commands that ask the authority.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(super) struct KeyedClient {
     pub(super) client: AuthorityClient,
     pub(super) key: OrgKey,
-    /// Where the key came from, for messages.
+    /// The origin of the key, for messages.
     key_source: String,
 }
 
-impl Fleet {
+impl KeyedClient {
     pub(super) fn new(args: &KeyArgs, env: Env<'_>) -> Result<Self, Problem> {
         let client = client(&args.connect, env)?;
         let (key, key_source) = key(args, env)?;
         Ok(Self { client, key, key_source })
     }
 
-    /// What a failure means to the operator: where it happened and what to do next.
+    /// A failure as a message for the operator: where it happened and what to do next.
     pub(super) fn explain(&self, failure: &Failure) -> String {
         let wrong_key = matches!(failure, Failure::Status { status: 401, .. })
             || matches!(failure, Failure::Refused(refusal) if refusal.status == 401);
@@ -62,7 +62,7 @@ pub(super) fn hint(failure: &Failure) -> &'static str {
     }
 }
 
-/// A client for the authority that flags or environment name.
+/// A client for the authority named by flags or environment.
 pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient, Problem> {
     let (source, url) = match (&args.url, env("MACHINEID_BASE_URL")) {
         (Some(url), _) => ("--url", url.clone()),
@@ -112,7 +112,7 @@ fn key(args: &KeyArgs, env: Env<'_>) -> Result<(OrgKey, String), Problem> {
     Ok((key, "MACHINEID_ORG_KEY".to_owned()))
 }
 
-/// Whether the file is one whose mode the platform decides: a container's secret, a unit's credential.
+/// Whether the platform decides the file's mode: a container's secret, a unit's credential.
 fn platform_keeps(path: &Path, env: Env<'_>) -> bool {
     let Ok(path) = path.canonicalize() else { return false };
     let credentials =

@@ -1,30 +1,30 @@
-//! Which devices changed, as the authority tells: one stream, opened again whenever it breaks.
+//! The news of changed devices from the authority: one stream, which is opened again after a failure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::Stream;
-use machineid_client::{AuthorityClient, Event, EventStream, Failure};
+use machineid_client::{AuthorityClient, EventStream, Failure, ServerSentEvent};
 use machineid_clock::Doubling;
 use machineid_org_key::OrgKey;
 use serde::Deserialize;
-/// How long a stream may be silent, its first word included. An authority says something every five seconds.
+/// How long a stream may be silent, also before its first event. An authority sends something every five seconds.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// How long to wait before a broken stream is opened again: at first, and at most.
+/// How long to wait before a broken stream is opened again: the first and the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What is told.
+/// A piece of news.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// From now on changes are told.
+    /// Changes are told from now on.
     Watching,
-    /// Something about these changed.
+    /// Something about these devices changed.
     Changed(BTreeSet<String>),
-    /// Something about any of them may have.
+    /// Something about any device may have changed.
     Everything,
-    /// Nothing is told, until [`News::Watching`].
+    /// No changes are told until [`News::Watching`].
     Lost,
 }
 
@@ -33,7 +33,7 @@ enum State {
     Open(Box<EventStream>),
 }
 
-/// News without an end.
+/// An endless stream of news.
 pub(super) fn news(client: &AuthorityClient, key: &OrgKey) -> impl Stream<Item = News> {
     let start = State::Closed { pause: Duration::ZERO, failures: 0 };
     futures_util::stream::unfold(start, async move |mut state| {
@@ -68,12 +68,12 @@ fn closed(failures: u32, failure: Option<&Failure>) -> State {
     State::Closed { pause: pause.max(failure.and_then(Failure::retry_after).unwrap_or_default()), failures }
 }
 
-/// A stream whose first word has come.
+/// A stream whose first event has arrived.
 async fn opened(client: &AuthorityClient, key: &OrgKey) -> Result<EventStream, Option<Failure>> {
     let mut stream = client.changes(key).await.map_err(Some)?;
     let first = tokio::time::timeout(SILENCE, stream.next()).await.map_err(|_| None)?;
     match first.map_err(Some)? {
-        Some(Event::Named { name, .. }) if name == "ready" => Ok(stream),
+        Some(ServerSentEvent::Named { name, .. }) if name == "ready" => Ok(stream),
         Some(_) | None => Err(None),
     }
 }
@@ -84,9 +84,9 @@ struct Changed {
     device_ids: BTreeSet<String>,
 }
 
-/// What an event says. What is not understood may be about anything.
-fn read(event: &Event) -> Option<News> {
-    let Event::Named { name, data } = event else { return None };
+/// The news in an event. An unknown event may be about any device.
+fn read(event: &ServerSentEvent) -> Option<News> {
+    let ServerSentEvent::Named { name, data } = event else { return None };
     if name != "changed" {
         return None;
     }
@@ -102,12 +102,13 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_may_be_about_anything() {
-        let of = |name: &str, data: &str| read(&Event::Named { name: name.to_owned(), data: data.to_owned() });
+        let of =
+            |name: &str, data: &str| read(&ServerSentEvent::Named { name: name.to_owned(), data: data.to_owned() });
         let some = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
         assert_eq!(of("changed", r#"{"deviceIds":["b","a","a"],"more":1}"#), Some(News::Changed(some)));
         for data in [r#"{"all":true}"#, r#"{"deviceIds":[]}"#, "{", r#"{"deviceIds":"a"}"#] {
             assert_eq!(of("changed", data), Some(News::Everything), "{data}");
         }
-        assert_eq!((of("ready", "{}"), of("validate", "{}"), read(&Event::Alive)), (None, None, None));
+        assert_eq!((of("ready", "{}"), of("validate", "{}"), read(&ServerSentEvent::Alive)), (None, None, None));
     }
 }

@@ -1,4 +1,4 @@
-//! `machineid list`.
+//! `machineid list`: shows the organisation's devices.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::{Device, DeviceStatus, PlanFields};
 use machineid_protocol::report::{FleetDevice, StopState};
 
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use crate::Env;
 use crate::args::ListArgs;
 use crate::printer::{Colour, Printer};
@@ -28,15 +28,15 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
+    let keyed = KeyedClient::new(&args.key, env)?;
     let status = match (args.active, args.revoked) {
         (true, _) => Some(DeviceStatus::Active),
         (false, true) => Some(DeviceStatus::Revoked),
         (false, false) => None,
     };
     let filter = ListFilter { status, search: args.query.clone() };
-    let list = fleet.client.list(&fleet.key, &filter).await.map_err(|failure| fleet.problem(&failure))?;
-    let reports = reports(&fleet, status, printer).await;
+    let list = keyed.client.list(&keyed.key, &filter).await.map_err(|failure| keyed.problem(&failure))?;
+    let reports = reports(&keyed, status, printer).await;
     if args.json {
         let mut whole = serde_json::to_value(&list).unwrap_or_default();
         for device in whole["devices"].as_array_mut().into_iter().flatten() {
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
         }
     }
     if reports.is_empty() {
-        // No sidecar reports here, so there is nothing to show.
+        // This authority accepts no reports, so these columns are empty.
         columns.drain(2..4);
         for row in &mut rows {
             row.drain(2..4);
@@ -84,21 +84,25 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
     Ok(Exit::Success)
 }
 
-/// What sidecars report about the devices; nothing where nothing is reported. The list does not depend on it.
-async fn reports(fleet: &Fleet, status: Option<DeviceStatus>, printer: &mut Printer) -> HashMap<String, FleetDevice> {
-    match fleet.client.whole_fleet(&fleet.key, status).await {
+/// The sidecars' reports about the devices; empty without reports. The list itself does not depend on them.
+async fn reports(
+    keyed: &KeyedClient,
+    status: Option<DeviceStatus>,
+    printer: &mut Printer,
+) -> HashMap<String, FleetDevice> {
+    match keyed.client.whole_fleet(&keyed.key, status).await {
         Ok(devices) => {
             let reported = devices.into_iter().flatten().filter(|device| !device.sidecars.is_empty());
             reported.map(|device| (device.device_id.clone(), device)).collect()
         }
         Err(failure) => {
-            printer.note(&format!("machineid: what sidecars report cannot be shown: {}", fleet.explain(&failure)));
+            printer.note(&format!("machineid: what sidecars report cannot be shown: {}", keyed.explain(&failure)));
             HashMap::new()
         }
     }
 }
 
-/// How many agents run on it, and how fast or how far their stop is.
+/// The number of agents on the device, and the progress or the bound of their stop.
 fn told(known: Option<&FleetDevice>) -> (Cell, Cell) {
     let Some(known) = known else { return (Cell::new("-"), Cell::new("-")) };
     let agents: u64 =

@@ -1,4 +1,4 @@
-//! `--dry-run`: which devices would be affected.
+//! `--dry-run`: shows which devices would be affected.
 
 use std::collections::HashMap;
 
@@ -7,27 +7,27 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::DeviceStatus;
 use serde::Serialize;
 
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use crate::printer::Printer;
 use crate::problem::Problem;
 use crate::table::{self, Cell, Column};
 use crate::words::count;
 
-/// What a change does to one device.
+/// The effect of a change on one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Effect {
     Revoke,
     Unrevoke,
     Remove,
-    /// The device has the wanted status already.
+    /// The device already has the wanted status.
     None,
-    /// The authority does not know it.
+    /// The authority does not know the device.
     NotFound,
 }
 
 impl Effect {
-    /// What the preview prints for a device of this status.
+    /// The word in the preview for a device with this status.
     const fn word(self, status: Option<DeviceStatus>) -> &'static str {
         match self {
             Self::Revoke => "would be revoked",
@@ -59,16 +59,16 @@ struct Report {
     affected: usize,
 }
 
-/// Lists what `effect` would do to these ids; to every device that `filter` selects when there are none.
+/// Lists the effect on these ids; without ids, on every device that `filter` selects.
 pub(super) async fn show(
-    fleet: &Fleet,
+    keyed: &KeyedClient,
     ids: Option<&[String]>,
     filter: ListFilter,
     effect: fn(DeviceStatus) -> Effect,
     json: bool,
     printer: &mut Printer,
 ) -> Result<Exit, Problem> {
-    let list = fleet.client.list(&fleet.key, &filter).await.map_err(|failure| fleet.problem(&failure))?;
+    let list = keyed.client.list(&keyed.key, &filter).await.map_err(|failure| keyed.problem(&failure))?;
     let preview = |id: String, status: Option<DeviceStatus>| Preview {
         device_id: id,
         status,

@@ -1,8 +1,10 @@
-//! What `revoke --wait` asks next, and when. Pure: news, answers and the time go in, the next question comes out.
+//! The schedule of `revoke --wait`: which query to send next, and when. Pure: news, answers and the time go in, the
+//! next query comes out.
 //!
-//! The authority tells which devices changed, and only those that are waited for are asked about. Nothing rests on that:
-//! whoever was not told (the stream broke, or an authority tells nothing) asks at a slower pace about what is still open,
-//! and a wait ends only after one more look at everything, since a sidecar may have reported for the first time.
+//! The authority tells which devices changed, and only those that the wait is about are queried. Correctness does not
+//! depend on that: without news (the stream broke, or the authority sends none) the command polls the open devices at a
+//! slower pace. A wait ends only after another query about all devices, since a sidecar may have reported for the first
+//! time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,32 +12,33 @@ use std::time::Duration;
 use machineid_protocol::report::{FleetDevice, StopState};
 
 use super::news::News;
-use super::progress::{self, Followed, Progress, Whom};
+use super::progress::{self, Followed, Progress, Targets};
 
-/// How long the stream may take to open before the first look is taken without it.
+/// How long to wait for the stream to open before the first query is sent without it.
 const OPENED: Duration = Duration::from_millis(500);
 
-/// A sidecar reports for the first time right after its first validation; until this long after the revoke one may be
-/// under way, and a device whose known sidecars have all stopped is not called stopped.
+/// A sidecar reports for the first time right after its first validation. Until this long after the revoke such a
+/// report may be in transit, and a device whose known sidecars have all stopped is not reported as stopped.
 const REPORTED: Duration = Duration::from_secs(1);
 
-/// The least time between two looks; and twice what the last one took, so that a large fleet is not asked about without
-/// a pause.
+/// The minimum time between two queries. The pause is also at least twice the duration of the last query, so that a
+/// large fleet is not polled without a pause.
 const GAP: Duration = Duration::from_millis(100);
 
-/// How often what is open is looked at while the authority tells of changes: time changes it too.
+/// The interval of queries about open devices while the authority sends news: the passing of time changes their state,
+/// too.
 const WATCHED: Duration = Duration::from_secs(5);
 
-/// The same while it does not; and four times what the last look took.
+/// The interval without news; the pause is also at least four times the duration of the last query.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
-/// Leases end a little later than they are told to.
+/// Leases end slightly later than announced.
 const ROUNDED: Duration = Duration::from_millis(50);
 
-/// More ids than this are asked for as all of them, where all are waited for.
+/// If more ids than this are wanted, and all devices are waited for, the query asks for all devices.
 const MANY: usize = 500;
 
-/// What to ask about.
+/// The devices of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// Every revoked device.
@@ -43,18 +46,18 @@ pub(super) enum Look {
     These(BTreeSet<String>),
 }
 
-/// Times are counted from the revoke.
+/// The schedule. Times are counted from the revoke.
 #[derive(Debug)]
 pub(super) struct Agenda {
-    whom: Whom,
+    targets: Targets,
     known: BTreeMap<String, Known>,
-    /// When the newest answered look at everything began.
+    /// When the last answered query about all devices began.
     everything_at: Option<Duration>,
-    /// When a look was last answered or failed, and how long it took.
+    /// When a query was last answered or failed, and how long it took.
     looked: Option<(Duration, Duration)>,
-    /// Whether the authority tells of changes; `None` while that is not known.
+    /// Whether the authority sends news; `None` while that is unknown.
     watching: Option<bool>,
-    /// What is to be looked at anew.
+    /// The devices to query again.
     stale: BTreeSet<String>,
     all_stale: bool,
 }
@@ -66,9 +69,9 @@ struct Known {
 }
 
 impl Agenda {
-    pub(super) fn new(whom: &Whom) -> Self {
+    pub(super) fn new(targets: &Targets) -> Self {
         Self {
-            whom: whom.clone(),
+            targets: targets.clone(),
             known: BTreeMap::new(),
             everything_at: None,
             looked: None,
@@ -78,10 +81,10 @@ impl Agenda {
         }
     }
 
-    /// The authority told something, or does not tell any more.
+    /// The authority sent news, or the stream was lost.
     pub(super) fn heard(&mut self, news: News) {
         match news {
-            // What changed before was not told.
+            // Earlier changes were not told.
             News::Watching => (self.watching, self.all_stale) = (Some(true), true),
             News::Everything => self.all_stale = true,
             News::Changed(ids) => self.stale.extend(ids),
@@ -89,7 +92,7 @@ impl Agenda {
         }
     }
 
-    /// What to ask next, and at what time.
+    /// The next query and its time.
     pub(super) fn next(&self, waited: Duration) -> (Duration, Look) {
         let took = self.looked.map_or(Duration::ZERO, |(_, took)| took);
         let earliest = self.looked.map_or(Duration::ZERO, |(at, took)| at + GAP.max(took * 2));
@@ -117,7 +120,7 @@ impl Agenda {
         (at, if open.len() > MANY { self.everything() } else { Look::These(open) })
     }
 
-    /// When a device's progress changes though nothing happens.
+    /// The time at which a device's progress changes without an event.
     fn changes_by_itself(&self, one: &Followed) -> Option<Duration> {
         match one.progress {
             Progress::NotKnownYet => Some(progress::SETTLE),
@@ -136,7 +139,7 @@ impl Agenda {
         }
     }
 
-    /// A look that was begun at `began` was answered with these devices.
+    /// The answer to a query that began at `began`.
     pub(super) fn answered(&mut self, look: &Look, began: Duration, now: Duration, devices: Vec<FleetDevice>) {
         let everything = *look == self.everything();
         if everything {
@@ -151,9 +154,9 @@ impl Agenda {
                 self.stale.remove(id);
             }
         }
-        let wanted = |device: &FleetDevice| match (look, &self.whom) {
-            (Look::These(ids), _) | (Look::All, Whom::These(ids)) => ids.contains(&device.device_id),
-            (Look::All, Whom::AllRevoked) => true,
+        let wanted = |device: &FleetDevice| match (look, &self.targets) {
+            (Look::These(ids), _) | (Look::All, Targets::These(ids)) => ids.contains(&device.device_id),
+            (Look::All, Targets::AllRevoked) => true,
         };
         let known =
             devices.into_iter().filter(wanted).map(|device| (device.device_id.clone(), Known { device, at: now }));
@@ -161,33 +164,33 @@ impl Agenda {
         self.looked = Some((now, now.saturating_sub(began)));
     }
 
-    /// A look failed.
+    /// A query failed.
     pub(super) fn failed(&mut self, began: Duration, now: Duration) {
-        // Not at once again: whoever cannot answer is not helped by a second question.
+        // Not repeated at once: a server that cannot answer is not helped by another query.
         self.looked = Some((now, now.saturating_sub(began).max(GAP * 3)));
     }
 
-    /// Whether everything has been looked at.
+    /// Whether the state of all devices is known.
     pub(super) fn is_known(&self) -> bool {
         self.everything_at.is_some()
     }
 
-    /// Where everything stands.
+    /// The progress of all devices.
     pub(super) fn followed(&self, waited: Duration) -> Vec<Followed> {
         let devices = self.known.values().map(|known| known.device.clone()).collect();
-        progress::judge(&self.whom, devices, waited)
+        progress::judge(&self.targets, devices, waited)
     }
 
-    /// Whether nothing more is to be waited for.
+    /// Whether there is nothing more to wait for.
     pub(super) fn is_over(&self, followed: &[Followed]) -> bool {
         let looked = self.everything_at.is_some_and(|at| at >= REPORTED);
         looked && !self.all_stale && followed.iter().all(|one| one.progress.is_settled())
     }
 
     fn everything(&self) -> Look {
-        match &self.whom {
-            Whom::AllRevoked => Look::All,
-            Whom::These(ids) => Look::These(ids.clone()),
+        match &self.targets {
+            Targets::AllRevoked => Look::All,
+            Targets::These(ids) => Look::These(ids.clone()),
         }
     }
 }
@@ -210,9 +213,9 @@ mod tests {
         Look::These(ids(some))
     }
 
-    /// One that waits for `a`, `b` and `c`, of which the first look (at 200 ms) found this.
+    /// A schedule that waits for `a`, `b` and `c`, whose first query (at 200 ms) found these states.
     fn agenda(states: [StopState; 3]) -> Agenda {
-        let mut agenda = Agenda::new(&Whom::These(ids(&["a", "b", "c"])));
+        let mut agenda = Agenda::new(&Targets::These(ids(&["a", "b", "c"])));
         assert_eq!(agenda.next(at(0)), (OPENED, these(&["a", "b", "c"])), "the stream first, if it comes soon");
         agenda.heard(News::Watching);
         assert_eq!(agenda.next(at(150)).0, at(0));
@@ -226,7 +229,7 @@ mod tests {
         let mut agenda = agenda([Confirmed, Stopping, Stopping]);
         assert_eq!(agenda.next(at(300)), (at(210) + WATCHED, these(&["b", "c"])));
         agenda.heard(News::Changed(ids(&["x", "a"])));
-        assert_eq!(agenda.next(at(300)).0, at(210) + WATCHED, "nobody waits for these");
+        assert_eq!(agenda.next(at(300)).0, at(210) + WATCHED, "the wait is not about these");
         agenda.heard(News::Changed(ids(&["b", "x"])));
         assert_eq!(agenda.next(at(300)), (at(310), these(&["b"])));
         agenda.answered(&these(&["b"]), at(310), at(320), vec![device("b", Some(1), &[Confirmed])]);
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_lease_and_late_notes_are_looked_for_when_they_are_due() {
-        let mut agenda = Agenda::new(&Whom::These(ids(&["a"])));
+        let mut agenda = Agenda::new(&Targets::These(ids(&["a"])));
         agenda.heard(News::Watching);
         let mut silent = device("a", Some(1), &[Pending]);
         silent.sidecars[0].stop.as_mut().unwrap().in_ms = 2_000;
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn of_a_whole_fleet_those_that_are_no_longer_revoked_are_not_waited_for() {
-        let mut agenda = Agenda::new(&Whom::AllRevoked);
+        let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
         assert_eq!(agenda.next(at(0)), (at(0), Look::All));
         let found = ["a", "b"].iter().map(|id| device(id, Some(1), &[Stopping])).collect();
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn whoever_cannot_answer_is_asked_again_a_little_later() {
-        let mut agenda = Agenda::new(&Whom::AllRevoked);
+        let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
         agenda.failed(at(10), at(20));
         assert_eq!(agenda.next(at(20)), (at(620), Look::All));

@@ -1,4 +1,4 @@
-//! What became of each device, and how that is told.
+//! The result for each device, and its output.
 
 use machineid_client::{Failure, Refusal};
 use machineid_protocol::Exit;
@@ -8,14 +8,14 @@ use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::count;
 
-/// What became of one device.
+/// The result for one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Outcome {
     pub(super) device_id: String,
     /// One word, such as `revoked`, `not_found` or `failed`.
     pub(super) result: String,
-    /// More about it, when it did not go as wished.
+    /// Details when the device is not in the requested state.
     pub(super) error: Option<String>,
     #[serde(skip)]
     pub(super) done: bool,
@@ -30,7 +30,7 @@ impl Outcome {
         Self { device_id: device_id.into(), result: result.into(), error, done: false }
     }
 
-    /// For a request about this one device that brought no success.
+    /// The outcome of a failed request about this one device.
     pub(super) fn failed(device_id: impl Into<String>, failure: &Failure, explained: String) -> Self {
         if let Failure::Refused(Refusal { error: Some(error), .. }) = failure {
             match error.as_str() {
@@ -52,7 +52,7 @@ struct Report<'a> {
     failed: usize,
 }
 
-/// The outcomes with what a wait came to.
+/// The outcomes with the result of a wait.
 #[derive(Debug, Serialize)]
 struct Followed<'a, T> {
     results: &'a [Outcome],
@@ -61,13 +61,13 @@ struct Followed<'a, T> {
     wait: &'a T,
 }
 
-/// Tells every outcome as JSON, with what a wait came to.
+/// Prints all outcomes as JSON, with the result of a wait.
 pub(super) fn report_with<T: Serialize>(outcomes: &[Outcome], wait: &T, printer: &mut Printer) {
     let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();
     printer.json(&Followed { results: outcomes, succeeded, failed: outcomes.len() - succeeded, wait });
 }
 
-/// Tells every outcome and gives the exit code: 1 when one did not go as wished.
+/// Prints all outcomes and returns the exit code: 1 when one failed.
 pub(super) fn report(outcomes: &[Outcome], json: bool, printer: &mut Printer) -> Exit {
     let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();
     let failed = outcomes.len() - succeeded;
@@ -75,7 +75,7 @@ pub(super) fn report(outcomes: &[Outcome], json: bool, printer: &mut Printer) ->
         printer.json(&Report { results: outcomes, succeeded, failed });
     } else {
         let rows: Vec<Vec<Cell>> = outcomes.iter().map(row).collect();
-        // Without a heading: the lines are for `grep` and `cut` as much as for people.
+        // Without a heading: the lines are also for `grep` and `cut`.
         for line in table::layout(&COLUMNS, &rows, printer.width()).into_iter().skip(1) {
             printer.line(line);
         }

@@ -1,10 +1,10 @@
-//! `machineid validate`: the authority's own answer, past this host's daemon.
+//! `machineid validate`: shows the authority's own answer, without this host's daemon.
 
 use machineid_client::Failure;
 use machineid_protocol::{Code, Decision, DeviceId, Exit, RequestId};
 use serde::Serialize;
 
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use super::{each, ids};
 use crate::Env;
 use crate::args::ValidateArgs;
@@ -12,13 +12,13 @@ use crate::printer::{Colour, Printer};
 use crate::problem::Problem;
 use crate::table::{self, Cell, Column};
 
-/// One device's answer. The fields of a decision are spelled as the authority spells them.
+/// The answer for one device. The fields of a decision are spelled like the authority's.
 #[derive(Debug, Serialize)]
 struct Answer {
     #[serde(rename = "deviceId")]
     device: DeviceId,
     allowed: bool,
-    /// None when the authority gave no answer. One that says that it could complete no decision has its code.
+    /// `None` when the authority gave no answer. An answer without a decision has its own code.
     code: Option<Code>,
     request_id: Option<RequestId>,
     reason: Option<String>,
@@ -33,12 +33,12 @@ struct Report {
 }
 
 pub(crate) async fn run(args: &ValidateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
+    let keyed = KeyedClient::new(&args.key, env)?;
     let devices = ids::parsed(&args.ids)?;
-    // Not repeated: a question about now is answered now, or not.
-    let request = async |device: &DeviceId| (device.clone(), fleet.client.validate(&fleet.key, device).await);
+    // Not repeated: a question about the present is answered now, or not at all.
+    let request = async |device: &DeviceId| (device.clone(), keyed.client.validate(&keyed.key, device).await);
     let answers = each::for_each(&devices, "validating", request, printer).await;
-    let results: Vec<Answer> = answers.into_iter().map(|(device, answer)| read(&fleet, device, answer)).collect();
+    let results: Vec<Answer> = answers.into_iter().map(|(device, answer)| read(&keyed, device, answer)).collect();
     let said = |exit| results.iter().any(|answer| answer.exit == exit);
     let exit = match (said(Exit::Denied), said(Exit::Undecided)) {
         (true, _) => Exit::Denied,
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: &ValidateArgs, env: Env<'_>, printer: &mut Printer
     Ok(exit)
 }
 
-fn read(fleet: &Fleet, device: DeviceId, answer: Result<Decision, Failure>) -> Answer {
+fn read(keyed: &KeyedClient, device: DeviceId, answer: Result<Decision, Failure>) -> Answer {
     match answer {
         Ok(Decision::Allow { code, request_id }) => Answer {
             device,
@@ -83,7 +83,7 @@ fn read(fleet: &Fleet, device: DeviceId, answer: Result<Decision, Failure>) -> A
             code: matches!(failure, Failure::Undecided { .. }).then(|| failure.code()),
             request_id: None,
             reason: None,
-            error: Some(fleet.explain(&failure)),
+            error: Some(keyed.explain(&failure)),
             exit: Exit::Undecided,
         },
     }

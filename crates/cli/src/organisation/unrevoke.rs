@@ -1,11 +1,11 @@
-//! `machineid unrevoke`: a revoke taken back.
+//! `machineid unrevoke`: undoes a revoke.
 
 use machineid_client::ListFilter;
 use machineid_protocol::Exit;
 use machineid_protocol::api::{BatchRequest, DeviceStatus};
 use serde::Serialize;
 
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use super::outcome::{self, Outcome};
 use super::preview::{self, Effect};
 use super::{batches, confirm, ids};
@@ -25,28 +25,28 @@ const fn effect(status: DeviceStatus) -> Effect {
 }
 
 pub(crate) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
+    let keyed = KeyedClient::new(&args.key, env)?;
     if args.all_revoked {
-        return all(&fleet, args, printer).await;
+        return all(&keyed, args, printer).await;
     }
     let ids = ids::texts(&args.ids)?;
     if args.change.dry_run {
-        return preview::show(&fleet, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
+        return preview::show(&keyed, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
     }
     let reason = args.change.reason.as_deref();
     let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
         let answer =
-            batches::patiently(async || fleet.client.unrevoke(&fleet.key, &device, reason).await, printer).await;
+            batches::patiently(async || keyed.client.unrevoke(&keyed.key, &device, reason).await, printer).await;
         vec![match answer {
             Ok(()) => Outcome::done(id, "ok"),
-            Err(failure) => Outcome::failed(id, &failure, fleet.explain(&failure)),
+            Err(failure) => Outcome::failed(id, &failure, keyed.explain(&failure)),
         }]
     } else {
         let done = |item: &machineid_protocol::api::BatchItem| {
             matches!(item.status.as_str(), "ok" | "unrevoked" | "already_active")
         };
         batches::send(
-            &fleet,
+            &keyed,
             &ids,
             "unrevoking",
             async |client, key, batch| client.unrevoke_batch(key, batch, reason).await,
@@ -64,26 +64,26 @@ struct Report {
     unrevoked_count: u64,
     unrevoked_sample: Vec<String>,
     reason: Option<String>,
-    /// Those the plan had no place for.
+    /// The devices for which the plan had no place.
     still_revoked: Vec<String>,
 }
 
-async fn all(fleet: &Fleet, args: &UnrevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
+async fn all(keyed: &KeyedClient, args: &UnrevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
     if args.change.dry_run {
-        return preview::show(fleet, None, REVOKED, effect, args.json, printer).await;
+        return preview::show(keyed, None, REVOKED, effect, args.json, printer).await;
     }
     if !args.change.yes {
-        let revoked = revoked(fleet).await?.len();
+        let revoked = revoked(keyed).await?.len();
         if revoked > 0 {
-            confirm::typed("unrevoke all", revoked, fleet.client.base_url().as_str(), printer)?;
+            confirm::typed("unrevoke all", revoked, keyed.client.base_url().as_str(), printer)?;
         }
     }
     let reason = args.change.reason.as_deref();
-    let request = async || fleet.client.unrevoke_batch(&fleet.key, &BatchRequest::All, reason).await;
-    let answer = batches::patiently(request, printer).await.map_err(|failure| fleet.problem(&failure))?;
+    let request = async || keyed.client.unrevoke_batch(&keyed.key, &BatchRequest::All, reason).await;
+    let answer = batches::patiently(request, printer).await.map_err(|failure| keyed.problem(&failure))?;
     let unrevoked_count = answer.unrevoked_count.unwrap_or(0);
-    // The authority restores as far as the plan has places; only the list tells whom it left out.
-    let still_revoked = revoked(fleet).await?;
+    // The authority restores as many devices as the plan has places; only the list shows which ones it left out.
+    let still_revoked = revoked(keyed).await?;
     let partial = !still_revoked.is_empty();
     if args.json {
         let report = Report {
@@ -107,7 +107,7 @@ async fn all(fleet: &Fleet, args: &UnrevokeArgs, printer: &mut Printer) -> Resul
     Ok(if partial { Exit::Failure } else { Exit::Success })
 }
 
-async fn revoked(fleet: &Fleet) -> Result<Vec<String>, Problem> {
-    let list = fleet.client.list(&fleet.key, &REVOKED).await.map_err(|failure| fleet.problem(&failure))?;
+async fn revoked(keyed: &KeyedClient) -> Result<Vec<String>, Problem> {
+    let list = keyed.client.list(&keyed.key, &REVOKED).await.map_err(|failure| keyed.problem(&failure))?;
     Ok(list.devices.into_iter().map(|device| device.device_id).collect())
 }

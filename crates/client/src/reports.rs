@@ -1,4 +1,4 @@
-//! The reports of sidecars: sent by them, read by command lines. An extension of our own authority.
+//! Reports of sidecars: sends one, and reads the fleet. An extension of our own authority.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,21 @@ use super::exchange::Repeat;
 use super::stream::Extensions;
 use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, status_word};
 
-/// How many bytes of ids go into one URL: a server takes a head of 8 KiB or more, and an id may be written threefold.
+/// The maximum size of ids in one URL, in bytes: servers accept a head of at least 8 KiB, and an escaped id may be
+/// three times as long.
 const LONGEST_QUERY: usize = 2_000;
 
 impl AuthorityClient {
-    /// Tells what this sidecar holds and runs.
+    /// Reports the standing and the agents of this sidecar.
     ///
-    /// Fails with a [`Failure`]; then the report is not kept.
+    /// Fails with a [`Failure`]; the report is then not stored.
     pub async fn report(&self, key: &OrgKey, report: &Report) -> Result<(), Failure> {
         self.post(path::REPORT, key, report, Repeat::Harmless, SMALL_ANSWER).await?.accepted()
     }
 
-    /// A page of the fleet as its sidecars report it, behind `cursor`. `None` when the authority takes no reports.
+    /// A page of the fleet, after `cursor`. `None` when the authority accepts no reports.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn fleet(
         &self,
         key: &OrgKey,
@@ -51,17 +52,18 @@ impl AuthorityClient {
         if Extensions::announced(&answer.headers).report {
             return answer.typed().map(Some);
         }
-        // Another authority's page, or its word that there is none. Anything else may be a proxy's, and pass.
+        // These are another authority's page, or its error for an unknown path. Other answers may come from a proxy and
+        // be temporary.
         match answer.status {
             StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(None),
             _ => Err(answer.refusal()),
         }
     }
 
-    /// These devices, as far as there are any of these names, and perhaps others: an older authority does not know how to
-    /// tell of some. `None` when the authority takes no reports.
+    /// These devices of the fleet, if they exist, and possibly others: an older authority cannot select devices. `None`
+    /// when the authority accepts no reports.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn some_of_fleet(
         &self,
         key: &OrgKey,
@@ -92,9 +94,9 @@ impl AuthorityClient {
         Ok(Some(devices))
     }
 
-    /// The whole fleet, page by page. `None` when the authority takes no reports.
+    /// The whole fleet, page by page. `None` when the authority accepts no reports.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn whole_fleet(
         &self,
         key: &OrgKey,
@@ -104,7 +106,7 @@ impl AuthorityClient {
         let mut cursor = None;
         loop {
             let Some(page) = self.fleet(key, status, cursor.as_deref()).await? else { return Ok(None) };
-            // Of an authority that lies in circles, no more than it could have.
+            // A limit in case a faulty authority returns pages in a circle.
             let more = !page.devices.is_empty();
             devices.extend(page.devices);
             match page.next_cursor {

@@ -1,20 +1,21 @@
-//! Asking before something that stops a fleet.
+//! Confirmation of actions that stop many devices.
 
 use crate::confirm;
 use crate::printer::Printer;
 use crate::problem::Problem;
 use crate::words::count;
 
-/// More ids than this are a fleet, even when each was named.
+/// More ids than this need a confirmation, even when each was named.
 pub(super) const A_FLEET: usize = 25;
 
-/// Wants the number of devices typed. `what` begins the question, as in "revoke". Fails as [`confirm::typed`] does.
+/// Asks the user to type the number of devices. `what` begins the question, as in "revoke". Fails like
+/// [`confirm::typed`].
 pub(super) fn typed(what: &str, devices: usize, at: &str, printer: &mut Printer) -> Result<(), Problem> {
     let deed = format!("{what} {} at {at}", count(devices, "device", "devices"));
     confirm::typed(&deed, devices, "look first with --dry-run", printer)
 }
 
-/// Asks whether to remove revoked devices too. Without a terminal the answer is no.
+/// Asks whether to remove revoked devices, too. Without a terminal the answer is no.
 pub(super) fn revoked(devices: usize, printer: &mut Printer) -> bool {
     let devices = count(devices, "of them is a revoked device", "of them are revoked devices");
     let question = format!(

@@ -1,17 +1,17 @@
-//! `usage`, `checkout` and `org create`.
+//! `usage`, `checkout` and `org create`: the organisation's plan, and new organisations.
 
 use machineid_protocol::Exit;
 use serde_json::json;
 
-use super::connect::{self, Fleet};
+use super::connect::{self, KeyedClient};
 use crate::Env;
 use crate::args::{CheckoutArgs, OrgCreateArgs, UsageArgs};
 use crate::printer::Printer;
 use crate::problem::Problem;
 
 pub(crate) async fn usage(args: &UsageArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
-    let plan = fleet.client.usage(&fleet.key).await.map_err(|failure| fleet.problem(&failure))?;
+    let keyed = KeyedClient::new(&args.key, env)?;
+    let plan = keyed.client.usage(&keyed.key).await.map_err(|failure| keyed.problem(&failure))?;
     if args.json {
         printer.json(&plan);
         return Ok(Exit::Success);
@@ -36,9 +36,9 @@ pub(crate) async fn usage(args: &UsageArgs, env: Env<'_>, printer: &mut Printer)
 }
 
 pub(crate) async fn checkout(args: &CheckoutArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
-    let answer = fleet.client.checkout(&fleet.key, args.plan.word()).await;
-    let url = answer.map_err(|failure| fleet.problem(&failure))?;
+    let keyed = KeyedClient::new(&args.key, env)?;
+    let answer = keyed.client.checkout(&keyed.key, args.plan.word()).await;
+    let url = answer.map_err(|failure| keyed.problem(&failure))?;
     if args.json {
         printer.json(&json!({ "url": url }));
     } else {
@@ -54,7 +54,7 @@ pub(crate) async fn org_create(args: &OrgCreateArgs, env: Env<'_>, printer: &mut
         .org_create()
         .await
         .map_err(|failure| Problem::failure(format!("{}: {failure}{}", client.base_url(), connect::hint(&failure))))?;
-    // The one place where a key is meant to be seen.
+    // The only place that prints a key.
     if args.json {
         printer.json(&json!({ "orgApiKey": key.expose() }));
     } else {

@@ -1,4 +1,5 @@
-//! `revoke --wait`: follows the fleet until every stop is confirmed, or says whose is not and by when its lease ends it.
+//! `revoke --wait`: follows the devices until every stop is confirmed, or shows which are not confirmed and when their
+//! lease ends them.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,34 +14,34 @@ use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
 use super::agenda::{Agenda, Look};
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use super::news::{self, News};
-use super::progress::{self, Followed, Progress, Whom};
+use super::progress::{self, Followed, Progress, Targets};
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::{clock_time, count, millis};
 
-/// How often the line that says how far it is is written anew.
+/// The interval between updates of the progress line.
 const SHOWN: Duration = Duration::from_millis(300);
 
-/// What a wait came to.
+/// The result of a wait.
 #[derive(Debug)]
 pub(super) struct Waited {
     pub(super) report: Report,
     pub(super) exit: Exit,
 }
 
-/// The same for `--json`.
+/// The result of a wait, for `--json`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report {
-    /// Whether every agent of every device is known to be gone.
+    /// Whether every agent of every device is known to have ended.
     complete: bool,
     waited_ms: u64,
     stopped: usize,
     unused: usize,
     not_confirmed: Vec<NotConfirmed>,
-    /// Why nothing, or no more, could be found out.
+    /// Why nothing, or nothing more, could be found out.
     error: Option<String>,
 }
 
@@ -53,13 +54,18 @@ struct NotConfirmed {
     sidecars: Vec<FleetSidecar>,
 }
 
-/// Follows until everything is stopped, or for `longest`; without it, as long as a sidecar that reaches the authority may
-/// take.
-pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>, printer: &mut Printer) -> Waited {
+/// Follows until everything has stopped, or for `longest`; without it, as long as a sidecar that reaches the authority
+/// may take.
+pub(super) async fn follow(
+    keyed: &KeyedClient,
+    targets: &Targets,
+    longest: Option<Duration>,
+    printer: &mut Printer,
+) -> Waited {
     let began = BootTime::now();
     let waited = || BootTime::now().saturating_since(began);
-    let mut agenda = Agenda::new(whom);
-    let mut news = pin!(news::news(&fleet.client, &fleet.key));
+    let mut agenda = Agenda::new(targets);
+    let mut news = pin!(news::news(&keyed.client, &keyed.key));
     let mut trouble = None;
     loop {
         let followed = agenda.is_known().then(|| agenda.followed(waited()));
@@ -79,7 +85,7 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
             continue;
         }
         let began = waited();
-        match look(fleet, &question).await {
+        match look(keyed, &question).await {
             Ok(Some(devices)) => {
                 trouble = None;
                 agenda.answered(&question, began, waited(), devices);
@@ -89,10 +95,10 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
                     return tell(&followed, waited(), None, printer);
                 }
             }
-            Ok(None) => return without_reports(fleet, printer),
-            // The revoke is done; that it cannot be followed just now is no reason to stop following.
+            Ok(None) => return without_reports(keyed, printer),
+            // The revoke is done; a failed query is no reason to stop following it.
             Err(failure) => {
-                trouble = Some(fleet.explain(&failure));
+                trouble = Some(keyed.explain(&failure));
                 agenda.failed(began, waited());
             }
         }
@@ -102,10 +108,10 @@ pub(super) async fn follow(fleet: &Fleet, whom: &Whom, longest: Option<Duration>
     tell(&followed, waited(), trouble, printer)
 }
 
-async fn look(fleet: &Fleet, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
+async fn look(keyed: &KeyedClient, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
     match wanted {
-        Look::All => fleet.client.whole_fleet(&fleet.key, Some(DeviceStatus::Revoked)).await,
-        Look::These(ids) => fleet.client.some_of_fleet(&fleet.key, ids).await,
+        Look::All => keyed.client.whole_fleet(&keyed.key, Some(DeviceStatus::Revoked)).await,
+        Look::These(ids) => keyed.client.some_of_fleet(&keyed.key, ids).await,
     }
 }
 
@@ -119,15 +125,15 @@ fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, pri
     printer.bar(done, all.len(), &text);
 }
 
-/// Against an authority that takes no reports only the bound can be told.
-fn without_reports(fleet: &Fleet, printer: &mut Printer) -> Waited {
+/// Reports the bound only: this authority accepts no reports.
+fn without_reports(keyed: &KeyedClient, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
     printer.note(&format!(
         "machineid: {} does not report what sidecars do, so it cannot be told when all have stopped. A sidecar with \
          the default settings stops its agents within {connected} of the revoke, one that is cut off within \
          {cut_off}; machineid-sidecar --check-config says it for a host's own settings",
-        fleet.client.base_url()
+        keyed.client.base_url()
     ));
     let error = "the authority takes no reports".to_owned();
     Waited { report: Report { error: Some(error), ..Report::default() }, exit: Exit::Undecided }
@@ -219,7 +225,7 @@ fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell
 
 fn lease_end(stop: &StopProgress) -> String {
     let at = clock_time(&stop.by);
-    // A paused machine has not lived through it; else it is done.
+    // A paused machine has not run until the end of its lease; otherwise the agents have ended.
     if stop.in_ms == 0 { format!("since {at}, if it ran") } else { format!("by {at} (in {})", millis(stop.in_ms)) }
 }
 

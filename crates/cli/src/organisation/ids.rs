@@ -1,4 +1,4 @@
-//! Which devices are meant.
+//! Reads the device ids that a command is about.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -9,13 +9,13 @@ use machineid_protocol::DeviceId;
 use crate::args::IdArgs;
 use crate::problem::Problem;
 
-/// The most text read for ids, in bytes: room for half a million long ones.
+/// The maximum size of a list of ids, in bytes: enough for half a million long ones.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
-/// The ids from arguments, file and stdin, in this order, each once, as texts: an authority may hold ids this program
-/// would not take, and a stop must reach them too.
+/// The ids from arguments, file and stdin, in this order, each once, as text: an authority may have ids that this
+/// program would not accept, and a stop must reach them, too.
 ///
-/// Fails when there is none: a stop that silently stops nothing would be the worst answer.
+/// Fails when there is no id: a stop that silently stops nothing would be the worst result.
 pub(super) fn texts(args: &IdArgs) -> Result<Vec<String>, Problem> {
     let mut found = Found::default();
     let mut stdin_read = false;
@@ -51,7 +51,7 @@ pub(super) fn texts(args: &IdArgs) -> Result<Vec<String>, Problem> {
     }))
 }
 
-/// The same as ids. Fails and names each text that is none.
+/// The ids as [`DeviceId`]s. Fails and names each text that is not valid.
 pub(super) fn parsed(args: &IdArgs) -> Result<Vec<DeviceId>, Problem> {
     let mut ids = Vec::new();
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! `register` and `remove`: one request a device.
+//! `register` and `remove`: one request for each device.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use machineid_client::{Failure, ListFilter};
 use machineid_protocol::api::{DeviceStatus, Registration};
 use machineid_protocol::{DeviceId, Exit};
 
-use super::connect::Fleet;
+use super::connect::KeyedClient;
 use super::outcome::{self, Outcome};
 use super::preview::{self, Effect};
 use super::{batches, confirm, ids};
@@ -16,10 +16,10 @@ use crate::args::{RegisterArgs, RemoveArgs};
 use crate::printer::Printer;
 use crate::problem::Problem;
 
-/// Requests under way at a time: enough to hide the network's delay, few enough for any authority.
+/// The number of concurrent requests: enough to hide the network's delay, few enough for any authority.
 pub(super) const AT_A_TIME: usize = 8;
 
-/// Runs `request` for every id, a few at a time, and gives the answers in order.
+/// Runs `request` for every id, a few at a time, and returns the answers in order.
 pub(super) async fn for_each<T>(
     devices: &[DeviceId],
     verb: &str,
@@ -39,33 +39,33 @@ pub(super) async fn for_each<T>(
 }
 
 pub(crate) async fn register(args: &RegisterArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
+    let keyed = KeyedClient::new(&args.key, env)?;
     let devices = ids::parsed(&args.ids)?;
     let request = async |device: &DeviceId| {
         let answer =
-            batches::repeat(async || fleet.client.register_as(&fleet.key, device, args.ephemeral).await, |_, _| ())
+            batches::repeat(async || keyed.client.register_as(&keyed.key, device, args.ephemeral).await, |_, _| ())
                 .await;
         (device.as_str().to_owned(), answer)
     };
     let answers = for_each(&devices, "registering", request, printer).await;
-    let outcomes: Vec<Outcome> = answers.into_iter().map(|(id, answer)| registered(&fleet, id, answer)).collect();
+    let outcomes: Vec<Outcome> = answers.into_iter().map(|(id, answer)| registered(&keyed, id, answer)).collect();
     Ok(outcome::report(&outcomes, args.json, printer))
 }
 
-/// Those of the devices that are revoked. By the list, which every authority has.
-async fn revoked_among(fleet: &Fleet, devices: &[DeviceId]) -> Result<HashSet<String>, Problem> {
+/// The revoked ones of these devices. Uses the list, which every authority has.
+async fn revoked_among(keyed: &KeyedClient, devices: &[DeviceId]) -> Result<HashSet<String>, Problem> {
     let search = match devices {
         [one] => Some(one.to_string()),
         _ => None,
     };
     let filter = ListFilter { status: Some(DeviceStatus::Revoked), search };
-    let listed = fleet.client.list(&fleet.key, &filter).await.map_err(|failure| fleet.problem(&failure))?;
+    let listed = keyed.client.list(&keyed.key, &filter).await.map_err(|failure| keyed.problem(&failure))?;
     let named: HashSet<&str> = devices.iter().map(DeviceId::as_str).collect();
     let revoked = listed.devices.into_iter().map(|device| device.device_id);
     Ok(revoked.filter(|id| named.contains(id.as_str())).collect())
 }
 
-fn registered(fleet: &Fleet, id: String, answer: Result<Registration, Failure>) -> Outcome {
+fn registered(keyed: &KeyedClient, id: String, answer: Result<Registration, Failure>) -> Outcome {
     match answer {
         Ok(Registration::New) => Outcome::done(id, "new"),
         Ok(Registration::Exists) => Outcome::done(id, "exists"),
@@ -81,35 +81,36 @@ fn registered(fleet: &Fleet, id: String, answer: Result<Registration, Failure>) 
             let error = error.unwrap_or_else(|| "no reason given".to_owned());
             Outcome::not_done(id, "refused", Some(format!("{error} (HTTP {status})")))
         }
-        Err(failure) => Outcome::not_done(id, "failed", Some(fleet.explain(&failure))),
+        Err(failure) => Outcome::not_done(id, "failed", Some(keyed.explain(&failure))),
     }
 }
 
 pub(crate) async fn remove(args: &RemoveArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let fleet = Fleet::new(&args.key, env)?;
+    let keyed = KeyedClient::new(&args.key, env)?;
     let devices = ids::parsed(&args.ids)?;
     if args.change.dry_run {
         let ids: Vec<String> = devices.iter().map(ToString::to_string).collect();
         let effect = |_: DeviceStatus| Effect::Remove;
-        return preview::show(&fleet, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
+        return preview::show(&keyed, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
     }
-    // A removed device is denied from its next validation on, so many of them are a stopped fleet.
+    // A removed device is denied from its next validation on, so removing many stops a fleet.
     if devices.len() > confirm::A_FLEET && !args.change.yes {
-        confirm::typed("remove", devices.len(), fleet.client.base_url().as_str(), printer)?;
+        confirm::typed("remove", devices.len(), keyed.client.base_url().as_str(), printer)?;
     }
-    // Asked about twice: a revoked device that is removed can register again, and nothing then says that it was stopped.
-    let revoked = if args.revoked { HashSet::new() } else { revoked_among(&fleet, &devices).await? };
+    // Asked about separately: a revoked device that is removed can register again, and nothing then shows that it was
+    // stopped.
+    let revoked = if args.revoked { HashSet::new() } else { revoked_among(&keyed, &devices).await? };
     let with_revoked = args.revoked || (!revoked.is_empty() && confirm::revoked(revoked.len(), printer));
     let reason = args.change.reason.as_deref();
-    // Not repeated: the second answer to a remove that worked would be `not_found`.
+    // Not repeated: the second answer to a successful removal would be `not_found`.
     let request = async |device: &DeviceId| {
         let removed = if with_revoked {
-            fleet.client.remove(&fleet.key, device, reason).await.map(|()| true)
+            keyed.client.remove(&keyed.key, device, reason).await.map(|()| true)
         } else if revoked.contains(device.as_str()) {
             Ok(false)
         } else {
-            // An authority that looks refuses one that was revoked this moment.
-            fleet.client.remove_if_active(&fleet.key, device, reason).await.map(|()| true)
+            // Our own authority refuses a device that was revoked in this moment.
+            keyed.client.remove_if_active(&keyed.key, device, reason).await.map(|()| true)
         };
         (device.to_string(), removed)
     };
@@ -122,7 +123,7 @@ pub(crate) async fn remove(args: &RemoveArgs, env: Env<'_>, printer: &mut Printe
                 let advice = "removed, it could register again and be allowed; --revoked removes it all the same";
                 Outcome::not_done(id, "revoked", Some(advice.to_owned()))
             }
-            Err(failure) => Outcome::failed(id, &failure, fleet.explain(&failure)),
+            Err(failure) => Outcome::failed(id, &failure, keyed.explain(&failure)),
         })
         .collect();
     Ok(outcome::report(&outcomes, args.json, printer))

@@ -1,4 +1,4 @@
-//! Whether a stop is done, as far as reports tell. Pure: pages of the fleet and the time go in, a verdict comes out.
+//! Judges from reports whether a stop is done. Pure: pages of the fleet and the time go in, a verdict comes out.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,45 +6,46 @@ use std::time::Duration;
 use machineid_protocol::report::{FleetDevice, FleetSidecar, StopState};
 use serde::Serialize;
 
-/// A device that nobody reports about, or that was never validated as far as is known, may be one whose first report is
-/// under way, or whose validation is not written down yet: the authority notes those up to three seconds late.
+/// A device without reports, or without a recorded validation, may be one whose first report is in transit or whose
+/// validation is not recorded yet: the authority records validations up to three seconds late.
 pub(super) const SETTLE: Duration = Duration::from_secs(4);
 
-/// A device that was validated in this time may be used by somebody. A sidecar asks far more often; a program on an
-/// official client asks when it comes to.
+/// A device that was validated within this time may be in use. A sidecar validates far more often; a program with an
+/// official client validates at irregular times.
 const RECENT: Duration = Duration::from_mins(10);
 
-/// What reports take, beyond what a stop takes; and longer than [`SETTLE`], for whom nobody reports about.
+/// The time for reports, in addition to the bound of a stop; longer than [`SETTLE`], for devices without reports.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// Which devices a wait is about.
+/// The devices that a wait is about.
 #[derive(Clone, Debug)]
-pub(super) enum Whom {
-    /// Every revoked one.
+pub(super) enum Targets {
+    /// All revoked devices.
     AllRevoked,
     These(BTreeSet<String>),
 }
 
-/// How far one device is.
+/// The progress of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Progress {
-    /// Nothing runs on it: every sidecar that uses it confirmed it, or ran nothing when it fell silent and its lease is over.
+    /// Nothing runs on it: every sidecar that uses it confirmed that, or ran nothing at its last report and its lease
+    /// has ended.
     Stopped,
     /// No sidecar uses it.
     Unused,
-    /// A sidecar had agents when it fell silent. By now its lease has stopped them, if its host has run since; nobody
-    /// confirmed it.
+    /// A sidecar had agents at its last report. By now its lease has stopped them, if its host has run since; there is
+    /// no confirmation.
     Lapsed,
     /// A sidecar is stopping agents.
     Stopping,
-    /// No sidecar has reported about it so far; a first report may be under way.
+    /// No sidecar has reported about it yet; a first report may be in transit.
     NotKnownYet,
-    /// A sidecar has not said that it knows of the revoke.
+    /// A sidecar has not confirmed that it knows of the revoke.
     NotHeardFrom,
-    /// It is validated, but no sidecar reports about it: by an SDK, or a sidecar that cannot report.
+    /// It is validated, but no sidecar reports about it: an SDK uses it, or a sidecar that cannot report.
     Unreported,
-    /// It is not revoked any more, or is gone.
+    /// It is no longer revoked, or was removed.
     NoLongerRevoked,
 }
 
@@ -53,7 +54,7 @@ impl Progress {
         matches!(self, Self::Stopped | Self::Unused)
     }
 
-    /// Whether waiting changes nothing.
+    /// Whether waiting will change nothing.
     pub(super) const fn is_settled(self) -> bool {
         match self {
             Self::Stopped | Self::Unused | Self::Lapsed | Self::Unreported | Self::NoLongerRevoked => true,
@@ -62,7 +63,7 @@ impl Progress {
     }
 }
 
-/// One device that the wait is about.
+/// One device of a wait.
 #[derive(Clone, Debug)]
 pub(super) struct Followed {
     pub(super) id: String,
@@ -70,15 +71,15 @@ pub(super) struct Followed {
     pub(super) device: Option<FleetDevice>,
 }
 
-/// Where everything stands, `waited` after the revoke was answered.
-pub(super) fn judge(whom: &Whom, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
-    let mut missing = match whom {
-        Whom::AllRevoked => BTreeSet::new(),
-        Whom::These(ids) => ids.clone(),
+/// The progress of all devices, `waited` after the answer to the revoke.
+pub(super) fn judge(targets: &Targets, fleet: Vec<FleetDevice>, waited: Duration) -> Vec<Followed> {
+    let mut missing = match targets {
+        Targets::AllRevoked => BTreeSet::new(),
+        Targets::These(ids) => ids.clone(),
     };
-    let concerned = |device: &FleetDevice| match whom {
-        Whom::AllRevoked => device.revoked_at.is_some(),
-        Whom::These(ids) => ids.contains(&device.device_id) && device.revoked_at.is_some(),
+    let concerned = |device: &FleetDevice| match targets {
+        Targets::AllRevoked => device.revoked_at.is_some(),
+        Targets::These(ids) => ids.contains(&device.device_id) && device.revoked_at.is_some(),
     };
     let mut followed: Vec<Followed> = Vec::new();
     for device in fleet.into_iter().filter(concerned) {
@@ -100,7 +101,7 @@ fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
     })
 }
 
-/// How far one sidecar is with one device.
+/// The progress of one sidecar with one device.
 pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progress {
     match sidecar.stop.as_ref().map(|stop| stop.state) {
         Some(StopState::Confirmed) => Progress::Stopped,
@@ -111,13 +112,13 @@ pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progre
     }
 }
 
-/// Whether it had no agents when it was last heard, and nobody was allowed one since.
+/// Whether the sidecar had no agents at its last report, and none was allowed since.
 fn ran_nothing(device: &FleetDevice, sidecar: &FleetSidecar) -> bool {
     let asked_since = device.last_seen_ago_ms.is_some_and(|ago| ago < sidecar.heard_ago_ms);
     sidecar.agents == 0 && sidecar.stopping == 0 && !asked_since
 }
 
-/// How long it makes sense to wait on, from the revoke: as long as a sidecar that reaches its authority may take.
+/// How long a wait may take, from the revoke: as long as a sidecar that reaches its authority may take.
 pub(super) fn patience(followed: &[Followed]) -> Duration {
     let open = followed.iter().filter(|one| !one.progress.is_done());
     let sidecars = open.filter_map(|one| one.device.as_ref()).flat_map(|device| &device.sidecars);
@@ -126,7 +127,7 @@ pub(super) fn patience(followed: &[Followed]) -> Duration {
 }
 
 impl Followed {
-    /// Whether a sidecar says that processes outlived SIGKILL.
+    /// Whether a sidecar reports processes that outlived SIGKILL.
     pub(super) fn has_survivors(&self) -> bool {
         let stop = self.device.as_ref().and_then(|device| device.last_stop.as_ref());
         self.progress == Progress::Stopping
@@ -186,7 +187,7 @@ pub(super) mod tests {
             (&[Confirmed, Stopping], Progress::Stopping),
             (&[Stopping, Pending, Confirmed], Progress::NotHeardFrom),
         ] {
-            let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
+            let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
             assert_eq!(is_over(&followed), expected.is_done());
         }
@@ -197,7 +198,7 @@ pub(super) mod tests {
         let of = |agents, heard_ago_ms, seen_ago_ms| {
             let silent = FleetSidecar { heard_ago_ms, agents, ..sidecar(StopState::Lapsed) };
             let device = FleetDevice { sidecars: vec![silent], ..device("a", seen_ago_ms, &[]) };
-            judge(&Whom::AllRevoked, vec![device], Duration::ZERO)
+            judge(&Targets::AllRevoked, vec![device], Duration::ZERO)
         };
         assert_eq!(of(0, 90_000, Some(95_000))[0].progress, Progress::Stopped);
         assert_eq!(of(0, 90_000, None)[0].progress, Progress::Stopped);
@@ -209,11 +210,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
-        let of = |seen, waited| judge(&Whom::AllRevoked, vec![device("a", seen, &[])], waited);
+        let of = |seen, waited| judge(&Targets::AllRevoked, vec![device("a", seen, &[])], waited);
         for (seen, expected) in [
             (None, Progress::Unused),
             (Some(605_000), Progress::Unused),
-            // The wait's own time does not make it old.
+            // The duration of the wait itself does not count as age.
             (Some(603_000), Progress::Unreported),
             (Some(1), Progress::Unreported),
         ] {
@@ -229,15 +230,15 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_meant_and_is_not_revoked_any_more_is_named() {
-        let whom = Whom::These(["a", "b"].map(str::to_owned).into());
-        let followed = judge(&whom, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
+        let targets = Targets::These(["a", "b"].map(str::to_owned).into());
+        let followed = judge(&targets, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
         let told: Vec<_> = followed.iter().map(|one| (one.id.as_str(), one.progress)).collect();
         assert_eq!(told, [("a", Progress::Unused), ("b", Progress::NoLongerRevoked)]);
     }
 
     #[test]
     fn a_wait_lasts_as_long_as_a_sidecar_that_is_reached_may_take() {
-        let followed = judge(&Whom::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
+        let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), &[StopState::Pending])], Duration::ZERO);
         assert_eq!(patience(&followed), Duration::from_millis(24_500));
         assert_eq!(patience(&[]), SLACK);
     }
