@@ -13,6 +13,8 @@ mod faults;
 mod harness;
 mod hostile;
 mod run;
+#[path = "../security/mod.rs"]
+mod security;
 mod slim;
 mod transparency;
 mod traps;

@@ -12,12 +12,12 @@ use crate::harness::sidecar::{Answer, Setup, Sidecar, chmod, exchange};
 use crate::harness::wait::until;
 
 /// The user as whom tests of root's daemon run agents.
-pub(super) const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// Says its pid, and each SIGTERM. Ends by one.
-pub(super) const OBEDIENT: &str = "trap 'echo got TERM; exit 0' TERM; echo agent ready $$; while :; do sleep 0.1; done";
+pub(crate) const OBEDIENT: &str = "trap 'echo got TERM; exit 0' TERM; echo agent ready $$; while :; do sleep 0.1; done";
 /// The same, and does not end by it.
-pub(super) const STUBBORN: &str = "trap 'echo got TERM' TERM; echo agent ready $$; while :; do sleep 0.1; done";
+pub(crate) const STUBBORN: &str = "trap 'echo got TERM' TERM; echo agent ready $$; while :; do sleep 0.1; done";
 
 /// Asks for its child, which waits as long, prints what it is told, and otherwise does nothing: it neither ends the child
 /// nor comes back.
@@ -39,24 +39,24 @@ while True: time.sleep(60)
 "#;
 
 /// An agent under a wrapper.
-pub(super) struct Agent {
-    pub(super) wrapped: Wrapped,
-    pub(super) pid: i32,
+pub(crate) struct Agent {
+    pub(crate) wrapped: Wrapped,
+    pub(crate) pid: i32,
 }
 
 impl Agent {
     /// Under the real wrapper.
-    pub(super) fn start(sidecar: &Sidecar, flags: &[&str], script: &str) -> Self {
+    pub(crate) fn start(sidecar: &Sidecar, flags: &[&str], script: &str) -> Self {
         Self::of(Wrapped::start(sidecar.wrap(flags, &["sh", "-c", script])))
     }
 
     /// Under the real wrapper, as another user. Needs root.
-    pub(super) fn start_as(uid: u32, sidecar: &Sidecar, flags: &[&str], script: &str) -> Self {
+    pub(crate) fn start_as(uid: u32, sidecar: &Sidecar, flags: &[&str], script: &str) -> Self {
         Self::of(Wrapped::start(as_user(uid, &sidecar.wrap(flags, &["sh", "-c", script]))))
     }
 
     /// Under a wrapper made by hand, with these further fields of its request.
-    pub(super) fn start_by_hand(sidecar: &Sidecar, id: &str, fields: &Value, script: &str) -> Self {
+    pub(crate) fn start_by_hand(sidecar: &Sidecar, id: &str, fields: &Value, script: &str) -> Self {
         Self::of(Wrapped::start(by_hand(sidecar, id, fields, &["sh", "-c", script])))
     }
 
@@ -66,22 +66,22 @@ impl Agent {
         Self { wrapped, pid }
     }
 
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         is_alive(self.pid)
     }
 
-    pub(super) fn is_gone(&self) {
+    pub(crate) fn is_gone(&self) {
         until("the agent is gone", || (!self.is_alive()).then_some(()));
     }
 
     /// How often it got SIGTERM.
-    pub(super) fn terms(&self) -> usize {
+    pub(crate) fn terms(&self) -> usize {
         self.wrapped.stdout().matches("got TERM").count()
     }
 }
 
 /// The command of a wrapper made by hand.
-pub(super) fn by_hand(sidecar: &Sidecar, id: &str, fields: &Value, command: &[&str]) -> Command {
+pub(crate) fn by_hand(sidecar: &Sidecar, id: &str, fields: &Value, command: &[&str]) -> Command {
     let mut fields = fields.clone();
     fields["run_id"] = id.into();
     let mut wrapper = Command::new("python3");
@@ -90,12 +90,12 @@ pub(super) fn by_hand(sidecar: &Sidecar, id: &str, fields: &Value, command: &[&s
 }
 
 /// The same command as another user, without capabilities.
-pub(super) fn as_user(uid: u32, command: &Command) -> Command {
+pub(crate) fn as_user(uid: u32, command: &Command) -> Command {
     with_identity(uid, &["--clear-groups"], command)
 }
 
 /// The same command as another user who is in one more group.
-pub(super) fn as_member(uid: u32, gid: u32, command: &Command) -> Command {
+pub(crate) fn as_member(uid: u32, gid: u32, command: &Command) -> Command {
     with_identity(uid, &["--groups", &gid.to_string()], command)
 }
 
@@ -120,43 +120,43 @@ fn with_identity(uid: u32, groups: &[&str], command: &Command) -> Command {
 }
 
 /// Lets every user ask this daemon.
-pub(super) fn open_to_all(setup: &mut Setup) {
+pub(crate) fn open_to_all(setup: &mut Setup) {
     setup.local = String::from("mode = \"0666\"");
     chmod(setup.directory.path(), 0o755);
 }
 
 /// A run id of the test's own.
-pub(super) fn run_id() -> String {
+pub(crate) fn run_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
 /// The agents that `status` shows to this test.
-pub(super) fn agents(sidecar: &Sidecar) -> Vec<Value> {
+pub(crate) fn agents(sidecar: &Sidecar) -> Vec<Value> {
     sidecar.status()["agents"].as_array().unwrap().clone()
 }
 
 /// The stop of this run, as `status` remembers it.
-pub(super) fn stop_of(sidecar: &Sidecar, id: &str) -> Option<Value> {
+pub(crate) fn stop_of(sidecar: &Sidecar, id: &str) -> Option<Value> {
     let stops = sidecar.status()["recent_stops"].as_array().unwrap().clone();
     stops.into_iter().find(|stop| stop["run_id"] == id)
 }
 
-pub(super) fn post(socket: &Path, path: &str, body: &Value) -> Answer {
+pub(crate) fn post(socket: &Path, path: &str, body: &Value) -> Answer {
     exchange(socket, &request(path, body)).expect("the daemon answers")
 }
 
-pub(super) fn request(path: &str, body: &Value) -> String {
+pub(crate) fn request(path: &str, body: &Value) -> String {
     let body = body.to_string();
     format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// A request by another user, `before` the client as that user; the status and the body. Needs root.
-pub(super) fn post_as(uid: u32, before: &[&str], socket: &Path, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn post_as(uid: u32, before: &[&str], socket: &Path, path: &str, body: &Value) -> (u16, Value) {
     ask_by(|client| as_user(uid, client), before, socket, &request(path, body))
 }
 
 /// A request by a client whose command this makes another identity's; the status and the body.
-pub(super) fn ask_by(
+pub(crate) fn ask_by(
     identity: impl Fn(&Command) -> Command,
     before: &[&str],
     socket: &Path,
@@ -176,12 +176,12 @@ pub(super) fn ask_by(
 }
 
 /// The file in which a run is written down.
-pub(super) fn record(sidecar: &Sidecar, id: &str) -> PathBuf {
+pub(crate) fn record(sidecar: &Sidecar, id: &str) -> PathBuf {
     sidecar.directory().join("runtime/runs").join(format!("{id}.json"))
 }
 
 /// What is written down about the one run there is.
-pub(super) fn only_record(sidecar: &Sidecar) -> Option<Value> {
+pub(crate) fn only_record(sidecar: &Sidecar) -> Option<Value> {
     let files: Vec<_> =
         fs::read_dir(sidecar.directory().join("runtime/runs")).unwrap().map(|file| file.unwrap().path()).collect();
     let file = files.iter().find(|file| file.extension().is_some_and(|suffix| suffix == "json"))?;
@@ -189,7 +189,7 @@ pub(super) fn only_record(sidecar: &Sidecar) -> Option<Value> {
 }
 
 /// Whether this test runs as root; says so when it does not and the test is skipped.
-pub(super) fn is_root(what: &str) -> bool {
+pub(crate) fn is_root(what: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         // Not `eprintln!`: the test harness would swallow that.
@@ -199,7 +199,7 @@ pub(super) fn is_root(what: &str) -> bool {
 }
 
 /// Whether root may make control groups here.
-pub(super) fn has_cgroups(what: &str) -> bool {
+pub(crate) fn has_cgroups(what: &str) -> bool {
     let mounted = cgroup_root().is_some();
     if !mounted {
         let _ = writeln!(std::io::stderr(), "SKIPPED a test that needs cgroup2: {what}");
@@ -208,20 +208,20 @@ pub(super) fn has_cgroups(what: &str) -> bool {
 }
 
 /// Where cgroup2 is mounted.
-pub(super) fn cgroup_root() -> Option<PathBuf> {
+pub(crate) fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     mounts.into_iter().find(|fields| fields[2] == "cgroup2").map(|fields| PathBuf::from(fields[1]))
 }
 
 /// The control group of a process.
-pub(super) fn cgroup_of(pid: i32) -> PathBuf {
+pub(crate) fn cgroup_of(pid: i32) -> PathBuf {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
     cgroup_root().unwrap().join(path)
 }
 
 /// What a stranger's question about a run that is not his comes to.
-pub(super) fn strangers_question(sidecar: &Sidecar, id: &Value) -> Answer {
+pub(crate) fn strangers_question(sidecar: &Sidecar, id: &Value) -> Answer {
     post(&sidecar.socket(), "/v1/supervise", &json!({"pid": std::process::id(), "run_id": id}))
 }

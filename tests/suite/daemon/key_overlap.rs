@@ -51,10 +51,10 @@ fn no_agent_stops_for_a_rotation_with_an_overlap() {
     assert_eq!(org.admin("show", &[])["oldKey"]["deviceIds"].as_array().unwrap().len(), 5);
     let (sidecar, _) = &hosts[0];
     let status = String::from_utf8(sidecar.machineid(&["status"]).stdout).unwrap();
-    assert!(status.contains("is the old key, which expires at"), "{status}");
+    assert!(status.contains("expires at"), "{status}");
     let doctor = String::from_utf8(sidecar.machineid(&["doctor"]).stdout).unwrap();
-    assert!(doctor.contains("it is the old key, which expires at"), "{doctor}");
-    assert_eq!(sidecar.log().matches("the organisation has a new org key").count(), 1, "{}", sidecar.log());
+    assert!(doctor.contains("it expires at"), "{doctor}");
+    assert_eq!(sidecar.log().matches("the org key in use expires: put the new key").count(), 1, "{}", sidecar.log());
     for (sidecar, _) in &hosts {
         put(&sidecar.key_file(), &format!("{}\n", new.key));
     }

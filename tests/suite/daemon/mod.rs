@@ -1,7 +1,7 @@
 //! `machineid-sidecar` as its users meet it.
 
 mod adoption;
-mod agents;
+pub(crate) mod agents;
 mod audit;
 mod compat;
 mod configuration;
@@ -24,7 +24,7 @@ mod metrics;
 mod own_files;
 mod push;
 mod question;
-mod reload;
+pub(crate) mod reload;
 mod reload_settings;
 mod restarts;
 mod siblings;

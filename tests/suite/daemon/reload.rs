@@ -43,7 +43,7 @@ pub(super) fn no_problem(sidecar: &Sidecar, what: &str) {
 }
 
 /// Puts a file under this name at once, as an editor does.
-pub(super) fn put(path: &Path, text: &str) {
+pub(crate) fn put(path: &Path, text: &str) {
     let fresh = path.with_extension("fresh");
     fs::write(&fresh, text).unwrap();
     chmod(&fresh, 0o600);

@@ -1,0 +1,4 @@
+//! As the attacker: ordinary keys, users and connections that try to jam, forge or undo the switch, against the real programs.
+
+mod keys;
+mod limits;
