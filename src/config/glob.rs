@@ -1,4 +1,4 @@
-//! Patterns of `device.allow`: `*` matches any run of characters, everything else itself.
+//! Patterns of `device.allow`: `*` matches any run of characters, every other character only itself.
 
 use machineid_protocol::DeviceId;
 
@@ -11,7 +11,7 @@ impl Glob {
         Self(pattern.to_owned())
     }
 
-    /// Whether the whole id fits. Linear in its length: each `*` takes as little as it can.
+    /// Whether the pattern matches the whole id. Linear in its length: each `*` takes as little as it can.
     pub(crate) fn matches(&self, id: &DeviceId) -> bool {
         let mut parts = self.0.split('*');
         let Some(mut rest) = parts.next().and_then(|first| id.as_str().strip_prefix(first)) else { return false };

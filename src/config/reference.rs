@@ -1,6 +1,6 @@
-//! `docs/configuration.md`, made of the commented default file, which in turn must show every key that the types know.
+//! `docs/configuration.md`, generated from the commented default file, which in turn must show every key of the types.
 //!
-//! To write it anew: `BLESS=1 cargo test --lib documents`.
+//! To regenerate it: `BLESS=1 cargo test --lib documents`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -17,7 +17,7 @@ struct Setting {
     key: String,
     /// As TOML.
     value: String,
-    /// Whether the value is an example, of a setting that has no default.
+    /// Whether the value is an example, since the setting has no default.
     is_example: bool,
     description: String,
 }
@@ -82,7 +82,7 @@ fn page() -> String {
     page
 }
 
-/// The names that the types would have accepted in the place of one nobody knows.
+/// The key names that the types accept, from the error for an unknown key.
 fn known(text: &str) -> BTreeSet<String> {
     let path = Path::new("x.toml");
     let error = ConfigText { path, text }.parse().unwrap_err().to_string();

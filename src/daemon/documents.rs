@@ -1,7 +1,7 @@
-//! Manual pages and completions: made from the same definitions as `--help`, kept in `packaging`, and compared here, so that
-//! a change of a command line is a change of its documents under review.
+//! Manual pages and completions: generated from the same definitions as `--help`, kept in `packaging`, and compared here, so
+//! that every change of a command line changes its documents under review.
 //!
-//! To write them anew: `BLESS=1 cargo test --lib documents`.
+//! To regenerate them: `BLESS=1 cargo test --lib documents`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -240,7 +240,7 @@ impl Driver {
     /// again, and the lease runs on. `None` for an abandoned attempt.
     fn lost(&self, error: &JoinError) -> Option<GateEvent> {
         let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
-        tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
+        tracing::error!(device_id = %self.device, %error, "a validation failed to run; retrying");
         let cause = Arc::from("the validation failed to run because of an internal error: the log says where");
         let outcome = AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
         Some(GateEvent::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })

@@ -342,7 +342,7 @@ mod tests {
     }
 
     fn undecided() -> GateVerdict {
-        nobody_asked()
+        no_gate()
     }
 
     #[test]

@@ -372,7 +372,7 @@ impl Worker {
             let (done, word) = if wanted { (leaf.freeze(), "frozen") } else { (leaf.thaw(), "thawed") };
             let run_id = run.id();
             if let Err(errno) = done {
-                error!(%run_id, %errno, "the agent cannot be {word}; its lease and stops still apply");
+                error!(%run_id, %errno, wanted = word, "cannot freeze or thaw the agent; its lease and stops still apply");
                 return;
             }
             run.note_frozen(wanted);
