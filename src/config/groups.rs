@@ -1,4 +1,4 @@
-//! Groups that the configuration names.
+//! The groups that the configuration names.
 
 /// A group of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]

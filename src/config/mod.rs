@@ -90,9 +90,10 @@ impl Environment {
     }
 }
 
-/// Finds, reads and resolves the configuration: the named file, else `MACHINEID_CONFIG`, else the first that exists.
+/// Finds, reads and resolves the configuration: the named file, otherwise `MACHINEID_CONFIG`, otherwise the first default
+/// file that exists.
 ///
-/// Fails with a [`ConfigError`]; a named file that does not exist is one, a default one that does not exist is not.
+/// Fails with a [`ConfigError`], also when a named file does not exist. A default file need not exist.
 pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
     load_by(named, environment, read)
 }
@@ -127,7 +128,7 @@ pub(crate) fn files(running: &Settings, environment: &Environment) -> Vec<PathBu
     }
 }
 
-/// Reads and resolves the configuration again: the file that was read before, else what [`load`] finds.
+/// Reads and resolves the configuration again: the file that was read before, otherwise the one that [`load`] finds.
 ///
 /// Fails as [`load`] does, and when the file is empty or gone. That would mean the built-in defaults, but it is also what a
 /// write in two steps or a full disk leaves behind.

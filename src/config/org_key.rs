@@ -8,7 +8,7 @@ use machineid_org_key::file::{self as key_file, Pipe};
 
 use super::error::{ConfigError, Origin};
 
-/// The environment variable of the official clients.
+/// The official clients' environment variable for the org key.
 pub(crate) const KEY_VARIABLE: &str = "MACHINEID_ORG_KEY";
 /// The name of the systemd credential.
 const CREDENTIAL: &str = "org-key";

@@ -62,7 +62,7 @@ pub(crate) struct AuthoritySettings {
 pub(crate) struct DeviceSettings {
     pub(crate) id_template: String,
     pub(crate) id_origin: Origin,
-    /// Device ids that wrappers and checks may name beside the host's.
+    /// The device ids that wrappers and checks may name in addition to the host's.
     pub(crate) allow: Vec<Glob>,
     pub(crate) host_rules_all: bool,
     /// Whether the device is removed at a clean exit.

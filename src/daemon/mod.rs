@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `command` | the command line |
 //! | `check_config` | `--check-config` |
-//! | `identity` | which device this host is |
+//! | `identity` | the device id of this host |
 //! | `keyless` | waits for the org key, and denies meanwhile |
 //! | `init` | reaps orphans when the daemon is the first process |
 //! | `sidecar` | assembly and shutdown of everything that runs |
@@ -13,7 +13,7 @@
 //! | `upkeep` | recreates the daemon's own files when they are gone |
 //! | `child` | `-- COMMAND`: a wrapper that the daemon starts |
 //! | `dev` | `--dev`: an authority of its own |
-//! | `healthcheck` | `healthcheck` |
+//! | `healthcheck` | `machineid-sidecar healthcheck`, for container platforms |
 
 mod check_config;
 mod child;

@@ -167,8 +167,9 @@ pub(crate) enum First {
 ///
 /// # Time
 ///
-/// `now` is of the boot clock and never less than in the call before. A late call does no harm beyond its lateness: leases,
-/// deadlines and pauses are compared with `now`, and a lease that ended meanwhile ends first. An early one changes nothing.
+/// `now` is a time of the boot clock and never less than in the previous call. A late call has no effect beyond its lateness:
+/// leases, deadlines and pauses are compared with `now`, and a lease that ended meanwhile ends first. An early call changes
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Gate {
     rules: Rules,
@@ -295,8 +296,8 @@ impl Gate {
         self.begin_if_wanted(now, slot_freed, actions);
     }
 
-    /// Takes over the lease of a previous daemon, which paces retries as an own lease does. It is never longer than an own
-    /// one, and a deny has ended it.
+    /// Takes over the lease of a previous daemon, which paces retries as one of this gate does. It is never longer than one
+    /// of this gate, and a deny has ended it.
     fn inherit(&mut self, now: BootTime, until: BootTime) {
         let denied = matches!(self.standing, Standing::Denied { .. });
         let until = until.min(now + self.rules.lease);

@@ -248,7 +248,8 @@ impl Driver {
 
     fn answer_some(&mut self) {
         // Answering a crowd takes milliseconds, and the crowd asks again meanwhile; an authority on this host must not wait
-        // that long for the processor. A single asker needs no short turns: it runs as soon as this thread waits.
+        // that long for the processor. For a single asker short turns are a loss: it and this thread would preempt each
+        // other.
         let turns = if self.answers.len() > ANSWERED { Turns::Short } else { Turns::Ordinary };
         if turns != self.turns {
             self.turns = turns;

@@ -164,7 +164,8 @@ fn stopping(run: &Run) -> Option<Response<Bytes>> {
 }
 
 impl CheckQuestion {
-    /// An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the host.
+    /// Parses a query. An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the
+    /// host.
     fn parse(query: &str) -> Result<Self, QueryError> {
         let mut question = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

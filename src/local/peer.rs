@@ -80,7 +80,7 @@ impl Peer {
         self.uid
     }
 
-    /// Root or the daemon's own user.
+    /// Whether the client is root or the daemon's own user.
     pub(crate) fn is_privileged(&self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }

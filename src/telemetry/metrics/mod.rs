@@ -3,7 +3,6 @@
 //! | file | concept |
 //! |---|---|
 //! | `labels` | the labels of the series |
-//! | `text` | the page as Prometheus reads it |
 //!
 //! The registry is passed to the code that counts; it is not global, so that two daemons in one test have separate counts.
 
