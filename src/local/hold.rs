@@ -33,7 +33,7 @@ pub(super) const HOLD: Operation = Operation {
     answers: &[
         AnswerDoc(200, JSON, Some("HoldAnswer"), "held"),
         AnswerDoc(400, JSON, NO, "the request is malformed"),
-        AnswerDoc(403, JSON, NO, "the caller may not"),
+        AnswerDoc(403, JSON, NO, "the caller lacks the rights"),
     ],
 };
 
@@ -99,8 +99,8 @@ pub(super) const RELEASE: Operation = Operation {
     answers: &[
         AnswerDoc(200, JSON, Some("ReleaseAnswer"), "the authority decides again"),
         AnswerDoc(400, JSON, NO, "the request is malformed"),
-        AnswerDoc(403, JSON, NO, "the caller may not"),
-        AnswerDoc(404, JSON, NO, "it is not held"),
+        AnswerDoc(403, JSON, NO, "the caller lacks the rights"),
+        AnswerDoc(404, JSON, NO, "the device is not held"),
         AnswerDoc(503, JSON, NO, "the release cannot be saved: the device stays held"),
     ],
 };

@@ -58,7 +58,7 @@ pub(super) const LINES: &str = "application/x-ndjson";
 pub(super) const NO: Option<&str> = Some("CheckAnswer");
 
 pub(super) const CHECK: &[AnswerDoc] = &[
-    AnswerDoc(200, JSON, NO, "allowed: the only yes"),
+    AnswerDoc(200, JSON, NO, "allowed; no other status means allowed"),
     AnswerDoc(400, JSON, NO, "the question is malformed"),
     AnswerDoc(403, JSON, NO, "denied"),
     AnswerDoc(503, JSON, NO, "there is no decision; Retry-After says when to ask again"),
@@ -71,7 +71,7 @@ pub(super) const HEALTHZ: Operation = Operation {
     summary: "Whether the daemon is alive",
     parameters: &[],
     body: None,
-    answers: &[AnswerDoc(200, TEXT, None, "it is")],
+    answers: &[AnswerDoc(200, TEXT, None, "the daemon is alive")],
 };
 
 const DIALECT: Dialect =

@@ -67,7 +67,7 @@ pub(super) fn denied(denial: &Denial, device: &DeviceId) -> Response<Bytes> {
 }
 
 pub(super) async fn wrong_method() -> Response<Body> {
-    refusal(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, "this path takes another method")
+    refusal(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, "this path does not accept this method")
 }
 
 /// The HTTP status of a deny or error with this code.

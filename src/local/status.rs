@@ -91,10 +91,10 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
 pub(super) const READYZ: Operation = Operation {
     path: "/readyz",
     method: "get",
-    summary: "Whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready and denying",
+    summary: "Whether there is a decision no older than the lease. Ready does not mean allowed: a revoked host is ready and denies",
     parameters: &[],
     body: None,
-    answers: &[AnswerDoc(200, TEXT, None, "there is"), AnswerDoc(503, TEXT, None, "there is none")],
+    answers: &[AnswerDoc(200, TEXT, None, "there is one"), AnswerDoc(503, TEXT, None, "there is none")],
 };
 
 /// `GET /readyz`: whether there is a decision no older than the lease. Ready does not mean allowed: a revoked host is ready.

@@ -27,7 +27,7 @@ pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
         .route(path::REGISTER, post(register))
         .route(path::VALIDATE, post(validate))
         .fallback(nowhere(StatusCode::NOT_FOUND, unknown))
-        .method_not_allowed_fallback(nowhere(StatusCode::METHOD_NOT_ALLOWED, "This path takes POST."))
+        .method_not_allowed_fallback(nowhere(StatusCode::METHOD_NOT_ALLOWED, "This path accepts only POST."))
         .with_state(context)
         .layer(middleware::from_fn(move |request: Request, next: Next| own_host(address, request, next)))
 }

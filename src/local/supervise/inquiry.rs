@@ -29,8 +29,8 @@ pub(in crate::local) const INQUIRE: Operation = Operation {
     body: None,
     answers: &[
         AnswerDoc(200, LINES, Some("SuperviseEvent"), "its lease, or its stop"),
-        AnswerDoc(400, JSON, NO, "no run is named"),
-        AnswerDoc(404, JSON, NO, "there is no such run of the caller's"),
+        AnswerDoc(400, JSON, NO, "the request names no run"),
+        AnswerDoc(404, JSON, NO, "the caller has no such run"),
     ],
 };
 
@@ -71,9 +71,9 @@ pub(in crate::local) const THAW: Operation = Operation {
     parameters: &[RUN_ID],
     body: None,
     answers: &[
-        AnswerDoc(200, JSON, Some("ThawAnswer"), "it goes on"),
-        AnswerDoc(400, JSON, NO, "no run is named"),
-        AnswerDoc(404, JSON, NO, "there is no such run of the caller's"),
+        AnswerDoc(200, JSON, Some("ThawAnswer"), "the run continues"),
+        AnswerDoc(400, JSON, NO, "the request names no run"),
+        AnswerDoc(404, JSON, NO, "the caller has no such run"),
     ],
 };
 
