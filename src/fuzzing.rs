@@ -1,8 +1,8 @@
-//! Everything that takes foreign bytes apart, as functions of bytes: each panics when a promise does not hold.
+//! Every parser of untrusted bytes, as a function of bytes: each panics when a promise does not hold.
 //!
-//! `fuzz/` runs them under libFuzzer, as long as somebody lets it; the test below runs the same functions over the same seeds
-//! and a fixed number of mutations of them with every `cargo test`. What is private to a module is tried by a function of
-//! that module; what they have in common is collected here.
+//! `fuzz/` runs them under libFuzzer for as long as you choose; the test below runs the same functions over the same seeds
+//! and a fixed number of mutations of them with every `cargo test`. Parsers that are private to a module are tried by a
+//! function of that module; all of them are collected here.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use serde_json::Value;
 
 use crate::config;
 
-/// A function that tries these bytes.
+/// A function that tries a parser on these bytes.
 pub type Target = fn(&[u8]);
 
-/// All of them, by the names of their seeds' directories in `fuzz/seeds`.
+/// All targets, by the names of their seed directories in `fuzz/seeds`.
 pub const TARGETS: [(&str, Target); 14] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
@@ -42,13 +42,13 @@ pub const TARGETS: [(&str, Target); 14] = [
 ///
 /// # Panics
 ///
-/// When there is none of that name, or when it panics.
+/// When there is no such target, or when the target panics.
 pub fn run(name: &str, data: &[u8]) {
     let target = TARGETS.iter().find(|(known, _)| *known == name).expect("a target's name");
     target.1(data);
 }
 
-/// The parts of an answer that are chosen by its first bytes.
+/// The parts of an answer, selected by its first bytes.
 const STATUSES: [u16; 12] = [200, 201, 204, 206, 301, 302, 400, 401, 403, 429, 500, 503];
 const TYPES: [Option<&str>; 10] = [
     Some("application/json"),
@@ -63,11 +63,12 @@ const TYPES: [Option<&str>; 10] = [
     None,
 ];
 const ENCODINGS: [Option<&str>; 5] = [None, None, Some("identity"), Some("gzip"), Some("")];
-/// The mark of an answer that is no decision. Chosen by what the choice of the age leaves, so that a seed is four bytes and a body.
+/// The mark of an answer that is no decision. Selected by the remainder of the byte that selects the age, so that a seed is
+/// four bytes and a body.
 const MARKS: [Option<&str>; 5] = [None, None, Some("1"), Some("0"), Some("?")];
 const AGES: [Option<&str>; 6] = [None, None, Some("0"), Some("1"), Some("-0"), Some("")];
 
-/// An ALLOW has exactly the form that the contract says, judged by another reading of the same bytes.
+/// Checks that an ALLOW has exactly the form of the contract, judged by a second parser of the same bytes.
 ///
 /// # Panics
 ///
@@ -118,7 +119,7 @@ fn pick<T: Copy>(from: &[T], choice: u8) -> T {
     from[usize::from(choice) % from.len()]
 }
 
-/// The members of the outermost object, all of them, as they stand there.
+/// All members of the outermost object, in their order.
 struct Members(Vec<(String, Value)>);
 
 impl Members {
@@ -154,7 +155,7 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
-/// What is read as a duration is written so that it is read as the same one.
+/// Checks that a parsed duration is formatted so that it is parsed as the same duration.
 ///
 /// # Panics
 ///
@@ -167,7 +168,8 @@ pub fn span(data: &[u8]) {
     }
 }
 
-/// Any text is a configuration or a complaint that names the file; what is accepted keeps the rules between settings.
+/// Checks that any text is a configuration or an error that names the file, and that an accepted configuration keeps the
+/// rules between settings.
 ///
 /// # Panics
 ///
@@ -185,7 +187,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// Device ids, org keys, URLs and patterns: what is accepted is as it should be, and a key is never shown.
+/// Checks device ids, org keys, URLs and patterns: what is accepted is valid, and a key is never shown.
 ///
 /// # Panics
 ///
@@ -214,7 +216,7 @@ pub fn names(data: &[u8]) {
     if let Some((pattern, id)) = text.split_once('\n')
         && let Ok(id) = id.parse()
     {
-        // However many stars: no more than a moment.
+        // However many stars there are, this must not take long.
         let _ = config::glob_matches(pattern, &id);
     }
 }

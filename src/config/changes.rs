@@ -1,25 +1,25 @@
-//! What a reload changes, and what it cannot. Pure.
+//! Determines which settings a reload changes, and which need a restart. Pure.
 
 use std::net::SocketAddr;
 
 use super::error::{ConfigError, Origin};
 use super::settings::{AuthoritySettings, DeviceSettings, EnforcementSettings, LocalSettings, LogSettings, Settings};
 
-/// Fresh settings as far as they can be put in force.
+/// The new settings, as far as they can be put in force.
 #[derive(Debug)]
 pub(crate) struct Changes {
     pub(crate) settings: Settings,
     /// The keys whose values change, in the order of the file.
     pub(crate) changed: Vec<&'static str>,
-    /// What keeps its old value until the daemon is started again.
+    /// The settings that keep their old value until the daemon is restarted.
     pub(crate) needs_restart: Vec<ConfigError>,
 }
 
 impl Changes {
-    /// From the settings in force to fresh ones.
+    /// Compares the settings in force with new ones.
     #[expect(clippy::too_many_lines, reason = "a line or two for each setting")]
     pub(crate) fn between(running: &Settings, fresh: Settings) -> Self {
-        // Every field is named, so that the build asks of a new setting whether it can change.
+        // Every field is named, so that the compiler asks for each new setting whether it can change.
         let Settings {
             file: _,
             authority,
@@ -98,7 +98,7 @@ impl Changes {
             (
                 "local.runtime_dir",
                 runtime_dir_origin,
-                // The default place follows the socket, which is named then.
+                // The default place follows the socket, whose change is reported then.
                 *runtime_dir != running.local.runtime_dir
                     && (*runtime_dir_origin != Origin::Default || *socket == running.local.socket),
                 "the records of running agents are there",

@@ -1,4 +1,4 @@
-//! `device.id`: the host's identity, written as a template.
+//! `device.id`: a template for the host's device id.
 
 use hmac::{Hmac, KeyInit, Mac};
 use machineid_protocol::DeviceId;
@@ -6,7 +6,7 @@ use machineid_protocol::device_id::DeviceIdError;
 use sha2::Sha256;
 use thiserror::Error;
 
-/// What the template may name, as the shell found it.
+/// The facts of this host that a template may name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostFacts {
     pub(crate) hostname: String,
@@ -60,7 +60,7 @@ pub(crate) fn expand(
     id.parse().map_err(|source| TemplateError::NotAnId { id, source })
 }
 
-/// 8 hex digits that name the machine without giving its id away: other software may treat that as a secret.
+/// 8 hex digits that identify the machine without revealing its machine id, which other software may treat as a secret.
 fn machine_fingerprint(facts: &HostFacts) -> Result<String, TemplateError> {
     let id = facts.machine_id.as_deref().map(str::trim).unwrap_or_default();
     let real = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,9 +1,9 @@
-//! What is wrong with the configuration, where, and what would be right.
+//! Errors of the configuration: the place, the problem and the correction.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Where a setting came from.
+/// The origin of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Built in.
@@ -14,7 +14,7 @@ pub(crate) enum Origin {
     Environment(&'static str),
 }
 
-/// A configuration that cannot be used. The message names the place, the key and what would be right.
+/// An error in the configuration. Its text names the place, the key and the correction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigError {
     origin: Origin,

@@ -1,5 +1,5 @@
-//! The configuration file as it is written: syntax, names of keys, positions. What the values mean is
-//! [`super::settings`]'s business.
+//! The syntax of the configuration file: sections, names of keys, positions. What the values mean is defined in
+//! [`super::settings`].
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use toml::Spanned;
 
 use super::error::{ConfigError, Origin};
 
-/// A value with its place in the file.
+/// A value with its position in the file.
 pub(super) type Placed<T> = Option<Spanned<T>>;
 
-/// The sections.
+/// The file: its sections.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawConfig {
@@ -96,7 +96,7 @@ pub(super) struct RawCompat {
     pub(super) listen: Placed<String>,
 }
 
-/// A file that has been read, with what is needed to name a place in it.
+/// The text of a file with its path, for error messages with positions.
 #[derive(Debug)]
 pub(super) struct ConfigText<'a> {
     pub(super) path: &'a Path,
@@ -104,7 +104,7 @@ pub(super) struct ConfigText<'a> {
 }
 
 impl<'a> ConfigText<'a> {
-    /// Reads the sections. Fails on bad syntax, an unknown key or a value of the wrong type, naming line and key.
+    /// Parses the sections. Fails on bad syntax, an unknown key or a value of the wrong type, naming line and key.
     pub(super) fn parse(&self) -> Result<RawConfig, ConfigError> {
         toml::from_str(self.text).map_err(|error| {
             let mut problem = error.message().replace('\n', ", ");
@@ -120,8 +120,8 @@ impl<'a> ConfigText<'a> {
         })
     }
 
-    /// The key whose line holds this place, with its section. The parser's errors know only the place. `None` where the
-    /// line is no `key = value`.
+    /// The key on the line at this offset, with its section: the parser's errors contain only the offset. `None` if the line
+    /// is not `key = value`.
     fn key_at(&self, offset: usize) -> Option<String> {
         let lines: Vec<&str> = self.text.lines().take(self.line_at(offset)).map(str::trim).collect();
         let (last, before) = lines.split_last()?;
@@ -135,7 +135,7 @@ impl<'a> ConfigText<'a> {
         Some(section.map_or_else(|| key.to_owned(), |section| format!("{section}.{key}")))
     }
 
-    /// Where a value stands.
+    /// The origin of a value: its line in this file.
     pub(super) fn origin<T>(&self, value: &Spanned<T>) -> Origin {
         Origin::File { path: self.path.to_owned(), line: self.line_at(value.span().start) }
     }

@@ -1,4 +1,4 @@
-//! Groups that the configuration names.
+//! The groups that the configuration names.
 
 /// A group of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,8 +7,8 @@ pub(crate) struct Group {
     pub(crate) gid: u32,
 }
 
-/// The number of a group: a number, or a name in the text of `/etc/group`. Directory services are not asked: a static build
-/// cannot, and a daemon that needs them to start is a daemon that does not.
+/// Resolves a group: a number, or a name in the text of `/etc/group`. Directory services are not asked: a static build
+/// cannot, and the daemon must be able to start without them.
 pub(crate) fn group_id(group: &str, etc_group: &str) -> Option<u32> {
     group.parse().ok().or_else(|| {
         etc_group.lines().find_map(|line| {

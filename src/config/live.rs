@@ -1,4 +1,4 @@
-//! The settings in force, for everybody who must see a reload.
+//! The settings in force, shared by all code that must see a reload.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,12 +20,12 @@ struct Shared {
     loaded: Mutex<Loaded>,
 }
 
-/// What came of reading the configuration, for people.
+/// The result of reading the configuration, for people.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
-    /// When something of what is in force was last put there.
+    /// When a change was last put in force.
     pub(crate) at: BootTime,
-    /// What the files say and could not be put in force.
+    /// What the files contain and could not be put in force.
     pub(crate) problems: Vec<String>,
 }
 
@@ -35,34 +35,34 @@ impl Live {
         Self(Arc::new(Shared { settings: watch::channel(Arc::new(settings)).0, loaded }))
     }
 
-    /// The built-in defaults, with every place below the root of the file system.
+    /// The built-in defaults of root.
     #[cfg(test)]
     pub(crate) fn of_defaults() -> Self {
         let around = super::Surroundings { root: true, ..super::Surroundings::default() };
         Self::new(super::settings::resolve(None, &|_| None, &around).unwrap())
     }
 
-    /// What is in force now. Never waits for long: a reload only swaps.
+    /// The settings in force. Never waits for long: a reload only swaps a pointer.
     pub(crate) fn now(&self) -> Arc<Settings> {
         Arc::clone(&self.0.settings.borrow())
     }
 
-    /// A look at a setting. What is looked at together is of one configuration.
+    /// Reads settings without copying. All values read in one call belong to the same configuration.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Settings) -> T) -> T {
         look(&self.0.settings.borrow())
     }
 
-    /// Puts other settings in force, and wakes those who follow.
+    /// Puts new settings in force, and wakes the followers.
     pub(crate) fn replace(&self, settings: Settings) {
         self.0.settings.send_replace(Arc::new(settings));
     }
 
-    /// For a task that acts on a change; what is in force when it is called counts as seen.
+    /// For a task that acts on changes; the present settings count as seen.
     pub(crate) fn follow(&self) -> Following {
         Following(self.0.settings.subscribe())
     }
 
-    /// Notes what a reload could not put in force, and whether it put anything there.
+    /// Notes which problems a reload had, and whether it put any change in force.
     pub(crate) fn note_reload(&self, problems: &[String], applied: bool) {
         let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.problems = problems.to_vec();
@@ -76,17 +76,17 @@ impl Live {
     }
 }
 
-/// Sees every change since the last look, or the newest of several.
+/// A follower of the settings. It sees each change, or the newest of several.
 #[derive(Debug)]
 pub(crate) struct Following(watch::Receiver<Arc<Settings>>);
 
 impl Following {
-    /// What is in force now, which then counts as seen.
+    /// The settings in force, which then count as seen.
     pub(crate) fn now(&mut self) -> Arc<Settings> {
         Arc::clone(&self.0.borrow_and_update())
     }
 
-    /// Waits for a change. May be dropped and called again. Waits for ever when no sender is left.
+    /// Waits for a change. Cancel-safe. Waits for ever when no sender is left.
     pub(crate) async fn changed(&mut self) -> Arc<Settings> {
         if self.0.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -1,7 +1,8 @@
-//! The configuration: file, environment, host facts → [`Settings`], typed and possible.
+//! The configuration: file, environment and host facts, resolved into typed and consistent [`Settings`].
 //!
-//! [`mod@file`] knows how it is written, [`settings`] what it means; only this module reads files and the environment.
-//! [`Live`] is what is in force, [`changes`] what a reload may make of it, [`watch`] what tells that there is a reason for one.
+//! [`mod@file`] defines the syntax, [`settings`] the meaning; only this module reads files and the environment. [`Live`]
+//! holds the settings in force, [`changes`] determines what a reload may change, and [`watch`] reports when files may have
+//! changed.
 
 pub(crate) mod changes;
 mod device_template;
@@ -28,10 +29,10 @@ pub(crate) use paths::Surroundings;
 pub(crate) use rules::{Rules, StopTerms, SystemUnavailable};
 pub(crate) use settings::Settings;
 
-/// No configuration file is larger, in bytes.
+/// The largest configuration file, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 
-/// The process's environment, read once.
+/// The process's environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
     get: fn(&str) -> Option<OsString>,
@@ -43,8 +44,8 @@ impl Environment {
         Self { get: |name| std::env::var_os(name) }
     }
 
-    /// Refuses variables that name somebody (a key, a device, an authority) and are no text: taken for absent, they would
-    /// silently make this host somebody else.
+    /// Refuses variables that set an identity (key, device, authority) and are not valid text: treating them as absent would
+    /// silently give this host another identity.
     fn check(&self) -> Result<(), ConfigError> {
         let named = [org_key::KEY_VARIABLE, settings::URL_VARIABLE, settings::ID_VARIABLE];
         let torn = named.into_iter().find(|name| self.named(name).is_some_and(|value| value.to_str().is_none()));
@@ -53,22 +54,22 @@ impl Environment {
         })
     }
 
-    /// A variable's text; one that is not UTF-8 counts as absent.
+    /// The text of a variable; `None` if it is not UTF-8.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         (self.get)(name).and_then(|value| value.into_string().ok())
     }
 
-    /// A variable as it is, unless it is empty.
+    /// The value of a variable, unless it is empty.
     pub(crate) fn named(&self, name: &str) -> Option<OsString> {
         (self.get)(name).filter(|value| !value.is_empty())
     }
 
-    /// A variable that names an absolute path.
+    /// The value of a variable, if it is an absolute path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         (self.get)(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 
-    /// A variable that names absolute paths, with colons between them.
+    /// The absolute paths in a variable, separated by colons.
     fn paths(&self, name: &str) -> Vec<PathBuf> {
         let text = (self.get)(name).unwrap_or_default();
         std::env::split_paths(&text).filter(|path| path.is_absolute()).collect()
@@ -81,16 +82,17 @@ impl Environment {
             xdg_runtime_dir: self.path("XDG_RUNTIME_DIR"),
             xdg_state_home: self.path("XDG_STATE_HOME"),
             state_directory: self.path("STATE_DIRECTORY"),
-            // Unreadable, it names no group.
+            // An unreadable file counts as empty.
             groups: std::fs::read_to_string("/etc/group").unwrap_or_default(),
             runtime_directories: self.paths("RUNTIME_DIRECTORY"),
         }
     }
 }
 
-/// Finds, reads and resolves the configuration: the named file, else `MACHINEID_CONFIG`, else the first that exists.
+/// Finds, reads and resolves the configuration: the named file, otherwise `MACHINEID_CONFIG`, otherwise the first default
+/// file that exists.
 ///
-/// Fails with a [`ConfigError`]; a named file that does not exist is one, a default one that does not exist is not.
+/// Fails with a [`ConfigError`], also when a named file does not exist. A default file need not exist.
 pub(crate) fn load(named: Option<&Path>, environment: &Environment) -> Result<Settings, ConfigError> {
     load_by(named, environment, read)
 }
@@ -112,12 +114,12 @@ fn load_by(
     settings::resolve(file, &|name| environment.text(name), &around)
 }
 
-/// Relative to the working directory, as --config is: a named file must not be replaced by another one.
+/// Relative to the working directory, as `--config` is: a named file must not be replaced by another one.
 fn from_environment(environment: &Environment) -> Option<PathBuf> {
     environment.named("MACHINEID_CONFIG").map(PathBuf::from)
 }
 
-/// The file that was read, else those that [`load`] would have taken.
+/// The file that was read, otherwise those that [`load`] would look for.
 pub(crate) fn files(running: &Settings, environment: &Environment) -> Vec<PathBuf> {
     match running.file.clone().or_else(|| from_environment(environment)) {
         Some(file) => vec![std::path::absolute(&file).unwrap_or(file)],
@@ -125,10 +127,10 @@ pub(crate) fn files(running: &Settings, environment: &Environment) -> Vec<PathBu
     }
 }
 
-/// Reads and resolves the configuration again: the file that was read before, else what [`load`] finds.
+/// Reads and resolves the configuration again: the file that was read before, otherwise the one that [`load`] finds.
 ///
-/// Fails as [`load`] does, and when the file is empty or gone. That would mean the built-in defaults, and is what a write
-/// in two steps or a full disk leaves behind.
+/// Fails as [`load`] does, and when the file is empty or gone. That would mean the built-in defaults, but it is also what a
+/// write in two steps or a full disk leaves behind.
 pub(crate) fn load_again(running: &Settings, environment: &Environment) -> Result<Settings, ConfigError> {
     let Some(path) = &running.file else { return load_by(None, environment, read_again) };
     environment.check()?;
@@ -141,8 +143,8 @@ pub(crate) fn load_again(running: &Settings, environment: &Environment) -> Resul
     settings::resolve(Some((path, &text)), &|name| environment.text(name), &environment.surroundings())
 }
 
-/// Only "no such file" is absence: a file that may not be looked at, or a dangling link, is an error on opening it, and
-/// not a reason for the built-in defaults.
+/// Only "no such file" counts as absent: a file without permission, or a dangling link, causes an error on opening, not the
+/// built-in defaults.
 fn is_there(path: &Path) -> bool {
     let absent = [std::io::ErrorKind::NotFound, std::io::ErrorKind::NotADirectory];
     std::fs::symlink_metadata(path).map_or_else(|error| !absent.contains(&error.kind()), |_| true)
@@ -162,7 +164,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// The same while the daemon runs: a pipe was read to its end at the start, and must not be waited for now.
+/// Reads the file while the daemon runs: a pipe was read to its end at the start, and must not be waited for now.
 fn read_again(path: &Path) -> Result<String, ConfigError> {
     let wrong = |error: ReadError| ConfigError::in_file(path, 0, format!("cannot read the configuration: {error}"));
     String::from_utf8(read_whole(path, LARGEST).map_err(wrong)?).map_err(|_| wrong(ReadError::NotUtf8))
@@ -181,12 +183,12 @@ pub(crate) enum ReadError {
     NotUtf8,
 }
 
-/// Reads a regular file of at most so many bytes. A pipe in its place is not waited for.
+/// Reads a regular file of at most `largest` bytes. A pipe in its place is not waited for.
 pub(crate) fn read_whole(path: &Path, largest: u64) -> Result<Vec<u8>, ReadError> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    // Asked of the open file, so that what is judged is what is read.
+    // The open file is checked, so that the checked file is the one that is read.
     if !file.metadata()?.is_file() {
         return Err(ReadError::NotRegular);
     }
@@ -198,7 +200,7 @@ pub(crate) fn read_whole(path: &Path, largest: u64) -> Result<Vec<u8>, ReadError
     Ok(bytes)
 }
 
-/// What `device.id` may name on this host.
+/// The facts of this host that `device.id` may name.
 pub(crate) fn host_facts() -> HostFacts {
     HostFacts {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

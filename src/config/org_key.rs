@@ -1,4 +1,4 @@
-//! Where the org key comes from, and reading it.
+//! The source of the org key, and reading it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,25 @@ use machineid_org_key::file::{self as key_file, Pipe};
 
 use super::error::{ConfigError, Origin};
 
-/// The environment variable of the official clients.
+/// The official clients' environment variable for the org key.
 pub(crate) const KEY_VARIABLE: &str = "MACHINEID_ORG_KEY";
 /// The name of the systemd credential.
 const CREDENTIAL: &str = "org-key";
-/// What that credential says while there is no key (`SetCredential=` in the unit): a unit whose credential cannot be loaded
-/// would not start, and could not say what it lacks.
+/// The content of that credential while there is no key (`SetCredential=` in the unit): a unit whose credential cannot be
+/// loaded would not start, and could not report what is missing.
 const MISSING: &[u8] = b"missing";
 
-/// Where the key is.
+/// The source of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeySource {
-    /// In the daemon's own environment, which was overwritten after reading.
+    /// The daemon's environment, which was overwritten after reading.
     Environment,
-    /// In a file that is read again when the authority refuses the key.
+    /// A file that is read again when the authority refuses the key.
     File { path: PathBuf, origin: Origin, mode_is_the_platforms: bool },
 }
 
 impl KeySource {
-    /// Whether it is the systemd credential, and says that the key is still to come.
+    /// Whether the source is the systemd credential, and its content says that the key is still to come.
     pub(crate) fn is_awaited(&self) -> bool {
         match self {
             Self::Environment => false,
@@ -50,7 +50,7 @@ impl fmt::Display for KeySource {
 
 /// Chooses the source: the environment, the configured file, the systemd credential.
 ///
-/// Fails when there is none, saying how to give one.
+/// Fails when there is no source, with how to provide one.
 pub(crate) fn choose(
     from_environment: bool,
     configured: Option<&(PathBuf, Origin)>,
@@ -77,7 +77,7 @@ pub(crate) fn choose(
 
 /// Reads the key from its file.
 ///
-/// Fails when the file cannot be read, is no regular file, can be read by everybody, or holds no key.
+/// Fails when the file cannot be read, is not a regular file, is readable by all users, or contains no key.
 pub(crate) fn read_file(path: &Path, origin: &Origin, mode_is_the_platforms: bool) -> Result<OrgKey, ConfigError> {
     key_file::read(path, Pipe::Refused, mode_is_the_platforms)
         .map_err(|problem| ConfigError::at(origin, "authority.org_key_file", format!("{}: {problem}", path.display())))

@@ -1,31 +1,31 @@
-//! Default places of files.
+//! The default paths of files.
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// What the default places depend on.
+/// What the default paths depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
     pub(crate) root: bool,
     pub(crate) home: Option<PathBuf>,
     pub(crate) xdg_runtime_dir: Option<PathBuf>,
     pub(crate) xdg_state_home: Option<PathBuf>,
-    /// What systemd gives a unit with `StateDirectory=`.
+    /// `STATE_DIRECTORY`, which systemd sets for a unit with `StateDirectory=`.
     pub(crate) state_directory: Option<PathBuf>,
     /// The text of `/etc/group`.
     pub(crate) groups: String,
-    /// What systemd gives a unit with `RuntimeDirectory=`.
+    /// `RUNTIME_DIRECTORY`, which systemd sets for a unit with `RuntimeDirectory=`.
     pub(crate) runtime_directories: Vec<PathBuf>,
 }
 
-/// The socket's directory, below `/run` or what stands for it.
+/// The socket's directory, below `/run` or its equivalent.
 const SOCKET_DIRECTORY: &str = "machineid";
 /// The directory of markers and records.
 const RUNTIME_DIRECTORY: &str = "machineid-sidecar";
 
 impl Surroundings {
-    /// Configuration files to look for, first match wins.
+    /// The configuration files to look for; the first that exists is used.
     pub(crate) fn config_files(&self) -> Vec<PathBuf> {
         let own = self.home.as_ref().filter(|_| !self.root);
         let own = own.map(|home| home.join(".config/machineid/machineid-sidecar.toml"));
@@ -37,13 +37,13 @@ impl Surroundings {
         Some(self.below_run(SOCKET_DIRECTORY)?.join("sidecar.sock"))
     }
 
-    /// Markers and run records of the daemon behind `socket`. Never the socket's own directory: that one is mounted
-    /// into containers.
+    /// The directory of markers and run records of the daemon behind `socket`. Never the socket's own directory, since that
+    /// one is mounted into containers.
     pub(crate) fn runtime_dir(&self, socket: &Path) -> Option<PathBuf> {
         Some(self.below_run(RUNTIME_DIRECTORY)?.join(short_hash(socket)))
     }
 
-    /// The directory that systemd made under this name, else where it belongs for this user. A system service has a user of
+    /// The directory that systemd made under this name, otherwise the usual one for this user. A system service has a user of
     /// its own, which is not root and has no `XDG_RUNTIME_DIR`.
     fn below_run(&self, name: &str) -> Option<PathBuf> {
         let made = self.runtime_directories.iter().find(|path| path.ends_with(name));
@@ -51,7 +51,7 @@ impl Surroundings {
         made.cloned().or_else(|| base().map(|base| base.join(name)))
     }
 
-    /// What outlives a boot; `None` for an ordinary user without a home.
+    /// The directory of files that outlive a reboot; `None` for an ordinary user without a home.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         if self.state_directory.is_some() {
             return self.state_directory.clone();

@@ -1,6 +1,6 @@
-//! `docs/configuration.md`, made of the commented default file, which in turn must show every key that the types know.
+//! `docs/configuration.md`, generated from the commented default file, which in turn must show every key of the types.
 //!
-//! To write it anew: `BLESS=1 cargo test --lib documents`.
+//! To regenerate it: `BLESS=1 cargo test --lib documents`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -17,11 +17,31 @@ struct Setting {
     key: String,
     /// As TOML.
     value: String,
-    /// Whether the value is an example, of a setting that has no default.
+    /// Whether the value is an example, since the setting has no default.
     is_example: bool,
     description: String,
 }
 
+/// The sections in their order, each with its introduction: the comment above its heading.
+fn introductions() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut comment = Vec::new();
+    for line in COMMENTED.lines() {
+        if let Some(text) = line.strip_prefix("# ") {
+            comment.push(text);
+            continue;
+        }
+        let introduction = std::mem::take(&mut comment).join(" ");
+        found.extend(heading(line).map(|name| (name.to_owned(), introduction)));
+    }
+    found
+}
+
+fn heading(line: &str) -> Option<&str> {
+    line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+}
+
+/// Each setting with its description: the comment above it.
 fn settings() -> Vec<Setting> {
     let mut found: Vec<Setting> = Vec::new();
     let (mut section, mut comment) = (String::new(), Vec::new());
@@ -30,15 +50,11 @@ fn settings() -> Vec<Setting> {
             Some(shown) => (shown, true),
             None => (line, false),
         };
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = heading(line) {
             (section, comment) = (name.to_owned(), Vec::new());
         } else if let Some((key, value)) = assignment.split_once(" = ").filter(|_| is_example || !line.starts_with('#'))
         {
-            // A comment above two settings is about both.
-            let description = match (comment.is_empty(), found.last()) {
-                (true, Some(above)) => above.description.clone(),
-                (true, None) | (false, _) => std::mem::take(&mut comment).join(" "),
-            };
+            let description = std::mem::take(&mut comment).join(" ");
             let (key, value) = (key.to_owned(), value.to_owned());
             found.push(Setting { section: section.clone(), key, value, is_example, description });
         } else if let Some(text) = line.strip_prefix("# ") {
@@ -51,38 +67,49 @@ fn settings() -> Vec<Setting> {
 fn page() -> String {
     let mut page = String::from(
         "# Configuration\n\n\
-         Every setting of `machineid-sidecar`, made from the [commented default file](../machineid-sidecar.toml). The file is \
-         `--config`,\n`$MACHINEID_CONFIG`, `~/.config/machineid/machineid-sidecar.toml` (not for root) or \
-         `/etc/machineid/machineid-sidecar.toml`. Flags beat the\nenvironment, which beats the file, which beats the \
-         defaults.\n\n\
-         Durations are whole numbers with `ms`, `s`, `m` or `h`, also joined: `1m30s`. An unknown key, a bad value or an \
-         impossible combination is\nan error that names file, line and key; `--check-config` says what the settings mean.\n",
+         This page lists every setting of `machineid-sidecar`. It is generated from the [commented default \
+         file](../machineid-sidecar.toml).\n\n\
+         The daemon reads one configuration file: the one named by `--config`; otherwise by `$MACHINEID_CONFIG`; otherwise \
+         the first\nof `~/.config/machineid/machineid-sidecar.toml` (not for root) and \
+         `/etc/machineid/machineid-sidecar.toml` that exists. Without a\nfile it uses the defaults. Command-line flags \
+         override environment variables, which override the file.\n\n\
+         A duration is a whole number with the unit `ms`, `s`, `m` or `h`; several can be joined: `1m30s`. An unknown key, \
+         an invalid\nvalue or an impossible combination of values is an error that names the file, the line and the key. \
+         `machineid-sidecar\n--check-config` checks the file and prints what the settings mean.\n",
     );
-    let mut section = String::new();
-    for setting in settings() {
-        if setting.section != section {
-            section.clone_from(&setting.section);
-            write!(page, "\n## `[{section}]`\n\n| setting | default | what it is |\n|---|---|---|\n").unwrap();
+    let settings = settings();
+    for (section, introduction) in introductions() {
+        write!(page, "\n## `[{section}]`\n\n{introduction}\n\n| setting | default | meaning |\n|---|---|---|\n")
+            .unwrap();
+        for setting in settings.iter().filter(|setting| setting.section == section) {
+            let Setting { key, value, is_example, description, .. } = setting;
+            let default = match (is_example, description.contains("Default: ")) {
+                (false, _) => format!("`{value}`"),
+                (true, true) => format!("depends, see the meaning; example: `{value}`"),
+                (true, false) => format!("none; example: `{value}`"),
+            };
+            writeln!(page, "| `{key}` | {default} | {} |", description.replace('|', "\\|")).unwrap();
         }
-        let Setting { key, value, is_example, description, .. } = setting;
-        let default = if is_example { format!("none, as in `{value}`") } else { format!("`{value}`") };
-        writeln!(page, "| `{key}` | {default} | {} |", description.replace('|', "\\|")).unwrap();
     }
     page.push_str(
-        "\n## Environment\n\n| variable | what it is |\n|---|---|\n\
-         | `MACHINEID_ORG_KEY` | the org key; a file is safer, and outside `--dev` this is warned about |\n\
-         | `MACHINEID_BASE_URL` | the authority, instead of `authority.url` |\n\
-         | `MACHINEID_DEVICE_ID` | this host's device, instead of `device.id` |\n\
-         | `MACHINEID_CONFIG` | the configuration file |\n\
-         | `MACHINEID_SOCKET` | where clients find the socket |\n\
-         | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | the HTTP proxy through which an authority on another host is \
-         reached, and the hosts that are reached without it; also in lower case |\n\
-         | `CREDENTIALS_DIRECTORY` | systemd's: the credential `org-key` is the org key |\n",
+        "\n## Environment\n\n\
+         The daemon reads these environment variables.\n\n| variable | meaning |\n|---|---|\n\
+         | `MACHINEID_ORG_KEY` | The org key, instead of `authority.org_key_file`. A file is safer, and the daemon logs a \
+         warning. |\n\
+         | `MACHINEID_BASE_URL` | The URL of the authority, instead of `authority.url`. |\n\
+         | `MACHINEID_DEVICE_ID` | The device id of this host, instead of `device.id`. |\n\
+         | `MACHINEID_CONFIG` | The path of the configuration file, unless `--config` is given. |\n\
+         | `MACHINEID_SOCKET` | The path of the socket, for `machineid-sidecar healthcheck`, `machineid-run` and \
+         `machineid`; the daemon itself uses `local.socket`. |\n\
+         | `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` | The HTTP proxy for an authority on another host, and the \
+         hosts that are reached without it. The names may be in lower case. |\n\
+         | `CREDENTIALS_DIRECTORY` | Set by systemd. Its file `org-key` is the org key when no other source is \
+         configured. |\n",
     );
     page
 }
 
-/// The names that the types would have accepted in the place of one nobody knows.
+/// The key names that the types accept, from the error for an unknown key.
 fn known(text: &str) -> BTreeSet<String> {
     let path = Path::new("x.toml");
     let error = ConfigText { path, text }.parse().unwrap_err().to_string();
@@ -99,7 +126,10 @@ fn the_commented_file_shows_every_key_that_the_types_know_and_documents_it() {
         assert_eq!(keys, known(&format!("[{section}]\nzzz = 1\n")), "[{section}]");
     }
     for setting in &shown {
-        assert!(!setting.description.is_empty(), "{setting:?}");
+        assert!(!setting.description.is_empty(), "each key has a comment of its own: {setting:?}");
+    }
+    for (section, introduction) in introductions() {
+        assert!(!introduction.is_empty(), "[{section}] has no introduction");
     }
 }
 

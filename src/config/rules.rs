@@ -1,23 +1,23 @@
-//! What the gates and the stops are told of the settings.
+//! The parts of the settings that gates and stops use.
 
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-/// How the gate is set.
+/// The settings of a gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// Time between the beginnings of validations.
+    /// The longest time between the beginnings of two validations.
     pub(crate) interval: Duration,
     /// How long one ALLOW lasts for running agents.
     pub(crate) lease: Duration,
-    /// How long after waking an ALLOW may take to come, when the lease ended while the machine slept.
+    /// How long after waking an ALLOW may take, when the lease ended during a suspend.
     pub(crate) resume_grace: Duration,
-    /// What the authority's `SYSTEM_UNAVAILABLE` does.
+    /// The effect of the authority's `SYSTEM_UNAVAILABLE`.
     pub(crate) system_unavailable: SystemUnavailable,
 }
 
-/// What the authority's `SYSTEM_UNAVAILABLE` does to running agents.
+/// The effect of the authority's `SYSTEM_UNAVAILABLE` on running agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SystemUnavailable {
     /// It stops them at once.

@@ -1,5 +1,5 @@
-//! The resolved configuration: every value typed, every combination possible. Pure: file, environment and host facts
-//! come in as values.
+//! The resolved configuration: every value typed, every combination checked. Pure: file, environment and host facts are
+//! passed in.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ use super::groups::{Group, group_id};
 use super::paths::{Surroundings, short_hash};
 use super::rules::{Rules, StopTerms, SystemUnavailable};
 
-/// The longest path of a unix socket, in bytes, without the zero behind it.
+/// The longest path of a unix socket, in bytes, without the terminating zero.
 const LONGEST_SOCKET_PATH: usize = 107;
 
-/// The official clients' variable for where the authority is.
+/// The official clients' variable for the authority's URL.
 pub(super) const URL_VARIABLE: &str = "MACHINEID_BASE_URL";
-/// Theirs for which device this is.
+/// The official clients' variable for the device id.
 pub(super) const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
 
-/// Everything the daemon is told.
+/// All settings of the daemon.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) file: Option<PathBuf>,
@@ -35,69 +35,69 @@ pub(crate) struct Settings {
     pub(crate) device: DeviceSettings,
     pub(crate) enforcement: EnforcementSettings,
     pub(crate) local: LocalSettings,
-    /// Where unmodified programs on the official clients are served, if anywhere. An address of loopback.
+    /// The loopback address of `compat.listen`, if set.
     pub(crate) compat_listen: Option<(SocketAddr, Origin)>,
     pub(crate) log: LogSettings,
-    /// Where the audit goes, if anywhere.
+    /// The path of the audit file, if set.
     pub(crate) audit_file: Option<(PathBuf, Origin)>,
-    /// Where the metrics are served beside the socket, if anywhere.
+    /// The address of `metrics.listen`, if set.
     pub(crate) metrics_listen: Option<(SocketAddr, Origin)>,
-    /// What outlives a boot; `None` when this user has nowhere to keep it.
+    /// The directory of files that outlive a reboot; `None` when this user has none.
     pub(crate) state_dir: Option<PathBuf>,
 }
 
-/// Whom to ask.
+/// `[authority]`: which authority to ask, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct AuthoritySettings {
     pub(crate) url: BaseUrl,
     pub(crate) org_key_file: Option<(PathBuf, Origin)>,
-    /// For one whole request.
+    /// Time limit for one whole request.
     pub(crate) timeout: Duration,
     pub(crate) ca_file: Option<(PathBuf, Origin)>,
 }
 
-/// About whom.
+/// `[device]`: the device ids of this host and its agents.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceSettings {
     pub(crate) id_template: String,
     pub(crate) id_origin: Origin,
-    /// Device ids that wrappers and checks may name beside the host's.
+    /// The device ids that wrappers and checks may name in addition to the host's.
     pub(crate) allow: Vec<DevicePattern>,
     pub(crate) host_rules_all: bool,
-    /// Remove the device at a clean exit.
+    /// Whether the device is removed at a clean exit.
     pub(crate) ephemeral: bool,
 }
 
-/// When to stop what.
+/// `[enforcement]`: when and how agents are stopped.
 #[derive(Clone, Debug)]
 pub(crate) struct EnforcementSettings {
     pub(crate) interval: Duration,
     pub(crate) lease: Duration,
-    /// How long after a suspend an ALLOW may take to come, when the lease ended meanwhile.
+    /// How long after a suspend an ALLOW may take, when the lease ended meanwhile.
     pub(crate) resume_grace: Duration,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
-    /// Named, a floor: no agent runs under a weaker one.
+    /// If named, the minimum: no agent runs with a weaker containment.
     pub(crate) containment: Wish,
     pub(crate) system_unavailable: SystemUnavailable,
     pub(crate) undecided: UndecidedPolicy,
     pub(crate) kill_file: Option<PathBuf>,
 }
 
-/// What becomes of agents whose device cannot be asked about, until their lease ends.
+/// The handling of agents whose device cannot be validated, until their lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UndecidedPolicy {
-    /// They run on.
+    /// They continue to run.
     Run,
     /// They are frozen until there is an answer.
     Freeze,
 }
 
-/// The local socket.
+/// `[local]`: the socket and its clients.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalSettings {
     pub(crate) socket: PathBuf,
-    /// A default place is made when it is missing; a configured one is not.
+    /// A default directory is created when it is missing; a configured one is not.
     pub(crate) socket_origin: Origin,
     pub(crate) mode: u32,
     pub(crate) group: Option<(String, Origin)>,
@@ -105,12 +105,12 @@ pub(crate) struct LocalSettings {
     pub(crate) runtime_dir: PathBuf,
     pub(crate) runtime_dir_origin: Origin,
     pub(crate) check_timeout: Duration,
-    /// Whose members may see and stop everybody's agents, as root may.
+    /// The group whose members may see and stop the agents of all users, as root may.
     pub(crate) admin_group: Option<Group>,
     pub(crate) require_local_killer: bool,
 }
 
-/// What is logged.
+/// `[log]`: format and level of the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogSettings {
     pub(crate) format: LogFormat,
@@ -127,8 +127,7 @@ impl Settings {
         }
     }
 
-    /// Where it is written down which devices are held: each daemon of a user has its own, and it outlives a reboot where
-    /// anything does.
+    /// The file of the holds: each daemon of a user has its own, and it outlives a reboot where there is a state directory.
     pub(crate) fn holds_file(&self) -> PathBuf {
         match &self.state_dir {
             Some(state) => state.join(format!("holds-{}.json", short_hash(&self.local.socket))),
@@ -136,7 +135,7 @@ impl Settings {
         }
     }
 
-    /// How agents are stopped whose wrappers do not say.
+    /// The stop terms of agents whose wrappers set none.
     pub(crate) fn stop_terms(&self) -> StopTerms {
         StopTerms { signal: self.enforcement.stop_signal, grace: self.enforcement.stop_grace }
     }
@@ -147,7 +146,7 @@ impl Settings {
     }
 }
 
-/// The settings that have a default, once. The commented file at the top of the repository is tested to equal these.
+/// The defaults of the settings. The commented file at the top of the repository is tested to match them.
 mod defaults {
     pub(super) use machineid_protocol::stop_bound::defaults::{INTERVAL, LEASE, STOP_GRACE, TIMEOUT};
 
@@ -164,7 +163,7 @@ mod defaults {
     pub(super) const LOG_LEVEL: &str = "info";
 }
 
-/// Reads values with their origin: environment before file before default.
+/// Reads values with their origins.
 struct Reader<'a> {
     source: Option<&'a ConfigText<'a>>,
 }
@@ -177,7 +176,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Parses the value, or the default's text, and says where it came from when it fails.
+    /// Parses the value, or the default; an error names the value's origin.
     fn text<T, E: std::fmt::Display>(
         &self,
         key: &str,
@@ -201,7 +200,7 @@ impl Reader<'_> {
         Ok(span)
     }
 
-    /// A configured path: absolute, so that it means the same wherever the daemon is started.
+    /// Reads a path. It must be absolute, so that it means the same wherever the daemon is started.
     fn path(&self, key: &str, placed: Option<&Spanned<String>>) -> Result<Option<(PathBuf, Origin)>, ConfigError> {
         let Some(value) = placed else { return Ok(None) };
         let path = PathBuf::from(value.get_ref());
@@ -212,7 +211,7 @@ impl Reader<'_> {
         Ok(Some((path, origin)))
     }
 
-    /// A place to listen at.
+    /// Reads an address with a port.
     fn address(
         &self,
         key: &str,
@@ -233,9 +232,9 @@ fn flag(placed: Option<&Spanned<bool>>, default: bool) -> bool {
     placed.map_or(default, |value| *value.get_ref())
 }
 
-/// Makes settings of a file's text (if there is a file), the environment and the surroundings.
+/// Resolves a file's text (if there is a file), the environment and the surroundings into settings.
 ///
-/// Fails with the first [`ConfigError`]: an unknown key, a value that cannot be, a combination that cannot hold.
+/// Fails with the first [`ConfigError`]: an unknown key, an impossible value, an inconsistent combination.
 pub(crate) fn resolve(
     file: Option<(&Path, &str)>,
     env: &dyn Fn(&str) -> Option<String>,
@@ -317,7 +316,8 @@ fn enforcement(
     let lease = reader.positive("enforcement.lease", section.lease.as_ref(), defaults::LEASE)?;
     let needed = longest_silence(interval, timeout);
     if lease < needed {
-        // Blame what is written: the lease if it is, else the interval that outgrew the default lease.
+        // The error names the key that is written: the lease if it is, otherwise the interval that is too long for the
+        // default lease.
         let (key, origin) = match (section.lease.as_ref(), section.interval.as_ref()) {
             (Some(_), _) | (None, None) => ("enforcement.lease", reader.origin(section.lease.as_ref())),
             (None, Some(_)) => ("enforcement.interval", reader.origin(section.interval.as_ref())),
@@ -435,7 +435,7 @@ fn compat_listen(reader: &Reader<'_>, written: &RawConfig) -> Result<Option<(Soc
     let key = "compat.listen";
     let listen = reader.address(key, written.compat.listen.as_ref())?;
     match listen {
-        // A client that shows an agent's token is answered as that agent, and the port is not encrypted.
+        // A client that sends an agent's token is answered as that agent, and the port is not encrypted.
         Some((address, origin)) if !address.ip().is_loopback() => {
             let problem = format!("{address} is not an address of this host alone; write one as in \"127.0.0.1:8425\"");
             Err(ConfigError::at(&origin, key, problem))

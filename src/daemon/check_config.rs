@@ -1,4 +1,4 @@
-//! `--check-config`: is it right, and what does it mean?
+//! `--check-config`: validates the configuration and prints what it means.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,7 +1,7 @@
-//! `-- COMMAND`: a wrapper of our own around it.
+//! `-- COMMAND`: runs the command under a wrapper that the daemon starts.
 //!
-//! The wrapper is a process of its own, not a part of the daemon: it ends the tree at the end of the lease even when the
-//! daemon hangs or dies. It is this very program under the wrapper's name, so that nothing else need be installed.
+//! The wrapper is a separate process, not a part of the daemon: it ends the tree at the end of the lease even when the daemon
+//! hangs or dies. It is this program under the wrapper's name, so that no other file has to be installed.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,8 +17,8 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `machineid-run --socket SOCKET -- COMMAND…` with this limit of descriptors, which is not ours any more.
-    /// Must be called inside the runtime.
+    /// Starts `machineid-run --socket SOCKET -- COMMAND…` with this limit of descriptors, since the daemon has raised its
+    /// own. Must be called inside the runtime.
     pub(super) fn start(command: &[OsString], socket: &Path, descriptors: Rlimit) -> io::Result<Self> {
         let ours = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, descriptors)?;
@@ -33,20 +33,20 @@ impl Child {
         Ok(Self { process: process? })
     }
 
-    /// Passes a signal on: the wrapper gives it to the agent.
+    /// Passes a signal to the wrapper, which passes it to the agent.
     pub(super) fn forward(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
-            // An unreaped child of ours: the number is its own. It may just have ended.
+            // The child is not reaped yet, so its number is still its own. It may just have ended.
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Its number, as long as it is not reaped.
+    /// The wrapper's pid, until it is reaped.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 
-    /// Waits for its end. May be dropped and called again.
+    /// Waits for the wrapper's end. Cancel-safe.
     pub(super) async fn wait(&mut self) -> io::Result<Exit> {
         self.process.wait().await.map(exit_of)
     }

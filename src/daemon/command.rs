@@ -16,17 +16,17 @@ Examples:
   machineid-sidecar -- python3 agent.py
                                       daemon and agent: a container's entrypoint
   machineid-sidecar --check-config --max-stop 30s
-                                      is it right, and is a stop quick enough?
+                                      is it valid, and is a stop fast enough?
 
 Configuration: --config, else MACHINEID_CONFIG,
 ~/.config/machineid/machineid-sidecar.toml (not for root),
 /etc/machineid/machineid-sidecar.toml. MACHINEID_ORG_KEY, MACHINEID_BASE_URL
-and MACHINEID_DEVICE_ID beat the file.
+and MACHINEID_DEVICE_ID override the file.
 
 Exit codes with a COMMAND: its own; 128+n when a signal ended it; 77 denied; 75
-could not find out; 125 our own failure; 126/127 the command cannot be executed
-/ was not found. Without: 0 after SIGTERM or SIGINT, 2 a bad configuration or
-wrong usage.";
+could not find out; 125 failure of machineid-sidecar; 126 the command cannot be
+executed; 127 it was not found. Without a COMMAND: 0 after SIGTERM or SIGINT,
+2 invalid configuration or wrong usage.";
 
 /// Asks an authority whether agents on this host may run, answers them on a unix socket, and stops supervised process
 /// trees when they may not.
@@ -37,11 +37,11 @@ pub(super) struct Command {
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) config: Option<PathBuf>,
 
-    /// Start an authority, an org and a key as well, all on this host and gone at the end
+    /// Also start an authority with an org and a key on this host, all removed at the end
     #[arg(long, conflicts_with_all = ["config", "check_config"])]
     pub(super) dev: bool,
 
-    /// Check the configuration, print what it means, and end
+    /// Check the configuration, print what it means, and exit
     #[arg(long, conflicts_with = "agent")]
     pub(super) check_config: bool,
 
@@ -49,7 +49,7 @@ pub(super) struct Command {
     #[arg(long, value_name = "DURATION", value_parser = span::parse, requires = "check_config")]
     pub(super) max_stop: Option<Duration>,
 
-    /// A command to supervise; its exit code becomes ours
+    /// A command to supervise; its exit code is passed on
     #[arg(last = true, value_name = "COMMAND")]
     pub(super) agent: Vec<OsString>,
 
@@ -59,6 +59,6 @@ pub(super) struct Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Ask the running daemon whether it lives: exit 0 or 1
+    /// Check whether the running daemon responds: exit code 0 or 1
     Healthcheck,
 }

@@ -1,4 +1,5 @@
-//! `--dev`: an authority, an org and a key of our own, all in a private directory that goes away at the end.
+//! `--dev`: starts an authority with an organisation and a key of its own, all in a private directory that is removed at the
+//! end.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -18,10 +19,10 @@ use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
 
-/// The port that is asked for first; any other when it is taken.
+/// The preferred port of the authority; if it is taken, any other.
 const PORT: u16 = 8424;
 
-/// Quicker than the built-in defaults: a user who tries a revoke should not have to wait for it.
+/// Faster than the built-in defaults: a user who tries a revoke should not have to wait.
 const SETTINGS: &str = r#"
 [authority]
 timeout = "2s"
@@ -37,11 +38,11 @@ mode = "0600"
 level = "warn"
 "#;
 
-/// How long the authority stays after a deny has ended the command: whoever follows it with `revoke --wait` looks twice in
-/// that time, and sees it confirmed.
+/// How long the authority stays after a deny has ended the command: `revoke --wait` polls twice in that time and sees the
+/// stop confirmed.
 const AFTER_DENY: Duration = Duration::from_secs(1);
 
-/// Runs the daemon with its own authority, in front of `command` when there is one.
+/// Runs the daemon with its own authority, and `command` if there is one.
 pub(super) fn run(command: Vec<OsString>) -> Result<Exit, Fatal> {
     keep_secrets()?;
     let directory = PrivateDirectory::make()?;
@@ -63,7 +64,7 @@ async fn start_authority(directory: &Path) -> Result<Embedded, Fatal> {
     };
     match start(PORT).await {
         Ok(authority) => Ok(authority),
-        // Most likely another --dev has the port.
+        // Most likely another `--dev` uses the port.
         Err(_) => Ok(start(0).await?),
     }
 }
@@ -89,7 +90,7 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
 }
 
 fn settings(authority: &Embedded, directory: &Path) -> Result<Settings, Fatal> {
-    // Everything lives in the private directory: nothing of the user's own is read or written.
+    // Everything is in the private directory: no file of the user is read or written.
     let around = Surroundings {
         root: false,
         home: None,
@@ -113,7 +114,7 @@ fn device() -> Result<DeviceId, Fatal> {
     Ok(format!("dev:{hostname}").parse()?)
 }
 
-/// `machineid`, `machineid-run` and `machineid-authority`, ready to be typed: small scripts that set what each needs.
+/// Writes `machineid`, `machineid-run` and `machineid-authority` as small scripts that set the environment for this instance.
 fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> io::Result<()> {
     let program = std::env::current_exe()?;
     let programs = directory.join("bin");
@@ -153,7 +154,7 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
     let dir = directory.display();
     let bound = settings.stop_bound().connected.as_secs() + 1;
     let mut text = format!(
-        "machineid-sidecar --dev: an authority, an org and a key for trying it out, gone when this ends.\n\n  \
+        "machineid-sidecar --dev: an authority, an org and a key for trying it out, removed when this ends.\n\n  \
          authority  {}\n  device     {device}\n  socket     {}\n\nType in a second terminal, to\n",
         authority.url,
         settings.local.socket.display(),
@@ -177,7 +178,7 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
     text
 }
 
-/// Removed at the end, with everything in it.
+/// A directory that is removed with its contents when dropped.
 struct PrivateDirectory {
     path: PathBuf,
 }
@@ -199,7 +200,7 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        // Left behind it holds nothing that still works.
+        // A directory left behind contains nothing that still works.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

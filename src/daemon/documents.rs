@@ -1,7 +1,7 @@
-//! Manual pages and completions: made from the same definitions as `--help`, kept in `packaging`, and compared here, so that
-//! a change of a command line is a change of its documents under review.
+//! Manual pages and completions: generated from the same definitions as `--help`, kept in `packaging`, and compared here, so
+//! that every change of a command line changes its documents under review.
 //!
-//! To write them anew: `BLESS=1 cargo test --lib documents`.
+//! To regenerate them: `BLESS=1 cargo test --lib documents`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ fn documents() -> BTreeMap<PathBuf, String> {
     documents
 }
 
-/// A page for the command and one for each below it, as git has them: `machineid-revoke(1)`.
+/// A page for the command and one for each of its subcommands, as in git: `machineid-revoke(1)`.
 fn pages(command: &clap::Command, documents: &mut BTreeMap<PathBuf, String>) {
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let below: Vec<_> = command.get_subcommands().filter(|below| !below.is_hide_set()).collect();
@@ -75,7 +75,7 @@ fn pages(command: &clap::Command, documents: &mut BTreeMap<PathBuf, String>) {
     }
     let page = clap_mangen::Man::new(command.clone()).date("").source("machineid-sidecar");
     let mut text = Vec::new();
-    // No version: a release would change every page.
+    // Without a version: otherwise each release would change every page.
     page.render_title(&mut text).unwrap();
     page.render_name_section(&mut text).unwrap();
     page.render_synopsis_section(&mut text).unwrap();

@@ -1,4 +1,4 @@
-//! Which device this host is.
+//! The device id of this host: expanded from its template, and kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use tracing::{debug, warn};
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::disk::{make_directory, replace_file};
 
-/// The resolved id with the template it came from. A host that is renamed stays the device it was, until the template
-/// changes: its revoke must not be shaken off by `hostnamectl`.
+/// The resolved id with its template. A renamed host keeps its id until the template changes: `hostnamectl` must not undo the
+/// revoke of a device.
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     template: String,
     device_id: DeviceId,
 }
 
-/// What the template says on this host now.
+/// The device id that the template gives on this host now.
 pub(super) fn expand(settings: &Settings, environment: &Environment) -> Result<DeviceId, ConfigError> {
     let device = &settings.device;
     config::expand_device_id(&device.id_template, &config::host_facts(), &|name| environment.text(name))
         .map_err(|problem| ConfigError::at(&device.id_origin, "device.id", problem))
 }
 
-/// What is kept of this host's device id, and where.
+/// The host's device id, and the file that it is kept in.
 #[derive(Debug)]
 pub(super) struct HostIdentity {
     place: Option<PathBuf>,
@@ -33,12 +33,12 @@ pub(super) struct HostIdentity {
 }
 
 impl HostIdentity {
-    /// Which device this host is.
+    /// This host's device id.
     pub(super) fn device(&self) -> &DeviceId {
         &self.kept.device_id
     }
 
-    /// Writes it down again when its file is gone. Whether it was.
+    /// Writes the file again if it is gone; returns whether it was.
     pub(super) fn restore(&self) -> std::io::Result<bool> {
         let Some(place) = &self.place else { return Ok(false) };
         let gone = !place.try_exists()?;
@@ -49,7 +49,7 @@ impl HostIdentity {
     }
 }
 
-/// The id this host had under the same template, else what the template says now, which is then kept.
+/// The kept id if the template is the same, otherwise the template's present value, which is then kept.
 pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<HostIdentity, ConfigError> {
     let template = &settings.device.id_template;
     let place = settings.state_dir.as_ref().map(|directory| directory.join("device.json"));
@@ -81,7 +81,7 @@ fn write(place: &Path, kept: &Kept) -> std::io::Result<()> {
     replace_file(place, &serde_json::to_vec_pretty(kept)?)
 }
 
-/// What keeps the org key from agents on this host.
+/// How the org key is protected from agents on this host, in a sentence.
 pub(super) fn key_protection() -> String {
     let uid = rustix::process::geteuid();
     if uid.is_root() {

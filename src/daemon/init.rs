@@ -1,5 +1,5 @@
-//! The first process of a PID namespace (a container's entrypoint) inherits every orphan in it: of `docker exec`, of probes,
-//! of agents whose wrappers are gone. Left unreaped they fill the container's table of processes.
+//! Reaps orphans. The first process of a PID namespace (a container's entrypoint) inherits every orphan in it: of `docker
+//! exec`, of probes, of agents whose wrappers are gone. Unreaped, they fill the container's process table.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use signal_hook::consts::SIGCHLD;
 use signal_hook_tokio::Signals;
 use tracing::warn;
 
-/// How often it looks when a child of our own, which is not to be taken here, stands in front of the orphans.
+/// Pause while a child of the daemon, which another task reaps, comes before the orphans.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Reaps orphans for as long as it is polled, where they come to us. Another task waits for `own`.
+/// Reaps orphans as long as it is polled, if this is the first process. Another task waits for `own`.
 pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
     let first = rustix::process::getpid().as_raw_pid() == 1;
     let ended = first.then(|| Signals::new([SIGCHLD]));
@@ -30,7 +30,7 @@ pub(super) async fn reap_orphans(own: Option<Pid>) -> Infallible {
         match sys::ended_child() {
             Ok(Some(pid)) if Some(pid) == own => tokio::time::sleep(AGAIN).await,
             Ok(Some(pid)) => {
-                // It was an orphan: no task waits for it.
+                // This was an orphan: no task waits for it.
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }
             Ok(None) | Err(_) => {

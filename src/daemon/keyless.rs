@@ -1,8 +1,8 @@
-//! Waiting for the org key: a service that was installed before it was given one.
+//! Waits for the org key, in a service that was installed before it was given one.
 //!
-//! systemd hands credentials to a unit when it starts, so what ends the waiting is a restart, and in our units
-//! `machineid-sidecar-key.path` sees to it. To fail instead would be to be started again and again, or to be given up just
-//! before the key comes; and whoever asks meanwhile is told what to do, not that nobody is there.
+//! systemd passes credentials to a unit when it starts, so the wait ends by a restart, which `machineid-sidecar-key.path`
+//! triggers in the packaged units. Exiting instead was rejected: systemd would restart the service again and again, or give
+//! up just before the key comes. Meanwhile clients are told what to do instead of finding no daemon.
 
 use std::os::unix::net::UnixListener;
 
@@ -18,11 +18,11 @@ use crate::config::{ConfigError, Origin, Settings};
 use crate::disk::make_directory;
 use crate::local::{refuse, socket};
 
-/// For the log, the unit's status and clients that ask.
+/// The text for the log, the unit's status and clients that ask.
 const WHAT_TO_DO: &str = "no org key yet, so nothing is allowed; put the key into its file, and the service reads it \
                           without a restart: sudo install -m 600 /dev/stdin /etc/machineid/org-key";
 
-/// Answers every question no until told to end.
+/// Refuses every request until told to end.
 pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> Result<Exit, Fatal> {
     let runtime_dir = &settings.local.runtime_dir;
     make_directory(runtime_dir, 0o700).map_err(|error| {

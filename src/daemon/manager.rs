@@ -1,14 +1,14 @@
-//! What the service manager is told, where there is one: `sd_notify(3)`.
+//! Notifications for the service manager, if there is one: `sd_notify(3)`.
 //!
 //! | word | when |
 //! |---|---|
-//! | `READY=1` | the socket is served. Not the first decision: the unit must come up while the authority is away, and denies meanwhile |
+//! | `READY=1` | the socket is served. Not the first decision: the unit must start while the authority is away, and deny meanwhile |
 //! | `RELOADING=1`, then `READY=1` | around a reload |
 //! | `STOPPING=1` | from the first signal to end |
 //! | `STATUS=` | the host's standing and how many agents there are, when that changes |
-//! | `WATCHDOG=1` | every third of the time it asks for, as long as every gate and the enforcer have had their turn |
+//! | `WATCHDOG=1` | three times per watchdog period, as long as every gate and the enforcer complete their turns |
 //!
-//! Without `NOTIFY_SOCKET` all of it is nothing.
+//! Without `NOTIFY_SOCKET` none of it has an effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use tracing::{debug, error, info};
 use crate::gate::Standing;
 use crate::local::Context;
 
-/// How often the status is looked at.
+/// How often the status is computed.
 const STATUS: Duration = Duration::from_secs(1);
 
-/// The socket is served; or a reload is over.
+/// Notifies that the socket is served, or that a reload is complete.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// A reload begins; [`ready`] ends it.
+/// Notifies that a reload begins; [`ready`] ends it.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -35,7 +35,7 @@ pub(super) fn reloading() {
     }
 }
 
-/// The daemon ends.
+/// Notifies that the daemon is ending.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
@@ -46,7 +46,7 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Keeps the watchdog content for a daemon that has nothing to do but to wait, and says for what. Works until dropped.
+/// Feeds the watchdog of a daemon that only waits, and reports what for. Runs until dropped.
 pub(super) async fn wait(for_what: &str) {
     tell(&[NotifyState::Status(for_what)]);
     let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
@@ -56,9 +56,9 @@ pub(super) async fn wait(for_what: &str) {
     }
 }
 
-/// Keeps the status true and the watchdog content. Works until dropped.
+/// Updates the status and feeds the watchdog. Runs until dropped.
 pub(super) async fn attend(context: Arc<Context>) {
-    tokio::join!(show_status(&context), content_watchdog(&context));
+    tokio::join!(show_status(&context), feed_watchdog(&context));
 }
 
 async fn show_status(context: &Context) {
@@ -73,7 +73,7 @@ async fn show_status(context: &Context) {
     }
 }
 
-/// One line.
+/// The status, in one line.
 fn status(context: &Context) -> String {
     let standing = context.gates.host().look(|view| match &view.standing {
         Standing::Unknown => "no decision yet".to_owned(),
@@ -88,19 +88,19 @@ fn status(context: &Context) -> String {
     }
 }
 
-/// The manager ends and restarts a daemon that says nothing for that long. It is better gone than hung: wrappers live on their
-/// leases at the longest, and the next one takes their agents over.
-async fn content_watchdog(context: &Context) {
+/// Feeds the watchdog while gates and enforcer respond. The service manager restarts a daemon that sends nothing for its
+/// period. A restart is better than a hang: wrappers enforce their leases meanwhile, and the next daemon adopts their agents.
+async fn feed_watchdog(context: &Context) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let turn = async || {
         context.gates.pulse().await;
         context.runs.pulse().await;
     };
-    content(limit / 3, turn, || tell(&[NotifyState::Watchdog])).await;
+    ping_while_responsive(limit / 3, turn, || tell(&[NotifyState::Watchdog])).await;
 }
 
-/// Pings once in each period in which everybody has had a turn.
-async fn content(period: Duration, turn: impl AsyncFn(), ping: impl Fn()) {
+/// Pings once in each period in which `turn` completes.
+async fn ping_while_responsive(period: Duration, turn: impl AsyncFn(), ping: impl Fn()) {
     let mut silent = false;
     loop {
         tokio::time::sleep(period).await;
@@ -136,12 +136,12 @@ mod tests {
         let (gate, mut driver) = GateHandle::without_driver();
         let (ring, mut pings) = mpsc::unbounded_channel();
         let period = Duration::from_millis(20);
-        let watching = content(period, async || gate.pulse().await, || ring.send(()).unwrap());
+        let watching = ping_while_responsive(period, async || gate.pulse().await, || ring.send(()).unwrap());
         let test = async {
             let hung = tokio::time::timeout(10 * period, pings.recv()).await;
             assert!(hung.is_err(), "a hung gate must not be kept alive");
             for _ in 0..3 {
-                // What waited for the gate while it hung is in its mailbox as well.
+                // Commands that arrived while the gate hung are in its mailbox as well.
                 tokio::select! {
                     Some(()) = pings.recv() => {},
                     never = driver.take_turns() => match never {},

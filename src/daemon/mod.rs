@@ -4,16 +4,16 @@
 //! |---|---|
 //! | `command` | the command line |
 //! | `check_config` | `--check-config` |
-//! | `identity` | which device this host is |
+//! | `identity` | the device id of this host |
 //! | `keyless` | waits for the org key, and denies meanwhile |
-//! | `init` | reaps orphans where it is the first process |
-//! | `sidecar` | everything that runs, put together and taken down |
+//! | `init` | reaps orphans when the daemon is the first process |
+//! | `sidecar` | assembly and shutdown of everything that runs |
 //! | `reload` | a changed configuration, key or kill file, without a restart |
-//! | `signals` | what it acts on, what it passes on |
-//! | `upkeep` | makes its own files again when they are gone |
-//! | `child` | `-- COMMAND`: a wrapper of our own |
-//! | `dev` | `--dev`: an authority of our own |
-//! | `healthcheck` | `healthcheck` |
+//! | `signals` | the signals that the daemon acts on or passes on |
+//! | `upkeep` | recreates the daemon's own files when they are gone |
+//! | `child` | `-- COMMAND`: a wrapper that the daemon starts |
+//! | `dev` | `--dev`: an authority of its own |
+//! | `healthcheck` | `machineid-sidecar healthcheck`, for container platforms |
 
 mod check_config;
 mod child;
@@ -56,8 +56,8 @@ fn command() -> clap::Command {
     <Command as clap::CommandFactory>::command()
 }
 
-/// Runs the daemon as its command line says. The same program is also the other three, under their names: the daemon
-/// starts its own wrapper that way, and `--dev` hands out the operator's commands without anything else being built.
+/// Runs the daemon as its command line says. The same program is also the other three, under their names: the daemon starts
+/// its own wrapper that way, and `--dev` provides the operator's commands without building anything else.
 #[must_use]
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().map(std::path::PathBuf::from);
@@ -70,7 +70,7 @@ pub fn main() -> ExitCode {
     let command = match Command::try_parse() {
         Ok(command) => command,
         Err(error) => {
-            // Help and version come this way too.
+            // Help and version also come as errors.
             let _ = error.print();
             return match error.use_stderr() {
                 false => Exit::Success.into(),

@@ -1,9 +1,9 @@
-//! Has the gates look at the clocks as soon as the machine wakes from a suspend.
+//! Makes the gates read the clocks as soon as the machine wakes from a suspend.
 //!
-//! Each gate finds out by itself that the machine has slept, when something wakes it; a validation that is due in four
-//! seconds would be that, in four seconds. The kernel tells of a resume at once through a timer on the wall clock that is
-//! cancelled whenever that clock jumps (`TFD_TIMER_CANCEL_ON_SET`), as it does on every resume. It says as much when
-//! somebody sets the clock; then the gates look and find nothing. A listener on D-Bus was rejected: not every host has one.
+//! Each gate detects a suspend by itself when something wakes it, but with a validation due in four seconds that would be
+//! four seconds later. The kernel reports a resume at once through a timer on the wall clock that is cancelled whenever that
+//! clock jumps (`TFD_TIMER_CANCEL_ON_SET`), as it does on every resume. Setting the clock does the same; then the gates find
+//! nothing. Listening on D-Bus was rejected: not every host has it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::local::Context;
 
-/// Works until dropped.
+/// Runs until dropped.
 pub(super) async fn watch(context: Arc<Context>) {
     if let Err(error) = wake_gates(&context).await {
         warn!(%error, "cannot watch for the end of a suspend; gates notice it a little later by themselves");
@@ -26,7 +26,7 @@ async fn wake_gates(context: &Context) -> io::Result<()> {
     loop {
         timer.get_ref().set_until_clock_jumps()?;
         timer.readable().await?.clear_ready();
-        // So that each jump is reported once.
+        // Disarmed, so that each jump is reported once.
         timer.get_ref().clear();
         context.gates.wake_all();
     }

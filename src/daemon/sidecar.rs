@@ -1,4 +1,4 @@
-//! The running daemon: everything put together, and taken down again.
+//! The running daemon: assembly and shutdown.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -44,10 +44,10 @@ use crate::registry::{Here, RunRegistry, Store};
 use crate::report::{self, Reporter};
 use crate::telemetry::Journal;
 
-/// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
-/// for a quarter of the crowd's answers, and with it the validation that all of them will share.
+/// The runtime polls for I/O after this number of tasks. With its default of 61, the first of a crowd that asks again waits
+/// for a quarter of the crowd's answers, and with it the validation that all of them share.
 const TASKS_BETWEEN_LOOKS: u32 = 8;
-/// No file of certificates is larger, in bytes: those of every authority in the world together take a quarter of it.
+/// The largest file of certificates, in bytes: all public certificate authorities together take a quarter of it.
 const LARGEST_CA_FILE: u64 = 1024 * 1024;
 
 /// Reads the configuration and serves until told to end, or until the command ends.
@@ -55,7 +55,7 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     keep_secrets()?;
     let handed = activation::take(environment)?;
     let settings = config::load(named, environment)?;
-    // Before the log: that starts a thread, and the environment can only be cleaned while there is one.
+    // Before the log is started: it starts a thread, and the environment can only be modified while there is one thread.
     let taken = take_key(&settings, environment)?;
     machineid_log::init(settings.log.format, settings.log.level);
     machineid_log::tell_panics();
@@ -78,11 +78,11 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
 
 /// Runs a future in the daemon's runtime.
 pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Result<T, Fatal> {
-    // One thread answers and validates. A second would be woken for every check, and takes longer to wake than the check
-    // takes: with two a strict one is a quarter slower, and a cached one no faster. One answers two hundred thousand a
-    // second, and leaves the other processors to the agents. What may take long has threads of its own: ending trees, and each
-    // kind of call that may block (`blocking`).
-    // A runtime without any (`new_current_thread`) has no slot for who is next, and a crowd waits longer.
+    // One thread answers and validates. A second one would be woken for every check, and waking it takes longer than the
+    // check: with two threads a strict check is a quarter slower, and a cached one no faster. One thread answers two hundred
+    // thousand checks a second and leaves the other processors to the agents. Work that may take long has threads of its own:
+    // ending trees, and each kind of call that may block (`blocking`). A `new_current_thread` runtime has no slot for the
+    // next task, and a crowd waits longer in it.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .event_interval(TASKS_BETWEEN_LOOKS)
@@ -90,18 +90,18 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
         .build();
     let runtime = runtime.map_err(Fatal::io("start the async runtime"))?;
     let result = runtime.block_on(work);
-    // Nothing that still hangs must hold the exit up.
+    // A task that still hangs must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-/// No core dump and no other process of this user may show what is in our memory.
+/// Prevents core dumps and other processes of this user from reading the daemon's memory.
 pub(super) fn keep_secrets() -> Result<(), Fatal> {
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| Fatal::io("protect the daemon's memory from other processes")(sys::from_nix(errno).into()))
 }
 
-/// Takes the org key from where it is, and out of our environment; `None` while it is still to come.
+/// Takes the org key from its source, and removes it from the environment; `None` while the key is still awaited.
 fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(OrgKey, KeySource)>, Fatal> {
     let in_environment = environment.text(KEY_VARIABLE);
     sys::scrub_environment(OsStr::new(KEY_VARIABLE)).map_err(Fatal::ScrubKey)?;
@@ -129,24 +129,25 @@ pub(super) struct Sidecar {
     socket: Arc<Socket>,
     context: Arc<Context>,
     device: DeviceId,
-    /// How the device id is kept, where it is.
+    /// The kept device id, if it is kept.
     identity: Option<HostIdentity>,
-    /// Where runs are written down.
+    /// The directory of run records.
     store: Store,
-    /// Which sidecar this is, for the authority.
+    /// The id of this sidecar in reports.
     id: SidecarId,
-    /// The limit of descriptors we were started with.
+    /// The limit of descriptors that the daemon was started with.
     descriptors: Rlimit,
-    /// The port for unmodified programs on the official clients.
+    /// The port of `compat.listen`.
     compat: Option<TcpListener>,
-    /// Where a reload reads.
+    /// Where a reload reads the settings.
     source: SettingsSource,
-    /// The port for scrapers.
+    /// The port of `metrics.listen`.
     metrics: Option<TcpListener>,
 }
 
 impl Sidecar {
-    /// Takes the socket, or the one that was handed over, and starts the host's gate. Must be called inside the runtime.
+    /// Binds the socket, or takes over the one that was passed, and starts the host's gate. Must be called inside the
+    /// runtime.
     pub(super) fn start(
         source: SettingsSource,
         settings: Settings,
@@ -168,7 +169,7 @@ impl Sidecar {
         let writes = Pool::new("state", Bounds { at_a_time: 2, most: 16 });
         let url = client.base_url().to_string();
         let markers = Markers::open(runtime_dir.clone(), &boot_id, &url, writes.clone());
-        // The socket first: a second daemon must fail before it asks anybody anything.
+        // The socket comes first: a second daemon must fail before it sends any request.
         let socket = match handed {
             Some(handed) => socket::take_over(&settings.local, handed)?,
             None => socket::bind(&settings.local)?,
@@ -209,7 +210,7 @@ impl Sidecar {
         self.context.settings()
     }
 
-    /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
+    /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is the daemon's.
     pub(super) async fn serve(mut self, command: Vec<OsString>) -> Result<Exit, Fatal> {
         let _vital = Vital;
         let mut signals = Signals::watch(!command.is_empty()).map_err(Fatal::io("watch for signals"))?;
@@ -230,7 +231,7 @@ impl Sidecar {
             let router = metrics::routes(Arc::clone(&self.context));
             tokio::spawn(port::serve("metrics.listen", listener, router, metrics::MOST, shutdown.clone()));
         }
-        // On the thread that answers: what is accepted on another one first has to wake it.
+        // Spawned on the thread that answers: a connection accepted on another thread would first have to wake it.
         let serving =
             tokio::spawn(server::serve(Arc::clone(&self.socket), Arc::clone(&self.context), shutdown.clone()));
         // Fails only when the runtime ends.
@@ -241,7 +242,7 @@ impl Sidecar {
                 Some(_) => self.supervise(&command, &mut signals).await,
             };
             manager::stopping();
-            // First this: what then ends are our streams, not their wrappers.
+            // First, so that the ends of streams that follow are attributed to the daemon, not to their wrappers.
             self.context.runs.close();
             shutdown.cancel();
             exit
@@ -261,7 +262,7 @@ impl Sidecar {
         exit
     }
 
-    /// The tasks that enforce nothing: started again when they panic, and ended when this is dropped.
+    /// Starts the tasks that enforce nothing: restarted when they panic, and ended when the handles are dropped.
     fn start_helpers(&self, reload: &Arc<Notify>) -> [AbortOnDropHandle<()>; 3] {
         let context = || Arc::clone(&self.context);
         let (source, of_reload, asked) = (self.source.clone(), context(), Arc::clone(reload));
@@ -320,7 +321,7 @@ impl Sidecar {
                 self.context.gates.hint_all();
             } else if signal == Signal::HUP {
                 self.context.journal.reopen_audit();
-                // A reload that waits already will see the same files.
+                // A reload that is already pending will read the same files.
                 reload.notify_one();
             } else {
                 info!(signal = sys::signal_name(signal), "ending; running agents live on their leases");
@@ -349,8 +350,8 @@ impl Sidecar {
         let newest = self.context.gates.host().view().last_decision;
         let allowed = matches!(newest, Some((_, Decision::Allow { .. })));
         if !allowed {
-            // One that is revoked would be registered anew by the next start, and allowed.
-            info!(device_id = %self.device, "this host's device stays: its newest decision is no ALLOW");
+            // If a revoked device were removed, the next start would register it again and be allowed.
+            info!(device_id = %self.device, "this host's device is not removed: its newest decision is not ALLOW");
             return;
         }
         // The authority may know of a revoke that this host has not heard of yet.
@@ -361,7 +362,7 @@ impl Sidecar {
     }
 }
 
-/// Where records of runs mean something.
+/// The boot and PID namespace in which run records are valid.
 fn here(boot_id: &str) -> Here {
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     Here { boot_id: boot_id.trim().to_owned(), pid_namespace: namespace.to_string_lossy().into_owned() }
@@ -375,7 +376,7 @@ fn listener(listen: Option<&(SocketAddr, Origin)>, key: &'static str) -> Result<
     Ok(Some(listener))
 }
 
-/// The certificates to trust, when there are some of our own.
+/// The configured certificates to trust, if any.
 pub(super) fn ca_pem_of(settings: &Settings) -> Result<Option<Vec<u8>>, ConfigError> {
     let Some((path, origin)) = &settings.authority.ca_file else { return Ok(None) };
     let read = config::read_whole(path, LARGEST_CA_FILE);

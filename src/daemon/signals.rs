@@ -1,4 +1,4 @@
-//! The signals the daemon acts on, or passes on to its command.
+//! The signals that the daemon acts on, or passes to its command.
 
 use std::io;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use machineid_sys as sys;
 use rustix::process::Signal;
 
-/// What the daemon itself acts on.
+/// The signals that the daemon itself acts on.
 const OWN: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1];
-/// What a command in front of which it stands gets beside those.
+/// The further signals that are passed to a command.
 const PASSED_ON: [Signal; 2] = [Signal::QUIT, Signal::USR2];
 
 pub(super) struct Signals {
@@ -19,25 +19,26 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Watches for the daemon's own signals, and for those to be passed on in front of a command. Must be called inside
-    /// the runtime. Fails when a signal cannot be watched for.
+    /// Watches for the daemon's own signals and, with a command, for those to be passed on. Must be called inside the
+    /// runtime. Fails when a signal cannot be watched.
     ///
-    /// In front of a command a signal we were started with ignored (`nohup`, a script's background job) stays ignored:
-    /// caught, it would be passed on to a command that was to be spared.
+    /// With a command, a signal that the daemon inherited as ignored (`nohup`, a script's background job) stays ignored:
+    /// otherwise it would be passed on to a command that was protected from it.
     pub(super) fn watch(passed_on: bool) -> io::Result<Self> {
         let ignores = |signal: Signal| sys::Inherited::get().ignores(signal.as_raw());
         let more: &[Signal] = if passed_on { &PASSED_ON } else { &[] };
         let all = OWN.iter().chain(more).copied();
         let watched: Vec<Signal> = all.filter(|signal| !(passed_on && ignores(*signal))).collect();
         if !ignores(Signal::XFSZ) {
-            // A file that reaches its limit (`ulimit -f`) is then an error of writing it. By default the signal ends the process.
+            // With a handler, a file that reaches its limit (`ulimit -f`) causes a write error. By default the signal ends
+            // the process.
             signal_hook::flag::register(Signal::XFSZ.as_raw(), Arc::new(AtomicBool::new(false)))?;
         }
         let arrived = signal_hook_tokio::Signals::new(watched.iter().map(|signal| signal.as_raw()))?;
         Ok(Self { watched, arrived })
     }
 
-    /// The next one. May be dropped and called again.
+    /// The next signal. Cancel-safe.
     pub(super) async fn next(&mut self) -> Signal {
         loop {
             match self.arrived.next().await {
@@ -46,7 +47,7 @@ impl Signals {
                         return *signal;
                     }
                 }
-                // The stream ends only when it is closed, which nothing does.
+                // The stream ends only when it is closed, which never happens.
                 None => std::future::pending().await,
             }
         }

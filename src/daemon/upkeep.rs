@@ -1,14 +1,14 @@
-//! Keeps in place what the daemon has in the file system: its socket and lock, the records of runs, the notes of
-//! registrations, and what outlives it in the state directory.
+//! Keeps the daemon's own files in place: its socket and lock, run records, registration markers, and the files in the state
+//! directory.
 //!
-//! A logout, a cleaner of temporary files or an operator may remove them while the daemon lives. Without its socket nobody
-//! can reach it; without its records a daemon that is started again knows no agent; without its notes it registers a device
-//! that was removed, or forgets a hold. All of it is in memory as well, so it is made again, and that is said: in the log, in
-//! status, as an event and as a metric. The place of another daemon that came meanwhile is left alone.
+//! A logout, a cleaner of temporary files or an operator may remove them while the daemon runs. Without its socket no client
+//! can reach it; without its records a restarted daemon knows no agent; without its markers and holds it registers a removed
+//! device again, or forgets a hold. The daemon has all of it in memory, so it recreates the files and reports that: in the
+//! log, in the status, as an event and as a metric. The place of another daemon that started meanwhile is left alone.
 //!
-//! It looks now and then instead of watching: a watch is lost with the directory that it watches, and a file system may have
-//! none. The two directories are looked at apart, each on a thread that may block: a state disk that hangs must not keep the
-//! socket from being made again.
+//! It polls instead of watching: a watch is lost with the directory that it watches, and a file system may support none. The
+//! two directories are checked separately, each on a thread that may block: a state disk that hangs must not prevent the
+//! socket from being recreated.
 
 use std::collections::HashSet;
 use std::io;
@@ -31,18 +31,18 @@ use crate::registry::Store;
 use crate::report;
 use crate::telemetry::metrics::OwnFile;
 
-/// Between two looks.
+/// Pause between two checks.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// There is one look at a time.
+/// One check at a time.
 const BOUNDS: Bounds = Bounds { at_a_time: 1, most: 1 };
 
-/// What is kept in place.
+/// The files that are kept in place.
 #[derive(Debug)]
 pub(super) struct Upkeep {
     pub(super) socket: Arc<Socket>,
     pub(super) context: Arc<Context>,
     pub(super) store: Store,
-    /// As at the start: a change of it takes effect at the next one.
+    /// The directory from the start: a change takes effect at the next start.
     pub(super) runtime_dir: PathBuf,
     pub(super) sidecar_id: SidecarId,
     /// `None` where the device id is not kept.
@@ -50,16 +50,16 @@ pub(super) struct Upkeep {
     pub(super) seen: Mutex<LastLook>,
 }
 
-/// What the looks before came to.
+/// The results of the previous checks.
 #[derive(Debug, Default)]
 pub(super) struct LastLook {
-    /// Runs without a record. A run that is just being written down is among them once, and not twice.
+    /// Runs without a record. A run whose record is just being written may be here once, but not twice in a row.
     unrecorded: HashSet<RunId>,
     runtime: Option<String>,
     state: Option<String>,
 }
 
-/// What a look came to: what was made again, and what could not be.
+/// The result of a check: what was recreated, and what could not be.
 #[derive(Debug, Default)]
 struct LookResult {
     restored: Vec<(OwnFile, usize)>,
@@ -79,16 +79,16 @@ enum UpkeepError {
     DeviceId(#[source] io::Error),
 }
 
-/// Which of the two directories.
+/// One of the two directories.
 #[derive(Clone, Copy, Debug)]
 enum Area {
     Runtime,
     State,
 }
 
-/// Looks from now on.
+/// Checks the files until dropped.
 pub(super) async fn watch(upkeep: Arc<Upkeep>) {
-    // Threads of their own for the runtime directory: those for writes may all wait for a state disk that hangs.
+    // The runtime directory has threads of its own: those for writes may all wait for a state disk that hangs.
     let (of_runtime, of_state) = (Pool::new("runtime-dir", BOUNDS), upkeep.context.writes.clone());
     tokio::join!(every(Arc::clone(&upkeep), Area::Runtime, of_runtime), every(upkeep, Area::State, of_state));
 }
@@ -97,7 +97,7 @@ async fn every(upkeep: Arc<Upkeep>, area: Area, pool: Pool) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let looking = Arc::clone(&upkeep);
-        // One look at a time: of a disk that hangs, one thread waits.
+        // One check at a time: at most one thread waits for a disk that hangs.
         let looked = pool.call(Owner::DAEMON, move || match area {
             Area::Runtime => looking.look_at_runtime(),
             Area::State => looking.look_at_state(),
@@ -118,7 +118,7 @@ impl Upkeep {
         self.store.set_displaced(!kept.has_lock);
         markers.set_displaced(!kept.has_lock);
         if !kept.has_lock {
-            // The directory may be another daemon's by now: nothing of ours goes there.
+            // The directory may belong to another daemon by now: this daemon writes nothing into it.
             return found;
         }
         let below = |source| UpkeepError::RuntimeDir { path: self.runtime_dir.clone(), source };
@@ -129,11 +129,11 @@ impl Upkeep {
         found
     }
 
-    /// Has those runs written down again whose records were gone at the look before, too.
+    /// Records those runs again that had no record at the previous check either.
     fn restore_records(&self) -> io::Result<usize> {
         let runs = &self.context.runs;
         if runs.record_problem().is_some() {
-            // The thread that writes has not got to them; it says so itself.
+            // The ledger's thread has not written them yet, and reports that itself.
             return Ok(0);
         }
         let missing = runs.unrecorded(&self.store)?;
@@ -194,7 +194,7 @@ impl Upkeep {
 }
 
 impl LookResult {
-    /// Takes note of how many of these were made again.
+    /// Notes how many of these files were recreated.
     fn take(&mut self, file: OwnFile, count: Result<usize, UpkeepError>) {
         match count {
             Ok(0) => {}

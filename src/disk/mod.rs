@@ -1,4 +1,4 @@
-//! What the daemon's rooms do alike on the disk.
+//! File operations that several modules share.
 
 mod replace_file;
 
@@ -9,7 +9,7 @@ use std::path::Path;
 
 pub(crate) use replace_file::replace_file;
 
-/// Makes a directory with its parents. One that exists is left as it is.
+/// Creates a directory with its parents. An existing directory is left as it is.
 pub(crate) fn make_directory(directory: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory)
 }

@@ -1,12 +1,12 @@
-//! A file that is replaced whole: a reader, also the one after a crash of the machine, finds the old content or the new.
+//! Replaces a file as a whole: a reader, also one after a crash of the machine, finds either the old content or the new.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Writes the content to a file of its own, only its owner's to read, waits until that is on the disk, and gives it the name.
-/// On failure the old file stays.
+/// Writes the content to a temporary file that only its owner can read, waits until it is on disk, and renames it. On failure
+/// the old file stays.
 pub(crate) fn replace_file(place: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = place.as_os_str().to_owned();
     name.push(".new");
@@ -14,11 +14,11 @@ pub(crate) fn replace_file(place: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(fresh)?;
     file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(fresh, place)).inspect_err(
         |_| {
-            // On a full disk half a file is only in the way.
+            // A partial file on a full disk has no use.
             let _ = fs::remove_file(fresh);
         },
     )?;
-    // The name is in the directory, which is written on its own.
+    // The name is part of the directory, which is synced separately.
     let directory = place.parent().filter(|directory| !directory.as_os_str().is_empty());
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }

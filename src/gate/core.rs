@@ -151,24 +151,25 @@ pub(crate) enum First {
 /// - **input**: [`handle`](Self::handle) takes one [`GateEvent`] with the time of now. It never fails and never blocks.
 /// - **output**: the [`Action`]s that `handle` appends. The caller carries them out in their order, all of them, before it
 ///   calls `handle` again: an `Answer` that follows a `StopAgents` must not be sent before it.
-/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`GateEvent::Woke`] if nothing else
-///   happens before. It may change with each `handle`, so the caller asks again after each. The other methods only read.
+/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`GateEvent::Woke`] if nothing
+///   else happens before. It may change with each `handle`, so the caller asks again after each. The other methods only read.
 ///
 /// # Order
 ///
 /// 1. [`new`](Self::new); for a device whose agents a previous daemon left, [`GateEvent::Inherited`] next.
-/// 2. [`GateEvent::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them when the
-///    lease ends.
-/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`GateEvent::Finished`], unless the gate
-///    abandons it. An outcome that comes later is ignored.
-/// 4. Each [`GateEvent::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may drop
-///    the answer.
+/// 2. [`GateEvent::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them
+///    when the lease ends.
+/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`GateEvent::Finished`], unless the
+///    gate abandons it. An outcome that comes later is ignored.
+/// 4. Each [`GateEvent::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may
+///    drop the answer.
 /// 5. After a suspend, [`GateEvent::Resumed`] comes before every other event.
 ///
 /// # Time
 ///
-/// `now` is of the boot clock and never less than in the call before. A late call does no harm beyond its lateness: leases,
-/// deadlines and pauses are compared with `now`, and a lease that ended meanwhile ends first. An early one changes nothing.
+/// `now` is a time of the boot clock and never less than in the previous call. A late call has no effect beyond its lateness:
+/// leases, deadlines and pauses are compared with `now`, and a lease that ended meanwhile ends first. An early call changes
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Gate {
     rules: Rules,
@@ -295,8 +296,8 @@ impl Gate {
         self.begin_if_wanted(now, slot_freed, actions);
     }
 
-    /// Takes over the lease of a previous daemon, which paces retries as an own lease does. It is never longer than an own
-    /// one, and a deny has ended it.
+    /// Takes over the lease of a previous daemon, which paces retries as one of this gate does. It is never longer than one
+    /// of this gate, and a deny has ended it.
     fn inherit(&mut self, now: BootTime, until: BootTime) {
         let denied = matches!(self.standing, Standing::Denied { .. });
         let until = until.min(now + self.rules.lease);

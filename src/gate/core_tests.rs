@@ -11,7 +11,7 @@ const RULES: Rules = Rules {
     system_unavailable: SystemUnavailable::Deny,
 };
 
-/// What a reload may make of them.
+/// The rules after a reload.
 const SHORTER: Rules = Rules {
     interval: Duration::from_secs(1),
     lease: Duration::from_secs(4),
@@ -599,7 +599,7 @@ fn another_authority_is_registered_with_whatever_one_before_it_says_later() {
     assert!(!registers(&world.tell(GateEvent::Hinted)));
 }
 
-/// What an outside observer of one run remembers, to hold the gate's rules against it.
+/// What an observer of one run records, to check the gate's invariants against it.
 #[derive(Default)]
 struct Ledger {
     asked: HashMap<u64, (BootTime, BootTime)>,
@@ -722,7 +722,7 @@ proptest! {
                 Step::Sleep(millis) => {
                     world.now = world.now + Duration::from_millis(millis);
                     ledger.woke = Some(world.now);
-                    // Nobody could be answered meanwhile.
+                    // No asker could be answered meanwhile.
                     ledger.asked.values_mut().for_each(|(_, deadline)| *deadline = (*deadline).max(world.now));
                     let actions = world.tell(GateEvent::Resumed);
                     prop_assert_eq!(begins(&actions), 1, "it validates on waking");

@@ -240,7 +240,7 @@ impl Driver {
     /// again, and the lease runs on. `None` for an abandoned attempt.
     fn lost(&self, error: &JoinError) -> Option<GateEvent> {
         let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
-        tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
+        tracing::error!(device_id = %self.device, %error, "a validation failed to run; retrying");
         let cause = Arc::from("the validation failed to run because of an internal error: the log says where");
         let outcome = AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
         Some(GateEvent::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
@@ -248,7 +248,8 @@ impl Driver {
 
     fn answer_some(&mut self) {
         // Answering a crowd takes milliseconds, and the crowd asks again meanwhile; an authority on this host must not wait
-        // that long for the processor. A single asker needs no short turns: it runs as soon as this thread waits.
+        // that long for the processor. For a single asker short turns are a loss: it and this thread would preempt each
+        // other.
         let turns = if self.answers.len() > ANSWERED { Turns::Short } else { Turns::Ordinary };
         if turns != self.turns {
             self.turns = turns;

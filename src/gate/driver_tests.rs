@@ -20,7 +20,7 @@ impl Agents for NoAgents {
     fn stop(&self, _: &DeviceId, _: &Denial) {}
 }
 
-/// Answers everything with an ALLOW, or with what a registration is answered.
+/// Answers every request with an ALLOW, or as a registration.
 async fn serve(listener: TcpListener) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();

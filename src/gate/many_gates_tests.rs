@@ -18,19 +18,19 @@ const RULES: Rules = Rules {
     resume_grace: Duration::from_secs(3),
     system_unavailable: SystemUnavailable::Deny,
 };
-/// All hosts have started within this.
+/// All hosts start within this time.
 const START: u64 = 5_000;
-/// The authority is away from here to there.
+/// The beginning and the end of the outage.
 const AWAY: (u64, u64) = (20_000, 50_000);
 const END: u64 = 70_000;
 const BUCKET: u64 = 100;
 
-/// What a request comes to while the authority is away.
+/// The failure of a request while the authority is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outage {
-    /// Nobody listens.
+    /// The connection is refused.
     Refused,
-    /// Nobody answers, and the request times out.
+    /// The authority does not answer, and the request times out.
     Silent,
     /// It is overloaded, and says when to come back.
     Overloaded { retry_after: Duration },

@@ -1,5 +1,5 @@
-//! A socket that a service manager made and keeps: it lives on while the daemon is restarted, and wrappers wait in its
-//! backlog instead of finding nobody. Its mode and owner are the manager's business.
+//! Socket activation: a socket that a service manager created and keeps. It outlives a restart of the daemon, so that
+//! wrappers wait in its backlog instead of being refused. Its mode and owner are the service manager's.
 
 use std::os::unix::net::UnixListener;
 
@@ -7,11 +7,11 @@ use listenfd::ListenFd;
 
 use crate::config::{ConfigError, Environment, Origin};
 
-/// Takes the socket that was handed to this process; `None` when none was. To be called once.
+/// Takes the socket that was passed to this process; `None` when none was. To be called once.
 ///
-/// Fails when what was handed over is not one listening unix socket.
+/// Fails when the service manager passed anything but one listening unix socket.
 pub(crate) fn take(environment: &Environment) -> Result<Option<UnixListener>, ConfigError> {
-    // Without a number, or with another's, the variables are left over from the start of another process.
+    // Without a pid, or with another one, the variables are left over from the start of another process.
     if environment.text("LISTEN_PID").and_then(|pid| pid.trim().parse().ok()) != Some(std::process::id()) {
         return Ok(None);
     }

@@ -24,7 +24,7 @@ use crate::gate::standing::Grant;
 use crate::registry::Run;
 use crate::telemetry::metrics::Rejected;
 
-/// What a check may say. Each can make it stricter, none weaker than the configuration.
+/// The parameters of a check. Each can make it stricter, none weaker than the configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct CheckQuestion {
     device: Option<DeviceId>,
@@ -107,7 +107,7 @@ async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: 
             return reply::denied(&not_nameable(device), device);
         }
         Some(_) => Vec::new(),
-        // A caller that cannot be looked up could be an agent: it must not be answered as another process.
+        // A caller that cannot be identified may be an agent: it must not be answered as if it were not.
         None => match peer.runs(&context.runs) {
             Ok(runs) => runs,
             Err(error) => return overloaded(&error),
@@ -121,7 +121,7 @@ async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: 
         context.live.look(|settings| (settings.local.max_age_cap, settings.local.check_timeout));
     let max_age = question.max_age.unwrap_or_default().min(max_age_cap);
     if runs.is_empty() && question.device.as_ref().is_none_or(|device| device == host.device()) {
-        // Nearly every cached check: nothing of the gate need be held or copied for it.
+        // The case of nearly every cached check: no gate is taken and nothing is copied for it.
         let make = |grant: &Grant| reply::allowed(grant, host.device(), asked);
         if let Some(answer) = cached(max_age, |max_age| host.cached_allow(asked, max_age, make)) {
             return answer;
@@ -164,7 +164,8 @@ fn stopping(run: &Run) -> Option<Response<Bytes>> {
 }
 
 impl CheckQuestion {
-    /// An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the host.
+    /// Parses a query. An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the
+    /// host.
     fn parse(query: &str) -> Result<Self, QueryError> {
         let mut question = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -190,7 +191,7 @@ fn duration(name: &'static str, text: &str) -> Result<Duration, QueryError> {
     span::parse(text).map_err(|source| QueryError::Duration { name, source })
 }
 
-/// A foreign query is a question that says no more than stands there, or is refused.
+/// Fuzz target: a foreign query is refused, or parsed into no more than it contains.
 pub(crate) fn fuzz_query(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     match CheckQuestion::parse(query) {

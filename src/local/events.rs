@@ -1,8 +1,8 @@
 //! `GET /v1/events`: what happens on this host, as server-sent events.
 //!
-//! Everybody reads the journal's one buffer at their own pace, so that a reader who does not read costs nothing but its
-//! connection. Ids are `<life of the daemon>-<number>`; whoever comes back with one goes on behind it. What cannot be told
-//! any more is said with an event of its own, `gap`, never passed over.
+//! All readers share the journal's buffer, each at its own pace, so that a slow reader costs nothing but its connection. Ids
+//! are `<life of the daemon>-<number>`; a reader that reconnects with an id continues after that event. Events that are no
+//! longer available are reported by an event `gap`, never skipped silently.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,17 +26,17 @@ use super::{Context, reply};
 use crate::telemetry::Journal;
 use crate::telemetry::ring::{EventNumber, RingRead};
 
-/// A comment is sent this often when nothing happens, so that both sides learn that the other is gone.
+/// Interval of comments while there are no events, so that both sides notice a lost connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// What the reader should wait before it comes back.
+/// The pause that a reader should make before it reconnects.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a reader wants.
+/// The parameters of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StreamOptions {
-    /// Everything that is still kept, and not only what comes.
+    /// Begin with the oldest event that is kept, not with the next new one.
     from_oldest: bool,
-    /// Stay for what comes.
+    /// Keep the stream open for new events.
     follow: bool,
 }
 
@@ -98,7 +98,7 @@ struct Reader {
     newest: watch::Receiver<EventNumber>,
     next: EventNumber,
     follow: bool,
-    /// What is to be said first.
+    /// Events that are sent before those of the journal.
     greeting: std::vec::IntoIter<Event>,
 }
 
@@ -117,7 +117,7 @@ impl Reader {
             None if wish.from_oldest => (ring_oldest, None),
             None => (ring_newest + 1, None),
         };
-        // An id without data: a reader that loses the connection before the first event knows where to go on.
+        // An id without data: a reader that loses the connection before the first event knows where to continue.
         let mut greeting = vec![Event::default().retry(RETRY).id(id(&journal, next - 1))];
         greeting.extend(gap.map(|reason| gap_event(&journal, next, reason)));
         Self { journal, scope, newest, next, follow: wish.follow, greeting: greeting.into_iter() }
@@ -130,14 +130,14 @@ impl Reader {
         })
     }
 
-    /// The next thing to tell; `None` at the end, when the reader does not follow.
+    /// The next event; `None` at the end, when the reader does not follow.
     async fn next_event(&mut self) -> Option<Event> {
         if let Some(greeting) = self.greeting.next() {
             return Some(greeting);
         }
         loop {
             self.newest.mark_unchanged();
-            // The buffer is locked for one event at a time: what is told must not wait for a reader.
+            // The buffer is locked for one event at a time: recording an event must not wait for a reader.
             let read = self.journal.ring().read(self.next);
             match read {
                 RingRead::Nothing if !self.follow => return None,
@@ -156,7 +156,7 @@ impl Reader {
                     self.next = number + 1;
                     let event = &told.event;
                     if event.what.agent_of().is_none_or(|uid| self.scope.covers(uid)) {
-                        // Nothing in it is without a JSON form, and JSON has no newline in it.
+                        // Every field has a JSON form, and JSON text contains no newline.
                         let data = serde_json::to_string(event).unwrap_or_default();
                         let id = id(&self.journal, number);
                         return Some(Event::default().id(id).event(event.what.name()).data(data));
@@ -176,7 +176,7 @@ fn gap_event(journal: &Journal, next: EventNumber, reason: &str) -> Event {
     Event::default().id(id(journal, next - 1)).event("gap").data(data.to_string())
 }
 
-/// The number in an id of this daemon's life.
+/// The event number in an id of this daemon's life.
 fn number_of(id: &str, journal: &Journal) -> Option<EventNumber> {
     let (life, number) = id.split_once('-')?;
     (life == journal.life().to_string()).then(|| number.parse().ok()).flatten()

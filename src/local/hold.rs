@@ -1,4 +1,4 @@
-//! `POST /v1/hold`, `POST /v1/release`: denies a device on this host without the authority, until it is taken back.
+//! `POST /v1/hold`, `POST /v1/release`: denies a device on this host without the authority, until it is released.
 
 use std::io;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) const HOLD: Operation = Operation {
     answers: &[
         AnswerDoc(200, JSON, Some("HoldAnswer"), "held"),
         AnswerDoc(400, JSON, NO, "the request is malformed"),
-        AnswerDoc(403, JSON, NO, "the caller may not"),
+        AnswerDoc(403, JSON, NO, "the caller lacks the rights"),
     ],
 };
 
@@ -54,8 +54,8 @@ pub(super) async fn hold(
     let mut run_ids = Vec::new();
     for device in &devices {
         let news = holds.hold(device, peer.uid());
-        // At once, and not only when the gate has heard of it: that may be waiting for the authority. Admission looks at
-        // holds under the lock that this takes, so no run falls between.
+        // The agents are stopped here, before the gate has heard of the hold: the gate may be waiting for the authority.
+        // Admission reads the holds under the lock that this takes, so no run falls in between.
         if let Some(denial) = holds.denial(device) {
             let (stopped, _) = context.runs.stop_chosen(&denial, &caller, |run| run.is_ruled_by(device));
             run_ids.extend(stopped);
@@ -67,7 +67,7 @@ pub(super) async fn hold(
             context.journal.tell_by(Happening::DeviceHeld(hold), Some(caller.clone()));
         }
     }
-    // They are in force: a disk that hangs must not keep the operator from hearing so.
+    // The holds are in force: a disk that hangs must not delay the answer to the operator for long.
     let problem = written(&context, Holds::keep).await.err().map(|error| {
         error!(%error, "cannot record which devices are held: a restart of the daemon would forget them");
         format!("the hold cannot be saved ({error}): a restart of the daemon would forget it")
@@ -75,11 +75,11 @@ pub(super) async fn hold(
     (StatusCode::OK, Json(HoldAnswer { devices, run_ids, problem })).into_response()
 }
 
-/// How long an operator waits for the disk.
+/// Time that an operator waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// On a thread of its own: a disk takes its time until it has what it was given. Fails when that is too long; the write may
-/// still be done later.
+/// Writes on a thread of its own, since syncing to disk takes time. Fails when that takes too long; the write may still
+/// complete later.
 async fn written<T: Send + 'static>(
     context: &Context,
     write: impl FnOnce(&Holds) -> io::Result<T> + Send + 'static,
@@ -99,8 +99,8 @@ pub(super) const RELEASE: Operation = Operation {
     answers: &[
         AnswerDoc(200, JSON, Some("ReleaseAnswer"), "the authority decides again"),
         AnswerDoc(400, JSON, NO, "the request is malformed"),
-        AnswerDoc(403, JSON, NO, "the caller may not"),
-        AnswerDoc(404, JSON, NO, "it is not held"),
+        AnswerDoc(403, JSON, NO, "the caller lacks the rights"),
+        AnswerDoc(404, JSON, NO, "the device is not held"),
         AnswerDoc(503, JSON, NO, "the release cannot be saved: the device stays held"),
     ],
 };
@@ -143,7 +143,7 @@ pub(super) async fn release(
     (StatusCode::OK, Json(ReleaseAnswer { devices })).into_response()
 }
 
-/// What denies every agent there is: the host's device, and where that does not rule all, each that is in use.
+/// The devices whose denial denies every agent: the host's device, and where that does not rule all, each device in use.
 fn everything(context: &Context) -> Vec<DeviceId> {
     let rules_all = context.settings().device.host_rules_all;
     let gates = context.gates.all();
@@ -175,7 +175,7 @@ async fn read(context: &Context, peer: &Peer, body: Body) -> Result<HoldRequest,
 }
 
 impl Peer {
-    /// Who this is, for the audit.
+    /// The client, as the audit file names it.
     pub(super) fn caller(&self) -> Caller {
         let pid = self.pid().and_then(|pid| u32::try_from(pid.as_raw()).ok());
         let exe = pid.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());

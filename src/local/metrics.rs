@@ -18,10 +18,10 @@ use crate::gate::Standing;
 use crate::registry::run::Phase;
 use crate::telemetry::metrics::Now;
 
-/// Scrapers served at once: several of them, and the odd person.
+/// Connections served at once: several scrapers, and an occasional person.
 pub(crate) const MOST: usize = 16;
 
-/// What the TCP port serves. No secret is in it.
+/// The routes of the TCP port. The page contains no secret.
 pub(crate) fn routes(context: Arc<Context>) -> Router {
     Router::new().route("/metrics", get(page)).with_state(context)
 }

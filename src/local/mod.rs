@@ -1,16 +1,16 @@
-//! The local socket: "may I run?", supervised runs and status, over HTTP/1.1.
+//! The local socket: checks, supervised runs, status and events, over HTTP/1.1.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `socket` | the socket file: made with its mode, never taken over from a living daemon |
-//! | `activation` | the socket that a service manager hands over |
+//! | `socket` | the socket file: created with its mode, never taken from a living daemon |
+//! | `activation` | a socket that a service manager passes |
 //! | `server` | accepts, limits and ends connections |
-//! | `wire` | a connection's bytes: how long a client lets us wait, and words for what hyper refuses without any |
-//! | `places` | how many connections are served, and for whom |
-//! | `peer` | who is at the other end |
-//! | `compat` | the authority's own API, for programs on the official clients |
+//! | `wire` | the bytes of a connection: time limits, and bodies for errors that hyper sends without one |
+//! | `places` | limits of the connections served at once |
+//! | `peer` | the client at the other end |
+//! | `compat` | the authority's own API, for programs that use the official clients |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
-//! | `rights` | whose agents a client may see and command |
+//! | `rights` | the agents that a client may see and command |
 //! | `supervise` | `POST /v1/supervise` and its event stream; `GET`, the newest event of a run; `POST /v1/thaw` |
 //! | `stop` | `POST /v1/stop` |
 //! | `hold` | `POST /v1/hold`, `/v1/release` |
@@ -19,8 +19,8 @@
 //! | `openapi` | `GET /v1/openapi.json` |
 //! | `status` | `GET /v1/status`, `/healthz`, `/readyz` |
 //! | `port` | a TCP port that serves a few paths |
-//! | `refuse` | one no for every question, while there is nothing to decide with |
-//! | `reply` | answers that are not an ALLOW |
+//! | `refuse` | one refusal for every request, while the daemon cannot decide |
+//! | `reply` | answers other than streams and reports |
 
 pub(crate) mod activation;
 mod check;
@@ -71,11 +71,11 @@ use supervise::Refusals;
 /// The longest request body, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024;
 
-/// See [`Context::looks`]. As many at a time as may wait for the kernel to move a process into a control group: more would be
-/// threads that push aside the one that answers.
+/// Bounds of [`Context::looks`]. As many at a time as may wait for the kernel to move a process into a control group: more
+/// threads would compete with the thread that answers.
 const LOOKS: Bounds = Bounds { at_a_time: 16, most: 64 };
 
-/// What the handlers work on.
+/// What all handlers share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) live: Live,
@@ -83,16 +83,16 @@ pub(crate) struct Context {
     pub(crate) runs: Arc<RunRegistry>,
     pub(crate) started: BootTime,
     pub(crate) journal: Arc<Journal>,
-    /// What keeps the org key from agents on this host, in a sentence.
+    /// How the org key is protected from agents on this host, in a sentence.
     pub(crate) key_protection: String,
-    /// Where unmodified programs on the official clients are served, when they are.
+    /// The address of `compat.listen`, if set.
     pub(crate) compat: Option<SocketAddr>,
-    /// How it is with the files that the daemon keeps for itself, as of the last look.
+    /// The state of the daemon's own files, as of the last look.
     files: Mutex<FilesStatus>,
     refusals: Refusals,
-    /// Looks at the processes of starts. Users take turns.
+    /// Threads that look at the processes of starts. Users take turns.
     looks: Pool,
-    /// Writes to the state and runtime directories.
+    /// Threads that write to the state and runtime directories.
     pub(crate) writes: Pool,
 }
 
@@ -111,19 +111,19 @@ impl Context {
         Self { live, gates, runs, started, journal, key_protection, compat, files, refusals, looks, writes }
     }
 
-    /// How it is with the files that the daemon keeps for itself.
+    /// The state of the daemon's own files.
     pub(crate) fn files_status(&self) -> FilesStatus {
         let mut status = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         status.problem = status.problem.or_else(|| self.runs.record_problem());
         status
     }
 
-    /// Notes what a look at these files came to.
+    /// Updates the state of the daemon's own files.
     pub(crate) fn note_files(&self, note: impl FnOnce(&mut FilesStatus)) {
         note(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The settings in force. Take them once for one question.
+    /// The settings in force. Take them once per request.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         self.live.now()
     }
@@ -145,7 +145,7 @@ impl Context {
     }
 }
 
-/// Everything the socket answers, but for the check itself.
+/// All routes of the socket, except the check itself.
 pub(crate) fn routes(context: Arc<Context>) -> Router {
     let (router, _) = surface().split_for_parts();
     router
@@ -157,13 +157,13 @@ pub(crate) fn routes(context: Arc<Context>) -> Router {
         .with_state(context)
 }
 
-/// The routes that are described, with what each is asked.
+/// The routes that have a description, each with it.
 fn surface() -> OpenApiRouter<Arc<Context>> {
     let described = |operations: &[&Operation], router: MethodRouter<Arc<Context>>| {
         openapi::described(operations, router.fallback(reply::wrong_method))
     };
     openapi::surface()
-        // Any other method of it: `server` answers the check itself.
+        // Only other methods come here: `server` answers the check itself.
         .routes(openapi::described(&[&check::CHECK_ONE], any(reply::wrong_method)))
         .routes(described(
             &[&supervise::SUPERVISE, &supervise::INQUIRE],
@@ -181,7 +181,7 @@ fn surface() -> OpenApiRouter<Arc<Context>> {
         .routes(openapi::described(&[&status::READYZ], get(status::ready)))
 }
 
-/// The whole request, within a limit of size and of time: a client that never finishes must not keep its place.
+/// Reads a whole request body, within limits of size and time: a client that never finishes must not keep its place.
 async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
     match tokio::time::timeout(wire::REQUEST_TIMEOUT, to_bytes(body, LARGEST_REQUEST)).await {
         Ok(Ok(body)) => Ok(body),
@@ -196,7 +196,7 @@ async fn read_whole(body: Body) -> Result<Bytes, (StatusCode, String)> {
     }
 }
 
-/// The no about a device that clients may not name.
+/// The deny for a device that clients may not name.
 fn not_nameable(device: &DeviceId) -> Denial {
     let reason = format!("this host's configuration (device.allow) does not let clients ask about {device}");
     Denial::local(Code::DeviceNotPermitted, reason)

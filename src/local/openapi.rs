@@ -1,6 +1,6 @@
-//! `GET /v1/openapi.json`: the socket, described. The schemas are made from the very types that are sent; what is asked how
-//! stands beside each handler, and a route is made of both. The whole is kept in `docs/openapi/sidecar.json`, so that a
-//! change of the surface is one under review.
+//! `GET /v1/openapi.json`: the description of the socket. The schemas are generated from the types that are sent; each
+//! operation is described beside its handler, and a route consists of both. The document is kept in
+//! `docs/openapi/sidecar.json`, so that every change of the interface is reviewed.
 
 use std::sync::{Arc, OnceLock};
 
@@ -58,7 +58,7 @@ pub(super) const LINES: &str = "application/x-ndjson";
 pub(super) const NO: Option<&str> = Some("CheckAnswer");
 
 pub(super) const CHECK: &[AnswerDoc] = &[
-    AnswerDoc(200, JSON, NO, "allowed: the only yes"),
+    AnswerDoc(200, JSON, NO, "allowed; no other status means allowed"),
     AnswerDoc(400, JSON, NO, "the question is malformed"),
     AnswerDoc(403, JSON, NO, "denied"),
     AnswerDoc(503, JSON, NO, "there is no decision; Retry-After says when to ask again"),
@@ -71,13 +71,13 @@ pub(super) const HEALTHZ: Operation = Operation {
     summary: "Whether the daemon is alive",
     parameters: &[],
     body: None,
-    answers: &[AnswerDoc(200, TEXT, None, "it is")],
+    answers: &[AnswerDoc(200, TEXT, None, "the daemon is alive")],
 };
 
 const DIALECT: Dialect =
     Dialect { parameter: |_| openapi::text(), required: &[], answer: |name| Ref::from_schema_name(name).into() };
 
-/// A route and what it is asked.
+/// A route with its description.
 pub(super) fn described(
     operations: &[&Operation],
     router: MethodRouter<Arc<Context>>,
@@ -85,8 +85,8 @@ pub(super) fn described(
     openapi::described(&DIALECT, operations, router)
 }
 
-/// A surface without routes yet. One description is here: its route takes everything below its path as well, for which a
-/// description has no form.
+/// A surface without routes. One description is added here: its route also matches everything below its path, which a
+/// described route cannot express.
 pub(super) fn surface() -> OpenApiRouter<Arc<Context>> {
     let mut surface = Schemas::openapi();
     surface.paths.merge(openapi::paths(&DIALECT, &[&check::AUTHORIZE]));

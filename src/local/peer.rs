@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The client at the other end of a connection.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,17 +10,17 @@ use rustix::io::Errno;
 
 use crate::registry::{Run, RunRegistry};
 
-/// The uid that stands for every user the kernel cannot express in our user namespace.
+/// The uid that stands for every user that the kernel cannot map into the daemon's user namespace.
 const OVERFLOW_UID: u32 = 65_534;
 
-/// Whether our user namespace has every user, as the first one does: then the overflow uid is a user like others, and
-/// many containers run as it.
+/// Whether the daemon's user namespace maps every user, as the initial one does: then the overflow uid is an ordinary user,
+/// which many containers run as.
 fn every_user_is_known() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
-    *KNOWN.get_or_init(|| std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_everybody(&map)))
+    *KNOWN.get_or_init(|| std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_every_user(&map)))
 }
 
-fn maps_everybody(uid_map: &str) -> bool {
+fn maps_every_user(uid_map: &str) -> bool {
     let numbers: Vec<&str> = uid_map.split_ascii_whitespace().collect();
     matches!(numbers[..], ["0", _, "4294967295"])
 }
@@ -29,24 +29,24 @@ fn maps_everybody(uid_map: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     uid: u32,
-    /// `None` when it is in a PID namespace that ours does not contain.
+    /// `None` when the client is in a PID namespace that the daemon's does not contain.
     pid: Option<Pid>,
     pidfd: Option<Arc<OwnedFd>>,
-    /// Its effective and its supplementary groups; none when they cannot be told.
+    /// The effective and supplementary groups; none when unknown.
     groups: Arc<[u32]>,
     known: Arc<Mutex<Option<Known>>>,
 }
 
-/// The runs whose tree the client is in, as found out when the record of runs had this generation.
+/// The runs whose tree the client is in, as of this generation of the roster.
 #[derive(Debug)]
 struct Known {
     generation: u64,
-    /// Not kept alive: an idle connection must not hold a run's gates.
+    /// Weak: an idle connection must not keep a run's gates running.
     runs: Vec<Weak<Run>>,
 }
 
 impl Peer {
-    /// Asks the kernel. Fails when the socket is no unix socket or has lost its peer.
+    /// Asks the kernel for the peer of a socket. Fails when the socket is not a unix socket or has lost its peer.
     pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
         let credentials = sys::peer_credentials(socket.as_fd())?;
         let pidfd = sys::peer_pidfd(socket.as_fd()).ok().flatten().map(Arc::new);
@@ -55,15 +55,15 @@ impl Peer {
         Ok(Self { uid: credentials.uid, pid: Pid::new(credentials.pid), pidfd, groups, known: Arc::default() })
     }
 
-    /// The runs whose tree the client is in; found out once for each connection, until a run comes or goes.
+    /// The runs whose tree the client is in; determined once for each connection, until a run is added or removed.
     ///
-    /// What was found stays right as long as the runs are the same ones: the ancestors of a process only become fewer, since
-    /// an orphan goes to one it descends from already. A client whose supervisors have died counts as theirs all the same.
+    /// The result stays right as long as the runs are the same: a process only loses ancestors, since an orphan is inherited
+    /// by a process that it descends from already. A client whose supervisors have died still counts as theirs.
     ///
-    /// Fails when that cannot be told, which must not read as "in no run".
+    /// Fails when that is unknown, which must not read as "in no run".
     pub(crate) fn runs(&self, runs: &RunRegistry) -> io::Result<Vec<Arc<Run>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before the look: a run that comes meanwhile makes it out of date.
+        // Read before the look: a run added meanwhile makes the result out of date.
         let generation = runs.generation();
         if let Some(known) = known.as_ref().filter(|known| known.generation == generation) {
             let living: Vec<_> = known.runs.iter().filter_map(Weak::upgrade).collect();
@@ -80,12 +80,12 @@ impl Peer {
         self.uid
     }
 
-    /// Root or the daemon's own user.
+    /// Whether the client is root or the daemon's own user.
     pub(crate) fn is_privileged(&self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }
 
-    /// Whether it was in this group when it connected. The numbers are those of our user namespace.
+    /// Whether the client was in this group when it connected. Group ids are those of the daemon's user namespace.
     pub(crate) fn is_member(&self, gid: u32) -> bool {
         self.groups.contains(&gid)
     }
@@ -94,43 +94,45 @@ impl Peer {
         self.pid
     }
 
-    /// A user of another user namespace: nobody, who may only check.
-    pub(crate) fn is_nobody(&self) -> bool {
+    /// Whether the client is a user that the daemon's user namespace cannot map. Such a client may only check.
+    pub(crate) fn is_unmapped_user(&self) -> bool {
         self.uid == OVERFLOW_UID && !every_user_is_known()
     }
 
-    /// Whether the client is in the daemon's own PID and user namespace; `false` when that cannot be told.
+    /// Whether the client is in the daemon's own PID and user namespaces; `false` when unknown.
     pub(crate) fn is_in_our_namespaces(&self) -> bool {
         let depth = self.pid.and_then(namespace_pids).map(|pids| pids.len());
         depth == Some(1) && self.is_in_our_user_namespace()
     }
 
-    /// Whether the client is in the daemon's own user namespace; `false` when that cannot be told.
+    /// Whether the client is in the daemon's own user namespace; `false` when unknown.
     ///
-    /// By the map, which tells any two apart that could be mistaken for each other: `/proc/<pid>/ns` needs rights over the
-    /// process that the daemon may not have.
+    /// Compares the uid maps, which tell apart any two namespaces that could be mistaken for each other: reading
+    /// `/proc/<pid>/ns` needs rights over the process that the daemon may not have.
     pub(crate) fn is_in_our_user_namespace(&self) -> bool {
         let map = |process: &str| std::fs::read_to_string(format!("/proc/{process}/uid_map")).ok();
         let theirs = self.pid.and_then(|pid| map(&pid.to_string()));
         theirs.is_some() && theirs == map("self") && self.identity().is_ok_and(|identity| identity.is_some())
     }
 
-    /// The process, held: it cannot be mistaken for a later one with its number. `None` when it has ended or cannot be
-    /// seen from here.
+    /// The client's process, held by a descriptor: it cannot be mistaken for a later process with the same number. `None`
+    /// when it has ended or cannot be seen from here.
     ///
-    /// Fails when that cannot be told (no descriptor left), which must not read as "nobody in particular".
+    /// Fails when that is unknown (no descriptor left), which must not read as "not an agent".
     pub(crate) fn process(&self) -> io::Result<Option<Process>> {
         let Some(pid) = self.pid else { return Ok(None) };
         Ok(match &self.pidfd {
             Some(pidfd) => Process::from_pidfd(pid, pidfd.try_clone()?)?,
-            // Kernels before 6.5: the number is all there is. It was right when the connection was made.
+            // On kernels before 6.5 the number is all there is. It was right when the connection was made.
             None => Process::pin_any(pid)?,
         })
     }
 
-    /// Which process it is; `None` when it is in another PID namespace, or is hidden from the daemon's user (`hidepid`).
+    /// The identity of the client's process; `None` when it is in another PID namespace, or hidden from the daemon's user
+    /// (`hidepid`).
     ///
-    /// Fails as [`Peer::process`] does, and when the process has ended: whoever has its connection now may be in its runs.
+    /// Fails as [`Peer::process`] does, and when the process has ended: the process that holds its connection now may be in
+    /// the same runs.
     fn seen(&self) -> io::Result<Option<Identity>> {
         let identity = self.identity()?;
         let Some(pid) = self.pid.filter(|_| identity.is_none()) else { return Ok(identity) };
@@ -142,7 +144,7 @@ impl Peer {
         Err(io::Error::other("the process that connected has ended"))
     }
 
-    /// Which process it is. Fails as [`Peer::process`] does.
+    /// The identity of the client's process. Fails as [`Peer::process`] does.
     pub(crate) fn identity(&self) -> io::Result<Option<Identity>> {
         Ok(self.process()?.map(|process| process.identity()))
     }
@@ -154,9 +156,9 @@ mod tests {
 
     #[test]
     fn only_a_map_of_all_users_makes_the_overflow_uid_a_user() {
-        assert!(maps_everybody("         0          0 4294967295\n"));
+        assert!(maps_every_user("         0          0 4294967295\n"));
         for map in ["", "0 100000 65536\n", "0 0 65535\n65536 65536 1\n", "1000 1000 1\n"] {
-            assert!(!maps_everybody(map), "{map}");
+            assert!(!maps_every_user(map), "{map}");
         }
     }
 }

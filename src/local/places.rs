@@ -1,18 +1,18 @@
-//! How many connections are served at once, and for whom.
+//! Limits of the connections served at once.
 //!
-//! Two pools, counted separately, so that neither can starve the other: the streams of supervised runs, which stay for as
-//! long as an agent lives, and all other connections, which are over in a moment.
+//! Two pools are counted separately, so that neither can starve the other: the streams of supervised runs, which last as long
+//! as an agent, and all other connections, which are short.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
 
-/// Streams of supervised runs served at once, when there are descriptors for them.
+/// The most streams of supervised runs, when there are descriptors for them.
 const MOST_STREAMS: usize = 4096;
-/// Other connections served at once, when there are descriptors for them.
+/// The most other connections, when there are descriptors for them.
 const MOST_OTHERS: usize = 1024;
-/// Of each, kept for root and the daemon's own user, so that an operator gets through.
+/// Places in each pool reserved for root and the daemon's own user, so that an operator can always connect.
 const RESERVED: usize = 16;
 /// Descriptors a stream may take: itself, its peer, and an agent's leader, guardian and wrapper.
 const DESCRIPTORS_OF_A_STREAM: u64 = 5;
@@ -21,10 +21,10 @@ const DESCRIPTORS_OF_ANOTHER: u64 = 2;
 /// Descriptors that no connection may take: a stop, the authority and the gates need them.
 const DESCRIPTORS_KEPT: u64 = 256;
 
-/// What a connection is used for.
+/// The use of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// A wrapper's question, and the events that answer it.
+    /// A wrapper's start request, and the events that answer it.
     Stream,
     /// Anything else.
     Other,
@@ -43,10 +43,10 @@ struct SeatPool {
     taken: Mutex<HashMap<u32, usize>>,
 }
 
-/// One connection's place, given back when dropped.
+/// One connection's place, released when dropped.
 ///
-/// What a connection is for shows when its first request has come. Until then it sits among the others, or, when those
-/// are full, among the streams: a thousand wrappers that start at once must not be turned away as a flood of checks.
+/// The use of a connection is known when its first request has arrived. Until then it counts among the others, or, when those
+/// are full, among the streams: a thousand wrappers that start at once must not be refused as a flood of checks.
 #[derive(Debug)]
 pub(super) struct Seat {
     places: Arc<Places>,
@@ -56,7 +56,7 @@ pub(super) struct Seat {
 }
 
 impl Places {
-    /// As many as the process's descriptors allow.
+    /// Places for as many connections as the process's descriptors allow.
     pub(super) fn of_this_process() -> Arc<Self> {
         Self::with_descriptors(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
@@ -76,8 +76,8 @@ impl Places {
         Arc::new(Self { streams: pool(streams), others: pool(others) })
     }
 
-    /// A place for a new connection of this user; `None` when there is none left for it. One user gets half of each pool
-    /// at most, so that a greedy one leaves room for others; `privileged` ones are exempt.
+    /// A place for a new connection of this user; `None` when none is left for it. One user gets at most half of each pool,
+    /// which leaves room for others; `privileged` users are exempt.
     pub(super) fn seat(self: &Arc<Self>, uid: u32, privileged: bool) -> Option<Seat> {
         let used = [Use::Other, Use::Stream].into_iter().find(|used| self.pool(*used).take(uid, privileged))?;
         Some(Seat { places: Arc::clone(self), uid, privileged, used: Mutex::new(used) })
@@ -92,14 +92,14 @@ impl Places {
 }
 
 impl Seat {
-    /// Whether the next request, which is of this use, has its place. When it has none it must be refused, and the
-    /// connection closed.
+    /// Whether the next request, of this use, has a place. Without one it must be refused, and the connection closed.
     pub(super) fn suits(&self, next: Use) -> bool {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if *used == next {
             return true;
         }
-        // First the new one, then the old one back: refused, the connection still has a place to say so from.
+        // The new place is taken before the old one is released: when refused, the connection still has a place from which to
+        // say so.
         let fits = self.places.pool(next).take(self.uid, self.privileged);
         if fits {
             self.places.pool(*used).give_back(self.uid);

@@ -1,4 +1,4 @@
-//! A TCP port that serves a few paths to every client that reaches it: bounded, and closed with the daemon.
+//! A TCP port that serves a few paths to every client that can reach it, with a limit of connections; closed with the daemon.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use super::wire::REQUEST_TIMEOUT;
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// Takes the port. Fails when it is not available.
+/// Opens the port. Fails when it is not available.
 pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
 
-/// Serves until `shutdown`, to at most `most` connections at once: nobody knows who is behind one, so all share what there
-/// is. `what` names the port in the log.
+/// Serves until `shutdown`, at most `most` connections at once. Clients on TCP cannot be told apart, so they share one limit.
+/// `what` names the port in the log.
 pub(crate) async fn serve(
     what: &'static str,
     listener: TcpListener,
@@ -46,13 +46,13 @@ pub(crate) async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors or memory: a connection that ends may make room.
-                warn!(%error, "{what}: cannot accept a connection");
+                // The process is out of descriptors or memory: a connection that ends may release some.
+                warn!(%error, port = what, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        // Refused, answers are a little later.
+        // Without this option answers are only a little later.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
         let closing = shutdown.clone();
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
             tokio::select! {
                 ended = connection => {
                     if let Err(error) = ended {
-                        debug!(%error, "{what}: a connection ended badly");
+                        debug!(%error, port = what, "a connection failed");
                     }
                 },
                 () = closing.cancelled() => {},

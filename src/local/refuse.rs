@@ -1,4 +1,4 @@
-//! One answer, a no, for whatever is asked: a daemon that cannot decide anything yet.
+//! The same refusal for every request, from a daemon that cannot decide anything yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use tracing::debug;
 use super::reply;
 use super::socket::Socket;
 
-/// How many clients may be slow at once; others wait in the backlog.
+/// The most clients answered at once; others wait in the backlog.
 const SLOW: usize = 256;
-/// Time for a question to be sent, and for its answer to be taken.
+/// Time limit for a client to send its request and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time before another connection is accepted when there are no descriptors for it.
+/// Pause before the next connection when there are no descriptors for it.
 const BACK_OFF: Duration = Duration::from_millis(50);
-/// The largest question that is read to its end.
+/// The largest request head that is read to its end.
 const LARGEST: usize = 8 * 1024;
 
-/// Answers with this code and reason until `shutdown`.
+/// Answers every request with this code and reason until `shutdown`.
 pub(crate) async fn every_question(socket: &Socket, code: &Code, reason: &str, shutdown: &CancellationToken) {
     let answer: Arc<[u8]> = reply::raw("503 Service Unavailable", code, reason).into();
     let places = Arc::new(Semaphore::new(SLOW));
@@ -48,7 +48,8 @@ pub(crate) async fn every_question(socket: &Socket, code: &Code, reason: &str, s
     }
 }
 
-/// Reads the question's head first: closed with something unread, the connection would be reset under the answer.
+/// Reads the request's head before it answers: if the connection were closed with unread data, it would be reset and the
+/// answer lost.
 async fn refuse(mut stream: UnixStream, answer: &[u8]) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < LARGEST {
@@ -58,7 +59,7 @@ async fn refuse(mut stream: UnixStream, answer: &[u8]) -> std::io::Result<()> {
     }
     stream.write_all(answer).await?;
     stream.shutdown().await?;
-    // A body that is still under way.
+    // The rest of a body that is still arriving.
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())

@@ -1,4 +1,4 @@
-//! Answers on the local socket. Every body is a [`CheckAnswer`], so that whatever a client does not understand still reads
+//! Answers on the local socket. Every body is a [`CheckAnswer`], so that a client that understands nothing else still reads
 //! `"allowed": false`.
 //!
 //! [`CheckAnswer`]: machineid_protocol::local::CheckAnswer
@@ -17,14 +17,14 @@ use serde::Serialize;
 use crate::gate::GateVerdict;
 use crate::gate::standing::Grant;
 
-/// What a client is told to wait before it asks again, when nothing better is known.
+/// `Retry-After` when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const CODE: HeaderName = HeaderName::from_static("x-machineid-code");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-machineid-request-id");
-/// Room for most answers.
+/// The initial capacity of a body, enough for most answers.
 const ROOM: usize = 384;
 
-/// A `CheckAnswer` as it is written, thousands of times a second: nothing in it is copied for that.
+/// A `CheckAnswer` that borrows its fields: it is written thousands of times a second, and nothing is copied for that.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Words<'a> {
     allowed: bool,
@@ -36,18 +36,18 @@ struct Words<'a> {
     reason: Option<&'a str>,
 }
 
-/// A no that has nothing to do with any device.
+/// A refusal that concerns no device.
 pub(super) fn refusal(status: StatusCode, code: Code, reason: impl AsRef<str>) -> Response<Body> {
     brief(status, code, reason.as_ref()).map(Body::from)
 }
 
-/// The same, of the kind that a check has.
+/// A refusal with the body type of a check.
 #[expect(clippy::needless_pass_by_value, reason = "a code is named where it is refused")]
 pub(super) fn brief(status: StatusCode, code: Code, reason: &str) -> Response<Bytes> {
     answer(status, &Words { reason: Some(reason), ..bare(&code, None) }, None)
 }
 
-/// The same as bytes, for where no server writes answers: it reads as a no to a check and to a wrapper.
+/// A refusal as raw bytes, for connections that no HTTP server answers. Checks and wrappers both read it as a deny.
 pub(super) fn raw(status: &str, code: &Code, reason: &str) -> Vec<u8> {
     let body = serde_json::to_string(&Words { reason: Some(reason), ..bare(code, None) }).unwrap_or_default();
     let body = body.replacen('{', "{\"event\":\"error\",", 1);
@@ -59,7 +59,7 @@ pub(super) fn raw(status: &str, code: &Code, reason: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A no about a device that no gate was asked for.
+/// A deny about a device for which no gate was asked.
 pub(super) fn denied(denial: &Denial, device: &DeviceId) -> Response<Bytes> {
     let words = bare(&denial.code, Some(device));
     let words = Words { request_id: denial.request_id.as_ref(), reason: denial.reason.as_deref(), ..words };
@@ -67,14 +67,14 @@ pub(super) fn denied(denial: &Denial, device: &DeviceId) -> Response<Bytes> {
 }
 
 pub(super) async fn wrong_method() -> Response<Body> {
-    refusal(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, "this path takes another method")
+    refusal(StatusCode::METHOD_NOT_ALLOWED, Code::BadRequest, "this path does not accept this method")
 }
 
-/// The status that goes with a "no" of this code.
+/// The HTTP status of a deny or error with this code.
 pub(super) fn status_of(code: &Code) -> StatusCode {
     use machineid_protocol::code::CodeKind;
     match code.kind() {
-        // The authority's own word for "could not find out".
+        // The authority's own code for "no decision available".
         _ if *code == Code::SystemUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         CodeKind::Deny | CodeKind::Unknown | CodeKind::Allow => StatusCode::FORBIDDEN,
         CodeKind::Undecided => StatusCode::SERVICE_UNAVAILABLE,
@@ -101,8 +101,8 @@ pub(super) fn verdict(verdict: &GateVerdict, device: Option<&DeviceId>) -> Respo
     }
 }
 
-/// An ALLOW as the answer to a check at this time. The same one is given thousands of times, and differs in its age alone:
-/// the rest of it is made once for each thread and decision.
+/// The answer to a check at this time: an ALLOW. The same ALLOW is sent thousands of times and differs only in its age: the
+/// rest is serialized once for each thread and decision.
 pub(super) fn allowed(grant: &Grant, device: &DeviceId, now: BootTime) -> Response<Bytes> {
     thread_local! {
         static NEWEST: RefCell<Option<Prepared>> = const { RefCell::new(None) };
@@ -116,10 +116,10 @@ pub(super) fn allowed(grant: &Grant, device: &DeviceId, now: BootTime) -> Respon
     })
 }
 
-/// What stands behind the age.
+/// The text after the age.
 const END: &str = ",\"reason\":null}";
 
-/// An ALLOW's answer, but for its age.
+/// The serialized answer of an ALLOW, without its age.
 #[derive(Debug)]
 struct Prepared {
     grant: Grant,
@@ -129,7 +129,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// `None` when an answer does not look as it is thought to: then none is taken apart.
+    /// `None` when the serialized answer does not have the expected form: then it is serialized each time.
     fn of(grant: &Grant, device: &DeviceId) -> Option<Self> {
         let words = timed(bare(&grant.code, Some(device)), grant.confirmed_at);
         let words = Words { allowed: true, request_id: grant.request_id.as_ref(), age_ms: Some(0), ..words };
@@ -140,11 +140,11 @@ impl Prepared {
 
     fn at(&self, now: BootTime) -> Response<Bytes> {
         let age_ms = now.saturating_since(self.grant.confirmed_at).as_millis();
-        // Exact, so that the bytes are handed on as they are.
+        // The exact capacity, so that the buffer is passed on without a copy.
         let digits = age_ms.checked_ilog10().map_or(1, |log| log as usize + 1);
         let mut body = Vec::with_capacity(self.start.len() + digits + END.len());
         body.extend_from_slice(&self.start);
-        // To memory: it cannot fail. Half an answer would be no ALLOW.
+        // Writing to memory cannot fail. Half an answer would not be an ALLOW.
         let _ = write!(body, "{age_ms}{END}");
         let mut response = Response::new(Bytes::from(body));
         response.headers_mut().clone_from(&self.headers);
@@ -167,7 +167,7 @@ fn timed(words: Words<'_>, confirmed_at: BootTime) -> Words<'_> {
 
 fn answer(status: StatusCode, words: &Words<'_>, retry_after: Option<Duration>) -> Response<Bytes> {
     let mut body = Vec::with_capacity(ROOM);
-    // Words and numbers: nothing in it can fail to be written. If it did, an empty body is no ALLOW.
+    // Serialization cannot fail on these fields. If it did, an empty body would not be an ALLOW.
     if serde_json::to_writer(&mut body, words).is_err() {
         body.clear();
     }
@@ -176,7 +176,7 @@ fn answer(status: StatusCode, words: &Words<'_>, retry_after: Option<Duration>) 
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // A code is visible ASCII, and a request id too.
+    // Codes and request ids are visible ASCII.
     let mut put = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);

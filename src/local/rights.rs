@@ -1,24 +1,25 @@
-//! Whose agents a client may see, and whose it may command.
+//! The agents that a client may see, and those that it may command.
 
 use super::peer::Peer;
 use crate::config::Settings;
 use crate::registry::Run;
 
-/// Whose agents.
+/// A set of agents, by their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AgentScope {
-    /// Everybody's: for root, the daemon's own user and the members of `local.admin_group`, in the daemon's own PID and user namespace.
+    /// The agents of all users: for root, the daemon's own user and the members of `local.admin_group`, in the daemon's own
+    /// PID and user namespaces.
     All,
-    /// Those of this uid.
+    /// The agents of this uid.
     Own(u32),
-    /// Nobody's.
+    /// No agents.
     Nothing,
 }
 
 impl AgentScope {
-    /// Whose agents this client may see.
+    /// The agents that this client may see.
     pub(super) fn sees(peer: &Peer, settings: &Settings) -> Self {
-        if peer.is_nobody() {
+        if peer.is_unmapped_user() {
             return Self::Nothing;
         }
         let admins = settings.local.admin_group.as_ref();
@@ -28,12 +29,13 @@ impl AgentScope {
         if privileged && peer.is_in_our_namespaces() { Self::All } else { Self::Own(peer.uid()) }
     }
 
-    /// Whose agents it may stop. A client of another user namespace none: who it is there is not who it is here.
+    /// The agents that this client may stop. A client in another user namespace may stop none: its uid there is not its uid
+    /// here.
     pub(super) fn commands(peer: &Peer, settings: &Settings) -> Self {
         if peer.is_in_our_user_namespace() { Self::sees(peer, settings) } else { Self::Nothing }
     }
 
-    /// Whether an agent of this uid is among them.
+    /// Whether an agent of this uid is in the set.
     pub(super) fn covers(self, uid: u32) -> bool {
         match self {
             Self::All => true,
@@ -42,7 +44,7 @@ impl AgentScope {
         }
     }
 
-    /// Whether this run is among them.
+    /// Whether this run is in the set.
     pub(super) fn covers_run(self, run: &Run) -> bool {
         self.covers(run.opened.uid)
     }

@@ -1,4 +1,4 @@
-//! Accepts connections and serves them until told to stop.
+//! The server of the local socket: accepts connections and serves them until shutdown.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -30,14 +30,14 @@ use super::wire::{AnswerBody, Patience, REQUEST_TIMEOUT, Wire};
 use super::{Context, check, reply, routes};
 use crate::telemetry::metrics::Rejected;
 
-/// The largest head, in bytes.
+/// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
-/// What a connection is told for which there is no place. It may be a check's or a wrapper's, and reads as a no to both.
+/// The reason sent to a connection that gets no place. The client may be a check or a wrapper; both read it as a deny.
 const NO_PLACE: &str = "the daemon has reached its limit of connections, of this user or of all; try again";
-/// How long connections may take to end at shutdown.
+/// Time limit for connections to end at shutdown.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Serves until `shutdown`; then open requests get a moment, and streams are closed.
+/// Serves until `shutdown`; then open requests get a moment to finish, and streams are closed.
 pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: CancellationToken) {
     let _vital = Vital;
     let places = Places::of_this_process();
@@ -45,11 +45,11 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
     let closing = Closing::default();
     let router = TowerToHyperService::new(routes(Arc::clone(&context)));
     let mut renewals = socket.renewals().await;
-    // In the place of one whose file was lost. Who connected to that one before is still answered.
+    // The listener that replaces one whose file was lost. Clients that connected to the old one are still answered.
     let mut renewed: Option<UnixListener> = None;
     loop {
-        // Those who have come have their turn before the next one does: of a crowd that knocked while nobody opened, most
-        // have left again, and their places must be free for the rest.
+        // Accepted connections get their turn before the next one is accepted: of a crowd that connected while the daemon was
+        // down, most have left again, and their places must be free for the rest.
         tokio::task::yield_now().await;
         let stream = tokio::select! {
             accepted = socket.listener.accept() => accepted.map(|(stream, _)| stream),
@@ -73,7 +73,7 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
         let peer = match Peer::of(&stream) {
             Ok(peer) => peer,
             Err(error) => {
-                debug!(%error, "a connection without a peer");
+                debug!(%error, "cannot identify the peer of a connection");
                 continue;
             }
         };
@@ -91,7 +91,7 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
     let _ = tokio::time::timeout(2 * DRAIN, connections.wait()).await;
 }
 
-/// Never without a listener.
+/// Accepts from this listener; without one, never completes.
 async fn accept_from(listener: Option<&UnixListener>) -> io::Result<(UnixStream, tokio::net::unix::SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
@@ -99,19 +99,20 @@ async fn accept_from(listener: Option<&UnixListener>) -> io::Result<(UnixStream,
     }
 }
 
-/// Out of descriptors or memory: the connection stays in the backlog, and a closed one may make room.
+/// Waits after a failure to accept: the process is out of descriptors or memory. The connection stays in the backlog, and one
+/// that closes may release some.
 async fn back_off(error: &io::Error) {
     warn!(%error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-/// Where every client comes by for which there is no place.
+/// Counts and logs a client that gets no place.
 fn turned_away(context: &Context, peer: &Peer) {
     context.journal.metrics.peer_rejected(Rejected::Overloaded);
     debug!(uid = peer.uid(), "connection limit reached; connection refused");
 }
 
-/// What answers the requests of one connection.
+/// The state that answers the requests of one connection.
 struct Serving {
     context: Arc<Context>,
     router: TowerToHyperService<axum::Router>,
@@ -120,8 +121,8 @@ struct Serving {
     patience: Arc<Patience>,
 }
 
-/// The end of all connections. What it is made of is locked by every poll of one that waits for it, and a connection is
-/// polled twice for each request: so it is waited for once, and a flag says when to look again.
+/// The signal to end all connections. Each poll of a cancellation token takes a lock, and a connection is polled twice for
+/// each request: so the token is polled once, and a flag says when to poll it again.
 #[derive(Clone, Debug, Default)]
 struct Closing {
     begun: Arc<AtomicBool>,
@@ -134,7 +135,7 @@ impl Closing {
         self.token.cancel();
     }
 
-    /// Returns when it has begun. Only for a task's own body: it is woken as the task was when this was polled first.
+    /// Returns when closing has begun. Only for a task's own body: it wakes the task that polled it first.
     async fn wait(&self) {
         let mut begun = pin!(self.token.cancelled());
         let mut waits = false;
@@ -161,9 +162,9 @@ async fn connection(stream: UnixStream, serving: Serving, closing: Closing) {
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
-                // A client that leaves in the middle is everyday: every wrapper ends so.
+                // A client that disconnects in the middle is normal: every wrapper ends so.
                 if let Err(error) = ended && !error.is_incomplete_message() {
-                    debug!(%error, "a connection ended badly");
+                    debug!(%error, "a connection failed");
                 }
                 return;
             },
@@ -193,7 +194,7 @@ impl Serving {
             refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return whole(refusal);
         }
-        // The one request that comes thousands of times a second does without the router's way to its handler.
+        // The check, which comes thousands of times a second, bypasses the router.
         if matches!(*request.method(), Method::GET | Method::HEAD) && path == "/v1/check" {
             return whole(check::check(&self.context, &self.peer, request.uri().query()).await);
         }

@@ -1,4 +1,4 @@
-//! `GET /v1/status`, `/readyz`: what the daemon holds and knows.
+//! `GET /v1/status`, `/readyz`: the state of the daemon.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let agents = seen.filter_map(|run| agent(run, now)).collect();
     let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| scope.covers(*uid));
     let devices = context.gates.all();
-    // Counted once for all: a thousand agents may each have a device of their own.
+    // One pass for all devices: a thousand agents may each have a device of their own.
     let census = context.runs.census();
     let bound = settings.stop_bound().with(runs.len());
     let keyed = context.gates.authority().keyed_client();
@@ -91,13 +91,13 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
 pub(super) const READYZ: Operation = Operation {
     path: "/readyz",
     method: "get",
-    summary: "Whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready and denying",
+    summary: "Whether there is a decision no older than the lease. Ready does not mean allowed: a revoked host is ready and denies",
     parameters: &[],
     body: None,
-    answers: &[AnswerDoc(200, TEXT, None, "there is"), AnswerDoc(503, TEXT, None, "there is none")],
+    answers: &[AnswerDoc(200, TEXT, None, "there is one"), AnswerDoc(503, TEXT, None, "there is none")],
 };
 
-/// `GET /readyz`: whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready.
+/// `GET /readyz`: whether there is a decision no older than the lease. Ready does not mean allowed: a revoked host is ready.
 pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {
     let lease = context.settings().enforcement.lease;
     let decided = context.gates.host().look(|view| view.last_decision.as_ref().map(|(began, _)| *began));

@@ -63,7 +63,7 @@ pub(super) async fn stop(
         };
         return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, format!("nothing to stop: {whose}"));
     }
-    info!(uid = peer.uid(), runs = run_ids.len(), "a local stop");
+    info!(uid = peer.uid(), runs = run_ids.len(), "stopping agents as a local client requested");
     (StatusCode::OK, Json(StopAnswer { run_ids })).into_response()
 }
 

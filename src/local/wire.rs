@@ -1,8 +1,8 @@
-//! One connection's bytes, below hyper: how long a client lets us wait, and words for what hyper refuses without any.
+//! The bytes of one connection, below hyper: time limits for the client, and bodies for errors that hyper sends without one.
 //!
-//! hyper has a timeout of its own for heads. It makes and registers a timer for every request, which costs a cached check a
-//! tenth of its time, and it ends without a word; here a look at a clock for each request and one timer for the whole
-//! connection do.
+//! hyper has its own timeout for heads. It creates and registers a timer for every request, which costs a cached check a
+//! tenth of its time, and it closes the connection without an answer. Here, one clock reading per request and one timer per
+//! connection are enough.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,12 +23,12 @@ use super::reply;
 /// Time for a request's head, and again for its body.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What connection and server know of each other.
+/// The time limit of a connection's client, shared by the connection and its server task.
 #[derive(Debug)]
 pub(super) struct Patience {
-    /// Since when the client owes us a request, in milliseconds of the boot clock; 0 while one is being answered.
+    /// Since when a request from the client is due, in milliseconds of the boot clock; 0 while a request is being answered.
     since: AtomicU64,
-    /// Whether a part of it has come.
+    /// Whether a part of the request has arrived.
     begun: AtomicBool,
     expired: AtomicBool,
 }
@@ -39,7 +39,7 @@ impl Patience {
         Arc::new(Self { since, begun: AtomicBool::new(false), expired: AtomicBool::new(false) })
     }
 
-    /// A request's head is complete: from now on it is for us to act.
+    /// Notes that a request's head is complete: the daemon acts next.
     pub(super) fn head_came(&self) {
         self.since.store(0, Ordering::Relaxed);
         self.begun.store(false, Ordering::Relaxed);
@@ -50,14 +50,14 @@ impl Patience {
         self.since.store(BootTime::now().as_millis().max(1), Ordering::Relaxed);
     }
 
-    /// How long to wait until the next look; `None` when the client had its time.
+    /// The time until the next look; `None` when the client has exceeded its time.
     pub(super) fn left(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Relaxed);
         if since == 0 {
             return Some(REQUEST_TIMEOUT);
         }
         let waited = BootTime::now().saturating_since(BootTime::from_millis(since));
-        // A millisecond more: `since` was rounded down.
+        // One millisecond more, since `since` was rounded down.
         let left = (REQUEST_TIMEOUT + Duration::from_millis(1)).checked_sub(waited);
         if left.is_none() {
             self.expired.store(true, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         let Patience { begun, expired, .. } = &*self.patience;
-        // A connection that merely idles is closed without a word: one would be read as the answer to the next request.
+        // An idle connection is closed without an answer: the client would read one as the answer to its next request.
         if expired.load(Ordering::Relaxed) && begun.load(Ordering::Relaxed) {
             let _ = self.stream.try_write(&reply::raw(
                 "408 Request Timeout",
@@ -109,7 +109,7 @@ impl AsyncWrite for Wire {
         match own_words(buf) {
             None => Pin::new(&mut self.stream).poll_write(cx, buf),
             Some(words) => {
-                // Some hundred bytes, and the last ones: a client that has no room for them does not read.
+                // A few hundred bytes, the last ones of the connection: a client without room for them does not read.
                 let _ = self.stream.try_write(&words);
                 Poll::Ready(Ok(buf.len()))
             }
@@ -124,7 +124,7 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    /// No: hyper then hands over head and body in one piece, and answers are short.
+    /// Not vectored: hyper then writes head and body in one piece, and answers are short.
     fn is_write_vectored(&self) -> bool {
         false
     }
@@ -139,8 +139,9 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// What hyper answers by itself has no body, and nothing of ours with such a status is without one: then, the same with
-/// words. Nothing that a client does not understand may be without its `"allowed":false`.
+/// Returns the answer to send instead of an error that hyper generated. Such an error has no body, while the daemon's own
+/// answers with these statuses always have one. Every answer that a client does not understand must contain
+/// `"allowed":false`.
 fn own_words(answer: &[u8]) -> Option<Vec<u8>> {
     let status = answer.strip_prefix(b"HTTP/1.1 4")?;
     let empty = b"content-length: 0\r\n";
@@ -158,7 +159,7 @@ fn own_words(answer: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The body of an answer. The client's time begins anew when it is done with.
+/// The body of an answer. When it is dropped, the client's time limit starts again.
 #[derive(Debug)]
 pub(super) struct AnswerBody {
     body: Either,
@@ -167,7 +168,7 @@ pub(super) struct AnswerBody {
 
 #[derive(Debug)]
 enum Either {
-    /// All there is, not yet taken.
+    /// The whole body, not yet taken.
     Whole(Bytes),
     Stream(Body),
 }

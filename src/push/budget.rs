@@ -1,11 +1,12 @@
-//! How often a device may be hinted. Pure.
+//! Limits how often hints make a device validate. Pure.
 //!
-//! An operator changes a device's mind a few times in a row; a stream that says more is broken or lies, and must not turn
-//! this host into a flood of validations. A hint over the budget is not lost: it comes when there is budget again, once.
+//! An operator changes a device a few times in a row. A stream that sends more is broken or malicious, and must not make this
+//! host flood the authority with validations. A hint over the budget is not lost: it is acted on once, when the budget
+//! permits.
 //!
-//! Hints about a deny have a budget of their own, so that no number of other changes makes a revoke wait, and one that
-//! refills as fast as a gate asks anyway. Nobody is believed for it: whoever marks every hint as a deny gets
-//! [`DENY`]'s rate of validations, and nothing else.
+//! Hints about a deny have a separate budget, so that no number of other changes delays a revoke; it refills as fast as a
+//! gate validates anyway. The mark is not trusted: a sender that marks every hint as a deny gets [`DENY`]'s rate of
+//! validations, and nothing else.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,18 +16,18 @@ use machineid_protocol::DeviceId;
 
 use super::hint::HintKind;
 
-/// How many hints are acted on.
+/// The rate at which hints are acted on.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
-    /// One in this time, in the long run.
+    /// The long-term rate is one hint per period.
     period: Duration,
-    /// So many at once, before that.
+    /// The number of hints that may come at once.
     burst: u32,
 }
 
-/// Of hints about anything.
+/// The rate of hints without a mark.
 const CHANGE: Rate = Rate { period: Duration::from_millis(500), burst: 4 };
-/// Of hints about a deny. The period is what a gate lets pass between two validations that others ask for.
+/// The rate of hints about a deny. The period is the least time between two validations that askers cause.
 const DENY: Rate = Rate { period: Duration::from_millis(50), burst: 16 };
 
 /// When a hint is acted on.
@@ -52,7 +53,7 @@ struct Budgets {
 #[derive(Debug)]
 struct Spent {
     rate: Rate,
-    /// Until then everything allowed has been used, but for the burst.
+    /// Until then the budget is used up, except for the burst.
     until: BootTime,
     /// A hint that waits.
     waiting: bool,
@@ -71,14 +72,14 @@ impl Spent {
         self.until = self.until.max(now) + self.rate.period;
     }
 
-    /// When its waiting hint may go.
+    /// When the waiting hint may be acted on.
     fn due(&self) -> Option<BootTime> {
         self.waiting.then(|| self.free_at())
     }
 }
 
 impl Budgets {
-    /// The device is validated now: every hint that waits is answered by it.
+    /// Notes that the device is validated now, which answers every waiting hint.
     fn settle(&mut self) {
         self.change.waiting = false;
         self.deny.waiting = false;
@@ -88,17 +89,17 @@ impl Budgets {
         [self.change.due(), self.deny.due()].into_iter().flatten().min()
     }
 
-    /// Has its whole budget again.
+    /// Whether both budgets are full again.
     fn is_idle(&self, now: BootTime) -> bool {
         [&self.change, &self.deny].into_iter().all(|spent| !spent.waiting && spent.until <= now)
     }
 }
 
 impl Budget {
-    /// A hint for a device came.
+    /// Handles a hint for a device.
     pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId, why: HintKind) -> HintTiming {
         if !self.devices.contains_key(device) {
-            // An entry whose budget is full again need not be remembered.
+            // A full budget need not be remembered.
             self.devices.retain(|_, budgets| !budgets.is_idle(now));
         }
         let fresh = || Budgets { change: Spent::nothing(CHANGE, now), deny: Spent::nothing(DENY, now) };
@@ -116,12 +117,12 @@ impl Budget {
         HintTiming::Later
     }
 
-    /// When the next waiting hint may go.
+    /// When the next waiting hint may be acted on.
     pub(super) fn next_due(&self) -> Option<BootTime> {
         self.devices.values().filter_map(Budgets::due).min()
     }
 
-    /// The devices whose waiting hints may go now.
+    /// The devices whose waiting hints may be acted on now.
     pub(super) fn due(&mut self, now: BootTime) -> Vec<DeviceId> {
         let mut due = Vec::new();
         for (device, budgets) in &mut self.devices {

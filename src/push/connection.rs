@@ -1,4 +1,4 @@
-//! One open stream, and how long its silence is borne.
+//! One open stream, with a time limit for its silence.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use machineid_protocol::decision::Unusable;
 
 use super::hint::{self, Heard};
 
-/// How long the first event may take.
+/// Time limit for the first event.
 const READY: Duration = Duration::from_secs(5);
 
-/// A subscription that stands.
+/// An active subscription.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: EventStream,
@@ -24,7 +24,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Waits until the subscription for these devices stands.
+    /// Waits until the subscription for these devices is active.
     pub(super) async fn opened(mut stream: EventStream, devices: BTreeSet<DeviceId>) -> Result<Self, Failure> {
         let event = tokio::time::timeout(READY, stream.next()).await.map_err(|_| Failure::Timeout { after: READY })?;
         let senseless = Failure::Unusable(Unusable::Malformed);
@@ -36,13 +36,13 @@ impl Connection {
         }
     }
 
-    /// The devices it covers.
+    /// The devices that the subscription covers.
     pub(super) fn devices(&self) -> &BTreeSet<DeviceId> {
         &self.devices
     }
 
-    /// What comes next. Fails when the stream is lost, with nothing when the other end closed it. Safe to drop and call
-    /// again: silence is counted from the last word, not from the call.
+    /// The next event. Fails when the stream is lost, without a cause when the authority closed it. Cancel-safe: silence is
+    /// measured from the last event, not from the call.
     pub(super) async fn next(&mut self) -> Result<Heard, Option<Failure>> {
         let left = (self.heard_at + self.patience).saturating_since(BootTime::now());
         let silent = Failure::Timeout { after: self.patience };

@@ -1,4 +1,4 @@
-//! What an event of the stream means. Pure. What it cannot mean ends the stream; what another version may mean is nothing.
+//! Parses the events of the stream. Pure. An invalid event ends the stream; an event of another version is ignored.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use machineid_client::ServerSentEvent;
 use machineid_protocol::DeviceId;
 use serde::Deserialize;
 
-/// The heartbeats believed: neither a stream that is given up all the time nor one that is never missed.
+/// The accepted heartbeat periods: shorter ones would end streams all the time, longer ones would never detect a lost one.
 const BEATS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);
 
-/// What was heard.
+/// A parsed event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// The subscription stands; something comes at least this often.
+    /// The subscription is active; an event comes at least this often.
     Ready { heartbeat: Duration },
     /// Validate these now.
     Validate(BTreeSet<DeviceId>, HintKind),
     /// Validate all of them now.
     ValidateAll(HintKind),
-    /// The other end lives.
+    /// The authority is alive.
     Alive,
-    /// Something of another version.
+    /// An event of another version.
     Other,
 }
 
-/// What a hint says it is about. Believed for nothing but the budget it is charged to.
+/// The claimed subject of a hint. It only selects the budget that is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HintKind {
     /// Anything may have changed.
@@ -34,7 +34,7 @@ pub(super) enum HintKind {
     Deny,
 }
 
-/// An event of a known name that says nothing.
+/// An event with a known name and invalid content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedEvent;
 
@@ -68,7 +68,7 @@ pub(super) fn read(event: &ServerSentEvent) -> Result<Heard, MalformedEvent> {
             if validate.all {
                 return Ok(Heard::ValidateAll(why));
             }
-            // An invalid id names no device of ours.
+            // An invalid id names no device of this host.
             let devices: BTreeSet<DeviceId> = validate.device_ids.iter().filter_map(|id| id.parse().ok()).collect();
             if devices.is_empty() { Err(MalformedEvent) } else { Ok(Heard::Validate(devices, why)) }
         }

@@ -1,4 +1,4 @@
-//! Push: an authority that can be watched says when to validate, so that a revoke need not wait for the next interval.
+//! Push: an authority that supports it says when to validate, so that a revoke need not wait for the next interval.
 //!
 //! ```text
 //!   validate's answer ──announced──▶ ┌──────┐ ──one stream for all devices──▶ the authority
@@ -6,10 +6,9 @@
 //!                                    └──┬───┘ ──hint, within its budget──▶ gates
 //! ```
 //!
-//! A hint is a reason to ask, never an answer: what the stream says, or a stream that lies, can cause validations, at most
-//! so many ([`budget`]), and nothing else. Polling goes on at its own pace whatever push does, so without push nothing is
-//! missed, only found later. Hence the order: subscribe first, then validate; and a stream that is silent for too long is
-//! given up.
+//! A hint causes a validation and is never an answer itself: a wrong or malicious stream can cause only validations, at a
+//! limited rate ([`budget`]). Polling continues at its own pace, so without push nothing is missed, only found later. Hence
+//! the order: subscribe first, then validate. A stream that is silent for too long is closed.
 //!
 //! | file | concept |
 //! |---|---|
@@ -17,7 +16,7 @@
 //! | `budget` | pure: how often a device may be hinted |
 //! | `pace` | pure: when to connect again |
 //! | `connection` | one open stream |
-//! | this one | the task around them |
+//! | this file | the task around them |
 
 mod budget;
 mod connection;
@@ -42,17 +41,17 @@ use pace::Pace;
 use crate::gate::Gates;
 use crate::gate::keyed_client::KeyedClient;
 
-/// How long a new device is looked at before it is worth another subscription: gates that only answer a check are gone by
-/// then. Also the least time between two.
+/// How long a new device must exist before a new subscription includes it: gates that only answer one check are gone by then.
+/// Also the least time between two subscriptions.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// How long a stream that was replaced is still read: what was sent on it before the new one stood.
+/// How long a replaced stream is still read, for events sent on it before the new one was active.
 const RETIRE: Duration = Duration::from_secs(1);
 
-/// How long a failed subscription for new devices is not tried again.
+/// The pause after a failed subscription for new devices.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(2);
 
-/// Watches whenever the authority can be watched. Ends never; drop it.
+/// Subscribes whenever the authority supports it. Never ends; drop it to stop.
 pub(crate) async fn watch(gates: Arc<Gates>) {
     let mut keyed_in_force = gates.authority().follow();
     let mut pace = Pace::new(fastrand::u64(..));
@@ -60,7 +59,7 @@ pub(crate) async fn watch(gates: Arc<Gates>) {
         let keyed = Arc::clone(&keyed_in_force.borrow_and_update());
         tokio::select! {
             () = watch_with(&gates, &keyed, &mut pace) => {}
-            // Another authority or another key: what was opened with the old ones says nothing any more.
+            // Another authority or key: the old stream no longer counts.
             changed = keyed_in_force.changed() => {
                 gates.authority().note_watching(false);
                 if changed.is_err() {
@@ -72,7 +71,7 @@ pub(crate) async fn watch(gates: Arc<Gates>) {
     }
 }
 
-/// One stream, from the announcement to its loss and the wait after that.
+/// Handles one stream, from the authority's announcement to its loss and the pause after that.
 async fn watch_with(gates: &Arc<Gates>, keyed: &KeyedClient, pace: &mut Pace) {
     if keyed.client.extensions().wait_for(|extensions| extensions.watch).await.is_err() {
         return std::future::pending().await;
@@ -93,12 +92,12 @@ async fn watch_with(gates: &Arc<Gates>, keyed: &KeyedClient, pace: &mut Pace) {
     if pace.failures() == 1 {
         warn!(%cause, "push connection lost; polling until it is back");
     } else {
-        debug!(%cause, ?wait, "cannot watch");
+        debug!(%cause, ?wait, "push connection failed; polling until it is back");
     }
     tokio::time::sleep(wait).await;
 }
 
-/// Subscribes for every device that is asked about now.
+/// Subscribes for every device that has a gate now.
 async fn open(gates: &Gates, keyed: &KeyedClient) -> Result<Connection, Failure> {
     let devices = devices(gates);
     let named: Vec<DeviceId> = devices.iter().cloned().collect();
@@ -106,13 +105,13 @@ async fn open(gates: &Gates, keyed: &KeyedClient) -> Result<Connection, Failure>
     Connection::opened(stream, devices).await
 }
 
-/// The devices to watch, the host's above all.
+/// The devices to subscribe for, the host's first.
 fn devices(gates: &Gates) -> BTreeSet<DeviceId> {
-    // Beyond the limit they are polled, as all of them are besides.
+    // Devices beyond the limit are only polled, as all devices are in addition.
     gates.all().iter().take(LARGEST_WATCH).map(|gate| gate.device().clone()).collect()
 }
 
-/// The time in which the authority is watched without a break.
+/// A period of uninterrupted subscription.
 struct Session<'a> {
     gates: &'a Arc<Gates>,
     keyed: &'a KeyedClient,
@@ -121,7 +120,7 @@ struct Session<'a> {
     budget: Budget,
 }
 
-/// What happens to it.
+/// An event of a session.
 enum Happened {
     Heard(Result<Heard, Option<Failure>>),
     HeardOld(Result<Heard, Option<Failure>>),
@@ -135,13 +134,13 @@ impl<'a> Session<'a> {
         Self { gates, keyed, current: connection, retiring: None, budget: Budget::default() }
     }
 
-    /// Until the stream is lost; `None` when the authority ended it.
+    /// Runs until the stream is lost; `None` when the authority closed it.
     async fn run(&mut self) -> Option<Failure> {
         self.gates.authority().note_watching(true);
-        // Subscribed: whatever changed before is found by validating now.
+        // The subscription is active: validating now finds every earlier change.
         self.hint(&self.current.devices().clone(), HintKind::Change);
         let mut changes = self.gates.changes();
-        // Whatever came between the subscription and this.
+        // A device may have been added between the subscription and this line.
         changes.mark_changed();
         let mut opening: Option<Opening<'a>> = None;
         loop {
@@ -165,7 +164,7 @@ impl<'a> Session<'a> {
                     match opened {
                         Ok(Some(connection)) => self.replace(*connection),
                         Ok(None) => {}
-                        Err(cause) => debug!(%cause, "cannot watch the new devices; polling them"),
+                        Err(cause) => debug!(%cause, "cannot subscribe for the new devices; polling them"),
                     }
                 }
                 Happened::Time => self.on_time(),
@@ -181,7 +180,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The new stream stands: validate what only it covers. What was sent on the old one before is still read.
+    /// Switches to a new stream and validates the devices that only it covers. The old stream is still read for a moment.
     fn replace(&mut self, connection: Connection) {
         let fresh = connection.devices() - self.current.devices();
         let old = std::mem::replace(&mut self.current, connection);
@@ -189,11 +188,11 @@ impl<'a> Session<'a> {
         self.hint(&fresh, HintKind::Change);
     }
 
-    /// Has the gates of these devices validate, as far as their budgets allow; the rest as soon as they do.
+    /// Makes the gates of these devices validate, as far as their budgets allow; the rest follows when they do.
     fn hint(&mut self, devices: &BTreeSet<DeviceId>, why: HintKind) {
         let now = BootTime::now();
         for device in devices {
-            // A stream that names others must cost nothing.
+            // Devices without a gate must cost nothing.
             let Some(gate) = self.gates.get(device) else { continue };
             match self.budget.ask(now, device, why) {
                 HintTiming::Now => gate.hint(),
@@ -222,8 +221,8 @@ impl<'a> Session<'a> {
 
 type Opening<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Option<Box<Connection>>, Failure>> + Send + 'a>>;
 
-/// Another subscription, when there are devices that the one there is does not cover. Those it covers needlessly cost
-/// nothing and stay until then.
+/// Opens another subscription if there are devices that the present one does not cover. Devices that it covers needlessly
+/// cost nothing and stay until then.
 async fn reopen(
     gates: &Gates,
     keyed: &KeyedClient,
@@ -236,7 +235,7 @@ async fn reopen(
     match open(gates, keyed).await {
         Ok(connection) => Ok(Some(Box::new(connection))),
         Err(failure) => {
-            // Not at once again, however many devices come meanwhile.
+            // A pause before the next attempt, however many devices are added meanwhile.
             tokio::time::sleep(AFTER_A_FAILURE).await;
             Err(failure)
         }

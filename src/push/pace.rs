@@ -1,4 +1,4 @@
-//! When to connect again. Pure.
+//! Determines when to reconnect. Pure.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use machineid_clock::Doubling;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
-/// A stream that stood this long was one: what follows is a new failure.
+/// A stream that lasted this long was a success: a failure after it is the first of a new series.
 const STOOD: Duration = Duration::from_secs(10);
 
 /// Exponential backoff with full jitter: a thousand sidecars whose authority was restarted must not come back as one.
@@ -21,23 +21,23 @@ impl Pace {
         Self { failures: 0, rng: fastrand::Rng::with_seed(seed) }
     }
 
-    /// A stream stood this long.
+    /// Notes how long a stream lasted.
     pub(super) fn stood(&mut self, long: Duration) {
         if long >= STOOD {
             self.failures = 0;
         }
     }
 
-    /// How long to wait before the next attempt, and no shorter than the authority wishes.
+    /// The pause before the next attempt, at least as long as the authority asks for.
     pub(super) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let ceiling = Doubling { first: FIRST, longest: LONGEST }.after(self.failures);
         let wait = ceiling.mul_f64(self.rng.f64());
-        // Never at once: a stream that ends as soon as it stands must not become a loop.
+        // Never zero: a stream that ends immediately must not cause a busy loop.
         wait.max(Duration::from_millis(50)).max(retry_after.unwrap_or_default())
     }
 
-    /// Failures in a row.
+    /// Consecutive failures.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }

@@ -138,8 +138,10 @@ impl Reach {
             }
             let pid = supervisor.identity.pid.as_raw();
             match supervisor.kill() {
-                Ok(()) => warn!(%run_id, pid, "ended the agent's {role}, which was stopped"),
-                Err(errno) => error!(%run_id, pid, %errno, "cannot end the agent's {role}, which is stopped"),
+                Ok(()) => warn!(%run_id, pid, role, "ended a supervisor of the agent that was stopped (SIGSTOP)"),
+                Err(errno) => {
+                    error!(%run_id, pid, role, %errno, "cannot end a supervisor of the agent that is stopped (SIGSTOP)");
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What happened on devices, from the journal: no command, no path, no user.
+//! The events of devices, from the journal: without commands, paths or users.
 
 use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentName, AgentStop, Happening};
@@ -7,18 +7,18 @@ use machineid_protocol::report::{EventId, EventKind, MOST_EVENTS, ReportedEvent}
 use crate::telemetry::Journal;
 use crate::telemetry::ring::{EventNumber, RingRead, TimedEvent};
 
-/// The longest reason that is told, in characters: a report must not become too large for the sake of one.
+/// The longest reason in a report, in characters: one reason must not make a report too large.
 const LONGEST_REASON: usize = 200;
 
-/// What happened from `next` on, at most [`MOST_EVENTS`], and where to go on once that is told.
+/// The events from `next` on, at most [`MOST_EVENTS`], and the number with which to continue.
 pub(super) fn since(journal: &Journal, mut next: EventNumber, now: BootTime) -> (Vec<ReportedEvent>, EventNumber) {
     let mut events = Vec::new();
     while events.len() < MOST_EVENTS {
-        // Taken for one event at a time: a task that reports an event must not wait.
+        // Locked for one event at a time: recording an event must not wait.
         let read = journal.ring().read(next);
         match read {
             RingRead::Nothing => break,
-            // More happened than is kept. The authority keeps less still.
+            // Older events are no longer kept. The authority keeps even fewer.
             RingRead::Missed(oldest) => next = oldest,
             RingRead::Event(number, told) => {
                 next = number + 1;
@@ -29,7 +29,7 @@ pub(super) fn since(journal: &Journal, mut next: EventNumber, now: BootTime) -> 
     (events, next)
 }
 
-/// `None` for what is about no device.
+/// The event in a report; `None` if it concerns no device.
 fn reported(told: &TimedEvent, id: EventId, now: BootTime) -> Option<ReportedEvent> {
     let of = |event, device_id: &machineid_protocol::DeviceId| ReportedEvent {
         id,

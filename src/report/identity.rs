@@ -1,4 +1,4 @@
-//! Which sidecar this is, among all that may use a device: a random number, kept until the host boots again.
+//! The id of this sidecar among all that may use a device: a random number, kept until the host reboots.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -7,7 +7,7 @@ use machineid_protocol::report::SidecarId;
 use tracing::warn;
 use uuid::Uuid;
 
-/// The id in the runtime directory; a new one where there is none.
+/// The id in the runtime directory; a new one if there is none.
 pub(crate) fn resolve(runtime_dir: &Path) -> SidecarId {
     let path = place(runtime_dir);
     if let Some(id) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
@@ -21,7 +21,7 @@ pub(crate) fn resolve(runtime_dir: &Path) -> SidecarId {
     id
 }
 
-/// Writes it down again when its file is gone. Whether it was.
+/// Writes the file again if it is gone; returns whether it was.
 pub(crate) fn restore(runtime_dir: &Path, id: SidecarId) -> io::Result<bool> {
     let path = place(runtime_dir);
     let gone = !path.try_exists()?;

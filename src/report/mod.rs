@@ -1,13 +1,13 @@
-//! Reports: tells an authority that takes them what this host holds and runs, so that an operator who revokes a device
-//! can see that its agents are gone. Only to the authority whose key it is, and never in enforcement's way: whatever goes
-//! wrong here is tried again later, and nothing waits for it.
+//! Reports to an authority that accepts them: the devices and agents of this host, so that an operator who revokes a device
+//! can see that its agents are gone. Reports go only to the authority that the key belongs to and never delay enforcement: a
+//! failed report is repeated later, and no other task waits for it.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `snapshot` | what is told |
-//! | `happened` | the part of it that is about what happened |
-//! | `identity` | which sidecar tells it |
-//! | this one | when |
+//! | `snapshot` | the content of a report |
+//! | `happened` | the events in it |
+//! | `identity` | the id of this sidecar |
+//! | this file | when to report |
 
 mod happened;
 mod identity;
@@ -33,10 +33,10 @@ use crate::telemetry::ring::EventNumber;
 pub(crate) use identity::{resolve as resolve_id, restore as restore_id};
 use snapshot::Snapshot;
 
-/// How often something is told at least: that nothing changed is worth knowing too.
+/// The longest time between two reports: that nothing changed is worth knowing too.
 const AT_LEAST: Duration = Duration::from_secs(10);
 
-/// How long what changes together is collected.
+/// How long changes are collected before a report.
 const COLLECT: Duration = Duration::from_millis(30);
 
 /// The least time between two reports.
@@ -46,30 +46,30 @@ const AT_MOST: Duration = Duration::from_millis(250);
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long the answer to the last report of a sidecar that ends is waited for.
+/// Time limit for the last report of a sidecar that ends.
 const LAST_WORD: Duration = Duration::from_secs(3);
 
-/// What a report is made from.
+/// The task that reports, with the sources of its data.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     pub(crate) gates: Arc<Gates>,
     pub(crate) runs: Arc<RunRegistry>,
     pub(crate) live: Live,
     pub(crate) journal: Arc<Journal>,
-    /// Which sidecar this is.
+    /// The id of this sidecar.
     pub(crate) id: SidecarId,
 }
 
-/// What the authority knows.
+/// What the authority has been told.
 #[derive(Debug)]
 struct KnownToAuthority {
     stops: HashSet<(RunId, bool)>,
-    /// The number of the next event to tell.
+    /// The number of the next event to report.
     next: EventNumber,
 }
 
 impl Reporter {
-    /// Tells whenever the authority takes reports, until `stop`, and then once more: that the last agent is gone.
+    /// Reports whenever the authority accepts reports, until `stop`, and then once more: that the last agent is gone.
     pub(crate) async fn tell(self, stop: CancellationToken) {
         let id = self.id;
         let mut told = KnownToAuthority { stops: HashSet::new(), next: 1 };
@@ -78,7 +78,7 @@ impl Reporter {
         }
         let keyed = self.gates.authority().keyed_client();
         if keyed.client.extensions().borrow().report {
-            // Whoever ends waits for nobody who may be dead.
+            // The daemon is ending: it does not wait long for an authority that may be gone.
             let _ = tokio::time::timeout(LAST_WORD, self.tell_once(id, &keyed, &mut told)).await;
         }
     }
@@ -93,10 +93,10 @@ impl Reporter {
         loop {
             let keyed = Arc::clone(&keyed_in_force.borrow_and_update());
             if !Arc::ptr_eq(&keyed, &asked) {
-                // Who is asked with another key may know nothing yet.
+                // An authority that is asked with another key may know nothing yet.
                 told.stops.clear();
                 if keyed.client.base_url() != asked.client.base_url() {
-                    // Another authority: what happened before is no business of its.
+                    // Another authority: earlier events do not concern it.
                     told.next = self.journal.ring().newest() + 1;
                 }
                 asked = Arc::clone(&keyed);
@@ -115,7 +115,7 @@ impl Reporter {
                     continue;
                 }
             }
-            // Before the look: what changes during it is told next time.
+            // Before the look: a change during it causes another report.
             for stirred in [&mut held, &mut devices, &mut agents] {
                 stirred.mark_unchanged();
             }

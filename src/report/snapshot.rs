@@ -1,5 +1,5 @@
-//! What is told: each device with what is held about it and how many agents it has, and the stops not yet told of. No
-//! command, no path, no secret.
+//! The content of a report: each device with its standing and number of agents, and the stops not reported yet. It contains
+//! no command, path or secret.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::gate::{EndedDevice, Standing};
 use crate::registry::DeviceAgents;
 use crate::telemetry::ring::EventNumber;
 
-/// A report, and every stop that is still remembered here.
+/// A report, and every stop that the daemon still keeps.
 pub(super) struct Snapshot {
     pub(super) report: Report,
     pub(super) stops: HashSet<(RunId, bool)>,
-    /// Where to go on with what happened.
+    /// The number of the next event to report.
     pub(super) next: EventNumber,
 }
 
-/// Looks at everything once. `told`: the stops the authority knows of.
+/// Makes a report of the present state. `told`: the stops that the authority knows of.
 pub(super) fn take(
     id: SidecarId,
     from: &Reporter,
@@ -41,10 +41,10 @@ pub(super) fn take(
     // The newest first: they matter most when there are too many.
     let fresh = remembered.iter().rev().filter(|(_, stop)| !told.contains(&(stop.run_id, stop.confirmed)));
     let stops = fresh.take(MOST_STOPS).map(|(ago, stop)| stop_of(stop, *ago)).collect();
-    // Before the devices: what is held and runs is told as it is after all that.
+    // Before the devices: their state is then reported as it is after these events.
     let (events, next) = happened::since(journal, next, now);
     let (used, ended) = gates.used_and_ended(now);
-    // What is held first, who runs second: a deny that is seen here keeps anybody from starting in between.
+    // Standings before agents: when a standing read here is a deny, no agent can start between the two reads.
     let held: Vec<_> = used.iter().map(|gate| (gate.device(), gate.view())).collect();
     let census = runs.census();
     let bound = settings.stop_bound().with(census.all as usize);
@@ -91,7 +91,8 @@ fn device_of(
     }
 }
 
-/// It was revoked when the last who used it left: nobody can start on it but by a gate, which it would have again.
+/// A device whose last agent left while it was revoked. An agent can start on it only through a gate, which the device would
+/// then have again.
 fn device_that_ended(end: &EndedDevice, DeviceAgents { agents, stopping }: DeviceAgents) -> ReportedDevice {
     ReportedDevice {
         device_id: end.device.clone(),

@@ -1,5 +1,5 @@
-//! One journal of what happens, told in one place each by the gates, the runs and the enforcer, and read by three: who
-//! listens to `/v1/events`, the audit file, the metrics. Recording an event waits for no disk and no reader.
+//! The journal: gates, registry and enforcer record each event here once; three consumers read it: the event streams, the
+//! audit file and the metrics. Recording an event waits for no disk and no reader.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +13,13 @@ use super::audit::{self, Audit};
 use super::metrics::Metrics;
 use super::ring::{EventNumber, Ring, TimedEvent};
 
-/// Events that are kept for those who come back: a stop of a thousand agents, twice.
+/// Events that are kept for readers that reconnect: two stops of a thousand agents.
 const KEPT: usize = 4096;
 
 /// The journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// Tells this daemon's events from those of the one before it.
+    /// Distinguishes the events of this daemon from those of the previous one.
     life: Life,
     ring: Mutex<Ring>,
     newest: watch::Sender<EventNumber>,
@@ -27,7 +27,7 @@ pub(crate) struct Journal {
     audit: Option<Audit>,
 }
 
-/// One life of a daemon, in the ids of its events.
+/// One run of the daemon, as part of event ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life(u32);
 
@@ -44,7 +44,7 @@ impl fmt::Display for Life {
 }
 
 impl Journal {
-    /// Begins one, with the thread that writes the audit file if one is wanted. Fails when no thread can be started.
+    /// Creates a journal, with the audit file's thread if one is configured. Fails when no thread can be started.
     pub(crate) fn start(audit_file: Option<PathBuf>) -> io::Result<Arc<Self>> {
         let metrics = Metrics::new();
         let audit = audit_file.map(|path| Audit::start(path, metrics.audit_dropped())).transpose()?;
@@ -52,17 +52,17 @@ impl Journal {
         Ok(Arc::new(Self { life: Life(fastrand::u32(..)), ring: Mutex::new(Ring::new(KEPT)), newest, metrics, audit }))
     }
 
-    /// Tells what happened; returns at once.
+    /// Records an event; returns at once.
     pub(crate) fn tell(&self, what: Happening) {
         self.tell_by(what, None);
     }
 
-    /// The same, with who asked for it.
+    /// Records an event with the client that caused it.
     pub(crate) fn tell_by(&self, what: Happening, caller: Option<Caller>) {
         self.metrics.count(&what);
         let event = Event { time: clock::wall_now().to_string(), what };
         let mut ring = self.ring();
-        // Under the lock, so that stream and file agree on the order; neither waits.
+        // Under the lock, so that stream and file have the same order; neither is waited for.
         if let Some(audit) = &self.audit {
             audit.tell(audit::QueuedRecord { time: event.time.clone(), what: event.what.clone(), caller });
         }
@@ -79,7 +79,7 @@ impl Journal {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes with each further event.
+    /// Notifies of each new event.
     pub(crate) fn watch(&self) -> watch::Receiver<EventNumber> {
         self.newest.subscribe()
     }
@@ -88,14 +88,14 @@ impl Journal {
         self.audit.as_ref()
     }
 
-    /// Has the audit file looked for again at its path: after a rotation.
+    /// Makes the audit's thread open its file again: after a rotation.
     pub(crate) fn reopen_audit(&self) {
         if let Some(audit) = &self.audit {
             audit.reopen();
         }
     }
 
-    /// Waits a moment for what is still to be written. For the end of the process.
+    /// Waits a moment for queued audit records. For the end of the process.
     pub(crate) fn flush(&self) {
         if let Some(audit) = &self.audit {
             audit.flush();

@@ -1,11 +1,11 @@
-//! What the daemon tells its operators, besides its log.
+//! Events, audit file and metrics for operators, in addition to the log.
 //!
 //! | module | concept |
 //! |---|---|
-//! | `journal` | what happens, told once and read by the three below |
-//! | `ring` | pure: the newest events, for those who listen |
+//! | `journal` | events, recorded once and read by the three below |
+//! | `ring` | pure: the newest events, for the event streams |
 //! | `audit` | the audit file |
-//! | `metrics` | what is counted |
+//! | `metrics` | the metrics |
 
 pub(crate) mod audit;
 mod journal;

@@ -1,4 +1,4 @@
-//! The newest events, for those who listen and for those who come back. Pure: nothing waits here.
+//! A ring of the newest events, for readers that follow and for readers that reconnect. Pure: nothing waits here.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use machineid_clock::BootTime;
 use machineid_protocol::event::Event;
 
-/// Where an event stands in the order of this daemon's life. The first is 1.
+/// The number of an event in the order of this daemon's life. The first is 1.
 pub(crate) type EventNumber = u64;
 
-/// An event, and its time on the monotonic clock.
+/// An event, and its time on the boot clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TimedEvent {
     pub(crate) at: BootTime,
@@ -20,19 +20,19 @@ pub(crate) struct TimedEvent {
 #[derive(Debug)]
 pub(crate) struct Ring {
     events: VecDeque<Arc<TimedEvent>>,
-    /// The number of the oldest that is kept, or of the next when there is none.
+    /// The number of the oldest event that is kept, or of the next one when there is none.
     oldest: EventNumber,
     most: usize,
 }
 
-/// What is next for a reader.
+/// The next item for a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RingRead {
     /// This event.
     Event(EventNumber, Arc<TimedEvent>),
-    /// What it should have read next is no longer kept: it goes on with this number.
+    /// The next event is no longer kept; the reader continues with this number.
     Missed(EventNumber),
-    /// Nothing yet.
+    /// There is no event yet.
     Nothing,
 }
 
@@ -41,7 +41,7 @@ impl Ring {
         Self { events: VecDeque::new(), oldest: 1, most }
     }
 
-    /// Keeps an event; the oldest makes room. Gives its number.
+    /// Adds an event, removing the oldest if the buffer is full; returns its number.
     pub(crate) fn push(&mut self, told: TimedEvent) -> EventNumber {
         self.events.push_back(Arc::new(told));
         if self.events.len() > self.most {
@@ -51,17 +51,17 @@ impl Ring {
         self.newest()
     }
 
-    /// The number of the newest; 0 before the first.
+    /// The number of the newest event; 0 before the first.
     pub(crate) fn newest(&self) -> EventNumber {
         self.oldest + self.events.len() as u64 - 1
     }
 
-    /// The number of the oldest that is kept.
+    /// The number of the oldest event that is kept.
     pub(crate) fn oldest(&self) -> EventNumber {
         self.oldest
     }
 
-    /// What comes for a reader who has read everything before `next`.
+    /// The next item for a reader that has read everything before `next`.
     pub(crate) fn read(&self, next: EventNumber) -> RingRead {
         let Some(at) = next.checked_sub(self.oldest) else { return RingRead::Missed(self.oldest) };
         match usize::try_from(at).ok().and_then(|at| self.events.get(at)) {

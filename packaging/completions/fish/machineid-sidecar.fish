@@ -26,13 +26,13 @@ end
 
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l config -d 'The configuration file' -r -F
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l max-stop -d 'With --check-config: fail when a stop could take longer than this' -r
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l dev -d 'Start an authority, an org and a key as well, all on this host and gone at the end'
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l check-config -d 'Check the configuration, print what it means, and end'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l dev -d 'Also start an authority with an org and a key on this host, all removed at the end'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l check-config -d 'Check the configuration, print what it means, and exit'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -s h -l help -d 'Print help'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -s V -l version -d 'Print version'
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -a "healthcheck" -d 'Ask the running daemon whether it lives: exit 0 or 1'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -a "healthcheck" -d 'Check whether the running daemon responds: exit code 0 or 1'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand healthcheck" -l config -d 'The configuration file' -r -F
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand healthcheck" -s h -l help -d 'Print help'
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand help; and not __fish_seen_subcommand_from healthcheck help" -f -a "healthcheck" -d 'Ask the running daemon whether it lives: exit 0 or 1'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand help; and not __fish_seen_subcommand_from healthcheck help" -f -a "healthcheck" -d 'Check whether the running daemon responds: exit code 0 or 1'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_using_subcommand help; and not __fish_seen_subcommand_from healthcheck help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,18 +1,18 @@
-//! Where a path can change: in every directory that has a name in it on which the path depends.
+//! Finds where a path can change: in every directory that contains a name on which the path depends.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Links followed at most, as the kernel does.
+/// The most links that are followed, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// The names a path depends on, each in its directory: the file itself, every link on the way to it, and the first name
+/// The names on which a path depends, each in its directory: the file itself, every link on the way to it, and the first name
 /// that is missing.
 ///
-/// Kubernetes swaps one link, `..data`, in the middle of the way and leaves the file's own name alone; others replace the
-/// whole directory.
+/// Kubernetes replaces one link, `..data`, in the middle of the path and leaves the file's own name alone; other tools
+/// replace the whole directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chain {
     /// Full paths. Their parents exist and are directories.
@@ -20,7 +20,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// As the path leads now.
+    /// Follows the path as it is now.
     pub(super) fn of(path: &Path) -> Self {
         let mut names = BTreeSet::new();
         let mut at = PathBuf::from("/");
@@ -45,7 +45,7 @@ impl Chain {
                     }
                 }
                 Ok(about) if about.is_dir() && !ahead.is_empty() => at = name,
-                // The file itself, or what is missing or in the way.
+                // The file itself, or a name that is missing or not a directory.
                 Ok(_) | Err(_) => {
                     names.insert(name);
                     break;

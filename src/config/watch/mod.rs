@@ -1,20 +1,20 @@
-//! Tells when files may have changed that the daemon has read.
+//! Reports when files that the daemon has read may have changed.
 //!
-//! Directories are watched, not files: an editor, a configuration manager and Kubernetes put a new file under the old name,
-//! and a watch on the old one would never fire. Which ones is [`chain`]'s business.
+//! Directories are watched, not files: editors, configuration managers and Kubernetes put a new file under the old name, and
+//! a watch on the old file would never fire. [`chain`] determines which directories.
 //!
-//! A watch can be blind: there may be none left for this user (`fs.inotify.max_user_watches`), and a network file system
-//! does not tell of what another host does. So the files are also looked at from time to time, and the kill file on each
-//! validation.
+//! A watch can miss changes: the limit of watches for this user may be exhausted (`fs.inotify.max_user_watches`), and a
+//! network file system does not report changes by another host. So the files are also polled, and the kill file is examined
+//! on each validation.
 //!
-//! A file system may hang as well, so all of this is done by a thread of its own ([`Watch`]), and no task waits for it for
-//! long. What must not wait for each other's file systems has a watch each.
+//! A file system may also hang, so all of this runs on a thread of its own ([`Watch`]), and no task waits for it for long.
+//! Files that must not wait for each other's file systems have a watch each.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `chain` | where a path can change |
-//! | `thread` | the thread, and what tasks have of it |
-//! | this one | watches on directories, and looks at files |
+//! | `thread` | the thread, and its handle for tasks |
+//! | this file | watches on directories, and polling of files |
 
 mod chain;
 mod thread;
@@ -34,16 +34,16 @@ use tracing::{debug, info, warn};
 use chain::Chain;
 pub(crate) use thread::Watch;
 
-/// How often the files are looked at while watches see them, and while they do not.
+/// The polling interval while watches work, and while they do not.
 const LOOK: Duration = Duration::from_secs(30);
 const BLIND_LOOK: Duration = Duration::from_secs(1);
-/// How often a chain that changes under our eyes is followed.
+/// Attempts to follow a path that changes meanwhile.
 const MOST_ROUNDS: usize = 8;
 
-/// Something may have changed.
+/// A possible change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileChange {
-    /// As a whole, as far as can be told.
+    /// A complete change, as far as the kernel reports.
     Whole,
     /// A process is writing into a file right now.
     Writing,
@@ -52,13 +52,13 @@ pub(crate) enum FileChange {
 /// Watches a set of paths, on the thread of a [`Watch`].
 #[derive(Debug)]
 struct Watcher {
-    /// `None` when no watch is available at all.
+    /// `None` when no watch is available.
     watches: Option<RecommendedWatcher>,
     shared: Arc<Shared>,
     paths: Vec<PathBuf>,
-    /// What is watched, with what it was then: a directory of the same name need not be the same.
+    /// The watched directories with their inodes: a directory of the same name may be another one.
     watched: BTreeMap<PathBuf, Option<Inode>>,
-    /// What the files looked like last.
+    /// The state of the files at the last look.
     looks: Vec<FileState>,
     blind: bool,
 }
@@ -72,7 +72,7 @@ struct Shared {
 
 type Inode = (u64, u64);
 
-/// Enough of a file to notice that it is another, or has changed.
+/// The attributes of a file by which a change or replacement is noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum FileState {
     File { identity: Inode, length: u64, mode: u32, changed: (i64, i64) },
@@ -107,13 +107,13 @@ impl Shared {
     }
 
     fn what(&self, event: &notify::Result<notify::Event>) -> Option<FileChange> {
-        // An error or an overflow: whatever was missed, a look tells.
+        // An error or an overflow: some change may have been missed.
         let Ok(event) = event else { return Some(FileChange::Whole) };
         if event.need_rescan() {
             return Some(FileChange::Whole);
         }
         let what = match event.kind {
-            // Reading is no change, and we read ourselves.
+            // Reading is not a change, and the daemon reads the files itself.
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => FileChange::Whole,
             EventKind::Access(_) => return None,
             EventKind::Modify(ModifyKind::Data(_)) => FileChange::Writing,
@@ -132,15 +132,15 @@ impl Shared {
 }
 
 impl Watcher {
-    /// Watches nothing yet. Where no watch is available, files are polled instead.
+    /// Creates a watcher without paths. Where no watch is available, files are polled instead.
     fn new(shared: Arc<Shared>) -> Self {
         let watches = watches(&shared).map_err(|error| complain(&error)).ok();
         let blind = watches.is_none();
         Self { watches, shared, paths: Vec::new(), watched: BTreeMap::new(), looks: Vec::new(), blind }
     }
 
-    /// Watches these paths from now on, wherever they lead. To be called again after each change: they may lead elsewhere.
-    /// What changed before it returns is for the caller to look at; what changes later is seen.
+    /// Watches these paths from now on, following links. To be called again after each change, since they may lead elsewhere.
+    /// The caller must read what changed before this returns; later changes are reported.
     fn aim(&mut self, paths: &[PathBuf]) {
         self.paths = paths.to_vec();
         let mut names = self.names();
@@ -156,12 +156,12 @@ impl Watcher {
         self.looks = self.look();
     }
 
-    /// How long to wait before the next look.
+    /// The pause before the next look.
     fn pause(&self) -> Duration {
         if self.blind { BLIND_LOOK } else { LOOK }
     }
 
-    /// Looks at the files. Whether one is another than at the last look.
+    /// Looks at the files; returns whether one has changed since the last look.
     fn has_changed(&mut self) -> bool {
         let before = std::mem::take(&mut self.looks);
         if self.blind {
@@ -183,7 +183,7 @@ impl Watcher {
 
     fn watch(&mut self, names: &BTreeSet<PathBuf>) {
         if self.watches.is_none() {
-            // Why not was told the first time.
+            // The cause was logged the first time.
             self.watches = watches(&self.shared).ok();
         }
         let Some(watches) = &mut self.watches else { return };
@@ -195,7 +195,7 @@ impl Watcher {
         self.watched.retain(|directory, known| {
             let stays = known.is_some() && wanted.get(directory) == Some(known);
             if !stays {
-                // Gone already when the directory is.
+                // The kernel has already removed the watch of a removed directory.
                 let _ = watches.unwatch(directory);
             }
             stays
@@ -237,10 +237,10 @@ fn identity(directory: &Path) -> Option<Inode> {
 }
 
 fn complain(error: &notify::Error) {
-    let remedy = match error.kind {
-        notify::ErrorKind::MaxFilesWatch => " (raise fs.inotify.max_user_watches)",
+    let fix = match error.kind {
+        notify::ErrorKind::MaxFilesWatch => "raise fs.inotify.max_user_watches",
         notify::ErrorKind::Io(ref error) if error.raw_os_error() == Some(libc::EMFILE) => {
-            " (raise fs.inotify.max_user_instances)"
+            "raise fs.inotify.max_user_instances"
         }
         notify::ErrorKind::Generic(_)
         | notify::ErrorKind::Io(_)
@@ -249,8 +249,10 @@ fn complain(error: &notify::Error) {
         | notify::ErrorKind::InvalidConfig(_) => "",
     };
     warn!(
-        "cannot watch for changed files: {error}{remedy}; they are checked every {} instead, and SIGHUP still reloads",
-        machineid_protocol::span::format(BLIND_LOOK)
+        %error,
+        fix,
+        interval = machineid_protocol::span::format(BLIND_LOOK),
+        "cannot watch for changed files; checking them at this interval, and SIGHUP still reloads"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Against a real file system.
+//! Tests against a real file system.
 
 use std::os::unix::fs::symlink;
 

@@ -1,4 +1,4 @@
-//! The thread that watches, and what tasks have of it.
+//! The thread that watches, and its handle for tasks.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{FileChange, Shared, Watcher};
 
-/// How long a task waits until new paths are watched.
+/// Time limit for a task that waits until new paths are watched.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A thread that watches a set of paths. It ends when this is dropped.
@@ -19,11 +19,11 @@ pub(crate) struct Watch {
     orders: Arc<Orders>,
 }
 
-/// Rings for a watch as if it had seen a change.
+/// A handle that makes a watch report a change.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchBell(Arc<Shared>);
 
-/// What the thread is told, and what it has done.
+/// The orders for the thread, and its progress.
 #[derive(Debug)]
 struct Orders {
     wanted: Mutex<WantedPaths>,
@@ -35,17 +35,17 @@ struct Orders {
 #[derive(Debug, Default)]
 struct WantedPaths {
     paths: Vec<PathBuf>,
-    /// One higher for each set of paths.
+    /// The number of this set of paths, increasing.
     number: u64,
-    /// The task that wanted this set did not wait for it to the end.
+    /// The number of the newest set whose task stopped waiting before it was watched.
     given_up: u64,
     over: bool,
 }
 
 impl Watch {
-    /// Starts the thread, which watches nothing yet. Where no watch is available, files are polled instead.
+    /// Starts the thread, without paths. Where no watch is available, files are polled instead.
     ///
-    /// Fails when there is no thread.
+    /// Fails when no thread can be started.
     pub(crate) fn start(name: &'static str) -> io::Result<Self> {
         Self::start_with(name, Watcher::new)
     }
@@ -61,11 +61,11 @@ impl Watch {
         Ok(Self { shared, orders })
     }
 
-    /// Has these paths watched from now on, wherever they lead. To be called again after each change: they may lead elsewhere.
-    /// What changed before it returns is for the caller to look at; what changes later is seen.
+    /// Watches these paths from now on, following links. To be called again after each change, since they may lead elsewhere.
+    /// The caller must read what changed before this returns; later changes are reported.
     ///
-    /// Returns after a bounded time all the same: a file system that hangs is watched when it answers again, and that counts
-    /// as a change.
+    /// Always returns within a bounded time: a file system that hangs is watched when it responds again, and that counts as a
+    /// change.
     pub(crate) async fn aim(&self, paths: Vec<PathBuf>) {
         let mut aimed = self.orders.aimed.subscribe();
         let number = self.orders.want(paths);
@@ -74,7 +74,7 @@ impl Watch {
         }
     }
 
-    /// Waits until something may have changed. May be dropped and called again.
+    /// Waits until a file may have changed. Cancel-safe.
     pub(crate) async fn seen(&self) -> FileChange {
         loop {
             if let Some(seen) = self.shared.take() {
@@ -118,13 +118,13 @@ impl Orders {
     fn give_up(&self, number: u64, shared: &Shared) {
         let mut wanted = self.lock();
         wanted.given_up = number;
-        // It may have come in the very last moment.
+        // The thread may have finished at the last moment.
         if *self.aimed.borrow() >= number {
             shared.ring(FileChange::Whole);
         }
     }
 
-    /// Works until the watch is dropped.
+    /// Runs until the watch is dropped.
     fn work(&self, mut watcher: Watcher, shared: &Shared) {
         // 0 also after a panic: the new watcher watches nothing yet.
         let mut done = 0;

@@ -1,6 +1,6 @@
 //! Looks for the kill file whenever it may have appeared or disappeared.
 //!
-//! A task and a watch of its own: a configuration or key on a file system that hangs must not delay it.
+//! It has its own task and its own watch: a configuration or key on a file system that hangs must not delay it.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use tracing::warn;
 use crate::config::watch::Watch;
 use crate::local::Context;
 
-/// Works until dropped.
+/// Runs until dropped.
 pub(in crate::daemon) async fn watch(context: Arc<Context>) {
     let mut settings = context.live.follow();
     loop {
         let path = settings.now().enforcement.kill_file.clone();
-        // The gates tell of a look that does not return.
+        // The gates report a look that does not return.
         let _ = context.gates.authority().look_for_kill_file().await;
         let watch = path.as_ref().and_then(|_| {
             let watch = Watch::start("kill-watch");

@@ -1,13 +1,13 @@
 //! Puts a changed configuration, org key or kill file in force without a restart.
 //!
 //! ```text
-//!   SIGHUP ─────────┐   load (file, environment) ─▶ Changes ─┬▶ Live      rules, limits, who may do what
-//!   watched files ──┼─▶ key file ──────────────────▶ KeyedClient ──┼▶ Authority whom to ask, with what key
-//!   a look at them ─┘   kill file ───────────────────────────┴▶ gates     a deny at once, without the network
+//!   SIGHUP ────────┐   load (file, environment) ─▶ Changes ─┬▶ Live           rules, limits, rights of clients
+//!   watched files ─┼─▶ key file ─────────────▶ KeyedClient ─┼▶ AuthorityLink  the authority to ask, and its key
+//!   polling ───────┘   kill file ───────────────────────────┴▶ gates          a deny at once, without the network
 //! ```
 //!
-//! Each gate hears of new rules, a new authority or key by itself, and validates at once. What a reload came to is an
-//! [`ReloadOutcome`], and [`Reloader::conclude`] the one place that knows it.
+//! Each gate is notified of new rules, a new authority or key, and validates at once. The result of a reload is a
+//! [`ReloadOutcome`], handled in one place, [`Reloader::conclude`].
 
 mod kill_file;
 mod outcome;
@@ -34,22 +34,22 @@ pub(super) use kill_file::watch as watch_kill_file;
 use outcome::ReloadOutcome;
 use reading::{FilesRead, FilesToRead, Progress, SourcedKey};
 
-/// How long reading all files may take, or another call that may block.
+/// Time limit for reading all files, and for other calls that may block.
 const PATIENCE: Duration = Duration::from_secs(3);
 const BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
-/// How long files must be left alone before they are read: a change often is several.
+/// How long files must be unchanged before they are read: one change is often several writes.
 const QUIET: Duration = Duration::from_millis(50);
-/// The same while a process writes into one in place, until it is closed.
+/// The same while a process is writing into a file in place, until it closes the file.
 const WRITING: Duration = Duration::from_secs(1);
-/// Whatever goes on, they are read after so long.
+/// The longest wait before files are read, even if they keep changing.
 const LONGEST_QUIET: Duration = Duration::from_secs(5);
 
-/// Why files are read again.
+/// The reason for a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     /// SIGHUP.
     Asked,
-    /// They may have changed.
+    /// Files may have changed.
     Seen,
 }
 
@@ -61,24 +61,24 @@ struct NotRead {
     why: Lost,
 }
 
-/// Where settings come from.
+/// The source of the settings.
 #[derive(Clone, Debug)]
 pub(super) enum SettingsSource {
     /// The configuration file and the environment.
     Files(Environment),
-    /// Nowhere: `--dev` has its own. Its key is in a file all the same.
+    /// Built-in settings of `--dev`. Its key is in a file all the same.
     BuiltIn,
 }
 
-/// What the reload works on.
+/// The task that reloads the configuration.
 #[derive(Debug)]
 pub(super) struct Reloader {
     source: SettingsSource,
     context: Arc<Context>,
     pool: Pool,
-    /// What is watched: as the newest reading that came to an end says.
+    /// The watched paths, according to the newest completed reading.
     paths: Vec<PathBuf>,
-    /// What the newest reload came to: a problem that stays is told once.
+    /// The result of the newest reload: a problem that stays is reported once.
     last: ReloadOutcome,
 }
 
@@ -88,7 +88,7 @@ impl Reloader {
         Self { source, context, pool, paths: Vec::new(), last }
     }
 
-    /// Reloads whenever there is a reason to, until it is dropped. `asked` rings for SIGHUP.
+    /// Reloads whenever there is a reason to, until dropped. `asked` is notified by SIGHUP.
     pub(super) async fn run(mut self, asked: Arc<Notify>) {
         let watch = loop {
             match Watch::start("watch") {
@@ -99,14 +99,14 @@ impl Reloader {
                 }
             }
         };
-        // What changed while the daemon started.
+        // The files may have changed while the daemon started.
         let mut cause = Cause::Seen;
         loop {
             let before = self.paths.clone();
             self.reload(cause, &watch).await;
             watch.aim(self.paths.clone()).await;
             if self.paths != before {
-                // What was not watched while it was read may have changed since.
+                // Paths that were not watched while they were read may have changed since.
                 cause = Cause::Seen;
                 continue;
             }
@@ -120,11 +120,11 @@ impl Reloader {
         }
     }
 
-    /// Waits until the files are left alone.
+    /// Waits until the files have stopped changing.
     async fn let_settle(&self, watch: &Watch, mut seen: FileChange) {
         let settled = async {
             loop {
-                // What was just made may have to be watched itself.
+                // A directory that was just created may have to be watched itself.
                 watch.aim(self.paths.clone()).await;
                 let quiet = match seen {
                     FileChange::Whole => QUIET,
@@ -140,7 +140,7 @@ impl Reloader {
     }
 
     async fn reload(&mut self, cause: Cause, watch: &Watch) {
-        // A service manager waits for the end of a reload that it asked for, and of no other.
+        // A service manager waits only for the end of a reload that it requested.
         if cause == Cause::Asked {
             manager::reloading();
         }
@@ -155,7 +155,7 @@ impl Reloader {
         }
     }
 
-    /// Reads all files. When that takes too long it goes on, and its end is a reason to read them again.
+    /// Reads all files. If that takes too long, the read goes on in the background, and its end triggers another reload.
     ///
     /// Fails when the files are not read in time.
     async fn read(&self, watch: &Watch) -> Result<FilesRead, NotRead> {
@@ -166,7 +166,8 @@ impl Reloader {
             keyed: self.context.gates.authority().keyed_client(),
             progress: progress.clone(),
         };
-        // Set by the call when it is over, and by this when it has waited long enough: the second of them knows.
+        // Set by the call when it ends, and by this task when it has waited long enough: whichever comes second rings the
+        // bell.
         let over = Arc::new(AtomicBool::new(false));
         let (of_call, bell) = (Arc::clone(&over), watch.bell());
         let work = move || {
@@ -184,7 +185,7 @@ impl Reloader {
         })
     }
 
-    /// Puts in force what was found, as far as that can be.
+    /// Puts the files' contents in force, as far as possible.
     async fn apply(&mut self, found: FilesRead, cause: Cause, outcome: &mut ReloadOutcome) {
         let FilesRead { changes, key, client, problems, paths } = found;
         self.paths = paths;
@@ -199,10 +200,9 @@ impl Reloader {
         }
     }
 
-    /// What to ask with from now on, if something about it changed, and whether the key did. A key that cannot be read
-    /// leaves the old one.
+    /// The client to use from now on, if it changed, and whether the key did. If the key cannot be read, the old one stays.
     ///
-    /// Fails when the authority that is to be asked cannot be.
+    /// Fails when there is no usable client for the configured authority.
     fn keyed_client(
         &self,
         settings: &Settings,
@@ -216,7 +216,7 @@ impl Reloader {
             problems.push(format!("{error}; the org key in use stays"));
             SourcedKey { source: current.key_source.clone(), key: current.key.clone() }
         });
-        // Not tried again by itself. Whoever asks for it may know that the authority has learnt it by now.
+        // A refused key is tried again only by SIGHUP: the operator may know that the authority accepts it by now.
         let refused = current.refused.as_ref() == Some(&key) && cause == Cause::Seen;
         let key = if refused { current.key.clone() } else { key };
         let client = client?;
@@ -260,11 +260,11 @@ impl Reloader {
         machineid_log::change(settings.log.format, settings.log.level);
         context.live.replace(settings);
         context.runs.settings_changed();
-        // Another one may be named now. What cannot be seen is told by the gates.
+        // The kill file's path may have changed. The gates report a look that fails.
         let _ = context.gates.authority().look_for_kill_file().await;
     }
 
-    /// The one place where the result of a reload is known.
+    /// Reports the result of a reload; the only place that does.
     fn conclude(&mut self, cause: Cause, outcome: ReloadOutcome) {
         self.context.live.note_reload(&outcome.problems, outcome.result() != ReloadResult::Unchanged);
         let is_news = cause == Cause::Asked || !outcome.changed.is_empty() || outcome.problems != self.last.problems;

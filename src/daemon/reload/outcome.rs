@@ -3,13 +3,13 @@
 use machineid_protocol::event::ReloadResult;
 use tracing::{info, warn};
 
-/// What a reload came to. What is wrong never undoes what is right: a wrong configuration does not keep a rotated key from
-/// being taken, nor the other way round.
+/// The result of a reload. Errors do not undo valid changes: a wrong configuration does not prevent a rotated key from being
+/// used, nor the other way round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::daemon) struct ReloadOutcome {
-    /// The settings that changed, `"org key"` among them.
+    /// The keys of the settings that changed; `"org key"` stands for the key itself.
     pub(in crate::daemon) changed: Vec<&'static str>,
-    /// What keeps its old value, where, and what would be right.
+    /// The settings that keep their old values, with the place and the correction.
     pub(in crate::daemon) problems: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ impl ReloadOutcome {
             ReloadResult::Refused => {}
         }
         for problem in &self.problems {
-            warn!(result, "not applied, the old value stays: {problem}");
+            warn!(result, problem, "not applied; the old value stays");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading every file that a reload is about. All of it may block, so it is one call on a thread of its own.
+//! Reads every file that a reload concerns. Any of it may block, so all of it is one call on a thread of its own.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +15,7 @@ use crate::config::{self, ConfigError, Origin, Settings};
 use crate::daemon::sidecar::{ca_pem_of, client_of};
 use crate::gate::keyed_client::KeyedClient;
 
-/// What is in force, and where to read what may be.
+/// The settings in force, and where to read their successors.
 #[derive(Debug)]
 pub(super) struct FilesToRead {
     pub(super) source: SettingsSource,
@@ -24,24 +24,24 @@ pub(super) struct FilesToRead {
     pub(super) progress: Progress,
 }
 
-/// The file that is being read: one that hangs is named.
+/// The file that is being read, so that a read that hangs can be reported with its path.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Arc<Mutex<PathBuf>>);
 
-/// What the files say.
+/// The contents of the files.
 #[derive(Debug)]
 pub(super) struct FilesRead {
     pub(super) changes: Changes,
     pub(super) key: Result<SourcedKey, ConfigError>,
-    /// A client of the authority, when another one is needed.
+    /// A new client of the authority, if one is needed.
     pub(super) client: Result<Option<AuthorityClient>, ConfigError>,
     /// What cannot be put in force, and why.
     pub(super) problems: Vec<String>,
-    /// Every file that is worth a look when it changes.
+    /// Every file to watch for changes.
     pub(super) paths: Vec<PathBuf>,
 }
 
-/// A key and where it is from.
+/// A key and its source.
 #[derive(Debug)]
 pub(super) struct SourcedKey {
     pub(super) source: KeySource,
@@ -64,7 +64,7 @@ impl FilesToRead {
         let mut problems = Vec::new();
         let (settings, key) = self.settings_and_key(&mut paths).unwrap_or_else(|error| {
             problems.push(error.to_string());
-            // The key is another matter.
+            // The key is independent of the settings' error.
             (Settings::clone(&self.running), self.key(&self.running))
         });
         let changes = Changes::between(&self.running, settings);
@@ -81,8 +81,8 @@ impl FilesToRead {
         FilesRead { changes, key, client, problems, paths: paths.into_iter().collect() }
     }
 
-    /// The settings and the key as the files now say, and the files that they name: also those that are not there, they may
-    /// be by and by. Fails when the settings are wrong, or name a key that is not there.
+    /// The settings and the key in the files now. `named` receives the paths of the files that they name, including missing
+    /// ones, which may appear later. Fails when the settings are wrong, or name a key file that does not exist.
     fn settings_and_key(
         &self,
         named: &mut BTreeSet<PathBuf>,
@@ -99,13 +99,13 @@ impl FilesToRead {
         named.extend(fresh.authority.ca_file.iter().map(|(path, _)| path.clone()));
         named.extend(self.key_path(&fresh).ok().flatten());
         match &key {
-            // Another file than before: the two belong together.
+            // The settings name another key file: settings and key belong together.
             Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone()),
             Ok(_) | Err(_) => Ok((fresh, key)),
         }
     }
 
-    /// The files of what is in force.
+    /// The files of the settings in force.
     fn running_paths(&self) -> Vec<PathBuf> {
         let mut paths = match &self.source {
             SettingsSource::Files(environment) => config::files(&self.running, environment),
@@ -119,11 +119,11 @@ impl FilesToRead {
         paths
     }
 
-    /// Where these settings have their key.
+    /// The key's source according to these settings.
     fn key_source(&self, settings: &Settings) -> Result<KeySource, ConfigError> {
         let known = self.keyed.key_source.clone();
         let environment = match (&self.source, known) {
-            // Read once, and overwritten then.
+            // The environment was read once and then overwritten.
             (_, known @ KeySource::Environment) | (SettingsSource::BuiltIn, known) => return Ok(known),
             (SettingsSource::Files(environment), KeySource::File { .. }) => environment,
         };
@@ -150,8 +150,8 @@ impl FilesToRead {
         Ok(SourcedKey { source, key })
     }
 
-    /// A client of the authority, when another one is needed. A changed file of certificates that cannot be used leaves the
-    /// old ones; one that was just named does not.
+    /// A new client of the authority, if one is needed. If a changed file of certificates cannot be used, the old
+    /// certificates stay; if a newly configured file cannot be used, this fails.
     fn client(&self, settings: &Settings, problems: &mut Vec<String>) -> Result<Option<AuthorityClient>, ConfigError> {
         let (old, new) = (&self.running.authority, &settings.authority);
         let same_place = old.url == new.url && old.timeout == new.timeout;
@@ -176,8 +176,8 @@ impl FilesToRead {
     }
 }
 
-/// Whether a file has no name any more, and still is at this path: it is mounted here by itself (`-v FILE:FILE`, `subPath`), and
-/// where it came from another one has taken its name. No change of that one will ever be seen here.
+/// Whether the file at this path has no name any more: it is mounted by itself (`-v FILE:FILE`, `subPath`), and another file
+/// has taken its name at the source of the mount. Changes of the new file are never visible through this mount.
 fn is_left_behind(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.nlink() == 0)
 }

@@ -1,8 +1,8 @@
-//! Verdicts in the authority's words.
+//! Verdicts in the format of the authority's API.
 //!
-//! A decision comes with the status the authority would give it: 200 for a deny, since the official templates replace the
-//! body of every status above 400 with one of their own, and 503 for what could not be found out. Whatever the status,
-//! `allowed` is in the body, and true for an ALLOW alone.
+//! A decision has the status that the authority would give it: 200 for a deny, since the official templates replace the body
+//! of every status above 400 with one of their own, and 503 when no decision is available. Whatever the status, the body
+//! contains `allowed`, which is true only for an ALLOW.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{CompatFinding, Endpoint};
 use crate::gate::GateVerdict;
 
-/// What a client is told to wait before it asks again.
+/// `Retry-After`, in seconds.
 const RETRY_AFTER: &str = "1";
 
 /// An answer before it is written.
@@ -41,7 +41,8 @@ pub(super) fn of(endpoint: Endpoint, finding: CompatFinding, device: &DeviceId) 
             let said = no(code, None, Some(cause.to_string()));
             let mut response = write(endpoint, &said, StatusCode::SERVICE_UNAVAILABLE, false);
             if marked {
-                // As the authority marked it. Its own SYSTEM_UNAVAILABLE without a mark is a deny, and is passed on as one.
+                // Marked as the authority marked it. A SYSTEM_UNAVAILABLE without the mark is a deny, and is passed on as a
+                // deny.
                 response.headers_mut().insert(UNDECIDED_HEADER, HeaderValue::from_static("1"));
             }
             response
@@ -55,23 +56,23 @@ fn denied(endpoint: Endpoint, denial: Denial, device: Option<&DeviceId>) -> Resp
     write(endpoint, &Said { code, request_id, reason, device }, status, false)
 }
 
-/// The key is no token of a run.
+/// The answer when the key is not the token of a run.
 pub(super) fn unknown_token(endpoint: Endpoint) -> Response {
     let reason = "This key is not the token of an agent that runs on this host.";
     bare(endpoint, Code::InvalidOrgKey, reason, StatusCode::UNAUTHORIZED, None)
 }
 
-/// There is no device id in the request.
+/// The answer when the request has no device id.
 pub(super) fn missing(endpoint: Endpoint) -> Response {
     bare(endpoint, Code::InvalidDeviceId, "The device id is missing.", StatusCode::BAD_REQUEST, Some("missing_params"))
 }
 
-/// The device id is none.
+/// The answer when the device id is invalid.
 pub(super) fn invalid(endpoint: Endpoint) -> Response {
     bare(endpoint, Code::InvalidDeviceId, "The device id is invalid.", StatusCode::BAD_REQUEST, None)
 }
 
-/// A no to a request that is for another server, or for a path that does not exist here.
+/// The answer to a request for another server, or for a path that does not exist here.
 pub(super) fn elsewhere(status: StatusCode, reason: &str) -> Response {
     bare(Endpoint::Validate, Code::BadRequest, reason, status, None)
 }
@@ -99,14 +100,15 @@ fn write(endpoint: Endpoint, said: &Said<'_>, status: StatusCode, allowed: bool)
 
 fn write_with(endpoint: Endpoint, said: &Said<'_>, status: StatusCode, allowed: bool, error: Option<&str>) -> Response {
     let mut body = json!({
-        // Clients count on a name. One that is made here says so, lest somebody look for it at the authority.
+        // Clients rely on a request id. One that is generated here says so, so that no operator looks for it at the
+        // authority.
         "request_id": said.request_id.as_ref().map_or_else(
             || format!("local-{}", uuid::Uuid::new_v4().hyphenated()),
             |id| id.as_str().to_owned(),
         ),
         "deviceId": said.device,
         "reason": said.reason,
-        // On every answer: whatever a client makes of the rest, this reads as it should.
+        // On every answer: a client that understands nothing else reads this correctly.
         "allowed": allowed,
         "code": said.code.as_str(),
     });
@@ -125,7 +127,7 @@ fn write_with(endpoint: Endpoint, said: &Said<'_>, status: StatusCode, allowed: 
     respond(status, &said.code, body)
 }
 
-/// A registration's `status` and `error`. An allowed device is registered: the daemon did that.
+/// The `status` and `error` of a registration. An allowed device is registered: the daemon did that.
 fn registration(code: &Code, allowed: bool) -> (&'static str, Option<&'static str>) {
     let known = [
         (Code::DeviceLimitReached, "blocked", "device_limit_reached"),

@@ -1,4 +1,4 @@
-//! `compat.listen`: a port of loopback that serves the two endpoints of the API to agents, and nothing else.
+//! `compat.listen`: a loopback port that serves the two endpoints of the authority's API to agents, and nothing else.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::local::Context;
 /// Connections served at once.
 pub(crate) const MOST: usize = 512;
 
-/// What the port answers; `address` is its own.
+/// The routes of the port; `address` is the port's own.
 pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
     let nowhere = |status, reason: &'static str| move || async move { answer::elsewhere(status, reason) };
     let unknown = "This listener serves devices/register and devices/validate only; use the machineid command for the \
@@ -27,7 +27,7 @@ pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
         .route(path::REGISTER, post(register))
         .route(path::VALIDATE, post(validate))
         .fallback(nowhere(StatusCode::NOT_FOUND, unknown))
-        .method_not_allowed_fallback(nowhere(StatusCode::METHOD_NOT_ALLOWED, "This path takes POST."))
+        .method_not_allowed_fallback(nowhere(StatusCode::METHOD_NOT_ALLOWED, "This path accepts only POST."))
         .with_state(context)
         .layer(middleware::from_fn(move |request: Request, next: Next| own_host(address, request, next)))
 }
@@ -40,7 +40,8 @@ async fn validate(State(context): State<Arc<Context>>, headers: HeaderMap, body:
     by_token(&context, Endpoint::Validate, &headers, body).await
 }
 
-/// Turns away requests under another name: a page in a browser of this host can have a name of its own lead here.
+/// Refuses requests with another `Host`: a web page in a browser on this host can make a host name of its own resolve to this
+/// address.
 async fn own_host(address: SocketAddr, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
     if host.is_some_and(|host| is_ours(address, host)) {

@@ -1,13 +1,13 @@
-//! The authority's own API, answered through the gates with the daemon's key: for programs on the official clients.
+//! The authority's own API, answered by the gates with the daemon's key: for programs that use the official clients.
 //!
-//! On the local socket a client names a device, as in a check. On `compat.listen`, a port of loopback, it shows the token
-//! of its run in the place of the org key, and is answered for that run's device; the real key is never in an agent.
-//! Registering is answered as well and registers nothing: the daemon has.
+//! On the local socket a client names a device, as in a check. On `compat.listen`, a loopback port, it sends the token of its
+//! run instead of the org key, and is answered for that run's device; agents never have the real key. Registration requests
+//! are answered but register nothing: the daemon has done that.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `question` | what a client says, read as the authority reads it |
-//! | `answer` | verdicts in the authority's words |
+//! | `question` | the client's request, parsed as the authority parses it |
+//! | `answer` | verdicts in the format of the authority's API |
 //! | `listener` | the port |
 
 mod answer;
@@ -34,19 +34,19 @@ use super::{Context, not_nameable};
 use crate::gate::GateVerdict;
 use crate::registry::{Run, TokenHash};
 
-/// Which of the two endpoints.
+/// One of the two endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Register,
     Validate,
 }
 
-/// What came of a question.
+/// The answer to a question, before it is written.
 #[derive(Debug)]
 enum CompatFinding {
-    /// A gate's word.
+    /// The verdict of the gates.
     Verdict(GateVerdict),
-    /// A no that no gate was asked for.
+    /// A deny for which no gate was asked.
     Denied(Denial),
 }
 
@@ -66,8 +66,8 @@ pub(super) async fn validate(
     named(&context, &peer, Endpoint::Validate, body).await
 }
 
-/// On the socket: about a device that clients may name. A caller inside a tree whose stop has begun gets a no, whatever it
-/// names.
+/// Answers on the socket, about a device that clients may name. A caller inside a tree whose stop has begun is denied,
+/// whatever device it names.
 async fn named(context: &Context, peer: &Peer, endpoint: Endpoint, body: Body) -> Response {
     let asked = BootTime::now();
     let device = match read(body).await {
@@ -95,7 +95,7 @@ async fn ask(context: &Context, device: &DeviceId, asked: BootTime) -> CompatFin
     }
 }
 
-/// On the listener: about the device of the run whose token this is.
+/// Answers on the listener, about the device of the run that has this token.
 async fn by_token(context: &Context, endpoint: Endpoint, headers: &HeaderMap, body: Body) -> Response {
     let asked = BootTime::now();
     let token = headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).map(str::trim);

@@ -1,4 +1,4 @@
-//! `{"deviceId": …}`, read as leniently as the authority reads it.
+//! The request body, `{"deviceId": …}`, parsed as leniently as the authority parses it.
 
 use axum::body::Body;
 use machineid_protocol::DeviceId;
@@ -10,13 +10,13 @@ use crate::local::read_whole;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
     Device(DeviceId),
-    /// There is one, and it can be none.
+    /// The device id is invalid.
     Invalid,
-    /// The request is torn, late, too long, no JSON, or names none.
+    /// The request is incomplete, late, too long, not JSON, or has no device id.
     Missing,
 }
 
-/// Other fields are a newer client's, and ignored.
+/// The body. Other fields belong to newer clients and are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct DeviceQuestion {

@@ -1,4 +1,4 @@
-//! The socket file: made with its mode and group from the first moment on, never taken over from a living daemon.
+//! The socket file: created with its mode and group from the first moment on, never taken from a living daemon.
 
 mod error;
 
@@ -21,33 +21,33 @@ use crate::disk::make_directory;
 use crate::telemetry::metrics::OwnFile;
 pub(crate) use error::SocketError;
 
-/// Connections the kernel holds until we accept them.
+/// Connections that the kernel queues until the daemon accepts them.
 const BACKLOG: i32 = 4096;
 
-/// The bound socket. Its file goes with it.
+/// The bound socket. Dropping it removes its file.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// The listener of the start. It has no name any more once its file was lost and made again.
+    /// The listener from the start. It has no file any more once the file was lost and recreated.
     pub(crate) listener: UnixListener,
     path: PathBuf,
     lock_path: PathBuf,
-    /// The directories of socket and lock, and those above them, for when they must be made again.
+    /// The directories of socket and lock, and those above them, for recreating them.
     directories: Vec<(PathBuf, Access)>,
-    /// What a service manager gave its socket, for when it must be made again. `None` when the socket is ours.
+    /// The mode and owners of a service manager's socket, for recreating it. `None` when the daemon made the socket.
     handed: Option<Access>,
     place: Mutex<Place>,
     renewed: mpsc::Sender<StdUnixListener>,
     renewals: tokio::sync::Mutex<mpsc::Receiver<StdUnixListener>>,
 }
 
-/// What is in its place in the file system.
+/// The socket's file and its lock, as they are in the file system.
 #[derive(Debug)]
 struct Place {
     /// Device and inode of the socket's file.
     identity: Option<(u64, u64)>,
-    /// Whether the file is ours: at the end only our own is removed.
+    /// Whether the daemon made the file: at the end only its own file is removed.
     ours: bool,
-    /// Held for as long as we live: there is one daemon for each socket.
+    /// Held as long as the daemon lives: there is one daemon for each socket.
     lock: File,
 }
 
@@ -65,17 +65,17 @@ impl Access {
     }
 }
 
-/// What a look at lock and socket came to.
+/// The result of a look at lock and socket.
 #[derive(Debug, Default)]
 pub(crate) struct SocketCheck {
     pub(crate) restored: Vec<OwnFile>,
-    /// Whether the lock is ours: the directory that it is in is then no other daemon's.
+    /// Whether this daemon holds the lock: then its directory belongs to no other daemon.
     pub(crate) has_lock: bool,
-    /// What cannot be made again, and what to do.
+    /// Why lock or socket cannot be recreated, and what to do.
     pub(crate) problem: Option<SocketError>,
 }
 
-/// Whether what is at this path is the file of this identity.
+/// Whether the file at this path has this identity.
 fn is_at(path: &Path, identity: Option<(u64, u64)>) -> bool {
     fs::symlink_metadata(path).is_ok_and(|now| Some(identity_of(&now)) == identity)
 }
@@ -84,9 +84,10 @@ fn identity_of(about: &fs::Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }
 
-/// Takes the socket: locks its runtime directory, removes a stale file, binds.
+/// Creates the socket: locks its runtime directory, removes a stale file, binds.
 ///
-/// Fails with a message for the operator: no directory, another daemon, something that is no socket in its place.
+/// Fails with a message for the operator when there is no directory, another daemon serves the socket, or another file is in
+/// its place.
 pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
     let path = &local.socket;
     let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
@@ -103,7 +104,7 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
         .and_then(UnixListener::from_std)
         .map_err(|error| wrong(format!("cannot make the socket {}: {error}", path.display())))?;
     let about = fs::symlink_metadata(path).map_err(|error| wrong(format!("the socket vanished: {error}")))?;
-    // From here on its file goes with it, also when the rest fails.
+    // From here on dropping the socket removes its file, also when a later step fails.
     let place = Place { identity: Some(identity_of(&about)), ours: true, lock };
     let socket = Socket::new(listener, local, place, None);
     if let Some((group, origin)) = &local.group {
@@ -112,9 +113,9 @@ pub(crate) fn bind(local: &LocalSettings) -> Result<Socket, ConfigError> {
     Ok(socket)
 }
 
-/// Serves a socket that a service manager has made: its file, mode and owner are the manager's, and stay.
+/// Takes over a socket that a service manager has made: its file, mode and owner are the manager's, and stay.
 ///
-/// Fails when it is not where the configuration says: wrappers and agents are told that place.
+/// Fails when the socket is not at the configured path, which wrappers and agents are told.
 pub(crate) fn take_over(local: &LocalSettings, handed: StdUnixListener) -> Result<Socket, ConfigError> {
     let wrong = |problem: String| ConfigError::at(&local.socket_origin, "local.socket", problem);
     let address = handed.local_addr().map_err(|error| wrong(error.to_string()))?;
@@ -137,7 +138,7 @@ pub(crate) fn take_over(local: &LocalSettings, handed: StdUnixListener) -> Resul
 
 impl Socket {
     fn new(listener: UnixListener, local: &LocalSettings, place: Place, handed: Option<Access>) -> Self {
-        // One that is not taken yet is replaced by the next look.
+        // A listener that is not taken yet is replaced by the next look.
         let (renewed, renewals) = mpsc::channel(4);
         let lock_path = lock_path(local);
         let above = local.socket.ancestors().skip(1).chain(lock_path.ancestors().skip(1));
@@ -155,13 +156,13 @@ impl Socket {
         }
     }
 
-    /// Listeners that take the place of one whose file was lost. For the one task that serves.
+    /// Receives listeners that replace one whose file was lost. For the one task that serves.
     pub(crate) async fn renewals(&self) -> tokio::sync::MutexGuard<'_, mpsc::Receiver<StdUnixListener>> {
         self.renewals.lock().await
     }
 
-    /// Looks whether lock and socket are in their places, and makes again what is gone: a clean-up of temporary files or a
-    /// logout may have removed them, and a daemon that nobody can reach is none. The place of another daemon that came
+    /// Checks whether lock and socket are in their places, and recreates what is gone: a clean-up of temporary files or a
+    /// logout may have removed them, and then no client could reach the daemon. The place of another daemon that started
     /// meanwhile is left alone. Reads and writes files: not for the thread that answers.
     pub(crate) fn keep(&self, local: &LocalSettings) -> SocketCheck {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,11 +210,11 @@ impl Socket {
         let about = fs::symlink_metadata(&self.path).map_err(|error| self.cannot("make", &self.path, error))?;
         (place.identity, place.ours) = (Some(identity_of(&about)), true);
         if let Err(error) = self.give_to_owners(local) {
-            // With the mode that it has, fewer can reach it than should.
+            // With its present mode, fewer users can reach the socket than should.
             warn!(%error, "the recreated socket has other owners");
         }
         if self.renewed.try_send(listener).is_err() {
-            // No task takes it: without its listener the file is stale, and the next check replaces it.
+            // No task takes the listener: the file is stale without it, and the next look replaces it.
             place.identity = None;
             return Err(SocketError::NotTaken);
         }
@@ -260,15 +261,15 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let place = self.place.get_mut().unwrap_or_else(PoisonError::into_inner);
         if place.ours && is_at(&self.path, place.identity) {
-            // Left behind, it is stale, and the next daemon replaces it.
+            // A file left behind is stale, and the next daemon replaces it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Makes a directory again, and those above it that are missing, each with the mode and group that it had.
+/// Recreates a directory and those missing above it, each with its former mode and group.
 ///
-/// Fails also when it is there and another user's, who could put a socket of another daemon into it.
+/// Also fails when the directory exists and belongs to another user, who could put another daemon's socket into it.
 fn make_again(directory: &Path, known: &[(PathBuf, Access)]) -> io::Result<()> {
     let had = |path: &Path| known.iter().find(|(known, _)| known == path).map(|(_, access)| *access);
     let own = rustix::process::geteuid().as_raw();
@@ -292,11 +293,11 @@ fn make_again(directory: &Path, known: &[(PathBuf, Access)]) -> io::Result<()> {
     if fs::metadata(directory)?.gid() != access.gid
         && let Err(error) = std::os::unix::fs::chown(directory, None, Some(access.gid))
     {
-        // The group that it has instead gets nothing: fewer can reach it than should.
+        // The wrong group gets no access: fewer users can reach the socket than should.
         warn!(directory = %directory.display(), %error, "a recreated directory has another group");
         access.mode &= !0o070;
     }
-    // The umask has cut what it was made with, and a change of the group may cut it as well.
+    // The umask has reduced the mode, and a change of the group may reduce it as well.
     fs::set_permissions(directory, fs::Permissions::from_mode(access.mode))
 }
 
@@ -339,7 +340,7 @@ fn taken(origin: &Origin, socket: &Path) -> ConfigError {
     ConfigError::at(origin, "local.socket", problem)
 }
 
-/// Removes what a daemon that is no more has left.
+/// Removes the stale socket of a daemon that has ended.
 fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let at = || path.to_owned();
     let about = match fs::symlink_metadata(path) {
@@ -369,7 +370,7 @@ fn listen(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
     Ok(socket.into())
 }
 
-/// Gives the socket, which is ours, another mode and group.
+/// Gives the daemon's own socket another mode and group.
 pub(crate) fn set_access(local: &LocalSettings) -> Result<(), ConfigError> {
     let path = &local.socket;
     fs::set_permissions(path, fs::Permissions::from_mode(local.mode)).map_err(|error| {

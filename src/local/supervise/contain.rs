@@ -1,4 +1,4 @@
-//! Looks for the control group a run came with, or makes one. A cgroup is never taken on a client's word.
+//! Finds the control group that a run came with, or makes one. A client's claim about its control group is never accepted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::containment_rules::{ContainmentAction, FoundContainment, WantedContai
 use crate::registry::reach::Reach;
 use crate::registry::{Run, RunContainment, RunRegistry};
 
-/// What holds a run, until it is taken over. A control group that was made for one that does not start after all is
-/// removed.
+/// The containment found or made for a run that has not started yet. A control group made for a run that does not start after
+/// all is removed.
 #[derive(Debug)]
 pub(super) struct Contained {
     containment: Option<RunContainment>,
@@ -24,7 +24,7 @@ pub(super) struct Contained {
 }
 
 impl Contained {
-    /// Takes it over.
+    /// The containment, for a run that starts.
     pub(super) fn take(mut self) -> RunContainment {
         self.made = None;
         self.containment.take().unwrap_or_else(|| RunContainment::subreaper(String::new()))
@@ -39,8 +39,8 @@ impl Drop for Contained {
     }
 }
 
-/// Finds out what holds the run, or makes something that does. Takes up to 12 ms: writing to `cgroup.procs` waits for every
-/// processor of the machine.
+/// Finds or makes the containment of a run. Takes up to 12 ms: writing to `cgroup.procs` waits for every processor of the
+/// machine.
 pub(super) fn contain(
     run: &Run,
     runs: &Arc<RunRegistry>,
@@ -50,7 +50,7 @@ pub(super) fn contain(
     Ok(Contained { containment: Some(containment), made, runs: Arc::clone(runs) })
 }
 
-/// The hold, and the leaf that was made for it.
+/// The containment, and the leaf that was made for it.
 fn find_or_make(run: &Run, wanted: WantedContainment) -> Result<(RunContainment, Option<Arc<Leaf>>), StartRefusal> {
     let (id, uid) = (run.id(), run.opened.uid);
     let Some(reach) = &run.opened.reach else {
@@ -110,15 +110,15 @@ fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, LeafError> {
     match leaf.enter(leader) {
         Ok(()) => Ok(leaf),
         Err(errno) => {
-            // It is empty.
+            // The leaf is empty.
             let _ = leaf.remove();
             Err(LeafError::Enter { path: leaf.path().to_owned(), errno })
         }
     }
 }
 
-/// The leaf that the wrapper made, if the leader is in one that is named after the run and holds only descendants of the
-/// wrapper: not the wrapper, not us, nobody's process but the tree's.
+/// The leaf that the wrapper made: only if it is named after the run, contains the leader, and contains only descendants of
+/// the wrapper, which are the tree's processes (neither the wrapper nor the daemon).
 fn wrappers_leaf(reach: &Reach, id: RunId) -> Option<Arc<Leaf>> {
     let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
     let leaf = match Leaf::around(leader, id) {

@@ -1,4 +1,5 @@
-//! Which containment a run gets. Pure: it is told what was asked for, what is required and what was found.
+//! Decides which containment a run gets. Pure: it is told what was requested, what the configuration requires and what was
+//! found.
 
 use std::fmt::Display;
 
@@ -6,43 +7,43 @@ use machineid_protocol::{Code, Containment, Wish};
 
 use super::StartRefusal;
 
-/// What a run's containment must satisfy.
+/// The demands on a run's containment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WantedContainment {
-    /// What the wrapper asks for.
+    /// What the wrapper requests.
     pub(super) wish: Wish,
-    /// `enforcement.containment`: named, nothing weaker.
+    /// `enforcement.containment`: if named, nothing weaker is accepted.
     pub(super) floor: Wish,
-    /// `enforcement.undecided = "freeze"`: it must be one that can be frozen.
+    /// Set by `enforcement.undecided = "freeze"`: the containment must be one that can be frozen.
     pub(super) freezable: bool,
 }
 
-/// What was found about the tree before anything was made.
+/// The containment that the tree had before the daemon made any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FoundContainment {
-    /// Its first process is that of a PID namespace of its own.
+    /// A PID namespace of its own.
     Namespace,
-    /// Its leader is in a control group of its own.
+    /// A control group of its own.
     Leaf,
     /// Neither.
     Nothing,
-    /// It cannot be seen from here.
+    /// The daemon cannot see the tree.
     Unseen,
 }
 
-/// What to do about it.
+/// What the daemon does about the containment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContainmentAction {
-    /// Take what was found.
+    /// Use what was found.
     Take,
-    /// Make a control group; where that fails, `or` else nothing.
+    /// Make a control group; if that fails, use `or`, or refuse if there is none.
     Make { or: Option<Containment> },
-    /// Its supervisors alone hold it.
+    /// Leave the tree with its supervisors only.
     Loose,
 }
 
 impl WantedContainment {
-    /// Decides, or says what cannot be had and how it could be.
+    /// Decides, or says which demand cannot be met and what to do.
     pub(super) fn decide(self, found: FoundContainment) -> Result<ContainmentAction, StartRefusal> {
         match (found, self.wish) {
             (FoundContainment::Unseen, _) => self.unseen(),
@@ -63,7 +64,8 @@ impl WantedContainment {
         }
     }
 
-    /// What holds an agent that the wrapper alone ends is its own word; a floor holds for that as well.
+    /// Decides for a tree that only the wrapper can end: its containment is the wrapper's claim, and the configured minimum
+    /// applies to that as well.
     fn unseen(self) -> Result<ContainmentAction, StartRefusal> {
         if self.freezable {
             return Err(no(
@@ -75,7 +77,7 @@ impl WantedContainment {
         Ok(ContainmentAction::Take)
     }
 
-    /// What an unseen wrapper says it has.
+    /// The containment that an unseen wrapper claims.
     pub(super) fn claimed(self) -> Containment {
         match self.wish {
             Wish::Auto => Containment::Subreaper,
@@ -93,9 +95,9 @@ impl WantedContainment {
         }
     }
 
-    /// No control group could be made, and nothing else will do.
+    /// The refusal when no control group could be made and nothing else satisfies the demands.
     pub(super) fn refuse_without_leaf(self, why: &dyn Display) -> StartRefusal {
-        let who = match (self.wish, self.floor) {
+        let demand = match (self.wish, self.floor) {
             (Wish::Named(wish), _) => format!("containment {wish} was asked for"),
             (Wish::Auto, Wish::Named(floor)) if !Containment::Subreaper.satisfies(floor) => {
                 format!("this host's configuration (enforcement.containment) asks for {floor}")
@@ -104,7 +106,7 @@ impl WantedContainment {
                 "this host's configuration (enforcement.undecided = \"freeze\") needs a control group".to_owned()
             }
         };
-        no(&format!("{who}, and the daemon can make none: {why}"))
+        no(&format!("{demand}, and the daemon can make none: {why}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Questions about one run: its newest event, and letting it go on while it is undecided.
+//! Requests about one run: its newest event, and thawing it while its device is undecided.
 
 use std::sync::Arc;
 
@@ -29,14 +29,14 @@ pub(in crate::local) const INQUIRE: Operation = Operation {
     body: None,
     answers: &[
         AnswerDoc(200, LINES, Some("SuperviseEvent"), "its lease, or its stop"),
-        AnswerDoc(400, JSON, NO, "no run is named"),
-        AnswerDoc(404, JSON, NO, "there is no such run of the caller's"),
+        AnswerDoc(400, JSON, NO, "the request names no run"),
+        AnswerDoc(404, JSON, NO, "the caller has no such run"),
     ],
 };
 
-/// `GET /v1/supervise?run_id=ID`: the newest event of a run, for its wrapper. An agent that ends by itself the moment it
-/// is told to may be gone before the `stop` line has reached the wrapper; the stop is on record before anything is
-/// signalled, so this answer is sure to know of it.
+/// `GET /v1/supervise?run_id=ID`: the newest event of a run, for its wrapper. An agent that ends on the first signal of a
+/// stop may be gone before the `stop` line has reached the wrapper; since the stop is recorded before any signal, this answer
+/// includes it.
 pub(in crate::local) async fn inquire(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,
@@ -71,15 +71,15 @@ pub(in crate::local) const THAW: Operation = Operation {
     parameters: &[RUN_ID],
     body: None,
     answers: &[
-        AnswerDoc(200, JSON, Some("ThawAnswer"), "it goes on"),
-        AnswerDoc(400, JSON, NO, "no run is named"),
-        AnswerDoc(404, JSON, NO, "there is no such run of the caller's"),
+        AnswerDoc(200, JSON, Some("ThawAnswer"), "the run continues"),
+        AnswerDoc(400, JSON, NO, "the request names no run"),
+        AnswerDoc(404, JSON, NO, "the caller has no such run"),
     ],
 };
 
-/// `POST /v1/thaw?run_id=ID`: lets a frozen run go on until its device becomes unavailable anew. For its own wrapper, known
-/// by pid and start time (a Ctrl-C must reach the agent), and for whoever may command every agent. Not for whoever has
-/// its uid: another agent has that as well.
+/// `POST /v1/thaw?run_id=ID`: lets a frozen run continue until its device becomes unavailable again. Allowed for the run's
+/// own wrapper, recognised by pid and start time (a Ctrl-C must reach the agent), and for clients that may command every
+/// agent. Not for every process of the wrapper's uid: another agent may have the same uid.
 pub(in crate::local) async fn thaw(
     State(context): State<Arc<Context>>,
     Extension(peer): Extension<Peer>,

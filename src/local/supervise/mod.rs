@@ -1,13 +1,13 @@
-//! `POST /v1/supervise`: one question, then a stream of events for as long as the wrapper holds it.
+//! `POST /v1/supervise`: one question, then a stream of events for as long as the wrapper keeps the connection.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `request` | what the wrapper asks for, checked and capped |
-//! | `reach` | its processes, made out and held |
-//! | `containment_rules` | pure: which containment it gets, or why it does not |
-//! | `contain` | looks for its control group, or makes it |
+//! | `reach` | its processes, identified and held by descriptors |
+//! | `containment_rules` | pure: which containment a run gets, or why it gets none |
+//! | `contain` | finds or makes the control group |
 //! | `stream` | the events |
-//! | `refusals` | which refusals are told in the log |
+//! | `refusals` | limits the refusals in the log |
 //! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
 
 mod contain;
@@ -52,7 +52,7 @@ pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
 pub(super) use refusals::Refusals;
 pub(super) use request::fuzz;
 
-/// A "no" to a wrapper.
+/// A refusal of a start, for the wrapper.
 #[derive(Debug)]
 struct StartRefusal {
     code: Code,
@@ -137,7 +137,7 @@ async fn begin(
     }
 }
 
-/// The question of a run that is to start.
+/// Handles the question of a run that has not started yet.
 async fn start(
     context: &Arc<Context>,
     peer: &Peer,
@@ -152,8 +152,8 @@ async fn start(
         deciding.map_err(|error| StartRefusal::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
     let deciding = Arc::new(deciding);
     let asking = deciding.ask(asked + context.settings().local.check_timeout);
-    // Whatever the answer, the processes are looked at to the end: what was opened must be gone when a wrapper that was
-    // refused asks again. And a deny comes before a containment that cannot be had.
+    // Whatever the answer, the look at the processes completes: the run must be removed when a refused wrapper asks again.
+    // And a deny takes precedence over a containment that is not available.
     let (verdict, (started, contained, caller)) =
         tokio::try_join!(async { Ok(asking.await) }, open(context, peer, request, Arc::clone(&deciding)))?;
     let grant = match verdict {
@@ -186,11 +186,11 @@ async fn start(
     .into_stream())
 }
 
-/// Makes out a run's processes, records it and finds out what holds it.
+/// Identifies a run's processes, adds it to the roster and determines its containment.
 ///
-/// On a thread of its own, while the authority is asked: there may be thousands of processes to look at, and the kernel
-/// takes its time to move one. Users take turns, so that one user's crowd of starts holds up nobody else's. A look that has
-/// begun goes on to its end when the client hangs up.
+/// Runs on a thread of its own, while the authority is asked: there may be thousands of processes to look at, and the kernel
+/// takes time to move one. Users take turns, so that many starts of one user do not delay those of another. A look that has
+/// begun completes even if the client disconnects.
 async fn open(
     context: &Arc<Context>,
     peer: &Peer,
@@ -205,7 +205,7 @@ async fn open(
     let work = looks.call(owner, move || {
         let (opened, wanted) = request.open(&context, &peer)?;
         let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
-        // From here on the record goes when the client does, also in the middle of the question.
+        // From here on the run is removed when the client disconnects, even before the question is answered.
         let started = HeldRun::new(run, Arc::clone(&context.runs));
         let contained = contain::contain(&started.run, &context.runs, wanted);
         Ok((started, contained, peer.caller()))
@@ -213,8 +213,8 @@ async fn open(
     work.await.unwrap_or_else(|error| Err(lost(error)))
 }
 
-/// A run that is recorded already: its wrapper has come back, or somebody else uses its id. What was recorded holds; there
-/// is no question, and so no longer lease.
+/// Handles a run id that is in the roster: its wrapper has reconnected, or another client uses its id. The recorded terms
+/// hold; no question is asked, and so no lease is extended.
 fn come_back(
     context: &Arc<Context>,
     peer: &Peer,
@@ -234,7 +234,7 @@ fn come_back(
     let run = &held.run;
     let events = run.subscribe();
     info!(run_id = %run.id(), device_id = %run.opened.device, "the agent's wrapper reconnected");
-    // A stop that has begun is told as such, by what is waiting for it on the stream.
+    // A stop that has begun is reported by the stream itself.
     let until = run.deadline();
     let first = until.and_then(|until| allow(context, run, until, None));
     Ok(RunEventStream::new(context, first.as_ref(), until, events, held).into_stream())
@@ -244,7 +244,7 @@ fn in_use() -> StartRefusal {
     StartRefusal::new(Code::BadRequest, "this run id is in use")
 }
 
-/// What an admitted run is told first; `None` for one that was not admitted. The token is told once, to an agent that has
+/// The first event of an admitted run; `None` for a run that was not admitted. The token is sent once, to an agent that has
 /// not begun.
 fn allow(context: &Context, run: &Run, until: BootTime, token: Option<&Token>) -> Option<SuperviseEvent> {
     let (opened, admission) = (&run.opened, run.admission()?);

@@ -1,4 +1,4 @@
-//! Who the processes of a run are, and a descriptor on each.
+//! Identifies the processes of a run and opens a descriptor for each.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::StartRefusal;
 use crate::local::peer::Peer;
 use crate::registry::reach::{PinnedGuardian, Reach};
 
-/// Pins the agent's leader, its wrapper and what stands between them. `None` where the daemon cannot see or signal them.
+/// Pins the agent's leader, its wrapper and the guardian between them. `None` where the daemon cannot see or signal them.
 pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Reach>, StartRefusal> {
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
     let wrapper = peer.process();
@@ -20,7 +20,7 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
         StartRefusal::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}"))
     })?;
     let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
-    // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
+    // In the daemon's own PID namespace the number is right, and only its ancestors matter.
     let mut numbers = Numbers::default();
     let near = request.alone && numbers.of(peer_pid).is_some_and(|pids| pids.len() == 1);
     let table = match Pid::new(request.pid).filter(|_| near) {
@@ -30,7 +30,7 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
     let table = table.map_err(|errno| {
         StartRefusal::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}"))
     })?;
-    // Its number may be another's by now, and so the table's word about who descends from it.
+    // Its number may belong to another process by now, and the table's lines of descent with it.
     if !table.is_alive(wrapper.identity()) {
         return Err(refused("the caller has ended"));
     }
@@ -56,7 +56,7 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
     Ok(Some(Reach::new(pinned.into(), wrapper.into(), guardian, request.alone, &table)))
 }
 
-/// The process that inherits the tree's orphans: the leader's parent and the wrapper's child, or none.
+/// The guardian, which inherits the tree's orphans: the leader's parent and the wrapper's child. Anything else is refused.
 fn guardian(
     table: &ProcessTable,
     numbers: &mut Numbers,
@@ -70,12 +70,12 @@ fn guardian(
     let named = named.ok_or_else(|| refused("the guardian must be the caller's child and the leader's parent"))?;
     let (own, above) =
         (numbers.of(named.identity.pid).unwrap_or_default(), numbers.of(wrapper.pid).unwrap_or_default());
-    // Not a claim of the client: the kernel says it.
+    // The kernel states this, not the client.
     let is_init = own.last() == Some(&1) && !above.is_empty() && own.len() > above.len();
     Ok(if is_init { Guardian::Init(named.identity) } else { Guardian::Sweeper(named.identity) })
 }
 
-/// The numbers of processes in the namespaces they are in, each read once: they change as little as the table does.
+/// The pids of processes in each of their namespaces, each read once: they are as constant as the table.
 #[derive(Default)]
 struct Numbers(HashMap<Pid, Option<Vec<i32>>>);
 

@@ -1,4 +1,4 @@
-//! Which refusals are told in the log: a client that is refused may come again a thousand times a second.
+//! Limits the refusals in the log: a refused client may ask again a thousand times a second.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 
-/// So many of one user are told within this time.
+/// The most refusals of one user that are logged within a period.
 const TOLD: u64 = 10;
 const PERIOD: Duration = Duration::from_secs(10);
-/// Users whose refusals are counted apart. Those of further ones are not told until a place is free: made-up users, as a
-/// container has, must not fill the memory.
+/// Users that are counted separately. Refusals of further users are not logged until a place is free: made-up users, as in a
+/// container, must not fill the memory.
 const MOST_USERS: usize = 256;
 
-/// What was told of late. Each user has a count of its own, so that a noisy user does not hide the refusals of another.
+/// Recent refusals, counted separately for each user, so that one user's refusals do not hide another's.
 #[derive(Debug, Default)]
 pub(in crate::local) struct Refusals(Mutex<HashMap<u32, Period>>);
 
@@ -24,8 +24,8 @@ struct Period {
 }
 
 impl Refusals {
-    /// One more of this user, at this time. When it is to be told: how many of the user's were left out since the last that
-    /// was told.
+    /// Counts a refusal of this user. If it is to be logged, returns the number of the user's refusals that were left out
+    /// since the last period.
     pub(super) fn count(&self, now: BootTime, uid: u32) -> Option<u64> {
         let mut periods = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if periods.len() >= MOST_USERS && !periods.contains_key(&uid) {

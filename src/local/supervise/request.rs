@@ -12,11 +12,11 @@ use crate::local::Context;
 use crate::local::peer::Peer;
 use crate::registry::{AskedTerms, Opened};
 
-/// The longest name and command line kept, in bytes: they are for people.
+/// The longest name and command line that are kept, in bytes: both are for people.
 const LONGEST_NAME: usize = 256;
 const LONGEST_COMMAND: usize = 4096;
 
-/// A request that may be made.
+/// A request that passed the checks.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) device: DeviceId,
@@ -24,7 +24,7 @@ pub(super) struct Request {
     text: SuperviseRequest,
 }
 
-/// Looks at what was asked for, and at nothing else.
+/// Checks the request itself, without looking at any process.
 pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) -> Result<Request, StartRefusal> {
     let host = context.gates.host().device();
     let device = text.device.clone().unwrap_or_else(|| host.clone());
@@ -32,7 +32,7 @@ pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) ->
         let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
         return Err(StartRefusal { device: Some(device), ..StartRefusal::new(Code::DeviceNotPermitted, reason) });
     }
-    if peer.is_nobody() {
+    if peer.is_unmapped_user() {
         return Err(StartRefusal::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
     }
     let grace = text.stop_grace.as_deref().map(span::parse).transpose();
@@ -43,7 +43,7 @@ pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) ->
 }
 
 impl Request {
-    /// Makes out its processes; gives the run to record, and the containment to look for.
+    /// Identifies the processes; returns the run to add, and the containment to look for.
     pub(super) fn open(self, context: &Context, peer: &Peer) -> Result<(Opened, WantedContainment), StartRefusal> {
         let reach = reach(peer, &self.text)?;
         let settings = context.settings();
@@ -70,7 +70,7 @@ impl Request {
     }
 }
 
-/// What is kept of a foreign request is short and can be printed.
+/// Fuzz target: what is kept of a foreign request is short and printable.
 pub(crate) fn fuzz(data: &[u8]) {
     let Ok(request) = serde_json::from_slice::<SuperviseRequest>(data) else { return };
     let command = command_for_people(&request.command);

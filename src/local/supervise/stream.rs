@@ -1,4 +1,4 @@
-//! The events of one run, as the wrapper's connection takes them.
+//! The events of one run, for the wrapper's connection.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::registry::run::Outbox;
 use crate::registry::{Run, RunRegistry};
 
 pub(super) fn line(event: &SuperviseEvent) -> Bytes {
-    // The events hold nothing that JSON cannot express.
+    // Every field has a JSON form.
     let mut text = serde_json::to_vec(event).unwrap_or_default();
     text.push(b'\n');
     text.into()
 }
 
-/// A run as long as a connection of its wrapper lives; the end of the last one ends the run.
+/// One connection of a run's wrapper; the end of the last one ends the run.
 #[derive(Debug)]
 pub(super) struct HeldRun {
     pub(super) run: Arc<Run>,
@@ -29,12 +29,12 @@ pub(super) struct HeldRun {
 }
 
 impl HeldRun {
-    /// The first connection, which was counted when the run was opened.
+    /// The first connection, counted when the run was opened.
     pub(super) fn new(run: Arc<Run>, runs: Arc<RunRegistry>) -> Self {
         Self { run, runs }
     }
 
-    /// A further one.
+    /// A further connection.
     pub(super) fn come_back(run: Arc<Run>, runs: Arc<RunRegistry>) -> Self {
         run.note_stream();
         Self { run, runs }
@@ -51,19 +51,19 @@ impl Drop for HeldRun {
 pub(super) struct RunEventStream {
     first: Option<Bytes>,
     until: Option<BootTime>,
-    /// How often its terms had changed when they were told last.
+    /// The number of changed terms as of the last time they were told.
     terms: u64,
-    /// Why the authority cannot be asked, as it was told last.
+    /// Why the device cannot be validated, as last told.
     undecided: Option<Arc<str>>,
     stopped: bool,
     events: watch::Receiver<Outbox>,
-    /// Dropped with the connection, which is how the run's end is noticed.
+    /// Dropped with the connection, which signals the end of the run.
     held: HeldRun,
     context: Arc<Context>,
 }
 
 impl RunEventStream {
-    /// `until` is the deadline that `first` names.
+    /// `until` is the deadline in `first`.
     pub(super) fn new(
         context: &Arc<Context>,
         first: Option<&SuperviseEvent>,
@@ -71,7 +71,7 @@ impl RunEventStream {
         events: watch::Receiver<Outbox>,
         held: HeldRun,
     ) -> Self {
-        // As if none had changed yet: what changes while the first event is made must not be missed.
+        // Zero, so that a change while the first event is made is not missed.
         let (first, context) = (first.map(line), Arc::clone(context));
         Self { first, until, terms: 0, undecided: None, stopped: false, events, held, context }
     }
@@ -83,7 +83,7 @@ impl RunEventStream {
         })
     }
 
-    /// The next thing to tell. Never ends by itself: the wrapper closes the connection when it is done.
+    /// The next event. The stream never ends by itself: the wrapper closes the connection.
     async fn next_line(&mut self) -> Bytes {
         if let Some(first) = self.first.take() {
             return first;
@@ -105,7 +105,7 @@ impl RunEventStream {
                 self.terms = outbox.terms;
                 let run = &self.held.run;
                 let until = run.deadline();
-                // Said again, under the terms that now hold.
+                // The allow is sent again with the present terms.
                 if let Some(again) = until.and_then(|until| allow(&self.context, run, until, None)) {
                     self.until = until;
                     return line(&again);

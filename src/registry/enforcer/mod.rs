@@ -112,11 +112,11 @@ impl Enforcer {
     }
 
     /// Ends these trees; returns at once.
-    pub(crate) fn end(&self, endings: Vec<TreeToEnd>) {
-        if endings.is_empty() {
+    pub(crate) fn end(&self, to_end: Vec<TreeToEnd>) {
+        if to_end.is_empty() {
             return;
         }
-        self.order(EnforcerOrder::End(endings));
+        self.order(EnforcerOrder::End(to_end));
     }
 
     /// Freezes or thaws a run, whichever its state now demands; returns at once.

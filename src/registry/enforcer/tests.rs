@@ -1,4 +1,4 @@
-//! The thread alone, without a gate, a runtime or a wrapper: what it must do by itself.
+//! The enforcer's thread alone, without a gate, a runtime or a wrapper.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
@@ -37,7 +37,7 @@ impl Drop for Sleeper {
     }
 }
 
-/// An enforcer with its record, and a directory for the ledger.
+/// An enforcer with its roster, and a directory for the ledger.
 struct Bench {
     roster: Arc<Roster>,
     enforcer: Enforcer,
@@ -84,7 +84,7 @@ fn the_end_of_a_lease_is_the_threads_own_business() {
     let (mut leader, wrapper) = (Sleeper::start(), Sleeper::start());
     let until = BootTime::now() + Duration::from_millis(50);
     let run = bench.run(&leader, &wrapper, until);
-    // A wrapper that is there and does nothing has the grace to send the stop signal, and no longer.
+    // A wrapper that is alive and does nothing has the grace to send the stop signal, and no longer.
     leader.0.wait().unwrap();
     let took = BootTime::now().saturating_since(until);
     assert!(took >= Duration::from_millis(300), "{took:?}");
@@ -103,7 +103,7 @@ fn a_wrapper_that_is_stopped_leaves_the_stop_signal_to_the_thread() {
     let until = BootTime::now() + Duration::from_millis(50);
     let _run = bench.run(&leader, &wrapper, until);
     assert_eq!(leader.0.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
-    // It cannot end by itself.
+    // A stopped process cannot end by itself.
     while !stopped.has_ended() {
         std::thread::yield_now();
     }

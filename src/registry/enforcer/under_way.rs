@@ -27,9 +27,9 @@ const GLANCE_UNTOLD: Duration = Duration::from_millis(50);
 /// What a stop needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// Nothing before [`UnderWay::due_at`].
+    /// No turn before [`UnderWay::due_at`].
     Time,
-    /// A look at every process of the host.
+    /// A read of the process table.
     Table,
     /// Nothing more: no process is left.
     Nothing,

@@ -92,7 +92,7 @@ impl Worker {
         take_precedence();
         loop {
             self.wait();
-            self.hear_endings();
+            self.hear_ended();
             self.turn(Moment::now());
         }
     }
@@ -103,19 +103,19 @@ impl Worker {
         if self.suspends.until(moment).is_some() {
             self.resume(now);
         }
-        let (mut endings, mut pulses) = (Vec::new(), Vec::new());
+        let (mut to_end, mut pulses) = (Vec::new(), Vec::new());
         for order in self.take_orders() {
             match order {
-                EnforcerOrder::End(more) => endings.extend(more),
+                EnforcerOrder::End(more) => to_end.extend(more),
                 EnforcerOrder::ApplyFreeze(run) => self.apply_freeze(&run),
                 EnforcerOrder::Watch => {}
                 EnforcerOrder::Remove(leaf) => self.tidy.remove(&leaf),
                 EnforcerOrder::Pulse(turn) => pulses.push(turn),
             }
         }
-        endings.extend(self.expired(now));
-        endings.extend(self.bereaved(now));
-        self.enforce(now, endings);
+        to_end.extend(self.expired(now));
+        to_end.extend(self.bereaved(now));
+        self.enforce(now, to_end);
         for turn in pulses {
             // A receiver that gave up waiting needs no answer.
             let _ = turn.send(());
@@ -163,7 +163,7 @@ impl Worker {
     }
 
     /// Makes a turn due for each stop whose tree may have ended according to the kernel.
-    fn hear_endings(&mut self) {
+    fn hear_ended(&mut self) {
         if self.under_way.is_empty() {
             return;
         }
@@ -183,37 +183,37 @@ impl Worker {
 
     /// Begins the stops of runs whose lease has ended. The gate reports that as well; whichever comes first begins the stop.
     fn expired(&self, now: BootTime) -> Vec<TreeToEnd> {
-        let mut endings = Vec::new();
+        let mut to_end = Vec::new();
         for run in self.roster.all() {
             let Some(denial) = run.expired(now).filter(|denial| run.begin_stop(now, denial)) else { continue };
             // At the end of a lease the wrapper sends the stop signal: both sides know the deadline.
-            endings.push(TreeToEnd { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
+            to_end.push(TreeToEnd { run, signal_by: SignalBy::Wrapper, reason: Reason::Denied(denial) });
         }
-        endings
+        to_end
     }
 
     /// Begins the stops of adopted runs whose wrapper ended before it reconnected.
     fn bereaved(&self, now: BootTime) -> Vec<TreeToEnd> {
-        let mut endings = Vec::new();
+        let mut to_end = Vec::new();
         for run in self.roster.all() {
             let ended = |run: &Run| run.opened.reach.as_ref().is_some_and(|reach| reach.wrapper.has_ended());
             if run.awaits_wrapper() && ended(&run) {
-                endings.extend(wrapper_gone(now, &run, &self.roster, &self.ledger));
+                to_end.extend(wrapper_gone(now, &run, &self.roster, &self.ledger));
             }
         }
-        endings
+        to_end
     }
 
     /// Begins these stops and continues those under way. The processes with held descriptors are signalled first, then the
     /// other processes are looked for, and reports come last.
-    fn enforce(&mut self, now: BootTime, endings: Vec<TreeToEnd>) {
+    fn enforce(&mut self, now: BootTime, to_end: Vec<TreeToEnd>) {
         let mut known: HashSet<RunId> = self.under_way.iter().map(|stop| stop.run.id()).collect();
         let mut begun = HashSet::new();
-        let by_wrapper = if endings.is_empty() { HashMap::new() } else { self.roster.count_by_wrapper() };
+        let by_wrapper = if to_end.is_empty() { HashMap::new() } else { self.roster.count_by_wrapper() };
         let mut remote = Vec::new();
         // Each signal takes some ten microseconds and waits for nothing; reports and records come after.
-        let uninterrupted = (!endings.is_empty()).then(Uninterrupted::begin);
-        for ending in endings {
+        let uninterrupted = (!to_end.is_empty()).then(Uninterrupted::begin);
+        for ending in to_end {
             let id = ending.run.id();
             // The end of a wrapper changes nothing about a stop that is under way or complete.
             if !known.insert(id) || ending.run.has_tree_ended() {
@@ -372,7 +372,7 @@ impl Worker {
             let (done, word) = if wanted { (leaf.freeze(), "frozen") } else { (leaf.thaw(), "thawed") };
             let run_id = run.id();
             if let Err(errno) = done {
-                error!(%run_id, %errno, "the agent cannot be {word}; its lease and stops still apply");
+                error!(%run_id, %errno, wanted = word, "cannot freeze or thaw the agent; its lease and stops still apply");
                 return;
             }
             run.note_frozen(wanted);

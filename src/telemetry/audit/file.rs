@@ -1,4 +1,4 @@
-//! The file itself: opened as ours alone, gone on with where it ends, appended to whole lines at a time.
+//! The audit file: opened exclusively, continued where it ends, appended to by whole lines.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,9 +9,9 @@ use machineid_audit::chain::{Hash, LONGEST_LINE, NoAuditFile, Tail};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tracing::warn;
 
-/// How much of a file's end is looked at: several torn lines and the record before them.
+/// How much of the file's end is read: several torn lines and the record before them.
 const LOOKED_AT: u64 = 4 * LONGEST_LINE as u64;
-/// The mode of a new file. One that is there keeps its own: a group may have been let in.
+/// The mode of a new file. An existing file keeps its own, since a group may have been given access.
 const MODE: u32 = 0o600;
 
 /// An open audit file.
@@ -22,14 +22,14 @@ pub(super) struct AuditFile {
     identity: (u64, u64),
     /// Its length, as long as no other process writes to it.
     length: u64,
-    /// What its end means for the next line.
+    /// The end of the file, as far as it concerns the next line.
     pub(super) tail: Tail,
 }
 
 impl AuditFile {
-    /// Opens the file, makes it when it is missing, and looks at its end.
+    /// Opens the file, creates it when it is missing, and reads its end.
     ///
-    /// Fails when it cannot be opened, is no plain file, belongs to another daemon, or holds something else.
+    /// Fails when it cannot be opened, is not a regular file, is locked by another daemon, or contains something else.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let mut file = OpenOptions::new()
@@ -45,9 +45,9 @@ impl AuditFile {
             return Err(io::Error::other("it is not a regular file"));
         }
         if about.permissions().mode() & 0o022 != 0 {
-            warn!(file = %path.display(), "others may write to the audit file; chmod go-w it");
+            warn!(file = %path.display(), "other users may write to the audit file; run chmod go-w on it");
         }
-        // Two writers would each continue a chain of their own. Let go with the file.
+        // Two writers would each continue the chain separately. The lock is released with the file.
         flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| io::Error::other("another daemon writes to it"))?;
         let length = about.len();
@@ -61,13 +61,13 @@ impl AuditFile {
         Ok(Self { file, identity: (about.dev(), about.ino()), length, tail })
     }
 
-    /// Whether the path still leads to this file, as long as we left it: it may have been moved away, or emptied.
+    /// Whether the path still leads to this file with its expected length: it may have been moved away or truncated.
     pub(super) fn is_in_place(&self, path: &Path) -> bool {
         fs::symlink_metadata(path)
             .is_ok_and(|about| (about.dev(), about.ino()) == self.identity && about.len() == self.length)
     }
 
-    /// Appends a line. When that fails, what came of it is taken back as far as can be.
+    /// Appends a line. If that fails, a partial line is removed as far as possible.
     pub(super) fn append(&mut self, line: &str) -> io::Result<()> {
         let mut text = String::with_capacity(line.len() + 2);
         if self.tail.open {

@@ -1,9 +1,9 @@
-//! The audit file: who was allowed, started, stopped, and when, in a chain in which every change shows
-//! (`machineid_audit` makes and verifies its lines).
+//! The audit file: which device was allowed, which agent started and stopped, and when, as a chain in which every change is
+//! detectable (`machineid_audit` makes and verifies its lines).
 //!
 //! | file | concept |
 //! |---|---|
-//! | `file` | the file, opened, gone on with, appended to |
+//! | `file` | opening, continuing and appending to the file |
 //! | `writer` | the thread that writes |
 
 pub(crate) mod file;
@@ -23,9 +23,9 @@ use machineid_protocol::event::{Caller, Happening};
 use machineid_protocol::status::AuditStatus;
 use writer::Writer;
 
-/// Records that wait for the disk at most: two for each of a few thousand agents.
+/// The most records that wait for the disk: two for each of a few thousand agents.
 const WAITING: usize = 8192;
-/// How long an ending daemon waits for its last records.
+/// How long the daemon, when it ends, waits for its last records.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A handle to the thread that writes.
@@ -36,7 +36,7 @@ pub(crate) struct Audit {
     path: PathBuf,
 }
 
-/// One record, as it is told.
+/// A record on its way to the file.
 #[derive(Debug)]
 pub(super) struct QueuedRecord {
     pub(super) time: String,
@@ -49,14 +49,14 @@ enum WriterOrder {
     Record(Box<QueuedRecord>),
     /// Look for the file at its path again.
     Reopen,
-    /// Everything before it is on the disk, or was tried.
+    /// Reply when everything before this is on disk, or has failed.
     Flush(SyncSender<()>),
 }
 
-/// What the thread and everybody else know.
+/// The state that the thread shares with its handles.
 #[derive(Debug)]
 struct Shared {
-    /// Records that were lost and of which the file does not say so yet.
+    /// The number of lost records that the file does not mention yet.
     undeclared: AtomicU64,
     dropped: Counter,
     state: Mutex<State>,
@@ -69,33 +69,33 @@ struct State {
 }
 
 impl Audit {
-    /// Starts the thread, which opens the file. `dropped` counts what is lost. Fails when no thread is to be had; a file
-    /// that cannot be written is no failure, but reported.
+    /// Starts the thread, which opens the file. `dropped` counts lost records. Fails when no thread can be started; a file
+    /// that cannot be written is not a failure, but reported.
     pub(crate) fn start(path: PathBuf, dropped: Counter) -> io::Result<Self> {
         let (orders, inbox) = sync_channel(WAITING);
         let shared = Arc::new(Shared { undeclared: AtomicU64::new(0), dropped, state: Mutex::default() });
         let (of_writer, at) = (Arc::clone(&shared), path.clone());
-        // Another writer opens the file as a later daemon does.
+        // After a panic, another writer opens the file as a later daemon would.
         let work =
             move || machineid_log::keep_up("audit", || Writer::new(at.clone(), Arc::clone(&of_writer)).work(&inbox));
         thread::Builder::new().name("audit".to_owned()).spawn(work)?;
         Ok(Self { orders, shared, path })
     }
 
-    /// Queues a record; returns at once. With a full queue it is lost, and counted.
+    /// Queues a record; returns at once. If the queue is full, the record is lost and counted.
     pub(super) fn tell(&self, record: QueuedRecord) {
         if self.orders.try_send(WriterOrder::Record(Box::new(record))).is_err() {
             self.shared.lose(1);
         }
     }
 
-    /// Has the file looked for again; returns at once.
+    /// Makes the thread open the file again; returns at once.
     pub(crate) fn reopen(&self) {
-        // A full queue has records in it, and each looks whether the file is in its place.
+        // A full queue contains records, and each makes the thread check whether the file is in its place.
         let _ = self.orders.try_send(WriterOrder::Reopen);
     }
 
-    /// Waits a moment for the records that are still queued. For the end of the process.
+    /// Waits a moment for the queued records. For the end of the process.
     pub(crate) fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if self.orders.try_send(WriterOrder::Flush(done)).is_ok() {
@@ -132,7 +132,7 @@ impl Shared {
         self.state().problem.clone()
     }
 
-    /// Notes what is wrong, or that nothing is any more. Whether that is news.
+    /// Notes a problem, or that there is none; returns whether that changed.
     fn set_problem(&self, problem: Option<String>) -> bool {
         let mut state = self.state();
         let news = state.problem.is_none() != problem.is_none();

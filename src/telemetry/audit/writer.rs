@@ -1,5 +1,5 @@
-//! The thread that writes the audit file. No task waits for it; when it cannot write, that is counted and told, and as soon
-//! as it can again the file says how many records it lacks.
+//! The thread that writes the audit file. No task waits for it. When it cannot write, it counts and reports that, and as soon
+//! as it can again, it records in the file how many records are missing.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,9 +15,9 @@ use tracing::{error, info, warn};
 use super::file::AuditFile;
 use super::{QueuedRecord, Shared, WriterOrder};
 
-/// How often a file that cannot be written is tried again.
+/// The pause before a file that cannot be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often the log says how far the file is, when there is something new.
+/// The least time between two checkpoints in the log.
 const TELL: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
@@ -25,11 +25,11 @@ pub(super) struct Writer {
     path: PathBuf,
     shared: Arc<Shared>,
     file: Option<AuditFile>,
-    /// The newest record, also of a file that was moved away.
+    /// The hash of the newest record, also of a file that was moved away.
     last: Option<Hash>,
     try_at: BootTime,
     unsynced: bool,
-    /// What the log was told last, and when.
+    /// The last checkpoint in the log, and its time.
     told: (Option<Hash>, BootTime),
 }
 
@@ -64,7 +64,7 @@ impl Writer {
                     WriterOrder::Flush(done) => flushed.push(done),
                 }
             }
-            // Also without a record: a gap is declared as soon as it can be.
+            // Also without a record: a gap is recorded as soon as possible.
             self.be_ready();
             self.sync();
             self.tell_log(!flushed.is_empty());
@@ -84,8 +84,8 @@ impl Writer {
         }
     }
 
-    /// Opens the file, if it is not open or no longer in its place, and declares what was lost. Whether a record may
-    /// follow.
+    /// Opens the file if it is not open or no longer in its place, and records a gap if there is one. Returns whether a
+    /// record may follow.
     fn be_ready(&mut self) -> bool {
         if self.file.as_ref().is_some_and(|file| !file.is_in_place(&self.path)) {
             info!(file = %self.path.display(), "the audit file was moved or truncated; continuing in a new one");
@@ -135,12 +135,12 @@ impl Writer {
         }
         let torn = !file.tail.torn.is_empty();
         self.file = Some(file);
-        // Nothing is said about a file that is simply opened again, unless part of a line must be declared.
+        // A file that is merely reopened needs no record, unless a partial line must be declared.
         if (begins || (torn && self.shared.undeclared() == 0)) && !self.append(&now(), Entry::Opened) {
             return false;
         }
         if self.shared.undeclared() > 0 {
-            // It is as good as open once the gap is declared.
+            // The problem is cleared once the gap is recorded.
             return true;
         }
         self.shared.set_problem(None);
@@ -187,7 +187,7 @@ impl Writer {
         }
     }
 
-    /// The log is where a file that was cut or rewritten shows against.
+    /// Logs a checkpoint: comparing it with the file reveals a file that was cut or rewritten.
     fn tell_log(&mut self, at_once: bool) {
         let now = BootTime::now();
         if self.last.is_some() && self.last != self.told.0 && (at_once || now >= self.told.1 + TELL) {

@@ -1,9 +1,9 @@
-//! The labels of the metrics. Each is one of a few words: what comes from outside never becomes a label.
+//! The labels of the metrics. Each value is one of a few words: text from outside never becomes a label.
 
 use machineid_protocol::{Code, Decision};
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// A word out of a closed set.
+/// A word from a closed set.
 type Word = &'static str;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -60,12 +60,12 @@ pub(super) struct BuildLabels {
     pub(super) version: Word,
 }
 
-/// A known code, or `other`: an authority could make up as many as it likes.
+/// A known code, or `other`: an authority could invent any number of codes.
 pub(super) fn code(code: &Code) -> Word {
     Code::KNOWN.iter().find(|known| *known == code).map_or("other", Code::as_str)
 }
 
-/// What a decision counts as.
+/// The label of a decision.
 pub(super) fn decision(decision: &Decision) -> Word {
     match decision {
         Decision::Allow { code: allow, .. } => code(allow),

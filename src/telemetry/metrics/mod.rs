@@ -1,11 +1,10 @@
-//! The metrics: `machineid_sidecar_*`, in base units, with labels out of closed sets.
+//! The metrics: `machineid_sidecar_*`, in base units, with labels from closed sets.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `labels` | what tells the series of one metric apart |
-//! | `text` | the page as Prometheus reads it |
+//! | `labels` | the labels of the series |
 //!
-//! A registry of its own, handed to whoever counts: nothing global, so that two daemons in one test keep apart.
+//! The registry is passed to the code that counts; it is not global, so that two daemons in one test have separate counts.
 
 mod labels;
 
@@ -31,7 +30,7 @@ use machineid_protocol::{Code, Decision};
 
 type Level = Gauge<f64, AtomicU64>;
 
-/// What is counted, and the page that shows it.
+/// The metrics, and the page that shows them.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -45,10 +44,10 @@ pub(crate) struct Metrics {
     stops: Family<StopLabels, Counter>,
     stop_duration: Histogram,
     stop_bound: Family<CaseLabel, Level>,
-    /// A family without labels: it is empty while the key does not end.
+    /// A family without labels: it is empty while the key does not expire.
     key_ends: Family<Vec<(&'static str, &'static str)>, Level>,
     key_role: Family<Vec<(&'static str, &'static str)>, Level>,
-    /// Held in advance: thousands of checks a second need not look them up.
+    /// Kept here, so that thousands of checks a second need not look them up.
     checks: [Counter; 4],
     check_duration: Histogram,
     peers_rejected: Family<ReasonLabel, Counter>,
@@ -60,33 +59,33 @@ pub(crate) struct Metrics {
     panics: Counter,
 }
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckResult {
     Allowed,
     Denied,
-    /// It could not be found out.
+    /// No decision was available.
     Undecided,
     /// The question was malformed.
     Malformed,
 }
 
-/// A file that the daemon keeps for itself.
+/// A kind of file that the daemon keeps for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OwnFile {
     /// The socket that clients connect to.
     Socket,
-    /// The lock by which a second daemon of the same place is refused.
+    /// The lock that refuses a second daemon in the same place.
     Lock,
     /// The record of a run.
     Record,
-    /// The note that a device was registered since this boot.
+    /// The marker of a device registered since this boot.
     Marker,
     /// The devices that are held on this host.
     Holds,
     /// This host's device id.
     Device,
-    /// The name under which this daemon reports to the authority.
+    /// The id with which this daemon reports to the authority.
     SidecarId,
 }
 
@@ -107,28 +106,28 @@ impl OwnFile {
     }
 }
 
-/// Why a client was turned away.
+/// Why a client was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejected {
-    /// No place for its connection.
+    /// There was no place for its connection.
     Overloaded,
     /// The process it named is not its own.
     PidNotPermitted,
-    /// The device it named is not for it.
+    /// Clients may not name this device.
     DeviceNotPermitted,
     /// The daemon could not end its agent.
     RemoteRefused,
-    /// What it asked for takes other rights.
+    /// The client lacks the rights for its request.
     NotPrivileged,
 }
 
-/// What the page shows of this moment.
+/// The values of this moment that the page shows.
 #[derive(Debug)]
 pub(crate) struct Now {
-    /// Seconds of the wall clock at which the newest ALLOW for the host's device was asked for.
-    /// `None` when that is not known any more: then it stays what it was.
+    /// The time of the newest ALLOW for the host's device, in seconds since 1970. `None` when it is no longer known: then the
+    /// metric keeps its value.
     pub(crate) last_allow: Option<f64>,
-    /// What is held about the host's device.
+    /// The standing of the host's device.
     pub(crate) standing: StandingKind,
     pub(crate) agents: Vec<(AgentState, Killer)>,
     pub(crate) stop_bound_connected: Duration,
@@ -137,7 +136,7 @@ pub(crate) struct Now {
     pub(crate) runtime_problem: bool,
     /// How often the process has panicked.
     pub(crate) panics: u64,
-    /// When the org key in use ends, in seconds since 1970.
+    /// What the authority told of the org key in use.
     pub(crate) key: KeyFacts,
 }
 
@@ -251,7 +250,7 @@ impl Metrics {
         Self { registry: all, ..metrics }
     }
 
-    /// Has every series of the closed sets there from the start, at zero: a rate over one that appears is none.
+    /// Creates every series of the closed sets at zero: a rate needs a value before the first event.
     fn begin(&self) {
         for reason in Rejected::ALL {
             series(&self.peers_rejected, &ReasonLabel { reason: reason.word() });
@@ -269,7 +268,7 @@ impl Metrics {
         self.unrecorded_starts.inc();
     }
 
-    /// Counts files of the daemon's own that were made again.
+    /// Counts recreated files of the daemon.
     pub(crate) fn restored(&self, what: OwnFile, count: usize) {
         self.restored.get_or_create(&FileLabel { file: what.as_str() }).inc_by(count as u64);
     }
@@ -278,7 +277,7 @@ impl Metrics {
         self.audit_dropped.clone()
     }
 
-    /// Counts what the journal is told.
+    /// Counts an event of the journal.
     pub(crate) fn count(&self, what: &Happening) {
         let stop = |cause, outcome| {
             self.stops.get_or_create(&StopLabels { cause: labels::code(cause), outcome }).inc();
@@ -332,7 +331,7 @@ impl Metrics {
         self.check_duration.observe(took.as_secs_f64());
     }
 
-    /// Counts a client that was turned away.
+    /// Counts a client that was refused.
     pub(crate) fn peer_rejected(&self, reason: Rejected) {
         self.peers_rejected.get_or_create(&ReasonLabel { reason: reason.word() }).inc();
     }
@@ -410,7 +409,7 @@ impl Rejected {
         }
     }
 
-    /// Of a "no" with this code; `None` when it turns nobody away.
+    /// The reason for a refusal with this code; `None` if the code refuses no client.
     pub(crate) fn of(code: &Code) -> Option<Self> {
         match code.as_str() {
             "PID_NOT_PERMITTED" => Some(Self::PidNotPermitted),
