@@ -9,7 +9,7 @@ use machineid_log::Vital;
 use machineid_protocol::event::{DecisionChange, Happening, Source};
 use machineid_protocol::status::StandingKind;
 use machineid_protocol::{Code, Decision, Denial, DeviceId, RequestId};
-use machineid_sys::{self as sys, Turns};
+use machineid_sys::{self as sys, TimeSlice};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
@@ -53,7 +53,7 @@ pub(super) struct Driver {
     answers: VecDeque<(oneshot::Sender<Verdict>, Verdict)>,
     next_asker: u64,
     /// Of the thread that answers, as far as this crowd goes.
-    turns: Turns,
+    turns: TimeSlice,
     settings: Following,
     /// Those that the core has been told of: what it says about registering holds for these.
     means: Arc<Means>,
@@ -92,7 +92,7 @@ impl Driver {
             replies: HashMap::new(),
             answers: VecDeque::new(),
             next_asker: 0,
-            turns: Turns::Ordinary,
+            turns: TimeSlice::Ordinary,
             settings,
             means,
             changes,
@@ -248,10 +248,10 @@ impl Driver {
     fn answer_some(&mut self) {
         // A crowd takes milliseconds to answer, and asks again meanwhile: the authority, when it is on this host, must not
         // wait that long for its turn. Somebody alone would: his is then taken by who has just answered him.
-        let turns = if self.answers.len() > ANSWERED { Turns::Short } else { Turns::Ordinary };
+        let turns = if self.answers.len() > ANSWERED { TimeSlice::Short } else { TimeSlice::Ordinary };
         if turns != self.turns {
             self.turns = turns;
-            sys::take_turns(turns);
+            sys::set_time_slice(turns);
         }
         for (reply, verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
             // An asker who went away needs no answer.

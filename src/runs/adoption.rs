@@ -53,7 +53,8 @@ impl Runs {
         };
         // For wrappers that had children of their own, which are told by their age.
         let table = if entries.iter().all(|entry| entry.alone) { None } else { ProcessTable::scan().ok() };
-        let table = table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Caller::current(), Vec::new()));
+        let table =
+            table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Observer::current(), Vec::new()));
         for entry in entries {
             self.adopt(entry, &table);
         }

@@ -60,7 +60,7 @@ pub fn flush() {
 }
 
 fn write_all(entries: &Receiver<Entry>) {
-    machineid_sys::take_your_time();
+    machineid_sys::use_batch_scheduling();
     let mut stderr = io::stderr();
     for entry in entries {
         match entry {

@@ -30,14 +30,14 @@ pub mod defaults {
 
 /// The two bounds of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StopBound {
+pub struct StopLatency {
     /// While the authority answers.
     pub connected: Duration,
     /// While it does not.
     pub cut_off: Duration,
 }
 
-impl StopBound {
+impl StopLatency {
     /// The bounds of these settings.
     #[must_use]
     pub fn new(interval: Duration, timeout: Duration, lease: Duration, stop_grace: Duration) -> Self {
@@ -68,9 +68,14 @@ impl StopBound {
 ///
 /// Never: that the defaults can be read is tested.
 #[must_use]
-pub fn default_stop_bound() -> StopBound {
+pub fn default_stop_bound() -> StopLatency {
     let span = |text| span::parse(text).expect("the defaults are tested");
-    StopBound::new(span(defaults::INTERVAL), span(defaults::TIMEOUT), span(defaults::LEASE), span(defaults::STOP_GRACE))
+    StopLatency::new(
+        span(defaults::INTERVAL),
+        span(defaults::TIMEOUT),
+        span(defaults::LEASE),
+        span(defaults::STOP_GRACE),
+    )
 }
 
 /// The longest time between a change at the authority and the answer that tells of it: `interval` + `timeout`.
@@ -87,7 +92,7 @@ mod tests {
     fn the_defaults_stop_within_41_seconds_at_the_worst() {
         let second = Duration::from_secs(1);
         let bound = default_stop_bound();
-        assert_eq!(bound, StopBound::new(4 * second, 3 * second, 30 * second, 10 * second));
+        assert_eq!(bound, StopLatency::new(4 * second, 3 * second, 30 * second, 10 * second));
         assert_eq!(bound.connected, 18 * second);
         assert_eq!(bound.cut_off, 41 * second);
         assert_eq!(bound.worst(), 41 * second);
@@ -96,7 +101,7 @@ mod tests {
     #[test]
     fn the_bound_grows_with_the_agents_beyond_a_thousand() {
         let second = Duration::from_secs(1);
-        let bound = StopBound::new(4 * second, 3 * second, 30 * second, 10 * second);
+        let bound = StopLatency::new(4 * second, 3 * second, 30 * second, 10 * second);
         assert_eq!((bound.with(0), bound.with(1_000)), (bound, bound));
         assert_eq!(bound.with(3_000).cut_off, 44 * second);
         assert_eq!(bound.with(3_000).connected, 21 * second);

@@ -31,7 +31,7 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// What the child is made from.
 #[derive(Debug)]
-pub(super) struct Plan<'a> {
+pub(super) struct CommandPlan<'a> {
     pub(super) command: &'a [OsString],
     /// The wrapper's environment, less what it withholds.
     pub(super) environment: &'a [(OsString, OsString)],
@@ -71,14 +71,14 @@ impl Pipes {
     }
 
     /// For the wrapper, once the leader is there.
-    pub(super) fn into_child(self, leader: Pid) -> Child {
-        Child { pid: leader, ended: false, release: Some(self.release.into()), error: self.error.into() }
+    pub(super) fn into_child(self, leader: Pid) -> LeaderHandle {
+        LeaderHandle { pid: leader, ended: false, release: Some(self.release.into()), error: self.error.into() }
     }
 }
 
 /// The leader as the wrapper sees it: it waits, or has been released.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct LeaderHandle {
     pub(super) pid: Pid,
     /// Whether it is known to have ended: its number may soon be another's.
     pub(super) ended: bool,
@@ -87,7 +87,7 @@ pub(super) struct Child {
     error: File,
 }
 
-impl Child {
+impl LeaderHandle {
     /// Lets it execute the command. Fails when it is gone.
     pub(super) fn release(&mut self, allowed: &Allowed) -> std::io::Result<()> {
         let Some(mut pipe) = self.release.take() else { return Ok(()) };
@@ -149,7 +149,7 @@ impl<'a> Word<'a> {
 /// `announce` tells the wrapper that it is there, and gives up the guardian's connection to the wrapper: a copy of it here
 /// would hide the guardian's end for as long as the leader waits.
 pub(super) fn become_command(
-    plan: &Plan<'_>,
+    plan: &CommandPlan<'_>,
     signals: &SignalFd,
     parent: Pid,
     ends: LeaderEnds,
@@ -186,7 +186,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(plan: &Plan<'_>, own: Pid) -> Result<Self, NulError> {
+    fn new(plan: &CommandPlan<'_>, own: Pid) -> Result<Self, NulError> {
         let path = plan.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let variables = environment(plan, own);
         Ok(Self {
@@ -261,7 +261,7 @@ const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 
 /// The command's environment, but for what the word says: the wrapper's, less the org key and the authority's address, plus
 /// where to ask and which run it is.
-fn environment(plan: &Plan<'_>, own: Pid) -> Vec<(OsString, OsString)> {
+fn environment(plan: &CommandPlan<'_>, own: Pid) -> Vec<(OsString, OsString)> {
     const OURS: [&str; 5] =
         ["MACHINEID_ORG_KEY", "MACHINEID_BASE_URL", "MACHINEID_SOCKET", "MACHINEID_DEVICE_ID", "MACHINEID_RUN_ID"];
     let mut environment: Vec<_> =
@@ -313,8 +313,8 @@ mod tests {
     use super::*;
     use machineid_protocol::Containment;
 
-    fn plan<'a>(environment: &'a [(OsString, OsString)], command: &'a [OsString]) -> Plan<'a> {
-        Plan {
+    fn plan<'a>(environment: &'a [(OsString, OsString)], command: &'a [OsString]) -> CommandPlan<'a> {
+        CommandPlan {
             command,
             environment,
             socket: OsStr::new("/s"),

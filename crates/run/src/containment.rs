@@ -15,12 +15,12 @@ use machineid_tree::{Leaf, NoCgroup};
 
 use super::Run;
 use super::child::Pipes;
-use super::guard::{Guardian, Kind, Start, User};
+use super::guard::{GuardianHandle, GuardianKind, GuardianStart, NamespaceUser};
 
 /// What was made before the daemon was asked.
 #[derive(Debug)]
-pub(super) struct Made {
-    pub(super) guardian: Guardian,
+pub(super) struct MadeContainment {
+    pub(super) guardian: GuardianHandle,
     pub(super) pipes: Pipes,
     pub(super) leaf: Option<Arc<Leaf>>,
     /// Why the wrapper could make no control group, when it should have.
@@ -28,7 +28,7 @@ pub(super) struct Made {
 }
 
 /// Forks the guardian, which forks the leader, as the run's containment wants it.
-pub(super) fn make(run: &Run, signals: &SignalFd) -> Result<Made, String> {
+pub(super) fn make(run: &Run, signals: &SignalFd) -> Result<MadeContainment, String> {
     let wants_leaf = match run.settings.containment {
         Wish::Named(Containment::Pidns) => return pidns(run, signals),
         Wish::Named(Containment::Subreaper) => false,
@@ -43,9 +43,12 @@ pub(super) fn make(run: &Run, signals: &SignalFd) -> Result<Made, String> {
         (None, None)
     };
     let pipes = pipes()?;
-    let started = Guardian::start(&Start { run, signals, kind: Kind::Sweeper, leaf: leaf.as_deref() }, pipes);
+    let started = GuardianHandle::start(
+        &GuardianStart { run, signals, kind: GuardianKind::Sweeper, leaf: leaf.as_deref() },
+        pipes,
+    );
     match started {
-        Ok((guardian, pipes)) => Ok(Made { guardian, pipes, leaf, no_leaf }),
+        Ok((guardian, pipes)) => Ok(MadeContainment { guardian, pipes, leaf, no_leaf }),
         Err(error) => {
             let _ = leaf.map(|leaf| leaf.remove());
             Err(error.to_string())
@@ -53,14 +56,19 @@ pub(super) fn make(run: &Run, signals: &SignalFd) -> Result<Made, String> {
     }
 }
 
-fn pidns(run: &Run, signals: &SignalFd) -> Result<Made, String> {
-    let mapped = User::Mapped { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+fn pidns(run: &Run, signals: &SignalFd) -> Result<MadeContainment, String> {
+    let mapped =
+        NamespaceUser::Mapped { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     // Root in a container may lack the right to make namespaces, and be allowed a user namespace all the same.
-    let users = if rustix::process::geteuid().is_root() { vec![User::Privileged, mapped] } else { vec![mapped] };
+    let users =
+        if rustix::process::geteuid().is_root() { vec![NamespaceUser::Privileged, mapped] } else { vec![mapped] };
     let mut failure = String::new();
     for user in users {
-        match Guardian::start(&Start { run, signals, kind: Kind::Init(user), leaf: None }, pipes()?) {
-            Ok((guardian, pipes)) => return Ok(Made { guardian, pipes, leaf: None, no_leaf: None }),
+        match GuardianHandle::start(
+            &GuardianStart { run, signals, kind: GuardianKind::Init(user), leaf: None },
+            pipes()?,
+        ) {
+            Ok((guardian, pipes)) => return Ok(MadeContainment { guardian, pipes, leaf: None, no_leaf: None }),
             Err(error) => {
                 failure = error.to_string();
                 if !error.may_be_permitted_otherwise() {

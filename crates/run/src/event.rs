@@ -8,7 +8,7 @@ use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId, Wi
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
-use super::outcome::Outcome;
+use super::outcome::RunOutcome;
 
 /// Whether to go on asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Leftovers {
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(super) struct RunSettings {
     pub(super) run_id: RunId,
     pub(super) device: Option<DeviceId>,
     pub(super) timeout: Duration,
@@ -54,7 +54,7 @@ pub(super) struct Settings {
 
 /// An answer that is no.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct DaemonRefusal {
     /// The HTTP status.
     pub(super) status: u16,
     pub(super) code: Code,
@@ -64,7 +64,7 @@ pub(super) struct Refusal {
 
 /// What a failed attempt says about the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Daemon {
+pub(super) enum DaemonState {
     /// Nobody listens: it does not run.
     Absent,
     /// Its queue is full; another attempt may succeed in a moment.
@@ -75,22 +75,22 @@ pub(super) enum Daemon {
 
 /// Why an attempt failed or a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct ConnectionLost {
     /// In words.
     pub(super) why: String,
     /// What that says about the daemon.
-    pub(super) daemon: Daemon,
+    pub(super) daemon: DaemonState,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum WrapperEvent {
     /// A line came on the stream of an answer with status 200.
     Line(SuperviseEvent),
     /// The answer is no.
-    Refused(Refusal),
+    Refused(DaemonRefusal),
     /// The attempt failed, or the stream ended or cannot be understood.
-    Lost(Lost),
+    Lost(ConnectionLost),
     /// A signal came to the wrapper. `ignored`: the wrapper was started with it ignored.
     /// `from_terminal`: the kernel sent it for a key.
     Signal { signal: i32, ignored: bool, from_terminal: bool },
@@ -130,7 +130,7 @@ pub(super) struct Allowed {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum WrapperAction {
     /// Connect and ask; an earlier connection is closed.
     Ask,
     /// Close the connection.
@@ -160,5 +160,5 @@ pub(super) enum Action {
     /// Tell them if they are at a terminal.
     Remark(String),
     /// The end. A child that was not released is ended without executing anything.
-    Finish(Outcome),
+    Finish(RunOutcome),
 }

@@ -163,7 +163,7 @@ impl Flag {
 /// What `--help` prints.
 pub(super) fn help() -> String {
     let mut lines = wrapped(ABOUT, WIDTH);
-    lines.extend([String::new(), format!("Usage: {USAGE}"), String::new(), "Options:".to_owned()]);
+    lines.extend([String::new(), format!("Usage: {USAGE}"), String::new(), "RunOptions:".to_owned()]);
     for flag in FLAGS {
         let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
         let mut left = format!("  {short}{}", flag.shown());

@@ -50,8 +50,8 @@ use machineid_sys as sys;
 use nix::sys::prctl;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use self::event::{Leftovers, Settings};
-use self::options::{Options, Request};
+use self::event::{Leftovers, RunSettings};
+use self::options::{Invocation, RunOptions};
 
 /// The longest command line that is sent along for people, in bytes: the daemon takes requests of 64 KiB.
 const COMMAND_FOR_PEOPLE: usize = 4096;
@@ -62,13 +62,13 @@ const COMMAND_FOR_PEOPLE: usize = 4096;
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     match options::parse(arguments) {
-        Ok(Request::Print(text)) => {
+        Ok(Invocation::Print(text)) => {
             let mut stdout = std::io::stdout();
             // A closed pipe is the reader's choice.
             let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
             Exit::Success
         }
-        Ok(Request::Run(options)) => match prepare(*options) {
+        Ok(Invocation::Run(options)) => match prepare(*options) {
             Ok(run) => shell::run(&run),
             Err(reason) => fail(&reason),
         },
@@ -98,7 +98,7 @@ fn say(line: &str) {
 /// Everything a run needs, read from outside once.
 #[derive(Debug)]
 struct Run {
-    settings: Settings,
+    settings: RunSettings,
     socket: PathBuf,
     /// The question, but for the pid.
     question: SuperviseRequest,
@@ -108,7 +108,7 @@ struct Run {
     quiet: bool,
 }
 
-fn prepare(options: Options) -> Result<Run, String> {
+fn prepare(options: RunOptions) -> Result<Run, String> {
     sys::check_proc()?;
     if let Some(path) = &options.status_file {
         status_file::check(path).map_err(|error| format!("--status-file {}: {error}", path.display()))?;
@@ -142,7 +142,7 @@ fn prepare(options: Options) -> Result<Run, String> {
         stop_signal: options.stop_signal.map(sys::signal_name),
         stop_grace: options.stop_grace.map(span::format),
     };
-    let settings = Settings {
+    let settings = RunSettings {
         run_id,
         device: options.device,
         timeout: options.timeout,

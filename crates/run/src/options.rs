@@ -15,16 +15,16 @@ use super::flags::{self, About, FLAGS, Flag};
 
 /// What to do.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum Invocation {
     /// Print this text and end.
     Print(String),
     /// Run a command.
-    Run(Box<Options>),
+    Run(Box<RunOptions>),
 }
 
 /// A command line that asks for a run.
 #[derive(Debug)]
-pub(super) struct Options {
+pub(super) struct RunOptions {
     pub(super) device: Option<DeviceId>,
     pub(super) name: Option<String>,
     pub(super) socket: Option<PathBuf>,
@@ -41,8 +41,8 @@ pub(super) struct Options {
 }
 
 /// Reads the arguments, without the program's own name. The error is one line that says what would be right.
-pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
-    let mut options = Options {
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+    let mut options = RunOptions {
         device: None,
         name: None,
         socket: None,
@@ -71,17 +71,17 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
         };
         let Some(flag) = known else { return Err(usage(&argument.unexpected())) };
         if let Some(text) = take(flag, &mut parser, &mut options)? {
-            return Ok(Request::Print(text));
+            return Ok(Invocation::Print(text));
         }
     }
     if options.command.first().is_none_or(|command| command.is_empty()) {
         return Err("no command to run; write it behind the options: machineid-run -- COMMAND ARGS".to_owned());
     }
-    Ok(Request::Run(Box::new(options)))
+    Ok(Invocation::Run(Box::new(options)))
 }
 
 /// Takes one flag with its value; for those that ask for a text, that text.
-fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut Options) -> Result<Option<String>, String> {
+fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut RunOptions) -> Result<Option<String>, String> {
     let shown = format!("--{}", flag.long);
     let shown = shown.as_str();
     match flag.about {
@@ -157,10 +157,10 @@ mod tests {
     use super::*;
     use machineid_protocol::Containment;
 
-    fn options(line: &str) -> Result<Options, String> {
+    fn options(line: &str) -> Result<RunOptions, String> {
         match parse(line.split_whitespace().map(OsString::from))? {
-            Request::Run(options) => Ok(*options),
-            Request::Print(text) => Err(text),
+            Invocation::Run(options) => Ok(*options),
+            Invocation::Print(text) => Err(text),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use machineid_clock::BootTime;
-use machineid_tree::{Advance, FirstSignal, KILL_PATIENCE, Next, Stop, Tree, Turn, Turns};
+use machineid_tree::{Advance, FirstSignal, KILL_PATIENCE, Next, ScanAttempt, ScanTurn, Stop, Tree};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
@@ -23,13 +23,13 @@ const NOTICE: Duration = Duration::from_secs(1);
 
 /// What a look found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum LookResult {
     /// Somebody is left, or may be.
-    Somebody,
+    NotEmpty,
     /// Nobody, for some time, and the guardian has not said so.
-    NobodyForLong,
+    EmptyForLong,
     /// Nobody; the guardian will say so in a moment.
-    Nobody,
+    Empty,
     /// Some who do not go.
     Stuck,
 }
@@ -44,7 +44,7 @@ pub(super) struct Stopping {
     led: bool,
     /// A guardian lives and says when nobody is left.
     guarded: bool,
-    turns: Turns,
+    turns: ScanTurn,
 }
 
 impl Stopping {
@@ -55,7 +55,7 @@ impl Stopping {
             // Where the signal is another's there is nothing to do before SIGKILL.
             FirstSignal::Theirs => stop.ladder().kill_at(),
         };
-        Self { stop, look_at, nobody_since: None, led: false, guarded: true, turns: Turns::default() }
+        Self { stop, look_at, nobody_since: None, led: false, guarded: true, turns: ScanTurn::default() }
     }
 
     /// Whether the daemon ends the tree as well, as far as is known by now. One that no longer does is not waited for.
@@ -102,22 +102,22 @@ impl Stopping {
     }
 
     /// Looks and sends what is due, when it is time to.
-    pub(super) fn step(&mut self, now: BootTime) -> Found {
+    pub(super) fn step(&mut self, now: BootTime) -> LookResult {
         if now < self.look_at {
-            return Found::Somebody;
+            return LookResult::NotEmpty;
         }
         let next = match self.stop.advance(now) {
             Advance::Empty => return self.nobody(now),
             Advance::Next(next) => next,
             Advance::NeedsTable => match self.turns.scan(now, self.stop.table_deadline(now)) {
-                Ok(Turn::Table(table)) => self.stop.step(now, &table),
-                Ok(Turn::At(at)) => {
+                Ok(ScanAttempt::Table(table)) => self.stop.step(now, &table),
+                Ok(ScanAttempt::RetryAt(at)) => {
                     self.look_at = at;
-                    return Found::Somebody;
+                    return LookResult::NotEmpty;
                 }
                 Err(errno) => {
                     self.look_at = if errno == Errno::TIME { now } else { now + PAUSE };
-                    return Found::Somebody;
+                    return LookResult::NotEmpty;
                 }
             },
         };
@@ -130,13 +130,13 @@ impl Stopping {
             Next::Over => return self.nobody(now),
         }
         let stuck = now >= self.kill_at() + GIVE_UP && !self.stop.survivors().is_empty();
-        if stuck { Found::Stuck } else { Found::Somebody }
+        if stuck { LookResult::Stuck } else { LookResult::NotEmpty }
     }
 
-    fn nobody(&mut self, now: BootTime) -> Found {
+    fn nobody(&mut self, now: BootTime) -> LookResult {
         self.look_at = now + PAUSE;
         let since = *self.nobody_since.get_or_insert(now);
-        if now.saturating_since(since) >= NOTICE { Found::NobodyForLong } else { Found::Nobody }
+        if now.saturating_since(since) >= NOTICE { LookResult::EmptyForLong } else { LookResult::Empty }
     }
 
     /// Whether there is nothing to do before SIGKILL: the guardian says by itself when nobody is left.

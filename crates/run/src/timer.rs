@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 /// Becomes readable at its time. One that passed during a suspend has passed on waking.
 #[derive(Debug)]
-pub(super) struct Timer(sys::Timer);
+pub(super) struct DeadlineTimer(sys::Timer);
 
-impl Timer {
+impl DeadlineTimer {
     pub(super) fn new() -> Result<Self, Errno> {
         sys::Timer::on_boot_clock().map(Self)
     }
@@ -26,7 +26,7 @@ impl Timer {
     }
 }
 
-impl AsFd for Timer {
+impl AsFd for DeadlineTimer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -3,12 +3,12 @@
 use machineid_protocol::code::CodeKind;
 use machineid_protocol::{Code, Exit};
 
-use super::event::Refusal;
-use super::outcome::{Cause, Outcome};
+use super::event::DaemonRefusal;
+use super::outcome::{EndCause, RunOutcome};
 
 /// What a no means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RefusalKind {
     /// A decision against it.
     Denied,
     /// No decision could be had.
@@ -18,33 +18,33 @@ pub(super) enum Verdict {
 }
 
 /// Reads it from the code, and for an unknown one from the status.
-pub(super) fn verdict(refusal: &Refusal) -> Verdict {
+pub(super) fn verdict(refusal: &DaemonRefusal) -> RefusalKind {
     if matches!(refusal.code, Code::RemoteRefused | Code::PidNotPermitted) {
-        return Verdict::Refused;
+        return RefusalKind::Refused;
     }
     // The authority's own "I cannot tell": a deny, but one that says nothing about the device.
     if refusal.code == Code::SystemUnavailable {
-        return Verdict::Undecided;
+        return RefusalKind::Undecided;
     }
     match refusal.code.kind() {
-        CodeKind::Deny => Verdict::Denied,
-        CodeKind::Malformed => Verdict::Refused,
+        CodeKind::Deny => RefusalKind::Denied,
+        CodeKind::Malformed => RefusalKind::Refused,
         // A newer daemon's code: the status tells. 200 is a `stop` on a running stream.
-        CodeKind::Unknown if matches!(refusal.status, 200 | 403) => Verdict::Denied,
-        CodeKind::Undecided | CodeKind::Allow | CodeKind::Unknown => Verdict::Undecided,
+        CodeKind::Unknown if matches!(refusal.status, 200 | 403) => RefusalKind::Denied,
+        CodeKind::Undecided | CodeKind::Allow | CodeKind::Unknown => RefusalKind::Undecided,
     }
 }
 
 /// How a run that was refused or stopped for this reason ends.
-pub(super) fn outcome_of(refusal: &Refusal, started: bool) -> Outcome {
+pub(super) fn outcome_of(refusal: &DaemonRefusal, started: bool) -> RunOutcome {
     let (exit, cause) = match verdict(refusal) {
-        Verdict::Denied => (Exit::Denied, Cause::Denied),
-        Verdict::Undecided if refusal.code == Code::LeaseExpired => (Exit::Undecided, Cause::LeaseExpired),
-        Verdict::Undecided => (Exit::Undecided, Cause::CouldNotAsk),
-        Verdict::Refused if started => (Exit::Denied, Cause::Denied),
-        Verdict::Refused => (Exit::Wrapper, Cause::WrapperFailed),
+        RefusalKind::Denied => (Exit::Denied, EndCause::Denied),
+        RefusalKind::Undecided if refusal.code == Code::LeaseExpired => (Exit::Undecided, EndCause::LeaseExpired),
+        RefusalKind::Undecided => (Exit::Undecided, EndCause::CouldNotAsk),
+        RefusalKind::Refused if started => (Exit::Denied, EndCause::Denied),
+        RefusalKind::Refused => (Exit::Wrapper, EndCause::WrapperFailed),
     };
-    Outcome {
+    RunOutcome {
         exit,
         cause,
         code: Some(refusal.code.clone()),

@@ -7,7 +7,7 @@ use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
 use machineid_protocol::{RunId, Wish};
 use serde::{Deserialize, Serialize};
 
-use super::event::{Daemon, Event, Lost, Refusal};
+use super::event::{ConnectionLost, DaemonRefusal, DaemonState, WrapperEvent};
 
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
@@ -68,15 +68,15 @@ pub(super) fn thaw(run_id: RunId) -> Vec<u8> {
 
 /// The answer so far.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct AnswerReader {
     held: Vec<u8>,
     status: Option<u16>,
     broken: bool,
 }
 
-impl Reader {
-    /// Takes bytes and returns what they complete. After an [`Event::Lost`] nothing more comes.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
+impl AnswerReader {
+    /// Takes bytes and returns what they complete. After an [`WrapperEvent::Lost`] nothing more comes.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<WrapperEvent> {
         let mut events = Vec::new();
         if self.broken {
             return events;
@@ -111,13 +111,13 @@ impl Reader {
 
     /// The stream has ended. A refusal may lack the final line feed; on a running stream what has none is a torn line and
     /// counts for nothing.
-    pub(super) fn end(&mut self) -> Vec<Event> {
+    pub(super) fn end(&mut self) -> Vec<WrapperEvent> {
         if self.broken {
             return Vec::new();
         }
         let refused = self.status.is_some_and(|status| status != 200);
         let rest = std::mem::take(&mut self.held);
-        let mut events: Vec<Event> = refused.then(|| self.line(&rest)).flatten().into_iter().collect();
+        let mut events: Vec<WrapperEvent> = refused.then(|| self.line(&rest)).flatten().into_iter().collect();
         if !self.broken {
             let why = match self.status {
                 None => "it closed the connection without an answer; its log says why".to_owned(),
@@ -129,20 +129,20 @@ impl Reader {
         events
     }
 
-    fn lost(&mut self, why: &str) -> Event {
+    fn lost(&mut self, why: &str) -> WrapperEvent {
         self.broken = true;
         self.held = Vec::new();
-        Event::Lost(Lost { why: why.to_owned(), daemon: Daemon::There })
+        WrapperEvent::Lost(ConnectionLost { why: why.to_owned(), daemon: DaemonState::There })
     }
 
-    fn line(&mut self, line: &[u8]) -> Option<Event> {
+    fn line(&mut self, line: &[u8]) -> Option<WrapperEvent> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return None;
         }
         if line.len() > LONGEST_LINE {
             return Some(self.lost("a line of its answer is too long"));
         }
-        let Ok(kind) = serde_json::from_slice::<Kind>(line) else {
+        let Ok(kind) = serde_json::from_slice::<GuardianKind>(line) else {
             return Some(self.lost("its answer is not what the protocol says"));
         };
         if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "stop" | "error") {
@@ -153,10 +153,10 @@ impl Reader {
             return Some(self.lost("its answer is not what the protocol says"));
         };
         match (self.status, event) {
-            (Some(200), event) => Some(Event::Line(event)),
+            (Some(200), event) => Some(WrapperEvent::Line(event)),
             (Some(status), SuperviseEvent::Error { code, request_id, reason, .. }) => {
                 self.broken = true;
-                Some(Event::Refused(Refusal { status, code, request_id, reason }))
+                Some(WrapperEvent::Refused(DaemonRefusal { status, code, request_id, reason }))
             }
             // Whatever a refusal says beside its error, it is no permission.
             (_, _) => Some(self.lost("its answer contradicts itself")),
@@ -165,7 +165,7 @@ impl Reader {
 }
 
 #[derive(Deserialize)]
-struct Kind {
+struct GuardianKind {
     event: String,
 }
 
@@ -189,8 +189,8 @@ fn status_of(head: &[u8]) -> Option<u16> {
 /// However a foreign answer is cut, the same comes of it, and nothing after its end. The first byte says how it is cut.
 pub(super) fn fuzz(data: &[u8]) {
     let Some((size, answer)) = data.split_first() else { return };
-    let whole = |mut reader: Reader, pieces: &mut dyn Iterator<Item = &[u8]>| {
-        let mut events: Vec<Event> = pieces.flat_map(|piece| reader.feed(piece)).collect();
+    let whole = |mut reader: AnswerReader, pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut events: Vec<WrapperEvent> = pieces.flat_map(|piece| reader.feed(piece)).collect();
         events.extend(reader.end());
         assert!(
             reader.feed(b"HTTP/1.0 200 OK\r\n\r\n{\"event\":\"lease\"}\n").is_empty(),
@@ -198,15 +198,15 @@ pub(super) fn fuzz(data: &[u8]) {
         );
         events
     };
-    let cut = whole(Reader::default(), &mut answer.chunks(usize::from(*size).max(1)));
-    let ends = |event: &Event| matches!(event, Event::Lost(_) | Event::Refused(_));
+    let cut = whole(AnswerReader::default(), &mut answer.chunks(usize::from(*size).max(1)));
+    let ends = |event: &WrapperEvent| matches!(event, WrapperEvent::Lost(_) | WrapperEvent::Refused(_));
     assert_eq!(cut.iter().filter(|event| ends(event)).count(), 1, "it ends once: {cut:?}");
     assert!(cut.last().is_some_and(ends));
     // Where a limit is gone beyond depends on the pieces; what was complete before does not.
     if answer.len() < LONGEST_HEAD {
-        assert_eq!(cut, whole(Reader::default(), &mut std::iter::once(answer)));
+        assert_eq!(cut, whole(AnswerReader::default(), &mut std::iter::once(answer)));
     }
-    let allowed = cut.iter().any(|event| matches!(event, Event::Line(SuperviseEvent::Allow { .. })));
+    let allowed = cut.iter().any(|event| matches!(event, WrapperEvent::Line(SuperviseEvent::Allow { .. })));
     assert!(!allowed || answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"), "{cut:?}");
 }
 
@@ -218,8 +218,8 @@ mod tests {
     const HEAD: &str = "HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n";
     const LEASE: &str = r#"{"event":"lease","boot_ms":1,"until_boot_ms":2,"newer":true}"#;
 
-    fn is_lost(events: &[Event]) -> bool {
-        matches!(events, [Event::Lost(_)])
+    fn is_lost(events: &[WrapperEvent]) -> bool {
+        matches!(events, [WrapperEvent::Lost(_)])
     }
 
     #[test]
@@ -253,9 +253,9 @@ mod tests {
     fn lines_come_out_however_the_bytes_are_cut() {
         let text = format!("{HEAD}{LEASE}\n\n{{\"event\":\"unheard-of\",\"x\":[1]}}\n{LEASE}\n");
         for size in [1, 2, 7, 1000] {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             let events: Vec<_> = text.as_bytes().chunks(size).flat_map(|bytes| reader.feed(bytes)).collect();
-            let lease = Event::Line(SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 2 });
+            let lease = WrapperEvent::Line(SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 2 });
             assert_eq!(events, [lease.clone(), lease]);
             assert!(is_lost(&reader.end()));
         }
@@ -274,11 +274,11 @@ mod tests {
             format!("{HEAD}{{\"event\":\"{}\"}}\n", "x".repeat(70_000)),
             "x".repeat(9_000),
         ] {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             assert!(is_lost(&reader.feed(text.as_bytes())), "{}", &text[..60.min(text.len())]);
             assert_eq!(reader.feed(format!("{LEASE}\n").as_bytes()), []);
         }
-        let mut reader = Reader::default();
+        let mut reader = AnswerReader::default();
         assert_eq!(reader.feed(format!("{HEAD}{LEASE}").as_bytes()), []);
         assert!(is_lost(&reader.end()), "a line without its end is none");
     }
@@ -287,20 +287,20 @@ mod tests {
     fn a_refusal_is_read_with_or_without_a_final_line_feed_and_never_allows() {
         let error = r#"{"event":"error","code":"DEVICE_REVOKED","request_id":"r","device_id":null,"reason":"why"}"#;
         for end in ["", "\n"] {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             let mut events = reader.feed(format!("HTTP/1.0 403 Forbidden\r\n\r\n{error}{end}").as_bytes());
             events.extend(reader.end());
-            let [Event::Refused(refusal)] = &events[..] else { panic!("{events:?}") };
+            let [WrapperEvent::Refused(refusal)] = &events[..] else { panic!("{events:?}") };
             assert_eq!((refusal.status, refusal.code.as_str()), (403, "DEVICE_REVOKED"));
         }
-        let mut reader = Reader::default();
+        let mut reader = AnswerReader::default();
         assert!(is_lost(&reader.feed(format!("HTTP/1.0 500 Oops\r\n\r\n{LEASE}\n").as_bytes())));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             reader.feed(HEAD.as_bytes());
             reader.feed(&bytes);
             reader.end();

@@ -31,7 +31,7 @@ pub use inherited::{Inherited, let_children_vanish, restore_inherited};
 pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
-pub use precedence::{Turns, Uninterrupted, take_turns, take_your_time};
+pub use precedence::{TimeSlice, Uninterrupted, set_time_slice, use_batch_scheduling};
 pub use proc::check_proc;
 pub use process::{Fork, ForkError, exec, exit_now, fork, from_nix, own_group};
 pub use queue::queue_signal;

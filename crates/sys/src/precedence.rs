@@ -42,7 +42,7 @@ impl Drop for Uninterrupted {
 /// The calling thread is never in a hurry: when it is woken it lets whoever runs on its processor finish, who most likely has
 /// just woken it. Its share of the processor stays what it is. A thread that an administrator has scheduled in another way
 /// than the ordinary one stays as it is.
-pub fn take_your_time() {
+pub fn use_batch_scheduling() {
     if is_ordinary() {
         // Everybody may ask for this.
         let _ = schedule(libc::SCHED_BATCH, 0);
@@ -54,7 +54,7 @@ const SHORT_TURN: u64 = 100_000;
 
 /// How long a turn on its processor the calling thread has when others wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turns {
+pub enum TimeSlice {
     /// As long as everybody's.
     Ordinary,
     /// Many and short instead of few and long ones: whoever it works with need not wait until it has answered a whole crowd.
@@ -64,11 +64,11 @@ pub enum Turns {
 
 /// From now on. Before Linux 6.12 nothing changes, nor for a thread that an administrator has scheduled in another way than
 /// the ordinary one.
-pub fn take_turns(turns: Turns) {
+pub fn set_time_slice(turns: TimeSlice) {
     let sched_runtime = match turns {
         // The kernel's own.
-        Turns::Ordinary => 0,
-        Turns::Short => SHORT_TURN,
+        TimeSlice::Ordinary => 0,
+        TimeSlice::Short => SHORT_TURN,
     };
     if let Ok(attributes) = attributes()
         && attributes.sched_policy.cast_signed() == libc::SCHED_OTHER
@@ -148,7 +148,7 @@ mod tests {
     fn a_thread_in_no_hurry_keeps_its_share() {
         std::thread::spawn(|| {
             rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
-            take_your_time();
+            use_batch_scheduling();
             assert_eq!(scheduling(), (libc::SCHED_BATCH.to_string(), "3".to_owned()));
         })
         .join()
@@ -160,12 +160,12 @@ mod tests {
         std::thread::spawn(|| {
             rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
             let before = attributes().unwrap().sched_runtime;
-            take_turns(Turns::Short);
+            set_time_slice(TimeSlice::Short);
             assert_eq!(scheduling(), ("0".to_owned(), "3".to_owned()));
             // A kernel that knows nothing of turns tells none.
             let expected = if before == 0 { 0 } else { SHORT_TURN };
             assert_eq!(attributes().unwrap().sched_runtime, expected);
-            take_turns(Turns::Ordinary);
+            set_time_slice(TimeSlice::Ordinary);
             assert_eq!(attributes().unwrap().sched_runtime, before);
         })
         .join()
@@ -178,7 +178,7 @@ mod tests {
             schedule(libc::SCHED_BATCH, 0).unwrap();
             let before = scheduling();
             let turns = attributes().unwrap().sched_runtime;
-            take_turns(Turns::Short);
+            set_time_slice(TimeSlice::Short);
             assert_eq!((scheduling(), attributes().unwrap().sched_runtime), (before.clone(), turns));
             let uninterrupted = Uninterrupted::begin();
             assert_eq!(scheduling(), before);

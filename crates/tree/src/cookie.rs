@@ -1,15 +1,11 @@
 //! The last net: processes that carry a run's id in their environment. It finds what has lost every other tie to its tree,
 //! as long as it has not emptied its environment too.
 
-use std::collections::HashMap;
-
 use machineid_protocol::RunId;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::environ;
-use super::pid::{Pid, StartTime};
-use super::stat::ProcessEntry;
+use super::pid::Pid;
 
 /// A list of run ids, outermost first, separated by commas.
 const VARIABLE: &[u8] = b"MACHINEID_RUN_ID=";
@@ -22,39 +18,6 @@ fn named(environment: &[u8]) -> impl Iterator<Item = RunId> {
     let lists = environment.split(|&byte| byte == 0).filter_map(|entry| entry.strip_prefix(VARIABLE));
     let ids = lists.flat_map(|list| list.split(|&byte| byte == b','));
     ids.filter_map(|id| std::str::from_utf8(id).ok()?.parse().ok())
-}
-
-/// Which processes of one table name which runs. Read when a tree first asks, and once for all trees: where a thousand are
-/// stopped at a time, each with a look of its own into every environment of the host would hold the others up for minutes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Holders {
-    /// No process older than this has been looked into; none at all before the first question.
-    since: Option<StartTime>,
-    by_run: HashMap<RunId, Vec<ProcessEntry>>,
-}
-
-impl Holders {
-    /// The living processes of these that name the run, among them all that are no older than `since`.
-    ///
-    /// Fails when no descriptor is to be had, which must not be taken for there being none.
-    pub(super) fn of(
-        &mut self,
-        run: RunId,
-        since: StartTime,
-        entries: &[ProcessEntry],
-    ) -> Result<&[ProcessEntry], Errno> {
-        if self.since.is_none_or(|read| since < read) {
-            let young = entries.iter().filter(|entry| entry.is_alive() && entry.identity.start >= since);
-            let young: Vec<ProcessEntry> = young.copied().collect();
-            let mut by_run: HashMap<RunId, Vec<ProcessEntry>> = HashMap::new();
-            for (run, entry) in environ::named_by(&young)? {
-                by_run.entry(run).or_default().push(entry);
-            }
-            self.by_run = by_run;
-            self.since = Some(since);
-        }
-        Ok(self.by_run.get(&run).map_or(&[], Vec::as_slice))
-    }
 }
 
 /// The runs that the environment of the process with this number names; none when it may not be read: it is another user's,
@@ -113,20 +76,6 @@ mod tests {
 
     fn names(environment: &[u8], run: &str) -> bool {
         named(environment).any(|named| named.to_string() == run)
-    }
-
-    #[test]
-    fn an_environment_is_looked_into_once_whoever_asks_first() {
-        let own = ProcessEntry::read(Pid::own()).unwrap().unwrap();
-        let run: RunId = RUN.parse().unwrap();
-        let mut holders = Holders::default();
-        let later = StartTime(own.identity.start.0 + 1);
-        assert!(holders.of(run, later, &[own]).unwrap().is_empty());
-        assert_eq!(holders.since, Some(later));
-        holders.of(run, own.identity.start, &[own]).unwrap();
-        assert_eq!(holders.since, Some(own.identity.start), "an older tree looks further back");
-        holders.by_run.insert(run, vec![own]);
-        assert_eq!(holders.of(run, later, &[own]).unwrap(), [own], "what was read is kept");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub enum Glance {
 
 /// What a stop has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StopReport {
+pub struct StopSummary {
     /// What held the tree together.
     pub containment: Containment,
     /// How many processes the stop signal reached; 0 when another side sent it.
@@ -339,8 +339,8 @@ impl Stop {
 
     /// What it has come to by now.
     #[must_use]
-    pub fn report(&self, now: BootTime) -> StopReport {
-        StopReport {
+    pub fn report(&self, now: BootTime) -> StopSummary {
+        StopSummary {
             containment: self.tree.containment(),
             signalled: self.ladder.signalled(),
             killed: self.ladder.killed(),

@@ -17,7 +17,7 @@ use super::members::{Guardian, Tree};
 use super::orphans;
 use super::pid::{Identity, Pid};
 use super::stat::ProcessEntry;
-use super::table::{Caller, ProcessTable};
+use super::table::{Observer, ProcessTable};
 
 /// A tree with more processes than this is looked for in a process table: that is cheaper than three files for each.
 const MOST: usize = 4096;
@@ -65,7 +65,7 @@ impl Tree {
         if !orphans::is_alive(reaper) {
             return Ok(None);
         }
-        Ok(Some(ProcessTable::from_entries(Caller::current(), reading.entries)))
+        Ok(Some(ProcessTable::from_entries(Observer::current(), reading.entries)))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::super::pid::StartTime;
-use super::super::table::Caller;
+use super::super::table::Observer;
 use super::*;
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn table_of(caller: i32, rows: &[(i32, i32, i32)]) -> ProcessTable {
         session: 1,
         activity: Activity::Interruptible,
     };
-    let caller = Caller { pid: pid(caller), group: 3 };
+    let caller = Observer { pid: pid(caller), group: 3 };
     ProcessTable::from_entries(caller, rows.iter().map(entry).collect())
 }
 
@@ -84,7 +84,7 @@ fn a_group_number_taken_over_by_strangers_is_not_the_trees() {
     look(&mut tree, &table_of(9, &START));
     let mut strangers = table_of(9, &[(1, 0, 1), (100, 1, 100), (101, 1, 100)]).entries().to_vec();
     strangers[1].identity.start = StartTime(77_777);
-    let table = ProcessTable::from_entries(Caller { pid: pid(9), group: 3 }, strangers);
+    let table = ProcessTable::from_entries(Observer { pid: pid(9), group: 3 }, strangers);
     assert_eq!(numbers(&look(&mut tree, &table)), Vec::<i32>::new());
 }
 
@@ -211,7 +211,7 @@ proptest! {
             }
             let leaf: Vec<_> = entries.iter().filter(|entry| row_of(entry).4).copied().collect();
             let holders: Vec<_> = entries.iter().filter(|entry| row_of(entry).5).copied().collect();
-            (ProcessTable::from_entries(Caller { pid: pid(caller), group: 3 }, entries), leaf, holders)
+            (ProcessTable::from_entries(Observer { pid: pid(caller), group: 3 }, entries), leaf, holders)
         };
         let looks: Vec<_> = looks.iter().map(read).collect();
         let mut tree = Tree::new(identity(leader), wrapper.map(identity), &looks[0].0);

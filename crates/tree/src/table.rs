@@ -9,20 +9,20 @@ use machineid_sys as sys;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cookie::Holders;
+use super::holders::Holders;
 use super::pid::{Identity, Pid, StartTime};
 use super::stat::ProcessEntry;
 
 /// The process that looks, which no tree may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct Observer {
     /// Its number.
     pub pid: Pid,
     /// Its process group; 0 when that is outside the PID namespace.
     pub group: i32,
 }
 
-impl Caller {
+impl Observer {
     /// The calling process.
     #[must_use]
     pub fn current() -> Self {
@@ -42,7 +42,7 @@ const LONGEST_LINE: usize = 1024;
 /// One snapshot serves any number of trees.
 #[derive(Clone, Debug)]
 pub struct ProcessTable {
-    caller: Caller,
+    caller: Observer,
     /// Sorted by pid.
     entries: Vec<ProcessEntry>,
     /// Positions in `entries`, sorted by parent, then pid.
@@ -82,7 +82,7 @@ impl ProcessTable {
                 entries.extend(ProcessEntry::read(pid)?);
             }
         }
-        Ok(Self::from_entries(Caller::current(), entries))
+        Ok(Self::from_entries(Observer::current(), entries))
     }
 
     /// Reads only the processes from `from` up to its ancestor `to`, or to the first of all when `to` is none. Enough to
@@ -97,12 +97,12 @@ impl ProcessTable {
             next = entry.parent.filter(|_| pid != to);
             entries.push(entry);
         }
-        Ok(Self::from_entries(Caller::current(), entries))
+        Ok(Self::from_entries(Observer::current(), entries))
     }
 
     /// A table of these entries; of two with the same pid one is kept.
     #[must_use]
-    pub fn from_entries(caller: Caller, mut entries: Vec<ProcessEntry>) -> Self {
+    pub fn from_entries(caller: Observer, mut entries: Vec<ProcessEntry>) -> Self {
         entries.sort_by_key(|entry| entry.identity.pid);
         entries.dedup_by_key(|entry| entry.identity.pid);
         let positions = || 0..u32::try_from(entries.len()).unwrap_or(u32::MAX);
@@ -115,7 +115,7 @@ impl ProcessTable {
 
     /// The process that read the table.
     #[must_use]
-    pub const fn caller(&self) -> Caller {
+    pub const fn caller(&self) -> Observer {
         self.caller
     }
 

@@ -31,9 +31,9 @@ use machineid_protocol::{Code, Containment, Exit};
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
-use super::event::{Action, Event, Settings, Wait};
-use super::guard::Terms;
-use super::outcome::{Cause, Outcome};
+use super::event::{RunSettings, Wait, WrapperAction, WrapperEvent};
+use super::guard::StopTerms;
+use super::outcome::{EndCause, RunOutcome};
 
 /// The grace until a daemon has named one.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -68,10 +68,10 @@ struct Lease {
 }
 
 #[derive(Clone, Debug)]
-enum Phase {
+enum WrapperPhase {
     Asking {
         give_up_at: Option<BootTime>,
-        last: Option<Outcome>,
+        last: Option<RunOutcome>,
         told: bool,
     },
     Running {
@@ -82,7 +82,7 @@ enum Phase {
     Unexplained {
         lease: Lease,
         /// How this ends when it was not.
-        otherwise: Outcome,
+        otherwise: RunOutcome,
         until: BootTime,
         empty: bool,
     },
@@ -93,7 +93,7 @@ enum Phase {
         interrupts: u8,
     },
     Stopping {
-        outcome: Outcome,
+        outcome: RunOutcome,
         leader_ended_at: Option<BootTime>,
     },
     Done,
@@ -101,10 +101,10 @@ enum Phase {
 
 /// The wrapper's state.
 #[derive(Debug)]
-pub(super) struct Core {
-    settings: Settings,
+pub(super) struct WrapperCore {
+    settings: RunSettings,
     link: Link,
-    phase: Phase,
+    phase: WrapperPhase,
     retry_pause: Duration,
     grace: Duration,
     stop_signal: Signal,
@@ -125,9 +125,9 @@ pub(super) struct Core {
     news_until: Option<BootTime>,
 }
 
-impl Core {
+impl WrapperCore {
     /// Begins to ask.
-    pub(super) fn begin(now: BootTime, settings: Settings) -> (Self, Vec<Action>) {
+    pub(super) fn begin(now: BootTime, settings: RunSettings) -> (Self, Vec<WrapperAction>) {
         let give_up_at = match settings.wait {
             Wait::No => Some(now + settings.timeout),
             Wait::Forever => None,
@@ -135,7 +135,7 @@ impl Core {
         };
         let mut core = Self {
             link: Link::Down { retry_at: now },
-            phase: Phase::Asking { give_up_at, last: None, told: false },
+            phase: WrapperPhase::Asking { give_up_at, last: None, told: false },
             retry_pause: FIRST_RETRY,
             grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
             stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
@@ -154,9 +154,9 @@ impl Core {
     }
 
     /// The terms of a stop, for the guardian.
-    pub(super) const fn terms(&self) -> Terms {
+    pub(super) const fn terms(&self) -> StopTerms {
         let in_leaf = matches!(self.containment, Some(Containment::Cgroup));
-        Terms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
+        StopTerms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
     }
 
     /// What holds the tree together, once it is allowed.
@@ -167,27 +167,28 @@ impl Core {
     /// When the run is stopped if no news come, while it lives on a lease.
     pub(super) fn deadline(&self) -> Option<BootTime> {
         match &self.phase {
-            Phase::Running { lease } | Phase::Unexplained { lease, .. } | Phase::Leftovers { lease, .. } => {
-                Some(self.news_until.unwrap_or(lease.deadline))
-            }
-            Phase::Asking { .. } | Phase::Stopping { .. } | Phase::Done => None,
+            WrapperPhase::Running { lease }
+            | WrapperPhase::Unexplained { lease, .. }
+            | WrapperPhase::Leftovers { lease, .. } => Some(self.news_until.unwrap_or(lease.deadline)),
+            WrapperPhase::Asking { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => None,
         }
     }
 
-    /// When to come back with [`Event::Tick`] at the latest.
+    /// When to come back with [`WrapperEvent::Tick`] at the latest.
     pub(super) fn wake_at(&self) -> Option<BootTime> {
         let link = match (&self.link, &self.phase) {
-            (_, Phase::Stopping { .. } | Phase::Unexplained { .. } | Phase::Done) | (Link::Up { .. }, _) => None,
+            (_, WrapperPhase::Stopping { .. } | WrapperPhase::Unexplained { .. } | WrapperPhase::Done)
+            | (Link::Up { .. }, _) => None,
             (Link::Down { retry_at }, _) => Some(*retry_at),
             (Link::Asking { give_up_at, .. }, _) => Some(*give_up_at),
         };
         let phase = match &self.phase {
-            Phase::Asking { give_up_at, .. } => *give_up_at,
-            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+            WrapperPhase::Asking { give_up_at, .. } => *give_up_at,
+            WrapperPhase::Running { lease } | WrapperPhase::Leftovers { lease, .. } => {
                 Some(self.news_until.unwrap_or(lease.deadline))
             }
-            Phase::Unexplained { until, .. } => Some(*until),
-            Phase::Stopping { .. } | Phase::Done => None,
+            WrapperPhase::Unexplained { until, .. } => Some(*until),
+            WrapperPhase::Stopping { .. } | WrapperPhase::Done => None,
         };
         link.into_iter().chain(phase).min()
     }
@@ -201,95 +202,95 @@ impl Core {
     /// both of which it knows of, and not for what a leader has left behind.
     pub(super) const fn daemon_ends_it(&self) -> bool {
         match &self.phase {
-            Phase::Stopping { outcome, .. } => {
-                self.daemon_can_end_it() && matches!(outcome.cause, Cause::Denied | Cause::LeaseExpired)
+            WrapperPhase::Stopping { outcome, .. } => {
+                self.daemon_can_end_it() && matches!(outcome.cause, EndCause::Denied | EndCause::LeaseExpired)
             }
-            Phase::Asking { .. }
-            | Phase::Running { .. }
-            | Phase::Unexplained { .. }
-            | Phase::Leftovers { .. }
-            | Phase::Done => false,
+            WrapperPhase::Asking { .. }
+            | WrapperPhase::Running { .. }
+            | WrapperPhase::Unexplained { .. }
+            | WrapperPhase::Leftovers { .. }
+            | WrapperPhase::Done => false,
         }
     }
 
     /// Takes what happened and says what to do, in this order.
-    pub(super) fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
-        if matches!(self.phase, Phase::Done) {
+    pub(super) fn handle(&mut self, now: BootTime, event: WrapperEvent) -> Vec<WrapperAction> {
+        if matches!(self.phase, WrapperPhase::Done) {
             return Vec::new();
         }
         match event {
-            Event::Line(line) => self.line(now, line),
-            Event::Refused(refusal) => self.refused(now, &refusal),
-            Event::Lost(lost) => self.lost(now, &lost),
-            Event::Signal { signal, ignored, from_terminal } => self.signal(now, signal, ignored, from_terminal),
-            Event::LeaderStopped(signal) => match self.phase {
-                Phase::Running { .. } => vec![Action::Suspend(signal)],
-                Phase::Asking { .. }
-                | Phase::Unexplained { .. }
-                | Phase::Leftovers { .. }
-                | Phase::Stopping { .. }
-                | Phase::Done => Vec::new(),
+            WrapperEvent::Line(line) => self.line(now, line),
+            WrapperEvent::Refused(refusal) => self.refused(now, &refusal),
+            WrapperEvent::Lost(lost) => self.lost(now, &lost),
+            WrapperEvent::Signal { signal, ignored, from_terminal } => self.signal(now, signal, ignored, from_terminal),
+            WrapperEvent::LeaderStopped(signal) => match self.phase {
+                WrapperPhase::Running { .. } => vec![WrapperAction::Suspend(signal)],
+                WrapperPhase::Asking { .. }
+                | WrapperPhase::Unexplained { .. }
+                | WrapperPhase::Leftovers { .. }
+                | WrapperPhase::Stopping { .. }
+                | WrapperPhase::Done => Vec::new(),
             },
-            Event::LeaderEnded { exit, alone } => self.leader_ended(now, exit, alone),
-            Event::CannotExecute(exit, reason) => {
-                let mut outcome = Outcome::before_start(exit, Cause::CannotExecute, reason);
+            WrapperEvent::LeaderEnded { exit, alone } => self.leader_ended(now, exit, alone),
+            WrapperEvent::CannotExecute(exit, reason) => {
+                let mut outcome = RunOutcome::before_start(exit, EndCause::CannotExecute, reason);
                 outcome.started = true;
                 self.finish(outcome)
             }
-            Event::NotStopped => self.not_stopped(now),
-            Event::Frozen(frozen) => self.set_frozen(frozen),
-            Event::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
-            Event::GuardianKilled => self.guardian_killed(now),
-            Event::Resumed => self.resumed(now),
-            Event::TreeEmpty => self.tree_empty(),
-            Event::Stuck => self.stuck(),
-            Event::Tick => self.tick(now),
+            WrapperEvent::NotStopped => self.not_stopped(now),
+            WrapperEvent::Frozen(frozen) => self.set_frozen(frozen),
+            WrapperEvent::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
+            WrapperEvent::GuardianKilled => self.guardian_killed(now),
+            WrapperEvent::Resumed => self.resumed(now),
+            WrapperEvent::TreeEmpty => self.tree_empty(),
+            WrapperEvent::Stuck => self.stuck(),
+            WrapperEvent::Tick => self.tick(now),
         }
     }
 
-    fn ask(&mut self, now: BootTime) -> Vec<Action> {
+    fn ask(&mut self, now: BootTime) -> Vec<WrapperAction> {
         self.link = Link::Asking { since: now, give_up_at: now + self.settings.timeout };
-        vec![Action::Ask]
+        vec![WrapperAction::Ask]
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Vec<Action> {
-        self.phase = Phase::Done;
-        vec![Action::Finish(outcome)]
+    fn finish(&mut self, outcome: RunOutcome) -> Vec<WrapperAction> {
+        self.phase = WrapperPhase::Done;
+        vec![WrapperAction::Finish(outcome)]
     }
 
-    fn tick(&mut self, now: BootTime) -> Vec<Action> {
+    fn tick(&mut self, now: BootTime) -> Vec<WrapperAction> {
         match &mut self.phase {
-            Phase::Asking { give_up_at, last, .. } => {
+            WrapperPhase::Asking { give_up_at, last, .. } => {
                 if give_up_at.is_some_and(|give_up_at| now >= give_up_at) {
                     let reason = format!(
                         "the daemon at {} did not answer within the time (--timeout, --wait); try `machineid status`",
                         self.settings.socket
                     );
-                    let silent = Outcome::before_start(Exit::Undecided, Cause::CouldNotAsk, reason);
+                    let silent = RunOutcome::before_start(Exit::Undecided, EndCause::CouldNotAsk, reason);
                     let outcome = last.take().unwrap_or(silent);
                     return self.finish(outcome);
                 }
                 self.tick_link(now)
             }
-            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+            WrapperPhase::Running { lease } | WrapperPhase::Leftovers { lease, .. } => {
                 let deadline = lease.deadline;
                 if self.is_over(now, deadline) {
-                    let outcome = Outcome {
+                    let outcome = RunOutcome {
                         reason: Some(format!("no new permission came before the lease ended: {}", self.why_no_news())),
-                        ..Outcome::stopped(Exit::Undecided, Cause::LeaseExpired, Some(Code::LeaseExpired))
+                        ..RunOutcome::stopped(Exit::Undecided, EndCause::LeaseExpired, Some(Code::LeaseExpired))
                     };
                     return self.stop(now, outcome, FirstSignal::Ours, self.grace);
                 }
                 self.tick_link(now)
             }
-            Phase::Unexplained { lease, otherwise, until, empty } => {
+            WrapperPhase::Unexplained { lease, otherwise, until, empty } => {
                 if now < *until {
                     return Vec::new();
                 }
                 let (lease, otherwise, empty) = (*lease, otherwise.clone(), *empty);
                 self.leader_explained(now, lease, otherwise, empty)
             }
-            Phase::Stopping { .. } | Phase::Done => Vec::new(),
+            WrapperPhase::Stopping { .. } | WrapperPhase::Done => Vec::new(),
         }
     }
 
@@ -332,13 +333,13 @@ impl Core {
     }
 
     /// News that are waited for already are waited for anew: who was to bring them has slept as well.
-    fn resumed(&mut self, now: BootTime) -> Vec<Action> {
+    fn resumed(&mut self, now: BootTime) -> Vec<WrapperAction> {
         self.resumed_at = Some(now);
         self.news_until = None;
         Vec::new()
     }
 
-    fn tick_link(&mut self, now: BootTime) -> Vec<Action> {
+    fn tick_link(&mut self, now: BootTime) -> Vec<WrapperAction> {
         match self.link {
             Link::Down { retry_at } if now >= retry_at => self.ask(now),
             Link::Asking { give_up_at, .. } if now >= give_up_at => {

@@ -17,28 +17,28 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::super::Run;
 use super::super::child::Pipes;
-use super::message::{Order, Report, SIZE, Terms};
+use super::message::{GuardianOrder, GuardianReport, SIZE, StopTerms};
 use super::serve::{self, Inheritance};
-use super::{Kind, namespace};
+use super::{GuardianKind, namespace};
 
 /// How long a guardian may take to fork the leader.
 const START: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The guardian, a child of the wrapper.
 #[derive(Debug)]
-pub(crate) struct Guardian {
+pub(crate) struct GuardianHandle {
     pid: Pid,
-    kind: Kind,
+    kind: GuardianKind,
     /// `None` when it is gone or has said something unintelligible.
     socket: Option<OwnedFd>,
     told_deadline: Option<BootTime>,
     told_kill_at: Option<BootTime>,
-    state: State,
+    state: GuardianState,
 }
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum GuardianState {
     Lives,
     /// It has been told to go, or killed: its end means nothing.
     Dismissed,
@@ -47,7 +47,7 @@ enum State {
 
 /// What its end means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum GuardianEnd {
     /// Nobody of the tree is left.
     TreeEmpty,
     /// It was killed, and the tree may live.
@@ -56,30 +56,30 @@ pub(crate) enum End {
 
 /// What a guardian is started with.
 #[derive(Debug)]
-pub(crate) struct Start<'a> {
+pub(crate) struct GuardianStart<'a> {
     pub(crate) run: &'a Run,
     pub(crate) signals: &'a SignalFd,
-    pub(crate) kind: Kind,
+    pub(crate) kind: GuardianKind,
     /// For the leader to begin in.
     pub(crate) leaf: Option<&'a Leaf>,
 }
 
 /// Why there is no guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StartError {
+pub(crate) enum GuardianStartError {
     Socket(Errno),
     Process(ForkError),
     Namespace(ForkError),
 }
 
-impl StartError {
+impl GuardianStartError {
     /// Whether a user namespace may be the way to what was refused.
     pub(crate) const fn may_be_permitted_otherwise(self) -> bool {
         matches!(self, Self::Namespace(ForkError::Kernel(Errno::PERM)))
     }
 }
 
-impl fmt::Display for StartError {
+impl fmt::Display for GuardianStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(errno) => write!(f, "cannot make a socket: {errno}"),
@@ -91,20 +91,20 @@ impl fmt::Display for StartError {
     }
 }
 
-impl Guardian {
+impl GuardianHandle {
     /// Forks it; it forks the leader. In the child this does not return.
-    pub(crate) fn start(start: &Start<'_>, pipes: Pipes) -> Result<(Self, Pipes), StartError> {
+    pub(crate) fn start(start: &GuardianStart<'_>, pipes: Pipes) -> Result<(Self, Pipes), GuardianStartError> {
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let pair = pair.and_then(|(own, other)| {
             // The kernel then says who sent what, by the number that the sender has *here*.
             rustix::net::sockopt::set_socket_passcred(&own, true)?;
             Ok((own, other))
         });
-        let (own, other) = pair.map_err(StartError::Socket)?;
+        let (own, other) = pair.map_err(GuardianStartError::Socket)?;
         let wrapper = rustix::process::getpid();
         let forked = match start.kind {
-            Kind::Sweeper => sys::fork().map_err(StartError::Process),
-            Kind::Init(user) => namespace::fork(user).map_err(StartError::Namespace),
+            GuardianKind::Sweeper => sys::fork().map_err(GuardianStartError::Process),
+            GuardianKind::Init(user) => namespace::fork(user).map_err(GuardianStartError::Namespace),
         };
         match forked? {
             Fork::Child => {
@@ -118,7 +118,7 @@ impl Guardian {
                     socket: Some(own),
                     told_deadline: None,
                     told_kill_at: None,
-                    state: State::Lives,
+                    state: GuardianState::Lives,
                 };
                 Ok((guardian, pipes))
             }
@@ -132,7 +132,7 @@ impl Guardian {
 
     /// Whether its end is the end of the tree.
     pub(crate) const fn is_init(&self) -> bool {
-        matches!(self.kind, Kind::Init(_))
+        matches!(self.kind, GuardianKind::Init(_))
     }
 
     /// Waits until the leader is there; gives its number, and whether it is in its control group.
@@ -146,18 +146,20 @@ impl Guardian {
             Err(errno) => return Err(format!("cannot read from the guardian: {errno}")),
         }
         match self.receive() {
-            Some((Report::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
-            Some((Report::Cannot(step, errno), _)) => Err(super::explain(step, Errno::from_raw_os_error(errno))),
+            Some((GuardianReport::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
+            Some((GuardianReport::Cannot(step, errno), _)) => {
+                Err(super::explain(step, Errno::from_raw_os_error(errno)))
+            }
             Some(_) | None => Err(gone()),
         }
     }
 
     /// The next thing it says; `None` when there is nothing now, or it is gone.
-    pub(crate) fn next(&mut self) -> Option<Report> {
+    pub(crate) fn next(&mut self) -> Option<GuardianReport> {
         self.receive().map(|(report, _)| report)
     }
 
-    fn receive(&mut self) -> Option<(Report, Option<Pid>)> {
+    fn receive(&mut self) -> Option<(GuardianReport, Option<Pid>)> {
         loop {
             let socket = self.socket.as_ref()?;
             let mut bytes = [0_u8; SIZE + 1];
@@ -173,7 +175,7 @@ impl Guardian {
                         RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
                         RecvAncillaryMessage::ScmRights(_) | _ => None,
                     });
-                    if let Some(report) = Report::read(&bytes[..count]) {
+                    if let Some(report) = GuardianReport::read(&bytes[..count]) {
                         return Some((report, sender));
                     }
                     self.give_up();
@@ -186,76 +188,76 @@ impl Guardian {
     /// It is gone, or as good as gone: one that says what cannot be understood is ended, so that the wrapper takes over.
     fn give_up(&mut self) {
         self.socket = None;
-        if self.state == State::Lives {
+        if self.state == GuardianState::Lives {
             self.signal(Signal::KILL);
         }
     }
 
     /// The command is about to be executed.
-    pub(crate) fn terms(&mut self, terms: Terms, deadline: BootTime) {
-        if self.tell(Order::Terms(terms, deadline)) {
+    pub(crate) fn terms(&mut self, terms: StopTerms, deadline: BootTime) {
+        if self.tell(GuardianOrder::Terms(terms, deadline)) {
             self.told_deadline = Some(deadline);
         }
     }
 
     /// The end of the lease; told when it has moved.
     pub(crate) fn deadline(&mut self, deadline: BootTime) {
-        if self.told_deadline.is_some_and(|told| told != deadline) && self.tell(Order::Deadline(deadline)) {
+        if self.told_deadline.is_some_and(|told| told != deadline) && self.tell(GuardianOrder::Deadline(deadline)) {
             self.told_deadline = Some(deadline);
         }
     }
 
     /// A stop is under way; told when it is new or has been hastened.
     pub(crate) fn stopping(&mut self, kill_at: BootTime) {
-        if self.told_kill_at != Some(kill_at) && self.tell(Order::Stopping { kill_at }) {
+        if self.told_kill_at != Some(kill_at) && self.tell(GuardianOrder::Stopping { kill_at }) {
             self.told_kill_at = Some(kill_at);
         }
     }
 
     /// The leader's end is known here.
     pub(crate) fn acknowledge(&self) {
-        self.tell(Order::Acknowledge);
+        self.tell(GuardianOrder::Acknowledge);
     }
 
     /// Says whether it was sent. A full queue is one that nobody reads; what matters is told again with the next round.
-    fn tell(&self, order: Order) -> bool {
+    fn tell(&self, order: GuardianOrder) -> bool {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.socket.as_ref().is_some_and(|socket| rustix::net::send(socket, &order.write(), flags).is_ok())
     }
 
     /// Its work is done: nobody is left, or only what it is not needed for.
     pub(crate) fn dismiss(&mut self) {
-        if self.state == State::Lives {
+        if self.state == GuardianState::Lives {
             self.signal(Signal::KILL);
-            self.state = State::Dismissed;
+            self.state = GuardianState::Dismissed;
         }
     }
 
     /// Ends it if it has not ended, and reaps it.
     pub(crate) fn end(&mut self) {
         self.dismiss();
-        if self.state == State::Dismissed {
+        if self.state == GuardianState::Dismissed {
             while matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
-            self.state = State::Reaped;
+            self.state = GuardianState::Reaped;
         }
     }
 
     /// Takes note that it has been reaped. Says what that means.
-    pub(crate) fn reaped(&mut self, status: WaitStatus) -> End {
-        let expected = self.state == State::Dismissed || status.exit_status() == Some(0);
-        self.state = State::Reaped;
+    pub(crate) fn reaped(&mut self, status: WaitStatus) -> GuardianEnd {
+        let expected = self.state == GuardianState::Dismissed || status.exit_status() == Some(0);
+        self.state = GuardianState::Reaped;
         // The kernel ends everything in a namespace before its first process is seen to have ended.
-        if expected || self.is_init() { End::TreeEmpty } else { End::Killed }
+        if expected || self.is_init() { GuardianEnd::TreeEmpty } else { GuardianEnd::Killed }
     }
 
     /// Whether it has ended and was reaped.
     pub(crate) fn is_gone(&self) -> bool {
-        self.state == State::Reaped
+        self.state == GuardianState::Reaped
     }
 
     /// Continues it: something has stopped it.
     pub(crate) fn resume(&self) {
-        if self.state == State::Lives {
+        if self.state == GuardianState::Lives {
             self.signal(Signal::CONT);
         }
     }

@@ -30,29 +30,29 @@ mod message;
 mod namespace;
 mod serve;
 
-pub(super) use handle::{End, Guardian, Start};
-pub(super) use message::{Report, Terms};
-pub(super) use namespace::User;
+pub(super) use handle::{GuardianEnd, GuardianHandle, GuardianStart};
+pub(super) use message::{GuardianReport, StopTerms};
+pub(super) use namespace::NamespaceUser;
 
 use rustix::io::Errno;
 
-use self::message::Step;
+use self::message::GuardianStep;
 
 /// Which kind of guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum GuardianKind {
     /// Inherits the tree's orphans.
     Sweeper,
     /// The first process of a PID namespace.
-    Init(User),
+    Init(NamespaceUser),
 }
 
 /// Why it could not begin.
-fn explain(step: Step, errno: Errno) -> String {
+fn explain(step: GuardianStep, errno: Errno) -> String {
     match step {
-        Step::Fork => format!("cannot make the command's process: {errno}"),
-        Step::Prepare => format!("the guardian cannot work: {errno}"),
-        Step::MapUser | Step::MountProc | Step::Tie => namespace::explain(step, errno),
+        GuardianStep::Fork => format!("cannot make the command's process: {errno}"),
+        GuardianStep::Prepare => format!("the guardian cannot work: {errno}"),
+        GuardianStep::MapUser | GuardianStep::MountProc | GuardianStep::Tie => namespace::explain(step, errno),
     }
 }
 

@@ -11,11 +11,11 @@ use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::message::Step;
+use super::message::GuardianStep;
 
 /// Whose namespace it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum User {
+pub(crate) enum NamespaceUser {
     /// One who may make namespaces.
     Privileged,
     /// One who may do so only in a user namespace, where these two are mapped to themselves.
@@ -23,24 +23,24 @@ pub(crate) enum User {
 }
 
 /// Forks the first process of a PID namespace.
-pub(super) fn fork(user: User) -> Result<Fork, ForkError> {
-    let namespaces = Namespaces { pid: true, mount: true, user: matches!(user, User::Mapped { .. }) };
+pub(super) fn fork(user: NamespaceUser) -> Result<Fork, ForkError> {
+    let namespaces = Namespaces { pid: true, mount: true, user: matches!(user, NamespaceUser::Mapped { .. }) };
     sys::fork_with(ForkOptions { into_cgroup: None, namespaces })
 }
 
 /// Makes the namespace this process is the first of a place to live in.
-pub(super) fn furnish(user: User, control: &OwnedFd) -> Result<(), (Step, Errno)> {
+pub(super) fn furnish(user: NamespaceUser, control: &OwnedFd) -> Result<(), (GuardianStep, Errno)> {
     match user {
-        User::Privileged => {}
-        User::Mapped { uid, gid } => {
+        NamespaceUser::Privileged => {}
+        NamespaceUser::Mapped { uid, gid } => {
             // The files that map it are root's for whoever is not dumpable, as the wrapper has made itself.
-            prctl::set_dumpable(true).map_err(|errno| (Step::MapUser, sys::from_nix(errno)))?;
-            sys::map_own_ids(uid, gid).map_err(|errno| (Step::MapUser, errno))?;
-            prctl::set_dumpable(false).map_err(|errno| (Step::MapUser, sys::from_nix(errno)))?;
+            prctl::set_dumpable(true).map_err(|errno| (GuardianStep::MapUser, sys::from_nix(errno)))?;
+            sys::map_own_ids(uid, gid).map_err(|errno| (GuardianStep::MapUser, errno))?;
+            prctl::set_dumpable(false).map_err(|errno| (GuardianStep::MapUser, sys::from_nix(errno)))?;
         }
     }
-    sys::mount_own_proc().map_err(|errno| (Step::MountProc, errno))?;
-    tie(control).map_err(|errno| (Step::Tie, errno))
+    sys::mount_own_proc().map_err(|errno| (GuardianStep::MountProc, errno))?;
+    tie(control).map_err(|errno| (GuardianStep::Tie, errno))
 }
 
 /// Ends this process together with the wrapper.
@@ -54,22 +54,24 @@ fn tie(control: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Why a namespace could not be made into a home, and what would help.
-pub(super) fn explain(step: Step, errno: Errno) -> String {
+pub(super) fn explain(step: GuardianStep, errno: Errno) -> String {
     let (what, remedy) = match (step, errno) {
-        (Step::MapUser, Errno::PERM) => (
+        (GuardianStep::MapUser, Errno::PERM) => (
             "its user cannot be mapped into it",
             "let this user make user namespaces (an AppArmor profile, or sysctl kernel.apparmor_restrict_unprivileged_userns=0)",
         ),
-        (Step::MapUser, _) => ("its user cannot be mapped into it", "mount /proc, writable"),
-        (Step::MountProc, Errno::PERM) => (
+        (GuardianStep::MapUser, _) => ("its user cannot be mapped into it", "mount /proc, writable"),
+        (GuardianStep::MountProc, Errno::PERM) => (
             "no /proc can be mounted in it, as in a container that hides parts of its own",
             "let the container show the whole of /proc (docker run --security-opt systempaths=unconfined)",
         ),
-        (Step::MountProc, Errno::ACCESS) => {
+        (GuardianStep::MountProc, Errno::ACCESS) => {
             ("no /proc can be mounted in it", "let this user mount in a user namespace (AppArmor, SELinux)")
         }
-        (Step::MountProc, _) => ("no /proc can be mounted in it", "see that /proc is a directory"),
-        (Step::Tie | Step::Fork | Step::Prepare, _) => ("it cannot be tied to the wrapper", "try again"),
+        (GuardianStep::MountProc, _) => ("no /proc can be mounted in it", "see that /proc is a directory"),
+        (GuardianStep::Tie | GuardianStep::Fork | GuardianStep::Prepare, _) => {
+            ("it cannot be tied to the wrapper", "try again")
+        }
     };
     not_to_be_had(what, errno, remedy)
 }

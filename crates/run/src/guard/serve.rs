@@ -1,4 +1,4 @@
-//! The guardian's process: forks the leader, then carries out what [`Core`] decides in a loop of its own.
+//! The guardian's process: forks the leader, then carries out what [`GuardianCore`] decides in a loop of its own.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use machineid_protocol::Exit;
 use machineid_protocol::local::SuperviseEvent;
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces, SignalFd};
 use machineid_tree::{
-    Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, Stop, Tree, Turn, Turns,
+    Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, ScanAttempt, ScanTurn, Stop,
+    Tree,
 };
 use nix::sys::prctl;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -18,15 +19,15 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
-use super::super::child::{self, LeaderEnds, Plan};
-use super::super::connection::Connection;
-use super::super::event as wrapper;
-use super::super::timer::Timer;
+use super::super::child::{self, CommandPlan, LeaderEnds};
+use super::super::connection::DaemonConnection;
+use super::super::event::WrapperEvent;
+use super::super::timer::DeadlineTimer;
 use super::super::{Run, wire};
-use super::core::{Action, Answer, Core, Event};
-use super::handle::Start;
-use super::message::{Order, Report, SIZE, Step, Terms};
-use super::{Kind, namespace};
+use super::core::{DaemonAnswer, GuardianAction, GuardianCore, GuardianEvent};
+use super::handle::GuardianStart;
+use super::message::{GuardianOrder, GuardianReport, GuardianStep, SIZE, StopTerms};
+use super::{GuardianKind, namespace};
 
 /// Children reaped before everything else is looked at again, a tenth of a second's worth. Not fewer: each look at `/proc` takes
 /// the longer the more there are, and an agent that forks as fast as it can makes thousands in that time.
@@ -51,28 +52,28 @@ pub(super) struct Inheritance {
 }
 
 /// Becomes the guardian, in the forked process.
-pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
-    let Start { run, signals, kind, leaf } = *start;
+pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
+    let GuardianStart { run, signals, kind, leaf } = *start;
     let Inheritance { wrapper, control, ends } = inheritance;
-    let refuse = |step: Step, errno: Errno| -> ! {
-        let _ = send(&control, Report::Cannot(step, errno.raw_os_error()));
+    let refuse = |step: GuardianStep, errno: Errno| -> ! {
+        let _ = send(&control, GuardianReport::Cannot(step, errno.raw_os_error()));
         sys::exit_now(Exit::Wrapper.code())
     };
     let own = rustix::process::getpid();
     // What the terminal sends to the wrapper's group is not for it.
     let mut ready = nix::unistd::setpgid(child::OWN, child::OWN);
     match kind {
-        Kind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
-        Kind::Init(user) => {
+        GuardianKind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
+        GuardianKind::Init(user) => {
             if let Err((step, errno)) = namespace::furnish(user, &control) {
                 refuse(step, errno);
             }
         }
     }
     if let Err(errno) = ready {
-        refuse(Step::Prepare, sys::from_nix(errno));
+        refuse(GuardianStep::Prepare, sys::from_nix(errno));
     }
-    let plan = Plan {
+    let plan = CommandPlan {
         command: &run.command,
         environment: &run.environment,
         socket: run.socket.as_os_str(),
@@ -93,22 +94,22 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
                 if let Some(leaf) = leaf.filter(|_| !in_leaf) {
                     in_leaf = leaf.enter(TreePid::own()).is_ok();
                 }
-                let _ = send(&control, Report::Here { in_leaf });
+                let _ = send(&control, GuardianReport::Here { in_leaf });
                 drop(control);
             };
             child::become_command(&plan, signals, own, ends, announce)
         }
         Ok(Fork::Parent(leader)) => leader,
-        Err(ForkError::Kernel(errno)) => refuse(Step::Fork, errno),
-        Err(ForkError::Threads | ForkError::NoProc) => refuse(Step::Prepare, Errno::NOENT),
+        Err(ForkError::Kernel(errno)) => refuse(GuardianStep::Fork, errno),
+        Err(ForkError::Threads | ForkError::NoProc) => refuse(GuardianStep::Prepare, Errno::NOENT),
     };
     let _ = prctl::set_name(match kind {
-        Kind::Sweeper => c"machineid-guard",
-        Kind::Init(_) => c"machineid-init",
+        GuardianKind::Sweeper => c"machineid-guard",
+        GuardianKind::Init(_) => c"machineid-init",
     });
-    let timer = match Timer::new() {
+    let timer = match DeadlineTimer::new() {
         Ok(timer) => timer,
-        Err(errno) => refuse(Step::Prepare, errno),
+        Err(errno) => refuse(GuardianStep::Prepare, errno),
     };
     // The wrapper is about to be told that the leader is there, has the question to ask, and may have been waiting on this
     // very processor. Until it or the leader ends nothing of the following is needed; what it says meanwhile is there to be
@@ -122,33 +123,33 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
         let own = identity(own)?;
         let tree = match kind {
             // The wrapper is out of sight, in a namespace above.
-            Kind::Init(_) => Tree::alone(leader, Some(own)),
+            GuardianKind::Init(_) => Tree::alone(leader, Some(own)),
             // Whoever of the tree loses its parent comes here, wrapper or not.
-            Kind::Sweeper => Tree::alone(leader, None).guarded_by(Guardian::Sweeper(own)),
+            GuardianKind::Sweeper => Tree::alone(leader, None).guarded_by(Guardian::Sweeper(own)),
         };
         Ok(tree.with_cookie(run.settings.run_id))
     });
     let mut tree = match prepared {
         Ok(prepared) => prepared,
-        Err(errno) => refuse(Step::Prepare, errno),
+        Err(errno) => refuse(GuardianStep::Prepare, errno),
     };
     // The wrapper's descriptors of it have just been closed.
     let leaf = leaf.and_then(|leaf| Leaf::reopen(leaf.path(), run.settings.run_id).ok().flatten()).map(Arc::new);
     if let Some(leaf) = &leaf {
         tree = tree.in_leaf(Arc::clone(leaf));
     }
-    let guard = Guard {
+    let guard = GuardianProcess {
         run,
         signals,
         control: Some(control),
         timer,
-        core: Core::new(),
+        core: GuardianCore::new(),
         leader: Leader { pid: leader, state: LeaderState::Lives },
         tree,
-        init: matches!(kind, Kind::Init(_)),
+        init: matches!(kind, GuardianKind::Init(_)),
         question: None,
         stop: None,
-        turns: Turns::default(),
+        turns: ScanTurn::default(),
         vanishing: false,
     };
     guard.serve()
@@ -168,7 +169,7 @@ fn occupy_standard_streams() {
     }
 }
 
-fn send(control: &OwnedFd, report: Report) -> Result<usize, Errno> {
+fn send(control: &OwnedFd, report: GuardianReport) -> Result<usize, Errno> {
     rustix::net::send(control, &report.write(), SendFlags::NOSIGNAL)
 }
 
@@ -187,26 +188,26 @@ enum LeaderState {
 }
 
 #[derive(Debug)]
-struct Guard<'a> {
+struct GuardianProcess<'a> {
     run: &'a Run,
     signals: &'a SignalFd,
     /// `None` when the wrapper has ended.
     control: Option<OwnedFd>,
-    timer: Timer,
-    core: Core,
+    timer: DeadlineTimer,
+    core: GuardianCore,
     leader: Leader,
     tree: Tree,
     /// Whether its own end ends the tree.
     init: bool,
     /// To the daemon, and since when.
-    question: Option<(Connection, BootTime)>,
+    question: Option<(DaemonConnection, BootTime)>,
     stop: Option<(Stop, BootTime)>,
-    turns: Turns,
+    turns: ScanTurn,
     /// Children that end leave nothing to be reaped.
     vanishing: bool,
 }
 
-impl Guard<'_> {
+impl GuardianProcess<'_> {
     fn serve(mut self) -> ! {
         let mut more = false;
         loop {
@@ -217,25 +218,25 @@ impl Guard<'_> {
             self.hear_daemon();
             self.drain_signals();
             more = self.reap();
-            self.event(Event::Tick);
+            self.event(GuardianEvent::Tick);
             self.step_stop();
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: GuardianEvent) {
         for action in self.core.handle(BootTime::now(), event) {
             match action {
-                Action::Tell(report) => {
+                GuardianAction::Tell(report) => {
                     // A wrapper that reads nothing is noticed by its silence.
                     let _ = self.control.as_ref().map(|control| send(control, report));
                 }
-                Action::Ask => self.ask(),
-                Action::LookAtListener => {
+                GuardianAction::Ask => self.ask(),
+                GuardianAction::LookAtListener => {
                     let can_act = self.question.as_ref().is_some_and(|(question, _)| question.listener_can_act());
-                    self.event(Event::Listener { can_act });
+                    self.event(GuardianEvent::Listener { can_act });
                 }
-                Action::DropQuestion => self.question = None,
-                Action::Begin { first_signal, kill_at } => self.begin(first_signal, kill_at),
+                GuardianAction::DropQuestion => self.question = None,
+                GuardianAction::Begin { first_signal, kill_at } => self.begin(first_signal, kill_at),
             }
         }
     }
@@ -256,12 +257,12 @@ impl Guard<'_> {
             match rustix::net::recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                Ok((count, _)) if count > 0 => match Order::read(&bytes[..count]) {
+                Ok((count, _)) if count > 0 => match GuardianOrder::read(&bytes[..count]) {
                     Some(order) => {
-                        if let Order::Terms(Terms { in_leaf: true, .. }, _) = order {
+                        if let GuardianOrder::Terms(StopTerms { in_leaf: true, .. }, _) = order {
                             self.find_leaf();
                         }
-                        self.event(Event::Told(order));
+                        self.event(GuardianEvent::Told(order));
                     }
                     None => self.wrapper_gone(),
                 },
@@ -281,15 +282,15 @@ impl Guard<'_> {
 
     fn wrapper_gone(&mut self) {
         self.control = None;
-        self.event(Event::WrapperGone);
+        self.event(GuardianEvent::WrapperGone);
     }
 
     fn ask(&mut self) {
-        let asked = Connection::open(&self.run.socket)
+        let asked = DaemonConnection::open(&self.run.socket)
             .and_then(|connection| connection.ask(wire::inquiry(self.run.settings.run_id)));
         match asked {
             Ok(connection) => self.question = Some((connection, BootTime::now())),
-            Err(_) => self.event(Event::Answer(Answer::Unknown)),
+            Err(_) => self.event(GuardianEvent::Answer(DaemonAnswer::Unknown)),
         }
     }
 
@@ -298,7 +299,7 @@ impl Guard<'_> {
         let Some(event) = question.advance().into_iter().next() else { return };
         let answer = read_answer(&event, *asked_at);
         self.question = None;
-        self.event(Event::Answer(answer));
+        self.event(GuardianEvent::Answer(answer));
     }
 
     fn drain_signals(&self) {
@@ -311,7 +312,7 @@ impl Guard<'_> {
             let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
             let stopped = rustix::process::waitid(WaitId::Pid(self.leader.pid), options).ok().flatten();
             if let Some(signal) = stopped.and_then(|status| status.stopping_signal()) {
-                self.event(Event::LeaderStopped(signal));
+                self.event(GuardianEvent::LeaderStopped(signal));
             }
         }
         for _ in 0..ROUND {
@@ -323,7 +324,7 @@ impl Guard<'_> {
                         self.leader.state = LeaderState::Ended;
                         let status = look_at(pid, WaitIdOptions::NOWAIT);
                         let alone = nobody_else_lives();
-                        self.event(Event::LeaderEnded { exit: exit_of(status.as_ref()), alone });
+                        self.event(GuardianEvent::LeaderEnded { exit: exit_of(status.as_ref()), alone });
                     }
                     if !self.core.may_reap_leader() {
                         self.reap_all_but_leader();
@@ -385,8 +386,8 @@ impl Guard<'_> {
             // What is left is to be reaped. The wrapper may have to be waited for with that.
             Advance::Empty => Next::Over,
             Advance::NeedsTable => match self.turns.scan(now, stop.table_deadline(now)) {
-                Ok(Turn::Table(table)) => stop.step(now, &table),
-                Ok(Turn::At(at)) => Next::LookAt(at),
+                Ok(ScanAttempt::Table(table)) => stop.step(now, &table),
+                Ok(ScanAttempt::RetryAt(at)) => Next::LookAt(at),
                 Err(Errno::TIME) => Next::LookAt(now),
                 Err(_) => Next::Over,
             },
@@ -422,32 +423,32 @@ fn exit_of(status: Option<&WaitIdStatus>) -> Exit {
     }
 }
 
-fn read_answer(event: &wrapper::Event, asked_at: BootTime) -> Answer {
+fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> DaemonAnswer {
     match event {
-        wrapper::Event::Line(SuperviseEvent::Stop { grace_ms, .. }) => {
-            Answer::Stopping { grace: Duration::from_millis(*grace_ms) }
+        WrapperEvent::Line(SuperviseEvent::Stop { grace_ms, .. }) => {
+            DaemonAnswer::Stopping { grace: Duration::from_millis(*grace_ms) }
         }
-        wrapper::Event::Line(SuperviseEvent::Lease { boot_ms, until_boot_ms }) => {
+        WrapperEvent::Line(SuperviseEvent::Lease { boot_ms, until_boot_ms }) => {
             // As the wrapper does: never later than the true point.
             let left = Duration::from_millis(until_boot_ms.saturating_sub(*boot_ms));
-            Answer::Lease { deadline: asked_at + left }
+            DaemonAnswer::Lease { deadline: asked_at + left }
         }
-        wrapper::Event::Line(
+        WrapperEvent::Line(
             SuperviseEvent::Allow { .. } | SuperviseEvent::Undecided { .. } | SuperviseEvent::Error { .. },
         )
-        | wrapper::Event::Refused(_)
-        | wrapper::Event::Lost(_)
-        | wrapper::Event::Signal { .. }
-        | wrapper::Event::LeaderStopped(_)
-        | wrapper::Event::LeaderEnded { .. }
-        | wrapper::Event::CannotExecute(..)
-        | wrapper::Event::NotStopped
-        | wrapper::Event::Frozen(_)
-        | wrapper::Event::GuardianStops { .. }
-        | wrapper::Event::GuardianKilled
-        | wrapper::Event::Resumed
-        | wrapper::Event::TreeEmpty
-        | wrapper::Event::Stuck
-        | wrapper::Event::Tick => Answer::Unknown,
+        | WrapperEvent::Refused(_)
+        | WrapperEvent::Lost(_)
+        | WrapperEvent::Signal { .. }
+        | WrapperEvent::LeaderStopped(_)
+        | WrapperEvent::LeaderEnded { .. }
+        | WrapperEvent::CannotExecute(..)
+        | WrapperEvent::NotStopped
+        | WrapperEvent::Frozen(_)
+        | WrapperEvent::GuardianStops { .. }
+        | WrapperEvent::GuardianKilled
+        | WrapperEvent::Resumed
+        | WrapperEvent::TreeEmpty
+        | WrapperEvent::Stuck
+        | WrapperEvent::Tick => DaemonAnswer::Unknown,
     }
 }

@@ -9,8 +9,8 @@ use machineid_sys as sys;
 use machineid_tree::{Leaf, Pid, Process, ProcessTable};
 use rustix::process::Signal;
 
-use super::super::connection::Connection;
-use super::super::event::{Action, Allowed, Event};
+use super::super::connection::DaemonConnection;
+use super::super::event::{Allowed, WrapperAction, WrapperEvent};
 use super::super::stopping::Stopping;
 use super::super::{say, wire};
 use super::{Interrupt, Shell};
@@ -22,24 +22,24 @@ impl Shell<'_> {
     pub(super) fn carry_out(&mut self) {
         while let Some(action) = self.pending.pop_front() {
             match action {
-                Action::Ask => self.ask(),
-                Action::HangUp => self.connection = None,
-                Action::Inquire => self.inquire(),
-                Action::Release(allowed) => self.release(allowed),
-                Action::Forward(signal) => self.forward(signal),
-                Action::Suspend(signal) => self.suspend(signal),
-                Action::Resume => {
+                WrapperAction::Ask => self.ask(),
+                WrapperAction::HangUp => self.connection = None,
+                WrapperAction::Inquire => self.inquire(),
+                WrapperAction::Release(allowed) => self.release(allowed),
+                WrapperAction::Forward(signal) => self.forward(signal),
+                WrapperAction::Suspend(signal) => self.suspend(signal),
+                WrapperAction::Resume => {
                     if !self.continued {
                         self.resume();
                     }
                 }
-                Action::TakeTerminal => {
+                WrapperAction::TakeTerminal => {
                     if self.terminal.is_handed_over() {
                         self.interrupt = Interrupt::SeenByCommand;
                     }
                     self.terminal.take_back();
                 }
-                Action::BeginStop { first_signal, grace } => {
+                WrapperAction::BeginStop { first_signal, grace } => {
                     if let Some(tree) = self.tree.clone() {
                         let signal = self.core.terms().signal;
                         let now = BootTime::now();
@@ -54,24 +54,24 @@ impl Shell<'_> {
                         self.step_stop();
                     }
                 }
-                Action::Hasten(grace) => {
+                WrapperAction::Hasten(grace) => {
                     if let Some(stopping) = &mut self.stopping {
                         stopping.hasten(BootTime::now(), grace);
                     }
                 }
-                Action::Notice(text) => {
+                WrapperAction::Notice(text) => {
                     if !self.run.quiet {
                         say(&format!("machineid-run: {text}"));
                     }
                 }
-                Action::Remark(text) => {
+                WrapperAction::Remark(text) => {
                     if rustix::termios::isatty(rustix::stdio::stderr()) && !self.run.quiet {
                         say(&format!("machineid-run: {text}"));
                     }
                 }
-                Action::HoldTerminal(hold) => self.hold_terminal(hold),
-                Action::Thaw => self.thaw(),
-                Action::Finish(outcome) => self.outcome = Some(outcome),
+                WrapperAction::HoldTerminal(hold) => self.hold_terminal(hold),
+                WrapperAction::Thaw => self.thaw(),
+                WrapperAction::Finish(outcome) => self.outcome = Some(outcome),
             }
         }
     }
@@ -88,24 +88,25 @@ impl Shell<'_> {
         // Who was stopped in the middle of its question finds that the daemon has given it up.
         let fresh = |&(at, _): &(BootTime, _)| BootTime::now().saturating_since(at) < STALE;
         let begun = self.first_connection.take().filter(fresh).map(|(_, begun)| begun);
-        match begun.unwrap_or_else(|| Connection::begin(self.run)).and_then(|begun| begun.ask(wire::rest(&rest))) {
+        match begun.unwrap_or_else(|| DaemonConnection::begin(self.run)).and_then(|begun| begun.ask(wire::rest(&rest)))
+        {
             Ok(connection) => {
                 self.beside_daemon = connection.is_to_parent();
                 self.connection = Some(connection);
             }
             Err(lost) => {
                 self.connection = None;
-                self.event(Event::Lost(lost));
+                self.event(WrapperEvent::Lost(lost));
             }
         }
     }
 
     pub(super) fn inquire(&mut self) {
-        let asked = Connection::open(&self.run.socket)
+        let asked = DaemonConnection::open(&self.run.socket)
             .and_then(|connection| connection.ask(wire::inquiry(self.run.settings.run_id)));
         match asked {
             Ok(connection) => self.inquiry = Some(connection),
-            Err(_) => self.event(Event::NotStopped),
+            Err(_) => self.event(WrapperEvent::NotStopped),
         }
     }
 
@@ -147,7 +148,7 @@ impl Shell<'_> {
         if leaf.thaw().is_err() {
             // The daemon froze it and can thaw it. When it is gone there is still SIGKILL, which needs no thawing.
             let request = wire::thaw(self.run.settings.run_id);
-            self.errand = Connection::open(&self.run.socket).and_then(|connection| connection.ask(request)).ok();
+            self.errand = DaemonConnection::open(&self.run.socket).and_then(|connection| connection.ask(request)).ok();
         }
     }
 

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
 
 use super::super::child;
-use super::super::event::Event;
-use super::super::guard::{End, Report};
+use super::super::event::WrapperEvent;
+use super::super::guard::{GuardianEnd, GuardianReport};
 use super::{Interrupt, Shell};
 
 /// Signals taken before everything else is looked at again: an agent that floods the wrapper with them must not keep it from
@@ -26,7 +26,7 @@ impl Shell<'_> {
     pub(super) fn read_stream(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         for event in connection.advance() {
-            if matches!(event, Event::Lost(_) | Event::Refused(_)) {
+            if matches!(event, WrapperEvent::Lost(_) | WrapperEvent::Refused(_)) {
                 self.connection = None;
             }
             self.event(event);
@@ -41,8 +41,8 @@ impl Shell<'_> {
         let Some(inquiry) = &mut self.inquiry else { return };
         if let Some(answer) = inquiry.advance().into_iter().next() {
             self.inquiry = None;
-            let stops = matches!(answer, Event::Line(SuperviseEvent::Stop { .. }));
-            self.event(if stops { answer } else { Event::NotStopped });
+            let stops = matches!(answer, WrapperEvent::Line(SuperviseEvent::Stop { .. }));
+            self.event(if stops { answer } else { WrapperEvent::NotStopped });
             self.carry_out();
         }
     }
@@ -50,7 +50,7 @@ impl Shell<'_> {
     pub(super) fn read_leaf(&mut self) {
         // Looked at with every round, which the process's comings and goings make few: a poll that says why costs more.
         let Some(Ok(state)) = self.leaf.as_ref().map(|leaf| leaf.state()) else { return };
-        self.event(Event::Frozen(state.frozen));
+        self.event(WrapperEvent::Frozen(state.frozen));
         self.carry_out();
     }
 
@@ -64,7 +64,7 @@ impl Shell<'_> {
                     self.interrupt = Interrupt::SeenByAll;
                 }
                 let ignored = Inherited::get().ignores(arrived.signal);
-                self.event(Event::Signal { signal: arrived.signal, ignored, from_terminal });
+                self.event(WrapperEvent::Signal { signal: arrived.signal, ignored, from_terminal });
                 self.carry_out();
             }
         }
@@ -74,8 +74,8 @@ impl Shell<'_> {
     pub(super) fn read_guardian(&mut self) {
         while let Some(report) = self.guardian.next() {
             match report {
-                Report::LeaderStopped(signal) => self.event(Event::LeaderStopped(signal)),
-                Report::LeaderEnded { exit, alone } => {
+                GuardianReport::LeaderStopped(signal) => self.event(WrapperEvent::LeaderStopped(signal)),
+                GuardianReport::LeaderEnded { exit, alone } => {
                     self.leader_ended(exit, alone);
                     // First the question to the daemon, if there is one: the rest is done while it thinks.
                     self.carry_out();
@@ -87,9 +87,9 @@ impl Shell<'_> {
                         self.guardian.acknowledge();
                     }
                 }
-                Report::Stopping { kill_at } => self.event(Event::GuardianStops { kill_at }),
+                GuardianReport::Stopping { kill_at } => self.event(WrapperEvent::GuardianStops { kill_at }),
                 // Said at the start, or not by a guardian.
-                Report::Here { .. } | Report::Cannot(..) => {}
+                GuardianReport::Here { .. } | GuardianReport::Cannot(..) => {}
             }
             self.carry_out();
         }
@@ -138,16 +138,16 @@ impl Shell<'_> {
         self.read_stream();
         let end = self.guardian.reaped(status);
         // Without a word about the leader, and without a stop, it was not its time.
-        if let Some(stopping) = self.stopping.as_mut().filter(|_| end == End::Killed) {
+        if let Some(stopping) = self.stopping.as_mut().filter(|_| end == GuardianEnd::Killed) {
             stopping.look_closely(BootTime::now());
         }
-        if end == End::Killed || (!self.child.ended && self.stopping.is_none()) {
+        if end == GuardianEnd::Killed || (!self.child.ended && self.stopping.is_none()) {
             // All that was in its namespace is gone, and the leader's number anybody's.
             self.child.ended |= self.guardian.is_init();
-            self.event(Event::GuardianKilled);
+            self.event(WrapperEvent::GuardianKilled);
             self.carry_out();
         }
-        if end == End::TreeEmpty {
+        if end == GuardianEnd::TreeEmpty {
             self.tree_is_empty();
         }
         self.carry_out();
@@ -155,7 +155,7 @@ impl Shell<'_> {
 
     pub(super) fn tree_is_empty(&mut self) {
         self.child.ended = true;
-        self.event(Event::TreeEmpty);
+        self.event(WrapperEvent::TreeEmpty);
         self.carry_out();
     }
 
@@ -170,9 +170,9 @@ impl Shell<'_> {
             Some(errno) => {
                 let command = self.run.command.first().map_or(OsStr::new(""), OsString::as_os_str);
                 let (exit, reason) = child::explain(command, errno);
-                self.event(Event::CannotExecute(exit, reason));
+                self.event(WrapperEvent::CannotExecute(exit, reason));
             }
-            None => self.event(Event::LeaderEnded { exit, alone }),
+            None => self.event(WrapperEvent::LeaderEnded { exit, alone }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The poll loop: turns descriptors into events (`hear`), and what [`Core`] answers into system calls (`act`).
+//! The poll loop: turns descriptors into events (`hear`), and what [`WrapperCore`] answers into system calls (`act`).
 
 mod act;
 mod hear;
@@ -9,21 +9,21 @@ use std::sync::Arc;
 use machineid_clock::{BootTime, Moment, Suspends};
 use machineid_protocol::{Containment, DeviceId, Exit};
 use machineid_sys::{self as sys, Inherited, SignalFd};
-use machineid_tree::{Guardian as Role, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopReport, Survivor, Tree};
+use machineid_tree::{Guardian, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopSummary, Survivor, Tree};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
-use super::child::Child;
-use super::connection::Connection;
-use super::containment::{self, Made};
-use super::core::Core;
-use super::event::{Action, Event, Lost, Settings};
-use super::guard::Guardian;
-use super::outcome::{self, Cause, Outcome};
-use super::stopping::{Found, Stopping};
+use super::child::LeaderHandle;
+use super::connection::DaemonConnection;
+use super::containment::{self, MadeContainment};
+use super::core::WrapperCore;
+use super::event::{ConnectionLost, RunSettings, WrapperAction, WrapperEvent};
+use super::guard::GuardianHandle;
+use super::outcome::{self, EndCause, RunOutcome};
+use super::stopping::{LookResult, Stopping};
 use super::terminal::Terminal;
-use super::timer::Timer;
+use super::timer::DeadlineTimer;
 use super::{Run, say, status_file};
 
 /// Runs the command and says how the wrapper is to exit.
@@ -31,7 +31,7 @@ pub(super) fn run(run: &Run) -> Exit {
     match Shell::start(run) {
         Ok(shell) => shell.serve(),
         Err(reason) => {
-            let outcome = Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason);
+            let outcome = RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason);
             report(run, &outcome, None, None, None);
             outcome.exit
         }
@@ -53,14 +53,14 @@ enum Interrupt {
 #[derive(Debug)]
 struct Shell<'a> {
     run: &'a Run,
-    core: Core,
-    pending: VecDeque<Action>,
+    core: WrapperCore,
+    pending: VecDeque<WrapperAction>,
     suspends: Suspends,
     signals: SignalFd,
-    timer: Timer,
+    timer: DeadlineTimer,
     terminal: Terminal,
-    guardian: Guardian,
-    child: Child,
+    guardian: GuardianHandle,
+    child: LeaderHandle,
     /// `None` until the first question has been sent: looking at `/proc` takes place while the daemon thinks.
     tree: Option<Tree>,
     /// What holds the tree together by our own doing.
@@ -70,22 +70,22 @@ struct Shell<'a> {
     /// The terminal was taken back because the agent stands still.
     holds_terminal: bool,
     /// Something said to the daemon on a connection of its own, to which no answer matters.
-    errand: Option<Connection>,
+    errand: Option<DaemonConnection>,
     /// On which the first question was begun while the processes were made, and when.
-    first_connection: Option<(BootTime, Result<Connection, Lost>)>,
-    connection: Option<Connection>,
+    first_connection: Option<(BootTime, Result<DaemonConnection, ConnectionLost>)>,
+    connection: Option<DaemonConnection>,
     /// On which the daemon is asked whether it ended the leader.
-    inquiry: Option<Connection>,
+    inquiry: Option<DaemonConnection>,
     device_id: Option<DeviceId>,
     interrupt: Interrupt,
     /// The daemon is our parent and was started by the same command line.
     beside_daemon: bool,
     stopping: Option<Stopping>,
     /// The stop, when it was given up.
-    given_up: Option<StopReport>,
+    given_up: Option<StopSummary>,
     /// The SIGCONT that ended our own stop has been acted on already.
     continued: bool,
-    outcome: Option<Outcome>,
+    outcome: Option<RunOutcome>,
 }
 
 impl<'a> Shell<'a> {
@@ -93,10 +93,10 @@ impl<'a> Shell<'a> {
         let text = |what: &str, errno: Errno| format!("{what}: {errno}");
         Inherited::expect_children().map_err(|errno| text("cannot wait for children", errno))?;
         let signals = SignalFd::open().map_err(|errno| text("cannot receive signals", errno))?;
-        let Made { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
+        let MadeContainment { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
         // While the two processes are being made.
-        let first_connection = (BootTime::now(), Connection::begin(run));
-        let timer = Timer::new().map_err(|errno| text("cannot make a timer", errno));
+        let first_connection = (BootTime::now(), DaemonConnection::begin(run));
+        let timer = DeadlineTimer::new().map_err(|errno| text("cannot make a timer", errno));
         let terminal = Terminal::find();
         let (child, timer) = match guardian.leader().and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
             Ok((leader, in_leaf, timer)) => {
@@ -119,7 +119,7 @@ impl<'a> Shell<'a> {
         };
         let no_leaf = no_leaf.map(|why| why.to_string());
         let start = Moment::now();
-        let (core, actions) = Core::begin(start.boot, Settings { made, no_leaf, ..run.settings.clone() });
+        let (core, actions) = WrapperCore::begin(start.boot, RunSettings { made, no_leaf, ..run.settings.clone() });
         Ok(Self {
             run,
             core,
@@ -152,7 +152,7 @@ impl<'a> Shell<'a> {
         self.carry_out();
         if let Err(errno) = self.learn_tree() {
             let reason = format!("cannot read /proc: {errno}");
-            self.outcome = Some(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason));
+            self.outcome = Some(RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason));
         }
         let mut more = false;
         loop {
@@ -165,7 +165,7 @@ impl<'a> Shell<'a> {
                 self.wait();
             }
             if self.suspends.until(Moment::now()).is_some() {
-                self.event(Event::Resumed);
+                self.event(WrapperEvent::Resumed);
             }
             // First the daemon's word, then what may follow from it: a leader that ended because the daemon stopped it is
             // then already known to have been stopped.
@@ -176,11 +176,11 @@ impl<'a> Shell<'a> {
             self.read_guardian();
             more = self.reap();
             self.step_stop();
-            self.event(Event::Tick);
+            self.event(WrapperEvent::Tick);
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: WrapperEvent) {
         let actions = self.core.handle(BootTime::now(), event);
         self.pending.extend(actions);
     }
@@ -198,7 +198,7 @@ impl<'a> Shell<'a> {
         } else {
             Tree::new(leader, Some(own), &ProcessTable::scan()?)
         };
-        let role = if self.guardian.is_init() { Role::Init(guardian) } else { Role::Sweeper(guardian) };
+        let role = if self.guardian.is_init() { Guardian::Init(guardian) } else { Guardian::Sweeper(guardian) };
         let tree = tree.guarded_by(role).with_cookie(self.run.settings.run_id);
         self.tree = Some(match &self.leaf {
             Some(leaf) => tree.in_leaf(Arc::clone(leaf)),
@@ -251,17 +251,17 @@ impl<'a> Shell<'a> {
             let _ = sys::let_children_vanish();
         }
         match stopping.step(now) {
-            Found::Nobody if self.guardian.is_gone() => self.tree_is_empty(),
-            Found::Somebody | Found::Nobody => {}
-            Found::NobodyForLong => self.guardian.dismiss(),
-            Found::Stuck => {
+            LookResult::Empty if self.guardian.is_gone() => self.tree_is_empty(),
+            LookResult::NotEmpty | LookResult::Empty => {}
+            LookResult::EmptyForLong => self.guardian.dismiss(),
+            LookResult::Stuck => {
                 self.given_up = Some(stopping.stop().report(BootTime::now()));
-                self.event(Event::Stuck);
+                self.event(WrapperEvent::Stuck);
             }
         }
     }
 
-    fn end(mut self, outcome: &Outcome) -> Exit {
+    fn end(mut self, outcome: &RunOutcome) -> Exit {
         self.connection = None;
         let stop = self.given_up.take();
         if let Some(stop) = &stop {
@@ -274,11 +274,11 @@ impl<'a> Shell<'a> {
         }
         let stop = stop.or_else(|| self.stopping.as_ref().map(|stopping| stopping.stop().report(BootTime::now())));
         self.terminal.take_back();
-        if outcome.started && outcome.cause != Cause::Exited {
+        if outcome.started && outcome.cause != EndCause::Exited {
             self.terminal.restore_settings();
         }
         report(self.run, outcome, self.device_id.as_ref(), self.core.containment(), stop.as_ref());
-        if outcome.cause == Cause::Signalled
+        if outcome.cause == EndCause::Signalled
             && let Some(signal) = outcome.signal.filter(|&signal| is_interrupt(signal))
         {
             match self.interrupt {
@@ -310,10 +310,10 @@ const fn is_interrupt(signal: i32) -> bool {
 
 fn report(
     run: &Run,
-    outcome: &Outcome,
+    outcome: &RunOutcome,
     device: Option<&DeviceId>,
     containment: Option<Containment>,
-    stop: Option<&StopReport>,
+    stop: Option<&StopSummary>,
 ) {
     if let Some(line) = outcome.line() {
         say(&line);

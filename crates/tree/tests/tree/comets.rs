@@ -7,7 +7,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::Containment;
 use machineid_sys::{self as sys, Fork, ForkOptions, Namespaces, SignalFd};
-use machineid_tree::{Guardian, Leaf, StopReport, Tree};
+use machineid_tree::{Guardian, Leaf, StopSummary, Tree};
 
 use crate::cgroups::{Made, where_read_only};
 use crate::processes::{
@@ -47,7 +47,7 @@ fn fly(flying: &Word) {
     linger();
 }
 
-fn in_time(report: &StopReport) -> Outcome {
+fn in_time(report: &StopSummary) -> Outcome {
     assert!(report.took < GRACE + Duration::from_secs(1), "{report:?}");
     assert!(report.killed >= 1 && report.survivors.is_empty(), "{report:?}");
     Outcome::Passed

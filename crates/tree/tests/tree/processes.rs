@@ -7,7 +7,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, SignalFd};
 use machineid_tree::{
-    Advance, FirstSignal, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopReport, Tree,
+    Advance, FirstSignal, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopSummary, Tree,
 };
 use nix::unistd::Pid as RawPid;
 use rustix::pipe::PipeFlags;
@@ -127,16 +127,16 @@ pub(crate) fn begin(tree: Tree, grace: Duration) -> Stop {
 }
 
 /// Advances until it is over, reaping as a wrapper does.
-pub(crate) fn finish(stop: Stop) -> StopReport {
+pub(crate) fn finish(stop: Stop) -> StopSummary {
     carry_on(stop, true)
 }
 
 /// The same for one who looks at process tables only.
-pub(crate) fn finish_by_tables(stop: Stop) -> StopReport {
+pub(crate) fn finish_by_tables(stop: Stop) -> StopSummary {
     carry_on(stop, false)
 }
 
-fn carry_on(mut stop: Stop, advances: bool) -> StopReport {
+fn carry_on(mut stop: Stop, advances: bool) -> StopSummary {
     let began = BootTime::now();
     loop {
         let now = BootTime::now();

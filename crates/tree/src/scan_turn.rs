@@ -24,33 +24,33 @@ const JITTER: u64 = 16;
 
 /// One process's place among those that take turns.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct ScanTurn {
     waiting_since: Option<BootTime>,
 }
 
 /// What came of asking for a turn.
 #[derive(Debug)]
-pub enum Turn {
+pub enum ScanAttempt {
     /// It was had.
     Table(ProcessTable),
     /// Another process looks. Ask again at this time.
-    At(BootTime),
+    RetryAt(BootTime),
 }
 
-impl Turns {
+impl ScanTurn {
     /// Reads all processes, when it is this process's turn; see [`ProcessTable::scan_until`].
-    pub fn scan(&mut self, now: BootTime, deadline: Option<BootTime>) -> Result<Turn, Errno> {
+    pub fn scan(&mut self, now: BootTime, deadline: Option<BootTime>) -> Result<ScanAttempt, Errno> {
         let since = *self.waiting_since.get_or_insert(now);
         let Ok(turn) = take() else {
             if now.saturating_since(since) >= PATIENCE {
                 self.waiting_since = None;
-                return ProcessTable::scan_until(deadline).map(Turn::Table);
+                return ProcessTable::scan_until(deadline).map(ScanAttempt::Table);
             }
             let own = u64::try_from(Pid::own().as_raw()).unwrap_or(0);
-            return Ok(Turn::At(now + Duration::from_millis(PAUSE + own % JITTER)));
+            return Ok(ScanAttempt::RetryAt(now + Duration::from_millis(PAUSE + own % JITTER)));
         };
         self.waiting_since = None;
-        let table = ProcessTable::scan_until(deadline).map(Turn::Table);
+        let table = ProcessTable::scan_until(deadline).map(ScanAttempt::Table);
         drop(turn);
         table
     }
@@ -80,11 +80,14 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         };
         let now = BootTime::now();
-        let mut turns = Turns::default();
-        assert!(matches!(turns.scan(now, None), Ok(Turn::At(at)) if at > now && at < now + PATIENCE));
-        assert!(matches!(turns.scan(now + PATIENCE, None), Ok(Turn::Table(_))), "whoever keeps it holds nobody up");
+        let mut turns = ScanTurn::default();
+        assert!(matches!(turns.scan(now, None), Ok(ScanAttempt::RetryAt(at)) if at > now && at < now + PATIENCE));
+        assert!(
+            matches!(turns.scan(now + PATIENCE, None), Ok(ScanAttempt::Table(_))),
+            "whoever keeps it holds nobody up"
+        );
         let again = now + PATIENCE;
-        assert!(matches!(turns.scan(again, None), Ok(Turn::At(_))), "each look waits anew");
+        assert!(matches!(turns.scan(again, None), Ok(ScanAttempt::RetryAt(_))), "each look waits anew");
         drop(taken);
         assert!(turns.scan(again, None).is_ok());
     }
