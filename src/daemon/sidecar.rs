@@ -156,7 +156,7 @@ impl Sidecar {
         key_source: KeySource,
         handed: Option<UnixListener>,
     ) -> Result<Self, Fatal> {
-        sys::check_proc().map_err(Fatal)?;
+        sys::check_proc().map_err(|error| Fatal(error.to_string()))?;
         let descriptors = machineid_sys::raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {

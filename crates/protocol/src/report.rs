@@ -27,6 +27,18 @@ pub const LARGEST_REPORT: usize = 2 * 1024 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SidecarId(u128);
 
+/// The text is not the id of a sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SidecarIdError;
+
+impl fmt::Display for SidecarIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not 32 lower-case hex digits")
+    }
+}
+
+impl std::error::Error for SidecarIdError {}
+
 /// `POST /devices/report`: everything the sidecar now holds. A device that is not in it is used by it no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -208,6 +220,18 @@ pub struct EventId {
     pub number: u64,
 }
 
+/// The text is not the name of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventIdError;
+
+impl fmt::Display for EventIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not 8 hex digits, a dash and a number")
+    }
+}
+
+impl std::error::Error for EventIdError {}
+
 /// `GET /org/timeline`: what happened on one device, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -377,7 +401,7 @@ impl fmt::Display for EventId {
 }
 
 impl FromStr for EventId {
-    type Err = &'static str;
+    type Err = EventIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once('-').filter(|(life, number)| {
@@ -388,7 +412,7 @@ impl FromStr for EventId {
         let id = parts.and_then(|(life, number)| {
             Some(Self { life: u32::from_str_radix(life, 16).ok()?, number: number.parse().ok()? })
         });
-        id.ok_or("not 8 hex digits, a dash and a number")
+        id.ok_or(EventIdError)
     }
 }
 
@@ -417,11 +441,11 @@ impl fmt::Debug for SidecarId {
 }
 
 impl FromStr for SidecarId {
-    type Err = &'static str;
+    type Err = SidecarIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fit = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        fit.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or("not 32 lower-case hex digits")
+        fit.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or(SidecarIdError)
     }
 }
 

@@ -32,7 +32,7 @@ pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
 pub use precedence::{TimeSlice, Uninterrupted, set_time_slice, use_batch_scheduling};
-pub use proc::check_proc;
+pub use proc::{ProcError, check_proc};
 pub use process::{Fork, ForkError, exec, exit_now, fork, from_nix, own_group};
 pub use queue::queue_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};

@@ -1,11 +1,10 @@
 //! The wrapper's side of the guardian: starting it, telling it, hearing it.
 
-use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use machineid_clock::BootTime;
-use machineid_sys::{self as sys, Fork, ForkError, SignalFd};
+use machineid_sys::{self as sys, Fork, SignalFd};
 use machineid_tree::Leaf;
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -17,6 +16,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::super::Run;
 use super::super::child::Pipes;
+use super::error::{GuardianStartError, LeaderError};
 use super::message::{GuardianOrder, GuardianReport, SIZE, StopTerms};
 use super::serve::{self, Inheritance};
 use super::{GuardianKind, namespace};
@@ -64,33 +64,6 @@ pub(crate) struct GuardianStart<'a> {
     pub(crate) leaf: Option<&'a Leaf>,
 }
 
-/// Why there is no guardian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GuardianStartError {
-    Socket(Errno),
-    Process(ForkError),
-    Namespace(ForkError),
-}
-
-impl GuardianStartError {
-    /// Whether a user namespace may be the way to what was refused.
-    pub(crate) const fn may_be_permitted_otherwise(self) -> bool {
-        matches!(self, Self::Namespace(ForkError::Kernel(Errno::PERM)))
-    }
-}
-
-impl fmt::Display for GuardianStartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(errno) => write!(f, "cannot make a socket: {errno}"),
-            Self::Process(error) | Self::Namespace(error @ (ForkError::Threads | ForkError::NoProc)) => {
-                write!(f, "{error}")
-            }
-            Self::Namespace(ForkError::Kernel(errno)) => f.write_str(&namespace::explain_fork(*errno)),
-        }
-    }
-}
-
 impl GuardianHandle {
     /// Forks it; it forks the leader. In the child this does not return.
     pub(crate) fn start(start: &GuardianStart<'_>, pipes: Pipes) -> Result<(Self, Pipes), GuardianStartError> {
@@ -136,21 +109,20 @@ impl GuardianHandle {
     }
 
     /// Waits until the leader is there; gives its number, and whether it is in its control group.
-    pub(crate) fn leader(&mut self) -> Result<(Pid, bool), String> {
-        let gone = || "the guardian ended before the command's process was there".to_owned();
-        let Some(socket) = &self.socket else { return Err(gone()) };
+    pub(crate) fn leader(&mut self) -> Result<(Pid, bool), LeaderError> {
+        let Some(socket) = &self.socket else { return Err(LeaderError::GuardianGone) };
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
         match rustix::event::poll(&mut fds, Some(&START)) {
             Ok(1) => {}
-            Ok(_) => return Err("the guardian does not answer".to_owned()),
-            Err(errno) => return Err(format!("cannot read from the guardian: {errno}")),
+            Ok(_) => return Err(LeaderError::GuardianSilent),
+            Err(errno) => return Err(LeaderError::Read(errno)),
         }
         match self.receive() {
             Some((GuardianReport::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
             Some((GuardianReport::Cannot(step, errno), _)) => {
-                Err(super::explain(step, Errno::from_raw_os_error(errno)))
+                Err(LeaderError::Failed(step, Errno::from_raw_os_error(errno)))
             }
-            Some(_) | None => Err(gone()),
+            Some(_) | None => Err(LeaderError::GuardianGone),
         }
     }
 

@@ -23,20 +23,19 @@
 //! | `serve` | the guardian's process |
 //! | `namespace` | making a namespace, and a home in it |
 //! | `handle` | the wrapper's side |
+//! | `error` | why there is no guardian, or no leader |
 
 mod core;
+mod error;
 mod handle;
 mod message;
 mod namespace;
 mod serve;
 
+pub(super) use error::{GuardianStartError, LeaderError};
 pub(super) use handle::{GuardianEnd, GuardianHandle, GuardianStart};
 pub(super) use message::{GuardianReport, StopTerms};
 pub(super) use namespace::NamespaceUser;
-
-use rustix::io::Errno;
-
-use self::message::GuardianStep;
 
 /// Which kind of guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +44,6 @@ pub(super) enum GuardianKind {
     Sweeper,
     /// The first process of a PID namespace.
     Init(NamespaceUser),
-}
-
-/// Why it could not begin.
-fn explain(step: GuardianStep, errno: Errno) -> String {
-    match step {
-        GuardianStep::Fork => format!("cannot make the command's process: {errno}"),
-        GuardianStep::Prepare => format!("the guardian cannot work: {errno}"),
-        GuardianStep::MapUser | GuardianStep::MountProc | GuardianStep::Tie => namespace::explain(step, errno),
-    }
 }
 
 pub(super) fn fuzz_message(data: &[u8]) {

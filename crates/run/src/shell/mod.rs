@@ -1,6 +1,7 @@
 //! The poll loop: turns descriptors into events (`hear`), and what [`WrapperCore`] answers into system calls (`act`).
 
 mod act;
+mod error;
 mod hear;
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
+use self::error::RunStartError;
 use super::child::LeaderHandle;
 use super::connection::DaemonConnection;
 use super::containment::{self, MadeContainment};
@@ -30,8 +32,8 @@ use super::{Run, say, status_file};
 pub(super) fn run(run: &Run) -> Exit {
     match Shell::start(run) {
         Ok(shell) => shell.serve(),
-        Err(reason) => {
-            let outcome = RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason);
+        Err(error) => {
+            let outcome = RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, error.to_string());
             report(run, &outcome, None, None, None);
             outcome.exit
         }
@@ -89,27 +91,28 @@ struct Shell<'a> {
 }
 
 impl<'a> Shell<'a> {
-    fn start(run: &'a Run) -> Result<Self, String> {
-        let text = |what: &str, errno: Errno| format!("{what}: {errno}");
-        Inherited::expect_children().map_err(|errno| text("cannot wait for children", errno))?;
-        let signals = SignalFd::open().map_err(|errno| text("cannot receive signals", errno))?;
-        let MadeContainment { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
+    fn start(run: &'a Run) -> Result<Self, RunStartError> {
+        Inherited::expect_children().map_err(RunStartError::Children)?;
+        let signals = SignalFd::open().map_err(RunStartError::Signals)?;
+        let MadeContainment { mut guardian, pipes, mut leaf, no_leaf } =
+            containment::make(run, &signals).map_err(RunStartError::Containment)?;
         // While the two processes are being made.
         let first_connection = (BootTime::now(), DaemonConnection::begin(run));
-        let timer = DeadlineTimer::new().map_err(|errno| text("cannot make a timer", errno));
+        let timer = DeadlineTimer::new().map_err(RunStartError::Timer);
         let terminal = Terminal::find();
-        let (child, timer) = match guardian.leader().and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
+        let leader = guardian.leader().map_err(RunStartError::Leader);
+        let (child, timer) = match leader.and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
             Ok((leader, in_leaf, timer)) => {
                 if let Some(empty) = leaf.take_if(|_| !in_leaf) {
                     let _ = empty.remove();
                 }
                 (pipes.into_child(leader), timer)
             }
-            Err(reason) => {
+            Err(error) => {
                 // Its pipe closes with this function: what there may be of a leader executes nothing.
                 guardian.end();
                 let _ = leaf.map(|leaf| leaf.remove());
-                return Err(reason);
+                return Err(error);
             }
         };
         let made = match (&leaf, guardian.is_init()) {
