@@ -136,7 +136,7 @@ fn a_torn_line_is_declared_by_nothing_but_the_writers_own_records() {
 }
 
 #[test]
-fn every_record_says_when_what_about_whom_and_who_asked() {
+fn every_record_names_time_event_device_and_caller() {
     let text = line_of(2, &[], Hash::NOTHING);
     let expected = "{\"time\":\"2026-11-24T00:00:00Z\",\"event\":\"authority-up\",\"device_id\":null,\"code\":null,\
                     \"request_id\":null,\"caller\":{\"exe\":null,\"pid\":null,\"uid\":7},\

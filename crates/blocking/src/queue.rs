@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_hang_hold_up_nobody_else_and_are_bounded() {
+    fn calls_that_hang_delay_no_other_user_and_are_bounded() {
         let mut queue = Queue::new(BOUNDS);
         (0..100).for_each(|call| queue.push(user(1), call));
         assert_eq!(begin_all(&mut queue, at(0)).len(), 3);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_forgotten() {
+    fn calls_without_a_waiter_are_forgotten() {
         let mut queue = Queue::new(BOUNDS);
         (0..10).for_each(|call| queue.push(user(call), call));
         queue.keep(|call| *call == 9);

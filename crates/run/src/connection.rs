@@ -1,4 +1,4 @@
-//! The stream to the daemon, without ever waiting on it.
+//! A connection to the daemon that never blocks.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -13,10 +13,10 @@ use super::Run;
 use super::event::{ConnectionLost, DaemonState, WrapperEvent};
 use super::wire::{self, AnswerReader};
 
-/// Reads in one round. A daemon that never stops talking must not keep the wrapper from its deadline.
+/// The most reads in one round. A daemon that never stops sending must not keep the wrapper from its deadline.
 const READS: usize = 32;
 
-/// A connection on which a question can be asked, is being, or has been.
+/// A connection for one request and its answer.
 #[derive(Debug)]
 pub(super) struct DaemonConnection {
     fd: OwnedFd,
@@ -58,12 +58,12 @@ impl DaemonConnection {
         Self::open(&run.socket)?.ask(wire::beginning(&run.question))
     }
 
-    /// Begins to send a request, or goes on with one.
+    /// Begins to send a request, or more of it.
     pub(super) fn ask(mut self, request: Vec<u8>) -> Result<Self, ConnectionLost> {
         self.unsent.extend(request);
         match self.send() {
             Ok(()) => Ok(self),
-            // What it said before it closed the connection is there to be read.
+            // What the daemon sent before it closed the connection can still be read.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 self.unsent = Vec::new();
                 Ok(self)
@@ -78,23 +78,23 @@ impl DaemonConnection {
         sys::peer_credentials(&self.fd).is_ok_and(|listener| Some(listener.pid) == parent)
     }
 
-    /// Whether the daemon lives and is not stopped, as far as can be seen from here.
+    /// Whether the daemon lives and is not stopped, as far as this process can see.
     pub(super) fn listener_can_act(&self) -> bool {
         let pid = sys::peer_credentials(&self.fd).ok().and_then(|listener| Pid::new(listener.pid));
         let entry = pid.and_then(|pid| ProcessEntry::read(pid).ok().flatten());
         entry.is_some_and(|entry| entry.is_alive() && entry.activity != Activity::Stopped)
     }
 
-    /// What to poll for.
+    /// The events to poll for.
     pub(super) fn interest(&self) -> PollFlags {
         if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
     }
 
-    /// Sends and reads what can be; returns what that completes.
+    /// Sends and reads as much as possible without blocking. Returns the events that are complete.
     pub(super) fn advance(&mut self) -> Vec<WrapperEvent> {
         let mut events = Vec::new();
         if let Err(errno) = self.send() {
-            // An early refusal may be there to be read all the same.
+            // An early refusal can still be read.
             self.unsent = Vec::new();
             if errno != Errno::PIPE && errno != Errno::CONNRESET {
                 return vec![WrapperEvent::Lost(ConnectionLost { why: errno.to_string(), daemon: DaemonState::There })];
@@ -134,8 +134,8 @@ impl DaemonConnection {
     }
 }
 
-/// Whether the listener runs as root, as this user, or as the owner of the socket's directory: anybody else could put a
-/// socket of their own where one is looked for, and answer yes.
+/// Whether the listener runs as root, as this user, or as the owner of the socket's directory. Any other user's
+/// listener could have been put at a path where the socket is looked for, to answer yes.
 fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
     let Ok(listener) = sys::peer_credentials(fd) else { return false };
     let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);

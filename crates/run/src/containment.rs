@@ -19,13 +19,13 @@ use super::Run;
 use super::child::Pipes;
 use super::guard::{GuardianHandle, GuardianKind, GuardianStart, GuardianStartError, NamespaceUser};
 
-/// What was made before the daemon was asked.
+/// The processes and the control group of a run, made before the daemon is asked.
 #[derive(Debug)]
 pub(super) struct MadeContainment {
     pub(super) guardian: GuardianHandle,
     pub(super) pipes: Pipes,
     pub(super) leaf: Option<Arc<Leaf>>,
-    /// Why the wrapper could make no control group, when it should have.
+    /// Why the wrapper could make no control group, if it tried.
     pub(super) no_leaf: Option<NoCgroup>,
 }
 

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line, parsed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,16 +17,16 @@ use rustix::process::Signal;
 use super::event::{Leftovers, Wait};
 use super::flags::{self, About, FLAGS, Flag};
 
-/// What to do.
+/// What a command line asks for.
 #[derive(Debug)]
 pub(super) enum Invocation {
-    /// Print this text and end.
+    /// Print this text and exit.
     Print(String),
     /// Run a command.
     Run(Box<RunOptions>),
 }
 
-/// A command line that asks for a run.
+/// The flags and the command of a run.
 #[derive(Debug)]
 pub(super) struct RunOptions {
     pub(super) device: Option<DeviceId>,
@@ -132,7 +132,8 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         let known = match argument {
             Long(long) => FLAGS.iter().find(|flag| flag.long == long),
             Short(short) => FLAGS.iter().find(|flag| flag.short == Some(short)),
-            // The first word that is no option begins the command, as with env and timeout: what follows is its own.
+            // The first word that is not an option begins the command, as with env and timeout; all further words
+            // belong to it.
             Value(first) => {
                 options.command.push(first);
                 let rest = parser.raw_args().map_err(UsageError::Line)?;

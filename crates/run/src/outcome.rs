@@ -1,4 +1,4 @@
-//! How a run ended: the exit code, the one line on stderr, and the same as JSON.
+//! How a run ended: the exit code, the line on stderr, and the status file's JSON.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
 use machineid_tree::StopSummary;
 use serde::Serialize;
 
-/// Why it ended.
+/// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum EndCause {
@@ -18,17 +18,17 @@ pub(super) enum EndCause {
     Denied,
     /// The lease ended.
     LeaseExpired,
-    /// Whether it may run could not be found out.
+    /// Whether the command may run could not be found out.
     CouldNotAsk,
     /// A signal ended the wrapper before the command was started.
     NotStarted,
     /// The command was not found or cannot be executed.
     CannotExecute,
-    /// The wrapper itself failed, or asked what the daemon refuses.
+    /// The wrapper itself failed, or asked a question that the daemon refuses.
     WrapperFailed,
 }
 
-/// How it ended.
+/// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RunOutcome {
     pub(super) exit: Exit,
@@ -60,7 +60,7 @@ impl RunOutcome {
         Self { exit, cause, code: None, request_id: None, reason: None, signal, started: true }
     }
 
-    /// Nothing was started, for a reason in words.
+    /// Nothing was started; `reason` says why.
     pub(super) fn before_start(exit: Exit, cause: EndCause, reason: impl Into<String>) -> Self {
         Self { exit, cause, code: None, request_id: None, reason: Some(reason.into()), signal: None, started: false }
     }
@@ -70,7 +70,7 @@ impl RunOutcome {
         Self { exit, cause, code, request_id: None, reason: None, signal: None, started: true }
     }
 
-    /// The line for people; `None` when the command simply ended.
+    /// The line for stderr; `None` when the command simply ended.
     pub(super) fn line(&self) -> Option<String> {
         let what = match (self.cause, self.started) {
             (EndCause::Exited | EndCause::Signalled, _) => return None,
@@ -98,12 +98,12 @@ impl RunOutcome {
     }
 }
 
-/// Foreign text for a terminal: one line, no control characters, of bounded length.
+/// Makes foreign text fit for a terminal: one line, no control characters, of bounded length.
 pub(super) fn printable(text: &str) -> String {
     machineid_protocol::printable::printable(text, '?').take(500).collect()
 }
 
-/// What `--status-file` gets.
+/// The content of `--status-file`.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusFile<'a> {
     run_id: RunId,
@@ -115,16 +115,16 @@ pub(super) struct StatusFile<'a> {
     reason: Option<&'a str>,
     /// The signal that ended the command.
     signal: Option<i32>,
-    /// What held the tree together; null when nothing was started.
+    /// How the tree was held together; null when nothing was started.
     containment: Option<Containment>,
     /// How many processes the wrapper sent the stop signal; 0 when the daemon did.
     signalled: usize,
-    /// How many it sent SIGKILL.
+    /// How many processes the wrapper sent SIGKILL.
     killed: usize,
-    /// From the beginning of the stop to the last process gone; null without a stop, and when nobody was left by the time
-    /// the wrapper learnt of it.
+    /// Milliseconds from the beginning of the stop to the last process gone; null without a stop, and when no process
+    /// was left by the time the wrapper learnt of it.
     took_ms: Option<u64>,
-    /// Who was left although SIGKILL was sent.
+    /// Processes that were left although SIGKILL was sent.
     survivors: Vec<SurvivorLine>,
 }
 

@@ -1,4 +1,4 @@
-//! What an answer that is no means for a run.
+//! What a negative answer means for a run.
 
 use machineid_protocol::code::CodeKind;
 use machineid_protocol::{Code, Exit};
@@ -6,36 +6,36 @@ use machineid_protocol::{Code, Exit};
 use super::event::DaemonRefusal;
 use super::outcome::{EndCause, RunOutcome};
 
-/// What a no means.
+/// The meaning of a negative answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusalKind {
     /// A decision against it.
     Denied,
-    /// No decision could be had.
+    /// No decision was available.
     Undecided,
-    /// The question itself is refused: asking again is no use.
+    /// The question itself is refused: asking again is of no use.
     Refused,
 }
 
-/// Reads it from the code, and for an unknown one from the status.
+/// Classifies an answer by its code, and an unknown code by the status.
 pub(super) fn verdict(refusal: &DaemonRefusal) -> RefusalKind {
     if matches!(refusal.code, Code::RemoteRefused | Code::PidNotPermitted) {
         return RefusalKind::Refused;
     }
-    // The authority's own "I cannot tell": a deny, but one that says nothing about the device.
+    // The authority could not decide. It is a deny, but one that says nothing about the device.
     if refusal.code == Code::SystemUnavailable {
         return RefusalKind::Undecided;
     }
     match refusal.code.kind() {
         CodeKind::Deny => RefusalKind::Denied,
         CodeKind::Malformed => RefusalKind::Refused,
-        // A newer daemon's code: the status tells. 200 is a `stop` on a running stream.
+        // A code of a newer daemon: the status tells. 200 stands for a `stop` on a running stream.
         CodeKind::Unknown if matches!(refusal.status, 200 | 403) => RefusalKind::Denied,
         CodeKind::Undecided | CodeKind::Allow | CodeKind::Unknown => RefusalKind::Undecided,
     }
 }
 
-/// How a run that was refused or stopped for this reason ends.
+/// The outcome of a run that was refused or stopped with this answer.
 pub(super) fn outcome_of(refusal: &DaemonRefusal, started: bool) -> RunOutcome {
     let (exit, cause) = match verdict(refusal) {
         RefusalKind::Denied => (Exit::Denied, EndCause::Denied),

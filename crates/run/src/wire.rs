@@ -1,6 +1,6 @@
-//! The question as HTTP/1.0, and the answer taken apart as it comes in. Pure.
+//! The question as HTTP/1.0, and the parser of the answer. Pure.
 //!
-//! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. A whole HTTP library
+//! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. An HTTP library
 //! would be most of the wrapper.
 
 use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
@@ -14,13 +14,13 @@ const LONGEST_HEAD: usize = 8 * 1024;
 /// The longest line of the stream, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// How long the rest of the question is, in bytes: the head announces it before its numbers are known, so it is filled up
-/// with spaces.
+/// The length of the rest of the question, in bytes: the head announces it before its numbers are known, so it is
+/// padded with spaces.
 const REST: usize = 96;
-/// What a question for process 0 begins with.
-const OF_NOBODY: &[u8] = b"{\"pid\":0,";
+/// How a question begins whose pid is 0.
+const OF_PID_0: &[u8] = b"{\"pid\":0,";
 
-/// What is known only when the processes are there.
+/// The part of the question that is known only once the processes exist.
 #[derive(Debug, Serialize)]
 pub(super) struct Rest {
     pub(super) pid: i32,
@@ -28,13 +28,14 @@ pub(super) struct Rest {
     pub(super) containment: Option<Wish>,
 }
 
-/// The question but for its rest. Sent while the processes are being made: by then the daemon has read it.
+/// The question without its rest. It is sent while the processes are being made, so that the daemon has read it by
+/// then.
 pub(super) fn beginning(question: &SuperviseRequest) -> Vec<u8> {
     let known = SuperviseRequest { pid: 0, guardian: None, containment: None, ..question.clone() };
     // Strings and numbers only: nothing in it can fail to be written.
     let known = serde_json::to_vec(&known).unwrap_or_default();
-    // The first field is the rest's, and the object goes on.
-    let known = known.strip_prefix(OF_NOBODY).and_then(|known| known.strip_suffix(b"}")).unwrap_or_default();
+    // The first field belongs to the rest, which continues the object.
+    let known = known.strip_prefix(OF_PID_0).and_then(|known| known.strip_suffix(b"}")).unwrap_or_default();
     let mut bytes = format!(
         "POST /v1/supervise HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{{",
@@ -55,18 +56,18 @@ pub(super) fn rest(rest: &Rest) -> Vec<u8> {
     bytes
 }
 
-/// The bytes that ask for the newest event of a run.
+/// The request for the newest event of a run.
 pub(super) fn inquiry(run_id: RunId) -> Vec<u8> {
     format!("GET /v1/supervise?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The bytes that ask for a run's processes to go on.
+/// The request to thaw a run's processes.
 pub(super) fn thaw(run_id: RunId) -> Vec<u8> {
     let head = format!("POST /v1/thaw?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n");
     format!("{head}Content-Length: 0\r\n\r\n").into_bytes()
 }
 
-/// The answer so far.
+/// The answer as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct AnswerReader {
     held: Vec<u8>,
@@ -75,7 +76,7 @@ pub(super) struct AnswerReader {
 }
 
 impl AnswerReader {
-    /// Takes bytes and returns what they complete. After an [`WrapperEvent::Lost`] nothing more comes.
+    /// Takes bytes and returns the events that they complete. No event comes after a [`WrapperEvent::Lost`].
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<WrapperEvent> {
         let mut events = Vec::new();
         if self.broken {
@@ -109,8 +110,8 @@ impl AnswerReader {
         events
     }
 
-    /// The stream has ended. A refusal may lack the final line feed; on a running stream what has none is a torn line and
-    /// counts for nothing.
+    /// Takes the end of the stream. A refusal may lack the final line feed; on a running stream a line without one is
+    /// torn and ignored.
     pub(super) fn end(&mut self) -> Vec<WrapperEvent> {
         if self.broken {
             return Vec::new();
@@ -143,14 +144,14 @@ impl AnswerReader {
             return Some(self.lost("a line of its answer is too long"));
         }
         let Ok(kind) = serde_json::from_slice::<GuardianKind>(line) else {
-            return Some(self.lost("its answer is not what the protocol says"));
+            return Some(self.lost("its answer does not follow the protocol"));
         };
         if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "stop" | "error") {
-            // A newer daemon's.
+            // An event of a newer daemon.
             return None;
         }
         let Ok(event) = serde_json::from_slice::<SuperviseEvent>(line) else {
-            return Some(self.lost("its answer is not what the protocol says"));
+            return Some(self.lost("its answer does not follow the protocol"));
         };
         match (self.status, event) {
             (Some(200), event) => Some(WrapperEvent::Line(event)),
@@ -158,7 +159,7 @@ impl AnswerReader {
                 self.broken = true;
                 Some(WrapperEvent::Refused(DaemonRefusal { status, code, request_id, reason }))
             }
-            // Whatever a refusal says beside its error, it is no permission.
+            // A refusal never permits, whatever it says beside its error.
             (_, _) => Some(self.lost("its answer contradicts itself")),
         }
     }
@@ -169,12 +170,12 @@ struct GuardianKind {
     event: String,
 }
 
-/// Where the head ends and the body begins.
+/// Finds where the head ends and the body begins.
 fn end_of_head(bytes: &[u8]) -> Option<(usize, usize)> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| (at, at + 4))
 }
 
-/// The status of `HTTP/1.x NNN …`; `None` when the head is none we can read on from.
+/// The status of `HTTP/1.x NNN …`; `None` when the head is malformed, or its body cannot be read line by line.
 fn status_of(head: &[u8]) -> Option<u16> {
     let head = std::str::from_utf8(head).ok()?;
     let mut lines = head.split("\r\n");
@@ -186,7 +187,8 @@ fn status_of(head: &[u8]) -> Option<u16> {
     (matches!(version, "HTTP/1.0" | "HTTP/1.1") && !chunked).then(|| status.parse().ok()).flatten()
 }
 
-/// However a foreign answer is cut, the same comes of it, and nothing after its end. The first byte says how it is cut.
+/// Checks that an answer gives the same events however its bytes are cut into pieces, and none after its end. The first
+/// byte says how the answer is cut.
 pub(super) fn fuzz(data: &[u8]) {
     let Some((size, answer)) = data.split_first() else { return };
     let whole = |mut reader: AnswerReader, pieces: &mut dyn Iterator<Item = &[u8]>| {
@@ -202,7 +204,7 @@ pub(super) fn fuzz(data: &[u8]) {
     let ends = |event: &WrapperEvent| matches!(event, WrapperEvent::Lost(_) | WrapperEvent::Refused(_));
     assert_eq!(cut.iter().filter(|event| ends(event)).count(), 1, "it ends once: {cut:?}");
     assert!(cut.last().is_some_and(ends));
-    // Where a limit is gone beyond depends on the pieces; what was complete before does not.
+    // Where a limit is exceeded depends on the pieces; events that were complete before do not.
     if answer.len() < LONGEST_HEAD {
         assert_eq!(cut, whole(AnswerReader::default(), &mut std::iter::once(answer)));
     }

@@ -1,5 +1,5 @@
-//! The last net: processes that carry a run's id in their environment. It finds what has lost every other tie to its tree,
-//! as long as it has not emptied its environment too.
+//! Run ids in the environment of a process: the last way to find a process that has lost every other tie to its tree.
+//! It fails only for a process that has emptied its environment too.
 
 use machineid_protocol::RunId;
 use rustix::fs::{Mode, OFlags};
@@ -7,33 +7,35 @@ use rustix::io::Errno;
 
 use super::pid::Pid;
 
-/// A list of run ids, outermost first, separated by commas.
+/// The variable holds a list of run ids, outermost first, separated by commas.
 const VARIABLE: &[u8] = b"MACHINEID_RUN_ID=";
 
-/// No environment is read further: an exec takes about 6 MiB at most, the first of which hold what a wrapper put there.
+/// At most this much of an environment is read. An exec takes about 6 MiB at most, and what a wrapper has put there
+/// stands in the first of them.
 const LONGEST: usize = 4 << 20;
 
-/// The runs that an environment names.
+/// Returns the runs that an environment names.
 fn named(environment: &[u8]) -> impl Iterator<Item = RunId> {
     let lists = environment.split(|&byte| byte == 0).filter_map(|entry| entry.strip_prefix(VARIABLE));
     let ids = lists.flat_map(|list| list.split(|&byte| byte == b','));
     ids.filter_map(|id| std::str::from_utf8(id).ok()?.parse().ok())
 }
 
-/// The runs that the environment of the process with this number names; none when it may not be read: it is another user's,
-/// a kernel thread's, or gone. May take as long as that process likes.
+/// Returns the runs that the environment of the process with this number names. The list is empty when the environment
+/// may not be read: the process is another user's, a kernel thread, or gone. The read may take as long as that process
+/// likes.
 ///
-/// Fails when no descriptor is to be had.
+/// Fails when no descriptor is available.
 pub(super) fn read(pid: Pid) -> Result<Vec<RunId>, Errno> {
     let mut environment = Vec::new();
     read_environment(pid, &mut environment)?;
     Ok(named(&environment).collect())
 }
 
-/// Reads the environment of the process with this number; an empty one when it may not be read: it is another user's, a
-/// kernel thread's, or gone.
+/// Reads the environment of the process with this number. It is empty when it may not be read: the process is another
+/// user's, a kernel thread, or gone.
 ///
-/// Fails when no descriptor is to be had.
+/// Fails when no descriptor is available.
 fn read_environment(pid: Pid, environment: &mut Vec<u8>) -> Result<(), Errno> {
     environment.clear();
     let path = format!("/proc/{pid}/environ");
@@ -48,14 +50,14 @@ fn read_environment(pid: Pid, environment: &mut Vec<u8>) -> Result<(), Errno> {
             Ok(0) => break,
             Ok(count) => environment.extend_from_slice(&page[..count]),
             Err(Errno::INTR) => {}
-            // Its memory is gone with it, or not ours to see.
+            // The process and its memory are gone, or may not be read by this user.
             Err(_) => break,
         }
     }
     Ok(())
 }
 
-/// The runs that foreign bytes name stand there to the letter.
+/// Checks that every run found in foreign bytes is written there literally.
 ///
 /// # Panics
 ///

@@ -9,19 +9,19 @@ use super::environ;
 use super::pid::StartTime;
 use super::stat::ProcessEntry;
 
-/// Which processes of one table name which runs. Read when a tree first asks, and once for all trees: where a thousand are
-/// stopped at a time, each with a look of its own into every environment of the host would hold the others up for minutes.
+/// Which processes of one table name which runs. The index is built when a tree first asks, and serves all trees: where
+/// a thousand trees are stopped at a time, reading every environment of the host for each of them would take minutes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holders {
-    /// No process older than this has been looked into; none at all before the first question.
+    /// The start time of the oldest process that was read; `None` before the first question.
     since: Option<StartTime>,
     by_run: HashMap<RunId, Vec<ProcessEntry>>,
 }
 
 impl Holders {
-    /// The living processes of these that name the run, among them all that are no older than `since`.
+    /// Returns the living processes among `entries` that name the run, including all that are no older than `since`.
     ///
-    /// Fails when no descriptor is to be had, which must not be taken for there being none.
+    /// Fails when no descriptor is available; that must not be taken for an empty list.
     pub(super) fn of(
         &mut self,
         run: RunId,
@@ -50,7 +50,7 @@ mod tests {
     const RUN: &str = "00000000000000000000000000000007";
 
     #[test]
-    fn an_environment_is_looked_into_once_whoever_asks_first() {
+    fn an_environment_is_read_once_whichever_tree_asks_first() {
         let own = ProcessEntry::read(Pid::own()).unwrap().unwrap();
         let run: RunId = RUN.parse().unwrap();
         let mut holders = Holders::default();

@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// Reads it to its end.
+/// Reads the file to its end.
 ///
-/// `std::fs::read` asks for its size first, hears that it is 0 and begins with 32 bytes: twelve calls where four do, and
-/// the kernel makes the text anew for many of them. A start of an agent reads five such files.
+/// `std::fs::read` asks for the size first, is told 0 and begins with 32 bytes: twelve calls instead of four, and the
+/// kernel makes the text again for many of them. The start of an agent reads five such files.
 pub(super) fn read(path: &str) -> Result<Vec<u8>, Errno> {
     let file = rustix::io::retry_on_intr(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
     read_from_start(file.as_fd())
 }
 
-/// Reads it from its beginning, without moving the descriptor's offset: several threads may read it at a time.
+/// Reads the file from its beginning without moving the descriptor's offset, so that several threads may read it at a
+/// time.
 pub(super) fn read_from_start(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];

@@ -1,4 +1,4 @@
-//! A process tree and how to end it, for the wrapper and the daemon alike.
+//! A process tree and how to end it, shared by the wrapper and the daemon.
 //!
 //! | file | concept |
 //! |---|---|
@@ -13,9 +13,9 @@
 //! | `holders` | which processes of a table name which runs |
 //! | `sighting` | reads what a look needs besides the table |
 //! | `family` | one tree alone, read by descent |
-//! | `orphans` | the children of whoever inherits a tree's orphans |
-//! | `ladder` | pure: who is sent what, and when it is over |
-//! | `scan_turn` | whose turn it is to look at every process of the host |
+//! | `orphans` | the children of the process that inherits a tree's orphans |
+//! | `ladder` | pure: which process is sent which signal, and when a stop is over |
+//! | `scan_turn` | one scan of the whole host at a time |
 //! | `pidfd` | a process that cannot be mistaken for another |
 //! | `enforce` | one step of a stop: look, decide, pin, send |
 

@@ -1,9 +1,9 @@
-//! Whose turn it is to look at every process of the host.
+//! One scan of the whole host at a time.
 //!
-//! Wrappers and guardians need a process table only when descent does not tell who belongs to a tree. Should that happen to
-//! a thousand at once, each table would take longer for all the others. So they take turns, by a lock on the directory that
-//! they are about to read: everybody has it, whatever their user and their daemon. Anybody may also keep it locked, so
-//! nobody waits for long.
+//! Wrappers and guardians need a process table only when descent does not tell which processes belong to a tree. When a
+//! thousand of them need one at once, their scans slow each other down. So they take turns, by a lock on the directory
+//! that they are about to read: `/proc` exists for every user and every daemon. Since any process may keep it locked,
+//! the wait is short.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use rustix::io::Errno;
 use super::pid::Pid;
 use super::table::ProcessTable;
 
-/// How long a turn is waited for at most. Part of the time that a stop may take beyond its grace.
+/// The longest wait for a turn. It is part of the time that a stop may take beyond its grace.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Time between two attempts, at least.
+/// The shortest time between two attempts, in milliseconds.
 const PAUSE: u64 = 10;
-/// What is added to it differs between processes.
+/// The most that is added to it, in milliseconds; the addition differs between processes.
 const JITTER: u64 = 16;
 
 /// One process's place among those that take turns.
@@ -28,17 +28,17 @@ pub struct ScanTurn {
     waiting_since: Option<BootTime>,
 }
 
-/// What came of asking for a turn.
+/// The result of an attempt.
 #[derive(Debug)]
 pub enum ScanAttempt {
-    /// It was had.
+    /// The table, which was read.
     Table(ProcessTable),
-    /// Another process looks. Ask again at this time.
+    /// Another process is scanning. Try again at this time.
     RetryAt(BootTime),
 }
 
 impl ScanTurn {
-    /// Reads all processes, when it is this process's turn; see [`ProcessTable::scan_until`].
+    /// Reads all processes, if it is this process's turn; see [`ProcessTable::scan_until`].
     pub fn scan(&mut self, now: BootTime, deadline: Option<BootTime>) -> Result<ScanAttempt, Errno> {
         let since = *self.waiting_since.get_or_insert(now);
         let Ok(turn) = take() else {
@@ -56,7 +56,7 @@ impl ScanTurn {
     }
 }
 
-/// Fails while another process has it. Where there are no such locks, everybody has it.
+/// Takes the lock. Fails while another process has it. Where there are no such locks, it succeeds without one.
 fn take() -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(directory) = rustix::fs::open("/proc", flags, Mode::empty()) else { return Ok(None) };
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_looks_at_a_time_and_nobody_waits_for_ever() {
+    fn one_process_scans_at_a_time_and_none_waits_for_ever() {
         let taken = loop {
             if let Ok(Some(turn)) = take() {
                 break turn;
@@ -84,7 +84,7 @@ mod tests {
         assert!(matches!(turns.scan(now, None), Ok(ScanAttempt::RetryAt(at)) if at > now && at < now + PATIENCE));
         assert!(
             matches!(turns.scan(now + PATIENCE, None), Ok(ScanAttempt::Table(_))),
-            "whoever keeps it holds nobody up"
+            "a lock that is kept blocks no other process"
         );
         let again = now + PATIENCE;
         assert!(matches!(turns.scan(again, None), Ok(ScanAttempt::RetryAt(_))), "each look waits anew");

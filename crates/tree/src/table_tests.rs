@@ -85,7 +85,7 @@ fn a_peer_of_an_inner_namespace_is_understood_in_its_own_numbers() {
 }
 
 #[test]
-fn a_zombie_is_nobody_to_supervise() {
+fn a_zombie_cannot_be_supervised() {
     let mut entries = vec![entry(10, 1), entry(11, 10)];
     entries[1].activity = Activity::Ended;
     let table = ProcessTable::from_entries(Observer { pid: pid(9999), group: 9999 }, entries);

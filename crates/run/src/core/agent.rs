@@ -1,4 +1,4 @@
-//! What happens to the agent, and what follows from it.
+//! The core's reaction to events of the agent.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ impl WrapperCore {
         ignored: bool,
         from_terminal: bool,
     ) -> Vec<WrapperAction> {
-        // Those the kernel sends a process about its own children, sockets and terminal are nobody else's business.
+        // The kernel sends these to a process about its own children, sockets and terminal: they do not concern the
+        // agent.
         if matches!(signal, libc::SIGCHLD | libc::SIGURG | libc::SIGTTIN | libc::SIGTTOU) {
             return Vec::new();
         }
@@ -57,7 +58,7 @@ impl WrapperCore {
         }
     }
 
-    /// Who is at the terminal can always interrupt the agent, also one that stands still.
+    /// Ctrl-C always interrupts the agent, even a frozen one.
     fn forward(&self, signal: i32, from_terminal: bool) -> Vec<WrapperAction> {
         let awakens = self.frozen && from_terminal && signal == libc::SIGINT;
         awakens.then_some(WrapperAction::Thaw).into_iter().chain([WrapperAction::Forward(signal)]).collect()
@@ -75,7 +76,7 @@ impl WrapperCore {
         };
         match self.phase {
             WrapperPhase::Running { .. } | WrapperPhase::Leftovers { .. } => {
-                // In this order: who has read the remark may press the key.
+                // In this order: a user who has read the remark may press the key at once.
                 vec![WrapperAction::HoldTerminal(frozen), WrapperAction::Remark(text.to_owned())]
             }
             WrapperPhase::Unexplained { .. } | WrapperPhase::Stopping { .. } => {
@@ -87,7 +88,7 @@ impl WrapperCore {
 
     pub(super) fn leader_ended(&mut self, now: BootTime, exit: Exit, alone: bool) -> Vec<WrapperAction> {
         match self.phase {
-            // It was to wait for us and is gone: somebody killed it.
+            // The leader was to wait for the permit and is gone: another process has killed it.
             WrapperPhase::Asking { .. } => {
                 let reason = "the process that was to become the command was killed before it was allowed";
                 self.finish(RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason))
@@ -117,7 +118,7 @@ impl WrapperCore {
         vec![WrapperAction::TakeTerminal, WrapperAction::Inquire]
     }
 
-    /// The leader's end was not the daemon's doing.
+    /// Continues after the leader's end, which was not caused by the daemon.
     pub(super) fn leader_explained(
         &mut self,
         now: BootTime,
@@ -144,7 +145,7 @@ impl WrapperCore {
 
     fn begin_stop(&self, first_signal: FirstSignal, grace: Duration) -> Vec<WrapperAction> {
         let mut actions = vec![WrapperAction::BeginStop { first_signal, grace }];
-        // So that it can act on the signal. The daemon does the same for its own.
+        // The agent must be able to act on the signal. The daemon does the same for its own stops.
         actions.extend((self.frozen && first_signal == FirstSignal::Ours).then_some(WrapperAction::Thaw));
         actions
     }
@@ -169,13 +170,13 @@ impl WrapperCore {
                 self.begin_stop(first_signal, grace)
             }
             WrapperPhase::Leftovers { exit, .. } => {
-                // The code stays the leader's; the reason is told all the same.
+                // The exit code stays the leader's; the reason is reported all the same.
                 let outcome = RunOutcome { exit: *exit, ..outcome };
                 self.phase = WrapperPhase::Stopping { outcome, leader_ended_at: None };
                 self.begin_stop(first_signal, grace)
             }
             WrapperPhase::Stopping { outcome: decided, leader_ended_at } => {
-                // Latched: the first reason stays, unless the leader's end was this stop's doing.
+                // The first reason stays, unless this stop of the daemon's caused the leader's end.
                 let explains = leader_ended_at.is_some_and(|ended| now.saturating_since(ended) <= EXPLANATION);
                 if explains && first_signal == FirstSignal::Theirs {
                     *decided = outcome;
@@ -211,9 +212,10 @@ impl WrapperCore {
         }
     }
 
-    /// The guardian has found the lease over and this wrapper silent. It has sent the stop signal, or knows who did.
+    /// Takes over the stop of a guardian that has seen the lease end without a word of this wrapper. The guardian has
+    /// sent the stop signal, or knows that the daemon has.
     pub(super) fn guardian_stops(&mut self, now: BootTime, kill_at: BootTime) -> Vec<WrapperAction> {
-        let reason = "no new permission came before the lease ended, and the wrapper was held up";
+        let reason = "no new permission came before the lease ended, and the wrapper did not react in time";
         let outcome = RunOutcome {
             reason: Some(reason.to_owned()),
             ..RunOutcome::stopped(Exit::Undecided, EndCause::LeaseExpired, Some(Code::LeaseExpired))
@@ -232,21 +234,21 @@ impl WrapperCore {
                 let reason = "its guardian was killed before the command was allowed";
                 self.finish(RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason))
             }
-            // The end of a namespace's first process is how a daemon ends the tree, and the end of all in it: nothing is left
-            // to be stopped, and a daemon that gets no processor is late with saying that it did.
+            // A daemon ends a namespace by killing its first process, and all others end with it: nothing is left to be
+            // stopped. A daemon that gets no processor reports that late, so it is asked.
             WrapperPhase::Running { lease }
                 if self.containment == Some(Containment::Pidns) && self.daemon_can_end_it() =>
             {
                 self.inquire(now, lease, outcome, true)
             }
             WrapperPhase::Running { .. } | WrapperPhase::Unexplained { .. } | WrapperPhase::Leftovers { .. } => {
-                // Not by way of `stop`: the failure counts for more than a leader's own code.
+                // Not through `stop`: the failure counts for more than a leader's own exit code.
                 self.phase = WrapperPhase::Stopping { outcome, leader_ended_at: None };
                 let mut actions = vec![WrapperAction::TakeTerminal];
                 actions.extend(self.begin_stop(FirstSignal::Ours, self.grace));
                 actions
             }
-            // Its work is the wrapper's by now.
+            // The wrapper does the guardian's work by now.
             WrapperPhase::Stopping { .. } | WrapperPhase::Done => Vec::new(),
         }
     }

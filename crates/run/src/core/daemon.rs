@@ -1,4 +1,4 @@
-//! What the daemon says, and what follows from it.
+//! The core's reaction to answers of the daemon.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl WrapperCore {
                 let asked = self.settings.device.as_ref().is_none_or(|device| *device == device_id);
                 let allows = matches!(code.kind(), CodeKind::Allow | CodeKind::Unknown);
                 if run_id != self.settings.run_id || !asked || !allows {
-                    return self.broken(now, "it answered something else than was asked");
+                    return self.broken(now, "its answer does not match the question");
                 }
                 let containment = self.held_by(containment);
                 if let Some(actions) = self.too_weak(containment) {
@@ -98,7 +98,7 @@ impl WrapperCore {
         }
     }
 
-    /// What the wrapper made itself it knows about, whether or not the daemon can see it.
+    /// The containment of the tree. What the wrapper made itself counts even if the daemon cannot see it.
     fn held_by(&self, said: Containment) -> Containment {
         match self.settings.made {
             Containment::Subreaper => said,
@@ -106,7 +106,7 @@ impl WrapperCore {
         }
     }
 
-    /// A run that is about to start with less than it was to have ends instead.
+    /// Ends a run that is about to start with a weaker containment than it asked for.
     fn too_weak(&mut self, containment: Containment) -> Option<Vec<WrapperAction>> {
         let Wish::Named(floor) = self.settings.containment else { return None };
         if !matches!(self.phase, WrapperPhase::Asking { .. }) || containment.satisfies(floor) {
@@ -119,7 +119,7 @@ impl WrapperCore {
         Some(actions)
     }
 
-    /// Adds why the wrapper could not make a control group by itself.
+    /// Adds to a reason why the wrapper could not make a control group itself.
     fn with_own_failure(&self, reason: String) -> String {
         match (&self.settings.no_leaf, self.settings.containment) {
             (Some(why), Wish::Named(Containment::Cgroup)) => format!("{reason}; for the wrapper: {why}"),
@@ -127,7 +127,7 @@ impl WrapperCore {
         }
     }
 
-    /// The deadline on our clock; `None` when the connection is not one that is being listened to.
+    /// The deadline on this process's clock; `None` when there is no connection to which it could belong.
     pub(super) fn named_deadline(
         &mut self,
         now: BootTime,
@@ -157,7 +157,8 @@ impl WrapperCore {
             WrapperPhase::Running { lease: known } | WrapperPhase::Leftovers { lease: known, .. } => {
                 // The daemon's configuration may have changed.
                 self.grace = self.settings.stop_grace.map_or(grace, |asked| asked.min(grace));
-                // See the rule at the top: the same or a later end of the lease is never moved forward by the journey.
+                // See the module's rule on deadlines: the same or a later end of the lease must not move the deadline
+                // forward because the answer took longer.
                 let comparable = lease.boot_ms >= known.boot_ms;
                 if comparable && lease.until_boot_ms >= known.until_boot_ms {
                     lease.deadline = lease.deadline.max(known.deadline);
@@ -210,7 +211,7 @@ impl WrapperCore {
                     let outcome = outcome_of(refusal, true);
                     actions.extend(self.stop(now, outcome, FirstSignal::Ours, self.grace));
                 }
-                // They say nothing about the agent. The deadline bounds how long that can go on.
+                // These answers say nothing about the agent. The deadline bounds how long that can last.
                 RefusalKind::Undecided | RefusalKind::Refused => actions.extend(self.retry(now, "")),
             },
             WrapperPhase::Unexplained { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => {
@@ -242,7 +243,7 @@ impl WrapperCore {
                 self.retry(now, &lost.why)
             }
             WrapperPhase::Running { .. } | WrapperPhase::Leftovers { .. } => self.retry(now, ""),
-            // The inquiry has a connection of its own: it may be another daemon's that answers.
+            // The inquiry has a connection of its own, which may lead to another daemon.
             WrapperPhase::Unexplained { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => {
                 self.link = Link::Down { retry_at: now };
                 Vec::new()

@@ -245,7 +245,7 @@ fn the_end_of_a_lease_says_why_no_new_permission_came() {
 }
 
 #[test]
-fn one_who_wakes_late_waits_a_second_for_news_once() {
+fn a_wrapper_that_wakes_late_waits_a_second_for_news_once() {
     for woken_by_cont in [false, true] {
         let late = if woken_by_cont { 30_100 } else { 33_000 };
         let woken = || {
@@ -380,7 +380,7 @@ fn a_namespace_ended_by_its_first_process_is_explained_by_the_line_behind_it() {
     let mut core = pidns();
     assert_eq!(core.handle(at(1), WrapperEvent::GuardianKilled), [WrapperAction::TakeTerminal, WrapperAction::Inquire]);
     assert_eq!(finished(&core.handle(at(5), stop(Code::DeviceRevoked, true))).unwrap().exit, Exit::Denied);
-    // Somebody else's doing.
+    // Another process has killed it.
     for (when, event) in [(2, WrapperEvent::NotStopped), (2_001, WrapperEvent::Tick)] {
         let mut core = pidns();
         core.handle(at(1), WrapperEvent::GuardianKilled);

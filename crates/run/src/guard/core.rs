@@ -1,4 +1,4 @@
-//! What the guardian decides. Pure: told the time and what happened, it answers with what to do.
+//! What the guardian decides. Pure: it takes the time and an event, and returns the actions to carry out.
 //!
 //! ```text
 //!  waiting ──terms──► watching ──wrapper gone──────────────► asking the daemon ──► stopping
@@ -9,10 +9,10 @@
 //!     └─wrapper gone: the command was not and must not be executed────────────────────────┘
 //! ```
 //!
-//! The daemon is asked because no process may get the stop signal twice: one that knows the run and can reach it sends
-//! the signal itself. One that has moved the deadline meanwhile (a wrapper stopped by Ctrl-Z reads no news) is believed.
-//! A daemon that is there and can act is given longer to answer than one that is stopped: on a host that is short of
-//! processors it is late with its signal too, and would send it after ours.
+//! The daemon is asked because no process may get the stop signal twice: a daemon that knows the run and can reach it sends
+//! the signal itself. A daemon that has moved the deadline meanwhile (a wrapper stopped by Ctrl-Z reads no answers) is
+//! believed. A daemon that runs is given longer to answer than one that is stopped: on a loaded host it is late with its
+//! signal too, and would send it after the guardian's.
 
 use std::time::Duration;
 
@@ -27,25 +27,26 @@ use super::message::{GuardianOrder, GuardianReport, StopTerms};
 /// How long the daemon may take to say that it knows the run.
 pub(super) const ANSWER: Duration = Duration::from_millis(200);
 
-/// How long it may take when it is there and not stopped; at most half of the grace, of which the other half is the agent's.
+/// How long a daemon that is running may take to answer; at most half of the grace, so that the agent has the other
+/// half.
 const LATE_ANSWER: Duration = Duration::from_secs(1);
-/// How long the wrapper may be late in moving the deadline or beginning the stop.
+/// How much too late the wrapper may move the deadline or begin the stop.
 const LATENESS: Duration = Duration::from_secs(3);
-/// A timer that fires this much late was held up by a suspend: the wrapper was too, and gets its time.
+/// A timer that fires this late was delayed by a suspend: the wrapper was too, and gets its time again.
 const SUSPENDED: Duration = Duration::from_secs(1);
-/// How long after the moment it named for SIGKILL a wrapper may still be about to send it.
+/// How long after its announced time a wrapper may still be about to send SIGKILL.
 const KILL_LATENESS: Duration = Duration::from_millis(500);
 
-/// What happened.
+/// An event for the guardian's core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuardianEvent {
-    /// The wrapper said this.
+    /// The wrapper sent this order.
     Told(GuardianOrder),
     /// The wrapper has ended.
     WrapperGone,
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
-    /// The leader has ended, and is not reaped. `alone`: nobody else of the tree lives.
+    /// The leader has ended, and is not reaped. `alone`: no other process of the tree lives.
     LeaderEnded { exit: Exit, alone: bool },
     /// The daemon's answer.
     Answer(DaemonAnswer),
@@ -55,29 +56,29 @@ pub(super) enum GuardianEvent {
     Tick,
 }
 
-/// What the daemon says about the run.
+/// The daemon's answer about the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DaemonAnswer {
-    /// It is being stopped; SIGKILL comes this much from now.
+    /// The run is being stopped; SIGKILL comes this much from now.
     Stopping { grace: Duration },
-    /// It may run until then, on our clock.
+    /// The run may go on until this point on the guardian's clock.
     Lease { deadline: BootTime },
-    /// Nothing, nothing intelligible, or that it knows no such run.
+    /// No answer, an unintelligible one, or that the daemon knows no such run.
     Unknown,
 }
 
-/// What to do.
+/// An action for the guardian's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuardianAction {
-    /// Tell the wrapper.
+    /// Send this to the wrapper.
     Tell(GuardianReport),
     /// Ask the daemon about the run; an earlier question is dropped.
     Ask,
-    /// See whether the daemon that was asked can act.
+    /// Find out whether the daemon that was asked can act.
     LookAtListener,
-    /// Drop the question to the daemon.
+    /// Close the connection with the question to the daemon.
     DropQuestion,
-    /// Begin to end the tree. A `kill_at` that has passed is SIGKILL at once.
+    /// Begin to end the tree. If `kill_at` has passed, SIGKILL comes at once.
     Begin { first_signal: FirstSignal, kill_at: BootTime },
 }
 
@@ -87,7 +88,7 @@ enum GuardianPhase {
     Watching {
         terms: StopTerms,
         deadline: BootTime,
-        /// Since when the deadline is known to have passed.
+        /// When the deadline was first seen to have passed.
         overdue_since: Option<BootTime>,
     },
     Asking {
@@ -101,7 +102,7 @@ enum GuardianPhase {
     Stopping,
 }
 
-/// The guardian's state.
+/// The guardian's decisions about one run: when to ask the daemon, and when to end the tree.
 #[derive(Debug)]
 pub(super) struct GuardianCore {
     phase: GuardianPhase,
@@ -115,8 +116,8 @@ impl GuardianCore {
         Self { phase: GuardianPhase::Waiting, wrapper_lives: true, acknowledged: false, signal: Signal::TERM }
     }
 
-    /// Whether the leader may be reaped. Not before the wrapper knows of its end: it signals the leader's group by a number
-    /// that is the group's own for just as long.
+    /// Whether the leader may be reaped. Not before the wrapper knows of its end: until then the wrapper signals the
+    /// leader's group by its number, which belongs to the group only while the leader is not reaped.
     pub(super) const fn may_reap_leader(&self) -> bool {
         self.acknowledged || !self.wrapper_lives
     }
@@ -126,7 +127,7 @@ impl GuardianCore {
         self.signal
     }
 
-    /// When to come back with [`GuardianEvent::Tick`] at the latest.
+    /// When to call [`handle`](Self::handle) with [`GuardianEvent::Tick`] at the latest.
     pub(super) fn wake_at(&self) -> Option<BootTime> {
         match self.phase {
             GuardianPhase::Waiting | GuardianPhase::Stopping => None,
@@ -138,7 +139,7 @@ impl GuardianCore {
         }
     }
 
-    /// Takes what happened and says what to do, in this order.
+    /// Takes an event and returns the actions to carry out, in this order.
     pub(super) fn handle(&mut self, now: BootTime, event: GuardianEvent) -> Vec<GuardianAction> {
         match event {
             GuardianEvent::Told(order) => self.told(now, order),
@@ -199,14 +200,14 @@ impl GuardianCore {
     fn wrapper_gone(&mut self, now: BootTime) -> Vec<GuardianAction> {
         self.wrapper_lives = false;
         match self.phase {
-            // Its pipe is closed, so it executes nothing; it may be stopped and not know.
+            // The leader's pipe is closed, so it executes nothing; it may be stopped and not notice.
             GuardianPhase::Waiting => self.begin(FirstSignal::Theirs, now),
             GuardianPhase::Watching { terms, .. } => match terms.killer {
                 Killer::Daemon => self.ask(now, terms),
                 Killer::Wrapper => self.begin(FirstSignal::Ours, now + terms.grace),
             },
             GuardianPhase::Asking { terms, .. } => self.ask(now, terms),
-            // It sent the stop signal, or knew who had.
+            // The wrapper sent the stop signal, or knew that the daemon had.
             GuardianPhase::Told { kill_at } => self.begin(FirstSignal::Theirs, kill_at),
             GuardianPhase::Stopping => Vec::new(),
         }
@@ -223,11 +224,11 @@ impl GuardianCore {
             DaemonAnswer::Stopping { grace } if reaches => {
                 self.begin(FirstSignal::Theirs, now + grace.min(terms.grace))
             }
-            // It has seen, or will see in a moment, that its wrapper is gone.
+            // The daemon has seen, or will see in a moment, that the wrapper is gone.
             DaemonAnswer::Lease { .. } if reaches && !self.wrapper_lives => {
                 self.begin(FirstSignal::Theirs, now + terms.grace)
             }
-            // The time of the question is none of the agent's.
+            // The time that the question took must not be added to the agent's grace.
             DaemonAnswer::Stopping { .. } | DaemonAnswer::Lease { .. } | DaemonAnswer::Unknown => {
                 self.begin(FirstSignal::Ours, since + terms.grace)
             }

@@ -48,14 +48,14 @@ fn a_daemon_that_is_there_and_slow_is_given_longer_at_no_cost_to_the_end() {
     assert_eq!(core.wake_at(), Some(at(1_000)));
     assert_eq!(core.handle(at(999), GuardianEvent::Tick), []);
     assert_eq!(begun(&core.handle(at(1_000), GuardianEvent::Tick)), Some((FirstSignal::Ours, at(10_000))));
-    // It answers meanwhile.
+    // The daemon answers meanwhile.
     let mut core = watching(Killer::Daemon);
     core.handle(at(0), GuardianEvent::WrapperGone);
     core.handle(at(200), GuardianEvent::Tick);
     core.handle(at(200), GuardianEvent::Listener { can_act: true });
     let stopping = DaemonAnswer::Stopping { grace: Duration::from_secs(9) };
     assert_eq!(begun(&core.handle(at(700), GuardianEvent::Answer(stopping))), Some((FirstSignal::Theirs, at(9_700))));
-    // Half of a short grace is the agent's.
+    // Half of a short grace is left to the agent.
     let mut core = GuardianCore::new();
     let short = StopTerms { grace: Duration::from_secs(1), ..terms(Killer::Daemon) };
     core.handle(at(0), GuardianEvent::Told(GuardianOrder::Terms(short, at(30_000))));
@@ -66,7 +66,7 @@ fn a_daemon_that_is_there_and_slow_is_given_longer_at_no_cost_to_the_end() {
 }
 
 #[test]
-fn a_wrapper_that_dies_before_the_release_leaves_nobody_to_be_asked() {
+fn a_wrapper_that_dies_before_the_release_leaves_no_process_to_be_asked() {
     let mut core = GuardianCore::new();
     assert_eq!(core.wake_at(), None);
     assert_eq!(begun(&core.handle(at(5), GuardianEvent::WrapperGone)), Some((FirstSignal::Theirs, at(5))));
@@ -98,7 +98,7 @@ fn after_the_wrappers_death_the_signal_is_the_daemons_if_it_knows_the_run_and_re
                 assert_eq!(begun(&actions), Some(expected), "{killer:?} {answer:?}");
                 assert!(
                     !actions.iter().any(|action| matches!(action, GuardianAction::Tell(_))),
-                    "there is nobody to tell"
+                    "there is no wrapper to tell"
                 );
             }
         }
@@ -110,7 +110,7 @@ fn a_stop_the_wrapper_had_begun_goes_on_with_its_time() {
     let mut core = watching(Killer::Daemon);
     core.handle(at(1), GuardianEvent::Told(GuardianOrder::Stopping { kill_at: at(7_000) }));
     assert_eq!(begun(&core.handle(at(2), GuardianEvent::WrapperGone)), Some((FirstSignal::Theirs, at(7_000))));
-    // One that lives and does not kill when it said it would is helped.
+    // A wrapper that lives and does not kill at its announced time is helped.
     let mut core = watching(Killer::Daemon);
     core.handle(at(1), GuardianEvent::Told(GuardianOrder::Stopping { kill_at: at(7_000) }));
     assert_eq!(core.wake_at(), Some(at(7_500)));
@@ -166,10 +166,10 @@ fn the_daemon_may_have_moved_the_deadline_while_the_wrapper_was_stopped() {
 #[test]
 fn a_suspend_gives_the_wrapper_its_time_again() {
     let mut core = watching(Killer::Daemon);
-    // Slept through the deadline.
+    // The machine slept through the deadline.
     assert_eq!(core.handle(at(900_000), GuardianEvent::Tick), []);
     assert_eq!(core.wake_at(), Some(at(903_000)));
-    // And again before those three seconds were over.
+    // It slept again before those three seconds were over.
     assert_eq!(core.handle(at(2_000_000), GuardianEvent::Tick), []);
     assert_eq!(core.wake_at(), Some(at(2_003_000)));
     assert!(asks(&core.handle(at(2_003_000), GuardianEvent::Tick)));

@@ -67,7 +67,7 @@ impl fmt::Display for LeaderError {
             Self::GuardianSilent => f.write_str("the guardian does not answer"),
             Self::Read(errno) => write!(f, "cannot read from the guardian: {errno}"),
             Self::Failed(GuardianStep::Fork, errno) => write!(f, "cannot make the command's process: {errno}"),
-            Self::Failed(GuardianStep::Prepare, errno) => write!(f, "the guardian cannot work: {errno}"),
+            Self::Failed(GuardianStep::Prepare, errno) => write!(f, "the guardian cannot be set up: {errno}"),
             Self::Failed(step @ (GuardianStep::MapUser | GuardianStep::MountProc | GuardianStep::Tie), errno) => {
                 f.write_str(&namespace::explain(*step, *errno))
             }

@@ -1,4 +1,4 @@
-//! The wrapper's side of the guardian: starting it, telling it, hearing it.
+//! The wrapper's side of the guardian: starting it, sending orders, receiving reports.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,28 +29,28 @@ const START: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 pub(crate) struct GuardianHandle {
     pid: Pid,
     kind: GuardianKind,
-    /// `None` when it is gone or has said something unintelligible.
+    /// The connection to the guardian. `None` when the guardian is gone or has sent an unintelligible message.
     socket: Option<OwnedFd>,
     told_deadline: Option<BootTime>,
     told_kill_at: Option<BootTime>,
     state: GuardianState,
 }
 
-/// How far it is.
+/// The state of the guardian's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GuardianState {
     Lives,
-    /// It has been told to go, or killed: its end means nothing.
+    /// The guardian was killed by the wrapper: its end means nothing.
     Dismissed,
     Reaped,
 }
 
-/// What its end means.
+/// What the guardian's end means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuardianEnd {
-    /// Nobody of the tree is left.
+    /// No process of the tree is left.
     TreeEmpty,
-    /// It was killed, and the tree may live.
+    /// The guardian was killed, and the tree may live.
     Killed,
 }
 
@@ -60,16 +60,16 @@ pub(crate) struct GuardianStart<'a> {
     pub(crate) run: &'a Run,
     pub(crate) signals: &'a SignalFd,
     pub(crate) kind: GuardianKind,
-    /// For the leader to begin in.
+    /// The control group for the leader to begin in.
     pub(crate) leaf: Option<&'a Leaf>,
 }
 
 impl GuardianHandle {
-    /// Forks it; it forks the leader. In the child this does not return.
+    /// Forks the guardian, which forks the leader. Does not return in the child.
     pub(crate) fn start(start: &GuardianStart<'_>, pipes: Pipes) -> Result<(Self, Pipes), GuardianStartError> {
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let pair = pair.and_then(|(own, other)| {
-            // The kernel then says who sent what, by the number that the sender has *here*.
+            // The kernel then adds the sender's pid to each message, as this process sees it.
             rustix::net::sockopt::set_socket_passcred(&own, true)?;
             Ok((own, other))
         });
@@ -98,17 +98,17 @@ impl GuardianHandle {
         }
     }
 
-    /// Its number.
+    /// The guardian's pid.
     pub(crate) const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Whether its end is the end of the tree.
+    /// Whether the guardian's end is the end of the tree.
     pub(crate) const fn is_init(&self) -> bool {
         matches!(self.kind, GuardianKind::Init(_))
     }
 
-    /// Waits until the leader is there; gives its number, and whether it is in its control group.
+    /// Waits until the leader exists. Returns its pid, and whether it is in its control group.
     pub(crate) fn leader(&mut self) -> Result<(Pid, bool), LeaderError> {
         let Some(socket) = &self.socket else { return Err(LeaderError::GuardianGone) };
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
@@ -126,7 +126,7 @@ impl GuardianHandle {
         }
     }
 
-    /// The next thing it says; `None` when there is nothing now, or it is gone.
+    /// The next report; `None` when there is none now, or the guardian is gone.
     pub(crate) fn next(&mut self) -> Option<GuardianReport> {
         self.receive().map(|(report, _)| report)
     }
@@ -157,7 +157,8 @@ impl GuardianHandle {
         }
     }
 
-    /// It is gone, or as good as gone: one that says what cannot be understood is ended, so that the wrapper takes over.
+    /// Gives up the connection to a guardian that is gone or sends unintelligible messages. The latter is killed, so
+    /// that the wrapper takes over.
     fn give_up(&mut self) {
         self.socket = None;
         if self.state == GuardianState::Lives {
@@ -165,39 +166,40 @@ impl GuardianHandle {
         }
     }
 
-    /// The command is about to be executed.
+    /// Tells the guardian that the command is about to be executed.
     pub(crate) fn terms(&mut self, terms: StopTerms, deadline: BootTime) {
         if self.tell(GuardianOrder::Terms(terms, deadline)) {
             self.told_deadline = Some(deadline);
         }
     }
 
-    /// The end of the lease; told when it has moved.
+    /// Tells the guardian the end of the lease, if it has moved.
     pub(crate) fn deadline(&mut self, deadline: BootTime) {
         if self.told_deadline.is_some_and(|told| told != deadline) && self.tell(GuardianOrder::Deadline(deadline)) {
             self.told_deadline = Some(deadline);
         }
     }
 
-    /// A stop is under way; told when it is new or has been hastened.
+    /// Tells the guardian that a stop is under way, if it is new or its SIGKILL was moved forward.
     pub(crate) fn stopping(&mut self, kill_at: BootTime) {
         if self.told_kill_at != Some(kill_at) && self.tell(GuardianOrder::Stopping { kill_at }) {
             self.told_kill_at = Some(kill_at);
         }
     }
 
-    /// The leader's end is known here.
+    /// Tells the guardian that the wrapper knows of the leader's end.
     pub(crate) fn acknowledge(&self) {
         self.tell(GuardianOrder::Acknowledge);
     }
 
-    /// Says whether it was sent. A full queue is one that nobody reads; what matters is told again with the next round.
+    /// Sends an order and returns whether that succeeded. A full queue means that the guardian reads nothing; important
+    /// orders are sent again in the next round.
     fn tell(&self, order: GuardianOrder) -> bool {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.socket.as_ref().is_some_and(|socket| rustix::net::send(socket, &order.write(), flags).is_ok())
     }
 
-    /// Its work is done: nobody is left, or only what it is not needed for.
+    /// Kills the guardian, which is no longer needed.
     pub(crate) fn dismiss(&mut self) {
         if self.state == GuardianState::Lives {
             self.signal(Signal::KILL);
@@ -205,7 +207,7 @@ impl GuardianHandle {
         }
     }
 
-    /// Ends it if it has not ended, and reaps it.
+    /// Kills the guardian if it has not ended, and reaps it.
     pub(crate) fn end(&mut self) {
         self.dismiss();
         if self.state == GuardianState::Dismissed {
@@ -214,7 +216,7 @@ impl GuardianHandle {
         }
     }
 
-    /// Takes note that it has been reaped. Says what that means.
+    /// Takes note that the guardian has been reaped, and returns what its end means.
     pub(crate) fn reaped(&mut self, status: WaitStatus) -> GuardianEnd {
         let expected = self.state == GuardianState::Dismissed || status.exit_status() == Some(0);
         self.state = GuardianState::Reaped;
@@ -222,24 +224,24 @@ impl GuardianHandle {
         if expected || self.is_init() { GuardianEnd::TreeEmpty } else { GuardianEnd::Killed }
     }
 
-    /// Whether it has ended and was reaped.
+    /// Whether the guardian has ended and was reaped.
     pub(crate) fn is_gone(&self) -> bool {
         self.state == GuardianState::Reaped
     }
 
-    /// Continues it: something has stopped it.
+    /// Continues the guardian, which some process has stopped.
     pub(crate) fn resume(&self) {
         if self.state == GuardianState::Lives {
             self.signal(Signal::CONT);
         }
     }
 
-    /// It is our child and has not been reaped, so the number is its own.
+    /// Sends a signal. The guardian is a child that has not been reaped, so the number is its own.
     fn signal(&self, signal: Signal) {
         let _ = rustix::process::kill_process(self.pid, signal);
     }
 
-    /// What to poll for it, while it has something to say.
+    /// The socket to poll, while the guardian can send.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }

@@ -1,7 +1,7 @@
-//! What wrapper and guardian tell each other: messages of a fixed size on a socket pair that keeps them apart. Pure.
+//! The messages between wrapper and guardian: of a fixed size, on a socket pair that preserves their boundaries. Pure.
 //!
-//! Both ends are one program in two processes, so there is no version to agree on; still, whatever is not exactly a
-//! message is none.
+//! Both ends are one program in two processes, so no version is negotiated. Bytes that are not exactly a message are
+//! refused all the same.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use rustix::process::Signal;
 /// The size of every message, in bytes.
 pub(super) const SIZE: usize = 24;
 
-/// A message as it travels.
+/// A message in bytes.
 pub(super) type Bytes = [u8; SIZE];
 
-/// What a stop would look like.
+/// The terms of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StopTerms {
     /// The first signal.
     pub(crate) signal: Signal,
-    /// Time from it to SIGKILL; sent in whole milliseconds.
+    /// Time from the first signal to SIGKILL; sent in whole milliseconds.
     pub(crate) grace: Duration,
     /// Whether the daemon can end the tree too.
     pub(crate) killer: Killer,
@@ -29,7 +29,7 @@ pub(crate) struct StopTerms {
     pub(crate) in_leaf: bool,
 }
 
-/// What the wrapper tells the guardian.
+/// A message from the wrapper to the guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GuardianOrder {
     /// The command is about to be executed on these terms, and on a lease up to this point.
@@ -38,38 +38,38 @@ pub(super) enum GuardianOrder {
     Deadline(BootTime),
     /// The wrapper has begun a stop; SIGKILL comes at this point.
     Stopping { kill_at: BootTime },
-    /// The leader's end has been taken note of: it may be reaped.
+    /// The wrapper knows of the leader's end: the leader may be reaped.
     Acknowledge,
 }
 
-/// What the guardian tells the wrapper.
+/// A message from the guardian's side to the wrapper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuardianReport {
-    /// The sender is the process that becomes the command, and waits for the word. Its number is what the kernel says.
-    /// `in_leaf`: it is in the control group it was to be in.
+    /// The leader exists and waits for the permit; it sends this itself, and the kernel adds its pid. `in_leaf`:
+    /// whether it is in its control group.
     Here { in_leaf: bool },
-    /// It cannot begin: this step failed for this reason.
+    /// The guardian cannot begin: this step failed with this error number.
     Cannot(GuardianStep, i32),
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
-    /// The leader has ended and waits to be reaped. `alone`: nobody else of the tree lives.
+    /// The leader has ended and waits to be reaped. `alone`: no other process of the tree lives.
     LeaderEnded { exit: Exit, alone: bool },
     /// The guardian has begun a stop by itself; SIGKILL comes at this point.
     Stopping { kill_at: BootTime },
 }
 
-/// What a guardian does before it can guard.
+/// A step of the guardian's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GuardianStep {
     /// Mapping its user into the user namespace.
     MapUser,
     /// Mounting a `/proc` of the PID namespace's own.
     MountProc,
-    /// Tying its life to the wrapper's.
+    /// Tying the guardian's life to the wrapper's.
     Tie,
     /// Forking the process that becomes the command.
     Fork,
-    /// Anything it needs for its own work: descriptors, memory, `/proc`.
+    /// Anything the guardian needs for its own work: descriptors, memory, `/proc`.
     Prepare,
 }
 
@@ -77,7 +77,7 @@ impl GuardianStep {
     const ALL: [Self; 5] = [Self::MapUser, Self::MountProc, Self::Tie, Self::Fork, Self::Prepare];
 }
 
-/// The fields of any message; those a kind does not use are zero.
+/// The fields of any message; fields that a kind does not use are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Fields {
     kind: u8,
@@ -136,7 +136,7 @@ impl GuardianOrder {
         fields.write()
     }
 
-    /// `None` for anything that [`GuardianOrder::write`] does not write.
+    /// Parses an order. `None` for anything that [`GuardianOrder::write`] does not write.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let fields = Fields::read(bytes)?;
         let order = match fields.kind {
@@ -181,7 +181,7 @@ impl GuardianReport {
         fields.write()
     }
 
-    /// `None` for anything that [`GuardianReport::write`] does not write.
+    /// Parses a report. `None` for anything that [`GuardianReport::write`] does not write.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let fields = Fields::read(bytes)?;
         let report = match fields.kind {
@@ -203,7 +203,7 @@ impl GuardianReport {
     }
 }
 
-/// What is read from foreign bytes is written as the same bytes.
+/// Checks that foreign bytes that can be read as a message are written as the same bytes.
 pub(crate) fn fuzz(data: &[u8]) {
     assert!(GuardianOrder::read(data).is_none_or(|order| order.write() == data));
     assert!(GuardianReport::read(data).is_none_or(|report| report.write() == data));

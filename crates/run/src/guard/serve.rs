@@ -1,4 +1,4 @@
-//! The guardian's process: forks the leader, then carries out what [`GuardianCore`] decides in a loop of its own.
+//! The guardian's process: forks the leader, then carries out what [`GuardianCore`] decides, in a loop.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -29,24 +29,25 @@ use super::handle::GuardianStart;
 use super::message::{GuardianOrder, GuardianReport, GuardianStep, SIZE, StopTerms};
 use super::{GuardianKind, namespace};
 
-/// Children reaped before everything else is looked at again, a tenth of a second's worth. Not fewer: each look at `/proc` takes
-/// the longer the more there are, and an agent that forks as fast as it can makes thousands in that time.
+/// How many children are reaped before everything else is looked at again, which takes a tenth of a second. Not fewer:
+/// each look at `/proc` takes longer the more zombies there are, and an agent in a fork storm makes thousands in that
+/// time.
 const ROUND: usize = 32_768;
-/// Time to the next look when one failed or found nobody.
+/// Time to the next look after one that failed or found no process.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a tree may take to end after SIGKILL before it is looked at less often: what is left cannot be ended.
+/// How long after SIGKILL a tree is looked at often. What is left after that cannot be ended.
 const STUBBORN: Duration = Duration::from_secs(10);
-/// How often it is looked at then.
+/// Time between two looks after that.
 const STUBBORN_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long it stands aside at the start.
+/// How long the guardian waits at the start, to leave the processor to the wrapper.
 const ASIDE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// What passes to it.
+/// What the guardian takes over from the wrapper.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     pub(super) wrapper: Pid,
-    /// To the wrapper; the wrapper's own end is closed.
+    /// The connection to the wrapper; the wrapper's own end is closed here.
     pub(super) control: OwnedFd,
     pub(super) ends: LeaderEnds,
 }
@@ -60,7 +61,7 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
         sys::exit_now(Exit::Wrapper.code())
     };
     let own = rustix::process::getpid();
-    // What the terminal sends to the wrapper's group is not for it.
+    // Signals that the terminal sends to the wrapper's group must not reach the guardian.
     let mut ready = nix::unistd::setpgid(child::OWN, child::OWN);
     match kind {
         GuardianKind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
@@ -80,7 +81,7 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
         run_id: run.settings.run_id,
         wrapper,
     };
-    // A move into the group afterwards waits for every processor to take notice; one who is made there has no need to.
+    // A process that is moved into the group later waits for every processor; one that is made inside does not.
     let straight = leaf.map(|leaf| {
         sys::fork_with(ForkOptions { into_cgroup: Some(leaf.directory()), namespaces: Namespaces::default() })
     });
@@ -111,20 +112,20 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
         Ok(timer) => timer,
         Err(errno) => refuse(GuardianStep::Prepare, errno),
     };
-    // The wrapper is about to be told that the leader is there, has the question to ask, and may have been waiting on this
-    // very processor. Until it or the leader ends nothing of the following is needed; what it says meanwhile is there to be
-    // read.
+    // The wrapper is about to learn that the leader exists, has the question to ask, and may have been waiting for this
+    // very processor. Until wrapper or leader ends, nothing of the following is needed; orders that come meanwhile can
+    // be read later.
     let ends = &mut [PollFd::new(&control, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
     let _ = rustix::event::poll(ends, Some(&ASIDE));
     let prepared = sys::close_others(&[control.as_fd(), signals.as_fd(), timer.as_fd()]).and_then(|()| {
-        // At once, while their numbers are free.
+        // At once, while these numbers are free.
         occupy_standard_streams();
         let leader = identity(leader)?;
         let own = identity(own)?;
         let tree = match kind {
-            // The wrapper is out of sight, in a namespace above.
+            // The wrapper cannot be seen: it is in the namespace above.
             GuardianKind::Init(_) => Tree::alone(leader, Some(own)),
-            // Whoever of the tree loses its parent comes here, wrapper or not.
+            // Every orphan of the tree comes to the guardian, whether the wrapper lives or not.
             GuardianKind::Sweeper => Tree::alone(leader, None).guarded_by(Guardian::Sweeper(own)),
         };
         Ok(tree.with_cookie(run.settings.run_id))
@@ -133,7 +134,7 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
         Ok(prepared) => prepared,
         Err(errno) => refuse(GuardianStep::Prepare, errno),
     };
-    // The wrapper's descriptors of it have just been closed.
+    // The leaf's descriptors that were opened by the wrapper have just been closed.
     let leaf = leaf.and_then(|leaf| Leaf::reopen(leaf.path(), run.settings.run_id).ok().flatten()).map(Arc::new);
     if let Some(leaf) = &leaf {
         tree = tree.in_leaf(Arc::clone(leaf));
@@ -159,8 +160,8 @@ fn identity(pid: Pid) -> Result<Identity, Errno> {
     ProcessEntry::read(TreePid::from(pid))?.map(|entry| entry.identity).ok_or(Errno::SRCH)
 }
 
-/// The command's streams are none of its own: who reads the command's output to its end must not wait for the guardian. Something
-/// has to have their numbers all the same, or the next descriptor would be taken for one of them.
+/// Replaces the standard streams, which belong to the command: a reader that waits for the end of the command's output
+/// must not wait for the guardian. Their numbers stay in use, or the next descriptor would be taken for one of them.
 fn occupy_standard_streams() {
     if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::stdio::dup2_stdin(&null);
@@ -182,7 +183,7 @@ struct Leader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaderState {
     Lives,
-    /// The wrapper has been told; not reaped.
+    /// The wrapper has been told that the leader has ended; it is not reaped.
     Ended,
     Reaped,
 }
@@ -191,19 +192,19 @@ enum LeaderState {
 struct GuardianProcess<'a> {
     run: &'a Run,
     signals: &'a SignalFd,
-    /// `None` when the wrapper has ended.
+    /// The connection to the wrapper; `None` when the wrapper has ended.
     control: Option<OwnedFd>,
     timer: DeadlineTimer,
     core: GuardianCore,
     leader: Leader,
     tree: Tree,
-    /// Whether its own end ends the tree.
+    /// Whether this process's end ends the tree.
     init: bool,
-    /// To the daemon, and since when.
+    /// The question to the daemon, and when it was asked.
     question: Option<(DaemonConnection, BootTime)>,
     stop: Option<(Stop, BootTime)>,
     turns: ScanTurn,
-    /// Children that end leave nothing to be reaped.
+    /// Whether children that end need not be reaped.
     vanishing: bool,
 }
 
@@ -227,7 +228,7 @@ impl GuardianProcess<'_> {
         for action in self.core.handle(BootTime::now(), event) {
             match action {
                 GuardianAction::Tell(report) => {
-                    // A wrapper that reads nothing is noticed by its silence.
+                    // A wrapper that reads nothing is noticed because it sends nothing.
                     let _ = self.control.as_ref().map(|control| send(control, report));
                 }
                 GuardianAction::Ask => self.ask(),
@@ -271,7 +272,7 @@ impl GuardianProcess<'_> {
         }
     }
 
-    /// The control group that the daemon has made, if the wrapper did not.
+    /// Finds the control group that the daemon has made, if the wrapper has made none.
     fn find_leaf(&mut self) {
         if self.tree.leaf().is_none()
             && let Ok(Some(leaf)) = Leaf::around(TreePid::from(self.leader.pid), self.run.settings.run_id)
@@ -306,7 +307,8 @@ impl GuardianProcess<'_> {
         while matches!(self.signals.next(), Ok(Some(_))) {}
     }
 
-    /// Reaps whatever has ended. Ends with the last child. Says whether there may be more to reap.
+    /// Reaps all children that have ended, and ends this process after the last one. Returns whether there may be more
+    /// to reap.
     fn reap(&mut self) -> bool {
         if self.leader.state == LeaderState::Lives {
             let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
@@ -323,7 +325,7 @@ impl GuardianProcess<'_> {
                     if self.leader.state == LeaderState::Lives {
                         self.leader.state = LeaderState::Ended;
                         let status = look_at(pid, WaitIdOptions::NOWAIT);
-                        let alone = nobody_else_lives();
+                        let alone = leader_was_last();
                         self.event(GuardianEvent::LeaderEnded { exit: exit_of(status.as_ref()), alone });
                     }
                     if !self.core.may_reap_leader() {
@@ -341,8 +343,9 @@ impl GuardianProcess<'_> {
         true
     }
 
-    /// The leader stands in front of all others for as long as it is not reaped, which a wrapper that was stopped can make a
-    /// long time. The kernel's list of children names them one by one; where it is not built in they have to wait.
+    /// Reaps the children behind the leader, which the kernel lists first while it is not reaped: a wrapper that is
+    /// stopped can make that a long time. The kernel's list of children names the others; in a kernel without it they
+    /// have to wait.
     fn reap_all_but_leader(&self) {
         let Ok(children) = std::fs::read_to_string("/proc/thread-self/children") else { return };
         let pids = children.split_ascii_whitespace().filter_map(|number| number.parse().ok().and_then(Pid::from_raw));
@@ -351,9 +354,9 @@ impl GuardianProcess<'_> {
         }
     }
 
-    /// Nobody is left.
+    /// Ends this process: no other one is left.
     fn end(&self) -> ! {
-        // The wrapper does it when it lives; who comes second finds nothing to do.
+        // A wrapper that lives does the same; the second removal finds nothing to do.
         let _ = self.tree.leaf().map(|leaf| leaf.remove());
         sys::exit_now(Exit::Success.code())
     }
@@ -376,14 +379,14 @@ impl GuardianProcess<'_> {
             sys::exit_now(Exit::Success.code());
         }
         if now >= kill_at && self.core.may_reap_leader() && !self.vanishing {
-            // Whoever it is that ends now, nobody waits for how.
+            // From here on the way in which a process ends does not matter.
             self.vanishing = sys::let_children_vanish().is_ok();
         }
         let stubborn = now > kill_at + STUBBORN;
-        // Reaped whoever had ended, a moment ago; so this has only the living to go through.
+        // All zombies have just been reaped, so this look sees only living processes.
         let next = match stop.advance(now) {
             Advance::Next(next) => next,
-            // What is left is to be reaped. The wrapper may have to be waited for with that.
+            // What is left has ended and is to be reaped, which may depend on the wrapper.
             Advance::Empty => Next::Over,
             Advance::NeedsTable => match self.turns.scan(now, stop.table_deadline(now)) {
                 Ok(ScanAttempt::Table(table)) => stop.step(now, &table),
@@ -394,7 +397,7 @@ impl GuardianProcess<'_> {
         };
         *at = match next {
             Next::LookAt(_) | Next::Over if stubborn => now + STUBBORN_PAUSE,
-            // Whoever ends meanwhile is its child, and wakes it.
+            // A process that ends meanwhile is a child of this one, and wakes it.
             Next::LookAt(_) if now < kill_at && stop.ladder().is_calm() => kill_at,
             Next::LookAt(next) => next,
             Next::Over => now + PAUSE,
@@ -403,8 +406,8 @@ impl GuardianProcess<'_> {
 }
 
 /// Whether every child has ended: then the tree is empty, since each orphan of it is a child.
-fn nobody_else_lives() -> bool {
-    // Asked for stopped children only, the kernel says that there are none to wait for when all have ended.
+fn leader_was_last() -> bool {
+    // When it is asked for stopped children only, the kernel reports that there are no children once all have ended.
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     matches!(rustix::process::waitid(WaitId::All, options), Err(Errno::CHILD))
 }
@@ -429,7 +432,7 @@ fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> DaemonAnswer {
             DaemonAnswer::Stopping { grace: Duration::from_millis(*grace_ms) }
         }
         WrapperEvent::Line(SuperviseEvent::Lease { boot_ms, until_boot_ms }) => {
-            // As the wrapper does: never later than the true point.
+            // Computed as in the wrapper: never later than the true point.
             let left = Duration::from_millis(until_boot_ms.saturating_sub(*boot_ms));
             DaemonAnswer::Lease { deadline: asked_at + left }
         }

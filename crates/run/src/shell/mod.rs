@@ -1,4 +1,4 @@
-//! The poll loop: turns descriptors into events (`hear`), and what [`WrapperCore`] answers into system calls (`act`).
+//! The poll loop: turns descriptors into events (`hear`), and the actions of [`WrapperCore`] into system calls (`act`).
 
 mod act;
 mod error;
@@ -28,7 +28,7 @@ use super::terminal::Terminal;
 use super::timer::DeadlineTimer;
 use super::{Run, say, status_file};
 
-/// Runs the command and says how the wrapper is to exit.
+/// Runs the command and returns the wrapper's exit code.
 pub(super) fn run(run: &Run) -> Exit {
     match Shell::start(run) {
         Ok(shell) => shell.serve(),
@@ -40,15 +40,16 @@ pub(super) fn run(run: &Run) -> Exit {
     }
 }
 
-/// Who has seen a Ctrl-C or Ctrl-\ that the command ended by. Without the wrapper everybody in the foreground has, and a
-/// script around the command ends, since it sees its child ended *by the signal*; an exit code of 130 would tell it to go on.
+/// Which processes have got the Ctrl-C or Ctrl-\ by which the command ended. Without the wrapper every process in the
+/// foreground gets it, and a script around the command ends, since it sees its child ended *by the signal*; an exit
+/// code of 130 would tell it to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Interrupt {
-    /// It did not come from the terminal.
+    /// The signal did not come from the terminal.
     None,
     /// The command alone: it had the terminal.
     SeenByCommand,
-    /// The wrapper, and whoever shares its group.
+    /// The wrapper, and the other processes of its group.
     SeenByAll,
 }
 
@@ -63,29 +64,29 @@ struct Shell<'a> {
     terminal: Terminal,
     guardian: GuardianHandle,
     child: LeaderHandle,
-    /// `None` until the first question has been sent: looking at `/proc` takes place while the daemon thinks.
+    /// `None` until the first question has been sent: `/proc` is read while the daemon answers.
     tree: Option<Tree>,
-    /// What holds the tree together by our own doing.
+    /// The containment that the wrapper has made itself.
     made: Containment,
-    /// The tree's control group, whoever made it.
+    /// The tree's control group, made by the wrapper or by the daemon.
     leaf: Option<Arc<Leaf>>,
-    /// The terminal was taken back because the agent stands still.
+    /// Whether the terminal was taken back because the agent is frozen.
     holds_terminal: bool,
-    /// Something said to the daemon on a connection of its own, to which no answer matters.
+    /// A request to the daemon on a connection of its own, whose answer does not matter.
     errand: Option<DaemonConnection>,
-    /// On which the first question was begun while the processes were made, and when.
+    /// The connection on which the first question was begun while the processes were made, and when.
     first_connection: Option<(BootTime, Result<DaemonConnection, ConnectionLost>)>,
     connection: Option<DaemonConnection>,
-    /// On which the daemon is asked whether it ended the leader.
+    /// The connection on which the daemon is asked whether it ended the leader.
     inquiry: Option<DaemonConnection>,
     device_id: Option<DeviceId>,
     interrupt: Interrupt,
-    /// The daemon is our parent and was started by the same command line.
+    /// Whether the daemon is this process's parent and was started by the same command line.
     beside_daemon: bool,
     stopping: Option<Stopping>,
-    /// The stop, when it was given up.
+    /// The stop, if it was given up.
     given_up: Option<StopSummary>,
-    /// The SIGCONT that ended our own stop has been acted on already.
+    /// Whether the SIGCONT that ended the wrapper's own suspension has been acted on already.
     continued: bool,
     outcome: Option<RunOutcome>,
 }
@@ -96,7 +97,7 @@ impl<'a> Shell<'a> {
         let signals = SignalFd::open().map_err(RunStartError::Signals)?;
         let MadeContainment { mut guardian, pipes, mut leaf, no_leaf } =
             containment::make(run, &signals).map_err(RunStartError::Containment)?;
-        // While the two processes are being made.
+        // While the guardian makes the leader.
         let first_connection = (BootTime::now(), DaemonConnection::begin(run));
         let timer = DeadlineTimer::new().map_err(RunStartError::Timer);
         let terminal = Terminal::find();
@@ -109,7 +110,7 @@ impl<'a> Shell<'a> {
                 (pipes.into_child(leader), timer)
             }
             Err(error) => {
-                // Its pipe closes with this function: what there may be of a leader executes nothing.
+                // The pipe closes with this function: a leader that may exist executes nothing.
                 guardian.end();
                 let _ = leaf.map(|leaf| leaf.remove());
                 return Err(error);
@@ -170,8 +171,8 @@ impl<'a> Shell<'a> {
             if self.suspends.until(Moment::now()).is_some() {
                 self.event(WrapperEvent::Resumed);
             }
-            // First the daemon's word, then what may follow from it: a leader that ended because the daemon stopped it is
-            // then already known to have been stopped.
+            // The daemon's lines first, then what may follow from them: a leader that ended because the daemon stopped
+            // it is then already known to be stopped.
             self.read_stream();
             self.read_inquiry();
             self.read_signals();
@@ -188,7 +189,8 @@ impl<'a> Shell<'a> {
         self.pending.extend(actions);
     }
 
-    /// Who the processes are, so that they are never mistaken for others. None of them can have been reaped yet.
+    /// Reads the identities of the processes, so that they are never mistaken for others. None of them can have been
+    /// reaped yet.
     fn learn_tree(&mut self) -> Result<(), Errno> {
         let identity = |pid: Pid| -> Result<Identity, Errno> {
             ProcessEntry::read(pid)?.map(|entry| entry.identity).ok_or(Errno::SRCH)
@@ -211,7 +213,7 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    /// From here on its events are news.
+    /// Reads the leaf's state once: from here on its descriptor reports changes.
     fn arm_leaf(&self) {
         let _ = self.leaf.as_ref().map(|leaf| leaf.state());
     }
@@ -235,14 +237,14 @@ impl<'a> Shell<'a> {
         for connection in self.connection.iter().chain(&self.inquiry).chain(&self.errand) {
             fds.push(PollFd::new(connection, connection.interest()));
         }
-        // EINTR or a failure for want of memory: the loop looks at everything again anyway.
+        // EINTR, or no memory: the loop looks at everything again anyway.
         let _ = rustix::event::poll(&mut fds, None);
         self.timer.clear();
     }
 
     fn step_stop(&mut self) {
-        // Most runs end with nobody left, which the guardian has just said: a look at /proc would find that out again, for
-        // a third of the time that the whole wrapper costs.
+        // Most runs end with no process left, which the guardian has just reported: a look at `/proc` would find the
+        // same, for a third of the CPU time that the whole wrapper takes.
         if self.outcome.is_some() {
             return;
         }
@@ -250,7 +252,7 @@ impl<'a> Shell<'a> {
         let now = BootTime::now();
         stopping.set_led(now, self.connection.is_some() && self.core.daemon_ends_it());
         if self.guardian.is_gone() && self.child.ended && now >= stopping.kill_at() {
-            // The rest is ours to reap now, and nobody waits for how it ends.
+            // The remaining processes are this one's to reap now, and the way in which they end does not matter.
             let _ = sys::let_children_vanish();
         }
         match stopping.step(now) {
@@ -293,20 +295,20 @@ impl<'a> Shell<'a> {
         outcome.exit
     }
 
-    /// Ends and reaps what is left of our own: the guardian, and a leader that has executed nothing and never will.
+    /// Ends and reaps this process's own children: the guardian, and a leader that has executed nothing and never will.
     fn clear_away(&mut self) {
         self.child.abandon();
         if !self.child.ended {
             let _ = sys::send_to_group(self.child.pid, libc::SIGKILL);
         }
         self.guardian.end();
-        // A leader the guardian did not reap is our child now; ECHILD says that it did.
+        // A leader that the guardian did not reap is a child of this process now; ECHILD means that it did.
         while matches!(rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
         let _ = self.leaf.as_ref().map(|leaf| leaf.remove());
     }
 }
 
-/// Whether a key of the terminal sends it to end whoever has the foreground.
+/// Whether a key of the terminal sends this signal to end the foreground.
 const fn is_interrupt(signal: i32) -> bool {
     matches!(signal, libc::SIGINT | libc::SIGQUIT)
 }

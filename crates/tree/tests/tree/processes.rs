@@ -46,8 +46,8 @@ pub(crate) fn own() -> Identity {
     identity(Pid::own())
 }
 
-pub(crate) fn is_alive(who: Identity) -> bool {
-    ProcessTable::scan().expect("/proc").is_alive(who)
+pub(crate) fn is_alive(identity: Identity) -> bool {
+    ProcessTable::scan().expect("/proc").is_alive(identity)
 }
 
 /// Waits for ever, until killed; SIGTERM has no effect.
@@ -131,7 +131,7 @@ pub(crate) fn finish(stop: Stop) -> StopSummary {
     carry_on(stop, true)
 }
 
-/// The same for one who looks at process tables only.
+/// The same for a caller that looks at process tables only.
 pub(crate) fn finish_by_tables(stop: Stop) -> StopSummary {
     carry_on(stop, false)
 }
@@ -162,17 +162,17 @@ fn carry_on(mut stop: Stop, advances: bool) -> StopSummary {
 }
 
 /// Ends a helper of the test's own, and waits until it has been reaped.
-pub(crate) fn kill(who: Identity) {
-    if let Ok(Some(process)) = Process::pin(who.pid, who.start) {
+pub(crate) fn kill(identity: Identity) {
+    if let Ok(Some(process)) = Process::pin(identity.pid, identity.start) {
         let _ = process.signal(Signal::KILL);
     }
-    wait_for_end(who);
+    wait_for_end(identity);
 }
 
 /// Waits until it has ended and been reaped.
-pub(crate) fn wait_for_end(who: Identity) {
+pub(crate) fn wait_for_end(identity: Identity) {
     until("the end of a process", || {
         reap();
-        ProcessTable::scan().expect("/proc").find(who).is_none().then_some(())
+        ProcessTable::scan().expect("/proc").find(identity).is_none().then_some(())
     });
 }
