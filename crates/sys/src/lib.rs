@@ -1,6 +1,7 @@
-//! The only unsafe code: system calls for which neither std nor nix nor rustix has a safe form, and their nearest kin.
+//! The only unsafe code: system calls for which neither std nor nix nor rustix has a safe form, and calls that belong
+//! with them.
 //!
-//! Each function here is safe to call as documented; what it must uphold is argued beside each unsafe block.
+//! Each function here is safe to call as documented; the reasons why stand beside each unsafe block.
 
 mod clone;
 mod descriptor_limit;

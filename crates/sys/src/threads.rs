@@ -1,16 +1,17 @@
-//! Whether the process has one thread only, on which the safety of `fork` and of changing the environment rests.
+//! Whether the process has only one thread, on which the safety of `fork` and of changing the environment rests.
 
 use rustix::fs::{Mode, OFlags};
 
 /// Room for the line of `/proc/self/stat`.
 const LINE: usize = 2048;
-/// Where the number of threads stands behind the program's name, which may hold anything but ends with the last `)`.
+/// The position of the number of threads behind the program's name, which may hold any bytes and ends with the last
+/// `)`.
 const NUM_THREADS: usize = 17;
 
 /// `Some(true)` when no other thread runs; `None` when `/proc` does not tell.
 pub(super) fn is_single_threaded() -> Option<bool> {
-    // Not by the entries of `/proc/self/task`: a list of a directory takes memory, which a process that has just been forked
-    // gets page by page.
+    // Not by the entries of `/proc/self/task`: listing a directory takes memory, which a freshly forked process gets
+    // page by page.
     let file = rustix::fs::open("/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut line = [0; LINE];
     let length = rustix::io::read(&file, &mut line).ok()?;
