@@ -16,15 +16,15 @@ use std::os::unix::ffi::OsStrExt;
 
 use machineid_protocol::{Exit, RunId};
 use machineid_sys::{self as sys, Inherited, SignalFd};
-use rustix::fs::{Access, AtFlags};
+use nix::fcntl::OFlag;
+use nix::unistd::{self, AccessFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 
 use super::event::Allowed;
 
 /// Stands for the calling process, and for a group with its number, in calls of `setpgid`.
-pub(super) const OWN: nix::unistd::Pid = nix::unistd::Pid::from_raw(0);
+pub(super) const OWN: unistd::Pid = unistd::Pid::from_raw(0);
 
 /// The directories to search when there is no `PATH`, as in the C library.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -59,8 +59,8 @@ pub(super) struct LeaderEnds {
 
 impl Pipes {
     pub(super) fn open() -> Result<Self, Errno> {
-        let (permit, release) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (error, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        let (permit, release) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(sys::from_nix)?;
+        let (error, report) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(sys::from_nix)?;
         Ok(Self { permit, release, error, report })
     }
 
@@ -157,7 +157,7 @@ pub(super) fn become_command(
     announce: impl FnOnce(),
 ) -> ! {
     // Done before any process learns the leader's number, so that none ever sees it outside its group.
-    let grouped = nix::unistd::setpgid(OWN, OWN);
+    let grouped = unistd::setpgid(OWN, OWN);
     let tied = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     // The parent may have died before that took effect. Its number is compared with the saved one, since an orphan's
     // parent need not be 1.
@@ -236,7 +236,7 @@ fn search_and_exec(prepared: &Prepared) -> Errno {
 }
 
 fn exists(path: &CStr) -> bool {
-    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
+    unistd::access(path, AccessFlags::F_OK).is_ok()
 }
 
 /// Returns the paths to try for a command: the command itself if it contains a slash, else one in each directory of

@@ -1,11 +1,13 @@
 //! A connection to the daemon that never blocks.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use machineid_sys as sys;
 use machineid_tree::{Activity, Pid, ProcessEntry};
-use rustix::event::PollFlags;
+use nix::poll::PollFlags;
+use nix::unistd::geteuid;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -87,7 +89,7 @@ impl DaemonConnection {
 
     /// The events to poll for.
     pub(super) fn interest(&self) -> PollFlags {
-        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+        if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT }
     }
 
     /// Sends and reads as much as possible without blocking. Returns the events that are complete.
@@ -138,8 +140,8 @@ impl DaemonConnection {
 /// listener could have been put at a path where the socket is looked for, to answer yes.
 fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
     let Ok(listener) = sys::peer_credentials(fd) else { return false };
-    let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);
-    listener.uid == 0 || listener.uid == rustix::process::geteuid().as_raw() || Some(listener.uid) == owner
+    let owner = socket.parent().and_then(|directory| directory.metadata().ok()).map(|about| about.uid());
+    listener.uid == 0 || listener.uid == geteuid().as_raw() || Some(listener.uid) == owner
 }
 
 impl AsFd for DaemonConnection {

@@ -13,6 +13,7 @@ use std::{error, fmt};
 use machineid_protocol::{Containment, Wish};
 use machineid_sys::SignalFd;
 use machineid_tree::{Leaf, NoCgroup};
+use nix::unistd::{getegid, geteuid};
 use rustix::io::Errno;
 
 use super::Run;
@@ -85,7 +86,7 @@ fn pidns(run: &Run, signals: &SignalFd) -> Result<MadeContainment, ContainmentEr
         start(&GuardianStart { run, signals, kind: GuardianKind::Init(user), leaf: None })
             .map(|(guardian, pipes)| MadeContainment { guardian, pipes, leaf: None, no_leaf: None })
     };
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let (uid, gid) = (geteuid(), getegid());
     let mapped = NamespaceUser::Mapped { uid: uid.as_raw(), gid: gid.as_raw() };
     if !uid.is_root() {
         return begin(mapped);

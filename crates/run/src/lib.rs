@@ -46,9 +46,10 @@ mod wire;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
+use std::os::fd::AsFd;
 
 use machineid_protocol::Exit;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use self::options::Invocation;
 use self::setup::Run;
@@ -78,15 +79,16 @@ fn fail(error: &dyn fmt::Display) -> Exit {
     Exit::Wrapper
 }
 
-/// How long a line may wait for room on stderr.
-const STDERR_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How long a line may wait for room on stderr, in milliseconds.
+const STDERR_PATIENCE_MS: u16 = 200;
 
 /// Writes one line to stderr, or drops it when stderr has no room: a full pipe without a reader, or a terminal that is
 /// halted with Ctrl-S, must not hold up a stop.
 fn say(line: &str) {
-    let mut fds = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
-    if matches!(rustix::event::poll(&mut fds, Some(&STDERR_PATIENCE)), Ok(1..)) {
-        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    let mut stderr = std::io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if matches!(poll(&mut fds, STDERR_PATIENCE_MS), Ok(1..)) {
+        let _ = stderr.write_all(format!("{line}\n").as_bytes());
     }
 }
 

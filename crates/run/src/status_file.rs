@@ -7,8 +7,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
-
 /// How to write to the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -30,7 +28,7 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
         Way::Replace => replace(path, text),
         Way::Through => {
             // Without a reader, opening a pipe fails instead of waiting.
-            let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
             OpenOptions::new().write(true).custom_flags(flags).open(path)?.write_all(text.as_bytes())
         }
     }
@@ -104,17 +102,9 @@ mod tests {
     fn a_pipe_is_written_to_and_stays_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("status");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-            0,
-        )
-        .unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(write(&path, "new").is_err(), "no process reads it");
-        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
-        let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
         write(&path, "new").unwrap();
         let mut text = String::new();
         io::Read::read_to_string(&mut reader, &mut text).unwrap();

@@ -13,10 +13,11 @@
 //! The terminal's calls are rustix's: nix's `Termios` drops flags and speeds that it has no name for, which could then
 //! not be restored, and its `tcgetpgrp` answers 0 for a group outside the PID namespace.
 
-use std::os::fd::OwnedFd;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::OpenOptionsExt;
 
 use machineid_sys as sys;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios};
@@ -28,7 +29,7 @@ pub(super) struct Terminal {
     /// back to it.
     own_group: Option<Pid>,
     /// The session's controlling terminal, whatever the standard streams are; `None` if there is none.
-    controlling: Option<OwnedFd>,
+    controlling: Option<File>,
     /// Whether both input and output are the terminal.
     at_both_ends: bool,
     handed_over: bool,
@@ -40,14 +41,13 @@ impl Terminal {
     /// Finds the terminal at the start.
     pub(super) fn find() -> Self {
         let own_group = Pid::from_raw(sys::own_group());
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         // Fails with ENXIO in a session without one.
-        let controlling = own_group.and_then(|_| rustix::fs::open("/dev/tty", flags, Mode::empty()).ok());
+        let controlling = own_group.and_then(|_| open_controlling().ok());
         // Fails with ENOTTY for anything that is not this session's terminal.
         let input = rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok();
         let mut terminal = Self {
             own_group,
-            at_both_ends: input && rustix::termios::isatty(rustix::stdio::stdout()),
+            at_both_ends: input && std::io::stdout().is_terminal(),
             controlling,
             handed_over: false,
             settings: None,
@@ -132,4 +132,8 @@ impl Terminal {
             let _: Result<(), Errno> = rustix::termios::tcsetattr(terminal, OptionalActions::Now, settings);
         }
     }
+}
+
+fn open_controlling() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty")
 }

@@ -82,16 +82,15 @@ mod tests {
     #[test]
     fn the_credentials_of_a_pair_are_our_own() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let own = Credentials { pid: rustix::process::getpid().as_raw_pid(), uid, gid };
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let own = Credentials { pid: nix::unistd::getpid().as_raw(), uid, gid };
         assert_eq!(peer_credentials(&socket), Ok(own));
     }
 
     #[test]
     fn the_groups_of_a_pair_are_our_own() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        let own: Vec<u32> =
-            rustix::process::getgroups().unwrap().into_iter().map(rustix::process::Gid::as_raw).collect();
+        let own: Vec<u32> = nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
         assert_eq!(peer_groups(&socket), Ok(own));
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use rustix::io::Errno;
 
+use super::process::from_nix;
+
 /// Why the numbers in `/proc` cannot be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcError {
@@ -30,11 +32,11 @@ impl std::error::Error for ProcError {}
 /// Checks that `/proc` was mounted in this process's PID namespace. In the `/proc` of another namespace the same number names
 /// another process: a tree would not be found, or processes of another tree would be taken for it.
 pub fn check_proc() -> Result<(), ProcError> {
-    let own = rustix::process::getpid().as_raw_pid().to_string();
-    match rustix::fs::readlink("/proc/self", Vec::new()) {
-        Ok(number) if number.to_bytes() == own.as_bytes() => Ok(()),
-        Ok(_) | Err(Errno::NOENT) => Err(ProcError::OtherNamespace),
-        Err(errno) => Err(ProcError::Unreadable(errno)),
+    let own = nix::unistd::getpid().to_string();
+    match nix::fcntl::readlink("/proc/self") {
+        Ok(number) if number == own.as_str() => Ok(()),
+        Ok(_) | Err(nix::errno::Errno::ENOENT) => Err(ProcError::OtherNamespace),
+        Err(errno) => Err(ProcError::Unreadable(from_nix(errno))),
     }
 }
 

@@ -36,8 +36,8 @@ pub fn queue_signal<Fd: AsFd>(pidfd: Fd, signal: Signal) -> Result<(), Errno> {
         errno: 0,
         code: libc::SI_QUEUE,
         _gap: 0,
-        pid: rustix::process::getpid().as_raw_pid(),
-        uid: rustix::process::getuid().as_raw(),
+        pid: nix::unistd::getpid().as_raw(),
+        uid: nix::unistd::getuid().as_raw(),
         value: OF_A_LADDER,
         _rest: [0; 12],
     };

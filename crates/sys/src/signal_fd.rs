@@ -63,7 +63,7 @@ impl SignalFd {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(from_nix(errno)),
             };
-            let own = i32::try_from(info.ssi_pid) == Ok(rustix::process::getpid().as_raw_pid());
+            let own = i32::try_from(info.ssi_pid) == Ok(nix::unistd::getpid().as_raw());
             let from_kernel = info.ssi_code == libc::SI_KERNEL;
             let from_ladder = info.ssi_code == libc::SI_QUEUE && info.ssi_ptr == OF_A_LADDER;
             let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
@@ -114,7 +114,7 @@ pub fn die_by(signal: i32, group: bool) {
 
 /// The target of `kill` for this process, or for its whole group.
 fn own_target(group: bool) -> i32 {
-    if group { 0 } else { rustix::process::getpid().as_raw_pid() }
+    if group { 0 } else { nix::unistd::getpid().as_raw() }
 }
 
 fn kill(target: i32, signal: i32) -> Result<(), Errno> {

@@ -1,6 +1,7 @@
 //! Whether the process has only one thread, on which the safety of `fork` and of changing the environment rests.
 
-use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::Read;
 
 /// Room for the line of `/proc/self/stat`.
 const LINE: usize = 2048;
@@ -12,9 +13,9 @@ const NUM_THREADS: usize = 17;
 pub(super) fn is_single_threaded() -> Option<bool> {
     // Not by the entries of `/proc/self/task`: listing a directory takes memory, which a freshly forked process gets
     // page by page.
-    let file = rustix::fs::open("/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut file = File::open("/proc/self/stat").ok()?;
     let mut line = [0; LINE];
-    let length = rustix::io::read(&file, &mut line).ok()?;
+    let length = file.read(&mut line).ok()?;
     let threads = threads(line.get(..length)?)?;
     Some(threads == 1)
 }

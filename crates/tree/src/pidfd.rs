@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use machineid_sys as sys;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 
@@ -88,9 +88,9 @@ impl Process {
 
     /// Whether the last thread of the process has ended; a zombie has exited.
     pub fn has_exited(&self) -> Result<bool, Errno> {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         loop {
-            match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            match poll(&mut fds, PollTimeout::ZERO).map_err(sys::from_nix) {
                 Ok(count) => return Ok(count > 0),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),

@@ -5,11 +5,11 @@
 //! that they are about to read: `/proc` exists for every user and every daemon. Since any process may keep it locked,
 //! the wait is short.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
 use std::time::Duration;
 
 use machineid_clock::BootTime;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use nix::fcntl::{Flock, FlockArg};
 use rustix::io::Errno;
 
 use super::pid::Pid;
@@ -57,12 +57,11 @@ impl ScanTurn {
 }
 
 /// Takes the lock. Fails while another process has it. Where there are no such locks, it succeeds without one.
-fn take() -> Result<Option<OwnedFd>, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = rustix::fs::open("/proc", flags, Mode::empty()) else { return Ok(None) };
-    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(directory)),
-        Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
+fn take() -> Result<Option<Flock<File>>, Errno> {
+    let Ok(directory) = File::open("/proc") else { return Ok(None) };
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Errno::WOULDBLOCK),
         Err(_) => Ok(None),
     }
 }

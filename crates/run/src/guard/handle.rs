@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use machineid_clock::BootTime;
 use machineid_sys::{self as sys, Fork, SignalFd};
 use machineid_tree::Leaf;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
 use rustix::cmsg_space;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use super::super::Run;
 use super::super::child::Pipes;
@@ -21,8 +22,8 @@ use super::message::{GuardianOrder, GuardianReport, SIZE, StopTerms};
 use super::serve::{self, Inheritance};
 use super::{GuardianKind, namespace};
 
-/// How long a guardian may take to fork the leader.
-const START: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long a guardian may take to fork the leader, in milliseconds.
+const START_MS: u16 = 10_000;
 
 /// The guardian, a child of the wrapper.
 #[derive(Debug)]
@@ -111,11 +112,11 @@ impl GuardianHandle {
     /// Waits until the leader exists. Returns its pid, and whether it is in its control group.
     pub(crate) fn leader(&mut self) -> Result<(Pid, bool), LeaderError> {
         let Some(socket) = &self.socket else { return Err(LeaderError::GuardianGone) };
-        let mut fds = [PollFd::new(socket, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&START)) {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, START_MS) {
             Ok(1) => {}
             Ok(_) => return Err(LeaderError::GuardianSilent),
-            Err(errno) => return Err(LeaderError::Read(errno)),
+            Err(errno) => return Err(LeaderError::Read(sys::from_nix(errno))),
         }
         match self.receive() {
             Some((GuardianReport::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
@@ -162,7 +163,7 @@ impl GuardianHandle {
     fn give_up(&mut self) {
         self.socket = None;
         if self.state == GuardianState::Lives {
-            self.signal(Signal::KILL);
+            self.signal(Signal::SIGKILL);
         }
     }
 
@@ -202,7 +203,7 @@ impl GuardianHandle {
     /// Kills the guardian, which is no longer needed.
     pub(crate) fn dismiss(&mut self) {
         if self.state == GuardianState::Lives {
-            self.signal(Signal::KILL);
+            self.signal(Signal::SIGKILL);
             self.state = GuardianState::Dismissed;
         }
     }
@@ -232,13 +233,13 @@ impl GuardianHandle {
     /// Continues the guardian, which some process has stopped.
     pub(crate) fn resume(&self) {
         if self.state == GuardianState::Lives {
-            self.signal(Signal::CONT);
+            self.signal(Signal::SIGCONT);
         }
     }
 
     /// Sends a signal. The guardian is a child that has not been reaped, so the number is its own.
     fn signal(&self, signal: Signal) {
-        let _ = rustix::process::kill_process(self.pid, signal);
+        let _ = kill(nix::unistd::Pid::from_raw(self.pid.as_raw_pid()), signal);
     }
 
     /// The socket to poll, while the guardian can send.

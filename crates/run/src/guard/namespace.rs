@@ -3,12 +3,12 @@
 //! A mount namespace comes with it, for a `/proc` that shows the right processes; and for an ordinary user a user
 //! namespace, which permits the other two. The user is the same inside and outside.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::message::GuardianStep;
@@ -49,9 +49,9 @@ fn tie(control: &OwnedFd) -> Result<(), Errno> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(sys::from_nix)?;
     // The wrapper may have ended before that took effect. Its pid cannot be seen in here, but only the wrapper holds
     // the other end of the socket.
-    let mut fds = [PollFd::new(control, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let hung_up = rustix::event::poll(&mut fds, Some(&now))? > 0 && fds[0].revents().contains(PollFlags::HUP);
+    let mut fds = [PollFd::new(control.as_fd(), PollFlags::empty())];
+    let ready = poll(&mut fds, PollTimeout::ZERO).map_err(sys::from_nix)?;
+    let hung_up = ready > 0 && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP));
     if hung_up { Err(Errno::PIPE) } else { Ok(()) }
 }
 

@@ -1,5 +1,6 @@
 //! The guardian's process: forks the leader, then carries out what [`GuardianCore`] decides, in a loop.
 
+use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use machineid_tree::{
     Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, ScanAttempt, ScanTurn, Stop,
     Tree,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use nix::unistd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
@@ -40,8 +41,8 @@ const STUBBORN: Duration = Duration::from_secs(10);
 /// Time between two looks after that.
 const STUBBORN_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the guardian waits at the start, to leave the processor to the wrapper.
-const ASIDE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+/// How long the guardian waits at the start, to leave the processor to the wrapper, in milliseconds.
+const ASIDE_MS: u8 = 2;
 
 /// What the guardian takes over from the wrapper.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
     };
     let own = rustix::process::getpid();
     // Signals that the terminal sends to the wrapper's group must not reach the guardian.
-    let mut ready = nix::unistd::setpgid(child::OWN, child::OWN);
+    let mut ready = unistd::setpgid(child::OWN, child::OWN);
     match kind {
         GuardianKind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
         GuardianKind::Init(user) => {
@@ -115,8 +116,8 @@ pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
     // The wrapper is about to learn that the leader exists, has the question to ask, and may have been waiting for this
     // very processor. Until wrapper or leader ends, nothing of the following is needed; orders that come meanwhile can
     // be read later.
-    let ends = &mut [PollFd::new(&control, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
-    let _ = rustix::event::poll(ends, Some(&ASIDE));
+    let ends = &mut [PollFd::new(control.as_fd(), PollFlags::empty()), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(ends, ASIDE_MS);
     let prepared = sys::close_others(&[control.as_fd(), signals.as_fd(), timer.as_fd()]).and_then(|()| {
         // At once, while these numbers are free.
         occupy_standard_streams();
@@ -163,10 +164,10 @@ fn identity(pid: Pid) -> Result<Identity, Errno> {
 /// Replaces the standard streams, which belong to the command: a reader that waits for the end of the command's output
 /// must not wait for the guardian. Their numbers stay in use, or the next descriptor would be taken for one of them.
 fn occupy_standard_streams() {
-    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::stdio::dup2_stdin(&null);
-        let _ = rustix::stdio::dup2_stdout(&null);
-        let _ = rustix::stdio::dup2_stderr(&null);
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = unistd::dup2_stdin(&null);
+        let _ = unistd::dup2_stdout(&null);
+        let _ = unistd::dup2_stderr(&null);
     }
 }
 
@@ -245,10 +246,13 @@ impl GuardianProcess<'_> {
     fn wait(&self) {
         let stop_at = self.stop.as_ref().map(|(_, at)| *at);
         self.timer.set(self.core.wake_at().into_iter().chain(stop_at).min());
-        let mut fds = vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
-        fds.extend(self.control.iter().map(|control| PollFd::new(control, PollFlags::IN)));
-        fds.extend(self.question.iter().map(|(question, _)| PollFd::new(question, question.interest())));
-        let _ = rustix::event::poll(&mut fds, None);
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(self.control.iter().map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.question.iter().map(|(question, _)| PollFd::new(question.as_fd(), question.interest())));
+        let _ = poll(&mut fds, PollTimeout::NONE);
         self.timer.clear();
     }
 

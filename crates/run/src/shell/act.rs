@@ -1,5 +1,6 @@
 //! Carries out the core's actions by system calls.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Shell<'_> {
                     }
                 }
                 WrapperAction::Remark(text) => {
-                    if rustix::termios::isatty(rustix::stdio::stderr()) && !self.run.quiet {
+                    if std::io::stderr().is_terminal() && !self.run.quiet {
                         say(&format!("machineid-run: {text}"));
                     }
                 }

@@ -5,13 +5,14 @@ mod error;
 mod hear;
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use machineid_clock::{BootTime, Moment, Suspends};
 use machineid_protocol::{Containment, DeviceId, Exit};
 use machineid_sys::{self as sys, Inherited, SignalFd};
 use machineid_tree::{Guardian, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopSummary, Survivor, Tree};
-use rustix::event::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
@@ -230,15 +231,18 @@ impl<'a> Shell<'a> {
     fn wait(&mut self) {
         let stop_at = self.stopping.as_ref().map(Stopping::look_at);
         self.timer.set(self.core.wake_at().into_iter().chain(stop_at).min());
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+        ];
         let guardian = self.guardian.socket();
-        fds.extend(guardian.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        fds.extend(self.leaf.iter().map(|leaf| PollFd::from_borrowed_fd(leaf.events(), PollFlags::PRI)));
+        fds.extend(guardian.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+        fds.extend(self.leaf.iter().map(|leaf| PollFd::new(leaf.events(), PollFlags::POLLPRI)));
         for connection in self.connection.iter().chain(&self.inquiry).chain(&self.errand) {
-            fds.push(PollFd::new(connection, connection.interest()));
+            fds.push(PollFd::new(connection.as_fd(), connection.interest()));
         }
         // EINTR, or no memory: the loop looks at everything again anyway.
-        let _ = rustix::event::poll(&mut fds, None);
+        let _ = poll(&mut fds, PollTimeout::NONE);
         self.timer.clear();
     }
 

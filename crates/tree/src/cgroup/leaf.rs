@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use machineid_protocol::{HoldsAgainst, RunId};
+use machineid_sys as sys;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -14,9 +16,6 @@ use super::super::pid::Pid;
 use super::NoCgroup;
 use super::listing;
 use super::place::{self, Membership};
-
-/// The number by which `statfs` identifies cgroup2.
-const CGROUP2: i64 = 0x6367_7270;
 
 /// The mode of a leaf's directory: every user may list it, whatever the umask of its maker. (The owners of the files in
 /// it decide about changes.)
@@ -256,8 +255,8 @@ impl Leaf {
             return HoldsAgainst::Bugs;
         }
         for directory in self.path.ancestors() {
-            match rustix::fs::statfs(directory) {
-                Ok(found) if is_cgroup2(&found) => {}
+            match statfs(directory) {
+                Ok(found) if found.filesystem_type() == CGROUP2_SUPER_MAGIC => {}
                 Ok(_) if directory != self.path => return HoldsAgainst::Hostile,
                 Ok(_) | Err(_) => return HoldsAgainst::Bugs,
             }
@@ -286,17 +285,11 @@ fn is_named_after(path: &Path, run: RunId) -> bool {
     path.file_name().is_some_and(|name| name == leaf_name(run).as_str())
 }
 
-fn is_cgroup2(found: &rustix::fs::StatFs) -> bool {
-    // The field's type differs between platforms.
-    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
-    let kind = found.f_type as i64;
-    kind == CGROUP2
-}
-
 /// Opens a directory of cgroup2. Fails with ENOENT when the path shows another file system: a later mount may cover it.
 fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
     let directory = listing::open_directory(CWD, path)?;
-    if is_cgroup2(&rustix::fs::fstatfs(&directory)?) { Ok(directory) } else { Err(Errno::NOENT) }
+    let found = fstatfs(&directory).map_err(sys::from_nix)?;
+    if found.filesystem_type() == CGROUP2_SUPER_MAGIC { Ok(directory) } else { Err(Errno::NOENT) }
 }
 
 /// The directories that the control group of the process with this number has where cgroup2 is usually mounted; empty
