@@ -82,11 +82,28 @@ pub fn exit_now(code: u8) -> ! {
 }
 
 /// Turns an error of nix into one of rustix, which the workspace uses.
+///
+/// nix has no name for some numbers that kernels return, such as 524, and reads them as 0. They become EIO here: rustix
+/// has no error 0, and panics.
 #[must_use]
 pub fn from_nix(errno: nix::errno::Errno) -> Errno {
-    Errno::from_raw_os_error(errno as i32)
+    match errno as i32 {
+        0 => Errno::IO,
+        number => Errno::from_raw_os_error(number),
+    }
 }
 
 pub(super) fn last_errno() -> Errno {
     std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_nix_has_no_name_for_is_an_error_all_the_same() {
+        assert_eq!(from_nix(nix::errno::Errno::from_raw(524)), Errno::IO);
+        assert_eq!(from_nix(nix::errno::Errno::ENOENT), Errno::NOENT);
+    }
 }

@@ -2,9 +2,9 @@
 //! It fails only for a process that has emptied its environment too.
 
 use machineid_protocol::RunId;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::kernel_file;
 use super::pid::Pid;
 
 /// The variable holds a list of run ids, outermost first, separated by commas.
@@ -39,19 +39,17 @@ pub(super) fn read(pid: Pid) -> Result<Vec<RunId>, Errno> {
 fn read_environment(pid: Pid, environment: &mut Vec<u8>) -> Result<(), Errno> {
     environment.clear();
     let path = format!("/proc/{pid}/environ");
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let file = match kernel_file::open(path.as_str()) {
         Ok(file) => file,
         Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
         Err(_) => return Ok(()),
     };
     let mut page = [0; 4096];
     while environment.len() < LONGEST {
-        match rustix::io::read(&file, &mut page) {
-            Ok(0) => break,
-            Ok(count) => environment.extend_from_slice(&page[..count]),
-            Err(Errno::INTR) => {}
-            // The process and its memory are gone, or may not be read by this user.
-            Err(_) => break,
+        match kernel_file::read_on(&file, &mut page) {
+            Ok(count @ 1..) => environment.extend_from_slice(&page[..count]),
+            // The end; or the process and its memory are gone, or may not be read by this user.
+            Ok(0) | Err(_) => break,
         }
     }
     Ok(())

@@ -8,9 +8,10 @@
 
 use std::collections::HashSet;
 
-use rustix::fs::{Mode, OFlags};
+use nix::fcntl::OFlag;
 use rustix::io::Errno;
 
+use super::kernel_file;
 use super::pid::{Identity, Pid};
 use super::pidfd::Process;
 use super::stat::ProcessEntry;
@@ -79,7 +80,7 @@ pub(super) fn is_alive(identity: Identity) -> bool {
 /// The children of a process that has one thread, including zombies. `None` when they cannot be listed.
 pub(super) fn children_of_single(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     let list = format!("/proc/{parent}/task/{parent}/children");
-    match rustix::fs::open(list, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    match kernel_file::open(list.as_str()) {
         Ok(list) => Ok(read_list(&list).ok().map(|text| numbers(&text).collect())),
         Err(errno) => missing(errno),
     }
@@ -95,8 +96,7 @@ fn missing<T>(errno: Errno) -> Result<Option<T>, Errno> {
 /// The children of all threads of a process, including zombies. `None` when they cannot be listed.
 pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     let tasks = format!("/proc/{parent}/task");
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let tasks = match rustix::fs::open(tasks, directory, Mode::empty()) {
+    let tasks = match kernel_file::open_directory(tasks.as_str()) {
         Ok(tasks) => tasks,
         Err(errno) => return missing(errno),
     };
@@ -107,8 +107,7 @@ pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     while let Some(thread) = threads.next() {
         let Ok(thread) = thread else { return Ok(None) };
         let Some(number) = thread.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let list =
-            rustix::fs::openat(&tasks, format!("{number}/children"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let list = kernel_file::open_at(&tasks, format!("{number}/children").as_str(), OFlag::O_RDONLY);
         let list = match list {
             Ok(list) => list,
             // This thread has ended since the directory was read. The others have not.
@@ -130,11 +129,9 @@ fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        match rustix::io::read(list, &mut buffer) {
-            Ok(0) => return Ok(text),
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+        match kernel_file::read_on(list, &mut buffer)? {
+            0 => return Ok(text),
+            count => text.extend_from_slice(&buffer[..count]),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! One process as `/proc/<pid>/stat` and `/proc/<pid>/status` describe it.
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::kernel_file;
@@ -112,8 +111,7 @@ fn shows_a_zombie(text: &[u8]) -> bool {
 /// Whether a thread is in a wait that the kernel does not interrupt. The process's own state no longer tells once its
 /// first thread has ended.
 fn any_thread_is_uninterruptible(pid: Pid) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(tasks) = rustix::fs::open(format!("/proc/{pid}/task"), flags, Mode::empty()) else { return false };
+    let Ok(tasks) = kernel_file::open_directory(format!("/proc/{pid}/task").as_str()) else { return false };
     let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
     let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
     for _ in 0..THREADS {
@@ -139,13 +137,13 @@ fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, E
         Errno::NOENT | Errno::SRCH | Errno::PERM | Errno::ACCESS => Ok(None),
         _ => Err(errno),
     };
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let file = match kernel_file::open(path) {
         Ok(file) => file,
         Err(errno) => return gone(errno),
     };
     let mut filled = 0;
     while filled < buffer.len() {
-        match rustix::io::read(&file, &mut buffer[filled..]) {
+        match kernel_file::read_on(&file, &mut buffer[filled..]) {
             Ok(0) => break,
             Ok(count) => {
                 filled += count;
@@ -155,7 +153,6 @@ fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, E
                     break;
                 }
             }
-            Err(Errno::INTR) => {}
             Err(errno) => return gone(errno),
         }
     }

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use machineid_clock::BootTime;
 use machineid_protocol::RunId;
 use machineid_sys as sys;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::holders::Holders;
+use super::kernel_file;
 use super::pid::{Identity, Pid, StartTime};
 use super::stat::ProcessEntry;
 
@@ -66,7 +66,7 @@ impl ProcessTable {
     /// default, zombies included), and many seconds in a fork storm: too long for a caller that must send SIGKILL
     /// meanwhile, for which [`super::Stop::glance`] needs no table.
     pub fn scan_until(deadline: Option<BootTime>) -> Result<Self, Errno> {
-        let proc = rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let proc = kernel_file::open_directory("/proc")?;
         let mut entries = Vec::with_capacity(256);
         let mut read = 0_usize;
         let mut names = [std::mem::MaybeUninit::uninit(); 8192];

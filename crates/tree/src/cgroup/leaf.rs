@@ -3,12 +3,14 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use machineid_protocol::{HoldsAgainst, RunId};
 use machineid_sys as sys;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::kernel_file;
@@ -19,7 +21,7 @@ use super::place::{self, Membership};
 
 /// The mode of a leaf's directory: every user may list it, whatever the umask of its maker. (The owners of the files in
 /// it decide about changes.)
-const MODE: Mode = Mode::from_raw_mode(0o755);
+const MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// Write permission on a group's `cgroup.procs` for its group or for others.
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
@@ -104,17 +106,17 @@ impl Leaf {
     }
 
     fn hold(path: PathBuf, directory: OwnedFd) -> Result<Self, Errno> {
-        let open = |name: &str, flags| rustix::fs::openat(&directory, name, flags | OFlags::CLOEXEC, Mode::empty());
-        let if_permitted = |name: &str| match open(name, OFlags::WRONLY) {
+        let open = |name: &str, flags| kernel_file::open_at(&directory, name, flags);
+        let if_permitted = |name: &str| match open(name, OFlag::O_WRONLY) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(None),
             Err(errno) => Err(errno),
         };
-        let processes = match open("cgroup.procs", OFlags::RDWR) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => open("cgroup.procs", OFlags::RDONLY),
+        let processes = match open("cgroup.procs", OFlag::O_RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => open("cgroup.procs", OFlag::O_RDONLY),
             other => other,
         }?;
-        let events = open("cgroup.events", OFlags::RDONLY)?;
+        let events = open("cgroup.events", OFlag::O_RDONLY)?;
         let (kill, freeze) = (if_permitted("cgroup.kill")?, if_permitted("cgroup.freeze")?);
         Ok(Self { path, directory, processes, events, kill, freeze })
     }
@@ -134,7 +136,7 @@ impl Leaf {
     /// Moves a process into the leaf. May take a few milliseconds. Fails with EBADF when the file is not writable here,
     /// ESRCH when the process is gone, EACCES or EPERM when it may not be moved.
     pub fn enter(&self, pid: Pid) -> Result<(), Errno> {
-        rustix::io::write(&self.processes, pid.to_string().as_bytes()).map(drop)
+        kernel_file::write(&self.processes, pid.to_string().as_bytes())
     }
 
     /// The processes in the leaf and in the groups below it, sorted by number, without zombies. Processes in PID
@@ -238,12 +240,12 @@ impl Leaf {
             other => return other,
         }
         listing::remove_below(self.directory())?;
-        listing::remove_group(CWD, &self.path)
+        listing::remove_group(AT_FDCWD, &self.path)
     }
 
     /// Removes the leaf if there are no groups below it, which takes one call. Fails with EBUSY if there are.
     pub fn remove_alone(&self) -> Result<(), Errno> {
-        listing::remove_group(CWD, &self.path)
+        listing::remove_group(AT_FDCWD, &self.path)
     }
 
     /// Which agents the leaf contains. A process can leave it only to a group where its user may write the
@@ -260,8 +262,8 @@ impl Leaf {
                 Ok(_) if directory != self.path => return HoldsAgainst::Hostile,
                 Ok(_) | Err(_) => return HoldsAgainst::Bugs,
             }
-            let Ok(file) = rustix::fs::stat(directory.join("cgroup.procs")) else { return HoldsAgainst::Bugs };
-            if file.st_uid == agent_uid || file.st_mode & GROUP_OR_OTHERS_WRITE != 0 {
+            let Ok(file) = directory.join("cgroup.procs").metadata() else { return HoldsAgainst::Bugs };
+            if file.uid() == agent_uid || file.mode() & GROUP_OR_OTHERS_WRITE != 0 {
                 return HoldsAgainst::Bugs;
             }
         }
@@ -270,9 +272,9 @@ impl Leaf {
 }
 
 fn set(file: Option<&OwnedFd>, value: &[u8]) -> Result<(), Errno> {
-    match rustix::io::write(file.ok_or(Errno::ACCESS)?, value) {
+    match kernel_file::write(file.ok_or(Errno::ACCESS)?, value) {
         // A leaf that was removed has no processes.
-        Ok(_) | Err(Errno::NODEV) => Ok(()),
+        Ok(()) | Err(Errno::NODEV) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
@@ -287,7 +289,7 @@ fn is_named_after(path: &Path, run: RunId) -> bool {
 
 /// Opens a directory of cgroup2. Fails with ENOENT when the path shows another file system: a later mount may cover it.
 fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
-    let directory = listing::open_directory(CWD, path)?;
+    let directory = listing::open_directory(AT_FDCWD, path)?;
     let found = fstatfs(&directory).map_err(sys::from_nix)?;
     if found.filesystem_type() == CGROUP2_SUPER_MAGIC { Ok(directory) } else { Err(Errno::NOENT) }
 }
@@ -327,9 +329,8 @@ impl Group {
     /// where containers have made a thousand.
     fn usual_place(&self) -> Option<PathBuf> {
         let own = |place: &PathBuf| {
-            let procs = open_cgroup(place).and_then(|directory| {
-                rustix::fs::openat(&directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            });
+            let procs = open_cgroup(place)
+                .and_then(|directory| kernel_file::open_at(&directory, "cgroup.procs", OFlag::O_RDONLY));
             procs.and_then(|procs| listing::is_among_the_first(procs.as_fd(), self.process)).unwrap_or(false)
         };
         place::usual().iter().filter_map(|mount| mount.directory(&self.path)).find(own)
@@ -375,22 +376,21 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
     };
     let name = leaf_name(run);
     let outer = open_cgroup(above).map_err(failed)?;
-    rustix::fs::mkdirat(&outer, name.as_str(), MODE).map_err(|errno| match errno {
+    mkdirat(&outer, name.as_str(), MODE).map_err(sys::from_nix).map_err(|errno| match errno {
         Errno::EXIST => NoCgroup::Exists(above.join(&name)),
         _ => failed(errno),
     })?;
     let made = listing::open_directory(outer.as_fd(), name.as_str()).map_err(failed).and_then(|directory| {
-        rustix::fs::fchmod(&directory, MODE).map_err(failed)?;
-        let kind = rustix::fs::openat(&directory, "cgroup.type", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        fchmod(&directory, MODE).map_err(sys::from_nix).map_err(failed)?;
+        let kind = kernel_file::open_at(&directory, "cgroup.type", OFlag::O_RDONLY)
             .and_then(|file| kernel_file::read_from_start(file.as_fd()))
             .map_err(failed)?;
         if kind != b"domain\n" {
             return Err(NoCgroup::Threaded(above.to_owned()));
         }
         // A limit that cannot be set is missing; nothing relies on it alone.
-        let _ =
-            rustix::fs::openat(&directory, "cgroup.max.descendants", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                .and_then(|file| rustix::io::write(&file, MOST_BELOW));
+        let _ = kernel_file::open_at(&directory, "cgroup.max.descendants", OFlag::O_WRONLY)
+            .and_then(|file| kernel_file::write(&file, MOST_BELOW));
         Leaf::hold(above.join(&name), directory).map_err(failed)
     });
     if made.is_err() {

@@ -3,7 +3,13 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use machineid_sys::from_nix;
+use nix::NixPath;
+use nix::errno::Errno as NixErrno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::super::kernel_file;
@@ -16,14 +22,14 @@ const DEEPEST: usize = 32;
 /// The most groups that one call removes: an agent may have made any number.
 const MOST_REMOVED: usize = 100_000;
 
-pub(super) fn open_directory<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty())
+/// Opens a directory below another one. Fails when it is a link.
+pub(super) fn open_directory<P: ?Sized + NixPath>(at: BorrowedFd<'_>, name: &P) -> Result<OwnedFd, Errno> {
+    kernel_file::open_at(at, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)
 }
 
 /// Whether there are groups below this one. The directory's link count tells, so this needs no descriptor.
 pub(super) fn has_groups(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(rustix::fs::fstat(directory)?.st_nlink > 2)
+    Ok(fstat(directory).map_err(from_nix)?.st_nlink > 2)
 }
 
 /// Adds the processes that `cgroup.procs` lists. A process outside of the reader's PID namespace is listed as 0, and
@@ -38,7 +44,7 @@ pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Resu
 /// Whether `cgroup.procs` lists this process within the first bytes that the kernel returns.
 pub(super) fn is_among_the_first(cgroup_procs: BorrowedFd<'_>, process: Pid) -> Result<bool, Errno> {
     let mut buffer = [0; 4096];
-    let count = rustix::io::read(cgroup_procs, &mut buffer)?;
+    let count = kernel_file::read_on(cgroup_procs, &mut buffer)?;
     let line = format!("{process}\n");
     Ok(buffer[..count].split_inclusive(|&byte| byte == b'\n').any(|found| found == line.as_bytes()))
 }
@@ -55,12 +61,12 @@ fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize, left: &
             break;
         }
         *left -= 1;
-        let inner = match open_directory(directory, &name) {
+        let inner = match open_directory(directory, name.as_c_str()) {
             Ok(inner) => inner,
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
         };
-        let procs = rustix::fs::openat(&inner, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let procs = kernel_file::open_at(&inner, "cgroup.procs", OFlag::O_RDONLY);
         match procs.and_then(|procs| listed(procs.as_fd(), found)) {
             Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
@@ -109,13 +115,13 @@ pub(super) fn remove_below(directory: BorrowedFd<'_>) -> Result<(), Errno> {
         let Some(mut name) = groups(directory, 1)?.pop() else { return Ok(()) };
         let mut above = open_directory(directory, ".")?;
         loop {
-            let inner = match open_directory(above.as_fd(), &name) {
+            let inner = match open_directory(above.as_fd(), name.as_c_str()) {
                 Ok(inner) => inner,
                 Err(Errno::NOENT) => break,
                 Err(errno) => return Err(errno),
             };
             let Some(deeper) = groups(inner.as_fd(), 1)?.pop() else {
-                remove_group(above.as_fd(), &name)?;
+                remove_group(above.as_fd(), name.as_c_str())?;
                 break;
             };
             above = inner;
@@ -126,9 +132,9 @@ pub(super) fn remove_below(directory: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// Removes one empty group. Succeeds when it is gone already.
-pub(super) fn remove_group<P: rustix::path::Arg>(above: BorrowedFd<'_>, name: P) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-        Err(errno) => Err(errno),
+pub(super) fn remove_group<P: ?Sized + NixPath>(above: BorrowedFd<'_>, name: &P) -> Result<(), Errno> {
+    match unlinkat(above, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(NixErrno::ENOENT | NixErrno::ENODEV) => Ok(()),
+        Err(errno) => Err(from_nix(errno)),
     }
 }
