@@ -1,21 +1,22 @@
-//! Tells the programs which commit they are built from.
+//! Passes the commit of the build to the programs.
 //!
 //! | there is | `--version` says |
 //! |---|---|
-//! | a development build | `0.1.0 (development build)`: what it is built from changes by the minute |
+//! | a development build | `0.1.0 (development build)`: its sources change by the minute |
 //! | `MACHINEID_COMMIT`, from a packager | that |
 //! | the archive of a commit (`git archive`) | its commit and date |
-//! | a git checkout | its commit and date, and `modified` when what is built is not what was committed |
+//! | a git checkout | its commit and date, and `modified` when the sources differ from the commit |
 //! | none of them | `0.1.0` alone |
 //!
-//! Nothing of the time, the place or the machine of the build goes in: two builds of a commit have the same bytes.
+//! No time, path or host name of the build is included: two builds of a commit have the same bytes.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The workspace, in whose directory cargo does not run a member's build script. What else is named here is a path in it.
+/// The workspace. cargo runs the build script in the member's directory; the other paths here are relative to the
+/// workspace.
 const WORKSPACE: &str = "../..";
-/// What goes into the programs; a change to anything else is none to them.
+/// The sources of the programs; changes of other files do not matter.
 const SOURCES: [&str; 4] = ["src", "crates", "Cargo.toml", "Cargo.lock"];
 /// `git archive` fills this file in (`.gitattributes`).
 const ARCHIVED: &str = "packaging/commit";
@@ -35,9 +36,9 @@ fn origin() -> Option<String> {
     if let Some(given) = variable("MACHINEID_COMMIT") {
         return Some(given);
     }
-    // `release` for each profile that inherits from it as well, such as `dist`.
+    // Profiles that inherit from `release`, such as `dist`, have this value too.
     if variable("PROFILE").as_deref() != Some("release") {
-        // With the commit in it, a development build would start anew after each commit.
+        // With the commit in it, a development build would be made anew after each commit.
         return Some("development build".to_owned());
     }
     archived().or_else(checked_out)
@@ -47,12 +48,12 @@ fn archived() -> Option<String> {
     println!("cargo:rerun-if-changed={WORKSPACE}/{ARCHIVED}");
     let text = std::fs::read_to_string(Path::new(WORKSPACE).join(ARCHIVED)).ok()?;
     let (commit, date) = text.trim().split_once(' ')?;
-    // Not filled in, it still begins with a dollar sign.
+    // If it was not filled in, it still begins with a dollar sign.
     commit.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| format!("{commit:.12} {date}"))
 }
 
 fn checked_out() -> Option<String> {
-    // A checkout of something else, into which these sources were unpacked, is none of ours.
+    // A checkout of something else, into which these sources were unpacked, must not count.
     let top = git(&["rev-parse", "--show-toplevel"])?;
     if Path::new(&top).canonicalize().ok()? != Path::new(WORKSPACE).canonicalize().ok()? {
         return None;
@@ -60,7 +61,7 @@ fn checked_out() -> Option<String> {
     let branch = git(&["rev-parse", "--symbolic-full-name", "HEAD"]);
     let moving = ["HEAD".to_owned(), "packed-refs".to_owned()].into_iter().chain(branch);
     for place in moving.filter_map(|name| git(&["rev-parse", "--git-path", &name])).chain(SOURCES.map(str::to_owned)) {
-        // A file that is not there would be one that has always changed.
+        // cargo takes a file that does not exist for one that has always changed.
         let place = Path::new(WORKSPACE).join(place);
         if place.exists() {
             println!("cargo:rerun-if-changed={}", place.display());

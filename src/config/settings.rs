@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use machineid_client::{BaseUrl, BaseUrlError};
 use machineid_log::{LogFormat, LogLevel};
-use machineid_protocol::stop_bound::{StopBound, longest_silence};
+use machineid_protocol::stop_bound::{StopLatency, longest_silence};
 use machineid_protocol::{DevicePattern, Wish, span};
 use machineid_sys as sys;
 use rustix::process::Signal;
@@ -140,9 +140,9 @@ impl Settings {
         StopTerms { signal: self.enforcement.stop_signal, grace: self.enforcement.stop_grace }
     }
 
-    pub(crate) fn stop_bound(&self) -> StopBound {
+    pub(crate) fn stop_bound(&self) -> StopLatency {
         let EnforcementSettings { interval, lease, stop_grace, .. } = self.enforcement;
-        StopBound::new(interval, self.authority.timeout, lease, stop_grace)
+        StopLatency::new(interval, self.authority.timeout, lease, stop_grace)
     }
 }
 

@@ -9,7 +9,7 @@ use machineid_log::Vital;
 use machineid_protocol::event::{DecisionChange, Happening, Source};
 use machineid_protocol::status::StandingKind;
 use machineid_protocol::{Code, Decision, Denial, DeviceId, RequestId};
-use machineid_sys::{self as sys, Turns};
+use machineid_sys::{self as sys, TimeSlice};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
@@ -54,7 +54,7 @@ pub(super) struct Driver {
     answers: VecDeque<(oneshot::Sender<GateVerdict>, GateVerdict)>,
     next_asker: u64,
     /// The scheduling of this thread, as set for the current crowd.
-    turns: Turns,
+    turns: TimeSlice,
     settings: Following,
     /// The client that the core knows of: its decisions about registration refer to this one.
     keyed: Arc<KeyedClient>,
@@ -93,7 +93,7 @@ impl Driver {
             replies: HashMap::new(),
             answers: VecDeque::new(),
             next_asker: 0,
-            turns: Turns::Ordinary,
+            turns: TimeSlice::Ordinary,
             settings,
             keyed,
             changes,
@@ -250,10 +250,10 @@ impl Driver {
         // Answering a crowd takes milliseconds, and the crowd asks again meanwhile; an authority on this host must not wait
         // that long for the processor. For a single asker short turns are a loss: it and this thread would preempt each
         // other.
-        let turns = if self.answers.len() > ANSWERED { Turns::Short } else { Turns::Ordinary };
+        let turns = if self.answers.len() > ANSWERED { TimeSlice::Short } else { TimeSlice::Ordinary };
         if turns != self.turns {
             self.turns = turns;
-            sys::take_turns(turns);
+            sys::set_time_slice(turns);
         }
         for (reply, verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
             // An asker that went away needs no answer.

@@ -54,7 +54,8 @@ impl RunRegistry {
         };
         // Only needed for wrappers that had other children: those are recognised by their age.
         let table = if records.iter().all(|record| record.alone) { None } else { ProcessTable::scan().ok() };
-        let table = table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Caller::current(), Vec::new()));
+        let table =
+            table.unwrap_or_else(|| ProcessTable::from_entries(machineid_tree::Observer::current(), Vec::new()));
         for record in records {
             self.adopt(record, &table);
         }

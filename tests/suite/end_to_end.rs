@@ -177,7 +177,10 @@ fn cut_off_from_the_authority_the_agent_lives_to_the_end_of_its_lease_and_no_lon
     };
     assert!(lines.contains("LEASE_EXPIRED"), "{lines}");
     // Whoever of daemon, wrapper and guardian is first.
-    assert!(lines.contains("the authority") || lines.contains("the wrapper was held up"), "it says why: {lines}");
+    assert!(
+        lines.contains("the authority") || lines.contains("the wrapper did not react in time"),
+        "it says why: {lines}"
+    );
     assert!(!is_alive(working.agent) && !is_alive(working.helper));
     assert_eq!(working.wrapped.stdout().matches("got SIGTERM").count(), 1);
     assert_eq!(check_exit(&sidecar), Some(75));
@@ -210,7 +213,10 @@ fn a_daemon_that_is_gone_for_good_does_not_let_the_agent_outlive_its_lease() {
     assert_eq!(working.wrapped.exit_code(), 75);
     let lines = working.wrapped.stderr();
     assert!(lines.contains("LEASE_EXPIRED"), "{lines}");
-    assert!(lines.contains("does not answer") || lines.contains("the wrapper was held up"), "it says why: {lines}");
+    assert!(
+        lines.contains("does not answer") || lines.contains("the wrapper did not react in time"),
+        "it says why: {lines}"
+    );
     assert!(!is_alive(working.agent) && !is_alive(working.helper));
 }
 

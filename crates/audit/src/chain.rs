@@ -1,11 +1,12 @@
-//! How an audit file is made and read: lines, each with the hash of the line before. Pure.
+//! The format of an audit file: lines, each with the hash of the line before. Pure.
 //!
 //! A line is a JSON object and ends with `prev`, the SHA-256 of the record before it without its newline, as 64 hex
 //! digits; the first record of all has zeros. A file that begins with another hash continues an earlier file.
 //!
-//! A daemon that is killed while it writes leaves part of a line, and a full disk may. Whoever writes next ends that part
-//! with a newline and says so: its record names in `torn` the hash of each such part before it, and `prev` is that of the
-//! last whole record. So nothing needs to be taken out of a file, and a torn line is told from one that was tampered with.
+//! A daemon that is killed while it writes leaves part of a line, and so may a full disk. The next writer ends that
+//! part with a newline and declares it: its record names in `torn` the hash of each such part before it, and `prev` is
+//! the hash of the last whole record. So nothing needs to be removed from a file, and a torn line is told from one that
+//! was tampered with.
 
 use std::fmt::{self, Write as _};
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// No line is longer, in bytes: names, command lines and reasons are cut before.
+/// The longest line, in bytes; names, command lines and reasons are cut to fit.
 pub const LONGEST_LINE: usize = 64 * 1024;
 
 /// The hash of a record.
@@ -23,7 +24,7 @@ pub const LONGEST_LINE: usize = 64 * 1024;
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// What stands for a record before the first one.
+    /// The hash that stands for the record before the first one.
     pub const NOTHING: Self = Self([0; 32]);
 
     /// The hash of a line without its end.
@@ -47,18 +48,18 @@ impl fmt::Display for Hash {
     }
 }
 
-/// What a record is about.
+/// The content of a record.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {
-    /// An event, with the user that asked for it, if any.
+    /// An event, with the process that asked for it, if any.
     Happened(&'a Happening, Option<&'a Caller>),
-    /// A daemon begins, or begins a file of its own.
+    /// The first record of a daemon, or of a new file.
     Opened,
     /// Records were lost before this one.
     Gap {
-        /// How many.
+        /// The number of lost records.
         lost: u64,
-        /// Why, as far as is known.
+        /// The reason, as far as it is known.
         reason: &'a str,
     },
 }
@@ -88,7 +89,7 @@ pub fn line(time: &str, entry: Entry<'_>, torn: &[Hash], prev: Hash) -> String {
         let _ = write!(line, "{comma}{}:{value}", Value::from(name));
     };
     put("time", &time.into());
-    // First what every record has, so that people find it at one place.
+    // The fields of every record come first, always in the same places.
     for name in ["event", "device_id", "code", "request_id", "caller"] {
         put(name, &about.remove(name).unwrap_or_default());
     }
@@ -104,7 +105,7 @@ pub fn line(time: &str, entry: Entry<'_>, torn: &[Hash], prev: Hash) -> String {
 }
 
 fn value<T: Serialize>(what: &T) -> Value {
-    // Nothing in it is without a JSON form.
+    // Every value has a JSON form.
     serde_json::to_value(what).unwrap_or_default()
 }
 
@@ -115,16 +116,16 @@ fn object<T: Serialize>(what: &T) -> Map<String, Value> {
     }
 }
 
-/// What of a line matters to the chain.
+/// The fields of a line that matter to the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What happened.
+    /// The name of the event.
     pub event: String,
     /// The hash of the record before it.
     pub prev: Hash,
-    /// Parts of lines before it that it declares torn.
+    /// Hashes of the parts of lines before it that it declares torn.
     pub torn: Vec<Hash>,
-    /// How many records it says were lost.
+    /// The number of records that it declares lost.
     pub lost: u64,
 }
 
@@ -141,7 +142,7 @@ struct Written {
 }
 
 impl Record {
-    /// Reads a line; `None` when it is no record of ours.
+    /// Parses a line; `None` when it is no audit record.
     #[must_use]
     pub fn read(line: &[u8]) -> Option<Self> {
         let written: Written = serde_json::from_value(strict_json::from_slice(line).ok()?).ok()?;
@@ -157,23 +158,23 @@ impl Record {
     }
 }
 
-/// How a file ends, for the next writer.
+/// The end of a file, for the next writer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// The last whole record; `None` in an empty file.
+    /// The hash of the last whole record; `None` in an empty file.
     pub last: Option<Hash>,
-    /// Parts of lines behind it.
+    /// The hashes of the parts of lines behind it.
     pub torn: Vec<Hash>,
-    /// What comes next must begin with a newline.
+    /// Whether the next writer must begin with a newline.
     pub open: bool,
 }
 
-/// The file holds something, and no record at its end.
+/// The file is not empty and has no record at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAuditFile;
 
 impl Tail {
-    /// Of the last bytes of a file: all of them, or so many that the last record is among them.
+    /// Reads the end of a file from its last bytes: all of them, or enough to contain the last record.
     pub fn of(bytes: &[u8]) -> Result<Self, NoAuditFile> {
         let mut tail = Self { open: !bytes.is_empty() && !bytes.ends_with(b"\n"), ..Self::default() };
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);

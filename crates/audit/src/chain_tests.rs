@@ -15,7 +15,7 @@ fn line_of(mark: u8, torn: &[Hash], prev: Hash) -> String {
     line("2026-11-24T00:00:00Z", entry, torn, prev)
 }
 
-/// A file as a daemon writes it that is killed in the middle of every line whose mark is a multiple of 7.
+/// A file as written by a daemon that is killed in the middle of every line whose mark is a multiple of 7.
 fn file(marks: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     for mark in marks {
@@ -25,7 +25,7 @@ fn file(marks: &[u8]) -> Vec<u8> {
         if tail.open {
             file.push(b'\n');
         }
-        // The first record is whole: before it there is no chain to go on with.
+        // The first record is whole: before it there is no chain to continue.
         if mark % 7 == 0 && tail.last.is_some() {
             file.extend_from_slice(&line.as_bytes()[..=usize::from(*mark) % (line.len() - 1)]);
         } else {
@@ -66,7 +66,7 @@ proptest! {
         let at = at % file.len();
         prop_assume!(file[at] != to);
         file[at] = to;
-        // Without its last newline the last record still says all it said.
+        // Without its last newline the last record still has all its content.
         prop_assume!(at + 1 != file.len());
         prop_assert!(!is_sound(&verify(&file, expect)), "at {at}: {}", String::from_utf8_lossy(&file));
     }
@@ -136,7 +136,7 @@ fn a_torn_line_is_declared_by_nothing_but_the_writers_own_records() {
 }
 
 #[test]
-fn every_record_says_when_what_about_whom_and_who_asked() {
+fn every_record_names_time_event_device_and_caller() {
     let text = line_of(2, &[], Hash::NOTHING);
     let expected = "{\"time\":\"2026-11-24T00:00:00Z\",\"event\":\"authority-up\",\"device_id\":null,\"code\":null,\
                     \"request_id\":null,\"caller\":{\"exe\":null,\"pid\":null,\"uid\":7},\

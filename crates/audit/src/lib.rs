@@ -1,4 +1,4 @@
-//! A line of the audit file: how it is made, read and verified. Pure: no file is opened here.
+//! The audit file: how its lines are made, read and verified. Pure: no file is opened here.
 //!
 //! The daemon writes the file, the command line verifies it.
 //!

@@ -1,51 +1,51 @@
-//! Whether an audit file is as it was written. Pure: lines go in, findings come out.
+//! Verifies that an audit file is as it was written. Pure: takes lines, returns findings.
 
 use super::chain::{Hash, LONGEST_LINE, Record};
 
-/// What is wrong, and where.
+/// One problem of an audit file, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Counted from 1; 0 is the file as a whole.
+    /// The line, counted from 1; 0 stands for the file as a whole.
     pub line: u64,
-    /// What is wrong.
+    /// The problem, as text.
     pub problem: String,
 }
 
-/// What a file came to.
+/// The result for a whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// How many records it holds.
+    /// The number of records.
     pub records: u64,
-    /// The record that the first one of the file follows; `None` when it is the first of all, or the file is empty.
+    /// The hash of the record before the file's first one; `None` when that is the first of all, or the file is empty.
     pub follows: Option<Hash>,
-    /// The last record.
+    /// The hash of the last record.
     pub last: Option<Hash>,
-    /// How often the file itself says that records were lost, and how many.
+    /// How often the file itself declares lost records.
     pub gaps: u64,
-    /// How many records it says were lost.
+    /// The number of records that it declares lost.
     pub lost: u64,
-    /// Parts of lines that the file itself declares.
+    /// The number of torn lines that it declares.
     pub torn: u64,
-    /// What is wrong with it.
+    /// The problems of the file.
     pub findings: Vec<Finding>,
 }
 
-/// Findings that are kept: after so many, what else is wrong says nothing new.
+/// The most findings that are kept: more of them would say nothing new.
 const MOST_FINDINGS: usize = 100;
 
-/// Reads a file line by line.
+/// Verifies a file line by line.
 #[derive(Debug, Default)]
 pub struct Verifier {
     verdict: Verdict,
     line: u64,
-    /// Lines that are no records, to be declared by the next one.
+    /// Lines that are no records, which the next record must declare.
     undeclared: Vec<(u64, Hash)>,
-    /// Whether the newest line is without an end, and no record either.
+    /// Whether the newest line is no record and has no newline.
     unfinished: bool,
 }
 
 impl Verifier {
-    /// Takes the next line, without its newline; `ended`: it had one.
+    /// Takes the next line, without its newline. `ended`: whether it had one.
     pub fn take(&mut self, line: &[u8], ended: bool) {
         self.line += 1;
         let record = if line.len() > LONGEST_LINE { None } else { Record::read(line) };
@@ -82,7 +82,7 @@ impl Verifier {
         self.verdict.last = Some(Hash::of(line));
     }
 
-    /// The file has ended. `expect`: the hash that its last record must have.
+    /// Takes the end of the file. `expect`: the hash that its last record must have.
     #[must_use]
     pub fn end(mut self, expect: Option<Hash>) -> Verdict {
         let undeclared = std::mem::take(&mut self.undeclared);

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::queue::{Bounds, OVERDUE, Owner, Queue};
 
-/// How long a thread with nothing to do is kept.
+/// How long an idle thread is kept.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The threads of one kind of call. Cheap to clone; clones share their threads.
@@ -20,11 +20,11 @@ pub struct Pool(Arc<Shared>);
 /// Why a call brought no answer.
 #[derive(Debug)]
 pub enum Lost {
-    /// It has not returned within its time.
+    /// The call has not returned in time.
     Late,
-    /// It panicked, which was told.
+    /// The call panicked, which the log says.
     Panicked,
-    /// There is no thread for it.
+    /// No thread can be started for the call.
     NoThread(io::Error),
 }
 
@@ -32,22 +32,22 @@ pub enum Lost {
 struct Shared {
     name: &'static str,
     state: Mutex<State>,
-    bell: Condvar,
+    wakeup: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     queue: Queue<Box<dyn Call>>,
     threads: usize,
-    /// Threads that wait for the bell and for which it has not rung.
+    /// Threads that wait on the condition variable and have not been notified.
     idle: usize,
-    /// Threads for which the bell has rung and that have not noticed.
-    rung: usize,
+    /// Threads that have been notified and have not woken yet.
+    notified: usize,
 }
 
 /// A call that waits for a thread.
 trait Call: Send + fmt::Debug {
-    /// Whether an asker still waits for the answer.
+    /// Whether a caller still waits for the answer.
     fn is_wanted(&self) -> bool;
     fn make(self: Box<Self>);
 }
@@ -70,22 +70,22 @@ impl<W: FnOnce() -> T + Send, T: Send> Call for Asked<W, T> {
 
     fn make(self: Box<Self>) {
         let Self { work, reply } = *self;
-        // An asker who has gone needs no answer.
+        // A caller that has gone needs no answer.
         let _ = reply.send(work());
     }
 }
 
 impl Pool {
-    /// A pool without a thread: they are started when there is work. `name` is theirs.
+    /// Makes a pool without threads, which are started when there is work. `name` is the threads' name.
     #[must_use]
     pub fn new(name: &'static str, bounds: Bounds) -> Self {
-        let state = State { queue: Queue::new(bounds), threads: 0, idle: 0, rung: 0 };
-        Self(Arc::new(Shared { name, state: Mutex::new(state), bell: Condvar::new() }))
+        let state = State { queue: Queue::new(bounds), threads: 0, idle: 0, notified: 0 };
+        Self(Arc::new(Shared { name, state: Mutex::new(state), wakeup: Condvar::new() }))
     }
 
-    /// Makes a call for `owner` and waits for what it returns, however long that takes.
+    /// Makes a call for `owner` and waits for its result, however long that takes.
     ///
-    /// A call that has begun goes on when this is dropped; one that has not begun is not made then.
+    /// If the future is dropped, a call that has begun goes on, and one that has not begun is not made.
     ///
     /// Fails when the call panics, or no thread can be started.
     pub async fn call<T, W>(&self, owner: Owner, work: W) -> Result<T, Lost>
@@ -99,14 +99,14 @@ impl Pool {
             match tokio::time::timeout(OVERDUE, &mut answer).await {
                 Ok(answered) => return answered.map_err(|_| Lost::Panicked),
                 // Calls before this one may be overdue by now.
-                Err(_) => self.0.rouse(&mut self.0.lock())?,
+                Err(_) => self.0.dispatch(&mut self.0.lock())?,
             }
         }
     }
 
-    /// Makes a call for the daemon, and waits for what it returns for so long.
+    /// Makes a call for the daemon, and waits for its result up to a time limit.
     ///
-    /// Fails as [`Pool::call`] does, and when the time is over. A call that has begun goes on then.
+    /// Fails as [`Pool::call`] does, and when the time is over; a call that has begun goes on then.
     pub async fn call_within<T, W>(&self, limit: Duration, work: W) -> Result<T, Lost>
     where
         T: Send + 'static,
@@ -126,26 +126,26 @@ impl Shared {
         // While every thread hangs, no call leaves the queue, and it must not grow without end.
         state.queue.keep(|call| call.is_wanted());
         state.queue.push(owner, call);
-        self.rouse(&mut state)
+        self.dispatch(&mut state)
     }
 
     /// Has a thread take the next call, if one may run now.
-    fn rouse(self: &Arc<Self>, state: &mut State) -> Result<(), Lost> {
-        // Threads that have been started or rung for, and have not come to the queue: each takes a call.
+    fn dispatch(self: &Arc<Self>, state: &mut State) -> Result<(), Lost> {
+        // Threads that were started or notified, and have not reached the queue: each will take a call.
         let coming = state.threads - state.queue.running() - state.idle;
         if state.queue.may_begin(BootTime::now()) <= coming {
             return Ok(());
         }
         if state.idle > 0 {
             state.idle -= 1;
-            state.rung += 1;
-            self.bell.notify_one();
+            state.notified += 1;
+            self.wakeup.notify_one();
             return Ok(());
         }
         let shared = Arc::clone(self);
         match thread::Builder::new().name(self.name.to_owned()).spawn(move || shared.work()) {
             Ok(_) => state.threads += 1,
-            // Another thread comes by when it has finished.
+            // A busy thread takes the call when it has finished.
             Err(_) if state.threads > 0 => {}
             Err(error) => return Err(Lost::NoThread(error)),
         }
@@ -157,21 +157,21 @@ impl Shared {
         loop {
             if let Some((id, call)) = state.queue.begin(BootTime::now()) {
                 drop(state);
-                // Its asker hears of a panic by the reply that is dropped.
+                // The caller learns of a panic because the reply is dropped.
                 let _ = catch_unwind(AssertUnwindSafe(|| call.make()));
                 state = self.lock();
                 state.queue.end(id);
                 continue;
             }
             state.idle += 1;
-            let waited = self.bell.wait_timeout_while(state, IDLE, |state| state.rung == 0);
+            let waited = self.wakeup.wait_timeout_while(state, IDLE, |state| state.notified == 0);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if state.rung == 0 {
+            if state.notified == 0 {
                 state.idle -= 1;
                 state.threads -= 1;
                 return;
             }
-            state.rung -= 1;
+            state.notified -= 1;
         }
     }
 }
@@ -196,7 +196,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { at_a_time: 4, most: 8 };
 
-    /// Calls that hang until this is dropped.
+    /// Makes calls that hang until the returned senders are dropped.
     fn hanging(pool: &Pool, owner: Owner, calls: usize) -> Vec<Sender<()>> {
         let hang = || {
             let (release, wait) = channel::<()>();

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 
-/// A call that has run for so long hangs, as far as can be told: others need not wait for it.
+/// A call that has run for this long counts as hanging: others need not wait for it.
 pub(super) const OVERDUE: Duration = Duration::from_secs(1);
 
-/// Who wants a call made.
+/// The user for whom a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     uid: u32,
-    /// Root and the daemon's own user: an operator's calls get through whatever others do.
+    /// Root and the daemon's own user: the limits for users do not apply to them.
     privileged: bool,
 }
 
@@ -20,29 +20,29 @@ impl Owner {
     /// The daemon itself.
     pub const DAEMON: Self = Self { uid: 0, privileged: true };
 
-    /// A user of this id; one with privileges is not held back.
+    /// A user with this id. A privileged user is not limited.
     #[must_use]
     pub const fn user(uid: u32, privileged: bool) -> Self {
         Self { uid, privileged }
     }
 }
 
-/// How many calls may run.
+/// The limits of calls that run.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Calls at a time, without those that are overdue.
+    /// The most calls at a time, without those that are overdue.
     pub at_a_time: usize,
-    /// Calls with those that are overdue: so many threads at most.
+    /// The most calls with those that are overdue: the most threads.
     pub most: usize,
 }
 
 impl Bounds {
-    /// What an owner without privileges leaves to others: a quarter of the calls at a time, and of all.
+    /// The most calls of one unprivileged owner: a quarter is left to others.
     const fn of_one(&self) -> usize {
         self.at_a_time - self.at_a_time / 4
     }
 
-    /// What owners without privileges have together: a quarter is kept for an operator.
+    /// The most calls of all unprivileged owners together: a quarter is kept for an operator.
     const fn of_the_unprivileged(&self) -> usize {
         self.most - self.most / 4
     }
@@ -63,7 +63,7 @@ struct Running {
 #[derive(Debug)]
 pub(super) struct Queue<J> {
     bounds: Bounds,
-    /// The calls of each owner, the owner whose turn is next first.
+    /// The waiting calls of each owner; the owner whose turn is next comes first.
     waiting: VecDeque<(Owner, VecDeque<J>)>,
     running: Vec<Running>,
     next: u64,
@@ -82,7 +82,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Forgets the calls without a waiter.
+    /// Forgets the calls that no caller waits for.
     pub(super) fn keep(&mut self, wanted: impl Fn(&J) -> bool) {
         for (_, calls) in &mut self.waiting {
             calls.retain(&wanted);
@@ -95,7 +95,7 @@ impl<J> Queue<J> {
         self.running.len()
     }
 
-    /// How many calls may begin now, at most: an owner's own bound may allow fewer.
+    /// How many calls may begin now at most; an owner's own limit may allow fewer.
     pub(super) fn may_begin(&self, now: BootTime) -> usize {
         if self.next_owner(now).is_none() {
             return 0;
@@ -105,12 +105,13 @@ impl<J> Queue<J> {
         waiting.min(left).min(self.bounds.most.saturating_sub(self.running.len()))
     }
 
-    /// Calls that run and are not overdue.
+    /// How many calls run and are not overdue.
     fn in_time(&self, now: BootTime) -> usize {
         self.running.iter().filter(|running| now < running.began + OVERDUE).count()
     }
 
-    /// The call to run now, if one may. The owner with the fewest that run is next, and equals take turns.
+    /// Takes the call to run now, if one may run. The owner with the fewest running calls is next, and equals take
+    /// turns.
     pub(super) fn begin(&mut self, now: BootTime) -> Option<(RunningId, J)> {
         let place = self.next_owner(now)?;
         let (owner, mut calls) = self.waiting.remove(place)?;
@@ -124,7 +125,7 @@ impl<J> Queue<J> {
         Some((id, call))
     }
 
-    /// A call has returned.
+    /// Takes note that a call has returned.
     pub(super) fn end(&mut self, id: RunningId) {
         self.running.retain(|running| running.id != id);
     }
@@ -139,7 +140,7 @@ impl<J> Queue<J> {
             owner.privileged || (of(owner) < self.bounds.of_one() && unprivileged < self.bounds.of_the_unprivileged())
         };
         let owners = self.waiting.iter().enumerate().filter(|(_, (owner, _))| may(owner));
-        // The first of those with the fewest.
+        // The first of the owners with the fewest.
         owners.min_by_key(|(_, (owner, _))| of(owner)).map(|(place, _)| place)
     }
 }
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_hang_hold_up_nobody_else_and_are_bounded() {
+    fn calls_that_hang_delay_no_other_user_and_are_bounded() {
         let mut queue = Queue::new(BOUNDS);
         (0..100).for_each(|call| queue.push(user(1), call));
         assert_eq!(begin_all(&mut queue, at(0)).len(), 3);
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_forgotten() {
+    fn calls_without_a_waiter_are_forgotten() {
         let mut queue = Queue::new(BOUNDS);
         (0..10).for_each(|call| queue.push(user(call), call));
         queue.keep(|call| *call == 9);

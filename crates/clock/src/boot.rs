@@ -1,7 +1,8 @@
-//! The boot clock. Everything that decides is *told* a [`BootTime`]; only shells read one.
+//! The boot clock. Code that decides is *given* a [`BootTime`]; only shells read the clock.
 //!
-//! Leases run on `CLOCK_BOOTTIME`: it does not jump when somebody sets the wall clock, and it goes on while the machine
-//! is suspended, so a suspend cannot lengthen a lease. `CLOCK_MONOTONIC` (what `Instant` is) stands still in a suspend.
+//! Leases run on `CLOCK_BOOTTIME`: it does not jump when the wall clock is set, and it goes on while the machine is
+//! suspended, so a suspend cannot lengthen a lease. `CLOCK_MONOTONIC` (on which `Instant` is based) stands still in a
+//! suspend.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -22,7 +23,7 @@ impl BootTime {
         Self { nanos: nanos_of(ClockId::Boottime) }
     }
 
-    /// The point `millis` milliseconds after boot.
+    /// The point this many milliseconds after boot.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self { nanos: millis.saturating_mul(1_000_000) }
@@ -53,8 +54,8 @@ fn nanos_of(clock: ClockId) -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// A moment on both clocks that cannot be set: the boot clock, and the one that stands still in a suspend. From two of
-/// them [`crate`] tells whether the machine slept in between.
+/// A moment on both clocks that cannot be set: the boot clock, and the one that stands still in a suspend. Two of them
+/// tell whether the machine was suspended in between; see [`crate::Suspends`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The boot clock.
@@ -64,8 +65,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Reads both clocks. One who is not scheduled between the readings would find them apart as if the machine had slept,
-    /// so they are read again until nothing came in between.
+    /// Reads both clocks. A thread that is preempted between the readings would find them apart, as after a suspend, so
+    /// they are read again until the readings are close.
     #[must_use]
     pub fn now() -> Self {
         const CLOSE: Duration = Duration::from_millis(1);

@@ -1,4 +1,4 @@
-//! Pauses that double with each failure: the one exponential back-off, without jitter, which each caller adds as it needs.
+//! Exponential back-off: pauses that double with each failure. Without jitter, which each caller adds as needed.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use std::time::Duration;
 pub struct Doubling {
     /// The first pause.
     pub first: Duration,
-    /// No pause is longer.
+    /// The longest pause.
     pub longest: Duration,
 }
 
 impl Doubling {
-    /// The pause after so many failures in a row, at least one.
+    /// The pause after this many failures in a row, at least one.
     #[must_use]
     pub fn after(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);

@@ -1,11 +1,11 @@
-//! The clocks.
+//! The clocks of the workspace.
 //!
 //! | module | concept |
 //! |---|---|
-//! | `boot` | the boot clock: what decisions go by |
+//! | `boot` | the boot clock, on which decisions are based |
 //! | `doubling` | pure: pauses that double with each failure |
 //! | `suspend` | pure: telling a suspend of the machine from a delay |
-//! | `wall` | the wall clock, for people alone |
+//! | `wall` | the wall clock, for display only |
 
 #![forbid(unsafe_code)]
 

@@ -1,30 +1,31 @@
-//! Telling a suspend of the machine from a process that was merely held up. Pure: it is told the moments.
+//! Telling a suspend of the machine from the delay of a process. Pure: it is given the moments.
 //!
-//! Between two moments the boot clock goes on by the time that passed, and `CLOCK_MONOTONIC` by as much of it as the machine
-//! was awake. What the first gained on the second is what the machine slept. Both are the same in every time namespace but
-//! for constants, and neither can be set, so neither a wall clock nor a busy host looks like a suspend.
+//! Between two moments the boot clock advances by the time that passed, and `CLOCK_MONOTONIC` by the time that the
+//! machine was awake. The difference is the time that the machine was suspended. Both clocks differ between time
+//! namespaces only by constants, and neither can be set, so neither a change of the wall clock nor a busy host looks
+//! like a suspend.
 
 use std::time::Duration;
 
 use crate::{BootTime, Moment};
 
-/// Less than that is no suspend: a look at two clocks is never quite at the same moment.
+/// A shorter difference is no suspend: the two clocks are never read at exactly the same moment.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// Watches for suspends on behalf of one task or thread, which tells it each moment at which it wakes.
+/// Detects suspends for one task or thread, which passes each moment at which it wakes.
 #[derive(Clone, Copy, Debug)]
 pub struct Suspends {
     last: Moment,
 }
 
 impl Suspends {
-    /// From this moment on.
+    /// Begins at this moment.
     #[must_use]
     pub const fn from(start: Moment) -> Self {
         Self { last: start }
     }
 
-    /// How long the machine has slept since the moment told before; `None` when it has not.
+    /// How long the machine was suspended since the previous moment; `None` when it was not.
     pub fn until(&mut self, moment: Moment) -> Option<Duration> {
         let passed = moment.boot.saturating_since(self.last.boot);
         let awake = moment.awake.saturating_sub(self.last.awake);
@@ -32,7 +33,7 @@ impl Suspends {
         passed.checked_sub(awake).filter(|slept| *slept >= SHORTEST)
     }
 
-    /// The boot clock at the moment told last.
+    /// The boot clock at the latest moment.
     #[must_use]
     pub const fn now(&self) -> BootTime {
         self.last.boot

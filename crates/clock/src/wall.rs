@@ -2,13 +2,13 @@
 
 use crate::BootTime;
 
-/// Wall-clock time, for people and audit records only: nothing is decided by it.
+/// The wall-clock time, for display and audit records only: no decision depends on it.
 #[must_use]
 pub fn wall_now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
-/// The wall-clock time that belongs to a point on the boot clock, as far as the wall clock can be trusted now.
+/// The wall-clock time of a point on the boot clock, as far as the wall clock is correct now.
 #[must_use]
 pub fn wall_at(point: BootTime) -> jiff::Timestamp {
     let now = BootTime::now();

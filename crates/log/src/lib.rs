@@ -1,10 +1,10 @@
-//! The log of a program that serves, and its panics.
+//! The log of a server program, and its panics.
 //!
 //! | module | concept |
 //! |---|---|
 //! | `lines` | lines on their way to stderr, without waiting for it |
-//! | `panics` | a panic is told and counted; what enforces nothing is started again |
-//! | `vital` | what must not end unnoticed |
+//! | `panics` | panics are logged and counted; tasks that enforce nothing are restarted |
+//! | `vital` | tasks whose panic ends the process |
 
 #![forbid(unsafe_code)]
 
@@ -21,20 +21,20 @@ pub use panics::{keep_up, kept_up, panics, tell_panics};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 pub use vital::Vital;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for a terminal.
     Text,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
-/// What is worth a line.
+/// The least severe level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLevel(LevelFilter);
 
-/// A word that is no format or level, with those that are.
+/// A word that is no format or level, with the words that are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownWord {
     word: String,
@@ -79,7 +79,7 @@ impl FromStr for LogLevel {
     }
 }
 
-/// Changes what the running log is like.
+/// Changes format and level of the running log.
 type Change = Box<dyn Fn(LogFormat, LogLevel) + Send + Sync>;
 
 static CHANGE: OnceLock<Change> = OnceLock::new();
@@ -91,27 +91,27 @@ pub fn change(format: LogFormat, level: LogLevel) {
     }
 }
 
-/// What lines of this format are let through when `chosen` is the one in use.
+/// The filter for lines of one format, when `chosen` is the format in use.
 fn targets(of: LogFormat, chosen: LogFormat, level: LogLevel) -> Targets {
     if of != chosen {
         return Targets::new().with_default(LevelFilter::OFF);
     }
     let foreign = level.0.min(LevelFilter::WARN);
-    // A target is compared by its beginning: that of each of our crates is `machineid_`.
+    // A target is compared by its prefix, and each crate of this workspace begins with `machineid_`.
     Targets::new().with_target("machineid_", level.0).with_default(foreign)
 }
 
-/// Starts logging to stderr, through a thread of its own: call it when the process may have more than one. Only our
-/// own lines go below `warn`: those of its HTTP and TLS libraries could show headers.
+/// Starts logging to stderr through a thread of its own; to be called when the process may have more than one. Only the
+/// workspace's own lines go below `warn`: those of the HTTP and TLS libraries could show headers.
 pub fn init(format: LogFormat, level: LogLevel) {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
     use tracing_subscriber::{Layer, reload};
 
-    // Both formats are there, one of them silent: a layer cannot be exchanged later, a filter can.
+    // There is a layer for each format, one of them silent: a layer cannot be exchanged later, its filter can.
     let (text_filter, text_change) = reload::Layer::new(targets(LogFormat::Text, format, level));
     let (json_filter, json_change) = reload::Layer::new(targets(LogFormat::Json, format, level));
-    // The library reports a line it cannot write on the very stream it cannot write to, and waits for it.
+    // For a line that cannot be written the library would report an error on the same stream, and wait for it.
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let text = tracing_subscriber::fmt::layer()
         .with_writer(Lines::to_stderr())
@@ -129,7 +129,7 @@ pub fn init(format: LogFormat, level: LogLevel) {
     // A second call (tests in one process) keeps the first subscriber.
     if tracing_subscriber::registry().with(text).with(json).try_init().is_ok() {
         let _ = CHANGE.set(Box::new(move |format, level| {
-            // They fail only when the subscriber is gone.
+            // These fail only when the subscriber is gone.
             let _ = text_change.reload(targets(LogFormat::Text, format, level));
             let _ = json_change.reload(targets(LogFormat::Json, format, level));
         }));

@@ -1,8 +1,8 @@
-//! Log lines on their way to stderr, without anybody waiting for it.
+//! Log lines on their way to stderr, without waiting for it.
 //!
-//! A terminal held with Ctrl-S, a pipe whose reader is suspended or a full disk must not hold up enforcement: the gates
-//! and the enforcer log in the middle of a stop. So they only queue a line, and a thread writes. When it cannot keep up,
-//! lines are lost and counted; that is told as soon as a line can be written again.
+//! A terminal held with Ctrl-S, a pipe whose reader is suspended or a full disk must not delay enforcement: the gates
+//! and the enforcer log in the middle of a stop. So they only queue a line, and a thread writes it. When the thread
+//! cannot keep up, lines are lost and counted; the count is logged as soon as a line can be written again.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -15,32 +15,32 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::panics;
 
-/// Lines that wait for stderr at most: a burst, not a backlog.
+/// The most lines that wait for stderr: a burst, not a backlog.
 const WAITING: usize = 1024;
-/// How long an ending process waits for its last lines.
+/// How long a process that ends waits for its last lines to be written.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// The queue of this process's log, once there is one.
+/// The queue of this process's log, once logging has started.
 static QUEUE: OnceLock<SyncSender<Entry>> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
-    /// Everything before it has been written.
+    /// A request to report that everything before it has been written.
     Flushed(SyncSender<()>),
 }
 
-/// Where log lines go.
+/// The queue as a writer for log lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines;
 
 impl Lines {
-    /// Starts the thread, if none runs yet.
+    /// Starts the thread that writes, if none runs yet.
     pub fn to_stderr() -> Self {
         QUEUE.get_or_init(|| {
             let (queue, entries) = sync_channel(WAITING);
-            // Without it every line counts as lost, and no caller waits.
+            // Without the thread every line counts as lost, and no caller waits.
             let _ = thread::Builder::new()
                 .name("log".to_owned())
                 .spawn(move || panics::keep_up("log", || write_all(&entries)));
@@ -50,7 +50,7 @@ impl Lines {
     }
 }
 
-/// Waits a moment for the lines that are still queued. For the end of the process.
+/// Waits a moment for queued lines to be written. For the end of the process.
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     let (written, wait) = sync_channel(1);
@@ -60,12 +60,12 @@ pub fn flush() {
 }
 
 fn write_all(entries: &Receiver<Entry>) {
-    machineid_sys::take_your_time();
+    machineid_sys::use_batch_scheduling();
     let mut stderr = io::stderr();
     for entry in entries {
         match entry {
             Entry::Line(line) => {
-                // A full disk or a closed pipe: there is nowhere left to say so.
+                // The disk is full or the pipe closed: no place is left to report that.
                 let _ = stderr.write_all(&line);
                 let lost = LOST.swap(0, Ordering::Relaxed);
                 if lost > 0 {

@@ -1,8 +1,8 @@
-//! Panics are told in the log and counted, and what enforces nothing is started again after one.
+//! Panics are logged and counted, and tasks that enforce nothing are restarted after one.
 //!
-//! A thread or task either is vital ([`crate::Vital`]), or it enforces nothing, and is started again ([`kept_up`],
-//! [`keep_up`]). What may panic and end is a single piece of work: a validation, a connection, a call on a thread for calls
-//! that block. Its asker hears of that, the log says where, and a metric counts it.
+//! A thread or task is either vital ([`crate::Vital`]), or it enforces nothing and is restarted ([`kept_up`],
+//! [`keep_up`]). A single piece of work may panic and end: a validation, a connection, a call on a thread for calls
+//! that block. Its caller gets an error, the log says where, and a metric counts it.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -13,13 +13,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tracing::error;
 
-/// The pause before what has panicked is started again: it may panic at once.
+/// The pause before a task is restarted: it may panic again at once.
 const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 1000 });
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Has panics of this process told in the log and counted. The standard way writes to stderr at once, and a terminal that is
-/// held would hold up the thread that panics.
+/// Has panics of this process logged and counted. The default hook writes to stderr at once, and a terminal that is
+/// held with Ctrl-S would block the thread that panics.
 pub fn tell_panics() {
     panic::set_hook(Box::new(tell));
 }
@@ -29,18 +29,18 @@ fn tell(panicked: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let (thread, message) = (thread.name().unwrap_or("unnamed"), panicked.payload_as_str().unwrap_or("no message"));
     let place = panicked.location().map(ToString::to_string).unwrap_or_default();
-    // Only where RUST_BACKTRACE asks for one.
+    // Captured only where RUST_BACKTRACE asks for one.
     let trace = Backtrace::capture();
     let trace = (trace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(trace));
     error!(thread, place, message, trace, "internal error: the program panicked; please report this");
 }
 
-/// How often this process has panicked.
+/// The number of panics of this process so far.
 pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Runs a task that enforces nothing, and starts it again when it panics. Returns when it does.
+/// Runs a task that enforces nothing, and restarts it when it panics. Returns when the task returns.
 pub async fn kept_up<F: Future<Output = ()>>(name: &'static str, task: impl Fn() -> F) {
     while AssertUnwindSafe(async { task().await }).catch_unwind().await.is_err() {
         starting_again(name);
@@ -48,7 +48,7 @@ pub async fn kept_up<F: Future<Output = ()>>(name: &'static str, task: impl Fn()
     }
 }
 
-/// Does a thread's work that enforces nothing, and does it again when it panics. Returns when it does.
+/// Does a thread's work that enforces nothing, and restarts it when it panics. Returns when the work returns.
 pub fn keep_up(name: &'static str, mut work: impl FnMut()) {
     while catch_unwind(AssertUnwindSafe(&mut work)).is_err() {
         starting_again(name);

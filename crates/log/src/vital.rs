@@ -1,7 +1,7 @@
-//! Threads and tasks whose end must not go unnoticed.
+//! Threads and tasks whose panic ends the process.
 //!
-//! A daemon that answers on without its enforcer would say "stopped" and stop nothing. So the whole process ends when a
-//! thread or task that enforces panics, and that is missed.
+//! A daemon whose enforcer has died would answer "stopped" and stop nothing. So the whole process ends when a thread or
+//! task that enforces panics.
 
 use std::process::abort;
 use std::thread;
@@ -10,10 +10,10 @@ use tracing::error;
 
 use crate::lines::flush;
 
-/// Held by a vital thread or task while it works. When that panics the whole process ends.
+/// Held by a vital thread or task while it works. When the holder panics, the whole process ends.
 ///
-/// A daemon that has ended is missed: the agents end with their leases, and the service manager starts the daemon again.
-/// Catching the panic and going on was rejected: nothing is known about the state it left.
+/// The end of a daemon takes effect: the agents are stopped when their leases end, and the service manager restarts the
+/// daemon. Catching the panic and going on was rejected: nothing is known about the state it left.
 #[derive(Debug)]
 pub struct Vital;
 

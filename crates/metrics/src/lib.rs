@@ -1,7 +1,7 @@
-//! The page of metrics of daemon and authority, in Prometheus' own text format.
+//! The metrics page of daemon and authority, in Prometheus' own text format.
 //!
-//! The library writes `OpenMetrics`. That names the family of a counter without `_total`, of an info without `_info`, and
-//! knows types that the older format does not: scrapers of that format would show those as untyped and without help.
+//! The library writes `OpenMetrics`. There the family of a counter is named without `_total`, that of an info without
+//! `_info`, and some types do not exist in the older format: its scrapers would show those as untyped and without help.
 
 #![forbid(unsafe_code)]
 
@@ -10,10 +10,10 @@ use std::fmt::Write;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-/// The type of the page.
+/// The page's content type.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All that is in the registry.
+/// The page with all metrics of the registry.
 #[must_use]
 pub fn page(registry: &Registry) -> String {
     let mut text = String::new();

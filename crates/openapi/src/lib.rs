@@ -1,5 +1,5 @@
-//! Descriptions of HTTP surfaces, `OpenAPI` 3.1: the schemas are made from the types that are sent, and what is asked how
-//! stands beside the handler. A route is made of both, so that none goes without.
+//! Descriptions of HTTP APIs, `OpenAPI` 3.1. The schemas are made from the types that are sent, and each operation is
+//! described beside its handler. A route takes both, so that none lacks a description.
 
 #![forbid(unsafe_code)]
 
@@ -18,43 +18,43 @@ pub const TEXT: &str = "text/plain";
 /// The media type of an event stream.
 pub const EVENTS: &str = "text/event-stream";
 
-/// One way to ask.
+/// One operation: a method of a path.
 #[derive(Debug)]
 pub struct Operation {
     /// The path.
     pub path: &'static str,
-    /// The method, in small letters.
+    /// The method, in lower case.
     pub method: &'static str,
-    /// What it does, in one line.
+    /// A summary of one line.
     pub summary: &'static str,
-    /// What stands in path, query and headers.
+    /// The parameters in path, query and headers.
     pub parameters: &'static [Parameter],
     /// The schema of its body.
     pub body: Option<&'static str>,
-    /// What may be answered.
+    /// The possible answers.
     pub answers: &'static [AnswerDoc],
 }
 
-/// Where it stands, its name, and what it means. Text, unless a schema is put beside it.
+/// A parameter: its place, its name, and its description. Its schema is that of text, unless the dialect has another.
 #[derive(Debug)]
 pub struct Parameter(pub &'static str, pub &'static str, pub &'static str);
 
-/// The status, the media type, the schema if it has one, and when it comes.
+/// An answer: its status, its media type, its schema if it has one, and its description.
 #[derive(Debug)]
 pub struct AnswerDoc(pub u16, pub &'static str, pub Option<&'static str>, pub &'static str);
 
-/// What the parameters and the answers of a surface look like.
+/// The schemas of an API's parameters and answers.
 #[derive(Debug)]
 pub struct Dialect {
     /// The schema of a parameter.
     pub parameter: fn(&Parameter) -> RefOr<Schema>,
-    /// The parameters that no request goes without, beside those of the path.
+    /// The parameters that are required, besides those of the path.
     pub required: &'static [&'static str],
     /// The schema of an answer, by its name.
     pub answer: fn(&str) -> RefOr<Schema>,
 }
 
-/// A route of these operations, which have one path, as a router with a description takes it.
+/// Makes a route of operations on one path, for a router that collects descriptions.
 pub fn described<S>(dialect: &Dialect, operations: &[&Operation], router: MethodRouter<S>) -> UtoipaMethodRouter<S> {
     (Vec::new(), paths(dialect, operations), router)
 }
@@ -70,13 +70,13 @@ pub fn paths(dialect: &Dialect, operations: &[&Operation]) -> Paths {
     paths
 }
 
-/// Any text.
+/// The schema of any text.
 #[must_use]
 pub fn text() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).into()
 }
 
-/// The document of a surface.
+/// The document of an API.
 #[must_use]
 pub fn document(title: &str, about: &str, surface: &OpenApi) -> Value {
     json!({

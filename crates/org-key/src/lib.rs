@@ -1,4 +1,4 @@
-//! The organisation's secret, and how it is read from a file.
+//! An organisation's org key, and reading it from a file.
 
 #![forbid(unsafe_code)]
 
@@ -14,14 +14,14 @@ use sha2::{Digest, Sha256};
 #[derive(Clone)]
 pub struct OrgKey(SecretString);
 
-/// Why a text is not an org key. Says nothing of the text itself.
+/// Why a text is not an org key. Shows nothing of the text itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrgKeyError {
     /// Nothing but white space.
     Empty,
-    /// It does not begin with `org_`.
+    /// The text does not begin with `org_`.
     NoPrefix,
-    /// It holds white space or control characters, nothing behind `org_`, or far too much.
+    /// The text holds white space or control characters, nothing behind `org_`, or far too much.
     Malformed,
 }
 
@@ -29,13 +29,13 @@ impl OrgKey {
     const PREFIX: &'static str = "org_";
     const LONGEST: usize = 260;
 
-    /// The key itself, for the one header it belongs into.
+    /// The key as text, for the header of a request and nothing else.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// Names the key without giving it away: 16 hex digits of a SHA-256 made for this purpose alone.
+    /// A name for the key that does not reveal it: 16 hex digits of a SHA-256 made for this purpose alone.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest =
@@ -47,7 +47,7 @@ impl OrgKey {
 impl FromStr for OrgKey {
     type Err = OrgKeyError;
 
-    /// Trims white space (a key file ends with a line feed), then takes the rest or fails.
+    /// Trims white space (a key file ends with a line feed), and parses the rest.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         if text.is_empty() {

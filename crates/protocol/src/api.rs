@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::{Code, DeviceId, DevicePattern, KeyRole, RequestId};
 
-/// Every endpoint of the API, below the authority's base URL.
+/// The paths of the API, relative to the authority's base URL.
 pub mod path {
-    /// `POST`: a new free organisation.
+    /// `POST`: creates a free organisation.
     pub const ORG_CREATE: &str = "/api/v1/org/create";
-    /// `POST`: make a device known.
+    /// `POST`: registers a device.
     pub const REGISTER: &str = "/api/v1/devices/register";
-    /// `POST`: may it execute?
+    /// `POST`: asks whether a device may execute.
     pub const VALIDATE: &str = "/api/v1/devices/validate";
-    /// `GET`: every device.
+    /// `GET`: lists all devices.
     pub const LIST: &str = "/api/v1/devices/list";
-    /// `POST`: deny from the next validation on.
+    /// `POST`: denies a device from the next validation on.
     pub const REVOKE: &str = "/api/v1/devices/revoke";
-    /// `POST`: take a revoke back.
+    /// `POST`: takes a revoke back.
     pub const UNREVOKE: &str = "/api/v1/devices/unrevoke";
-    /// `POST`: revoke up to 500, or all active.
+    /// `POST`: revokes up to 500 devices, or all active ones.
     pub const REVOKE_BATCH: &str = "/api/v1/devices/revoke_batch";
-    /// `POST`: unrevoke up to 500, or all revoked.
+    /// `POST`: unrevokes up to 500 devices, or all revoked ones.
     pub const UNREVOKE_BATCH: &str = "/api/v1/devices/unrevoke_batch";
-    /// `POST`: forget a device.
+    /// `POST`: removes a device.
     pub const REMOVE: &str = "/api/v1/devices/remove";
-    /// `GET`: plan and usage.
+    /// `GET`: the plan and its usage.
     pub const USAGE: &str = "/api/v1/usage";
-    /// `GET`: who changed what, when and why. Our authority's extension.
+    /// `GET`, an extension: the changes of the organisation, each with its time, its author and the reason.
     pub const AUDIT: &str = "/api/v1/org/audit";
     /// `GET`, an extension: the organisation's keys.
     pub const KEYS: &str = "/api/v1/org/keys";
@@ -38,24 +38,25 @@ pub mod path {
     pub const KEY_REVOKE: &str = "/api/v1/org/keys/revoke";
     /// `POST`, an extension: a new key in place of one.
     pub const KEY_ROTATE: &str = "/api/v1/org/keys/rotate";
-    /// `POST`: where to pay for a larger plan.
+    /// `POST`: the URL at which to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
     /// `GET` and `POST`, an extension: server-sent events that say when to validate.
     pub const WATCH: &str = "/api/v1/devices/watch";
-    /// `POST`, an extension: what a sidecar tells about its devices.
+    /// `POST`, an extension: a sidecar's report about its devices.
     pub const REPORT: &str = "/api/v1/devices/report";
-    /// `GET`, an extension: what the sidecars told.
+    /// `GET`, an extension: the devices with what sidecars have reported.
     pub const FLEET: &str = "/api/v1/org/fleet";
     /// `GET`, an extension: the newest stops of a device.
     pub const STOPS: &str = "/api/v1/org/stops";
-    /// `GET`, an extension: what happened on a device.
+    /// `GET`, an extension: the events of a device.
     pub const TIMELINE: &str = "/api/v1/org/timeline";
-    /// `GET`, an extension: server-sent events about everything that changes in the organisation.
+    /// `GET`, an extension: server-sent events about every change of the organisation.
     pub const EVENTS: &str = "/api/v1/org/events";
-    /// `GET`, an extension: the API, described.
+    /// `GET`, an extension: the description of the API.
     pub const OPENAPI: &str = "/api/v1/openapi.json";
 
-    /// What our authority answers: each is counted under its name, and described in `docs/openapi/authority.json`.
+    /// The paths that the self-hosted authority serves. Each has a counter of its own, and is described in
+    /// `docs/openapi/authority.json`.
     pub const SERVED: [&str; 23] = [
         ORG_CREATE,
         REGISTER,
@@ -86,22 +87,22 @@ pub mod path {
 /// The header that carries the org key.
 pub const KEY_HEADER: &str = "x-org-key";
 
-/// The header of a validation's answer that was given for an old org key: when that key ends, in RFC 3339. An extension.
+/// The header of a validation's answer to an old org key: when that key ends, in RFC 3339. An extension.
 pub const KEY_ENDS_HEADER: &str = "x-machineid-key-ends";
 
 /// The header of a validation's answer that names the role of the key it was asked with (see [`super::KeyRole`]). An
 /// extension.
 pub const KEY_ROLE_HEADER: &str = "x-machineid-key-role";
 
-/// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
+/// The header in which an authority announces its extensions of the service's API, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
-/// The header of an answer to a validation that is no decision: the authority could complete none. Its value is `1`. The
-/// body still says `"allowed": false` and `SYSTEM_UNAVAILABLE`, which is all that other clients know of. It is an extension
-/// of our own authority.
+/// The header that marks an answer to a validation as no decision, because the authority could not complete one. Its
+/// value is `1`. The body still says `"allowed": false` and `SYSTEM_UNAVAILABLE`, as other clients expect. An extension
+/// of the self-hosted authority.
 pub const UNDECIDED_HEADER: &str = "x-machineid-undecided";
 
-/// What our authority announces: that it can be watched, and that it takes reports.
+/// The extensions that the self-hosted authority announces: the watch stream and reports.
 pub const EXTENSIONS: &str = "watch, report";
 
 /// A key to make, as [`path::KEY_CREATE`] takes it.
@@ -151,13 +152,13 @@ pub struct KeyEntry {
     pub used_by_devices: u64,
 }
 
-/// The most ids one watch may name.
+/// The most device ids in one watch.
 pub const LARGEST_WATCH: usize = 4_096;
 
-/// How often a watched authority sends something at least.
+/// The longest time between two messages on a watch stream.
 pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// The most ids one batch may name.
+/// The most device ids in one batch.
 pub const LARGEST_BATCH: usize = 500;
 
 /// `{"deviceId": …}`: the body of every request about one device.
@@ -168,7 +169,7 @@ pub struct DeviceRequest {
     pub device_id: DeviceId,
 }
 
-/// The plan fields that go with many answers.
+/// The plan's fields, which come with many answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlanFields {
@@ -178,28 +179,28 @@ pub struct PlanFields {
     pub plan_state: Option<String>,
     /// RFC 3339 time at which the entitlement ends; `None` when it does not.
     pub access_until: Option<String>,
-    /// The most active devices the plan allows.
+    /// The most active devices that the plan allows.
     pub limit: Option<u64>,
-    /// Active devices now.
+    /// The number of active devices.
     pub devices_used: Option<u64>,
-    /// Places left.
+    /// The number of devices that may still become active.
     pub remaining: Option<u64>,
     /// Whether more devices are active than the plan allows.
     pub over_limit: Option<bool>,
 }
 
-/// What registering came to.
+/// The result of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// New, now known.
+    /// The device was new, and is registered now.
     New,
-    /// Known before.
+    /// The device was registered before.
     Exists,
-    /// Known, but revoked: registering does not restore it.
+    /// The device is registered and revoked: registering does not restore it.
     Revoked,
     /// The plan is full.
     LimitReached,
-    /// The authority answered, but would not register: the status and its `error`.
+    /// The authority answered, but refused to register the device.
     Refused {
         /// The HTTP status.
         status: u16,
@@ -212,23 +213,24 @@ pub enum Registration {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
-    /// Its id, as the authority writes it.
+    /// The device id, as the authority writes it.
     pub device_id: String,
-    /// Active or revoked.
+    /// Whether the device is active or revoked.
     pub status: DeviceStatus,
-    /// RFC 3339 time of its first registration.
+    /// RFC 3339 time of the first registration.
     #[serde(default)]
     pub created_at: Option<String>,
-    /// RFC 3339 time of its last validation.
+    /// RFC 3339 time of the last validation.
     #[serde(default)]
     pub last_seen_at: Option<String>,
     /// RFC 3339 time of the revoke, while revoked.
     #[serde(default)]
     pub revoked_at: Option<String>,
-    /// It is removed when it has not been seen for a time. Our authority's extension.
+    /// Whether the device is removed when it has not been seen for a time. An extension of the self-hosted authority.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ephemeral: bool,
-    /// It asked last with an org key from before the last rotation. Our authority's extension.
+    /// Whether the device last asked with an org key from before the last rotation. An extension of the self-hosted
+    /// authority.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub old_key: bool,
 }
@@ -238,18 +240,19 @@ pub struct Device {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceStatus {
-    /// It may execute, as far as it alone is concerned.
+    /// The device may execute, as far as it alone is concerned.
     Active,
-    /// It may not.
+    /// The device may not execute.
     Revoked,
 }
 
-/// `GET /devices/list`.
+/// The answer to `GET /devices/list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceList {
     /// The devices.
     pub devices: Vec<Device>,
-    /// RFC 3339 time at which the org key from before the last rotation ends or ended. Our authority's extension.
+    /// RFC 3339 time at which the org key from before the last rotation ends or ended. An extension of the self-hosted
+    /// authority.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "oldKeyEnds")]
     pub old_key_ends: Option<String>,
     /// The plan.
@@ -257,16 +260,16 @@ pub struct DeviceList {
     pub plan: PlanFields,
 }
 
-/// What to revoke or unrevoke at once.
+/// The devices to revoke or unrevoke at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchRequest {
-    /// These, at most [`LARGEST_BATCH`].
+    /// The devices with these ids, at most [`LARGEST_BATCH`].
     Ids(Vec<String>),
-    /// All active ones (revoke), all revoked ones (unrevoke).
+    /// All active devices (revoke), or all revoked ones (unrevoke).
     All,
 }
 
-/// What became of one id of a batch.
+/// The result for one id of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchItem {
@@ -283,11 +286,11 @@ pub struct BatchItem {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BatchResponse {
-    /// One entry for each distinct id.
+    /// One result for each distinct id.
     pub results: Vec<BatchItem>,
-    /// With `all_active`.
+    /// With `all_active`: how many devices were revoked.
     pub revoked_count: Option<u64>,
-    /// With `all_revoked`.
+    /// With `all_revoked`: how many devices were restored.
     pub unrevoked_count: Option<u64>,
     /// With `all_revoked`: up to 25 of the restored ids.
     pub unrevoked_sample: Vec<String>,
@@ -295,7 +298,7 @@ pub struct BatchResponse {
     pub reason: Option<String>,
 }
 
-/// Any answer that is not a decision: what clients look at when something is refused.
+/// The common fields of answers that are no decision, by which clients explain a refusal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Envelope {
@@ -303,17 +306,17 @@ pub struct Envelope {
     pub status: Option<String>,
     /// `device_limit_reached`, `not_found`, `missing_params`, …
     pub error: Option<String>,
-    /// Some refusals carry a decision's code.
+    /// A decision's code, which some refusals carry.
     pub code: Option<Code>,
-    /// The authority's name for the answer.
+    /// The authority's id of the answer.
     #[serde(rename = "request_id")]
     pub request_id: Option<RequestId>,
     /// Why, as a sentence for people. What is no text is none.
     #[serde(deserialize_with = "text_or_none")]
     pub reason: Option<String>,
-    /// With checkout: where to go.
+    /// With checkout: the URL to open.
     pub url: Option<String>,
-    /// With org create: the new key.
+    /// With org create: the new org key.
     pub org_api_key: Option<String>,
 }
 

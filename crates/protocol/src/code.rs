@@ -6,12 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $kind:ident;)*) => {
-        /// The code that goes with a decision. The authority's and the ones made on the host share one space, so that a
-        /// log line, an exit message and a metric never need to say which is meant.
+        /// The code of a decision. The authority's codes and those made on the host are distinct, so that a log line,
+        /// an exit message and a metric need not say which of the two made it.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
             $($(#[$doc])* $variant,)*
-            /// A code this version does not know. What it means is told by `allowed` beside it.
+            /// A code that this version does not know. The `allowed` beside it tells what it means.
             Other(Box<str>),
         }
 
@@ -19,7 +19,7 @@ macro_rules! codes {
             /// Every code this version knows.
             pub const KNOWN: &'static [Self] = &[$(Self::$variant),*];
 
-            /// The code as it stands on the wire.
+            /// The code as text, as it is sent.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 match self {
@@ -28,7 +28,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What the code says by itself, without the `allowed` beside it.
+            /// What the code means by itself, without the `allowed` beside it.
             #[must_use]
             pub const fn kind(&self) -> CodeKind {
                 match self {
@@ -49,14 +49,14 @@ macro_rules! codes {
     };
 }
 
-/// What a code says by itself.
+/// What a code means by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeKind {
     /// Execution is allowed.
     Allow,
     /// A decision against execution.
     Deny,
-    /// No decision could be had; reads as "not allowed", but says nothing about the device.
+    /// There is no decision. Counts as "not allowed", but says nothing about the device.
     Undecided,
     /// A malformed question.
     Malformed,
@@ -103,13 +103,13 @@ codes! {
     RemoteRefused = "REMOTE_REFUSED", Deny;
     /// The authority could not be asked, or its answer was unusable.
     AuthorityUnreachable = "AUTHORITY_UNREACHABLE", Undecided;
-    /// The daemon has not had its first decision yet.
+    /// The daemon has no first decision yet.
     Starting = "STARTING", Undecided;
     /// The check's deadline passed before an answer came.
     CheckTimeout = "CHECK_TIMEOUT", Undecided;
     /// The lease ran out with no new ALLOW.
     LeaseExpired = "LEASE_EXPIRED", Undecided;
-    /// The daemon is serving as many as it can.
+    /// The daemon is serving as many requests as it can.
     Overloaded = "OVERLOADED", Undecided;
     /// The question was malformed.
     BadRequest = "BAD_REQUEST", Malformed;
@@ -118,7 +118,7 @@ codes! {
 /// The longest code kept, in bytes; a longer one is cut. The longest known code has 21.
 const LONGEST: usize = 64;
 
-/// Foreign text that will be logged and printed: control characters and anything else unexpected become `?`.
+/// Makes foreign text fit for logs and terminals: control characters and other unexpected characters become `?`.
 fn printable(text: &str) -> Box<str> {
     text.chars().take(LONGEST).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect::<String>().into()
 }

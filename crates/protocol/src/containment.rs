@@ -1,11 +1,11 @@
-//! How a process tree is held together, and against whom that holds.
+//! How a process tree is held together, and which agents that contains.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What keeps the processes of a tree from getting away from whoever must end them.
+/// How the processes of a tree are kept within reach of the programs that must end them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -45,13 +45,13 @@ impl fmt::Display for Containment {
     }
 }
 
-/// The containment somebody asks for.
+/// The containment that a user or client asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wish {
-    /// The strongest that can be had without a PID namespace, and a weaker one otherwise.
+    /// The strongest that is available without a PID namespace.
     #[default]
     Auto,
-    /// This one and nothing weaker.
+    /// This containment and nothing weaker.
     Named(Containment),
 }
 
@@ -72,7 +72,7 @@ impl fmt::Display for Wish {
     }
 }
 
-/// The text names no containment.
+/// The text does not name a containment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WishError;
 
@@ -111,14 +111,14 @@ impl<'de> Deserialize<'de> for Wish {
     }
 }
 
-/// Against whom a containment leaves no survivor.
+/// Which agents a containment holds without a survivor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum HoldsAgainst {
     /// Agents that are buggy or do not cooperate: `setsid`, double forks, ignored signals, fork storms.
     Bugs,
-    /// Also those that kill their supervisors or change their control group.
+    /// Also agents that kill their supervisors or change their control group.
     Hostile,
 }
 

@@ -1,6 +1,6 @@
 //! The one place that turns an HTTP answer into a decision.
 //!
-//! An ALLOW must have exactly one form. A deny may come with any status. Whatever is neither is [`Unusable`], which the
+//! An ALLOW must have exactly one form. A deny may come with any status. Any other answer is [`Unusable`], which the
 //! gate treats like a network failure: never as a yes.
 
 use std::fmt;
@@ -17,7 +17,7 @@ pub enum Decision {
     Allow {
         /// `ALLOW`, or a code of a newer version.
         code: Code,
-        /// The authority's name for this answer.
+        /// The authority's id of this answer.
         request_id: Option<RequestId>,
     },
     /// The device may not execute.
@@ -27,13 +27,14 @@ pub enum Decision {
 /// A decision against execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// Why; `UNSPECIFIED` when the authority gave no code.
+    /// The reason; `UNSPECIFIED` when the authority gave no code.
     pub code: Code,
-    /// The authority's name for this answer.
+    /// The authority's id of this answer.
     pub request_id: Option<RequestId>,
-    /// The authority's words, for people.
+    /// The authority's reason as text, for display.
     pub reason: Option<String>,
-    /// Which revoke of the device the authority knows of, in its own words. Only ever told back to it.
+    /// The revoke of the device that the authority knows of, as an opaque stamp. It is only ever sent back to the
+    /// authority.
     pub revoked_at: Option<String>,
 }
 
@@ -50,13 +51,13 @@ impl Denial {
 pub struct Head<'a> {
     /// The status.
     pub status: u16,
-    /// `Content-Type`, when there is exactly one.
+    /// `Content-Type`, if there is exactly one.
     pub content_type: Option<&'a str>,
-    /// `Content-Encoding`, when there is one.
+    /// `Content-Encoding`, if there is one.
     pub content_encoding: Option<&'a str>,
-    /// `Age`, when there is one: above 0, a cache answered.
+    /// `Age`, if there is one: above 0, a cache answered.
     pub age: Option<&'a str>,
-    /// `x-machineid-undecided`, when there is one: `1` marks an answer that is no decision.
+    /// `x-machineid-undecided`, if there is one: `1` marks an answer that is no decision.
     pub undecided: Option<&'a str>,
 }
 
@@ -67,7 +68,7 @@ pub enum Unusable {
     Status(u16),
     /// The body is not declared as JSON in UTF-8.
     NotJson,
-    /// The body is compressed although nobody asked for that.
+    /// The body is compressed although the request did not accept that.
     Encoded,
     /// The body is not one complete JSON object without duplicate keys.
     Malformed,
@@ -79,7 +80,7 @@ pub enum Unusable {
     OtherDevice,
     /// The answer comes from a cache.
     Stale,
-    /// The authority says that it could complete no decision, and marks its answer so.
+    /// The authority marks its answer as no decision.
     Undecided,
 }
 
@@ -103,7 +104,7 @@ impl fmt::Display for Unusable {
 
 impl std::error::Error for Unusable {}
 
-/// The only value of the mark.
+/// The only valid value of the mark.
 const MARK: &str = "1";
 
 /// The longest reason kept, in characters.
@@ -162,7 +163,7 @@ pub fn read(head: &Head<'_>, body: &[u8], asked: &DeviceId) -> Result<Decision, 
     }
 }
 
-/// The mark is believed for this one code. Beside any other code it could turn a deny into an outage.
+/// The mark is accepted for this one code. Beside any other code it could turn a deny into an outage.
 fn is_system_unavailable(code: Option<&Value>) -> bool {
     code.and_then(Value::as_str) == Some(Code::SystemUnavailable.as_str())
 }
@@ -177,7 +178,7 @@ fn printable_reason(text: &str) -> String {
     crate::printable::printable(text, ' ').take(LONGEST_REASON).collect()
 }
 
-/// A stamp as an authority writes one: short, and fit to be told back.
+/// Returns a stamp if it is short and made of visible characters, fit to be sent back.
 fn stamp(text: &str) -> Option<String> {
     let fit = (1..=40).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     fit.then(|| text.to_owned())

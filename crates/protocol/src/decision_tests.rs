@@ -103,7 +103,7 @@ fn a_marked_system_unavailable_is_no_decision_and_the_mark_is_believed_for_nothi
         let head = marked(status, "1");
         assert_eq!(read(&head, unavailable.as_bytes(), &device()), Err(Unusable::Undecided), "{status}");
     }
-    // Without the mark, or with one that is not exactly ours, the code stays the deny that the service documents.
+    // Without the mark, or with any other value, the code stays the deny that the service documents.
     for head in [JSON, marked(503, "0"), marked(503, ""), marked(503, "true"), marked(503, "?"), marked(503, "11")] {
         let Ok(Decision::Deny(denial)) = read(&head, unavailable.as_bytes(), &device()) else { panic!("{head:?}") };
         assert_eq!(denial.code, Code::SystemUnavailable);

@@ -1,4 +1,4 @@
-//! The identity an authority decides about.
+//! The name of a device, about which an authority decides.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +43,7 @@ impl DeviceId {
 impl FromStr for DeviceId {
     type Err = DeviceIdError;
 
-    /// Trims white space, as every client of the service does, then takes the rest or fails.
+    /// Trims white space, as every client of the service does, and parses the rest.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let first = text.chars().next().ok_or(DeviceIdError::Empty)?;

@@ -1,4 +1,4 @@
-//! What happens on a host, as the event stream and the audit file tell it.
+//! The events of a host, as the event stream and the audit file contain them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,37 +6,37 @@ use super::local::Killer;
 use super::status::{StandingKind, StopReport};
 use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
 
-/// One event with its time. Its id is the event stream's own.
+/// One event with its time. The event stream adds an id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// RFC 3339 time.
     pub time: String,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub what: Happening,
 }
 
-/// What happened.
+/// An event of a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Happening {
-    /// What the daemon holds about a device has changed.
+    /// The daemon's standing of a device has changed.
     Decision(DecisionChange),
     /// An agent was allowed to start.
     AgentStarted(AgentStart),
-    /// An agent's stop was requested. That it is gone is another event.
+    /// An agent's stop was requested. Its end is another event.
     AgentStopping(StopRequested),
-    /// Somebody outlived SIGKILL; the daemon goes on trying.
+    /// Processes of an agent have survived SIGKILL; the daemon keeps trying to end them.
     AgentSurvived(AgentStop),
-    /// An agent's stop is confirmed: nothing of it is left.
+    /// An agent's stop is confirmed: none of its processes is left.
     AgentStopped(AgentStop),
-    /// An agent ended by itself, and nothing of it is left.
+    /// An agent ended by itself, and none of its processes is left.
     AgentEnded(AgentName),
     /// The authority answers: for the first time, or again.
     AuthorityUp(AuthorityUp),
-    /// The authority gives no usable answer any more.
+    /// The authority no longer gives usable answers.
     AuthorityDown(AuthorityDown),
     /// The configuration was read again.
     ConfigReloaded(Reload),
@@ -44,60 +44,60 @@ pub enum Happening {
     DeviceHeld(Hold),
     /// A device is no longer denied on this host.
     DeviceReleased(Hold),
-    /// Files that the daemon keeps for itself were gone, such as its socket, and were made again.
+    /// Files that the daemon keeps, such as its socket, were missing and were made again.
     FilesRestored(Restored),
 }
 
-/// Files of the daemon's own that were made again.
+/// Files of the daemon that were missing and were made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Restored {
-    /// What they are: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
+    /// The kinds of these files: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
     pub files: Vec<String>,
 }
 
-/// Who decided.
+/// Which side made a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The authority.
     Authority,
-    /// This host: a kill file, a hold, no answer to be had.
+    /// This host: by the kill file, by a hold, or because there is no answer of the authority.
     Local,
 }
 
-/// What the daemon now holds about a device.
+/// A change of the daemon's standing of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DecisionChange {
     /// The device.
     pub device_id: DeviceId,
-    /// Allowed, denied or unavailable.
+    /// The new standing: allowed, denied or unavailable.
     pub standing: StandingKind,
-    /// Who decided.
+    /// The side that decided.
     pub source: Source,
-    /// Why.
+    /// The reason, as a code.
     pub code: Code,
-    /// The authority's name for the answer, when one came.
+    /// The authority's id of the answer, if there is one.
     pub request_id: Option<RequestId>,
-    /// The reason in words.
+    /// The reason, as text.
     pub reason: Option<String>,
 }
 
-/// Which agent.
+/// An agent that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentName {
-    /// The run.
+    /// The run of the agent.
     pub run_id: RunId,
-    /// Its device.
+    /// The device of the agent.
     pub device_id: DeviceId,
-    /// Its name for people.
+    /// The agent's display name.
     pub name: Option<String>,
-    /// The leader's pid, as the daemon sees it; `None` when it cannot.
+    /// The leader's pid, as the daemon sees it; `None` when the daemon cannot see the leader.
     pub pid: Option<u32>,
-    /// The user it runs as.
+    /// The user that the agent runs as.
     pub uid: u32,
 }
 
@@ -105,20 +105,20 @@ pub struct AgentName {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentStart {
-    /// Which.
+    /// The agent.
     #[serde(flatten)]
     pub agent: AgentName,
-    /// The ALLOW's code.
+    /// The code of the ALLOW.
     pub code: Code,
-    /// The ALLOW's name.
+    /// The authority's id of the ALLOW.
     pub request_id: Option<RequestId>,
-    /// Its command line, cut for people.
+    /// The command line, shortened for display.
     pub command: Vec<String>,
-    /// How its tree is held together.
+    /// How the process tree is held together.
     pub containment: Containment,
-    /// Against whom that leaves no survivor.
+    /// Which agents that containment holds without a survivor.
     pub holds_against: HoldsAgainst,
-    /// Who ends the tree when it must end.
+    /// Which side ends the tree when it must end.
     pub killer: Killer,
 }
 
@@ -126,63 +126,63 @@ pub struct AgentStart {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StopRequested {
-    /// Which.
+    /// The agent.
     #[serde(flatten)]
     pub agent: AgentName,
-    /// Why.
+    /// The reason, as a code.
     pub code: Code,
-    /// The deny's name, when it was one of the authority's.
+    /// The authority's id of the deny, if the authority denied.
     pub request_id: Option<RequestId>,
-    /// The reason in words.
+    /// The reason, as text.
     pub reason: Option<String>,
 }
 
-/// What a stop came to.
+/// The result of a stop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AgentStop {
-    /// The user it ran as.
+    /// The user that the agent ran as.
     pub uid: u32,
-    /// How it went.
+    /// The stop.
     #[serde(flatten)]
     pub report: StopReport,
 }
 
-/// An authority that answers.
+/// The authority answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityUp {
-    /// Its base URL.
+    /// The authority's base URL.
     pub url: String,
 }
 
-/// An authority that does not.
+/// The authority does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityDown {
-    /// Its base URL.
+    /// The authority's base URL.
     pub url: String,
-    /// What went wrong.
+    /// The last error.
     pub reason: String,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ReloadResult {
-    /// Its values are in force.
+    /// The new values are in force.
     Applied,
-    /// Nothing in it was new.
+    /// No value has changed.
     Unchanged,
-    /// Some of its values are in force; some are wrong, or wait for a restart, and keep their old ones.
+    /// Some of the new values are in force; others are invalid or wait for a restart, and keep their old value.
     Partial,
-    /// It is wrong; the values of before stay in force.
+    /// The configuration is invalid; all values stay as they were.
     Refused,
 }
 
 impl ReloadResult {
-    /// Its word in the log and the metrics.
+    /// The result as text, in the log and the metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -194,42 +194,42 @@ impl ReloadResult {
     }
 }
 
-/// A configuration that was read again.
+/// A reload of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reload {
-    /// What became of it.
+    /// The result.
     pub result: ReloadResult,
     /// The settings that changed, such as `enforcement.interval`.
     pub changed: Vec<String>,
-    /// Why it was refused, or what of it waits for a restart.
+    /// Why the configuration was refused, or which values wait for a restart.
     pub reason: Option<String>,
 }
 
-/// A device that is held, or no longer.
+/// A device that is denied on this host, or no longer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Hold {
     /// The device.
     pub device_id: DeviceId,
-    /// The user who asked for it.
+    /// The user who asked for that.
     pub by_uid: u32,
 }
 
-/// Who asked the daemon for something, as the kernel reports it.
+/// The process that sent a request to the daemon, as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Caller {
-    /// Its pid, as the daemon sees it; `None` when it cannot.
+    /// The process id, as the daemon sees it; `None` when the daemon cannot see the process.
     pub pid: Option<u32>,
-    /// Its user.
+    /// The user of the process.
     pub uid: u32,
-    /// Its program; `None` when the daemon may not look.
+    /// The program of the process; `None` when the daemon may not read that.
     pub exe: Option<String>,
 }
 
 impl Happening {
-    /// The word on the wire.
+    /// The event's name, as it is sent.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -248,7 +248,7 @@ impl Happening {
         }
     }
 
-    /// The user whose agent it is about; `None` when it is about no agent.
+    /// The user whose agent the event is about; `None` when it is about no agent.
     #[must_use]
     pub const fn agent_of(&self) -> Option<u32> {
         match self {

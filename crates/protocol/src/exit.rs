@@ -1,4 +1,4 @@
-//! What a program's exit code means. `main` is the only place that turns an outcome into a number.
+//! The exit codes of the programs. `main` is the only place that turns an outcome into a number.
 
 use std::process::ExitCode;
 
@@ -7,13 +7,14 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done, or allowed.
     Success,
-    /// Something failed; the message says what. For the fleet verbs: at least one device was not served.
+    /// Something failed; the message says what. For commands on several devices: at least one of them failed.
     Failure,
     /// The command line or the configuration is wrong; nothing was started.
     Usage,
-    /// Whether it may run could not be found out: no daemon, no answer, `SYSTEM_UNAVAILABLE`, the lease ended.
+    /// It could not be found out whether the command may run: no daemon, no answer, `SYSTEM_UNAVAILABLE`, the lease
+    /// ended.
     Undecided,
-    /// Denied: before the start, or stopped by a deny. Local denies count.
+    /// Denied: before the start, or stopped by a deny; also by a deny that was made on the host.
     Denied,
     /// The wrapper itself failed.
     Wrapper,
@@ -28,7 +29,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The number the shell sees.
+    /// The number that a shell sees.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {

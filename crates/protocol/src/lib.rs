@@ -1,4 +1,4 @@
-//! The words on the wires: what the authority's API and the local socket say, as types that cannot be wrong.
+//! The wire formats: the authority's API and the local socket, as types that hold only valid values.
 //!
 //! Everything here is pure: no I/O, no clock, no runtime. A value that exists has been parsed and is valid.
 //!
@@ -6,15 +6,15 @@
 //! |---|---|
 //! | `api` | the authority's API |
 //! | `code`, `decision` | an answer; the only place where an ALLOW is made |
-//! | `report` | what sidecars report to an authority, and what an authority tells of it |
+//! | `report` | what sidecars report to an authority, and what an authority returns of it |
 //! | `local`, `status`, `event` | the local socket: supervised runs, the status, the event stream |
-//! | `containment` | what holds a process tree together |
+//! | `containment` | how a process tree is held together |
 //! | `exit` | the programs' exit codes |
 //! | `device_id`, `run_id`, `request_id` | names |
 //! | `device_pattern` | which device ids are meant |
 //! | `key_role` | what an org key is for |
 //! | `socket_path` | where clients find the socket |
-//! | `stop_bound` | the worst time from a revoke to the last process gone |
+//! | `stop_bound` | the longest time from a revoke to the end of the last process |
 //! | `span`, `strict_json`, `printable` | durations, JSON and foreign text |
 
 #![forbid(unsafe_code)]

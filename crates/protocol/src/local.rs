@@ -8,52 +8,52 @@ use super::{Code, Containment, DeviceId, RequestId, RunId, Wish};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CheckAnswer {
-    /// Whether the device may execute. Only ever true with status 200.
+    /// Whether the device may execute. True only with status 200.
     pub allowed: bool,
-    /// Why.
+    /// The reason, as a code.
     pub code: Code,
-    /// The authority's name for its answer, when one came.
+    /// The authority's id of its answer, if there is one.
     pub request_id: Option<RequestId>,
-    /// The device the answer is about, when one could be made out.
+    /// The device that the answer is about, if the request named a valid one.
     pub device_id: Option<DeviceId>,
-    /// RFC 3339 wall-clock time at which the validation behind the answer began, when there was one.
+    /// RFC 3339 wall-clock time at which the validation behind the answer began, if there was one.
     pub validated_at: Option<String>,
     /// Age of that validation, in milliseconds.
     pub age_ms: Option<u64>,
-    /// The reason in words, for people.
+    /// The reason, as text.
     pub reason: Option<String>,
 }
 
-/// `POST /v1/supervise`: may this process run, and if so, supervise it.
+/// The body of `POST /v1/supervise`: asks whether a process may run, and to supervise it if so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SuperviseRequest {
-    /// The agent's leader, as a number in the caller's PID namespace.
+    /// The pid of the agent's leader in the caller's PID namespace.
     pub pid: i32,
-    /// The wrapper's name for this run.
+    /// The run id, chosen by the wrapper.
     pub run_id: RunId,
-    /// The device to ask about besides the host's; the host's alone when absent.
+    /// The device to ask about besides the host's; only the host's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
     /// Whether the wrapper had no other children when it forked the agent's leader: then all of its children belong to
-    /// the agent, and the daemon need not look which do not.
+    /// the agent, and the daemon need not find out which do not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
-    /// A name for people.
+    /// A display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The command line, for people.
+    /// The command line, for display.
     #[serde(default)]
     pub command: Vec<String>,
-    /// The process between the caller and the leader that inherits the agent's orphans, as a number in the caller's PID
-    /// namespace: the leader's parent and the caller's child. Every other child of it belongs to the agent.
+    /// The pid, in the caller's PID namespace, of the process between the caller and the leader that inherits the
+    /// agent's orphans: the leader's parent and the caller's child. Every other child of it belongs to the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guardian: Option<i32>,
-    /// How the tree is to be held together; `auto` when absent.
+    /// The containment that is asked for; `auto` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containment: Option<Wish>,
-    /// What happens to processes the leader leaves behind: `stop` or `wait`.
+    /// What happens to processes that the leader leaves behind: `stop` or `wait`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftovers: Option<String>,
     /// The first signal of a stop; the daemon's configured one when absent.
@@ -64,20 +64,20 @@ pub struct SuperviseRequest {
     pub stop_grace: Option<String>,
 }
 
-/// `POST /v1/stop`: which agents to end, by exactly one of these.
+/// The body of `POST /v1/stop`: the agents to stop, named in exactly one of these ways.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StopRequest {
-    /// This run.
+    /// The run with this id.
     RunId(RunId),
-    /// The run whose leader has this number, as `GET /v1/status` shows it.
+    /// The run whose leader has this pid, as `GET /v1/status` shows it.
     Pid(i32),
-    /// Every run of this name.
+    /// Every run with this name.
     Name(String),
     /// Every run of this device.
     Device(DeviceId),
-    /// Every run the caller may stop; `false` is refused.
+    /// Every run that the caller may stop; `false` is refused.
     All(bool),
 }
 
@@ -85,18 +85,18 @@ pub enum StopRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StopAnswer {
-    /// The runs whose stop this request began. One that was ending already is not among them.
+    /// The runs whose stop this request began, without those that were ending already.
     pub run_ids: Vec<RunId>,
 }
 
-/// `POST /v1/hold`, `POST /v1/release`: which devices, by exactly one of these.
+/// The body of `POST /v1/hold` and `POST /v1/release`: the devices, named in exactly one of these ways.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum HoldRequest {
     /// This device.
     Device(DeviceId),
-    /// Hold: whatever denies every agent on this host. Release: every device that is held. `false` is refused.
+    /// Hold: the devices that rule every agent on this host. Release: every device that is held. `false` is refused.
     All(bool),
 }
 
@@ -108,7 +108,7 @@ pub struct HoldAnswer {
     pub devices: Vec<DeviceId>,
     /// The runs whose stop this request began.
     pub run_ids: Vec<RunId>,
-    /// Why a restart of the daemon would forget the hold, when it would.
+    /// Why a restart of the daemon would forget the hold, if it would.
     pub problem: Option<String>,
 }
 
@@ -116,7 +116,7 @@ pub struct HoldAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReleaseAnswer {
-    /// The devices that were held, and are no longer.
+    /// The devices that were held and no longer are.
     pub devices: Vec<DeviceId>,
 }
 
@@ -126,11 +126,11 @@ pub struct ReleaseAnswer {
 pub struct ThawAnswer {
     /// The run.
     pub run_id: RunId,
-    /// Whether it was frozen.
+    /// Whether the run was frozen.
     pub was_frozen: bool,
 }
 
-/// Who ends the tree when it must end.
+/// Which side ends the tree when it must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -142,7 +142,7 @@ pub enum Killer {
 }
 
 impl Killer {
-    /// The word on the wire.
+    /// The name, as it is sent.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -159,15 +159,15 @@ impl Killer {
 pub enum SuperviseEvent {
     /// The agent may start. Sent only after the run is recorded and its lease runs.
     Allow {
-        /// As asked.
+        /// The run id, as asked.
         run_id: RunId,
         /// The agent's device.
         device_id: DeviceId,
-        /// Where an unmodified client in the agent should send its requests, when the daemon listens for them.
+        /// The URL for requests of an unmodified client in the agent, if the daemon listens for them.
         base_url: Option<String>,
-        /// The ALLOW's code.
+        /// The code of the ALLOW.
         code: Code,
-        /// The ALLOW's name.
+        /// The authority's id of the ALLOW.
         request_id: Option<RequestId>,
         /// The daemon's boot clock when this line was written, in milliseconds.
         boot_ms: u64,
@@ -175,57 +175,57 @@ pub enum SuperviseEvent {
         until_boot_ms: u64,
         /// The length of a whole lease, in milliseconds.
         lease_ms: u64,
-        /// How long after a suspend a new ALLOW may take to come, when the lease ended meanwhile, in milliseconds; absent
-        /// from daemons of other makes.
+        /// How long after a suspend a new ALLOW may take, when the lease ended meanwhile, in milliseconds; absent from
+        /// daemons of other makers.
         #[serde(default)]
         resume_grace_ms: u64,
-        /// Time between the first signal of a stop and SIGKILL, in milliseconds, after the daemon's cap.
+        /// Time between the first signal of a stop and SIGKILL, in milliseconds, after the daemon's limit.
         stop_grace_ms: u64,
-        /// The first signal of a stop, after the daemon's configuration; absent from daemons of other makes.
+        /// The first signal of a stop, after the daemon's configuration; absent from daemons of other makers.
         #[serde(default)]
         stop_signal: Option<String>,
-        /// How the tree is held together.
+        /// How the process tree is held together.
         containment: Containment,
-        /// Who ends the tree when it must end.
+        /// Which side ends the tree when it must end.
         killer: Killer,
-        /// The agent's key for the daemon's own listener, when it has one.
+        /// The agent's key for the daemon's own listener, if there is one.
         token: Option<String>,
     },
-    /// An ALLOW moved the deadline.
+    /// A new ALLOW has moved the end of the lease.
     Lease {
         /// The daemon's boot clock when this line was written, in milliseconds.
         boot_ms: u64,
         /// The daemon's boot clock at which the lease now ends, in milliseconds.
         until_boot_ms: u64,
     },
-    /// Whether the authority can be asked: why not, as soon as a device that rules the agent cannot be asked about, and once
-    /// more without a reason when it can again. Nothing follows from it; it explains a lease that ends.
+    /// Why the authority cannot decide, sent as soon as a device that rules the agent cannot be validated, and once
+    /// more without a reason when it can again. It has no effect; it explains a lease that ends.
     Undecided {
-        /// The reason in words.
+        /// The reason, as text.
         reason: Option<String>,
     },
     /// The tree must end.
     Stop {
-        /// Why.
+        /// The reason, as a code.
         code: Code,
-        /// The deny's name.
+        /// The authority's id of the deny.
         request_id: Option<RequestId>,
-        /// The reason in words.
+        /// The reason, as text.
         reason: Option<String>,
-        /// Whether the daemon has already sent the first signal to every member.
+        /// Whether the daemon has already sent the first signal to every process.
         signalled: bool,
-        /// Time to SIGKILL, in milliseconds.
+        /// Time until SIGKILL, in milliseconds.
         grace_ms: u64,
     },
     /// The question was refused or could not be answered: nothing may start.
     Error {
-        /// Why.
+        /// The reason, as a code.
         code: Code,
-        /// The authority's name for its answer, when one came.
+        /// The authority's id of its answer, if there is one.
         request_id: Option<RequestId>,
-        /// The device asked about, when it could be made out.
+        /// The device that was asked about, if the request named a valid one.
         device_id: Option<DeviceId>,
-        /// The reason in words.
+        /// The reason, as text.
         reason: Option<String>,
     },
 }

@@ -1,4 +1,4 @@
-//! Foreign text, fit to be logged, kept and shown.
+//! Making foreign text fit for logs and terminals.
 
 /// Whether a character could move the cursor, colour the screen, or reorder or hide the text around it.
 #[must_use]
@@ -7,7 +7,7 @@ pub fn is_hostile(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The text's characters, each hostile one replaced. How many are kept is the caller's to say.
+/// Returns the text's characters with each hostile one replaced. The caller limits their number.
 pub fn printable(text: &str, instead: char) -> impl Iterator<Item = char> {
     text.chars().map(move |c| if is_hostile(c) { instead } else { c })
 }

@@ -1,5 +1,5 @@
-//! What a sidecar tells its authority about its devices, and what the authority tells of it: an extension of our own
-//! authority, announced by it. Nothing here decides anything.
+//! A sidecar's reports to its authority about its devices, and what the authority returns of them: an extension of the
+//! self-hosted authority, which announces it. Nothing here decides anything.
 //!
 //! Spans are durations, not times: the clocks of a fleet need not agree.
 
@@ -11,52 +11,64 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::status::StandingKind;
 use super::{Code, DeviceId, RequestId, RunId};
 
-/// The most stops one report tells of.
+/// The most stops in one report.
 pub const MOST_STOPS: usize = 64;
 
-/// The most survivors of one stop that are named.
+/// The most survivors that are named for one stop.
 pub const MOST_SURVIVORS: usize = 16;
 
-/// The most events one report tells of.
+/// The most events in one report.
 pub const MOST_EVENTS: usize = 256;
 
 /// The largest report, in bytes.
 pub const LARGEST_REPORT: usize = 2 * 1024 * 1024;
 
-/// Which sidecar it is: 128 random bits in hex, the same until its host boots again.
+/// The id of a sidecar: 128 random bits in hex, the same until its host boots again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SidecarId(u128);
 
-/// `POST /devices/report`: everything the sidecar now holds. A device that is not in it is used by it no more.
+/// The text is not the id of a sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SidecarIdError;
+
+impl fmt::Display for SidecarIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not 32 lower-case hex digits")
+    }
+}
+
+impl std::error::Error for SidecarIdError {}
+
+/// The body of `POST /devices/report`: the whole state of a sidecar. A device that is missing is no longer used by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Whose report.
+    /// The sidecar that reports.
     pub sidecar_id: SidecarId,
-    /// Grows from each report of a sidecar to its next: one that comes late is no news.
+    /// Grows with each report of a sidecar; the authority ignores a report that comes after a later one.
     pub sequence: u64,
-    /// Its version.
+    /// The sidecar's version.
     pub version: String,
-    /// Its host's device.
+    /// The device of the sidecar's host.
     pub host_device_id: DeviceId,
-    /// How long a stop can take there at the worst.
+    /// The longest time that a stop can take on that host.
     pub stop_bound: Bound,
-    /// Whether it is told of changes at once.
+    /// Whether the authority pushes changes to the sidecar at this time.
     pub push: bool,
-    /// Its agents, each once, those that are being stopped too.
+    /// The number of agents, each counted once, including those that are being stopped.
     pub agents: u32,
-    /// Its devices, at most [`super::api::LARGEST_WATCH`].
+    /// The devices that the sidecar uses, at most [`super::api::LARGEST_WATCH`].
     pub devices: Vec<ReportedDevice>,
-    /// Stops that are over, or have survivors, and that the authority may not know of, at most [`MOST_STOPS`].
+    /// Stops that have ended, or have survivors, and that the authority may not know of, at most [`MOST_STOPS`].
     #[serde(default)]
     pub stops: Vec<ReportedStop>,
-    /// What happened since the last report, at most [`MOST_EVENTS`], the oldest first.
+    /// Events since the last report, at most [`MOST_EVENTS`], the oldest first.
     #[serde(default)]
     pub events: Vec<ReportedEvent>,
 }
 
-/// The worst time from a revoke to the last process gone, in milliseconds.
+/// The longest time from a revoke to the end of the last process, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -67,148 +79,160 @@ pub struct Bound {
     pub cut_off_ms: u64,
 }
 
-/// A device as a sidecar holds it.
+/// The state of one device on a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedDevice {
-    /// Its id.
+    /// The device id.
     pub device_id: DeviceId,
-    /// What is held about it.
+    /// The sidecar's standing of the device.
     pub standing: StandingKind,
-    /// The code of the deny, while it is denied.
+    /// The code of the deny, while the device is denied.
     #[serde(default)]
     pub code: Option<Code>,
-    /// The stamp that came with the deny: which revoke it is that the sidecar knows of.
+    /// The stamp that came with the deny, which tells the revoke that the sidecar knows of.
     #[serde(default)]
     pub revoked_at: Option<String>,
-    /// What is left of the lease, in milliseconds.
+    /// The remaining time of the lease, in milliseconds.
     #[serde(default)]
     pub lease_left_ms: Option<u64>,
-    /// Agents that run on it.
+    /// The number of agents that run on the device.
     pub agents: u32,
-    /// Agents that are being stopped and are not gone yet.
+    /// The number of agents that are being stopped and have not ended.
     pub stopping: u32,
 }
 
-/// A stop.
+/// A stop, as a sidecar reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedStop {
     /// The device of the agent.
     pub device_id: DeviceId,
-    /// The run.
+    /// The run that was stopped.
     pub run_id: RunId,
-    /// Its name for people.
+    /// The agent's display name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Why it was stopped.
+    /// The reason of the stop, as a code.
     pub code: Code,
-    /// The authority's name for the deny, when it was one of its.
+    /// The authority's id of the deny, if the authority denied.
     #[serde(default)]
     pub request_id: Option<RequestId>,
-    /// How long ago it began, in milliseconds.
+    /// How long ago the stop began, in milliseconds.
     pub ago_ms: u64,
-    /// How long it took to the last look at it, in milliseconds.
+    /// How long the stop took up to the last look at it, in milliseconds.
     pub took_ms: u64,
     /// Processes that got the stop signal.
     pub signalled: u64,
     /// Processes that got SIGKILL.
     pub killed: u64,
-    /// Whether nothing is left of it.
+    /// Whether no process is left.
     pub confirmed: bool,
-    /// Who outlived SIGKILL, at most [`MOST_SURVIVORS`].
+    /// Processes that survived SIGKILL, at most [`MOST_SURVIVORS`].
     #[serde(default)]
     pub survivors: Vec<ReportedSurvivor>,
 }
 
-/// A process that outlived SIGKILL.
+/// A process that survived SIGKILL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedSurvivor {
-    /// Its number there.
+    /// The process id on its host.
     pub pid: i32,
-    /// Why, in words.
+    /// The reason, as text.
     pub reason: String,
 }
 
-/// What an event is about: the word of the sidecar's own event stream.
+/// The kind of an event, named as in the sidecar's own event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
-    /// What the sidecar holds about the device has changed.
+    /// The sidecar's standing of the device has changed.
     Decision,
     /// An agent was allowed to start.
     AgentStarted,
     /// An agent's stop was requested.
     AgentStopping,
-    /// Somebody outlived SIGKILL; the sidecar goes on trying.
+    /// Processes of an agent have survived SIGKILL; the sidecar keeps trying to end them.
     AgentSurvived,
-    /// An agent's stop is confirmed: nothing of it is left.
+    /// An agent's stop is confirmed: none of its processes is left.
     AgentStopped,
     /// An agent ended by itself.
     AgentEnded,
     /// The device is denied on that host until it is released there.
     DeviceHeld,
-    /// It no longer is.
+    /// The device is no longer denied on that host.
     DeviceReleased,
 }
 
-/// Something that happened on a device. What its kind has no use for is absent.
+/// An event of a device. Fields that its kind does not use are absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReportedEvent {
-    /// Its id in the sidecar's own event stream.
+    /// The event's id in the sidecar's own event stream.
     pub id: EventId,
     /// The device.
     pub device_id: DeviceId,
-    /// How long ago it happened, in milliseconds.
+    /// How long ago the event happened, in milliseconds.
     pub ago_ms: u64,
-    /// What it is.
+    /// The kind of the event.
     pub event: EventKind,
-    /// What the sidecar holds since then.
+    /// The sidecar's standing of the device since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<StandingKind>,
-    /// Why.
+    /// The reason, as a code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
-    /// The authority's name for the decision.
+    /// The authority's id of the decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
-    /// The reason in words.
+    /// The reason, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The run.
+    /// The run of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<RunId>,
-    /// The agent's name for people.
+    /// The agent's display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How long the stop took to the last look at it, in milliseconds.
+    /// How long the stop took up to the last look at it, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<u64>,
-    /// Processes that got SIGKILL.
+    /// The number of processes that got SIGKILL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<u64>,
-    /// Processes that outlived it.
+    /// The number of processes that survived SIGKILL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub survivors: Option<u64>,
 }
 
-/// The name of an event: which life of the sidecar, and its number therein.
+/// The id of an event: the sidecar's start, and a number that counts from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId {
-    /// Another one after each start of the sidecar.
+    /// Another number after each start of the sidecar.
     pub life: u32,
-    /// The first is 1.
+    /// The number of the event; the first is 1.
     pub number: u64,
 }
 
-/// `GET /org/timeline`: what happened on one device, the newest first.
+/// The text is not the id of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventIdError;
+
+impl fmt::Display for EventIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not 8 hex digits, a dash and a number")
+    }
+}
+
+impl std::error::Error for EventIdError {}
+
+/// The answer to `GET /org/timeline`: the events of one device, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timeline {
@@ -216,34 +240,34 @@ pub struct Timeline {
     pub events: Vec<TimelineEvent>,
 }
 
-/// An event as the authority remembers it.
+/// An event as the authority stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEvent {
     /// RFC 3339 time at which it happened, by the authority's clock.
     pub at: String,
-    /// Which sidecar told.
+    /// The sidecar that reported the event.
     pub sidecar_id: SidecarId,
-    /// The event; its `agoMs` counts from the report that told of it.
+    /// The event; its `agoMs` counts from the report that contained it.
     #[serde(flatten)]
     pub event: ReportedEvent,
 }
 
-/// `GET /org/fleet`: a page of devices with what their sidecars told.
+/// The answer to `GET /org/fleet`: a page of devices with what their sidecars reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetPage {
-    /// The devices, in the order of their ids.
+    /// The devices, sorted by their ids.
     pub devices: Vec<FleetDevice>,
-    /// Where to go on; `None` at the end.
+    /// The cursor of the next page; `None` at the end.
     #[serde(default)]
     pub next_cursor: Option<String>,
-    /// How many sidecars of the whole organisation report; on the first page, 0 on every later one.
+    /// How many sidecars of the whole organisation report; only on the first page, 0 on later ones.
     #[serde(default)]
     pub sidecars: u64,
-    /// How many agents those have, each once; as `sidecars`, on the first page.
+    /// How many agents those sidecars have, each counted once; only on the first page.
     #[serde(default)]
     pub agents: u64,
 }
@@ -253,11 +277,11 @@ pub struct FleetPage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetDevice {
-    /// Its id.
+    /// The device id.
     pub device_id: String,
-    /// Active or revoked.
+    /// Whether the device is active or revoked.
     pub status: super::api::DeviceStatus,
-    /// RFC 3339 time of its last validation.
+    /// RFC 3339 time of the last validation.
     #[serde(default)]
     pub last_seen_at: Option<String>,
     /// How long ago that was, in milliseconds, by the authority's clock.
@@ -266,95 +290,95 @@ pub struct FleetDevice {
     /// RFC 3339 time of the revoke, while revoked.
     #[serde(default)]
     pub revoked_at: Option<String>,
-    /// The operator's words for it.
+    /// The operator's reason for the revoke.
     #[serde(default)]
     pub revoke_reason: Option<String>,
-    /// The sidecars that use it, those heard from last first.
+    /// The sidecars that use the device, sorted by their last report, the latest first.
     pub sidecars: Vec<FleetSidecar>,
-    /// Its newest stop.
+    /// The newest stop of the device.
     #[serde(default)]
     pub last_stop: Option<FleetStop>,
 }
 
-/// What one sidecar told about one device.
+/// What one sidecar reported about one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetSidecar {
-    /// Which.
+    /// The sidecar.
     pub sidecar_id: SidecarId,
-    /// Its host's device.
+    /// The device of the sidecar's host.
     pub host_device_id: String,
-    /// Its version.
+    /// The sidecar's version.
     pub version: String,
-    /// Whether it is told of changes at once.
+    /// Whether the authority pushes changes to the sidecar.
     pub push: bool,
-    /// RFC 3339 time of its last report.
+    /// RFC 3339 time of the sidecar's last report.
     pub heard_at: String,
     /// How long ago that was, in milliseconds.
     pub heard_ago_ms: u64,
-    /// What it then held.
+    /// The sidecar's standing of the device.
     pub standing: StandingKind,
-    /// The code of its deny.
+    /// The code of the deny, while the device is denied.
     #[serde(default)]
     pub code: Option<Code>,
-    /// What is left of its lease by now, if nothing prolonged it since, in milliseconds.
+    /// The remaining time of the lease, in milliseconds, if nothing has prolonged it since the report.
     #[serde(default)]
     pub lease_left_ms: Option<u64>,
-    /// Agents that ran.
+    /// The number of agents that ran.
     pub agents: u32,
-    /// Agents that were being stopped.
+    /// The number of agents that were being stopped.
     pub stopping: u32,
-    /// How long a stop can take there.
+    /// The longest time that a stop can take on that host.
     pub stop_bound: Bound,
-    /// How far the stop is that the device's revoke asks for; `None` while it is not revoked.
+    /// The progress of the stop that the device's revoke asks for; `None` while the device is not revoked.
     #[serde(default)]
     pub stop: Option<StopProgress>,
 }
 
-/// How far a sidecar is with the stop that a revoke asks for.
+/// The progress of the stop that a revoke asks of one sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StopProgress {
-    /// How far.
+    /// The state of the stop.
     pub state: StopState,
-    /// RFC 3339 time by which the lease alone has stopped every agent, whatever failed.
+    /// RFC 3339 time by which the end of the lease has stopped every agent, even if everything else failed.
     pub by: String,
-    /// The same from now on, in milliseconds; 0 when it is past.
+    /// The time until then, in milliseconds; 0 when it has passed.
     pub in_ms: u64,
 }
 
-/// How far.
+/// The state of a stop that a revoke asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StopState {
-    /// It knows of this revoke, and nothing runs.
+    /// The sidecar knows of this revoke, and no agent runs.
     Confirmed,
-    /// It knows of this revoke and is stopping agents.
+    /// The sidecar knows of this revoke and is stopping agents.
     Stopping,
-    /// It has not said that it knows of this revoke.
+    /// The sidecar has not confirmed that it knows of this revoke.
     Pending,
-    /// It has not, and by now its lease has stopped its agents.
+    /// The sidecar has not confirmed that, and by now its lease has stopped its agents.
     Lapsed,
 }
 
-/// A stop as the authority remembers it.
+/// A stop as the authority stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FleetStop {
-    /// RFC 3339 time at which it began, by the authority's clock.
+    /// RFC 3339 time at which the stop began, by the authority's clock.
     pub began_at: String,
-    /// Which sidecar told.
+    /// The sidecar that reported the stop.
     pub sidecar_id: SidecarId,
     /// The stop.
     #[serde(flatten)]
     pub stop: ReportedStop,
 }
 
-/// `GET /org/stops`: the newest stops of one device, the newest first.
+/// The answer to `GET /org/stops`: the newest stops of one device, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StopList {
@@ -363,7 +387,7 @@ pub struct StopList {
 }
 
 impl SidecarId {
-    /// One from the kernel's randomness, or the next best.
+    /// Makes an id of random bits.
     #[must_use]
     pub fn random(bits: u128) -> Self {
         Self(bits)
@@ -377,7 +401,7 @@ impl fmt::Display for EventId {
 }
 
 impl FromStr for EventId {
-    type Err = &'static str;
+    type Err = EventIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once('-').filter(|(life, number)| {
@@ -388,7 +412,7 @@ impl FromStr for EventId {
         let id = parts.and_then(|(life, number)| {
             Some(Self { life: u32::from_str_radix(life, 16).ok()?, number: number.parse().ok()? })
         });
-        id.ok_or("not 8 hex digits, a dash and a number")
+        id.ok_or(EventIdError)
     }
 }
 
@@ -417,11 +441,11 @@ impl fmt::Debug for SidecarId {
 }
 
 impl FromStr for SidecarId {
-    type Err = &'static str;
+    type Err = SidecarIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fit = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        fit.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or("not 32 lower-case hex digits")
+        fit.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or(SidecarIdError)
     }
 }
 

@@ -1,17 +1,17 @@
-//! The authority's name for one answer, kept for logs and support questions.
+//! The authority's id of one answer, kept for logs and support questions.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A `request_id`: 1 to 128 visible ASCII characters. Foreign text that fails this is dropped rather than printed.
-/// Cheap to clone: one answer of the authority may answer hundreds.
+/// A `request_id`: 1 to 128 visible ASCII characters. Foreign text of another form is dropped rather than printed.
+/// Cheap to clone: one answer of the authority may answer hundreds of checks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
-    /// Takes the text when it is fit to be printed; `None` otherwise.
+    /// Takes the text if it is fit to be printed; `None` otherwise.
     #[must_use]
     pub fn from_foreign(text: &str) -> Option<Self> {
         let fit = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());

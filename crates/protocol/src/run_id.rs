@@ -1,4 +1,4 @@
-//! The name of one supervised start of an agent.
+//! The id of one supervised start of an agent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ pub struct RunId(u128);
 pub struct RunIdError;
 
 impl RunId {
-    /// A new id from the kernel's random numbers. Fails when the kernel has none to give.
+    /// A new id from the kernel's random numbers. Fails when the kernel has none.
     pub fn random() -> Result<Self, rustix::io::Errno> {
         let mut bytes = [0; 16];
         let mut filled = 0;

@@ -1,9 +1,9 @@
-//! What the types that are text on the wire look like, for the descriptions of the APIs.
+//! Schemas of the types that are sent as text, for the descriptions of the APIs.
 
 use crate::report::{EventId, SidecarId};
 use crate::{Code, DeviceId, RequestId, RunId, Wish};
 
-/// Types that are text on the wire, with what is to be said of them and what they look like.
+/// Gives types that are sent as text a schema with a description and a pattern.
 macro_rules! texts {
     ($($type:ident: $about:literal, $pattern:expr;)*) => {
         $(

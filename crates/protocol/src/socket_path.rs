@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// The system daemon's socket.
 pub const SYSTEM_SOCKET: &str = "/run/machineid/sidecar.sock";
 
-/// The socket a client uses: the one named by a flag, else by `MACHINEID_SOCKET`, else the system daemon's if it exists,
-/// else the user's below `XDG_RUNTIME_DIR`. An empty variable counts as unset. Without any of them the system daemon's
-/// path is returned, so that a message has something to name.
+/// The socket that a client uses: the one named by a flag, else by `MACHINEID_SOCKET`, else the system daemon's if it
+/// exists, else the user's below `XDG_RUNTIME_DIR`. An empty variable counts as unset. Without any of them the system
+/// daemon's path is returned, so that a message can name a path.
 ///
 /// `environment` looks a variable up; a relative path is taken from `directory`.
 #[must_use]

@@ -1,4 +1,4 @@
-//! Durations as people write them: whole numbers with `ms`, `s`, `m`, `h`, also joined (`1m30s`).
+//! Durations as text: whole numbers with `ms`, `s`, `m` or `h`, possibly joined (`1m30s`).
 
 use std::fmt;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 /// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanError {
-    /// Nothing was written.
+    /// The text is empty.
     Empty,
-    /// A unit stands without a number before it, or a character is neither digit nor unit.
+    /// A unit has no number before it, or a character is neither a digit nor part of a unit.
     NotANumber,
-    /// A number stands without one of the four units behind it.
+    /// A number has none of the four units behind it.
     NoUnit,
     /// More than `u64::MAX` milliseconds.
     TooLong,
@@ -63,7 +63,8 @@ pub fn parse(text: &str) -> Result<Duration, SpanError> {
     Ok(Duration::from_millis(millis))
 }
 
-/// Writes a duration so that [`parse`] reads it back, less anything below a millisecond: `1m30s`, `250ms`, `0s`.
+/// Writes a duration so that [`parse`] reads it back; fractions of a millisecond are dropped. Examples: `1m30s`,
+/// `250ms`, `0s`.
 #[must_use]
 pub fn format(span: Duration) -> String {
     let mut millis = span.as_millis();

@@ -1,11 +1,11 @@
-//! `GET /v1/status`: what the daemon holds, knows and promises. No secret is in it.
+//! The answer to `GET /v1/status`: the daemon's state. It contains no secret.
 
 use serde::{Deserialize, Serialize};
 
 use super::local::Killer;
 use super::{Code, Containment, DeviceId, HoldsAgainst, KeyRole, RequestId, RunId};
 
-/// The whole answer.
+/// The daemon's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
@@ -13,43 +13,43 @@ pub struct Status {
     pub version: String,
     /// The daemon's process id.
     pub pid: u32,
-    /// RFC 3339 time of its start.
+    /// RFC 3339 time of the daemon's start.
     pub started_at: String,
-    /// Its socket.
+    /// The daemon's socket.
     pub socket: String,
-    /// Whom it asks.
+    /// The authority that the daemon asks.
     pub authority: AuthorityStatus,
-    /// How long a stop can take at the worst.
+    /// The longest time that a stop can take.
     pub stop_bound: StopBound,
-    /// Where its settings came from.
+    /// The source of the settings.
     pub configuration: ConfigurationStatus,
-    /// One entry for each device it asks about, the host's first.
+    /// One entry for each device that the daemon asks about, the host's first.
     pub devices: Vec<DeviceReport>,
-    /// The supervised agents this caller may see.
+    /// The supervised agents that this caller may see.
     pub agents: Vec<AgentReport>,
-    /// The newest stops this caller may see, the newest last: those that are over, and those with survivors.
+    /// The newest stops that this caller may see, the newest last: those that have ended, and those with survivors.
     #[serde(default)]
     pub recent_stops: Vec<StopReport>,
     /// Devices that are denied on this host until they are released.
     #[serde(default)]
     pub holds: Vec<HoldReport>,
-    /// How far the audit file is, when there is one.
+    /// The state of the audit file, if there is one.
     #[serde(default)]
     pub audit: Option<AuditStatus>,
-    /// How it is with the files that the daemon keeps for itself.
+    /// The state of the files that the daemon keeps.
     #[serde(default)]
     pub files: FilesStatus,
 }
 
-/// The files that the daemon keeps for itself: its socket, its lock, the records of runs, and what outlives it.
+/// The files that the daemon keeps: its socket, its lock, the records of runs, and files that outlive it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FilesStatus {
-    /// What is wrong with them now, and what to do; `None` when all are in place.
+    /// The problem with them, and what to do; `None` when all are in place.
     pub problem: Option<String>,
-    /// RFC 3339 time at which some were gone and were made again, the last time.
+    /// RFC 3339 time at which missing files were last made again.
     pub restored_at: Option<String>,
-    /// What these were: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
+    /// The kinds of those files: `socket`, `lock`, `record`, `marker`, `holds`, `device`, `sidecar_id`.
     pub restored: Vec<String>,
 }
 
@@ -59,81 +59,81 @@ pub struct FilesStatus {
 pub struct HoldReport {
     /// The device.
     pub device_id: DeviceId,
-    /// RFC 3339 time since which it is held.
+    /// RFC 3339 time since which the device is held.
     pub since: String,
-    /// The user who asked for it.
+    /// The user who asked for the hold.
     pub by_uid: u32,
 }
 
-/// How far the audit file is.
+/// The state of the audit file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditStatus {
-    /// Its path.
+    /// The file's path.
     pub file: String,
-    /// The SHA-256 of its last record, in hex: `machineid audit verify FILE --expect HASH`.
+    /// The SHA-256 of the last record, in hex, for `machineid audit verify FILE --expect HASH`.
     pub last_hash: Option<String>,
     /// Records that could not be written since the daemon's start.
     pub dropped: u64,
-    /// Why it cannot be written now, when it cannot.
+    /// Why the file cannot be written now, if it cannot.
     pub problem: Option<String>,
 }
 
-/// What a stop came to.
+/// The result of a stop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StopReport {
-    /// The run.
+    /// The run that was stopped.
     pub run_id: RunId,
-    /// Its name for people.
+    /// The agent's display name.
     pub name: Option<String>,
-    /// Its device.
+    /// The device of the agent.
     pub device_id: DeviceId,
-    /// Why it was stopped.
+    /// The reason of the stop, as a code.
     pub code: Code,
-    /// The authority's name for the deny, when it was one of the authority's.
+    /// The authority's id of the deny, if the authority denied.
     pub request_id: Option<RequestId>,
-    /// RFC 3339 time at which it began.
+    /// RFC 3339 time at which the stop began.
     pub began_at: String,
-    /// How the tree was held together, and so how it was ended.
+    /// How the process tree was held together, and therefore how it was ended.
     pub mechanism: Containment,
-    /// Against whom that leaves no survivor.
+    /// Which agents that containment holds without a survivor.
     pub holds_against: HoldsAgainst,
-    /// Processes the daemon sent the stop signal.
+    /// How many processes the daemon sent the stop signal.
     pub signalled: usize,
-    /// Processes the daemon sent SIGKILL.
+    /// How many processes the daemon sent SIGKILL.
     pub killed: usize,
-    /// Milliseconds from its beginning to the last look at it.
+    /// Milliseconds from the beginning of the stop to the last look at it.
     pub took_ms: u64,
-    /// Whether nothing of the tree is left, as far as anybody can tell.
+    /// Whether no process of the tree is left, as far as the kernel can tell.
     pub confirmed: bool,
-    /// Who outlived SIGKILL. The daemon goes on trying.
+    /// Processes that survived SIGKILL. The daemon keeps trying to end them.
     pub survivors: Vec<SurvivorReport>,
 }
 
-/// A process that outlived SIGKILL.
+/// A process that survived SIGKILL.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SurvivorReport {
-    /// Its number, as the daemon sees it.
+    /// The process id, as the daemon sees it.
     pub pid: i32,
-    /// Why, in words.
+    /// The reason, as text.
     pub reason: String,
 }
 
-/// Whom the daemon asks, and whether it gets answers.
+/// The authority that the daemon asks, and whether it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuthorityStatus {
-    /// Its base URL.
+    /// The authority's base URL.
     pub url: String,
-    /// Whether the newest request to it brought a usable answer; `None` before the first.
+    /// Whether the newest request brought a usable answer; `None` before the first.
     pub reachable: Option<bool>,
     /// RFC 3339 time of the last usable answer.
     pub last_answer_at: Option<String>,
-    /// What went wrong with the newest request, when something did.
+    /// The error of the newest request, if it failed.
     pub last_error: Option<String>,
-    /// Whether it says by itself when to validate, over a connection that stands now.
+    /// Whether the authority pushes changes, over a connection that stands now.
     #[serde(default)]
     pub push: bool,
     /// RFC 3339 time at which the org key in use ends, if another key has taken its place or it ends within a week.
@@ -144,7 +144,7 @@ pub struct AuthorityStatus {
     pub key_role: Option<KeyRole>,
 }
 
-/// The worst time from a revoke to the last process gone, in milliseconds.
+/// The longest time from a revoke to the end of the last process, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StopBound {
@@ -154,43 +154,43 @@ pub struct StopBound {
     pub cut_off_ms: u64,
 }
 
-/// Where the settings came from, and what protects the org key.
+/// The source of the settings, and the protection of the org key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConfigurationStatus {
-    /// The configuration file, when one was read.
+    /// The configuration file, if one was read.
     pub file: Option<String>,
-    /// Where the org key came from.
+    /// The source of the org key.
     pub key_source: String,
-    /// What keeps the key from agents on this host, in a sentence.
+    /// How the key is protected from agents on this host, in a sentence.
     pub key_protection: String,
     /// RFC 3339 time of the start, or of the last reload that changed something.
     #[serde(default)]
     pub loaded_at: Option<String>,
-    /// What the files say and is not in force, each with its place and what would be right.
+    /// Settings in the files that are not in force, each with its place and what would be right.
     #[serde(default)]
     pub problems: Vec<String>,
-    /// The kill file, when one is configured.
+    /// The kill file, if one is configured.
     #[serde(default)]
     pub kill_file: Option<KillFileStatus>,
 }
 
-/// The file that denies everything while it exists.
+/// The kill file, which denies everything while it exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KillFileStatus {
-    /// Its path.
+    /// The file's path.
     pub path: String,
-    /// Why it is in force, in a sentence; `None` while it is not.
+    /// Why the kill file is in force, in a sentence; `None` while it is not.
     pub in_force: Option<String>,
 }
 
-/// What the daemon now holds about a device.
+/// The daemon's standing of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StandingKind {
-    /// No answer yet.
+    /// There is no answer yet.
     Unknown,
     /// The newest answer is an ALLOW.
     Allowed,
@@ -200,27 +200,27 @@ pub enum StandingKind {
     Unavailable,
 }
 
-/// One device.
+/// The state of one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeviceReport {
-    /// Its id.
+    /// The device id.
     pub device_id: DeviceId,
-    /// Whether it is the host's own, which rules all.
+    /// Whether the device is the host's own, which rules all agents.
     pub host: bool,
-    /// What the daemon holds.
+    /// The daemon's standing of the device.
     pub standing: StandingKind,
-    /// RFC 3339 time since which it holds that.
+    /// RFC 3339 time since which the standing is the same.
     pub since: String,
     /// The last decision, whenever it came.
     pub last_decision: Option<LastDecision>,
-    /// What went wrong with the newest attempt, when something did.
+    /// The error of the newest attempt, if it failed.
     pub last_error: Option<String>,
-    /// Milliseconds to the next validation; `None` while one is due or under way.
+    /// Milliseconds until the next validation; `None` while one is due or under way.
     pub next_validation_ms: Option<u64>,
-    /// What is left of the lease, in milliseconds; `None` without one.
+    /// The remaining time of the lease, in milliseconds; `None` without one.
     pub lease_left_ms: Option<u64>,
-    /// Agents that run on it.
+    /// The number of agents that run on the device.
     pub agents: usize,
 }
 
@@ -228,26 +228,26 @@ pub struct DeviceReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LastDecision {
-    /// RFC 3339 time at which its validation began.
+    /// RFC 3339 time at which the validation began.
     pub at: String,
-    /// Yes or no.
+    /// Whether the device may execute.
     pub allowed: bool,
-    /// Why.
+    /// The reason, as a code.
     pub code: Code,
-    /// The authority's name for it.
+    /// The authority's id of the decision.
     pub request_id: Option<RequestId>,
-    /// The authority's words.
+    /// The authority's reason, as text.
     pub reason: Option<String>,
 }
 
-/// How far an agent is.
+/// The state of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AgentState {
-    /// It runs on a lease.
+    /// The agent runs on a lease.
     Running,
-    /// Its stop has begun.
+    /// The agent's stop has begun.
     Stopping,
 }
 
@@ -257,34 +257,34 @@ pub enum AgentState {
 pub struct AgentReport {
     /// The run.
     pub run_id: RunId,
-    /// The leader's pid, as the daemon sees it; `None` when it cannot.
+    /// The leader's pid, as the daemon sees it; `None` when the daemon cannot see the leader.
     pub pid: Option<u32>,
-    /// Its name for people.
+    /// The agent's display name.
     pub name: Option<String>,
-    /// Its command line.
+    /// The command line.
     pub command: Vec<String>,
-    /// Its device.
+    /// The device of the agent.
     pub device_id: DeviceId,
-    /// The user it runs as.
+    /// The user that the agent runs as.
     pub uid: u32,
-    /// RFC 3339 time at which it was allowed.
+    /// RFC 3339 time at which the run was allowed.
     pub started_at: String,
     /// Milliseconds since then.
     pub uptime_ms: u64,
-    /// What is left of its lease, in milliseconds.
+    /// The remaining time of the lease, in milliseconds.
     pub lease_left_ms: u64,
-    /// Running or stopping.
+    /// Whether the agent is running or stopping.
     pub state: AgentState,
-    /// Why it is being stopped, while it is.
+    /// The reason of the stop, as a code, while the agent is being stopped.
     pub stop_code: Option<Code>,
-    /// How its tree is held together.
+    /// How the process tree is held together.
     pub containment: Containment,
-    /// Against whom that leaves no survivor.
+    /// Which agents that containment holds without a survivor.
     pub holds_against: HoldsAgainst,
-    /// In a line: what holds it, and why not something stronger.
+    /// The containment in a sentence, and why it is not stronger.
     pub containment_reason: Option<String>,
-    /// Whether it is frozen until its device is decided again.
+    /// Whether the agent is frozen until there is a decision about its device again.
     pub frozen: bool,
-    /// Who ends the tree when it must end.
+    /// Which side ends the tree when it must end.
     pub killer: Killer,
 }

@@ -1,7 +1,7 @@
-//! JSON without the loose ends: one complete value, no duplicate keys at any depth.
+//! Strict JSON: one complete value, without duplicate keys at any depth.
 //!
-//! `serde_json::Value` keeps the last of two equal keys, others keep the first: a body that says
-//! `{"allowed":false,…,"allowed":true}` would mean different things to different readers, so here it means nothing.
+//! `serde_json::Value` keeps the last of two equal keys, other parsers keep the first. A body such as
+//! `{"allowed":false,…,"allowed":true}` would mean different things to different readers, so it is refused.
 
 use std::fmt;
 

@@ -1,12 +1,12 @@
-//! The process that becomes the command.
+//! The leader: the process that becomes the command.
 //!
-//! The guardian forks it, and it waits for the wrapper's word on a pipe, in a process group of its own: the daemon is asked
-//! about a process that exists and has not begun. When the pipe closes without a word (denied, or the wrapper died) it
-//! ends without executing anything.
+//! The guardian forks it, and it waits on a pipe for the wrapper's permit, in a process group of its own. So the daemon
+//! is asked about a process that exists and has not begun. When the pipe closes without a permit (the start was denied,
+//! or the wrapper died), the leader ends without executing anything.
 //!
-//! The parent death signal ties it to the guardian and stays set over the exec: a leader does not outlive a guardian that
-//! was killed, not even when the wrapper was killed in the same moment. (It does not pass to the command's own children,
-//! and an exec of a setuid program clears it; those are found by descent and by their cookie.)
+//! The parent death signal ties it to the guardian and stays set over the exec: a leader does not outlive a guardian
+//! that was killed, even when the wrapper was killed in the same moment. (The signal does not pass to the command's own
+//! children, and an exec of a setuid program clears it; those processes are found by descent and by their run id.)
 
 use std::ffi::{CStr, CString, NulError, OsStr, OsString};
 use std::fs::File;
@@ -16,35 +16,35 @@ use std::os::unix::ffi::OsStrExt;
 
 use machineid_protocol::{Exit, RunId};
 use machineid_sys::{self as sys, Inherited, SignalFd};
-use rustix::fs::{Access, AtFlags};
+use nix::fcntl::OFlag;
+use nix::unistd::{self, AccessFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 
 use super::event::Allowed;
 
-/// `setpgid`'s word for the calling process, and for a group of its own number.
-pub(super) const OWN: nix::unistd::Pid = nix::unistd::Pid::from_raw(0);
+/// Stands for the calling process, and for a group with its number, in calls of `setpgid`.
+pub(super) const OWN: unistd::Pid = unistd::Pid::from_raw(0);
 
-/// Searched when there is no `PATH`, as the C library does.
+/// The directories to search when there is no `PATH`, as in the C library.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What the child is made from.
+/// What the command is executed with.
 #[derive(Debug)]
-pub(super) struct Plan<'a> {
+pub(super) struct CommandPlan<'a> {
     pub(super) command: &'a [OsString],
-    /// The wrapper's environment, less what it withholds.
+    /// The wrapper's environment, without the variables that it withholds.
     pub(super) environment: &'a [(OsString, OsString)],
     pub(super) socket: &'a OsStr,
     pub(super) run_id: RunId,
-    /// The wrapper's own number, as it knows it.
+    /// The wrapper's own pid, as the wrapper sees it.
     pub(super) wrapper: Pid,
 }
 
-/// The pipes between wrapper and leader, which both are forked with.
+/// The pipes between wrapper and leader, made before the fork.
 #[derive(Debug)]
 pub(super) struct Pipes {
-    word: OwnedFd,
+    permit: OwnedFd,
     release: OwnedFd,
     error: OwnedFd,
     report: OwnedFd,
@@ -53,53 +53,54 @@ pub(super) struct Pipes {
 /// The leader's ends of the pipes.
 #[derive(Debug)]
 pub(super) struct LeaderEnds {
-    word: OwnedFd,
+    permit: OwnedFd,
     report: OwnedFd,
 }
 
 impl Pipes {
     pub(super) fn open() -> Result<Self, Errno> {
-        let (word, release) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        let (error, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        Ok(Self { word, release, error, report })
+        let (permit, release) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(sys::from_nix)?;
+        let (error, report) = unistd::pipe2(OFlag::O_CLOEXEC).map_err(sys::from_nix)?;
+        Ok(Self { permit, release, error, report })
     }
 
-    /// For everybody on the leader's side of the fork. The wrapper's ends are closed: the word's pipe must break when the
-    /// wrapper ends.
+    /// Keeps the ends for the leader's side of the fork. The wrapper's ends are closed there: the permit's pipe must
+    /// break when the wrapper ends.
     pub(super) fn into_leader_ends(self) -> LeaderEnds {
-        LeaderEnds { word: self.word, report: self.report }
+        LeaderEnds { permit: self.permit, report: self.report }
     }
 
-    /// For the wrapper, once the leader is there.
-    pub(super) fn into_child(self, leader: Pid) -> Child {
-        Child { pid: leader, ended: false, release: Some(self.release.into()), error: self.error.into() }
+    /// Keeps the ends for the wrapper, once the leader exists.
+    pub(super) fn into_child(self, leader: Pid) -> LeaderHandle {
+        LeaderHandle { pid: leader, ended: false, release: Some(self.release.into()), error: self.error.into() }
     }
 }
 
 /// The leader as the wrapper sees it: it waits, or has been released.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct LeaderHandle {
     pub(super) pid: Pid,
-    /// Whether it is known to have ended: its number may soon be another's.
+    /// Whether the leader is known to have ended: its number may soon belong to another process.
     pub(super) ended: bool,
     release: Option<File>,
-    /// Holds an error number when the exec failed; ends empty when it succeeded.
+    /// Delivers an error number when the exec failed; ends empty when it succeeded.
     error: File,
 }
 
-impl Child {
-    /// Lets it execute the command. Fails when it is gone.
+impl LeaderHandle {
+    /// Lets the leader execute the command. Fails when the leader is gone.
     pub(super) fn release(&mut self, allowed: &Allowed) -> std::io::Result<()> {
         let Some(mut pipe) = self.release.take() else { return Ok(()) };
         pipe.write_all(&encode(allowed))
     }
 
-    /// Closes the pipe: a child that still waits ends without executing anything.
+    /// Closes the pipe: a leader that still waits ends without executing anything.
     pub(super) fn abandon(&mut self) {
         self.release = None;
     }
 
-    /// After the child's end: why the command could not be executed, when that is why it ended.
+    /// Reads why the command could not be executed. To be called after the leader's end; `None` when the exec
+    /// succeeded.
     pub(super) fn exec_error(&mut self) -> Option<Errno> {
         let mut number = [0; 4];
         self.error.read_exact(&mut number).ok()?;
@@ -107,36 +108,36 @@ impl Child {
     }
 }
 
-/// The word: what the child does not know yet, zero bytes between.
+/// Writes the permit: what the leader does not know yet, separated by zero bytes.
 fn encode(allowed: &Allowed) -> Vec<u8> {
-    let mut word = allowed.device_id.as_str().as_bytes().to_vec();
+    let mut permit = allowed.device_id.as_str().as_bytes().to_vec();
     if let Some((base_url, token)) = &allowed.compat {
         for text in [base_url, token] {
-            word.push(0);
-            word.extend(text.bytes());
+            permit.push(0);
+            permit.extend(text.bytes());
         }
     }
-    word.push(b'\n');
-    word
+    permit.push(b'\n');
+    permit
 }
 
-/// The word taken apart. `None` when it is not whole.
-fn decode(word: &[u8]) -> Option<Word<'_>> {
-    let mut parts = word.strip_suffix(b"\n")?.split(|&byte| byte == 0).map(OsStr::from_bytes);
+/// Parses a permit. `None` when it is incomplete.
+fn decode(permit: &[u8]) -> Option<Permit<'_>> {
+    let mut parts = permit.strip_suffix(b"\n")?.split(|&byte| byte == 0).map(OsStr::from_bytes);
     let device = parts.next()?;
-    Some(Word { device, compat: parts.next().zip(parts.next()) })
+    Some(Permit { device, compat: parts.next().zip(parts.next()) })
 }
 
-/// The wrapper's word to the child.
+/// The wrapper's message that lets the leader execute the command.
 #[derive(Debug)]
-struct Word<'a> {
+struct Permit<'a> {
     device: &'a OsStr,
-    /// Base URL and token.
+    /// Base URL and token of the daemon's own listener.
     compat: Option<(&'a OsStr, &'a OsStr)>,
 }
 
-impl<'a> Word<'a> {
-    /// What it adds to the command's environment.
+impl<'a> Permit<'a> {
+    /// The variables that the permit adds to the command's environment.
     fn variables(&self) -> impl Iterator<Item = (&'static str, &'a OsStr)> + use<'a> {
         let compat =
             self.compat.map(|(base_url, token)| [("MACHINEID_BASE_URL", base_url), ("MACHINEID_ORG_KEY", token)]);
@@ -144,49 +145,49 @@ impl<'a> Word<'a> {
     }
 }
 
-/// What the leader does, just forked by `parent`. Nothing here prints: its streams are the command's.
+/// The leader's code, just forked by `parent`. Nothing here prints: the standard streams are the command's.
 ///
-/// `announce` tells the wrapper that it is there, and gives up the guardian's connection to the wrapper: a copy of it here
-/// would hide the guardian's end for as long as the leader waits.
+/// `announce` tells the wrapper that the leader exists, and closes the guardian's connection to the wrapper: a copy of
+/// it in the leader would hide the guardian's end for as long as the leader waits.
 pub(super) fn become_command(
-    plan: &Plan<'_>,
+    plan: &CommandPlan<'_>,
     signals: &SignalFd,
     parent: Pid,
     ends: LeaderEnds,
     announce: impl FnOnce(),
 ) -> ! {
-    // Before anybody knows its number, so that nobody ever sees it outside its group.
-    let grouped = nix::unistd::setpgid(OWN, OWN);
+    // Done before any process learns the leader's number, so that none ever sees it outside its group.
+    let grouped = unistd::setpgid(OWN, OWN);
     let tied = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-    // The parent may have died before that took effect; compared with the saved number, since an orphan's parent need
-    // not be 1.
+    // The parent may have died before that took effect. Its number is compared with the saved one, since an orphan's
+    // parent need not be 1.
     if grouped.is_err() || tied.is_err() || rustix::process::getppid() != Some(parent) {
         sys::exit_now(Exit::Wrapper.code());
     }
     announce();
-    let LeaderEnds { word, report } = ends;
+    let LeaderEnds { permit, report } = ends;
     let mut text = Vec::new();
-    // While the daemon is asked.
+    // The daemon is asked meanwhile.
     let prepared = Prepared::new(plan, rustix::process::getpid());
-    let read = File::from(word).read_to_end(&mut text);
-    let Some(word) = read.ok().and_then(|_| decode(&text)) else { sys::exit_now(Exit::Wrapper.code()) };
-    let errno = prepared.map_or(Errno::INVAL, |prepared| prepared.exec(&word, signals));
+    let read = File::from(permit).read_to_end(&mut text);
+    let Some(permit) = read.ok().and_then(|_| decode(&text)) else { sys::exit_now(Exit::Wrapper.code()) };
+    let errno = prepared.map_or(Errno::INVAL, |prepared| prepared.exec(&permit, signals));
     let _ = File::from(report).write_all(&errno.raw_os_error().to_ne_bytes());
     sys::exit_now(Exit::NotFound.code())
 }
 
-/// What can be made ready before the word comes.
+/// What can be prepared before the permit comes.
 struct Prepared {
     arguments: Vec<CString>,
-    /// Without what the word will say.
+    /// The environment without the permit's variables.
     variables: Vec<CString>,
     candidates: Vec<CString>,
-    /// The command was named with its path.
+    /// Whether the command was given with a path.
     named: bool,
 }
 
 impl Prepared {
-    fn new(plan: &Plan<'_>, own: Pid) -> Result<Self, NulError> {
+    fn new(plan: &CommandPlan<'_>, own: Pid) -> Result<Self, NulError> {
         let path = plan.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
         let variables = environment(plan, own);
         Ok(Self {
@@ -197,8 +198,8 @@ impl Prepared {
         })
     }
 
-    fn exec(mut self, word: &Word<'_>, signals: &SignalFd) -> Errno {
-        for (name, value) in word.variables() {
+    fn exec(mut self, permit: &Permit<'_>, signals: &SignalFd) -> Errno {
+        for (name, value) in permit.variables() {
             let Ok(variable) = variable(OsStr::new(name), value) else { return Errno::INVAL };
             self.variables.push(variable);
         }
@@ -215,17 +216,17 @@ fn variable(name: &OsStr, value: &OsStr) -> Result<CString, NulError> {
 
 fn search_and_exec(prepared: &Prepared) -> Errno {
     let Prepared { arguments, variables, candidates, named } = prepared;
-    // An empty result of the search is ENOENT; of several failures the one worth telling is kept.
+    // An empty result of the search is ENOENT; of several failures the most informative one is kept.
     let mut worst = Errno::NOENT;
     for candidate in candidates {
         match sys::exec(candidate, arguments, variables) {
             Errno::NOENT | Errno::NOTDIR => {
-                // The file is there and what it names as its interpreter is not: that is worth telling apart.
+                // The file exists, but the interpreter that it names does not: that is reported differently.
                 if exists(candidate) {
                     worst = Errno::LIBBAD;
                 }
             }
-            // A directory of the path that may not be searched hides whatever is in it, most likely nothing.
+            // A directory of the path that may not be searched hides its files, most likely none.
             Errno::ACCESS if *named || exists(candidate) => worst = Errno::ACCESS,
             Errno::ACCESS => {}
             errno => return errno,
@@ -235,10 +236,11 @@ fn search_and_exec(prepared: &Prepared) -> Errno {
 }
 
 fn exists(path: &CStr) -> bool {
-    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
+    unistd::access(path, AccessFlags::F_OK).is_ok()
 }
 
-/// Where to look for a command: there, when it holds a slash; else in each directory of the path.
+/// Returns the paths to try for a command: the command itself if it contains a slash, else one in each directory of
+/// `PATH`.
 fn candidates(command: &OsStr, path: Option<&OsStr>) -> Vec<Vec<u8>> {
     let command = command.as_bytes();
     if command.contains(&b'/') {
@@ -253,15 +255,15 @@ fn candidates(command: &OsStr, path: Option<&OsStr>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Say which process a service manager means. Where it is the wrapper, the command takes its place: else it would not
-/// look at the sockets it is given, nor keep the watchdog quiet.
+/// Variables by which a service manager addresses one process. Where they name the wrapper, the command takes its
+/// place: otherwise the command would ignore the sockets passed to it, and would not serve the watchdog.
 const ADDRESSED: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
-/// Says the same as the first of them, by a number of the kernel's that the command will not have.
+/// Names the same process as `LISTEN_PID`, by an id of its pidfd, which the command cannot have.
 const LISTEN_PIDFDID: &str = "LISTEN_PIDFDID";
 
-/// The command's environment, but for what the word says: the wrapper's, less the org key and the authority's address, plus
-/// where to ask and which run it is.
-fn environment(plan: &Plan<'_>, own: Pid) -> Vec<(OsString, OsString)> {
+/// The command's environment without the permit's variables: the wrapper's, without the org key and the authority's
+/// address, plus the daemon's socket and the run id.
+fn environment(plan: &CommandPlan<'_>, own: Pid) -> Vec<(OsString, OsString)> {
     const OURS: [&str; 5] =
         ["MACHINEID_ORG_KEY", "MACHINEID_BASE_URL", "MACHINEID_SOCKET", "MACHINEID_DEVICE_ID", "MACHINEID_RUN_ID"];
     let mut environment: Vec<_> =
@@ -288,13 +290,13 @@ fn environment(plan: &Plan<'_>, own: Pid) -> Vec<(OsString, OsString)> {
     environment
 }
 
-/// The exit and the message for a command that could not be executed.
+/// The exit code and the message for a command that could not be executed.
 pub(super) fn explain(command: &OsStr, errno: Errno) -> (Exit, String) {
     let name = command.to_string_lossy();
     match errno {
         Errno::NOENT => (Exit::NotFound, format!("{name}: not found; check the spelling, the path and PATH")),
         Errno::LIBBAD => {
-            let text = "it is there, but the interpreter it names (its first line, or its dynamic loader) is not";
+            let text = "the file exists, but its interpreter (see its first line, or its dynamic loader) does not";
             (Exit::NotFound, format!("{name}: {text}"))
         }
         Errno::ACCESS => {
@@ -313,8 +315,8 @@ mod tests {
     use super::*;
     use machineid_protocol::Containment;
 
-    fn plan<'a>(environment: &'a [(OsString, OsString)], command: &'a [OsString]) -> Plan<'a> {
-        Plan {
+    fn plan<'a>(environment: &'a [(OsString, OsString)], command: &'a [OsString]) -> CommandPlan<'a> {
+        CommandPlan {
             command,
             environment,
             socket: OsStr::new("/s"),
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_withholds_the_key_and_says_who_and_where() {
+    fn the_environment_withholds_the_key_and_names_device_run_and_socket() {
         let pairs = |list: &[(&str, &str)]| -> Vec<(OsString, OsString)> {
             list.iter().map(|&(name, value)| (name.into(), value.into())).collect()
         };
@@ -339,7 +341,7 @@ mod tests {
         let expected = [("A", "1"), ("MACHINEID_SOCKET", "/s"), ("MACHINEID_RUN_ID", run_id)];
         assert_eq!(environment(&plan(&before, &[]), own), pairs(&expected));
         let text = OsStr::new;
-        let said = |compat| Word { device: text("dev"), compat }.variables().collect::<Vec<_>>();
+        let said = |compat| Permit { device: text("dev"), compat }.variables().collect::<Vec<_>>();
         let device = ("MACHINEID_DEVICE_ID", text("dev"));
         assert_eq!(said(None), [device]);
         let compat = [("MACHINEID_BASE_URL", text("http://l")), ("MACHINEID_ORG_KEY", text("org_local_t"))];
@@ -361,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_word_is_no_word() {
+    fn a_torn_permit_is_no_permit() {
         let containment = Containment::Subreaper;
         let allowed = Allowed { device_id: "d".parse().unwrap(), containment, compat: Some(("u".into(), "t".into())) };
-        let word = encode(&allowed);
-        let read = decode(&word).unwrap();
+        let permit = encode(&allowed);
+        let read = decode(&permit).unwrap();
         assert!(read.device == "d" && read.compat == Some((OsStr::new("u"), OsStr::new("t"))));
-        for end in 0..word.len() {
-            assert!(decode(&word[..end]).is_none());
+        for end in 0..permit.len() {
+            assert!(decode(&permit[..end]).is_none());
         }
     }
 

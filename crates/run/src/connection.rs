@@ -1,71 +1,76 @@
-//! The stream to the daemon, without ever waiting on it.
+//! A connection to the daemon that never blocks.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use machineid_sys as sys;
 use machineid_tree::{Activity, Pid, ProcessEntry};
-use rustix::event::PollFlags;
+use nix::poll::PollFlags;
+use nix::unistd::geteuid;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::Run;
-use super::event::{Daemon, Event, Lost};
-use super::wire::{self, Reader};
+use super::event::{ConnectionLost, DaemonState, WrapperEvent};
+use super::wire::{self, AnswerReader};
 
-/// Reads in one round. A daemon that never stops talking must not keep the wrapper from its deadline.
+/// The most reads in one round. A daemon that never stops sending must not keep the wrapper from its deadline.
 const READS: usize = 32;
 
-/// A connection on which a question can be asked, is being, or has been.
+/// A connection for one request and its answer.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct DaemonConnection {
     fd: OwnedFd,
     unsent: Vec<u8>,
-    reader: Reader,
+    reader: AnswerReader,
 }
 
-impl Connection {
+impl DaemonConnection {
     /// Connects.
-    pub(super) fn open(socket: &Path) -> Result<Self, Lost> {
-        let lost = |why: String, daemon| Lost { why, daemon };
-        let address = SocketAddrUnix::new(socket)
-            .map_err(|_| lost("the path is too long for a socket (107 bytes at most)".to_owned(), Daemon::There))?;
+    pub(super) fn open(socket: &Path) -> Result<Self, ConnectionLost> {
+        let lost = |why: String, daemon| ConnectionLost { why, daemon };
+        let address = SocketAddrUnix::new(socket).map_err(|_| {
+            lost("the path is too long for a socket (107 bytes at most)".to_owned(), DaemonState::There)
+        })?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|errno| lost(format!("cannot make a socket: {errno}"), Daemon::There))?;
+            .map_err(|errno| lost(format!("cannot make a socket: {errno}"), DaemonState::There))?;
         rustix::net::connect(&fd, &address).map_err(|errno| match errno {
-            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), Daemon::Absent),
-            Errno::CONNREFUSED => lost("no process listens there, so it is not running".to_owned(), Daemon::Absent),
+            Errno::NOENT => lost("there is no such socket, so it is not running".to_owned(), DaemonState::Absent),
+            Errno::CONNREFUSED => {
+                lost("no process listens there, so it is not running".to_owned(), DaemonState::Absent)
+            }
             Errno::ACCESS | Errno::PERM => lost(
                 "permission denied; only the socket's owner and group may ask (`ls -l` shows them)".to_owned(),
-                Daemon::There,
+                DaemonState::There,
             ),
-            Errno::AGAIN => lost("it has too many connections waiting".to_owned(), Daemon::Busy),
-            errno => lost(errno.to_string(), Daemon::There),
+            Errno::AGAIN => lost("it has too many connections waiting".to_owned(), DaemonState::Busy),
+            errno => lost(errno.to_string(), DaemonState::There),
         })?;
         if !is_trusted(&fd, socket) {
             let why = "its listener runs as a user that is neither root, nor this user, nor the owner of its directory";
-            return Err(lost(why.to_owned(), Daemon::There));
+            return Err(lost(why.to_owned(), DaemonState::There));
         }
-        Ok(Self { fd, unsent: Vec::new(), reader: Reader::default() })
+        Ok(Self { fd, unsent: Vec::new(), reader: AnswerReader::default() })
     }
 
     /// Connects and begins to send the question of a start.
-    pub(super) fn begin(run: &Run) -> Result<Self, Lost> {
+    pub(super) fn begin(run: &Run) -> Result<Self, ConnectionLost> {
         Self::open(&run.socket)?.ask(wire::beginning(&run.question))
     }
 
-    /// Begins to send a request, or goes on with one.
-    pub(super) fn ask(mut self, request: Vec<u8>) -> Result<Self, Lost> {
+    /// Begins to send a request, or more of it.
+    pub(super) fn ask(mut self, request: Vec<u8>) -> Result<Self, ConnectionLost> {
         self.unsent.extend(request);
         match self.send() {
             Ok(()) => Ok(self),
-            // What it said before it closed the connection is there to be read.
+            // What the daemon sent before it closed the connection can still be read.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 self.unsent = Vec::new();
                 Ok(self)
             }
-            Err(errno) => Err(Lost { why: errno.to_string(), daemon: Daemon::There }),
+            Err(errno) => Err(ConnectionLost { why: errno.to_string(), daemon: DaemonState::There }),
         }
     }
 
@@ -75,26 +80,26 @@ impl Connection {
         sys::peer_credentials(&self.fd).is_ok_and(|listener| Some(listener.pid) == parent)
     }
 
-    /// Whether the daemon lives and is not stopped, as far as can be seen from here.
+    /// Whether the daemon lives and is not stopped, as far as this process can see.
     pub(super) fn listener_can_act(&self) -> bool {
         let pid = sys::peer_credentials(&self.fd).ok().and_then(|listener| Pid::new(listener.pid));
         let entry = pid.and_then(|pid| ProcessEntry::read(pid).ok().flatten());
         entry.is_some_and(|entry| entry.is_alive() && entry.activity != Activity::Stopped)
     }
 
-    /// What to poll for.
+    /// The events to poll for.
     pub(super) fn interest(&self) -> PollFlags {
-        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+        if self.unsent.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT }
     }
 
-    /// Sends and reads what can be; returns what that completes.
-    pub(super) fn advance(&mut self) -> Vec<Event> {
+    /// Sends and reads as much as possible without blocking. Returns the events that are complete.
+    pub(super) fn advance(&mut self) -> Vec<WrapperEvent> {
         let mut events = Vec::new();
         if let Err(errno) = self.send() {
-            // An early refusal may be there to be read all the same.
+            // An early refusal can still be read.
             self.unsent = Vec::new();
             if errno != Errno::PIPE && errno != Errno::CONNRESET {
-                return vec![Event::Lost(Lost { why: errno.to_string(), daemon: Daemon::There })];
+                return vec![WrapperEvent::Lost(ConnectionLost { why: errno.to_string(), daemon: DaemonState::There })];
             }
         }
         let mut buffer = [0_u8; 4096];
@@ -131,15 +136,15 @@ impl Connection {
     }
 }
 
-/// Whether the listener runs as root, as this user, or as the owner of the socket's directory: anybody else could put a
-/// socket of their own where one is looked for, and answer yes.
+/// Whether the listener runs as root, as this user, or as the owner of the socket's directory. Any other user's
+/// listener could have been put at a path where the socket is looked for, to answer yes.
 fn is_trusted(fd: &OwnedFd, socket: &Path) -> bool {
     let Ok(listener) = sys::peer_credentials(fd) else { return false };
-    let owner = socket.parent().and_then(|directory| rustix::fs::stat(directory).ok()).map(|stat| stat.st_uid);
-    listener.uid == 0 || listener.uid == rustix::process::geteuid().as_raw() || Some(listener.uid) == owner
+    let owner = socket.parent().and_then(|directory| directory.metadata().ok()).map(|about| about.uid());
+    listener.uid == 0 || listener.uid == geteuid().as_raw() || Some(listener.uid) == owner
 }
 
-impl AsFd for Connection {
+impl AsFd for DaemonConnection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -1,4 +1,4 @@
-//! What the pure core is told and what it answers: the interface between deciding and doing.
+//! The interface of the pure core: the events that it takes and the actions that it returns.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId, Wi
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
-use super::outcome::Outcome;
+use super::outcome::RunOutcome;
 
-/// Whether to go on asking.
+/// Whether to keep asking for permission to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// One question.
+    /// Ask once.
     No,
-    /// Until allowed.
+    /// Ask until allowed.
     Forever,
-    /// Until allowed, for this long at most.
+    /// Ask until allowed, for this long at most.
     For(Duration),
 }
 
-/// What happens to processes the leader leaves behind.
+/// What happens to processes that the leader leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leftovers {
     /// They are stopped.
@@ -30,31 +30,31 @@ pub(super) enum Leftovers {
     Wait,
 }
 
-/// What the user asked for.
+/// The settings of a run, by the command line.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(super) struct RunSettings {
     pub(super) run_id: RunId,
     pub(super) device: Option<DeviceId>,
     pub(super) timeout: Duration,
     pub(super) wait: Wait,
-    /// What the daemon is configured to when `None`.
+    /// `None`: the daemon's configured grace.
     pub(super) stop_grace: Option<Duration>,
-    /// What the daemon is configured to when `None`.
+    /// `None`: the daemon's configured signal.
     pub(super) stop_signal: Option<Signal>,
-    /// What is to hold the tree together.
+    /// The containment that was asked for.
     pub(super) containment: Wish,
-    /// What does so by the wrapper's own doing.
+    /// The containment that the wrapper has made itself.
     pub(super) made: Containment,
-    /// Why the wrapper could make no control group, when it tried.
+    /// Why the wrapper could make no control group, if it tried.
     pub(super) no_leaf: Option<String>,
     pub(super) leftovers: Leftovers,
-    /// The socket, for messages.
+    /// The socket's path, for messages.
     pub(super) socket: String,
 }
 
-/// An answer that is no.
+/// A negative answer of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct DaemonRefusal {
     /// The HTTP status.
     pub(super) status: u16,
     pub(super) code: Code,
@@ -62,103 +62,105 @@ pub(super) struct Refusal {
     pub(super) reason: Option<String>,
 }
 
-/// What a failed attempt says about the daemon.
+/// What a failed attempt shows about the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Daemon {
-    /// Nobody listens: it does not run.
+pub(super) enum DaemonState {
+    /// No process listens: the daemon does not run.
     Absent,
-    /// Its queue is full; another attempt may succeed in a moment.
+    /// The queue of its socket is full; another attempt may succeed in a moment.
     Busy,
-    /// It is there, or something is.
+    /// A process listens, most likely the daemon.
     There,
 }
 
 /// Why an attempt failed or a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lost {
-    /// In words.
+pub(super) struct ConnectionLost {
+    /// The reason, as text.
     pub(super) why: String,
-    /// What that says about the daemon.
-    pub(super) daemon: Daemon,
+    /// What the failure shows about the daemon.
+    pub(super) daemon: DaemonState,
 }
 
-/// What happened.
+/// An event for the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// A line came on the stream of an answer with status 200.
+pub(super) enum WrapperEvent {
+    /// A line of an answer with status 200.
     Line(SuperviseEvent),
-    /// The answer is no.
-    Refused(Refusal),
-    /// The attempt failed, or the stream ended or cannot be understood.
-    Lost(Lost),
-    /// A signal came to the wrapper. `ignored`: the wrapper was started with it ignored.
-    /// `from_terminal`: the kernel sent it for a key.
+    /// A negative answer.
+    Refused(DaemonRefusal),
+    /// The attempt failed, or the stream ended or cannot be parsed.
+    Lost(ConnectionLost),
+    /// A signal came to the wrapper. `ignored`: the wrapper was started with it ignored. `from_terminal`: the kernel
+    /// sent it for a key.
     Signal { signal: i32, ignored: bool, from_terminal: bool },
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
-    /// The leader ended. `alone`: nobody else of the tree lives.
+    /// The leader ended. `alone`: no other process of the tree lives.
     LeaderEnded { exit: Exit, alone: bool },
     /// The command could not be executed.
     CannotExecute(Exit, String),
-    /// The daemon says that it has not begun to stop this run, or nothing at all.
+    /// The daemon says that it has not begun to stop this run, or gives no answer.
     NotStopped,
-    /// The agent's processes stand still, or go on.
+    /// The agent's processes were frozen, or thawed.
     Frozen(bool),
     /// The guardian has begun to stop the tree by itself, with SIGKILL at this point.
     GuardianStops { kill_at: BootTime },
     /// The guardian was killed.
     GuardianKilled,
-    /// The machine has slept and woken. Told before anything else that is told after waking.
+    /// The machine has resumed from a suspend. Comes before any other event after the resume.
     Resumed,
-    /// Nobody of the tree is left.
+    /// No process of the tree is left.
     TreeEmpty,
-    /// What is left of the tree was killed a while ago and does not go.
+    /// Processes of the tree were sent SIGKILL a while ago and have not ended.
     Stuck,
     /// Time has passed.
     Tick,
 }
 
-/// What the child needs to know to start.
+/// What the leader needs to know to execute the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
     pub(super) device_id: DeviceId,
-    /// What holds the tree together, as far as the daemon can tell.
+    /// How the tree is held together, as far as the daemon can tell.
     pub(super) containment: Containment,
-    /// The daemon's own listener for unmodified clients, and the agent's key for it.
+    /// Base URL of the daemon's own listener for unmodified clients, and the agent's key for it.
     pub(super) compat: Option<(String, String)>,
 }
 
-/// What to do.
+/// An action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Connect and ask; an earlier connection is closed.
+pub(super) enum WrapperAction {
+    /// Connect and ask for permission; an earlier connection is closed.
     Ask,
     /// Close the connection.
     HangUp,
-    /// Ask on a connection of its own whether the daemon has begun to stop this run.
+    /// Ask on a separate connection whether the daemon has begun to stop this run.
     Inquire,
-    /// Let the child execute the command.
+    /// Let the leader execute the command.
     Release(Allowed),
-    /// Send the leader's process group this signal; after the leader's end, whoever is left.
+    /// Send this signal to the leader's process group or, after the leader's end, to all remaining processes.
     Forward(i32),
-    /// The leader was stopped by this signal: give it the terminal if that is what it lacks, else stop as well.
+    /// The leader was stopped by this signal: give it the terminal if that is what it lacks, else stop the wrapper as
+    /// well.
     Suspend(i32),
-    /// Continue the leader, with the terminal if it is ours to give.
+    /// Continue the leader, with the terminal if the wrapper has it.
     Resume,
-    /// The leader has ended: the terminal is the wrapper's again.
+    /// The leader has ended: take the terminal back.
     TakeTerminal,
-    /// The agent stands still: the keys of the terminal come to the wrapper. Or it goes on, and has them again.
+    /// `true`: the agent is frozen, so the wrapper takes the terminal's keys. `false`: the agent continues, and gets
+    /// them back.
     HoldTerminal(bool),
-    /// Let the agent's processes go on.
+    /// Thaw the agent's processes.
     Thaw,
     /// Begin the stop.
     BeginStop { first_signal: FirstSignal, grace: Duration },
-    /// Let the grace end this much from now, if that is sooner.
+    /// Shorten the grace to end this much from now, if that is sooner.
     Hasten(Duration),
-    /// Tell people.
+    /// Print a line, unless `--quiet`.
     Notice(String),
-    /// Tell them if they are at a terminal.
+    /// Print a line if stderr is a terminal, unless `--quiet`.
     Remark(String),
-    /// The end. A child that was not released is ended without executing anything.
-    Finish(Outcome),
+    /// End the run. A leader that was not released ends without executing anything.
+    Finish(RunOutcome),
 }

@@ -1,30 +1,29 @@
-//! The flags of `machineid-run`, once: the command line is read, `--help` written, and manual page and completions made by
-//! this table.
+//! The flags of `machineid-run`: one table for parsing, `--help`, the manual page and completions.
 
-/// What a flag is about.
+/// The meaning of a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
     /// The agent's own device.
     Device,
-    /// A name for people.
+    /// A name for operators.
     Name,
     /// The daemon's socket.
     Socket,
     /// The first signal of a stop.
     StopSignal,
-    /// How long a stop waits.
+    /// The time between that signal and SIGKILL.
     StopGrace,
-    /// How long a start may take.
+    /// How long the daemon may take to answer a start.
     Timeout,
     /// Waiting for an ALLOW.
     Wait,
-    /// What holds the tree together.
+    /// How the tree is held together.
     Containment,
-    /// What becomes of processes that outlive the command.
+    /// What happens to processes that outlive the command.
     Leftovers,
     /// Where the outcome is written.
     StatusFile,
-    /// Saying less.
+    /// Printing errors only.
     Quiet,
     /// The help text.
     Help,
@@ -37,7 +36,7 @@ pub enum About {
 pub enum Takes {
     /// Nothing.
     Nothing,
-    /// A value, called this.
+    /// A value, shown by this name.
     Value(&'static str),
     /// A value behind `=`, or none.
     Optional(&'static str),
@@ -50,15 +49,15 @@ pub enum Takes {
 /// One flag.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
-    /// What it is about.
+    /// The flag's meaning.
     pub about: About,
-    /// Its name behind two dashes.
+    /// The name behind two dashes.
     pub long: &'static str,
-    /// Its letter behind one dash, if it has one.
+    /// The letter behind one dash, if there is one.
     pub short: Option<char>,
     /// What follows it.
     pub takes: Takes,
-    /// What `--help` says.
+    /// The explanation in `--help`.
     pub help: &'static str,
 }
 
@@ -70,7 +69,7 @@ const fn short(short: char, flag: Flag) -> Flag {
     Flag { short: Some(short), ..flag }
 }
 
-/// All of them, in the order in which they are explained.
+/// All flags, in the order of `--help`.
 pub const FLAGS: [Flag; 13] = [
     flag(About::Device, "device", Takes::Value("ID"), "The agent's own device; without it, the host's counts"),
     flag(About::Name, "name", Takes::Value("NAME"), "A name for people, shown by machineid status"),
@@ -119,14 +118,14 @@ pub const FLAGS: [Flag; 13] = [
     short('V', flag(About::Version, "version", Takes::Nothing, "Print the version")),
 ];
 
-/// What it is for.
+/// What the program does, in one sentence.
 pub const ABOUT: &str =
     "Runs a command when the authority allows it, and stops its whole process tree when it no longer does.";
 
-/// The arguments.
+/// The command line in short.
 pub(super) const USAGE: &str = "machineid-run [OPTIONS] [--] COMMAND [ARGS…]";
 
-/// What follows the flags.
+/// What `--help` prints behind the flags.
 pub const AFTER: &str = "\
 Durations are whole numbers with ms, s, m or h, as in 500ms or 1m30s.
 
@@ -143,7 +142,7 @@ be executed, 127 it was not found.
 
 /// The width that help is written for, in columns.
 const WIDTH: usize = 80;
-/// Where the explanation of a flag begins.
+/// The column where the explanation of a flag begins.
 const INDENT: usize = 26;
 
 impl Flag {
@@ -160,14 +159,14 @@ impl Flag {
     }
 }
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub(super) fn help() -> String {
     let mut lines = wrapped(ABOUT, WIDTH);
-    lines.extend([String::new(), format!("Usage: {USAGE}"), String::new(), "Options:".to_owned()]);
+    lines.extend([String::new(), format!("Usage: {USAGE}"), String::new(), "RunOptions:".to_owned()]);
     for flag in FLAGS {
         let short = flag.short.map_or("    ".to_owned(), |short| format!("-{short}, "));
         let mut left = format!("  {short}{}", flag.shown());
-        // One that is too long to stand beside its explanation stands above it.
+        // A flag that is too long to stand beside its explanation stands above it.
         if left.chars().count() + 2 > INDENT {
             lines.push(std::mem::take(&mut left));
         }

@@ -1,30 +1,34 @@
-//! The command line.
+//! The command line, parsed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{error, fmt};
 
 use lexopt::prelude::*;
+use machineid_protocol::containment::WishError;
+use machineid_protocol::device_id::DeviceIdError;
+use machineid_protocol::span::SpanError;
 use machineid_protocol::{DeviceId, Wish, span};
-use machineid_sys as sys;
+use machineid_sys::{self as sys, SignalNameError};
 use machineid_version::VERSION;
 use rustix::process::Signal;
 
 use super::event::{Leftovers, Wait};
 use super::flags::{self, About, FLAGS, Flag};
 
-/// What to do.
+/// What a command line asks for.
 #[derive(Debug)]
-pub(super) enum Request {
-    /// Print this text and end.
+pub(super) enum Invocation {
+    /// Print this text and exit.
     Print(String),
     /// Run a command.
-    Run(Box<Options>),
+    Run(Box<RunOptions>),
 }
 
-/// A command line that asks for a run.
+/// The flags and the command of a run.
 #[derive(Debug)]
-pub(super) struct Options {
+pub(super) struct RunOptions {
     pub(super) device: Option<DeviceId>,
     pub(super) name: Option<String>,
     pub(super) socket: Option<PathBuf>,
@@ -40,9 +44,76 @@ pub(super) struct Options {
     pub(super) command: Vec<OsString>,
 }
 
-/// Reads the arguments, without the program's own name. The error is one line that says what would be right.
-pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, String> {
-    let mut options = Options {
+/// What is wrong with a command line. Each text is one line that says what would be right.
+#[derive(Debug)]
+pub(super) enum UsageError {
+    /// The line is not made of flags and a command.
+    Line(lexopt::Error),
+    /// No command follows the flags.
+    NoCommand,
+    /// This flag lacks its value.
+    NoValue(&'static str),
+    /// This flag's value is not UTF-8.
+    NotUtf8(&'static str),
+    /// This flag's value is an empty path.
+    EmptyPath(&'static str),
+    /// This flag's value is not a device id.
+    Device(&'static str, DeviceIdError),
+    /// This flag's value is not a signal that can begin a stop.
+    Signal(&'static str, SignalNameError),
+    /// This flag's value is not a duration.
+    Span(&'static str, SpanError),
+    /// This flag's value is a duration of zero.
+    Zero(&'static str),
+    /// This flag's value is not a containment.
+    Containment(&'static str, WishError),
+    /// This flag's value is neither `stop` nor `wait`.
+    Leftovers(&'static str, String),
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(error) => write!(f, "{error}; see machineid-run --help"),
+            Self::NoCommand => {
+                f.write_str("no command to run; write it behind the options: machineid-run -- COMMAND ARGS")
+            }
+            Self::NoValue(flag) => write!(f, "--{flag} needs a value; see machineid-run --help"),
+            Self::NotUtf8(flag) => write!(f, "--{flag}: not valid UTF-8"),
+            Self::EmptyPath(flag) => write!(f, "--{flag}: the path is empty"),
+            Self::Device(flag, error) => write!(f, "--{flag}: {error}"),
+            Self::Signal(flag, error) => write!(f, "--{flag}: {error}"),
+            Self::Span(flag, error) => write!(f, "--{flag}: {error}"),
+            Self::Zero(flag) => {
+                write!(f, "--{flag}: an answer takes some time; write a duration above zero, as in 5s")
+            }
+            Self::Containment(flag, error) => write!(f, "--{flag}: {error}"),
+            Self::Leftovers(flag, value) => write!(f, "--{flag}: it is stop or wait, not {value:?}"),
+        }
+    }
+}
+
+impl error::Error for UsageError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Line(error) => Some(error),
+            Self::Device(_, error) => Some(error),
+            Self::Signal(_, error) => Some(error),
+            Self::Span(_, error) => Some(error),
+            Self::Containment(_, error) => Some(error),
+            Self::NoCommand
+            | Self::NoValue(_)
+            | Self::NotUtf8(_)
+            | Self::EmptyPath(_)
+            | Self::Zero(_)
+            | Self::Leftovers(..) => None,
+        }
+    }
+}
+
+/// Reads the arguments, without the program's own name.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    let mut options = RunOptions {
         device: None,
         name: None,
         socket: None,
@@ -57,68 +128,70 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Req
         command: Vec::new(),
     };
     let mut parser = lexopt::Parser::from_args(arguments);
-    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+    while let Some(argument) = parser.next().map_err(UsageError::Line)? {
         let known = match argument {
             Long(long) => FLAGS.iter().find(|flag| flag.long == long),
             Short(short) => FLAGS.iter().find(|flag| flag.short == Some(short)),
-            // The first word that is no option begins the command, as with env and timeout: what follows is its own.
+            // The first word that is not an option begins the command, as with env and timeout; all further words
+            // belong to it.
             Value(first) => {
                 options.command.push(first);
-                let rest = parser.raw_args().map_err(|error| usage(&error))?;
+                let rest = parser.raw_args().map_err(UsageError::Line)?;
                 options.command.extend(rest);
                 break;
             }
         };
-        let Some(flag) = known else { return Err(usage(&argument.unexpected())) };
+        let Some(flag) = known else { return Err(UsageError::Line(argument.unexpected())) };
         if let Some(text) = take(flag, &mut parser, &mut options)? {
-            return Ok(Request::Print(text));
+            return Ok(Invocation::Print(text));
         }
     }
     if options.command.first().is_none_or(|command| command.is_empty()) {
-        return Err("no command to run; write it behind the options: machineid-run -- COMMAND ARGS".to_owned());
+        return Err(UsageError::NoCommand);
     }
-    Ok(Request::Run(Box::new(options)))
+    Ok(Invocation::Run(Box::new(options)))
 }
 
-/// Takes one flag with its value; for those that ask for a text, that text.
-fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut Options) -> Result<Option<String>, String> {
-    let shown = format!("--{}", flag.long);
-    let shown = shown.as_str();
+/// Takes one flag with its value. For a flag that asks for a text, such as `--help`, returns that text.
+fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut RunOptions) -> Result<Option<String>, UsageError> {
+    let long = flag.long;
     match flag.about {
         About::Device => {
-            let text = text_value(parser, shown)?;
-            options.device = Some(text.parse().map_err(|error| format!("{shown}: {error}"))?);
+            let text = text_value(parser, long)?;
+            options.device = Some(text.parse().map_err(|error| UsageError::Device(long, error))?);
         }
-        About::Name => options.name = Some(text_value(parser, shown)?),
-        About::Socket => options.socket = Some(path_value(parser, shown)?),
+        About::Name => options.name = Some(text_value(parser, long)?),
+        About::Socket => options.socket = Some(path_value(parser, long)?),
         About::StopSignal => {
-            let signal = sys::parse_signal(&text_value(parser, shown)?).map_err(|error| format!("{shown}: {error}"))?;
-            options.stop_signal = Some(signal);
+            let text = text_value(parser, long)?;
+            options.stop_signal = Some(sys::parse_signal(&text).map_err(|error| UsageError::Signal(long, error))?);
         }
-        About::StopGrace => options.stop_grace = Some(duration_value(parser, shown)?),
+        About::StopGrace => options.stop_grace = Some(duration_value(parser, long)?),
         About::Timeout => {
-            options.timeout = duration_value(parser, shown)?;
+            options.timeout = duration_value(parser, long)?;
             if options.timeout.is_zero() {
-                return Err("--timeout: an answer takes some time; write a duration above zero, as in 5s".to_owned());
+                return Err(UsageError::Zero(long));
             }
         }
         About::Wait => {
             options.wait = match parser.optional_value() {
                 None => Wait::Forever,
-                Some(value) => Wait::For(duration(&value, shown)?),
+                Some(value) => Wait::For(duration(&value, long)?),
             }
         }
         About::Containment => {
-            options.containment = text_value(parser, shown)?.parse().map_err(|error| format!("{shown}: {error}"))?;
+            let text = text_value(parser, long)?;
+            options.containment = text.parse().map_err(|error| UsageError::Containment(long, error))?;
         }
         About::Leftovers => {
-            options.leftovers = match text_value(parser, shown)?.as_str() {
+            let text = text_value(parser, long)?;
+            options.leftovers = match text.as_str() {
                 "stop" => Leftovers::Stop,
                 "wait" => Leftovers::Wait,
-                other => return Err(format!("{shown}: it is stop or wait, not {other:?}")),
+                _ => return Err(UsageError::Leftovers(long, text)),
             }
         }
-        About::StatusFile => options.status_file = Some(path_value(parser, shown)?),
+        About::StatusFile => options.status_file = Some(path_value(parser, long)?),
         About::Quiet => options.quiet = true,
         About::Help => return Ok(Some(flags::help())),
         About::Version => return Ok(Some(format!("machineid-run {VERSION}\n"))),
@@ -126,30 +199,26 @@ fn take(flag: &Flag, parser: &mut lexopt::Parser, options: &mut Options) -> Resu
     Ok(None)
 }
 
-fn usage(error: &lexopt::Error) -> String {
-    format!("{error}; see machineid-run --help")
+fn value(parser: &mut lexopt::Parser, flag: &'static str) -> Result<OsString, UsageError> {
+    parser.value().map_err(|_| UsageError::NoValue(flag))
 }
 
-fn value(parser: &mut lexopt::Parser, flag: &str) -> Result<OsString, String> {
-    parser.value().map_err(|_| format!("{flag} needs a value; see machineid-run --help"))
+fn text_value(parser: &mut lexopt::Parser, flag: &'static str) -> Result<String, UsageError> {
+    value(parser, flag)?.into_string().map_err(|_| UsageError::NotUtf8(flag))
 }
 
-fn text_value(parser: &mut lexopt::Parser, flag: &str) -> Result<String, String> {
-    value(parser, flag)?.into_string().map_err(|_| format!("{flag}: not valid UTF-8"))
-}
-
-fn path_value(parser: &mut lexopt::Parser, flag: &str) -> Result<PathBuf, String> {
+fn path_value(parser: &mut lexopt::Parser, flag: &'static str) -> Result<PathBuf, UsageError> {
     let path = PathBuf::from(value(parser, flag)?);
-    if path.as_os_str().is_empty() { Err(format!("{flag}: the path is empty")) } else { Ok(path) }
+    if path.as_os_str().is_empty() { Err(UsageError::EmptyPath(flag)) } else { Ok(path) }
 }
 
-fn duration_value(parser: &mut lexopt::Parser, flag: &str) -> Result<Duration, String> {
+fn duration_value(parser: &mut lexopt::Parser, flag: &'static str) -> Result<Duration, UsageError> {
     duration(&value(parser, flag)?, flag)
 }
 
-fn duration(value: &OsString, flag: &str) -> Result<Duration, String> {
-    let text = value.to_str().ok_or_else(|| format!("{flag}: not valid UTF-8"))?;
-    span::parse(text).map_err(|error| format!("{flag}: {error}"))
+fn duration(value: &OsString, flag: &'static str) -> Result<Duration, UsageError> {
+    let text = value.to_str().ok_or(UsageError::NotUtf8(flag))?;
+    span::parse(text).map_err(|error| UsageError::Span(flag, error))
 }
 
 #[cfg(test)]
@@ -157,10 +226,10 @@ mod tests {
     use super::*;
     use machineid_protocol::Containment;
 
-    fn options(line: &str) -> Result<Options, String> {
-        match parse(line.split_whitespace().map(OsString::from))? {
-            Request::Run(options) => Ok(*options),
-            Request::Print(text) => Err(text),
+    fn options(line: &str) -> Result<RunOptions, String> {
+        match parse(line.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())? {
+            Invocation::Run(options) => Ok(*options),
+            Invocation::Print(text) => Err(text),
         }
     }
 

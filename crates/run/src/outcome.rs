@@ -1,15 +1,15 @@
-//! How a run ended: the exit code, the one line on stderr, and the same as JSON.
+//! How a run ended: the exit code, the line on stderr, and the status file's JSON.
 
 use std::fmt::Write;
 
 use machineid_protocol::{Code, Containment, DeviceId, Exit, RequestId, RunId};
-use machineid_tree::StopReport;
+use machineid_tree::StopSummary;
 use serde::Serialize;
 
-/// Why it ended.
+/// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Cause {
+pub(super) enum EndCause {
     /// The command ended with an exit code.
     Exited,
     /// A signal ended the command.
@@ -18,21 +18,21 @@ pub(super) enum Cause {
     Denied,
     /// The lease ended.
     LeaseExpired,
-    /// Whether it may run could not be found out.
+    /// Whether the command may run could not be found out.
     CouldNotAsk,
     /// A signal ended the wrapper before the command was started.
     NotStarted,
     /// The command was not found or cannot be executed.
     CannotExecute,
-    /// The wrapper itself failed, or asked what the daemon refuses.
+    /// The wrapper itself failed, or asked a question that the daemon refuses.
     WrapperFailed,
 }
 
-/// How it ended.
+/// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct RunOutcome {
     pub(super) exit: Exit,
-    pub(super) cause: Cause,
+    pub(super) cause: EndCause,
     pub(super) code: Option<Code>,
     pub(super) request_id: Option<RequestId>,
     pub(super) reason: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Outcome {
     pub(super) started: bool,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// The command ended by itself.
     pub(super) fn of_command(exit: Exit) -> Self {
         let signal = match exit {
@@ -56,33 +56,33 @@ impl Outcome {
             | Exit::NotFound
             | Exit::Command(_) => None,
         };
-        let cause = if signal.is_some() { Cause::Signalled } else { Cause::Exited };
+        let cause = if signal.is_some() { EndCause::Signalled } else { EndCause::Exited };
         Self { exit, cause, code: None, request_id: None, reason: None, signal, started: true }
     }
 
-    /// Nothing was started, for a reason in words.
-    pub(super) fn before_start(exit: Exit, cause: Cause, reason: impl Into<String>) -> Self {
+    /// Nothing was started; `reason` says why.
+    pub(super) fn before_start(exit: Exit, cause: EndCause, reason: impl Into<String>) -> Self {
         Self { exit, cause, code: None, request_id: None, reason: Some(reason.into()), signal: None, started: false }
     }
 
     /// The command ran and was stopped.
-    pub(super) const fn stopped(exit: Exit, cause: Cause, code: Option<Code>) -> Self {
+    pub(super) const fn stopped(exit: Exit, cause: EndCause, code: Option<Code>) -> Self {
         Self { exit, cause, code, request_id: None, reason: None, signal: None, started: true }
     }
 
-    /// The line for people; `None` when the command simply ended.
+    /// The line for stderr; `None` when the command simply ended.
     pub(super) fn line(&self) -> Option<String> {
         let what = match (self.cause, self.started) {
-            (Cause::Exited | Cause::Signalled, _) => return None,
-            (Cause::Denied, false) => "denied, nothing was started",
-            (Cause::LeaseExpired | Cause::CouldNotAsk, false) => {
+            (EndCause::Exited | EndCause::Signalled, _) => return None,
+            (EndCause::Denied, false) => "denied, nothing was started",
+            (EndCause::LeaseExpired | EndCause::CouldNotAsk, false) => {
                 "could not find out whether it may run, nothing was started"
             }
-            (Cause::Denied | Cause::LeaseExpired | Cause::CouldNotAsk, true) => "stopped",
-            (Cause::NotStarted, _) => "interrupted, nothing was started",
-            (Cause::CannotExecute, _) => "cannot execute the command",
-            (Cause::WrapperFailed, false) => "failed, nothing was started",
-            (Cause::WrapperFailed, true) => "failed",
+            (EndCause::Denied | EndCause::LeaseExpired | EndCause::CouldNotAsk, true) => "stopped",
+            (EndCause::NotStarted, _) => "interrupted, nothing was started",
+            (EndCause::CannotExecute, _) => "cannot execute the command",
+            (EndCause::WrapperFailed, false) => "failed, nothing was started",
+            (EndCause::WrapperFailed, true) => "failed",
         };
         let mut line = format!("machineid-run: {what}");
         if let Some(code) = &self.code {
@@ -98,33 +98,33 @@ impl Outcome {
     }
 }
 
-/// Foreign text for a terminal: one line, no control characters, of bounded length.
+/// Makes foreign text fit for a terminal: one line, no control characters, of bounded length.
 pub(super) fn printable(text: &str) -> String {
     machineid_protocol::printable::printable(text, '?').take(500).collect()
 }
 
-/// What `--status-file` gets.
+/// The content of `--status-file`.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusFile<'a> {
     run_id: RunId,
     device_id: Option<&'a DeviceId>,
     exit_code: u8,
-    cause: Cause,
+    cause: EndCause,
     code: Option<&'a Code>,
     request_id: Option<&'a RequestId>,
     reason: Option<&'a str>,
     /// The signal that ended the command.
     signal: Option<i32>,
-    /// What held the tree together; null when nothing was started.
+    /// How the tree was held together; null when nothing was started.
     containment: Option<Containment>,
     /// How many processes the wrapper sent the stop signal; 0 when the daemon did.
     signalled: usize,
-    /// How many it sent SIGKILL.
+    /// How many processes the wrapper sent SIGKILL.
     killed: usize,
-    /// From the beginning of the stop to the last process gone; null without a stop, and when nobody was left by the time
-    /// the wrapper learnt of it.
+    /// Milliseconds from the beginning of the stop to the last process gone; null without a stop, and when no process
+    /// was left by the time the wrapper learnt of it.
     took_ms: Option<u64>,
-    /// Who was left although SIGKILL was sent.
+    /// Processes that were left although SIGKILL was sent.
     survivors: Vec<SurvivorLine>,
 }
 
@@ -136,11 +136,11 @@ struct SurvivorLine {
 
 /// The status file's text.
 pub(super) fn status_json(
-    outcome: &Outcome,
+    outcome: &RunOutcome,
     run_id: RunId,
     device_id: Option<&DeviceId>,
     containment: Option<Containment>,
-    stop: Option<&StopReport>,
+    stop: Option<&StopSummary>,
 ) -> String {
     let survivors = stop.map_or(&[][..], |stop| &stop.survivors);
     let survivors = survivors
@@ -172,9 +172,9 @@ mod tests {
 
     #[test]
     fn the_line_names_code_request_id_and_reason_and_nothing_that_moves_a_cursor() {
-        let outcome = Outcome {
+        let outcome = RunOutcome {
             exit: Exit::Denied,
-            cause: Cause::Denied,
+            cause: EndCause::Denied,
             code: Some(Code::DeviceRevoked),
             request_id: RequestId::from_foreign("r-1"),
             reason: Some("by\n\u{1b}[2Jadmin".to_owned()),
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_command_that_simply_ends_is_not_commented_on() {
-        assert_eq!(Outcome::of_command(Exit::Command(3)).line(), None);
-        assert_eq!(Outcome::of_command(Exit::Signal(9)).signal, Some(9));
+        assert_eq!(RunOutcome::of_command(Exit::Command(3)).line(), None);
+        assert_eq!(RunOutcome::of_command(Exit::Signal(9)).signal, Some(9));
     }
 }

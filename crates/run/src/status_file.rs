@@ -1,5 +1,5 @@
-//! The status file: replaced whole or not at all, so that a reader never sees half of it, and no agent that may write to its
-//! directory decides where it goes.
+//! The status file. It is replaced whole or not at all, so that a reader never sees half of it; and an agent that may
+//! write to its directory cannot redirect it.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -7,30 +7,28 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
-
-/// What stands at the path.
+/// How to write to the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    /// Nothing, or a file: another takes its place.
+    /// Nothing or a regular file is there: rename a new file to the path.
     Replace,
-    /// A pipe or a character device such as `/dev/null`: it is written to. In its place a file would be nobody's wish, and
-    /// as root the end of the device.
+    /// A pipe or a character device such as `/dev/null` is there: write to it. A file that took its place would serve
+    /// no purpose and, written by root, destroy the device.
     Through,
 }
 
-/// Fails when nothing can be written there, before the command has run for nothing.
+/// Fails when nothing can be written there. To be called before the command runs, whose outcome would be lost.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     way(path).map(drop)
 }
 
-/// Writes it.
+/// Writes the status file.
 pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     match way(path)? {
         Way::Replace => replace(path, text),
         Way::Through => {
-            // A pipe without a reader is an error and not a wait.
-            let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
+            // Without a reader, opening a pipe fails instead of waiting.
+            let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
             OpenOptions::new().write(true).custom_flags(flags).open(path)?.write_all(text.as_bytes())
         }
     }
@@ -48,7 +46,8 @@ fn way(path: &Path) -> io::Result<Way> {
     } else if kind.is_fifo() || kind.is_char_device() {
         Ok(Way::Through)
     } else if kind.is_symlink() {
-        // Followed, an agent's link would lead root's wrapper to any file; replaced, /dev/stdout would be gone.
+        // If it were followed, an agent's link would lead a wrapper that runs as root to any file; if it were replaced,
+        // /dev/stdout would be gone.
         no("it is a link; name the file itself, or a pipe")
     } else {
         no("it is neither a file nor a pipe")
@@ -90,11 +89,11 @@ mod tests {
     fn a_link_is_neither_followed_nor_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let (path, target) = (directory.path().join("status"), directory.path().join("target"));
-        fs::write(&target, "somebody's").unwrap();
+        fs::write(&target, "another user's").unwrap();
         symlink(&target, &path).unwrap();
         assert!(check(&path).unwrap_err().to_string().contains("link"));
         assert!(write(&path, "new").is_err());
-        assert_eq!(fs::read_to_string(&target).unwrap(), "somebody's");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "another user's");
         assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
         assert!(check(directory.path()).is_err());
     }
@@ -103,17 +102,9 @@ mod tests {
     fn a_pipe_is_written_to_and_stays_one() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("status");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-            0,
-        )
-        .unwrap();
-        assert!(write(&path, "new").is_err(), "nobody reads it");
-        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
-        let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(write(&path, "new").is_err(), "no process reads it");
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
         write(&path, "new").unwrap();
         let mut text = String::new();
         io::Read::read_to_string(&mut reader, &mut text).unwrap();

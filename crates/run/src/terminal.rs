@@ -1,21 +1,23 @@
-//! Who has the terminal.
+//! The terminal's foreground and settings.
 //!
-//! The command's process group is not the wrapper's, so a shell that put the wrapper into the foreground has not put the
-//! command there: the wrapper hands the foreground on, and takes it back at the end. It does so at the start only when
-//! both input and output are the terminal. In `machineid-run agent | less` the pager shares the wrapper's group and would
-//! be stopped for reading its keys; there the foreground is handed over when the command is stopped for the want of it.
-//! Then its streams say nothing: `echo text | machineid-run less` reads its keys from `/dev/tty`.
+//! The command's process group is not the wrapper's, so a shell that put the wrapper into the foreground has not put
+//! the command there: the wrapper passes the foreground on, and takes it back at the end. At the start it does so only
+//! when both input and output are the terminal. In `machineid-run agent | less` the pager shares the wrapper's group
+//! and would be stopped for reading its keys; there the foreground is handed over when the command is stopped because
+//! it lacks it. Its standard streams do not matter then: `echo text | machineid-run less` reads its keys from
+//! `/dev/tty`.
 //!
-//! A shell puts the terminal's settings back when its job was ended by a signal. It does not see that of the command, only
-//! the wrapper's exit code, so the wrapper does it.
+//! A shell restores the terminal's settings when its job was ended by a signal. It cannot see that of the command, only
+//! the wrapper's exit code, so the wrapper restores them.
 //!
-//! The terminal's calls are rustix's: nix's `Termios` drops flags that it has no name for and speeds that have none, which
-//! then could not be put back, and its `tcgetpgrp` answers 0 for a group outside the PID namespace.
+//! The terminal's calls are rustix's: nix's `Termios` drops flags and speeds that it has no name for, which could then
+//! not be restored, and its `tcgetpgrp` answers 0 for a group outside the PID namespace.
 
-use std::os::fd::OwnedFd;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::OpenOptionsExt;
 
 use machineid_sys as sys;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::termios::{OptionalActions, Termios};
@@ -23,29 +25,29 @@ use rustix::termios::{OptionalActions, Termios};
 /// The wrapper's relation to its terminal.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    /// `None` when it is outside the PID namespace, and nothing could be handed back to it.
+    /// The wrapper's process group. `None` when it is outside the PID namespace: then the foreground could not be given
+    /// back to it.
     own_group: Option<Pid>,
-    /// The session's own, whatever the standard streams are; `None` without one.
-    controlling: Option<OwnedFd>,
-    /// Whether input and output are the terminal.
+    /// The session's controlling terminal, whatever the standard streams are; `None` if there is none.
+    controlling: Option<File>,
+    /// Whether both input and output are the terminal.
     at_both_ends: bool,
     handed_over: bool,
-    /// As they were when the shell gave it.
+    /// The settings when the shell gave the terminal to the wrapper.
     settings: Option<Termios>,
 }
 
 impl Terminal {
-    /// As found at the start.
+    /// Finds the terminal at the start.
     pub(super) fn find() -> Self {
         let own_group = Pid::from_raw(sys::own_group());
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         // Fails with ENXIO in a session without one.
-        let controlling = own_group.and_then(|_| rustix::fs::open("/dev/tty", flags, Mode::empty()).ok());
+        let controlling = own_group.and_then(|_| open_controlling().ok());
         // Fails with ENOTTY for anything that is not this session's terminal.
         let input = rustix::termios::tcgetpgrp(rustix::stdio::stdin()).is_ok();
         let mut terminal = Self {
             own_group,
-            at_both_ends: input && rustix::termios::isatty(rustix::stdio::stdout()),
+            at_both_ends: input && std::io::stdout().is_terminal(),
             controlling,
             handed_over: false,
             settings: None,
@@ -59,7 +61,7 @@ impl Terminal {
         self.controlling.is_some()
     }
 
-    /// Whether the command has the terminal, by our doing.
+    /// Whether the wrapper has given the terminal to the command.
     pub(super) const fn is_handed_over(&self) -> bool {
         self.handed_over
     }
@@ -79,15 +81,15 @@ impl Terminal {
         self.at_both_ends && self.is_ours()
     }
 
-    /// Makes a group the foreground one. Needs SIGTTOU blocked, as the wrapper has it.
+    /// Makes a group the foreground one. SIGTTOU must be blocked, as it is in the wrapper.
     fn give_to(&self, group: Pid) {
         if let Some(terminal) = &self.controlling {
-            // ENOTTY when the terminal was hung up, EPERM when the group is gone: nothing to hand over then.
+            // ENOTTY when the terminal was hung up, EPERM when the group is gone: then there is nothing to hand over.
             let _: Result<(), Errno> = rustix::termios::tcsetpgrp(terminal, group);
         }
     }
 
-    /// Hands the foreground to the command when it is ours to give. Says whether it was.
+    /// Hands the foreground to the command if the wrapper has it. Returns whether it had.
     pub(super) fn hand_over(&mut self, group: Pid) -> bool {
         if !self.is_ours() {
             return false;
@@ -105,7 +107,7 @@ impl Terminal {
         self.foreground() == Some(group)
     }
 
-    /// Takes the foreground back, if the command's group (or nobody any more) still has it.
+    /// Takes the foreground back, if the command's group still has it, or a group that no longer exists.
     pub(super) fn take_back(&mut self) {
         if let Some(own_group) = self.own_group.filter(|_| self.handed_over) {
             self.give_to(own_group);
@@ -113,19 +115,25 @@ impl Terminal {
         }
     }
 
-    /// Remembers the settings, if the shell has given the terminal to the wrapper: at the start, and each time it continues
-    /// a suspended job. Not whenever the command gets it, which may have had it before and changed them.
+    /// Remembers the settings, if the shell has given the terminal to the wrapper: at the start, and each time it
+    /// continues a suspended job. Not each time the command gets the terminal, since it may have had it before and
+    /// changed the settings.
     pub(super) fn given_by_the_shell(&mut self) {
         if self.is_ours() {
             self.settings = self.controlling.as_ref().and_then(|terminal| rustix::termios::tcgetattr(terminal).ok());
         }
     }
 
-    /// Puts the settings back for a command that was ended and could not do it itself, if the terminal is ours.
+    /// Restores the settings for a command that was ended and could not do so itself, if the wrapper has the
+    /// foreground.
     pub(super) fn restore_settings(&self) {
         if let (Some(terminal), Some(settings), true) = (&self.controlling, &self.settings, self.is_ours()) {
-            // Not after what was written has been read: that may be never.
+            // At once, not after the written output has been read, which may never happen.
             let _: Result<(), Errno> = rustix::termios::tcsetattr(terminal, OptionalActions::Now, settings);
         }
     }
+}
+
+fn open_controlling() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/tty")
 }

@@ -6,27 +6,27 @@ use machineid_clock::BootTime;
 use machineid_sys as sys;
 use rustix::io::Errno;
 
-/// Becomes readable at its time. One that passed during a suspend has passed on waking.
+/// A timer that becomes readable at its time. A time that passes during a suspend has passed on resume.
 #[derive(Debug)]
-pub(super) struct Timer(sys::Timer);
+pub(super) struct DeadlineTimer(sys::Timer);
 
-impl Timer {
+impl DeadlineTimer {
     pub(super) fn new() -> Result<Self, Errno> {
         sys::Timer::on_boot_clock().map(Self)
     }
 
-    /// Sets it to this point, or to none.
+    /// Sets the timer to this point, or disarms it.
     pub(super) fn set(&self, at: Option<BootTime>) {
         let _ = self.0.set(at.map(BootTime::since_boot));
     }
 
-    /// Takes note of its having fired.
+    /// Makes it unreadable until it fires again.
     pub(super) fn clear(&self) {
         self.0.clear();
     }
 }
 
-impl AsFd for Timer {
+impl AsFd for DeadlineTimer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -1,50 +1,50 @@
-//! What an answer that is no means for a run.
+//! What a negative answer means for a run.
 
 use machineid_protocol::code::CodeKind;
 use machineid_protocol::{Code, Exit};
 
-use super::event::Refusal;
-use super::outcome::{Cause, Outcome};
+use super::event::DaemonRefusal;
+use super::outcome::{EndCause, RunOutcome};
 
-/// What a no means.
+/// The meaning of a negative answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RefusalKind {
     /// A decision against it.
     Denied,
-    /// No decision could be had.
+    /// No decision was available.
     Undecided,
-    /// The question itself is refused: asking again is no use.
+    /// The question itself is refused: asking again is of no use.
     Refused,
 }
 
-/// Reads it from the code, and for an unknown one from the status.
-pub(super) fn verdict(refusal: &Refusal) -> Verdict {
+/// Classifies an answer by its code, and an unknown code by the status.
+pub(super) fn verdict(refusal: &DaemonRefusal) -> RefusalKind {
     if matches!(refusal.code, Code::RemoteRefused | Code::PidNotPermitted) {
-        return Verdict::Refused;
+        return RefusalKind::Refused;
     }
-    // The authority's own "I cannot tell": a deny, but one that says nothing about the device.
+    // The authority could not decide. It is a deny, but one that says nothing about the device.
     if refusal.code == Code::SystemUnavailable {
-        return Verdict::Undecided;
+        return RefusalKind::Undecided;
     }
     match refusal.code.kind() {
-        CodeKind::Deny => Verdict::Denied,
-        CodeKind::Malformed => Verdict::Refused,
-        // A newer daemon's code: the status tells. 200 is a `stop` on a running stream.
-        CodeKind::Unknown if matches!(refusal.status, 200 | 403) => Verdict::Denied,
-        CodeKind::Undecided | CodeKind::Allow | CodeKind::Unknown => Verdict::Undecided,
+        CodeKind::Deny => RefusalKind::Denied,
+        CodeKind::Malformed => RefusalKind::Refused,
+        // A code of a newer daemon: the status tells. 200 stands for a `stop` on a running stream.
+        CodeKind::Unknown if matches!(refusal.status, 200 | 403) => RefusalKind::Denied,
+        CodeKind::Undecided | CodeKind::Allow | CodeKind::Unknown => RefusalKind::Undecided,
     }
 }
 
-/// How a run that was refused or stopped for this reason ends.
-pub(super) fn outcome_of(refusal: &Refusal, started: bool) -> Outcome {
+/// The outcome of a run that was refused or stopped with this answer.
+pub(super) fn outcome_of(refusal: &DaemonRefusal, started: bool) -> RunOutcome {
     let (exit, cause) = match verdict(refusal) {
-        Verdict::Denied => (Exit::Denied, Cause::Denied),
-        Verdict::Undecided if refusal.code == Code::LeaseExpired => (Exit::Undecided, Cause::LeaseExpired),
-        Verdict::Undecided => (Exit::Undecided, Cause::CouldNotAsk),
-        Verdict::Refused if started => (Exit::Denied, Cause::Denied),
-        Verdict::Refused => (Exit::Wrapper, Cause::WrapperFailed),
+        RefusalKind::Denied => (Exit::Denied, EndCause::Denied),
+        RefusalKind::Undecided if refusal.code == Code::LeaseExpired => (Exit::Undecided, EndCause::LeaseExpired),
+        RefusalKind::Undecided => (Exit::Undecided, EndCause::CouldNotAsk),
+        RefusalKind::Refused if started => (Exit::Denied, EndCause::Denied),
+        RefusalKind::Refused => (Exit::Wrapper, EndCause::WrapperFailed),
     };
-    Outcome {
+    RunOutcome {
         exit,
         cause,
         code: Some(refusal.code.clone()),

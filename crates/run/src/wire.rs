@@ -1,26 +1,26 @@
-//! The question as HTTP/1.0, and the answer taken apart as it comes in. Pure.
+//! The question as HTTP/1.0, and the parser of the answer. Pure.
 //!
-//! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. A whole HTTP library
+//! HTTP/1.0, because its answer is neither chunked nor kept alive: a head, then lines until the end. An HTTP library
 //! would be most of the wrapper.
 
 use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
 use machineid_protocol::{RunId, Wish};
 use serde::{Deserialize, Serialize};
 
-use super::event::{Daemon, Event, Lost, Refusal};
+use super::event::{ConnectionLost, DaemonRefusal, DaemonState, WrapperEvent};
 
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 8 * 1024;
 /// The longest line of the stream, in bytes.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// How long the rest of the question is, in bytes: the head announces it before its numbers are known, so it is filled up
-/// with spaces.
+/// The length of the rest of the question, in bytes: the head announces it before its numbers are known, so it is
+/// padded with spaces.
 const REST: usize = 96;
-/// What a question for process 0 begins with.
-const OF_NOBODY: &[u8] = b"{\"pid\":0,";
+/// How a question begins whose pid is 0.
+const OF_PID_0: &[u8] = b"{\"pid\":0,";
 
-/// What is known only when the processes are there.
+/// The part of the question that is known only once the processes exist.
 #[derive(Debug, Serialize)]
 pub(super) struct Rest {
     pub(super) pid: i32,
@@ -28,13 +28,14 @@ pub(super) struct Rest {
     pub(super) containment: Option<Wish>,
 }
 
-/// The question but for its rest. Sent while the processes are being made: by then the daemon has read it.
+/// The question without its rest. It is sent while the processes are being made, so that the daemon has read it by
+/// then.
 pub(super) fn beginning(question: &SuperviseRequest) -> Vec<u8> {
     let known = SuperviseRequest { pid: 0, guardian: None, containment: None, ..question.clone() };
     // Strings and numbers only: nothing in it can fail to be written.
     let known = serde_json::to_vec(&known).unwrap_or_default();
-    // The first field is the rest's, and the object goes on.
-    let known = known.strip_prefix(OF_NOBODY).and_then(|known| known.strip_suffix(b"}")).unwrap_or_default();
+    // The first field belongs to the rest, which continues the object.
+    let known = known.strip_prefix(OF_PID_0).and_then(|known| known.strip_suffix(b"}")).unwrap_or_default();
     let mut bytes = format!(
         "POST /v1/supervise HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{{",
@@ -55,28 +56,28 @@ pub(super) fn rest(rest: &Rest) -> Vec<u8> {
     bytes
 }
 
-/// The bytes that ask for the newest event of a run.
+/// The request for the newest event of a run.
 pub(super) fn inquiry(run_id: RunId) -> Vec<u8> {
     format!("GET /v1/supervise?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The bytes that ask for a run's processes to go on.
+/// The request to thaw a run's processes.
 pub(super) fn thaw(run_id: RunId) -> Vec<u8> {
     let head = format!("POST /v1/thaw?run_id={run_id} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n");
     format!("{head}Content-Length: 0\r\n\r\n").into_bytes()
 }
 
-/// The answer so far.
+/// The answer as far as it was read.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct AnswerReader {
     held: Vec<u8>,
     status: Option<u16>,
     broken: bool,
 }
 
-impl Reader {
-    /// Takes bytes and returns what they complete. After an [`Event::Lost`] nothing more comes.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Event> {
+impl AnswerReader {
+    /// Takes bytes and returns the events that they complete. No event comes after a [`WrapperEvent::Lost`].
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<WrapperEvent> {
         let mut events = Vec::new();
         if self.broken {
             return events;
@@ -109,15 +110,15 @@ impl Reader {
         events
     }
 
-    /// The stream has ended. A refusal may lack the final line feed; on a running stream what has none is a torn line and
-    /// counts for nothing.
-    pub(super) fn end(&mut self) -> Vec<Event> {
+    /// Takes the end of the stream. A refusal may lack the final line feed; on a running stream a line without one is
+    /// torn and ignored.
+    pub(super) fn end(&mut self) -> Vec<WrapperEvent> {
         if self.broken {
             return Vec::new();
         }
         let refused = self.status.is_some_and(|status| status != 200);
         let rest = std::mem::take(&mut self.held);
-        let mut events: Vec<Event> = refused.then(|| self.line(&rest)).flatten().into_iter().collect();
+        let mut events: Vec<WrapperEvent> = refused.then(|| self.line(&rest)).flatten().into_iter().collect();
         if !self.broken {
             let why = match self.status {
                 None => "it closed the connection without an answer; its log says why".to_owned(),
@@ -129,52 +130,52 @@ impl Reader {
         events
     }
 
-    fn lost(&mut self, why: &str) -> Event {
+    fn lost(&mut self, why: &str) -> WrapperEvent {
         self.broken = true;
         self.held = Vec::new();
-        Event::Lost(Lost { why: why.to_owned(), daemon: Daemon::There })
+        WrapperEvent::Lost(ConnectionLost { why: why.to_owned(), daemon: DaemonState::There })
     }
 
-    fn line(&mut self, line: &[u8]) -> Option<Event> {
+    fn line(&mut self, line: &[u8]) -> Option<WrapperEvent> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return None;
         }
         if line.len() > LONGEST_LINE {
             return Some(self.lost("a line of its answer is too long"));
         }
-        let Ok(kind) = serde_json::from_slice::<Kind>(line) else {
-            return Some(self.lost("its answer is not what the protocol says"));
+        let Ok(kind) = serde_json::from_slice::<GuardianKind>(line) else {
+            return Some(self.lost("its answer does not follow the protocol"));
         };
         if !matches!(&*kind.event, "allow" | "lease" | "undecided" | "stop" | "error") {
-            // A newer daemon's.
+            // An event of a newer daemon.
             return None;
         }
         let Ok(event) = serde_json::from_slice::<SuperviseEvent>(line) else {
-            return Some(self.lost("its answer is not what the protocol says"));
+            return Some(self.lost("its answer does not follow the protocol"));
         };
         match (self.status, event) {
-            (Some(200), event) => Some(Event::Line(event)),
+            (Some(200), event) => Some(WrapperEvent::Line(event)),
             (Some(status), SuperviseEvent::Error { code, request_id, reason, .. }) => {
                 self.broken = true;
-                Some(Event::Refused(Refusal { status, code, request_id, reason }))
+                Some(WrapperEvent::Refused(DaemonRefusal { status, code, request_id, reason }))
             }
-            // Whatever a refusal says beside its error, it is no permission.
+            // A refusal never permits, whatever it says beside its error.
             (_, _) => Some(self.lost("its answer contradicts itself")),
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Kind {
+struct GuardianKind {
     event: String,
 }
 
-/// Where the head ends and the body begins.
+/// Finds where the head ends and the body begins.
 fn end_of_head(bytes: &[u8]) -> Option<(usize, usize)> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| (at, at + 4))
 }
 
-/// The status of `HTTP/1.x NNN …`; `None` when the head is none we can read on from.
+/// The status of `HTTP/1.x NNN …`; `None` when the head is malformed, or its body cannot be read line by line.
 fn status_of(head: &[u8]) -> Option<u16> {
     let head = std::str::from_utf8(head).ok()?;
     let mut lines = head.split("\r\n");
@@ -186,11 +187,12 @@ fn status_of(head: &[u8]) -> Option<u16> {
     (matches!(version, "HTTP/1.0" | "HTTP/1.1") && !chunked).then(|| status.parse().ok()).flatten()
 }
 
-/// However a foreign answer is cut, the same comes of it, and nothing after its end. The first byte says how it is cut.
+/// Checks that an answer gives the same events however its bytes are cut into pieces, and none after its end. The first
+/// byte says how the answer is cut.
 pub(super) fn fuzz(data: &[u8]) {
     let Some((size, answer)) = data.split_first() else { return };
-    let whole = |mut reader: Reader, pieces: &mut dyn Iterator<Item = &[u8]>| {
-        let mut events: Vec<Event> = pieces.flat_map(|piece| reader.feed(piece)).collect();
+    let whole = |mut reader: AnswerReader, pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut events: Vec<WrapperEvent> = pieces.flat_map(|piece| reader.feed(piece)).collect();
         events.extend(reader.end());
         assert!(
             reader.feed(b"HTTP/1.0 200 OK\r\n\r\n{\"event\":\"lease\"}\n").is_empty(),
@@ -198,15 +200,15 @@ pub(super) fn fuzz(data: &[u8]) {
         );
         events
     };
-    let cut = whole(Reader::default(), &mut answer.chunks(usize::from(*size).max(1)));
-    let ends = |event: &Event| matches!(event, Event::Lost(_) | Event::Refused(_));
+    let cut = whole(AnswerReader::default(), &mut answer.chunks(usize::from(*size).max(1)));
+    let ends = |event: &WrapperEvent| matches!(event, WrapperEvent::Lost(_) | WrapperEvent::Refused(_));
     assert_eq!(cut.iter().filter(|event| ends(event)).count(), 1, "it ends once: {cut:?}");
     assert!(cut.last().is_some_and(ends));
-    // Where a limit is gone beyond depends on the pieces; what was complete before does not.
+    // Where a limit is exceeded depends on the pieces; events that were complete before do not.
     if answer.len() < LONGEST_HEAD {
-        assert_eq!(cut, whole(Reader::default(), &mut std::iter::once(answer)));
+        assert_eq!(cut, whole(AnswerReader::default(), &mut std::iter::once(answer)));
     }
-    let allowed = cut.iter().any(|event| matches!(event, Event::Line(SuperviseEvent::Allow { .. })));
+    let allowed = cut.iter().any(|event| matches!(event, WrapperEvent::Line(SuperviseEvent::Allow { .. })));
     assert!(!allowed || answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"), "{cut:?}");
 }
 
@@ -218,8 +220,8 @@ mod tests {
     const HEAD: &str = "HTTP/1.0 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n";
     const LEASE: &str = r#"{"event":"lease","boot_ms":1,"until_boot_ms":2,"newer":true}"#;
 
-    fn is_lost(events: &[Event]) -> bool {
-        matches!(events, [Event::Lost(_)])
+    fn is_lost(events: &[WrapperEvent]) -> bool {
+        matches!(events, [WrapperEvent::Lost(_)])
     }
 
     #[test]
@@ -253,9 +255,9 @@ mod tests {
     fn lines_come_out_however_the_bytes_are_cut() {
         let text = format!("{HEAD}{LEASE}\n\n{{\"event\":\"unheard-of\",\"x\":[1]}}\n{LEASE}\n");
         for size in [1, 2, 7, 1000] {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             let events: Vec<_> = text.as_bytes().chunks(size).flat_map(|bytes| reader.feed(bytes)).collect();
-            let lease = Event::Line(SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 2 });
+            let lease = WrapperEvent::Line(SuperviseEvent::Lease { boot_ms: 1, until_boot_ms: 2 });
             assert_eq!(events, [lease.clone(), lease]);
             assert!(is_lost(&reader.end()));
         }
@@ -274,11 +276,11 @@ mod tests {
             format!("{HEAD}{{\"event\":\"{}\"}}\n", "x".repeat(70_000)),
             "x".repeat(9_000),
         ] {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             assert!(is_lost(&reader.feed(text.as_bytes())), "{}", &text[..60.min(text.len())]);
             assert_eq!(reader.feed(format!("{LEASE}\n").as_bytes()), []);
         }
-        let mut reader = Reader::default();
+        let mut reader = AnswerReader::default();
         assert_eq!(reader.feed(format!("{HEAD}{LEASE}").as_bytes()), []);
         assert!(is_lost(&reader.end()), "a line without its end is none");
     }
@@ -287,20 +289,20 @@ mod tests {
     fn a_refusal_is_read_with_or_without_a_final_line_feed_and_never_allows() {
         let error = r#"{"event":"error","code":"DEVICE_REVOKED","request_id":"r","device_id":null,"reason":"why"}"#;
         for end in ["", "\n"] {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             let mut events = reader.feed(format!("HTTP/1.0 403 Forbidden\r\n\r\n{error}{end}").as_bytes());
             events.extend(reader.end());
-            let [Event::Refused(refusal)] = &events[..] else { panic!("{events:?}") };
+            let [WrapperEvent::Refused(refusal)] = &events[..] else { panic!("{events:?}") };
             assert_eq!((refusal.status, refusal.code.as_str()), (403, "DEVICE_REVOKED"));
         }
-        let mut reader = Reader::default();
+        let mut reader = AnswerReader::default();
         assert!(is_lost(&reader.feed(format!("HTTP/1.0 500 Oops\r\n\r\n{LEASE}\n").as_bytes())));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut reader = Reader::default();
+            let mut reader = AnswerReader::default();
             reader.feed(HEAD.as_bytes());
             reader.feed(&bytes);
             reader.end();

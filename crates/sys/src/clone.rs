@@ -1,4 +1,4 @@
-//! Making a process straight in a control group or in namespaces of its own.
+//! Creating a process directly in a control group or in new namespaces.
 
 #![expect(unsafe_code, reason = "clone3, for which no library has a form that returns twice")]
 
@@ -10,17 +10,17 @@ use rustix::process::Pid;
 use super::process::{Fork, ForkError, last_errno};
 use super::threads::is_single_threaded;
 
-/// libc's constant of this name is too narrow for it.
+/// libc's constant of this name has too narrow a type for this value.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Which namespaces of its own a process gets.
+/// The new namespaces of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Namespaces {
-    /// Process numbers: the process is the first of its namespace, and all others in it end with it.
+    /// A PID namespace: the process is the first one in it, and all others in it end with it.
     pub pid: bool,
-    /// Mounts, which a `/proc` of the new PID namespace needs.
+    /// A mount namespace, which a `/proc` of the new PID namespace needs.
     pub mount: bool,
-    /// Users: what an ordinary user needs to be allowed the other two. Its ids have yet to be mapped; see
+    /// A user namespace, which permits an ordinary user to make the other two. Its ids must still be mapped; see
     /// [`super::map_own_ids`].
     pub user: bool,
 }
@@ -28,8 +28,8 @@ pub struct Namespaces {
 /// Where a forked process begins.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ForkOptions<'a> {
-    /// The directory of the control group it begins in; none means its parent's. Unlike a later move, which waits up to
-    /// 12 ms for every processor to take notice, this costs nothing.
+    /// The directory of the control group it begins in; `None` means its parent's. Unlike a later move, which waits up
+    /// to 12 ms for every processor, this costs nothing.
     pub into_cgroup: Option<BorrowedFd<'a>>,
     /// The namespaces it begins in.
     pub namespaces: Namespaces,
@@ -37,12 +37,13 @@ pub struct ForkOptions<'a> {
 
 /// Forks as [`super::fork`] does, into a control group or namespaces.
 ///
-/// Fails when other threads run, and with [`ForkError::Kernel`]: ENOSYS where a container's seccomp filter hides the call,
-/// EPERM where namespaces are not allowed, EACCES, EBUSY, EOPNOTSUPP or ENODEV where the control group is not to be entered,
-/// ENOSPC or EUSERS at a limit of namespaces. No process has then been made, and [`super::fork`] can be tried.
+/// Fails when other threads run, and with [`ForkError::Kernel`]: ENOSYS where a container's seccomp filter hides the
+/// call, EPERM where namespaces are not allowed, EACCES, EBUSY, EOPNOTSUPP or ENODEV where the control group cannot be
+/// entered, ENOSPC or EUSERS at a limit of namespaces. No process has then been made, and [`super::fork`] can be tried.
 ///
-/// What the C library has registered to run at a fork is not run. The child's idea of its own *thread's* number stays its
-/// parent's, with glibc until it forks itself: `raise` and `abort` would miss. Use [`super::die_by`].
+/// Handlers that are registered with the C library for a fork do not run. With glibc the child takes its parent's
+/// *thread* id for its own until it forks itself: `raise` and `abort` would signal the wrong thread. Use
+/// [`super::die_by`].
 pub fn fork_with(options: ForkOptions<'_>) -> Result<Fork, ForkError> {
     if !is_single_threaded().ok_or(ForkError::NoProc)? {
         return Err(ForkError::Threads);

@@ -1,4 +1,4 @@
-//! Closing what a forked process has no use for.
+//! Closing the descriptors that a forked process does not need.
 
 #![expect(unsafe_code, reason = "neither nix nor rustix has close_range")]
 
@@ -8,10 +8,10 @@ use rustix::io::Errno;
 
 use super::process::last_errno;
 
-/// In a forked child that goes on without its parent's things: closes every descriptor but those in `keep`.
+/// Closes every descriptor except those in `keep`. For a forked child that goes on without its parent's descriptors.
 ///
-/// Whatever else owned a descriptor must not be used or dropped afterwards: the number may be another's by then. So this
-/// is for a process that ends by [`super::exit_now`].
+/// An owner of a closed descriptor must not be used or dropped afterwards: the number may be another descriptor's by
+/// then. So this is for a process that ends by [`super::exit_now`].
 pub fn close_others(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut kept: Vec<libc::c_uint> =
         keep.iter().filter_map(|fd| libc::c_uint::try_from(fd.as_raw_fd()).ok()).collect();
@@ -27,7 +27,7 @@ pub fn close_others(keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
 }
 
 fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: closing touches no memory. That nobody uses the descriptors afterwards is the caller's promise.
+    // SAFETY: closing touches no memory. The caller promises not to use the descriptors afterwards.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }

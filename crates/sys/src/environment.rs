@@ -34,8 +34,8 @@ impl fmt::Display for ScrubError {
 
 impl std::error::Error for ScrubError {}
 
-/// Overwrites the value of every entry `name` in the process's environment block, which `/proc/<pid>/environ` shows to
-/// whoever may look, and removes the variable. Says whether there was one.
+/// Overwrites the value of every entry `name` in the process's environment block, which other processes may read in
+/// `/proc/<pid>/environ`, and removes the variable. Returns whether there was one.
 ///
 /// Must run before the first thread is started, and fails otherwise.
 pub fn scrub_environment(name: &OsStr) -> Result<bool, ScrubError> {
@@ -48,8 +48,8 @@ pub fn scrub_environment(name: &OsStr) -> Result<bool, ScrubError> {
     }
     let mut found = false;
     // SAFETY: `environ` is the C library's list of pointers to zero-terminated strings, itself ended by a null pointer.
-    // This is the only thread, as was just checked, so nobody reads or changes the list or the strings meanwhile. Only
-    // bytes before each terminator are written, so every string stays one.
+    // This is the only thread, as was just checked, so no other code reads or changes the list or the strings
+    // meanwhile. Only bytes before each terminator are written, so every string stays one.
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
@@ -60,7 +60,7 @@ pub fn scrub_environment(name: &OsStr) -> Result<bool, ScrubError> {
             if value_at.is_some() {
                 found = true;
                 for at in wanted.len() + 1..length {
-                    // Volatile, so that the compiler keeps a write that nobody reads.
+                    // Volatile, so that the compiler keeps a write that no code reads.
                     text.cast::<u8>().add(at).write_volatile(b'x');
                 }
             }

@@ -1,6 +1,6 @@
-//! The state of the process at its start that Rust's runtime changes before `main`: it ignores SIGPIPE, and opens closed
-//! standard descriptors to `/dev/null`. A wrapper has to hand on what *it* got, so a constructor, which the C library runs
-//! before the runtime, writes both down.
+//! The state of the process at its start that Rust's runtime changes before `main`: the runtime ignores SIGPIPE, and
+//! opens closed standard descriptors to `/dev/null`. A wrapper must pass on the state that *it* was started with, so a
+//! constructor, which the C library runs before the runtime, records both.
 
 #![expect(
     unsafe_code,
@@ -36,7 +36,7 @@ extern "C" fn write_down() {
     IGNORED.store(ignored, Ordering::Relaxed);
     let mut closed = 0;
     for descriptor in 0..3 {
-        // SAFETY: F_GETFD reads a flag and touches no memory of ours; the descriptor may be closed.
+        // SAFETY: F_GETFD reads a flag and touches no memory of this process; the descriptor may be closed.
         if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } == -1 {
             closed |= 1_u8 << descriptor;
         }
@@ -57,14 +57,15 @@ pub(super) fn set_disposition(signal: libc::c_int, disposition: Disposition) -> 
     sigaction(signal, Some(handler)).map(drop)
 }
 
-/// What a process does with a signal, without a handler of its own.
+/// What a process does with a signal for which it has no handler.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Disposition {
     Ignore,
     Default,
 }
 
-/// The action that was in force for a signal. `handler`, if any, is `SIG_IGN` or `SIG_DFL` and is in force afterwards.
+/// Returns the action that was in force for a signal. `handler`, if any, is `SIG_IGN` or `SIG_DFL` and is in force
+/// afterwards.
 fn sigaction(signal: libc::c_int, handler: Option<libc::sighandler_t>) -> Result<libc::sigaction, Errno> {
     let without_flags = |sa_sigaction| libc::sigaction {
         sa_sigaction,
@@ -75,13 +76,13 @@ fn sigaction(signal: libc::c_int, handler: Option<libc::sighandler_t>) -> Result
     let new = handler.map(without_flags);
     let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let mut old = without_flags(libc::SIG_DFL);
-    // SAFETY: `new` is null or a live local, and `old` a live local. No handler is a function of ours: the callers in this
-    // file pass SIG_IGN, SIG_DFL or none.
+    // SAFETY: `new` is null or a live local, and `old` a live local. No handler is a function of this program: the
+    // callers in this file pass SIG_IGN, SIG_DFL or none.
     let result = unsafe { libc::sigaction(signal, new, &raw mut old) };
     if result == 0 { Ok(old) } else { Err(super::process::last_errno()) }
 }
 
-/// What the process was started with.
+/// The recorded state of the process at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
     ignored: u64,
@@ -89,7 +90,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// As written down before `main`.
+    /// The state as it was recorded before `main`.
     #[must_use]
     pub fn get() -> Self {
         Self { ignored: IGNORED.load(Ordering::Relaxed), closed: CLOSED.load(Ordering::Relaxed) }
@@ -107,15 +108,16 @@ impl Inherited {
     }
 }
 
-/// Sets SIGCHLD to be ignored: a child that ends from now on vanishes without an exit code, and needs no reaping. This is
-/// for a process that inherits orphans and kills them: the kernel removes them at once, while a reaper that shares the
-/// processor with a storm of them falls ever further behind. Children that ended earlier must still be reaped.
+/// Sets SIGCHLD to be ignored: a child that ends from now on vanishes without an exit code, and needs no reaping. This
+/// is for a process that inherits orphans and kills them: the kernel removes them at once, while in a fork storm a
+/// reaper falls ever further behind. Children that ended earlier must still be reaped.
 pub fn let_children_vanish() -> Result<(), Errno> {
     set_disposition(libc::SIGCHLD, Disposition::Ignore)
 }
 
-/// In a forked child about to exec: sets SIGPIPE and SIGCHLD to what they were at the start, and closes the standard
-/// descriptors that were closed then. (Handlers, such as the runtime's for stack overflow, end with the exec by themselves.)
+/// Sets SIGPIPE and SIGCHLD to what they were at the start, and closes the standard descriptors that were closed then.
+/// For a forked child that is about to exec. (Handlers, such as the runtime's for stack overflow, are reset by the
+/// exec.)
 pub fn restore_inherited(inherited: Inherited) -> Result<(), Errno> {
     for signal in [libc::SIGPIPE, libc::SIGCHLD] {
         let disposition = if inherited.ignores(signal) { Disposition::Ignore } else { Disposition::Default };
@@ -123,8 +125,8 @@ pub fn restore_inherited(inherited: Inherited) -> Result<(), Errno> {
     }
     for descriptor in 0..3 {
         if inherited.closed & (1 << descriptor) != 0 {
-            // The runtime opened this number to /dev/null before `main` and uses it as a standard stream only. No owner of
-            // it exists that could close it again, and this process is about to become another program.
+            // The runtime opened this number to /dev/null before `main` and uses it as a standard stream only. No owner
+            // of it exists that could close it again, and this process is about to become another program.
             let _ = nix::unistd::close(descriptor);
         }
     }

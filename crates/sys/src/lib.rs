@@ -1,6 +1,7 @@
-//! The only unsafe code: system calls for which neither std nor nix nor rustix has a safe form, and their nearest kin.
+//! The only unsafe code: system calls for which neither std nor nix nor rustix has a safe form, and calls that belong
+//! with them.
 //!
-//! Each function here is safe to call as documented; what it must uphold is argued beside each unsafe block.
+//! Each function here is safe to call as documented; the reasons why stand beside each unsafe block.
 
 mod clone;
 mod descriptor_limit;
@@ -31,8 +32,8 @@ pub use inherited::{Inherited, let_children_vanish, restore_inherited};
 pub use namespace::{map_own_ids, mount_own_proc};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
-pub use precedence::{Turns, Uninterrupted, take_turns, take_your_time};
-pub use proc::check_proc;
+pub use precedence::{TimeSlice, Uninterrupted, set_time_slice, use_batch_scheduling};
+pub use proc::{ProcError, check_proc};
 pub use process::{Fork, ForkError, exec, exit_now, fork, from_nix, own_group};
 pub use queue::queue_signal;
 pub use signal::{SignalNameError, parse_signal, signal_name};

@@ -1,4 +1,4 @@
-//! Who is at the other end of a unix socket.
+//! The process at the other end of a unix socket.
 
 #![expect(unsafe_code, reason = "neither nix nor rustix has SO_PEERGROUPS")]
 
@@ -12,28 +12,28 @@ use super::process::from_nix;
 /// Linux's number on x86-64 and aarch64; libc does not name it.
 const SO_PEERGROUPS: libc::c_int = 59;
 
-/// Who connected a socket, or listens at it.
+/// The process that connected a socket, or listens at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// 0 when it is in a PID namespace that the caller's does not contain, as a container's process and the host's
-    /// daemon are to each other.
+    /// Its pid; 0 when it is in a PID namespace that the caller's does not contain, as a container's process and the
+    /// host's daemon are to each other.
     pub pid: i32,
-    /// As the caller's user namespace knows it.
+    /// Its effective user, in the caller's user namespace.
     pub uid: u32,
-    /// Its effective group.
+    /// Its effective group, in the caller's user namespace.
     pub gid: u32,
 }
 
-/// `SO_PEERCRED`. (rustix's call cannot express a pid of 0.)
+/// Reads `SO_PEERCRED`. (rustix's call cannot express a pid of 0.)
 pub fn peer_credentials<Fd: AsFd>(socket: Fd) -> Result<Credentials, Errno> {
     let found = getsockopt(&socket, sockopt::PeerCredentials).map_err(from_nix)?;
     Ok(Credentials { pid: found.pid(), uid: found.uid(), gid: found.gid() })
 }
 
-/// The supplementary groups the peer had when it connected, as `SO_PEERCRED` gives its user.
+/// The supplementary groups that the peer had when it connected, as `SO_PEERCRED` reports its user at that time.
 ///
-/// Not those in `/proc/<pid>/status`: that process may have changed since, or, where there is no pidfd of the peer, be another
-/// one by now; and with `hidepid` it cannot be looked at.
+/// Not those in `/proc/<pid>/status`: the process may have changed since, or, where there is no pidfd of the peer, its
+/// number may be another process's by now; and with `hidepid` it cannot be read.
 pub fn peer_groups<Fd: AsFd>(socket: Fd) -> Result<Vec<u32>, Errno> {
     let mut groups: Vec<libc::gid_t> = vec![0; 64];
     loop {
@@ -54,9 +54,9 @@ pub fn peer_groups<Fd: AsFd>(socket: Fd) -> Result<Vec<u32>, Errno> {
             groups.truncate(count);
             return Ok(groups);
         }
-        // Only now: without a failure there need be no error to ask for.
+        // Read only now, since errno has no meaning without a failure.
         match super::process::last_errno() {
-            // `size` now says how much room there should be.
+            // `size` now holds the size that is needed.
             Errno::RANGE if count > groups.len() => groups.resize(count, 0),
             errno => return Err(errno),
         }
@@ -68,7 +68,7 @@ pub fn peer_groups<Fd: AsFd>(socket: Fd) -> Result<Vec<u32>, Errno> {
 pub fn peer_pidfd<Fd: AsFd>(socket: Fd) -> Result<Option<OwnedFd>, Errno> {
     match getsockopt(&socket, sockopt::PeerPidfd).map_err(from_nix) {
         Ok(pidfd) => Ok(Some(pidfd)),
-        // ESRCH and EINVAL are what kernels say of a peer that has been reaped, ENODATA of one without a pid.
+        // Kernels return ESRCH or EINVAL for a peer that has been reaped, ENODATA for one without a pid.
         Err(Errno::NOPROTOOPT | Errno::SRCH | Errno::INVAL | Errno::NODATA) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -82,16 +82,15 @@ mod tests {
     #[test]
     fn the_credentials_of_a_pair_are_our_own() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let own = Credentials { pid: rustix::process::getpid().as_raw_pid(), uid, gid };
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let own = Credentials { pid: nix::unistd::getpid().as_raw(), uid, gid };
         assert_eq!(peer_credentials(&socket), Ok(own));
     }
 
     #[test]
     fn the_groups_of_a_pair_are_our_own() {
         let (socket, _other) = UnixStream::pair().unwrap();
-        let own: Vec<u32> =
-            rustix::process::getgroups().unwrap().into_iter().map(rustix::process::Gid::as_raw).collect();
+        let own: Vec<u32> = nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
         assert_eq!(peer_groups(&socket), Ok(own));
     }
 

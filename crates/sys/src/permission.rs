@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-/// Whether a signal of ours would reach the process behind this pidfd. Asks with signal 0, which does nothing. A process
-/// that has ended may not be signalled.
+/// Whether a signal of this process would reach the process behind this pidfd. Asks with signal 0, which does nothing.
+/// `false` for a process that has ended.
 pub fn may_signal<Fd: AsFd>(pidfd: Fd) -> bool {
     super::pidfd_signal::send(pidfd, 0, None).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Signals to the process behind a pidfd that carry more, or less, than rustix can say.
+//! Signals to the process behind a pidfd, with a siginfo or as signal 0, which rustix's call cannot send.
 
 #![expect(unsafe_code, reason = "rustix's pidfd_send_signal takes neither a siginfo nor signal 0, and nix has none")]
 
@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::queue::Queued;
 
-/// `pidfd_send_signal`. Signal 0 only checks whether a signal would reach the process.
+/// Calls `pidfd_send_signal`. Signal 0 only checks whether a signal would reach the process.
 pub(super) fn send<Fd: AsFd>(pidfd: Fd, signal: libc::c_int, info: Option<&Queued>) -> Result<(), Errno> {
     let info = info.map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: plain numbers, a borrowed descriptor that stays open during the call, and null or a live value of the size and

@@ -1,4 +1,5 @@
-//! Running before everybody else for a moment, in short turns, or never in anybody's way.
+//! Scheduling of the calling thread: before all ordinary processes for a moment, in short time slices, or as a batch
+//! thread.
 
 #![expect(unsafe_code, reason = "neither nix nor rustix has sched_setscheduler or sched_setattr")]
 
@@ -6,25 +7,25 @@ use std::marker::PhantomData;
 
 use rustix::io::Errno;
 
-/// While it lives, the calling thread gives its processor up to no ordinary process.
+/// While this value lives, no ordinary process preempts the calling thread.
 ///
-/// A process that is woken may run before whoever woke it, whatever their niceness: a thread that signals a thousand of
-/// them would wait for most of them to act first. Only for work that is short and does not wait. Where the kernel does not
-/// permit it (it takes `CAP_SYS_NICE`, or `RLIMIT_RTPRIO` above 0), and for a thread that an administrator has scheduled in
-/// another way than the ordinary one, nothing changes.
+/// A process that is woken may run before the process that woke it, whatever their niceness: a thread that signals a
+/// thousand processes would wait for most of them to act first. Only for work that is short and does not wait. Nothing
+/// changes where the kernel does not permit it (it takes `CAP_SYS_NICE`, or `RLIMIT_RTPRIO` above 0), and for a thread
+/// to which an administrator has given another scheduling policy than the ordinary one.
 #[derive(Debug)]
 pub struct Uninterrupted {
     changed: bool,
-    /// Of the thread that made it.
+    /// Keeps the value on the thread that made it.
     _here: PhantomData<*const ()>,
 }
 
 impl Uninterrupted {
-    /// Until this is dropped.
+    /// Raises the calling thread's priority until the value is dropped.
     #[must_use]
     pub fn begin() -> Self {
-        // The lowest of the real-time priorities is above every ordinary process, and below what the kernel and the
-        // administrator have put there.
+        // The lowest real-time priority is above every ordinary process, and below the real-time priorities that the
+        // kernel and administrators use.
         let changed = is_ordinary() && schedule(libc::SCHED_FIFO, 1).is_ok();
         Self { changed, _here: PhantomData }
     }
@@ -33,52 +34,52 @@ impl Uninterrupted {
 impl Drop for Uninterrupted {
     fn drop(&mut self) {
         if self.changed {
-            // Giving it up is always permitted, and the niceness is kept.
+            // Returning to the ordinary policy is always permitted, and the niceness is kept.
             let _ = schedule(libc::SCHED_OTHER, 0);
         }
     }
 }
 
-/// The calling thread is never in a hurry: when it is woken it lets whoever runs on its processor finish, who most likely has
-/// just woken it. Its share of the processor stays what it is. A thread that an administrator has scheduled in another way
-/// than the ordinary one stays as it is.
-pub fn take_your_time() {
+/// Schedules the calling thread as a batch thread: when it is woken it does not preempt the running thread, which most
+/// likely has just woken it. Its share of the processor stays the same. Changes nothing for a thread to which an
+/// administrator has given another policy than the ordinary one.
+pub fn use_batch_scheduling() {
     if is_ordinary() {
-        // Everybody may ask for this.
+        // Any process may set this policy.
         let _ = schedule(libc::SCHED_BATCH, 0);
     }
 }
 
-/// The shortest turn that the kernel gives, in nanoseconds.
-const SHORT_TURN: u64 = 100_000;
+/// The shortest time slice that the kernel gives, in nanoseconds.
+const SHORT_SLICE: u64 = 100_000;
 
-/// How long a turn on its processor the calling thread has when others wait for it.
+/// How long the calling thread runs at a time when others wait for its processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turns {
-    /// As long as everybody's.
+pub enum TimeSlice {
+    /// As long as any other thread.
     Ordinary,
-    /// Many and short instead of few and long ones: whoever it works with need not wait until it has answered a whole crowd.
-    /// Its share of the processor stays what it is.
+    /// Many short slices instead of few long ones: a client need not wait until the thread has answered all others. Its
+    /// share of the processor stays the same.
     Short,
 }
 
-/// From now on. Before Linux 6.12 nothing changes, nor for a thread that an administrator has scheduled in another way than
-/// the ordinary one.
-pub fn take_turns(turns: Turns) {
-    let sched_runtime = match turns {
-        // The kernel's own.
-        Turns::Ordinary => 0,
-        Turns::Short => SHORT_TURN,
+/// Sets the time slice of the calling thread. Changes nothing before Linux 6.12, and for a thread to which an
+/// administrator has given another policy than the ordinary one.
+pub fn set_time_slice(slice: TimeSlice) {
+    let sched_runtime = match slice {
+        // The kernel's default.
+        TimeSlice::Ordinary => 0,
+        TimeSlice::Short => SHORT_SLICE,
     };
     if let Ok(attributes) = attributes()
         && attributes.sched_policy.cast_signed() == libc::SCHED_OTHER
     {
-        // Everybody may ask for this. Where system calls are filtered it may be refused, and things stay as they are.
+        // Any process may set this. Where system calls are filtered it may be refused, and nothing changes.
         let _ = set_attributes(libc::sched_attr { sched_runtime, ..attributes });
     }
 }
 
-/// Of the calling thread.
+/// Reads the scheduling attributes of the calling thread.
 fn attributes() -> Result<libc::sched_attr, Errno> {
     let mut attributes = libc::sched_attr {
         size: 0,
@@ -107,10 +108,10 @@ fn is_ordinary() -> bool {
     unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) == libc::c_long::from(libc::SCHED_OTHER) }
 }
 
-/// Of the calling thread. Not through the C library: musl's refuses.
+/// Sets the policy of the calling thread. Not through the C library: musl's function always fails.
 fn schedule(policy: libc::c_int, priority: libc::c_int) -> Result<(), Errno> {
     // SAFETY: a thread number of 0 is the caller's own; the kernel only reads the live local, which is its whole
-    // `sched_param`: what the C libraries add to it, the kernel does not know.
+    // `sched_param`: the kernel does not know the fields that C libraries add to it.
     let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) };
     if result == 0 { Ok(()) } else { Err(super::process::last_errno()) }
 }
@@ -119,7 +120,7 @@ fn schedule(policy: libc::c_int, priority: libc::c_int) -> Result<(), Errno> {
 mod tests {
     use super::*;
 
-    /// Policy and niceness of the calling thread, as `/proc` tells them.
+    /// The policy and niceness of the calling thread, as `/proc` shows them.
     fn scheduling() -> (String, String) {
         let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
         let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -148,7 +149,7 @@ mod tests {
     fn a_thread_in_no_hurry_keeps_its_share() {
         std::thread::spawn(|| {
             rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
-            take_your_time();
+            use_batch_scheduling();
             assert_eq!(scheduling(), (libc::SCHED_BATCH.to_string(), "3".to_owned()));
         })
         .join()
@@ -160,12 +161,12 @@ mod tests {
         std::thread::spawn(|| {
             rustix::process::setpriority_process(Some(rustix::thread::gettid()), 3).unwrap();
             let before = attributes().unwrap().sched_runtime;
-            take_turns(Turns::Short);
+            set_time_slice(TimeSlice::Short);
             assert_eq!(scheduling(), ("0".to_owned(), "3".to_owned()));
-            // A kernel that knows nothing of turns tells none.
-            let expected = if before == 0 { 0 } else { SHORT_TURN };
+            // A kernel without time slices reports none.
+            let expected = if before == 0 { 0 } else { SHORT_SLICE };
             assert_eq!(attributes().unwrap().sched_runtime, expected);
-            take_turns(Turns::Ordinary);
+            set_time_slice(TimeSlice::Ordinary);
             assert_eq!(attributes().unwrap().sched_runtime, before);
         })
         .join()
@@ -178,7 +179,7 @@ mod tests {
             schedule(libc::SCHED_BATCH, 0).unwrap();
             let before = scheduling();
             let turns = attributes().unwrap().sched_runtime;
-            take_turns(Turns::Short);
+            set_time_slice(TimeSlice::Short);
             assert_eq!((scheduling(), attributes().unwrap().sched_runtime), (before.clone(), turns));
             let uninterrupted = Uninterrupted::begin();
             assert_eq!(scheduling(), before);

@@ -1,19 +1,42 @@
-//! Whether `/proc` is ours.
+//! Whether `/proc` shows this process's PID namespace.
+
+use std::fmt;
 
 use rustix::io::Errno;
 
-/// Checks that `/proc` was mounted in this process's PID namespace. In that of another one the numbers in it name other
-/// processes: a tree would never be found, or somebody else's would.
-///
-/// Fails with one line that says what to do.
-pub fn check_proc() -> Result<(), String> {
-    let own = rustix::process::getpid().as_raw_pid().to_string();
-    match rustix::fs::readlink("/proc/self", Vec::new()) {
-        Ok(number) if number.to_bytes() == own.as_bytes() => Ok(()),
-        Ok(_) | Err(Errno::NOENT) => Err("/proc is missing or shows another PID namespace than this process is in; \
-                                          mount it there (unshare --mount-proc)"
-            .to_owned()),
-        Err(errno) => Err(format!("/proc cannot be read: {errno}")),
+use super::process::from_nix;
+
+/// Why the numbers in `/proc` cannot be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcError {
+    /// `/proc` is not mounted, or belongs to another PID namespace.
+    OtherNamespace,
+    /// `/proc` cannot be read.
+    Unreadable(Errno),
+}
+
+impl fmt::Display for ProcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherNamespace => f.write_str(
+                "/proc is missing or shows another PID namespace than this process is in; mount it there (unshare \
+                 --mount-proc)",
+            ),
+            Self::Unreadable(errno) => write!(f, "/proc cannot be read: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for ProcError {}
+
+/// Checks that `/proc` was mounted in this process's PID namespace. In the `/proc` of another namespace the same number names
+/// another process: a tree would not be found, or processes of another tree would be taken for it.
+pub fn check_proc() -> Result<(), ProcError> {
+    let own = nix::unistd::getpid().to_string();
+    match nix::fcntl::readlink("/proc/self") {
+        Ok(number) if number == own.as_str() => Ok(()),
+        Ok(_) | Err(nix::errno::Errno::ENOENT) => Err(ProcError::OtherNamespace),
+        Err(errno) => Err(ProcError::Unreadable(from_nix(errno))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Making a process and becoming another program.
+//! Creating a process, executing another program, and ending at once.
 
 #![expect(unsafe_code, reason = "fork, which no library can make safe, and _exit, which none offers")]
 
@@ -11,12 +11,12 @@ use rustix::process::Pid;
 
 use super::threads::is_single_threaded;
 
-/// Which of the two this is.
+/// The two returns of a fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fork {
-    /// The new process.
+    /// In the new process.
     Child,
-    /// The old one, with the number of the new.
+    /// In the old process, with the number of the new one.
     Parent(Pid),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for ForkError {
 
 impl std::error::Error for ForkError {}
 
-/// Forks. Fails when other threads run, so that the child may go on with everything the parent could do.
+/// Forks. Fails when other threads run, so that the child may do everything that the parent could do.
 pub fn fork() -> Result<Fork, ForkError> {
     if !is_single_threaded().ok_or(ForkError::NoProc)? {
         return Err(ForkError::Threads);
@@ -58,36 +58,52 @@ pub fn fork() -> Result<Fork, ForkError> {
     }
 }
 
-/// Becomes the program at `path`. Returns only when that failed, and says why.
+/// Executes the program at `path`. Returns only on failure, with the error.
 ///
-/// `execve` itself rather than `execvp`: what the C libraries add differs (glibc hands a file without an interpreter line
-/// to the shell, musl does not).
+/// `execve` itself rather than `execvp`: what the C libraries add differs (glibc passes a file without an interpreter
+/// line to the shell, musl does not).
 #[must_use]
 pub fn exec(path: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
     let Err(errno) = nix::unistd::execve(path, arguments, environment);
     from_nix(errno)
 }
 
-/// This process's group; 0 when its leader is outside the PID namespace, as it is for a namespace's first process.
-/// (rustix's call panics there.)
+/// This process's group; 0 when its leader is outside the PID namespace, as for a namespace's first process. (rustix's
+/// call panics there.)
 #[must_use]
 pub fn own_group() -> i32 {
     nix::unistd::getpgrp().as_raw()
 }
 
-/// Ends this process at once, without running what is registered for its end: for a forked child, where that is the
-/// parent's.
+/// Ends this process at once, without running exit handlers: in a forked child these are the parent's.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(code.into()) }
 }
 
-/// rustix's form of an error of nix: the one that the workspace uses.
+/// Turns an error of nix into one of rustix, which the workspace uses.
+///
+/// nix has no name for some numbers that kernels return, such as 524, and reads them as 0. They become EIO here: rustix
+/// has no error 0, and panics.
 #[must_use]
 pub fn from_nix(errno: nix::errno::Errno) -> Errno {
-    Errno::from_raw_os_error(errno as i32)
+    match errno as i32 {
+        0 => Errno::IO,
+        number => Errno::from_raw_os_error(number),
+    }
 }
 
 pub(super) fn last_errno() -> Errno {
     std::io::Error::last_os_error().raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_nix_has_no_name_for_is_an_error_all_the_same() {
+        assert_eq!(from_nix(nix::errno::Errno::from_raw(524)), Errno::IO);
+        assert_eq!(from_nix(nix::errno::Errno::ENOENT), Errno::NOENT);
+    }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use rustix::process::Signal;
 
-/// The signals that may begin a stop, by the names `kill -l` gives them. Left out are those that cannot be caught or
-/// that the kernel alone sends.
+/// The signals that may begin a stop, by their names in `kill -l`. Signals that cannot be caught, except KILL, and
+/// signals that only the kernel sends are left out.
 const NAMES: &[(&str, Signal)] = &[
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),
@@ -21,7 +21,7 @@ const NAMES: &[(&str, Signal)] = &[
     ("PWR", Signal::POWER),
 ];
 
-/// The text names none of the signals that may begin a stop.
+/// The text does not name a signal that may begin a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalNameError;
 

@@ -1,4 +1,4 @@
-//! Signals as something to poll for, and sending those that neither nix nor rustix has a name for.
+//! Signals read from a descriptor, and sending signals that neither nix nor rustix has a name for.
 
 #![expect(unsafe_code, reason = "kill and sets of signals with real-time signals: nix's `Signal` has none")]
 
@@ -13,24 +13,25 @@ use super::inherited::{Disposition, set_disposition};
 use super::process::{from_nix, last_errno};
 use super::queue::OF_A_LADDER;
 
-/// Left to their default: they report a fault of this very program, and blocked they would end it in a worse way.
+/// Signals that report a fault of this program. They keep their default action: blocked, they would end it in a worse
+/// way.
 const FAULTS: [Signal; 7] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS, Signal::SIGABRT];
 
-/// A signal that came.
+/// A signal that has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrived {
-    /// Its number.
+    /// The signal's number.
     pub signal: i32,
-    /// Whether this process caused it itself, as a write to a closed pipe does.
+    /// Whether this process caused the signal itself, as by a write to a closed pipe.
     pub own: bool,
-    /// Whether the kernel sent it by itself, as for a key on the terminal.
+    /// Whether the kernel sent the signal by itself, as for a key on the terminal.
     pub from_kernel: bool,
-    /// Whether it is a stop's ([`super::queue_signal`]): everybody in the sender's tree has got it.
+    /// Whether the signal is a stop's ([`super::queue_signal`]): every process of the sender's tree has got it.
     pub from_ladder: bool,
 }
 
-/// Every signal but those that report a fault, blocked and readable from a descriptor.
+/// All signals except those that report a fault: blocked, and readable from a descriptor.
 #[derive(Debug)]
 pub struct SignalFd {
     fd: nix::sys::signalfd::SignalFd,
@@ -40,7 +41,7 @@ pub struct SignalFd {
 impl SignalFd {
     /// Blocks the signals and opens the descriptor, non-blocking and closed on exec.
     pub fn open() -> Result<Self, Errno> {
-        // Real-time signals are in it as well.
+        // The set includes real-time signals.
         let mut all = SigSet::all();
         for signal in FAULTS {
             all.remove(signal);
@@ -53,7 +54,7 @@ impl SignalFd {
         Ok(Self { fd, mask_before })
     }
 
-    /// The next signal that came; `None` when there is none now.
+    /// The next signal that has arrived; `None` when there is none now.
     pub fn next(&self) -> Result<Option<Arrived>, Errno> {
         loop {
             let info = match self.fd.read_signal() {
@@ -62,7 +63,7 @@ impl SignalFd {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(from_nix(errno)),
             };
-            let own = i32::try_from(info.ssi_pid) == Ok(rustix::process::getpid().as_raw_pid());
+            let own = i32::try_from(info.ssi_pid) == Ok(nix::unistd::getpid().as_raw());
             let from_kernel = info.ssi_code == libc::SI_KERNEL;
             let from_ladder = info.ssi_code == libc::SI_QUEUE && info.ssi_ptr == OF_A_LADDER;
             let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
@@ -82,20 +83,20 @@ impl AsFd for SignalFd {
     }
 }
 
-/// Sends any signal, also a real-time one, to a process group. The group must be known to be ours: its leader is an
-/// unreaped child.
+/// Sends any signal, also a real-time one, to a process group whose leader is an unreaped child of the caller.
 pub fn send_to_group(group: Pid, signal: i32) -> Result<(), Errno> {
     // `Pid` is positive and never 1 for a child, so the target is one group.
     kill(-group.as_raw_pid(), signal)
 }
 
-/// Sends any signal to a child that is not reaped. Fails with ESRCH when it is.
+/// Sends any signal to a child that is not reaped. Fails with ESRCH after it was.
 pub fn send_to_child(child: Pid, signal: i32) -> Result<(), Errno> {
     kill(child.as_raw_pid(), signal)
 }
 
-/// Stops this process by a terminal's stop signal, with its whole group if `group`. Returns when it has been continued. In
-/// an orphaned process group, where no shell could continue it, the kernel ignores the signal, and this returns at once.
+/// Stops this process, and its whole group if `group`, by a terminal's stop signal. Returns when it has been continued.
+/// In an orphaned process group, where no shell could continue it, the kernel ignores the signal, and this returns at
+/// once.
 pub fn stop_by(signal: i32, group: bool) {
     let only = set_of(signal);
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
@@ -103,17 +104,17 @@ pub fn stop_by(signal: i32, group: bool) {
     let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&only), None);
 }
 
-/// Unblocks `signal`, sets it to its default and sends it to this process, or its whole group if `group`: an end by the
-/// signal, which a shell tells from an exit code. Returns when the signal does not end the process.
+/// Ends this process, and its whole group if `group`, by a signal, which a shell tells from an exit code: unblocks the
+/// signal, sets it to its default and sends it. Returns if the signal does not end the process.
 pub fn die_by(signal: i32, group: bool) {
     let _ = set_disposition(signal, Disposition::Default);
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set_of(signal)), None);
     let _ = kill(own_target(group), signal);
 }
 
-/// What `kill` takes for this process, or for its whole group.
+/// The target of `kill` for this process, or for its whole group.
 fn own_target(group: bool) -> i32 {
-    if group { 0 } else { rustix::process::getpid().as_raw_pid() }
+    if group { 0 } else { nix::unistd::getpid().as_raw() }
 }
 
 fn kill(target: i32, signal: i32) -> Result<(), Errno> {
@@ -123,7 +124,7 @@ fn kill(target: i32, signal: i32) -> Result<(), Errno> {
 
 fn set_of(signal: i32) -> SigSet {
     let mut only = *SigSet::empty().as_ref();
-    // SAFETY: the set is initialised before sigaddset changes it; a bad number changes nothing.
+    // SAFETY: the set is initialised before sigaddset changes it; an invalid number changes nothing.
     unsafe {
         libc::sigaddset(&raw mut only, signal);
         SigSet::from_sigset_t_unchecked(only)

@@ -1,19 +1,21 @@
-//! Whether the process has one thread only, on which the safety of `fork` and of changing the environment rests.
+//! Whether the process has only one thread, on which the safety of `fork` and of changing the environment rests.
 
-use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::Read;
 
 /// Room for the line of `/proc/self/stat`.
 const LINE: usize = 2048;
-/// Where the number of threads stands behind the program's name, which may hold anything but ends with the last `)`.
+/// The position of the number of threads behind the program's name, which may hold any bytes and ends with the last
+/// `)`.
 const NUM_THREADS: usize = 17;
 
 /// `Some(true)` when no other thread runs; `None` when `/proc` does not tell.
 pub(super) fn is_single_threaded() -> Option<bool> {
-    // Not by the entries of `/proc/self/task`: a list of a directory takes memory, which a process that has just been forked
-    // gets page by page.
-    let file = rustix::fs::open("/proc/self/stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    // Not by the entries of `/proc/self/task`: listing a directory takes memory, which a freshly forked process gets
+    // page by page.
+    let mut file = File::open("/proc/self/stat").ok()?;
     let mut line = [0; LINE];
-    let length = rustix::io::read(&file, &mut line).ok()?;
+    let length = file.read(&mut line).ok()?;
     let threads = threads(line.get(..length)?)?;
     Some(threads == 1)
 }

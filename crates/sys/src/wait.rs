@@ -1,4 +1,4 @@
-//! Waiting for children without taking what is not meant.
+//! Finding an ended child without reaping it.
 
 #![expect(
     unsafe_code,
@@ -13,8 +13,8 @@ use rustix::process::Pid;
 
 use super::process::last_errno;
 
-/// A child that has ended and waits to be reaped; it is left as it is. `Ok(None)` when every child lives. Fails with
-/// `ECHILD` when there are no children.
+/// Returns a child that has ended, without reaping it. `Ok(None)` when every child lives. Fails with `ECHILD` when
+/// there are no children.
 pub fn ended_child() -> Result<Option<Pid>, Errno> {
     loop {
         let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();

@@ -1,4 +1,4 @@
-//! Registering a descriptor with the runtime.
+//! Registering a descriptor with tokio's reactor.
 
 #![expect(unsafe_code, reason = "tokio's registration trusts its caller to keep the descriptor open")]
 

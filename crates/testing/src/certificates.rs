@@ -1,4 +1,4 @@
-//! A certificate authority of the tests' own, and a server at 127.0.0.1 that it vouches for.
+//! A certificate authority for tests, and a server certificate for 127.0.0.1 that it has signed.
 
 /// The file of the certificate authority, PEM.
 pub const CA_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/ca.pem");

@@ -1,10 +1,10 @@
-//! What tests of more than one crate need.
+//! Fixtures for the tests of more than one crate.
 //!
 //! | module | concept |
 //! |---|---|
-//! | `certificates` | a certificate authority and a server that it vouches for |
-//! | `openapi` | what is held of every description of an API |
-//! | `postgres` | a `PostgreSQL` of the tests' own |
+//! | `certificates` | a certificate authority, and a server certificate that it has signed |
+//! | `openapi` | checks of the API descriptions |
+//! | `postgres` | a `PostgreSQL` server for tests |
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "in a fixture as in a test, what should not happen should be loud")]

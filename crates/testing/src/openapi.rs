@@ -1,12 +1,12 @@
-//! What tests hold of every description of an API: it is the one that is kept, and whatever it refers to is in it.
+//! Checks of the API descriptions: each is the same as the file in `docs/openapi`, and every reference in it resolves.
 
 use serde_json::Value;
 
-/// `file` in `docs/openapi`, written anew when it is asked for.
+/// Checks that `whole` is the same as `file` in `docs/openapi`. With `BLESS` in the environment, writes the file.
 pub fn is_the_one_that_is_kept(file: &str, whole: &Value) {
     let text = serde_json::to_string_pretty(whole).unwrap() + "\n";
     let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi").join(file);
-    #[expect(clippy::disallowed_methods, reason = "how the one who runs this test asks for a new file")]
+    #[expect(clippy::disallowed_methods, reason = "the switch by which a developer asks for a new file")]
     if std::env::var_os("BLESS").is_some() {
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();
         std::fs::write(&place, &text).unwrap();
@@ -15,7 +15,7 @@ pub fn is_the_one_that_is_kept(file: &str, whole: &Value) {
     assert!(kept == text, "write it anew with BLESS=1 cargo test --lib documents, and look at what changed");
 }
 
-/// Says how many references there are.
+/// Checks that every reference resolves, and returns the number of references.
 pub fn references(whole: &Value) -> usize {
     let text = whole.to_string();
     let mut rest = text.as_str();

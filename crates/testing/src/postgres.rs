@@ -1,4 +1,4 @@
-//! A `PostgreSQL` of the tests' own: a cluster in a temporary directory, on a unix socket, ended with the test process.
+//! A `PostgreSQL` cluster for tests, in a temporary directory, on a unix socket. It ends with the test process.
 
 pub mod server;
 
@@ -18,14 +18,15 @@ pub struct Cluster {
     server: Server,
 }
 
-/// A new database in the cluster that all tests of this process share; `None`, and loudly, where there is no `PostgreSQL`.
+/// Makes a new database in the cluster that all tests of this process share. `None` where there is no `PostgreSQL`,
+/// with a message.
 pub fn new_database() -> Option<String> {
     static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
     SHARED.get_or_init(Cluster::start).as_ref().map(Cluster::new_database)
 }
 
 impl Cluster {
-    /// A new one; `None`, and loudly, where there is no `PostgreSQL`.
+    /// Makes a new cluster. `None` where there is no `PostgreSQL`, with a message.
     pub fn start() -> Option<Self> {
         let mut cluster = Self::empty()?;
         cluster.server.initialise(&[]);
@@ -50,7 +51,7 @@ impl Cluster {
         self.server.stop("QUIT");
     }
 
-    /// A hot standby of this one, which follows it over a stream.
+    /// Makes a hot standby of this cluster, which follows it over a stream.
     pub fn standby(&self) -> Self {
         let mut standby = Self::empty().unwrap();
         standby.server.copy(&self.server, &["--write-recovery-conf"]);
@@ -58,17 +59,17 @@ impl Cluster {
         standby
     }
 
-    /// Runs statements in a database and returns what the last one says, a line for each row.
+    /// Runs statements in a database and returns the rows of the last one, each on a line.
     pub fn sql(&self, database: &str, statements: &str) -> String {
         self.server.sql(database, statements).unwrap().trim().to_owned()
     }
 
-    /// The directory of its socket.
+    /// The directory of the server's socket.
     pub fn directory(&self) -> &Path {
         self.server.directory()
     }
 
-    /// The address of a new, empty database.
+    /// Makes a new, empty database and returns its URL.
     pub fn new_database(&self) -> String {
         let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         let mut create = self.server.command("createdb");

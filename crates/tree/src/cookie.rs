@@ -1,98 +1,61 @@
-//! The last net: processes that carry a run's id in their environment. It finds what has lost every other tie to its tree,
-//! as long as it has not emptied its environment too.
-
-use std::collections::HashMap;
+//! Run ids in the environment of a process: the last way to find a process that has lost every other tie to its tree.
+//! It fails only for a process that has emptied its environment too.
 
 use machineid_protocol::RunId;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::environ;
-use super::pid::{Pid, StartTime};
-use super::stat::ProcessEntry;
+use super::kernel_file;
+use super::pid::Pid;
 
-/// A list of run ids, outermost first, separated by commas.
+/// The variable holds a list of run ids, outermost first, separated by commas.
 const VARIABLE: &[u8] = b"MACHINEID_RUN_ID=";
 
-/// No environment is read further: an exec takes about 6 MiB at most, the first of which hold what a wrapper put there.
+/// At most this much of an environment is read. An exec takes about 6 MiB at most, and what a wrapper has put there
+/// stands in the first of them.
 const LONGEST: usize = 4 << 20;
 
-/// The runs that an environment names.
+/// Returns the runs that an environment names.
 fn named(environment: &[u8]) -> impl Iterator<Item = RunId> {
     let lists = environment.split(|&byte| byte == 0).filter_map(|entry| entry.strip_prefix(VARIABLE));
     let ids = lists.flat_map(|list| list.split(|&byte| byte == b','));
     ids.filter_map(|id| std::str::from_utf8(id).ok()?.parse().ok())
 }
 
-/// Which processes of one table name which runs. Read when a tree first asks, and once for all trees: where a thousand are
-/// stopped at a time, each with a look of its own into every environment of the host would hold the others up for minutes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Holders {
-    /// No process older than this has been looked into; none at all before the first question.
-    since: Option<StartTime>,
-    by_run: HashMap<RunId, Vec<ProcessEntry>>,
-}
-
-impl Holders {
-    /// The living processes of these that name the run, among them all that are no older than `since`.
-    ///
-    /// Fails when no descriptor is to be had, which must not be taken for there being none.
-    pub(super) fn of(
-        &mut self,
-        run: RunId,
-        since: StartTime,
-        entries: &[ProcessEntry],
-    ) -> Result<&[ProcessEntry], Errno> {
-        if self.since.is_none_or(|read| since < read) {
-            let young = entries.iter().filter(|entry| entry.is_alive() && entry.identity.start >= since);
-            let young: Vec<ProcessEntry> = young.copied().collect();
-            let mut by_run: HashMap<RunId, Vec<ProcessEntry>> = HashMap::new();
-            for (run, entry) in environ::named_by(&young)? {
-                by_run.entry(run).or_default().push(entry);
-            }
-            self.by_run = by_run;
-            self.since = Some(since);
-        }
-        Ok(self.by_run.get(&run).map_or(&[], Vec::as_slice))
-    }
-}
-
-/// The runs that the environment of the process with this number names; none when it may not be read: it is another user's,
-/// a kernel thread's, or gone. May take as long as that process likes.
+/// Returns the runs that the environment of the process with this number names. The list is empty when the environment
+/// may not be read: the process is another user's, a kernel thread, or gone. The read may take as long as that process
+/// likes.
 ///
-/// Fails when no descriptor is to be had.
+/// Fails when no descriptor is available.
 pub(super) fn read(pid: Pid) -> Result<Vec<RunId>, Errno> {
     let mut environment = Vec::new();
     read_environment(pid, &mut environment)?;
     Ok(named(&environment).collect())
 }
 
-/// Reads the environment of the process with this number; an empty one when it may not be read: it is another user's, a
-/// kernel thread's, or gone.
+/// Reads the environment of the process with this number. It is empty when it may not be read: the process is another
+/// user's, a kernel thread, or gone.
 ///
-/// Fails when no descriptor is to be had.
+/// Fails when no descriptor is available.
 fn read_environment(pid: Pid, environment: &mut Vec<u8>) -> Result<(), Errno> {
     environment.clear();
     let path = format!("/proc/{pid}/environ");
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let file = match kernel_file::open(path.as_str()) {
         Ok(file) => file,
         Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
         Err(_) => return Ok(()),
     };
     let mut page = [0; 4096];
     while environment.len() < LONGEST {
-        match rustix::io::read(&file, &mut page) {
-            Ok(0) => break,
-            Ok(count) => environment.extend_from_slice(&page[..count]),
-            Err(Errno::INTR) => {}
-            // Its memory is gone with it, or not ours to see.
-            Err(_) => break,
+        match kernel_file::read_on(&file, &mut page) {
+            Ok(count @ 1..) => environment.extend_from_slice(&page[..count]),
+            // The end; or the process and its memory are gone, or may not be read by this user.
+            Ok(0) | Err(_) => break,
         }
     }
     Ok(())
 }
 
-/// The runs that foreign bytes name stand there to the letter.
+/// Checks that every run found in foreign bytes is written there literally.
 ///
 /// # Panics
 ///
@@ -113,20 +76,6 @@ mod tests {
 
     fn names(environment: &[u8], run: &str) -> bool {
         named(environment).any(|named| named.to_string() == run)
-    }
-
-    #[test]
-    fn an_environment_is_looked_into_once_whoever_asks_first() {
-        let own = ProcessEntry::read(Pid::own()).unwrap().unwrap();
-        let run: RunId = RUN.parse().unwrap();
-        let mut holders = Holders::default();
-        let later = StartTime(own.identity.start.0 + 1);
-        assert!(holders.of(run, later, &[own]).unwrap().is_empty());
-        assert_eq!(holders.since, Some(later));
-        holders.of(run, own.identity.start, &[own]).unwrap();
-        assert_eq!(holders.since, Some(own.identity.start), "an older tree looks further back");
-        holders.by_run.insert(run, vec![own]);
-        assert_eq!(holders.of(run, later, &[own]).unwrap(), [own], "what was read is kept");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Carries out a stop: looks, decides by the ladder, pins, sends. One step at a time and never waiting, so that it serves
-//! the wrapper's poll loop and a task of the daemon alike.
+//! Carries out a stop: looks at the tree, asks the ladder, pins processes and sends signals. Each call takes one step
+//! and never waits, so the wrapper's poll loop and the daemon's enforcer can both use it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -25,59 +25,60 @@ pub struct Stop {
     tree: Tree,
     ladder: Ladder,
     signal: Signal,
-    /// Environments have been looked into since the supervisors were last seen complete.
+    /// Whether environments have been read since the supervisors were last all alive.
     swept: bool,
-    /// SIGKILL was due at an earlier [`Stop::advance`].
+    /// Whether SIGKILL was due at an earlier [`Stop::advance`].
     struck: bool,
-    /// There was a look before.
+    /// Whether the tree has been looked at before.
     looked: bool,
 }
 
-/// How long those that the kernel is ending by itself have before they are looked for one by one.
+/// How long processes that the kernel is ending have before they are looked for one by one.
 const DYING: Duration = Duration::from_millis(20);
-/// The same where all were in the control group that the kernel ends. A caller learns from it when they are gone. Not longer:
-/// a process that does not go is to be named within the second that the promise allows beyond the grace.
+/// The same time, when all processes were in the control group that the kernel ends. The caller learns from the control
+/// group when they are gone. Not longer: a process that does not end must be named within the second that the promise
+/// allows beyond the grace.
 const DYING_IN_GROUP: Duration = Duration::from_millis(50);
 
-/// How many groups below a control group one look goes into. Who is in further ones is found by descent, and ended by the
-/// kernel.
+/// How many groups below a control group one look reads. Processes in further groups are found by descent, and ended by
+/// the kernel.
 const GROUPS: usize = 128;
 
-/// What [`Stop::advance`] has come to.
+/// The result of [`Stop::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
-    /// Nobody is left, as far as whoever inherits the orphans and the control group tell.
+    /// No process is left, according to the children of the tree's subreaper and to the control group.
     Empty,
-    /// It was looked at, or need not be before then.
+    /// The tree was looked at, or need not be looked at before this time.
     Next(Next),
-    /// It takes a process table to tell: [`Stop::step`].
+    /// Only a process table can tell; see [`Stop::step`].
     NeedsTable,
 }
 
-/// What a glance has shown.
+/// The result of a glance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glance {
-    /// Nobody is left, for certain.
+    /// No process is left, for certain.
     Over,
-    /// Somebody was killed just now who had not been before, or there were too many to go through: whoever they have forked
-    /// is to be found in the same way. Glance again at once; a process table would come too late.
+    /// A process was killed that had not been killed before, or there were too many to go through. Glance again at once
+    /// to find what they have forked; a process table would come too late.
     Again,
-    /// It takes a process table to tell: [`Stop::step`].
+    /// Only a process table can tell; see [`Stop::step`].
     Step,
 }
 
-/// What a stop has come to.
+/// What a stop has done so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StopReport {
-    /// What held the tree together.
+pub struct StopSummary {
+    /// How the tree is held together.
     pub containment: Containment,
-    /// How many processes the stop signal reached; 0 when another side sent it.
+    /// How many processes the stop signal reached; 0 when the other side sent it.
     pub signalled: usize,
-    /// How many processes SIGKILL was sent to, as far as they were seen.
+    /// How many processes SIGKILL was sent to, as far as a look has seen them.
     pub killed: usize,
-    /// Time since it began.
+    /// Time since the stop began.
     pub took: Duration,
-    /// Who is left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
+    /// Processes that are left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
     pub survivors: Vec<Survivor>,
 }
 
@@ -95,10 +96,10 @@ impl Stop {
         }
     }
 
-    /// Sends the stop signal to the tree's leader, held in advance, without looking at anything: where many trees are
-    /// stopped at once, none waits for the others' looks. [`Stop::step`] does not send it again.
+    /// Sends the stop signal to the tree's leader, which was pinned in advance, without looking at the tree: where many
+    /// trees are stopped at once, no leader waits for the looks at other trees. [`Stop::step`] does not send it again.
     ///
-    /// Does nothing where the stop signal is not this side's to send, and for a process that is not the leader.
+    /// Does nothing when the stop signal is the other side's to send, and when the process is not the leader.
     pub fn send_at_once(&mut self, leader: &Process) {
         if leader.identity() != self.tree.leader() {
             return;
@@ -108,18 +109,19 @@ impl Stop {
         }
     }
 
-    /// Sends what is due by this table and says when to come back, which may be at once. One table serves many stops, as
-    /// long as it was read after the `now` of the step before: two looks at the same table are one.
+    /// Sends what is due according to this table and returns when to look again, which may be at once. One table serves
+    /// many stops, if it was read after the `now` of the previous step: two looks at the same table count as one.
     ///
-    /// What cannot be sent for want of a descriptor is sent with the next step.
+    /// A signal that cannot be sent because no descriptor is available is sent with the next step.
     pub fn step(&mut self, now: BootTime, table: &ProcessTable) -> Next {
         let inside = self.inside();
         self.step_with(now, table, &inside)
     }
 
-    /// Does what is due by a look at this tree alone, at the cost of what there is of it; see `family`.
+    /// Looks at this tree alone and sends what is due. The cost depends on the size of this tree, not of the host; see
+    /// `family`.
     ///
-    /// A caller that inherits orphans itself reaps all that have ended before; see [`Stop::glance`].
+    /// A caller that inherits orphans itself first reaps all that have ended; see [`Stop::glance`].
     pub fn advance(&mut self, now: BootTime) -> Advance {
         if now < self.ladder.kill_at() {
             if self.looked && self.tree.is_surely_empty() {
@@ -137,32 +139,33 @@ impl Stop {
         self.advance_by_descent(now)
     }
 
-    /// The same, when whoever inherits the orphans is not to be believed that nobody is left.
+    /// Does the same as [`Stop::advance`], when an empty list of the subreaper's children is not to be relied on.
     pub fn advance_by_descent(&mut self, now: BootTime) -> Advance {
-        // First who is inside: one who comes in between descends from somebody who is looked at afterwards.
+        // The control group is listed first: a process that is forked meanwhile descends from one that is looked at
+        // afterwards.
         let inside = self.inside();
         match self.tree.family(&inside) {
             Ok(Some(family)) => Advance::Next(self.step_with(now, &family, &inside)),
-            // Want of a descriptor fails the table as well, and is told then.
+            // Without a descriptor the table fails as well, and that error is reported.
             Ok(None) | Err(_) => Advance::NeedsTable,
         }
     }
 
-    /// The first time that SIGKILL is due.
+    /// Takes the step at which SIGKILL is due for the first time.
     fn advance_to_kill(&mut self, now: BootTime) -> Advance {
-        // No process has come since the last look, and all of them were inside: the kernel needs no list. One that left the
-        // group since is still found by descent, from whoever inherits the orphans.
+        // No process has come since the last look, and all of them were in the control group: the kernel needs no list.
+        // A process that has left the group since is still found by descent from the subreaper.
         let can_kill = self.tree.leaf().is_some_and(|leaf| leaf.can_kill()) && self.tree.has_heir(Pid::own());
         if can_kill && self.ladder.is_all_of_it(&self.inside()) {
             self.strike(now);
             if self.ladder.killed() > 0 {
                 return Advance::Next(Next::LookAt(now + DYING_IN_GROUP));
             }
-            // The kernel would not.
+            // The kernel refused.
         }
         let by_kernel = self.tree.leaf().is_some() || matches!(self.tree.guardian(), Some(Guardian::Init(_)));
         match self.advance_by_descent(now) {
-            // What can be done before there is a table is done.
+            // What needs no table is done now.
             Advance::NeedsTable => {
                 self.strike(now);
                 Advance::NeedsTable
@@ -172,7 +175,7 @@ impl Stop {
         }
     }
 
-    /// Sends the SIGKILL that ends many at once.
+    /// Sends the SIGKILLs that end many processes at once.
     fn strike(&mut self, now: BootTime) {
         let init = self.tree.living_init(Pid::own(), orphans::is_alive);
         let leaf = self.tree.leaf().map(|leaf| sighting::look_at_leaf(leaf));
@@ -190,13 +193,14 @@ impl Stop {
     fn step_with(&mut self, now: BootTime, table: &ProcessTable, inside: &[Pid]) -> Next {
         self.looked = true;
         let leaf = self.tree.leaf().cloned();
-        // First who is inside, then whether anybody is: one who comes in between is seen by the second.
+        // The processes are read first, then whether the group is populated: a process that comes in between is seen by
+        // the second.
         let inside = sighting::as_described(inside, table).unwrap_or_default();
         let state = leaf.as_ref().map(|leaf| sighting::look_at_leaf(leaf));
         let (members, unseen) = self.members(now, table, &inside);
         let orphans = self.orphans(now, table, &members).unwrap_or(Gaps::Unseen);
         let gaps = if unseen { Gaps::Unseen } else { orphans };
-        let init = self.tree.living_init(table.caller().pid, |who| table.is_alive(who));
+        let init = self.tree.living_init(table.caller().pid, |identity| table.is_alive(identity));
         let step = self.ladder.step(now, &Look { members: &members, leaf: state, init, gaps });
         for order in step.orders {
             match self.carry_out(order) {
@@ -207,11 +211,12 @@ impl Stop {
         step.next
     }
 
-    /// Does what needs no process table: to be called before one is read, which takes a second where an agent has filled the
-    /// host with processes. When SIGKILL is due it is sent to the control group, the namespace and the orphans.
+    /// Does what needs no process table. To be called before a table is read, which takes a second on a host that an
+    /// agent has filled with processes. When SIGKILL is due it is sent to the control group, the namespace and the
+    /// orphans.
     ///
-    /// A caller that inherits orphans itself reaps all that have ended before it glances again: a storm of them leaves
-    /// zombies by the thousand, and whoever looks for the living has to go through them.
+    /// A caller that inherits orphans itself reaps all that have ended before each glance: a fork storm leaves
+    /// thousands of zombies, and every search for living processes has to skip them.
     pub fn glance(&mut self, now: BootTime) -> Glance {
         if now < self.ladder.kill_at() {
             return if self.tree.is_surely_empty() { Glance::Over } else { Glance::Step };
@@ -219,25 +224,25 @@ impl Stop {
         self.strike(now);
         let reached = self.ladder.reached_killing();
         let Some(reaper) = self.tree.sole_reaper(orphans::is_alive) else { return Glance::Step };
-        let (nobody, storm) = match self.visit(reaper, true, None, |_| false) {
-            // Where orphans may go elsewhere, a supervisor without children says nothing.
-            Ok((somebody, Visited::All)) => {
-                (!somebody && self.tree.has_heir(Pid::own()), self.ladder.reached_killing() > reached)
+        let (none_left, storm) = match self.visit(reaper, true, None, |_| false) {
+            // Where orphans may go to another process, a supervisor without children proves nothing.
+            Ok((any_child, Visited::All)) => {
+                (!any_child && self.tree.has_heir(Pid::own()), self.ladder.reached_killing() > reached)
             }
             Ok((_, Visited::NeverAll)) => (false, true),
             Ok((_, Visited::NoList)) | Err(_) => (false, self.ladder.reached_killing() > reached),
         };
         if storm && !self.ladder.is_overdue(now) {
             Glance::Again
-        } else if nobody && self.tree.leaf().is_none_or(|leaf| !sighting::look_at_leaf(leaf).populated) {
+        } else if none_left && self.tree.leaf().is_none_or(|leaf| !sighting::look_at_leaf(leaf).populated) {
             Glance::Over
         } else {
             Glance::Step
         }
     }
 
-    /// When to give up on a process table that takes too long ([`ProcessTable::scan_until`]) and glance again: before
-    /// SIGKILL is due, at that time; afterwards soon, as long as glances may end the tree by themselves.
+    /// Returns when to give up a process table that takes too long ([`ProcessTable::scan_until`]) and to glance again:
+    /// before SIGKILL is due, at that time; afterwards soon, while glances alone may still end the tree.
     #[must_use]
     pub fn table_deadline(&self, now: BootTime) -> Option<BootTime> {
         self.tree.sole_reaper(orphans::is_alive)?;
@@ -245,7 +250,7 @@ impl Stop {
         if now < kill_at { Some(kill_at) } else { (!self.ladder.is_overdue(now)).then(|| now + LONGEST_PAUSE) }
     }
 
-    /// The members, and whether somebody who ought to be looked at could not be.
+    /// Returns the members, and whether a process that may belong to the tree could not be looked at.
     fn members(&mut self, now: BootTime, table: &ProcessTable, inside: &[ProcessEntry]) -> (Vec<Member>, bool) {
         let mut sighting = Sighting { table, leaf: inside, holders: &[] };
         let members = self.tree.join(&sighting);
@@ -254,8 +259,8 @@ impl Stop {
             self.swept = false;
             return (members, false);
         }
-        // A look into every environment is dear, so: when a supervisor is first missed, while killing, and before the tree
-        // is taken to be empty.
+        // Reading every environment is expensive. It is done when a supervisor is first missed, while killing, and
+        // before the tree is taken for empty.
         let first = !std::mem::replace(&mut self.swept, true);
         if !(first || members.is_empty() || now >= self.ladder.kill_at()) {
             return (members, false);
@@ -270,11 +275,12 @@ impl Stop {
         }
     }
 
-    /// Looks for orphans that are in no table, and kills them once it has come to that. Fails when no descriptor is to be
-    /// had.
+    /// Looks for orphans that are in no table, and kills them once SIGKILL is due. Fails when no descriptor is
+    /// available.
     fn orphans(&mut self, now: BootTime, table: &ProcessTable, members: &[Member]) -> Result<Gaps, Errno> {
         let killing = now >= self.ladder.kill_at();
-        let reaper = self.tree.sole_reaper(|who| table.is_alive(who)).filter(|_| killing || members.is_empty());
+        let reaper =
+            self.tree.sole_reaper(|identity| table.is_alive(identity)).filter(|_| killing || members.is_empty());
         let Some(reaper) = reaper else { return Ok(Gaps::None) };
         let known: HashSet<Identity> = members.iter().map(|member| member.identity).collect();
         let ended = table.children(reaper.pid).filter(|child| !child.is_alive()).map(|child| child.identity.pid);
@@ -284,8 +290,9 @@ impl Stop {
         })
     }
 
-    /// Visits the living children of whoever inherits the orphans, but for `known` ones, and kills them (in a fork storm:
-    /// makes them stand still) if that is due: later they may be gone, and others in their place. Says whether there was any.
+    /// Visits the living children of the subreaper, except `known` ones. If SIGKILL is due, kills them, or stops them
+    /// with SIGSTOP during a fork storm: later they may be gone, with others in their place. Returns whether there was
+    /// any.
     fn visit(
         &mut self,
         reaper: Identity,
@@ -294,53 +301,58 @@ impl Stop {
         known: impl Fn(Identity) -> bool,
     ) -> Result<(bool, Visited), Errno> {
         let (tree, ladder) = (&self.tree, &mut self.ladder);
-        let mut somebody = false;
+        let mut any_child = false;
         let visited = orphans::visit(reaper, ended, |child, process| {
             if known(child.identity) || tree.spares(child.identity, Pid::own()) {
                 return;
             }
-            somebody = true;
+            any_child = true;
             if killing {
-                let who = child.identity;
+                let identity = child.identity;
                 let (order, signal) = if ladder.holds_first() {
-                    (Order::Hold(who), Signal::STOP)
+                    (Order::Hold(identity), Signal::STOP)
                 } else {
-                    (Order::Kill(who), Signal::KILL)
+                    (Order::Kill(identity), Signal::KILL)
                 };
                 ladder.delivered(order, taken(process.signal(signal)));
             }
         })?;
-        Ok((somebody, visited))
+        Ok((any_child, visited))
     }
 
-    /// `None` when nothing could be done for want of a descriptor.
+    /// Carries out one order. `None` when no descriptor was available and nothing was done.
     ///
-    /// One process is pinned at a time and let go of again: a stop must not need more descriptors than a fork storm leaves.
+    /// One process is pinned at a time and released again: a stop must not need more descriptors than a fork storm
+    /// leaves.
     fn carry_out(&self, order: Order) -> Option<Delivery> {
-        let pin = |who: Identity| Process::pin(who.pid, who.start).ok();
+        let pin = |identity: Identity| Process::pin(identity.pid, identity.start).ok();
         let with_leaf = |act: fn(&Leaf) -> Result<(), Errno>| {
             let done = self.tree.leaf().is_some_and(|leaf| act(leaf).is_ok());
             Some(if done { Delivery::Sent } else { Delivery::NotPermitted })
         };
         match order {
-            Order::Stop(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| ask(&process, self.signal))),
-            Order::Hold(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::STOP)))),
-            Order::Kill(who) => Some(pin(who)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::KILL)))),
+            Order::Stop(identity) => Some(pin(identity)?.map_or(Delivery::Gone, |process| ask(&process, self.signal))),
+            Order::Hold(identity) => {
+                Some(pin(identity)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::STOP))))
+            }
+            Order::Kill(identity) => {
+                Some(pin(identity)?.map_or(Delivery::Gone, |process| taken(process.signal(Signal::KILL))))
+            }
             Order::KillLeaf => with_leaf(Leaf::kill),
             Order::ThawLeaf => with_leaf(Leaf::thaw),
         }
     }
 
-    /// Who is left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
+    /// Processes that are left although SIGKILL was sent a while ago; see [`Ladder::survivors`].
     #[must_use]
     pub fn survivors(&self) -> Vec<Survivor> {
         self.ladder.survivors()
     }
 
-    /// What it has come to by now.
+    /// What the stop has done by now.
     #[must_use]
-    pub fn report(&self, now: BootTime) -> StopReport {
-        StopReport {
+    pub fn report(&self, now: BootTime) -> StopSummary {
+        StopSummary {
             containment: self.tree.containment(),
             signalled: self.ladder.signalled(),
             killed: self.ladder.killed(),
@@ -360,31 +372,31 @@ impl Stop {
         self.ladder.hasten(now, grace);
     }
 
-    /// Whether only a sign of the tree's end is worth waiting for until SIGKILL is due: the last look found somebody, and
-    /// whoever is forked meanwhile is found later. A process outside the control group may leave orphans that descend from no
-    /// known process, where nothing is known to inherit them.
+    /// Whether the caller may wait for the tree's end alone until SIGKILL is due: the last look found a process, and
+    /// processes that are forked meanwhile can still be found later. That is not so for a process outside the control
+    /// group when no process is known to inherit its orphans: they may then descend from no known process.
     #[must_use]
     pub fn keeps_until_kill(&self) -> bool {
         self.tree.leaf().is_none() || (self.ladder.is_inside() && self.tree.has_heir(Pid::own()))
     }
 
-    /// The tree, as known by now.
+    /// The tree, as far as it is known now.
     #[must_use]
     pub const fn tree(&self) -> &Tree {
         &self.tree
     }
 }
 
-/// The stop signal, marked as a ladder's, then SIGCONT: to all alike, not only to those seen stopped, since one may stop
-/// between the look and the signal.
+/// Sends the stop signal, marked as a ladder's, then SIGCONT. SIGCONT goes to every process, not only to those seen
+/// stopped, since a process may stop between the look and the signal.
 fn ask(process: &Process, stop_signal: Signal) -> Delivery {
     let delivery = taken(process.queue(stop_signal));
     taken(process.signal(Signal::CONT));
     delivery
 }
 
-/// The kernel refuses a signal for no other reasons than those [`Delivery`] names; a number it does not know would have
-/// been refused when it was chosen.
+/// Turns any other error into a refusal. The kernel refuses a signal only for the reasons that [`Delivery`] names; an
+/// invalid signal number is refused when the signal is chosen.
 fn taken(result: Result<Delivery, Errno>) -> Delivery {
     result.unwrap_or(Delivery::NotPermitted)
 }

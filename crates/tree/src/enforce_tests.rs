@@ -8,8 +8,8 @@ use super::*;
 
 #[test]
 fn a_process_that_outlives_the_end_of_its_group_is_named_within_a_second_of_its_kill() {
-    let who = Identity { pid: Pid::new(10).unwrap(), start: super::super::pid::StartTime(5) };
-    let asleep = Member { identity: who, activity: super::super::stat::Activity::Uninterruptible, in_leaf: true };
+    let identity = Identity { pid: Pid::new(10).unwrap(), start: super::super::pid::StartTime(5) };
+    let asleep = Member { identity, activity: super::super::stat::Activity::Uninterruptible, in_leaf: true };
     let leaf = super::super::ladder::LeafLook { populated: true, can_kill: true, needs_thawing: false };
     let look = Look { members: &[asleep], leaf: Some(leaf), init: None, gaps: Gaps::None };
     let begin = BootTime::from_millis(1_000_000);
@@ -19,7 +19,7 @@ fn a_process_that_outlives_the_end_of_its_group_is_named_within_a_second_of_its_
     for pause in [0, 5, 10] {
         ladder.step(begin + Duration::from_millis(pause), &look);
     }
-    assert!(ladder.is_all_of_it(&[who.pid]));
+    assert!(ladder.is_all_of_it(&[identity.pid]));
     ladder.strike(kill_at, None, Some(leaf));
     let mut now = kill_at + DYING_IN_GROUP;
     while ladder.survivors().is_empty() {
@@ -31,7 +31,7 @@ fn a_process_that_outlives_the_end_of_its_group_is_named_within_a_second_of_its_
     assert!(now < kill_at + Duration::from_secs(1), "{:?}", now.saturating_since(kill_at));
 }
 
-/// A shell in a process group of its own that has said `ready`; whatever of its group is left is killed at the end.
+/// A shell in a process group of its own that has said `ready`; processes left in its group are killed at the end.
 struct Agent {
     child: Child,
     output: BufReader<ChildStdout>,

@@ -1,13 +1,14 @@
-//! Environments of other processes, read on a thread of their own and by nobody twice.
+//! Environments of other processes, read on a helper thread.
 //!
-//! To read one the kernel takes the lock of that process's memory and may have to fetch a page of it. A process that holds
-//! the lock in uninterruptible sleep, or whose memory is on a mount that hangs, makes whoever reads it wait for as long: no
-//! stop may wait for that. (A page that `userfaultfd` withholds is not waited for: the read fails.) So a helper reads; where it is held up it is given up, with the process, which is
-//! named once and not read again while it lives. That the machine is slow holds nobody up for good: then the helper is
-//! not waiting but for a processor, and is waited for.
+//! To read an environment the kernel takes the lock of that process's memory and may have to fetch a page of it. A
+//! process that holds the lock in uninterruptible sleep, or whose memory is on a mount that hangs, blocks every reader
+//! for as long; a stop must not wait for that. (A page that `userfaultfd` withholds is not waited for: the read fails.)
+//! So a helper thread reads. When it is blocked, it is abandoned; the process that blocks it is reported once as
+//! unreadable and not read again while it lives. A slow machine is told apart: then the helper thread waits only for a
+//! processor, and the caller waits for the helper.
 //!
-//! What a process that is older than a second was started with does not change but by its own `exec`; what was found of
-//! it is kept for later looks.
+//! The environment of a process changes only by its own `exec`, which most processes do in their first second. What was
+//! read from an older process is kept for later looks.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -23,51 +24,51 @@ use super::kernel_file;
 use super::pid::{Identity, Pid};
 use super::stat::ProcessEntry;
 
-/// How long the helper may be silent before it is looked at.
+/// How long the helper may be silent before its state is checked.
 const SILENCE: Duration = Duration::from_millis(20);
-/// How often in a row it must then have been waiting.
+/// How many checks in a row must find the helper blocked.
 const WAITING: u32 = 2;
-/// How long one question may take. A machine on which this is not enough gets another chance with the next look.
+/// How long one question may take. On a machine that is slower than this, the next look tries again.
 const LONGEST: Duration = Duration::from_millis(500);
-/// How many helpers may be held up at a time.
+/// How many helpers may be blocked at a time.
 const MOST_HELD_UP: usize = 64;
-/// What is younger may have been forked and be about to execute something else.
+/// A younger process may have been forked and be about to execute another program.
 const YOUNG: Duration = Duration::from_secs(1);
 
 type Read = fn(Pid) -> Result<Vec<RunId>, Errno>;
 type Answer = (usize, Result<Vec<RunId>, Errno>);
 
-/// What is known of the environments on this host.
+/// What is known about the environments of the processes on this host.
 pub(super) struct Looker {
     read: Read,
     helper: Option<Helper>,
-    /// One for each helper that lives.
+    /// One clone for each helper that lives.
     living: Arc<()>,
     found: HashMap<Identity, Vec<RunId>>,
     unreadable: HashSet<Identity>,
-    /// Those that were passed over because too many helpers were held up. They are tried again once there is room.
+    /// Processes that were skipped because too many helpers were blocked. They are read once there is room.
     passed_over: HashSet<Identity>,
-    /// Those of both kinds that have not been reported.
+    /// Unreadable and skipped processes that have not been reported.
     news: Vec<Identity>,
 }
 
 struct Helper {
     jobs: Sender<Vec<Pid>>,
     answers: Receiver<Answer>,
-    /// Its number as a thread.
+    /// The helper's thread id.
     thread: Pid,
 }
 
-/// The one of this process.
+/// The looker of this process.
 static LOOKER: LazyLock<Mutex<Looker>> = LazyLock::new(|| Mutex::new(Looker::new(super::cookie::read)));
 
-/// What it could not read when its last look ended. The lock of the looker itself is held for as long as a look takes: a
-/// question for the status must not wait for it.
+/// The processes that could not be read when the last look ended. The lock of the looker itself is held for as long as
+/// a look takes, and a request for the status must not wait for it.
 static UNREADABLE: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
 
-/// Which runs these processes name; those that name none are left out, and so are those that cannot be read.
+/// Returns which runs these processes name. Processes that name none, and those that cannot be read, are left out.
 ///
-/// Fails when no descriptor or thread is to be had, or the machine is too slow.
+/// Fails when no descriptor or thread is available, or the machine is too slow.
 pub(super) fn named_by(entries: &[ProcessEntry]) -> Result<Vec<(RunId, ProcessEntry)>, Errno> {
     let mut looker = LOOKER.lock().unwrap_or_else(PoisonError::into_inner);
     let named = looker.named_by(BootTime::now(), entries);
@@ -78,21 +79,21 @@ pub(super) fn named_by(entries: &[ProcessEntry]) -> Result<Vec<(RunId, ProcessEn
     named
 }
 
-/// Starts the helper, for a process that must be able to read when no thread is to be had.
+/// Starts the helper in advance, for a process that must be able to read environments when no thread can be started.
 pub fn prepare_to_read() -> std::io::Result<()> {
     LOOKER.lock().unwrap_or_else(PoisonError::into_inner).prepare()
 }
 
-/// Those that could not be read and were not told of before.
+/// Processes that could not be read and have not been reported before.
 pub fn newly_unreadable() -> Vec<Identity> {
     std::mem::take(&mut LOOKER.lock().unwrap_or_else(PoisonError::into_inner).news)
 }
 
-/// Those that live and could not be read at the last look. Does not wait for a look that is under way.
+/// Processes that live and could not be read at the last look. Does not wait for a look that is under way.
 pub fn unreadable() -> Vec<Pid> {
     let known = UNREADABLE.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut living: Vec<_> =
-        known.into_iter().filter(|&who| super::orphans::is_alive(who)).map(|who| who.pid).collect();
+        known.into_iter().filter(|&identity| super::orphans::is_alive(identity)).map(|identity| identity.pid).collect();
     living.sort_unstable();
     living
 }
@@ -119,9 +120,10 @@ impl Looker {
 
     fn named_by(&mut self, now: BootTime, entries: &[ProcessEntry]) -> Result<Vec<(RunId, ProcessEntry)>, Errno> {
         let asked: HashSet<Identity> = entries.iter().map(|entry| entry.identity).collect();
-        self.found.retain(|who, _| asked.contains(who));
-        // A younger tree asks for fewer. What this forgot would be read again, and hold up one more helper.
-        self.unreadable.retain(|who| asked.contains(who) || !is_gone(*who));
+        self.found.retain(|identity, _| asked.contains(identity));
+        // A younger tree asks about fewer processes. Forgetting the others would block one more helper when they are
+        // asked about.
+        self.unreadable.retain(|identity| asked.contains(identity) || !is_gone(*identity));
         if self.has_room() {
             self.passed_over.clear();
         }
@@ -138,15 +140,15 @@ impl Looker {
         let give_up_at = now + LONGEST;
         while from < open.len() {
             if !self.has_room() {
-                // As good as unreadable, all of them, and reported as such.
-                for who in open[from..].iter().map(|entry| entry.identity) {
-                    if self.passed_over.insert(who) {
-                        self.news.push(who);
+                // All of them count as unreadable, and are reported.
+                for identity in open[from..].iter().map(|entry| entry.identity) {
+                    if self.passed_over.insert(identity) {
+                        self.news.push(identity);
                     }
                 }
                 break;
             }
-            // Each one that holds a helper up takes its time, and there may be many.
+            // Each process that blocks a helper costs time, and there may be many.
             if BootTime::now() >= give_up_at {
                 return Err(Errno::TIMEDOUT);
             }
@@ -162,8 +164,8 @@ impl Looker {
         Arc::strong_count(&self.living) <= MOST_HELD_UP
     }
 
-    /// Where no thread is to be had: the risk of being held up is taken by whoever could not look at all else. Not by a
-    /// process that others rely on, which has prepared itself.
+    /// Reads on the calling thread when no helper can be started. The caller may be blocked, but could not look at all
+    /// otherwise. A process that others rely on never gets here: it starts its helper in advance.
     fn read_here(
         &mut self,
         now: BootTime,
@@ -182,7 +184,7 @@ impl Looker {
         Ok(true)
     }
 
-    /// Has the helper read the rest, up to one that it is held up by.
+    /// Has the helper read the rest, up to the first process that blocks it.
     fn ask(
         &mut self,
         now: BootTime,
@@ -210,7 +212,7 @@ impl Looker {
                 Err(RecvTimeoutError::Timeout) => {
                     waiting = if helper.waits() { waiting + 1 } else { 0 };
                     if waiting >= WAITING {
-                        // It is left alone, and ends when it can.
+                        // The helper is abandoned, and ends when its read returns.
                         let held_up_by = open[*from].identity;
                         self.unreadable.insert(held_up_by);
                         self.news.push(held_up_by);
@@ -236,9 +238,10 @@ impl Looker {
     }
 }
 
-/// Whether this very process has ended for certain.
-fn is_gone(who: Identity) -> bool {
-    ProcessEntry::read(who.pid).is_ok_and(|entry| entry.is_none_or(|entry| entry.identity != who || !entry.is_alive()))
+/// Whether this process has ended for certain.
+fn is_gone(identity: Identity) -> bool {
+    ProcessEntry::read(identity.pid)
+        .is_ok_and(|entry| entry.is_none_or(|entry| entry.identity != identity || !entry.is_alive()))
 }
 
 impl Helper {
@@ -261,7 +264,7 @@ impl Helper {
         Ok(Self { jobs, answers, thread })
     }
 
-    /// Whether it waits for something other than a processor.
+    /// Whether the helper waits for something other than a processor.
     fn waits(&self) -> bool {
         let Ok(text) = kernel_file::read(&format!("/proc/self/task/{}/stat", self.thread)) else { return false };
         let state = text.iter().rposition(|&byte| byte == b')').and_then(|at| text.get(at + 2));
@@ -302,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_the_reader_up_is_skipped_named_once_and_not_read_again() {
+    fn a_process_that_blocks_the_reader_is_skipped_named_once_and_not_read_again() {
         let mut looker = Looker::new(read);
         let entries = [entry(1_000_000), entry(HOLDS_UP), entry(NAMES_ONE)];
         let began = BootTime::now();
@@ -314,14 +317,14 @@ mod tests {
         assert_eq!(looker.named_by(BootTime::now(), &entries).unwrap(), [(run(), entries[2])]);
         assert_eq!((READS.load(Ordering::SeqCst), looker.news.len()), (reads, 0));
         LET_GO.store(true, Ordering::SeqCst);
-        // The helper that was given up ends; another one is ready.
+        // The abandoned helper ends; another one is ready.
         while Arc::strong_count(&looker.living) > 2 {
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     #[test]
-    fn what_could_not_be_read_is_remembered_until_it_ends_whoever_asks() {
+    fn an_unreadable_process_is_remembered_until_it_ends_whichever_tree_asks() {
         let mut looker = Looker::new(read);
         let own = ProcessEntry::read(Pid::own()).unwrap().unwrap().identity;
         let ended = entry(i32::MAX).identity;

@@ -1,13 +1,13 @@
-//! One tree alone, read by descent from the kernel's lists of children.
+//! One tree, read by descent from the kernel's lists of children.
 //!
-//! A process table costs what the host holds, and where a thousand trees are stopped at once, each side of each with looks
-//! of its own, that is a thousand times a thousand. Descent costs what the tree costs, whoever else is there. It shows
-//! the whole tree for as long as the tree's supervisors live: each orphan of it is then a child of one of them. When one of
-//! them is missing, orphans may be anywhere, and only a table and the environments tell.
+//! A process table costs as much as the host has processes. Where a thousand trees are stopped at once, each of them
+//! looked at by daemon, wrapper and guardian, that is a thousand times a thousand. Descent costs as much as the tree
+//! has processes. It shows the whole tree while the tree's supervisors live: each orphan of it is then a child of one
+//! of them. When a supervisor is missing, orphans may be anywhere, and only a table and the environments tell.
 //!
-//! As with a table, a process that is forked while this reads may be missing, and a stop looks again. A list of children
-//! may also leave out a child when another one ends while it is read: so a process that the kernel shows as gone in
-//! between has this list read once more.
+//! As with a table, a process that is forked during the read may be missing, and a stop looks again. A list of children
+//! may also leave out a child when another one ends while it is read; so when a listed process is gone, the list is
+//! read once more.
 
 use std::collections::HashSet;
 
@@ -17,19 +17,19 @@ use super::members::{Guardian, Tree};
 use super::orphans;
 use super::pid::{Identity, Pid};
 use super::stat::ProcessEntry;
-use super::table::{Caller, ProcessTable};
+use super::table::{Observer, ProcessTable};
 
-/// A tree with more processes than this is looked for in a process table: that is cheaper than three files for each.
+/// A tree with more processes than this is looked for in a process table, which is cheaper than three files for each
+/// process.
 const MOST: usize = 4096;
 
 impl Tree {
-    /// The processes of this tree and its supervisors as a table of nobody else. `None` when descent does not tell: a
-    /// supervisor is missing, the kernel lists no children, there are too many of them, or one that is known to belong (by
-    /// an earlier look, or since it is `inside` the control group) lives elsewhere.
+    /// Returns a table of this tree's processes and its supervisors only. `None` when descent is not enough: a
+    /// supervisor is missing, the kernel lists no children, there are too many processes, or a process that is known to
+    /// belong to the tree (by an earlier look, or since it is `inside` the control group) is not a descendant. `None`
+    /// too when no process is known to inherit orphans; see [`Tree::has_heir`].
     ///
-    /// `None` as well where nothing says that orphans come to the supervisor; see [`Tree::has_heir`].
-    ///
-    /// Fails when no descriptor is to be had.
+    /// Fails when no descriptor is available.
     pub(super) fn family(&self, inside: &[Pid]) -> Result<Option<ProcessTable>, Errno> {
         if !self.has_heir(Pid::own()) {
             return Ok(None);
@@ -40,7 +40,8 @@ impl Tree {
         let mut from = Vec::new();
         for holder in [guardian, self.supervisor()].into_iter().flatten() {
             match reading.takes_holder(holder)? {
-                // Children that the supervisor had before the tree must be seen as well, or they would be forgotten.
+                // Children that the supervisor had before the tree must be seen as well, or they would be forgotten as
+                // bystanders.
                 Some(threads) if holder == reaper || self.has_bystanders() => from.push((holder.pid, threads)),
                 Some(_) => {}
                 None => return Ok(None),
@@ -61,11 +62,11 @@ impl Tree {
                 return Ok(None);
             }
         }
-        // A supervisor that has ended meanwhile has left its children to others.
+        // The children of a supervisor that has ended meanwhile have another parent now.
         if !orphans::is_alive(reaper) {
             return Ok(None);
         }
-        Ok(Some(ProcessTable::from_entries(Caller::current(), reading.entries)))
+        Ok(Some(ProcessTable::from_entries(Observer::current(), reading.entries)))
     }
 }
 
@@ -76,7 +77,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// Notes a supervisor; gives the number of its threads. `None` when it does not live.
+    /// Adds a supervisor and returns the number of its threads. `None` when it does not live.
     fn takes_holder(&mut self, holder: Identity) -> Result<Option<u32>, Errno> {
         let read = ProcessEntry::read_with_threads(holder.pid)?;
         let Some((entry, threads)) = read.filter(|(entry, _)| entry.identity == holder && entry.is_alive()) else {
@@ -88,16 +89,16 @@ impl Reading {
         Ok(Some(threads))
     }
 
-    /// Notes all that descends from this process. `false` when that cannot be told.
+    /// Adds all descendants of this process. `false` when they cannot be listed.
     fn descends(&mut self, from: Pid, threads: u32) -> Result<bool, Errno> {
         let mut open = vec![(from, threads)];
         while let Some((parent, threads)) = open.pop() {
-            // Once more when one was gone before it was looked at: it may have hidden a sibling.
+            // The list is read again when a child was gone before it was looked at: its end may have hidden a sibling.
             for _ in 0..2 {
                 let listed =
                     if threads == 1 { orphans::children_of_single(parent)? } else { orphans::children(parent)? };
                 let Some(children) = listed else {
-                    // It has ended; its children are its supervisor's, and come up there with the next look.
+                    // The parent has ended. Its children now belong to the subreaper, where the next look finds them.
                     if parent == from {
                         return Ok(false);
                     }
@@ -128,15 +129,16 @@ impl Reading {
         Ok(true)
     }
 
-    /// Whether a process of this number lives, is the one that is looked for, and does not descend from here. One that has
-    /// been forked since its parent was looked at seems to: the caller then takes a table, which shows whose it is.
+    /// Whether a process with this number lives, is the expected one, and is missing among the descendants. A process
+    /// that was forked after its parent was looked at seems missing too; the caller then reads a table, which shows its
+    /// parent.
     fn lacks(&mut self, pid: Pid, is_it: impl Fn(&ProcessEntry) -> bool) -> Result<bool, Errno> {
         if self.seen.contains(&pid) {
             return Ok(false);
         }
         let entry = ProcessEntry::read(pid)?.filter(|entry| is_it(entry));
         let lives = entry.is_some_and(|entry| entry.is_alive());
-        // A zombie is noted all the same: a leader that is not reaped keeps the number of its process group.
+        // A zombie is added all the same: a leader that is not reaped keeps the number of its process group.
         if let Some(entry) = entry.filter(|_| !lives)
             && self.seen.insert(pid)
         {

@@ -1,29 +1,71 @@
-//! A file of `/proc` or of a control group, read whole.
+//! Files of `/proc` and of control groups: opening, reading and writing them.
+//!
+//! The calls are nix's; their errors are passed on as rustix's, like all errors of this crate.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use machineid_sys::from_nix;
+use nix::NixPath;
+use nix::errno::Errno as NixErrno;
+use nix::fcntl::{self, OFlag};
+use nix::sys::{stat::Mode, uio};
+use nix::unistd;
 use rustix::io::Errno;
 
-/// Reads it to its end.
-///
-/// `std::fs::read` asks for its size first, hears that it is 0 and begins with 32 bytes: twelve calls where four do, and
-/// the kernel makes the text anew for many of them. A start of an agent reads five such files.
-pub(super) fn read(path: &str) -> Result<Vec<u8>, Errno> {
-    let file = rustix::io::retry_on_intr(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))?;
-    read_from_start(file.as_fd())
+/// Opens a file for reading.
+pub(super) fn open<P: ?Sized + NixPath>(path: &P) -> Result<OwnedFd, Errno> {
+    open_at(fcntl::AT_FDCWD, path, OFlag::O_RDONLY)
 }
 
-/// Reads it from its beginning, without moving the descriptor's offset: several threads may read it at a time.
+/// Opens a directory for reading.
+pub(super) fn open_directory<P: ?Sized + NixPath>(path: &P) -> Result<OwnedFd, Errno> {
+    open_at(fcntl::AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// Opens a file below a directory, closed on exec.
+pub(super) fn open_at<P: ?Sized + NixPath>(at: impl AsFd, name: &P, flags: OFlag) -> Result<OwnedFd, Errno> {
+    loop {
+        match fcntl::openat(&at, name, flags | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(NixErrno::EINTR) => {}
+            opened => return opened.map_err(from_nix),
+        }
+    }
+}
+
+/// Reads from the descriptor's offset; 0 at the end.
+pub(super) fn read_on(file: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    loop {
+        match unistd::read(&file, buffer) {
+            Err(NixErrno::EINTR) => {}
+            read => return read.map_err(from_nix),
+        }
+    }
+}
+
+/// Writes a text, which the kernel takes as a whole.
+pub(super) fn write(file: impl AsFd, text: &[u8]) -> Result<(), Errno> {
+    unistd::write(file, text).map(drop).map_err(from_nix)
+}
+
+/// Reads the file at this path to its end.
+///
+/// `std::fs::read` asks for the size first, is told 0 and begins with 32 bytes: twelve calls instead of four, and the
+/// kernel makes the text again for many of them. The start of an agent reads five such files.
+pub(super) fn read(path: &str) -> Result<Vec<u8>, Errno> {
+    read_from_start(open(path)?.as_fd())
+}
+
+/// Reads the file from its beginning without moving the descriptor's offset, so that several threads may read it at a
+/// time.
 pub(super) fn read_from_start(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        match rustix::io::pread(file, &mut buffer, text.len() as u64) {
+        match uio::pread(file, &mut buffer, i64::try_from(text.len()).unwrap_or(i64::MAX)) {
             Ok(0) => return Ok(text),
             Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+            Err(NixErrno::EINTR) => {}
+            Err(errno) => return Err(from_nix(errno)),
         }
     }
 }

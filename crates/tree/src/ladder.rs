@@ -1,23 +1,24 @@
-//! The stop ladder: who is sent what, and when it is over. Pure: it is told the time and the members, and sends nothing.
+//! The stop ladder: which process is sent which signal, and when the stop is over. Pure: it is given the time and the
+//! members, and sends nothing.
 //!
 //! ```text
 //!  begin ──► grace: stop signal and CONT, once to each member ──► kill: KILL to all, again and again ──► over
 //!               │   (not to those started since: a stop signal's     │
 //!               │   handler may run a command to clean up)           │
-//!               └──────────────── nobody left, twice in a row ───────┴─────────────────────────────────► over
+//!               └──────────────── nothing left, twice in a row ──────┴─────────────────────────────────► over
 //! ```
 //!
-//! Where the run has a control group, the kernel kills whoever is inside at once, and the others are killed one by one; it
-//! is over when nobody is found *and* the group is empty. A frozen group is thawed once all were asked, so that they can
-//! act on it (SIGKILL needs no thawing). Where it has a PID namespace, its first process is not asked, and killed with the
-//! others: its end ends all of them.
+//! If the run has a control group, the kernel kills all processes inside at once, and the others are killed one by one;
+//! the stop is over when no member is found *and* the group is empty. A frozen group is thawed after every member was sent
+//! the stop signal, so that they can act on it (SIGKILL needs no thawing). If the run has a PID namespace, its first
+//! process is not sent the stop signal, and is killed with the others: its end is the end of all processes inside.
 //!
-//! A fork storm at a limit of processes refills each place that a SIGKILL makes free. When looks keep finding new members,
-//! they are first all made to stand still, which frees none, and killed once a look finds nobody new.
+//! A fork storm at a limit of processes refills each place that a SIGKILL frees. When looks keep finding new members, all
+//! of them are first stopped with SIGSTOP, which frees no place, and killed once a look finds no new one.
 //!
-//! The leader's end does not end it: the tree's does. Where two sides end the same tree, one of them sends the stop signal
-//! ([`FirstSignal::Ours`]) and the other only waits out the grace ([`FirstSignal::Theirs`]), so that no process gets it
-//! twice; SIGKILL comes from both.
+//! The stop does not end with the leader, but with the tree. When two sides stop the same tree, one of them sends the stop
+//! signal ([`FirstSignal::Ours`]) and the other only waits for the end of the grace ([`FirstSignal::Theirs`]), so that no
+//! process gets it twice; both send SIGKILL.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -29,91 +30,91 @@ use super::pid::{Identity, Pid};
 use super::pidfd::Delivery;
 use super::stat::Activity;
 
-/// Time between two looks at first; it doubles with each.
+/// Time between the first two looks; it doubles with each look.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest time between two looks.
 pub const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest time between two looks at processes that have all been sent SIGKILL: there is nothing to do but wait until
-/// the kernel has taken them down, which takes the longer the more of them there are.
+/// The longest time between two looks at processes that have all been sent SIGKILL: there is nothing to do until the
+/// kernel has ended them, which takes longer the more of them there are.
 const LONGEST_WAIT: Duration = Duration::from_millis(200);
-/// How long after the first look behind its SIGKILL a process may be there before it can count as a survivor. Within the
-/// second that the promise allows beyond the grace.
+/// How long after the first look that follows its SIGKILL a process may live before it can count as a survivor. Shorter
+/// than the second that the promise allows beyond the grace.
 pub const KILL_PATIENCE: Duration = Duration::from_millis(800);
-/// How long every look must have found a process in uninterruptible sleep for that to be said of it: the kernel takes a
-/// process that ends there for moments.
+/// For how long every look must have found a process in uninterruptible sleep before that is reported as the reason. A
+/// process that is ending is in that state for moments.
 const ASLEEP: Duration = Duration::from_millis(300);
-/// How long a process may be there that could end and has not: for want of a processor, or of the memory it is to give
-/// back. That says something about the machine and not about the process, so it is told only when it lasts.
+/// How long a process may take to end that could end: it may lack a processor, or have much memory to give back. That
+/// says something about the machine and not about the process, so it is reported only after this time.
 const SLOW: Duration = Duration::from_secs(5);
-/// By how much more that is for each time that a look came late, which shows how much the machine has to do.
+/// By how much that time grows, as a multiple of the longest delay of a look: late looks show how loaded the machine is.
 const SLOWER: u32 = 8;
 /// How many looks in a row must have nothing to send for the ladder to be calm.
 const CALM_LOOKS: u32 = 2;
-/// How many looks after the first SIGKILL must find somebody new for that to be a fork storm.
+/// How many looks after the first SIGKILL must find a new process for that to be a fork storm.
 const STORM_LOOKS: u32 = 2;
 
-/// How many looks in a row may only make members stand still. Whoever fakes new members must not be spared for it.
+/// How many looks in a row may only stop members with SIGSTOP. An agent that fakes new members must not escape SIGKILL.
 const LONGEST_HOLD: u32 = 16;
 
-/// How many looks in a row must find nobody: one may miss a process that was forked while it looked.
+/// How many looks in a row must find no process: one look may miss a process that was forked during it.
 const EMPTY_LOOKS: u8 = 2;
 
-/// Who sends the stop signal.
+/// Which side sends the stop signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstSignal {
-    /// This ladder does.
+    /// This ladder sends it.
     Ours,
-    /// The other side has, or does.
+    /// The other side has sent it, or will.
     Theirs,
 }
 
-/// What one process is to be sent, or what is to be done with the control group.
+/// A signal for one process, or a change of the control group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// The stop signal, then SIGCONT, so that a stopped process can act on it.
     Stop(Identity),
-    /// SIGSTOP: a process that stands still forks nobody, and leaves its place to nobody.
+    /// SIGSTOP: a stopped process forks no other, and frees no place for one.
     Hold(Identity),
     /// SIGKILL.
     Kill(Identity),
-    /// SIGKILL to everybody in the control group.
+    /// SIGKILL to every process in the control group.
     KillLeaf,
-    /// Let the processes in the control group go on.
+    /// Thaw the processes in the control group.
     ThawLeaf,
 }
 
 /// The tree as a look found it.
 #[derive(Clone, Copy, Debug)]
 pub struct Look<'a> {
-    /// Its living members.
+    /// The living members.
     pub members: &'a [Member],
-    /// Its control group, when it has one.
+    /// The tree's control group, if it has one.
     pub leaf: Option<LeafLook>,
-    /// The first process of its PID namespace, when it has one and that lives.
+    /// The first process of the tree's PID namespace, if it has one that lives.
     pub init: Option<Identity>,
-    /// What the members leave open.
+    /// Whether the list of members may be incomplete.
     pub gaps: Gaps,
 }
 
-/// Whether somebody may be there besides the members that a look found.
+/// Whether processes may exist besides the members that a look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gaps {
-    /// As far as can be known, nobody.
+    /// None, as far as can be known.
     None,
-    /// Somebody was there who was in no table: forked since, or forking and ending faster than a table is read.
+    /// A process was found that was in no table: forked since, or forking and ending faster than a table is read.
     Elusive,
-    /// Not everything could be looked at, for want of a descriptor.
+    /// Not everything could be looked at, because no descriptor was available.
     Unseen,
 }
 
 impl<'a> Look<'a> {
-    /// A look that found these members and nothing else to look at.
+    /// A look that found these members and looked at nothing else.
     #[must_use]
     pub const fn at(members: &'a [Member]) -> Self {
         Self { members, leaf: None, init: None, gaps: Gaps::None }
     }
 
-    fn found_nobody(&self) -> bool {
+    fn found_none(&self) -> bool {
         self.members.is_empty() && self.gaps == Gaps::None && self.leaf.is_none_or(|leaf| !leaf.populated)
     }
 }
@@ -121,27 +122,27 @@ impl<'a> Look<'a> {
 /// A run's control group as a look found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeafLook {
-    /// Somebody is inside, also one who cannot be seen from here.
+    /// A process is inside, possibly one that cannot be seen from here.
     pub populated: bool,
-    /// The kernel may be told to kill all inside.
+    /// This process may tell the kernel to kill all inside.
     pub can_kill: bool,
-    /// It is frozen and may be thawed.
+    /// The group is frozen and this process may thaw it.
     pub needs_thawing: bool,
 }
 
-/// Why a process is still there after SIGKILL.
+/// Why a process still exists after SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SurvivorReason {
-    /// It runs as another user, whom we may not signal.
+    /// The process runs as another user, and may not be signalled.
     NotPermitted,
-    /// It is in a wait that the kernel does not interrupt.
+    /// The process is in a wait that the kernel does not interrupt.
     Uninterruptible,
-    /// Neither: it was sent SIGKILL seconds ago, could end and has not.
+    /// The process was sent SIGKILL seconds ago, could end and has not.
     StillEnding,
 }
 
 impl SurvivorReason {
-    /// The reason, for people.
+    /// The reason, as text for operators.
     #[must_use]
     pub const fn in_words(self) -> &'static str {
         match self {
@@ -157,55 +158,56 @@ impl SurvivorReason {
 /// A process that outlived SIGKILL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survivor {
-    /// Its number.
+    /// The process id.
     pub pid: Pid,
-    /// Why.
+    /// Why it still exists.
     pub reason: SurvivorReason,
 }
 
 /// When to look again, if at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// At this time, at the latest; sooner does no harm.
+    /// At this time at the latest; an earlier look does no harm.
     LookAt(BootTime),
-    /// Never: nobody is left.
+    /// Never: no process is left.
     Over,
 }
 
-/// What to do now.
+/// The result of a look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Whom to send what.
+    /// The signals to send.
     pub orders: Vec<Order>,
-    /// When to come back.
+    /// When to look again.
     pub next: Next,
 }
 
 /// One stop of one tree: which process is sent which signal, and when the stop is over.
 ///
-/// A ladder performs no I/O, reads no clock and sends nothing. Its caller looks at the tree, tells the ladder what it found,
-/// carries out the orders and reports what became of each. The methods are of four kinds:
+/// A ladder performs no I/O, reads no clock and sends nothing. Its caller looks at the tree, tells the ladder what it
+/// found, carries out the orders and reports the result of each. The methods are of four kinds:
 ///
-/// - **input**: [`step`](Self::step) takes one [`Look`] and the time of now. [`delivered`](Self::delivered) or
+/// - **input**: [`step`](Self::step) takes one [`Look`] and the current time. [`delivered`](Self::delivered) or
 ///   [`not_sent`](Self::not_sent) takes the result of one order.
 /// - **output**: the orders of the [`Step`], to be carried out in their order, and its [`Next`]: when to look again.
-/// - **shortcuts** where a look would take too long: [`ask_first`](Self::ask_first) gives the stop signal for a process that is
-///   known beforehand, [`strike`](Self::strike) the SIGKILL for all that the kernel ends at once. The next `step` knows of both.
-/// - **questions**, which change nothing: what was signalled, killed, has survived, and whether the looks have become calm.
+/// - **shortcuts** where a look would take too long: [`ask_first`](Self::ask_first) gives the stop signal for a process
+///   that is known in advance, [`strike`](Self::strike) the SIGKILLs that end many at once. The next `step` knows of both.
+/// - **questions**, which change nothing: how many were signalled and killed, what has survived, whether looks are calm.
 ///
 /// # Order
 ///
 /// 1. [`begin`](Self::begin), with the grace, and with the side that sends the stop signal.
 /// 2. `ask_first`, at most once for each process and before the first `step`.
-/// 3. `step` again and again, until it answers [`Next::Over`]. Every order of a step is reported before the next step: a
-///    stop signal that was not sent and is not reported is never given again, and a survivor that refused SIGKILL has no reason.
+/// 3. `step` again and again, until it returns [`Next::Over`]. Every order of a step is reported before the next step: a
+///    stop signal that was not sent and is not reported is never given again, and a survivor that refused SIGKILL has no
+///    reason.
 /// 4. [`hasten`](Self::hasten) at any time; it only shortens the grace.
 ///
 /// # Time
 ///
-/// `now` is of the boot clock and never less than in the call before. A step that comes early, or twice, does no harm; one that
-/// comes late sends SIGKILL late by as much, and makes the ladder more patient before it calls a process a survivor. A look must
-/// be made after the `now` it is told with: two calls with one look count as one look.
+/// `now` is a reading of the boot clock and never less than in the call before. A step that comes early, or twice, does no
+/// harm. A step that comes late sends SIGKILL late by as much, and makes the ladder wait longer before it calls a process a
+/// survivor. A look must be made after the `now` that is passed with it: two calls with one look count as one look.
 #[derive(Clone, Debug)]
 pub struct Ladder {
     first_signal: FirstSignal,
@@ -213,43 +215,43 @@ pub struct Ladder {
     kill_at: BootTime,
     signalled: HashSet<Identity>,
     refused: HashSet<Identity>,
-    /// How many the stop signal reached.
+    /// How many processes the stop signal reached.
     reached: usize,
     killed: HashSet<Identity>,
-    /// Whoever was there to be killed at a look before.
+    /// Members that an earlier look found when SIGKILL was due.
     seen_killing: HashSet<Identity>,
-    /// Whoever was made to stand still.
+    /// Members that were sent SIGSTOP.
     held: HashSet<Identity>,
-    /// How many looks since the first SIGKILL have found somebody new.
+    /// How many looks since the first SIGKILL have found a new member.
     storm_looks: u32,
-    /// How many looks in a row have only held.
+    /// How many looks in a row have only sent SIGSTOP.
     holding: u32,
     /// The members in the control group at the last look.
     inside: Vec<Identity>,
-    /// The kernel would not kill the control group.
+    /// The kernel refused to kill the control group.
     leaf_refused: bool,
     /// The living members of the last look.
     left: HashSet<Identity>,
-    /// The members that a look found when SIGKILL was due, and what the looks since have shown.
+    /// The members that a look found when SIGKILL was due, and what later looks have shown of them.
     dying: HashMap<Identity, Dying>,
     killed_since: Option<BootTime>,
     empty_looks: u8,
-    /// How many looks in a row had nothing to send to anybody new.
+    /// How many looks in a row had nothing to send to a new member.
     calm_looks: u32,
     pause: Duration,
-    /// When the last look was, and when the next one is to be.
+    /// When the last look was made, and when the next one is planned.
     looked_at: BootTime,
     expected: Option<BootTime>,
-    /// By how much a look came late at most.
+    /// The longest delay of a look so far.
     lateness: Duration,
 }
 
-/// A member that has been sent SIGKILL, or would have been.
+/// A member that has been sent SIGKILL, or should have been.
 #[derive(Clone, Copy, Debug, Default)]
 struct Dying {
-    /// The first look after that.
+    /// The first look after the SIGKILL.
     since: Option<BootTime>,
-    /// The first of the looks in a row that found it in uninterruptible sleep.
+    /// The first of the consecutive looks that found it in uninterruptible sleep.
     asleep_since: Option<BootTime>,
 }
 
@@ -289,15 +291,15 @@ impl Ladder {
         self.began
     }
 
-    /// When SIGKILL comes.
+    /// When SIGKILL is due.
     #[must_use]
     pub const fn kill_at(&self) -> BootTime {
         self.kill_at
     }
 
-    /// Whether the last look found somebody alive.
+    /// Whether the last look found a living member.
     #[must_use]
-    pub fn found_somebody(&self) -> bool {
+    pub fn found_any(&self) -> bool {
         !self.left.is_empty()
     }
 
@@ -307,7 +309,7 @@ impl Ladder {
         self.reached
     }
 
-    /// How many processes SIGKILL has been sent to, as far as they were seen.
+    /// How many processes SIGKILL has been sent to, as far as a look has seen them.
     #[must_use]
     pub fn killed(&self) -> usize {
         self.killed.len()
@@ -318,13 +320,14 @@ impl Ladder {
         self.kill_at = self.kill_at.min(now + grace);
     }
 
-    /// The order for a process that is known before any look, when it is to be asked: it will not be asked again.
-    pub fn ask_first(&mut self, now: BootTime, who: Identity) -> Option<Order> {
+    /// Returns the stop signal's order for a process that is known before any look, if the signal is due from this
+    /// side. It will not be ordered again.
+    pub fn ask_first(&mut self, now: BootTime, identity: Identity) -> Option<Order> {
         let due = self.first_signal == FirstSignal::Ours && now < self.kill_at;
-        (due && self.signalled.insert(who)).then_some(Order::Stop(who))
+        (due && self.signalled.insert(identity)).then_some(Order::Stop(identity))
     }
 
-    /// Takes what a look found and says what is to be done. May be called at any time, any number of times.
+    /// Takes the result of a look and returns what to do. May be called at any time, any number of times.
     pub fn step(&mut self, now: BootTime, look: &Look<'_>) -> Step {
         let step = self.take(now, look);
         self.expected = match step.next {
@@ -334,22 +337,22 @@ impl Ladder {
         step
     }
 
-    /// Whether the last looks had nothing to send to anybody new: until SIGKILL is due, or until it has been long enough on
-    /// its way, there is nothing to look for but the end, which a caller may learn in cheaper ways.
+    /// Whether the last looks had nothing to send to a new member. Until SIGKILL is due, or has been under way for long
+    /// enough, a caller then only waits for the end, which it may learn in cheaper ways than by looks.
     #[must_use]
     pub const fn is_calm(&self) -> bool {
         self.calm_looks >= CALM_LOOKS
     }
 
-    /// Whether these processes in the control group, and no others, are what the last looks found of the tree, again and
-    /// again.
+    /// Whether the last looks have found exactly these processes of the control group and no other members, several
+    /// times in a row.
     #[must_use]
     pub fn is_all_of_it(&self, inside: &[Pid]) -> bool {
         if !self.is_calm() || inside.is_empty() || inside.len() != self.inside.len() || !self.is_inside() {
             return false;
         }
-        // An agent may have made many.
-        let known: HashSet<Pid> = self.inside.iter().map(|who| who.pid).collect();
+        // An agent may have many processes.
+        let known: HashSet<Pid> = self.inside.iter().map(|identity| identity.pid).collect();
         inside.iter().all(|pid| known.contains(pid))
     }
 
@@ -359,7 +362,7 @@ impl Ladder {
         !self.left.is_empty() && self.left.len() == self.inside.len()
     }
 
-    /// Whether somebody has been forked while others were killed.
+    /// Whether a process has been forked while others were killed.
     #[must_use]
     pub const fn is_storm(&self) -> bool {
         self.storm_looks > 0
@@ -368,13 +371,13 @@ impl Ladder {
     fn take(&mut self, now: BootTime, look: &Look<'_>) -> Step {
         let members = look.members;
         self.looked_at = now;
-        // Before SIGKILL a caller may rest on purpose, which says nothing about the machine.
+        // Before SIGKILL is due a caller may skip looks on purpose, which says nothing about the load of the machine.
         let expected = self.expected.filter(|_| self.killed_since.is_some());
         let late = expected.map_or(Duration::ZERO, |expected| now.saturating_since(expected));
         self.lateness = self.lateness.max(late);
         self.left = members.iter().map(|member| member.identity).collect();
         self.inside = members.iter().filter(|member| member.in_leaf).map(|member| member.identity).collect();
-        if look.found_nobody() {
+        if look.found_none() {
             self.dying.clear();
             self.empty_looks = self.empty_looks.saturating_add(1);
             if self.empty_looks >= EMPTY_LOOKS {
@@ -406,18 +409,18 @@ impl Ladder {
         let hold = new_faces && self.holds_first();
         self.holding = if hold { self.holding + 1 } else { 0 };
         if first {
-            // What dies now is gone in a moment, and may have forked: look closely.
+            // A dying process is gone in a moment, and may have forked before: look again soon.
             self.pause = FIRST_PAUSE;
         } else if new_faces || look.gaps == Gaps::Elusive {
-            // Somebody may fork as fast as we kill. Whoever lets it go on between two looks never catches up. But what has
-            // outlived our patience may not be ours to kill at all, and must not cost a processor.
+            // A member may fork as fast as it is killed, and a pause between two looks would let it win. But processes
+            // that outlive the patience may be impossible to kill, and must not cost a whole processor.
             self.pause = if self.is_overdue(now) { FIRST_PAUSE } else { Duration::ZERO };
         }
         let at_once = orders.contains(&Order::KillLeaf);
         let one_by_one = look.members.iter().filter(|member| !(at_once && member.in_leaf));
         let one_by_one = one_by_one.map(|member| member.identity);
         if hold {
-            orders.extend(one_by_one.filter(|who| !self.held.contains(who)).map(Order::Hold));
+            orders.extend(one_by_one.filter(|identity| !self.held.contains(identity)).map(Order::Hold));
         } else {
             orders.extend(one_by_one.map(Order::Kill));
         }
@@ -438,25 +441,25 @@ impl Ladder {
         self.dying = dying;
     }
 
-    /// Whether somebody new is to be made to stand still before anybody is killed: they fork as fast as they are killed.
+    /// Whether new members are to be sent SIGSTOP before any is killed, because they fork as fast as they are killed.
     #[must_use]
     pub const fn holds_first(&self) -> bool {
         self.storm_looks >= STORM_LOOKS && self.holding < LONGEST_HOLD
     }
 
-    /// How many processes have been killed or made to stand still, as far as they were seen.
+    /// How many processes have been sent SIGKILL or SIGSTOP, as far as a look has seen them.
     pub(super) fn reached_killing(&self) -> usize {
         self.killed.len() + self.held.len()
     }
 
-    /// The orders that end many at once, and need no knowledge of whom. To be asked for only when SIGKILL is due.
+    /// The orders that end many processes at once and need no list of them. To be called only when SIGKILL is due.
     pub fn strike(&mut self, now: BootTime, init: Option<Identity>, leaf: Option<LeafLook>) -> Vec<Order> {
         if self.killed_since.is_none() {
             self.killed_since = Some(now);
             self.calm_looks = 0;
-            // The look that was planned before may have been put off on purpose.
+            // The look that was planned before may have been skipped on purpose.
             self.expected = None;
-            // What dies now is gone in a moment: look closely again.
+            // A dying process is gone in a moment: look again soon.
             self.pause = FIRST_PAUSE;
         }
         let leaf = leaf.is_some_and(|leaf| leaf.populated && leaf.can_kill) && !self.leaf_refused;
@@ -475,39 +478,40 @@ impl Ladder {
             FirstSignal::Theirs => Vec::new(),
             FirstSignal::Ours => {
                 let all = look.members.iter().map(|member| member.identity);
-                let before = all.filter(|who| !who.start.is_after(self.began));
-                let fresh = before.filter(|&who| self.signalled.insert(who));
+                let before = all.filter(|identity| !identity.start.is_after(self.began));
+                let fresh = before.filter(|&identity| self.signalled.insert(identity));
                 let mut orders: Vec<_> = fresh.map(Order::Stop).collect();
                 if !orders.is_empty() {
                     self.pause = FIRST_PAUSE;
                     self.calm_looks = 0;
                 }
-                // Last: nobody is to run on before he has been asked.
+                // Last: no process may run on before it was sent the stop signal.
                 orders.extend(look.leaf.is_some_and(|leaf| leaf.needs_thawing).then_some(Order::ThawLeaf));
                 orders
             }
         }
     }
 
-    /// Tells what became of an order. For one about the control group, [`Delivery::NotPermitted`] stands for any failure.
+    /// Takes the result of an order. For an order about the control group, [`Delivery::NotPermitted`] stands for any
+    /// failure.
     pub fn delivered(&mut self, order: Order, delivery: Delivery) {
         match (order, delivery) {
-            (Order::Stop(who) | Order::Hold(who) | Order::Kill(who), Delivery::NotPermitted) => {
-                self.refused.insert(who);
+            (Order::Stop(identity) | Order::Hold(identity) | Order::Kill(identity), Delivery::NotPermitted) => {
+                self.refused.insert(identity);
             }
-            (Order::Stop(who) | Order::Hold(who) | Order::Kill(who), Delivery::Gone) => {
-                self.refused.remove(&who);
+            (Order::Stop(identity) | Order::Hold(identity) | Order::Kill(identity), Delivery::Gone) => {
+                self.refused.remove(&identity);
             }
-            (Order::Hold(who), Delivery::Sent) => {
-                self.held.insert(who);
+            (Order::Hold(identity), Delivery::Sent) => {
+                self.held.insert(identity);
             }
-            (Order::Stop(who), Delivery::Sent) => {
-                self.refused.remove(&who);
+            (Order::Stop(identity), Delivery::Sent) => {
+                self.refused.remove(&identity);
                 self.reached += 1;
             }
-            (Order::Kill(who), Delivery::Sent) => {
-                self.refused.remove(&who);
-                self.killed.insert(who);
+            (Order::Kill(identity), Delivery::Sent) => {
+                self.refused.remove(&identity);
+                self.killed.insert(identity);
             }
             (Order::KillLeaf, Delivery::Sent) => self.killed.extend(&self.inside),
             (Order::KillLeaf, Delivery::NotPermitted) => self.leaf_refused = true,
@@ -515,8 +519,7 @@ impl Ladder {
         }
     }
 
-    /// Tells that an order could not be carried out and nothing was sent, for want of a descriptor: the next step gives it
-    /// again.
+    /// Takes note that an order was not carried out because no descriptor was available: the next step gives it again.
     pub fn not_sent(&mut self, order: Order) {
         match order {
             Order::Stop(identity) => {
@@ -526,12 +529,12 @@ impl Ladder {
         }
     }
 
-    /// Who outlived SIGKILL, as the last look found it, in the order of their numbers: whoever was still there in a look
-    /// that came [`KILL_PATIENCE`] or more after the first look behind the signal, and that cannot be signalled or was found
-    /// in uninterruptible sleep by every look for a while; and whoever could end and has not done so for seconds. Time that
-    /// passed without a look says nothing: then it was the machine that was slow.
+    /// The processes that outlived SIGKILL, as the last look found them, sorted by number. A process counts when it
+    /// still lived in a look that came [`KILL_PATIENCE`] or more after the first look that followed the signal, and
+    /// either refuses signals or was found in uninterruptible sleep by every look for a while. A process that could end
+    /// counts after seconds. Time without a look does not count: then the machine was slow.
     ///
-    /// The ladder goes on trying all the same.
+    /// The ladder keeps sending SIGKILL to them.
     #[must_use]
     pub fn survivors(&self) -> Vec<Survivor> {
         let lasts = |since: Option<BootTime>, span: Duration| {
@@ -550,7 +553,8 @@ impl Ladder {
                 lasts(dying.since, slow).then_some(SurvivorReason::StillEnding)
             }
         };
-        let found = self.left.iter().filter_map(|who| Some(Survivor { pid: who.pid, reason: reason(who)? }));
+        let found =
+            self.left.iter().filter_map(|identity| Some(Survivor { pid: identity.pid, reason: reason(identity)? }));
         let mut survivors: Vec<_> = found.collect();
         survivors.sort_unstable_by_key(|survivor| survivor.pid);
         survivors

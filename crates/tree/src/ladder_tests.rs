@@ -47,7 +47,7 @@ fn the_side_that_does_not_ask_only_kills() {
 }
 
 #[test]
-fn it_is_over_when_nobody_was_found_twice_in_a_row() {
+fn it_is_over_when_no_process_was_found_twice_in_a_row() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     ladder.step(at(0), &Look::at(&[member(10)]));
     assert!(matches!(ladder.step(at(5), &Look::at(&[])).next, Next::LookAt(_)));
@@ -69,12 +69,12 @@ fn looks_become_rarer_up_to_a_limit_and_the_end_of_the_grace_is_met_exactly() {
             break;
         }
     }
-    // Who is killed for the first time may have forked: that look is soon followed by another.
+    // A process that is killed for the first time may have forked: that look is soon followed by another.
     assert_eq!(times, [5, 15, 35, 60, 65, 75, 95, 135]);
 }
 
 #[test]
-fn a_control_group_is_all_of_a_tree_only_while_the_last_looks_found_the_same_and_nobody_outside() {
+fn a_control_group_is_all_of_a_tree_only_while_the_last_looks_found_the_same_and_no_process_outside() {
     let inside = Member { in_leaf: true, ..member(10) };
     let (pid, other, outside) = (inside.identity.pid, member(11).identity.pid, member(12));
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, GRACE);
@@ -108,7 +108,7 @@ fn a_ladder_is_calm_when_two_looks_had_nothing_new_to_send_and_not_any_more_when
         assert_eq!(ladder.is_calm(), calm, "{time}");
     }
     ladder.step(at(10_020), &Look::at(&[a, b, member(12)]));
-    assert!(!ladder.is_calm(), "somebody new may fork again");
+    assert!(!ladder.is_calm(), "a new member may fork again");
 }
 
 fn asleep(raw: i32) -> Member {
@@ -135,7 +135,7 @@ fn survivors_are_named_with_the_reason_only_after_some_patience() {
     ladder.step(at(805), &Look::at(&all));
     let refused = (10, SurvivorReason::NotPermitted);
     let asleep = (11, SurvivorReason::Uninterruptible);
-    assert_eq!(reasons(&ladder), [refused, asleep], "whoever could end gets time to");
+    assert_eq!(reasons(&ladder), [refused, asleep], "a process that could end gets time to");
     for time in (855..10_000).step_by(50) {
         ladder.step(at(time), &Look::at(&all));
     }
@@ -163,7 +163,7 @@ fn a_rest_before_sigkill_does_not_put_off_when_survivors_are_named() {
     for time in [0, 5, 15, 1_000, 2_000] {
         ladder.step(at(time), &Look::at(&[member(10)]));
     }
-    // As a wrapper that leaves the daemon the lead: it strikes late on purpose.
+    // A wrapper that leaves the lead to the daemon strikes late on purpose.
     ladder.strike(at(10_300), None, None);
     for time in (10_300..15_200).step_by(5) {
         ladder.step(at(time), &Look::at(&[member(10)]));
@@ -176,10 +176,10 @@ fn a_rest_before_sigkill_does_not_put_off_when_survivors_are_named() {
 }
 
 #[test]
-fn uninterruptible_is_said_of_whoever_every_look_found_so_for_a_while() {
+fn uninterruptible_is_said_of_a_process_that_every_look_found_so_for_a_while() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     for time in (0..4_000).step_by(100) {
-        // It is asleep for a moment now and then, as a process is while it ends.
+        // The process is asleep for a moment now and then, as it is while it ends.
         let now = if time % 300 == 0 { member(10) } else { asleep(10) };
         ladder.step(at(time), &Look::at(&[now]));
         assert_eq!(reasons(&ladder), [], "{time}");
@@ -214,28 +214,28 @@ fn inside(raw: i32) -> Member {
 }
 
 #[test]
-fn the_kernel_kills_who_is_in_the_leaf_and_the_others_are_killed_one_by_one() {
+fn the_kernel_kills_the_processes_in_the_leaf_and_the_others_are_killed_one_by_one() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     let members = [inside(10), member(11)];
     let look = Look { leaf: Some(leaf(true)), ..Look::at(&members) };
     let expected = [Order::KillLeaf, Order::Kill(members[1].identity)];
     assert_eq!(ladder.step(at(0), &look).orders, expected);
-    assert_eq!(ladder.step(at(0), &look).orders, expected, "at every look while somebody is inside");
+    assert_eq!(ladder.step(at(0), &look).orders, expected, "at every look while the group is populated");
     for order in expected {
         ladder.delivered(order, Delivery::Sent);
     }
     assert_eq!(ladder.killed(), 2);
-    // Where it may not, or did not work, everybody is killed one by one.
-    let everybody = members.map(|member| Order::Kill(member.identity));
+    // Where the kernel may not kill the group, or did not, the members are killed one by one.
+    let one_by_one = members.map(|member| Order::Kill(member.identity));
     let look = Look { leaf: Some(LeafLook { can_kill: false, ..leaf(true) }), ..Look::at(&members) };
-    assert_eq!(ladder.step(at(5), &look).orders, everybody);
+    assert_eq!(ladder.step(at(5), &look).orders, one_by_one);
     ladder.delivered(Order::KillLeaf, Delivery::NotPermitted);
     let look = Look { leaf: Some(leaf(true)), ..Look::at(&members) };
-    assert_eq!(ladder.step(at(10), &look).orders, everybody);
+    assert_eq!(ladder.step(at(10), &look).orders, one_by_one);
 }
 
 #[test]
-fn a_leaf_that_holds_somebody_unseen_is_not_empty() {
+fn a_leaf_that_holds_an_unseen_process_is_not_empty() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let look = Look { leaf: Some(leaf(true)), ..Look::at(&[]) };
     for time in 0..5 {
@@ -271,7 +271,7 @@ fn a_namespaces_first_process_is_not_asked_and_is_killed_with_the_others() {
 }
 
 #[test]
-fn nobody_found_means_nothing_while_somebody_eludes_or_something_was_not_seen() {
+fn finding_no_process_means_nothing_while_one_eludes_or_something_was_not_seen() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
     for gaps in [Gaps::Elusive, Gaps::Unseen] {
         for _ in 0..3 {
@@ -281,9 +281,13 @@ fn nobody_found_means_nothing_while_somebody_eludes_or_something_was_not_seen() 
 }
 
 #[test]
-fn who_forks_as_fast_as_he_is_killed_is_looked_for_at_once_until_patience_ends() {
+fn a_process_that_forks_as_fast_as_it_is_killed_is_looked_for_at_once_until_patience_ends() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, Duration::ZERO);
-    assert_eq!(ladder.step(at(0), &Look::at(&[member(1)])).next, Next::LookAt(at(5)), "whoever is killed dies first");
+    assert_eq!(
+        ladder.step(at(0), &Look::at(&[member(1)])).next,
+        Next::LookAt(at(5)),
+        "a killed process ends before it is looked for again"
+    );
     for (round, time) in [(2, 0), (3, 1), (4, 2)] {
         assert_eq!(ladder.step(at(time), &Look::at(&[member(round)])).next, Next::LookAt(at(time)));
     }
@@ -294,7 +298,7 @@ fn who_forks_as_fast_as_he_is_killed_is_looked_for_at_once_until_patience_ends()
 }
 
 #[test]
-fn who_was_asked_before_any_look_is_not_asked_again() {
+fn a_process_that_was_asked_before_any_look_is_not_asked_again() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Ours, GRACE);
     let [a, b] = [member(10), member(11)];
     assert_eq!(ladder.ask_first(at(0), a.identity), Some(Order::Stop(a.identity)));
@@ -341,8 +345,8 @@ impl ForkStorm {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Kill(who) => self.living.retain(|member| member.identity != who),
-            Order::Hold(who) => drop(self.standing.insert(who)),
+            Order::Kill(identity) => self.living.retain(|member| member.identity != identity),
+            Order::Hold(identity) => drop(self.standing.insert(identity)),
             Order::Stop(_) | Order::KillLeaf | Order::ThawLeaf => {}
         }
         self.fill();
@@ -356,7 +360,7 @@ fn a_fork_storm_at_its_limit_that_refills_each_place_at_once_is_ended() {
     let mut ladder = Ladder::begin(at(0), FirstSignal::Theirs, Duration::ZERO);
     for look in 0..20 {
         let members = storm.living.clone();
-        // One is killed by somebody else while we look, and another is there whom we do not see; until they hold first too.
+        // One is killed by another side during the look, and another is missed by it, until new members are held first.
         if let Some(unlucky) = members.first().filter(|_| look < 5) {
             storm.obey(Order::Kill(unlucky.identity));
         }
@@ -443,18 +447,18 @@ proptest! {
                 pids.iter().map(|&pid| Member { in_leaf: has_leaf && pid % 2 == 0, ..member(pid) }).collect();
             let populated = unseen_inside || members.iter().any(|member| member.in_leaf);
             let leaf = has_leaf.then_some(LeafLook { populated, can_kill, needs_thawing: false });
-            let nobody = members.is_empty() && !(has_leaf && populated);
+            let nothing_left = members.is_empty() && !(has_leaf && populated);
             let step = ladder.step(at(elapsed), &Look { leaf, ..Look::at(&members) });
             for order in &step.orders {
                 match order {
-                    Order::Stop(who) => {
+                    Order::Stop(identity) => {
                         prop_assert!(ours && elapsed < grace);
-                        prop_assert!(members.iter().any(|member| member.identity == *who));
-                        prop_assert!(asked.insert(*who), "asked twice");
+                        prop_assert!(members.iter().any(|member| member.identity == *identity));
+                        prop_assert!(asked.insert(*identity), "asked twice");
                     }
-                    Order::Hold(who) | Order::Kill(who) => {
+                    Order::Hold(identity) | Order::Kill(identity) => {
                         prop_assert!(elapsed >= grace);
-                        prop_assert!(members.iter().any(|member| member.identity == *who));
+                        prop_assert!(members.iter().any(|member| member.identity == *identity));
                     }
                     Order::KillLeaf => prop_assert!(elapsed >= grace && has_leaf && can_kill && populated),
                     Order::ThawLeaf => prop_assert!(false, "nothing is frozen"),
@@ -466,7 +470,7 @@ proptest! {
                 for member in &members {
                     let alone = [Order::Kill, Order::Hold].map(|order| order(member.identity));
                     let alone = step.orders.iter().any(|order| alone.contains(order));
-                    prop_assert!(alone || (at_once && member.in_leaf), "everybody is killed at every look");
+                    prop_assert!(alone || (at_once && member.in_leaf), "each member is killed at every look");
                 }
                 let holds = step.orders.iter().any(|order| matches!(order, Order::Hold(_)));
                 held_in_a_row = if holds { held_in_a_row + 1 } else { 0 };
@@ -476,18 +480,18 @@ proptest! {
             }
             match step.next {
                 Next::Over => {
-                    prop_assert!(nobody && empty_before);
+                    prop_assert!(nothing_left && empty_before);
                     break;
                 }
                 Next::LookAt(when) => {
                     let longest = if elapsed >= grace { LONGEST_WAIT } else { LONGEST_PAUSE };
                     prop_assert!(when >= at(elapsed) && when <= at(elapsed) + longest);
-                    if elapsed < grace && !nobody {
+                    if elapsed < grace && !nothing_left {
                         prop_assert!(when <= at(grace));
                     }
                 }
             }
-            empty_before = nobody;
+            empty_before = nothing_left;
         }
     }
 }

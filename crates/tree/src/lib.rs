@@ -1,4 +1,4 @@
-//! A process tree and how to end it, for the wrapper and the daemon alike.
+//! A process tree and how to end it, shared by the wrapper and the daemon.
 //!
 //! | file | concept |
 //! |---|---|
@@ -10,11 +10,12 @@
 //! | `cgroup` | a control group of a run's own |
 //! | `cookie` | the run id in a process's environment |
 //! | `environ` | environments, read on a thread of their own |
+//! | `holders` | which processes of a table name which runs |
 //! | `sighting` | reads what a look needs besides the table |
 //! | `family` | one tree alone, read by descent |
-//! | `orphans` | the children of whoever inherits a tree's orphans |
-//! | `ladder` | pure: who is sent what, and when it is over |
-//! | `turn` | whose turn it is to look at every process of the host |
+//! | `orphans` | the children of the process that inherits a tree's orphans |
+//! | `ladder` | pure: which process is sent which signal, and when a stop is over |
+//! | `scan_turn` | one scan of the whole host at a time |
 //! | `pidfd` | a process that cannot be mistaken for another |
 //! | `enforce` | one step of a stop: look, decide, pin, send |
 
@@ -25,21 +26,22 @@ mod cookie;
 mod enforce;
 mod environ;
 mod family;
+mod holders;
 mod kernel_file;
 mod ladder;
 mod members;
 mod orphans;
 mod pid;
 mod pidfd;
+mod scan_turn;
 mod sighting;
 mod stat;
 mod table;
-mod turn;
 
 pub use cgroup::fuzz_cgroup;
 pub use cgroup::{Leaf, LeafState, NoCgroup, usual_groups};
 pub use cookie::fuzz_environment;
-pub use enforce::{Advance, Glance, Stop, StopReport};
+pub use enforce::{Advance, Glance, Stop, StopSummary};
 pub use environ::{newly_unreadable, prepare_to_read, unreadable};
 pub use ladder::{
     FirstSignal, Gaps, KILL_PATIENCE, LONGEST_PAUSE, Ladder, LeafLook, Look, Next, Order, Step, Survivor,
@@ -48,7 +50,7 @@ pub use ladder::{
 pub use members::{Guardian, Member, Sighting, Tree};
 pub use pid::{Identity, Pid, StartTime};
 pub use pidfd::{Delivery, Process};
+pub use scan_turn::{ScanAttempt, ScanTurn};
 pub use stat::{Activity, ProcessEntry, namespace_pids};
 pub use stat::{fuzz_stat, fuzz_status};
-pub use table::{Caller, ProcessTable};
-pub use turn::{Turn, Turns};
+pub use table::{Observer, ProcessTable};

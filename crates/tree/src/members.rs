@@ -1,15 +1,15 @@
 //! Which processes belong to a supervised tree.
 //!
-//! Descent alone loses a process whose parents have ended, and the process group alone loses one that called `setsid`.
-//! A [`Tree`] joins whatever can be known:
+//! Descent alone misses a process whose parents have ended, and the process group alone misses one that called `setsid`. A
+//! [`Tree`] joins all that is known:
 //!
 //! - the leader and its descendants;
 //! - the leader's process group, when the leader leads it;
 //! - the descendants of the guardian, which as a child subreaper (or a namespace's first process) inherits every orphan of
-//!   the tree; when it is gone or there is none, those of the supervisor (the wrapper), which then inherits them;
+//!   the tree; when there is no living guardian, those of the supervisor (the wrapper), which then inherits them;
 //! - the processes in the run's control group;
 //! - those whose environment names the run, and that are no older than the leader;
-//! - whatever was found to belong at an earlier look, even when the ties are cut by now;
+//! - processes that an earlier look found, even when their ties are cut by now;
 //!
 //! each with its descendants.
 
@@ -24,17 +24,19 @@ use super::pid::{Identity, Pid};
 use super::stat::{Activity, ProcessEntry};
 use super::table::ProcessTable;
 
-/// What stands between the wrapper and the leader and inherits the tree's orphans. No member, and never asked to stop.
+/// The process between the wrapper and the leader that inherits the tree's orphans. It is no member and never gets the
+/// stop signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guardian {
-    /// A child subreaper.
+    /// The guardian is a child subreaper.
     Sweeper(Identity),
-    /// The first process of the run's own PID namespace: SIGKILL to it is the kernel's end of everything inside.
+    /// The guardian is the first process of the run's own PID namespace: when it is killed, the kernel ends everything
+    /// inside.
     Init(Identity),
 }
 
 impl Guardian {
-    /// Which process it is.
+    /// The process that is the guardian.
     #[must_use]
     pub const fn identity(self) -> Identity {
         match self {
@@ -43,19 +45,20 @@ impl Guardian {
     }
 }
 
-/// What was read at one look.
+/// What one look has read.
 #[derive(Clone, Copy, Debug)]
 pub struct Sighting<'a> {
     /// All processes.
     pub table: &'a ProcessTable,
-    /// Those in the run's control group, as `/proc` describes them. Some may be missing in the table: forked since.
+    /// The processes in the run's control group, as `/proc` describes them. Some may be missing in the table: forked
+    /// since.
     pub leaf: &'a [ProcessEntry],
-    /// Those whose environment names the run.
+    /// The processes whose environment names the run.
     pub holders: &'a [ProcessEntry],
 }
 
 impl<'a> Sighting<'a> {
-    /// The table alone.
+    /// A sighting that consists of the table alone.
     #[must_use]
     pub const fn of(table: &'a ProcessTable) -> Self {
         Self { table, leaf: &[], holders: &[] }
@@ -65,15 +68,15 @@ impl<'a> Sighting<'a> {
 /// A living process of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Which process.
+    /// The process.
     pub identity: Identity,
-    /// What it is doing; never [`Activity::Ended`].
+    /// The process's activity; never [`Activity::Ended`].
     pub activity: Activity,
-    /// Whether it is in the run's control group, and ends with that.
+    /// Whether the process is in the run's control group, and is ended with it.
     pub in_leaf: bool,
 }
 
-/// A supervised tree, and what was learnt about it by looking.
+/// A supervised tree, and what looks have shown of it.
 #[derive(Clone, Debug)]
 pub struct Tree {
     leader: Identity,
@@ -81,17 +84,17 @@ pub struct Tree {
     guardian: Option<Guardian>,
     leaf: Option<Arc<Leaf>>,
     cookie: Option<RunId>,
-    /// Children the supervisor had already (a shell that became the wrapper by `exec` leaves it its background jobs, such
-    /// as the `tee` of `exec > >(tee log)`), with what descends from them. They were never part of the agent.
+    /// Children that the supervisor already had, with their descendants. A shell that became the wrapper by `exec`
+    /// leaves it its background jobs, such as the `tee` of `exec > >(tee log)`. They were never part of the agent.
     bystanders: HashSet<Identity>,
     known: HashSet<Identity>,
 }
 
 impl Tree {
-    /// A tree that begins with `leader`. Every other child that the supervisor has in `table` and that is no younger than
-    /// the leader is taken for a bystander; a younger one is an orphan of the tree, as after a restart of the daemon.
+    /// A tree that begins with `leader`. Another child of the supervisor in `table` is taken for a bystander if it is
+    /// no younger than the leader; a younger one is an orphan of the tree, as after a restart of the daemon.
     ///
-    /// `supervisor` is the wrapper, itself no member; `None` when the leader stands alone.
+    /// `supervisor` is the wrapper, itself no member; `None` when there is none.
     #[must_use]
     pub fn new(leader: Identity, supervisor: Option<Identity>, table: &ProcessTable) -> Self {
         let bystanders = supervisor
@@ -104,7 +107,7 @@ impl Tree {
         Self { bystanders, ..Self::alone(leader, supervisor) }
     }
 
-    /// A tree of `leader` and, when there is a supervisor, of all of its children, now and later.
+    /// A tree of `leader` and, if there is a supervisor, of all of its children, now and later.
     #[must_use]
     pub fn alone(leader: Identity, supervisor: Option<Identity>) -> Self {
         let supervisor = supervisor.filter(|&supervisor| supervisor != leader);
@@ -119,11 +122,12 @@ impl Tree {
         }
     }
 
-    /// The same tree with what stands between the supervisor and the leader. While that lives the tree is what descends
-    /// from it, not the supervisor's other children; once it is dead, its orphans come to the supervisor.
+    /// The same tree with a guardian. While the guardian lives, the tree is what descends from it, without the
+    /// supervisor's other children; once it is dead, its orphans come to the supervisor.
     #[must_use]
     pub fn guarded_by(mut self, guardian: Guardian) -> Self {
-        // A child of the supervisor's that is older than the leader, as bystanders are; and what comes to it is the tree's.
+        // The guardian is a child of the supervisor and older than the leader, as bystanders are, but its descendants
+        // are the tree's.
         self.bystanders.remove(&guardian.identity());
         Self { guardian: Some(guardian), ..self }
     }
@@ -134,8 +138,8 @@ impl Tree {
         Self { leaf: Some(leaf), ..self }
     }
 
-    /// The same tree, whose processes also carry this run id in their environment: where the supervisors cannot be relied
-    /// on to have inherited every orphan, a stop looks for it.
+    /// The same tree, whose processes also carry this run id in their environment. A stop looks for the id when it
+    /// cannot rely on the supervisors to have inherited every orphan.
     #[must_use]
     pub fn with_cookie(self, run: RunId) -> Self {
         Self { cookie: Some(run), ..self }
@@ -147,36 +151,36 @@ impl Tree {
         self.leader
     }
 
-    /// The wrapper that holds the tree, when there is one.
+    /// The wrapper that supervises the tree, if there is one.
     #[must_use]
     pub const fn supervisor(&self) -> Option<Identity> {
         self.supervisor
     }
 
-    /// What stands between the supervisor and the leader, when there is something.
+    /// The guardian, if there is one.
     #[must_use]
     pub const fn guardian(&self) -> Option<Guardian> {
         self.guardian
     }
 
-    /// The control group of the run, when there is one.
+    /// The control group of the run, if there is one.
     #[must_use]
     pub const fn leaf(&self) -> Option<&Arc<Leaf>> {
         self.leaf.as_ref()
     }
 
-    /// The run id that its processes carry, when that is to be looked for.
+    /// The run id that its processes carry, if it is to be looked for.
     pub(super) const fn cookie(&self) -> Option<RunId> {
         self.cookie
     }
 
-    /// The leader, and whoever the last look found.
+    /// The leader, and the members that the last look found.
     pub(super) fn known(&self) -> impl Iterator<Item = Identity> {
         let others = self.known.iter().copied().filter(|&known| known != self.leader);
         others.chain([self.leader])
     }
 
-    /// What holds the tree together.
+    /// How the tree is held together.
     #[must_use]
     pub const fn containment(&self) -> Containment {
         match (&self.leaf, self.guardian) {
@@ -186,7 +190,7 @@ impl Tree {
         }
     }
 
-    /// Whether wrapper and guardian, as far as there are any, are all there to inherit orphans.
+    /// Whether wrapper and guardian, as far as the tree has them, all live and inherit orphans.
     pub(super) fn is_held(&self, table: &ProcessTable) -> bool {
         let holders = self.supervisor.into_iter().chain(self.guardian.map(Guardian::identity));
         let mut any = false;
@@ -194,25 +198,26 @@ impl Tree {
         any && all
     }
 
-    /// Who inherits the tree's orphans.
+    /// The process that inherits the tree's orphans.
     fn reaper(&self, is_alive: impl Fn(Identity) -> bool) -> Option<Identity> {
         let guardian = self.guardian.map(Guardian::identity);
         guardian.into_iter().chain(self.supervisor).find(|&reaper| is_alive(reaper))
     }
 
-    /// The same, when nobody else's orphans come to it: its children are then the tree's, and without any the tree is empty.
+    /// The process that inherits the tree's orphans, if it inherits no others: then all of its children are the tree's,
+    /// and without any the tree is empty.
     pub(super) fn sole_reaper(&self, is_alive: impl Fn(Identity) -> bool) -> Option<Identity> {
         self.reaper(is_alive).filter(|&reaper| Some(reaper) != self.supervisor || self.bystanders.is_empty())
     }
 
-    /// Whether a process is known to inherit the tree's orphans: with a guardian they come to it or to the wrapper, and
-    /// the caller knows of itself. A foreign client need not be a child subreaper: orphans of its tree then go to the
-    /// first process of the host, and that it has no children says nothing.
+    /// Whether a process is known to inherit the tree's orphans. With a guardian they come to it or to the wrapper, and
+    /// the caller knows that it is a subreaper itself. A foreign client need not be a subreaper: then orphans of its
+    /// tree go to the first process of the host, and the client proves nothing by having no children.
     pub(super) fn has_heir(&self, caller: Pid) -> bool {
         self.guardian.is_some() || self.supervisor.is_some_and(|supervisor| supervisor.pid == caller)
     }
 
-    /// Whether this process is not the tree's, whatever it descends from.
+    /// Whether this process is not the tree's, whatever its ancestors.
     pub(super) fn spares(&self, identity: Identity, caller: Pid) -> bool {
         let aside = identity.pid.is_init()
             || identity.pid == caller
@@ -221,7 +226,7 @@ impl Tree {
         aside || self.bystanders.contains(&identity)
     }
 
-    /// The namespace's first process, while it lives and is not the caller: its end ends all that is inside.
+    /// The namespace's first process, if it lives and is not the caller: its end is the end of all processes inside.
     pub(super) fn living_init(&self, caller: Pid, is_alive: impl Fn(Identity) -> bool) -> Option<Identity> {
         match self.guardian {
             Some(Guardian::Init(init)) => {
@@ -232,20 +237,19 @@ impl Tree {
         }
     }
 
-    /// Whether the supervisor still has children of before, as far as the last look showed.
+    /// Whether the supervisor still has children from before the tree, according to the last look.
     #[must_use]
     pub fn has_bystanders(&self) -> bool {
         !self.bystanders.is_empty()
     }
 
-    /// The living members, in the order of their numbers. Never pid 1, the caller, the supervisor, the guardian or a
-    /// bystander.
+    /// The living members, sorted by number. Never pid 1, the caller, the supervisor, the guardian or a bystander.
     ///
-    /// The caller's process group is never taken as the tree's. (A *descendant* that moved itself into that group stays a
-    /// member: else one `setpgid` would be the way out.)
+    /// The caller's process group is never taken for the tree's. (A *descendant* that moved itself into that group
+    /// stays a member; otherwise one `setpgid` would let it escape.)
     ///
-    /// Each look also remembers whom it found, so that a later one still knows a process whose parents have ended:
-    /// looking now and then while the agent runs makes a later stop surer.
+    /// Each look also remembers the members it found, so that a later look still knows a process whose parents have
+    /// ended. Looks while the agent runs make a later stop more certain.
     pub fn join(&mut self, sighting: &Sighting<'_>) -> Vec<Member> {
         self.widen_bystanders(sighting.table);
         let roots = self.roots(sighting);
@@ -270,20 +274,20 @@ impl Tree {
         }
     }
 
-    /// Where to begin: everything that belongs by itself and not only by its parent.
+    /// The entries to start from: every process that belongs to the tree by itself and not only by its parent.
     fn roots<'a>(&self, sighting: &Sighting<'a>) -> Vec<&'a ProcessEntry> {
         let table = sighting.table;
         let mut roots: Vec<&ProcessEntry> = Vec::new();
         roots.extend(table.find(self.leader));
         roots.extend(self.known.iter().filter_map(|&identity| table.find(identity)));
-        if let Some(reaper) = self.reaper(|who| table.is_alive(who)) {
+        if let Some(reaper) = self.reaper(|identity| table.is_alive(identity)) {
             roots.extend(table.children(reaper.pid));
         }
         roots.extend(sighting.leaf);
-        // An older process cannot have the run id from this run: whoever gave it to it meant something else.
+        // An older process cannot have the run id from this run; some other program has set the variable.
         roots.extend(sighting.holders.iter().filter(|holder| holder.identity.start >= self.leader.start));
-        // The group's number stays the tree's as long as the leader is there, even as a zombie, or one of the group whom
-        // an earlier look found; afterwards it may belong to strangers.
+        // The group's number stays the tree's while the leader exists, even as a zombie, or while a member of the group
+        // exists that an earlier look found. Afterwards it may belong to other processes.
         let group = self.leader.pid.as_raw();
         let held = roots.iter().any(|entry| {
             entry.group == group && (entry.identity == self.leader || self.known.contains(&entry.identity))
@@ -303,7 +307,7 @@ impl Tree {
         let mut living = Vec::new();
         while let Some(entry) = open.pop() {
             let identity = entry.identity;
-            // Nor is anything followed through those: the children of whoever inherits the orphans are roots already.
+            // The children of these are not followed: those of the process that inherits the orphans are roots already.
             if self.spares(identity, caller) || !seen.insert(identity.pid) {
                 continue;
             }

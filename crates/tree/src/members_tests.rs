@@ -1,5 +1,5 @@
 use super::super::pid::StartTime;
-use super::super::table::Caller;
+use super::super::table::Observer;
 use super::*;
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn table_of(caller: i32, rows: &[(i32, i32, i32)]) -> ProcessTable {
         session: 1,
         activity: Activity::Interruptible,
     };
-    let caller = Caller { pid: pid(caller), group: 3 };
+    let caller = Observer { pid: pid(caller), group: 3 };
     ProcessTable::from_entries(caller, rows.iter().map(entry).collect())
 }
 
@@ -84,7 +84,7 @@ fn a_group_number_taken_over_by_strangers_is_not_the_trees() {
     look(&mut tree, &table_of(9, &START));
     let mut strangers = table_of(9, &[(1, 0, 1), (100, 1, 100), (101, 1, 100)]).entries().to_vec();
     strangers[1].identity.start = StartTime(77_777);
-    let table = ProcessTable::from_entries(Caller { pid: pid(9), group: 3 }, strangers);
+    let table = ProcessTable::from_entries(Observer { pid: pid(9), group: 3 }, strangers);
     assert_eq!(numbers(&look(&mut tree, &table)), Vec::<i32>::new());
 }
 
@@ -110,10 +110,10 @@ fn what_descends_from_a_living_guardian_belongs_and_its_wrappers_other_children_
     let before = table_of(50, &rows);
     let tree = Tree::new(identity(100), Some(identity(50)), &before).guarded_by(Guardian::Sweeper(identity(60)));
     let mut rows = rows.to_vec();
-    // 103 is an orphan of the tree; 104 was started by the wrapper since, for whatever reason.
+    // 103 is an orphan of the tree; 104 is another child that the wrapper has started since.
     rows.extend([(101, 100, 100), (103, 60, 103), (104, 50, 50)]);
     assert_eq!(numbers(&look(&mut tree.clone(), &table_of(50, &rows))), [100, 101, 103]);
-    // The guardian sees the same, and the daemon.
+    // Guardian and daemon see the same.
     for caller in [60, 9] {
         assert_eq!(numbers(&look(&mut tree.clone(), &table_of(caller, &rows))), [100, 101, 103]);
     }
@@ -134,7 +134,7 @@ fn a_namespaces_first_process_is_no_member_and_its_children_are_also_when_it_is_
     assert_eq!(tree.living_init(pid(50), |_| true), Some(identity(60)));
     assert_eq!(tree.living_init(pid(60), |_| true), None);
     assert_eq!(tree.living_init(pid(50), |_| false), None);
-    // Inside, it is process 1, and the wrapper is not to be seen.
+    // Inside the namespace the guardian is process 1, and the wrapper cannot be seen.
     let rows = [(1, 0, 1), (2, 1, 2), (5, 1, 5)];
     let mut tree = Tree::alone(identity(2), None).guarded_by(Guardian::Init(identity(1)));
     assert_eq!(numbers(&look(&mut tree, &table_of(1, &rows))), [2, 5]);
@@ -142,7 +142,7 @@ fn a_namespaces_first_process_is_no_member_and_its_children_are_also_when_it_is_
 }
 
 #[test]
-fn who_is_in_the_leaf_belongs_also_when_no_table_has_him_yet() {
+fn a_process_in_the_leaf_belongs_also_when_no_table_has_it_yet() {
     let table = table_of(9, &START);
     let mut tree = Tree::alone(identity(100), None);
     let inside = [entry_of(100, 50), entry_of(300, 1)];
@@ -156,7 +156,7 @@ fn who_is_in_the_leaf_belongs_also_when_no_table_has_him_yet() {
 }
 
 #[test]
-fn who_carries_the_run_id_belongs_with_his_children_unless_he_is_older_than_the_run() {
+fn a_process_that_carries_the_run_id_belongs_with_its_children_unless_it_is_older_than_the_run() {
     let mut rows = START.to_vec();
     rows.extend([(40, 1, 40), (200, 1, 200), (201, 200, 200)]);
     let table = table_of(9, &rows);
@@ -193,7 +193,7 @@ proptest! {
         guardian in proptest::option::of((2_i32..20, any::<bool>())),
         caller in 1_i32..20,
     ) {
-        // Who has ended in one look, or is missing in it, has ended in every later one.
+        // A process that has ended in one look, or is missing in it, has ended in every later one.
         let (mut found, mut ended) = (HashSet::new(), HashSet::new());
         let read = |rows: &Vec<Row>| {
             let here: HashSet<i32> = rows.iter().map(|row| row.0).collect();
@@ -211,7 +211,7 @@ proptest! {
             }
             let leaf: Vec<_> = entries.iter().filter(|entry| row_of(entry).4).copied().collect();
             let holders: Vec<_> = entries.iter().filter(|entry| row_of(entry).5).copied().collect();
-            (ProcessTable::from_entries(Caller { pid: pid(caller), group: 3 }, entries), leaf, holders)
+            (ProcessTable::from_entries(Observer { pid: pid(caller), group: 3 }, entries), leaf, holders)
         };
         let looks: Vec<_> = looks.iter().map(read).collect();
         let mut tree = Tree::new(identity(leader), wrapper.map(identity), &looks[0].0);
@@ -247,7 +247,7 @@ proptest! {
                     || before.iter().any(|&old| old == member.identity || table.is_descendant(old.pid, number))
                     || is_in(leaf, number)
                     || is_in(&young, number)
-                    // Descends from somebody who is a member by group, or was until he ended.
+                    // It descends from a process that is a member by its group, or was one until it ended.
                     || members.iter().any(|other| table.is_descendant(other.identity.pid, number))
                     || table.entries().iter().any(|entry| !entry.is_alive() && table.is_descendant(entry.identity.pid, number));
                 prop_assert!(tied, "{} is a stranger", number);

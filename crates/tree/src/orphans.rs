@@ -1,41 +1,42 @@
-//! The living children of whoever inherits a tree's orphans, straight from the kernel's list of them.
+//! The living children of the process that inherits a tree's orphans, from the kernel's list of children.
 //!
-//! A process that forks and exits at once, again and again, is hardly ever in a process table: listed, it has ended before
-//! its entry is read. (*Measured*: with eight of them, two scans in a row found nobody in four of five cases.) But at no
-//! moment is it nowhere. While it lives, or is not reaped, it is a child of the subreaper above, or descends from a living
-//! child of it: the kernel hands a child over in the same moment as its parent ends. So the list of children answers both
-//! what a table cannot: whether nobody is left, and whom to kill before it is gone.
+//! A process that forks and exits at once, again and again, is hardly ever in a process table: it has ended before its
+//! entry is read. (*Measured*: with eight of them, two scans in a row found none in four of five cases.) But it is
+//! always a child: while it lives, or is not reaped, it is a child of the subreaper above, or descends from a living
+//! child of it, since the kernel hands a child over in the moment in which its parent ends. So the list of children
+//! answers what a table cannot: whether no process is left, and which to kill before it is gone.
 
 use std::collections::HashSet;
 
-use rustix::fs::{Mode, OFlags};
+use nix::fcntl::OFlag;
 use rustix::io::Errno;
 
+use super::kernel_file;
 use super::pid::{Identity, Pid};
 use super::pidfd::Process;
 use super::stat::ProcessEntry;
 
-/// How often the list is read before the one who asks gets to do something else. A list takes some microseconds.
+/// How often the list is read before the caller can do something else. Reading a list takes some microseconds.
 const ROUNDS: usize = 32;
 
-/// How many children are looked at before that, which takes some milliseconds. A storm leaves zombies faster than they can
-/// be looked at.
+/// How many children are looked at in one visit, which takes some milliseconds. A fork storm leaves zombies faster than
+/// they can be looked at.
 const MOST: usize = 512;
 
-/// What a visit has shown.
+/// The result of a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Visited {
-    /// When the last list was read, every child in it had been visited before, or had ended.
+    /// Every child in the last list had been visited before, or had ended.
     All,
-    /// There was always one more.
+    /// Each list had a child that had not been visited.
     NeverAll,
-    /// The kernel does not list children, or the parent has ended and others have inherited them.
+    /// The kernel does not list children, or the parent has ended and its children have another one.
     NoList,
 }
 
-/// Visits every living child of `parent` once. Those in `ended` are known to be zombies.
+/// Visits every living child of `parent` once. The processes in `ended` are known to be zombies.
 ///
-/// Fails when no descriptor is to be had.
+/// Fails when no descriptor is available.
 pub(super) fn visit(
     parent: Identity,
     ended: impl IntoIterator<Item = Pid>,
@@ -46,7 +47,7 @@ pub(super) fn visit(
     for _ in 0..ROUNDS {
         let Some(children) = children(parent.pid)? else { return Ok(Visited::NoList) };
         let before = visited.len();
-        // The latest first: in a storm the others are zombies.
+        // The latest child first: in a fork storm the others are zombies.
         for child in children.into_iter().rev() {
             if !visited.insert(child) {
                 continue;
@@ -55,29 +56,31 @@ pub(super) fn visit(
             if left == 0 {
                 return Ok(Visited::NeverAll);
             }
-            // Held before it is looked at: a number that is still a child's then was this one's all along.
+            // The process is pinned before its entry is read: if the entry then shows this parent, the number was this
+            // child's all along.
             let Some((process, entry)) = Process::pin_entry(child)? else { continue };
             if entry.parent == Some(parent.pid) && entry.is_alive() {
                 meet(entry, &process);
             }
         }
         if visited.len() == before {
-            // One who has ended has no children, whoever has them now.
+            // A parent that has ended has no children; another process has inherited them.
             return Ok(if is_alive(parent) { Visited::All } else { Visited::NoList });
         }
     }
     Ok(Visited::NeverAll)
 }
 
-/// Whether this very process lives now. No, when that cannot be found out.
-pub(super) fn is_alive(who: Identity) -> bool {
-    ProcessEntry::read(who.pid).is_ok_and(|entry| entry.is_some_and(|entry| entry.identity == who && entry.is_alive()))
+/// Whether this process lives now. `false` when that cannot be found out.
+pub(super) fn is_alive(identity: Identity) -> bool {
+    ProcessEntry::read(identity.pid)
+        .is_ok_and(|entry| entry.is_some_and(|entry| entry.identity == identity && entry.is_alive()))
 }
 
-/// The children of a process that has one thread, zombies too. `None` when they cannot be listed.
+/// The children of a process that has one thread, including zombies. `None` when they cannot be listed.
 pub(super) fn children_of_single(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     let list = format!("/proc/{parent}/task/{parent}/children");
-    match rustix::fs::open(list, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    match kernel_file::open(list.as_str()) {
         Ok(list) => Ok(read_list(&list).ok().map(|text| numbers(&text).collect())),
         Err(errno) => missing(errno),
     }
@@ -90,11 +93,10 @@ fn missing<T>(errno: Errno) -> Result<Option<T>, Errno> {
     }
 }
 
-/// The children of all threads of a process, zombies too. `None` when they cannot be listed.
+/// The children of all threads of a process, including zombies. `None` when they cannot be listed.
 pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     let tasks = format!("/proc/{parent}/task");
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let tasks = match rustix::fs::open(tasks, directory, Mode::empty()) {
+    let tasks = match kernel_file::open_directory(tasks.as_str()) {
         Ok(tasks) => tasks,
         Err(errno) => return missing(errno),
     };
@@ -105,8 +107,7 @@ pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
     while let Some(thread) = threads.next() {
         let Ok(thread) = thread else { return Ok(None) };
         let Some(number) = thread.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let list =
-            rustix::fs::openat(&tasks, format!("{number}/children"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let list = kernel_file::open_at(&tasks, format!("{number}/children").as_str(), OFlag::O_RDONLY);
         let list = match list {
             Ok(list) => list,
             // This thread has ended since the directory was read. The others have not.
@@ -120,7 +121,7 @@ pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
         }
         any = true;
     }
-    // None of them: the process has ended, or the kernel has no such lists.
+    // No list was read: the process has ended, or the kernel has no such lists.
     Ok(any.then_some(found))
 }
 
@@ -128,11 +129,9 @@ fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        match rustix::io::read(list, &mut buffer) {
-            Ok(0) => return Ok(text),
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
+        match kernel_file::read_on(list, &mut buffer)? {
+            0 => return Ok(text),
+            count => text.extend_from_slice(&buffer[..count]),
         }
     }
 }
@@ -165,7 +164,7 @@ mod tests {
                 }
             });
             for _ in 0..3000 {
-                // Where the kernel has no such lists there is nothing to see.
+                // On a kernel without such lists there is nothing to test.
                 let lists = children_of_single(Pid::own()).unwrap().is_some();
                 complete &= !lists || children(Pid::own()).unwrap().is_some_and(|found| found.contains(&number));
             }

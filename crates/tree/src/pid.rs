@@ -1,12 +1,13 @@
-//! Who a process is. A pid alone is a number that will be used again; with the start time it names one process.
+//! The identity of a process. A pid alone is a number that will be used again; with the start time it identifies one
+//! process.
 
 use std::fmt;
 use std::num::NonZeroI32;
 
 use machineid_clock::BootTime;
 
-/// A process id in the caller's PID namespace. Always positive: 0 and -1 mean "everybody" to `kill(2)`, so they cannot
-/// be written here.
+/// A process id in the caller's PID namespace. Always positive: 0 and -1 address groups of processes in `kill(2)`, so
+/// they cannot be written here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid(NonZeroI32);
 
@@ -57,13 +58,13 @@ impl fmt::Debug for Pid {
     }
 }
 
-/// When a process started, in clock ticks (1/100 s) since boot. With the pid it tells a process from a later one that
-/// got the same number: the kernel does not hand out a number twice within a tick.
+/// When a process started, in clock ticks (1/100 s) since boot. It tells a process from a later one with the same pid:
+/// the kernel does not use a number twice within a tick.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StartTime(pub u64);
 
 impl StartTime {
-    /// Whether the process started after this point, as far as whole ticks tell: within the same one, it did not.
+    /// Whether the process started after this point, by whole ticks: within the same tick, it did not.
     #[must_use]
     pub const fn is_after(self, point: BootTime) -> bool {
         // `/proc` counts in hundredths on every platform we build for, whatever the kernel's own clock does.
@@ -71,11 +72,11 @@ impl StartTime {
     }
 }
 
-/// One process, for as long as the machine is up.
+/// Identifies one process for as long as the machine is up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Identity {
-    /// Its number.
+    /// The process id.
     pub pid: Pid,
-    /// When it started.
+    /// When the process started.
     pub start: StartTime,
 }

@@ -1,27 +1,27 @@
-//! A process that cannot be mistaken for another one.
+//! A process held by a descriptor, which cannot be mistaken for another one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use machineid_sys as sys;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 
 use super::pid::{Identity, Pid, StartTime};
 use super::stat::ProcessEntry;
 
-/// What became of a signal.
+/// The result of sending a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The kernel took it.
+    /// The kernel accepted the signal.
     Sent,
-    /// The process has ended; there was nobody to signal.
+    /// The process has ended; no process got the signal.
     Gone,
     /// The kernel refused: the process runs as another user.
     NotPermitted,
 }
 
-/// A process held by a pidfd: signals reach it or nobody.
+/// A process held by a pidfd: a signal reaches this process or none.
 #[derive(Debug)]
 pub struct Process {
     identity: Identity,
@@ -29,25 +29,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// Pins the process that has this number and this start time. `Ok(None)` when it is gone, also when a later process
+    /// Pins the process that has this number and this start time. `Ok(None)` when it is gone, even if a later process
     /// has its number by now.
     ///
-    /// The pidfd is opened first and the start time compared afterwards. The other way round a new process could take
-    /// the number in between; this way a match proves that the pidfd holds the one expected, since that one existed
-    /// before the pidfd and still does.
+    /// The pidfd is opened first and the start time compared afterwards. In the other order a new process could take
+    /// the number in between. In this order a match proves that the pidfd holds the expected process, since that
+    /// process existed before the pidfd and still does.
     ///
-    /// Fails when no descriptor is to be had or `/proc` cannot be read.
+    /// Fails when no descriptor is available or `/proc` cannot be read.
     pub fn pin(pid: Pid, expected_start: StartTime) -> Result<Option<Self>, Errno> {
         Ok(Self::pin_any(pid)?.filter(|process| process.identity.start == expected_start))
     }
 
-    /// Pins whatever process has this number now. For a number that cannot have changed hands, such as that of an
+    /// Pins the process that has this number now. For a number that cannot have been reused, such as that of an
     /// unreaped child. `Ok(None)` when there is none.
     pub fn pin_any(pid: Pid) -> Result<Option<Self>, Errno> {
         Ok(Self::pin_entry(pid)?.map(|(process, _)| process))
     }
 
-    /// The same, with what `/proc` said of it once it was held.
+    /// The same, with the entry of `/proc` that was read after the process was pinned.
     pub(super) fn pin_entry(pid: Pid) -> Result<Option<(Self, ProcessEntry)>, Errno> {
         let Some(raw) = rustix::process::Pid::from_raw(pid.as_raw()) else { return Ok(None) };
         let fd = match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
@@ -59,14 +59,14 @@ impl Process {
         Ok(Some((Self { identity: entry.identity, fd }, entry)))
     }
 
-    /// Holds the process behind a pidfd that came from elsewhere (`SO_PEERPIDFD`). `Ok(None)` when it has been reaped.
+    /// Pins the process behind a pidfd that came from elsewhere (`SO_PEERPIDFD`). `Ok(None)` when it has been reaped.
     ///
     /// `pid` is its number, as the kernel reported it together with the pidfd.
     pub fn from_pidfd(pid: Pid, fd: OwnedFd) -> Result<Option<Self>, Errno> {
         let Some(entry) = ProcessEntry::read(pid)? else { return Ok(None) };
         let process = Self { identity: entry.identity, fd };
-        // Signal 0 cannot be sent through rustix's typed call; readiness says the same. Not ended *after* the entry was
-        // read means that the entry was its own.
+        // Signal 0 cannot be sent through rustix's typed call, but readiness says the same. A process that had not
+        // ended *after* the entry was read is the process of that entry.
         Ok((!process.has_exited()?).then_some(process))
     }
 
@@ -76,7 +76,7 @@ impl Process {
         self.identity
     }
 
-    /// Sends a signal. Fails only for reasons that are no fact about the process (an invalid signal).
+    /// Sends a signal. Fails only for reasons that do not depend on the process (an invalid signal).
     pub fn signal(&self, signal: Signal) -> Result<Delivery, Errno> {
         delivery(rustix::process::pidfd_send_signal(&self.fd, signal))
     }
@@ -86,11 +86,11 @@ impl Process {
         delivery(sys::queue_signal(&self.fd, signal))
     }
 
-    /// Whether its last thread has ended; a zombie has exited.
+    /// Whether the last thread of the process has ended; a zombie has exited.
     pub fn has_exited(&self) -> Result<bool, Errno> {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
         loop {
-            match rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            match poll(&mut fds, PollTimeout::ZERO).map_err(sys::from_nix) {
                 Ok(count) => return Ok(count > 0),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
@@ -109,7 +109,7 @@ fn delivery(result: Result<(), Errno>) -> Result<Delivery, Errno> {
 }
 
 impl AsFd for Process {
-    /// Becomes readable when the process has exited.
+    /// The pidfd, which becomes readable when the process has exited.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

@@ -1,4 +1,5 @@
-//! Reads what a look at a tree needs besides the process table: its control group, and the environments of strangers.
+//! Reads what a look at a tree needs besides the process table: its control group, and the environments of other
+//! processes.
 
 use std::collections::HashSet;
 
@@ -13,7 +14,8 @@ use super::pid::Pid;
 use super::stat::ProcessEntry;
 use super::table::ProcessTable;
 
-/// The processes in a leaf, as the table has them; who is not in it has been forked since and is read by itself.
+/// Returns the entries of the processes in a leaf. One that is not in the table has been forked since, and is read by
+/// itself.
 pub(super) fn as_described(inside: &[Pid], table: &ProcessTable) -> Result<Vec<ProcessEntry>, Errno> {
     let mut found = Vec::new();
     for &pid in inside {
@@ -25,7 +27,7 @@ pub(super) fn as_described(inside: &[Pid], table: &ProcessTable) -> Result<Vec<P
     Ok(found)
 }
 
-/// What the ladder is told about a leaf. One that cannot be looked at is taken to hold somebody.
+/// Describes a leaf for the ladder. A leaf that cannot be looked at is taken to be populated.
 pub(super) fn look_at_leaf(leaf: &Leaf) -> LeafLook {
     let (populated, frozen) = leaf.state().map_or((true, false), |state| (state.populated, state.frozen));
     LeafLook { populated, can_kill: leaf.can_kill(), needs_thawing: frozen && leaf.can_freeze() }
@@ -33,8 +35,8 @@ pub(super) fn look_at_leaf(leaf: &Leaf) -> LeafLook {
 
 /// The living processes that carry this run's id and are neither older than the tree nor known as its members already.
 ///
-/// A number may pass to another process between the table and the look at the environment. The answer then names one that
-/// has ended, which no signal reaches.
+/// A number may pass to another process between the table and the read of the environment. The result then names a
+/// process that has ended, which no signal reaches.
 pub(super) fn holders(
     run: RunId,
     tree: &Tree,
@@ -48,22 +50,22 @@ pub(super) fn holders(
 }
 
 impl Tree {
-    /// Whether nobody of it is left for certain, known without a look at every process of the host: whoever inherits its
-    /// orphans has no living child, and nobody is in its control group. A no says nothing.
+    /// Whether the tree is certainly empty, known without a look at every process of the host: the process that
+    /// inherits its orphans has no living child, and its control group is empty. `false` proves nothing.
     #[must_use]
     pub fn is_surely_empty(&self) -> bool {
         if !self.has_heir(Pid::own()) {
             return false;
         }
         let Some(reaper) = self.sole_reaper(orphans::is_alive) else { return false };
-        let mut somebody = false;
-        let visited = orphans::visit(reaper, None, |child, _| somebody |= !self.spares(child.identity, Pid::own()));
-        let nobody = visited == Ok(Visited::All) && !somebody;
-        nobody && self.leaf().is_none_or(|leaf| !look_at_leaf(leaf).populated)
+        let mut any_child = false;
+        let visited = orphans::visit(reaper, None, |child, _| any_child |= !self.spares(child.identity, Pid::own()));
+        let none_left = visited == Ok(Visited::All) && !any_child;
+        none_left && self.leaf().is_none_or(|leaf| !look_at_leaf(leaf).populated)
     }
 
-    /// The living members by this table and by what the control group lists now; see [`Tree::join`]. A control group that
-    /// cannot be read is left out: descent finds its processes too, but for those that were lost to it.
+    /// The living members by this table and by the control group's current list; see [`Tree::join`]. A control group
+    /// that cannot be read is left out: descent finds its processes too, except those whose parents have ended.
     pub fn members(&mut self, table: &ProcessTable) -> Vec<Member> {
         let leaf = self.leaf().and_then(|leaf| as_described(&leaf.processes().ok()?, table).ok()).unwrap_or_default();
         self.join(&Sighting { table, leaf: &leaf, holders: &[] })

@@ -1,17 +1,16 @@
 //! One process as `/proc/<pid>/stat` and `/proc/<pid>/status` describe it.
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::kernel_file;
 use super::pid::{Identity, Pid, StartTime};
 
-/// What a process is doing, as far as ending it is concerned.
+/// What a process is doing, as far as it matters for ending it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// Running, sleeping, or anything else that a signal interrupts.
+    /// Running, sleeping, or in any other state that a signal interrupts.
     Interruptible,
-    /// In a wait the kernel does not interrupt: even SIGKILL takes effect only when that is over.
+    /// In a wait the kernel does not interrupt: even SIGKILL takes effect only after it.
     Uninterruptible,
     /// Stopped by a signal or a tracer.
     Stopped,
@@ -22,26 +21,26 @@ pub enum Activity {
 /// One line of the process table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessEntry {
-    /// Which process.
+    /// The process.
     pub identity: Identity,
-    /// Its parent; `None` for the first process, for kernel threads and when the parent is outside the PID namespace.
+    /// The parent; `None` for the first process, for kernel threads and when the parent is outside the PID namespace.
     pub parent: Option<Pid>,
-    /// Its process group; 0 when that is outside the PID namespace.
+    /// The process group; 0 when it is outside the PID namespace.
     pub group: i32,
-    /// Its session; 0 when that is outside the PID namespace.
+    /// The session; 0 when it is outside the PID namespace.
     pub session: i32,
-    /// What it is doing.
+    /// What the process is doing.
     pub activity: Activity,
 }
 
 impl ProcessEntry {
-    /// Whether it can still run code. A zombie cannot, and needs no signal.
+    /// Whether the process can still run code. A zombie cannot, and needs no signal.
     #[must_use]
     pub const fn is_alive(&self) -> bool {
         !matches!(self.activity, Activity::Ended)
     }
 
-    /// Reads the text of `/proc/<pid>/stat`. `None` when it is not one.
+    /// Parses the text of `/proc/<pid>/stat`. `None` when it is malformed.
     ///
     /// The second field is the program's name in parentheses and may hold anything, also parentheses, spaces and line
     /// feeds: the fields behind it are counted from the *last* closing one.
@@ -50,7 +49,7 @@ impl ProcessEntry {
         Self::parse_with_threads(text).map(|(entry, _)| entry)
     }
 
-    /// The same, with the number of its threads.
+    /// The same, with the number of threads.
     fn parse_with_threads(text: &[u8]) -> Option<(Self, u32)> {
         let open = text.iter().position(|&byte| byte == b'(')?;
         let close = text.iter().rposition(|&byte| byte == b')')?;
@@ -61,12 +60,12 @@ impl ProcessEntry {
         let parent = Pid::new(fields.next()?.parse().ok()?);
         let group = fields.next()?.parse().ok()?;
         let session = fields.next()?.parse().ok()?;
-        // 7 tty_nr … 19 nice are skipped, 20 is num_threads, 22 starttime.
+        // Fields 7 (tty_nr) to 19 (nice) are skipped; 20 is num_threads, 22 starttime.
         let threads: u32 = fields.nth(13)?.parse().ok()?;
         let start = StartTime(fields.nth(1)?.parse().ok()?);
         let activity = match state {
-            // The first thread of a process may end before the others. It then shows as a zombie, but the process lives
-            // on: only the number of threads tells. Believing the letter would let an agent hide by `pthread_exit`.
+            // The first thread of a process may end before the others. The process then shows as a zombie, but lives
+            // on: only the number of threads tells. By the letter alone an agent could hide with `pthread_exit`.
             "Z" | "X" | "x" if threads <= 1 => Activity::Ended,
             "D" => Activity::Uninterruptible,
             "T" | "t" => Activity::Stopped,
@@ -75,18 +74,18 @@ impl ProcessEntry {
         Some((Self { identity: Identity { pid, start }, parent, group, session, activity }, threads))
     }
 
-    /// Reads `/proc/<pid>/stat`. `Ok(None)` when there is no such process; fails when it cannot be read (no descriptor
+    /// Reads `/proc/<pid>/stat`. `Ok(None)` when there is no such process. Fails when it cannot be read (no descriptor
     /// left), which must not be taken for its absence.
     pub fn read(pid: Pid) -> Result<Option<Self>, Errno> {
         Ok(Self::read_with_threads(pid)?.map(|(entry, _)| entry))
     }
 
-    /// The same, with the number of its threads.
+    /// The same, with the number of threads.
     pub(super) fn read_with_threads(pid: Pid) -> Result<Option<(Self, u32)>, Errno> {
         let mut buffer = [0_u8; STAT_SIZE];
         let Some(text) = read_file(&format!("/proc/{pid}/stat"), &mut buffer)? else { return Ok(None) };
         if text.is_empty() {
-            // It vanished between open and read.
+            // The process vanished between open and read.
             return Ok(None);
         }
         let (mut entry, threads) = Self::parse_with_threads(text).ok_or(Errno::ILSEQ)?;
@@ -109,11 +108,10 @@ fn shows_a_zombie(text: &[u8]) -> bool {
     state(text) == Some(b'Z')
 }
 
-/// Whether a thread is in a wait that the kernel does not interrupt. The first thread of a process no longer tells once it
-/// has ended.
+/// Whether a thread is in a wait that the kernel does not interrupt. The process's own state no longer tells once its
+/// first thread has ended.
 fn any_thread_is_uninterruptible(pid: Pid) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(tasks) = rustix::fs::open(format!("/proc/{pid}/task"), flags, Mode::empty()) else { return false };
+    let Ok(tasks) = kernel_file::open_directory(format!("/proc/{pid}/task").as_str()) else { return false };
     let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
     let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
     for _ in 0..THREADS {
@@ -132,29 +130,29 @@ fn any_thread_is_uninterruptible(pid: Pid) -> bool {
 /// Room for one `stat` line: 52 numbers of at most 20 digits and a name of at most 64 bytes.
 const STAT_SIZE: usize = 2048;
 
-/// Reads a file of /proc in one go, as far as the buffer takes it. `Ok(None)` when the process is gone, or belongs to
-/// another user and `/proc` is mounted with `hidepid`: then it cannot be told from one that is gone.
+/// Reads a file of `/proc` as far as the buffer takes it. `Ok(None)` when the process is gone, or belongs to another
+/// user and `/proc` is mounted with `hidepid`: the two cannot be told apart.
 fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, Errno> {
     let gone = |errno| match errno {
         Errno::NOENT | Errno::SRCH | Errno::PERM | Errno::ACCESS => Ok(None),
         _ => Err(errno),
     };
-    let file = match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+    let file = match kernel_file::open(path) {
         Ok(file) => file,
         Err(errno) => return gone(errno),
     };
     let mut filled = 0;
     while filled < buffer.len() {
-        match rustix::io::read(&file, &mut buffer[filled..]) {
+        match kernel_file::read_on(&file, &mut buffer[filled..]) {
             Ok(0) => break,
             Ok(count) => {
                 filled += count;
-                // The kernel gives the line whole. Reading on to see its end would double the cost of a scan.
+                // The kernel returns the whole line at once. Another read to see the end would double the cost of a
+                // scan.
                 if buffer[..filled].ends_with(b"\n") {
                     break;
                 }
             }
-            Err(Errno::INTR) => {}
             Err(errno) => return gone(errno),
         }
     }
@@ -165,7 +163,7 @@ fn read_file<'a>(path: &str, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>, E
 /// its own. `None` when it is gone or cannot be read.
 #[must_use]
 pub fn namespace_pids(pid: Pid) -> Option<Vec<i32>> {
-    // NSpid stands after the groups, of which there may be 65,536.
+    // `NSpid` stands after the groups, of which there may be 65,536.
     let status = kernel_file::read(&format!("/proc/{pid}/status")).ok()?;
     parse_namespace_pids(&status)
 }
@@ -181,7 +179,7 @@ fn number(text: &[u8]) -> Option<i32> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// Foreign bytes are an entry with numbers that can be, or none.
+/// Checks that foreign bytes parse into an entry with possible numbers, or into none.
 ///
 /// # Panics
 ///
@@ -193,7 +191,7 @@ pub fn fuzz_stat(data: &[u8]) {
     assert!(data[close..].windows(20).count() > 0, "all fields stand behind the name");
 }
 
-/// Foreign bytes are the pids of all namespaces, or nothing.
+/// Checks that foreign bytes parse into the pids of all namespaces, or into nothing.
 ///
 /// # Panics
 ///

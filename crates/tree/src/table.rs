@@ -1,4 +1,4 @@
-//! A snapshot of the process table, and what can be told from it.
+//! A snapshot of the process table.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -6,23 +6,23 @@ use std::collections::HashSet;
 use machineid_clock::BootTime;
 use machineid_protocol::RunId;
 use machineid_sys as sys;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::cookie::Holders;
+use super::holders::Holders;
+use super::kernel_file;
 use super::pid::{Identity, Pid, StartTime};
 use super::stat::ProcessEntry;
 
-/// The process that looks, which no tree may contain.
+/// The process that reads a table, which no tree may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// Its number.
+pub struct Observer {
+    /// Its process id.
     pub pid: Pid,
     /// Its process group; 0 when that is outside the PID namespace.
     pub group: i32,
 }
 
-impl Caller {
+impl Observer {
     /// The calling process.
     #[must_use]
     pub fn current() -> Self {
@@ -33,23 +33,23 @@ impl Caller {
 /// How many processes are read between two looks at the clock.
 const BETWEEN_CLOCKS: usize = 64;
 
-/// No line of descent is followed further, should it change into a circle while it is read.
+/// The longest line of descent that is followed, in case processes change into a circle while they are read.
 const LONGEST_LINE: usize = 1024;
 
-/// All processes at one moment, or nearly so: the kernel offers no atomic view. One that was forked while the table was
-/// read may be missing, which is why a stop looks again until it has found nothing twice.
+/// All processes at one moment, or nearly so: the kernel offers no atomic view. A process that was forked during the
+/// read may be missing, which is why a stop looks again until it has found no process twice.
 ///
 /// One snapshot serves any number of trees.
 #[derive(Clone, Debug)]
 pub struct ProcessTable {
-    caller: Caller,
+    caller: Observer,
     /// Sorted by pid.
     entries: Vec<ProcessEntry>,
     /// Positions in `entries`, sorted by parent, then pid.
     by_parent: Vec<u32>,
     /// Positions in `entries`, sorted by process group, then pid.
     by_group: Vec<u32>,
-    /// Which of them name which runs, as far as somebody has asked.
+    /// Which of the processes name which runs, as far as a caller has asked.
     holders: RefCell<Holders>,
 }
 
@@ -62,11 +62,11 @@ impl ProcessTable {
         Self::scan_until(None)
     }
 
-    /// The same, given up with ETIME when it is not done by then. A host full of processes (32,768 by default, zombies
-    /// included) takes a second, and a storm on it many: too long for one who has a SIGKILL to send meanwhile, for which
-    /// [`super::Stop::glance`] needs no table.
+    /// The same, but gives up with ETIME at the deadline. A scan takes a second on a host full of processes (32,768 by
+    /// default, zombies included), and many seconds in a fork storm: too long for a caller that must send SIGKILL
+    /// meanwhile, for which [`super::Stop::glance`] needs no table.
     pub fn scan_until(deadline: Option<BootTime>) -> Result<Self, Errno> {
-        let proc = rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let proc = kernel_file::open_directory("/proc")?;
         let mut entries = Vec::with_capacity(256);
         let mut read = 0_usize;
         let mut names = [std::mem::MaybeUninit::uninit(); 8192];
@@ -82,11 +82,11 @@ impl ProcessTable {
                 entries.extend(ProcessEntry::read(pid)?);
             }
         }
-        Ok(Self::from_entries(Caller::current(), entries))
+        Ok(Self::from_entries(Observer::current(), entries))
     }
 
-    /// Reads only the processes from `from` up to its ancestor `to`, or to the first of all when `to` is none. Enough to
-    /// tell whether one descends from the other, at a fraction of a scan's cost.
+    /// Reads only the processes from `from` up to its ancestor `to`, or up to the first process when `to` is no
+    /// ancestor. Enough to tell whether one descends from the other, at a fraction of a scan's cost.
     ///
     /// Fails as [`ProcessTable::scan`] does.
     pub fn line_of_descent(from: Pid, to: Pid) -> Result<Self, Errno> {
@@ -97,12 +97,12 @@ impl ProcessTable {
             next = entry.parent.filter(|_| pid != to);
             entries.push(entry);
         }
-        Ok(Self::from_entries(Caller::current(), entries))
+        Ok(Self::from_entries(Observer::current(), entries))
     }
 
-    /// A table of these entries; of two with the same pid one is kept.
+    /// Makes a table of these entries; of two with the same pid one is kept.
     #[must_use]
-    pub fn from_entries(caller: Caller, mut entries: Vec<ProcessEntry>) -> Self {
+    pub fn from_entries(caller: Observer, mut entries: Vec<ProcessEntry>) -> Self {
         entries.sort_by_key(|entry| entry.identity.pid);
         entries.dedup_by_key(|entry| entry.identity.pid);
         let positions = || 0..u32::try_from(entries.len()).unwrap_or(u32::MAX);
@@ -115,19 +115,19 @@ impl ProcessTable {
 
     /// The process that read the table.
     #[must_use]
-    pub const fn caller(&self) -> Caller {
+    pub const fn caller(&self) -> Observer {
         self.caller
     }
 
-    /// Every process, in the order of their numbers; zombies too.
+    /// Every process, sorted by number; zombies too.
     #[must_use]
     pub fn entries(&self) -> &[ProcessEntry] {
         &self.entries
     }
 
-    /// The living processes that name this run in their environment, among them all that are no older than `since`.
+    /// The living processes that name this run in their environment, including all that are no older than `since`.
     ///
-    /// Fails when no descriptor is to be had.
+    /// Fails when no descriptor is available.
     pub(super) fn holders(&self, run: RunId, since: StartTime) -> Result<Vec<ProcessEntry>, Errno> {
         self.holders.borrow_mut().of(run, since, &self.entries).map(<[ProcessEntry]>::to_vec)
     }
@@ -138,13 +138,13 @@ impl ProcessTable {
         self.entries.binary_search_by_key(&pid, |entry| entry.identity.pid).ok().map(|at| &self.entries[at])
     }
 
-    /// This very process, not a later one with its number; a zombie too.
+    /// This process, not a later one with its number; a zombie too.
     #[must_use]
     pub fn find(&self, identity: Identity) -> Option<&ProcessEntry> {
         self.get(identity.pid).filter(|entry| entry.identity == identity)
     }
 
-    /// Whether this very process can still run code.
+    /// Whether this process can still run code.
     #[must_use]
     pub fn is_alive(&self, identity: Identity) -> bool {
         self.find(identity).is_some_and(ProcessEntry::is_alive)
@@ -185,7 +185,7 @@ impl ProcessTable {
         living
     }
 
-    /// Whether `pid` descends from `ancestor`; nobody descends from itself.
+    /// Whether `pid` descends from `ancestor`; no process descends from itself.
     #[must_use]
     pub fn is_descendant(&self, ancestor: Pid, pid: Pid) -> bool {
         let mut at = pid;
@@ -201,11 +201,12 @@ impl ProcessTable {
         false
     }
 
-    /// Finds the process that `peer` calls `requested` in its own PID namespace, when it is `peer` itself or a living
-    /// descendant of it. Anything else is `None`: a client names nobody but its own.
+    /// Finds the process that `peer` calls `requested` in its own PID namespace, if it is `peer` itself or a living
+    /// descendant of it. Anything else is `None`: a client may name no other processes.
     ///
-    /// `namespace_pids` gives the numbers of a process in each PID namespace from the caller's down to its own
-    /// ([`super::namespace_pids`] reads them). The answer holds for the moment of the table: pin it before use.
+    /// `namespace_pids` returns the numbers of a process in each PID namespace from the caller's down to its own
+    /// ([`super::namespace_pids`] reads them). The result holds for the moment of the table: pin the process before
+    /// use.
     pub fn resolve(
         &self,
         peer: Pid,
@@ -220,7 +221,7 @@ impl ProcessTable {
             return Some(peer.identity);
         }
         if level == 0 {
-            // The same namespace as ours: the number is already the right one.
+            // The peer is in this process's namespace: the number is already the right one.
             let entry = self.get(Pid::new(requested)?)?;
             let own = entry.is_alive() && self.is_descendant(peer.identity.pid, entry.identity.pid);
             return own.then_some(entry.identity);

@@ -19,7 +19,7 @@ fn entry(raw: i32, parent: i32) -> ProcessEntry {
 
 fn table(rows: &[(i32, i32)]) -> ProcessTable {
     let entries = rows.iter().map(|&(pid, parent)| entry(pid, parent)).collect();
-    ProcessTable::from_entries(Caller { pid: pid(9999), group: 9999 }, entries)
+    ProcessTable::from_entries(Observer { pid: pid(9999), group: 9999 }, entries)
 }
 
 fn numbers(entries: &[&ProcessEntry]) -> Vec<i32> {
@@ -85,10 +85,10 @@ fn a_peer_of_an_inner_namespace_is_understood_in_its_own_numbers() {
 }
 
 #[test]
-fn a_zombie_is_nobody_to_supervise() {
+fn a_zombie_cannot_be_supervised() {
     let mut entries = vec![entry(10, 1), entry(11, 10)];
     entries[1].activity = Activity::Ended;
-    let table = ProcessTable::from_entries(Caller { pid: pid(9999), group: 9999 }, entries);
+    let table = ProcessTable::from_entries(Observer { pid: pid(9999), group: 9999 }, entries);
     assert_eq!(table.resolve(pid(10), 11, |pid| Some(vec![pid.as_raw()])), None);
     assert!(table.descendants(pid(10)).is_empty());
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 use machineid_protocol::{Code, RunId};
-use machineid_tree::{Caller, Pid, Process, ProcessTable};
+use machineid_tree::{Observer, Pid, Process, ProcessTable};
 use rustix::process::Signal;
 
 use super::*;
@@ -57,7 +57,7 @@ impl Bench {
 
     /// A run of these two, on a lease until then.
     fn run(&self, leader: &Sleeper, wrapper: &Sleeper, until: BootTime) -> Arc<Run> {
-        let table = ProcessTable::from_entries(Caller::current(), Vec::new());
+        let table = ProcessTable::from_entries(Observer::current(), Vec::new());
         let opened = Opened {
             id: RunId::random().unwrap(),
             device: "host:1".parse().unwrap(),

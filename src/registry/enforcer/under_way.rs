@@ -193,12 +193,12 @@ impl UnderWay {
     fn note_look(&mut self, now: BootTime, next: Next, end_watch: &EndWatch) -> Needs {
         self.looks = self.looks.saturating_add(1);
         self.thaw();
-        self.found_process |= self.stop.ladder().found_somebody();
+        self.found_process |= self.stop.ladder().found_any();
         let Next::LookAt(at) = next else { return Needs::Nothing };
         let kill_at = self.stop.ladder().kill_at();
         let may_have_ended = self.may_have_ended();
         // After a look that found no process, the next look confirms the end.
-        let waits = !may_have_ended && self.stop.ladder().is_calm() && self.stop.ladder().found_somebody();
+        let waits = !may_have_ended && self.stop.ladder().is_calm() && self.stop.ladder().found_any();
         self.look_at = if !waits || now >= kill_at || self.sign().is_none() {
             at
         } else if self.stop.keeps_until_kill() {

@@ -40,7 +40,7 @@ impl Writer {
     }
 
     pub(super) fn work(mut self, orders: &Receiver<WriterOrder>) {
-        machineid_sys::take_your_time();
+        machineid_sys::use_batch_scheduling();
         self.be_ready();
         loop {
             let busy = self.shared.undeclared() > 0 || self.file.is_none();

@@ -1,4 +1,4 @@
-//! What the daemon says, and what follows from it.
+//! The core's reaction to answers of the daemon.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use machineid_protocol::{Containment, Exit, Wish};
 use machineid_sys as sys;
 use machineid_tree::FirstSignal;
 
-use super::super::event::{Action, Allowed, Daemon, Lost, Refusal, Wait};
-use super::super::outcome::{Cause, Outcome};
-use super::super::verdict::{Verdict, outcome_of, verdict};
-use super::{Core, FIRST_RETRY, LONGEST_RESUME_GRACE, LONGEST_RETRY, Lease, Link, Phase};
+use super::super::event::{Allowed, ConnectionLost, DaemonRefusal, DaemonState, Wait, WrapperAction};
+use super::super::outcome::{EndCause, RunOutcome};
+use super::super::verdict::{RefusalKind, outcome_of, verdict};
+use super::{FIRST_RETRY, LONGEST_RESUME_GRACE, LONGEST_RETRY, Lease, Link, WrapperCore, WrapperPhase};
 
-impl Core {
-    pub(super) fn line(&mut self, now: BootTime, line: SuperviseEvent) -> Vec<Action> {
+impl WrapperCore {
+    pub(super) fn line(&mut self, now: BootTime, line: SuperviseEvent) -> Vec<WrapperAction> {
         match line {
             SuperviseEvent::Allow {
                 run_id,
@@ -36,7 +36,7 @@ impl Core {
                 let asked = self.settings.device.as_ref().is_none_or(|device| *device == device_id);
                 let allows = matches!(code.kind(), CodeKind::Allow | CodeKind::Unknown);
                 if run_id != self.settings.run_id || !asked || !allows {
-                    return self.broken(now, "it answered something else than was asked");
+                    return self.broken(now, "its answer does not match the question");
                 }
                 let containment = self.held_by(containment);
                 if let Some(actions) = self.too_weak(containment) {
@@ -63,8 +63,11 @@ impl Core {
             }
             SuperviseEvent::Lease { boot_ms, until_boot_ms } => {
                 let known = match &self.phase {
-                    Phase::Running { lease } | Phase::Leftovers { lease, .. } => *lease,
-                    Phase::Asking { .. } | Phase::Unexplained { .. } | Phase::Stopping { .. } | Phase::Done => {
+                    WrapperPhase::Running { lease } | WrapperPhase::Leftovers { lease, .. } => *lease,
+                    WrapperPhase::Asking { .. }
+                    | WrapperPhase::Unexplained { .. }
+                    | WrapperPhase::Stopping { .. }
+                    | WrapperPhase::Done => {
                         return Vec::new();
                     }
                 };
@@ -82,20 +85,20 @@ impl Core {
                 Vec::new()
             }
             SuperviseEvent::Stop { code, request_id, reason, signalled, grace_ms } => {
-                let refusal = Refusal { status: 200, code, request_id, reason };
-                if matches!(self.phase, Phase::Asking { .. }) {
+                let refusal = DaemonRefusal { status: 200, code, request_id, reason };
+                if matches!(self.phase, WrapperPhase::Asking { .. }) {
                     return self.refused(now, &refusal);
                 }
                 let first_signal = if signalled { FirstSignal::Theirs } else { FirstSignal::Ours };
                 self.stop(now, outcome_of(&refusal, true), first_signal, Duration::from_millis(grace_ms))
             }
             SuperviseEvent::Error { code, request_id, reason, .. } => {
-                self.refused(now, &Refusal { status: 200, code, request_id, reason })
+                self.refused(now, &DaemonRefusal { status: 200, code, request_id, reason })
             }
         }
     }
 
-    /// What the wrapper made itself it knows about, whether or not the daemon can see it.
+    /// The containment of the tree. What the wrapper made itself counts even if the daemon cannot see it.
     fn held_by(&self, said: Containment) -> Containment {
         match self.settings.made {
             Containment::Subreaper => said,
@@ -103,20 +106,20 @@ impl Core {
         }
     }
 
-    /// A run that is about to start with less than it was to have ends instead.
-    fn too_weak(&mut self, containment: Containment) -> Option<Vec<Action>> {
+    /// Ends a run that is about to start with a weaker containment than it asked for.
+    fn too_weak(&mut self, containment: Containment) -> Option<Vec<WrapperAction>> {
         let Wish::Named(floor) = self.settings.containment else { return None };
-        if !matches!(self.phase, Phase::Asking { .. }) || containment.satisfies(floor) {
+        if !matches!(self.phase, WrapperPhase::Asking { .. }) || containment.satisfies(floor) {
             return None;
         }
         let reason = format!("containment {floor} is not available: the daemon offers {containment}");
         let reason = self.with_own_failure(reason);
-        let mut actions = vec![Action::HangUp];
-        actions.extend(self.finish(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason)));
+        let mut actions = vec![WrapperAction::HangUp];
+        actions.extend(self.finish(RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason)));
         Some(actions)
     }
 
-    /// Adds why the wrapper could not make a control group by itself.
+    /// Adds to a reason why the wrapper could not make a control group itself.
     fn with_own_failure(&self, reason: String) -> String {
         match (&self.settings.no_leaf, self.settings.containment) {
             (Some(why), Wish::Named(Containment::Cgroup)) => format!("{reason}; for the wrapper: {why}"),
@@ -124,7 +127,7 @@ impl Core {
         }
     }
 
-    /// The deadline on our clock; `None` when the connection is not one that is being listened to.
+    /// The deadline on this process's clock; `None` when there is no connection to which it could belong.
     pub(super) fn named_deadline(
         &mut self,
         now: BootTime,
@@ -143,18 +146,19 @@ impl Core {
         Some(named.min(now + length))
     }
 
-    pub(super) fn allowed(&mut self, mut lease: Lease, grace: Duration, allowed: Allowed) -> Vec<Action> {
+    pub(super) fn allowed(&mut self, mut lease: Lease, grace: Duration, allowed: Allowed) -> Vec<WrapperAction> {
         match &mut self.phase {
-            Phase::Asking { .. } => {
+            WrapperPhase::Asking { .. } => {
                 self.grace = self.settings.stop_grace.map_or(grace, |asked| asked.min(grace));
-                self.phase = Phase::Running { lease };
+                self.phase = WrapperPhase::Running { lease };
                 self.containment = Some(allowed.containment);
-                vec![Action::Release(allowed)]
+                vec![WrapperAction::Release(allowed)]
             }
-            Phase::Running { lease: known } | Phase::Leftovers { lease: known, .. } => {
+            WrapperPhase::Running { lease: known } | WrapperPhase::Leftovers { lease: known, .. } => {
                 // The daemon's configuration may have changed.
                 self.grace = self.settings.stop_grace.map_or(grace, |asked| asked.min(grace));
-                // See the rule at the top: the same or a later end of the lease is never moved forward by the journey.
+                // See the module's rule on deadlines: the same or a later end of the lease must not move the deadline
+                // forward because the answer took longer.
                 let comparable = lease.boot_ms >= known.boot_ms;
                 if comparable && lease.until_boot_ms >= known.until_boot_ms {
                     lease.deadline = lease.deadline.max(known.deadline);
@@ -163,12 +167,12 @@ impl Core {
                 self.news_until = None;
                 Vec::new()
             }
-            Phase::Unexplained { .. } | Phase::Stopping { .. } | Phase::Done => Vec::new(),
+            WrapperPhase::Unexplained { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => Vec::new(),
         }
     }
 
     pub(super) fn set_lease(&mut self, now: BootTime, new: Lease) {
-        if let Phase::Running { lease } | Phase::Leftovers { lease, .. } = &mut self.phase {
+        if let WrapperPhase::Running { lease } | WrapperPhase::Leftovers { lease, .. } = &mut self.phase {
             *lease = new;
             if new.deadline > now {
                 self.news_until = None;
@@ -176,91 +180,91 @@ impl Core {
         }
     }
 
-    pub(super) fn broken(&mut self, now: BootTime, why: &str) -> Vec<Action> {
-        let mut actions = vec![Action::HangUp];
-        actions.extend(self.lost(now, &Lost { why: why.to_owned(), daemon: Daemon::There }));
+    pub(super) fn broken(&mut self, now: BootTime, why: &str) -> Vec<WrapperAction> {
+        let mut actions = vec![WrapperAction::HangUp];
+        actions.extend(self.lost(now, &ConnectionLost { why: why.to_owned(), daemon: DaemonState::There }));
         actions
     }
 
-    pub(super) fn refused(&mut self, now: BootTime, refusal: &Refusal) -> Vec<Action> {
-        let mut actions = vec![Action::HangUp];
+    pub(super) fn refused(&mut self, now: BootTime, refusal: &DaemonRefusal) -> Vec<WrapperAction> {
+        let mut actions = vec![WrapperAction::HangUp];
         let verdict = verdict(refusal);
         match &mut self.phase {
-            Phase::Asking { last, .. } => {
+            WrapperPhase::Asking { last, .. } => {
                 let mut outcome = outcome_of(refusal, false);
                 match (verdict, self.settings.wait) {
-                    (Verdict::Refused, _) | (_, Wait::No) => {
-                        if verdict == Verdict::Refused {
+                    (RefusalKind::Refused, _) | (_, Wait::No) => {
+                        if verdict == RefusalKind::Refused {
                             outcome.reason = outcome.reason.map(|reason| self.with_own_failure(reason));
                         }
                         actions.extend(self.finish(outcome));
                     }
-                    (Verdict::Denied | Verdict::Undecided, Wait::Forever | Wait::For(_)) => {
+                    (RefusalKind::Denied | RefusalKind::Undecided, Wait::Forever | Wait::For(_)) => {
                         let why = outcome.code.as_ref().map_or_else(String::new, ToString::to_string);
                         *last = Some(outcome);
                         actions.extend(self.retry(now, &why));
                     }
                 }
             }
-            Phase::Running { .. } | Phase::Leftovers { .. } => match verdict {
-                Verdict::Denied => {
+            WrapperPhase::Running { .. } | WrapperPhase::Leftovers { .. } => match verdict {
+                RefusalKind::Denied => {
                     let outcome = outcome_of(refusal, true);
                     actions.extend(self.stop(now, outcome, FirstSignal::Ours, self.grace));
                 }
-                // They say nothing about the agent. The deadline bounds how long that can go on.
-                Verdict::Undecided | Verdict::Refused => actions.extend(self.retry(now, "")),
+                // These answers say nothing about the agent. The deadline bounds how long that can last.
+                RefusalKind::Undecided | RefusalKind::Refused => actions.extend(self.retry(now, "")),
             },
-            Phase::Unexplained { .. } | Phase::Stopping { .. } | Phase::Done => {
+            WrapperPhase::Unexplained { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => {
                 self.link = Link::Down { retry_at: now };
             }
         }
         actions
     }
 
-    pub(super) fn lost(&mut self, now: BootTime, lost: &Lost) -> Vec<Action> {
+    pub(super) fn lost(&mut self, now: BootTime, lost: &ConnectionLost) -> Vec<WrapperAction> {
         match &mut self.phase {
-            Phase::Asking { last, .. } => {
+            WrapperPhase::Asking { last, .. } => {
                 let remedy = match lost.daemon {
-                    Daemon::Absent => {
+                    DaemonState::Absent => {
                         "; start it (`machineid-sidecar`, or the service that runs it), name another socket with --socket, \
                          or use --wait to wait for it"
                     }
-                    Daemon::Busy | Daemon::There => "",
+                    DaemonState::Busy | DaemonState::There => "",
                 };
                 let reason = format!("no answer from the daemon at {}: {}{remedy}", self.settings.socket, lost.why);
-                let outcome = Outcome::before_start(Exit::Undecided, Cause::CouldNotAsk, reason);
-                if self.settings.wait == Wait::No && lost.daemon != Daemon::Busy {
+                let outcome = RunOutcome::before_start(Exit::Undecided, EndCause::CouldNotAsk, reason);
+                if self.settings.wait == Wait::No && lost.daemon != DaemonState::Busy {
                     return self.finish(outcome);
                 }
                 // A deny says more than a connection that failed afterwards.
-                if last.as_ref().is_none_or(|last| last.cause != Cause::Denied) {
+                if last.as_ref().is_none_or(|last| last.cause != EndCause::Denied) {
                     *last = Some(outcome);
                 }
                 self.retry(now, &lost.why)
             }
-            Phase::Running { .. } | Phase::Leftovers { .. } => self.retry(now, ""),
-            // The inquiry has a connection of its own: it may be another daemon's that answers.
-            Phase::Unexplained { .. } | Phase::Stopping { .. } | Phase::Done => {
+            WrapperPhase::Running { .. } | WrapperPhase::Leftovers { .. } => self.retry(now, ""),
+            // The inquiry has a connection of its own, which may lead to another daemon.
+            WrapperPhase::Unexplained { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => {
                 self.link = Link::Down { retry_at: now };
                 Vec::new()
             }
         }
     }
 
-    pub(super) fn retry(&mut self, now: BootTime, why: &str) -> Vec<Action> {
+    pub(super) fn retry(&mut self, now: BootTime, why: &str) -> Vec<WrapperAction> {
         self.link = Link::Down { retry_at: now + self.retry_pause };
         self.retry_pause = (self.retry_pause * 2).min(LONGEST_RETRY);
         match &mut self.phase {
-            Phase::Asking { told, .. } if !*told && self.settings.wait != Wait::No => {
+            WrapperPhase::Asking { told, .. } if !*told && self.settings.wait != Wait::No => {
                 *told = true;
-                vec![Action::Notice(format!("waiting until it is allowed to run ({why})"))]
+                vec![WrapperAction::Notice(format!("waiting until it is allowed to run ({why})"))]
             }
-            Phase::Asking { .. }
-            | Phase::Running { .. }
-            | Phase::Unexplained { .. }
-            | Phase::Leftovers { .. }
-            | Phase::Stopping { .. }
-            | Phase::Done => Vec::new(),
+            WrapperPhase::Asking { .. }
+            | WrapperPhase::Running { .. }
+            | WrapperPhase::Unexplained { .. }
+            | WrapperPhase::Leftovers { .. }
+            | WrapperPhase::Stopping { .. }
+            | WrapperPhase::Done => Vec::new(),
         }
     }
 }

@@ -1,24 +1,24 @@
-//! What the wrapper decides. Pure: told the time and what happened, it answers with what to do. [`daemon`] and [`agent`]
-//! are the two sides things happen on; here are the states and the time.
+//! What the wrapper decides. Pure: it takes the time and an event, and returns the actions to carry out. [`daemon`] and
+//! [`agent`] handle the events of either side; this file has the states and the time.
 //!
 //! ```text
 //!  asking ──allow──► running ──leader ended──► leftovers: `stop` ─► stopping
-//!    │                  │  ▲                   leftovers: `wait` ─► waiting for the rest, supervised as before
+//!    │                  │  ▲                   leftovers: `wait` ─► waiting for the rest, still supervised
 //!    │                  │  └─ the stream may break and come back: only the deadline counts
 //!    │                  └─ stop, or the deadline ─► stopping ──tree empty──► done
 //!    └─ denied, undecided, timed out, signalled ─► done, and the command was never executed
 //! ```
 //!
-//! From `allow` to the end a guardian stands by ([`super::guard`]). When it has begun to stop the tree, because this process
-//! was held up past the deadline, that stop is taken over with its time; when it was killed, a stop begins here. A stop whose
-//! SIGKILL leaves somebody is given up after a while, and left to guardian and daemon.
+//! From `allow` to the end there is a guardian ([`super::guard`]). When it has begun to stop the tree, because this process
+//! did not react to the deadline, the wrapper takes that stop over with its times; when it was killed, the wrapper begins a
+//! stop. A stop that leaves processes after SIGKILL is given up after a while, and left to guardian and daemon.
 //!
-//! Deadlines. `offset = (our boot clock when the request was sent) − (boot_ms of the connection's first line)` is never
-//! larger than the true difference of the two clocks, so a deadline computed with it can only come early. On one
-//! connection a later line counts, whatever it says: a daemon may shorten a lease. A line older (by its `boot_ms`) than
-//! one already seen is dropped. After a reconnect the same lease would be computed earlier by however long the
-//! validation took; since both results are bounds on the same or a later moment, the later one is kept unless the daemon
-//! now names an earlier end. No line lengthens a lease beyond `lease_ms` from the moment it was read.
+//! Deadlines. `offset = (own boot clock when the request was sent) − (boot_ms of the connection's first line)` is never
+//! larger than the true difference of the two clocks, so a deadline computed with it can only come early. On one connection
+//! a later line replaces an earlier one: a daemon may shorten a lease. A line with an older `boot_ms` than one already seen
+//! is dropped. After a reconnect the same lease would be computed earlier, by the time that the validation took; since both
+//! results are lower bounds of the true end or a later one, the later one is kept unless the daemon now names an earlier
+//! end. No line lengthens a lease beyond `lease_ms` from the moment it was read.
 
 mod agent;
 mod daemon;
@@ -31,25 +31,26 @@ use machineid_protocol::{Code, Containment, Exit};
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
-use super::event::{Action, Event, Settings, Wait};
-use super::guard::Terms;
-use super::outcome::{Cause, Outcome};
+use super::event::{RunSettings, Wait, WrapperAction, WrapperEvent};
+use super::guard::StopTerms;
+use super::outcome::{EndCause, RunOutcome};
 
 /// The grace until a daemon has named one.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// Time to the first new attempt after a failed one; it doubles with each.
+/// Time to the first new attempt after a failed one; it doubles with each attempt.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest time between two attempts.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
-/// A timer that fires later than this was held up (a suspend, a stop): there may be news to read first.
+/// A timer that fires later than this was delayed by a suspend or a stop: an answer may be waiting to be read.
 const LATE: Duration = Duration::from_secs(1);
-/// How long news are waited for then; after a suspend of the machine, as long as the daemon asks the authority.
+/// How long to wait for an answer then; after a suspend of the machine, at least as long as the daemon asks the
+/// authority.
 const NEWS: Duration = Duration::from_secs(1);
-/// No word of a daemon makes that longer than this.
+/// The longest resume grace that is accepted from a daemon.
 const LONGEST_RESUME_GRACE: Duration = Duration::from_mins(1);
-/// How long the daemon may take to say whether it ended the leader; a `stop` that comes this soon after the leader's end
-/// is taken for its cause. Long enough for a host on which every processor has others to serve: a denied agent must not
-/// look as if it had ended by itself.
+/// How long the daemon may take to say whether it ended the leader. A `stop` that comes this soon after the leader's
+/// end is taken for its cause. Long enough for a loaded host: a denied agent must not look as if it had ended by
+/// itself.
 const EXPLANATION: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -68,66 +69,66 @@ struct Lease {
 }
 
 #[derive(Clone, Debug)]
-enum Phase {
+enum WrapperPhase {
     Asking {
         give_up_at: Option<BootTime>,
-        last: Option<Outcome>,
+        last: Option<RunOutcome>,
         told: bool,
     },
     Running {
         lease: Lease,
     },
-    /// The leader has ended, and the daemon is asked whether that was its doing: an agent that obeys at once is gone
-    /// before the `stop` line has been read.
+    /// The leader has ended, and the daemon is asked whether it caused that: an agent that obeys at once is gone before
+    /// the `stop` line has been read.
     Unexplained {
         lease: Lease,
-        /// How this ends when it was not.
-        otherwise: Outcome,
+        /// The outcome if the daemon did not cause it.
+        otherwise: RunOutcome,
         until: BootTime,
         empty: bool,
     },
-    /// The leader has ended and what it left behind runs on.
+    /// The leader has ended, and processes that it left behind still run.
     Leftovers {
         lease: Lease,
         exit: Exit,
         interrupts: u8,
     },
     Stopping {
-        outcome: Outcome,
+        outcome: RunOutcome,
         leader_ended_at: Option<BootTime>,
     },
     Done,
 }
 
-/// The wrapper's state.
+/// The wrapper's decisions about one run: when to ask, start, stop and end.
 #[derive(Debug)]
-pub(super) struct Core {
-    settings: Settings,
+pub(super) struct WrapperCore {
+    settings: RunSettings,
     link: Link,
-    phase: Phase,
+    phase: WrapperPhase,
     retry_pause: Duration,
     grace: Duration,
     stop_signal: Signal,
     killer: Killer,
-    /// What holds the tree together, once that is settled.
+    /// How the tree is held together, once the daemon has allowed it.
     containment: Option<Containment>,
-    /// Why the daemon cannot ask the authority, as it said last.
+    /// Why the daemon cannot ask the authority, by its last line about that.
     undecided: Option<String>,
-    /// Whether the agent's processes stand still.
+    /// Whether the agent's processes are frozen.
     frozen: bool,
-    /// When a SIGCONT came last.
+    /// When the last SIGCONT came.
     woke_at: Option<BootTime>,
-    /// When the machine woke last.
+    /// When the machine last resumed from a suspend.
     resumed_at: Option<BootTime>,
-    /// How long the daemon asks the authority then, for a lease that ended meanwhile.
+    /// How long the daemon asks the authority after a suspend in which a lease ended.
     resume_grace: Duration,
-    /// Until when news are waited for after waking late. Set once for each deadline.
+    /// Until when to wait for an answer after waking late. Set once for each deadline.
     news_until: Option<BootTime>,
 }
 
-impl Core {
-    /// Begins to ask.
-    pub(super) fn begin(now: BootTime, settings: Settings) -> (Self, Vec<Action>) {
+impl WrapperCore {
+    /// Begins with the first question.
+    pub(super) fn begin(now: BootTime, settings: RunSettings) -> (Self, Vec<WrapperAction>) {
         let give_up_at = match settings.wait {
             Wait::No => Some(now + settings.timeout),
             Wait::Forever => None,
@@ -135,7 +136,7 @@ impl Core {
         };
         let mut core = Self {
             link: Link::Down { retry_at: now },
-            phase: Phase::Asking { give_up_at, last: None, told: false },
+            phase: WrapperPhase::Asking { give_up_at, last: None, told: false },
             retry_pause: FIRST_RETRY,
             grace: settings.stop_grace.unwrap_or(DEFAULT_GRACE),
             stop_signal: settings.stop_signal.unwrap_or(Signal::TERM),
@@ -154,146 +155,147 @@ impl Core {
     }
 
     /// The terms of a stop, for the guardian.
-    pub(super) const fn terms(&self) -> Terms {
+    pub(super) const fn terms(&self) -> StopTerms {
         let in_leaf = matches!(self.containment, Some(Containment::Cgroup));
-        Terms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
+        StopTerms { signal: self.stop_signal, grace: self.grace, killer: self.killer, in_leaf }
     }
 
-    /// What holds the tree together, once it is allowed.
+    /// How the tree is held together, once the daemon has allowed it.
     pub(super) const fn containment(&self) -> Option<Containment> {
         self.containment
     }
 
-    /// When the run is stopped if no news come, while it lives on a lease.
+    /// When the run will be stopped without another answer, while it lives on a lease.
     pub(super) fn deadline(&self) -> Option<BootTime> {
         match &self.phase {
-            Phase::Running { lease } | Phase::Unexplained { lease, .. } | Phase::Leftovers { lease, .. } => {
-                Some(self.news_until.unwrap_or(lease.deadline))
-            }
-            Phase::Asking { .. } | Phase::Stopping { .. } | Phase::Done => None,
+            WrapperPhase::Running { lease }
+            | WrapperPhase::Unexplained { lease, .. }
+            | WrapperPhase::Leftovers { lease, .. } => Some(self.news_until.unwrap_or(lease.deadline)),
+            WrapperPhase::Asking { .. } | WrapperPhase::Stopping { .. } | WrapperPhase::Done => None,
         }
     }
 
-    /// When to come back with [`Event::Tick`] at the latest.
+    /// When to call [`handle`](Self::handle) with [`WrapperEvent::Tick`] at the latest.
     pub(super) fn wake_at(&self) -> Option<BootTime> {
         let link = match (&self.link, &self.phase) {
-            (_, Phase::Stopping { .. } | Phase::Unexplained { .. } | Phase::Done) | (Link::Up { .. }, _) => None,
+            (_, WrapperPhase::Stopping { .. } | WrapperPhase::Unexplained { .. } | WrapperPhase::Done)
+            | (Link::Up { .. }, _) => None,
             (Link::Down { retry_at }, _) => Some(*retry_at),
             (Link::Asking { give_up_at, .. }, _) => Some(*give_up_at),
         };
         let phase = match &self.phase {
-            Phase::Asking { give_up_at, .. } => *give_up_at,
-            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+            WrapperPhase::Asking { give_up_at, .. } => *give_up_at,
+            WrapperPhase::Running { lease } | WrapperPhase::Leftovers { lease, .. } => {
                 Some(self.news_until.unwrap_or(lease.deadline))
             }
-            Phase::Unexplained { until, .. } => Some(*until),
-            Phase::Stopping { .. } | Phase::Done => None,
+            WrapperPhase::Unexplained { until, .. } => Some(*until),
+            WrapperPhase::Stopping { .. } | WrapperPhase::Done => None,
         };
         link.into_iter().chain(phase).min()
     }
 
-    /// Whether a daemon can end the tree by itself. Also one that was started again and has not heard of us yet.
+    /// Whether a daemon can end the tree by itself; also one that was restarted and does not know of this wrapper yet.
     pub(super) const fn daemon_can_end_it(&self) -> bool {
         matches!(self.killer, Killer::Daemon)
     }
 
-    /// Whether the stop that is under way is one that the daemon has begun as well: by a deny or at the end of the lease,
-    /// both of which it knows of, and not for what a leader has left behind.
+    /// Whether the daemon has begun the same stop: at a deny or at the end of the lease, which it knows of, and not for
+    /// processes that a leader has left behind.
     pub(super) const fn daemon_ends_it(&self) -> bool {
         match &self.phase {
-            Phase::Stopping { outcome, .. } => {
-                self.daemon_can_end_it() && matches!(outcome.cause, Cause::Denied | Cause::LeaseExpired)
+            WrapperPhase::Stopping { outcome, .. } => {
+                self.daemon_can_end_it() && matches!(outcome.cause, EndCause::Denied | EndCause::LeaseExpired)
             }
-            Phase::Asking { .. }
-            | Phase::Running { .. }
-            | Phase::Unexplained { .. }
-            | Phase::Leftovers { .. }
-            | Phase::Done => false,
+            WrapperPhase::Asking { .. }
+            | WrapperPhase::Running { .. }
+            | WrapperPhase::Unexplained { .. }
+            | WrapperPhase::Leftovers { .. }
+            | WrapperPhase::Done => false,
         }
     }
 
-    /// Takes what happened and says what to do, in this order.
-    pub(super) fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
-        if matches!(self.phase, Phase::Done) {
+    /// Takes an event and returns the actions to carry out, in this order.
+    pub(super) fn handle(&mut self, now: BootTime, event: WrapperEvent) -> Vec<WrapperAction> {
+        if matches!(self.phase, WrapperPhase::Done) {
             return Vec::new();
         }
         match event {
-            Event::Line(line) => self.line(now, line),
-            Event::Refused(refusal) => self.refused(now, &refusal),
-            Event::Lost(lost) => self.lost(now, &lost),
-            Event::Signal { signal, ignored, from_terminal } => self.signal(now, signal, ignored, from_terminal),
-            Event::LeaderStopped(signal) => match self.phase {
-                Phase::Running { .. } => vec![Action::Suspend(signal)],
-                Phase::Asking { .. }
-                | Phase::Unexplained { .. }
-                | Phase::Leftovers { .. }
-                | Phase::Stopping { .. }
-                | Phase::Done => Vec::new(),
+            WrapperEvent::Line(line) => self.line(now, line),
+            WrapperEvent::Refused(refusal) => self.refused(now, &refusal),
+            WrapperEvent::Lost(lost) => self.lost(now, &lost),
+            WrapperEvent::Signal { signal, ignored, from_terminal } => self.signal(now, signal, ignored, from_terminal),
+            WrapperEvent::LeaderStopped(signal) => match self.phase {
+                WrapperPhase::Running { .. } => vec![WrapperAction::Suspend(signal)],
+                WrapperPhase::Asking { .. }
+                | WrapperPhase::Unexplained { .. }
+                | WrapperPhase::Leftovers { .. }
+                | WrapperPhase::Stopping { .. }
+                | WrapperPhase::Done => Vec::new(),
             },
-            Event::LeaderEnded { exit, alone } => self.leader_ended(now, exit, alone),
-            Event::CannotExecute(exit, reason) => {
-                let mut outcome = Outcome::before_start(exit, Cause::CannotExecute, reason);
+            WrapperEvent::LeaderEnded { exit, alone } => self.leader_ended(now, exit, alone),
+            WrapperEvent::CannotExecute(exit, reason) => {
+                let mut outcome = RunOutcome::before_start(exit, EndCause::CannotExecute, reason);
                 outcome.started = true;
                 self.finish(outcome)
             }
-            Event::NotStopped => self.not_stopped(now),
-            Event::Frozen(frozen) => self.set_frozen(frozen),
-            Event::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
-            Event::GuardianKilled => self.guardian_killed(now),
-            Event::Resumed => self.resumed(now),
-            Event::TreeEmpty => self.tree_empty(),
-            Event::Stuck => self.stuck(),
-            Event::Tick => self.tick(now),
+            WrapperEvent::NotStopped => self.not_stopped(now),
+            WrapperEvent::Frozen(frozen) => self.set_frozen(frozen),
+            WrapperEvent::GuardianStops { kill_at } => self.guardian_stops(now, kill_at),
+            WrapperEvent::GuardianKilled => self.guardian_killed(now),
+            WrapperEvent::Resumed => self.resumed(now),
+            WrapperEvent::TreeEmpty => self.tree_empty(),
+            WrapperEvent::Stuck => self.stuck(),
+            WrapperEvent::Tick => self.tick(now),
         }
     }
 
-    fn ask(&mut self, now: BootTime) -> Vec<Action> {
+    fn ask(&mut self, now: BootTime) -> Vec<WrapperAction> {
         self.link = Link::Asking { since: now, give_up_at: now + self.settings.timeout };
-        vec![Action::Ask]
+        vec![WrapperAction::Ask]
     }
 
-    fn finish(&mut self, outcome: Outcome) -> Vec<Action> {
-        self.phase = Phase::Done;
-        vec![Action::Finish(outcome)]
+    fn finish(&mut self, outcome: RunOutcome) -> Vec<WrapperAction> {
+        self.phase = WrapperPhase::Done;
+        vec![WrapperAction::Finish(outcome)]
     }
 
-    fn tick(&mut self, now: BootTime) -> Vec<Action> {
+    fn tick(&mut self, now: BootTime) -> Vec<WrapperAction> {
         match &mut self.phase {
-            Phase::Asking { give_up_at, last, .. } => {
+            WrapperPhase::Asking { give_up_at, last, .. } => {
                 if give_up_at.is_some_and(|give_up_at| now >= give_up_at) {
                     let reason = format!(
                         "the daemon at {} did not answer within the time (--timeout, --wait); try `machineid status`",
                         self.settings.socket
                     );
-                    let silent = Outcome::before_start(Exit::Undecided, Cause::CouldNotAsk, reason);
+                    let silent = RunOutcome::before_start(Exit::Undecided, EndCause::CouldNotAsk, reason);
                     let outcome = last.take().unwrap_or(silent);
                     return self.finish(outcome);
                 }
                 self.tick_link(now)
             }
-            Phase::Running { lease } | Phase::Leftovers { lease, .. } => {
+            WrapperPhase::Running { lease } | WrapperPhase::Leftovers { lease, .. } => {
                 let deadline = lease.deadline;
                 if self.is_over(now, deadline) {
-                    let outcome = Outcome {
+                    let outcome = RunOutcome {
                         reason: Some(format!("no new permission came before the lease ended: {}", self.why_no_news())),
-                        ..Outcome::stopped(Exit::Undecided, Cause::LeaseExpired, Some(Code::LeaseExpired))
+                        ..RunOutcome::stopped(Exit::Undecided, EndCause::LeaseExpired, Some(Code::LeaseExpired))
                     };
                     return self.stop(now, outcome, FirstSignal::Ours, self.grace);
                 }
                 self.tick_link(now)
             }
-            Phase::Unexplained { lease, otherwise, until, empty } => {
+            WrapperPhase::Unexplained { lease, otherwise, until, empty } => {
                 if now < *until {
                     return Vec::new();
                 }
                 let (lease, otherwise, empty) = (*lease, otherwise.clone(), *empty);
                 self.leader_explained(now, lease, otherwise, empty)
             }
-            Phase::Stopping { .. } | Phase::Done => Vec::new(),
+            WrapperPhase::Stopping { .. } | WrapperPhase::Done => Vec::new(),
         }
     }
 
-    /// Why nothing moved the deadline, as far as can be told from here.
+    /// Why no answer moved the deadline, as far as the wrapper can tell.
     fn why_no_news(&self) -> String {
         match (&self.link, &self.undecided) {
             (Link::Up { .. }, Some(cause)) => cause.clone(),
@@ -309,8 +311,8 @@ impl Core {
         }
     }
 
-    /// Whether to stop at this deadline now. One who wakes late (the machine or the wrapper was suspended) waits a little
-    /// for news; the stream has been read before this is asked.
+    /// Whether to stop at this deadline now. After waking late (the machine or the wrapper was suspended) the wrapper
+    /// first waits a little for an answer; the stream has been read before this is called.
     fn is_over(&mut self, now: BootTime, deadline: BootTime) -> bool {
         if now < deadline {
             return false;
@@ -331,14 +333,14 @@ impl Core {
         true
     }
 
-    /// News that are waited for already are waited for anew: who was to bring them has slept as well.
-    fn resumed(&mut self, now: BootTime) -> Vec<Action> {
+    /// A wait that has begun is begun anew: the daemon was suspended as well.
+    fn resumed(&mut self, now: BootTime) -> Vec<WrapperAction> {
         self.resumed_at = Some(now);
         self.news_until = None;
         Vec::new()
     }
 
-    fn tick_link(&mut self, now: BootTime) -> Vec<Action> {
+    fn tick_link(&mut self, now: BootTime) -> Vec<WrapperAction> {
         match self.link {
             Link::Down { retry_at } if now >= retry_at => self.ask(now),
             Link::Asking { give_up_at, .. } if now >= give_up_at => {

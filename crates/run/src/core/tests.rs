@@ -3,7 +3,7 @@ use machineid_protocol::{Containment, RunId, Wish};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Daemon, Leftovers, Lost, Refusal};
+use crate::event::{ConnectionLost, DaemonRefusal, DaemonState, Leftovers};
 
 const SENT: u64 = 1_000_000;
 /// The daemon's boot clock stands 5 s behind ours, as in another time namespace.
@@ -17,8 +17,8 @@ fn run_id() -> RunId {
     "0123456789abcdef0123456789abcdef".parse().unwrap()
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> RunSettings {
+    RunSettings {
         run_id: run_id(),
         device: None,
         timeout: Duration::from_secs(5),
@@ -34,8 +34,8 @@ fn settings() -> Settings {
 }
 
 /// Written by the daemon at `wrote` and running out at `until`, both in milliseconds after the request was sent.
-fn allow(wrote: u64, until: u64) -> Event {
-    Event::Line(SuperviseEvent::Allow {
+fn allow(wrote: u64, until: u64) -> WrapperEvent {
+    WrapperEvent::Line(SuperviseEvent::Allow {
         run_id: run_id(),
         device_id: "dev".parse().unwrap(),
         base_url: None,
@@ -53,48 +53,48 @@ fn allow(wrote: u64, until: u64) -> Event {
     })
 }
 
-fn lease(wrote: u64, until: u64) -> Event {
-    Event::Line(SuperviseEvent::Lease { boot_ms: DAEMON + wrote, until_boot_ms: DAEMON + until })
+fn lease(wrote: u64, until: u64) -> WrapperEvent {
+    WrapperEvent::Line(SuperviseEvent::Lease { boot_ms: DAEMON + wrote, until_boot_ms: DAEMON + until })
 }
 
-fn stop(code: Code, signalled: bool) -> Event {
-    Event::Line(SuperviseEvent::Stop { code, request_id: None, reason: None, signalled, grace_ms: 3_000 })
+fn stop(code: Code, signalled: bool) -> WrapperEvent {
+    WrapperEvent::Line(SuperviseEvent::Stop { code, request_id: None, reason: None, signalled, grace_ms: 3_000 })
 }
 
-fn refused(status: u16, code: Code) -> Event {
-    Event::Refused(Refusal { status, code, request_id: None, reason: None })
+fn refused(status: u16, code: Code) -> WrapperEvent {
+    WrapperEvent::Refused(DaemonRefusal { status, code, request_id: None, reason: None })
 }
 
 /// The leader, with others of the tree still there.
-fn ended(exit: Exit) -> Event {
-    Event::LeaderEnded { exit, alone: false }
+fn ended(exit: Exit) -> WrapperEvent {
+    WrapperEvent::LeaderEnded { exit, alone: false }
 }
 
-fn lost() -> Event {
-    Event::Lost(Lost { why: "gone".to_owned(), daemon: Daemon::There })
+fn lost() -> WrapperEvent {
+    WrapperEvent::Lost(ConnectionLost { why: "gone".to_owned(), daemon: DaemonState::There })
 }
 
-fn begun(settings: Settings) -> Core {
-    let (core, actions) = Core::begin(at(0), settings);
-    assert_eq!(actions, [Action::Ask]);
+fn begun(settings: RunSettings) -> WrapperCore {
+    let (core, actions) = WrapperCore::begin(at(0), settings);
+    assert_eq!(actions, [WrapperAction::Ask]);
     core
 }
 
 /// Allowed at 0 with a lease up to 30 s.
-fn running(settings: Settings) -> Core {
+fn running(settings: RunSettings) -> WrapperCore {
     let mut core = begun(settings);
     let actions = core.handle(at(0), allow(0, 30_000));
-    assert!(matches!(actions[..], [Action::Release(_)]), "{actions:?}");
+    assert!(matches!(actions[..], [WrapperAction::Release(_)]), "{actions:?}");
     core
 }
 
-fn finished(actions: &[Action]) -> Option<&Outcome> {
-    actions.iter().find_map(|action| if let Action::Finish(outcome) = action { Some(outcome) } else { None })
+fn finished(actions: &[WrapperAction]) -> Option<&RunOutcome> {
+    actions.iter().find_map(|action| if let WrapperAction::Finish(outcome) = action { Some(outcome) } else { None })
 }
 
-fn begins_stop(actions: &[Action]) -> Option<(FirstSignal, Duration)> {
+fn begins_stop(actions: &[WrapperAction]) -> Option<(FirstSignal, Duration)> {
     actions.iter().find_map(|action| {
-        if let Action::BeginStop { first_signal, grace } = action { Some((*first_signal, *grace)) } else { None }
+        if let WrapperAction::BeginStop { first_signal, grace } = action { Some((*first_signal, *grace)) } else { None }
     })
 }
 
@@ -128,13 +128,13 @@ fn no_daemon_or_no_answer_is_could_not_find_out() {
     assert_eq!(finished(&core.handle(at(0), lost())).unwrap().exit, Exit::Undecided);
     let mut core = begun(settings());
     assert_eq!(core.wake_at(), Some(at(5_000)));
-    assert_eq!(core.handle(at(4_999), Event::Tick), []);
-    assert_eq!(finished(&core.handle(at(5_000), Event::Tick)).unwrap().exit, Exit::Undecided);
+    assert_eq!(core.handle(at(4_999), WrapperEvent::Tick), []);
+    assert_eq!(finished(&core.handle(at(5_000), WrapperEvent::Tick)).unwrap().exit, Exit::Undecided);
 }
 
 #[test]
 fn an_answer_to_another_question_allows_nothing() {
-    let other_run = Event::Line(SuperviseEvent::Allow {
+    let other_run = WrapperEvent::Line(SuperviseEvent::Allow {
         run_id: "ffffffffffffffffffffffffffffffff".parse().unwrap(),
         device_id: "dev".parse().unwrap(),
         base_url: None,
@@ -152,7 +152,7 @@ fn an_answer_to_another_question_allows_nothing() {
     });
     let mut core = begun(settings());
     assert_eq!(finished(&core.handle(at(0), other_run)).unwrap().exit, Exit::Undecided);
-    let mut core = begun(Settings { device: Some("mine".parse().unwrap()), ..settings() });
+    let mut core = begun(RunSettings { device: Some("mine".parse().unwrap()), ..settings() });
     assert_eq!(finished(&core.handle(at(0), allow(0, 30_000))).unwrap().exit, Exit::Undecided);
     // And an answer whose lease is over.
     let mut core = begun(settings());
@@ -164,27 +164,31 @@ fn an_answer_to_another_question_allows_nothing() {
 
 #[test]
 fn waiting_goes_on_through_denies_and_outages_until_allowed() {
-    let mut core = begun(Settings { wait: Wait::Forever, ..settings() });
+    let mut core = begun(RunSettings { wait: Wait::Forever, ..settings() });
     assert!(finished(&core.handle(at(0), lost())).is_none());
     assert_eq!(core.wake_at(), Some(at(100)));
-    assert_eq!(core.handle(at(100), Event::Tick), [Action::Ask]);
+    assert_eq!(core.handle(at(100), WrapperEvent::Tick), [WrapperAction::Ask]);
     assert!(finished(&core.handle(at(150), refused(403, Code::DeviceRevoked))).is_none());
-    assert_eq!(core.handle(at(350), Event::Tick), [Action::Ask]);
-    assert!(matches!(core.handle(at(400), allow(400, 30_000))[..], [Action::Release(_)]));
+    assert_eq!(core.handle(at(350), WrapperEvent::Tick), [WrapperAction::Ask]);
+    assert!(matches!(core.handle(at(400), allow(400, 30_000))[..], [WrapperAction::Release(_)]));
 
-    let mut core = begun(Settings { wait: Wait::For(Duration::from_mins(1)), ..settings() });
+    let mut core = begun(RunSettings { wait: Wait::For(Duration::from_mins(1)), ..settings() });
     core.handle(at(0), refused(403, Code::DeviceRevoked));
-    core.handle(at(200), Event::Tick);
+    core.handle(at(200), WrapperEvent::Tick);
     core.handle(at(300), lost());
-    let actions = core.handle(at(60_000), Event::Tick);
+    let actions = core.handle(at(60_000), WrapperEvent::Tick);
     assert_eq!(finished(&actions).unwrap().exit, Exit::Denied, "the deny says more than the outage after it");
 }
 
 #[test]
 fn a_signal_while_asking_ends_it_unless_it_is_ignored() {
     let mut core = begun(settings());
-    assert_eq!(core.handle(at(1), Event::Signal { signal: libc::SIGHUP, ignored: true, from_terminal: false }), []);
-    let actions = core.handle(at(1), Event::Signal { signal: libc::SIGTERM, ignored: false, from_terminal: false });
+    assert_eq!(
+        core.handle(at(1), WrapperEvent::Signal { signal: libc::SIGHUP, ignored: true, from_terminal: false }),
+        []
+    );
+    let actions =
+        core.handle(at(1), WrapperEvent::Signal { signal: libc::SIGTERM, ignored: false, from_terminal: false });
     assert_eq!(finished(&actions).unwrap().exit.code(), 143);
 }
 
@@ -209,20 +213,21 @@ fn the_deadline_is_on_our_clock_and_a_lease_line_moves_it() {
 #[test]
 fn at_the_deadline_the_stop_begins_by_itself_and_is_latched() {
     let mut core = running(settings());
-    assert_eq!(core.handle(at(29_999), Event::Tick), []);
-    let actions = core.handle(at(30_000), Event::Tick);
+    assert_eq!(core.handle(at(29_999), WrapperEvent::Tick), []);
+    let actions = core.handle(at(30_000), WrapperEvent::Tick);
     assert_eq!(begins_stop(&actions), Some((FirstSignal::Ours, Duration::from_secs(8))));
     assert_eq!(core.handle(at(30_001), lease(30_001, 60_000)), []);
     core.handle(at(30_002), ended(Exit::Command(0)));
-    let actions = core.handle(at(30_003), Event::TreeEmpty);
+    let actions = core.handle(at(30_003), WrapperEvent::TreeEmpty);
     let outcome = finished(&actions).unwrap();
-    assert_eq!((outcome.exit, outcome.cause), (Exit::Undecided, Cause::LeaseExpired));
+    assert_eq!((outcome.exit, outcome.cause), (Exit::Undecided, EndCause::LeaseExpired));
 }
 
 #[test]
 fn the_end_of_a_lease_says_why_no_new_permission_came() {
-    let undecided = |reason: Option<&str>| Event::Line(SuperviseEvent::Undecided { reason: reason.map(str::to_owned) });
-    let lost = || Event::Lost(Lost { why: "gone".to_owned(), daemon: Daemon::Absent });
+    let undecided =
+        |reason: Option<&str>| WrapperEvent::Line(SuperviseEvent::Undecided { reason: reason.map(str::to_owned) });
+    let lost = || WrapperEvent::Lost(ConnectionLost { why: "gone".to_owned(), daemon: DaemonState::Absent });
     for (told, needle) in [
         (vec![undecided(Some("could not connect to the authority"))], "ended: could not connect to the authority"),
         (vec![undecided(Some("could not connect")), undecided(None)], "is running but does not respond"),
@@ -233,34 +238,40 @@ fn the_end_of_a_lease_says_why_no_new_permission_came() {
         for event in told {
             assert_eq!(core.handle(at(20_000), event), [], "{needle}");
         }
-        core.handle(at(30_000), Event::Tick);
-        let reason = finished(&core.handle(at(30_003), Event::TreeEmpty)).unwrap().reason.clone().unwrap();
+        core.handle(at(30_000), WrapperEvent::Tick);
+        let reason = finished(&core.handle(at(30_003), WrapperEvent::TreeEmpty)).unwrap().reason.clone().unwrap();
         assert!(reason.starts_with("no new permission came") && reason.contains(needle), "{reason}");
     }
 }
 
 #[test]
-fn one_who_wakes_late_waits_a_second_for_news_once() {
+fn a_wrapper_that_wakes_late_waits_a_second_for_news_once() {
     for woken_by_cont in [false, true] {
         let late = if woken_by_cont { 30_100 } else { 33_000 };
         let woken = || {
             let mut core = running(settings());
             if woken_by_cont {
-                core.handle(at(late), Event::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false });
+                core.handle(
+                    at(late),
+                    WrapperEvent::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false },
+                );
             }
             core
         };
         let mut core = woken();
-        assert_eq!(core.handle(at(late), Event::Tick), []);
+        assert_eq!(core.handle(at(late), WrapperEvent::Tick), []);
         assert_eq!(core.wake_at(), Some(at(late + 1_000)));
         // Being woken again does not buy another second.
-        core.handle(at(late + 900), Event::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false });
-        assert!(begins_stop(&core.handle(at(late + 1_000), Event::Tick)).is_some());
+        core.handle(
+            at(late + 900),
+            WrapperEvent::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false },
+        );
+        assert!(begins_stop(&core.handle(at(late + 1_000), WrapperEvent::Tick)).is_some());
 
         let mut core = woken();
-        core.handle(at(late), Event::Tick);
+        core.handle(at(late), WrapperEvent::Tick);
         core.handle(at(late + 500), lease(late + 500, late + 30_000));
-        assert_eq!(core.handle(at(late + 1_000), Event::Tick), []);
+        assert_eq!(core.handle(at(late + 1_000), WrapperEvent::Tick), []);
         assert_eq!(core.wake_at(), Some(at(late + 30_000)));
     }
 }
@@ -269,19 +280,19 @@ fn one_who_wakes_late_waits_a_second_for_news_once() {
 fn after_a_suspend_news_are_waited_for_as_long_as_the_daemon_asks() {
     let woken = || {
         let mut core = running(settings());
-        assert_eq!(core.handle(at(90_000), Event::Resumed), []);
-        assert_eq!(core.handle(at(90_000), Event::Tick), []);
+        assert_eq!(core.handle(at(90_000), WrapperEvent::Resumed), []);
+        assert_eq!(core.handle(at(90_000), WrapperEvent::Tick), []);
         core
     };
     let mut core = woken();
     // The guardian is told the same: it must not end what the daemon asks about.
     assert_eq!((core.wake_at(), core.deadline()), (Some(at(93_000)), Some(at(93_000))));
-    assert_eq!(core.handle(at(92_999), Event::Tick), []);
-    assert!(begins_stop(&core.handle(at(93_000), Event::Tick)).is_some());
+    assert_eq!(core.handle(at(92_999), WrapperEvent::Tick), []);
+    assert!(begins_stop(&core.handle(at(93_000), WrapperEvent::Tick)).is_some());
     // An ALLOW.
     let mut core = woken();
     core.handle(at(91_000), lease(90_500, 120_500));
-    assert_eq!(core.handle(at(93_000), Event::Tick), []);
+    assert_eq!(core.handle(at(93_000), WrapperEvent::Tick), []);
     assert_eq!(core.deadline(), Some(at(120_500)));
     // A deny, and the daemon's own end of the grace.
     for code in [Code::DeviceRevoked, Code::LeaseExpired] {
@@ -289,18 +300,18 @@ fn after_a_suspend_news_are_waited_for_as_long_as_the_daemon_asks() {
     }
     // The machine sleeps again before that.
     let mut core = woken();
-    core.handle(at(200_000), Event::Resumed);
-    assert_eq!(core.handle(at(200_000), Event::Tick), []);
-    assert!(begins_stop(&core.handle(at(203_000), Event::Tick)).is_some());
+    core.handle(at(200_000), WrapperEvent::Resumed);
+    assert_eq!(core.handle(at(200_000), WrapperEvent::Tick), []);
+    assert!(begins_stop(&core.handle(at(203_000), WrapperEvent::Tick)).is_some());
 }
 
 #[test]
 fn a_suspend_within_the_lease_changes_nothing() {
     let mut core = running(settings());
-    core.handle(at(20_000), Event::Resumed);
-    core.handle(at(20_000), Event::Tick);
+    core.handle(at(20_000), WrapperEvent::Resumed);
+    core.handle(at(20_000), WrapperEvent::Tick);
     assert_eq!(core.wake_at(), Some(at(30_000)));
-    assert!(begins_stop(&core.handle(at(30_000), Event::Tick)).is_some());
+    assert!(begins_stop(&core.handle(at(30_000), WrapperEvent::Tick)).is_some());
 }
 
 #[test]
@@ -308,17 +319,17 @@ fn a_lost_daemon_is_asked_again_and_only_a_deny_or_the_deadline_stops() {
     let mut core = running(settings());
     assert_eq!(core.handle(at(1_000), lost()), []);
     assert_eq!(core.wake_at(), Some(at(1_100)));
-    assert_eq!(core.handle(at(1_100), Event::Tick), [Action::Ask]);
+    assert_eq!(core.handle(at(1_100), WrapperEvent::Tick), [WrapperAction::Ask]);
     for code in [Code::Starting, Code::PidNotPermitted, Code::BadRequest, Code::SystemUnavailable] {
-        assert_eq!(core.handle(at(1_200), refused(503, code)), [Action::HangUp]);
+        assert_eq!(core.handle(at(1_200), refused(503, code)), [WrapperAction::HangUp]);
     }
     let retry = core.wake_at().unwrap();
-    assert_eq!(core.handle(retry, Event::Tick), [Action::Ask]);
+    assert_eq!(core.handle(retry, WrapperEvent::Tick), [WrapperAction::Ask]);
     // The answer took a second; the lease is the same, and the deadline is not moved forward by the journey.
     core.handle(retry + Duration::from_secs(1), allow(3_800, 30_000));
     assert_eq!(core.wake_at(), Some(at(30_000)));
     core.handle(at(9_000), lost());
-    core.handle(at(9_100), Event::Tick);
+    core.handle(at(9_100), WrapperEvent::Tick);
     let actions = core.handle(at(9_200), refused(403, Code::DeviceRevoked));
     assert_eq!(begins_stop(&actions), Some((FirstSignal::Ours, Duration::from_secs(8))));
 }
@@ -329,8 +340,8 @@ fn a_stop_by_the_daemon_is_not_signalled_twice() {
         let mut core = running(settings());
         let actions = core.handle(at(1), stop(Code::DeviceRevoked, signalled));
         assert_eq!(begins_stop(&actions), Some((first, Duration::from_secs(3))));
-        assert_eq!(core.handle(at(2), ended(Exit::Signal(15))), [Action::TakeTerminal]);
-        assert_eq!(finished(&core.handle(at(3), Event::TreeEmpty)).unwrap().exit, Exit::Denied);
+        assert_eq!(core.handle(at(2), ended(Exit::Signal(15))), [WrapperAction::TakeTerminal]);
+        assert_eq!(finished(&core.handle(at(3), WrapperEvent::TreeEmpty)).unwrap().exit, Exit::Denied);
     }
 }
 
@@ -338,69 +349,69 @@ fn a_stop_by_the_daemon_is_not_signalled_twice() {
 fn a_leader_ended_by_the_daemons_signal_is_explained_by_the_line_behind_it() {
     let mut core = running(settings());
     core.handle(at(1), ended(Exit::Signal(15)));
-    assert_eq!(core.handle(at(1), Event::TreeEmpty), []);
+    assert_eq!(core.handle(at(1), WrapperEvent::TreeEmpty), []);
     let actions = core.handle(at(5), stop(Code::DeviceRevoked, true));
     assert_eq!(finished(&actions).unwrap().exit, Exit::Denied);
     // An agent that obeys at once ends as it likes; it was stopped all the same.
     let mut core = running(settings());
     let actions = core.handle(at(1), ended(Exit::Command(0)));
-    assert_eq!(actions, [Action::TakeTerminal, Action::Inquire]);
-    core.handle(at(1), Event::TreeEmpty);
+    assert_eq!(actions, [WrapperAction::TakeTerminal, WrapperAction::Inquire]);
+    core.handle(at(1), WrapperEvent::TreeEmpty);
     assert_eq!(finished(&core.handle(at(2), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
     // Also while the stream is down: a daemon that was started again may have ended it before this wrapper came back.
     let mut core = running(settings());
     core.handle(at(1), lost());
-    assert_eq!(core.handle(at(2), ended(Exit::Command(0))), [Action::TakeTerminal, Action::Inquire]);
-    core.handle(at(2), Event::TreeEmpty);
+    assert_eq!(core.handle(at(2), ended(Exit::Command(0))), [WrapperAction::TakeTerminal, WrapperAction::Inquire]);
+    core.handle(at(2), WrapperEvent::TreeEmpty);
     assert_eq!(core.handle(at(3), lost()), []);
     assert_eq!(finished(&core.handle(at(4), stop(Code::OrgDisabled, true))).unwrap().exit, Exit::Denied);
     // Without such a line it was not the daemon's doing, whether the daemon says so or says nothing.
-    for (when, event) in [(2, Event::NotStopped), (2_001, Event::Tick)] {
+    for (when, event) in [(2, WrapperEvent::NotStopped), (2_001, WrapperEvent::Tick)] {
         let mut core = running(settings());
         core.handle(at(1), ended(Exit::Signal(15)));
-        core.handle(at(1), Event::TreeEmpty);
+        core.handle(at(1), WrapperEvent::TreeEmpty);
         assert_eq!(finished(&core.handle(at(when), event)).unwrap().exit.code(), 143);
     }
 }
 
 #[test]
 fn a_namespace_ended_by_its_first_process_is_explained_by_the_line_behind_it() {
-    let pidns = || running(Settings { made: Containment::Pidns, ..settings() });
+    let pidns = || running(RunSettings { made: Containment::Pidns, ..settings() });
     let mut core = pidns();
-    assert_eq!(core.handle(at(1), Event::GuardianKilled), [Action::TakeTerminal, Action::Inquire]);
+    assert_eq!(core.handle(at(1), WrapperEvent::GuardianKilled), [WrapperAction::TakeTerminal, WrapperAction::Inquire]);
     assert_eq!(finished(&core.handle(at(5), stop(Code::DeviceRevoked, true))).unwrap().exit, Exit::Denied);
-    // Somebody else's doing.
-    for (when, event) in [(2, Event::NotStopped), (2_001, Event::Tick)] {
+    // Another process has killed it.
+    for (when, event) in [(2, WrapperEvent::NotStopped), (2_001, WrapperEvent::Tick)] {
         let mut core = pidns();
-        core.handle(at(1), Event::GuardianKilled);
+        core.handle(at(1), WrapperEvent::GuardianKilled);
         assert_eq!(finished(&core.handle(at(when), event)).unwrap().exit, Exit::Wrapper);
     }
     // Elsewhere a daemon has no reason to kill it, and the rest of the tree has to be ended at once.
-    assert!(begins_stop(&running(settings()).handle(at(1), Event::GuardianKilled)).is_some());
+    assert!(begins_stop(&running(settings()).handle(at(1), WrapperEvent::GuardianKilled)).is_some());
 }
 
 #[test]
 fn leftovers_are_stopped_or_waited_for_and_the_code_stays_the_leaders() {
     let mut core = running(settings());
     core.handle(at(1), ended(Exit::Command(7)));
-    let actions = core.handle(at(1), Event::NotStopped);
+    let actions = core.handle(at(1), WrapperEvent::NotStopped);
     assert_eq!(begins_stop(&actions), Some((FirstSignal::Ours, Duration::from_secs(8))));
-    assert_eq!(finished(&core.handle(at(9), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
+    assert_eq!(finished(&core.handle(at(9), WrapperEvent::TreeEmpty)).unwrap().exit, Exit::Command(7));
 
     let waiting = || {
-        let mut core = running(Settings { leftovers: Leftovers::Wait, ..settings() });
+        let mut core = running(RunSettings { leftovers: Leftovers::Wait, ..settings() });
         core.handle(at(1), ended(Exit::Command(7)));
-        assert_eq!(core.handle(at(1), Event::NotStopped), []);
+        assert_eq!(core.handle(at(1), WrapperEvent::NotStopped), []);
         core
     };
-    assert_eq!(finished(&waiting().handle(at(9), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
+    assert_eq!(finished(&waiting().handle(at(9), WrapperEvent::TreeEmpty)).unwrap().exit, Exit::Command(7));
     let mut core = waiting();
-    let interrupt = Event::Signal { signal: libc::SIGINT, ignored: false, from_terminal: false };
-    assert_eq!(core.handle(at(2), interrupt.clone()), [Action::Forward(libc::SIGINT)]);
+    let interrupt = WrapperEvent::Signal { signal: libc::SIGINT, ignored: false, from_terminal: false };
+    assert_eq!(core.handle(at(2), interrupt.clone()), [WrapperAction::Forward(libc::SIGINT)]);
     assert!(begins_stop(&core.handle(at(3), interrupt)).is_some());
     let mut core = waiting();
-    assert!(begins_stop(&core.handle(at(30_000), Event::Tick)).is_some(), "still under its lease");
-    assert_eq!(finished(&core.handle(at(30_001), Event::TreeEmpty)).unwrap().exit, Exit::Command(7));
+    assert!(begins_stop(&core.handle(at(30_000), WrapperEvent::Tick)).is_some(), "still under its lease");
+    assert_eq!(finished(&core.handle(at(30_001), WrapperEvent::TreeEmpty)).unwrap().exit, Exit::Command(7));
 }
 
 #[test]
@@ -408,20 +419,20 @@ fn signals_are_forwarded_but_for_those_that_are_the_wrappers_own() {
     let mut core = running(settings());
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGWINCH, libc::SIGTSTP, 40] {
         assert_eq!(
-            core.handle(at(1), Event::Signal { signal, ignored: false, from_terminal: false }),
-            [Action::Forward(signal)]
+            core.handle(at(1), WrapperEvent::Signal { signal, ignored: false, from_terminal: false }),
+            [WrapperAction::Forward(signal)]
         );
     }
     for signal in [libc::SIGCHLD, libc::SIGURG, libc::SIGTTIN, libc::SIGTTOU] {
-        assert_eq!(core.handle(at(1), Event::Signal { signal, ignored: false, from_terminal: false }), []);
+        assert_eq!(core.handle(at(1), WrapperEvent::Signal { signal, ignored: false, from_terminal: false }), []);
     }
     assert_eq!(
-        core.handle(at(1), Event::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false }),
-        [Action::Resume]
+        core.handle(at(1), WrapperEvent::Signal { signal: libc::SIGCONT, ignored: false, from_terminal: false }),
+        [WrapperAction::Resume]
     );
 }
 
-fn any_event() -> impl Strategy<Value = Event> {
+fn any_event() -> impl Strategy<Value = WrapperEvent> {
     let time = 0_u64..70_000;
     prop_oneof![
         (time.clone(), time.clone()).prop_map(|(wrote, until)| allow(wrote, until)),
@@ -431,18 +442,22 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(refused(403, Code::DeviceRevoked)),
         Just(refused(503, Code::Starting)),
         Just(lost()),
-        (1_i32..40).prop_map(|signal| Event::Signal { signal, ignored: signal == 1, from_terminal: signal == 2 }),
-        Just(Event::LeaderStopped(libc::SIGTSTP)),
-        any::<bool>().prop_map(Event::Frozen),
-        Just(Event::GuardianKilled),
-        Just(Event::GuardianStops { kill_at: at(40_000) }),
-        Just(Event::Stuck),
+        (1_i32..40).prop_map(|signal| WrapperEvent::Signal {
+            signal,
+            ignored: signal == 1,
+            from_terminal: signal == 2
+        }),
+        Just(WrapperEvent::LeaderStopped(libc::SIGTSTP)),
+        any::<bool>().prop_map(WrapperEvent::Frozen),
+        Just(WrapperEvent::GuardianKilled),
+        Just(WrapperEvent::GuardianStops { kill_at: at(40_000) }),
+        Just(WrapperEvent::Stuck),
         (0_u8..20).prop_map(|code| ended(Exit::Command(code))),
         Just(ended(Exit::Signal(15))),
-        Just(Event::TreeEmpty),
-        Just(Event::Resumed),
-        Just(Event::Tick),
-        Just(Event::Tick),
+        Just(WrapperEvent::TreeEmpty),
+        Just(WrapperEvent::Resumed),
+        Just(WrapperEvent::Tick),
+        Just(WrapperEvent::Tick),
     ]
 }
 
@@ -454,52 +469,52 @@ proptest! {
         leave in any::<bool>(),
     ) {
         let leftovers = if leave { Leftovers::Wait } else { Leftovers::Stop };
-        let mut core = begun(Settings { wait, leftovers, ..settings() });
+        let mut core = begun(RunSettings { wait, leftovers, ..settings() });
         let (mut released, mut stops, mut done, mut leader_gone) = (0, 0, false, false);
         let (mut last_permission, mut resumed) = (None, None);
         let mut elapsed = 0;
         for (pause, event) in events {
             elapsed += pause;
-            if matches!(event, Event::Resumed) {
+            if matches!(event, WrapperEvent::Resumed) {
                 resumed = Some(elapsed);
             }
-            if matches!(event, Event::LeaderEnded { .. }) {
+            if matches!(event, WrapperEvent::LeaderEnded { .. }) {
                 if leader_gone { continue }
                 leader_gone = true;
             }
-            if matches!(event, Event::TreeEmpty) && !leader_gone { continue }
-            let was_allow = matches!(event, Event::Line(SuperviseEvent::Allow { .. }));
-            if matches!(event, Event::Line(SuperviseEvent::Allow { .. } | SuperviseEvent::Lease { .. })) {
+            if matches!(event, WrapperEvent::TreeEmpty) && !leader_gone { continue }
+            let was_allow = matches!(event, WrapperEvent::Line(SuperviseEvent::Allow { .. }));
+            if matches!(event, WrapperEvent::Line(SuperviseEvent::Allow { .. } | SuperviseEvent::Lease { .. })) {
                 last_permission = Some(elapsed);
             }
             let actions = core.handle(at(elapsed), event);
             for action in &actions {
                 prop_assert!(!done, "nothing is done after the end");
                 match action {
-                    Action::Release(_) => {
+                    WrapperAction::Release(_) => {
                         prop_assert!(was_allow && stops == 0);
                         released += 1;
                     }
-                    Action::BeginStop { .. } => {
+                    WrapperAction::BeginStop { .. } => {
                         prop_assert_eq!(released, 1);
                         stops += 1;
                     }
-                    Action::Finish(outcome) => {
+                    WrapperAction::Finish(outcome) => {
                         done = true;
                         prop_assert_eq!(outcome.started, released > 0);
                         if released == 0 {
                             prop_assert_ne!(outcome.exit.code(), 0);
                         }
                     }
-                    Action::Ask | Action::HangUp | Action::Inquire | Action::Forward(_) | Action::Suspend(_) | Action::Resume
-                    | Action::TakeTerminal | Action::Hasten(_) | Action::Notice(_) | Action::Remark(_) | Action::HoldTerminal(_)
-                    | Action::Thaw => {}
+                    WrapperAction::Ask | WrapperAction::HangUp | WrapperAction::Inquire | WrapperAction::Forward(_) | WrapperAction::Suspend(_) | WrapperAction::Resume
+                    | WrapperAction::TakeTerminal | WrapperAction::Hasten(_) | WrapperAction::Notice(_) | WrapperAction::Remark(_) | WrapperAction::HoldTerminal(_)
+                    | WrapperAction::Thaw => {}
                 }
             }
             prop_assert!(released <= 1 && stops <= 1);
             // P3: a whole lease and the second for news after the last permission, or the grace after waking, the stop has
             // begun.
-            let tick = core.handle(at(elapsed), Event::Tick);
+            let tick = core.handle(at(elapsed), WrapperEvent::Tick);
             stops += usize::from(begins_stop(&tick).is_some());
             done |= finished(&tick).is_some();
             if released > 0 && !done && stops == 0 && !leader_gone {

@@ -1,4 +1,4 @@
-//! What the guardian decides. Pure: told the time and what happened, it answers with what to do.
+//! What the guardian decides. Pure: it takes the time and an event, and returns the actions to carry out.
 //!
 //! ```text
 //!  waiting ──terms──► watching ──wrapper gone──────────────► asking the daemon ──► stopping
@@ -9,10 +9,10 @@
 //!     └─wrapper gone: the command was not and must not be executed────────────────────────┘
 //! ```
 //!
-//! The daemon is asked because no process may get the stop signal twice: one that knows the run and can reach it sends
-//! the signal itself. One that has moved the deadline meanwhile (a wrapper stopped by Ctrl-Z reads no news) is believed.
-//! A daemon that is there and can act is given longer to answer than one that is stopped: on a host that is short of
-//! processors it is late with its signal too, and would send it after ours.
+//! The daemon is asked because no process may get the stop signal twice: a daemon that knows the run and can reach it sends
+//! the signal itself. A daemon that has moved the deadline meanwhile (a wrapper stopped by Ctrl-Z reads no answers) is
+//! believed. A daemon that runs is given longer to answer than one that is stopped: on a loaded host it is late with its
+//! signal too, and would send it after the guardian's.
 
 use std::time::Duration;
 
@@ -22,76 +22,77 @@ use machineid_protocol::local::Killer;
 use machineid_tree::FirstSignal;
 use rustix::process::Signal;
 
-use super::message::{Order, Report, Terms};
+use super::message::{GuardianOrder, GuardianReport, StopTerms};
 
 /// How long the daemon may take to say that it knows the run.
 pub(super) const ANSWER: Duration = Duration::from_millis(200);
 
-/// How long it may take when it is there and not stopped; at most half of the grace, of which the other half is the agent's.
+/// How long a daemon that is running may take to answer; at most half of the grace, so that the agent has the other
+/// half.
 const LATE_ANSWER: Duration = Duration::from_secs(1);
-/// How long the wrapper may be late in moving the deadline or beginning the stop.
+/// How much too late the wrapper may move the deadline or begin the stop.
 const LATENESS: Duration = Duration::from_secs(3);
-/// A timer that fires this much late was held up by a suspend: the wrapper was too, and gets its time.
+/// A timer that fires this late was delayed by a suspend: the wrapper was too, and gets its time again.
 const SUSPENDED: Duration = Duration::from_secs(1);
-/// How long after the moment it named for SIGKILL a wrapper may still be about to send it.
+/// How long after its announced time a wrapper may still be about to send SIGKILL.
 const KILL_LATENESS: Duration = Duration::from_millis(500);
 
-/// What happened.
+/// An event for the guardian's core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// The wrapper said this.
-    Told(Order),
+pub(super) enum GuardianEvent {
+    /// The wrapper sent this order.
+    Told(GuardianOrder),
     /// The wrapper has ended.
     WrapperGone,
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
-    /// The leader has ended, and is not reaped. `alone`: nobody else of the tree lives.
+    /// The leader has ended, and is not reaped. `alone`: no other process of the tree lives.
     LeaderEnded { exit: Exit, alone: bool },
     /// The daemon's answer.
-    Answer(Answer),
+    Answer(DaemonAnswer),
     /// Whether the daemon, which has not answered in time, lives and is not stopped.
     Listener { can_act: bool },
     /// Time has passed.
     Tick,
 }
 
-/// What the daemon says about the run.
+/// The daemon's answer about the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// It is being stopped; SIGKILL comes this much from now.
+pub(super) enum DaemonAnswer {
+    /// The run is being stopped; SIGKILL comes this much from now.
     Stopping { grace: Duration },
-    /// It may run until then, on our clock.
+    /// The run may go on until this point on the guardian's clock.
     Lease { deadline: BootTime },
-    /// Nothing, nothing intelligible, or that it knows no such run.
+    /// No answer, an unintelligible one, or that the daemon knows no such run.
     Unknown,
 }
 
-/// What to do.
+/// An action for the guardian's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Tell the wrapper.
-    Tell(Report),
+pub(super) enum GuardianAction {
+    /// Send this to the wrapper.
+    Tell(GuardianReport),
     /// Ask the daemon about the run; an earlier question is dropped.
     Ask,
-    /// See whether the daemon that was asked can act.
+    /// Find out whether the daemon that was asked can act.
     LookAtListener,
-    /// Drop the question to the daemon.
+    /// Close the connection with the question to the daemon.
     DropQuestion,
-    /// Begin to end the tree. A `kill_at` that has passed is SIGKILL at once.
+    /// Begin to end the tree. If `kill_at` has passed, SIGKILL comes at once.
     Begin { first_signal: FirstSignal, kill_at: BootTime },
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Phase {
+enum GuardianPhase {
     Waiting,
     Watching {
-        terms: Terms,
+        terms: StopTerms,
         deadline: BootTime,
-        /// Since when the deadline is known to have passed.
+        /// When the deadline was first seen to have passed.
         overdue_since: Option<BootTime>,
     },
     Asking {
-        terms: Terms,
+        terms: StopTerms,
         since: BootTime,
         until: BootTime,
     },
@@ -101,22 +102,22 @@ enum Phase {
     Stopping,
 }
 
-/// The guardian's state.
+/// The guardian's decisions about one run: when to ask the daemon, and when to end the tree.
 #[derive(Debug)]
-pub(super) struct Core {
-    phase: Phase,
+pub(super) struct GuardianCore {
+    phase: GuardianPhase,
     wrapper_lives: bool,
     acknowledged: bool,
     signal: Signal,
 }
 
-impl Core {
+impl GuardianCore {
     pub(super) const fn new() -> Self {
-        Self { phase: Phase::Waiting, wrapper_lives: true, acknowledged: false, signal: Signal::TERM }
+        Self { phase: GuardianPhase::Waiting, wrapper_lives: true, acknowledged: false, signal: Signal::TERM }
     }
 
-    /// Whether the leader may be reaped. Not before the wrapper knows of its end: it signals the leader's group by a number
-    /// that is the group's own for just as long.
+    /// Whether the leader may be reaped. Not before the wrapper knows of its end: until then the wrapper signals the
+    /// leader's group by its number, which belongs to the group only while the leader is not reaped.
     pub(super) const fn may_reap_leader(&self) -> bool {
         self.acknowledged || !self.wrapper_lives
     }
@@ -126,118 +127,128 @@ impl Core {
         self.signal
     }
 
-    /// When to come back with [`Event::Tick`] at the latest.
+    /// When to call [`handle`](Self::handle) with [`GuardianEvent::Tick`] at the latest.
     pub(super) fn wake_at(&self) -> Option<BootTime> {
         match self.phase {
-            Phase::Waiting | Phase::Stopping => None,
-            Phase::Watching { deadline, overdue_since, .. } => {
+            GuardianPhase::Waiting | GuardianPhase::Stopping => None,
+            GuardianPhase::Watching { deadline, overdue_since, .. } => {
                 Some(overdue_since.map_or(deadline, |since| since + LATENESS))
             }
-            Phase::Asking { until, .. } => Some(until),
-            Phase::Told { kill_at } => Some(kill_at + KILL_LATENESS),
+            GuardianPhase::Asking { until, .. } => Some(until),
+            GuardianPhase::Told { kill_at } => Some(kill_at + KILL_LATENESS),
         }
     }
 
-    /// Takes what happened and says what to do, in this order.
-    pub(super) fn handle(&mut self, now: BootTime, event: Event) -> Vec<Action> {
+    /// Takes an event and returns the actions to carry out, in this order.
+    pub(super) fn handle(&mut self, now: BootTime, event: GuardianEvent) -> Vec<GuardianAction> {
         match event {
-            Event::Told(order) => self.told(now, order),
-            Event::WrapperGone => self.wrapper_gone(now),
-            Event::LeaderStopped(signal) => vec![Action::Tell(Report::LeaderStopped(signal))],
-            Event::LeaderEnded { exit, alone } => vec![Action::Tell(Report::LeaderEnded { exit, alone })],
-            Event::Answer(answer) => self.answered(now, answer),
-            Event::Listener { can_act } => self.listener(now, can_act),
-            Event::Tick => self.tick(now),
+            GuardianEvent::Told(order) => self.told(now, order),
+            GuardianEvent::WrapperGone => self.wrapper_gone(now),
+            GuardianEvent::LeaderStopped(signal) => vec![GuardianAction::Tell(GuardianReport::LeaderStopped(signal))],
+            GuardianEvent::LeaderEnded { exit, alone } => {
+                vec![GuardianAction::Tell(GuardianReport::LeaderEnded { exit, alone })]
+            }
+            GuardianEvent::Answer(answer) => self.answered(now, answer),
+            GuardianEvent::Listener { can_act } => self.listener(now, can_act),
+            GuardianEvent::Tick => self.tick(now),
         }
     }
 
-    fn told(&mut self, now: BootTime, order: Order) -> Vec<Action> {
+    fn told(&mut self, now: BootTime, order: GuardianOrder) -> Vec<GuardianAction> {
         match order {
-            Order::Acknowledge => {
+            GuardianOrder::Acknowledge => {
                 self.acknowledged = true;
                 Vec::new()
             }
-            Order::Terms(terms, deadline) => {
-                if matches!(self.phase, Phase::Waiting) {
+            GuardianOrder::Terms(terms, deadline) => {
+                if matches!(self.phase, GuardianPhase::Waiting) {
                     self.signal = terms.signal;
-                    self.phase = Phase::Watching { terms, deadline, overdue_since: None };
+                    self.phase = GuardianPhase::Watching { terms, deadline, overdue_since: None };
                 }
                 Vec::new()
             }
-            Order::Deadline(moved) => match &mut self.phase {
-                Phase::Watching { deadline, overdue_since, .. } => {
+            GuardianOrder::Deadline(moved) => match &mut self.phase {
+                GuardianPhase::Watching { deadline, overdue_since, .. } => {
                     *deadline = moved;
                     if moved > now {
                         *overdue_since = None;
                     }
                     Vec::new()
                 }
-                Phase::Asking { terms, .. } if moved > now => {
-                    self.phase = Phase::Watching { terms: *terms, deadline: moved, overdue_since: None };
-                    vec![Action::DropQuestion]
+                GuardianPhase::Asking { terms, .. } if moved > now => {
+                    self.phase = GuardianPhase::Watching { terms: *terms, deadline: moved, overdue_since: None };
+                    vec![GuardianAction::DropQuestion]
                 }
-                Phase::Waiting | Phase::Asking { .. } | Phase::Told { .. } | Phase::Stopping => Vec::new(),
+                GuardianPhase::Waiting
+                | GuardianPhase::Asking { .. }
+                | GuardianPhase::Told { .. }
+                | GuardianPhase::Stopping => Vec::new(),
             },
-            Order::Stopping { kill_at } => match self.phase {
-                Phase::Stopping => Vec::new(),
-                Phase::Waiting | Phase::Watching { .. } | Phase::Asking { .. } | Phase::Told { .. } => {
-                    self.phase = Phase::Told { kill_at };
-                    vec![Action::DropQuestion]
+            GuardianOrder::Stopping { kill_at } => match self.phase {
+                GuardianPhase::Stopping => Vec::new(),
+                GuardianPhase::Waiting
+                | GuardianPhase::Watching { .. }
+                | GuardianPhase::Asking { .. }
+                | GuardianPhase::Told { .. } => {
+                    self.phase = GuardianPhase::Told { kill_at };
+                    vec![GuardianAction::DropQuestion]
                 }
             },
         }
     }
 
-    fn wrapper_gone(&mut self, now: BootTime) -> Vec<Action> {
+    fn wrapper_gone(&mut self, now: BootTime) -> Vec<GuardianAction> {
         self.wrapper_lives = false;
         match self.phase {
-            // Its pipe is closed, so it executes nothing; it may be stopped and not know.
-            Phase::Waiting => self.begin(FirstSignal::Theirs, now),
-            Phase::Watching { terms, .. } => match terms.killer {
+            // The leader's pipe is closed, so it executes nothing; it may be stopped and not notice.
+            GuardianPhase::Waiting => self.begin(FirstSignal::Theirs, now),
+            GuardianPhase::Watching { terms, .. } => match terms.killer {
                 Killer::Daemon => self.ask(now, terms),
                 Killer::Wrapper => self.begin(FirstSignal::Ours, now + terms.grace),
             },
-            Phase::Asking { terms, .. } => self.ask(now, terms),
-            // It sent the stop signal, or knew who had.
-            Phase::Told { kill_at } => self.begin(FirstSignal::Theirs, kill_at),
-            Phase::Stopping => Vec::new(),
+            GuardianPhase::Asking { terms, .. } => self.ask(now, terms),
+            // The wrapper sent the stop signal, or knew that the daemon had.
+            GuardianPhase::Told { kill_at } => self.begin(FirstSignal::Theirs, kill_at),
+            GuardianPhase::Stopping => Vec::new(),
         }
     }
 
-    fn answered(&mut self, now: BootTime, answer: Answer) -> Vec<Action> {
-        let Phase::Asking { terms, since, .. } = self.phase else { return Vec::new() };
+    fn answered(&mut self, now: BootTime, answer: DaemonAnswer) -> Vec<GuardianAction> {
+        let GuardianPhase::Asking { terms, since, .. } = self.phase else { return Vec::new() };
         let reaches = terms.killer == Killer::Daemon;
         match answer {
-            Answer::Lease { deadline } if self.wrapper_lives && deadline > now => {
-                self.phase = Phase::Watching { terms, deadline, overdue_since: None };
-                vec![Action::DropQuestion]
+            DaemonAnswer::Lease { deadline } if self.wrapper_lives && deadline > now => {
+                self.phase = GuardianPhase::Watching { terms, deadline, overdue_since: None };
+                vec![GuardianAction::DropQuestion]
             }
-            Answer::Stopping { grace } if reaches => self.begin(FirstSignal::Theirs, now + grace.min(terms.grace)),
-            // It has seen, or will see in a moment, that its wrapper is gone.
-            Answer::Lease { .. } if reaches && !self.wrapper_lives => {
+            DaemonAnswer::Stopping { grace } if reaches => {
+                self.begin(FirstSignal::Theirs, now + grace.min(terms.grace))
+            }
+            // The daemon has seen, or will see in a moment, that the wrapper is gone.
+            DaemonAnswer::Lease { .. } if reaches && !self.wrapper_lives => {
                 self.begin(FirstSignal::Theirs, now + terms.grace)
             }
-            // The time of the question is none of the agent's.
-            Answer::Stopping { .. } | Answer::Lease { .. } | Answer::Unknown => {
+            // The time that the question took must not be added to the agent's grace.
+            DaemonAnswer::Stopping { .. } | DaemonAnswer::Lease { .. } | DaemonAnswer::Unknown => {
                 self.begin(FirstSignal::Ours, since + terms.grace)
             }
         }
     }
 
-    fn listener(&mut self, now: BootTime, can_act: bool) -> Vec<Action> {
-        let Phase::Asking { terms, since, until } = &mut self.phase else { return Vec::new() };
+    fn listener(&mut self, now: BootTime, can_act: bool) -> Vec<GuardianAction> {
+        let GuardianPhase::Asking { terms, since, until } = &mut self.phase else { return Vec::new() };
         let late = *since + LATE_ANSWER.min(terms.grace / 2);
         if can_act && late > now {
             *until = late;
             return Vec::new();
         }
-        self.answered(now, Answer::Unknown)
+        self.answered(now, DaemonAnswer::Unknown)
     }
 
-    fn tick(&mut self, now: BootTime) -> Vec<Action> {
+    fn tick(&mut self, now: BootTime) -> Vec<GuardianAction> {
         match &mut self.phase {
-            Phase::Waiting | Phase::Stopping => Vec::new(),
-            Phase::Watching { terms, deadline, overdue_since } => {
+            GuardianPhase::Waiting | GuardianPhase::Stopping => Vec::new(),
+            GuardianPhase::Watching { terms, deadline, overdue_since } => {
                 if now < *deadline {
                     return Vec::new();
                 }
@@ -253,14 +264,14 @@ impl Core {
                 let terms = *terms;
                 self.ask(now, terms)
             }
-            Phase::Asking { since, until, .. } => {
+            GuardianPhase::Asking { since, until, .. } => {
                 if now < *until {
                     return Vec::new();
                 }
                 let looked = *until > *since + ANSWER;
-                if looked { self.answered(now, Answer::Unknown) } else { vec![Action::LookAtListener] }
+                if looked { self.answered(now, DaemonAnswer::Unknown) } else { vec![GuardianAction::LookAtListener] }
             }
-            Phase::Told { kill_at } => {
+            GuardianPhase::Told { kill_at } => {
                 let kill_at = *kill_at;
                 if now < kill_at + KILL_LATENESS {
                     return Vec::new();
@@ -270,16 +281,16 @@ impl Core {
         }
     }
 
-    fn ask(&mut self, now: BootTime, terms: Terms) -> Vec<Action> {
-        self.phase = Phase::Asking { terms, since: now, until: now + ANSWER };
-        vec![Action::Ask]
+    fn ask(&mut self, now: BootTime, terms: StopTerms) -> Vec<GuardianAction> {
+        self.phase = GuardianPhase::Asking { terms, since: now, until: now + ANSWER };
+        vec![GuardianAction::Ask]
     }
 
-    fn begin(&mut self, first_signal: FirstSignal, kill_at: BootTime) -> Vec<Action> {
-        self.phase = Phase::Stopping;
-        let mut actions = vec![Action::DropQuestion, Action::Begin { first_signal, kill_at }];
+    fn begin(&mut self, first_signal: FirstSignal, kill_at: BootTime) -> Vec<GuardianAction> {
+        self.phase = GuardianPhase::Stopping;
+        let mut actions = vec![GuardianAction::DropQuestion, GuardianAction::Begin { first_signal, kill_at }];
         if self.wrapper_lives {
-            actions.insert(0, Action::Tell(Report::Stopping { kill_at }));
+            actions.insert(0, GuardianAction::Tell(GuardianReport::Stopping { kill_at }));
         }
         actions
     }

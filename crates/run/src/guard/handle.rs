@@ -1,110 +1,84 @@
-//! The wrapper's side of the guardian: starting it, telling it, hearing it.
+//! The wrapper's side of the guardian: starting it, sending orders, receiving reports.
 
-use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use machineid_clock::BootTime;
-use machineid_sys::{self as sys, Fork, ForkError, SignalFd};
+use machineid_sys::{self as sys, Fork, SignalFd};
 use machineid_tree::Leaf;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, kill};
 use rustix::cmsg_space;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, WaitOptions, WaitStatus};
 
 use super::super::Run;
 use super::super::child::Pipes;
-use super::message::{Order, Report, SIZE, Terms};
+use super::error::{GuardianStartError, LeaderError};
+use super::message::{GuardianOrder, GuardianReport, SIZE, StopTerms};
 use super::serve::{self, Inheritance};
-use super::{Kind, namespace};
+use super::{GuardianKind, namespace};
 
-/// How long a guardian may take to fork the leader.
-const START: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long a guardian may take to fork the leader, in milliseconds.
+const START_MS: u16 = 10_000;
 
 /// The guardian, a child of the wrapper.
 #[derive(Debug)]
-pub(crate) struct Guardian {
+pub(crate) struct GuardianHandle {
     pid: Pid,
-    kind: Kind,
-    /// `None` when it is gone or has said something unintelligible.
+    kind: GuardianKind,
+    /// The connection to the guardian. `None` when the guardian is gone or has sent an unintelligible message.
     socket: Option<OwnedFd>,
     told_deadline: Option<BootTime>,
     told_kill_at: Option<BootTime>,
-    state: State,
+    state: GuardianState,
 }
 
-/// How far it is.
+/// The state of the guardian's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum GuardianState {
     Lives,
-    /// It has been told to go, or killed: its end means nothing.
+    /// The guardian was killed by the wrapper: its end means nothing.
     Dismissed,
     Reaped,
 }
 
-/// What its end means.
+/// What the guardian's end means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Nobody of the tree is left.
+pub(crate) enum GuardianEnd {
+    /// No process of the tree is left.
     TreeEmpty,
-    /// It was killed, and the tree may live.
+    /// The guardian was killed, and the tree may live.
     Killed,
 }
 
 /// What a guardian is started with.
 #[derive(Debug)]
-pub(crate) struct Start<'a> {
+pub(crate) struct GuardianStart<'a> {
     pub(crate) run: &'a Run,
     pub(crate) signals: &'a SignalFd,
-    pub(crate) kind: Kind,
-    /// For the leader to begin in.
+    pub(crate) kind: GuardianKind,
+    /// The control group for the leader to begin in.
     pub(crate) leaf: Option<&'a Leaf>,
 }
 
-/// Why there is no guardian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StartError {
-    Socket(Errno),
-    Process(ForkError),
-    Namespace(ForkError),
-}
-
-impl StartError {
-    /// Whether a user namespace may be the way to what was refused.
-    pub(crate) const fn may_be_permitted_otherwise(self) -> bool {
-        matches!(self, Self::Namespace(ForkError::Kernel(Errno::PERM)))
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(errno) => write!(f, "cannot make a socket: {errno}"),
-            Self::Process(error) | Self::Namespace(error @ (ForkError::Threads | ForkError::NoProc)) => {
-                write!(f, "{error}")
-            }
-            Self::Namespace(ForkError::Kernel(errno)) => f.write_str(&namespace::explain_fork(*errno)),
-        }
-    }
-}
-
-impl Guardian {
-    /// Forks it; it forks the leader. In the child this does not return.
-    pub(crate) fn start(start: &Start<'_>, pipes: Pipes) -> Result<(Self, Pipes), StartError> {
+impl GuardianHandle {
+    /// Forks the guardian, which forks the leader. Does not return in the child.
+    pub(crate) fn start(start: &GuardianStart<'_>, pipes: Pipes) -> Result<(Self, Pipes), GuardianStartError> {
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let pair = pair.and_then(|(own, other)| {
-            // The kernel then says who sent what, by the number that the sender has *here*.
+            // The kernel then adds the sender's pid to each message, as this process sees it.
             rustix::net::sockopt::set_socket_passcred(&own, true)?;
             Ok((own, other))
         });
-        let (own, other) = pair.map_err(StartError::Socket)?;
+        let (own, other) = pair.map_err(GuardianStartError::Socket)?;
         let wrapper = rustix::process::getpid();
         let forked = match start.kind {
-            Kind::Sweeper => sys::fork().map_err(StartError::Process),
-            Kind::Init(user) => namespace::fork(user).map_err(StartError::Namespace),
+            GuardianKind::Sweeper => sys::fork().map_err(GuardianStartError::Process),
+            GuardianKind::Init(user) => namespace::fork(user).map_err(GuardianStartError::Namespace),
         };
         match forked? {
             Fork::Child => {
@@ -118,46 +92,47 @@ impl Guardian {
                     socket: Some(own),
                     told_deadline: None,
                     told_kill_at: None,
-                    state: State::Lives,
+                    state: GuardianState::Lives,
                 };
                 Ok((guardian, pipes))
             }
         }
     }
 
-    /// Its number.
+    /// The guardian's pid.
     pub(crate) const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Whether its end is the end of the tree.
+    /// Whether the guardian's end is the end of the tree.
     pub(crate) const fn is_init(&self) -> bool {
-        matches!(self.kind, Kind::Init(_))
+        matches!(self.kind, GuardianKind::Init(_))
     }
 
-    /// Waits until the leader is there; gives its number, and whether it is in its control group.
-    pub(crate) fn leader(&mut self) -> Result<(Pid, bool), String> {
-        let gone = || "the guardian ended before the command's process was there".to_owned();
-        let Some(socket) = &self.socket else { return Err(gone()) };
-        let mut fds = [PollFd::new(socket, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&START)) {
+    /// Waits until the leader exists. Returns its pid, and whether it is in its control group.
+    pub(crate) fn leader(&mut self) -> Result<(Pid, bool), LeaderError> {
+        let Some(socket) = &self.socket else { return Err(LeaderError::GuardianGone) };
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, START_MS) {
             Ok(1) => {}
-            Ok(_) => return Err("the guardian does not answer".to_owned()),
-            Err(errno) => return Err(format!("cannot read from the guardian: {errno}")),
+            Ok(_) => return Err(LeaderError::GuardianSilent),
+            Err(errno) => return Err(LeaderError::Read(sys::from_nix(errno))),
         }
         match self.receive() {
-            Some((Report::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
-            Some((Report::Cannot(step, errno), _)) => Err(super::explain(step, Errno::from_raw_os_error(errno))),
-            Some(_) | None => Err(gone()),
+            Some((GuardianReport::Here { in_leaf }, Some(leader))) => Ok((leader, in_leaf)),
+            Some((GuardianReport::Cannot(step, errno), _)) => {
+                Err(LeaderError::Failed(step, Errno::from_raw_os_error(errno)))
+            }
+            Some(_) | None => Err(LeaderError::GuardianGone),
         }
     }
 
-    /// The next thing it says; `None` when there is nothing now, or it is gone.
-    pub(crate) fn next(&mut self) -> Option<Report> {
+    /// The next report; `None` when there is none now, or the guardian is gone.
+    pub(crate) fn next(&mut self) -> Option<GuardianReport> {
         self.receive().map(|(report, _)| report)
     }
 
-    fn receive(&mut self) -> Option<(Report, Option<Pid>)> {
+    fn receive(&mut self) -> Option<(GuardianReport, Option<Pid>)> {
         loop {
             let socket = self.socket.as_ref()?;
             let mut bytes = [0_u8; SIZE + 1];
@@ -173,7 +148,7 @@ impl Guardian {
                         RecvAncillaryMessage::ScmCredentials(credentials) => Some(credentials.pid),
                         RecvAncillaryMessage::ScmRights(_) | _ => None,
                     });
-                    if let Some(report) = Report::read(&bytes[..count]) {
+                    if let Some(report) = GuardianReport::read(&bytes[..count]) {
                         return Some((report, sender));
                     }
                     self.give_up();
@@ -183,89 +158,91 @@ impl Guardian {
         }
     }
 
-    /// It is gone, or as good as gone: one that says what cannot be understood is ended, so that the wrapper takes over.
+    /// Gives up the connection to a guardian that is gone or sends unintelligible messages. The latter is killed, so
+    /// that the wrapper takes over.
     fn give_up(&mut self) {
         self.socket = None;
-        if self.state == State::Lives {
-            self.signal(Signal::KILL);
+        if self.state == GuardianState::Lives {
+            self.signal(Signal::SIGKILL);
         }
     }
 
-    /// The command is about to be executed.
-    pub(crate) fn terms(&mut self, terms: Terms, deadline: BootTime) {
-        if self.tell(Order::Terms(terms, deadline)) {
+    /// Tells the guardian that the command is about to be executed.
+    pub(crate) fn terms(&mut self, terms: StopTerms, deadline: BootTime) {
+        if self.tell(GuardianOrder::Terms(terms, deadline)) {
             self.told_deadline = Some(deadline);
         }
     }
 
-    /// The end of the lease; told when it has moved.
+    /// Tells the guardian the end of the lease, if it has moved.
     pub(crate) fn deadline(&mut self, deadline: BootTime) {
-        if self.told_deadline.is_some_and(|told| told != deadline) && self.tell(Order::Deadline(deadline)) {
+        if self.told_deadline.is_some_and(|told| told != deadline) && self.tell(GuardianOrder::Deadline(deadline)) {
             self.told_deadline = Some(deadline);
         }
     }
 
-    /// A stop is under way; told when it is new or has been hastened.
+    /// Tells the guardian that a stop is under way, if it is new or its SIGKILL was moved forward.
     pub(crate) fn stopping(&mut self, kill_at: BootTime) {
-        if self.told_kill_at != Some(kill_at) && self.tell(Order::Stopping { kill_at }) {
+        if self.told_kill_at != Some(kill_at) && self.tell(GuardianOrder::Stopping { kill_at }) {
             self.told_kill_at = Some(kill_at);
         }
     }
 
-    /// The leader's end is known here.
+    /// Tells the guardian that the wrapper knows of the leader's end.
     pub(crate) fn acknowledge(&self) {
-        self.tell(Order::Acknowledge);
+        self.tell(GuardianOrder::Acknowledge);
     }
 
-    /// Says whether it was sent. A full queue is one that nobody reads; what matters is told again with the next round.
-    fn tell(&self, order: Order) -> bool {
+    /// Sends an order and returns whether that succeeded. A full queue means that the guardian reads nothing; important
+    /// orders are sent again in the next round.
+    fn tell(&self, order: GuardianOrder) -> bool {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         self.socket.as_ref().is_some_and(|socket| rustix::net::send(socket, &order.write(), flags).is_ok())
     }
 
-    /// Its work is done: nobody is left, or only what it is not needed for.
+    /// Kills the guardian, which is no longer needed.
     pub(crate) fn dismiss(&mut self) {
-        if self.state == State::Lives {
-            self.signal(Signal::KILL);
-            self.state = State::Dismissed;
+        if self.state == GuardianState::Lives {
+            self.signal(Signal::SIGKILL);
+            self.state = GuardianState::Dismissed;
         }
     }
 
-    /// Ends it if it has not ended, and reaps it.
+    /// Kills the guardian if it has not ended, and reaps it.
     pub(crate) fn end(&mut self) {
         self.dismiss();
-        if self.state == State::Dismissed {
+        if self.state == GuardianState::Dismissed {
             while matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
-            self.state = State::Reaped;
+            self.state = GuardianState::Reaped;
         }
     }
 
-    /// Takes note that it has been reaped. Says what that means.
-    pub(crate) fn reaped(&mut self, status: WaitStatus) -> End {
-        let expected = self.state == State::Dismissed || status.exit_status() == Some(0);
-        self.state = State::Reaped;
+    /// Takes note that the guardian has been reaped, and returns what its end means.
+    pub(crate) fn reaped(&mut self, status: WaitStatus) -> GuardianEnd {
+        let expected = self.state == GuardianState::Dismissed || status.exit_status() == Some(0);
+        self.state = GuardianState::Reaped;
         // The kernel ends everything in a namespace before its first process is seen to have ended.
-        if expected || self.is_init() { End::TreeEmpty } else { End::Killed }
+        if expected || self.is_init() { GuardianEnd::TreeEmpty } else { GuardianEnd::Killed }
     }
 
-    /// Whether it has ended and was reaped.
+    /// Whether the guardian has ended and was reaped.
     pub(crate) fn is_gone(&self) -> bool {
-        self.state == State::Reaped
+        self.state == GuardianState::Reaped
     }
 
-    /// Continues it: something has stopped it.
+    /// Continues the guardian, which some process has stopped.
     pub(crate) fn resume(&self) {
-        if self.state == State::Lives {
-            self.signal(Signal::CONT);
+        if self.state == GuardianState::Lives {
+            self.signal(Signal::SIGCONT);
         }
     }
 
-    /// It is our child and has not been reaped, so the number is its own.
+    /// Sends a signal. The guardian is a child that has not been reaped, so the number is its own.
     fn signal(&self, signal: Signal) {
-        let _ = rustix::process::kill_process(self.pid, signal);
+        let _ = kill(nix::unistd::Pid::from_raw(self.pid.as_raw_pid()), signal);
     }
 
-    /// What to poll for it, while it has something to say.
+    /// The socket to poll, while the guardian can send.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
     }

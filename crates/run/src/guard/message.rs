@@ -1,7 +1,7 @@
-//! What wrapper and guardian tell each other: messages of a fixed size on a socket pair that keeps them apart. Pure.
+//! The messages between wrapper and guardian: of a fixed size, on a socket pair that preserves their boundaries. Pure.
 //!
-//! Both ends are one program in two processes, so there is no version to agree on; still, whatever is not exactly a
-//! message is none.
+//! Both ends are one program in two processes, so no version is negotiated. Bytes that are not exactly a message are
+//! refused all the same.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use rustix::process::Signal;
 /// The size of every message, in bytes.
 pub(super) const SIZE: usize = 24;
 
-/// A message as it travels.
+/// A message in bytes.
 pub(super) type Bytes = [u8; SIZE];
 
-/// What a stop would look like.
+/// The terms of a stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct StopTerms {
     /// The first signal.
     pub(crate) signal: Signal,
-    /// Time from it to SIGKILL; sent in whole milliseconds.
+    /// Time from the first signal to SIGKILL; sent in whole milliseconds.
     pub(crate) grace: Duration,
     /// Whether the daemon can end the tree too.
     pub(crate) killer: Killer,
@@ -29,55 +29,55 @@ pub(crate) struct Terms {
     pub(crate) in_leaf: bool,
 }
 
-/// What the wrapper tells the guardian.
+/// A message from the wrapper to the guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum GuardianOrder {
     /// The command is about to be executed on these terms, and on a lease up to this point.
-    Terms(Terms, BootTime),
+    Terms(StopTerms, BootTime),
     /// The end of the lease has moved.
     Deadline(BootTime),
     /// The wrapper has begun a stop; SIGKILL comes at this point.
     Stopping { kill_at: BootTime },
-    /// The leader's end has been taken note of: it may be reaped.
+    /// The wrapper knows of the leader's end: the leader may be reaped.
     Acknowledge,
 }
 
-/// What the guardian tells the wrapper.
+/// A message from the guardian's side to the wrapper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
-    /// The sender is the process that becomes the command, and waits for the word. Its number is what the kernel says.
-    /// `in_leaf`: it is in the control group it was to be in.
+pub(crate) enum GuardianReport {
+    /// The leader exists and waits for the permit; it sends this itself, and the kernel adds its pid. `in_leaf`:
+    /// whether it is in its control group.
     Here { in_leaf: bool },
-    /// It cannot begin: this step failed for this reason.
-    Cannot(Step, i32),
+    /// The guardian cannot begin: this step failed with this error number.
+    Cannot(GuardianStep, i32),
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
-    /// The leader has ended and waits to be reaped. `alone`: nobody else of the tree lives.
+    /// The leader has ended and waits to be reaped. `alone`: no other process of the tree lives.
     LeaderEnded { exit: Exit, alone: bool },
     /// The guardian has begun a stop by itself; SIGKILL comes at this point.
     Stopping { kill_at: BootTime },
 }
 
-/// What a guardian does before it can guard.
+/// A step of the guardian's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum GuardianStep {
     /// Mapping its user into the user namespace.
     MapUser,
     /// Mounting a `/proc` of the PID namespace's own.
     MountProc,
-    /// Tying its life to the wrapper's.
+    /// Tying the guardian's life to the wrapper's.
     Tie,
     /// Forking the process that becomes the command.
     Fork,
-    /// Anything it needs for its own work: descriptors, memory, `/proc`.
+    /// Anything the guardian needs for its own work: descriptors, memory, `/proc`.
     Prepare,
 }
 
-impl Step {
+impl GuardianStep {
     const ALL: [Self; 5] = [Self::MapUser, Self::MountProc, Self::Tie, Self::Fork, Self::Prepare];
 }
 
-/// The fields of any message; those a kind does not use are zero.
+/// The fields of any message; fields that a kind does not use are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Fields {
     kind: u8,
@@ -119,7 +119,7 @@ fn point(nanos: u64) -> BootTime {
     BootTime::default() + Duration::from_nanos(nanos)
 }
 
-impl Order {
+impl GuardianOrder {
     pub(super) fn write(self) -> Bytes {
         let fields = match self {
             Self::Terms(terms, deadline) => Fields {
@@ -136,7 +136,7 @@ impl Order {
         fields.write()
     }
 
-    /// `None` for anything that [`Order::write`] does not write.
+    /// Parses an order. `None` for anything that [`GuardianOrder::write`] does not write.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let fields = Fields::read(bytes)?;
         let order = match fields.kind {
@@ -144,7 +144,7 @@ impl Order {
                 let killer = if fields.flag & 1 == 1 { Killer::Daemon } else { Killer::Wrapper };
                 let signal = Signal::from_named_raw(fields.number)?;
                 let grace = Duration::from_millis(fields.first);
-                Self::Terms(Terms { signal, grace, killer, in_leaf: fields.flag & 2 == 2 }, point(fields.second))
+                Self::Terms(StopTerms { signal, grace, killer, in_leaf: fields.flag & 2 == 2 }, point(fields.second))
             }
             2 => Self::Deadline(point(fields.first)),
             3 => Self::Stopping { kill_at: point(fields.first) },
@@ -155,12 +155,12 @@ impl Order {
     }
 }
 
-impl Report {
+impl GuardianReport {
     pub(super) fn write(self) -> Bytes {
         let fields = match self {
             Self::Here { in_leaf } => Fields { kind: 11, flag: u8::from(in_leaf), ..Fields::default() },
             Self::Cannot(step, errno) => {
-                let place = Step::ALL.iter().position(|&other| other == step);
+                let place = GuardianStep::ALL.iter().position(|&other| other == step);
                 let first = place.and_then(|place| u64::try_from(place).ok()).unwrap_or(u64::MAX);
                 Fields { kind: 12, number: errno, first, ..Fields::default() }
             }
@@ -181,14 +181,14 @@ impl Report {
         fields.write()
     }
 
-    /// `None` for anything that [`Report::write`] does not write.
+    /// Parses a report. `None` for anything that [`GuardianReport::write`] does not write.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let fields = Fields::read(bytes)?;
         let report = match fields.kind {
             11 => Self::Here { in_leaf: fields.flag == 1 },
             12 => {
                 let place = usize::try_from(fields.first).ok()?;
-                Self::Cannot(*Step::ALL.get(place)?, fields.number)
+                Self::Cannot(*GuardianStep::ALL.get(place)?, fields.number)
             }
             13 => Self::LeaderStopped(fields.number),
             14 => {
@@ -203,10 +203,10 @@ impl Report {
     }
 }
 
-/// What is read from foreign bytes is written as the same bytes.
+/// Checks that foreign bytes that can be read as a message are written as the same bytes.
 pub(crate) fn fuzz(data: &[u8]) {
-    assert!(Order::read(data).is_none_or(|order| order.write() == data));
-    assert!(Report::read(data).is_none_or(|report| report.write() == data));
+    assert!(GuardianOrder::read(data).is_none_or(|order| order.write() == data));
+    assert!(GuardianReport::read(data).is_none_or(|report| report.write() == data));
 }
 
 #[cfg(test)]
@@ -218,30 +218,30 @@ mod tests {
     fn what_is_written_is_read_back() {
         let at = BootTime::from_millis(12_345) + Duration::from_nanos(7);
         let terms =
-            Terms { signal: Signal::INT, grace: Duration::from_millis(250), killer: Killer::Daemon, in_leaf: true };
-        let remote = Terms { killer: Killer::Wrapper, in_leaf: false, ..terms };
+            StopTerms { signal: Signal::INT, grace: Duration::from_millis(250), killer: Killer::Daemon, in_leaf: true };
+        let remote = StopTerms { killer: Killer::Wrapper, in_leaf: false, ..terms };
         for order in [
-            Order::Terms(terms, at),
-            Order::Terms(remote, at),
-            Order::Deadline(at),
-            Order::Stopping { kill_at: at },
-            Order::Acknowledge,
+            GuardianOrder::Terms(terms, at),
+            GuardianOrder::Terms(remote, at),
+            GuardianOrder::Deadline(at),
+            GuardianOrder::Stopping { kill_at: at },
+            GuardianOrder::Acknowledge,
         ] {
-            assert_eq!(Order::read(&order.write()), Some(order));
-            assert_eq!(Report::read(&order.write()), None);
+            assert_eq!(GuardianOrder::read(&order.write()), Some(order));
+            assert_eq!(GuardianReport::read(&order.write()), None);
         }
         let mut reports = vec![
-            Report::Here { in_leaf: true },
-            Report::Here { in_leaf: false },
-            Report::LeaderStopped(20),
-            Report::LeaderEnded { exit: Exit::Command(255), alone: true },
-            Report::LeaderEnded { exit: Exit::Signal(9), alone: false },
-            Report::Stopping { kill_at: at },
+            GuardianReport::Here { in_leaf: true },
+            GuardianReport::Here { in_leaf: false },
+            GuardianReport::LeaderStopped(20),
+            GuardianReport::LeaderEnded { exit: Exit::Command(255), alone: true },
+            GuardianReport::LeaderEnded { exit: Exit::Signal(9), alone: false },
+            GuardianReport::Stopping { kill_at: at },
         ];
-        reports.extend(Step::ALL.map(|step| Report::Cannot(step, 13)));
+        reports.extend(GuardianStep::ALL.map(|step| GuardianReport::Cannot(step, 13)));
         for report in reports {
-            assert_eq!(Report::read(&report.write()), Some(report));
-            assert_eq!(Order::read(&report.write()), None);
+            assert_eq!(GuardianReport::read(&report.write()), Some(report));
+            assert_eq!(GuardianOrder::read(&report.write()), None);
         }
     }
 
@@ -249,9 +249,9 @@ mod tests {
         #[test]
         fn anything_else_is_no_message(mut bytes in proptest::array::uniform24(any::<u8>()), kind in 0_u8..17) {
             bytes[0] = kind;
-            prop_assert!(Order::read(&bytes).is_none_or(|order| order.write() == bytes));
-            prop_assert!(Report::read(&bytes).is_none_or(|report| report.write() == bytes));
-            prop_assert!(Order::read(&bytes[..23]).is_none() && Report::read(&bytes[1..]).is_none());
+            prop_assert!(GuardianOrder::read(&bytes).is_none_or(|order| order.write() == bytes));
+            prop_assert!(GuardianReport::read(&bytes).is_none_or(|report| report.write() == bytes));
+            prop_assert!(GuardianOrder::read(&bytes[..23]).is_none() && GuardianReport::read(&bytes[1..]).is_none());
         }
     }
 }

@@ -1,59 +1,49 @@
-//! The guardian: a process between wrapper and agent, so that neither's sudden death lets the agent get away.
+//! The guardian: a process between wrapper and agent, so that the sudden death of either side does not let the agent escape.
 //!
 //! ```text
-//!  wrapper ──fork──► guardian ──fork──► leader ──► whatever it starts
-//!     ▲  │ asks the      ▲  reaps, watches     (waits for the wrapper's word,
+//!  wrapper ──fork──► guardian ──fork──► leader ──► the agent's other processes
+//!     ▲  │ asks the      ▲  reaps, watches     (waits for the wrapper's permit,
 //!     │  │ daemon,       │  the lease          then executes the command)
 //!     │  └───stops       └─orphans
 //!     └─orphans of a guardian that was killed
 //! ```
 //!
-//! Both are child subreapers. When the wrapper is killed, the guardian ends the tree; when the guardian is, the leader goes
-//! with it and the wrapper inherits and ends the rest. The guardian is in a process group of its own, has every signal
-//! blocked, takes no part in stops and holds none of the command's descriptors. It ends when nobody is left, which is how
-//! the wrapper knows.
+//! Both are child subreapers. When the wrapper is killed, the guardian ends the tree; when the guardian is killed, the
+//! leader is killed with it, and the wrapper inherits and ends the rest. The guardian is in a process group of its own, has
+//! every signal blocked, is not stopped with the agent and holds none of the command's descriptors. It ends when no process
+//! is left, which is how the wrapper learns of that.
 //!
-//! With `--containment pidns` it is the first process of a PID namespace of its own as well ([`namespace`]): when that one
+//! With `--containment pidns` the guardian is also the first process of a PID namespace of its own ([`namespace`]): when it
 //! ends, the kernel ends everything in the namespace, and it ends with the wrapper.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `message` | pure: what the two tell each other |
+//! | `message` | pure: the messages between the two |
 //! | `core` | pure: what the guardian decides |
 //! | `serve` | the guardian's process |
-//! | `namespace` | making a namespace, and a home in it |
+//! | `namespace` | making a namespace, and preparing it for the agent |
 //! | `handle` | the wrapper's side |
+//! | `error` | why there is no guardian, or no leader |
 
 mod core;
+mod error;
 mod handle;
 mod message;
 mod namespace;
 mod serve;
 
-pub(super) use handle::{End, Guardian, Start};
-pub(super) use message::{Report, Terms};
-pub(super) use namespace::User;
+pub(super) use error::{GuardianStartError, LeaderError};
+pub(super) use handle::{GuardianEnd, GuardianHandle, GuardianStart};
+pub(super) use message::{GuardianReport, StopTerms};
+pub(super) use namespace::NamespaceUser;
 
-use rustix::io::Errno;
-
-use self::message::Step;
-
-/// Which kind of guardian.
+/// The two kinds of guardian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Inherits the tree's orphans.
+pub(super) enum GuardianKind {
+    /// A child subreaper, which inherits the tree's orphans.
     Sweeper,
     /// The first process of a PID namespace.
-    Init(User),
-}
-
-/// Why it could not begin.
-fn explain(step: Step, errno: Errno) -> String {
-    match step {
-        Step::Fork => format!("cannot make the command's process: {errno}"),
-        Step::Prepare => format!("the guardian cannot work: {errno}"),
-        Step::MapUser | Step::MountProc | Step::Tie => namespace::explain(step, errno),
-    }
+    Init(NamespaceUser),
 }
 
 pub(super) fn fuzz_message(data: &[u8]) {

@@ -1,80 +1,84 @@
 //! A PID namespace for the agent, and what its first process needs in it.
 //!
-//! A mount namespace comes with it, for a `/proc` that shows the right processes, and for an ordinary user a user
-//! namespace, which is what permits the other two. The user is the same inside and outside.
+//! A mount namespace comes with it, for a `/proc` that shows the right processes; and for an ordinary user a user
+//! namespace, which permits the other two. The user is the same inside and outside.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::message::Step;
+use super::message::GuardianStep;
 
-/// Whose namespace it is.
+/// The user that makes the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum User {
-    /// One who may make namespaces.
+pub(crate) enum NamespaceUser {
+    /// A user that may make namespaces.
     Privileged,
-    /// One who may do so only in a user namespace, where these two are mapped to themselves.
+    /// A user that may make them only in a user namespace, where these two ids are mapped to themselves.
     Mapped { uid: u32, gid: u32 },
 }
 
 /// Forks the first process of a PID namespace.
-pub(super) fn fork(user: User) -> Result<Fork, ForkError> {
-    let namespaces = Namespaces { pid: true, mount: true, user: matches!(user, User::Mapped { .. }) };
+pub(super) fn fork(user: NamespaceUser) -> Result<Fork, ForkError> {
+    let namespaces = Namespaces { pid: true, mount: true, user: matches!(user, NamespaceUser::Mapped { .. }) };
     sys::fork_with(ForkOptions { into_cgroup: None, namespaces })
 }
 
-/// Makes the namespace this process is the first of a place to live in.
-pub(super) fn furnish(user: User, control: &OwnedFd) -> Result<(), (Step, Errno)> {
+/// Prepares the namespace for the agent. To be called by its first process.
+pub(super) fn furnish(user: NamespaceUser, control: &OwnedFd) -> Result<(), (GuardianStep, Errno)> {
     match user {
-        User::Privileged => {}
-        User::Mapped { uid, gid } => {
-            // The files that map it are root's for whoever is not dumpable, as the wrapper has made itself.
-            prctl::set_dumpable(true).map_err(|errno| (Step::MapUser, sys::from_nix(errno)))?;
-            sys::map_own_ids(uid, gid).map_err(|errno| (Step::MapUser, errno))?;
-            prctl::set_dumpable(false).map_err(|errno| (Step::MapUser, sys::from_nix(errno)))?;
+        NamespaceUser::Privileged => {}
+        NamespaceUser::Mapped { uid, gid } => {
+            // Only root may write the files that map the ids of a process that is not dumpable, as the wrapper has made
+            // itself.
+            prctl::set_dumpable(true).map_err(|errno| (GuardianStep::MapUser, sys::from_nix(errno)))?;
+            sys::map_own_ids(uid, gid).map_err(|errno| (GuardianStep::MapUser, errno))?;
+            prctl::set_dumpable(false).map_err(|errno| (GuardianStep::MapUser, sys::from_nix(errno)))?;
         }
     }
-    sys::mount_own_proc().map_err(|errno| (Step::MountProc, errno))?;
-    tie(control).map_err(|errno| (Step::Tie, errno))
+    sys::mount_own_proc().map_err(|errno| (GuardianStep::MountProc, errno))?;
+    tie(control).map_err(|errno| (GuardianStep::Tie, errno))
 }
 
 /// Ends this process together with the wrapper.
 fn tie(control: &OwnedFd) -> Result<(), Errno> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(sys::from_nix)?;
-    // The wrapper may have ended before that took effect. Its number says nothing in here; but it alone has the other end.
-    let mut fds = [PollFd::new(control, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let hung_up = rustix::event::poll(&mut fds, Some(&now))? > 0 && fds[0].revents().contains(PollFlags::HUP);
+    // The wrapper may have ended before that took effect. Its pid cannot be seen in here, but only the wrapper holds
+    // the other end of the socket.
+    let mut fds = [PollFd::new(control.as_fd(), PollFlags::empty())];
+    let ready = poll(&mut fds, PollTimeout::ZERO).map_err(sys::from_nix)?;
+    let hung_up = ready > 0 && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP));
     if hung_up { Err(Errno::PIPE) } else { Ok(()) }
 }
 
-/// Why a namespace could not be made into a home, and what would help.
-pub(super) fn explain(step: Step, errno: Errno) -> String {
+/// Why a namespace could not be prepared, and what would help.
+pub(super) fn explain(step: GuardianStep, errno: Errno) -> String {
     let (what, remedy) = match (step, errno) {
-        (Step::MapUser, Errno::PERM) => (
+        (GuardianStep::MapUser, Errno::PERM) => (
             "its user cannot be mapped into it",
             "let this user make user namespaces (an AppArmor profile, or sysctl kernel.apparmor_restrict_unprivileged_userns=0)",
         ),
-        (Step::MapUser, _) => ("its user cannot be mapped into it", "mount /proc, writable"),
-        (Step::MountProc, Errno::PERM) => (
+        (GuardianStep::MapUser, _) => ("its user cannot be mapped into it", "mount /proc, writable"),
+        (GuardianStep::MountProc, Errno::PERM) => (
             "no /proc can be mounted in it, as in a container that hides parts of its own",
             "let the container show the whole of /proc (docker run --security-opt systempaths=unconfined)",
         ),
-        (Step::MountProc, Errno::ACCESS) => {
+        (GuardianStep::MountProc, Errno::ACCESS) => {
             ("no /proc can be mounted in it", "let this user mount in a user namespace (AppArmor, SELinux)")
         }
-        (Step::MountProc, _) => ("no /proc can be mounted in it", "see that /proc is a directory"),
-        (Step::Tie | Step::Fork | Step::Prepare, _) => ("it cannot be tied to the wrapper", "try again"),
+        (GuardianStep::MountProc, _) => ("no /proc can be mounted in it", "see that /proc is a directory"),
+        (GuardianStep::Tie | GuardianStep::Fork | GuardianStep::Prepare, _) => {
+            ("it cannot be tied to the wrapper", "try again")
+        }
     };
-    not_to_be_had(what, errno, remedy)
+    unavailable(what, errno, remedy)
 }
 
-/// Why there is no namespace, and what would help.
+/// Why no namespace could be made, and what would help.
 pub(super) fn explain_fork(errno: Errno) -> String {
     let (what, remedy) = match errno {
         Errno::PERM => (
@@ -89,9 +93,9 @@ pub(super) fn explain_fork(errno: Errno) -> String {
         Errno::INVAL => ("this kernel has no such namespaces", "use one with CONFIG_PID_NS and CONFIG_USER_NS"),
         _ => ("no process can be made in a namespace", "see the error"),
     };
-    not_to_be_had(what, errno, remedy)
+    unavailable(what, errno, remedy)
 }
 
-fn not_to_be_had(what: &str, errno: Errno, remedy: &str) -> String {
+fn unavailable(what: &str, errno: Errno, remedy: &str) -> String {
     format!("containment pidns is not available: {what} ({errno}); {remedy}, or ask for another containment")
 }

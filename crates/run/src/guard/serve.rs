@@ -1,5 +1,6 @@
-//! The guardian's process: forks the leader, then carries out what [`Core`] decides in a loop of its own.
+//! The guardian's process: forks the leader, then carries out what [`GuardianCore`] decides, in a loop.
 
+use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,77 +10,79 @@ use machineid_protocol::Exit;
 use machineid_protocol::local::SuperviseEvent;
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, Namespaces, SignalFd};
 use machineid_tree::{
-    Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, Stop, Tree, Turn, Turns,
+    Advance, FirstSignal, Guardian, Identity, Leaf, Next, Pid as TreePid, ProcessEntry, ScanAttempt, ScanTurn, Stop,
+    Tree,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use nix::unistd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
-use super::super::child::{self, LeaderEnds, Plan};
-use super::super::connection::Connection;
-use super::super::event as wrapper;
-use super::super::timer::Timer;
+use super::super::child::{self, CommandPlan, LeaderEnds};
+use super::super::connection::DaemonConnection;
+use super::super::event::WrapperEvent;
+use super::super::timer::DeadlineTimer;
 use super::super::{Run, wire};
-use super::core::{Action, Answer, Core, Event};
-use super::handle::Start;
-use super::message::{Order, Report, SIZE, Step, Terms};
-use super::{Kind, namespace};
+use super::core::{DaemonAnswer, GuardianAction, GuardianCore, GuardianEvent};
+use super::handle::GuardianStart;
+use super::message::{GuardianOrder, GuardianReport, GuardianStep, SIZE, StopTerms};
+use super::{GuardianKind, namespace};
 
-/// Children reaped before everything else is looked at again, a tenth of a second's worth. Not fewer: each look at `/proc` takes
-/// the longer the more there are, and an agent that forks as fast as it can makes thousands in that time.
+/// How many children are reaped before everything else is looked at again, which takes a tenth of a second. Not fewer:
+/// each look at `/proc` takes longer the more zombies there are, and an agent in a fork storm makes thousands in that
+/// time.
 const ROUND: usize = 32_768;
-/// Time to the next look when one failed or found nobody.
+/// Time to the next look after one that failed or found no process.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a tree may take to end after SIGKILL before it is looked at less often: what is left cannot be ended.
+/// How long after SIGKILL a tree is looked at often. What is left after that cannot be ended.
 const STUBBORN: Duration = Duration::from_secs(10);
-/// How often it is looked at then.
+/// Time between two looks after that.
 const STUBBORN_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long it stands aside at the start.
-const ASIDE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+/// How long the guardian waits at the start, to leave the processor to the wrapper, in milliseconds.
+const ASIDE_MS: u8 = 2;
 
-/// What passes to it.
+/// What the guardian takes over from the wrapper.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     pub(super) wrapper: Pid,
-    /// To the wrapper; the wrapper's own end is closed.
+    /// The connection to the wrapper; the wrapper's own end is closed here.
     pub(super) control: OwnedFd,
     pub(super) ends: LeaderEnds,
 }
 
 /// Becomes the guardian, in the forked process.
-pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
-    let Start { run, signals, kind, leaf } = *start;
+pub(super) fn guard(start: &GuardianStart<'_>, inheritance: Inheritance) -> ! {
+    let GuardianStart { run, signals, kind, leaf } = *start;
     let Inheritance { wrapper, control, ends } = inheritance;
-    let refuse = |step: Step, errno: Errno| -> ! {
-        let _ = send(&control, Report::Cannot(step, errno.raw_os_error()));
+    let refuse = |step: GuardianStep, errno: Errno| -> ! {
+        let _ = send(&control, GuardianReport::Cannot(step, errno.raw_os_error()));
         sys::exit_now(Exit::Wrapper.code())
     };
     let own = rustix::process::getpid();
-    // What the terminal sends to the wrapper's group is not for it.
-    let mut ready = nix::unistd::setpgid(child::OWN, child::OWN);
+    // Signals that the terminal sends to the wrapper's group must not reach the guardian.
+    let mut ready = unistd::setpgid(child::OWN, child::OWN);
     match kind {
-        Kind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
-        Kind::Init(user) => {
+        GuardianKind::Sweeper => ready = ready.and_then(|()| prctl::set_child_subreaper(true)),
+        GuardianKind::Init(user) => {
             if let Err((step, errno)) = namespace::furnish(user, &control) {
                 refuse(step, errno);
             }
         }
     }
     if let Err(errno) = ready {
-        refuse(Step::Prepare, sys::from_nix(errno));
+        refuse(GuardianStep::Prepare, sys::from_nix(errno));
     }
-    let plan = Plan {
+    let plan = CommandPlan {
         command: &run.command,
         environment: &run.environment,
         socket: run.socket.as_os_str(),
         run_id: run.settings.run_id,
         wrapper,
     };
-    // A move into the group afterwards waits for every processor to take notice; one who is made there has no need to.
+    // A process that is moved into the group later waits for every processor; one that is made inside does not.
     let straight = leaf.map(|leaf| {
         sys::fork_with(ForkOptions { into_cgroup: Some(leaf.directory()), namespaces: Namespaces::default() })
     });
@@ -93,62 +96,62 @@ pub(super) fn guard(start: &Start<'_>, inheritance: Inheritance) -> ! {
                 if let Some(leaf) = leaf.filter(|_| !in_leaf) {
                     in_leaf = leaf.enter(TreePid::own()).is_ok();
                 }
-                let _ = send(&control, Report::Here { in_leaf });
+                let _ = send(&control, GuardianReport::Here { in_leaf });
                 drop(control);
             };
             child::become_command(&plan, signals, own, ends, announce)
         }
         Ok(Fork::Parent(leader)) => leader,
-        Err(ForkError::Kernel(errno)) => refuse(Step::Fork, errno),
-        Err(ForkError::Threads | ForkError::NoProc) => refuse(Step::Prepare, Errno::NOENT),
+        Err(ForkError::Kernel(errno)) => refuse(GuardianStep::Fork, errno),
+        Err(ForkError::Threads | ForkError::NoProc) => refuse(GuardianStep::Prepare, Errno::NOENT),
     };
     let _ = prctl::set_name(match kind {
-        Kind::Sweeper => c"machineid-guard",
-        Kind::Init(_) => c"machineid-init",
+        GuardianKind::Sweeper => c"machineid-guard",
+        GuardianKind::Init(_) => c"machineid-init",
     });
-    let timer = match Timer::new() {
+    let timer = match DeadlineTimer::new() {
         Ok(timer) => timer,
-        Err(errno) => refuse(Step::Prepare, errno),
+        Err(errno) => refuse(GuardianStep::Prepare, errno),
     };
-    // The wrapper is about to be told that the leader is there, has the question to ask, and may have been waiting on this
-    // very processor. Until it or the leader ends nothing of the following is needed; what it says meanwhile is there to be
-    // read.
-    let ends = &mut [PollFd::new(&control, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
-    let _ = rustix::event::poll(ends, Some(&ASIDE));
+    // The wrapper is about to learn that the leader exists, has the question to ask, and may have been waiting for this
+    // very processor. Until wrapper or leader ends, nothing of the following is needed; orders that come meanwhile can
+    // be read later.
+    let ends = &mut [PollFd::new(control.as_fd(), PollFlags::empty()), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(ends, ASIDE_MS);
     let prepared = sys::close_others(&[control.as_fd(), signals.as_fd(), timer.as_fd()]).and_then(|()| {
-        // At once, while their numbers are free.
+        // At once, while these numbers are free.
         occupy_standard_streams();
         let leader = identity(leader)?;
         let own = identity(own)?;
         let tree = match kind {
-            // The wrapper is out of sight, in a namespace above.
-            Kind::Init(_) => Tree::alone(leader, Some(own)),
-            // Whoever of the tree loses its parent comes here, wrapper or not.
-            Kind::Sweeper => Tree::alone(leader, None).guarded_by(Guardian::Sweeper(own)),
+            // The wrapper cannot be seen: it is in the namespace above.
+            GuardianKind::Init(_) => Tree::alone(leader, Some(own)),
+            // Every orphan of the tree comes to the guardian, whether the wrapper lives or not.
+            GuardianKind::Sweeper => Tree::alone(leader, None).guarded_by(Guardian::Sweeper(own)),
         };
         Ok(tree.with_cookie(run.settings.run_id))
     });
     let mut tree = match prepared {
         Ok(prepared) => prepared,
-        Err(errno) => refuse(Step::Prepare, errno),
+        Err(errno) => refuse(GuardianStep::Prepare, errno),
     };
-    // The wrapper's descriptors of it have just been closed.
+    // The leaf's descriptors that were opened by the wrapper have just been closed.
     let leaf = leaf.and_then(|leaf| Leaf::reopen(leaf.path(), run.settings.run_id).ok().flatten()).map(Arc::new);
     if let Some(leaf) = &leaf {
         tree = tree.in_leaf(Arc::clone(leaf));
     }
-    let guard = Guard {
+    let guard = GuardianProcess {
         run,
         signals,
         control: Some(control),
         timer,
-        core: Core::new(),
+        core: GuardianCore::new(),
         leader: Leader { pid: leader, state: LeaderState::Lives },
         tree,
-        init: matches!(kind, Kind::Init(_)),
+        init: matches!(kind, GuardianKind::Init(_)),
         question: None,
         stop: None,
-        turns: Turns::default(),
+        turns: ScanTurn::default(),
         vanishing: false,
     };
     guard.serve()
@@ -158,17 +161,17 @@ fn identity(pid: Pid) -> Result<Identity, Errno> {
     ProcessEntry::read(TreePid::from(pid))?.map(|entry| entry.identity).ok_or(Errno::SRCH)
 }
 
-/// The command's streams are none of its own: who reads the command's output to its end must not wait for the guardian. Something
-/// has to have their numbers all the same, or the next descriptor would be taken for one of them.
+/// Replaces the standard streams, which belong to the command: a reader that waits for the end of the command's output
+/// must not wait for the guardian. Their numbers stay in use, or the next descriptor would be taken for one of them.
 fn occupy_standard_streams() {
-    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::stdio::dup2_stdin(&null);
-        let _ = rustix::stdio::dup2_stdout(&null);
-        let _ = rustix::stdio::dup2_stderr(&null);
+    if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = unistd::dup2_stdin(&null);
+        let _ = unistd::dup2_stdout(&null);
+        let _ = unistd::dup2_stderr(&null);
     }
 }
 
-fn send(control: &OwnedFd, report: Report) -> Result<usize, Errno> {
+fn send(control: &OwnedFd, report: GuardianReport) -> Result<usize, Errno> {
     rustix::net::send(control, &report.write(), SendFlags::NOSIGNAL)
 }
 
@@ -181,32 +184,32 @@ struct Leader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaderState {
     Lives,
-    /// The wrapper has been told; not reaped.
+    /// The wrapper has been told that the leader has ended; it is not reaped.
     Ended,
     Reaped,
 }
 
 #[derive(Debug)]
-struct Guard<'a> {
+struct GuardianProcess<'a> {
     run: &'a Run,
     signals: &'a SignalFd,
-    /// `None` when the wrapper has ended.
+    /// The connection to the wrapper; `None` when the wrapper has ended.
     control: Option<OwnedFd>,
-    timer: Timer,
-    core: Core,
+    timer: DeadlineTimer,
+    core: GuardianCore,
     leader: Leader,
     tree: Tree,
-    /// Whether its own end ends the tree.
+    /// Whether this process's end ends the tree.
     init: bool,
-    /// To the daemon, and since when.
-    question: Option<(Connection, BootTime)>,
+    /// The question to the daemon, and when it was asked.
+    question: Option<(DaemonConnection, BootTime)>,
     stop: Option<(Stop, BootTime)>,
-    turns: Turns,
-    /// Children that end leave nothing to be reaped.
+    turns: ScanTurn,
+    /// Whether children that end need not be reaped.
     vanishing: bool,
 }
 
-impl Guard<'_> {
+impl GuardianProcess<'_> {
     fn serve(mut self) -> ! {
         let mut more = false;
         loop {
@@ -217,25 +220,25 @@ impl Guard<'_> {
             self.hear_daemon();
             self.drain_signals();
             more = self.reap();
-            self.event(Event::Tick);
+            self.event(GuardianEvent::Tick);
             self.step_stop();
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: GuardianEvent) {
         for action in self.core.handle(BootTime::now(), event) {
             match action {
-                Action::Tell(report) => {
-                    // A wrapper that reads nothing is noticed by its silence.
+                GuardianAction::Tell(report) => {
+                    // A wrapper that reads nothing is noticed because it sends nothing.
                     let _ = self.control.as_ref().map(|control| send(control, report));
                 }
-                Action::Ask => self.ask(),
-                Action::LookAtListener => {
+                GuardianAction::Ask => self.ask(),
+                GuardianAction::LookAtListener => {
                     let can_act = self.question.as_ref().is_some_and(|(question, _)| question.listener_can_act());
-                    self.event(Event::Listener { can_act });
+                    self.event(GuardianEvent::Listener { can_act });
                 }
-                Action::DropQuestion => self.question = None,
-                Action::Begin { first_signal, kill_at } => self.begin(first_signal, kill_at),
+                GuardianAction::DropQuestion => self.question = None,
+                GuardianAction::Begin { first_signal, kill_at } => self.begin(first_signal, kill_at),
             }
         }
     }
@@ -243,10 +246,13 @@ impl Guard<'_> {
     fn wait(&self) {
         let stop_at = self.stop.as_ref().map(|(_, at)| *at);
         self.timer.set(self.core.wake_at().into_iter().chain(stop_at).min());
-        let mut fds = vec![PollFd::new(self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
-        fds.extend(self.control.iter().map(|control| PollFd::new(control, PollFlags::IN)));
-        fds.extend(self.question.iter().map(|(question, _)| PollFd::new(question, question.interest())));
-        let _ = rustix::event::poll(&mut fds, None);
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(self.control.iter().map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.question.iter().map(|(question, _)| PollFd::new(question.as_fd(), question.interest())));
+        let _ = poll(&mut fds, PollTimeout::NONE);
         self.timer.clear();
     }
 
@@ -256,12 +262,12 @@ impl Guard<'_> {
             match rustix::net::recv(control, &mut bytes[..], RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                Ok((count, _)) if count > 0 => match Order::read(&bytes[..count]) {
+                Ok((count, _)) if count > 0 => match GuardianOrder::read(&bytes[..count]) {
                     Some(order) => {
-                        if let Order::Terms(Terms { in_leaf: true, .. }, _) = order {
+                        if let GuardianOrder::Terms(StopTerms { in_leaf: true, .. }, _) = order {
                             self.find_leaf();
                         }
-                        self.event(Event::Told(order));
+                        self.event(GuardianEvent::Told(order));
                     }
                     None => self.wrapper_gone(),
                 },
@@ -270,7 +276,7 @@ impl Guard<'_> {
         }
     }
 
-    /// The control group that the daemon has made, if the wrapper did not.
+    /// Finds the control group that the daemon has made, if the wrapper has made none.
     fn find_leaf(&mut self) {
         if self.tree.leaf().is_none()
             && let Ok(Some(leaf)) = Leaf::around(TreePid::from(self.leader.pid), self.run.settings.run_id)
@@ -281,15 +287,15 @@ impl Guard<'_> {
 
     fn wrapper_gone(&mut self) {
         self.control = None;
-        self.event(Event::WrapperGone);
+        self.event(GuardianEvent::WrapperGone);
     }
 
     fn ask(&mut self) {
-        let asked = Connection::open(&self.run.socket)
+        let asked = DaemonConnection::open(&self.run.socket)
             .and_then(|connection| connection.ask(wire::inquiry(self.run.settings.run_id)));
         match asked {
             Ok(connection) => self.question = Some((connection, BootTime::now())),
-            Err(_) => self.event(Event::Answer(Answer::Unknown)),
+            Err(_) => self.event(GuardianEvent::Answer(DaemonAnswer::Unknown)),
         }
     }
 
@@ -298,20 +304,21 @@ impl Guard<'_> {
         let Some(event) = question.advance().into_iter().next() else { return };
         let answer = read_answer(&event, *asked_at);
         self.question = None;
-        self.event(Event::Answer(answer));
+        self.event(GuardianEvent::Answer(answer));
     }
 
     fn drain_signals(&self) {
         while matches!(self.signals.next(), Ok(Some(_))) {}
     }
 
-    /// Reaps whatever has ended. Ends with the last child. Says whether there may be more to reap.
+    /// Reaps all children that have ended, and ends this process after the last one. Returns whether there may be more
+    /// to reap.
     fn reap(&mut self) -> bool {
         if self.leader.state == LeaderState::Lives {
             let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
             let stopped = rustix::process::waitid(WaitId::Pid(self.leader.pid), options).ok().flatten();
             if let Some(signal) = stopped.and_then(|status| status.stopping_signal()) {
-                self.event(Event::LeaderStopped(signal));
+                self.event(GuardianEvent::LeaderStopped(signal));
             }
         }
         for _ in 0..ROUND {
@@ -322,8 +329,8 @@ impl Guard<'_> {
                     if self.leader.state == LeaderState::Lives {
                         self.leader.state = LeaderState::Ended;
                         let status = look_at(pid, WaitIdOptions::NOWAIT);
-                        let alone = nobody_else_lives();
-                        self.event(Event::LeaderEnded { exit: exit_of(status.as_ref()), alone });
+                        let alone = leader_was_last();
+                        self.event(GuardianEvent::LeaderEnded { exit: exit_of(status.as_ref()), alone });
                     }
                     if !self.core.may_reap_leader() {
                         self.reap_all_but_leader();
@@ -340,8 +347,9 @@ impl Guard<'_> {
         true
     }
 
-    /// The leader stands in front of all others for as long as it is not reaped, which a wrapper that was stopped can make a
-    /// long time. The kernel's list of children names them one by one; where it is not built in they have to wait.
+    /// Reaps the children behind the leader, which the kernel lists first while it is not reaped: a wrapper that is
+    /// stopped can make that a long time. The kernel's list of children names the others; in a kernel without it they
+    /// have to wait.
     fn reap_all_but_leader(&self) {
         let Ok(children) = std::fs::read_to_string("/proc/thread-self/children") else { return };
         let pids = children.split_ascii_whitespace().filter_map(|number| number.parse().ok().and_then(Pid::from_raw));
@@ -350,9 +358,9 @@ impl Guard<'_> {
         }
     }
 
-    /// Nobody is left.
+    /// Ends this process: no other one is left.
     fn end(&self) -> ! {
-        // The wrapper does it when it lives; who comes second finds nothing to do.
+        // A wrapper that lives does the same; the second removal finds nothing to do.
         let _ = self.tree.leaf().map(|leaf| leaf.remove());
         sys::exit_now(Exit::Success.code())
     }
@@ -375,25 +383,25 @@ impl Guard<'_> {
             sys::exit_now(Exit::Success.code());
         }
         if now >= kill_at && self.core.may_reap_leader() && !self.vanishing {
-            // Whoever it is that ends now, nobody waits for how.
+            // From here on the way in which a process ends does not matter.
             self.vanishing = sys::let_children_vanish().is_ok();
         }
         let stubborn = now > kill_at + STUBBORN;
-        // Reaped whoever had ended, a moment ago; so this has only the living to go through.
+        // All zombies have just been reaped, so this look sees only living processes.
         let next = match stop.advance(now) {
             Advance::Next(next) => next,
-            // What is left is to be reaped. The wrapper may have to be waited for with that.
+            // What is left has ended and is to be reaped, which may depend on the wrapper.
             Advance::Empty => Next::Over,
             Advance::NeedsTable => match self.turns.scan(now, stop.table_deadline(now)) {
-                Ok(Turn::Table(table)) => stop.step(now, &table),
-                Ok(Turn::At(at)) => Next::LookAt(at),
+                Ok(ScanAttempt::Table(table)) => stop.step(now, &table),
+                Ok(ScanAttempt::RetryAt(at)) => Next::LookAt(at),
                 Err(Errno::TIME) => Next::LookAt(now),
                 Err(_) => Next::Over,
             },
         };
         *at = match next {
             Next::LookAt(_) | Next::Over if stubborn => now + STUBBORN_PAUSE,
-            // Whoever ends meanwhile is its child, and wakes it.
+            // A process that ends meanwhile is a child of this one, and wakes it.
             Next::LookAt(_) if now < kill_at && stop.ladder().is_calm() => kill_at,
             Next::LookAt(next) => next,
             Next::Over => now + PAUSE,
@@ -402,8 +410,8 @@ impl Guard<'_> {
 }
 
 /// Whether every child has ended: then the tree is empty, since each orphan of it is a child.
-fn nobody_else_lives() -> bool {
-    // Asked for stopped children only, the kernel says that there are none to wait for when all have ended.
+fn leader_was_last() -> bool {
+    // When it is asked for stopped children only, the kernel reports that there are no children once all have ended.
     let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     matches!(rustix::process::waitid(WaitId::All, options), Err(Errno::CHILD))
 }
@@ -422,32 +430,32 @@ fn exit_of(status: Option<&WaitIdStatus>) -> Exit {
     }
 }
 
-fn read_answer(event: &wrapper::Event, asked_at: BootTime) -> Answer {
+fn read_answer(event: &WrapperEvent, asked_at: BootTime) -> DaemonAnswer {
     match event {
-        wrapper::Event::Line(SuperviseEvent::Stop { grace_ms, .. }) => {
-            Answer::Stopping { grace: Duration::from_millis(*grace_ms) }
+        WrapperEvent::Line(SuperviseEvent::Stop { grace_ms, .. }) => {
+            DaemonAnswer::Stopping { grace: Duration::from_millis(*grace_ms) }
         }
-        wrapper::Event::Line(SuperviseEvent::Lease { boot_ms, until_boot_ms }) => {
-            // As the wrapper does: never later than the true point.
+        WrapperEvent::Line(SuperviseEvent::Lease { boot_ms, until_boot_ms }) => {
+            // Computed as in the wrapper: never later than the true point.
             let left = Duration::from_millis(until_boot_ms.saturating_sub(*boot_ms));
-            Answer::Lease { deadline: asked_at + left }
+            DaemonAnswer::Lease { deadline: asked_at + left }
         }
-        wrapper::Event::Line(
+        WrapperEvent::Line(
             SuperviseEvent::Allow { .. } | SuperviseEvent::Undecided { .. } | SuperviseEvent::Error { .. },
         )
-        | wrapper::Event::Refused(_)
-        | wrapper::Event::Lost(_)
-        | wrapper::Event::Signal { .. }
-        | wrapper::Event::LeaderStopped(_)
-        | wrapper::Event::LeaderEnded { .. }
-        | wrapper::Event::CannotExecute(..)
-        | wrapper::Event::NotStopped
-        | wrapper::Event::Frozen(_)
-        | wrapper::Event::GuardianStops { .. }
-        | wrapper::Event::GuardianKilled
-        | wrapper::Event::Resumed
-        | wrapper::Event::TreeEmpty
-        | wrapper::Event::Stuck
-        | wrapper::Event::Tick => Answer::Unknown,
+        | WrapperEvent::Refused(_)
+        | WrapperEvent::Lost(_)
+        | WrapperEvent::Signal { .. }
+        | WrapperEvent::LeaderStopped(_)
+        | WrapperEvent::LeaderEnded { .. }
+        | WrapperEvent::CannotExecute(..)
+        | WrapperEvent::NotStopped
+        | WrapperEvent::Frozen(_)
+        | WrapperEvent::GuardianStops { .. }
+        | WrapperEvent::GuardianKilled
+        | WrapperEvent::Resumed
+        | WrapperEvent::TreeEmpty
+        | WrapperEvent::Stuck
+        | WrapperEvent::Tick => DaemonAnswer::Unknown,
     }
 }

@@ -1,5 +1,6 @@
-//! What the core wants done, as system calls.
+//! Carries out the core's actions by system calls.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,37 +10,38 @@ use machineid_sys as sys;
 use machineid_tree::{Leaf, Pid, Process, ProcessTable};
 use rustix::process::Signal;
 
-use super::super::connection::Connection;
-use super::super::event::{Action, Allowed, Event};
+use super::super::connection::DaemonConnection;
+use super::super::event::{Allowed, WrapperAction, WrapperEvent};
 use super::super::stopping::Stopping;
 use super::super::{say, wire};
 use super::{Interrupt, Shell};
 
-/// Long after a question is begun it goes on, and long before the daemon gives one up (10 s).
+/// A question that was begun is finished within this time. Much longer than that takes, and much shorter than the time
+/// after which the daemon drops it (10 s).
 const STALE: Duration = Duration::from_secs(2);
 
 impl Shell<'_> {
     pub(super) fn carry_out(&mut self) {
         while let Some(action) = self.pending.pop_front() {
             match action {
-                Action::Ask => self.ask(),
-                Action::HangUp => self.connection = None,
-                Action::Inquire => self.inquire(),
-                Action::Release(allowed) => self.release(allowed),
-                Action::Forward(signal) => self.forward(signal),
-                Action::Suspend(signal) => self.suspend(signal),
-                Action::Resume => {
+                WrapperAction::Ask => self.ask(),
+                WrapperAction::HangUp => self.connection = None,
+                WrapperAction::Inquire => self.inquire(),
+                WrapperAction::Release(allowed) => self.release(allowed),
+                WrapperAction::Forward(signal) => self.forward(signal),
+                WrapperAction::Suspend(signal) => self.suspend(signal),
+                WrapperAction::Resume => {
                     if !self.continued {
                         self.resume();
                     }
                 }
-                Action::TakeTerminal => {
+                WrapperAction::TakeTerminal => {
                     if self.terminal.is_handed_over() {
                         self.interrupt = Interrupt::SeenByCommand;
                     }
                     self.terminal.take_back();
                 }
-                Action::BeginStop { first_signal, grace } => {
+                WrapperAction::BeginStop { first_signal, grace } => {
                     if let Some(tree) = self.tree.clone() {
                         let signal = self.core.terms().signal;
                         let now = BootTime::now();
@@ -48,30 +50,30 @@ impl Shell<'_> {
                             stopping.look_closely(now);
                         }
                         self.stopping = Some(stopping);
-                        // Before the first signal: were it told afterwards and the wrapper killed in between, the tree would
-                        // get the signal twice.
+                        // Before the first signal: if the guardian were told afterwards and the wrapper killed in
+                        // between, the tree would get the signal twice.
                         self.brief_guardian();
                         self.step_stop();
                     }
                 }
-                Action::Hasten(grace) => {
+                WrapperAction::Hasten(grace) => {
                     if let Some(stopping) = &mut self.stopping {
                         stopping.hasten(BootTime::now(), grace);
                     }
                 }
-                Action::Notice(text) => {
+                WrapperAction::Notice(text) => {
                     if !self.run.quiet {
                         say(&format!("machineid-run: {text}"));
                     }
                 }
-                Action::Remark(text) => {
-                    if rustix::termios::isatty(rustix::stdio::stderr()) && !self.run.quiet {
+                WrapperAction::Remark(text) => {
+                    if std::io::stderr().is_terminal() && !self.run.quiet {
                         say(&format!("machineid-run: {text}"));
                     }
                 }
-                Action::HoldTerminal(hold) => self.hold_terminal(hold),
-                Action::Thaw => self.thaw(),
-                Action::Finish(outcome) => self.outcome = Some(outcome),
+                WrapperAction::HoldTerminal(hold) => self.hold_terminal(hold),
+                WrapperAction::Thaw => self.thaw(),
+                WrapperAction::Finish(outcome) => self.outcome = Some(outcome),
             }
         }
     }
@@ -85,43 +87,44 @@ impl Shell<'_> {
                 Containment::Pidns | Containment::Subreaper => self.run.question.containment,
             },
         };
-        // Who was stopped in the middle of its question finds that the daemon has given it up.
+        // A wrapper that was stopped in the middle of its question finds that the daemon has dropped it.
         let fresh = |&(at, _): &(BootTime, _)| BootTime::now().saturating_since(at) < STALE;
         let begun = self.first_connection.take().filter(fresh).map(|(_, begun)| begun);
-        match begun.unwrap_or_else(|| Connection::begin(self.run)).and_then(|begun| begun.ask(wire::rest(&rest))) {
+        match begun.unwrap_or_else(|| DaemonConnection::begin(self.run)).and_then(|begun| begun.ask(wire::rest(&rest)))
+        {
             Ok(connection) => {
                 self.beside_daemon = connection.is_to_parent();
                 self.connection = Some(connection);
             }
             Err(lost) => {
                 self.connection = None;
-                self.event(Event::Lost(lost));
+                self.event(WrapperEvent::Lost(lost));
             }
         }
     }
 
     pub(super) fn inquire(&mut self) {
-        let asked = Connection::open(&self.run.socket)
+        let asked = DaemonConnection::open(&self.run.socket)
             .and_then(|connection| connection.ask(wire::inquiry(self.run.settings.run_id)));
         match asked {
             Ok(connection) => self.inquiry = Some(connection),
-            Err(_) => self.event(Event::NotStopped),
+            Err(_) => self.event(WrapperEvent::NotStopped),
         }
     }
 
     pub(super) fn release(&mut self, allowed: Allowed) {
-        // First the terminal: the command must not find itself in the background for a moment.
+        // The terminal first: the command must never find itself in the background.
         if self.terminal.wants_handing_over() {
             self.terminal.hand_over(self.child.pid);
         }
-        // And the guardian: from the word on there is somebody to guard.
+        // Then the guardian: once the leader has the permit there is an agent to guard.
         if let Some(deadline) = self.core.deadline() {
             self.guardian.terms(self.core.terms(), deadline);
         }
-        // A child that is gone is reaped and reported as such.
+        // A leader that is gone is reaped and reported as such.
         let _ = self.child.release(&allowed);
         self.device_id = Some(allowed.device_id);
-        // Only now: to find the group that the daemon has made takes a look at all mounts.
+        // After the permit, since finding the group that the daemon has made may mean reading all mounts.
         if allowed.containment == Containment::Cgroup && self.leaf.is_none() {
             self.leaf = Leaf::around(Pid::from(self.child.pid), self.run.settings.run_id).ok().flatten().map(Arc::new);
             self.tree = self.tree.take().map(|tree| match &self.leaf {
@@ -132,7 +135,7 @@ impl Shell<'_> {
         }
     }
 
-    /// A key on the terminal reaches whoever has it; an agent that stands still would never learn of it.
+    /// Takes the terminal's keys from a frozen agent, which would never see them, or gives them back.
     pub(super) fn hold_terminal(&mut self, hold: bool) {
         if hold && self.terminal.is_handed_over() {
             self.terminal.take_back();
@@ -145,14 +148,14 @@ impl Shell<'_> {
     pub(super) fn thaw(&mut self) {
         let Some(leaf) = &self.leaf else { return };
         if leaf.thaw().is_err() {
-            // The daemon froze it and can thaw it. When it is gone there is still SIGKILL, which needs no thawing.
+            // The daemon froze the agent and can thaw it. Without a daemon, SIGKILL still works on a frozen agent.
             let request = wire::thaw(self.run.settings.run_id);
-            self.errand = Connection::open(&self.run.socket).and_then(|connection| connection.ask(request)).ok();
+            self.errand = DaemonConnection::open(&self.run.socket).and_then(|connection| connection.ask(request)).ok();
         }
     }
 
-    /// To the leader's whole group, as a terminal does it. After the leader's end its number may belong to others, so
-    /// whoever is left is pinned and signalled one by one.
+    /// Sends a signal to the leader's whole group, as a terminal does. After the leader's end the group's number may
+    /// belong to other processes, so each remaining process is pinned and signalled by itself.
     pub(super) fn forward(&mut self, signal: i32) {
         if !self.child.ended {
             self.send_to_command(signal);
@@ -167,24 +170,24 @@ impl Shell<'_> {
         }
     }
 
-    /// To the leader's own group, and to the leader where it has joined another.
+    /// Sends a signal to the leader's own group, and to the leader if it has joined another.
     fn send_to_command(&self, signal: i32) {
         let leader = self.child.pid;
         let _ = sys::send_to_group(leader, signal);
-        // Not reaped before we have acknowledged its end, so the number is its own.
+        // The leader is not reaped before the wrapper has acknowledged its end, so the number is its own.
         let number = nix::unistd::Pid::from_raw(leader.as_raw_pid());
         if nix::unistd::getpgid(Some(number)).is_ok_and(|group| group != number) {
             let _ = sys::send_to_child(leader, signal);
         }
     }
 
-    /// The leader was stopped. For want of the terminal, while it is ours: it gets it; or while it has it already, and was
-    /// stopped just before it got it. Else, on a terminal, the wrapper
-    /// stops with it, so that the shell sees a stopped job; whoever shares the wrapper's group too, as they would have.
-    /// Without a terminal nobody would continue the wrapper, and it has a deadline to watch.
+    /// Reacts to a stopped leader. If it was stopped because it lacks the terminal, and the wrapper has it, the leader
+    /// gets it; likewise if it was stopped just before it got the terminal. Otherwise, on a terminal, the wrapper stops
+    /// as well, so that the shell sees a stopped job; the other processes of the wrapper's group stop too, as they
+    /// would without a wrapper. Without a terminal no shell would continue the wrapper, which has a deadline to watch.
     pub(super) fn suspend(&mut self, signal: i32) {
         if self.beside_daemon {
-            // The daemon belongs to the same job of the shell: it would be suspended as well, and stop nobody.
+            // The daemon belongs to the same job of the shell: it would be suspended as well, and could stop no agent.
             say("machineid-run: not suspended: the daemon runs in this job and must continue; start it separately to \
                  use Ctrl-Z");
             self.send_to_command(libc::SIGCONT);

@@ -1,4 +1,4 @@
-//! What happens, as events for the core.
+//! Turns what descriptors deliver into events for the core.
 
 use std::ffi::{OsStr, OsString};
 
@@ -11,22 +11,22 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, WaitStatus};
 
 use super::super::child;
-use super::super::event::Event;
-use super::super::guard::{End, Report};
+use super::super::event::WrapperEvent;
+use super::super::guard::{GuardianEnd, GuardianReport};
 use super::{Interrupt, Shell};
 
-/// Signals taken before everything else is looked at again: an agent that floods the wrapper with them must not keep it from
-/// its deadline.
+/// How many signals are taken before everything else is looked at again: an agent that floods the wrapper with them
+/// must not keep it from its deadline.
 const SIGNALS: usize = 64;
-/// Children reaped before that, a tenth of a second's worth. Not fewer: each look at `/proc` takes the longer the more there
-/// are, and an agent that forks as fast as it can makes thousands in that time.
+/// How many children are reaped before that, which takes a tenth of a second. Not fewer: each look at `/proc` takes
+/// longer the more zombies there are, and an agent in a fork storm makes thousands in that time.
 const CHILDREN: usize = 32_768;
 
 impl Shell<'_> {
     pub(super) fn read_stream(&mut self) {
         let Some(connection) = &mut self.connection else { return };
         for event in connection.advance() {
-            if matches!(event, Event::Lost(_) | Event::Refused(_)) {
+            if matches!(event, WrapperEvent::Lost(_) | WrapperEvent::Refused(_)) {
                 self.connection = None;
             }
             self.event(event);
@@ -41,30 +41,31 @@ impl Shell<'_> {
         let Some(inquiry) = &mut self.inquiry else { return };
         if let Some(answer) = inquiry.advance().into_iter().next() {
             self.inquiry = None;
-            let stops = matches!(answer, Event::Line(SuperviseEvent::Stop { .. }));
-            self.event(if stops { answer } else { Event::NotStopped });
+            let stops = matches!(answer, WrapperEvent::Line(SuperviseEvent::Stop { .. }));
+            self.event(if stops { answer } else { WrapperEvent::NotStopped });
             self.carry_out();
         }
     }
 
     pub(super) fn read_leaf(&mut self) {
-        // Looked at with every round, which the process's comings and goings make few: a poll that says why costs more.
+        // Read in every round. Rounds are few, since the kernel reports changes only; finding out which descriptor has
+        // woken the poll would cost more.
         let Some(Ok(state)) = self.leaf.as_ref().map(|leaf| leaf.state()) else { return };
-        self.event(Event::Frozen(state.frozen));
+        self.event(WrapperEvent::Frozen(state.frozen));
         self.carry_out();
     }
 
     pub(super) fn read_signals(&mut self) {
         for _ in 0..SIGNALS {
             let Ok(Some(arrived)) = self.signals.next() else { break };
-            // A stop of a tree that this wrapper is itself in has reached the agent as well.
+            // A stop's signal that reaches this wrapper as a member of an outer tree has reached the agent as well.
             if !arrived.own && !arrived.from_ladder {
                 let from_terminal = arrived.from_kernel;
                 if from_terminal && super::is_interrupt(arrived.signal) {
                     self.interrupt = Interrupt::SeenByAll;
                 }
                 let ignored = Inherited::get().ignores(arrived.signal);
-                self.event(Event::Signal { signal: arrived.signal, ignored, from_terminal });
+                self.event(WrapperEvent::Signal { signal: arrived.signal, ignored, from_terminal });
                 self.carry_out();
             }
         }
@@ -74,28 +75,29 @@ impl Shell<'_> {
     pub(super) fn read_guardian(&mut self) {
         while let Some(report) = self.guardian.next() {
             match report {
-                Report::LeaderStopped(signal) => self.event(Event::LeaderStopped(signal)),
-                Report::LeaderEnded { exit, alone } => {
+                GuardianReport::LeaderStopped(signal) => self.event(WrapperEvent::LeaderStopped(signal)),
+                GuardianReport::LeaderEnded { exit, alone } => {
                     self.leader_ended(exit, alone);
-                    // First the question to the daemon, if there is one: the rest is done while it thinks.
+                    // The question to the daemon first, if there is one: the rest is done while the daemon answers.
                     self.carry_out();
                     if alone {
                         self.guardian.dismiss();
-                        // Tried again at the end, should it be too early.
+                        // If that is too early, it is removed at the end.
                         self.leaf.take_if(|leaf| leaf.remove().is_ok());
                     } else {
                         self.guardian.acknowledge();
                     }
                 }
-                Report::Stopping { kill_at } => self.event(Event::GuardianStops { kill_at }),
-                // Said at the start, or not by a guardian.
-                Report::Here { .. } | Report::Cannot(..) => {}
+                GuardianReport::Stopping { kill_at } => self.event(WrapperEvent::GuardianStops { kill_at }),
+                // Only sent at the start.
+                GuardianReport::Here { .. } | GuardianReport::Cannot(..) => {}
             }
             self.carry_out();
         }
     }
 
-    /// Reaps whatever has ended: the guardian, and after its death what was its own to reap. Says whether there may be more.
+    /// Reaps children that have ended: the guardian and, after its death, the orphans that it would have reaped.
+    /// Returns whether there may be more.
     pub(super) fn reap(&mut self) -> bool {
         let mut orphans_ended = false;
         let mut more = true;
@@ -114,16 +116,16 @@ impl Shell<'_> {
                     break;
                 }
                 Err(Errno::INTR) => {}
-                // ECHILD. As a subreaper we are the parent of every orphan: without children, the tree is empty.
+                // ECHILD. A subreaper is the parent of every orphan: without children, the tree is empty.
                 Err(_) => {
                     self.tree_is_empty();
                     return false;
                 }
             }
         }
-        // With children of before there is never a moment without any, so the table has to be believed.
+        // A wrapper that had children before the tree is never without any, so only the table can tell.
         let bystanders = self.tree.as_ref().is_some_and(Tree::has_bystanders);
-        if orphans_ended && bystanders && self.guardian.is_gone() && self.nobody_is_left() {
+        if orphans_ended && bystanders && self.guardian.is_gone() && self.tree_looks_empty() {
             self.tree_is_empty();
         }
         more
@@ -134,20 +136,21 @@ impl Shell<'_> {
             self.guardian.resume();
             return;
         }
-        // A daemon that has killed it said before that it would: a wrapper that was held up has not read that yet.
+        // A daemon that has killed the guardian has announced that before; a wrapper that was delayed has not read it
+        // yet.
         self.read_stream();
         let end = self.guardian.reaped(status);
-        // Without a word about the leader, and without a stop, it was not its time.
-        if let Some(stopping) = self.stopping.as_mut().filter(|_| end == End::Killed) {
+        // A guardian that ends without a report about the leader, and without a stop, has failed.
+        if let Some(stopping) = self.stopping.as_mut().filter(|_| end == GuardianEnd::Killed) {
             stopping.look_closely(BootTime::now());
         }
-        if end == End::Killed || (!self.child.ended && self.stopping.is_none()) {
-            // All that was in its namespace is gone, and the leader's number anybody's.
+        if end == GuardianEnd::Killed || (!self.child.ended && self.stopping.is_none()) {
+            // Everything in its namespace is gone, and the leader's number may belong to another process.
             self.child.ended |= self.guardian.is_init();
-            self.event(Event::GuardianKilled);
+            self.event(WrapperEvent::GuardianKilled);
             self.carry_out();
         }
-        if end == End::TreeEmpty {
+        if end == GuardianEnd::TreeEmpty {
             self.tree_is_empty();
         }
         self.carry_out();
@@ -155,11 +158,11 @@ impl Shell<'_> {
 
     pub(super) fn tree_is_empty(&mut self) {
         self.child.ended = true;
-        self.event(Event::TreeEmpty);
+        self.event(WrapperEvent::TreeEmpty);
         self.carry_out();
     }
 
-    pub(super) fn nobody_is_left(&mut self) -> bool {
+    pub(super) fn tree_looks_empty(&mut self) -> bool {
         let Some(tree) = &mut self.tree else { return false };
         ProcessTable::scan().is_ok_and(|table| tree.members(&table).is_empty())
     }
@@ -170,9 +173,9 @@ impl Shell<'_> {
             Some(errno) => {
                 let command = self.run.command.first().map_or(OsStr::new(""), OsString::as_os_str);
                 let (exit, reason) = child::explain(command, errno);
-                self.event(Event::CannotExecute(exit, reason));
+                self.event(WrapperEvent::CannotExecute(exit, reason));
             }
-            None => self.event(Event::LeaderEnded { exit, alone }),
+            None => self.event(WrapperEvent::LeaderEnded { exit, alone }),
         }
     }
 }

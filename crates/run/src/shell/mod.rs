@@ -1,115 +1,120 @@
-//! The poll loop: turns descriptors into events (`hear`), and what [`Core`] answers into system calls (`act`).
+//! The poll loop: turns descriptors into events (`hear`), and the actions of [`WrapperCore`] into system calls (`act`).
 
 mod act;
+mod error;
 mod hear;
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use machineid_clock::{BootTime, Moment, Suspends};
 use machineid_protocol::{Containment, DeviceId, Exit};
 use machineid_sys::{self as sys, Inherited, SignalFd};
-use machineid_tree::{Guardian as Role, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopReport, Survivor, Tree};
-use rustix::event::{PollFd, PollFlags};
+use machineid_tree::{Guardian, Identity, Leaf, Pid, ProcessEntry, ProcessTable, StopSummary, Survivor, Tree};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 
-use super::child::Child;
-use super::connection::Connection;
-use super::containment::{self, Made};
-use super::core::Core;
-use super::event::{Action, Event, Lost, Settings};
-use super::guard::Guardian;
-use super::outcome::{self, Cause, Outcome};
-use super::stopping::{Found, Stopping};
+use self::error::RunStartError;
+use super::child::LeaderHandle;
+use super::connection::DaemonConnection;
+use super::containment::{self, MadeContainment};
+use super::core::WrapperCore;
+use super::event::{ConnectionLost, RunSettings, WrapperAction, WrapperEvent};
+use super::guard::GuardianHandle;
+use super::outcome::{self, EndCause, RunOutcome};
+use super::stopping::{LookResult, Stopping};
 use super::terminal::Terminal;
-use super::timer::Timer;
+use super::timer::DeadlineTimer;
 use super::{Run, say, status_file};
 
-/// Runs the command and says how the wrapper is to exit.
+/// Runs the command and returns the wrapper's exit code.
 pub(super) fn run(run: &Run) -> Exit {
     match Shell::start(run) {
         Ok(shell) => shell.serve(),
-        Err(reason) => {
-            let outcome = Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason);
+        Err(error) => {
+            let outcome = RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, error.to_string());
             report(run, &outcome, None, None, None);
             outcome.exit
         }
     }
 }
 
-/// Who has seen a Ctrl-C or Ctrl-\ that the command ended by. Without the wrapper everybody in the foreground has, and a
-/// script around the command ends, since it sees its child ended *by the signal*; an exit code of 130 would tell it to go on.
+/// Which processes have got the Ctrl-C or Ctrl-\ by which the command ended. Without the wrapper every process in the
+/// foreground gets it, and a script around the command ends, since it sees its child ended *by the signal*; an exit
+/// code of 130 would tell it to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Interrupt {
-    /// It did not come from the terminal.
+    /// The signal did not come from the terminal.
     None,
     /// The command alone: it had the terminal.
     SeenByCommand,
-    /// The wrapper, and whoever shares its group.
+    /// The wrapper, and the other processes of its group.
     SeenByAll,
 }
 
 #[derive(Debug)]
 struct Shell<'a> {
     run: &'a Run,
-    core: Core,
-    pending: VecDeque<Action>,
+    core: WrapperCore,
+    pending: VecDeque<WrapperAction>,
     suspends: Suspends,
     signals: SignalFd,
-    timer: Timer,
+    timer: DeadlineTimer,
     terminal: Terminal,
-    guardian: Guardian,
-    child: Child,
-    /// `None` until the first question has been sent: looking at `/proc` takes place while the daemon thinks.
+    guardian: GuardianHandle,
+    child: LeaderHandle,
+    /// `None` until the first question has been sent: `/proc` is read while the daemon answers.
     tree: Option<Tree>,
-    /// What holds the tree together by our own doing.
+    /// The containment that the wrapper has made itself.
     made: Containment,
-    /// The tree's control group, whoever made it.
+    /// The tree's control group, made by the wrapper or by the daemon.
     leaf: Option<Arc<Leaf>>,
-    /// The terminal was taken back because the agent stands still.
+    /// Whether the terminal was taken back because the agent is frozen.
     holds_terminal: bool,
-    /// Something said to the daemon on a connection of its own, to which no answer matters.
-    errand: Option<Connection>,
-    /// On which the first question was begun while the processes were made, and when.
-    first_connection: Option<(BootTime, Result<Connection, Lost>)>,
-    connection: Option<Connection>,
-    /// On which the daemon is asked whether it ended the leader.
-    inquiry: Option<Connection>,
+    /// A request to the daemon on a connection of its own, whose answer does not matter.
+    errand: Option<DaemonConnection>,
+    /// The connection on which the first question was begun while the processes were made, and when.
+    first_connection: Option<(BootTime, Result<DaemonConnection, ConnectionLost>)>,
+    connection: Option<DaemonConnection>,
+    /// The connection on which the daemon is asked whether it ended the leader.
+    inquiry: Option<DaemonConnection>,
     device_id: Option<DeviceId>,
     interrupt: Interrupt,
-    /// The daemon is our parent and was started by the same command line.
+    /// Whether the daemon is this process's parent and was started by the same command line.
     beside_daemon: bool,
     stopping: Option<Stopping>,
-    /// The stop, when it was given up.
-    given_up: Option<StopReport>,
-    /// The SIGCONT that ended our own stop has been acted on already.
+    /// The stop, if it was given up.
+    given_up: Option<StopSummary>,
+    /// Whether the SIGCONT that ended the wrapper's own suspension has been acted on already.
     continued: bool,
-    outcome: Option<Outcome>,
+    outcome: Option<RunOutcome>,
 }
 
 impl<'a> Shell<'a> {
-    fn start(run: &'a Run) -> Result<Self, String> {
-        let text = |what: &str, errno: Errno| format!("{what}: {errno}");
-        Inherited::expect_children().map_err(|errno| text("cannot wait for children", errno))?;
-        let signals = SignalFd::open().map_err(|errno| text("cannot receive signals", errno))?;
-        let Made { mut guardian, pipes, mut leaf, no_leaf } = containment::make(run, &signals)?;
-        // While the two processes are being made.
-        let first_connection = (BootTime::now(), Connection::begin(run));
-        let timer = Timer::new().map_err(|errno| text("cannot make a timer", errno));
+    fn start(run: &'a Run) -> Result<Self, RunStartError> {
+        Inherited::expect_children().map_err(RunStartError::Children)?;
+        let signals = SignalFd::open().map_err(RunStartError::Signals)?;
+        let MadeContainment { mut guardian, pipes, mut leaf, no_leaf } =
+            containment::make(run, &signals).map_err(RunStartError::Containment)?;
+        // While the guardian makes the leader.
+        let first_connection = (BootTime::now(), DaemonConnection::begin(run));
+        let timer = DeadlineTimer::new().map_err(RunStartError::Timer);
         let terminal = Terminal::find();
-        let (child, timer) = match guardian.leader().and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
+        let leader = guardian.leader().map_err(RunStartError::Leader);
+        let (child, timer) = match leader.and_then(|(leader, in_leaf)| Ok((leader, in_leaf, timer?))) {
             Ok((leader, in_leaf, timer)) => {
                 if let Some(empty) = leaf.take_if(|_| !in_leaf) {
                     let _ = empty.remove();
                 }
                 (pipes.into_child(leader), timer)
             }
-            Err(reason) => {
-                // Its pipe closes with this function: what there may be of a leader executes nothing.
+            Err(error) => {
+                // The pipe closes with this function: a leader that may exist executes nothing.
                 guardian.end();
                 let _ = leaf.map(|leaf| leaf.remove());
-                return Err(reason);
+                return Err(error);
             }
         };
         let made = match (&leaf, guardian.is_init()) {
@@ -119,7 +124,7 @@ impl<'a> Shell<'a> {
         };
         let no_leaf = no_leaf.map(|why| why.to_string());
         let start = Moment::now();
-        let (core, actions) = Core::begin(start.boot, Settings { made, no_leaf, ..run.settings.clone() });
+        let (core, actions) = WrapperCore::begin(start.boot, RunSettings { made, no_leaf, ..run.settings.clone() });
         Ok(Self {
             run,
             core,
@@ -152,7 +157,7 @@ impl<'a> Shell<'a> {
         self.carry_out();
         if let Err(errno) = self.learn_tree() {
             let reason = format!("cannot read /proc: {errno}");
-            self.outcome = Some(Outcome::before_start(Exit::Wrapper, Cause::WrapperFailed, reason));
+            self.outcome = Some(RunOutcome::before_start(Exit::Wrapper, EndCause::WrapperFailed, reason));
         }
         let mut more = false;
         loop {
@@ -165,10 +170,10 @@ impl<'a> Shell<'a> {
                 self.wait();
             }
             if self.suspends.until(Moment::now()).is_some() {
-                self.event(Event::Resumed);
+                self.event(WrapperEvent::Resumed);
             }
-            // First the daemon's word, then what may follow from it: a leader that ended because the daemon stopped it is
-            // then already known to have been stopped.
+            // The daemon's lines first, then what may follow from them: a leader that ended because the daemon stopped
+            // it is then already known to be stopped.
             self.read_stream();
             self.read_inquiry();
             self.read_signals();
@@ -176,16 +181,17 @@ impl<'a> Shell<'a> {
             self.read_guardian();
             more = self.reap();
             self.step_stop();
-            self.event(Event::Tick);
+            self.event(WrapperEvent::Tick);
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: WrapperEvent) {
         let actions = self.core.handle(BootTime::now(), event);
         self.pending.extend(actions);
     }
 
-    /// Who the processes are, so that they are never mistaken for others. None of them can have been reaped yet.
+    /// Reads the identities of the processes, so that they are never mistaken for others. None of them can have been
+    /// reaped yet.
     fn learn_tree(&mut self) -> Result<(), Errno> {
         let identity = |pid: Pid| -> Result<Identity, Errno> {
             ProcessEntry::read(pid)?.map(|entry| entry.identity).ok_or(Errno::SRCH)
@@ -198,7 +204,7 @@ impl<'a> Shell<'a> {
         } else {
             Tree::new(leader, Some(own), &ProcessTable::scan()?)
         };
-        let role = if self.guardian.is_init() { Role::Init(guardian) } else { Role::Sweeper(guardian) };
+        let role = if self.guardian.is_init() { Guardian::Init(guardian) } else { Guardian::Sweeper(guardian) };
         let tree = tree.guarded_by(role).with_cookie(self.run.settings.run_id);
         self.tree = Some(match &self.leaf {
             Some(leaf) => tree.in_leaf(Arc::clone(leaf)),
@@ -208,7 +214,7 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    /// From here on its events are news.
+    /// Reads the leaf's state once: from here on its descriptor reports changes.
     fn arm_leaf(&self) {
         let _ = self.leaf.as_ref().map(|leaf| leaf.state());
     }
@@ -225,21 +231,24 @@ impl<'a> Shell<'a> {
     fn wait(&mut self) {
         let stop_at = self.stopping.as_ref().map(Stopping::look_at);
         self.timer.set(self.core.wake_at().into_iter().chain(stop_at).min());
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.timer, PollFlags::IN)];
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.timer.as_fd(), PollFlags::POLLIN),
+        ];
         let guardian = self.guardian.socket();
-        fds.extend(guardian.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
-        fds.extend(self.leaf.iter().map(|leaf| PollFd::from_borrowed_fd(leaf.events(), PollFlags::PRI)));
+        fds.extend(guardian.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+        fds.extend(self.leaf.iter().map(|leaf| PollFd::new(leaf.events(), PollFlags::POLLPRI)));
         for connection in self.connection.iter().chain(&self.inquiry).chain(&self.errand) {
-            fds.push(PollFd::new(connection, connection.interest()));
+            fds.push(PollFd::new(connection.as_fd(), connection.interest()));
         }
-        // EINTR or a failure for want of memory: the loop looks at everything again anyway.
-        let _ = rustix::event::poll(&mut fds, None);
+        // EINTR, or no memory: the loop looks at everything again anyway.
+        let _ = poll(&mut fds, PollTimeout::NONE);
         self.timer.clear();
     }
 
     fn step_stop(&mut self) {
-        // Most runs end with nobody left, which the guardian has just said: a look at /proc would find that out again, for
-        // a third of the time that the whole wrapper costs.
+        // Most runs end with no process left, which the guardian has just reported: a look at `/proc` would find the
+        // same, for a third of the CPU time that the whole wrapper takes.
         if self.outcome.is_some() {
             return;
         }
@@ -247,21 +256,21 @@ impl<'a> Shell<'a> {
         let now = BootTime::now();
         stopping.set_led(now, self.connection.is_some() && self.core.daemon_ends_it());
         if self.guardian.is_gone() && self.child.ended && now >= stopping.kill_at() {
-            // The rest is ours to reap now, and nobody waits for how it ends.
+            // The remaining processes are this one's to reap now, and the way in which they end does not matter.
             let _ = sys::let_children_vanish();
         }
         match stopping.step(now) {
-            Found::Nobody if self.guardian.is_gone() => self.tree_is_empty(),
-            Found::Somebody | Found::Nobody => {}
-            Found::NobodyForLong => self.guardian.dismiss(),
-            Found::Stuck => {
+            LookResult::Empty if self.guardian.is_gone() => self.tree_is_empty(),
+            LookResult::NotEmpty | LookResult::Empty => {}
+            LookResult::EmptyForLong => self.guardian.dismiss(),
+            LookResult::Stuck => {
                 self.given_up = Some(stopping.stop().report(BootTime::now()));
-                self.event(Event::Stuck);
+                self.event(WrapperEvent::Stuck);
             }
         }
     }
 
-    fn end(mut self, outcome: &Outcome) -> Exit {
+    fn end(mut self, outcome: &RunOutcome) -> Exit {
         self.connection = None;
         let stop = self.given_up.take();
         if let Some(stop) = &stop {
@@ -274,11 +283,11 @@ impl<'a> Shell<'a> {
         }
         let stop = stop.or_else(|| self.stopping.as_ref().map(|stopping| stopping.stop().report(BootTime::now())));
         self.terminal.take_back();
-        if outcome.started && outcome.cause != Cause::Exited {
+        if outcome.started && outcome.cause != EndCause::Exited {
             self.terminal.restore_settings();
         }
         report(self.run, outcome, self.device_id.as_ref(), self.core.containment(), stop.as_ref());
-        if outcome.cause == Cause::Signalled
+        if outcome.cause == EndCause::Signalled
             && let Some(signal) = outcome.signal.filter(|&signal| is_interrupt(signal))
         {
             match self.interrupt {
@@ -290,30 +299,30 @@ impl<'a> Shell<'a> {
         outcome.exit
     }
 
-    /// Ends and reaps what is left of our own: the guardian, and a leader that has executed nothing and never will.
+    /// Ends and reaps this process's own children: the guardian, and a leader that has executed nothing and never will.
     fn clear_away(&mut self) {
         self.child.abandon();
         if !self.child.ended {
             let _ = sys::send_to_group(self.child.pid, libc::SIGKILL);
         }
         self.guardian.end();
-        // A leader the guardian did not reap is our child now; ECHILD says that it did.
+        // A leader that the guardian did not reap is a child of this process now; ECHILD means that it did.
         while matches!(rustix::process::waitpid(Some(self.child.pid), WaitOptions::empty()), Err(Errno::INTR)) {}
         let _ = self.leaf.as_ref().map(|leaf| leaf.remove());
     }
 }
 
-/// Whether a key of the terminal sends it to end whoever has the foreground.
+/// Whether a key of the terminal sends this signal to end the foreground.
 const fn is_interrupt(signal: i32) -> bool {
     matches!(signal, libc::SIGINT | libc::SIGQUIT)
 }
 
 fn report(
     run: &Run,
-    outcome: &Outcome,
+    outcome: &RunOutcome,
     device: Option<&DeviceId>,
     containment: Option<Containment>,
-    stop: Option<&StopReport>,
+    stop: Option<&StopSummary>,
 ) {
     if let Some(line) = outcome.line() {
         say(&line);

@@ -1,4 +1,5 @@
-//! One `PostgreSQL` server in a directory of its own, on a unix socket. It ends with the test process, whatever ends that.
+//! One `PostgreSQL` server in a directory of its own, on a unix socket. It ends with the test process, even if that is
+//! killed.
 
 use std::fs;
 use std::io::Write;
@@ -9,11 +10,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// Its superuser. Every user that reaches the socket is let in.
+/// The superuser. Every user that can reach the socket may log in.
 pub const ROLE: &str = "machineid";
 
-/// Starts the server and waits on its standard input: the name of a signal stops the server by it, the end of the input
-/// (that of the test process, however it came) stops the server and removes everything.
+/// A script that starts the server and waits on its standard input: the name of a signal stops the server by that
+/// signal. The end of the input, which comes with the end of the test process, stops the server and removes everything.
 const KEEPER: &str = r#"
 programs=$1 place=$2; shift 2
 "$programs/postgres" -D "$place/data" -k "$place" -c listen_addresses= -c fsync=off "$@" >>"$place/log" 2>&1 &
@@ -33,7 +34,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// One without data, in this directory, which is made. `None`, and loudly, where there is no `PostgreSQL`.
+    /// Makes the directory of a server without data. `None` where there is no `PostgreSQL`, with a message.
     pub fn empty(directory: PathBuf) -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("SKIPPED: no PostgreSQL here (initdb and postgres); `apt-get install postgresql` has them");
@@ -51,7 +52,7 @@ impl Server {
         &self.directory
     }
 
-    /// Makes its data anew.
+    /// Makes an empty data directory.
     pub fn initialise(&self, arguments: &[&str]) {
         let mut command = self.command("initdb");
         command.args(["--username", ROLE, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
@@ -59,7 +60,7 @@ impl Server {
         succeeds("initdb", &mut command).unwrap();
     }
 
-    /// Makes its data anew: a copy of that server's.
+    /// Makes the data directory a copy of another server's.
     pub fn copy(&self, of: &Self, arguments: &[&str]) {
         let _ = fs::remove_dir_all(self.data());
         let mut command = self.command("pg_basebackup");
@@ -68,16 +69,16 @@ impl Server {
         succeeds("pg_basebackup", &mut command).unwrap();
     }
 
-    /// Runs statements in a database as the superuser and gives what they say, a line for each row.
+    /// Runs statements in a database as the superuser and returns their output, a line for each row.
     pub fn sql(&self, database: &str, statements: &str) -> Result<String, String> {
         let mut command = self.command("psql");
         command.args(["-XAtq", "--set=ON_ERROR_STOP=1", "--username", ROLE, "--host"]).arg(&self.directory);
-        // No statement of a test waits for another one.
+        // A statement of a test must not wait for another one for ever.
         command.env("PGOPTIONS", "-c statement_timeout=20s").args(["--dbname", database, "--command", statements]);
         succeeds(statements, &mut command)
     }
 
-    /// Its data.
+    /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
@@ -104,12 +105,12 @@ impl Server {
         panic!("PostgreSQL does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
     }
 
-    /// Whether it answers.
+    /// Whether the server answers.
     pub fn is_ready(&self) -> bool {
         self.command("pg_isready").arg("--quiet").arg("--host").arg(&self.directory).status().unwrap().success()
     }
 
-    /// Stops the server by this signal, such as `QUIT`, and keeps its data. Nothing when it does not run.
+    /// Stops the server by this signal, such as `QUIT`, and keeps its data. Does nothing when it does not run.
     pub fn stop(&mut self, signal: &str) {
         let Some((mut keeper, mut stdin)) = self.keeper.take() else { return };
         stdin.write_all(format!("{signal}\n").as_bytes()).unwrap();
@@ -133,7 +134,7 @@ impl Drop for Server {
     }
 }
 
-/// Where the server's programs are: Debian keeps them out of the path.
+/// The directory of the server's programs, which Debian keeps out of `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut candidates: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
@@ -146,12 +147,12 @@ fn programs() -> Option<PathBuf> {
     })
 }
 
-/// The server refuses to run as root; then it runs as nobody.
+/// The user to run the server as: it refuses to run as root, so root uses the user nobody.
 pub fn user() -> Option<u32> {
     rustix::process::geteuid().is_root().then_some(65534)
 }
 
-/// The same command as the server's user.
+/// The same command, run as the server's user.
 pub fn as_user(mut command: Command) -> Command {
     if let Some(user) = user() {
         command.uid(user).gid(user);
@@ -159,7 +160,7 @@ pub fn as_user(mut command: Command) -> Command {
     command
 }
 
-/// Runs a command to its end and gives what it prints, or what it complains of.
+/// Runs a command to its end and returns its output, or its errors.
 pub fn succeeds(what: &str, command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{what}: {error}"))?;
     if output.status.success() {

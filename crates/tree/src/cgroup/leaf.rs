@@ -3,10 +3,14 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use machineid_protocol::{HoldsAgainst, RunId};
-use rustix::fs::{CWD, Mode, OFlags};
+use machineid_sys as sys;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
 use rustix::io::Errno;
 
 use super::super::kernel_file;
@@ -15,63 +19,62 @@ use super::NoCgroup;
 use super::listing;
 use super::place::{self, Membership};
 
-/// The number by which `statfs` tells cgroup2 from everything else.
-const CGROUP2: i64 = 0x6367_7270;
+/// The mode of a leaf's directory: every user may list it, whatever the umask of its maker. (The owners of the files in
+/// it decide about changes.)
+const MODE: Mode = Mode::from_bits_truncate(0o755);
 
-/// A leaf's directory: everybody may look into it, whatever umask its maker has. (Who may change what is said by the
-/// owners of the files in it.)
-const MODE: Mode = Mode::from_raw_mode(0o755);
-
-/// Who may write a group's `cgroup.procs` besides its owner.
+/// Write permission on a group's `cgroup.procs` for its group or for others.
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 
 /// The control group of one run, `machineid-<run id>`. Groups that the agent made below it count as part of it.
 ///
-/// Its files are opened in advance, those that may be: from a deny to the last SIGKILL no descriptor is needed, and the
-/// path may change its meaning (a container's mounts) without harm. Dropping it removes nothing: a daemon may restart.
+/// Its files are opened in advance, as far as permitted: from a deny to the last SIGKILL no descriptor is needed, and a
+/// path that comes to name something else (a container's mounts) does no harm. Dropping a leaf removes nothing: a
+/// daemon may restart.
 #[derive(Debug)]
 pub struct Leaf {
     path: PathBuf,
     directory: OwnedFd,
-    /// `cgroup.procs`; writable if that may be.
+    /// `cgroup.procs`; writable if that is permitted.
     processes: OwnedFd,
     events: OwnedFd,
     kill: Option<OwnedFd>,
     freeze: Option<OwnedFd>,
 }
 
-/// How many groups an agent may make below its leaf: plenty for a container runtime, or for wrappers inside, and few enough
-/// that the kernel ends them all in a moment. Who may write to the leaf (an agent whose own user has made it) can raise it,
-/// so it stops mistakes; that a stop does not go through all of them is what it relies on.
+/// How many groups an agent may make below its leaf: enough for a container runtime, or for wrappers inside, and few
+/// enough for the kernel to end them all in a moment. An agent whose own user has made the leaf can raise the limit. So
+/// it only stops mistakes, and a stop does not rely on it: it does not go through all the groups.
 const MOST_BELOW: &[u8] = b"4096";
 
 /// What the kernel says about a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeafState {
-    /// A process is inside, zombies not counted.
+    /// Whether a process is inside; zombies do not count.
     pub populated: bool,
-    /// It is frozen, with all that is inside.
+    /// Whether the group is frozen, with all processes inside.
     pub frozen: bool,
 }
 
 impl LeafState {
-    /// What can be said of one that was removed.
+    /// The state of a leaf that was removed.
     const REMOVED: Self = Self { populated: false, frozen: false };
 }
 
 impl Leaf {
-    /// Makes one below the calling process's own group. Fails where that is not to be had, and when there is one.
+    /// Makes a leaf below the calling process's own group. Fails where that is not possible, and when the leaf exists.
     pub fn make_below_own(run: RunId) -> Result<Self, NoCgroup> {
         make(Pid::own(), run)
     }
 
-    /// Makes one below the group of the process with this number. Fails where that is not to be had, and when there is one.
+    /// Makes a leaf below the group of the process with this number. Fails where that is not possible, and when the
+    /// leaf exists.
     pub fn make_below(pid: Pid, run: RunId) -> Result<Self, NoCgroup> {
         make(pid, run)
     }
 
-    /// The group that the process with this number is in, when it is the leaf of this run by its name. By its name only:
-    /// who else is in it, and who made it, is for the caller to judge.
+    /// Returns the group that the process with this number is in, if its name is that of this run's leaf. Only the name
+    /// is checked: the caller must judge which other processes are inside, and which user has made it.
     pub fn around(pid: Pid, run: RunId) -> Result<Option<Self>, NoCgroup> {
         let group = Group::of(pid)?;
         if !is_named_after(Path::new(OsStr::from_bytes(&group.path)), run) {
@@ -84,7 +87,8 @@ impl Leaf {
         place.map_or(Ok(None), Self::open)
     }
 
-    /// The leaf recorded at this path. `Ok(None)` when it has been removed. Fails when the path names no leaf of this run.
+    /// Opens the leaf recorded at this path. `Ok(None)` when it has been removed. Fails when the path names no leaf of
+    /// this run.
     pub fn reopen(path: &Path, run: RunId) -> Result<Option<Self>, NoCgroup> {
         if !path.is_absolute() || !is_named_after(path, run) {
             return Err(NoCgroup::Failed(path.to_owned(), Errno::INVAL));
@@ -102,49 +106,49 @@ impl Leaf {
     }
 
     fn hold(path: PathBuf, directory: OwnedFd) -> Result<Self, Errno> {
-        let open = |name: &str, flags| rustix::fs::openat(&directory, name, flags | OFlags::CLOEXEC, Mode::empty());
-        let if_permitted = |name: &str| match open(name, OFlags::WRONLY) {
+        let open = |name: &str, flags| kernel_file::open_at(&directory, name, flags);
+        let if_permitted = |name: &str| match open(name, OFlag::O_WRONLY) {
             Ok(file) => Ok(Some(file)),
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(None),
             Err(errno) => Err(errno),
         };
-        let processes = match open("cgroup.procs", OFlags::RDWR) {
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => open("cgroup.procs", OFlags::RDONLY),
+        let processes = match open("cgroup.procs", OFlag::O_RDWR) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => open("cgroup.procs", OFlag::O_RDONLY),
             other => other,
         }?;
-        let events = open("cgroup.events", OFlags::RDONLY)?;
+        let events = open("cgroup.events", OFlag::O_RDONLY)?;
         let (kill, freeze) = (if_permitted("cgroup.kill")?, if_permitted("cgroup.freeze")?);
         Ok(Self { path, directory, processes, events, kill, freeze })
     }
 
-    /// Its directory, as this process's mount namespace has it.
+    /// The leaf's directory, as this process's mount namespace shows it.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its directory, for a process to be made in it ([`machineid_sys::ForkOptions::into_cgroup`]).
+    /// The leaf's directory, to create a process in it ([`machineid_sys::ForkOptions::into_cgroup`]).
     #[must_use]
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// Moves a process into it. May take a few milliseconds. Fails with EBADF when the file is not writable here, ESRCH
-    /// when the process is gone, EACCES or EPERM when it may not be moved.
+    /// Moves a process into the leaf. May take a few milliseconds. Fails with EBADF when the file is not writable here,
+    /// ESRCH when the process is gone, EACCES or EPERM when it may not be moved.
     pub fn enter(&self, pid: Pid) -> Result<(), Errno> {
-        rustix::io::write(&self.processes, pid.to_string().as_bytes()).map(drop)
+        kernel_file::write(&self.processes, pid.to_string().as_bytes())
     }
 
-    /// Its processes and those of the groups below it, in the order of their numbers, zombies left out. Those of other PID
-    /// namespaces than the caller's and the ones below are not to be seen.
+    /// The processes in the leaf and in the groups below it, sorted by number, without zombies. Processes in PID
+    /// namespaces that the caller's does not contain cannot be seen.
     ///
-    /// Fails when a group below cannot be looked into, for want of a descriptor above all.
+    /// Fails when a group below cannot be read, most likely because no descriptor is available.
     pub fn processes(&self) -> Result<Vec<Pid>, Errno> {
         self.processes_of(usize::MAX)
     }
 
-    /// The same, but no more groups below are looked into than this, whichever come first: an agent may have made any
-    /// number. [`Leaf::state`] knows of the processes in all of them, and [`Leaf::kill`] ends those.
+    /// The same, but reads at most this many groups below, in any order: an agent may have made any number.
+    /// [`Leaf::state`] counts the processes in all of them, and [`Leaf::kill`] ends them.
     pub(crate) fn processes_of(&self, mut groups: usize) -> Result<Vec<Pid>, Errno> {
         let mut found = Vec::new();
         match self.list(&mut found, &mut groups) {
@@ -166,7 +170,7 @@ impl Leaf {
         }
     }
 
-    /// What the kernel says about it; nobody is in one that was removed.
+    /// The state that the kernel reports. A leaf that was removed is empty.
     pub fn state(&self) -> Result<LeafState, Errno> {
         match kernel_file::read_from_start(self.events.as_fd()) {
             Ok(text) => {
@@ -178,10 +182,10 @@ impl Leaf {
         }
     }
 
-    /// Ends every process in it with SIGKILL, those that are being forked too. Frozen ones die as well.
+    /// Ends every process inside with SIGKILL, including those being forked and frozen ones.
     ///
-    /// Fails with EACCES when this user may not, and with EDEADLK when the calling process is inside, moved there by an
-    /// agent: then the processes are to be killed one by one.
+    /// Fails with EACCES when this user may not do that, and with EDEADLK when the calling process is inside, moved
+    /// there by an agent: then the processes must be killed one by one.
     pub fn kill(&self) -> Result<(), Errno> {
         self.is_not_ours()?;
         set(self.kill.as_ref(), b"1")
@@ -193,15 +197,15 @@ impl Leaf {
         self.kill.is_some()
     }
 
-    /// Stops the time of every process in it; the kernel says by [`Leaf::events`] when all stand. Fails with EACCES when
-    /// this user may not, and with EDEADLK when the calling process is inside.
+    /// Freezes every process inside; the kernel reports by [`Leaf::events`] when all are frozen. Fails with EACCES when
+    /// this user may not do that, and with EDEADLK when the calling process is inside.
     pub fn freeze(&self) -> Result<(), Errno> {
         self.is_not_ours()?;
         set(self.freeze.as_ref(), b"1")
     }
 
-    /// Fails when the calling process is in it or in a group below. What cannot be found out, for want of a descriptor, is
-    /// no reason to spare an agent.
+    /// Fails when the calling process is in the leaf or in a group below. When that cannot be found out, because no
+    /// descriptor is available, it succeeds: that is no reason to spare an agent.
     fn is_not_ours(&self) -> Result<(), Errno> {
         let Ok(text) = kernel_file::read("/proc/self/cgroup") else { return Ok(()) };
         let Some(Membership::In(own)) = place::membership(&text) else { return Ok(()) };
@@ -210,7 +214,7 @@ impl Leaf {
         if inside { Err(Errno::DEADLK) } else { Ok(()) }
     }
 
-    /// Undoes [`Leaf::freeze`]. Fails with EACCES when this user may not.
+    /// Undoes [`Leaf::freeze`]. Fails with EACCES when this user may not do that.
     pub fn thaw(&self) -> Result<(), Errno> {
         set(self.freeze.as_ref(), b"0")
     }
@@ -221,45 +225,45 @@ impl Leaf {
         self.freeze.is_some()
     }
 
-    /// Has POLLPRI when the state has changed since [`Leaf::state`] was last called, whoever called it.
+    /// Has POLLPRI when the state has changed since any caller last called [`Leaf::state`].
     #[must_use]
     pub fn events(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 
-    /// Removes it with the groups below it. One that is gone already is as good. Fails with EBUSY while a process is in it,
-    /// EACCES or EPERM when this user may not.
+    /// Removes the leaf with the groups below it. Succeeds when it is gone already. Fails with EBUSY while a process is
+    /// inside, EACCES or EPERM when this user may not do that.
     pub fn remove(&self) -> Result<(), Errno> {
         match self.remove_alone() {
-            // So the kernel says of groups below as well as of processes.
+            // The kernel returns this for groups below as well as for processes.
             Err(Errno::BUSY) => {}
             other => return other,
         }
         listing::remove_below(self.directory())?;
-        listing::remove_group(CWD, &self.path)
+        listing::remove_group(AT_FDCWD, &self.path)
     }
 
-    /// The same where there are no groups below it, which takes one call. Fails with EBUSY where there are.
+    /// Removes the leaf if there are no groups below it, which takes one call. Fails with EBUSY if there are.
     pub fn remove_alone(&self) -> Result<(), Errno> {
-        listing::remove_group(CWD, &self.path)
+        listing::remove_group(AT_FDCWD, &self.path)
     }
 
-    /// Against whom it holds a tree together. A process can leave only to where its user may write the `cgroup.procs` of
-    /// the nearest group above both places; so no group from here to the root may be the agent's. What cannot be looked at
-    /// counts as the agent's, and nothing holds root.
+    /// Which agents the leaf contains. A process can leave it only to a group where its user may write the
+    /// `cgroup.procs` of the nearest group above both places; so no group from here to the root may be writable by the
+    /// agent's user. A group that cannot be looked at counts as writable, and nothing contains root.
     #[must_use]
     pub fn holds_against(&self, agent_uid: u32) -> HoldsAgainst {
         if agent_uid == 0 {
             return HoldsAgainst::Bugs;
         }
         for directory in self.path.ancestors() {
-            match rustix::fs::statfs(directory) {
-                Ok(found) if is_cgroup2(&found) => {}
+            match statfs(directory) {
+                Ok(found) if found.filesystem_type() == CGROUP2_SUPER_MAGIC => {}
                 Ok(_) if directory != self.path => return HoldsAgainst::Hostile,
                 Ok(_) | Err(_) => return HoldsAgainst::Bugs,
             }
-            let Ok(file) = rustix::fs::stat(directory.join("cgroup.procs")) else { return HoldsAgainst::Bugs };
-            if file.st_uid == agent_uid || file.st_mode & GROUP_OR_OTHERS_WRITE != 0 {
+            let Ok(file) = directory.join("cgroup.procs").metadata() else { return HoldsAgainst::Bugs };
+            if file.uid() == agent_uid || file.mode() & GROUP_OR_OTHERS_WRITE != 0 {
                 return HoldsAgainst::Bugs;
             }
         }
@@ -268,9 +272,9 @@ impl Leaf {
 }
 
 fn set(file: Option<&OwnedFd>, value: &[u8]) -> Result<(), Errno> {
-    match rustix::io::write(file.ok_or(Errno::ACCESS)?, value) {
-        // There is nobody in one that was removed.
-        Ok(_) | Err(Errno::NODEV) => Ok(()),
+    match kernel_file::write(file.ok_or(Errno::ACCESS)?, value) {
+        // A leaf that was removed has no processes.
+        Ok(()) | Err(Errno::NODEV) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
@@ -283,21 +287,15 @@ fn is_named_after(path: &Path, run: RunId) -> bool {
     path.file_name().is_some_and(|name| name == leaf_name(run).as_str())
 }
 
-fn is_cgroup2(found: &rustix::fs::StatFs) -> bool {
-    // Its type differs between platforms.
-    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
-    let kind = found.f_type as i64;
-    kind == CGROUP2
-}
-
-/// Fails with ENOENT when something else is there by now: a mount may be covered by a later one.
+/// Opens a directory of cgroup2. Fails with ENOENT when the path shows another file system: a later mount may cover it.
 fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
-    let directory = listing::open_directory(CWD, path)?;
-    if is_cgroup2(&rustix::fs::fstatfs(&directory)?) { Ok(directory) } else { Err(Errno::NOENT) }
+    let directory = listing::open_directory(AT_FDCWD, path)?;
+    let found = fstatfs(&directory).map_err(sys::from_nix)?;
+    if found.filesystem_type() == CGROUP2_SUPER_MAGIC { Ok(directory) } else { Err(Errno::NOENT) }
 }
 
-/// The directories that the control group of the process with this number has where cgroup2 is mounted on most machines;
-/// none when that cannot be told. One file is read, and no directory is looked at.
+/// The directories that the control group of the process with this number has where cgroup2 is usually mounted; empty
+/// when that cannot be told. Reads one file and no directory.
 #[must_use]
 pub fn usual_groups(pid: Pid) -> Vec<PathBuf> {
     let group = Group::of(pid);
@@ -308,7 +306,7 @@ pub fn usual_groups(pid: Pid) -> Vec<PathBuf> {
 /// The group that a process is in.
 struct Group {
     process: Pid,
-    /// As seen from the caller's cgroup namespace.
+    /// The path as seen from the caller's cgroup namespace.
     path: Vec<u8>,
 }
 
@@ -326,20 +324,19 @@ impl Group {
         }
     }
 
-    /// Where it is on most machines, if it is there: a group that has its path and in which the process is. Nothing else
-    /// is asked: the kernel writes the list of all mounts anew for each reader, which takes milliseconds where containers
-    /// have made a thousand.
+    /// The group's directory at a usual place, if it is there: a directory with the group's path that lists the
+    /// process. The list of mounts is not read: the kernel writes it anew for each reader, which takes milliseconds
+    /// where containers have made a thousand.
     fn usual_place(&self) -> Option<PathBuf> {
         let own = |place: &PathBuf| {
-            let procs = open_cgroup(place).and_then(|directory| {
-                rustix::fs::openat(&directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            });
+            let procs = open_cgroup(place)
+                .and_then(|directory| kernel_file::open_at(&directory, "cgroup.procs", OFlag::O_RDONLY));
             procs.and_then(|procs| listing::is_among_the_first(procs.as_fd(), self.process)).unwrap_or(false)
         };
         place::usual().iter().filter_map(|mount| mount.directory(&self.path)).find(own)
     }
 
-    /// Where it may be found by the list of mounts, the likeliest place first. Never empty.
+    /// The group's possible directories by the list of mounts, the likeliest first. Never empty.
     fn places(&self) -> Result<Vec<PathBuf>, NoCgroup> {
         let file = "/proc/self/mountinfo";
         let text = kernel_file::read(file).map_err(|errno| NoCgroup::Failed(file.into(), errno))?;
@@ -358,7 +355,7 @@ fn make(process: Pid, run: RunId) -> Result<Leaf, NoCgroup> {
     let usual = group.usual_place();
     let mut make_in = |above: &PathBuf| match make_in(above, run) {
         Ok(leaf) => Some(leaf),
-        // Of several mounts one may be writable.
+        // If there are several mounts, another one may be writable.
         Err(failure) => {
             first_failure.get_or_insert(failure);
             None
@@ -379,22 +376,21 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
     };
     let name = leaf_name(run);
     let outer = open_cgroup(above).map_err(failed)?;
-    rustix::fs::mkdirat(&outer, name.as_str(), MODE).map_err(|errno| match errno {
+    mkdirat(&outer, name.as_str(), MODE).map_err(sys::from_nix).map_err(|errno| match errno {
         Errno::EXIST => NoCgroup::Exists(above.join(&name)),
         _ => failed(errno),
     })?;
     let made = listing::open_directory(outer.as_fd(), name.as_str()).map_err(failed).and_then(|directory| {
-        rustix::fs::fchmod(&directory, MODE).map_err(failed)?;
-        let kind = rustix::fs::openat(&directory, "cgroup.type", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        fchmod(&directory, MODE).map_err(sys::from_nix).map_err(failed)?;
+        let kind = kernel_file::open_at(&directory, "cgroup.type", OFlag::O_RDONLY)
             .and_then(|file| kernel_file::read_from_start(file.as_fd()))
             .map_err(failed)?;
         if kind != b"domain\n" {
             return Err(NoCgroup::Threaded(above.to_owned()));
         }
-        // A bound that cannot be set is one less; nothing relies on it alone.
-        let _ =
-            rustix::fs::openat(&directory, "cgroup.max.descendants", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                .and_then(|file| rustix::io::write(&file, MOST_BELOW));
+        // A limit that cannot be set is missing; nothing relies on it alone.
+        let _ = kernel_file::open_at(&directory, "cgroup.max.descendants", OFlag::O_WRONLY)
+            .and_then(|file| kernel_file::write(&file, MOST_BELOW));
         Leaf::hold(above.join(&name), directory).map_err(failed)
     });
     if made.is_err() {

@@ -1,32 +1,39 @@
-//! The processes and groups inside a control group, and taking groups away.
+//! The processes and groups inside a control group, and removing groups.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use machineid_sys::from_nix;
+use nix::NixPath;
+use nix::errno::Errno as NixErrno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::super::kernel_file;
 use super::super::pid::Pid;
 
-/// Groups an agent made below its leaf are looked into this far. Deeper ones are still ended by the kernel, which counts
-/// them all as inside; a limit there must be, since each level costs a descriptor.
+/// How deep groups that an agent made below its leaf are read. The kernel still ends deeper ones, since all count as
+/// inside. A limit is needed because each level costs a descriptor.
 const DEEPEST: usize = 32;
 
-/// Groups are removed up to this many at a time: an agent may have made any number.
+/// The most groups that one call removes: an agent may have made any number.
 const MOST_REMOVED: usize = 100_000;
 
-pub(super) fn open_directory<P: rustix::path::Arg>(at: BorrowedFd<'_>, name: P) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, name, flags, Mode::empty())
+/// Opens a directory below another one. Fails when it is a link.
+pub(super) fn open_directory<P: ?Sized + NixPath>(at: BorrowedFd<'_>, name: &P) -> Result<OwnedFd, Errno> {
+    kernel_file::open_at(at, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW)
 }
 
-/// Whether there are groups below this one. The kernel keeps a directory's link count, so this needs no descriptor.
+/// Whether there are groups below this one. The directory's link count tells, so this needs no descriptor.
 pub(super) fn has_groups(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(rustix::fs::fstat(directory)?.st_nlink > 2)
+    Ok(fstat(directory).map_err(from_nix)?.st_nlink > 2)
 }
 
-/// The processes that `cgroup.procs` lists. One outside of the reader's PID namespace is listed as 0, and left out.
+/// Adds the processes that `cgroup.procs` lists. A process outside of the reader's PID namespace is listed as 0, and
+/// left out.
 pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Result<(), Errno> {
     let text = kernel_file::read_from_start(cgroup_procs)?;
     let numbers = text.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
@@ -34,16 +41,16 @@ pub(super) fn listed(cgroup_procs: BorrowedFd<'_>, found: &mut Vec<Pid>) -> Resu
     Ok(())
 }
 
-/// Whether `cgroup.procs` has this process near its beginning: in the few thousand bytes that the kernel gives at once.
+/// Whether `cgroup.procs` lists this process within the first bytes that the kernel returns.
 pub(super) fn is_among_the_first(cgroup_procs: BorrowedFd<'_>, process: Pid) -> Result<bool, Errno> {
     let mut buffer = [0; 4096];
-    let count = rustix::io::read(cgroup_procs, &mut buffer)?;
+    let count = kernel_file::read_on(cgroup_procs, &mut buffer)?;
     let line = format!("{process}\n");
     Ok(buffer[..count].split_inclusive(|&byte| byte == b'\n').any(|found| found == line.as_bytes()))
 }
 
-/// The processes of the groups below `directory`, of `left` of them at most. A group that is removed meanwhile had none. The
-/// processes of one that holds threads are listed by the nearest group above that holds processes.
+/// Adds the processes of the groups below `directory`, of at most `left` groups. A group that is removed meanwhile had
+/// none. The processes of a threaded group are listed by the nearest group above that holds processes.
 pub(super) fn listed_below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, left: &mut usize) -> Result<(), Errno> {
     below(directory, found, DEEPEST, left)
 }
@@ -54,12 +61,12 @@ fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize, left: &
             break;
         }
         *left -= 1;
-        let inner = match open_directory(directory, &name) {
+        let inner = match open_directory(directory, name.as_c_str()) {
             Ok(inner) => inner,
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
         };
-        let procs = rustix::fs::openat(&inner, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let procs = kernel_file::open_at(&inner, "cgroup.procs", OFlag::O_RDONLY);
         match procs.and_then(|procs| listed(procs.as_fd(), found)) {
             Ok(()) | Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
@@ -71,9 +78,9 @@ fn below(directory: BorrowedFd<'_>, found: &mut Vec<Pid>, deeper: usize, left: &
     Ok(())
 }
 
-/// The names of the groups directly below; at most `most`.
+/// The names of at most `most` groups directly below.
 fn groups(directory: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno> {
-    // Opened anew: the offset of a directory descriptor that others share is not ours to move.
+    // A new descriptor: the offset of a shared directory descriptor must not be moved.
     let own = open_directory(directory, ".")?;
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     let mut entries = rustix::fs::RawDir::new(own, &mut buffer);
@@ -84,7 +91,7 @@ fn groups(directory: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno>
     while let Some(entry) = entries.next() {
         let entry = match entry {
             Ok(entry) => entry,
-            // Removed while it is read.
+            // The directory was removed during the read.
             Err(Errno::NOENT) => break,
             Err(errno) => return Err(errno),
         };
@@ -102,19 +109,19 @@ fn groups(directory: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno>
 
 /// Removes every group below `directory`, innermost first. Fails with EBUSY when one still holds a process.
 ///
-/// Goes down anew for each, so that depth costs time and no descriptors.
+/// Each removal begins at the top again, so that depth costs time and no descriptors.
 pub(super) fn remove_below(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     for _ in 0..MOST_REMOVED {
         let Some(mut name) = groups(directory, 1)?.pop() else { return Ok(()) };
         let mut above = open_directory(directory, ".")?;
         loop {
-            let inner = match open_directory(above.as_fd(), &name) {
+            let inner = match open_directory(above.as_fd(), name.as_c_str()) {
                 Ok(inner) => inner,
                 Err(Errno::NOENT) => break,
                 Err(errno) => return Err(errno),
             };
             let Some(deeper) = groups(inner.as_fd(), 1)?.pop() else {
-                remove_group(above.as_fd(), &name)?;
+                remove_group(above.as_fd(), name.as_c_str())?;
                 break;
             };
             above = inner;
@@ -124,10 +131,10 @@ pub(super) fn remove_below(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     Err(Errno::BUSY)
 }
 
-/// Removes one empty group; one that is gone already is as good.
-pub(super) fn remove_group<P: rustix::path::Arg>(above: BorrowedFd<'_>, name: P) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-        Err(errno) => Err(errno),
+/// Removes one empty group. Succeeds when it is gone already.
+pub(super) fn remove_group<P: ?Sized + NixPath>(above: BorrowedFd<'_>, name: &P) -> Result<(), Errno> {
+    match unlinkat(above, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(NixErrno::ENOENT | NixErrno::ENODEV) => Ok(()),
+        Err(errno) => Err(from_nix(errno)),
     }
 }

@@ -1,7 +1,7 @@
 //! A control group of a run's own: the kernel keeps the list of its processes, and ends them all at once.
 //!
-//! Only version 2 is used, wherever it is mounted (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1). A host
-//! whose freezer is version 1's has no leaf that freezes what it should, so nothing of version 1 is taken.
+//! Only version 2 is used, wherever it is mounted (`/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside version 1). Nothing
+//! of version 1 is used: on a host whose freezer is version 1's, a leaf could not be frozen.
 //!
 //! | file | concept |
 //! |---|---|
@@ -30,15 +30,15 @@ pub enum NoCgroup {
     NotMounted,
     /// The process's control group is in no mount that can be seen from here.
     Outside,
-    /// It is mounted read-only.
+    /// The file system is mounted read-only at this path.
     ReadOnly(PathBuf),
-    /// This user may make none there.
+    /// This user may make no group at this path.
     NotPermitted(PathBuf),
-    /// One of that name is there already: somebody else's.
+    /// A group of that name exists already, and was not made by this run.
     Exists(PathBuf),
-    /// The group there holds threads, not processes, and can have no other below it.
+    /// The group at this path holds threads, not processes, and can have no other group below it.
     Threaded(PathBuf),
-    /// Anything else that the kernel says about this path.
+    /// Any other error of the kernel about this path.
     Failed(PathBuf, Errno),
 }
 

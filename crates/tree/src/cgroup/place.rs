@@ -1,5 +1,5 @@
-//! Where a process's control group is in the file system. Pure: takes the text of `/proc/<pid>/cgroup` and
-//! `/proc/self/mountinfo`, foreign bytes both.
+//! Where a process's control group is in the file system. Pure: takes the texts of `/proc/<pid>/cgroup` and
+//! `/proc/self/mountinfo`, both foreign bytes.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,11 +11,11 @@ pub(super) enum Membership<'a> {
     /// The process is in this group, as seen from the reader's cgroup namespace: `/` is that namespace's root, and what lies
     /// outside begins with `/..`.
     In(&'a [u8]),
-    /// Its group has been removed; the process is about to go.
+    /// The process's group has been removed; the process is about to end.
     Removed,
 }
 
-/// The line of version 2, which has number 0 and no controllers. `None` when the kernel knows none.
+/// Finds the line of version 2, which has number 0 and no controllers. `None` when the kernel has no version 2.
 pub(super) fn membership(text: &[u8]) -> Option<Membership<'_>> {
     let path = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
     if path.ends_with(b" (deleted)") {
@@ -32,7 +32,7 @@ pub(super) struct Mount {
     point: PathBuf,
 }
 
-/// Where it is mounted on most machines: alone, or beside version 1.
+/// The usual mount points of cgroup2: alone, or beside version 1.
 pub(super) fn usual() -> [Mount; 2] {
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|point| Mount { root: b"/".to_vec(), point: point.into() })
 }
@@ -76,7 +76,7 @@ impl Mount {
     pub(super) fn directory(&self, path: &[u8]) -> Option<PathBuf> {
         let root = self.root.strip_suffix(b"/").unwrap_or(&self.root);
         let below = path.strip_prefix(root)?;
-        // `/a` shows `/a` and `/a/b`, and not `/ab`.
+        // A mount of `/a` shows `/a` and `/a/b`, and not `/ab`.
         let below = if below.is_empty() { below } else { below.strip_prefix(b"/")? };
         let below = Path::new(OsStr::from_bytes(below));
         // A `..` leads out of the namespace, to a group whose name cannot be known here.
@@ -85,7 +85,7 @@ impl Mount {
     }
 }
 
-/// What `cgroup.events` says: whether a process is inside, and whether all are frozen.
+/// Reads `cgroup.events`: whether a process is inside, and whether all are frozen.
 pub(super) fn events(text: &[u8]) -> Option<(bool, bool)> {
     let value = |name: &[u8]| {
         let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
@@ -98,7 +98,8 @@ pub(super) fn events(text: &[u8]) -> Option<(bool, bool)> {
     Some((value(b"populated ")?, value(b"frozen ")?))
 }
 
-/// The text of `cgroup`, a zero and that of `mountinfo`: no directory that is found leads out of its mount.
+/// Takes the text of `cgroup`, a zero byte and the text of `mountinfo`, and checks that no directory it finds lies
+/// outside of its mount.
 ///
 /// # Panics
 ///

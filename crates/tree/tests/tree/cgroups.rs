@@ -21,8 +21,8 @@ use rustix::io::Errno;
 
 crate::tests![
     a_leaf_is_made_entered_frozen_killed_and_removed,
-    a_leaf_that_is_there_already_is_somebody_elses,
-    a_leaf_that_was_removed_holds_nobody,
+    a_leaf_that_exists_already_belongs_to_another_run,
+    a_leaf_that_was_removed_is_empty,
     a_child_is_forked_straight_into_a_leaf,
     groups_that_an_agent_made_belong_to_its_leaf,
     a_group_of_threads_belongs_too_and_has_no_leaf_below_it,
@@ -30,10 +30,10 @@ crate::tests![
     a_process_that_only_its_leaf_knows_is_found,
     a_frozen_agent_acts_on_the_stop_signal,
     a_frozen_agent_that_will_not_end_is_killed,
-    a_leaf_holds_against_those_who_may_write_no_group_above_it,
+    a_leaf_holds_against_users_that_may_write_no_group_above_it,
     a_leaf_is_made_below_another_processs_group,
     on_a_read_only_mount_none_is_made,
-    whoever_ends_a_leaf_that_it_was_moved_into_outlives_it,
+    a_process_that_ends_a_leaf_it_was_moved_into_outlives_it,
 ];
 
 /// A leaf that is emptied and removed at the end, whatever happens.
@@ -146,7 +146,7 @@ fn a_leaf_is_made_entered_frozen_killed_and_removed() -> Outcome {
     Outcome::Passed
 }
 
-fn a_leaf_that_was_removed_holds_nobody() -> Outcome {
+fn a_leaf_that_was_removed_is_empty() -> Outcome {
     let made = need!(Made::below_own(), "a control group");
     made.leaf.remove().expect("removed");
     assert_eq!(made.state(), LeafState { populated: false, frozen: false });
@@ -157,7 +157,7 @@ fn a_leaf_that_was_removed_holds_nobody() -> Outcome {
     Outcome::Passed
 }
 
-fn a_leaf_that_is_there_already_is_somebody_elses() -> Outcome {
+fn a_leaf_that_exists_already_belongs_to_another_run() -> Outcome {
     let made = need!(Made::below_own(), "a control group");
     let second = Leaf::make_below_own(made.run);
     assert_eq!(second.err(), Some(NoCgroup::Exists(made.leaf.path().to_owned())));
@@ -234,7 +234,7 @@ fn a_process_that_leaves_its_leaf_is_found_by_descent() -> Outcome {
 
 fn a_process_that_only_its_leaf_knows_is_found() -> Outcome {
     let made = need!(Made::below_own(), "a control group");
-    // No supervisor: who is orphaned goes to init, or whatever stands for it here.
+    // No supervisor: an orphan goes to init, or to the process that stands for it here.
     let leader = made.child(|| {
         let _ = child(|| {
             let _ = nix::unistd::setsid();
@@ -245,7 +245,7 @@ fn a_process_that_only_its_leaf_knows_is_found() -> Outcome {
         crate::processes::reap();
         let table = ProcessTable::scan().expect("/proc");
         let [pid] = made.pids()[..] else { return None };
-        table.get(pid).map(|entry| entry.identity).filter(|&who| who != leader)
+        table.get(pid).map(|entry| entry.identity).filter(|&identity| identity != leader)
     });
     let report = finish(begin(Tree::alone(leader, None).in_leaf(Arc::clone(&made.leaf)), GRACE));
     assert!(!is_alive(orphan), "{report:?}");
@@ -292,7 +292,7 @@ fn a_frozen_agent_that_will_not_end_is_killed() -> Outcome {
     Outcome::Passed
 }
 
-fn a_leaf_holds_against_those_who_may_write_no_group_above_it() -> Outcome {
+fn a_leaf_holds_against_users_that_may_write_no_group_above_it() -> Outcome {
     const AGENT: u32 = 12_345;
     let made = need!(Made::below_own(), "a control group");
     if !rustix::process::geteuid().is_root() {
@@ -345,7 +345,7 @@ fn on_a_read_only_mount_none_is_made() -> Outcome {
     Outcome::Passed
 }
 
-fn whoever_ends_a_leaf_that_it_was_moved_into_outlives_it() -> Outcome {
+fn a_process_that_ends_a_leaf_it_was_moved_into_outlives_it() -> Outcome {
     let made = need!(Made::below_own(), "a control group");
     become_subreaper();
     let agent = made.child(|| linger());

@@ -1,5 +1,5 @@
-//! Processes that fork, leave their session and exit as fast as they can, SIGTERM blocked: at no moment is anybody there
-//! for long. Whatever holds the tree together, nothing of it is left a second after SIGKILL is due.
+//! Processes that fork, leave their session and exit as fast as they can, with SIGTERM blocked: none of them lives for
+//! long. With every containment, nothing of the tree is left a second after SIGKILL is due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::Containment;
 use machineid_sys::{self as sys, Fork, ForkOptions, Namespaces, SignalFd};
-use machineid_tree::{Guardian, Leaf, StopReport, Tree};
+use machineid_tree::{Guardian, Leaf, StopSummary, Tree};
 
 use crate::cgroups::{Made, where_read_only};
 use crate::processes::{
@@ -20,7 +20,7 @@ crate::tests![
     a_wrapper_without_a_guardian_ends_them,
     a_wrapper_with_a_guardian_ends_them,
     a_guardian_ends_them,
-    a_daemon_that_inherits_nobody_ends_them,
+    a_daemon_that_inherits_no_orphans_ends_them,
     a_control_group_ends_them,
     a_control_group_that_may_not_be_killed_ends_them,
     a_pid_namespace_ends_them,
@@ -28,7 +28,7 @@ crate::tests![
 
 const COMETS: usize = 8;
 
-/// Starts the comets, says so, and waits. They end by themselves after a while, should nobody end them.
+/// Starts the comets, says so, and waits. They end by themselves after a while, if the test does not end them.
 fn fly(flying: &Word) {
     let _blocked = SignalFd::open().expect("signalfd");
     let until = BootTime::now() + Duration::from_secs(15);
@@ -47,7 +47,7 @@ fn fly(flying: &Word) {
     linger();
 }
 
-fn in_time(report: &StopReport) -> Outcome {
+fn in_time(report: &StopSummary) -> Outcome {
     assert!(report.took < GRACE + Duration::from_secs(1), "{report:?}");
     assert!(report.killed >= 1 && report.survivors.is_empty(), "{report:?}");
     Outcome::Passed
@@ -87,7 +87,7 @@ fn a_guardian_ends_them() -> Outcome {
     outcome
 }
 
-fn a_daemon_that_inherits_nobody_ends_them() -> Outcome {
+fn a_daemon_that_inherits_no_orphans_ends_them() -> Outcome {
     let flying = Word::new();
     let wrapper = child(|| {
         become_subreaper();

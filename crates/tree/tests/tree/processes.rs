@@ -7,7 +7,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_sys::{self as sys, Fork, ForkError, ForkOptions, SignalFd};
 use machineid_tree::{
-    Advance, FirstSignal, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopReport, Tree,
+    Advance, FirstSignal, Identity, Next, Pid, Process, ProcessEntry, ProcessTable, Stop, StopSummary, Tree,
 };
 use nix::unistd::Pid as RawPid;
 use rustix::pipe::PipeFlags;
@@ -46,8 +46,8 @@ pub(crate) fn own() -> Identity {
     identity(Pid::own())
 }
 
-pub(crate) fn is_alive(who: Identity) -> bool {
-    ProcessTable::scan().expect("/proc").is_alive(who)
+pub(crate) fn is_alive(identity: Identity) -> bool {
+    ProcessTable::scan().expect("/proc").is_alive(identity)
 }
 
 /// Waits for ever, until killed; SIGTERM has no effect.
@@ -127,16 +127,16 @@ pub(crate) fn begin(tree: Tree, grace: Duration) -> Stop {
 }
 
 /// Advances until it is over, reaping as a wrapper does.
-pub(crate) fn finish(stop: Stop) -> StopReport {
+pub(crate) fn finish(stop: Stop) -> StopSummary {
     carry_on(stop, true)
 }
 
-/// The same for one who looks at process tables only.
-pub(crate) fn finish_by_tables(stop: Stop) -> StopReport {
+/// The same for a caller that looks at process tables only.
+pub(crate) fn finish_by_tables(stop: Stop) -> StopSummary {
     carry_on(stop, false)
 }
 
-fn carry_on(mut stop: Stop, advances: bool) -> StopReport {
+fn carry_on(mut stop: Stop, advances: bool) -> StopSummary {
     let began = BootTime::now();
     loop {
         let now = BootTime::now();
@@ -162,17 +162,17 @@ fn carry_on(mut stop: Stop, advances: bool) -> StopReport {
 }
 
 /// Ends a helper of the test's own, and waits until it has been reaped.
-pub(crate) fn kill(who: Identity) {
-    if let Ok(Some(process)) = Process::pin(who.pid, who.start) {
+pub(crate) fn kill(identity: Identity) {
+    if let Ok(Some(process)) = Process::pin(identity.pid, identity.start) {
         let _ = process.signal(Signal::KILL);
     }
-    wait_for_end(who);
+    wait_for_end(identity);
 }
 
 /// Waits until it has ended and been reaped.
-pub(crate) fn wait_for_end(who: Identity) {
+pub(crate) fn wait_for_end(identity: Identity) {
     until("the end of a process", || {
         reap();
-        ProcessTable::scan().expect("/proc").find(who).is_none().then_some(())
+        ProcessTable::scan().expect("/proc").find(identity).is_none().then_some(())
     });
 }

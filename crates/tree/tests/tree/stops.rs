@@ -1,4 +1,4 @@
-//! Stops: who gets a signal, who gets none, and when it is over.
+//! Stops: which processes get a signal, which get none, and when a stop is over.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -19,13 +19,13 @@ use crate::{Outcome, need, until};
 
 crate::tests![
     a_number_that_passed_to_another_process_is_not_signalled,
-    a_ladders_signal_is_told_from_anybody_elses,
+    a_ladders_signal_is_told_from_any_other,
     a_process_that_was_asked_at_once_is_not_asked_again,
     what_comes_from_a_dead_guardian_to_its_wrapper_is_the_trees,
     what_hangs_on_a_wrapper_with_a_guardian_is_not_the_trees,
-    a_tree_whose_last_process_is_somebodys_grandchild_is_not_empty,
+    a_tree_whose_last_process_is_a_grandchild_is_not_empty,
     what_both_supervisors_left_is_found_by_its_environment,
-    an_environment_is_no_reason_to_end_anybody_while_the_supervisors_live,
+    an_environment_is_no_reason_to_end_a_process_while_the_supervisors_live,
     ids_are_mapped_to_themselves_in_a_user_namespace,
     children_may_vanish_without_being_reaped,
 ];
@@ -110,7 +110,7 @@ fn ends_well(agent: Identity) {
     assert_eq!(crate::wait_for(pid), Some(0));
 }
 
-fn a_ladders_signal_is_told_from_anybody_elses() -> Outcome {
+fn a_ladders_signal_is_told_from_any_other() -> Outcome {
     for by_ladder in [true, false] {
         let agent = asked_once(by_ladder);
         let process = Process::pin(agent.pid, agent.start).expect("a descriptor").expect("a living process");
@@ -127,7 +127,9 @@ fn a_ladders_signal_is_told_from_anybody_elses() -> Outcome {
 fn a_process_that_was_asked_at_once_is_not_asked_again() -> Outcome {
     let agent = asked_once(true);
     let stranger = child(|| linger());
-    let held = |who: Identity| Process::pin(who.pid, who.start).expect("a descriptor").expect("a living process");
+    let held = |identity: Identity| {
+        Process::pin(identity.pid, identity.start).expect("a descriptor").expect("a living process")
+    };
     let mut stop = begin(Tree::alone(agent, None), Duration::from_mins(1));
     stop.send_at_once(&held(stranger));
     stop.send_at_once(&held(agent));
@@ -179,7 +181,7 @@ fn what_hangs_on_a_wrapper_with_a_guardian_is_not_the_trees() -> Outcome {
     Outcome::Passed
 }
 
-fn a_tree_whose_last_process_is_somebodys_grandchild_is_not_empty() -> Outcome {
+fn a_tree_whose_last_process_is_a_grandchild_is_not_empty() -> Outcome {
     become_subreaper();
     let leader = child(|| {
         child(|| {
@@ -223,12 +225,12 @@ fn what_both_supervisors_left_is_found_by_its_environment() -> Outcome {
     let guardian = child_of(wrapper);
     let table = ProcessTable::scan().expect("/proc");
     let found: Vec<Identity> = table.children(guardian.pid).map(|entry| entry.identity).collect();
-    let leader = found.iter().copied().min_by_key(|who| (who.start, who.pid)).expect("a leader");
-    let orphan = found.iter().copied().find(|&who| who != leader).expect("an orphan");
+    let leader = found.iter().copied().min_by_key(|identity| (identity.start, identity.pid)).expect("a leader");
+    let orphan = found.iter().copied().find(|&identity| identity != leader).expect("an orphan");
     let tree = Tree::alone(leader, Some(wrapper)).guarded_by(Guardian::Sweeper(guardian)).with_cookie(run);
     // From the inside out: as long as one of the two lives it inherits the orphan.
-    for who in [leader, guardian, wrapper] {
-        let process = Process::pin(who.pid, who.start).expect("a descriptor").expect("a living process");
+    for identity in [leader, guardian, wrapper] {
+        let process = Process::pin(identity.pid, identity.start).expect("a descriptor").expect("a living process");
         process.signal(Signal::KILL).expect("sent");
     }
     until("dead supervisors", || {
@@ -243,7 +245,7 @@ fn what_both_supervisors_left_is_found_by_its_environment() -> Outcome {
     Outcome::Passed
 }
 
-fn an_environment_is_no_reason_to_end_anybody_while_the_supervisors_live() -> Outcome {
+fn an_environment_is_no_reason_to_end_a_process_while_the_supervisors_live() -> Outcome {
     let run = RunId::random().expect("random numbers");
     let ready = Word::new();
     let wrapper = child(|| {
@@ -262,8 +264,8 @@ fn an_environment_is_no_reason_to_end_anybody_while_the_supervisors_live() -> Ou
     let report = finish(begin(tree, Duration::ZERO));
     assert_eq!(report.killed, 1);
     assert!(!is_alive(leader) && is_alive(other), "{report:?}");
-    for who in [wrapper, guardian, other] {
-        let process = Process::pin(who.pid, who.start).expect("a descriptor").expect("a living process");
+    for identity in [wrapper, guardian, other] {
+        let process = Process::pin(identity.pid, identity.start).expect("a descriptor").expect("a living process");
         process.signal(Signal::KILL).expect("sent");
     }
     kill(wrapper);
@@ -292,10 +294,10 @@ fn children_may_vanish_without_being_reaped() -> Outcome {
     let before = child(|| linger());
     let_children_vanish().expect("done");
     let after = child(|| linger());
-    for who in [before, after] {
-        let process = Process::pin(who.pid, who.start).expect("a descriptor").expect("a living process");
+    for identity in [before, after] {
+        let process = Process::pin(identity.pid, identity.start).expect("a descriptor").expect("a living process");
         process.signal(Signal::KILL).expect("sent");
-        until("the end of a child", || ProcessTable::scan().expect("/proc").find(who).is_none().then_some(()));
+        until("the end of a child", || ProcessTable::scan().expect("/proc").find(identity).is_none().then_some(()));
     }
     Outcome::Passed
 }

@@ -25,7 +25,7 @@ fn clone3() -> Result<(), ForkError> {
 
 pub(super) fn proc() -> Proc {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    Proc { usable: sys::check_proc(), hides: hidepid(&mounts) }
+    Proc { usable: sys::check_proc().map_err(|error| error.to_string()), hides: hidepid(&mounts) }
 }
 
 /// The option by which the newest mount of `/proc` hides other users' processes.
