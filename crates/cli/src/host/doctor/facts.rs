@@ -1,6 +1,8 @@
 //! The facts found on this host. Plain data, without a judgement.
 
+use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use jiff::Timestamp;
 use machineid_protocol::HoldsAgainst;
@@ -9,8 +11,10 @@ use machineid_sys::ForkError;
 use machineid_tree::NoCgroup;
 use rustix::io::Errno;
 
+use crate::host::socket::SocketError;
+
 /// All facts that the checks use.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Facts {
     pub(super) now: Timestamp,
     pub(super) user: User,
@@ -18,8 +22,8 @@ pub(super) struct Facts {
     pub(super) socket: Socket,
     /// The user whose login sessions the socket's directory depends on, if any.
     pub(super) sessions: Option<Sessions>,
-    /// What the daemon said, or why it said nothing, in a sentence for the operator.
-    pub(super) daemon: Result<Daemon, String>,
+    /// The daemon's answers, or why there are none.
+    pub(super) daemon: Result<Daemon, SocketError>,
     pub(super) kernel: Kernel,
     pub(super) proc: Proc,
     pub(super) cgroup: Cgroup,
@@ -35,15 +39,28 @@ pub(super) struct User {
 }
 
 /// The wrapper that `machineid drill` and operators start.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Wrapper {
     /// The wrapper is neither beside this program nor on the search path.
     Missing,
     Found {
         path: PathBuf,
-        /// As it says itself, or why it did not.
-        version: Result<String, String>,
+        /// Its own answer, or why there is none.
+        version: Result<String, NoVersion>,
     },
+}
+
+/// Why a wrapper did not print its version.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoVersion {
+    #[error("it hangs")]
+    Hangs,
+    #[error("{0}")]
+    NotStarted(io::Error),
+    #[error("{0}")]
+    Failed(ExitStatus),
+    #[error("it says nothing")]
+    Empty,
 }
 
 /// A socket below `/run/user/UID`, which the login manager removes with the user's last session.
@@ -161,18 +178,43 @@ pub(super) struct Leaf {
     pub(super) below: PathBuf,
     pub(super) holds_against: HoldsAgainst,
     /// Whether a process could be made in it.
-    pub(super) entered: Result<(), String>,
+    pub(super) entered: Result<(), LeafFault>,
     /// Whether `cgroup.kill` ended that process.
-    pub(super) killed: Result<(), String>,
+    pub(super) killed: Result<(), LeafFault>,
     pub(super) can_freeze: bool,
     pub(super) removed: Result<(), Errno>,
+}
+
+/// Why a test of a leaf failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LeafFault {
+    #[error("{0}")]
+    Kernel(Errno),
+    #[error("{0}")]
+    Fork(ForkError),
+    #[error("the process in it was not killed")]
+    NotKilled,
+}
+
+/// Why a probe of a PID namespace failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PidnsFault {
+    #[error("{0}")]
+    Kernel(Errno),
+    #[error("{0}")]
+    Fork(ForkError),
+    /// The reason reported by the first process of the namespace.
+    #[error("{0}")]
+    Reported(String),
+    #[error("its first process ended without a report")]
+    NoReport,
 }
 
 /// Why no PID namespace is available, and the host's settings about it.
 #[derive(Clone, Debug)]
 pub(super) struct NoPidns {
     pub(super) step: PidnsStep,
-    pub(super) why: String,
+    pub(super) why: PidnsFault,
     /// `user.max_user_namespaces`.
     pub(super) most_user_namespaces: Option<u64>,
     /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     }
     let labels = choose::labels(choice.agents.iter().copied());
     if args.targets.all && !args.yes {
-        let seen = before.as_ref().map_err(|why| Problem::undecided(why.clone())).map(|_| choice.agents.len())?;
+        let seen = before.as_ref().map_err(Problem::undecided).map(|_| choice.agents.len())?;
         printer.note(&format!("these run: {labels}"));
         let and_hold = if args.hold { " and deny every further one" } else { "" };
         let deed = format!("stop {}{and_hold} on this host", count(seen, "agent", "agents"));
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     }
     let (runs, held) = if args.hold {
         if let Err(why) = &before {
-            return Err(Problem::undecided(why.clone()));
+            return Err(Problem::undecided(why));
         }
         hold(args, env, &choice, printer).await?
     } else {

@@ -22,7 +22,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     match &facts.daemon {
         Err(why) => {
             // The text already says what to do.
-            checks.push(Check { remedy: None, ..Check::fail("daemon", why, "") });
+            checks.push(Check { remedy: None, ..Check::fail("daemon", why.to_string(), "") });
             checks.push(clock(facts.now, None));
         }
         Ok(daemon) => {

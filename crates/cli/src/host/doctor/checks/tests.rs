@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::super::facts::*;
 use super::*;
+use crate::host::socket::SocketError;
 
 /// An ordinary user with a daemon that runs as root, on a host with all features.
 fn healthy() -> Facts {
@@ -74,7 +75,7 @@ fn leaf(holds_against: HoldsAgainst) -> Leaf {
 fn no_pidns(step: PidnsStep) -> NoPidns {
     NoPidns {
         step,
-        why: "EPERM".to_owned(),
+        why: PidnsFault::Kernel(Errno::PERM),
         most_user_namespaces: Some(100),
         unprivileged_clone: None,
         apparmor_restricts: None,
@@ -131,7 +132,7 @@ const DAEMON: &[Case] = &[
     ),
     (
         "a wrapper that does not run",
-        |f| f.wrapper = Wrapper::Found { path: "/w".into(), version: Err("it hangs".to_owned()) },
+        |f| f.wrapper = Wrapper::Found { path: "/w".into(), version: Err(NoVersion::Hangs) },
         "versions",
         Level::Fail,
         &["/w", "it hangs"],
@@ -143,7 +144,13 @@ const DAEMON: &[Case] = &[
         Level::Warn,
         &["9.9.9"],
     ),
-    ("no daemon", |f| f.daemon = Err("nothing listens; start it".to_owned()), "daemon", Level::Fail, &["start it"]),
+    (
+        "no answer of a daemon",
+        |f| f.daemon = Err(SocketError::Silent { socket: "/s".into(), timeout: std::time::Duration::from_secs(5) }),
+        "daemon",
+        Level::Fail,
+        &["/s gave no answer within 5s", "See its log"],
+    ),
     (
         "a file for a socket",
         |f| f.socket.state = SocketState::OtherFile,
@@ -323,17 +330,17 @@ const CONTAINMENT: &[Case] = &[
     ),
     (
         "a leaf that does not kill",
-        |f| f.cgroup.leaf = Ok(Leaf { killed: Err("EACCES".to_owned()), ..leaf(HoldsAgainst::Hostile) }),
+        |f| f.cgroup.leaf = Ok(Leaf { killed: Err(LeafFault::Kernel(Errno::ACCESS)), ..leaf(HoldsAgainst::Hostile) }),
         "cgroup",
         Level::Fail,
-        &["cgroup.kill", "EACCES"],
+        &["cgroup.kill", "Permission denied"],
     ),
     (
         "a leaf that cannot be entered",
-        |f| f.cgroup.leaf = Ok(Leaf { entered: Err("ENOSYS".to_owned()), ..leaf(HoldsAgainst::Hostile) }),
+        |f| f.cgroup.leaf = Ok(Leaf { entered: Err(LeafFault::Kernel(Errno::NOSYS)), ..leaf(HoldsAgainst::Hostile) }),
         "cgroup",
         Level::Warn,
-        &["ENOSYS", "clone3"],
+        &["Function not implemented", "clone3"],
     ),
     (
         "user namespaces switched off",
