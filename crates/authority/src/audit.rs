@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::batch::{Named, Outcome};
-use super::org::OrgId;
+use super::keys::KeyMark;
+use super::org::{KeyName, OrgId};
 use super::plan::{Removal, Restoration, Suspension};
 
 /// The longest reason, in characters. A denial contains the reason, and clients keep only a part of a long text.
@@ -26,13 +27,13 @@ pub(super) const LONGEST_REASON: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Actor {
     /// A holder of the org key with this fingerprint (see [`super::keys::SecretHash::fingerprint`]).
-    Key(String),
+    Key(KeyLabel),
     /// A user of this machine, on the admin socket.
     Uid(u32),
     /// A sign-up from this address.
     Address(IpAddr),
     /// A console session begun with the org key of this fingerprint.
-    ConsoleKey(String),
+    ConsoleKey(KeyLabel),
     /// A console session begun with a link that this user requested.
     ConsoleUid(u32),
     /// The server itself, for a program that embeds it.
@@ -49,6 +50,26 @@ impl fmt::Display for Actor {
             Self::ConsoleUid(uid) => write!(f, "console:uid:{uid}"),
             Self::Server => f.write_str("server"),
         }
+    }
+}
+
+/// What an audit calls a key: its fingerprint, and behind a colon its name, where it has one. Never its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyLabel {
+    mark: KeyMark,
+    name: Option<KeyName>,
+}
+
+impl KeyLabel {
+    pub(super) fn new(mark: KeyMark, name: Option<KeyName>) -> Self {
+        Self { mark, name }
+    }
+}
+
+impl fmt::Display for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.mark))?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
     }
 }
 
@@ -123,12 +144,14 @@ pub(super) enum Verb {
     SetPlan,
     RotateKey,
     EndOldKey,
+    CreateKey,
+    RevokeKey,
     DeleteOrg,
 }
 
 impl Verb {
     /// All kinds.
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Register,
         Self::Revoke,
         Self::RevokeBatch,
@@ -148,6 +171,8 @@ impl Verb {
         Self::SetPlan,
         Self::RotateKey,
         Self::EndOldKey,
+        Self::CreateKey,
+        Self::RevokeKey,
         Self::DeleteOrg,
     ];
 
@@ -173,6 +198,8 @@ impl Verb {
             Self::SetPlan => "org/set-plan",
             Self::RotateKey => "org/rotate-key",
             Self::EndOldKey => "org/end-old-key",
+            Self::CreateKey => "org/keys/create",
+            Self::RevokeKey => "org/keys/revoke",
             Self::DeleteOrg => "org/delete",
         }
     }

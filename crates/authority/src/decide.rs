@@ -12,6 +12,8 @@ use super::org::Org;
 pub(super) enum Asker {
     /// The key is missing, malformed, or belongs to no organisation.
     Unknown,
+    /// The key is an organisation's, but its role may not validate, or not this device.
+    NotPermitted,
     /// The key belongs to this organisation.
     Org(Org),
 }
@@ -32,6 +34,8 @@ pub(super) enum Subject {
 pub(super) enum Verdict {
     Allow,
     InvalidOrgKey,
+    /// The code is the same: other clients know no other one.
+    NotPermitted,
     OrgNotFound,
     InvalidDeviceId,
     OrgDisabled,
@@ -50,7 +54,7 @@ impl Verdict {
     pub(super) const fn code(self) -> Code {
         match self {
             Self::Allow => Code::Allow,
-            Self::InvalidOrgKey => Code::InvalidOrgKey,
+            Self::InvalidOrgKey | Self::NotPermitted => Code::InvalidOrgKey,
             Self::OrgNotFound => Code::OrgNotFound,
             Self::InvalidDeviceId => Code::InvalidDeviceId,
             Self::OrgDisabled => Code::OrgDisabled,
@@ -68,6 +72,7 @@ impl Verdict {
 pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> Verdict {
     let org = match asker {
         Asker::Unknown => return Verdict::InvalidOrgKey,
+        Asker::NotPermitted => return Verdict::NotPermitted,
         Asker::Org(org) => org,
     };
     if org.deleted {

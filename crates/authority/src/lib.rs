@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod ageing;
 mod app;
@@ -40,6 +41,7 @@ mod org;
 mod plan;
 mod repeated;
 mod reports;
+mod role_keys;
 mod routes;
 mod seen;
 mod serve;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 
-use super::org::OrgId;
+use super::access::Permission;
+use super::keys::KeyMark;
 
 /// The maximum number of askers remembered for each limit. Further ones share one allowance.
 const REMEMBERED: usize = 10_000;
@@ -65,6 +66,42 @@ impl<K: Eq + Hash> Limit<K> {
     }
 }
 
+/// Who manages: what one of them asks for takes nothing from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A key, used from this address: the holders of a copied key do not wait for each other.
+    Key(KeyMark, IpAddr),
+    /// The console session of a user of the server.
+    Operator(u32),
+}
+
+impl Asker {
+    fn of_network(self) -> Self {
+        match self {
+            Self::Key(mark, address) => Self::Key(mark, network(address)),
+            Self::Operator(uid) => Self::Operator(uid),
+        }
+    }
+}
+
+/// What for: a stop has an allowance of its own, so that nothing that is read, and nothing that is given back, makes it wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    Stop,
+    Other,
+}
+
+impl Purpose {
+    pub(super) fn of(needs: Permission) -> Self {
+        match needs {
+            Permission::Stop | Permission::Administer => Self::Stop,
+            Permission::Public | Permission::Work | Permission::Remove | Permission::Read | Permission::GiveBack => {
+                Self::Other
+            }
+        }
+    }
+}
+
 /// The configured limits; `None` for no limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
@@ -82,7 +119,7 @@ pub(super) struct Limits {
     // Std mutexes: each is held for one look into a map, never across an await.
     failed_keys: Option<Mutex<Limit<IpAddr>>>,
     sign_ups: Option<Mutex<Limit<IpAddr>>>,
-    management: Option<Mutex<Limit<OrgId>>>,
+    management: Option<Mutex<Limit<(Asker, Purpose)>>>,
 }
 
 impl Limits {
@@ -104,9 +141,9 @@ impl Limits {
         take(self.sign_ups.as_ref(), network(address), now)
     }
 
-    /// Counts a management request of this organisation. Fails with the time to wait.
-    pub(super) fn management(&self, org: OrgId, now: BootTime) -> Result<(), Duration> {
-        take(self.management.as_ref(), org, now)
+    /// Counts a management request of this asker. Fails with the time to wait.
+    pub(super) fn management(&self, asker: Asker, purpose: Purpose, now: BootTime) -> Result<(), Duration> {
+        take(self.management.as_ref(), (asker.of_network(), purpose), now)
     }
 }
 

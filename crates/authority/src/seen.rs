@@ -31,6 +31,8 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Pending {
+    /// When each key was used last.
+    keys: HashMap<KeyMark, Timestamp>,
     all: HashMap<i64, LastSeen>,
     /// The oldest time added since everything was last written, in microseconds since 1970.
     oldest: Option<i64>,
@@ -65,7 +67,13 @@ impl Seen {
 
     /// Records that the device `seq` asked at `at` with this key.
     pub(super) fn note(&self, seq: i64, at: Timestamp, key: KeyMark) {
+        self.used(key, at);
         self.merge([LastSeen { seq, at: at.as_microsecond(), key }]);
+    }
+
+    /// A request came with this key at `at`.
+    pub(super) fn used(&self, key: KeyMark, at: Timestamp) {
+        self.lock().keys.insert(key, at);
     }
 
     fn merge(&self, all: impl IntoIterator<Item = LastSeen>) {
@@ -88,6 +96,11 @@ impl Seen {
 
     /// Writes the pending times. A failure is logged and retried next time; no decision depends on it.
     pub(super) async fn flush(&self, store: &Store) {
+        let keys: Vec<_> = mem::take(&mut self.lock().keys).into_iter().collect();
+        if let Err(error) = store.note_keys(&keys).await {
+            // To about a minute is what is promised, and what is used goes on being used.
+            rarely!(warn, %error, "could not record when keys were last used");
+        }
         let times = self.take();
         for (done, chunk) in times.chunks(CHUNK).enumerate() {
             if let Err(error) = store.touch(chunk).await {

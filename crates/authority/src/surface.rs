@@ -14,9 +14,10 @@ use machineid_protocol::api::{KEY_HEADER, UNDECIDED_HEADER, path};
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 
+use super::access::Permission;
 use super::app::App;
 use super::routes::answer::Answer;
-use super::routes::openapi::described;
+use super::routes::openapi::{Route, described};
 use super::{console, routes};
 
 /// All routes.
@@ -30,14 +31,17 @@ fn api() -> OpenApiRouter<Arc<App>> {
     routes::api().routes(described(&[&DOCUMENT], get(document)))
 }
 
-const DOCUMENT: Operation = Operation {
-    path: path::OPENAPI,
-    method: "get",
-    summary: "This document",
-    parameters: &[],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, None, "an OpenAPI document")],
-};
+const DOCUMENT: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: path::OPENAPI,
+        method: "get",
+        summary: "This document",
+        parameters: &[],
+        body: None,
+        answers: &[AnswerDoc(200, JSON, None, "an OpenAPI document")],
+    },
+);
 
 async fn document() -> Response {
     static TEXT: OnceLock<String> = OnceLock::new();
@@ -58,6 +62,7 @@ fn whole() -> Value {
     for operation in paths.filter_map(Value::as_object_mut).flat_map(serde_json::Map::values_mut) {
         if operation["responses"]["401"].is_object() {
             operation["security"] = json!([{ "orgKey": [] }]);
+            refuse_wrong_role(&mut operation["responses"]["403"]);
         }
     }
     whole["paths"][path::VALIDATE]["post"]["responses"]["503"]["headers"] = json!({ UNDECIDED_HEADER: {
@@ -68,13 +73,85 @@ fn whole() -> Value {
     whole
 }
 
+/// Every route with a key can be asked with one of the wrong role.
+fn refuse_wrong_role(answer: &mut Value) {
+    const WHEN: &str = "the key's role may not do this: `not_permitted`";
+    let refusal =
+        json!({ "allOf": [{ "$ref": "#/components/schemas/Refusal" }, { "$ref": "#/components/schemas/Numbered" }] });
+    if !answer.is_object() {
+        *answer = json!({ "description": WHEN, "content": { JSON: { "schema": refusal } } });
+        return;
+    }
+    let when = answer["description"].as_str().unwrap_or_default();
+    if !when.contains("not_permitted") {
+        answer["description"] = format!("{when}, or {WHEN}").into();
+        let schema = &mut answer["content"][JSON]["schema"];
+        *schema = json!({ "anyOf": [schema.take(), refusal] });
+    }
+}
+
 #[cfg(test)]
 mod documents {
     use super::*;
+    use crate::access::Grant;
+    use crate::routes::openapi::{PERMISSION, STOPS};
 
     #[test]
     fn the_description_of_the_authority_is_the_one_that_is_kept() {
         machineid_testing::openapi::is_the_one_that_is_kept("authority.json", &whole());
+    }
+
+    /// The table of `docs/authority.md`: which role may use which route, and which agents that stops.
+    fn table() -> String {
+        use std::fmt::Write;
+
+        use machineid_protocol::KeyRole;
+        let mut rows = String::from(
+            "| route | permission | host | stop | read | operate | admin | stops agents |\n|---|---|---|---|---|---|---|---|\n",
+        );
+        let whole = whole();
+        for (path, item) in whole["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let name = operation[PERMISSION].as_str().unwrap();
+                let needs = Permission::ALL.into_iter().find(|needs| needs.as_str() == name).unwrap();
+                let roles = KeyRole::ALL.map(|role| match needs.of(role) {
+                    Grant::Whole => "yes",
+                    Grant::OwnDevices if needs == Permission::Remove => "own, active",
+                    Grant::OwnDevices => "own",
+                    Grant::No => "",
+                });
+                let (method, stops) = (method.to_uppercase(), operation[STOPS].as_str().unwrap());
+                let roles = roles.join(" | ");
+                writeln!(rows, "| `{method} {path}` | {name} | {roles} | {stops} |").unwrap();
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn the_table_of_routes_and_roles_in_the_manual_is_the_one_that_is_checked() {
+        let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/authority.md");
+        let page = std::fs::read_to_string(&place).unwrap();
+        let (begin, end) = ("<!-- routes and roles -->\n", "<!-- end of routes and roles -->");
+        let (head, rest) = page.split_once(begin).unwrap();
+        let (kept, tail) = rest.split_once(end).unwrap();
+        let table = table();
+        #[expect(clippy::disallowed_methods, reason = "how the one who runs this test asks for a new table")]
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&place, format!("{head}{begin}{table}{end}{tail}")).unwrap();
+            return;
+        }
+        assert!(kept == table, "write it anew with BLESS=1 cargo test --lib documents, and look at what changed");
+    }
+
+    #[test]
+    fn the_ways_to_ask_at_one_path_need_the_same_permission() {
+        let whole = whole();
+        for (path, item) in whole["paths"].as_object().unwrap() {
+            let needs: std::collections::BTreeSet<_> =
+                item.as_object().unwrap().values().map(|operation| operation[PERMISSION].to_string()).collect();
+            assert_eq!(needs.len(), 1, "{path}");
+        }
     }
 
     #[test]

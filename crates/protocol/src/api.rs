@@ -30,6 +30,14 @@ pub mod path {
     pub const USAGE: &str = "/api/v1/usage";
     /// `GET`: who changed what, when and why. Our authority's extension.
     pub const AUDIT: &str = "/api/v1/org/audit";
+    /// `GET`, an extension: the organisation's keys.
+    pub const KEYS: &str = "/api/v1/org/keys";
+    /// `POST`, an extension: a new key with a role.
+    pub const KEY_CREATE: &str = "/api/v1/org/keys/create";
+    /// `POST`, an extension: a key is invalid from now on.
+    pub const KEY_REVOKE: &str = "/api/v1/org/keys/revoke";
+    /// `POST`, an extension: a new key in place of one.
+    pub const KEY_ROTATE: &str = "/api/v1/org/keys/rotate";
     /// `POST`: where to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
     /// `GET` and `POST`, an extension: server-sent events that say when to validate.
@@ -48,7 +56,7 @@ pub mod path {
     pub const OPENAPI: &str = "/api/v1/openapi.json";
 
     /// What our authority answers: each is counted under its name, and described in `docs/openapi/authority.json`.
-    pub const SERVED: [&str; 19] = [
+    pub const SERVED: [&str; 23] = [
         ORG_CREATE,
         REGISTER,
         VALIDATE,
@@ -60,6 +68,10 @@ pub mod path {
         REMOVE,
         USAGE,
         AUDIT,
+        KEYS,
+        KEY_CREATE,
+        KEY_REVOKE,
+        KEY_ROTATE,
         WATCH,
         EVENTS,
         REPORT,
@@ -76,6 +88,10 @@ pub const KEY_HEADER: &str = "x-org-key";
 
 /// The header of a validation's answer that was given for an old org key: when that key ends, in RFC 3339. An extension.
 pub const KEY_ENDS_HEADER: &str = "x-machineid-key-ends";
+
+/// The header of a validation's answer that names the role of the key it was asked with (see [`super::KeyRole`]). An
+/// extension.
+pub const KEY_ROLE_HEADER: &str = "x-machineid-key-role";
 
 /// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";

@@ -5,9 +5,11 @@
 //! mode (0600), and by the peer's uid from the kernel.
 
 mod client;
+mod keys;
 mod server;
 
 pub(super) use client::ask;
+pub(super) use keys::{KeyRequest, ShownKey};
 pub(super) use server::{BindError, Door};
 
 use std::fmt;
@@ -26,6 +28,7 @@ use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
+use super::role_keys::{KeyError, KeyReport};
 use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
 
 /// The maximum number of audit entries in one reply.
@@ -87,6 +90,11 @@ pub(super) enum AdminRequest {
     EndOldKey {
         org: OrgId,
     },
+    /// About its keys with roles.
+    Key {
+        org: OrgId,
+        request: KeyRequest,
+    },
     Delete {
         org: OrgId,
     },
@@ -139,6 +147,11 @@ pub(super) enum Expiry {
 pub(super) enum AdminReply {
     /// The organisation with its new key, which is shown only this once.
     Key(NewKey),
+    /// A key with a role, which is shown this once.
+    RoleKey(ShownKey),
+    Keys(Vec<KeyReport>),
+    /// The fingerprint of a key that is invalid now.
+    KeyEnded(String),
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),
@@ -293,6 +306,8 @@ pub(super) enum NewKeyError {
     Store(#[from] StoreError),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    #[error(transparent)]
+    Role(#[from] KeyError),
 }
 
 /// Adds an organisation. Its key exists only in the answer.
@@ -342,17 +357,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
                 older_key_ended: false,
             }));
         }
-        AdminRequest::List => {
-            let old = store.old_keys(Timestamp::MIN).await?;
-            let report = |account: &Account| OrgReport {
-                old_key: old
-                    .iter()
-                    .find(|old| old.org == account.org.id)
-                    .map(|old| OldKeyReport::new(old, Vec::new(), now)),
-                ..OrgReport::new(account, now)
-            };
-            return Ok(AdminReply::Orgs(store.orgs().await?.iter().map(report).collect()));
-        }
+        AdminRequest::List => return listed(store, now).await,
         AdminRequest::Health => return Ok(AdminReply::Health(desk.health.problems())),
         AdminRequest::Show { org } => {
             let Some(account) = store.any_account(org).await? else {
@@ -363,6 +368,9 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
         }
         AdminRequest::RotateKey { org, overlap_seconds, yes } => {
             return asked_rotation(store, org, Duration::from_secs(overlap_seconds), yes, call).await;
+        }
+        AdminRequest::Key { org, request } => {
+            return Ok(keys::perform(store, org, request, call).await?);
         }
         AdminRequest::EndOldKey { org } => (org, OrgChange::EndOldKey),
         AdminRequest::Checkouts => {
@@ -427,6 +435,16 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
     };
     let changed = store.change_org(org, &change, call).await?;
     Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
+}
+
+/// Every organisation, and what still uses old keys.
+async fn listed(store: &Store, now: Timestamp) -> Result<AdminReply, NewKeyError> {
+    let old = store.old_keys(Timestamp::MIN).await?;
+    let report = |account: &Account| OrgReport {
+        old_key: old.iter().find(|old| old.org == account.org.id).map(|old| OldKeyReport::new(old, Vec::new(), now)),
+        ..OrgReport::new(account, now)
+    };
+    Ok(AdminReply::Orgs(store.orgs().await?.iter().map(report).collect()))
 }
 
 /// Rotates the key, unless that would stop agents and the operator has not allowed it.

@@ -2,6 +2,7 @@
 
 mod backup;
 mod console;
+mod keys;
 mod org;
 mod serve;
 

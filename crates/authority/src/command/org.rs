@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
+use super::keys::{self, Keys, whole_seconds};
 use super::{complain, socket};
 use crate::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutReport, Expiry, NewKey, OrgReport, ask};
 use crate::audit::Reason;
@@ -126,6 +127,8 @@ enum Verb {
         /// The organisation's id
         org: OrgId,
     },
+    /// Keys with roles: for hosts, for stopping, for reading, for operators
+    Key(Keys),
     /// Delete it and its devices (ORG_NOT_FOUND); cannot be undone
     Delete {
         /// The organisation's id
@@ -174,6 +177,11 @@ impl Org {
                 Exit::Failure
             }
             Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
+            Ok(AdminReply::RoleKey(new)) => print(self.json, &new, keys::shown),
+            Ok(AdminReply::Keys(all)) => print(self.json, &all, |all| keys::table(all)),
+            Ok(AdminReply::KeyEnded(fingerprint)) => {
+                print(self.json, &fingerprint, |key| format!("Key {key} is invalid now."))
+            }
             Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
             Ok(AdminReply::Checkouts(open)) => print(self.json, &open, |open| checkouts_table(open)),
             Ok(AdminReply::Link(url)) => print(self.json, &url, Clone::clone),
@@ -215,13 +223,9 @@ impl Verb {
             }
             Self::SetPlan { org, plan, limit } => AdminRequest::SetPlan { org, plan, limit },
             Self::RotateKey { org, overlap, yes } => {
-                // In whole seconds, and a fraction of a second counts as 1: 0 would end the old key.
-                AdminRequest::RotateKey {
-                    org,
-                    overlap_seconds: overlap.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
-                    yes,
-                }
+                AdminRequest::RotateKey { org, overlap_seconds: whole_seconds(overlap), yes }
             }
+            Self::Key(keys) => keys.into_request(),
             Self::EndOldKey { org } => AdminRequest::EndOldKey { org },
             Self::Delete { org, .. } => AdminRequest::Delete { org },
             Self::Audit { org, device, limit, before } => AdminRequest::Audit { org, device, limit, before },

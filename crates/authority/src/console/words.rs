@@ -66,6 +66,7 @@ impl State {
             Verdict::PlanFrozen => ("Frozen", "▲", "halted"),
             Verdict::EntitlementExpired => ("Expired", "▲", "halted"),
             Verdict::InvalidOrgKey
+            | Verdict::NotPermitted
             | Verdict::OrgNotFound
             | Verdict::InvalidDeviceId
             | Verdict::DeviceNotFound

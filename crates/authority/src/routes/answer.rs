@@ -9,8 +9,8 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use machineid_metrics as text;
-use machineid_protocol::api::{KEY_ENDS_HEADER, UNDECIDED_HEADER};
-use machineid_protocol::{Code, DeviceId};
+use machineid_protocol::api::{KEY_ENDS_HEADER, KEY_ROLE_HEADER, UNDECIDED_HEADER};
+use machineid_protocol::{Code, DeviceId, KeyRole};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
@@ -37,6 +37,8 @@ pub(crate) struct Answer {
     /// The key was an old one, which ends at this time. Boxed, since few answers have it and an answer is often an
     /// error value.
     pub(crate) key_ends: Option<Box<Timestamp>>,
+    /// The role of the key that a validation was asked with.
+    pub(crate) key_role: Option<KeyRole>,
 }
 
 /// The details of a decision besides the verdict.
@@ -81,19 +83,15 @@ impl fmt::Debug for Content {
 }
 
 impl Answer {
-    /// An answer with the fields of `body`, an object.
+    fn new(status: StatusCode, content: Content) -> Self {
+        Self { status, content, code: None, org: None, again: None, undecided: false, key_ends: None, key_role: None }
+    }
+
+    /// What `body`, an object, says.
     pub(crate) fn of(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
-            Ok(written) => Self {
-                status,
-                content: Content::Written(written),
-                code: None,
-                org: None,
-                again: None,
-                undecided: false,
-                key_ends: None,
-            },
-            // No type of `wire` can fail; if one does, the answer is an error without content.
+            Ok(written) => Self::new(status, Content::Written(written)),
+            // No type of `wire` can fail; if one does, nothing is said that was not.
             Err(error) => {
                 error!(%error, "an answer could not be written");
                 Self::unavailable()
@@ -124,47 +122,23 @@ impl Answer {
 
     /// A page for a browser.
     pub(crate) fn html(status: StatusCode, page: String) -> Self {
-        Self {
-            status,
-            content: Content::Html(page),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(status, Content::Html(page))
     }
 
     /// A file of the console.
     pub(crate) fn file(kind: &'static str, content: String) -> Self {
         let content = Content::File(kind, content);
-        Self { status: StatusCode::OK, content, code: None, org: None, again: None, undecided: false, key_ends: None }
+        Self::new(StatusCode::OK, content)
     }
 
     /// Metrics.
     pub(crate) fn text(text: String) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content: Content::Metrics(text),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(StatusCode::OK, Content::Metrics(text))
     }
 
     /// A document in JSON.
     pub(crate) fn document(text: &'static str) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content: Content::Document(text),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(StatusCode::OK, Content::Document(text))
     }
 
     /// A refusal for too many requests.
@@ -187,30 +161,13 @@ impl Answer {
     /// A long answer that is streamed, with this media type.
     pub(crate) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
         let content = Content::Stream(kind);
-        let answer = Self {
-            status: StatusCode::OK,
-            content,
-            code: None,
-            org: Some(org),
-            again: None,
-            undecided: false,
-            key_ends: None,
-        };
-        let mut response = answer.into_response();
+        let mut response = Self::new(StatusCode::OK, content).to(org).into_response();
         *response.body_mut() = body;
         response
     }
 
     fn json(status: StatusCode) -> Self {
-        Self {
-            status,
-            content: Content::Json(Map::new()),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(status, Content::Json(Map::new()))
     }
 
     /// Adds a field. A page and an answer made from a type stay unchanged.
@@ -311,6 +268,9 @@ impl Answer {
         if let Some(ends) = self.key_ends.and_then(|ends| HeaderValue::from_str(&ends.to_string()).ok()) {
             headers.insert(KEY_ENDS_HEADER, ends);
         }
+        if let Some(role) = self.key_role {
+            headers.insert(KEY_ROLE_HEADER, HeaderValue::from_static(role.as_str()));
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -358,6 +318,9 @@ fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) 
         Verdict::Allow => (StatusCode::OK, "ok", "Execution is allowed."),
         Verdict::InvalidOrgKey => {
             (StatusCode::UNAUTHORIZED, "error", "The org key is missing or is not the key of any organisation.")
+        }
+        Verdict::NotPermitted => {
+            (StatusCode::FORBIDDEN, "error", "The role of this org key may not validate, or not for this device.")
         }
         Verdict::OrgNotFound => (StatusCode::NOT_FOUND, "error", "The organisation of this key was deleted."),
         Verdict::InvalidDeviceId => (StatusCode::BAD_REQUEST, "error", "The device id is missing or invalid."),

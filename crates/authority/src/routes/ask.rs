@@ -15,10 +15,12 @@ use serde::de::DeserializeOwned;
 use super::answer::Answer;
 use super::wire::{DeviceManaged, DeviceNamed, DeviceRegistered, DeviceRemoved, ReasonText};
 use super::{Client, RequestId, now};
+use crate::access::{self, Grant, Permission};
 use crate::app::App;
-use crate::audit::{Actor, Call, Reason};
-use crate::keys::SecretHash;
-use crate::org::Org;
+use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::keys::{KeyMark, SecretHash};
+use crate::limits::{Asker, Purpose};
+use crate::org::{HeldKey, Org};
 
 /// The largest body of a request about one device, in bytes.
 pub(crate) const SMALL_BODY: usize = 64 * 1024;
@@ -70,37 +72,110 @@ pub(crate) fn key(headers: &HeaderMap) -> Option<SecretHash> {
     first.to_str().ok()?.parse::<OrgKey>().ok().map(|key| SecretHash::of_key(&key))
 }
 
-/// The organisation of the request's key. Fails with the refusal: a bad key, too many failed keys, a deleted
-/// organisation, or a failing store.
-pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Org, Answer> {
-    let found = match key(&head.headers) {
-        Some(key) => app.store.look_up(key, None).await?.and_then(|found| found.at(now())),
-        None => None,
-    };
-    match found {
-        None => {
-            let refusal = Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey);
-            Err(match app.limits.failed_key(address(head), BootTime::now()) {
-                Ok(()) => refusal,
-                Err(again) => refusal.later(again),
-            })
+/// The holder of a key that has the permission its route needs.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    org: Org,
+    key: HeldKey,
+    mark: KeyMark,
+    needs: Permission,
+    grant: Grant,
+}
+
+impl Caller {
+    /// The organisation, for a request about all of it.
+    pub(crate) fn whole(&self) -> Result<&Org, Answer> {
+        match self.grant {
+            Grant::Whole => Ok(&self.org),
+            Grant::OwnDevices | Grant::No => Err(self.not_permitted()),
         }
-        Some(found) if found.org.deleted => Err(org_not_found()),
-        Some(found) => Ok(found.org),
+    }
+
+    /// The organisation, for a request about these devices and no other.
+    pub(crate) fn about<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceId>) -> Result<&Org, Answer> {
+        let own = |device| access::covers(self.key.devices.as_ref(), Some(device));
+        match self.grant {
+            Grant::Whole => Ok(&self.org),
+            Grant::OwnDevices if devices.into_iter().all(own) => Ok(&self.org),
+            Grant::OwnDevices | Grant::No => Err(self.not_permitted()),
+        }
+    }
+
+    /// The organisation, for the removal of this device.
+    pub(crate) fn removing(&self, device: &DeviceId, only_active: bool) -> Result<&Org, Answer> {
+        match self.grant {
+            // What a host could remove while it is revoked, it could register again.
+            Grant::OwnDevices if !only_active => Err(self.not_permitted().with(
+                "reason",
+                "A host key removes a device only while it is active: say \"ifActive\": true, or use a key of the role operate.",
+            )),
+            Grant::OwnDevices | Grant::Whole | Grant::No => self.about([device]),
+        }
+    }
+
+    /// The management call that this request is.
+    pub(crate) fn call(&self, head: &Parts) -> Call {
+        let name = self.key.name.clone();
+        Call {
+            at: now(),
+            request_id: request_id(head),
+            actor: Actor::Key(KeyLabel::new(self.mark, name)),
+            reason: None,
+        }
+    }
+
+    fn not_permitted(&self) -> Answer {
+        not_permitted(&self.key, self.needs)
     }
 }
 
-/// The organisation of a management request, for which there is a rate limit.
-pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Org, Answer> {
-    let org = caller(app, head).await?;
-    app.limits.management(org.id, BootTime::now()).map_err(Answer::too_many)?;
-    Ok(org)
+/// The refusal of a key whose role does not have the permission, or whose pattern does not name the devices.
+pub(crate) fn not_permitted(key: &HeldKey, needs: Permission) -> Answer {
+    let role = key.role;
+    let reason = match (needs.of(role), &key.devices) {
+        (Grant::OwnDevices, Some(devices)) => format!("This key may do that only for devices that match {devices}."),
+        (Grant::OwnDevices | Grant::Whole | Grant::No, _) => {
+            format!("A key of the role {role} may not do that: the permission needed is \"{}\".", needs.as_str())
+        }
+    };
+    let answer = Answer::error(StatusCode::FORBIDDEN, "not_permitted").with("role", role.as_str());
+    answer.with("needs", needs.as_str()).with("reason", reason)
 }
 
-/// The management call that this request of a key holder makes.
-pub(crate) fn call(head: &Parts) -> Call {
-    let fingerprint = key(&head.headers).map_or_else(String::new, |key| key.fingerprint());
-    Call { at: now(), request_id: request_id(head), actor: Actor::Key(fingerprint), reason: None }
+/// Who makes this request. Fails with the refusal: a bad key, too many of them, a deleted organisation, a key whose role
+/// may not do this, or a store that cannot say.
+pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
+    let key = key(&head.headers);
+    let found = match key {
+        Some(key) => app.store.look_up(key, None).await?.and_then(|found| found.at(now())),
+        None => None,
+    };
+    let (Some(key), Some(found)) = (key, found) else {
+        let refusal = Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey);
+        return Err(match app.limits.failed_key(address(head), BootTime::now()) {
+            Ok(()) => refusal,
+            Err(again) => refusal.later(again),
+        });
+    };
+    if found.org.deleted {
+        return Err(org_not_found());
+    }
+    app.seen.used(key.mark(), now());
+    // A route that was added without a permission would be one for administrators.
+    let needs = head.extensions.get::<Permission>().copied().unwrap_or(Permission::Administer);
+    let grant = needs.of(found.key.role);
+    if grant == Grant::No {
+        return Err(not_permitted(&found.key, needs).to(found.org.id));
+    }
+    Ok(Caller { org: found.org, key: found.key, mark: key.mark(), needs, grant })
+}
+
+/// The same for management requests, which have a limit.
+pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Caller, Answer> {
+    let caller = caller(app, head).await?;
+    let asker = Asker::Key(caller.mark, address(head));
+    app.limits.management(asker, Purpose::of(caller.needs), BootTime::now()).map_err(Answer::too_many)?;
+    Ok(caller)
 }
 
 /// The client's address.

@@ -8,6 +8,7 @@ pub(super) mod ask;
 mod audit;
 pub(super) mod billing;
 mod devices;
+mod keys;
 pub(super) mod openapi;
 mod organisation;
 mod reports;
@@ -35,9 +36,10 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use machineid_openapi::{AnswerDoc, JSON, Operation};
-use openapi::{HEALTHY, NO, described};
+use openapi::{HEALTHY, NO, Route, described};
 
 use self::answer::Answer;
+use super::access::Permission;
 use super::app::App;
 use super::repeated::rarely;
 
@@ -81,6 +83,10 @@ pub(super) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&organisation::UNREVOKE_BATCH], post(organisation::unrevoke_batch)))
         .routes(described(&[&devices::REMOVE], post(devices::remove)))
         .routes(described(&[&organisation::USAGE], get(organisation::usage)))
+        .routes(described(&[&keys::KEYS], get(keys::list)))
+        .routes(described(&[&keys::CREATE], post(keys::create)))
+        .routes(described(&[&keys::REVOKE], post(keys::revoke)))
+        .routes(described(&[&keys::ROTATE], post(keys::rotate)))
         .routes(described(&[&audit::AUDIT], get(audit::audit)))
         .routes(described(
             &[&watch::DEVICES_OF_QUERY, &watch::DEVICES_OF_BODY],
@@ -96,27 +102,33 @@ pub(super) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&READYZ], get(readyz)))
 }
 
-const HEALTHZ: Operation = Operation {
-    path: "/healthz",
-    method: "get",
-    summary: "Whether the server is alive",
-    parameters: &[],
-    body: None,
-    answers: &[HEALTHY],
-};
+const HEALTHZ: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/healthz",
+        method: "get",
+        summary: "Whether the server is alive",
+        parameters: &[],
+        body: None,
+        answers: &[HEALTHY],
+    },
+);
 
 async fn healthz() -> Answer {
     Answer::ok("ok", "healthz")
 }
 
-const READYZ: Operation = Operation {
-    path: "/readyz",
-    method: "get",
-    summary: "Whether the server's store answers",
-    parameters: &[],
-    body: None,
-    answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why, if known")],
-};
+const READYZ: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/readyz",
+        method: "get",
+        summary: "Whether the server's store answers",
+        parameters: &[],
+        body: None,
+        answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why, if known")],
+    },
+);
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;

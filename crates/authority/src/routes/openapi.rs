@@ -3,19 +3,24 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::routing::MethodRouter;
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, EVENTS, JSON, Operation, Parameter};
+use machineid_protocol::KeyRole;
 use machineid_protocol::report::{FleetPage, Report, StopList, Timeline};
 use utoipa::OpenApi;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::wire::{
     AuditPage, BatchRevoked, BatchUnrevoked, Checkout, Decision, DeviceDone, DeviceList, DeviceManaged, DeviceNamed,
-    DevicesNamed, Health, Nothing, Numbered, OrgCreated, PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
+    DevicesNamed, Health, KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OrgCreated,
+    PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
 };
 
+use crate::access::Permission;
 use crate::app::App;
 
 #[derive(OpenApi)]
@@ -31,6 +36,13 @@ use crate::app::App;
     DeviceNamed,
     DevicesNamed,
     Health,
+    KeyEnded,
+    KeyList,
+    KeyMade,
+    KeyNamed,
+    KeyRole,
+    KeyRotation,
+    KeyWanted,
     Nothing,
     Numbered,
     OrgCreated,
@@ -101,9 +113,46 @@ fn numbered(name: &str) -> RefOr<Schema> {
     AllOfBuilder::new().item(Ref::from_schema_name(name)).item(Ref::from_schema_name("Numbered")).into()
 }
 
-/// A route with the description of its operations.
-pub(crate) fn described(operations: &[&Operation], router: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
-    openapi::described(&DIALECT, operations, router)
+/// Under what name a description says which permission a route needs.
+pub(crate) const PERMISSION: &str = "x-machineid-permission";
+
+/// Under what name a description says which agents a route stops.
+pub(crate) const STOPS: &str = "x-machineid-stops";
+
+/// One way to ask, and what it needs: there is no route without a permission.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) operation: Operation,
+    pub(crate) needs: Permission,
+    /// Which agents it stops; `None` for none.
+    pub(crate) stops: Option<&'static str>,
+}
+
+impl Route {
+    pub(crate) const fn needing(needs: Permission, operation: Operation) -> Self {
+        Self { operation, needs, stops: None }
+    }
+
+    pub(crate) const fn stopping(self, stops: &'static str) -> Self {
+        Self { stops: Some(stops), ..self }
+    }
+}
+
+/// A route with its description. Its requests carry the permission that they need, for [`super::ask::caller`]; the ways to
+/// ask at one path share one.
+pub(crate) fn described(routes: &[&Route], handlers: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
+    // Of several the strictest would be needed; a test holds that there are not several.
+    let needs = routes.first().map_or(Permission::Administer, |route| route.needs);
+    let operations: Vec<&Operation> = routes.iter().map(|route| &route.operation).collect();
+    let mut described = openapi::described(&DIALECT, &operations, handlers.layer(Extension(needs)));
+    for item in described.1.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let stops = routes.iter().find_map(|route| route.stops).unwrap_or("nothing");
+            let said = ExtensionsBuilder::new().add(PERMISSION, needs.as_str()).add(STOPS, stops);
+            operation.extensions = Some(said.build());
+        }
+    }
+    described
 }
 
 /// A router without routes yet.

@@ -12,13 +12,14 @@ use super::answer::Answer;
 use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
 use super::now;
 use super::openapi::{
-    BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, UNAVAILABLE,
+    BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, Route, UNAVAILABLE,
 };
 use super::wire::{
     BatchBody, BatchRevoked, BatchUnrevoked, DeviceList, DeviceListed, ListQuery, NextCursor, NoneRestored, RevokedOne,
     RevokedWord, UnrevokedOne, UnrevokedWord, Usage, Word,
 };
 
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{self, BatchError, Named, Outcome};
@@ -38,28 +39,32 @@ enum Scope {
     All,
 }
 
-pub(super) const LIST: Operation = Operation {
-    path: path::LIST,
-    method: "get",
-    summary: "The devices; all of them, unless a limit is given",
-    parameters: &[DEVICE_STATUS, CONTAINING, LIMIT, CURSOR],
-    body: None,
-    answers: &[
-        AnswerDoc(200, JSON, Some("DeviceList"), "the list, from one snapshot"),
-        MALFORMED,
-        BAD_KEY,
-        NO_ORG,
-        LIMITED,
-        UNAVAILABLE,
-    ],
-};
+pub(super) const LIST: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::LIST,
+        method: "get",
+        summary: "The devices; all of them, unless a limit is given",
+        parameters: &[DEVICE_STATUS, CONTAINING, LIMIT, CURSOR],
+        body: None,
+        answers: &[
+            AnswerDoc(200, JSON, Some("DeviceList"), "the list, from one snapshot"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     head: Parts,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     if query.limit.is_some_and(|limit| !(1..=LARGEST_PAGE).contains(&limit)) {
         return Err(BodyError::Malformed.into());
@@ -84,38 +89,46 @@ pub(super) async fn list(
     Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }
 
-pub(super) const USAGE: Operation = Operation {
-    path: path::USAGE,
-    method: "get",
-    summary: "The plan, and how much of it is used",
-    parameters: &[],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("Usage"), "as of now"), BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const USAGE: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::USAGE,
+        method: "get",
+        summary: "The plan, and how much of it is used",
+        parameters: &[],
+        body: None,
+        answers: &[AnswerDoc(200, JSON, Some("Usage"), "as of now"), BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn usage(State(app): State<Arc<App>>, head: Parts) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let account = app.store.account(org.id).await?.ok_or_else(org_not_found)?;
     let body = Usage { status: Word::Ok, handler: "usage", plan: account.fields(now()) };
     Ok(Answer::of(StatusCode::OK, &body).to(org.id))
 }
 
-pub(super) const REVOKE_BATCH: Operation = Operation {
-    path: path::REVOKE_BATCH,
-    method: "post",
-    summary: "Revokes up to 500 devices, or all active ones; all of it or nothing",
-    parameters: &[],
-    body: Some("RevokeBatch"),
-    answers: &[
-        AnswerDoc(200, JSON, Some("BatchRevoked"), "the outcome for each distinct id, or how many there were"),
-        MALFORMED,
-        BAD_KEY,
-        NO_ORG,
-        LATE,
-        LIMITED,
-        UNAVAILABLE,
-    ],
-};
+pub(super) const REVOKE_BATCH: Route = Route::needing(
+    Permission::Stop,
+    Operation {
+        path: path::REVOKE_BATCH,
+        method: "post",
+        summary: "Revokes up to 500 devices, or all active ones; all of it or nothing",
+        parameters: &[],
+        body: Some("RevokeBatch"),
+        answers: &[
+            AnswerDoc(200, JSON, Some("BatchRevoked"), "the outcome for each distinct id, or how many there were"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LATE,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+)
+.stopping("those of the devices, or all");
 
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_active").await?;
@@ -135,22 +148,25 @@ pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) 
     Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
 
-pub(super) const UNREVOKE_BATCH: Operation = Operation {
-    path: path::UNREVOKE_BATCH,
-    method: "post",
-    summary: "Unrevokes up to 500 devices, or all revoked ones, while the plan has places",
-    parameters: &[],
-    body: Some("UnrevokeBatch"),
-    answers: &[
-        AnswerDoc(200, JSON, Some("BatchUnrevoked"), "the outcome for each distinct id, or how many were restored"),
-        MALFORMED,
-        BAD_KEY,
-        NO_ORG,
-        LATE,
-        LIMITED,
-        UNAVAILABLE,
-    ],
-};
+pub(super) const UNREVOKE_BATCH: Route = Route::needing(
+    Permission::GiveBack,
+    Operation {
+        path: path::UNREVOKE_BATCH,
+        method: "post",
+        summary: "Unrevokes up to 500 devices, or all revoked ones, while the plan has places",
+        parameters: &[],
+        body: Some("UnrevokeBatch"),
+        answers: &[
+            AnswerDoc(200, JSON, Some("BatchUnrevoked"), "the outcome for each distinct id, or how many were restored"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LATE,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_revoked").await?;
@@ -191,7 +207,8 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
 /// The organisation and the devices of a batch; `all` is the word for all devices.
 async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::manager(app, &head).await?;
+    let caller = ask::manager(app, &head).await?;
+    let org = caller.whole()?.id;
     let body: BatchBody = ask::object(body, BATCH_BODY).await?;
     let scope = match (body.device_ids, body.scope) {
         (Some(ids), None) => Scope::Ids(batch::distinct(ids).map_err(|error| match error {
@@ -203,7 +220,7 @@ async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, 
         // meant.
         (Some(_) | None, Some(_)) | (None, None) => return Err(BodyError::Malformed.into()),
     };
-    Ok((org.id, scope, Call { reason: ask::reason(body.reason)?, ..ask::call(&head) }))
+    Ok((org, scope, Call { reason: ask::reason(body.reason)?, ..caller.call(&head) }))
 }
 
 fn listed(device: ListedDevice) -> DeviceListed {

@@ -24,8 +24,9 @@ use super::ask::{self, BodyError, org_not_found};
 use super::now;
 use super::openapi::{
     AMONG, BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, HEALTHY, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, ONE_DEVICE,
-    UNAVAILABLE,
+    Route, UNAVAILABLE,
 };
+use crate::access::Permission;
 use crate::app::App;
 use crate::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
 use crate::store::{Filter, FleetRow, ListedDevice};
@@ -49,32 +50,39 @@ pub(super) struct DeviceQuery {
     device_id: DeviceId,
 }
 
-pub(super) const REPORT: Operation = Operation {
-    path: path::REPORT,
-    method: "post",
-    summary: "Reports a sidecar's decisions and stops. Affects no decision. An extension",
-    parameters: &[],
-    body: Some("Report"),
-    answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
-};
+pub(super) const REPORT: Route = Route::needing(
+    Permission::Work,
+    Operation {
+        path: path::REPORT,
+        method: "post",
+        summary: "Reports a sidecar's decisions and stops. Affects no decision. An extension",
+        parameters: &[],
+        body: Some("Report"),
+        answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head).await?;
+    let caller = ask::caller(&app, &head).await?;
     let report: Report = ask::object(body, LARGEST_REPORT).await?;
+    let org = caller.about(report.devices.iter().map(|device| &device.device_id))?;
     let taken = HeardReport::take(org.id, report, now()).ok_or(BodyError::Malformed)?;
     app.reports.keep(taken).await.map_err(|_| Answer::unavailable())?;
     Ok(Answer::ok("ok", "devices/report"))
 }
 
-pub(super) const FLEET: Operation = Operation {
-    path: path::FLEET,
-    method: "get",
-    summary: "The devices with what their sidecars reported. An extension",
-    parameters: &[DEVICE_STATUS, CONTAINING, AMONG, LIMIT, CURSOR],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("FleetPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const FLEET: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::FLEET,
+        method: "get",
+        summary: "The devices with what their sidecars reported. An extension",
+        parameters: &[DEVICE_STATUS, CONTAINING, AMONG, LIMIT, CURSOR],
+        body: None,
+        answers: &[AnswerDoc(200, JSON, Some("FleetPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn fleet(
     State(app): State<Arc<App>>,
@@ -83,7 +91,8 @@ pub(super) async fn fleet(
     query: Result<Query<FleetQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
     // Not rate-limited: a client that waits for a stop polls repeatedly.
-    let org = ask::caller(&app, &head).await?;
+    let caller = ask::caller(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let limit = query.limit.unwrap_or(LARGEST_PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
@@ -123,42 +132,64 @@ fn devices_named(query: &str) -> Result<Option<Vec<DeviceId>>, Answer> {
     Ok(Some(ids.into_iter().collect()))
 }
 
-pub(super) const STOPS: Operation = Operation {
-    path: path::STOPS,
-    method: "get",
-    summary: "The last stops of a device. An extension",
-    parameters: &[ONE_DEVICE],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("StopList"), "the stops"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const STOPS: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::STOPS,
+        method: "get",
+        summary: "The last stops of a device. An extension",
+        parameters: &[ONE_DEVICE],
+        body: None,
+        answers: &[
+            AnswerDoc(200, JSON, Some("StopList"), "the stops"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn stops(
     State(app): State<Arc<App>>,
     head: Parts,
     query: Result<Query<DeviceQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let stops = app.store.stops(org.id, &query.device_id).await?;
     let stops: Vec<FleetStop> = stops.into_iter().map(fleet_stop).collect();
     Ok(Answer::ok("ok", "org/stops").with("stops", json!(stops)))
 }
 
-pub(super) const TIMELINE: Operation = Operation {
-    path: path::TIMELINE,
-    method: "get",
-    summary: "The events of a device, the newest first. An extension",
-    parameters: &[ONE_DEVICE],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("Timeline"), "the events"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const TIMELINE: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::TIMELINE,
+        method: "get",
+        summary: "The events of a device, the newest first. An extension",
+        parameters: &[ONE_DEVICE],
+        body: None,
+        answers: &[
+            AnswerDoc(200, JSON, Some("Timeline"), "the events"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn timeline(
     State(app): State<Arc<App>>,
     head: Parts,
     query: Result<Query<DeviceQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let events = app.store.timeline(org.id, &query.device_id).await?;
     let events: Vec<TimelineEvent> = events.into_iter().map(timeline_event).collect();

@@ -5,13 +5,14 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use machineid_protocol::api::DeviceStatus;
-use machineid_protocol::{Code, DeviceId};
+use machineid_protocol::{Code, DeviceId, KeyRole};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::audit::{Entry, LONGEST_REASON};
 use crate::plan::PlanFields;
+use crate::role_keys::KeyReport;
 
 /// A device id as sent by a client.
 #[derive(Debug, Serialize, Deserialize)]
@@ -402,7 +403,77 @@ pub(super) struct OrgCreated<'a> {
     pub(super) org_api_key: &'a str,
 }
 
-/// The address where a plan change is confirmed.
+/// A key to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyWanted {
+    /// `host`, `stop`, `read`, `operate` or `admin`.
+    #[schema(value_type = KeyRole)]
+    pub(super) role: String,
+    /// Of a host key: the devices that it may work for, as a pattern in which `*` stands for any characters.
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[A-Za-z0-9._:@/*-]+$")]
+    pub(super) devices: Option<String>,
+    /// A name for people, in the audit too.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    pub(super) name: Option<String>,
+    /// It is invalid after so many seconds.
+    #[schema(minimum = 1, maximum = 316_224_000)]
+    pub(super) expires_in_seconds: Option<u64>,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// The key that is meant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyNamed {
+    /// Its fingerprint or its name.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    pub(super) key: String,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// The key to put another one in the place of.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyRotation {
+    /// Its fingerprint or its name.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    pub(super) key: String,
+    /// How long it stays valid beside the new one; a day unless something else is said. With 0 it ends at once.
+    #[schema(minimum = 0, maximum = 7_776_000)]
+    pub(super) overlap_seconds: Option<u64>,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// A key that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyMade<'a> {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    /// Its text, shown here and never again.
+    pub(super) org_api_key: &'a str,
+    pub(super) key: KeyReport,
+}
+
+/// The organisation's keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyList {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    /// Its own first, then the newest. Those that ended are listed for 30 days.
+    pub(super) keys: Vec<KeyReport>,
+}
+
+/// A key that was ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyEnded {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    pub(super) fingerprint: String,
+}
+
+/// Where a plan is confirmed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Checkout {
     pub(super) status: Word,

@@ -7,16 +7,17 @@ use sqlx::PgConnection;
 use super::super::audit::{self, Call, Verb};
 use super::super::batch::Named;
 use super::super::changes::Change;
-use super::super::keys::SecretHash;
+use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::operations::{self, checkouts, devices, fleet, list, orgs, removal, reports};
+use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports};
 use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
-    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, LastSeen, NewCheckout, OldKey,
-    OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError, Suspensions, either, in_time,
+    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
+    NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError,
+    Suspensions, WhichKey, either, in_time,
 };
 
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.
@@ -108,6 +109,52 @@ impl Store {
     ) -> Result<Option<Account>, StoreError> {
         let (change, call) = (change.clone(), call.clone());
         change!(self, |tx| orgs::change(tx, id, &change, &call))
+    }
+
+    /// The organisation's keys, its own first and then the newest; `None` when it is gone.
+    pub(crate) async fn keys(&self, org: OrgId) -> Result<Option<Vec<KeyRow>>, StoreError> {
+        read!(self, snapshot, |tx| keys::list(tx, org))
+    }
+
+    /// Adds a key with a role.
+    pub(crate) async fn create_key(
+        &self,
+        org: OrgId,
+        new: &NewRoleKey,
+        call: &Call,
+    ) -> Result<KeyChange<()>, StoreError> {
+        let (new, call) = (new.clone(), call.clone());
+        change!(self, |tx| keys::create(tx, org, &new, &call))
+    }
+
+    /// Ends a key with a role, now.
+    pub(crate) async fn revoke_key(
+        &self,
+        org: OrgId,
+        which: &WhichKey,
+        call: &Call,
+    ) -> Result<KeyChange<KeyMark>, StoreError> {
+        let (which, call) = (which.clone(), call.clone());
+        self.doubting(change!(self, |tx| keys::revoke(tx, org, &which, &call)))
+    }
+
+    /// Puts a new key in the place of one with a role, which stays valid until `until`.
+    pub(crate) async fn rotate_role_key(
+        &self,
+        org: OrgId,
+        which: &WhichKey,
+        hash: SecretHash,
+        until: Timestamp,
+        call: &Call,
+    ) -> Result<KeyChange<NewRoleKey>, StoreError> {
+        let (which, call) = (which.clone(), call.clone());
+        change!(self, |tx| keys::rotate(tx, org, &which, hash, until, &call))
+    }
+
+    /// Records when keys were last used.
+    pub(crate) async fn note_keys(&self, used: &[(KeyMark, Timestamp)]) -> Result<(), StoreError> {
+        let used = used.to_vec();
+        change!(self, |tx| keys::note_used(tx, &used))
     }
 
     /// Registers a device if the plan has a free place. `ephemeral` says whether the device may age out. With `None` a

@@ -16,6 +16,7 @@
 //! | `transaction` | what an operation needs of a database, and the differences between the SQL dialects |
 //! | `values`, `columns`, `rows` | the parameters of a statement, and the decoding of its rows |
 //! | `found` | the results of look-ups and lists, and the filter of a list |
+//! | `keys` | keys with roles |
 //! | `change` | the changes that an operator can make to an organisation |
 //! | `checkouts` | plan changes that wait for confirmation |
 //! | `last_seen` | the time of a device's last validation |
@@ -31,6 +32,7 @@ mod checkouts;
 mod columns;
 mod failure;
 mod found;
+mod keys;
 mod last_seen;
 mod operations;
 mod postgres;
@@ -49,12 +51,12 @@ use tokio::sync::Notify;
 
 pub(super) use self::change::OrgChange;
 pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
-use self::columns::{held_key, status, time};
 pub(super) use self::failure::{OpenError, StoreError};
 pub(super) use self::found::{
     Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
+pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRow, NewRoleKey, WhichKey, WhichKeyError};
 pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;

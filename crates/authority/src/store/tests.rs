@@ -19,7 +19,7 @@ use super::{
     Backend, CheckoutKey, Filter, FleetRow, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError, Terms,
 };
 use crate::admin::create_org;
-use crate::audit::{Actor, Call, Query, Verb};
+use crate::audit::{Actor, Call, KeyLabel, Query, Verb};
 use crate::batch::{Named, Outcome, distinct};
 use crate::changes::Change;
 use crate::database::Database;
@@ -61,6 +61,7 @@ macro_rules! on_both {
 mod audit;
 mod checkouts;
 mod fleet;
+mod keys;
 mod model;
 mod opening;
 mod orgs;
@@ -90,7 +91,8 @@ async fn new_org(store: &Store, tier: PlanTier) -> OrgId {
 }
 
 fn by(second: i64) -> Call {
-    Call { at: at(second), request_id: format!("request {second}"), actor: Actor::Key("0123".to_owned()), reason: None }
+    let actor = Actor::Key(KeyLabel::new([1, 0x23, 0, 0, 0, 0], None));
+    Call { at: at(second), request_id: format!("request {second}"), actor, reason: None }
 }
 
 fn because(second: i64, reason: &str) -> Call {

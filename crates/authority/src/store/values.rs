@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 
-use super::super::keys::SecretHash;
+use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{OrgId, PlanTier};
 
 /// A value as both databases accept it. NULL has a type, since `PostgreSQL` needs one.
@@ -132,6 +132,12 @@ impl From<&[DeviceId]> for Value {
 impl From<Vec<String>> for Value {
     fn from(texts: Vec<String>) -> Self {
         Self::Texts(texts)
+    }
+}
+
+impl From<KeyMark> for Value {
+    fn from(mark: KeyMark) -> Self {
+        Self::Bytes(mark.to_vec())
     }
 }
 

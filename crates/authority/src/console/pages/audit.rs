@@ -16,6 +16,7 @@ use tracing::error;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Verb};
 use crate::console::words::{Deed, encoded};
@@ -93,7 +94,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let asked = readable(query)?;
     let found = app.store.audit(&asked.query(account.org.id, PAGE)?).await?;
     let now = now();
@@ -125,7 +126,7 @@ pub(super) async fn export(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (_, account) = visit::at(&app, &head, &org).await?;
+    let (_, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let org = account.org.id;
     let first = readable(query)?.query(org, TOGETHER)?;
     // The first part is read before the answer begins: a failing store must not look like an empty audit.

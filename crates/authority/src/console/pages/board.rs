@@ -15,6 +15,7 @@ use machineid_protocol::report::StopState;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::pictures::{self, Picture, Progress};
 use crate::console::words::{State as Shown, When, grouped};
@@ -184,7 +185,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let asked_at = Timestamp::from_microsecond(at).map_err(|_| Refused::NotFound)?;
     let after = app.store.aftermath(account.org.id, asked_at).await?.ok_or(Refused::NotFound)?;
     let now = now();

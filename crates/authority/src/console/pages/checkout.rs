@@ -18,8 +18,9 @@ use tracing::info;
 use super::frame::Frame;
 use super::refused::Refused;
 use super::{page, redirect};
-use crate::routes::openapi::{PAGE, TOKEN};
+use crate::routes::openapi::{PAGE, Route, TOKEN};
 
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Actor, Call};
 use crate::console::words::{When, encoded};
@@ -44,14 +45,17 @@ struct Offer {
     confirmable: bool,
 }
 
-pub(super) const SHOW: Operation = Operation {
-    path: "/checkout/{token}",
-    method: "get",
-    summary: "The page of a checkout, for a browser",
-    parameters: &[TOKEN],
-    body: None,
-    answers: PAGE,
-};
+pub(super) const SHOW: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/checkout/{token}",
+        method: "get",
+        summary: "The page of a checkout, for a browser",
+        parameters: &[TOKEN],
+        body: None,
+        answers: PAGE,
+    },
+);
 
 pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response, Refused> {
     let open = |checkout: &Checkout| checkout.open(now());
@@ -73,14 +77,17 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
     }
 }
 
-pub(super) const CONFIRM: Operation = Operation {
-    path: "/checkout/{token}",
-    method: "post",
-    summary: "Confirms a checkout, if the address is one that an operator printed",
-    parameters: &[TOKEN],
-    body: None,
-    answers: PAGE,
-};
+pub(super) const CONFIRM: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/checkout/{token}",
+        method: "post",
+        summary: "Confirms a checkout, if the address is one that an operator printed",
+        parameters: &[TOKEN],
+        body: None,
+        answers: PAGE,
+    },
+);
 
 pub(super) async fn confirm(
     State(app): State<Arc<App>>,
@@ -88,7 +95,8 @@ pub(super) async fn confirm(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
+    let actor = Actor::Address(ask::address(&head));
+    let call = Call { at: now(), request_id: ask::request_id(&head), actor, reason: None };
     match app.store.confirm_checkout(&link(&token), &call).await? {
         Some(checkout) => {
             info!(org = %checkout.org.id, plan = %checkout.wanted, "a plan was confirmed");

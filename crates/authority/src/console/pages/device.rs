@@ -17,6 +17,7 @@ use super::past::{Moment, together, took_text};
 use super::refused::Refused;
 use super::told::Sidecar;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit;
 use crate::console::pictures::{self, Picture};
@@ -84,7 +85,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let id: DeviceId = query.ok().and_then(|Query(asked)| asked.id.parse().ok()).ok_or(Refused::NotFound)?;
     let org = account.org.id;
     let filter = Filter { only: Some(id.clone()), limit: Some(1), ..Filter::default() };

@@ -10,6 +10,7 @@ use machineid_protocol::api::DeviceStatus;
 use super::form::Form;
 use super::refused::Refused;
 use super::{result, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{self, BatchError, Named, Outcome as Came};
@@ -25,7 +26,7 @@ pub(super) async fn act(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let batch = batch::distinct(form.all("id")).map_err(|error| {
         Refused::Malformed(
@@ -35,6 +36,11 @@ pub(super) async fn act(
             }
             .to_owned(),
         )
+    })?;
+    visit.must(match form.one("action") {
+        "restore" => Permission::GiveBack,
+        "remove" => Permission::Remove,
+        _ => Permission::Stop,
     })?;
     let call = visit.call(&head, form.reason()?);
     let org = account.org.id;

@@ -15,6 +15,7 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::told::Told;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::pictures::{self, Picture};
 use crate::console::words::{State as Shown, When, encoded, grouped, verdict};
@@ -95,7 +96,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let malformed = |text: &str| Refused::Malformed(text.to_owned());
     let Query(Asked { q, state, after }) = query.map_err(|_| malformed("The address cannot be read."))?;
     let (q, after) = (q.trim().to_owned(), after.trim());

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 
 use super::refused::Refused;
 use super::visit;
+use crate::access::Permission;
 use crate::app::App;
 use crate::routes::answer::Answer;
 use crate::watch::{self, Interest};
@@ -23,7 +24,7 @@ pub(super) async fn events(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (_, account) = visit::at(&app, &head, &org).await?;
+    let (_, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let org = account.org.id;
     let watcher = app.hints.watch(org, Interest::Everything).map_err(|_| Refused::TooMany(LATER))?;
     // Each hint and each heartbeat checks whether the session may still see the organisation.

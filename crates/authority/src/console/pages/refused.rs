@@ -6,9 +6,11 @@ use askama::Template;
 use axum::body::Body;
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
+use machineid_protocol::KeyRole;
 
 use super::frame::Frame;
 use super::redirect;
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::words::encoded;
 use crate::repeated::rarely;
@@ -22,6 +24,8 @@ pub(super) enum Refused {
     SignIn,
     /// The page does not exist, or the session may not see it.
     NotFound,
+    /// The session's key has this role, if it is known, and that does not have the permission.
+    NotPermitted(Option<KeyRole>, Permission),
     /// The result of a form is not stored any more, or belongs to another session.
     NotKept,
     /// The form belongs to no page of this session.
@@ -55,6 +59,7 @@ impl Refused {
                 None => format!("{base}/sign-in"),
             });
         }
+        let not_permitted;
         let (status, title, text, next) = match &self {
             Self::SignIn | Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -62,6 +67,21 @@ impl Refused {
                 "The address is wrong, or what it named is gone, or this session may not see it.",
                 "Go to the start and look for it there.",
             ),
+            Self::NotPermitted(role, needs) => {
+                not_permitted = match role {
+                    Some(role) => format!(
+                        "This session began with a key of the role {role}. The permission needed is \"{}\".",
+                        needs.as_str()
+                    ),
+                    None => format!("The permission needed is \"{}\".", needs.as_str()),
+                };
+                (
+                    StatusCode::FORBIDDEN,
+                    "This key may not do that",
+                    not_permitted.as_str(),
+                    "Sign in with a key that may, or ask the holder of one. Nothing was changed.",
+                )
+            }
             Self::NotKept => (
                 StatusCode::GONE,
                 "This result is not shown any more",
@@ -109,6 +129,7 @@ impl Refused {
             Self::TooMany(again) => answer.later(again),
             Self::SignIn
             | Self::NotFound
+            | Self::NotPermitted(..)
             | Self::NotKept
             | Self::Foreign
             | Self::Malformed(_)

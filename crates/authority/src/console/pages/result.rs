@@ -15,6 +15,7 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::session::{Done, Outcome};
 use crate::console::words::{When, grouped};
@@ -87,7 +88,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let name: i64 = name.parse().map_err(|_| Refused::NotFound)?;
     let (org, id) = (&account.org, account.org.id);
     // A prefetch by the browser, or a request by the page's script, shows no key.

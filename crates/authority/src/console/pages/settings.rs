@@ -18,6 +18,7 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, result, visit};
+use crate::access::Permission;
 use crate::admin::{self, OldKeyReport};
 use crate::app::App;
 use crate::audit::Call;
@@ -91,7 +92,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let now = now();
     let old = old_key(&app, &account, now).await?;
     let Account { org, used } = account;
@@ -133,9 +134,14 @@ pub(super) async fn show(
 }
 
 /// The session, its form, and the management call that the form makes.
-async fn asked(app: &App, org: &str, request: Request) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
+async fn asked(
+    app: &App,
+    org: &str,
+    request: Request,
+    needs: Permission,
+) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(app, &head, org).await?;
+    let (visit, account) = visit::at(app, &head, org, needs).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let call = visit.call(&head, form.reason()?);
     Ok((head, visit, account, form, call))
@@ -151,7 +157,7 @@ pub(super) async fn execution(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (_, _, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     let (off, done) = match form.one("execution") {
         "off" => (true, "off"),
         "on" => (false, "on"),
@@ -171,7 +177,7 @@ pub(super) async fn rotate_key(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (head, mut visit, account, form, call) = asked(&app, &org, request).await?;
+    let (head, mut visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     let overlap = match form.one("overlap") {
         "" => admin::OVERLAP,
         text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap is not valid: {error}.")))?,
@@ -190,14 +196,15 @@ pub(super) async fn rotate_key(
             .look_up(key, None)
             .await?
             .and_then(|found| found.at(call.at))
-            .is_none_or(|found| found.key.ends().is_some())
+            .is_none_or(|found| found.key.replaced)
     {
         let text = "This session began with the old key. Sign in with the current one to rotate again.";
         return Err(Refused::Malformed(text.to_owned()));
     }
     // The key may be ended between that check and the rotation: then the session has ended.
+    let own = visit.is_of_own_key();
     let (expected, refused) = match visit.session.holder {
-        Holder::Key(_, key) => (Some(key), Refused::SignIn),
+        Holder::Key(_, key) => (own.then_some(key), Refused::SignIn),
         Holder::Operator(_) => (None, Refused::NotFound),
     };
     let rotated = admin::rotate_key(&app.store, org, overlap, expected, &call).await.map_err(|error| {
@@ -206,7 +213,7 @@ pub(super) async fn rotate_key(
     })?;
     let (new, key) = rotated.ok_or(refused)?;
     let mut renewed = None;
-    if let Holder::Key(..) = visit.session.holder {
+    if own {
         // If there is no new session, the old one lasts as long as its key.
         renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
         if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
@@ -234,7 +241,7 @@ pub(super) async fn end_old_key(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (_, _, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     if form.one("confirm") != "end" {
         return Err(Refused::Malformed("To end the old key, type the word end.".to_owned()));
     }
@@ -263,7 +270,7 @@ pub(super) async fn checkout(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (_, _, account, form, call) = asked(&app, &org, request, Permission::GiveBack).await?;
     let wanted = match form.one("plan").parse() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Refused::Malformed("Choose pro, scale or max.".to_owned())),
@@ -285,7 +292,7 @@ pub(super) async fn operate(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, visit, account, form, call) = asked(&app, &org, request).await?;
+    let (_, visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     if !visit.is_operator() {
         return Err(Refused::NotFound);
     }

@@ -14,6 +14,7 @@ use super::form::Form;
 use super::frame::Frame;
 use super::refused::Refused;
 use super::{page, redirect, visit};
+use crate::access::{Grant, Permission};
 use crate::app::App;
 use crate::console::session::Holder;
 use crate::keys::SecretHash;
@@ -78,6 +79,10 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
         }
         .into_response());
     };
+    if Permission::Read.of(found.key.role) != Grant::Whole {
+        return Err(Refused::NotPermitted(Some(found.key.role), Permission::Read));
+    }
+    app.seen.used(hash.mark(), now());
     let org = found.org.id;
     info!(%org, key = hash.fingerprint(), "signed in to the console");
     begin(&app, &head, Holder::Key(org, hash), &next.unwrap_or_else(|| format!("/org/{org}")))

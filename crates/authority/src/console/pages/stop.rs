@@ -18,6 +18,7 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, result, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Verb};
 use crate::batch::{self, Named, Outcome};
@@ -75,7 +76,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
     offer(&app, &visit, account, None, String::new()).await
 }
 
@@ -127,7 +128,7 @@ pub(super) async fn everything(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let reason = form.reason()?;
     // Compared with the number that the page showed, not the current one: a host that registers meanwhile must not
@@ -157,7 +158,7 @@ pub(super) async fn ask_restore(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::GiveBack).await?;
     let at = named(&name)?;
     let stopped = stopped(&app, account.org.id, at).await?;
     ask(&app, &visit, &account, name, at, stopped.len() as u64, None)
@@ -170,7 +171,7 @@ pub(super) async fn restore(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::GiveBack).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let at = named(&name)?;
     let org = account.org.id;

@@ -7,10 +7,12 @@ use cookie::{Cookie, SameSite};
 use machineid_clock::BootTime;
 
 use super::refused::Refused;
+use crate::access::{Grant, Permission};
 use crate::app::App;
-use crate::audit::{Actor, Call, Reason};
+use crate::audit::{Actor, Call, KeyLabel, Reason};
 use crate::console::session::{Console, Holder, Session};
-use crate::org::OrgId;
+use crate::limits::{Asker, Purpose};
+use crate::org::{HeldKey, OrgId};
 use crate::plan::Account;
 use crate::routes::{ask, now};
 
@@ -21,6 +23,8 @@ const LIVE: &str = "x-console-live";
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) session: Session,
+    /// The key that the session began with, where it is known what that may do: not on the pages of no organisation.
+    key: Option<HeldKey>,
 }
 
 impl Visit {
@@ -28,13 +32,35 @@ impl Visit {
         matches!(self.session.holder, Holder::Operator(_))
     }
 
+    /// Whether the session began with the organisation's own key, and not with one of its keys with roles.
+    pub(super) fn is_of_own_key(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.own)
+    }
+
     /// The management call made by this request.
     pub(super) fn call(&self, head: &Parts, reason: Option<Reason>) -> Call {
         let actor = match self.session.holder {
-            Holder::Key(_, key) => Actor::ConsoleKey(key.fingerprint()),
+            Holder::Key(_, key) => {
+                let name = self.key.as_ref().and_then(|key| key.name.clone());
+                Actor::ConsoleKey(KeyLabel::new(key.mark(), name))
+            }
             Holder::Operator(uid) => Actor::ConsoleUid(uid),
         };
         Call { at: now(), request_id: ask::request_id(head), actor, reason }
+    }
+
+    /// Whether the session may do that.
+    pub(super) fn may(&self, needs: Permission) -> bool {
+        match (self.session.holder, &self.key) {
+            (Holder::Operator(_), _) => true,
+            (Holder::Key(..), Some(key)) => needs.of(key.role) == Grant::Whole,
+            (Holder::Key(..), None) => false,
+        }
+    }
+
+    /// Fails unless the session may do that.
+    pub(super) fn must(&self, needs: Permission) -> Result<(), Refused> {
+        if self.may(needs) { Ok(()) } else { Err(Refused::NotPermitted(self.key.as_ref().map(|key| key.role), needs)) }
     }
 }
 
@@ -48,7 +74,7 @@ pub(super) fn enter(app: &App, head: &Parts) -> Result<Visit, Refused> {
     let id = session_id(&app.console, &head.headers).ok_or(Refused::SignIn)?;
     let by_person = !is_live(head);
     let session = app.console.sessions.find(id, BootTime::now(), by_person).ok_or(Refused::SignIn)?;
-    Ok(Visit { session })
+    Ok(Visit { session, key: None })
 }
 
 /// The session of the server's operator.
@@ -56,25 +82,42 @@ pub(super) fn operator(app: &App, head: &Parts) -> Result<Visit, Refused> {
     enter(app, head).and_then(|visit| if visit.is_operator() { Ok(visit) } else { Err(Refused::NotFound) })
 }
 
-/// The session, and the organisation that the address names, if this session may see it.
-pub(super) async fn at(app: &App, head: &Parts, org: &str) -> Result<(Visit, Account), Refused> {
-    let visit = enter(app, head)?;
+/// The session, and the organisation that the address names, if this session may see it and do what the page does.
+pub(super) async fn at(app: &App, head: &Parts, org: &str, needs: Permission) -> Result<(Visit, Account), Refused> {
+    let mut visit = enter(app, head)?;
     let org: OrgId = org.parse().map_err(|_| Refused::NotFound)?;
-    if !may(app, &visit.session, org).await? {
-        return Err(Refused::NotFound);
+    match held(app, &visit.session, org).await? {
+        Held::All => {}
+        Held::Key(key) => visit.key = Some(key),
+        Held::Nothing => return Err(Refused::NotFound),
     }
-    app.limits.management(org, BootTime::now()).map_err(Refused::TooMany)?;
+    visit.must(needs)?;
+    let asker = match visit.session.holder {
+        Holder::Key(_, key) => Asker::Key(key.mark(), ask::address(head)),
+        Holder::Operator(uid) => Asker::Operator(uid),
+    };
+    app.limits.management(asker, Purpose::of(needs), BootTime::now()).map_err(Refused::TooMany)?;
     let account = app.store.account(org).await?.ok_or(Refused::NotFound)?;
     Ok((visit, account))
 }
 
-/// Whether this session may see that organisation. Fails when the session's key is no longer valid: then the session is
-/// void.
-async fn may(app: &App, session: &Session, org: OrgId) -> Result<bool, Refused> {
+/// What a session has of an organisation.
+enum Held {
+    /// It is the server's operator's.
+    All,
+    Key(HeldKey),
+    /// It is another organisation's.
+    Nothing,
+}
+
+/// What this session has of that organisation. Fails when its key is no longer valid: then the session is void.
+async fn held(app: &App, session: &Session, org: OrgId) -> Result<Held, Refused> {
     match session.holder {
-        Holder::Operator(_) => Ok(true),
+        Holder::Operator(_) => Ok(Held::All),
         Holder::Key(own, key) => match app.store.look_up(key, None).await?.and_then(|found| found.at(now())) {
-            Some(found) if found.org.id == own && !found.org.deleted => Ok(own == org),
+            Some(found) if found.org.id == own && !found.org.deleted => {
+                Ok(if own == org { Held::Key(found.key) } else { Held::Nothing })
+            }
             Some(_) | None => Err(Refused::SignIn),
         },
     }
@@ -84,7 +127,11 @@ async fn may(app: &App, session: &Session, org: OrgId) -> Result<bool, Refused> 
 pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
     let Some(id) = session_id(&app.console, headers) else { return false };
     let Some(session) = app.console.sessions.find(id, BootTime::now(), false) else { return false };
-    may(app, &session, org).await.unwrap_or(false)
+    match held(app, &session, org).await {
+        Ok(Held::All) => true,
+        Ok(Held::Key(key)) => Permission::Read.of(key.role) == Grant::Whole,
+        Ok(Held::Nothing) | Err(_) => false,
+    }
 }
 
 /// The session's id in the cookie.

@@ -7,6 +7,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `orgs` | organisations and their keys |
+//! | `keys` | keys with roles |
 //! | `checkouts` | plan changes that wait for confirmation |
 //! | `devices` | registering, revoking and restoring devices |
 //! | `removal` | removing devices, and ageing ephemeral ones out |
@@ -19,6 +20,7 @@ pub(super) mod audit;
 pub(super) mod checkouts;
 pub(super) mod devices;
 pub(super) mod fleet;
+pub(super) mod keys;
 pub(super) mod list;
 pub(super) mod orgs;
 pub(super) mod removal;

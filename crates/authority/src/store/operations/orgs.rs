@@ -50,9 +50,11 @@ pub(in super::super) async fn ended<T: ReadTransaction>(
     after: Timestamp,
     now: Timestamp,
 ) -> Result<Vec<Change>, StoreError> {
-    let select = "SELECT id, old_key_ends > $1 AND old_key_ends <= $2 FROM orgs
+    let select = "SELECT orgs.id, COALESCE(old_key_ends > $1 AND old_key_ends <= $2, FALSE) OR keys.org_id IS NOT NULL
+         FROM orgs
+         LEFT JOIN (SELECT DISTINCT org_id FROM org_keys WHERE ends > $1 AND ends <= $2) AS keys ON keys.org_id = orgs.id
          WHERE (access_until > $1 AND access_until <= $2 AND deleted_at IS NULL)
-         OR (old_key_ends > $1 AND old_key_ends <= $2)";
+         OR (old_key_ends > $1 AND old_key_ends <= $2) OR keys.org_id IS NOT NULL";
     let mut ended = Vec::new();
     for row in tx.rows(select, values![after, now]).await? {
         let org = row.get(0)?;
@@ -72,6 +74,8 @@ pub(in super::super) async fn old_keys<T: ReadTransaction>(
          LEFT JOIN devices ON devices.org_id = orgs.id
          LEFT JOIN device_seen ON device_seen.seq = devices.seq
              AND device_seen.key_mark <> substr(orgs.key_hash, 1, 6)
+             AND NOT EXISTS (SELECT 1 FROM org_keys WHERE org_keys.org_id = orgs.id
+                 AND substr(org_keys.key_hash, 1, 6) = device_seen.key_mark)
          WHERE orgs.old_key_ends > $1 AND orgs.deleted_at IS NULL GROUP BY orgs.id ORDER BY orgs.id";
     let rows = tx.rows(select, values![after]).await?;
     rows.iter().map(|row| Ok(OldKey { org: row.get(0)?, ends: row.get(1)?, devices: row.get(2)? })).collect()
@@ -141,6 +145,7 @@ pub(super) async fn apply<T: Transaction>(
                 "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
                 "DELETE FROM devices WHERE org_id = $1",
                 "DELETE FROM checkouts WHERE org_id = $1",
+                "DELETE FROM org_keys WHERE org_id = $1",
                 "DELETE FROM reports WHERE org_id = $1",
                 "DELETE FROM stops WHERE org_id = $1",
                 "DELETE FROM timeline WHERE org_id = $1",

@@ -10,7 +10,8 @@ use machineid_protocol::DeviceId;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::super::{KnownDevice, Presented, StoreError, held_key, status, time};
+use super::super::columns::{held_key, key_columns, role_key, status, time};
+use super::super::{KnownDevice, Presented, StoreError};
 use super::rows::{ORG_COLUMNS, org, org_columns};
 use crate::keys::SecretHash;
 
@@ -78,9 +79,12 @@ pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> 
         "SELECT ",
         org_columns!(),
         ", found.numbers, found.seqs, found.revoked_at, found.reasons, keys.number,
-           pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'
+           pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', org_keys.key_hash, ",
+        key_columns!(),
+        "
          FROM UNNEST($1::bytea[], $2::int4[], $3::int4[]) WITH ORDINALITY AS keys (key_hash, first, last, number)
-         LEFT JOIN orgs ON orgs.key_hash = keys.key_hash OR orgs.old_key_hash = keys.key_hash
+         LEFT JOIN org_keys ON org_keys.key_hash = keys.key_hash
+         LEFT JOIN orgs ON orgs.key_hash = keys.key_hash OR orgs.old_key_hash = keys.key_hash OR orgs.id = org_keys.org_id
          LEFT JOIN LATERAL (
              SELECT array_agg(asked.number) AS numbers, array_agg(devices.seq) AS seqs,
                     array_agg(devices.revoked_at) AS revoked_at, array_agg(devices.revoke_reason) AS reasons
@@ -129,14 +133,19 @@ fn read(row: &PgRow, sorted: &Sorted<'_>, key: usize) -> Result<Vec<(usize, Foun
     let Some(current) = row.try_get::<Option<&[u8]>, _>(2)? else {
         return Ok(places.map(|place| (place, Ok(None))).collect());
     };
-    let Some(held) = held_key(*sorted.keys[key], current, row.try_get(11)?, row.try_get(12)?)? else {
+    let asked = *sorted.keys[key];
+    let held = match row.try_get::<Option<&[u8]>, _>(ORG_COLUMNS + 7)? {
+        Some(stored) if asked.matches(stored) => Some(role_key(row, ORG_COLUMNS + 8)?),
+        Some(_) | None => held_key(asked, current, row.try_get(11)?, row.try_get(12)?)?,
+    };
+    let Some(held) = held else {
         return Ok(places.map(|place| (place, Ok(None))).collect());
     };
     let org = org(row)?;
     let mut devices = devices(row, sorted, key)?;
     let answer = |place| {
         let device = devices.remove(&place).transpose();
-        (place, device.map(|device| Some(Presented::new(held, org.clone(), device))))
+        (place, device.map(|device| Some(Presented::new(held.clone(), org.clone(), device))))
     };
     Ok(places.map(answer).collect())
 }

@@ -157,4 +157,8 @@ impl Row for PgRow {
     fn text(&self, column: usize) -> Result<Option<&str>, StoreError> {
         Ok(self.try_get(column)?)
     }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
 }

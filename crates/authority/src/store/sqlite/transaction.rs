@@ -160,6 +160,10 @@ impl<C: Columns> Row for C {
     fn text(&self, column: usize) -> Result<Option<&str>, StoreError> {
         Ok(self.cell(column)?.as_str_or_null().map_err(rusqlite::Error::from)?)
     }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.cell(column)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
+    }
 }
 
 #[cfg(test)]

@@ -39,10 +39,10 @@ fn old_and_new_key_are_valid_together_until_the_time_and_no_third_one_is(runtime
             let change = OrgChange::Key(key, until.map(at), None);
             store.change_org(org.id, &change, &by(now)).await.unwrap().unwrap().org.old_key_ends
         };
-        let old = |ends: i64| Some(HeldKey::Old { ends: at(ends) });
-        assert_eq!(held(first, 1).await, Some(HeldKey::Current));
+        let old = |ends: i64| Some(HeldKey::own_old(at(ends)));
+        assert_eq!(held(first, 1).await, Some(HeldKey::own()));
         assert_eq!(rotate(keys[0], Some(100), 10).await, Some(at(100)));
-        assert_eq!((held(keys[0], 11).await, held(first, 99).await), (Some(HeldKey::Current), old(100)));
+        assert_eq!((held(keys[0], 11).await, held(first, 99).await), (Some(HeldKey::own()), old(100)));
         assert_eq!(held(first, 100).await, None, "an old key ends at the time that it was given");
         // A second rotation within the overlap ends the oldest key at once.
         assert_eq!(rotate(keys[1], Some(200), 50).await, Some(at(200)));
@@ -50,22 +50,22 @@ fn old_and_new_key_are_valid_together_until_the_time_and_no_third_one_is(runtime
         // Without an overlap there is one valid key.
         assert_eq!(rotate(keys[2], None, 60).await, Some(at(60)));
         assert_eq!((held(keys[1], 60).await, held(keys[0], 60).await), (None, None));
-        assert_eq!(held(keys[2], 60).await, Some(HeldKey::Current));
+        assert_eq!(held(keys[2], 60).await, Some(HeldKey::own()));
         // An overlap can be ended early.
         rotate(keys[3], Some(200), 70).await;
         assert_eq!(held(keys[2], 71).await, old(200));
         let ended = store.change_org(org.id, &OrgChange::EndOldKey, &by(80)).await.unwrap().unwrap();
         assert_eq!((ended.org.old_key_ends, held(keys[2], 81).await), (Some(at(80)), None));
-        assert_eq!(held(keys[3], 81).await, Some(HeldKey::Current));
+        assert_eq!(held(keys[3], 81).await, Some(HeldKey::own()));
         // A rotation that expects a key succeeds only with that key.
         let expect = async |key: SecretHash, expected: SecretHash| {
             let change = OrgChange::Key(key, None, Some(expected));
             store.change_org(org.id, &change, &by(90)).await.unwrap().is_some()
         };
         assert!(!expect(keys[0], keys[2]).await);
-        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (Some(HeldKey::Current), None));
+        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (Some(HeldKey::own()), None));
         assert!(expect(keys[0], keys[3]).await);
-        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (None, Some(HeldKey::Current)));
+        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (None, Some(HeldKey::own())));
     });
 }
 
