@@ -8,7 +8,7 @@ use machineid_protocol::status::StandingKind;
 use serde_json::Value;
 
 use super::interrupt::Interrupt;
-use super::socket::{self, SocketError, Streaming};
+use super::socket::{self, DaemonError, Streaming};
 use super::stop_words::{mechanism, processes, survivors};
 use crate::Env;
 use crate::args::EventsArgs;
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut Printer) 
     }
 }
 
-async fn open(args: &EventsArgs, env: Env<'_>, last: Option<&str>) -> Result<Streaming, SocketError> {
+async fn open(args: &EventsArgs, env: Env<'_>, last: Option<&str>) -> Result<Streaming, DaemonError> {
     let query = [("from", "oldest"), ("follow", if args.follow { "true" } else { "false" })];
     socket::stream(&args.socket, env, "/v1/events", &query, last, TIMEOUT).await
 }
@@ -63,7 +63,7 @@ async fn open(args: &EventsArgs, env: Env<'_>, last: Option<&str>) -> Result<Str
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
     #[error(transparent)]
-    Socket(#[from] SocketError),
+    Socket(#[from] DaemonError),
     #[error("an event is longer than any of the daemon's")]
     TooLong,
 }

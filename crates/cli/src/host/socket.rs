@@ -29,7 +29,7 @@ pub(super) struct Answer {
 
 /// Why the daemon gave no usable answer. The text says what happened, where, and what to do next.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SocketError {
+pub(super) enum DaemonError {
     #[error(
         "nothing listens on {}; is machineid-sidecar running? Start it (machineid-sidecar --dev to try it out), or name \
          its socket with --socket",
@@ -75,7 +75,7 @@ pub(super) enum SocketError {
     Client(reqwest::Error),
 }
 
-impl SocketError {
+impl DaemonError {
     /// Classifies a failed request to `socket`.
     fn of(source: reqwest::Error, socket: &Path) -> Self {
         let path = socket.to_owned();
@@ -119,7 +119,7 @@ pub(super) async fn get(
     path: &str,
     query: &[(&str, String)],
     timeout: Duration,
-) -> Result<Answer, SocketError> {
+) -> Result<Answer, DaemonError> {
     let socket = find(args, env);
     let request = request(&socket, Method::GET, path, query)?;
     exchange(&socket, request, timeout).await
@@ -132,8 +132,8 @@ pub(super) async fn post<T: Serialize>(
     path: &str,
     body: &T,
     timeout: Duration,
-) -> Result<Answer, SocketError> {
-    let body = serde_json::to_vec(body).map_err(SocketError::Body)?;
+) -> Result<Answer, DaemonError> {
+    let body = serde_json::to_vec(body).map_err(DaemonError::Body)?;
     let socket = find(args, env);
     let request = request::<&str>(&socket, Method::POST, path, &[])?;
     exchange(&socket, request.header(header::CONTENT_TYPE, "application/json").body(body), timeout).await
@@ -145,8 +145,8 @@ fn request<V: AsRef<str>>(
     method: Method,
     path: &str,
     query: &[(&str, V)],
-) -> Result<RequestBuilder, SocketError> {
-    let mut url = Url::parse("http://localhost").map_err(SocketError::Url)?;
+) -> Result<RequestBuilder, DaemonError> {
+    let mut url = Url::parse("http://localhost").map_err(DaemonError::Url)?;
     url.set_path(path);
     if !query.is_empty() {
         url.query_pairs_mut().extend_pairs(query);
@@ -156,20 +156,20 @@ fn request<V: AsRef<str>>(
         .redirect(redirect::Policy::none())
         .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(SocketError::Client)?;
+        .map_err(DaemonError::Client)?;
     Ok(client.request(method, url))
 }
 
-async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<Answer, SocketError> {
+async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<Answer, DaemonError> {
     let exchange = async {
-        let mut response = request.send().await.map_err(|error| SocketError::of(error, socket))?;
+        let mut response = request.send().await.map_err(|error| DaemonError::of(error, socket))?;
         let status = response.status().as_u16();
-        let body = body(&mut response, LONGEST).await.map_err(|error| SocketError::of(error, socket))?;
-        let body = body.ok_or_else(|| SocketError::TooLong { socket: socket.to_owned() })?;
+        let body = body(&mut response, LONGEST).await.map_err(|error| DaemonError::of(error, socket))?;
+        let body = body.ok_or_else(|| DaemonError::TooLong { socket: socket.to_owned() })?;
         Ok(Answer { status, body, socket: socket.to_owned() })
     };
     let answer = tokio::time::timeout(timeout, exchange).await;
-    answer.unwrap_or_else(|_| Err(SocketError::Silent { socket: socket.to_owned(), timeout }))
+    answer.unwrap_or_else(|_| Err(DaemonError::Silent { socket: socket.to_owned(), timeout }))
 }
 
 /// An answer that is read in parts.
@@ -188,28 +188,28 @@ pub(super) async fn stream(
     query: &[(&str, &str)],
     last: Option<&str>,
     timeout: Duration,
-) -> Result<Streaming, SocketError> {
+) -> Result<Streaming, DaemonError> {
     let socket = find(args, env);
     let mut request = request(&socket, Method::GET, path, query)?;
     if let Some(last) = last {
-        let last: HeaderValue = last.parse().map_err(SocketError::EventId)?;
+        let last: HeaderValue = last.parse().map_err(DaemonError::EventId)?;
         request = request.header("last-event-id", last);
     }
     let response = tokio::time::timeout(timeout, request.send()).await;
-    let response = response.map_err(|_| SocketError::Silent { socket: socket.clone(), timeout })?;
-    let response = response.map_err(|error| SocketError::of(error, &socket))?;
+    let response = response.map_err(|_| DaemonError::Silent { socket: socket.clone(), timeout })?;
+    let response = response.map_err(|error| DaemonError::of(error, &socket))?;
     let status = response.status().as_u16();
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if status != 200 || kind != Some("text/event-stream") {
-        return Err(SocketError::Foreign { socket, status });
+        return Err(DaemonError::Foreign { socket, status });
     }
     Ok(Streaming { response, socket })
 }
 
 impl Streaming {
     /// The next part of the answer; `None` at the end. Fails like [`get`].
-    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, SocketError> {
-        let chunk = self.response.chunk().await.map_err(|error| SocketError::of(error, &self.socket))?;
+    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, DaemonError> {
+        let chunk = self.response.chunk().await.map_err(|error| DaemonError::of(error, &self.socket))?;
         Ok(chunk.map(|bytes| bytes.to_vec()))
     }
 }

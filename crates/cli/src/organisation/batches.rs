@@ -7,7 +7,7 @@ use machineid_client::{AuthorityClient, Failure};
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::{BatchItem, BatchRequest, BatchResponse, LARGEST_BATCH};
 
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use super::outcome::Outcome;
 use crate::printer::Printer;
 use crate::words::duration;
@@ -53,7 +53,7 @@ pub(super) async fn patiently<T>(
 /// Sends all ids in batches and collects the result of each, in order. `success` tells which results are the wanted
 /// ones.
 pub(super) async fn send(
-    keyed: &KeyedClient,
+    org: &OrgClient,
     ids: &[String],
     verb: &str,
     request: impl AsyncFn(&AuthorityClient, &OrgKey, &BatchRequest) -> Result<BatchResponse, Failure>,
@@ -72,10 +72,10 @@ pub(super) async fn send(
             printer.bar(outcomes.len(), ids.len(), verb);
         }
         let batch = BatchRequest::Ids(chunk.to_vec());
-        match patiently(async || request(&keyed.client, &keyed.key, &batch).await, printer).await {
+        match patiently(async || request(&org.client, &org.key, &batch).await, printer).await {
             Ok(response) => outcomes.extend(match_up(chunk, response.results, success)),
             Err(failure) => {
-                let error = keyed.explain(&failure);
+                let error = org.explain(&failure);
                 outcomes.extend(chunk.iter().map(|id| Outcome::not_done(id, "failed", Some(error.clone()))));
                 // A wrong key is wrong for the next batch, too; a temporary failure may have passed by then.
                 if !failure.is_transient() {

@@ -14,7 +14,7 @@ use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
 use super::agenda::{Agenda, Look};
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use super::news::{self, News};
 use super::progress::{self, Followed, Progress, Targets};
 use crate::printer::{Colour, Printer};
@@ -57,7 +57,7 @@ struct NotConfirmed {
 /// Follows until everything has stopped, or for `longest`; without it, as long as a sidecar that reaches the authority
 /// may take.
 pub(super) async fn follow(
-    keyed: &KeyedClient,
+    org: &OrgClient,
     targets: &Targets,
     longest: Option<Duration>,
     printer: &mut Printer,
@@ -65,7 +65,7 @@ pub(super) async fn follow(
     let began = BootTime::now();
     let waited = || BootTime::now().saturating_since(began);
     let mut agenda = Agenda::new(targets);
-    let mut news = pin!(news::news(&keyed.client, &keyed.key));
+    let mut news = pin!(news::news(&org.client, &org.key));
     let mut trouble = None;
     loop {
         let followed = agenda.is_known().then(|| agenda.followed(waited()));
@@ -85,7 +85,7 @@ pub(super) async fn follow(
             continue;
         }
         let began = waited();
-        match look(keyed, &question).await {
+        match look(org, &question).await {
             Ok(Some(devices)) => {
                 trouble = None;
                 agenda.answered(&question, began, waited(), devices);
@@ -95,10 +95,10 @@ pub(super) async fn follow(
                     return tell(&followed, waited(), None, printer);
                 }
             }
-            Ok(None) => return without_reports(keyed, printer),
+            Ok(None) => return without_reports(org, printer),
             // The revoke is done; a failed query is no reason to stop following it.
             Err(failure) => {
-                trouble = Some(keyed.explain(&failure));
+                trouble = Some(org.explain(&failure));
                 agenda.failed(began, waited());
             }
         }
@@ -108,10 +108,10 @@ pub(super) async fn follow(
     tell(&followed, waited(), trouble, printer)
 }
 
-async fn look(keyed: &KeyedClient, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
+async fn look(org: &OrgClient, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
     match wanted {
-        Look::All => keyed.client.whole_fleet(&keyed.key, Some(DeviceStatus::Revoked)).await,
-        Look::These(ids) => keyed.client.some_of_fleet(&keyed.key, ids).await,
+        Look::All => org.client.whole_fleet(&org.key, Some(DeviceStatus::Revoked)).await,
+        Look::These(ids) => org.client.some_of_fleet(&org.key, ids).await,
     }
 }
 
@@ -126,14 +126,14 @@ fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, pri
 }
 
 /// Reports the bound only: this authority accepts no reports.
-fn without_reports(keyed: &KeyedClient, printer: &mut Printer) -> Waited {
+fn without_reports(org: &OrgClient, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
     printer.note(&format!(
         "machineid: {} does not report what sidecars do, so it cannot be told when all have stopped. A sidecar with \
          the default settings stops its agents within {connected} of the revoke, one that is cut off within \
          {cut_off}; machineid-sidecar --check-config says it for a host's own settings",
-        keyed.client.base_url()
+        org.client.base_url()
     ));
     let error = "the authority takes no reports".to_owned();
     Waited { report: Report { error: Some(error), ..Report::default() }, exit: Exit::Undecided }

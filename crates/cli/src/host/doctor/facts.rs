@@ -11,7 +11,7 @@ use machineid_sys::ForkError;
 use machineid_tree::NoCgroup;
 use rustix::io::Errno;
 
-use crate::host::socket::SocketError;
+use crate::host::socket::DaemonError;
 
 /// All facts that the checks use.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Facts {
     /// The user whose login sessions the socket's directory depends on, if any.
     pub(super) sessions: Option<Sessions>,
     /// The daemon's answers, or why there are none.
-    pub(super) daemon: Result<Daemon, SocketError>,
+    pub(super) daemon: Result<Daemon, DaemonError>,
     pub(super) kernel: Kernel,
     pub(super) proc: Proc,
     pub(super) cgroup: Cgroup,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::facts::*;
 use super::*;
-use crate::host::socket::SocketError;
+use crate::host::socket::DaemonError;
 
 /// An ordinary user with a daemon that runs as root, on a host with all features.
 fn healthy() -> Facts {
@@ -146,7 +146,7 @@ const DAEMON: &[Case] = &[
     ),
     (
         "no answer of a daemon",
-        |f| f.daemon = Err(SocketError::Silent { socket: "/s".into(), timeout: std::time::Duration::from_secs(5) }),
+        |f| f.daemon = Err(DaemonError::Silent { socket: "/s".into(), timeout: std::time::Duration::from_secs(5) }),
         "daemon",
         Level::Fail,
         &["/s gave no answer within 5s", "See its log"],

@@ -14,12 +14,12 @@ use super::super::facts::{Daemon, Listener, Powers, Socket, SocketState};
 use super::users;
 use crate::Env;
 use crate::args::SocketArgs;
-use crate::host::socket::{self, SocketError};
+use crate::host::socket::{self, DaemonError};
 use crate::host::status;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daemon, SocketError>) {
+pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daemon, DaemonError>) {
     let path = socket::find(args, env);
     let state = look(&path);
     let daemon = match status::ask(args, env, TIMEOUT).await {
