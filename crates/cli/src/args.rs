@@ -449,7 +449,7 @@ pub(super) struct UsageArgs {
 
 /// The plans that can be bought.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Plan {
+pub(super) enum PaidPlan {
     Pro,
     Scale,
     Max,
@@ -459,7 +459,7 @@ pub(super) enum Plan {
 pub(super) struct CheckoutArgs {
     /// The plan to buy
     #[arg(long)]
-    pub(super) plan: Plan,
+    pub(super) plan: PaidPlan,
     /// Print the address as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -476,7 +476,7 @@ pub(super) struct OrgCreateArgs {
     pub(super) connect: ConnectArgs,
 }
 
-impl Plan {
+impl PaidPlan {
     /// The plan as the API names it.
     pub(super) const fn word(self) -> &'static str {
         match self {

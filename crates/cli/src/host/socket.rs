@@ -21,7 +21,7 @@ const LONGEST: usize = 64 * 1024 * 1024;
 
 /// The daemon's answer, with any status.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct DaemonAnswer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     pub(super) socket: PathBuf,
@@ -119,7 +119,7 @@ pub(super) async fn get(
     path: &str,
     query: &[(&str, String)],
     timeout: Duration,
-) -> Result<Answer, DaemonError> {
+) -> Result<DaemonAnswer, DaemonError> {
     let socket = find(args, env);
     let request = request(&socket, Method::GET, path, query)?;
     exchange(&socket, request, timeout).await
@@ -132,7 +132,7 @@ pub(super) async fn post<T: Serialize>(
     path: &str,
     body: &T,
     timeout: Duration,
-) -> Result<Answer, DaemonError> {
+) -> Result<DaemonAnswer, DaemonError> {
     let body = serde_json::to_vec(body).map_err(DaemonError::Body)?;
     let socket = find(args, env);
     let request = request::<&str>(&socket, Method::POST, path, &[])?;
@@ -160,13 +160,13 @@ fn request<V: AsRef<str>>(
     Ok(client.request(method, url))
 }
 
-async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<Answer, DaemonError> {
+async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<DaemonAnswer, DaemonError> {
     let exchange = async {
         let mut response = request.send().await.map_err(|error| DaemonError::of(error, socket))?;
         let status = response.status().as_u16();
         let body = body(&mut response, LONGEST).await.map_err(|error| DaemonError::of(error, socket))?;
         let body = body.ok_or_else(|| DaemonError::TooLong { socket: socket.to_owned() })?;
-        Ok(Answer { status, body, socket: socket.to_owned() })
+        Ok(DaemonAnswer { status, body, socket: socket.to_owned() })
     };
     let answer = tokio::time::timeout(timeout, exchange).await;
     answer.unwrap_or_else(|_| Err(DaemonError::Silent { socket: socket.to_owned(), timeout }))

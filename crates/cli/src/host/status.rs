@@ -11,7 +11,7 @@ use machineid_protocol::status::{
 use machineid_protocol::{Exit, HoldsAgainst, span};
 use serde_json::Value;
 
-use super::socket::{self, Answer, DaemonError};
+use super::socket::{self, DaemonAnswer, DaemonError};
 use super::stop_words;
 use crate::Env;
 use crate::args::{SocketArgs, StatusArgs};
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
 
 /// The daemon's status, parsed and as received.
 pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> Result<(Status, Value), DaemonError> {
-    let Answer { status: code, body, socket } = socket::get(args, env, "/v1/status", &[], timeout).await?;
+    let DaemonAnswer { status: code, body, socket } = socket::get(args, env, "/v1/status", &[], timeout).await?;
     let status = serde_json::from_slice::<Status>(&body).ok().filter(|_| code == 200);
     match status {
         Some(status) => Ok((status, serde_json::from_slice(&body).unwrap_or_default())),

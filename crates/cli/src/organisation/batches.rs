@@ -8,7 +8,7 @@ use machineid_org_key::OrgKey;
 use machineid_protocol::api::{BatchItem, BatchRequest, BatchResponse, LARGEST_BATCH};
 
 use super::connect::OrgClient;
-use super::outcome::Outcome;
+use super::outcome::DeviceOutcome;
 use crate::printer::Printer;
 use crate::words::duration;
 
@@ -59,12 +59,12 @@ pub(super) async fn send(
     request: impl AsyncFn(&AuthorityClient, &OrgKey, &BatchRequest) -> Result<BatchResponse, Failure>,
     success: fn(&BatchItem) -> bool,
     printer: &mut Printer,
-) -> Vec<Outcome> {
+) -> Vec<DeviceOutcome> {
     let mut outcomes = Vec::with_capacity(ids.len());
     let mut hopeless: Option<String> = None;
     for chunk in ids.chunks(LARGEST_BATCH) {
         if let Some(error) = &hopeless {
-            let rest = chunk.iter().map(|id| Outcome::not_done(id, "not_attempted", Some(error.clone())));
+            let rest = chunk.iter().map(|id| DeviceOutcome::not_done(id, "not_attempted", Some(error.clone())));
             outcomes.extend(rest);
             continue;
         }
@@ -76,7 +76,7 @@ pub(super) async fn send(
             Ok(response) => outcomes.extend(match_up(chunk, response.results, success)),
             Err(failure) => {
                 let error = org.explain(&failure);
-                outcomes.extend(chunk.iter().map(|id| Outcome::not_done(id, "failed", Some(error.clone()))));
+                outcomes.extend(chunk.iter().map(|id| DeviceOutcome::not_done(id, "failed", Some(error.clone()))));
                 // A wrong key is wrong for the next batch, too; a temporary failure may have passed by then.
                 if !failure.is_transient() {
                     hopeless = Some(error);
@@ -88,14 +88,16 @@ pub(super) async fn send(
 }
 
 /// Finds the result of each id. An id that the answer does not mention has failed.
-fn match_up(ids: &[String], results: Vec<BatchItem>, success: fn(&BatchItem) -> bool) -> Vec<Outcome> {
+fn match_up(ids: &[String], results: Vec<BatchItem>, success: fn(&BatchItem) -> bool) -> Vec<DeviceOutcome> {
     let mut by_id: HashMap<String, BatchItem> =
         results.into_iter().map(|item| (item.device_id.clone(), item)).collect();
     ids.iter()
         .map(|id| match by_id.remove(id) {
-            Some(item) if success(&item) => Outcome::done(id, item.status),
-            Some(item) => Outcome::not_done(id, item.status, item.error),
-            None => Outcome::not_done(id, "failed", Some("the authority's answer does not mention it".to_owned())),
+            Some(item) if success(&item) => DeviceOutcome::done(id, item.status),
+            Some(item) => DeviceOutcome::not_done(id, item.status, item.error),
+            None => {
+                DeviceOutcome::not_done(id, "failed", Some("the authority's answer does not mention it".to_owned()))
+            }
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use machineid_protocol::api::{DeviceStatus, Registration};
 use machineid_protocol::{DeviceId, Exit};
 
 use super::connect::OrgClient;
-use super::outcome::{self, Outcome};
+use super::outcome::{self, DeviceOutcome};
 use super::preview::{self, Effect};
 use super::{batches, confirm, ids};
 use crate::Env;
@@ -43,12 +43,11 @@ pub(crate) async fn register(args: &RegisterArgs, env: Env<'_>, printer: &mut Pr
     let devices = ids::parsed(&args.ids)?;
     let request = async |device: &DeviceId| {
         let answer =
-            batches::repeat(async || org.client.register_as(&org.key, device, args.ephemeral).await, |_, _| ())
-                .await;
+            batches::repeat(async || org.client.register_as(&org.key, device, args.ephemeral).await, |_, _| ()).await;
         (device.as_str().to_owned(), answer)
     };
     let answers = for_each(&devices, "registering", request, printer).await;
-    let outcomes: Vec<Outcome> = answers.into_iter().map(|(id, answer)| registered(&org, id, answer)).collect();
+    let outcomes: Vec<DeviceOutcome> = answers.into_iter().map(|(id, answer)| registered(&org, id, answer)).collect();
     Ok(outcome::report(&outcomes, args.json, printer))
 }
 
@@ -65,23 +64,23 @@ async fn revoked_among(org: &OrgClient, devices: &[DeviceId]) -> Result<HashSet<
     Ok(revoked.filter(|id| named.contains(id.as_str())).collect())
 }
 
-fn registered(org: &OrgClient, id: String, answer: Result<Registration, Failure>) -> Outcome {
+fn registered(org: &OrgClient, id: String, answer: Result<Registration, Failure>) -> DeviceOutcome {
     match answer {
-        Ok(Registration::New) => Outcome::done(id, "new"),
-        Ok(Registration::Exists) => Outcome::done(id, "exists"),
+        Ok(Registration::New) => DeviceOutcome::done(id, "new"),
+        Ok(Registration::Exists) => DeviceOutcome::done(id, "exists"),
         Ok(Registration::Revoked) => {
             let advice = "registering does not take a revoke back; machineid unrevoke does";
-            Outcome::not_done(id, "revoked", Some(advice.to_owned()))
+            DeviceOutcome::not_done(id, "revoked", Some(advice.to_owned()))
         }
         Ok(Registration::LimitReached) => {
             let advice = "device_limit_reached: the plan is full; remove or revoke a device, or see machineid usage";
-            Outcome::not_done(id, "blocked", Some(advice.to_owned()))
+            DeviceOutcome::not_done(id, "blocked", Some(advice.to_owned()))
         }
         Ok(Registration::Refused { status, error }) => {
             let error = error.unwrap_or_else(|| "no reason given".to_owned());
-            Outcome::not_done(id, "refused", Some(format!("{error} (HTTP {status})")))
+            DeviceOutcome::not_done(id, "refused", Some(format!("{error} (HTTP {status})")))
         }
-        Err(failure) => Outcome::not_done(id, "failed", Some(org.explain(&failure))),
+        Err(failure) => DeviceOutcome::not_done(id, "failed", Some(org.explain(&failure))),
     }
 }
 
@@ -115,15 +114,15 @@ pub(crate) async fn remove(args: &RemoveArgs, env: Env<'_>, printer: &mut Printe
         (device.to_string(), removed)
     };
     let answers = for_each(&devices, "removing", request, printer).await;
-    let outcomes: Vec<Outcome> = answers
+    let outcomes: Vec<DeviceOutcome> = answers
         .into_iter()
         .map(|(id, answer)| match answer {
-            Ok(true) => Outcome::done(id, "removed"),
+            Ok(true) => DeviceOutcome::done(id, "removed"),
             Ok(false) => {
                 let advice = "removed, it could register again and be allowed; --revoked removes it all the same";
-                Outcome::not_done(id, "revoked", Some(advice.to_owned()))
+                DeviceOutcome::not_done(id, "revoked", Some(advice.to_owned()))
             }
-            Err(failure) => Outcome::failed(id, &failure, org.explain(&failure)),
+            Err(failure) => DeviceOutcome::failed(id, &failure, org.explain(&failure)),
         })
         .collect();
     Ok(outcome::report(&outcomes, args.json, printer))

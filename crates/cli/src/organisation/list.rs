@@ -85,11 +85,7 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
 }
 
 /// The sidecars' reports about the devices; empty without reports. The list itself does not depend on them.
-async fn reports(
-    org: &OrgClient,
-    status: Option<DeviceStatus>,
-    printer: &mut Printer,
-) -> HashMap<String, FleetDevice> {
+async fn reports(org: &OrgClient, status: Option<DeviceStatus>, printer: &mut Printer) -> HashMap<String, FleetDevice> {
     match org.client.whole_fleet(&org.key, status).await {
         Ok(devices) => {
             let reported = devices.into_iter().flatten().filter(|device| !device.sidecars.is_empty());

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::connect::OrgClient;
 use super::follow::{self, Waited};
-use super::outcome::{self, Outcome};
+use super::outcome::{self, DeviceOutcome};
 use super::preview::{self, Effect};
 use super::progress::Targets;
 use super::{batches, confirm, ids};
@@ -48,8 +48,8 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
         // The request for one device is older than batches and works with every authority.
         let answer = batches::patiently(async || org.client.revoke(&org.key, &device, reason).await, printer).await;
         vec![match answer {
-            Ok(()) => Outcome::done(id, "revoked"),
-            Err(failure) => Outcome::failed(id, &failure, org.explain(&failure)),
+            Ok(()) => DeviceOutcome::done(id, "revoked"),
+            Err(failure) => DeviceOutcome::failed(id, &failure, org.explain(&failure)),
         }]
     } else {
         let done = |item: &machineid_protocol::api::BatchItem| {
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
 struct All<'a> {
     revoked_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    wait: Option<&'a follow::Report>,
+    wait: Option<&'a follow::WaitReport>,
 }
 
 async fn all(org: &OrgClient, args: &RevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
@@ -101,8 +101,7 @@ async fn all(org: &OrgClient, args: &RevokeArgs, printer: &mut Printer) -> Resul
     let none_active = if args.change.yes {
         false
     } else {
-        let active =
-            org.client.list(&org.key, &ACTIVE).await.map_err(|failure| org.problem(&failure))?.devices.len();
+        let active = org.client.list(&org.key, &ACTIVE).await.map_err(|failure| org.problem(&failure))?.devices.len();
         if active > 0 {
             confirm::typed("revoke all", active, org.client.base_url().as_str(), printer)?;
         }

@@ -6,7 +6,7 @@ use machineid_protocol::api::{BatchRequest, DeviceStatus};
 use serde::Serialize;
 
 use super::connect::OrgClient;
-use super::outcome::{self, Outcome};
+use super::outcome::{self, DeviceOutcome};
 use super::preview::{self, Effect};
 use super::{batches, confirm, ids};
 use crate::Env;
@@ -35,11 +35,10 @@ pub(crate) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut Printer
     }
     let reason = args.change.reason.as_deref();
     let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
-        let answer =
-            batches::patiently(async || org.client.unrevoke(&org.key, &device, reason).await, printer).await;
+        let answer = batches::patiently(async || org.client.unrevoke(&org.key, &device, reason).await, printer).await;
         vec![match answer {
-            Ok(()) => Outcome::done(id, "ok"),
-            Err(failure) => Outcome::failed(id, &failure, org.explain(&failure)),
+            Ok(()) => DeviceOutcome::done(id, "ok"),
+            Err(failure) => DeviceOutcome::failed(id, &failure, org.explain(&failure)),
         }]
     } else {
         let done = |item: &machineid_protocol::api::BatchItem| {

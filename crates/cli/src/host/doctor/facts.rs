@@ -15,32 +15,32 @@ use crate::host::socket::DaemonError;
 
 /// All facts that the checks use.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct HostFacts {
     pub(super) now: Timestamp,
-    pub(super) user: User,
-    pub(super) wrapper: Wrapper,
-    pub(super) socket: Socket,
+    pub(super) user: CurrentUser,
+    pub(super) wrapper: WrapperFacts,
+    pub(super) socket: SocketFacts,
     /// The user whose login sessions the socket's directory depends on, if any.
-    pub(super) sessions: Option<Sessions>,
+    pub(super) sessions: Option<LoginSessions>,
     /// The daemon's answers, or why there are none.
     pub(super) daemon: Result<Daemon, DaemonError>,
     pub(super) kernel: Kernel,
     pub(super) proc: Proc,
     pub(super) cgroup: Cgroup,
     pub(super) pidns: Result<(), NoPidns>,
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<EscapeRoute>,
 }
 
 /// The user who runs the command, and whose agents the checks are about.
 #[derive(Clone, Debug)]
-pub(super) struct User {
+pub(super) struct CurrentUser {
     pub(super) uid: u32,
     pub(super) name: Option<String>,
 }
 
 /// The wrapper that `machineid drill` and operators start.
 #[derive(Debug)]
-pub(super) enum Wrapper {
+pub(super) enum WrapperFacts {
     /// The wrapper is neither beside this program nor on the search path.
     Missing,
     Found {
@@ -65,7 +65,7 @@ pub(super) enum NoVersion {
 
 /// A socket below `/run/user/UID`, which the login manager removes with the user's last session.
 #[derive(Clone, Debug)]
-pub(super) struct Sessions {
+pub(super) struct LoginSessions {
     pub(super) user: Owner,
     /// Whether the user lingers: the directory then stays without a session.
     pub(super) lingers: bool,
@@ -73,7 +73,7 @@ pub(super) struct Sessions {
 
 /// The daemon's socket in the file system.
 #[derive(Clone, Debug)]
-pub(super) struct Socket {
+pub(super) struct SocketFacts {
     pub(super) path: PathBuf,
     pub(super) state: SocketState,
 }
@@ -156,7 +156,7 @@ pub(super) struct Proc {
 pub(super) struct Cgroup {
     pub(super) mount: CgroupMount,
     /// The result of making a leaf below our own group, as the wrapper would.
-    pub(super) leaf: Result<Leaf, NoCgroup>,
+    pub(super) leaf: Result<LeafTrial, NoCgroup>,
     /// If this user may not make a leaf: the first group, from our own one upwards, that this user may write to.
     pub(super) own_above: Option<PathBuf>,
     /// The owner of our own group, if no leaf could be made there.
@@ -174,7 +174,7 @@ pub(super) enum CgroupMount {
 
 /// A leaf that was made, tested and removed.
 #[derive(Clone, Debug)]
-pub(super) struct Leaf {
+pub(super) struct LeafTrial {
     pub(super) below: PathBuf,
     pub(super) holds_against: HoldsAgainst,
     /// Whether a process could be made in it.
@@ -233,7 +233,7 @@ pub(super) enum PidnsStep {
 
 /// A service that would start something for this user outside the tree that asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Route {
+pub(super) struct EscapeRoute {
     pub(super) kind: RouteKind,
     /// A path, or another name of the service.
     pub(super) place: String,

@@ -18,7 +18,7 @@ use machineid_clock::BootTime;
 use machineid_protocol::local::{CheckAnswer, HoldRequest, StopAnswer, StopRequest};
 use machineid_protocol::status::{AgentReport, AgentState, Status};
 use machineid_protocol::{Code, DeviceId, Exit, RunId};
-use outcome::{Outcome, Stopped};
+use outcome::{StopOutcome, Stopped};
 
 use super::{release, socket, status};
 use crate::args::StopArgs;
@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     };
     let known = |run: &RunId| agents.iter().find(|agent| agent.run_id == *run).cloned();
     let mut stopped: Vec<Stopped> =
-        runs.iter().map(|run| Stopped { run: *run, agent: known(run), outcome: Outcome::Requested }).collect();
+        runs.iter().map(|run| Stopped { run: *run, agent: known(run), outcome: StopOutcome::Requested }).collect();
     if args.no_wait {
         page::show(&stopped, &held, args.json, printer);
         return Ok(Exit::Success);

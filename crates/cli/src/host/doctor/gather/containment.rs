@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, waitpid};
 
-use super::super::facts::{Cgroup, CgroupMount, Leaf, LeafFault, NoPidns, PidnsFault, PidnsStep};
+use super::super::facts::{Cgroup, CgroupMount, LeafFault, LeafTrial, NoPidns, PidnsFault, PidnsStep};
 
 /// How often to try the removal: a group that has just become empty may be reported as busy for a moment.
 const REMOVALS: usize = 50;
@@ -30,13 +30,13 @@ pub(super) fn cgroup() -> Cgroup {
     Cgroup { mount: mount(&mounts), leaf, own_above, owner }
 }
 
-fn try_leaf(leaf: &tree::Leaf, uid: u32) -> Leaf {
+fn try_leaf(leaf: &tree::Leaf, uid: u32) -> LeafTrial {
     let holds_against = leaf.holds_against(uid);
     let (entered, killed) = match captive(leaf) {
         Ok(captive) => (Ok(()), captive.end_by(|| leaf.kill())),
         Err(why) => (Err(why), leaf.kill().map_err(LeafFault::Kernel)),
     };
-    Leaf {
+    LeafTrial {
         below: leaf.path().parent().unwrap_or(Path::new("/")).to_owned(),
         holds_against,
         entered,

@@ -10,7 +10,7 @@ use machineid_sys as sys;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::super::facts::{Daemon, Listener, Powers, Socket, SocketState};
+use super::super::facts::{Daemon, Listener, Powers, SocketFacts, SocketState};
 use super::users;
 use crate::Env;
 use crate::args::SocketArgs;
@@ -19,7 +19,7 @@ use crate::host::status;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daemon, DaemonError>) {
+pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (SocketFacts, Result<Daemon, DaemonError>) {
     let path = socket::find(args, env);
     let state = look(&path);
     let daemon = match status::ask(args, env, TIMEOUT).await {
@@ -29,7 +29,7 @@ pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daem
         }
         Err(why) => Err(why),
     };
-    (Socket { path, state }, daemon)
+    (SocketFacts { path, state }, daemon)
 }
 
 async fn readiness(args: &SocketArgs, env: Env<'_>) -> Option<String> {

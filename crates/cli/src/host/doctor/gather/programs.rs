@@ -3,15 +3,15 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::super::facts::{NoVersion, Wrapper};
+use super::super::facts::{NoVersion, WrapperFacts};
 use crate::Env;
 use crate::host::wrapper;
 
 /// How long the wrapper may take to print its version.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn wrapper(env: Env<'_>) -> Wrapper {
-    let Some(found) = wrapper::find(env) else { return Wrapper::Missing };
+pub(super) async fn wrapper(env: Env<'_>) -> WrapperFacts {
+    let Some(found) = wrapper::find(env) else { return WrapperFacts::Missing };
     let mut command = tokio::process::Command::from(found.command());
     command.arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let version = match tokio::time::timeout(PATIENCE, command.output()).await {
@@ -24,5 +24,5 @@ pub(super) async fn wrapper(env: Env<'_>) -> Wrapper {
             said.split_whitespace().nth(1).map(str::to_owned).ok_or(NoVersion::Empty)
         }
     };
-    Wrapper::Found { path: found.path, version }
+    WrapperFacts::Found { path: found.path, version }
 }
