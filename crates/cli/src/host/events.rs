@@ -195,7 +195,7 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
             let changed = reload.changed.join(", ");
             let (colour, text) = match reload.result {
                 ReloadResult::Applied => (None, format!("applied: {changed}")),
-                ReloadResult::Unchanged => (None, "nothing is new".to_owned()),
+                ReloadResult::Unchanged => (None, "nothing changed".to_owned()),
                 ReloadResult::Partial => (Some(Colour::Unclear), format!("applied in part: {changed}")),
                 ReloadResult::Refused => (Some(Colour::Bad), "refused; the previous settings stay in force".to_owned()),
             };

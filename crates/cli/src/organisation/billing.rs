@@ -43,7 +43,7 @@ pub(crate) async fn checkout(args: &CheckoutArgs, env: Env<'_>, printer: &mut Pr
         printer.json(&json!({ "url": url }));
     } else {
         printer.line(url);
-        printer.note("open this address in a browser to go on");
+        printer.note("open this address in a browser to continue");
     }
     Ok(Exit::Success)
 }

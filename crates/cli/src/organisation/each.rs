@@ -69,7 +69,7 @@ fn registered(org: &OrgClient, id: String, answer: Result<Registration, Failure>
         Ok(Registration::New) => DeviceOutcome::done(id, "new"),
         Ok(Registration::Exists) => DeviceOutcome::done(id, "exists"),
         Ok(Registration::Revoked) => {
-            let advice = "registering does not take a revoke back; machineid unrevoke does";
+            let advice = "registering does not undo a revoke; machineid unrevoke does";
             DeviceOutcome::not_done(id, "revoked", Some(advice.to_owned()))
         }
         Ok(Registration::LimitReached) => {

@@ -130,12 +130,12 @@ fn without_reports(org: &OrgClient, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
     printer.note(&format!(
-        "machineid: {} does not report what sidecars do, so it cannot be told when all have stopped. A sidecar with \
+        "machineid: {} accepts no reports of sidecars, so it cannot be confirmed that all have stopped. A sidecar with \
          the default settings stops its agents within {connected} of the revoke, one that is cut off within \
          {cut_off}; machineid-sidecar --check-config says it for a host's own settings",
         org.client.base_url()
     ));
-    let error = "the authority takes no reports".to_owned();
+    let error = "the authority accepts no reports".to_owned();
     Waited { report: WaitReport { error: Some(error), ..WaitReport::default() }, exit: Exit::Undecided }
 }
 
@@ -186,8 +186,8 @@ fn rows(one: &Followed) -> Vec<Vec<Cell>> {
     let alone =
         |word: &str| vec![vec![device.clone(), Cell::coloured(word, Colour::Unclear), Cell::new("-"), Cell::new("-")]];
     match (&one.device, one.progress) {
-        (_, DeviceProgress::NoLongerRevoked) => alone("not revoked any more"),
-        (_, DeviceProgress::NotKnownYet) => alone("no sidecar has reported about it so far"),
+        (_, DeviceProgress::NoLongerRevoked) => alone("no longer revoked"),
+        (_, DeviceProgress::NotKnownYet) => alone("no sidecar has reported about it yet"),
         (Some(known), DeviceProgress::Unreported) => {
             let ago = known.last_seen_ago_ms.map_or_else(String::new, |ago| format!(", asked {} ago", millis(ago)));
             alone(&format!("no sidecar reports about it{ago}"))

@@ -79,7 +79,7 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
         let over = ends.parse::<Timestamp>().is_ok_and(|ends| ends <= now);
         let ends = if over { format!("ended at {ends}") } else { format!("ends at {ends}") };
         let devices = count(on_old_key, "device", "devices");
-        printer.note(&format!("{devices} asked last with the old org key, which {ends}"));
+        printer.note(&format!("{devices} last used the old org key, which {ends}"));
     }
     Ok(Exit::Success)
 }
@@ -92,7 +92,7 @@ async fn reports(org: &OrgClient, status: Option<DeviceStatus>, printer: &mut Pr
             reported.map(|device| (device.device_id.clone(), device)).collect()
         }
         Err(failure) => {
-            printer.note(&format!("machineid: what sidecars report cannot be shown: {}", org.explain(&failure)));
+            printer.note(&format!("machineid: the reports of sidecars cannot be shown: {}", org.explain(&failure)));
             HashMap::new()
         }
     }

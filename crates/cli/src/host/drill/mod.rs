@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &DrillArgs, env: Env<'_>, printer: &mut Printer) -
         Problem::failure("machineid-run is neither beside this program nor on the search path; install it")
     })?;
     let nest = Nest::make(env).map_err(|error| {
-        Problem::failure(format!("no directory for the drill can be made: {error}; name another place in TMPDIR"))
+        Problem::failure(format!("cannot create a directory for the drill: {error}; set TMPDIR to another place"))
     })?;
     let mut interrupt = Interrupt::watch().map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
     let child = start(&found, args, env, &nest)
@@ -177,7 +177,7 @@ impl Drill {
         while !STAYING.iter().all(|role| self.canaries.iter().any(|canary| canary.role == *role)) {
             tokio::select! {
                 canary = self.nest.next() => self.canaries.push(
-                    canary.map_err(|error| Problem::failure(format!("the canaries cannot report: {error}")))?
+                    canary.map_err(|error| Problem::failure(format!("cannot receive the canaries' reports: {error}")))?
                 ),
                 ended = self.wrapper.wait() => return Err(self.refused(ended)),
                 () = tokio::time::sleep_until(deadline) => {

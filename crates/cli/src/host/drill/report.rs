@@ -57,7 +57,7 @@ impl DrillReport {
         match &self.daemon {
             Some(report) if report.confirmed => {}
             Some(_) => complaints.push("the daemon does not confirm the stop".to_owned()),
-            None => complaints.push("the daemon does not say what came of the stop".to_owned()),
+            None => complaints.push("the daemon does not report the result of the stop".to_owned()),
         }
         match self.wrapper_exit {
             Some(DENIED) => {}

@@ -35,7 +35,7 @@ pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: 
         return;
     }
     if stopped.is_empty() {
-        printer.note("nothing was left to stop: they were ending already");
+        printer.note("nothing was left to stop: they were already ending");
         return;
     }
     let rows: Vec<_> = stopped.iter().map(row).collect();

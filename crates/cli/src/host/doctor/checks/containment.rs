@@ -155,7 +155,7 @@ fn pidns(facts: &HostFacts) -> Check {
         Err(failure) => {
             let step = match failure.step {
                 PidnsStep::Make => "cannot be made",
-                PidnsStep::MapIds => "has no user in it",
+                PidnsStep::MapIds => "cannot have a user in it",
                 PidnsStep::MountProc => "has no /proc of its own",
             };
             let unknown = host::no_process_left(&facts.kernel);

@@ -270,7 +270,7 @@ fn clock(now: Timestamp, daemon: Option<&Daemon>) -> Check {
     let parse = |text: &str| text.parse::<Timestamp>().ok();
     if parse(EARLIEST).is_some_and(|earliest| now < earliest) {
         let found =
-            format!("the wall clock says {now}, which is too early; TLS will refuse the authority's certificate");
+            format!("the wall clock says {now}, which is too early; TLS will reject the authority's certificate");
         return Check::fail(what, found, "set it (timedatectl set-ntp true)");
     }
     let newest = daemon.and_then(|daemon| {
