@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use machineid_clock::wall_now;
 use machineid_org_key::OrgKey;
+use machineid_protocol::KeyRole;
 use uuid::Uuid;
 
 use super::admin::create_org;
@@ -15,8 +16,9 @@ use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
+use super::role_keys::{self, WantedKey};
 use super::serve::{Options, Running};
-use super::store::{Demand, Terms};
+use super::store::{Demand, Store, Terms};
 
 /// Why an embedded authority could not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +42,10 @@ pub struct Embedded {
     pub url: String,
     /// The organisation.
     pub org_id: OrgId,
-    /// The organisation's key.
+    /// The organisation's own key, of the role `admin`.
     pub org_key: OrgKey,
+    /// A key of the role `host`, for the daemon.
+    pub host_key: OrgKey,
     /// The database file: the argument of `machineid-authority org … --database sqlite:PATH`.
     pub database: PathBuf,
     running: Running,
@@ -85,14 +89,14 @@ impl Embedded {
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();
         let call = Call { at: wall_now(), request_id, actor: Actor::Server, reason: None };
-        match create_org(running.store(), Some(name.to_owned()), plan, None, &call).await {
-            Ok((org, org_key)) => {
+        match organisation(running.store(), name, plan, &call).await {
+            Ok((org_id, org_key, host_key)) => {
                 let url = format!("http://{}", running.address());
-                Ok(Self { url, org_id: org.id, org_key, database, running })
+                Ok(Self { url, org_id, org_key, host_key, database, running })
             }
             Err(error) => {
                 running.end().await;
-                Err(EmbeddedError::Organisation(error.into()))
+                Err(EmbeddedError::Organisation(error))
             }
         }
     }
@@ -102,4 +106,17 @@ impl Embedded {
     pub async fn end(self) {
         self.running.end().await;
     }
+}
+
+/// A new organisation, its own key, and one for a host.
+async fn organisation(
+    store: &Store,
+    name: &str,
+    plan: PlanTier,
+    call: &Call,
+) -> Result<(OrgId, OrgKey, OrgKey), Box<dyn Error + Send + Sync>> {
+    let (org, org_key) = create_org(store, Some(name.to_owned()), plan, None, call).await?;
+    let wanted = WantedKey { role: KeyRole::Host, devices: None, name: Some("host".parse()?), expires: None };
+    let made = role_keys::create(store, org.id, wanted, call).await?;
+    Ok((org.id, org_key, made.key))
 }

@@ -82,6 +82,7 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         Command::List(args) => organisation::list::run(&args, env, printer).await,
         Command::Usage(args) => organisation::billing::usage(&args, env, printer).await,
         Command::Checkout(args) => organisation::billing::checkout(&args, env, printer).await,
+        Command::Key { command } => organisation::keys::run(&command, env, printer).await,
         Command::Org { command: args::OrgCommand::Create(args) } => {
             organisation::billing::org_create(&args, env, printer).await
         }

@@ -217,14 +217,16 @@ impl RawAnswer {
 
     /// The authority's explanation of a permanent refusal.
     pub(super) fn explanation(&self) -> Option<Refusal> {
-        let Envelope { status, error, code, request_id, .. } = self.envelope();
+        let Envelope { status, error, code, request_id, reason, .. } = self.envelope();
         let explained = error.is_some() || code.is_some() || (status.is_some() && self.status.is_client_error());
         if self.is_passing() || !explained {
             return None;
         }
         let code = code.filter(|code| *code != Code::Allow);
-        let error = error.or(status).map(|text| printable(&text, ' ').take(LONGEST).collect());
-        Some(Refusal { status: self.status.as_u16(), error, code, request_id })
+        let shown = |text: String, longest| printable(&text, ' ').take(longest).collect();
+        let error = error.or(status).map(|text| shown(text, LONGEST));
+        let reason = reason.map(|text| shown(text, LONGEST_REASON));
+        Some(Refusal { status: self.status.as_u16(), error, code, request_id, reason })
     }
 
     /// The failure for an answer that is not the expected one.
@@ -265,3 +267,6 @@ impl RawAnswer {
 
 /// The maximum length of a stored explanation, in characters.
 const LONGEST: usize = 120;
+
+/// The longest sentence of a refusal that is kept, in characters.
+const LONGEST_REASON: usize = 300;

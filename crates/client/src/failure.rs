@@ -79,6 +79,8 @@ pub struct Refusal {
     pub code: Option<Code>,
     /// The authority's id of the request.
     pub request_id: Option<RequestId>,
+    /// The reason, as a sentence for people, if the authority gives one; printable.
+    pub reason: Option<String>,
 }
 
 /// The side that must act on a failure.
@@ -334,7 +336,8 @@ impl fmt::Display for Refusal {
         if let Some(id) = &self.request_id {
             write!(f, ", request {id}")?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {}", reason.trim_end_matches('.')))
     }
 }
 

@@ -13,7 +13,8 @@ mod base_url;
 mod connection;
 mod exchange;
 mod failure;
-mod key_ends;
+mod key_facts;
+mod keys;
 mod reports;
 mod retry_after;
 mod sse;
@@ -26,7 +27,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -44,7 +44,9 @@ pub use tls::without_encryption;
 
 use connection::{Connections, Proxies, Way};
 use exchange::{Exchange, Question, RawAnswer, Repeat};
-use key_ends::KeyEnds;
+pub use key_facts::KeyFacts;
+use key_facts::KnownKey;
+pub use keys::NewKey;
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
 use machineid_protocol::decision::{self, Unusable};
@@ -88,8 +90,8 @@ pub struct AuthorityClient {
     options: Arc<Options>,
     /// The extensions announced with the newest decision.
     announced: Arc<watch::Sender<Extensions>>,
-    /// The end of an old key that is still in use.
-    key_ends: Arc<KeyEnds>,
+    /// What the newest decision told of its key.
+    known_key: Arc<KnownKey>,
 }
 
 /// A filter for the list of devices.
@@ -125,7 +127,7 @@ impl AuthorityClient {
     fn by_way_of(proxies: Proxies, options: Options) -> Result<Self, SetupError> {
         let exchange = Arc::new(Exchange::new(options.connections(proxies)?, options.timeout));
         let announced = Arc::new(watch::channel(Extensions::default()).0);
-        Ok(Self { exchange, options: Arc::new(options), announced, key_ends: Arc::default() })
+        Ok(Self { exchange, options: Arc::new(options), announced, known_key: Arc::default() })
     }
 
     /// Uses new connections from now on: after a suspend earlier connections may have died silently, and the first
@@ -154,7 +156,7 @@ impl AuthorityClient {
         let decision = decision::read(&answer.head(), &answer.body, device);
         if decision.is_ok() {
             // An answer without a decision may come from a proxy.
-            self.key_ends.note(key, &answer.headers);
+            self.known_key.note(key, &answer.headers);
             let now = Extensions::announced(&answer.headers);
             self.announced.send_if_modified(|known| std::mem::replace(known, now) != now);
         }
@@ -177,10 +179,10 @@ impl AuthorityClient {
         self.announced.subscribe()
     }
 
-    /// When this key ends, if the newest decision for it said that it is an old one.
+    /// What the newest decision for this key told of it.
     #[must_use]
-    pub fn key_ends(&self, key: &OrgKey) -> Option<Timestamp> {
-        self.key_ends.of(key)
+    pub fn key_facts(&self, key: &OrgKey) -> KeyFacts {
+        self.known_key.of(key)
     }
 
     /// Registers the device. Safe to repeat. A refusal is an answer here, not a failure.

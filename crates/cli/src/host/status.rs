@@ -8,7 +8,7 @@ use machineid_protocol::local::Killer;
 use machineid_protocol::status::{
     AgentReport, AgentState, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
 };
-use machineid_protocol::{Exit, HoldsAgainst, span};
+use machineid_protocol::{Exit, HoldsAgainst, KeyRole, span};
 use serde_json::Value;
 
 use super::socket::{self, DaemonAnswer, DaemonError};
@@ -78,10 +78,13 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     if let Some(ends) = &status.authority.key_ends {
         let mut line = Line::default();
         line.push(&format!("{:<14}", "org key"), None);
-        line.push(
-            &format!("is the old key, which expires at {ends}: put the new key in its place"),
-            Some(Colour::Unclear),
-        );
+        line.push(&format!("expires at {ends}: put the new key in its place"), Some(Colour::Unclear));
+        printer.line(line);
+    }
+    if let Some(role) = status.authority.key_role.filter(|role| *role != KeyRole::Host) {
+        let mut line = Line::default();
+        line.push(&format!("{:<14}", "org key"), None);
+        line.push(&format!("has the role {role}: give this host a key of the role host"), Some(Colour::Unclear));
         printer.line(line);
     }
     if let Some(error) = &status.authority.last_error {

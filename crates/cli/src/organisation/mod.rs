@@ -8,6 +8,7 @@ mod connect;
 pub(super) mod each;
 mod follow;
 mod ids;
+pub(super) mod keys;
 pub(super) mod list;
 mod news;
 mod outcome;

@@ -1,7 +1,7 @@
 //! Checks versions, the socket, the daemon, its standing, and its key.
 
 use machineid_protocol::status::{DeviceReport, StandingKind};
-use machineid_protocol::{Code, span};
+use machineid_protocol::{Code, KeyRole, span};
 use std::time::Duration;
 
 use super::super::facts::{CurrentUser, Daemon, HostFacts, Listener, LoginSessions, Owner, SocketState, WrapperFacts};
@@ -298,8 +298,13 @@ fn org_key(daemon: &Daemon, user: &CurrentUser) -> Check {
     let configuration = &daemon.status.configuration;
     let found = format!("from {}; {}", configuration.key_source, configuration.key_protection);
     if let Some(ends) = &daemon.status.authority.key_ends {
-        let found = format!("{found}; it is the old key, which expires at {ends}");
+        let found = format!("{found}; it expires at {ends}");
         return Check::warn(what, found, "put the new key in its place before that; nothing needs a restart");
+    }
+    if let Some(role) = daemon.status.authority.key_role.filter(|role| *role != KeyRole::Host) {
+        let found =
+            format!("{found}; its role is {role}, so a process that reads it could lift this host's own revoke");
+        return Check::warn(what, found, "give this host a key of the role host: machineid key create --role host");
     }
     let reachable = user.uid == 0 || daemon.listener.is_some_and(|listener| listener.uid == user.uid);
     if reachable {
