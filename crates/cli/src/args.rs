@@ -45,13 +45,13 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Ask this host's daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)
     Check(CheckArgs),
-    /// Show what this host's daemon knows: devices, agents, the authority, how fast a stop is
+    /// Show the daemon's state on this host: devices, agents, the authority, the stop bound
     Status(StatusArgs),
-    /// Show what happens on this host: decisions, starts, stops, the authority, reloads
+    /// Show the events on this host: decisions, starts, stops, the authority, reloads
     Events(EventsArgs),
     /// Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)
     Stop(StopArgs),
-    /// Take back what `stop --hold` denied on this host; starts nothing again by itself
+    /// Undo `stop --hold` on this host; starts no agent
     Release(ReleaseArgs),
     /// The daemon's audit file
     Audit {
@@ -62,18 +62,18 @@ pub(super) enum Command {
     Drill(DrillArgs),
     #[command(name = role::VERB, hide = true)]
     Canary(CanaryArgs),
-    /// Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)
+    /// Check everything that enforcement on this host needs, with a remedy for each problem (exit 1 when a check fails)
     Doctor(DoctorArgs),
-    /// Make devices known to the authority (safe to repeat)
+    /// Register devices with the authority (safe to repeat)
     Register(RegisterArgs),
     /// Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)
     Validate(ValidateArgs),
     /// Stop devices: deny them from their next validation on
     Revoke(RevokeArgs),
-    /// Take a revoke back; starts nothing again by itself
+    /// Undo a revoke; starts no agent
     #[command(visible_alias = "restore")]
     Unrevoke(UnrevokeArgs),
-    /// Forget devices (remove frees a place; to stop something, revoke)
+    /// Remove devices, which frees their places (to stop a device, revoke it)
     Remove(RemoveArgs),
     /// Show the organisation's devices
     List(ListArgs),
@@ -95,7 +95,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// Find every edit and gap in an audit file (exit 1 when there is one)
+    /// Verify that an audit file has no edits and no gaps (exit 1 when it has)
     Verify(AuditVerifyArgs),
 }
 
@@ -113,7 +113,7 @@ pub(super) enum KeyCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OrgCommand {
-    /// Make a new free organisation and print its org key, which is shown only this once
+    /// Create a free organisation and print its org key, which is shown only this once
     Create(OrgCreateArgs),
 }
 
@@ -128,7 +128,7 @@ pub(super) struct CheckArgs {
     /// The device to ask about [default: the calling agent's own, else the host's]
     #[arg(long, value_name = "ID")]
     pub(super) device: Option<DeviceId>,
-    /// Accept an answer this old, as in 2s, as far as the daemon's configuration lets it
+    /// Accept an answer up to this old, as in 2s, if the daemon's configuration allows it
     #[arg(long, value_name = "DURATION", value_parser = span::parse)]
     pub(super) max_age: Option<Duration>,
     /// Print the daemon's answer as JSON
@@ -241,7 +241,7 @@ pub(super) struct ReleaseArgs {
     /// This device
     #[arg(long, value_name = "ID", conflicts_with = "all")]
     pub(super) device: Option<DeviceId>,
-    /// Every device that is held
+    /// All held devices
     #[arg(long)]
     pub(super) all: bool,
     /// Print the outcome as JSON
@@ -335,7 +335,7 @@ pub(super) struct IdArgs {
 pub(super) struct RegisterArgs {
     #[command(flatten)]
     pub(super) ids: IdArgs,
-    /// Whether a self-hosted authority removes them when they have not been seen for a time [default: as they are]
+    /// Whether a self-hosted authority removes them when they have not been seen for a while [default: unchanged]
     #[arg(long, value_name = "true|false")]
     pub(super) ephemeral: Option<bool>,
     /// Print the outcome as JSON
@@ -467,7 +467,7 @@ pub(super) struct UsageArgs {
 
 /// The plans that can be bought.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Plan {
+pub(super) enum PaidPlan {
     Pro,
     Scale,
     Max,
@@ -477,7 +477,7 @@ pub(super) enum Plan {
 pub(super) struct CheckoutArgs {
     /// The plan to buy
     #[arg(long)]
-    pub(super) plan: Plan,
+    pub(super) plan: PaidPlan,
     /// Print the address as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -570,7 +570,7 @@ pub(super) struct OrgCreateArgs {
     pub(super) connect: ConnectArgs,
 }
 
-impl Plan {
+impl PaidPlan {
     /// The plan as the API names it.
     pub(super) const fn word(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use super::problem::Problem;
 pub(super) fn typed(deed: &str, number: usize, instead: &str, printer: &mut Printer) -> Result<(), Problem> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Problem::usage(format!(
-            "this would {deed} and there is no terminal to confirm it on; say --yes, or {instead}"
+            "this would {deed}, and there is no terminal to confirm it; use --yes, or {instead}"
         )));
     }
     printer.ask(&format!("This will {deed}. Type {number} to go on: "));

@@ -1,5 +1,7 @@
 //! The errors that end a command.
 
+use std::fmt::Display;
+
 use machineid_protocol::Exit;
 
 /// The error text says what happened, where, and what to do next; with the exit code.
@@ -11,17 +13,17 @@ pub(super) struct Problem {
 
 impl Problem {
     /// The action was tried and failed.
-    pub(super) fn failure(text: impl Into<String>) -> Self {
-        Self { text: text.into(), exit: Exit::Failure }
+    pub(super) fn failure(text: impl Display) -> Self {
+        Self { text: text.to_string(), exit: Exit::Failure }
     }
 
     /// An argument or the environment is wrong; nothing was tried.
-    pub(super) fn usage(text: impl Into<String>) -> Self {
-        Self { text: text.into(), exit: Exit::Usage }
+    pub(super) fn usage(text: impl Display) -> Self {
+        Self { text: text.to_string(), exit: Exit::Usage }
     }
 
     /// It could not be determined whether something may run.
-    pub(super) fn undecided(text: impl Into<String>) -> Self {
-        Self { text: text.into(), exit: Exit::Undecided }
+    pub(super) fn undecided(text: impl Display) -> Self {
+        Self { text: text.to_string(), exit: Exit::Undecided }
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Question<'a> {
 
 /// A complete answer, with any status.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct RawAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -67,7 +67,7 @@ impl Exchange {
     }
 
     /// Sends the request and reads the whole answer. One timeout covers everything, including a second attempt.
-    pub(super) async fn ask(&self, question: Question<'_>) -> Result<Answer, Failure> {
+    pub(super) async fn ask(&self, question: Question<'_>) -> Result<RawAnswer, Failure> {
         tokio::time::timeout(self.timeout, self.ask_untimed(question)).await.unwrap_or_else(|_| {
             // All kept connections may have died silently, and each would take another timeout to show it.
             self.forget_connections();
@@ -75,7 +75,7 @@ impl Exchange {
         })
     }
 
-    async fn ask_untimed(&self, question: Question<'_>) -> Result<Answer, Failure> {
+    async fn ask_untimed(&self, question: Question<'_>) -> Result<RawAnswer, Failure> {
         if question.repeat == Repeat::Never {
             let response = self.send(self.connections.single(), &question).await?;
             return self.read(response, question.url, question.limit).await;
@@ -126,10 +126,10 @@ impl Exchange {
         request(http, question).send().await.map_err(|error| Failure::of(error, self.timeout))
     }
 
-    async fn read(&self, mut response: Response, url: Url, limit: usize) -> Result<Answer, Failure> {
+    async fn read(&self, mut response: Response, url: Url, limit: usize) -> Result<RawAnswer, Failure> {
         let body = body(&mut response, limit).await.map_err(|error| Failure::of(error, self.timeout))?;
         let body = body.ok_or(Failure::TooLarge { limit })?;
-        Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, url })
+        Ok(RawAnswer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, url })
     }
 }
 
@@ -168,7 +168,7 @@ fn key_header(key: &OrgKey) -> HeaderValue {
     value
 }
 
-impl Answer {
+impl RawAnswer {
     /// The headers that a decision depends on. A header that occurs twice or is not text counts as an invalid one.
     pub(super) fn head(&self) -> Head<'_> {
         Head {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
 
-use super::exchange::{Answer, Repeat};
+use super::exchange::{RawAnswer, Repeat};
 use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, because};
 
 /// A key that was made. Its text is here and nowhere else.
@@ -79,11 +79,11 @@ impl AuthorityClient {
     }
 }
 
-fn accepted(answer: &Answer) -> Result<&Answer, Failure> {
+fn accepted(answer: &RawAnswer) -> Result<&RawAnswer, Failure> {
     if answer.status == StatusCode::OK { Ok(answer) } else { Err(answer.refusal()) }
 }
 
-fn made(answer: &Answer) -> Result<NewKey, Failure> {
+fn made(answer: &RawAnswer) -> Result<NewKey, Failure> {
     let Made { org_api_key, key: entry } = accepted(answer)?.typed()?;
     let key = org_api_key.parse().map_err(|_| answer.not_understood())?;
     Ok(NewKey { key, entry })

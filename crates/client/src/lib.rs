@@ -43,7 +43,7 @@ pub use tls::install_provider;
 pub use tls::without_encryption;
 
 use connection::{Connections, Proxies, Way};
-use exchange::{Answer, Exchange, Question, Repeat};
+use exchange::{Exchange, Question, RawAnswer, Repeat};
 pub use key_facts::KeyFacts;
 use key_facts::KnownKey;
 pub use keys::NewKey;
@@ -371,7 +371,7 @@ impl AuthorityClient {
         if response == BatchResponse::default() { Err(answer.not_understood()) } else { Ok(response) }
     }
 
-    async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<Answer, Failure> {
+    async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<RawAnswer, Failure> {
         let question =
             Question { method: Method::GET, url, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
         self.exchange.ask(question).await
@@ -384,7 +384,7 @@ impl AuthorityClient {
         body: &T,
         repeat: Repeat,
         limit: usize,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<RawAnswer, Failure> {
         let url = self.options.base_url.endpoint(path);
         let body = serde_json::to_vec(body).expect("ids and words always have a JSON form").into();
         let question = Question { method: Method::POST, url, key: Some(key), body: Some(body), repeat, limit };

@@ -24,13 +24,13 @@ pub(super) struct NoEvents;
 
 /// Parses bytes in pieces of any size.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct SseReader {
     line: Vec<u8>,
     name: Option<String>,
     data: Option<String>,
 }
 
-impl Reader {
+impl SseReader {
     /// Appends the events that `bytes` complete to `events`.
     pub(super) fn take(&mut self, bytes: &[u8], events: &mut Vec<ServerSentEvent>) -> Result<(), NoEvents> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -87,7 +87,7 @@ mod tests {
     const STREAM: &str = "event: ready\ndata: {\"a\":1}\n\n: alive\n\r\ndata: x\ndata: y\r\nid: 7\n\nevent: none\n\n";
 
     fn read(pieces: &[&[u8]]) -> Result<Vec<ServerSentEvent>, NoEvents> {
-        let (mut reader, mut events) = (Reader::default(), Vec::new());
+        let (mut reader, mut events) = (SseReader::default(), Vec::new());
         for piece in pieces {
             reader.take(piece, &mut events)?;
         }
@@ -124,7 +124,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_fall_over_or_grow(pieces in proptest::collection::vec(any::<Vec<u8>>(), 0..40)) {
-            let (mut reader, mut events) = (Reader::default(), Vec::new());
+            let (mut reader, mut events) = (SseReader::default(), Vec::new());
             for piece in &pieces {
                 if reader.take(piece, &mut events).is_err() {
                     break;

@@ -13,7 +13,7 @@ use reqwest::Response;
 use serde_json::json;
 
 use super::exchange::{Exchange, Question, Repeat};
-use super::sse::{Reader, ServerSentEvent};
+use super::sse::{ServerSentEvent, SseReader};
 use super::{AuthorityClient, Failure};
 
 /// The authority's extensions of the service's API, as it announces them.
@@ -39,7 +39,7 @@ impl Extensions {
 pub struct EventStream {
     exchange: Arc<Exchange>,
     response: Response,
-    reader: Reader,
+    reader: SseReader,
     events: VecDeque<ServerSentEvent>,
 }
 
@@ -101,7 +101,7 @@ impl AuthorityClient {
         Ok(EventStream {
             exchange: Arc::clone(&self.exchange),
             response,
-            reader: Reader::default(),
+            reader: SseReader::default(),
             events: VecDeque::new(),
         })
     }

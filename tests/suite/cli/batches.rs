@@ -43,7 +43,7 @@ fn no_id_at_all_is_a_mistake_and_not_a_success() {
     let authority = Authority::start("free");
     for verb in ["register", "validate", "revoke", "unrevoke", "remove"] {
         let ran = authority.run(&[verb]);
-        assert!(ran.code == 2 && ran.err.contains("no device named"), "{ran:?}");
+        assert!(ran.code == 2 && ran.err.contains("no device given"), "{ran:?}");
         let ran = authority.run_with(&[verb, "-"], "\n# nothing\n");
         assert!(ran.code == 2 && ran.err.contains("contains no id"), "{ran:?}");
     }

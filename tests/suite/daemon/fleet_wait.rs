@@ -209,7 +209,7 @@ fn a_device_that_was_allowed_a_moment_ago_is_not_called_unused() {
     assert_eq!(org.code("sdk:1"), "ALLOW");
     let output = run(&authority, &org, &["revoke", "sdk:1", "--wait=1s"]);
     assert_eq!(output.status.code(), Some(75), "{output:?}");
-    assert!(text(&output.stdout).contains("no sidecar has reported about it so far"), "{output:?}");
+    assert!(text(&output.stdout).contains("no sidecar has reported about it yet"), "{output:?}");
     let output = run(&authority, &org, &["revoke", "sdk:1", "--wait"]);
     assert_eq!(output.status.code(), Some(75), "{output:?}");
     assert!(text(&output.stdout).contains("no sidecar reports about it, asked "), "{output:?}");

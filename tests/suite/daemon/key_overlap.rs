@@ -148,5 +148,5 @@ fn a_second_rotation_within_the_overlap_ends_the_oldest_key_and_says_so_before()
         .unwrap();
     let (out, said) = (String::from_utf8_lossy(&listed.stdout), String::from_utf8_lossy(&listed.stderr));
     assert!(out.contains("KEY") && out.contains("old"), "{out}");
-    assert!(said.contains("asked last with the old org key, which ends at"), "{said}");
+    assert!(said.contains("last used the old org key, which ends at"), "{said}");
 }

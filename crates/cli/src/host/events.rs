@@ -8,7 +8,7 @@ use machineid_protocol::status::StandingKind;
 use serde_json::Value;
 
 use super::interrupt::Interrupt;
-use super::socket::{self, Streaming};
+use super::socket::{self, DaemonError, Streaming};
 use super::stop_words::{mechanism, processes, survivors};
 use crate::Env;
 use crate::args::EventsArgs;
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut Printer) 
             _ = interrupt.arrived() => return Ok(Exit::Success),
         };
         match ended {
-            Ended::NobodyReads => return Ok(Exit::Success),
+            Ended::OutputClosed => return Ok(Exit::Success),
             Ended::Here(Err(why)) if !args.follow => return Err(Problem::failure(why)),
             Ended::Here(_) if !args.follow => return Ok(Exit::Success),
             Ended::Here(_) => printer.note(
@@ -54,16 +54,25 @@ pub(crate) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut Printer) 
     }
 }
 
-async fn open(args: &EventsArgs, env: Env<'_>, last: Option<&str>) -> Result<Streaming, String> {
+async fn open(args: &EventsArgs, env: Env<'_>, last: Option<&str>) -> Result<Streaming, DaemonError> {
     let query = [("from", "oldest"), ("follow", if args.follow { "true" } else { "false" })];
     socket::stream(&args.socket, env, "/v1/events", &query, last, TIMEOUT).await
 }
 
+/// Why a stream of events broke.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Socket(#[from] DaemonError),
+    #[error("an event is longer than any of the daemon's")]
+    TooLong,
+}
+
 /// Why a stream is no longer read.
 enum Ended {
-    NobodyReads,
+    OutputClosed,
     /// The stream was ended by the daemon, or with it.
-    Here(Result<(), String>),
+    Here(Result<(), StreamError>),
 }
 
 async fn show(stream: &mut Streaming, json: bool, last: &mut Option<String>, printer: &mut Printer) -> Ended {
@@ -72,7 +81,7 @@ async fn show(stream: &mut Streaming, json: bool, last: &mut Option<String>, pri
         let chunk = match stream.chunk().await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => return Ended::Here(Ok(())),
-            Err(why) => return Ended::Here(Err(why)),
+            Err(why) => return Ended::Here(Err(why.into())),
         };
         for (id, data) in reader.take(&chunk) {
             print(&data, id.as_deref(), json, printer);
@@ -81,10 +90,10 @@ async fn show(stream: &mut Streaming, json: bool, last: &mut Option<String>, pri
             last.clone_from(&reader.last);
         }
         if !printer.flush() {
-            return Ended::NobodyReads;
+            return Ended::OutputClosed;
         }
         if reader.buffer.len() > LONGEST {
-            return Ended::Here(Err("an event is longer than any of the daemon's".to_owned()));
+            return Ended::Here(Err(StreamError::TooLong));
         }
     }
 }
@@ -186,7 +195,7 @@ fn describe(what: &Happening) -> (Option<Colour>, String) {
             let changed = reload.changed.join(", ");
             let (colour, text) = match reload.result {
                 ReloadResult::Applied => (None, format!("applied: {changed}")),
-                ReloadResult::Unchanged => (None, "nothing is new".to_owned()),
+                ReloadResult::Unchanged => (None, "nothing changed".to_owned()),
                 ReloadResult::Partial => (Some(Colour::Unclear), format!("applied in part: {changed}")),
                 ReloadResult::Refused => (Some(Colour::Bad), "refused; the previous settings stay in force".to_owned()),
             };

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: &ReleaseArgs, env: Env<'_>, printer: &mut Printer)
         for device in &released.devices {
             printer.line(format!("{device}  released"));
         }
-        printer.note("the authority decides about it again; what was stopped is not started by this");
+        printer.note("the authority decides about it again; stopped agents are not started");
     }
     Ok(Exit::Success)
 }
@@ -40,7 +40,10 @@ async fn the_one(args: &SocketArgs, env: Env<'_>) -> Result<DeviceId, Problem> {
         [held] => Ok(held.device_id.clone()),
         several => {
             let devices: Vec<&str> = several.iter().map(|held| held.device_id.as_str()).collect();
-            Err(Problem::usage(format!("several devices are held: {}; say which, or --all", devices.join(", "))))
+            Err(Problem::usage(format!(
+                "several devices are held: {}; name one with --device, or use --all",
+                devices.join(", ")
+            )))
         }
     }
 }

@@ -21,10 +21,95 @@ const LONGEST: usize = 64 * 1024 * 1024;
 
 /// The daemon's answer, with any status.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct DaemonAnswer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     pub(super) socket: PathBuf,
+}
+
+/// Why the daemon gave no usable answer. The text says what happened, where, and what to do next.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DaemonError {
+    #[error(
+        "nothing listens on {}; is machineid-sidecar running? Start it (machineid-sidecar --dev to try it out), or name \
+         its socket with --socket",
+        socket.display()
+    )]
+    NothingListens { socket: PathBuf, source: reqwest::Error },
+    #[error("{}", not_permitted(socket, group.as_deref()))]
+    NotPermitted {
+        socket: PathBuf,
+        /// The group that may open the socket, if there is one.
+        group: Option<String>,
+        source: reqwest::Error,
+    },
+    #[error("{} cannot be a socket's path: it is too long", socket.display())]
+    PathTooLong { socket: PathBuf, source: reqwest::Error },
+    #[error(
+        "no complete answer on {}: {}; is it machineid-sidecar that listens there?",
+        socket.display(),
+        deepest(source)
+    )]
+    Incomplete { socket: PathBuf, source: reqwest::Error },
+    #[error("the answer on {} is too long to be the daemon's", socket.display())]
+    TooLong { socket: PathBuf },
+    #[error(
+        "the daemon on {} gave no answer within {}; is it stopped or overloaded? See its log",
+        socket.display(),
+        span::format(*timeout)
+    )]
+    Silent { socket: PathBuf, timeout: Duration },
+    #[error(
+        "what listens on {} did not answer like machineid-sidecar (HTTP {status}); is it another program's socket, or a \
+         daemon of another version?",
+        socket.display()
+    )]
+    Foreign { socket: PathBuf, status: u16 },
+    #[error("an event id cannot be sent: {0}")]
+    EventId(header::InvalidHeaderValue),
+    #[error("the request cannot be written: {0}")]
+    Body(serde_json::Error),
+    #[error("the request has no URL: {0}")]
+    Url(url::ParseError),
+    #[error("cannot set up a request: {0}")]
+    Client(reqwest::Error),
+}
+
+impl DaemonError {
+    /// Classifies a failed request to `socket`.
+    fn of(source: reqwest::Error, socket: &Path) -> Self {
+        let path = socket.to_owned();
+        match io_kind(&source) {
+            Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Self::NothingListens { socket: path, source }
+            }
+            Some(io::ErrorKind::PermissionDenied) => {
+                Self::NotPermitted { socket: path, group: owning_group(socket), source }
+            }
+            Some(io::ErrorKind::InvalidInput) => Self::PathTooLong { socket: path, source },
+            Some(_) | None => Self::Incomplete { socket: path, source },
+        }
+    }
+}
+
+fn not_permitted(socket: &Path, group: Option<&str>) -> String {
+    let shown = socket.display();
+    match group {
+        Some(group) => format!(
+            "no permission to open {shown}; it is for the group {group}: join it (sudo usermod -aG {group} \"$USER\", then \
+             log in again) or use sudo"
+        ),
+        None => format!("no permission to open {shown}; use sudo, or ask the daemon's administrator for its group"),
+    }
+}
+
+/// The innermost cause of an error, which says the most.
+fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut deepest = error;
+    while let Some(next) = deepest.source() {
+        deepest = next;
+    }
+    deepest
 }
 
 /// Sends `GET path` with this query. The error says what happened, where, and what to do next.
@@ -34,7 +119,7 @@ pub(super) async fn get(
     path: &str,
     query: &[(&str, String)],
     timeout: Duration,
-) -> Result<Answer, String> {
+) -> Result<DaemonAnswer, DaemonError> {
     let socket = find(args, env);
     let request = request(&socket, Method::GET, path, query)?;
     exchange(&socket, request, timeout).await
@@ -47,8 +132,8 @@ pub(super) async fn post<T: Serialize>(
     path: &str,
     body: &T,
     timeout: Duration,
-) -> Result<Answer, String> {
-    let body = serde_json::to_vec(body).map_err(|error| error.to_string())?;
+) -> Result<DaemonAnswer, DaemonError> {
+    let body = serde_json::to_vec(body).map_err(DaemonError::Body)?;
     let socket = find(args, env);
     let request = request::<&str>(&socket, Method::POST, path, &[])?;
     exchange(&socket, request.header(header::CONTENT_TYPE, "application/json").body(body), timeout).await
@@ -60,8 +145,8 @@ fn request<V: AsRef<str>>(
     method: Method,
     path: &str,
     query: &[(&str, V)],
-) -> Result<RequestBuilder, String> {
-    let mut url = Url::parse("http://localhost").map_err(|error| error.to_string())?;
+) -> Result<RequestBuilder, DaemonError> {
+    let mut url = Url::parse("http://localhost").map_err(DaemonError::Url)?;
     url.set_path(path);
     if !query.is_empty() {
         url.query_pairs_mut().extend_pairs(query);
@@ -71,25 +156,20 @@ fn request<V: AsRef<str>>(
         .redirect(redirect::Policy::none())
         .user_agent(concat!("machineid/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| error.to_string())?;
+        .map_err(DaemonError::Client)?;
     Ok(client.request(method, url))
 }
 
-async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<Answer, String> {
-    let shown = socket.display();
+async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> Result<DaemonAnswer, DaemonError> {
     let exchange = async {
-        let mut response = request.send().await.map_err(|error| explain(&error, socket))?;
+        let mut response = request.send().await.map_err(|error| DaemonError::of(error, socket))?;
         let status = response.status().as_u16();
-        let body = body(&mut response, LONGEST).await.map_err(|error| explain(&error, socket))?;
-        let body = body.ok_or_else(|| format!("the answer on {shown} is too long to be the daemon's"))?;
-        Ok(Answer { status, body, socket: socket.to_owned() })
+        let body = body(&mut response, LONGEST).await.map_err(|error| DaemonError::of(error, socket))?;
+        let body = body.ok_or_else(|| DaemonError::TooLong { socket: socket.to_owned() })?;
+        Ok(DaemonAnswer { status, body, socket: socket.to_owned() })
     };
-    tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
-        Err(format!(
-            "the daemon on {shown} gave no answer within {}; is it stopped or overloaded? See its log",
-            span::format(timeout)
-        ))
-    })
+    let answer = tokio::time::timeout(timeout, exchange).await;
+    answer.unwrap_or_else(|_| Err(DaemonError::Silent { socket: socket.to_owned(), timeout }))
 }
 
 /// An answer that is read in parts.
@@ -108,33 +188,28 @@ pub(super) async fn stream(
     query: &[(&str, &str)],
     last: Option<&str>,
     timeout: Duration,
-) -> Result<Streaming, String> {
+) -> Result<Streaming, DaemonError> {
     let socket = find(args, env);
     let mut request = request(&socket, Method::GET, path, query)?;
     if let Some(last) = last {
-        let last: HeaderValue = last.parse().map_err(|_| "this is no event's id".to_owned())?;
+        let last: HeaderValue = last.parse().map_err(DaemonError::EventId)?;
         request = request.header("last-event-id", last);
     }
-    let shown = socket.display();
     let response = tokio::time::timeout(timeout, request.send()).await;
-    let response =
-        response.map_err(|_| format!("the daemon on {shown} gave no answer within {}", span::format(timeout)))?;
-    let response = response.map_err(|error| explain(&error, &socket))?;
+    let response = response.map_err(|_| DaemonError::Silent { socket: socket.clone(), timeout })?;
+    let response = response.map_err(|error| DaemonError::of(error, &socket))?;
+    let status = response.status().as_u16();
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if response.status().as_u16() != 200 || kind != Some("text/event-stream") {
-        return Err(format!(
-            "what listens on {shown} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or an \
-             older daemon?",
-            response.status().as_u16()
-        ));
+    if status != 200 || kind != Some("text/event-stream") {
+        return Err(DaemonError::Foreign { socket, status });
     }
     Ok(Streaming { response, socket })
 }
 
 impl Streaming {
     /// The next part of the answer; `None` at the end. Fails like [`get`].
-    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
-        let chunk = self.response.chunk().await.map_err(|error| explain(&error, &self.socket))?;
+    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, DaemonError> {
+        let chunk = self.response.chunk().await.map_err(|error| DaemonError::of(error, &self.socket))?;
         Ok(chunk.map(|bytes| bytes.to_vec()))
     }
 }
@@ -143,32 +218,6 @@ impl Streaming {
 pub(super) fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
     // The kernel resolves relative paths, so messages show the path as typed.
     socket_path::find(args.socket.as_deref(), env, Path::exists, Path::new(""))
-}
-
-fn explain(error: &(dyn Error + 'static), socket: &Path) -> String {
-    let shown = socket.display();
-    match io_kind(error) {
-        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            let start = "is machineid-sidecar running? Start it (machineid-sidecar --dev to try it out), or name its socket \
-                         with --socket";
-            format!("nothing listens on {shown}; {start}")
-        }
-        Some(io::ErrorKind::PermissionDenied) => match owning_group(socket) {
-            Some(group) => format!(
-                "no permission to open {shown}; it is for the group {group}: join it (sudo usermod -aG {group} \"$USER\", \
-                 then log in again) or use sudo"
-            ),
-            None => format!("no permission to open {shown}; use sudo, or ask the daemon's administrator for its group"),
-        },
-        Some(io::ErrorKind::InvalidInput) => format!("{shown} cannot be a socket's path: it is too long"),
-        Some(_) | None => {
-            let mut deepest = error;
-            while let Some(next) = deepest.source() {
-                deepest = next;
-            }
-            format!("no complete answer on {shown}: {deepest}; is it machineid-sidecar that listens there?")
-        }
-    }
 }
 
 fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {

@@ -11,7 +11,8 @@ use machineid_protocol::status::{
 use machineid_protocol::{Exit, HoldsAgainst, KeyRole, span};
 use serde_json::Value;
 
-use super::{socket, stop_words};
+use super::socket::{self, DaemonAnswer, DaemonError};
+use super::stop_words;
 use crate::Env;
 use crate::args::{SocketArgs, StatusArgs};
 use crate::printer::{Colour, Line, Printer};
@@ -32,18 +33,13 @@ pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
     Ok(Exit::Success)
 }
 
-/// The daemon's status, parsed and as received. The error is a sentence for the operator.
-pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> Result<(Status, Value), String> {
-    let answer = socket::get(args, env, "/v1/status", &[], timeout).await?;
-    let status = serde_json::from_slice::<Status>(&answer.body).ok().filter(|_| answer.status == 200);
+/// The daemon's status, parsed and as received.
+pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> Result<(Status, Value), DaemonError> {
+    let DaemonAnswer { status: code, body, socket } = socket::get(args, env, "/v1/status", &[], timeout).await?;
+    let status = serde_json::from_slice::<Status>(&body).ok().filter(|_| code == 200);
     match status {
-        Some(status) => Ok((status, serde_json::from_slice(&answer.body).unwrap_or_default())),
-        None => Err(format!(
-            "what listens on {} did not answer like machineid-sidecar (HTTP {}); is it another program's socket, or a \
-             daemon of another version?",
-            answer.socket.display(),
-            answer.status
-        )),
+        Some(status) => Ok((status, serde_json::from_slice(&body).unwrap_or_default())),
+        None => Err(DaemonError::Foreign { socket, status: code }),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use machineid_protocol::report::{FleetDevice, StopState};
 
 use super::news::News;
-use super::progress::{self, Followed, Progress, Targets};
+use super::progress::{self, DeviceProgress, Followed, Targets};
 
 /// How long to wait for the stream to open before the first query is sent without it.
 const OPENED: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ const MANY: usize = 500;
 
 /// The devices of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum AgendaQuery {
     /// Every revoked device.
     All,
     These(BTreeSet<String>),
@@ -93,7 +93,7 @@ impl Agenda {
     }
 
     /// The next query and its time.
-    pub(super) fn next(&self, waited: Duration) -> (Duration, Look) {
+    pub(super) fn next(&self, waited: Duration) -> (Duration, AgendaQuery) {
         let took = self.looked.map_or(Duration::ZERO, |(_, took)| took);
         let earliest = self.looked.map_or(Duration::ZERO, |(at, took)| at + GAP.max(took * 2));
         if self.everything_at.is_none() {
@@ -111,36 +111,36 @@ impl Agenda {
         }
         let stale: BTreeSet<String> = self.stale.intersection(&open).cloned().collect();
         if !stale.is_empty() {
-            return (earliest, Look::These(stale));
+            return (earliest, AgendaQuery::These(stale));
         }
         let pause = if self.watching == Some(true) { WATCHED } else { UNWATCHED.max(took * 4) };
         let by_itself = followed.iter().filter_map(|one| self.changes_by_itself(one)).filter(|at| *at > waited).min();
         let again = self.looked.map_or(Duration::ZERO, |(at, _)| at) + pause;
         let at = by_itself.map_or(again, |at| again.min(at)).max(earliest);
-        (at, if open.len() > MANY { self.everything() } else { Look::These(open) })
+        (at, if open.len() > MANY { self.everything() } else { AgendaQuery::These(open) })
     }
 
     /// The time at which a device's progress changes without an event.
     fn changes_by_itself(&self, one: &Followed) -> Option<Duration> {
         match one.progress {
-            Progress::NotKnownYet => Some(progress::SETTLE),
-            Progress::NotHeardFrom => {
+            DeviceProgress::NotKnownYet => Some(progress::SETTLE),
+            DeviceProgress::NotHeardFrom => {
                 let known = self.known.get(&one.id)?;
                 let pending = known.device.sidecars.iter().filter_map(|sidecar| sidecar.stop.as_ref());
                 let ends = pending.filter(|stop| stop.state == StopState::Pending);
                 ends.map(|stop| known.at + Duration::from_millis(stop.in_ms) + ROUNDED).min()
             }
-            Progress::Stopped
-            | Progress::Unused
-            | Progress::Lapsed
-            | Progress::Stopping
-            | Progress::Unreported
-            | Progress::NoLongerRevoked => None,
+            DeviceProgress::Stopped
+            | DeviceProgress::Unused
+            | DeviceProgress::Lapsed
+            | DeviceProgress::Stopping
+            | DeviceProgress::Unreported
+            | DeviceProgress::NoLongerRevoked => None,
         }
     }
 
     /// The answer to a query that began at `began`.
-    pub(super) fn answered(&mut self, look: &Look, began: Duration, now: Duration, devices: Vec<FleetDevice>) {
+    pub(super) fn answered(&mut self, look: &AgendaQuery, began: Duration, now: Duration, devices: Vec<FleetDevice>) {
         let everything = *look == self.everything();
         if everything {
             self.known.clear();
@@ -148,15 +148,15 @@ impl Agenda {
             self.all_stale = false;
             self.stale.clear();
         }
-        if let Look::These(ids) = look {
+        if let AgendaQuery::These(ids) = look {
             for id in ids {
                 self.known.remove(id);
                 self.stale.remove(id);
             }
         }
         let wanted = |device: &FleetDevice| match (look, &self.targets) {
-            (Look::These(ids), _) | (Look::All, Targets::These(ids)) => ids.contains(&device.device_id),
-            (Look::All, Targets::AllRevoked) => true,
+            (AgendaQuery::These(ids), _) | (AgendaQuery::All, Targets::These(ids)) => ids.contains(&device.device_id),
+            (AgendaQuery::All, Targets::AllRevoked) => true,
         };
         let known =
             devices.into_iter().filter(wanted).map(|device| (device.device_id.clone(), Known { device, at: now }));
@@ -187,10 +187,10 @@ impl Agenda {
         looked && !self.all_stale && followed.iter().all(|one| one.progress.is_settled())
     }
 
-    fn everything(&self) -> Look {
+    fn everything(&self) -> AgendaQuery {
         match &self.targets {
-            Targets::AllRevoked => Look::All,
-            Targets::These(ids) => Look::These(ids.clone()),
+            Targets::AllRevoked => AgendaQuery::All,
+            Targets::These(ids) => AgendaQuery::These(ids.clone()),
         }
     }
 }
@@ -209,8 +209,8 @@ mod tests {
         ids.iter().map(|id| (*id).to_owned()).collect()
     }
 
-    fn these(some: &[&str]) -> Look {
-        Look::These(ids(some))
+    fn these(some: &[&str]) -> AgendaQuery {
+        AgendaQuery::These(ids(some))
     }
 
     /// A schedule that waits for `a`, `b` and `c`, whose first query (at 200 ms) found these states.
@@ -282,9 +282,9 @@ mod tests {
     fn of_a_whole_fleet_those_that_are_no_longer_revoked_are_not_waited_for() {
         let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
-        assert_eq!(agenda.next(at(0)), (at(0), Look::All));
+        assert_eq!(agenda.next(at(0)), (at(0), AgendaQuery::All));
         let found = ["a", "b"].iter().map(|id| device(id, Some(1), &[Stopping])).collect();
-        agenda.answered(&Look::All, at(1_000), at(1_000), found);
+        agenda.answered(&AgendaQuery::All, at(1_000), at(1_000), found);
         agenda.answered(&these(&["a", "b"]), at(2_000), at(2_000), vec![device("b", Some(1), &[Confirmed])]);
         let followed = agenda.followed(at(2_000));
         assert_eq!((followed.len(), agenda.is_over(&followed)), (1, true), "{followed:?}");
@@ -295,6 +295,6 @@ mod tests {
         let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
         agenda.failed(at(10), at(20));
-        assert_eq!(agenda.next(at(20)), (at(620), Look::All));
+        assert_eq!(agenda.next(at(20)), (at(620), AgendaQuery::All));
     }
 }

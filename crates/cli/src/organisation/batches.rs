@@ -7,8 +7,8 @@ use machineid_client::{AuthorityClient, Failure};
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::{BatchItem, BatchRequest, BatchResponse, LARGEST_BATCH};
 
-use super::connect::KeyedClient;
-use super::outcome::Outcome;
+use super::connect::OrgClient;
+use super::outcome::DeviceOutcome;
 use crate::printer::Printer;
 use crate::words::duration;
 
@@ -53,18 +53,18 @@ pub(super) async fn patiently<T>(
 /// Sends all ids in batches and collects the result of each, in order. `success` tells which results are the wanted
 /// ones.
 pub(super) async fn send(
-    keyed: &KeyedClient,
+    org: &OrgClient,
     ids: &[String],
     verb: &str,
     request: impl AsyncFn(&AuthorityClient, &OrgKey, &BatchRequest) -> Result<BatchResponse, Failure>,
     success: fn(&BatchItem) -> bool,
     printer: &mut Printer,
-) -> Vec<Outcome> {
+) -> Vec<DeviceOutcome> {
     let mut outcomes = Vec::with_capacity(ids.len());
     let mut hopeless: Option<String> = None;
     for chunk in ids.chunks(LARGEST_BATCH) {
         if let Some(error) = &hopeless {
-            let rest = chunk.iter().map(|id| Outcome::not_done(id, "not_attempted", Some(error.clone())));
+            let rest = chunk.iter().map(|id| DeviceOutcome::not_done(id, "not_attempted", Some(error.clone())));
             outcomes.extend(rest);
             continue;
         }
@@ -72,11 +72,11 @@ pub(super) async fn send(
             printer.bar(outcomes.len(), ids.len(), verb);
         }
         let batch = BatchRequest::Ids(chunk.to_vec());
-        match patiently(async || request(&keyed.client, &keyed.key, &batch).await, printer).await {
+        match patiently(async || request(&org.client, &org.key, &batch).await, printer).await {
             Ok(response) => outcomes.extend(match_up(chunk, response.results, success)),
             Err(failure) => {
-                let error = keyed.explain(&failure);
-                outcomes.extend(chunk.iter().map(|id| Outcome::not_done(id, "failed", Some(error.clone()))));
+                let error = org.explain(&failure);
+                outcomes.extend(chunk.iter().map(|id| DeviceOutcome::not_done(id, "failed", Some(error.clone()))));
                 // A wrong key is wrong for the next batch, too; a temporary failure may have passed by then.
                 if !failure.is_transient() {
                     hopeless = Some(error);
@@ -88,14 +88,16 @@ pub(super) async fn send(
 }
 
 /// Finds the result of each id. An id that the answer does not mention has failed.
-fn match_up(ids: &[String], results: Vec<BatchItem>, success: fn(&BatchItem) -> bool) -> Vec<Outcome> {
+fn match_up(ids: &[String], results: Vec<BatchItem>, success: fn(&BatchItem) -> bool) -> Vec<DeviceOutcome> {
     let mut by_id: HashMap<String, BatchItem> =
         results.into_iter().map(|item| (item.device_id.clone(), item)).collect();
     ids.iter()
         .map(|id| match by_id.remove(id) {
-            Some(item) if success(&item) => Outcome::done(id, item.status),
-            Some(item) => Outcome::not_done(id, item.status, item.error),
-            None => Outcome::not_done(id, "failed", Some("the authority's answer does not mention it".to_owned())),
+            Some(item) if success(&item) => DeviceOutcome::done(id, item.status),
+            Some(item) => DeviceOutcome::not_done(id, item.status, item.error),
+            None => {
+                DeviceOutcome::not_done(id, "failed", Some("the authority's answer does not mention it".to_owned()))
+            }
         })
         .collect()
 }

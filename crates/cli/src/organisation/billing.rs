@@ -3,15 +3,15 @@
 use machineid_protocol::Exit;
 use serde_json::json;
 
-use super::connect::{self, KeyedClient};
+use super::connect::{self, OrgClient};
 use crate::Env;
 use crate::args::{CheckoutArgs, OrgCreateArgs, UsageArgs};
 use crate::printer::Printer;
 use crate::problem::Problem;
 
 pub(crate) async fn usage(args: &UsageArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
-    let plan = keyed.client.usage(&keyed.key).await.map_err(|failure| keyed.problem(&failure))?;
+    let org = OrgClient::new(&args.key, env)?;
+    let plan = org.client.usage(&org.key).await.map_err(|failure| org.problem(&failure))?;
     if args.json {
         printer.json(&plan);
         return Ok(Exit::Success);
@@ -36,14 +36,14 @@ pub(crate) async fn usage(args: &UsageArgs, env: Env<'_>, printer: &mut Printer)
 }
 
 pub(crate) async fn checkout(args: &CheckoutArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
-    let answer = keyed.client.checkout(&keyed.key, args.plan.word()).await;
-    let url = answer.map_err(|failure| keyed.problem(&failure))?;
+    let org = OrgClient::new(&args.key, env)?;
+    let answer = org.client.checkout(&org.key, args.plan.word()).await;
+    let url = answer.map_err(|failure| org.problem(&failure))?;
     if args.json {
         printer.json(&json!({ "url": url }));
     } else {
         printer.line(url);
-        printer.note("open this address in a browser to go on");
+        printer.note("open this address in a browser to continue");
     }
     Ok(Exit::Success)
 }

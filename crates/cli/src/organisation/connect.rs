@@ -14,14 +14,14 @@ const DEFAULT_URL: &str = "https://machineid.io";
 
 /// A client with the organisation's key, for the commands that ask the authority.
 #[derive(Debug)]
-pub(super) struct KeyedClient {
+pub(super) struct OrgClient {
     pub(super) client: AuthorityClient,
     pub(super) key: OrgKey,
     /// The origin of the key, for messages.
     key_source: String,
 }
 
-impl KeyedClient {
+impl OrgClient {
     pub(super) fn new(args: &KeyArgs, env: Env<'_>) -> Result<Self, Problem> {
         let client = client(&args.connect, env)?;
         let (key, key_source) = key(args, env)?;

@@ -13,10 +13,10 @@ use machineid_protocol::stop_bound::default_stop_bound;
 use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
-use super::agenda::{Agenda, Look};
-use super::connect::KeyedClient;
+use super::agenda::{Agenda, AgendaQuery};
+use super::connect::OrgClient;
 use super::news::{self, News};
-use super::progress::{self, Followed, Progress, Targets};
+use super::progress::{self, DeviceProgress, Followed, Targets};
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::{clock_time, count, millis};
@@ -27,14 +27,14 @@ const SHOWN: Duration = Duration::from_millis(300);
 /// The result of a wait.
 #[derive(Debug)]
 pub(super) struct Waited {
-    pub(super) report: Report,
+    pub(super) report: WaitReport,
     pub(super) exit: Exit,
 }
 
 /// The result of a wait, for `--json`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct WaitReport {
     /// Whether every agent of every device is known to have ended.
     complete: bool,
     waited_ms: u64,
@@ -49,7 +49,7 @@ pub(super) struct Report {
 #[serde(rename_all = "camelCase")]
 struct NotConfirmed {
     device_id: String,
-    state: Progress,
+    state: DeviceProgress,
     survivors: Vec<i32>,
     sidecars: Vec<FleetSidecar>,
 }
@@ -57,7 +57,7 @@ struct NotConfirmed {
 /// Follows until everything has stopped, or for `longest`; without it, as long as a sidecar that reaches the authority
 /// may take.
 pub(super) async fn follow(
-    keyed: &KeyedClient,
+    org: &OrgClient,
     targets: &Targets,
     longest: Option<Duration>,
     printer: &mut Printer,
@@ -65,7 +65,7 @@ pub(super) async fn follow(
     let began = BootTime::now();
     let waited = || BootTime::now().saturating_since(began);
     let mut agenda = Agenda::new(targets);
-    let mut news = pin!(news::news(&keyed.client, &keyed.key));
+    let mut news = pin!(news::news(&org.client, &org.key));
     let mut trouble = None;
     loop {
         let followed = agenda.is_known().then(|| agenda.followed(waited()));
@@ -85,7 +85,7 @@ pub(super) async fn follow(
             continue;
         }
         let began = waited();
-        match look(keyed, &question).await {
+        match look(org, &question).await {
             Ok(Some(devices)) => {
                 trouble = None;
                 agenda.answered(&question, began, waited(), devices);
@@ -95,10 +95,10 @@ pub(super) async fn follow(
                     return tell(&followed, waited(), None, printer);
                 }
             }
-            Ok(None) => return without_reports(keyed, printer),
+            Ok(None) => return without_reports(org, printer),
             // The revoke is done; a failed query is no reason to stop following it.
             Err(failure) => {
-                trouble = Some(keyed.explain(&failure));
+                trouble = Some(org.explain(&failure));
                 agenda.failed(began, waited());
             }
         }
@@ -108,10 +108,10 @@ pub(super) async fn follow(
     tell(&followed, waited(), trouble, printer)
 }
 
-async fn look(keyed: &KeyedClient, wanted: &Look) -> Result<Option<Vec<FleetDevice>>, Failure> {
+async fn look(org: &OrgClient, wanted: &AgendaQuery) -> Result<Option<Vec<FleetDevice>>, Failure> {
     match wanted {
-        Look::All => keyed.client.whole_fleet(&keyed.key, Some(DeviceStatus::Revoked)).await,
-        Look::These(ids) => keyed.client.some_of_fleet(&keyed.key, ids).await,
+        AgendaQuery::All => org.client.whole_fleet(&org.key, Some(DeviceStatus::Revoked)).await,
+        AgendaQuery::These(ids) => org.client.some_of_fleet(&org.key, ids).await,
     }
 }
 
@@ -126,25 +126,25 @@ fn show(known: Option<&[Followed]>, trouble: Option<&str>, waited: Duration, pri
 }
 
 /// Reports the bound only: this authority accepts no reports.
-fn without_reports(keyed: &KeyedClient, printer: &mut Printer) -> Waited {
+fn without_reports(org: &OrgClient, printer: &mut Printer) -> Waited {
     let bound = default_stop_bound();
     let (connected, cut_off) = (span::format(bound.connected), span::format(bound.cut_off));
     printer.note(&format!(
-        "machineid: {} does not report what sidecars do, so it cannot be told when all have stopped. A sidecar with \
+        "machineid: {} accepts no reports of sidecars, so it cannot be confirmed that all have stopped. A sidecar with \
          the default settings stops its agents within {connected} of the revoke, one that is cut off within \
          {cut_off}; machineid-sidecar --check-config says it for a host's own settings",
-        keyed.client.base_url()
+        org.client.base_url()
     ));
-    let error = "the authority takes no reports".to_owned();
-    Waited { report: Report { error: Some(error), ..Report::default() }, exit: Exit::Undecided }
+    let error = "the authority accepts no reports".to_owned();
+    Waited { report: WaitReport { error: Some(error), ..WaitReport::default() }, exit: Exit::Undecided }
 }
 
 const COLUMNS: [Column; 4] =
     [Column::keep("DEVICE"), Column::keep("STATE"), Column::keep("ITS LEASE STOPS IT"), Column::drop_at("SIDECAR", 1)];
 
 fn tell(followed: &[Followed], waited: Duration, trouble: Option<String>, printer: &mut Printer) -> Waited {
-    let stopped = followed.iter().filter(|one| one.progress == Progress::Stopped).count();
-    let unused = followed.iter().filter(|one| one.progress == Progress::Unused).count();
+    let stopped = followed.iter().filter(|one| one.progress == DeviceProgress::Stopped).count();
+    let unused = followed.iter().filter(|one| one.progress == DeviceProgress::Unused).count();
     let open: Vec<&Followed> = followed.iter().filter(|one| !one.progress.is_done()).collect();
     let complete = open.is_empty() && trouble.is_none();
     let survivors = open.iter().any(|one| one.has_survivors());
@@ -162,7 +162,7 @@ fn tell(followed: &[Followed], waited: Duration, trouble: Option<String>, printe
     }
     let not_confirmed = open.iter().map(|one| not_confirmed(one)).collect();
     let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-    let report = Report { complete, waited_ms, stopped, unused, not_confirmed, error: trouble };
+    let report = WaitReport { complete, waited_ms, stopped, unused, not_confirmed, error: trouble };
     let exit = match (complete, survivors) {
         (true, _) => Exit::Success,
         (false, true) => Exit::Failure,
@@ -186,9 +186,9 @@ fn rows(one: &Followed) -> Vec<Vec<Cell>> {
     let alone =
         |word: &str| vec![vec![device.clone(), Cell::coloured(word, Colour::Unclear), Cell::new("-"), Cell::new("-")]];
     match (&one.device, one.progress) {
-        (_, Progress::NoLongerRevoked) => alone("not revoked any more"),
-        (_, Progress::NotKnownYet) => alone("no sidecar has reported about it so far"),
-        (Some(known), Progress::Unreported) => {
+        (_, DeviceProgress::NoLongerRevoked) => alone("no longer revoked"),
+        (_, DeviceProgress::NotKnownYet) => alone("no sidecar has reported about it yet"),
+        (Some(known), DeviceProgress::Unreported) => {
             let ago = known.last_seen_ago_ms.map_or_else(String::new, |ago| format!(", asked {} ago", millis(ago)));
             alone(&format!("no sidecar reports about it{ago}"))
         }
@@ -203,21 +203,21 @@ fn rows(one: &Followed) -> Vec<Vec<Cell>> {
 fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell> {
     let heard = millis(sidecar.heard_ago_ms);
     let state = match progress::of_sidecar(device, sidecar) {
-        Progress::Stopping if one.has_survivors() => {
+        DeviceProgress::Stopping if one.has_survivors() => {
             let pids: Vec<String> = survivors(one).iter().map(ToString::to_string).collect();
             Cell::coloured(format!("survivors: pid {}", pids.join(", ")), Colour::Bad)
         }
-        Progress::Stopping => {
+        DeviceProgress::Stopping => {
             let agents = count((sidecar.agents + sidecar.stopping) as usize, "agent", "agents");
             Cell::coloured(format!("stopping {agents}"), Colour::Unclear)
         }
-        Progress::Stopped
-        | Progress::Unused
-        | Progress::Lapsed
-        | Progress::NotKnownYet
-        | Progress::NotHeardFrom
-        | Progress::Unreported
-        | Progress::NoLongerRevoked => Cell::coloured(format!("not heard from for {heard}"), Colour::Bad),
+        DeviceProgress::Stopped
+        | DeviceProgress::Unused
+        | DeviceProgress::Lapsed
+        | DeviceProgress::NotKnownYet
+        | DeviceProgress::NotHeardFrom
+        | DeviceProgress::Unreported
+        | DeviceProgress::NoLongerRevoked => Cell::coloured(format!("not heard from for {heard}"), Colour::Bad),
     };
     let by = sidecar.stop.as_ref().map_or_else(|| "-".to_owned(), lease_end);
     vec![Cell::new(&one.id), state, Cell::new(by), Cell::new(&sidecar.host_device_id)]

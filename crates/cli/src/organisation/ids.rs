@@ -45,9 +45,9 @@ pub(super) fn texts(args: &IdArgs) -> Result<Vec<String>, Problem> {
         return Ok(found.ids);
     }
     Err(Problem::usage(if args.ids.is_empty() && args.from.is_none() {
-        "no device named; give one or more ids, --from FILE, or - to read them from stdin"
+        "no device given; give one or more ids, --from FILE, or - to read them from stdin"
     } else {
-        "no device named: the input contains no id"
+        "no device given: the input contains no id"
     }))
 }
 

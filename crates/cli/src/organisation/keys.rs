@@ -7,7 +7,7 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::{KeyEntry, KeyWanted};
 use serde_json::json;
 
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use crate::Env;
 use crate::args::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use crate::printer::{Colour, Printer};
@@ -36,7 +36,7 @@ pub(crate) async fn run(command: &KeyCommand, env: Env<'_>, printer: &mut Printe
 }
 
 async fn create(args: &KeyCreateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
+    let org = OrgClient::new(&args.key, env)?;
     let seconds = |span: std::time::Duration| u64::try_from(span.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
     let wanted = KeyWanted {
         role: args.role,
@@ -44,15 +44,15 @@ async fn create(args: &KeyCreateArgs, env: Env<'_>, printer: &mut Printer) -> Re
         name: args.name.clone(),
         expires_in_seconds: args.expires.map(seconds),
     };
-    let made = keyed.client.create_key(&keyed.key, &wanted, args.reason.as_deref()).await;
-    shown(&made.map_err(|failure| keyed.problem(&failure))?, args.json, printer);
+    let made = org.client.create_key(&org.key, &wanted, args.reason.as_deref()).await;
+    shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer);
     Ok(Exit::Success)
 }
 
 async fn rotate(args: &KeyRotateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
-    let made = keyed.client.rotate_key(&keyed.key, &args.which, args.overlap, args.reason.as_deref()).await;
-    shown(&made.map_err(|failure| keyed.problem(&failure))?, args.json, printer);
+    let org = OrgClient::new(&args.key, env)?;
+    let made = org.client.rotate_key(&org.key, &args.which, args.overlap, args.reason.as_deref()).await;
+    shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer);
     Ok(Exit::Success)
 }
 
@@ -73,9 +73,9 @@ fn shown(new: &NewKey, json: bool, printer: &mut Printer) {
 }
 
 async fn revoke(args: &KeyRevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
-    let ended = keyed.client.revoke_key(&keyed.key, &args.which, args.reason.as_deref()).await;
-    let fingerprint = ended.map_err(|failure| keyed.problem(&failure))?;
+    let org = OrgClient::new(&args.key, env)?;
+    let ended = org.client.revoke_key(&org.key, &args.which, args.reason.as_deref()).await;
+    let fingerprint = ended.map_err(|failure| org.problem(&failure))?;
     if args.json {
         printer.json(&json!({ "fingerprint": fingerprint }));
     } else {
@@ -85,8 +85,8 @@ async fn revoke(args: &KeyRevokeArgs, env: Env<'_>, printer: &mut Printer) -> Re
 }
 
 async fn list(args: &KeyListArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
-    let keys = keyed.client.keys(&keyed.key).await.map_err(|failure| keyed.problem(&failure))?;
+    let org = OrgClient::new(&args.key, env)?;
+    let keys = org.client.keys(&org.key).await.map_err(|failure| org.problem(&failure))?;
     if args.json {
         printer.json(&json!({ "keys": keys }));
         return Ok(Exit::Success);

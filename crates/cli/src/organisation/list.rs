@@ -9,7 +9,7 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::{Device, DeviceStatus, PlanFields};
 use machineid_protocol::report::{FleetDevice, StopState};
 
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use crate::Env;
 use crate::args::ListArgs;
 use crate::printer::{Colour, Printer};
@@ -28,15 +28,15 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
+    let org = OrgClient::new(&args.key, env)?;
     let status = match (args.active, args.revoked) {
         (true, _) => Some(DeviceStatus::Active),
         (false, true) => Some(DeviceStatus::Revoked),
         (false, false) => None,
     };
     let filter = ListFilter { status, search: args.query.clone() };
-    let list = keyed.client.list(&keyed.key, &filter).await.map_err(|failure| keyed.problem(&failure))?;
-    let reports = reports(&keyed, status, printer).await;
+    let list = org.client.list(&org.key, &filter).await.map_err(|failure| org.problem(&failure))?;
+    let reports = reports(&org, status, printer).await;
     if args.json {
         let mut whole = serde_json::to_value(&list).unwrap_or_default();
         for device in whole["devices"].as_array_mut().into_iter().flatten() {
@@ -79,24 +79,20 @@ pub(crate) async fn run(args: &ListArgs, env: Env<'_>, printer: &mut Printer) ->
         let over = ends.parse::<Timestamp>().is_ok_and(|ends| ends <= now);
         let ends = if over { format!("ended at {ends}") } else { format!("ends at {ends}") };
         let devices = count(on_old_key, "device", "devices");
-        printer.note(&format!("{devices} asked last with the old org key, which {ends}"));
+        printer.note(&format!("{devices} last used the old org key, which {ends}"));
     }
     Ok(Exit::Success)
 }
 
 /// The sidecars' reports about the devices; empty without reports. The list itself does not depend on them.
-async fn reports(
-    keyed: &KeyedClient,
-    status: Option<DeviceStatus>,
-    printer: &mut Printer,
-) -> HashMap<String, FleetDevice> {
-    match keyed.client.whole_fleet(&keyed.key, status).await {
+async fn reports(org: &OrgClient, status: Option<DeviceStatus>, printer: &mut Printer) -> HashMap<String, FleetDevice> {
+    match org.client.whole_fleet(&org.key, status).await {
         Ok(devices) => {
             let reported = devices.into_iter().flatten().filter(|device| !device.sidecars.is_empty());
             reported.map(|device| (device.device_id.clone(), device)).collect()
         }
         Err(failure) => {
-            printer.note(&format!("machineid: what sidecars report cannot be shown: {}", keyed.explain(&failure)));
+            printer.note(&format!("machineid: the reports of sidecars cannot be shown: {}", org.explain(&failure)));
             HashMap::new()
         }
     }

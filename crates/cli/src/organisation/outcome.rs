@@ -11,7 +11,7 @@ use crate::words::count;
 /// The result for one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Outcome {
+pub(super) struct DeviceOutcome {
     pub(super) device_id: String,
     /// One word, such as `revoked`, `not_found` or `failed`.
     pub(super) result: String,
@@ -21,7 +21,7 @@ pub(super) struct Outcome {
     pub(super) done: bool,
 }
 
-impl Outcome {
+impl DeviceOutcome {
     pub(super) fn done(device_id: impl Into<String>, result: impl Into<String>) -> Self {
         Self { device_id: device_id.into(), result: result.into(), error: None, done: true }
     }
@@ -47,7 +47,7 @@ impl Outcome {
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    results: &'a [Outcome],
+    results: &'a [DeviceOutcome],
     succeeded: usize,
     failed: usize,
 }
@@ -55,20 +55,20 @@ struct Report<'a> {
 /// The outcomes with the result of a wait.
 #[derive(Debug, Serialize)]
 struct Followed<'a, T> {
-    results: &'a [Outcome],
+    results: &'a [DeviceOutcome],
     succeeded: usize,
     failed: usize,
     wait: &'a T,
 }
 
 /// Prints all outcomes as JSON, with the result of a wait.
-pub(super) fn report_with<T: Serialize>(outcomes: &[Outcome], wait: &T, printer: &mut Printer) {
+pub(super) fn report_with<T: Serialize>(outcomes: &[DeviceOutcome], wait: &T, printer: &mut Printer) {
     let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();
     printer.json(&Followed { results: outcomes, succeeded, failed: outcomes.len() - succeeded, wait });
 }
 
 /// Prints all outcomes and returns the exit code: 1 when one failed.
-pub(super) fn report(outcomes: &[Outcome], json: bool, printer: &mut Printer) -> Exit {
+pub(super) fn report(outcomes: &[DeviceOutcome], json: bool, printer: &mut Printer) -> Exit {
     let succeeded = outcomes.iter().filter(|outcome| outcome.done).count();
     let failed = outcomes.len() - succeeded;
     if json {
@@ -93,7 +93,7 @@ pub(super) fn report(outcomes: &[Outcome], json: bool, printer: &mut Printer) ->
 
 const COLUMNS: [Column; 3] = [Column::keep(""), Column::keep(""), Column::keep("")];
 
-fn row(outcome: &Outcome) -> Vec<Cell> {
+fn row(outcome: &DeviceOutcome) -> Vec<Cell> {
     let colour = if outcome.done { Colour::Good } else { Colour::Bad };
     vec![
         Cell::new(&outcome.device_id),

@@ -7,7 +7,7 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::DeviceStatus;
 use serde::Serialize;
 
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use crate::printer::Printer;
 use crate::problem::Problem;
 use crate::table::{self, Cell, Column};
@@ -61,14 +61,14 @@ struct Report {
 
 /// Lists the effect on these ids; without ids, on every device that `filter` selects.
 pub(super) async fn show(
-    keyed: &KeyedClient,
+    org: &OrgClient,
     ids: Option<&[String]>,
     filter: ListFilter,
     effect: fn(DeviceStatus) -> Effect,
     json: bool,
     printer: &mut Printer,
 ) -> Result<Exit, Problem> {
-    let list = keyed.client.list(&keyed.key, &filter).await.map_err(|failure| keyed.problem(&failure))?;
+    let list = org.client.list(&org.key, &filter).await.map_err(|failure| org.problem(&failure))?;
     let preview = |id: String, status: Option<DeviceStatus>| Preview {
         device_id: id,
         status,

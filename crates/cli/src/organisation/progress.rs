@@ -28,7 +28,7 @@ pub(super) enum Targets {
 /// The progress of one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Progress {
+pub(super) enum DeviceProgress {
     /// Nothing runs on it: every sidecar that uses it confirmed that, or ran nothing at its last report and its lease
     /// has ended.
     Stopped,
@@ -49,7 +49,7 @@ pub(super) enum Progress {
     NoLongerRevoked,
 }
 
-impl Progress {
+impl DeviceProgress {
     pub(super) const fn is_done(self) -> bool {
         matches!(self, Self::Stopped | Self::Unused)
     }
@@ -67,7 +67,7 @@ impl Progress {
 #[derive(Clone, Debug)]
 pub(super) struct Followed {
     pub(super) id: String,
-    pub(super) progress: Progress,
+    pub(super) progress: DeviceProgress,
     pub(super) device: Option<FleetDevice>,
 }
 
@@ -87,28 +87,32 @@ pub(super) fn judge(targets: &Targets, fleet: Vec<FleetDevice>, waited: Duration
         let progress = of_one(&device, waited);
         followed.push(Followed { id: device.device_id.clone(), progress, device: Some(device) });
     }
-    followed.extend(missing.into_iter().map(|id| Followed { id, progress: Progress::NoLongerRevoked, device: None }));
+    followed.extend(missing.into_iter().map(|id| Followed {
+        id,
+        progress: DeviceProgress::NoLongerRevoked,
+        device: None,
+    }));
     followed
 }
 
-fn of_one(device: &FleetDevice, waited: Duration) -> Progress {
+fn of_one(device: &FleetDevice, waited: Duration) -> DeviceProgress {
     let worst = device.sidecars.iter().map(|sidecar| of_sidecar(device, sidecar)).max();
     worst.unwrap_or_else(|| match device.last_seen_ago_ms {
-        _ if waited < SETTLE => Progress::NotKnownYet,
-        None => Progress::Unused,
-        Some(ago) if Duration::from_millis(ago) > RECENT + waited => Progress::Unused,
-        Some(_) => Progress::Unreported,
+        _ if waited < SETTLE => DeviceProgress::NotKnownYet,
+        None => DeviceProgress::Unused,
+        Some(ago) if Duration::from_millis(ago) > RECENT + waited => DeviceProgress::Unused,
+        Some(_) => DeviceProgress::Unreported,
     })
 }
 
 /// The progress of one sidecar with one device.
-pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> Progress {
+pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> DeviceProgress {
     match sidecar.stop.as_ref().map(|stop| stop.state) {
-        Some(StopState::Confirmed) => Progress::Stopped,
-        Some(StopState::Lapsed) if ran_nothing(device, sidecar) => Progress::Stopped,
-        Some(StopState::Lapsed) => Progress::Lapsed,
-        Some(StopState::Stopping) => Progress::Stopping,
-        Some(StopState::Pending) | None => Progress::NotHeardFrom,
+        Some(StopState::Confirmed) => DeviceProgress::Stopped,
+        Some(StopState::Lapsed) if ran_nothing(device, sidecar) => DeviceProgress::Stopped,
+        Some(StopState::Lapsed) => DeviceProgress::Lapsed,
+        Some(StopState::Stopping) => DeviceProgress::Stopping,
+        Some(StopState::Pending) | None => DeviceProgress::NotHeardFrom,
     }
 }
 
@@ -130,7 +134,7 @@ impl Followed {
     /// Whether a sidecar reports processes that outlived SIGKILL.
     pub(super) fn has_survivors(&self) -> bool {
         let stop = self.device.as_ref().and_then(|device| device.last_stop.as_ref());
-        self.progress == Progress::Stopping
+        self.progress == DeviceProgress::Stopping
             && stop.is_some_and(|last| !last.stop.confirmed && !last.stop.survivors.is_empty())
     }
 }
@@ -181,11 +185,11 @@ pub(super) mod tests {
     fn a_device_is_stopped_when_every_sidecar_that_uses_it_is() {
         use StopState::{Confirmed, Lapsed, Pending, Stopping};
         for (states, expected) in [
-            (&[Confirmed][..], Progress::Stopped),
-            (&[Confirmed, Lapsed], Progress::Stopped),
-            (&[Lapsed, Stopping], Progress::Stopping),
-            (&[Confirmed, Stopping], Progress::Stopping),
-            (&[Stopping, Pending, Confirmed], Progress::NotHeardFrom),
+            (&[Confirmed][..], DeviceProgress::Stopped),
+            (&[Confirmed, Lapsed], DeviceProgress::Stopped),
+            (&[Lapsed, Stopping], DeviceProgress::Stopping),
+            (&[Confirmed, Stopping], DeviceProgress::Stopping),
+            (&[Stopping, Pending, Confirmed], DeviceProgress::NotHeardFrom),
         ] {
             let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
@@ -200,10 +204,14 @@ pub(super) mod tests {
             let device = FleetDevice { sidecars: vec![silent], ..device("a", seen_ago_ms, &[]) };
             judge(&Targets::AllRevoked, vec![device], Duration::ZERO)
         };
-        assert_eq!(of(0, 90_000, Some(95_000))[0].progress, Progress::Stopped);
-        assert_eq!(of(0, 90_000, None)[0].progress, Progress::Stopped);
+        assert_eq!(of(0, 90_000, Some(95_000))[0].progress, DeviceProgress::Stopped);
+        assert_eq!(of(0, 90_000, None)[0].progress, DeviceProgress::Stopped);
         for uncertain in [of(1, 90_000, Some(95_000)), of(0, 90_000, Some(80_000))] {
-            assert_eq!(uncertain[0].progress, Progress::Lapsed, "a paused machine has not lived through its lease");
+            assert_eq!(
+                uncertain[0].progress,
+                DeviceProgress::Lapsed,
+                "a paused machine has not lived through its lease"
+            );
             assert!(is_over(&uncertain), "there is nothing to wait for");
         }
     }
@@ -212,14 +220,18 @@ pub(super) mod tests {
     fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
         let of = |seen, waited| judge(&Targets::AllRevoked, vec![device("a", seen, &[])], waited);
         for (seen, expected) in [
-            (None, Progress::Unused),
-            (Some(605_000), Progress::Unused),
+            (None, DeviceProgress::Unused),
+            (Some(605_000), DeviceProgress::Unused),
             // The duration of the wait itself does not count as age.
-            (Some(603_000), Progress::Unreported),
-            (Some(1), Progress::Unreported),
+            (Some(603_000), DeviceProgress::Unreported),
+            (Some(1), DeviceProgress::Unreported),
         ] {
             let just_now = of(seen, Duration::from_secs(3));
-            assert_eq!(just_now[0].progress, Progress::NotKnownYet, "what allowed it may not be written down yet");
+            assert_eq!(
+                just_now[0].progress,
+                DeviceProgress::NotKnownYet,
+                "what allowed it may not be written down yet"
+            );
             assert!(!is_over(&just_now) && !just_now[0].progress.is_done());
             let settled = of(seen, SETTLE);
             assert_eq!(settled[0].progress, expected, "{seen:?}");
@@ -233,7 +245,7 @@ pub(super) mod tests {
         let targets = Targets::These(["a", "b"].map(str::to_owned).into());
         let followed = judge(&targets, vec![device("a", None, &[]), device("c", None, &[])], SETTLE);
         let told: Vec<_> = followed.iter().map(|one| (one.id.as_str(), one.progress)).collect();
-        assert_eq!(told, [("a", Progress::Unused), ("b", Progress::NoLongerRevoked)]);
+        assert_eq!(told, [("a", DeviceProgress::Unused), ("b", DeviceProgress::NoLongerRevoked)]);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::{BatchRequest, DeviceStatus};
 use serde::Serialize;
 
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use super::follow::{self, Waited};
-use super::outcome::{self, Outcome};
+use super::outcome::{self, DeviceOutcome};
 use super::preview::{self, Effect};
 use super::progress::Targets;
 use super::{batches, confirm, ids};
@@ -29,34 +29,34 @@ const fn effect(status: DeviceStatus) -> Effect {
 }
 
 pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
+    let org = OrgClient::new(&args.key, env)?;
     if args.json {
         printer.only_json();
     }
     if args.all_active {
-        return all(&keyed, args, printer).await;
+        return all(&org, args, printer).await;
     }
     let ids = ids::texts(&args.ids)?;
     if args.change.dry_run {
-        return preview::show(&keyed, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
+        return preview::show(&org, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
     }
     if ids.len() > confirm::A_FLEET && !args.change.yes {
-        confirm::typed("revoke", ids.len(), keyed.client.base_url().as_str(), printer)?;
+        confirm::typed("revoke", ids.len(), org.client.base_url().as_str(), printer)?;
     }
     let reason = args.change.reason.as_deref();
     let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
         // The request for one device is older than batches and works with every authority.
-        let answer = batches::patiently(async || keyed.client.revoke(&keyed.key, &device, reason).await, printer).await;
+        let answer = batches::patiently(async || org.client.revoke(&org.key, &device, reason).await, printer).await;
         vec![match answer {
-            Ok(()) => Outcome::done(id, "revoked"),
-            Err(failure) => Outcome::failed(id, &failure, keyed.explain(&failure)),
+            Ok(()) => DeviceOutcome::done(id, "revoked"),
+            Err(failure) => DeviceOutcome::failed(id, &failure, org.explain(&failure)),
         }]
     } else {
         let done = |item: &machineid_protocol::api::BatchItem| {
             matches!(item.status.as_str(), "revoked" | "already_revoked" | "ok")
         };
         batches::send(
-            &keyed,
+            &org,
             &ids,
             "revoking",
             async |client, key, batch| client.revoke_batch(key, batch, reason).await,
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
     }
     let revoked = outcomes.iter().filter(|outcome| outcome.done).map(|outcome| outcome.device_id.trim().to_owned());
     let targets = Targets::These(revoked.collect());
-    let waited = follow::follow(&keyed, &targets, longest(wait), printer).await;
+    let waited = follow::follow(&org, &targets, longest(wait), printer).await;
     let partial = outcomes.iter().any(|outcome| !outcome.done);
     if args.json {
         outcome::report_with(&outcomes, &waited.report, printer);
@@ -90,21 +90,20 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
 struct All<'a> {
     revoked_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    wait: Option<&'a follow::Report>,
+    wait: Option<&'a follow::WaitReport>,
 }
 
-async fn all(keyed: &KeyedClient, args: &RevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
+async fn all(org: &OrgClient, args: &RevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
     if args.change.dry_run {
-        return preview::show(keyed, None, ACTIVE, effect, args.json, printer).await;
+        return preview::show(org, None, ACTIVE, effect, args.json, printer).await;
     }
     // With --yes no list is requested first: an emergency stop must not depend on it.
     let none_active = if args.change.yes {
         false
     } else {
-        let active =
-            keyed.client.list(&keyed.key, &ACTIVE).await.map_err(|failure| keyed.problem(&failure))?.devices.len();
+        let active = org.client.list(&org.key, &ACTIVE).await.map_err(|failure| org.problem(&failure))?.devices.len();
         if active > 0 {
-            confirm::typed("revoke all", active, keyed.client.base_url().as_str(), printer)?;
+            confirm::typed("revoke all", active, org.client.base_url().as_str(), printer)?;
         }
         active == 0
     };
@@ -113,8 +112,8 @@ async fn all(keyed: &KeyedClient, args: &RevokeArgs, printer: &mut Printer) -> R
         0
     } else {
         let reason = args.change.reason.as_deref();
-        let request = async || keyed.client.revoke_batch(&keyed.key, &BatchRequest::All, reason).await;
-        let answer = batches::patiently(request, printer).await.map_err(|failure| keyed.problem(&failure))?;
+        let request = async || org.client.revoke_batch(&org.key, &BatchRequest::All, reason).await;
+        let answer = batches::patiently(request, printer).await.map_err(|failure| org.problem(&failure))?;
         answer.revoked_count.ok_or_else(|| {
             Problem::failure(
                 "the authority's answer does not say how many it revoked; look with: machineid list --active",
@@ -126,7 +125,7 @@ async fn all(keyed: &KeyedClient, args: &RevokeArgs, printer: &mut Printer) -> R
         printer.flush();
     }
     let waited = match args.wait {
-        Some(wait) => Some(follow::follow(keyed, &Targets::AllRevoked, longest(wait), printer).await),
+        Some(wait) => Some(follow::follow(org, &Targets::AllRevoked, longest(wait), printer).await),
         None => None,
     };
     if args.json {

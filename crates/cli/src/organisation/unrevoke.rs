@@ -5,8 +5,8 @@ use machineid_protocol::Exit;
 use machineid_protocol::api::{BatchRequest, DeviceStatus};
 use serde::Serialize;
 
-use super::connect::KeyedClient;
-use super::outcome::{self, Outcome};
+use super::connect::OrgClient;
+use super::outcome::{self, DeviceOutcome};
 use super::preview::{self, Effect};
 use super::{batches, confirm, ids};
 use crate::Env;
@@ -25,28 +25,27 @@ const fn effect(status: DeviceStatus) -> Effect {
 }
 
 pub(crate) async fn run(args: &UnrevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
+    let org = OrgClient::new(&args.key, env)?;
     if args.all_revoked {
-        return all(&keyed, args, printer).await;
+        return all(&org, args, printer).await;
     }
     let ids = ids::texts(&args.ids)?;
     if args.change.dry_run {
-        return preview::show(&keyed, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
+        return preview::show(&org, Some(&ids), ListFilter::default(), effect, args.json, printer).await;
     }
     let reason = args.change.reason.as_deref();
     let outcomes = if let ([id], Ok(device)) = (ids.as_slice(), ids[0].parse()) {
-        let answer =
-            batches::patiently(async || keyed.client.unrevoke(&keyed.key, &device, reason).await, printer).await;
+        let answer = batches::patiently(async || org.client.unrevoke(&org.key, &device, reason).await, printer).await;
         vec![match answer {
-            Ok(()) => Outcome::done(id, "ok"),
-            Err(failure) => Outcome::failed(id, &failure, keyed.explain(&failure)),
+            Ok(()) => DeviceOutcome::done(id, "ok"),
+            Err(failure) => DeviceOutcome::failed(id, &failure, org.explain(&failure)),
         }]
     } else {
         let done = |item: &machineid_protocol::api::BatchItem| {
             matches!(item.status.as_str(), "ok" | "unrevoked" | "already_active")
         };
         batches::send(
-            &keyed,
+            &org,
             &ids,
             "unrevoking",
             async |client, key, batch| client.unrevoke_batch(key, batch, reason).await,
@@ -68,22 +67,22 @@ struct Report {
     still_revoked: Vec<String>,
 }
 
-async fn all(keyed: &KeyedClient, args: &UnrevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
+async fn all(org: &OrgClient, args: &UnrevokeArgs, printer: &mut Printer) -> Result<Exit, Problem> {
     if args.change.dry_run {
-        return preview::show(keyed, None, REVOKED, effect, args.json, printer).await;
+        return preview::show(org, None, REVOKED, effect, args.json, printer).await;
     }
     if !args.change.yes {
-        let revoked = revoked(keyed).await?.len();
+        let revoked = revoked(org).await?.len();
         if revoked > 0 {
-            confirm::typed("unrevoke all", revoked, keyed.client.base_url().as_str(), printer)?;
+            confirm::typed("unrevoke all", revoked, org.client.base_url().as_str(), printer)?;
         }
     }
     let reason = args.change.reason.as_deref();
-    let request = async || keyed.client.unrevoke_batch(&keyed.key, &BatchRequest::All, reason).await;
-    let answer = batches::patiently(request, printer).await.map_err(|failure| keyed.problem(&failure))?;
+    let request = async || org.client.unrevoke_batch(&org.key, &BatchRequest::All, reason).await;
+    let answer = batches::patiently(request, printer).await.map_err(|failure| org.problem(&failure))?;
     let unrevoked_count = answer.unrevoked_count.unwrap_or(0);
     // The authority restores as many devices as the plan has places; only the list shows which ones it left out.
-    let still_revoked = revoked(keyed).await?;
+    let still_revoked = revoked(org).await?;
     let partial = !still_revoked.is_empty();
     if args.json {
         let report = Report {
@@ -107,7 +106,7 @@ async fn all(keyed: &KeyedClient, args: &UnrevokeArgs, printer: &mut Printer) ->
     Ok(if partial { Exit::Failure } else { Exit::Success })
 }
 
-async fn revoked(keyed: &KeyedClient) -> Result<Vec<String>, Problem> {
-    let list = keyed.client.list(&keyed.key, &REVOKED).await.map_err(|failure| keyed.problem(&failure))?;
+async fn revoked(org: &OrgClient) -> Result<Vec<String>, Problem> {
+    let list = org.client.list(&org.key, &REVOKED).await.map_err(|failure| org.problem(&failure))?;
     Ok(list.devices.into_iter().map(|device| device.device_id).collect())
 }

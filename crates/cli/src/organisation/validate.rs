@@ -4,7 +4,7 @@ use machineid_client::Failure;
 use machineid_protocol::{Code, Decision, DeviceId, Exit, RequestId};
 use serde::Serialize;
 
-use super::connect::KeyedClient;
+use super::connect::OrgClient;
 use super::{each, ids};
 use crate::Env;
 use crate::args::ValidateArgs;
@@ -33,12 +33,12 @@ struct Report {
 }
 
 pub(crate) async fn run(args: &ValidateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    let keyed = KeyedClient::new(&args.key, env)?;
+    let org = OrgClient::new(&args.key, env)?;
     let devices = ids::parsed(&args.ids)?;
     // Not repeated: a question about the present is answered now, or not at all.
-    let request = async |device: &DeviceId| (device.clone(), keyed.client.validate(&keyed.key, device).await);
+    let request = async |device: &DeviceId| (device.clone(), org.client.validate(&org.key, device).await);
     let answers = each::for_each(&devices, "validating", request, printer).await;
-    let results: Vec<Answer> = answers.into_iter().map(|(device, answer)| read(&keyed, device, answer)).collect();
+    let results: Vec<Answer> = answers.into_iter().map(|(device, answer)| read(&org, device, answer)).collect();
     let said = |exit| results.iter().any(|answer| answer.exit == exit);
     let exit = match (said(Exit::Denied), said(Exit::Undecided)) {
         (true, _) => Exit::Denied,
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: &ValidateArgs, env: Env<'_>, printer: &mut Printer
     Ok(exit)
 }
 
-fn read(keyed: &KeyedClient, device: DeviceId, answer: Result<Decision, Failure>) -> Answer {
+fn read(org: &OrgClient, device: DeviceId, answer: Result<Decision, Failure>) -> Answer {
     match answer {
         Ok(Decision::Allow { code, request_id }) => Answer {
             device,
@@ -83,7 +83,7 @@ fn read(keyed: &KeyedClient, device: DeviceId, answer: Result<Decision, Failure>
             code: matches!(failure, Failure::Undecided { .. }).then(|| failure.code()),
             request_id: None,
             reason: None,
-            error: Some(keyed.explain(&failure)),
+            error: Some(org.explain(&failure)),
             exit: Exit::Undecided,
         },
     }

@@ -47,12 +47,12 @@ pub(super) struct Way {
 pub(super) struct Connections {
     way: Way,
     names: Arc<Resolver>,
-    kept: RwLock<Arc<Kept>>,
+    kept: RwLock<Arc<KeptConnections>>,
     single: Client,
 }
 
 /// A set of kept connections, which are closed together.
-pub(super) struct Kept {
+pub(super) struct KeptConnections {
     pub(super) http: Client,
     /// Whether an answer arrived on one of them. Only then can a kept connection have died since.
     answered: AtomicBool,
@@ -63,7 +63,7 @@ impl Connections {
     pub(super) fn new(way: Way) -> reqwest::Result<Self> {
         let names = Arc::new(Resolver::new());
         let single = way.client(&names, 0)?;
-        let kept = RwLock::new(Arc::new(Kept::new(way.client(&names, MOST)?)));
+        let kept = RwLock::new(Arc::new(KeptConnections::new(way.client(&names, MOST)?)));
         Ok(Self { way, names, kept, single })
     }
 
@@ -72,7 +72,7 @@ impl Connections {
         &self.single
     }
 
-    pub(super) fn kept(&self) -> Arc<Kept> {
+    pub(super) fn kept(&self) -> Arc<KeptConnections> {
         Arc::clone(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -82,22 +82,22 @@ impl Connections {
     }
 
     /// Replaces these connections, unless another request that failed on one of them has already done so.
-    pub(super) fn forget_these(&self, these: &Arc<Kept>) {
+    pub(super) fn forget_these(&self, these: &Arc<KeptConnections>) {
         self.replace(|kept| Arc::ptr_eq(kept, these));
     }
 
-    fn replace(&self, condition: impl FnOnce(&Arc<Kept>) -> bool) {
+    fn replace(&self, condition: impl FnOnce(&Arc<KeptConnections>) -> bool) {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         // The client was created once, so this should succeed again. If it fails, the old connections stay in use.
         if condition(&kept)
             && let Ok(http) = self.way.client(&self.names, MOST)
         {
-            *kept = Arc::new(Kept::new(http));
+            *kept = Arc::new(KeptConnections::new(http));
         }
     }
 }
 
-impl Kept {
+impl KeptConnections {
     const fn new(http: Client) -> Self {
         Self { http, answered: AtomicBool::new(false) }
     }

@@ -23,8 +23,8 @@ const BOUNDS: Bounds = Bounds { at_a_time: 8, most: 32 };
 /// resolver reads its configuration at each call.
 const SHARED_FOR: Duration = Duration::from_millis(250);
 
-type Answer = Result<Arc<[SocketAddr]>, NoAddress>;
-type Look = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type RawAnswer = Result<Arc<[SocketAddr]>, NoAddress>;
+type Look = Pin<Box<dyn Future<Output = RawAnswer> + Send>>;
 
 /// The system's resolver, with errors that can be recognised.
 #[derive(Debug)]

@@ -35,14 +35,14 @@ const LONGEST: usize = 200;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct AuditQuery {
     device: String,
     verb: String,
     who: String,
     before: String,
 }
 
-impl Asked {
+impl AuditQuery {
     /// Converts the filter to the store's query.
     fn query(&self, org: OrgId, limit: u32) -> Result<audit::Query, Refused> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
@@ -78,7 +78,7 @@ impl Asked {
 struct Page {
     frame: Frame,
     place: String,
-    asked: Asked,
+    asked: AuditQuery,
     verbs: Vec<&'static str>,
     deeds: Vec<Deed>,
     export: String,
@@ -90,7 +90,7 @@ struct Page {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
-    query: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
@@ -122,7 +122,7 @@ pub(super) async fn show(
 pub(super) async fn export(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
-    query: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
@@ -163,7 +163,7 @@ pub(super) async fn export(
     Ok(response)
 }
 
-fn readable(query: Result<Query<Asked>, QueryRejection>) -> Result<Asked, Refused> {
+fn readable(query: Result<Query<AuditQuery>, QueryRejection>) -> Result<AuditQuery, Refused> {
     let Query(asked) = query.map_err(|_| Refused::Malformed("The address cannot be read.".to_owned()))?;
     Ok(asked)
 }

@@ -17,7 +17,7 @@ use super::refused::Refused;
 use super::{page, visit};
 use crate::access::Permission;
 use crate::app::App;
-use crate::console::pictures::{self, Picture, Progress};
+use crate::console::pictures::{self, CurveData, Picture};
 use crate::console::words::{State as Shown, When, grouped};
 use crate::reports::{Known, Notes, judge};
 use crate::routes::now;
@@ -48,7 +48,7 @@ struct Tally {
     confirmed: Vec<Host>,
     /// Devices that no sidecar has reported about.
     untold: u64,
-    progress: Progress,
+    progress: CurveData,
 }
 
 fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
@@ -87,7 +87,7 @@ fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
     confirmed.sort_by(|one, other| one.name.cmp(&other.name));
     outstanding.sort_by(|one, other| other.by.cmp(&one.by).then_with(|| one.name.cmp(&other.name)));
     let alive = || outstanding.iter().filter(|host| host.state != StopState::Lapsed);
-    let progress = Progress {
+    let progress = CurveData {
         stopped: after
             .stops
             .iter()

@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 use serde::Deserialize;
 
-use super::fleet::Row;
+use super::fleet::DeviceRow;
 use super::frame::{Frame, Section};
 use super::past::{Moment, together, took_text};
 use super::refused::Refused;
-use super::told::Sidecar;
+use super::told::SidecarRow;
 use super::{page, visit};
 use crate::access::Permission;
 use crate::app::App;
@@ -30,7 +30,7 @@ use crate::store::Filter;
 const PAST: u32 = 50;
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct DeviceQuery {
     id: String,
 }
 
@@ -67,9 +67,9 @@ impl Stop {
 struct Page {
     frame: Frame,
     place: String,
-    row: Row,
+    row: DeviceRow,
     created: When,
-    sidecars: Vec<Sidecar>,
+    sidecars: Vec<SidecarRow>,
     stops: Vec<Stop>,
     /// The decisions over time, if any were reported.
     states: Option<Picture>,
@@ -81,7 +81,7 @@ struct Page {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
-    query: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<DeviceQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
@@ -103,8 +103,8 @@ pub(super) async fn show(
         &Page {
             frame: Frame::inside(&app, &visit, &account.org, Section::Fleet, id.as_str()),
             created: When::new(row.device.created_at, now),
-            sidecars: row.heard.iter().map(|heard| Sidecar::of(&row.device, heard, now)).collect(),
-            row: Row::new(&account.org, &place, row, now),
+            sidecars: row.heard.iter().map(|heard| SidecarRow::of(&row.device, heard, now)).collect(),
+            row: DeviceRow::new(&account.org, &place, row, now),
             stops: stops.into_iter().map(|stop| Stop::new(stop, now)).collect(),
             states: (!spans.is_empty()).then(|| pictures::states(&spans, now)),
             past: together(done.entries, told, now),

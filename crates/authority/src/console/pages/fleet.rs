@@ -32,14 +32,14 @@ const LONGEST_SEARCH: usize = DeviceId::LONGEST;
 /// The query parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct FleetPageQuery {
     q: String,
     state: String,
     after: String,
 }
 
 /// A device in the list.
-pub(super) struct Row {
+pub(super) struct DeviceRow {
     pub(super) id: String,
     pub(super) address: String,
     pub(super) state: Shown,
@@ -50,7 +50,7 @@ pub(super) struct Row {
     pub(super) told: Option<Told>,
 }
 
-impl Row {
+impl DeviceRow {
     pub(super) fn new(org: &Org, place: &str, row: FleetRow, now: jiff::Timestamp) -> Self {
         let FleetRow { device, heard, .. } = row;
         let verdict = verdict(org, device.revoked_at.is_some(), now);
@@ -74,7 +74,7 @@ struct Page {
     place: String,
     q: String,
     state: String,
-    rows: Vec<Row>,
+    rows: Vec<DeviceRow>,
     /// The address of the next page.
     next: Option<String>,
     /// The address of the first page, when this is another one.
@@ -92,13 +92,13 @@ struct Page {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
-    query: Result<Query<Asked>, QueryRejection>,
+    query: Result<Query<FleetPageQuery>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
     let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let malformed = |text: &str| Refused::Malformed(text.to_owned());
-    let Query(Asked { q, state, after }) = query.map_err(|_| malformed("The address cannot be read."))?;
+    let Query(FleetPageQuery { q, state, after }) = query.map_err(|_| malformed("The address cannot be read."))?;
     let (q, after) = (q.trim().to_owned(), after.trim());
     let status = match state.as_str() {
         "" => None,
@@ -133,7 +133,8 @@ pub(super) async fn show(
         .map(|last| format!("{place}?q={}&state={state}&after={}", encoded(&q), encoded(&last.device.id)));
     let first = after.is_some().then(|| format!("{place}?q={}&state={state}", encoded(&q)));
     let filtered = !q.is_empty() || !state.is_empty() || after.is_some();
-    let rows: Vec<Row> = found.devices.into_iter().map(|row| Row::new(&account.org, &place, row, now)).collect();
+    let rows: Vec<DeviceRow> =
+        found.devices.into_iter().map(|row| DeviceRow::new(&account.org, &place, row, now)).collect();
     let (used, limit) = (account.used, account.org.limit());
     page(
         StatusCode::OK,

@@ -41,13 +41,13 @@ pub(super) struct Frame {
     /// The token that every form carries; empty without a session.
     pub(super) csrf: String,
     pub(super) operator: bool,
-    pub(super) org: Option<Place>,
+    pub(super) org: Option<OrgPlace>,
     pub(super) section: Section,
 }
 
 /// The organisation that a page is about.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct OrgPlace {
     pub(super) name: String,
     /// The path of the organisation's first page.
     pub(super) path: String,
@@ -76,7 +76,7 @@ impl Frame {
 
     /// A frame for a page of an organisation.
     pub(super) fn inside(app: &App, visit: &Visit, org: &Org, section: Section, title: &str) -> Self {
-        let place = Place {
+        let place = OrgPlace {
             name: org.name.clone().unwrap_or_else(|| org.id.to_string()),
             path: format!("{}/org/{}", app.console.base, org.id),
             halted: halted(org),

@@ -20,12 +20,12 @@ pub(super) struct Told {
     /// Their longest bound.
     pub(super) bound: String,
     /// The progress of the stop requested by the device's revoke.
-    pub(super) progress: Option<Progress>,
+    pub(super) progress: Option<StopProgress>,
 }
 
 /// One sidecar.
 #[derive(Clone, Debug)]
-pub(super) struct Sidecar {
+pub(super) struct SidecarRow {
     pub(super) host: String,
     pub(super) version: String,
     pub(super) standing: &'static str,
@@ -35,12 +35,12 @@ pub(super) struct Sidecar {
     pub(super) bound: String,
     pub(super) push: bool,
     pub(super) heard: When,
-    pub(super) progress: Option<Progress>,
+    pub(super) progress: Option<StopProgress>,
 }
 
 /// The progress of a stop: as a word, a shape, and a colour.
 #[derive(Clone, Debug)]
-pub(super) struct Progress {
+pub(super) struct StopProgress {
     state: StopState,
     pub(super) word: &'static str,
     pub(super) shape: &'static str,
@@ -63,7 +63,7 @@ impl Told {
         }
         let sum = |count: fn(&HeardDevice) -> u32| heard.iter().map(|heard| u64::from(count(heard))).sum();
         let longest = heard.iter().map(|heard| heard.said.bound).max_by_key(|bound| bound.cut_off_ms)?;
-        let all = heard.iter().filter_map(|heard| Progress::of(device, heard, now));
+        let all = heard.iter().filter_map(|heard| StopProgress::of(device, heard, now));
         Some(Self {
             versions: versions.join(", "),
             agents: sum(|heard| heard.said.device.agents),
@@ -74,7 +74,7 @@ impl Told {
     }
 }
 
-impl Sidecar {
+impl SidecarRow {
     pub(super) fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Self {
         let said = &heard.said;
         Self {
@@ -87,12 +87,12 @@ impl Sidecar {
             bound: bound(said.bound),
             push: said.push,
             heard: When::new(heard.heard_at, now),
-            progress: Progress::of(device, heard, now),
+            progress: StopProgress::of(device, heard, now),
         }
     }
 }
 
-impl Progress {
+impl StopProgress {
     /// `None` when the device is not revoked.
     fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Option<Self> {
         let known = Known {

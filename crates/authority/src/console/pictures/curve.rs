@@ -14,7 +14,7 @@ const BOTTOM: f64 = HEIGHT - 24.0;
 
 /// The data of a running or finished stop. Times are relative to its request.
 #[derive(Clone, Debug)]
-pub(in crate::console) struct Progress {
+pub(in crate::console) struct CurveData {
     /// When each stopped agent ended.
     pub(in crate::console) stopped: Vec<Duration>,
     /// Agents that may still run.
@@ -26,7 +26,7 @@ pub(in crate::console) struct Progress {
 }
 
 /// Draws the curve, from the request to the end of the outstanding agents.
-pub(in crate::console) fn curve(progress: &Progress) -> Picture {
+pub(in crate::console) fn curve(progress: &CurveData) -> Picture {
     let mut stopped = progress.stopped.clone();
     stopped.sort_unstable();
     let done = u64::try_from(stopped.len()).unwrap_or(u64::MAX);
@@ -61,7 +61,7 @@ pub(in crate::console) fn curve(progress: &Progress) -> Picture {
     drawing.done(&sense(&stopped, total, progress))
 }
 
-fn sense(stopped: &[Duration], total: u64, progress: &Progress) -> String {
+fn sense(stopped: &[Duration], total: u64, progress: &CurveData) -> String {
     let count = u64::try_from(stopped.len()).unwrap_or(u64::MAX);
     let mut text = format!("{} of {} agents have stopped", grouped(count), grouped(total));
     // Writing to a string does not fail.

@@ -16,7 +16,7 @@ mod histogram;
 mod states;
 mod usage;
 
-pub(in crate::console) use curve::{Progress, curve};
+pub(in crate::console) use curve::{CurveData, curve};
 pub(in crate::console) use histogram::histogram;
 pub(in crate::console) use states::{held, states};
 pub(in crate::console) use usage::usage;

@@ -37,7 +37,7 @@ fn corners(picture: &Picture, class: &str) -> Vec<(f64, f64)> {
 
 #[test]
 fn a_picture_is_well_formed_says_its_sense_and_stays_within_itself() {
-    let progress = |stopped: &[u64], outstanding, bound: Option<u64>, since| Progress {
+    let progress = |stopped: &[u64], outstanding, bound: Option<u64>, since| CurveData {
         stopped: stopped.iter().copied().map(millis).collect(),
         outstanding,
         bound: bound.map(millis),
@@ -90,7 +90,7 @@ fn a_bar_is_as_long_as_what_is_taken() {
 #[test]
 fn a_curve_climbs_with_each_agent_and_stays_below_what_is_outstanding() {
     let stopped = [300, 100, 200].map(millis).to_vec();
-    let under_way = curve(&Progress { stopped, outstanding: 1, bound: Some(millis(41_000)), since: millis(2_000) });
+    let under_way = curve(&CurveData { stopped, outstanding: 1, bound: Some(millis(41_000)), since: millis(2_000) });
     assert_eq!(
         sense(&under_way),
         "3 of 4 agents have stopped, half of these within 200 ms, the last after 300 ms; 1 may still run, \
@@ -104,7 +104,7 @@ fn a_curve_climbs_with_each_agent_and_stays_below_what_is_outstanding() {
     assert!(line.last().unwrap().0 < limit[0].0, "the lease has not ended: {limit:?}");
 
     let stopped = [100, 200].map(millis).to_vec();
-    let done = curve(&Progress { stopped, outstanding: 0, bound: Some(millis(41_000)), since: millis(60_000) });
+    let done = curve(&CurveData { stopped, outstanding: 0, bound: Some(millis(41_000)), since: millis(60_000) });
     let (goal, line) = (corners(&done, "goal"), corners(&done, "curve"));
     assert_eq!(line.last(), goal.last(), "all have stopped");
     assert!(!done.0.contains("limit") && done.0.contains("200 ms"), "drawn at the scale of what happened: {done}");

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::super::StoreError;
-use super::health::Health;
-use super::session::{self, Purpose, Server};
+use super::health::DatabaseHealth;
+use super::session::{self, Server, SessionPurpose};
 use super::{CONNECTED, PROBE, lost};
 
 /// The maximum age of the newest confirmed commit for a decision.
@@ -50,10 +50,10 @@ impl Fence {
     }
 
     /// Commits periodically until `stop`.
-    pub(super) async fn keep(&self, options: &PgConnectOptions, health: &Health, stop: &CancellationToken) {
+    pub(super) async fn keep(&self, options: &PgConnectOptions, health: &DatabaseHealth, stop: &CancellationToken) {
         let mut next = None;
         while !stop.is_cancelled() {
-            let opening = session::open(options, &health.known, Purpose::Operations);
+            let opening = session::open(options, &health.known, SessionPurpose::Operations);
             let opened = match next.take() {
                 Some(replacement) => Some(replacement),
                 None => tokio::time::timeout(CONNECTED, opening).await.ok().and_then(Result::ok),
@@ -83,7 +83,7 @@ impl Fence {
         connection: &mut PgConnection,
         server: Server,
         options: &PgConnectOptions,
-        health: &Health,
+        health: &DatabaseHealth,
     ) -> Result<Option<(PgConnection, Server)>, StoreError> {
         let identifying = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection);
         let process: i32 = tokio::time::timeout(CONNECTED, identifying).await.map_err(|_| StoreError::Late)??;
@@ -117,7 +117,7 @@ async fn replacement(
     waiting: &AtomicU64,
     process: i32,
     options: &PgConnectOptions,
-    health: &Health,
+    health: &DatabaseHealth,
 ) -> (PgConnection, Server) {
     loop {
         tokio::time::sleep(UNANSWERED).await;
@@ -126,7 +126,7 @@ async fn replacement(
             continue;
         }
         let looking = async {
-            let (mut connection, server) = session::open(options, &health.known, Purpose::Operations).await?;
+            let (mut connection, server) = session::open(options, &health.known, SessionPurpose::Operations).await?;
             let waits: bool = sqlx::query_scalar(WAITS).bind(process).fetch_one(&mut connection).await?;
             Ok::<_, StoreError>((connection, server, waits))
         };

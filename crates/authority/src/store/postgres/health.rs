@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::super::StoreError;
 use super::fence::Fence;
 use super::lanes::Lanes;
-use super::session::{self, Known, Purpose};
+use super::session::{self, KnownServers, SessionPurpose};
 use super::{CONNECTED, PROBE, crowded};
 
 /// The interval between probes without a cause. This finds an address that leads elsewhere without a broken connection
@@ -22,17 +22,17 @@ const PERIOD: Duration = Duration::from_secs(2);
 
 /// The result of the last probe.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct DatabaseHealth {
     /// `None` while the database answers; otherwise why no new question can be asked.
     trouble: Mutex<Option<StoreError>>,
     suspicion: Notify,
     /// The servers that the address has led to.
-    pub(super) known: Known,
+    pub(super) known: KnownServers,
     /// The fence; `None` without `--fence`.
     pub(super) fence: Option<Fence>,
 }
 
-impl Health {
+impl DatabaseHealth {
     pub(super) fn new(fence: bool) -> Self {
         Self { fence: fence.then(Fence::default), ..Self::default() }
     }
@@ -96,7 +96,7 @@ impl Health {
     /// Probes on a new connection: that all others are busy is not a failure. A server that refuses it for too many
     /// connections is up.
     async fn look(&self, options: &PgConnectOptions) -> Result<(), StoreError> {
-        let looking = session::open(options, &self.known, Purpose::Operations);
+        let looking = session::open(options, &self.known, SessionPurpose::Operations);
         match tokio::time::timeout(CONNECTED, looking).await {
             Ok(Ok((connection, _))) => {
                 // In the background, since a proxy may be slow to close.

@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::super::{Presented, StoreError};
-use super::health::Health;
-use super::lookup::{Asked, Found, look_up};
-use super::session::{self, Purpose, Server};
+use super::health::DatabaseHealth;
+use super::lookup::{Found, LookupQuestion, look_up};
+use super::session::{self, Server, SessionPurpose};
 use super::{CONNECTED, PROBE, lost};
 
 /// The number of lanes: one that works, and one for when the first is slow or has lost its connection.
@@ -73,7 +73,7 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Question {
-    asked: Asked,
+    asked: LookupQuestion,
     tries: usize,
     reply: oneshot::Sender<Found>,
 }
@@ -83,7 +83,7 @@ struct Question {
 struct Lane {
     lanes: Lanes,
     options: Arc<PgConnectOptions>,
-    health: Arc<Health>,
+    health: Arc<DatabaseHealth>,
     stop: CancellationToken,
 }
 
@@ -104,7 +104,11 @@ struct Swift<'a> {
 
 impl Lanes {
     /// Starts the lanes. None has a connection yet; each makes its own.
-    pub(super) fn start(options: &Arc<PgConnectOptions>, health: &Arc<Health>, stop: &CancellationToken) -> Self {
+    pub(super) fn start(
+        options: &Arc<PgConnectOptions>,
+        health: &Arc<DatabaseHealth>,
+        stop: &CancellationToken,
+    ) -> Self {
         let lanes = Self(Arc::default());
         for _ in 0..LANES {
             let lane = Lane {
@@ -119,7 +123,7 @@ impl Lanes {
     }
 
     /// Asks a question, in a snapshot that begins after this call.
-    pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Presented>, StoreError> {
+    pub(super) async fn ask(&self, asked: LookupQuestion) -> Result<Option<Presented>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.0.push(Question { asked, tries: 0, reply })?;
         answer.await.map_err(|_| StoreError::Closed)?
@@ -285,7 +289,7 @@ impl Lane {
     }
 
     async fn connect(&self) -> Result<(PgConnection, Server), ()> {
-        let opening = session::open(&self.options, &self.health.known, Purpose::Decisions);
+        let opening = session::open(&self.options, &self.health.known, SessionPurpose::Decisions);
         let error = match tokio::time::timeout(CONNECTED, opening).await {
             Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(error)) => error,
@@ -307,7 +311,7 @@ impl Lane {
         loop {
             let Some(Batch { questions: batch, mut under_way }) = queue.take().await else { return true };
             let looked = {
-                let asked: Vec<&Asked> = batch.iter().map(|question| &question.asked).collect();
+                let asked: Vec<&LookupQuestion> = batch.iter().map(|question| &question.asked).collect();
                 let again = batch.iter().any(|question| question.tries > 0);
                 let looking = tokio::time::timeout(PATIENCE[usize::from(again)], look_up(connection, &asked));
                 tokio::pin!(looking);
@@ -378,7 +382,7 @@ mod tests {
     use crate::keys::SecretHash;
 
     fn question(reply: oneshot::Sender<Found>) -> Question {
-        Question { asked: Asked { key: SecretHash::of_token("any"), device: None }, tries: 0, reply }
+        Question { asked: LookupQuestion { key: SecretHash::of_token("any"), device: None }, tries: 0, reply }
     }
 
     fn ask(queue: &Queue) -> oneshot::Receiver<Found> {

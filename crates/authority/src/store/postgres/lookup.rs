@@ -17,7 +17,7 @@ use crate::keys::SecretHash;
 
 /// One validation's question.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct LookupQuestion {
     pub(super) key: SecretHash,
     pub(super) device: Option<DeviceId>,
 }
@@ -42,7 +42,7 @@ struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn new(asked: &[&'a Asked]) -> Result<Self, StoreError> {
+    fn new(asked: &[&'a LookupQuestion]) -> Result<Self, StoreError> {
         let mut sorted = Self::default();
         let mut known = HashMap::new();
         for (place, asked) in asked.iter().enumerate() {
@@ -72,7 +72,10 @@ impl<'a> Sorted<'a> {
 /// a standby, a revoke that was answered may not have arrived yet.
 ///
 /// Each key makes at least one row, so that there is always a row that says where the statement ran.
-pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> Result<Vec<Found>, StoreError> {
+pub(super) async fn look_up(
+    connection: &mut PgConnection,
+    asked: &[&LookupQuestion],
+) -> Result<Vec<Found>, StoreError> {
     let sorted = Sorted::new(asked)?;
     let keys: Vec<&[u8]> = sorted.keys.iter().map(|key| key.as_bytes()).collect();
     let rows = sqlx::query(concat!(
@@ -179,8 +182,8 @@ fn devices(
 mod tests {
     use super::*;
 
-    fn asked(key: &str, device: Option<&str>) -> Asked {
-        Asked { key: SecretHash::of_token(key), device: device.map(|device| device.parse().unwrap()) }
+    fn asked(key: &str, device: Option<&str>) -> LookupQuestion {
+        LookupQuestion { key: SecretHash::of_token(key), device: device.map(|device| device.parse().unwrap()) }
     }
 
     #[test]
@@ -192,7 +195,7 @@ mod tests {
             asked("c", Some("one")),
             asked("a", Some("two")),
         ];
-        let all: Vec<&Asked> = all.iter().collect();
+        let all: Vec<&LookupQuestion> = all.iter().collect();
         let sorted = Sorted::new(&all).unwrap();
         assert_eq!(sorted.places, [vec![0, 2, 4], vec![1], vec![3]]);
         assert_eq!(sorted.devices, ["one", "two", "one"]);

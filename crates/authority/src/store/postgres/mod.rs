@@ -43,12 +43,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-use self::health::Health;
+use self::health::DatabaseHealth;
 use self::lanes::{LANES, Lanes};
-use self::lookup::Asked;
-use self::session::Purpose;
+use self::lookup::LookupQuestion;
+use self::session::SessionPurpose;
 use self::survey::{Survey, survey};
-pub(super) use self::transaction::Writing;
+pub(super) use self::transaction::PostgresWriting;
 use machineid_protocol::DeviceId;
 
 use super::{Kept, OpenError, Presented, StoreError, Terms, rows};
@@ -90,7 +90,7 @@ pub(super) struct Postgres {
     /// Set after a commit without an answer: its changes may become visible later, and only its own news say when.
     hears_itself: Arc<AtomicBool>,
     changes: Changes,
-    health: Arc<Health>,
+    health: Arc<DatabaseHealth>,
     stop: CancellationToken,
 }
 
@@ -106,7 +106,7 @@ impl Postgres {
                 // No stored value is a float, and a pooler refuses unknown parameters in the first packet.
                 .extra_float_digits(None),
         );
-        let health = Arc::new(Health::new(terms.fence));
+        let health = Arc::new(DatabaseHealth::new(terms.fence));
         let reserved = RESERVED + usize::from(terms.fence);
         let connections = granted(&options, &health, (terms.connections, reserved + 1), &place).await?;
         let failed = |source: sqlx::Error| OpenError::connect(&place, source.into());
@@ -157,7 +157,7 @@ impl Postgres {
         if !self.health.fence_holds() {
             return Err(StoreError::Unconfirmed);
         }
-        self.lanes.ask(Asked { key, device }).await
+        self.lanes.ask(LookupQuestion { key, device }).await
     }
 
     /// Looks up a key that no organisation has.
@@ -182,8 +182,8 @@ impl Postgres {
     }
 
     /// Begins a transaction that may write.
-    pub(super) async fn begin(&self) -> Result<Writing, StoreError> {
-        Writing::begin(&self.pool, &self.health).await
+    pub(super) async fn begin(&self) -> Result<PostgresWriting, StoreError> {
+        PostgresWriting::begin(&self.pool, &self.health).await
     }
 
     /// Begins a transaction that only reads: all its statements share one snapshot.
@@ -235,7 +235,7 @@ impl Postgres {
 /// leads to a server that cannot decide.
 async fn granted(
     options: &PgConnectOptions,
-    health: &Health,
+    health: &DatabaseHealth,
     (wanted, needed): (usize, usize),
     place: &str,
 ) -> Result<usize, OpenError> {
@@ -260,7 +260,7 @@ async fn granted(
         ),
         (_, None) => {}
     }
-    let opening = session::open(options, &health.known, Purpose::Operations);
+    let opening = session::open(options, &health.known, SessionPurpose::Operations);
     let opened = tokio::time::timeout(OPERATION, opening).await.unwrap_or(Err(StoreError::Late));
     match opened {
         // Closed, since the pool makes its own connection.
@@ -273,7 +273,11 @@ async fn granted(
 
 /// The pool for operations. All its connections are made now and kept: a connection made on demand could be refused
 /// while others are idle.
-async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connections: usize) -> sqlx::Result<PgPool> {
+async fn operations(
+    options: &PgConnectOptions,
+    health: &Arc<DatabaseHealth>,
+    connections: usize,
+) -> sqlx::Result<PgPool> {
     let connections = u32::try_from(connections).unwrap_or(u32::MAX);
     let (made, kept) = (Arc::clone(health), Arc::clone(health));
     PgPoolOptions::new()
@@ -297,8 +301,8 @@ async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connection
 }
 
 /// Prepares a new connection of a pool.
-async fn prepared(connection: &mut PgConnection, health: &Health) -> sqlx::Result<()> {
-    session::prepare(connection, &health.known, Purpose::Operations).await.map(drop).map_err(|error| {
+async fn prepared(connection: &mut PgConnection, health: &DatabaseHealth) -> sqlx::Result<()> {
+    session::prepare(connection, &health.known, SessionPurpose::Operations).await.map(drop).map_err(|error| {
         health.suspect();
         sqlx::Error::Configuration(error.into())
     })

@@ -11,7 +11,7 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use tracing::warn;
 
 use super::super::StoreError;
-use super::{CONNECTED, PROBE, Postgres, Writing, prepared, session};
+use super::{CONNECTED, PROBE, Postgres, PostgresWriting, prepared, session};
 use crate::changes::Change;
 use crate::org::OrgId;
 
@@ -89,7 +89,7 @@ impl Drop for Hints<'_> {
 
 impl Postgres {
     /// Commits, which also notifies the other servers of the changes; then notifies the listeners here.
-    pub(in super::super) async fn commit(&self, mut writing: Writing) -> Result<(), StoreError> {
+    pub(in super::super) async fn commit(&self, mut writing: PostgresWriting) -> Result<(), StoreError> {
         let changes = std::mem::take(&mut writing.told);
         for news in changes.iter().filter_map(|change| News::of(&self.server, change)) {
             sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(news).execute(&mut *writing.tx).await?;

@@ -39,7 +39,7 @@ const ALIVE: Duration = Duration::from_millis(500);
 
 /// The purpose of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum SessionPurpose {
     Decisions,
     Operations,
 }
@@ -61,7 +61,7 @@ struct Era {
 
 /// The servers that an address has led to.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct KnownServers {
     // A std mutex: held for a comparison, never across an await.
     seen: Mutex<Seen>,
 }
@@ -83,7 +83,7 @@ struct Place {
     server: Server,
 }
 
-impl Known {
+impl KnownServers {
     /// Records that a new connection led to `server`; sessions on another server end. Fails for an old primary that a
     /// promotion has left behind. Returns whether the server changed.
     fn arrived(&self, server: Server) -> Result<bool, StoreError> {
@@ -122,8 +122,8 @@ impl Known {
 /// Connects for `purpose`. Fails unless the connection leads to the one primary.
 pub(super) async fn open(
     options: &PgConnectOptions,
-    known: &Known,
-    purpose: Purpose,
+    known: &KnownServers,
+    purpose: SessionPurpose,
 ) -> Result<(PgConnection, Server), StoreError> {
     let mut connection = options.connect().await?;
     let server = prepare(&mut connection, known, purpose).await?;
@@ -134,8 +134,8 @@ pub(super) async fn open(
 /// parameters in the first packet.
 pub(super) async fn prepare(
     connection: &mut PgConnection,
-    known: &Known,
-    purpose: Purpose,
+    known: &KnownServers,
+    purpose: SessionPurpose,
 ) -> Result<Server, StoreError> {
     let place = place(connection).await?;
     if place.standby {
@@ -148,15 +148,15 @@ pub(super) async fn prepare(
         tracing::warn!("the database's address leads to another server now; closing sessions on the previous one");
     }
     let settings = match purpose {
-        Purpose::Decisions => DECISIONS,
-        Purpose::Operations => OPERATIONS,
+        SessionPurpose::Decisions => DECISIONS,
+        SessionPurpose::Operations => OPERATIONS,
     };
     connection.execute(sqlx::raw_sql(settings)).await?;
     Ok(place.server)
 }
 
 /// Whether an idle connection is alive and leads to the current server.
-pub(super) async fn still_good(connection: &mut PgConnection, known: &Known) -> bool {
+pub(super) async fn still_good(connection: &mut PgConnection, known: &KnownServers) -> bool {
     match tokio::time::timeout(ALIVE, place(connection)).await {
         Ok(Ok(place)) => !place.standby && !place.read_only && known.is_current(place.server),
         Ok(Err(_)) | Err(_) => false,
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_old_primary_is_refused_once_a_promotion_was_seen() {
-        let known = Known::default();
+        let known = KnownServers::default();
         let (old, new) = (server(1, 7, 1), server(2, 7, 2));
         assert!(!known.arrived(old).unwrap());
         assert!(known.is_current(old));
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn each_server_that_is_left_is_counted() {
-        let known = Known::default();
+        let known = KnownServers::default();
         let (old, new) = (server(1, 7, 1), server(2, 7, 2));
         known.astray();
         known.arrived(old).unwrap();
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn another_database_system_has_timelines_of_its_own() {
-        let known = Known::default();
+        let known = KnownServers::default();
         known.arrived(server(1, 7, 5)).unwrap();
         assert!(known.arrived(server(2, 8, 1)).unwrap());
         // Where the provider hides the timeline, only the start time tells servers apart.

@@ -11,15 +11,15 @@ use super::super::transaction::{Dialect, ReadTransaction, Transaction};
 use super::super::values::Value;
 use super::super::{LastSeen, StoreError};
 use super::COMMIT;
-use super::health::Health;
+use super::health::DatabaseHealth;
 use crate::changes::Change;
 use crate::reports::HeardReport;
 
 /// A transaction. Rolled back when it is dropped.
 #[derive(Debug)]
-pub(in super::super) struct Writing {
+pub(in super::super) struct PostgresWriting {
     pub(super) tx: SqlTransaction<'static, Db>,
-    health: Arc<Health>,
+    health: Arc<DatabaseHealth>,
     /// The number of moves to another server before the transaction began.
     moves: u64,
     /// Whether there is something to commit. A commit waits for the disk and for standbys.
@@ -28,8 +28,8 @@ pub(in super::super) struct Writing {
     pub(super) told: Vec<Change>,
 }
 
-impl Writing {
-    pub(super) async fn begin(pool: &PgPool, health: &Arc<Health>) -> Result<Self, StoreError> {
+impl PostgresWriting {
+    pub(super) async fn begin(pool: &PgPool, health: &Arc<DatabaseHealth>) -> Result<Self, StoreError> {
         loop {
             let moves = health.known.moves();
             let tx = pool.begin().await?;
@@ -63,7 +63,7 @@ impl ReadTransaction for PgConnection {
     }
 }
 
-impl ReadTransaction for Writing {
+impl ReadTransaction for PostgresWriting {
     const DIALECT: Dialect = Dialect::Postgres;
     type Row = PgRow;
 
@@ -72,7 +72,7 @@ impl ReadTransaction for Writing {
     }
 }
 
-impl Transaction for Writing {
+impl Transaction for PostgresWriting {
     async fn run(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, StoreError> {
         let changed = query(sql, values)?.execute(&mut *self.tx).await?.rows_affected();
         self.wrote |= changed > 0;

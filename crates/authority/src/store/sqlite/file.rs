@@ -34,7 +34,7 @@ pub(super) struct Held {
 
 /// The file that is served.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct DatabaseFile {
     pub(super) path: PathBuf,
     file: Identity,
     /// The identity of the write-ahead log, once it exists.
@@ -57,7 +57,7 @@ impl Identity {
     }
 }
 
-impl Place {
+impl DatabaseFile {
     /// Locks the file at `path`, and creates it (mode 0600) if it does not exist.
     pub(super) fn take(path: &Path) -> Result<(Self, Arc<Held>), OpenError> {
         let create = |source: io::Error| {

@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// An error in starting the threads.
 #[derive(Debug)]
-pub(super) enum StartError {
+pub(super) enum LaneError {
     Open(rusqlite::Error),
     Thread(std::io::Error),
 }
@@ -90,18 +90,18 @@ impl Readers {
         count: usize,
         open: impl Fn() -> rusqlite::Result<Connection> + Clone + Send + 'static,
         held: &Arc<Held>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, LaneError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let waiting = Arc::new(Mutex::new(waiting));
         let mut threads = Vec::new();
         for _ in 0..count {
             let (waiting, open, held) = (Arc::clone(&waiting), open.clone(), Arc::clone(held));
-            let connection = open().map_err(StartError::Open)?;
+            let connection = open().map_err(LaneError::Open)?;
             let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
                 read(connection, &open, &waiting);
                 drop(held);
             });
-            threads.push(thread.map_err(StartError::Thread)?);
+            threads.push(thread.map_err(LaneError::Thread)?);
         }
         Ok(Self(Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) }))
     }
@@ -133,14 +133,14 @@ impl Writer {
         open: impl Fn() -> rusqlite::Result<Connection> + Send + 'static,
         changes: Changes,
         held: &Arc<Held>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, LaneError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let held = Arc::clone(held);
         let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
             write(connection, &open, waiting, &changes);
             drop(held);
         });
-        let thread = thread.map_err(StartError::Thread)?;
+        let thread = thread.map_err(LaneError::Thread)?;
         Ok(Self(Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(vec![thread]) }))
     }
 
@@ -323,13 +323,13 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::Place;
+    use super::super::file::DatabaseFile;
     use super::*;
 
     fn place() -> (tempfile::TempDir, std::path::PathBuf, Arc<Held>) {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("test.db");
-        let (_, held) = Place::take(&path).unwrap();
+        let (_, held) = DatabaseFile::take(&path).unwrap();
         (directory, path, held)
     }
 

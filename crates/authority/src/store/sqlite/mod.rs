@@ -16,10 +16,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags};
 
 use self::copy::Copier;
-use self::file::Place;
+use self::file::DatabaseFile;
 use self::integrity::Check;
-use self::lane::{Readers, StartError, Writer};
-pub(super) use self::transaction::{Reading, Writing};
+use self::lane::{LaneError, Readers, Writer};
+pub(super) use self::transaction::{Reading, SqliteWriting};
 use super::{Kept, OpenError, StoreError};
 use crate::changes::{Change, Changes};
 use crate::health::{Concern, Finding, Gravity};
@@ -50,14 +50,14 @@ pub(super) struct Sqlite {
     browsers: Arc<Readers>,
     writer: Arc<Writer>,
     copier: Copier,
-    place: Place,
+    place: DatabaseFile,
     check: Check,
 }
 
 impl Sqlite {
     /// Opens the database at `path`, creates it where there is none (mode 0600), and brings it to this version.
     pub(super) fn open(path: &Path, changes: &Changes) -> Result<Self, OpenError> {
-        let (place, held) = Place::take(path)?;
+        let (place, held) = DatabaseFile::take(path)?;
         let path = place.path.clone();
         let failed = |source| OpenError::Open { path: path.clone(), source };
         // The check runs before any other use of the database.
@@ -73,8 +73,8 @@ impl Sqlite {
         };
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let started = |error| match error {
-            StartError::Open(source) => failed(source),
-            StartError::Thread(source) => OpenError::Threads { source },
+            LaneError::Open(source) => failed(source),
+            LaneError::Thread(source) => OpenError::Threads { source },
         };
         let deciders = Readers::start("store-decides", cores.div_ceil(2).clamp(1, 4), reader(DECIDING_CACHE), &held);
         let browsers = Readers::start("store-reads", 2, reader(2 * 1024), &held);
@@ -94,10 +94,10 @@ impl Sqlite {
     /// changes are told after the commit and before the answer.
     pub(super) async fn change<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
+        operation: impl FnOnce(&mut SqliteWriting<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let change = self.writer.change(move |db| {
-            let mut writing = Writing::new(db);
+            let mut writing = SqliteWriting::new(db);
             let done = operation(&mut writing)?;
             Ok((done, writing.told))
         });
@@ -198,7 +198,7 @@ impl Sqlite {
 
 /// A connection to the served file. If the path leads to another file now, that file is neither opened (`SQLite` would
 /// create a log beside it) nor used.
-fn connect(place: &Place) -> rusqlite::Result<Connection> {
+fn connect(place: &DatabaseFile) -> rusqlite::Result<Connection> {
     place.unmoved()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&place.path, flags)?;
@@ -213,7 +213,7 @@ fn connect(place: &Place) -> rusqlite::Result<Connection> {
 }
 
 /// A connection that only reads, with a page cache of `cache` KiB.
-fn reader(place: &Place, cache: i64) -> rusqlite::Result<Connection> {
+fn reader(place: &DatabaseFile, cache: i64) -> rusqlite::Result<Connection> {
     let connection = connect(place)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -cache)?;
@@ -228,7 +228,7 @@ mod tests {
     fn a_connection_that_is_opened_anew_leads_to_no_other_file_and_no_other_log() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("test.db");
-        let (place, _held) = Place::take(&path).unwrap();
+        let (place, _held) = DatabaseFile::take(&path).unwrap();
         let first = connect(&place).unwrap();
         first.execute_batch("CREATE TABLE t (x)").unwrap();
         let place = place.opened();

@@ -16,13 +16,13 @@ pub(in super::super) struct Reading<'c>(pub(super) &'c Connection);
 
 /// A transaction that writes, in the writer thread's transaction.
 #[derive(Debug)]
-pub(in super::super) struct Writing<'c> {
+pub(in super::super) struct SqliteWriting<'c> {
     reading: Reading<'c>,
     /// The changes to tell once the transaction is committed.
     pub(super) told: Vec<Change>,
 }
 
-impl<'c> Writing<'c> {
+impl<'c> SqliteWriting<'c> {
     pub(super) fn new(connection: &'c Connection) -> Self {
         Self { reading: Reading(connection), told: Vec::new() }
     }
@@ -45,7 +45,7 @@ impl ReadTransaction for Reading<'_> {
     }
 }
 
-impl ReadTransaction for Writing<'_> {
+impl ReadTransaction for SqliteWriting<'_> {
     const DIALECT: Dialect = Dialect::Sqlite;
     type Row = Cells;
 
@@ -54,7 +54,7 @@ impl ReadTransaction for Writing<'_> {
     }
 }
 
-impl Transaction for Writing<'_> {
+impl Transaction for SqliteWriting<'_> {
     async fn run(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, StoreError> {
         let mut statement = self.reading.0.prepare_cached(sql)?;
         bind(&mut statement, &values)?;
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_parameter_is_bound_by_its_number_wherever_it_stands_and_one_without_a_value_fails() {
         let connection = Connection::open_in_memory().unwrap();
-        let mut tx = Writing::new(&connection);
+        let mut tx = SqliteWriting::new(&connection);
         let row = at_once(tx.row("SELECT $2, $1, $2 || $3", values!["one", "two", "three"])).unwrap().unwrap();
         assert_eq!((row.text(0).unwrap(), row.text(1).unwrap()), (Some("two"), Some("one")));
         assert_eq!(row.text(2).unwrap(), Some("twothree"));

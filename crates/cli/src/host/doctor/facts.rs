@@ -1,6 +1,8 @@
 //! The facts found on this host. Plain data, without a judgement.
 
+use std::io;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use jiff::Timestamp;
 use machineid_protocol::HoldsAgainst;
@@ -9,46 +11,61 @@ use machineid_sys::ForkError;
 use machineid_tree::NoCgroup;
 use rustix::io::Errno;
 
+use crate::host::socket::DaemonError;
+
 /// All facts that the checks use.
-#[derive(Clone, Debug)]
-pub(super) struct Facts {
+#[derive(Debug)]
+pub(super) struct HostFacts {
     pub(super) now: Timestamp,
-    pub(super) user: User,
-    pub(super) wrapper: Wrapper,
-    pub(super) socket: Socket,
+    pub(super) user: CurrentUser,
+    pub(super) wrapper: WrapperFacts,
+    pub(super) socket: SocketFacts,
     /// The user whose login sessions the socket's directory depends on, if any.
-    pub(super) sessions: Option<Sessions>,
-    /// What the daemon said, or why it said nothing, in a sentence for the operator.
-    pub(super) daemon: Result<Daemon, String>,
+    pub(super) sessions: Option<LoginSessions>,
+    /// The daemon's answers, or why there are none.
+    pub(super) daemon: Result<Daemon, DaemonError>,
     pub(super) kernel: Kernel,
     pub(super) proc: Proc,
     pub(super) cgroup: Cgroup,
     pub(super) pidns: Result<(), NoPidns>,
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<EscapeRoute>,
 }
 
 /// The user who runs the command, and whose agents the checks are about.
 #[derive(Clone, Debug)]
-pub(super) struct User {
+pub(super) struct CurrentUser {
     pub(super) uid: u32,
     pub(super) name: Option<String>,
 }
 
 /// The wrapper that `machineid drill` and operators start.
-#[derive(Clone, Debug)]
-pub(super) enum Wrapper {
+#[derive(Debug)]
+pub(super) enum WrapperFacts {
     /// The wrapper is neither beside this program nor on the search path.
     Missing,
     Found {
         path: PathBuf,
-        /// As it says itself, or why it did not.
-        version: Result<String, String>,
+        /// Its own answer, or why there is none.
+        version: Result<String, NoVersion>,
     },
+}
+
+/// Why a wrapper did not print its version.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoVersion {
+    #[error("it hangs")]
+    Hangs,
+    #[error("{0}")]
+    NotStarted(io::Error),
+    #[error("{0}")]
+    Failed(ExitStatus),
+    #[error("it says nothing")]
+    Empty,
 }
 
 /// A socket below `/run/user/UID`, which the login manager removes with the user's last session.
 #[derive(Clone, Debug)]
-pub(super) struct Sessions {
+pub(super) struct LoginSessions {
     pub(super) user: Owner,
     /// Whether the user lingers: the directory then stays without a session.
     pub(super) lingers: bool,
@@ -56,7 +73,7 @@ pub(super) struct Sessions {
 
 /// The daemon's socket in the file system.
 #[derive(Clone, Debug)]
-pub(super) struct Socket {
+pub(super) struct SocketFacts {
     pub(super) path: PathBuf,
     pub(super) state: SocketState,
 }
@@ -139,7 +156,7 @@ pub(super) struct Proc {
 pub(super) struct Cgroup {
     pub(super) mount: CgroupMount,
     /// The result of making a leaf below our own group, as the wrapper would.
-    pub(super) leaf: Result<Leaf, NoCgroup>,
+    pub(super) leaf: Result<LeafTrial, NoCgroup>,
     /// If this user may not make a leaf: the first group, from our own one upwards, that this user may write to.
     pub(super) own_above: Option<PathBuf>,
     /// The owner of our own group, if no leaf could be made there.
@@ -157,22 +174,47 @@ pub(super) enum CgroupMount {
 
 /// A leaf that was made, tested and removed.
 #[derive(Clone, Debug)]
-pub(super) struct Leaf {
+pub(super) struct LeafTrial {
     pub(super) below: PathBuf,
     pub(super) holds_against: HoldsAgainst,
     /// Whether a process could be made in it.
-    pub(super) entered: Result<(), String>,
+    pub(super) entered: Result<(), LeafFault>,
     /// Whether `cgroup.kill` ended that process.
-    pub(super) killed: Result<(), String>,
+    pub(super) killed: Result<(), LeafFault>,
     pub(super) can_freeze: bool,
     pub(super) removed: Result<(), Errno>,
+}
+
+/// Why a test of a leaf failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LeafFault {
+    #[error("{0}")]
+    Kernel(Errno),
+    #[error("{0}")]
+    Fork(ForkError),
+    #[error("the process in it was not killed")]
+    NotKilled,
+}
+
+/// Why a probe of a PID namespace failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PidnsFault {
+    #[error("{0}")]
+    Kernel(Errno),
+    #[error("{0}")]
+    Fork(ForkError),
+    /// The reason reported by the first process of the namespace.
+    #[error("{0}")]
+    Reported(String),
+    #[error("its first process ended without a report")]
+    NoReport,
 }
 
 /// Why no PID namespace is available, and the host's settings about it.
 #[derive(Clone, Debug)]
 pub(super) struct NoPidns {
     pub(super) step: PidnsStep,
-    pub(super) why: String,
+    pub(super) why: PidnsFault,
     /// `user.max_user_namespaces`.
     pub(super) most_user_namespaces: Option<u64>,
     /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
@@ -191,7 +233,7 @@ pub(super) enum PidnsStep {
 
 /// A service that would start something for this user outside the tree that asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Route {
+pub(super) struct EscapeRoute {
     pub(super) kind: RouteKind,
     /// A path, or another name of the service.
     pub(super) place: String,

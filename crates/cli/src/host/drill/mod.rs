@@ -27,7 +27,7 @@ use machineid_protocol::{Exit, RunId};
 use machineid_tree::Pid;
 
 use super::interrupt::Interrupt;
-use super::stop::outcome::Outcome;
+use super::stop::outcome::StopOutcome;
 use super::{status, stop, wrapper};
 use crate::Env;
 use crate::args::{DrillArgs, SocketArgs};
@@ -36,7 +36,7 @@ use crate::problem::Problem;
 use crate::role::Role;
 pub(crate) use canary::live;
 use nest::{Canary, Nest};
-use report::{End, Report};
+use report::{CanaryEnd, DrillReport};
 
 /// The limit for one answer of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &DrillArgs, env: Env<'_>, printer: &mut Printer) -
         Problem::failure("machineid-run is neither beside this program nor on the search path; install it")
     })?;
     let nest = Nest::make(env).map_err(|error| {
-        Problem::failure(format!("no directory for the drill can be made: {error}; name another place in TMPDIR"))
+        Problem::failure(format!("cannot create a directory for the drill: {error}; set TMPDIR to another place"))
     })?;
     let mut interrupt = Interrupt::watch().map_err(|error| Problem::failure(format!("cannot start: {error}")))?;
     let child = start(&found, args, env, &nest)
@@ -116,7 +116,7 @@ impl Drill {
         env: Env<'_>,
         bound: Duration,
         printer: &mut Printer,
-    ) -> Result<Result<Report, Exit>, Problem> {
+    ) -> Result<Result<DrillReport, Exit>, Problem> {
         printer.progress("starting a canary tree");
         self.gather().await?;
         let run = self.run()?;
@@ -143,10 +143,10 @@ impl Drill {
         }
         let since = |at: BootTime| u64::try_from(at.saturating_since(asked).as_millis()).unwrap_or(u64::MAX);
         self.canaries.sort_by_key(|canary| canary.role);
-        let canaries: Vec<End> = self
+        let canaries: Vec<CanaryEnd> = self
             .canaries
             .iter()
-            .map(|canary| End {
+            .map(|canary| CanaryEnd {
                 canary: canary.role,
                 pid: canary.pid.as_raw(),
                 gone_after_ms: ends.iter().find(|(pid, _)| *pid == canary.pid).map(|(_, at)| since(*at)),
@@ -157,7 +157,7 @@ impl Drill {
         let wrapper_exit = tokio::time::timeout(AFTERMATH, self.wrapper.wait()).await.ok().and_then(Result::ok);
         let daemon = account(&args.socket, env, run).await;
         let others_alive = self.others_alive(wrapper_exit.is_some());
-        Ok(Ok(Report {
+        Ok(Ok(DrillReport {
             run_id: run,
             containment: agent.containment,
             holds_against: agent.holds_against,
@@ -177,7 +177,7 @@ impl Drill {
         while !STAYING.iter().all(|role| self.canaries.iter().any(|canary| canary.role == *role)) {
             tokio::select! {
                 canary = self.nest.next() => self.canaries.push(
-                    canary.map_err(|error| Problem::failure(format!("the canaries cannot report: {error}")))?
+                    canary.map_err(|error| Problem::failure(format!("cannot receive the canaries' reports: {error}")))?
                 ),
                 ended = self.wrapper.wait() => return Err(self.refused(ended)),
                 () = tokio::time::sleep_until(deadline) => {
@@ -257,12 +257,12 @@ async fn account(socket: &SocketArgs, env: Env<'_>, run: RunId) -> Option<machin
     let until = BootTime::now() + AFTERMATH;
     loop {
         let status = status::ask(socket, env, TIMEOUT).await;
-        let outcome = status.map(|(status, _)| Outcome::of(run, &status));
+        let outcome = status.map(|(status, _)| StopOutcome::of(run, &status));
         match outcome {
-            Ok(Outcome::Gone(report)) => return report,
-            Ok(Outcome::NotOver(report)) if BootTime::now() >= until => return Some(report),
-            Ok(Outcome::Requested) | Err(_) if BootTime::now() >= until => return None,
-            Ok(Outcome::NotOver(_) | Outcome::Requested) | Err(_) => tokio::time::sleep(PAUSE).await,
+            Ok(StopOutcome::Gone(report)) => return report,
+            Ok(StopOutcome::NotOver(report)) if BootTime::now() >= until => return Some(report),
+            Ok(StopOutcome::Requested) | Err(_) if BootTime::now() >= until => return None,
+            Ok(StopOutcome::NotOver(_) | StopOutcome::Requested) | Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::words::{count, precise};
 
 /// One process and its end.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct End {
+pub(super) struct CanaryEnd {
     pub(super) canary: Role,
     pub(super) pid: i32,
     /// Milliseconds from the stop to its end; `None` while it lives.
@@ -23,12 +23,12 @@ pub(super) struct End {
 
 /// The whole result.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct DrillReport {
     pub(super) run_id: RunId,
     pub(super) containment: Containment,
     pub(super) holds_against: HoldsAgainst,
     pub(super) containment_reason: Option<String>,
-    pub(super) canaries: Vec<End>,
+    pub(super) canaries: Vec<CanaryEnd>,
     /// Processes of the run besides the canaries that were alive at the end: the wrapper's, or a canary that never
     /// reported.
     pub(super) others_alive: Vec<i32>,
@@ -41,7 +41,7 @@ pub(super) struct Report {
     pub(super) wrapper_exit: Option<i32>,
 }
 
-impl Report {
+impl DrillReport {
     /// Whether every process has ended, the daemon confirms it, and the wrapper gave the right reason.
     pub(super) fn passed(&self) -> bool {
         self.survivors.is_empty() && self.complaints().is_empty()
@@ -57,7 +57,7 @@ impl Report {
         match &self.daemon {
             Some(report) if report.confirmed => {}
             Some(_) => complaints.push("the daemon does not confirm the stop".to_owned()),
-            None => complaints.push("the daemon does not say what came of the stop".to_owned()),
+            None => complaints.push("the daemon does not report the result of the stop".to_owned()),
         }
         match self.wrapper_exit {
             Some(DENIED) => {}
@@ -114,7 +114,7 @@ const DENIED: i32 = machineid_protocol::Exit::Denied.code() as i32;
 
 const COLUMNS: [Column; 3] = [Column::keep("PID"), Column::keep("GONE AFTER"), Column::drop_at("CANARY", 1)];
 
-fn row(end: &End) -> Vec<Cell> {
+fn row(end: &CanaryEnd) -> Vec<Cell> {
     let gone = match end.gone_after_ms {
         Some(after) => Cell::coloured(precise(after), Colour::Good),
         None => Cell::coloured("ALIVE", Colour::Bad),

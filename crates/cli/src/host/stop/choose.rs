@@ -1,5 +1,6 @@
 //! Finds the agents that the command line means.
 
+use machineid_protocol::RunId;
 use machineid_protocol::local::StopRequest;
 use machineid_protocol::status::AgentReport;
 
@@ -12,8 +13,19 @@ pub(super) struct Choice<'a> {
     pub(super) agents: Vec<&'a AgentReport>,
 }
 
+/// A word is the name of one agent and the pid of another.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{word} is the name of one agent (run {named}) and the pid of another (run {with_pid}); say which by its run id"
+)]
+pub(super) struct Ambiguous {
+    word: String,
+    named: RunId,
+    with_pid: RunId,
+}
+
 /// Fails when a word matches two agents: stopping the wrong one would be worse than asking again.
-pub(super) fn choose<'a>(targets: &TargetArgs, agents: &'a [AgentReport]) -> Result<Choice<'a>, String> {
+pub(super) fn choose<'a>(targets: &TargetArgs, agents: &'a [AgentReport]) -> Result<Choice<'a>, Ambiguous> {
     let pick = |request, picks: &dyn Fn(&AgentReport) -> bool| {
         Ok(Choice { request, agents: agents.iter().filter(|agent| picks(agent)).collect() })
     };
@@ -34,10 +46,9 @@ pub(super) fn choose<'a>(targets: &TargetArgs, agents: &'a [AgentReport]) -> Res
     let has_pid = |agent: &AgentReport| agent.pid.and_then(|own| i32::try_from(own).ok()) == Some(pid);
     let named = agents.iter().find(|agent| is_named(agent));
     match (named, agents.iter().find(|agent| has_pid(agent))) {
-        (Some(named), Some(other)) if named.run_id != other.run_id => Err(format!(
-            "{word} is the name of one agent (run {}) and the pid of another (run {}); say which by its run id",
-            named.run_id, other.run_id
-        )),
+        (Some(named), Some(other)) if named.run_id != other.run_id => {
+            Err(Ambiguous { word: word.to_owned(), named: named.run_id, with_pid: other.run_id })
+        }
         (Some(_), None) => pick(StopRequest::Name(word.to_owned()), &is_named),
         (Some(_) | None, Some(_)) | (None, None) => pick(StopRequest::Pid(pid), &has_pid),
     }
@@ -129,7 +140,7 @@ mod tests {
     #[test]
     fn a_number_may_be_a_name_but_not_two_agents() {
         let agents = [agent(1, Some("12"), 10), agent(2, Some("7"), 7), agent(3, None, 12)];
-        assert!(choose(&word("12"), &agents).unwrap_err().contains("by its run id"));
+        assert!(choose(&word("12"), &agents).unwrap_err().to_string().contains("by its run id"));
         assert_eq!(chosen(&word("12"), &agents[..1]), (StopRequest::Name("12".to_owned()), 1));
         assert_eq!(chosen(&word("7"), &agents), (StopRequest::Pid(7), 1));
     }

@@ -18,7 +18,7 @@ use machineid_clock::BootTime;
 use machineid_protocol::local::{CheckAnswer, HoldRequest, StopAnswer, StopRequest};
 use machineid_protocol::status::{AgentReport, AgentState, Status};
 use machineid_protocol::{Code, DeviceId, Exit, RunId};
-use outcome::{Outcome, Stopped};
+use outcome::{StopOutcome, Stopped};
 
 use super::{release, socket, status};
 use crate::args::StopArgs;
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     }
     let labels = choose::labels(choice.agents.iter().copied());
     if args.targets.all && !args.yes {
-        let seen = before.as_ref().map_err(|why| Problem::undecided(why.clone())).map(|_| choice.agents.len())?;
+        let seen = before.as_ref().map_err(Problem::undecided).map(|_| choice.agents.len())?;
         printer.note(&format!("these run: {labels}"));
         let and_hold = if args.hold { " and deny every further one" } else { "" };
         let deed = format!("stop {}{and_hold} on this host", count(seen, "agent", "agents"));
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     }
     let (runs, held) = if args.hold {
         if let Err(why) = &before {
-            return Err(Problem::undecided(why.clone()));
+            return Err(Problem::undecided(why));
         }
         hold(args, env, &choice, printer).await?
     } else {
@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     };
     let known = |run: &RunId| agents.iter().find(|agent| agent.run_id == *run).cloned();
     let mut stopped: Vec<Stopped> =
-        runs.iter().map(|run| Stopped { run: *run, agent: known(run), outcome: Outcome::Requested }).collect();
+        runs.iter().map(|run| Stopped { run: *run, agent: known(run), outcome: StopOutcome::Requested }).collect();
     if args.no_wait {
         page::show(&stopped, &held, args.json, printer);
         return Ok(Exit::Success);

@@ -9,12 +9,12 @@ pub(super) struct Stopped {
     pub(super) run: RunId,
     /// The agent as it was before the stop.
     pub(super) agent: Option<AgentReport>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: StopOutcome,
 }
 
 /// The known progress of a stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::host) enum Outcome {
+pub(in crate::host) enum StopOutcome {
     /// The daemon has accepted the request.
     Requested,
     /// No process of the tree is left. The daemon keeps only the newest reports, so with many stops one may be missing.
@@ -23,7 +23,7 @@ pub(in crate::host) enum Outcome {
     NotOver(StopReport),
 }
 
-impl Outcome {
+impl StopOutcome {
     pub(in crate::host) const fn is_over(&self) -> bool {
         matches!(self, Self::Gone(_))
     }
@@ -45,7 +45,7 @@ impl Stopped {
     /// Updates the outcome from the newest status. A finished stop stays finished.
     pub(super) fn look(&mut self, status: &Status) {
         if !self.outcome.is_over() {
-            self.outcome = Outcome::of(self.run, status);
+            self.outcome = StopOutcome::of(self.run, status);
         }
     }
 }
@@ -83,16 +83,16 @@ mod tests {
     #[test]
     fn only_a_confirmed_report_or_its_absence_from_everywhere_is_an_end() {
         let run = RUN.parse().unwrap();
-        assert_eq!(Outcome::of(run, &status(&[agent()], &[])), Outcome::Requested);
-        assert!(matches!(Outcome::of(run, &status(&[agent()], &[stop(false)])), Outcome::NotOver(_)));
-        assert!(matches!(Outcome::of(run, &status(&[], &[stop(false)])), Outcome::NotOver(_)));
-        assert!(matches!(Outcome::of(run, &status(&[agent()], &[stop(true)])), Outcome::Gone(Some(_))));
-        assert_eq!(Outcome::of(run, &status(&[], &[])), Outcome::Gone(None));
+        assert_eq!(StopOutcome::of(run, &status(&[agent()], &[])), StopOutcome::Requested);
+        assert!(matches!(StopOutcome::of(run, &status(&[agent()], &[stop(false)])), StopOutcome::NotOver(_)));
+        assert!(matches!(StopOutcome::of(run, &status(&[], &[stop(false)])), StopOutcome::NotOver(_)));
+        assert!(matches!(StopOutcome::of(run, &status(&[agent()], &[stop(true)])), StopOutcome::Gone(Some(_))));
+        assert_eq!(StopOutcome::of(run, &status(&[], &[])), StopOutcome::Gone(None));
     }
 
     #[test]
     fn what_is_over_stays_over_when_its_report_is_forgotten() {
-        let mut stopped = Stopped { run: RUN.parse().unwrap(), agent: None, outcome: Outcome::Requested };
+        let mut stopped = Stopped { run: RUN.parse().unwrap(), agent: None, outcome: StopOutcome::Requested };
         stopped.look(&status(&[], &[stop(true)]));
         let over = stopped.outcome.clone();
         stopped.look(&status(&[], &[]));

@@ -5,7 +5,7 @@ use machineid_protocol::status::StopReport;
 use serde_json::{Value, json};
 
 use super::choose::label;
-use super::outcome::{Outcome, Stopped};
+use super::outcome::{StopOutcome, Stopped};
 use crate::host::stop_words::{mechanism, processes, survivors};
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
@@ -35,7 +35,7 @@ pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: 
         return;
     }
     if stopped.is_empty() {
-        printer.note("nothing was left to stop: they were ending already");
+        printer.note("nothing was left to stop: they were already ending");
         return;
     }
     let rows: Vec<_> = stopped.iter().map(row).collect();
@@ -43,13 +43,13 @@ pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: 
         printer.line(line);
     }
     for one in stopped {
-        if let Outcome::NotOver(report) = &one.outcome {
+        if let StopOutcome::NotOver(report) = &one.outcome {
             for left in &report.survivors {
                 printer.line(format!("{}: pid {} is still alive: {}", name(one), left.pid, left.reason));
             }
         }
     }
-    if stopped.iter().any(|one| matches!(one.outcome, Outcome::NotOver(_))) {
+    if stopped.iter().any(|one| matches!(one.outcome, StopOutcome::NotOver(_))) {
         printer.note("the daemon keeps retrying; look again with: machineid status");
     }
 }
@@ -60,9 +60,9 @@ fn name(one: &Stopped) -> String {
 
 fn row(one: &Stopped) -> Vec<Cell> {
     let (result, colour, report) = match &one.outcome {
-        Outcome::Requested => ("requested, not confirmed".to_owned(), Colour::Unclear, None),
-        Outcome::Gone(report) => ("gone".to_owned(), Colour::Good, report.as_ref()),
-        Outcome::NotOver(report) => (survivors(report), Colour::Bad, Some(report)),
+        StopOutcome::Requested => ("requested, not confirmed".to_owned(), Colour::Unclear, None),
+        StopOutcome::Gone(report) => ("gone".to_owned(), Colour::Good, report.as_ref()),
+        StopOutcome::NotOver(report) => (survivors(report), Colour::Bad, Some(report)),
     };
     let of = |text: &dyn Fn(&StopReport) -> String| report.map_or_else(|| "-".to_owned(), text);
     vec![
@@ -76,9 +76,9 @@ fn row(one: &Stopped) -> Vec<Cell> {
 
 fn value(one: &Stopped) -> Value {
     let (outcome, report) = match &one.outcome {
-        Outcome::Requested => ("requested", None),
-        Outcome::Gone(report) => ("gone", report.as_ref()),
-        Outcome::NotOver(report) => ("not_over", Some(report)),
+        StopOutcome::Requested => ("requested", None),
+        StopOutcome::Gone(report) => ("gone", report.as_ref()),
+        StopOutcome::NotOver(report) => ("not_over", Some(report)),
     };
     json!({
         "run_id": one.run,

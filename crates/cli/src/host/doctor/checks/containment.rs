@@ -4,10 +4,10 @@ use machineid_protocol::{Containment, HoldsAgainst};
 use machineid_tree::NoCgroup;
 use serde::Serialize;
 
-use super::super::facts::{Cgroup, CgroupMount, Facts, Leaf, Listener, NoPidns, PidnsStep};
+use super::super::facts::{Cgroup, CgroupMount, HostFacts, LeafTrial, Listener, NoPidns, PidnsStep};
 use super::{Check, host};
 
-pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+pub(super) fn checks(facts: &HostFacts) -> Vec<Check> {
     vec![verdict(facts), cgroup(facts), pidns(facts)]
 }
 
@@ -15,7 +15,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(in super::super) enum Maker {
-    Wrapper,
+    WrapperFacts,
     Daemon,
 }
 
@@ -28,11 +28,11 @@ pub(in super::super) struct Expected {
 }
 
 /// The wrapper tries first, then the daemon; without a leaf the tree is followed by descent.
-pub(in super::super) fn expected(facts: &Facts) -> Expected {
+pub(in super::super) fn expected(facts: &HostFacts) -> Expected {
     let cgroup = &facts.cgroup;
     if let Ok(leaf) = &cgroup.leaf {
         let holds_against = leaf.holds_against;
-        return Expected { containment: Containment::Cgroup, holds_against, maker: Some(Maker::Wrapper) };
+        return Expected { containment: Containment::Cgroup, holds_against, maker: Some(Maker::WrapperFacts) };
     }
     let listener = facts.daemon.as_ref().ok().and_then(|daemon| daemon.listener.as_ref());
     if listener.is_some_and(|listener| daemon_makes(listener, cgroup)) {
@@ -52,11 +52,11 @@ fn daemon_makes(listener: &Listener, cgroup: &Cgroup) -> bool {
     listener.pid.is_some() && permitted && permission_is_what_lacks
 }
 
-fn verdict(facts: &Facts) -> Check {
+fn verdict(facts: &HostFacts) -> Check {
     let what = "containment";
     let Expected { containment, holds_against, maker } = expected(facts);
     let maker = match maker {
-        Some(Maker::Wrapper) => ", a leaf that the wrapper makes",
+        Some(Maker::WrapperFacts) => ", a leaf that the wrapper makes",
         Some(Maker::Daemon) => ", a leaf that the daemon makes",
         None => "",
     };
@@ -77,7 +77,7 @@ fn verdict(facts: &Facts) -> Check {
             Check::warn(what, found, remedy)
         }
         (HoldsAgainst::Bugs, _, Containment::Cgroup | Containment::Pidns) => {
-            let better = "start them in a control group of root's (a system service with User=) beside a daemon that runs as \
+            let better = "start them in a control group of root's (a system service with CurrentUser=) beside a daemon that runs as \
                           root";
             Check::warn(what, found, format!("{better}{}", or_pidns(facts)))
         }
@@ -94,14 +94,14 @@ fn verdict(facts: &Facts) -> Check {
     }
 }
 
-fn or_pidns(facts: &Facts) -> &'static str {
+fn or_pidns(facts: &HostFacts) -> &'static str {
     match &facts.pidns {
         Ok(()) => ", or start them with machineid-run --containment pidns",
         Err(_) => "",
     }
 }
 
-fn cgroup(facts: &Facts) -> Check {
+fn cgroup(facts: &HostFacts) -> Check {
     let what = "cgroup";
     let mount = match &facts.cgroup.mount {
         CgroupMount::None => {
@@ -124,7 +124,7 @@ fn cgroup(facts: &Facts) -> Check {
     }
 }
 
-fn tried(leaf: &Leaf, mount: &str) -> Check {
+fn tried(leaf: &LeafTrial, mount: &str) -> Check {
     let what = "cgroup";
     let below = leaf.below.display();
     if let Err(errno) = leaf.removed {
@@ -144,7 +144,7 @@ fn tried(leaf: &Leaf, mount: &str) -> Check {
     Check::ok(what, format!("{mount}: a leaf below {below} was made, entered, killed and removed{freezer}"))
 }
 
-fn pidns(facts: &Facts) -> Check {
+fn pidns(facts: &HostFacts) -> Check {
     let what = "pidns";
     match &facts.pidns {
         Ok(()) if facts.user.uid == 0 => Check::ok(what, "available with --containment pidns (tested)"),
@@ -155,7 +155,7 @@ fn pidns(facts: &Facts) -> Check {
         Err(failure) => {
             let step = match failure.step {
                 PidnsStep::Make => "cannot be made",
-                PidnsStep::MapIds => "has no user in it",
+                PidnsStep::MapIds => "cannot have a user in it",
                 PidnsStep::MountProc => "has no /proc of its own",
             };
             let unknown = host::no_process_left(&facts.kernel);

@@ -4,7 +4,7 @@ use machineid_protocol::status::{DeviceReport, StandingKind};
 use machineid_protocol::{Code, KeyRole, span};
 use std::time::Duration;
 
-use super::super::facts::{Daemon, Facts, Listener, Owner, Sessions, SocketState, User, Wrapper};
+use super::super::facts::{CurrentUser, Daemon, HostFacts, Listener, LoginSessions, Owner, SocketState, WrapperFacts};
 use super::Check;
 use crate::words::{ago, millis};
 
@@ -15,14 +15,14 @@ const CLIENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// No daemon is older than this, so a clock that shows an earlier time is wrong.
 const EARLIEST: &str = "2026-01-01T00:00:00Z";
 
-pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+pub(super) fn checks(facts: &HostFacts) -> Vec<Check> {
     let mut checks = vec![versions(facts)];
     checks.extend(socket(facts));
     checks.extend(facts.sessions.as_ref().map(lingering));
     match &facts.daemon {
         Err(why) => {
             // The text already says what to do.
-            checks.push(Check { remedy: None, ..Check::fail("daemon", why, "") });
+            checks.push(Check { remedy: None, ..Check::fail("daemon", why.to_string(), "") });
             checks.push(clock(facts.now, None));
         }
         Ok(daemon) => {
@@ -40,23 +40,23 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn versions(facts: &Facts) -> Check {
+fn versions(facts: &HostFacts) -> Check {
     let what = "versions";
     let daemon = facts.daemon.as_ref().ok().map(|daemon| daemon.status.version.as_str());
     let (path, wrapper) = match &facts.wrapper {
-        Wrapper::Missing => {
+        WrapperFacts::Missing => {
             return Check::warn(
                 what,
                 format!("machineid {CLIENT_VERSION}; machineid-run is neither beside it nor on the search path"),
                 "install it where agents are started",
             );
         }
-        Wrapper::Found { path, version: Err(why) } => {
+        WrapperFacts::Found { path, version: Err(why) } => {
             let found = format!("machineid {CLIENT_VERSION}; {} does not say its version: {why}", path.display());
             let remedy = format!("try {} --version, and install it again if that fails", path.display());
             return Check::fail(what, found, remedy);
         }
-        Wrapper::Found { path, version: Ok(version) } => (path, version),
+        WrapperFacts::Found { path, version: Ok(version) } => (path, version),
     };
     let mut found = format!("machineid {CLIENT_VERSION}, {} {wrapper}", path.display());
     if let Some(daemon) = daemon {
@@ -75,7 +75,7 @@ fn versions(facts: &Facts) -> Check {
     }
 }
 
-fn socket(facts: &Facts) -> Option<Check> {
+fn socket(facts: &HostFacts) -> Option<Check> {
     let what = "socket";
     let path = facts.socket.path.display();
     Some(match &facts.socket.state {
@@ -112,7 +112,7 @@ fn socket(facts: &Facts) -> Option<Check> {
 }
 
 /// A logout must not remove the socket and the records of a running daemon.
-fn lingering(sessions: &Sessions) -> Check {
+fn lingering(sessions: &LoginSessions) -> Check {
     let what = "lingering";
     let user = named(&sessions.user);
     if sessions.lingers {
@@ -132,7 +132,7 @@ fn files(daemon: &Daemon) -> Option<Check> {
     Some(Check { remedy: None, ..Check::fail("files", problem, "") })
 }
 
-fn identity(daemon: &Daemon, facts: &Facts) -> Check {
+fn identity(daemon: &Daemon, facts: &HostFacts) -> Check {
     let what = "daemon";
     let status = &daemon.status;
     let started = ago(&status.started_at, facts.now);
@@ -155,7 +155,7 @@ fn identity(daemon: &Daemon, facts: &Facts) -> Check {
 }
 
 /// Whether the daemon itself can end this user's agents, and not only their wrappers.
-fn reach(listener: &Listener, user: &User) -> Option<Check> {
+fn reach(listener: &Listener, user: &CurrentUser) -> Option<Check> {
     let what = "reach";
     if listener.pid.is_none() {
         return Some(Check::warn(
@@ -270,7 +270,7 @@ fn clock(now: Timestamp, daemon: Option<&Daemon>) -> Check {
     let parse = |text: &str| text.parse::<Timestamp>().ok();
     if parse(EARLIEST).is_some_and(|earliest| now < earliest) {
         let found =
-            format!("the wall clock says {now}, which is too early; TLS will refuse the authority's certificate");
+            format!("the wall clock says {now}, which is too early; TLS will reject the authority's certificate");
         return Check::fail(what, found, "set it (timedatectl set-ntp true)");
     }
     let newest = daemon.and_then(|daemon| {
@@ -293,7 +293,7 @@ fn clock(now: Timestamp, daemon: Option<&Daemon>) -> Check {
 }
 
 /// The daemon's own text about which users could read the key, and whether this user's agents could.
-fn org_key(daemon: &Daemon, user: &User) -> Check {
+fn org_key(daemon: &Daemon, user: &CurrentUser) -> Check {
     let what = "org key";
     let configuration = &daemon.status.configuration;
     let found = format!("from {}; {}", configuration.key_source, configuration.key_protection);
@@ -353,6 +353,6 @@ fn named(owner: &Owner) -> String {
     owner.name.clone().unwrap_or_else(|| owner.id.to_string())
 }
 
-fn user(user: &User) -> String {
+fn user(user: &CurrentUser) -> String {
     user.name.clone().unwrap_or_else(|| format!("uid {}", user.uid))
 }

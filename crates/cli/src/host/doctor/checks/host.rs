@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use machineid_sys::ForkError;
 use rustix::io::Errno;
 
-use super::super::facts::{Facts, Kernel, Proc, RouteKind};
+use super::super::facts::{HostFacts, Kernel, Proc, RouteKind};
 use super::Check;
 
 /// The oldest kernel with all required features: `cgroup.kill` is the newest of them.
 const OLDEST: (u32, u32) = (5, 14);
 
-pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+pub(super) fn checks(facts: &HostFacts) -> Vec<Check> {
     let mut checks = vec![kernel(&facts.kernel), proc(&facts.proc, facts.user.uid)];
     checks.extend(routes(facts));
     checks
@@ -67,7 +67,7 @@ fn proc(proc: &Proc, uid: u32) -> Check {
 }
 
 /// One line for each kind of service that would start something outside the tree.
-fn routes(facts: &Facts) -> Vec<Check> {
+fn routes(facts: &HostFacts) -> Vec<Check> {
     let what = "escape route";
     let mut kinds: BTreeMap<RouteKind, Vec<&str>> = BTreeMap::new();
     for route in &facts.routes {

@@ -13,7 +13,7 @@ mod host;
 pub(super) use containment::{Expected, expected};
 use serde::Serialize;
 
-use super::facts::Facts;
+use super::facts::HostFacts;
 
 /// The level of a result, from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -52,7 +52,7 @@ impl Check {
 }
 
 /// All checks, in the order in which problems should be fixed.
-pub(super) fn all(facts: &Facts) -> Vec<Check> {
+pub(super) fn all(facts: &HostFacts) -> Vec<Check> {
     [daemon::checks(facts), containment::checks(facts), host::checks(facts)].concat()
 }
 

@@ -6,9 +6,10 @@ use serde_json::json;
 
 use super::super::facts::*;
 use super::*;
+use crate::host::socket::DaemonError;
 
 /// An ordinary user with a daemon that runs as root, on a host with all features.
-fn healthy() -> Facts {
+fn healthy() -> HostFacts {
     let status = json!({
         "version": env!("CARGO_PKG_VERSION"), "pid": 7, "started_at": "2026-11-23T12:00:00Z", "socket": "/s",
         "authority": {"url": "https://machineid.io", "reachable": true, "last_answer_at": "2026-11-23T14:59:59Z",
@@ -23,14 +24,14 @@ fn healthy() -> Facts {
     });
     let owner = |id: u32, name: &str| Owner { id, name: Some(name.to_owned()) };
     let powers = Powers { kill: true, write: true };
-    Facts {
+    HostFacts {
         now: "2026-11-23T15:00:00Z".parse().unwrap(),
-        user: User { uid: 1000, name: Some("ann".to_owned()) },
-        wrapper: Wrapper::Found {
+        user: CurrentUser { uid: 1000, name: Some("ann".to_owned()) },
+        wrapper: WrapperFacts::Found {
             path: "/bin/machineid-run".into(),
             version: Ok(env!("CARGO_PKG_VERSION").to_owned()),
         },
-        socket: Socket {
+        socket: SocketFacts {
             path: "/run/machineid/sidecar.sock".into(),
             state: SocketState::There {
                 owner: owner(0, "root"),
@@ -60,8 +61,8 @@ fn healthy() -> Facts {
 }
 
 /// A leaf that the user can make.
-fn leaf(holds_against: HoldsAgainst) -> Leaf {
-    Leaf {
+fn leaf(holds_against: HoldsAgainst) -> LeafTrial {
+    LeafTrial {
         below: "/sys/fs/cgroup/a".into(),
         holds_against,
         entered: Ok(()),
@@ -74,31 +75,31 @@ fn leaf(holds_against: HoldsAgainst) -> Leaf {
 fn no_pidns(step: PidnsStep) -> NoPidns {
     NoPidns {
         step,
-        why: "EPERM".to_owned(),
+        why: PidnsFault::Kernel(Errno::PERM),
         most_user_namespaces: Some(100),
         unprivileged_clone: None,
         apparmor_restricts: None,
     }
 }
 
-fn daemon(facts: &mut Facts) -> &mut Daemon {
+fn daemon(facts: &mut HostFacts) -> &mut Daemon {
     facts.daemon.as_mut().unwrap()
 }
 
-fn deny(facts: &mut Facts, code: &str) {
+fn deny(facts: &mut HostFacts, code: &str) {
     let device = &mut daemon(facts).status.devices[0];
     device.standing = machineid_protocol::status::StandingKind::Denied;
     device.last_decision.as_mut().unwrap().code = code.into();
 }
 
-fn socket(facts: &mut Facts, change: impl FnOnce(&mut u32, &mut bool, &mut bool)) {
+fn socket(facts: &mut HostFacts, change: impl FnOnce(&mut u32, &mut bool, &mut bool)) {
     if let SocketState::There { mode, may_open, replaceable, .. } = &mut facts.socket.state {
         change(mode, may_open, replaceable);
     }
 }
 
-fn route(kind: RouteKind, place: &str) -> Vec<Route> {
-    vec![Route { kind, place: place.to_owned() }]
+fn route(kind: RouteKind, place: &str) -> Vec<EscapeRoute> {
+    vec![EscapeRoute { kind, place: place.to_owned() }]
 }
 
 #[test]
@@ -118,20 +119,20 @@ fn on_a_healthy_host_everything_is_ok_and_each_check_is_named_once() {
 }
 
 /// A fault, the check that must show it, its level, and words that the text must contain.
-type Case = (&'static str, fn(&mut Facts), &'static str, Level, &'static [&'static str]);
+type Case = (&'static str, fn(&mut HostFacts), &'static str, Level, &'static [&'static str]);
 
 const DAEMON: &[Case] = &[
-    ("no wrapper", |f| f.wrapper = Wrapper::Missing, "versions", Level::Warn, &["machineid-run", "install"]),
+    ("no wrapper", |f| f.wrapper = WrapperFacts::Missing, "versions", Level::Warn, &["machineid-run", "install"]),
     (
         "a wrapper of another version",
-        |f| f.wrapper = Wrapper::Found { path: "/w".into(), version: Ok("9.9.9".to_owned()) },
+        |f| f.wrapper = WrapperFacts::Found { path: "/w".into(), version: Ok("9.9.9".to_owned()) },
         "versions",
         Level::Warn,
         &["9.9.9", "restart the daemon"],
     ),
     (
         "a wrapper that does not run",
-        |f| f.wrapper = Wrapper::Found { path: "/w".into(), version: Err("it hangs".to_owned()) },
+        |f| f.wrapper = WrapperFacts::Found { path: "/w".into(), version: Err(NoVersion::Hangs) },
         "versions",
         Level::Fail,
         &["/w", "it hangs"],
@@ -143,7 +144,13 @@ const DAEMON: &[Case] = &[
         Level::Warn,
         &["9.9.9"],
     ),
-    ("no daemon", |f| f.daemon = Err("nothing listens; start it".to_owned()), "daemon", Level::Fail, &["start it"]),
+    (
+        "no answer of a daemon",
+        |f| f.daemon = Err(DaemonError::Silent { socket: "/s".into(), timeout: std::time::Duration::from_secs(5) }),
+        "daemon",
+        Level::Fail,
+        &["/s gave no answer within 5s", "See its log"],
+    ),
     (
         "a file for a socket",
         |f| f.socket.state = SocketState::OtherFile,
@@ -222,14 +229,14 @@ const DAEMON: &[Case] = &[
     ),
     (
         "a user's daemon without lingering",
-        |f| f.sessions = Some(Sessions { user: Owner { id: 1000, name: Some("ann".to_owned()) }, lingers: false }),
+        |f| f.sessions = Some(LoginSessions { user: Owner { id: 1000, name: Some("ann".to_owned()) }, lingers: false }),
         "lingering",
         Level::Warn,
         &["/run/user/1000", "loginctl enable-linger ann"],
     ),
     (
         "a user's daemon with lingering",
-        |f| f.sessions = Some(Sessions { user: Owner { id: 1000, name: None }, lingers: true }),
+        |f| f.sessions = Some(LoginSessions { user: Owner { id: 1000, name: None }, lingers: true }),
         "lingering",
         Level::Ok,
         &["1000"],
@@ -316,24 +323,30 @@ const CONTAINMENT: &[Case] = &[
     ("no cgroup2", |f| f.cgroup.mount = CgroupMount::None, "cgroup", Level::Warn, &["mount -t cgroup2"]),
     (
         "a leaf that stays",
-        |f| f.cgroup.leaf = Ok(Leaf { removed: Err(Errno::BUSY), ..leaf(HoldsAgainst::Hostile) }),
+        |f| f.cgroup.leaf = Ok(LeafTrial { removed: Err(Errno::BUSY), ..leaf(HoldsAgainst::Hostile) }),
         "cgroup",
         Level::Warn,
         &["rmdir /sys/fs/cgroup/a/machineid-*"],
     ),
     (
         "a leaf that does not kill",
-        |f| f.cgroup.leaf = Ok(Leaf { killed: Err("EACCES".to_owned()), ..leaf(HoldsAgainst::Hostile) }),
+        |f| {
+            f.cgroup.leaf =
+                Ok(LeafTrial { killed: Err(LeafFault::Kernel(Errno::ACCESS)), ..leaf(HoldsAgainst::Hostile) });
+        },
         "cgroup",
         Level::Fail,
-        &["cgroup.kill", "EACCES"],
+        &["cgroup.kill", "Permission denied"],
     ),
     (
         "a leaf that cannot be entered",
-        |f| f.cgroup.leaf = Ok(Leaf { entered: Err("ENOSYS".to_owned()), ..leaf(HoldsAgainst::Hostile) }),
+        |f| {
+            f.cgroup.leaf =
+                Ok(LeafTrial { entered: Err(LeafFault::Kernel(Errno::NOSYS)), ..leaf(HoldsAgainst::Hostile) });
+        },
         "cgroup",
         Level::Warn,
-        &["ENOSYS", "clone3"],
+        &["Function not implemented", "clone3"],
     ),
     (
         "user namespaces switched off",
@@ -437,7 +450,7 @@ fn each_fault_shows_in_its_own_check_with_what_to_do() {
 fn an_ordinary_user_is_told_that_polkit_guards_the_system_bus() {
     let mut facts = healthy();
     facts.routes = route(RouteKind::SystemBus, "/run/dbus/system_bus_socket");
-    let level = |facts: &Facts| all(facts).into_iter().find(|check| check.what == "escape route").unwrap().level;
+    let level = |facts: &HostFacts| all(facts).into_iter().find(|check| check.what == "escape route").unwrap().level;
     assert_eq!(level(&facts), Level::Ok);
     facts.user.uid = 0;
     assert_eq!(level(&facts), Level::Warn);

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, waitpid};
 
-use super::super::facts::{Cgroup, CgroupMount, Leaf, NoPidns, PidnsStep};
+use super::super::facts::{Cgroup, CgroupMount, LeafFault, LeafTrial, NoPidns, PidnsFault, PidnsStep};
 
 /// How often to try the removal: a group that has just become empty may be reported as busy for a moment.
 const REMOVALS: usize = 50;
@@ -30,13 +30,13 @@ pub(super) fn cgroup() -> Cgroup {
     Cgroup { mount: mount(&mounts), leaf, own_above, owner }
 }
 
-fn try_leaf(leaf: &tree::Leaf, uid: u32) -> Leaf {
+fn try_leaf(leaf: &tree::Leaf, uid: u32) -> LeafTrial {
     let holds_against = leaf.holds_against(uid);
     let (entered, killed) = match captive(leaf) {
         Ok(captive) => (Ok(()), captive.end_by(|| leaf.kill())),
-        Err(why) => (Err(why), leaf.kill().map_err(|errno| errno.to_string())),
+        Err(why) => (Err(why), leaf.kill().map_err(LeafFault::Kernel)),
     };
-    Leaf {
+    LeafTrial {
         below: leaf.path().parent().unwrap_or(Path::new("/")).to_owned(),
         holds_against,
         entered,
@@ -62,10 +62,10 @@ struct Captive {
     _tether: rustix::fd::OwnedFd,
 }
 
-fn captive(leaf: &tree::Leaf) -> Result<Captive, String> {
-    let (wait, tether) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| errno.to_string())?;
+fn captive(leaf: &tree::Leaf) -> Result<Captive, LeafFault> {
+    let (wait, tether) = pipe_with(PipeFlags::CLOEXEC).map_err(LeafFault::Kernel)?;
     let options = ForkOptions { into_cgroup: Some(leaf.directory()), ..ForkOptions::default() };
-    match sys::fork_with(options).map_err(|error| error.to_string())? {
+    match sys::fork_with(options).map_err(LeafFault::Fork)? {
         Fork::Child => {
             drop(tether);
             let _ = fs::File::from(wait).read(&mut [0]);
@@ -78,15 +78,15 @@ fn captive(leaf: &tree::Leaf) -> Result<Captive, String> {
 impl Captive {
     /// Ends the process in this way, and reports whether SIGKILL ended it. The process has ended afterwards in any
     /// case.
-    fn end_by(self, end: impl FnOnce() -> Result<(), Errno>) -> Result<(), String> {
+    fn end_by(self, end: impl FnOnce() -> Result<(), Errno>) -> Result<(), LeafFault> {
         let ended = end();
         let pid = self.pid;
         // Without its tether the process ends by itself, if it has not been killed yet.
         drop(self);
-        let status = waitpid(Some(pid), WaitOptions::empty()).map_err(|errno| errno.to_string())?;
-        ended.map_err(|errno| errno.to_string())?;
+        let status = waitpid(Some(pid), WaitOptions::empty()).map_err(LeafFault::Kernel)?;
+        ended.map_err(LeafFault::Kernel)?;
         let signal = status.and_then(|(_, status)| status.terminating_signal());
-        if signal == Some(Signal::KILL.as_raw()) { Ok(()) } else { Err("the process in it was not killed".to_owned()) }
+        if signal == Some(Signal::KILL.as_raw()) { Ok(()) } else { Err(LeafFault::NotKilled) }
     }
 }
 
@@ -132,13 +132,13 @@ fn setting(name: &str) -> Option<u64> {
     fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?.trim().parse().ok()
 }
 
-fn probe(uid: u32) -> Result<(), (PidnsStep, String)> {
-    let made = |why: String| (PidnsStep::Make, why);
+fn probe(uid: u32) -> Result<(), (PidnsStep, PidnsFault)> {
+    let failed = |errno: Errno| (PidnsStep::Make, PidnsFault::Kernel(errno));
     let gid = getegid().as_raw();
-    let (told, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| made(errno.to_string()))?;
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     let namespaces = Namespaces { pid: true, mount: true, user: uid != 0 };
     let options = ForkOptions { namespaces, ..ForkOptions::default() };
-    match sys::fork_with(options).map_err(|error| made(error.to_string()))? {
+    match sys::fork_with(options).map_err(|error| (PidnsStep::Make, PidnsFault::Fork(error)))? {
         Fork::Child => {
             let _ = fs::File::from(tell).write_all(settle(namespaces, uid, gid).as_bytes());
             sys::exit_now(0)
@@ -147,8 +147,8 @@ fn probe(uid: u32) -> Result<(), (PidnsStep, String)> {
             drop(tell);
             let mut said = String::new();
             let read = fs::File::from(told).read_to_string(&mut said);
-            waitpid(Some(child), WaitOptions::empty()).map_err(|errno| made(errno.to_string()))?;
-            read.map_err(|error| made(error.to_string()))?;
+            waitpid(Some(child), WaitOptions::empty()).map_err(failed)?;
+            read.map_err(|error| failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
             answer(&said)
         }
     }
@@ -170,12 +170,12 @@ fn settle(namespaces: Namespaces, uid: u32, gid: u32) -> String {
     }
 }
 
-fn answer(said: &str) -> Result<(), (PidnsStep, String)> {
+fn answer(said: &str) -> Result<(), (PidnsStep, PidnsFault)> {
     match said.split_once(' ') {
-        Some(("ids", why)) => Err((PidnsStep::MapIds, why.to_owned())),
-        Some(("proc", why)) => Err((PidnsStep::MountProc, why.to_owned())),
+        Some(("ids", why)) => Err((PidnsStep::MapIds, PidnsFault::Reported(why.to_owned()))),
+        Some(("proc", why)) => Err((PidnsStep::MountProc, PidnsFault::Reported(why.to_owned()))),
         None if said == "done" => Ok(()),
-        Some(_) | None => Err((PidnsStep::Make, "its first process ended without a report".to_owned())),
+        Some(_) | None => Err((PidnsStep::Make, PidnsFault::NoReport)),
     }
 }
 

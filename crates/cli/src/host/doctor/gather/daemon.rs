@@ -10,15 +10,16 @@ use machineid_sys as sys;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::super::facts::{Daemon, Listener, Powers, Socket, SocketState};
+use super::super::facts::{Daemon, Listener, Powers, SocketFacts, SocketState};
 use super::users;
 use crate::Env;
 use crate::args::SocketArgs;
-use crate::host::{socket, status};
+use crate::host::socket::{self, DaemonError};
+use crate::host::status;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daemon, String>) {
+pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (SocketFacts, Result<Daemon, DaemonError>) {
     let path = socket::find(args, env);
     let state = look(&path);
     let daemon = match status::ask(args, env, TIMEOUT).await {
@@ -28,14 +29,14 @@ pub(super) async fn ask(args: &SocketArgs, env: Env<'_>) -> (Socket, Result<Daem
         }
         Err(why) => Err(why),
     };
-    (Socket { path, state }, daemon)
+    (SocketFacts { path, state }, daemon)
 }
 
 async fn readiness(args: &SocketArgs, env: Env<'_>) -> Option<String> {
     match socket::get(args, env, "/readyz", &[], TIMEOUT).await {
         Ok(answer) if answer.status == 200 => None,
         Ok(answer) => Some(String::from_utf8_lossy(&answer.body).trim().to_owned()),
-        Err(why) => Some(why),
+        Err(why) => Some(why.to_string()),
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_daemon_is_told_from_whoever_else_has_its_number() {
+    fn the_daemon_is_told_from_another_process_with_its_number() {
         let daemon = "Name:\tmachineid-sidec\nUmask:\t0077\nUid:\t995\t994\t995\t995\n";
         assert!(is_sidecar(daemon) && !is_sidecar("Name:\tsystemd\nUid:\t0\t0\t0\t0\n") && !is_sidecar(""));
         assert_eq!(effective_uid(daemon), Some(994));

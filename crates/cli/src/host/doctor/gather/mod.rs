@@ -18,12 +18,12 @@ mod users;
 
 use machineid_clock as clock;
 
-use super::facts::Facts;
+use super::facts::HostFacts;
 use crate::Env;
 use crate::args::SocketArgs;
 
 /// Collects all facts. Must be called before any thread is started, since the probes fork.
-pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> Facts {
+pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> HostFacts {
     let user = users::own();
     // The forks come first: the rest may start threads.
     let (kernel, cgroup, pidns) = (kernel::features(), containment::cgroup(), containment::pidns(user.uid));
@@ -32,5 +32,5 @@ pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> Facts {
     let wrapper = programs::wrapper(env).await;
     let (socket, daemon) = daemon::ask(socket, env).await;
     let sessions = users::sessions(&socket.path);
-    Facts { now: clock::wall_now(), user, wrapper, socket, sessions, daemon, kernel, proc, cgroup, pidns, routes }
+    HostFacts { now: clock::wall_now(), user, wrapper, socket, sessions, daemon, kernel, proc, cgroup, pidns, routes }
 }

@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::super::facts::{Route, RouteKind, User};
+use super::super::facts::{CurrentUser, EscapeRoute, RouteKind};
 use crate::Env;
 
 /// The sockets of container engines; the names below the runtime directory belong to rootless engines.
@@ -27,12 +27,12 @@ const ENGINES: [&str; 8] = [
 ];
 const ROOTLESS_ENGINES: [&str; 3] = ["docker.sock", "podman/podman.sock", "containerd/containerd.sock"];
 
-pub(super) fn all(user: &User, env: Env<'_>) -> Vec<Route> {
+pub(super) fn all(user: &CurrentUser, env: Env<'_>) -> Vec<EscapeRoute> {
     let variable = |name| env(name).map(PathBuf::from);
     let runtime = variable("XDG_RUNTIME_DIR").unwrap_or_else(|| format!("/run/user/{}", user.uid).into());
     let mut found = BTreeSet::new();
     let mut add = |kind, place: &Path| {
-        found.insert(Route { kind, place: place.display().to_string() });
+        found.insert(EscapeRoute { kind, place: place.display().to_string() });
     };
 
     let named = env("DOCKER_HOST").and_then(|host| host.to_str()?.strip_prefix("unix://").map(PathBuf::from));
@@ -76,7 +76,7 @@ pub(super) fn all(user: &User, env: Env<'_>) -> Vec<Route> {
     found.into_iter().collect()
 }
 
-fn screen_directories(user: &User, named: Option<PathBuf>) -> Vec<PathBuf> {
+fn screen_directories(user: &CurrentUser, named: Option<PathBuf>) -> Vec<PathBuf> {
     let own =
         |name: &String| ["/run/screen", "/tmp/screens", "/tmp/uscreens"].map(|at| format!("{at}/S-{name}").into());
     named.into_iter().chain(user.name.iter().flat_map(own)).collect()
@@ -111,14 +111,14 @@ fn running() -> BTreeSet<String> {
 }
 
 /// Whether `/etc/NAME.allow` and `/etc/NAME.deny` let this user hand in jobs.
-fn may_use(service: &str, user: &User) -> bool {
+fn may_use(service: &str, user: &CurrentUser) -> bool {
     let list = |kind| fs::read_to_string(format!("/etc/{service}.{kind}")).ok();
     may_hand_in(user, list("allow").as_deref(), list("deny").as_deref())
 }
 
 /// The rule of crontab(1) and at(1): with a list of allowed users only those may; otherwise all but the denied users
 /// may. Without either list systems differ, and permission is assumed.
-fn may_hand_in(user: &User, allow: Option<&str>, deny: Option<&str>) -> bool {
+fn may_hand_in(user: &CurrentUser, allow: Option<&str>, deny: Option<&str>) -> bool {
     let on = |list: &str| user.name.as_deref().is_some_and(|name| list.lines().any(|line| line.trim() == name));
     match (allow, deny) {
         _ if user.uid == 0 => true,
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn jobs_are_for_those_on_the_lists() {
-        let user = |uid, name: &str| User { uid, name: Some(name.to_owned()) };
+        let user = |uid, name: &str| CurrentUser { uid, name: Some(name.to_owned()) };
         let ann = user(1000, "ann");
         assert!(may_hand_in(&ann, Some("bob\nann\n"), None));
         assert!(!may_hand_in(&ann, Some("bob\n"), Some("")));
@@ -142,7 +142,7 @@ mod tests {
         assert!(may_hand_in(&ann, None, Some("bob\n")));
         assert!(may_hand_in(&ann, None, None));
         assert!(may_hand_in(&user(0, "root"), Some(""), Some("root\n")));
-        assert!(!may_hand_in(&User { uid: 7, name: None }, Some("ann\n"), None));
+        assert!(!may_hand_in(&CurrentUser { uid: 7, name: None }, Some("ann\n"), None));
     }
 
     #[test]

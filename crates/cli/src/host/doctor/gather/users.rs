@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::super::facts::{Owner, Sessions, User};
+use super::super::facts::{CurrentUser, LoginSessions, Owner};
 
-pub(super) fn own() -> User {
+pub(super) fn own() -> CurrentUser {
     let uid = rustix::process::geteuid().as_raw();
-    User { uid, name: name_of("/etc/passwd", uid) }
+    CurrentUser { uid, name: name_of("/etc/passwd", uid) }
 }
 
 pub(super) fn user(id: u32) -> Owner {
@@ -19,14 +19,14 @@ pub(super) fn group(id: u32) -> Owner {
 
 /// The user whose sessions a path depends on: a path below `/run/user/UID` is removed with that user's last session,
 /// unless the user lingers.
-pub(super) fn sessions(path: &Path) -> Option<Sessions> {
+pub(super) fn sessions(path: &Path) -> Option<LoginSessions> {
     let below = path.strip_prefix("/run/user").ok()?;
     let uid = below.components().next()?.as_os_str().to_str()?.parse().ok()?;
     let user = user(uid);
     // One empty file for each user that lingers, by name.
     let lingers = |name: &String| Path::new("/var/lib/systemd/linger").join(name).exists();
     let lingers = uid == 0 || user.name.as_ref().is_some_and(lingers);
-    Some(Sessions { user, lingers })
+    Some(LoginSessions { user, lingers })
 }
 
 /// Both files have the name first and the number third.
