@@ -8,7 +8,6 @@ pub(crate) mod changes;
 mod device_template;
 mod error;
 mod file;
-mod glob;
 mod groups;
 mod live;
 pub(crate) mod org_key;
@@ -215,5 +214,5 @@ pub(crate) fn read_text(path: &std::path::Path, text: &str) -> Result<Settings, 
 }
 
 pub(crate) fn glob_matches(pattern: &str, id: &machineid_protocol::DeviceId) -> bool {
-    glob::Glob::new(pattern).matches(id)
+    pattern.parse().is_ok_and(|pattern: machineid_protocol::DevicePattern| pattern.matches(id))
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use machineid_client::{BaseUrl, BaseUrlError};
 use machineid_log::{LogFormat, LogLevel};
 use machineid_protocol::stop_bound::{StopBound, longest_silence};
-use machineid_protocol::{Wish, span};
+use machineid_protocol::{DevicePattern, Wish, span};
 use machineid_sys as sys;
 use rustix::process::Signal;
 use toml::Spanned;
 
 use super::error::{ConfigError, Origin};
 use super::file::{ConfigText, RawConfig};
-use super::glob::Glob;
 use super::groups::{Group, group_id};
 use super::paths::{Surroundings, short_hash};
 use super::rules::{Rules, StopTerms, SystemUnavailable};
@@ -63,7 +62,7 @@ pub(crate) struct DeviceSettings {
     pub(crate) id_template: String,
     pub(crate) id_origin: Origin,
     /// The device ids that wrappers and checks may name in addition to the host's.
-    pub(crate) allow: Vec<Glob>,
+    pub(crate) allow: Vec<DevicePattern>,
     pub(crate) host_rules_all: bool,
     /// Whether the device is removed at a clean exit.
     pub(crate) ephemeral: bool,
@@ -300,7 +299,8 @@ fn device(reader: &Reader<'_>, written: &RawConfig, env: &dyn Fn(&str) -> Option
     DeviceSettings {
         id_template: from_env.unwrap_or_else(from_file),
         id_origin,
-        allow: section.allow.iter().flat_map(Spanned::get_ref).map(|pattern| Glob::new(pattern)).collect(),
+        // What is no pattern matches no device.
+        allow: section.allow.iter().flat_map(Spanned::get_ref).filter_map(|pattern| pattern.parse().ok()).collect(),
         host_rules_all: flag(section.host_rules_all.as_ref(), true),
         ephemeral: flag(section.ephemeral.as_ref(), false),
     }

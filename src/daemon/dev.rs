@@ -74,13 +74,15 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     machineid_log::init(settings.log.format, settings.log.level);
     machineid_log::tell_panics();
     let device = device()?;
-    let key_file = directory.join("org-key");
-    let written = write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600);
-    written.map_err(Fatal::io(format!("write {}", key_file.display())))?;
+    let key_file = directory.join("host-key");
+    for (path, key) in [(&directory.join("org-key"), &authority.org_key), (&key_file, &authority.host_key)] {
+        let written = write_private(path, &format!("{}\n", key.expose()), 0o600);
+        written.map_err(Fatal::io(format!("write {}", path.display())))?;
+    }
     hand_out_commands(authority, directory, &settings.local.socket)
         .map_err(Fatal::io(format!("write the commands into {}", directory.display())))?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
-    let (key, source) = (authority.org_key.clone(), SettingsSource::BuiltIn);
+    let (key, source) = (authority.host_key.clone(), SettingsSource::BuiltIn);
     let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, None)?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());

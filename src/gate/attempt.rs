@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use machineid_blocking::{Bounds, Pool};
-use machineid_client::Failure;
+use machineid_client::{Failure, KeyFacts};
 use machineid_clock::{self as clock, BootTime, Moment, Suspends};
 use machineid_protocol::api::Registration;
 use machineid_protocol::event::{AuthorityDown, AuthorityUp, Happening};
 use machineid_protocol::status::AuthorityStatus;
-use machineid_protocol::{Code, Decision, Denial, DeviceId};
+use machineid_protocol::{Code, Decision, Denial, DeviceId, KeyRole};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -63,8 +62,34 @@ struct Health {
     last_answer: Option<BootTime>,
     last_error: Option<String>,
     watching: bool,
-    /// When the key in use expires, as last logged.
-    key_ends: Option<Timestamp>,
+    /// What is known of the key in use, as last logged.
+    key: KeyFacts,
+}
+
+/// Logs what has changed about the key in use.
+fn tell_of_key(in_force: &KeyedClient, before: KeyFacts, now: KeyFacts) {
+    let key_source = &in_force.key_source;
+    match now.ends {
+        Some(ends) if before.ends != Some(ends) => {
+            warn!(%key_source, %ends, "the org key in use expires: put the new key in its place before that");
+        }
+        None if before.ends.is_some() => info!(%key_source, "the org key in use no longer expires"),
+        Some(_) | None => {}
+    }
+    match now.role {
+        Some(KeyRole::Host) if before.role.is_some() => info!(%key_source, "the org key in use has the role host now"),
+        Some(role @ (KeyRole::Stop | KeyRole::Read | KeyRole::Operate | KeyRole::Admin))
+            if before.role != Some(role) =>
+        {
+            warn!(
+                %key_source,
+                %role,
+                "the org key in use may do more than a host needs: a process that reads it could lift this host's own \
+                 revoke; give this host a key of the role host (machineid key create --role host)"
+            );
+        }
+        Some(_) | None => {}
+    }
 }
 
 impl AuthorityLink {
@@ -108,13 +133,14 @@ impl AuthorityLink {
             last_answer_at: health.last_answer.map(|at| clock::wall_at(at).to_string()),
             last_error: health.last_error.clone(),
             push: health.watching,
-            key_ends: health.key_ends.map(|ends| ends.to_string()),
+            key_ends: health.key.ends.map(|ends| ends.to_string()),
+            key_role: health.key.role,
         }
     }
 
-    /// When the org key in use expires, if the authority has announced that.
-    pub(crate) fn key_ends(&self) -> Option<Timestamp> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner).key_ends
+    /// What the authority has told of the org key in use.
+    pub(crate) fn key_facts(&self) -> KeyFacts {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).key
     }
 
     /// Notifies whenever a gate's standing changes.
@@ -396,23 +422,14 @@ impl AuthorityLink {
         }
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let before = health.reachable;
-        let (watching, key_ended) = (health.watching, health.key_ends);
+        let (watching, known) = (health.watching, health.key);
         let in_force = self.keyed_client();
-        let key_ends = in_force.client.key_ends(&in_force.key);
+        let key = in_force.client.key_facts(&in_force.key);
         let last_answer = Some(BootTime::now());
-        *health = Health { reachable: Some(true), last_answer, last_error: None, watching, key_ends };
+        *health = Health { reachable: Some(true), last_answer, last_error: None, watching, key };
         drop(health);
-        match key_ends {
-            Some(ends) if key_ended != Some(ends) => warn!(
-                key_source = %in_force.key_source,
-                ends = %ends,
-                "the organisation has a new org key, and the one in use expires: put the new key in its place before \
-                 that"
-            ),
-            None if key_ended.is_some() => {
-                info!(key_source = %in_force.key_source, "the org key in use no longer expires");
-            }
-            Some(_) | None => {}
+        if known != key {
+            tell_of_key(&in_force, known, key);
         }
         if before == Some(false) {
             info!(authority = %keyed.client.base_url(), "the authority answers again");

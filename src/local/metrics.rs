@@ -73,6 +73,6 @@ fn now(context: &Context) -> Now {
         stop_bound_cut_off: bound.cut_off,
         runtime_problem: context.files_status().problem.is_some(),
         panics: machineid_log::panics(),
-        key_ends: context.gates.authority().key_ends().map(|ends| ends.as_duration().as_secs_f64()),
+        key: context.gates.authority().key_facts(),
     }
 }

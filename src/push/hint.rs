@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use machineid_client::Event;
+use machineid_client::ServerSentEvent;
 use machineid_protocol::DeviceId;
 use serde::Deserialize;
 
@@ -54,8 +54,8 @@ struct Validate {
 }
 
 /// Reads an event.
-pub(super) fn read(event: &Event) -> Result<Heard, MalformedEvent> {
-    let Event::Named { name, data } = event else { return Ok(Heard::Alive) };
+pub(super) fn read(event: &ServerSentEvent) -> Result<Heard, MalformedEvent> {
+    let ServerSentEvent::Named { name, data } = event else { return Ok(Heard::Alive) };
     match name.as_str() {
         "ready" => {
             let ready: Ready = serde_json::from_str(data).map_err(|_| MalformedEvent)?;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn of(name: &str, data: &str) -> Result<Heard, MalformedEvent> {
-        read(&Event::Named { name: name.to_owned(), data: data.to_owned() })
+        read(&ServerSentEvent::Named { name: name.to_owned(), data: data.to_owned() })
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(of("validate", r#"{"deviceIds":["a","not an id","a"]}"#), some(HintKind::Change));
         assert_eq!(of("validate", r#"{"deviceIds":["a"],"deny":true}"#), some(HintKind::Deny));
         assert_eq!(of("allow", r#"{"allowed":true}"#), Ok(Heard::Other));
-        assert_eq!(read(&Event::Alive), Ok(Heard::Alive));
+        assert_eq!(read(&ServerSentEvent::Alive), Ok(Heard::Alive));
         for (name, data) in [("ready", ""), ("validate", "{}"), ("validate", "[1]"), ("validate", r#"{"all":"yes"}"#)] {
             assert_eq!(of(name, data), Err(MalformedEvent), "{name} {data}");
         }

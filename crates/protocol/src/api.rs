@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, DeviceId, RequestId};
+use super::{Code, DeviceId, DevicePattern, KeyRole, RequestId};
 
 /// Every endpoint of the API, below the authority's base URL.
 pub mod path {
@@ -30,6 +30,14 @@ pub mod path {
     pub const USAGE: &str = "/api/v1/usage";
     /// `GET`: who changed what, when and why. Our authority's extension.
     pub const AUDIT: &str = "/api/v1/org/audit";
+    /// `GET`, an extension: the organisation's keys.
+    pub const KEYS: &str = "/api/v1/org/keys";
+    /// `POST`, an extension: a new key with a role.
+    pub const KEY_CREATE: &str = "/api/v1/org/keys/create";
+    /// `POST`, an extension: a key is invalid from now on.
+    pub const KEY_REVOKE: &str = "/api/v1/org/keys/revoke";
+    /// `POST`, an extension: a new key in place of one.
+    pub const KEY_ROTATE: &str = "/api/v1/org/keys/rotate";
     /// `POST`: where to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
     /// `GET` and `POST`, an extension: server-sent events that say when to validate.
@@ -48,7 +56,7 @@ pub mod path {
     pub const OPENAPI: &str = "/api/v1/openapi.json";
 
     /// What our authority answers: each is counted under its name, and described in `docs/openapi/authority.json`.
-    pub const SERVED: [&str; 19] = [
+    pub const SERVED: [&str; 23] = [
         ORG_CREATE,
         REGISTER,
         VALIDATE,
@@ -60,6 +68,10 @@ pub mod path {
         REMOVE,
         USAGE,
         AUDIT,
+        KEYS,
+        KEY_CREATE,
+        KEY_REVOKE,
+        KEY_ROTATE,
         WATCH,
         EVENTS,
         REPORT,
@@ -77,6 +89,10 @@ pub const KEY_HEADER: &str = "x-org-key";
 /// The header of a validation's answer that was given for an old org key: when that key ends, in RFC 3339. An extension.
 pub const KEY_ENDS_HEADER: &str = "x-machineid-key-ends";
 
+/// The header of a validation's answer that names the role of the key it was asked with (see [`super::KeyRole`]). An
+/// extension.
+pub const KEY_ROLE_HEADER: &str = "x-machineid-key-role";
+
 /// The header in which an authority announces what it can do beyond the service's API: words, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
@@ -87,6 +103,53 @@ pub const UNDECIDED_HEADER: &str = "x-machineid-undecided";
 
 /// What our authority announces: that it can be watched, and that it takes reports.
 pub const EXTENSIONS: &str = "watch, report";
+
+/// A key to make, as [`path::KEY_CREATE`] takes it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyWanted {
+    /// The key's role.
+    pub role: KeyRole,
+    /// Of a host key: the devices that it may work for; `None` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DevicePattern>,
+    /// A name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long it is valid, in seconds; `None` for until it is revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A key of an organisation, never its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyEntry {
+    /// Tells it from other keys, in the audit too.
+    pub fingerprint: String,
+    /// Its name, if it has one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its role.
+    pub role: KeyRole,
+    /// The devices that it may work for; `None` for all.
+    #[serde(default)]
+    pub devices: Option<String>,
+    /// `valid`, `old` or `ended`.
+    pub state: String,
+    /// The organisation's own key or the one before it.
+    #[serde(default)]
+    pub own: bool,
+    /// RFC 3339 time at which it ends; `None` for never.
+    #[serde(default)]
+    pub ends: Option<String>,
+    /// RFC 3339 time of its last use, to about a minute.
+    #[serde(default)]
+    pub last_used_at: Option<String>,
+    /// How many devices asked last with it.
+    #[serde(default)]
+    pub used_by_devices: u64,
+}
 
 /// The most ids one watch may name.
 pub const LARGEST_WATCH: usize = 4_096;
@@ -245,8 +308,18 @@ pub struct Envelope {
     /// The authority's name for the answer.
     #[serde(rename = "request_id")]
     pub request_id: Option<RequestId>,
+    /// Why, as a sentence for people. What is no text is none.
+    #[serde(deserialize_with = "text_or_none")]
+    pub reason: Option<String>,
     /// With checkout: where to go.
     pub url: Option<String>,
     /// With org create: the new key.
     pub org_api_key: Option<String>,
+}
+
+fn text_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Some(text),
+        _ => None,
+    })
 }

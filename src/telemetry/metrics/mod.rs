@@ -22,6 +22,7 @@ use labels::{
     AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, ReasonLabel, RequestLabels, ResultLabel,
     StateLabel, StopLabels,
 };
+use machineid_client::KeyFacts;
 use machineid_protocol::event::{Happening, ReloadResult, Source};
 use machineid_protocol::local::Killer;
 use machineid_protocol::status::{AgentState, StandingKind};
@@ -45,6 +46,7 @@ pub(crate) struct Metrics {
     stop_bound: Family<CaseLabel, Level>,
     /// A family without labels: it is empty while the key does not expire.
     key_ends: Family<Vec<(&'static str, &'static str)>, Level>,
+    key_role: Family<Vec<(&'static str, &'static str)>, Level>,
     /// Kept here, so that thousands of checks a second need not look them up.
     checks: [Counter; 4],
     check_duration: Histogram,
@@ -134,13 +136,19 @@ pub(crate) struct Now {
     pub(crate) runtime_problem: bool,
     /// How often the process has panicked.
     pub(crate) panics: u64,
-    /// When the org key in use expires, in seconds since 1970.
-    pub(crate) key_ends: Option<f64>,
+    /// The facts about the org key in use that the page shows.
+    pub(crate) key: KeyFacts,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
     metric
+}
+
+/// The counters of checks, one for each result.
+fn check_counters(registry: &mut Registry) -> [Counter; 4] {
+    let checks = register(registry, "checks", "Local checks, by answer", Family::<ResultLabel, Counter>::default());
+    CheckResult::ALL.map(|result| checks.get_or_create_owned(&ResultLabel { result: result.word() }))
 }
 
 impl Metrics {
@@ -185,7 +193,13 @@ impl Metrics {
             key_ends: register(
                 r,
                 "org_key_ends_timestamp_seconds",
-                "When the org key in use expires; absent while it is the current one",
+                "When the org key in use expires; absent unless another key has taken its place or it expires within a week",
+                Family::default(),
+            ),
+            key_role: register(
+                r,
+                "org_key_role",
+                "1 for the role of the org key in use, if the authority tells it; a host needs no more than host",
                 Family::default(),
             ),
             stop_bound: register(
@@ -195,11 +209,7 @@ impl Metrics {
                  and while it does not",
                 Family::default(),
             ),
-            checks: {
-                let checks =
-                    register(r, "checks", "Local checks, by answer", Family::<ResultLabel, Counter>::default());
-                CheckResult::ALL.map(|result| checks.get_or_create_owned(&ResultLabel { result: result.word() }))
-            },
+            checks: check_counters(r),
             check_duration: register(
                 r,
                 "check_duration_seconds",
@@ -350,9 +360,13 @@ impl Metrics {
                 self.agents.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
+        self.key_role.clear();
+        if let Some(role) = now.key.role {
+            self.key_role.get_or_create(&vec![("role", role.as_str())]).set(1.0);
+        }
         self.key_ends.clear();
-        if let Some(at) = now.key_ends {
-            self.key_ends.get_or_create(&Vec::new()).set(at);
+        if let Some(ends) = now.key.ends {
+            self.key_ends.get_or_create(&Vec::new()).set(ends.as_duration().as_secs_f64());
         }
         for (case, bound) in [("connected", now.stop_bound_connected), ("cut_off", now.stop_bound_cut_off)] {
             self.stop_bound.get_or_create(&CaseLabel { case }).set(bound.as_secs_f64());
