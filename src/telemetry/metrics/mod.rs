@@ -145,6 +145,12 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, 
     metric
 }
 
+/// The counters of checks, one for each result.
+fn check_counters(registry: &mut Registry) -> [Counter; 4] {
+    let checks = register(registry, "checks", "Local checks, by answer", Family::<ResultLabel, Counter>::default());
+    CheckResult::ALL.map(|result| checks.get_or_create_owned(&ResultLabel { result: result.word() }))
+}
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut all = Registry::with_prefix("machineid_sidecar");
@@ -203,11 +209,7 @@ impl Metrics {
                  and while it does not",
                 Family::default(),
             ),
-            checks: {
-                let checks =
-                    register(r, "checks", "Local checks, by answer", Family::<ResultLabel, Counter>::default());
-                CheckResult::ALL.map(|result| checks.get_or_create_owned(&ResultLabel { result: result.word() }))
-            },
+            checks: check_counters(r),
             check_duration: register(
                 r,
                 "check_duration_seconds",
