@@ -31,7 +31,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("proc_status", machineid_tree::fuzz_status),
     ("cgroup", machineid_tree::fuzz_cgroup),
     ("environment", machineid_tree::fuzz_environment),
-    ("run_record", crate::runs::fuzz_record),
+    ("run_record", crate::registry::fuzz_record),
     ("span", span),
     ("config", config),
     ("retry_after", client::fuzz_retry_after),

@@ -6,7 +6,7 @@
 //! | [`daemon`] | `machineid-sidecar`, put together |
 //! | `config` | file, environment and host facts, as settings |
 //! | `gate` | one device's answer, kept fresh; decides without I/O |
-//! | `runs` | the supervised runs, and the thread that ends them |
+//! | `registry` | the supervised runs, and the thread that ends them |
 //! | `local` | the local socket |
 //! | `push` | an authority that says when to ask |
 //! | `report` | tells an authority what became of its stops |
@@ -23,6 +23,6 @@ pub mod fuzzing;
 mod gate;
 mod local;
 mod push;
+mod registry;
 mod report;
-mod runs;
 mod telemetry;

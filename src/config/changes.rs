@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::error::{ConfigError, Origin};
-use super::settings::{Authority, Device, Enforcement, Local, Log, Settings};
+use super::settings::{AuthoritySettings, DeviceSettings, EnforcementSettings, LocalSettings, LogSettings, Settings};
 
 /// Fresh settings as far as they can be put in force.
 #[derive(Debug)]
@@ -32,9 +32,9 @@ impl Changes {
             metrics_listen,
             state_dir: _,
         } = &fresh;
-        let Authority { url, org_key_file, timeout, ca_file } = authority;
-        let Device { id_template, id_origin, allow, host_rules_all, ephemeral } = device;
-        let Enforcement {
+        let AuthoritySettings { url, org_key_file, timeout, ca_file } = authority;
+        let DeviceSettings { id_template, id_origin, allow, host_rules_all, ephemeral } = device;
+        let EnforcementSettings {
             interval,
             lease,
             resume_grace,
@@ -45,7 +45,7 @@ impl Changes {
             undecided,
             kill_file,
         } = enforcement;
-        let Local {
+        let LocalSettings {
             socket,
             socket_origin,
             mode,
@@ -57,7 +57,7 @@ impl Changes {
             admin_group,
             require_local_killer,
         } = local;
-        let Log { format, level } = log;
+        let LogSettings { format, level } = log;
 
         let path_of = |named: &Option<(std::path::PathBuf, Origin)>| named.as_ref().map(|(path, _)| path.clone());
         let name_of = |named: &Option<(String, Origin)>| named.as_ref().map(|(name, _)| name.clone());

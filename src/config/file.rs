@@ -14,20 +14,20 @@ pub(super) type Placed<T> = Option<Spanned<T>>;
 /// The sections.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct File {
-    pub(super) authority: Authority,
-    pub(super) device: Device,
-    pub(super) enforcement: Enforcement,
-    pub(super) local: Local,
-    pub(super) compat: Compat,
-    pub(super) log: Log,
-    pub(super) audit: Audit,
-    pub(super) metrics: Metrics,
+pub(super) struct RawConfig {
+    pub(super) authority: RawAuthority,
+    pub(super) device: RawDevice,
+    pub(super) enforcement: RawEnforcement,
+    pub(super) local: RawLocal,
+    pub(super) compat: RawCompat,
+    pub(super) log: RawLog,
+    pub(super) audit: RawAudit,
+    pub(super) metrics: RawMetrics,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Authority {
+pub(super) struct RawAuthority {
     pub(super) url: Placed<String>,
     pub(super) org_key_file: Placed<String>,
     pub(super) timeout: Placed<String>,
@@ -37,7 +37,7 @@ pub(super) struct Authority {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Device {
+pub(super) struct RawDevice {
     pub(super) id: Placed<String>,
     pub(super) allow: Placed<Vec<String>>,
     pub(super) host_rules_all: Placed<bool>,
@@ -46,7 +46,7 @@ pub(super) struct Device {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Enforcement {
+pub(super) struct RawEnforcement {
     pub(super) interval: Placed<String>,
     pub(super) lease: Placed<String>,
     pub(super) resume_grace: Placed<String>,
@@ -60,7 +60,7 @@ pub(super) struct Enforcement {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Local {
+pub(super) struct RawLocal {
     pub(super) socket: Placed<String>,
     pub(super) mode: Placed<String>,
     pub(super) group: Placed<String>,
@@ -73,39 +73,39 @@ pub(super) struct Local {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Log {
+pub(super) struct RawLog {
     pub(super) format: Placed<String>,
     pub(super) level: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Audit {
+pub(super) struct RawAudit {
     pub(super) file: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Metrics {
+pub(super) struct RawMetrics {
     pub(super) listen: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Compat {
+pub(super) struct RawCompat {
     pub(super) listen: Placed<String>,
 }
 
 /// A file that has been read, with what is needed to name a place in it.
 #[derive(Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct ConfigText<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
 }
 
-impl<'a> Source<'a> {
+impl<'a> ConfigText<'a> {
     /// Reads the sections. Fails on bad syntax, an unknown key or a value of the wrong type, naming line and key.
-    pub(super) fn parse(&self) -> Result<File, ConfigError> {
+    pub(super) fn parse(&self) -> Result<RawConfig, ConfigError> {
         toml::from_str(self.text).map_err(|error| {
             let mut problem = error.message().replace('\n', ", ");
             if problem.ends_with("expected a string") {

@@ -7,7 +7,6 @@ pub(crate) mod changes;
 mod device_template;
 mod error;
 mod file;
-mod glob;
 mod groups;
 mod live;
 pub(crate) mod org_key;
@@ -165,26 +164,36 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 
 /// The same while the daemon runs: a pipe was read to its end at the start, and must not be waited for now.
 fn read_again(path: &Path) -> Result<String, ConfigError> {
-    let wrong = |problem: String| ConfigError::in_file(path, 0, format!("cannot read the configuration: {problem}"));
-    String::from_utf8(read_whole(path, LARGEST).map_err(wrong)?).map_err(|_| wrong("it is not UTF-8".to_owned()))
+    let wrong = |error: ReadError| ConfigError::in_file(path, 0, format!("cannot read the configuration: {error}"));
+    String::from_utf8(read_whole(path, LARGEST).map_err(wrong)?).map_err(|_| wrong(ReadError::NotUtf8))
+}
+
+/// Why a file cannot be read. The caller names the file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("it is not a regular file")]
+    NotRegular,
+    #[error("it is larger than {largest} bytes")]
+    TooLarge { largest: u64 },
+    #[error("it is not UTF-8")]
+    NotUtf8,
 }
 
 /// Reads a regular file of at most so many bytes. A pipe in its place is not waited for.
-///
-/// Fails with what is wrong about it.
-pub(crate) fn read_whole(path: &Path, largest: u64) -> Result<Vec<u8>, String> {
+pub(crate) fn read_whole(path: &Path, largest: u64) -> Result<Vec<u8>, ReadError> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let mut file = file.map_err(|error| error.to_string())?;
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     // Asked of the open file, so that what is judged is what is read.
-    if !file.metadata().map_err(|error| error.to_string())?.is_file() {
-        return Err("it is not a regular file".to_owned());
+    if !file.metadata()?.is_file() {
+        return Err(ReadError::NotRegular);
     }
     let mut bytes = Vec::new();
-    (&mut file).take(largest + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    (&mut file).take(largest + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > largest) {
-        return Err(format!("it is larger than {largest} bytes"));
+        return Err(ReadError::TooLarge { largest });
     }
     Ok(bytes)
 }
@@ -203,5 +212,5 @@ pub(crate) fn read_text(path: &std::path::Path, text: &str) -> Result<Settings, 
 }
 
 pub(crate) fn glob_matches(pattern: &str, id: &machineid_protocol::DeviceId) -> bool {
-    glob::Glob::new(pattern).matches(id)
+    pattern.parse().is_ok_and(|pattern: machineid_protocol::DevicePattern| pattern.matches(id))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::file::Source;
+use super::file::ConfigText;
 
 const COMMENTED: &str = include_str!("../../machineid-sidecar.toml");
 
@@ -85,7 +85,7 @@ fn page() -> String {
 /// The names that the types would have accepted in the place of one nobody knows.
 fn known(text: &str) -> BTreeSet<String> {
     let path = Path::new("x.toml");
-    let error = Source { path, text }.parse().unwrap_err().to_string();
+    let error = ConfigText { path, text }.parse().unwrap_err().to_string();
     let expected = error.split_once("expected ").unwrap_or_else(|| panic!("{error}")).1;
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use machineid_client::{BaseUrl, BaseUrlError};
 use machineid_log::{LogFormat, LogLevel};
 use machineid_protocol::stop_bound::{StopLatency, longest_silence};
-use machineid_protocol::{Wish, span};
+use machineid_protocol::{DevicePattern, Wish, span};
 use machineid_sys as sys;
 use rustix::process::Signal;
 use toml::Spanned;
 
 use super::error::{ConfigError, Origin};
-use super::file::{File, Source};
-use super::glob::Glob;
+use super::file::{ConfigText, RawConfig};
 use super::groups::{Group, group_id};
 use super::paths::{Surroundings, short_hash};
 use super::rules::{Rules, StopTerms, SystemUnavailable};
@@ -32,13 +31,13 @@ pub(super) const ID_VARIABLE: &str = "MACHINEID_DEVICE_ID";
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) file: Option<PathBuf>,
-    pub(crate) authority: Authority,
-    pub(crate) device: Device,
-    pub(crate) enforcement: Enforcement,
-    pub(crate) local: Local,
+    pub(crate) authority: AuthoritySettings,
+    pub(crate) device: DeviceSettings,
+    pub(crate) enforcement: EnforcementSettings,
+    pub(crate) local: LocalSettings,
     /// Where unmodified programs on the official clients are served, if anywhere. An address of loopback.
     pub(crate) compat_listen: Option<(SocketAddr, Origin)>,
-    pub(crate) log: Log,
+    pub(crate) log: LogSettings,
     /// Where the audit goes, if anywhere.
     pub(crate) audit_file: Option<(PathBuf, Origin)>,
     /// Where the metrics are served beside the socket, if anywhere.
@@ -49,7 +48,7 @@ pub(crate) struct Settings {
 
 /// Whom to ask.
 #[derive(Clone, Debug)]
-pub(crate) struct Authority {
+pub(crate) struct AuthoritySettings {
     pub(crate) url: BaseUrl,
     pub(crate) org_key_file: Option<(PathBuf, Origin)>,
     /// For one whole request.
@@ -59,11 +58,11 @@ pub(crate) struct Authority {
 
 /// About whom.
 #[derive(Clone, Debug)]
-pub(crate) struct Device {
+pub(crate) struct DeviceSettings {
     pub(crate) id_template: String,
     pub(crate) id_origin: Origin,
     /// Device ids that wrappers and checks may name beside the host's.
-    pub(crate) allow: Vec<Glob>,
+    pub(crate) allow: Vec<DevicePattern>,
     pub(crate) host_rules_all: bool,
     /// Remove the device at a clean exit.
     pub(crate) ephemeral: bool,
@@ -71,7 +70,7 @@ pub(crate) struct Device {
 
 /// When to stop what.
 #[derive(Clone, Debug)]
-pub(crate) struct Enforcement {
+pub(crate) struct EnforcementSettings {
     pub(crate) interval: Duration,
     pub(crate) lease: Duration,
     /// How long after a suspend an ALLOW may take to come, when the lease ended meanwhile.
@@ -81,13 +80,13 @@ pub(crate) struct Enforcement {
     /// Named, a floor: no agent runs under a weaker one.
     pub(crate) containment: Wish,
     pub(crate) system_unavailable: SystemUnavailable,
-    pub(crate) undecided: Undecided,
+    pub(crate) undecided: UndecidedPolicy,
     pub(crate) kill_file: Option<PathBuf>,
 }
 
 /// What becomes of agents whose device cannot be asked about, until their lease ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Undecided {
+pub(crate) enum UndecidedPolicy {
     /// They run on.
     Run,
     /// They are frozen until there is an answer.
@@ -96,7 +95,7 @@ pub(crate) enum Undecided {
 
 /// The local socket.
 #[derive(Clone, Debug)]
-pub(crate) struct Local {
+pub(crate) struct LocalSettings {
     pub(crate) socket: PathBuf,
     /// A default place is made when it is missing; a configured one is not.
     pub(crate) socket_origin: Origin,
@@ -113,7 +112,7 @@ pub(crate) struct Local {
 
 /// What is logged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Log {
+pub(crate) struct LogSettings {
     pub(crate) format: LogFormat,
     pub(crate) level: LogLevel,
 }
@@ -143,7 +142,7 @@ impl Settings {
     }
 
     pub(crate) fn stop_bound(&self) -> StopLatency {
-        let Enforcement { interval, lease, stop_grace, .. } = self.enforcement;
+        let EnforcementSettings { interval, lease, stop_grace, .. } = self.enforcement;
         StopLatency::new(interval, self.authority.timeout, lease, stop_grace)
     }
 }
@@ -167,7 +166,7 @@ mod defaults {
 
 /// Reads values with their origin: environment before file before default.
 struct Reader<'a> {
-    source: Option<&'a Source<'a>>,
+    source: Option<&'a ConfigText<'a>>,
 }
 
 impl Reader<'_> {
@@ -242,8 +241,8 @@ pub(crate) fn resolve(
     env: &dyn Fn(&str) -> Option<String>,
     around: &Surroundings,
 ) -> Result<Settings, ConfigError> {
-    let source = file.map(|(path, text)| Source { path, text });
-    let written = source.as_ref().map(Source::parse).transpose()?.unwrap_or_default();
+    let source = file.map(|(path, text)| ConfigText { path, text });
+    let written = source.as_ref().map(ConfigText::parse).transpose()?.unwrap_or_default();
     let reader = Reader { source: source.as_ref() };
     let authority = authority(&reader, &written, env)?;
     let enforcement = enforcement(&reader, &written, authority.timeout)?;
@@ -252,7 +251,7 @@ pub(crate) fn resolve(
         device: device(&reader, &written, env),
         local: local(&reader, &written, &authority, around)?,
         compat_listen: compat_listen(&reader, &written)?,
-        log: Log {
+        log: LogSettings {
             format: reader.text("log.format", written.log.format.as_ref(), defaults::LOG_FORMAT, str::parse)?,
             level: reader.text("log.level", written.log.level.as_ref(), defaults::LOG_LEVEL, str::parse)?,
         },
@@ -266,9 +265,9 @@ pub(crate) fn resolve(
 
 fn authority(
     reader: &Reader<'_>,
-    written: &File,
+    written: &RawConfig,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Authority, ConfigError> {
+) -> Result<AuthoritySettings, ConfigError> {
     let section = &written.authority;
     let allow_http = flag(section.allow_http.as_ref(), false);
     let parse = |text: &str| BaseUrl::parse(text, allow_http).map_err(|error| format!("{error}{}", http_hint(error)));
@@ -278,7 +277,7 @@ fn authority(
         }
         None => reader.text("authority.url", section.url.as_ref(), defaults::URL, parse)?,
     };
-    Ok(Authority {
+    Ok(AuthoritySettings {
         url,
         org_key_file: reader.path("authority.org_key_file", section.org_key_file.as_ref())?,
         timeout: reader.positive("authority.timeout", section.timeout.as_ref(), defaults::TIMEOUT)?,
@@ -290,7 +289,7 @@ fn http_hint(error: BaseUrlError) -> &'static str {
     if error == BaseUrlError::Unencrypted { " (authority.allow_http = true)" } else { "" }
 }
 
-fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<String>) -> Device {
+fn device(reader: &Reader<'_>, written: &RawConfig, env: &dyn Fn(&str) -> Option<String>) -> DeviceSettings {
     let section = &written.device;
     let from_env = env(ID_VARIABLE).filter(|value| !value.trim().is_empty());
     let id_origin = match from_env {
@@ -298,16 +297,21 @@ fn device(reader: &Reader<'_>, written: &File, env: &dyn Fn(&str) -> Option<Stri
         None => reader.origin(section.id.as_ref()),
     };
     let from_file = || section.id.as_ref().map_or(defaults::DEVICE_ID.to_owned(), |value| value.get_ref().clone());
-    Device {
+    DeviceSettings {
         id_template: from_env.unwrap_or_else(from_file),
         id_origin,
-        allow: section.allow.iter().flat_map(Spanned::get_ref).map(|pattern| Glob::new(pattern)).collect(),
+        // What is no pattern matches no device.
+        allow: section.allow.iter().flat_map(Spanned::get_ref).filter_map(|pattern| pattern.parse().ok()).collect(),
         host_rules_all: flag(section.host_rules_all.as_ref(), true),
         ephemeral: flag(section.ephemeral.as_ref(), false),
     }
 }
 
-fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result<Enforcement, ConfigError> {
+fn enforcement(
+    reader: &Reader<'_>,
+    written: &RawConfig,
+    timeout: Duration,
+) -> Result<EnforcementSettings, ConfigError> {
     let section = &written.enforcement;
     let interval = reader.positive("enforcement.interval", section.interval.as_ref(), defaults::INTERVAL)?;
     let lease = reader.positive("enforcement.lease", section.lease.as_ref(), defaults::LEASE)?;
@@ -337,11 +341,11 @@ fn enforcement(reader: &Reader<'_>, written: &File, timeout: Duration) -> Result
     };
     let containment = |text: &str| text.parse::<Wish>().map_err(|error| format!("{text:?} is unknown; {error}"));
     let undecided = |text: &str| match text {
-        "run" => Ok(Undecided::Run),
-        "freeze" => Ok(Undecided::Freeze),
+        "run" => Ok(UndecidedPolicy::Run),
+        "freeze" => Ok(UndecidedPolicy::Freeze),
         other => Err(format!("{other:?} is unknown; write \"run\" or \"freeze\"")),
     };
-    Ok(Enforcement {
+    Ok(EnforcementSettings {
         interval,
         lease,
         resume_grace: reader.duration(
@@ -379,10 +383,10 @@ fn whole_seconds(span: Duration) -> Duration {
 
 fn local(
     reader: &Reader<'_>,
-    written: &File,
-    authority: &Authority,
+    written: &RawConfig,
+    authority: &AuthoritySettings,
     around: &Surroundings,
-) -> Result<Local, ConfigError> {
+) -> Result<LocalSettings, ConfigError> {
     let section = &written.local;
     let (socket, socket_origin) = match reader.path("local.socket", section.socket.as_ref())? {
         Some(named) => named,
@@ -413,7 +417,7 @@ fn local(
         None => authority.timeout + Duration::from_secs(1),
         written => reader.positive("local.check_timeout", written, "")?,
     };
-    Ok(Local {
+    Ok(LocalSettings {
         socket,
         socket_origin,
         mode: reader.text("local.mode", section.mode.as_ref(), defaults::SOCKET_MODE, mode)?,
@@ -427,7 +431,7 @@ fn local(
     })
 }
 
-fn compat_listen(reader: &Reader<'_>, written: &File) -> Result<Option<(SocketAddr, Origin)>, ConfigError> {
+fn compat_listen(reader: &Reader<'_>, written: &RawConfig) -> Result<Option<(SocketAddr, Origin)>, ConfigError> {
     let key = "compat.listen";
     let listen = reader.address(key, written.compat.listen.as_ref())?;
     match listen {
@@ -440,7 +444,7 @@ fn compat_listen(reader: &Reader<'_>, written: &File) -> Result<Option<(SocketAd
     }
 }
 
-fn admin_group(reader: &Reader<'_>, written: &File, around: &Surroundings) -> Result<Option<Group>, ConfigError> {
+fn admin_group(reader: &Reader<'_>, written: &RawConfig, around: &Surroundings) -> Result<Option<Group>, ConfigError> {
     let placed = written.local.admin_group.as_ref();
     let Some(name) = placed.map(Spanned::get_ref) else { return Ok(None) };
     let gid = group_id(name, &around.groups).ok_or_else(|| {

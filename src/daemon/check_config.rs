@@ -9,7 +9,7 @@ use machineid_protocol::{Containment, Exit, Wish, span};
 
 use super::{Fatal, complain, identity};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
-use crate::config::settings::Undecided;
+use crate::config::settings::UndecidedPolicy;
 use crate::config::{self, ConfigError, Environment, Settings};
 use crate::telemetry::audit;
 
@@ -23,14 +23,14 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
-            text.parse::<machineid_org_key::OrgKey>().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?;
+            text.parse::<machineid_org_key::OrgKey>().map_err(Fatal::Key)?;
         }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?;
         }
     }
     if let Some((path, origin)) = &settings.audit_file {
-        audit::file::check(path).map_err(|problem| ConfigError::at(origin, "audit.file", problem))?;
+        audit::file::check(path).map_err(|error| ConfigError::at(origin, "audit.file", error))?;
     }
     let text = describe(&settings, device.as_str(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -84,8 +84,10 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     row(
         "undecided agents",
         match enforcement.undecided {
-            Undecided::Run => "run on to the end of their lease",
-            Undecided::Freeze => "are frozen; one without a control group that the daemon may freeze does not start",
+            UndecidedPolicy::Run => "run on to the end of their lease",
+            UndecidedPolicy::Freeze => {
+                "are frozen; one without a control group that the daemon may freeze does not start"
+            }
         },
     );
     row("audit", &settings.audit_file.as_ref().map_or("none".to_owned(), |(path, _)| path.display().to_string()));

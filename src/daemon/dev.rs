@@ -13,7 +13,7 @@ use machineid_authority::{Embedded, PlanTier};
 use machineid_protocol::{DeviceId, Exit};
 
 use super::Fatal;
-use super::reload::Source;
+use super::reload::SettingsSource;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
@@ -73,11 +73,15 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
     machineid_log::init(settings.log.format, settings.log.level);
     machineid_log::tell_panics();
     let device = device()?;
-    let key_file = directory.join("org-key");
-    write_private(&key_file, &format!("{}\n", authority.org_key.expose()), 0o600)?;
-    hand_out_commands(authority, directory, &settings.local.socket)?;
+    let key_file = directory.join("host-key");
+    for (path, key) in [(&directory.join("org-key"), &authority.org_key), (&key_file, &authority.host_key)] {
+        let written = write_private(path, &format!("{}\n", key.expose()), 0o600);
+        written.map_err(Fatal::io(format!("write {}", path.display())))?;
+    }
+    hand_out_commands(authority, directory, &settings.local.socket)
+        .map_err(Fatal::io(format!("write the commands into {}", directory.display())))?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
-    let (key, source) = (authority.org_key.clone(), Source::BuiltIn);
+    let (key, source) = (authority.host_key.clone(), SettingsSource::BuiltIn);
     let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, None)?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
@@ -110,7 +114,7 @@ fn device() -> Result<DeviceId, Fatal> {
 }
 
 /// `machineid`, `machineid-run` and `machineid-authority`, ready to be typed: small scripts that set what each needs.
-fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> Result<(), Fatal> {
+fn hand_out_commands(authority: &Embedded, directory: &Path, socket: &Path) -> io::Result<()> {
     let program = std::env::current_exe()?;
     let programs = directory.join("bin");
     DirBuilder::new().mode(0o700).create(&programs)?;
@@ -181,16 +185,15 @@ struct PrivateDirectory {
 impl PrivateDirectory {
     fn make() -> Result<Self, Fatal> {
         let base = std::env::temp_dir();
-        let mut last = None;
+        let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..16 {
             let path = base.join(format!("machineid-dev-{:04x}", fastrand::u16(..)));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Self { path }),
-                Err(error) => last = Some(error),
+                Err(error) => last = error,
             }
         }
-        let error = last.map_or_else(String::new, |error| error.to_string());
-        Err(Fatal(format!("cannot make a private directory below {}: {error}", base.display())))
+        Err(Fatal::io(format!("make a private directory below {}", base.display()))(last))
     }
 }
 

@@ -27,12 +27,12 @@ pub(super) fn expand(settings: &Settings, environment: &Environment) -> Result<D
 
 /// What is kept of this host's device id, and where.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct HostIdentity {
     place: Option<PathBuf>,
     kept: Kept,
 }
 
-impl Identity {
+impl HostIdentity {
     /// Which device this host is.
     pub(super) fn device(&self) -> &DeviceId {
         &self.kept.device_id
@@ -50,24 +50,24 @@ impl Identity {
 }
 
 /// The id this host had under the same template, else what the template says now, which is then kept.
-pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<Identity, ConfigError> {
+pub(super) fn resolve(settings: &Settings, environment: &Environment) -> Result<HostIdentity, ConfigError> {
     let template = &settings.device.id_template;
     let place = settings.state_dir.as_ref().map(|directory| directory.join("device.json"));
     let kept = place.as_deref().and_then(read).filter(|kept| kept.template == *template);
     if let Some(kept) = kept {
-        return Ok(Identity { place, kept });
+        return Ok(HostIdentity { place, kept });
     }
     let kept = Kept { template: template.clone(), device_id: expand(settings, environment)? };
-    let Some(place) = place else { return Ok(Identity { place: None, kept }) };
+    let Some(place) = place else { return Ok(HostIdentity { place: None, kept }) };
     match write(&place, &kept) {
         Ok(()) => debug!(device_id = %kept.device_id, place = %place.display(), "saved this host's device id"),
         Err(error) => {
             warn!(place = %place.display(), %error, "cannot save this host's device id: a renamed host will be \
                                                      another device");
-            return Ok(Identity { place: None, kept });
+            return Ok(HostIdentity { place: None, kept });
         }
     }
-    Ok(Identity { place: Some(place), kept })
+    Ok(HostIdentity { place: Some(place), kept })
 }
 
 fn read(place: &Path) -> Option<Kept> {

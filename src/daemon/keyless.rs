@@ -33,7 +33,7 @@ pub(super) async fn wait(settings: &Settings, handed: Option<UnixListener>) -> R
         Some(handed) => socket::take_over(&settings.local, handed)?,
         None => socket::bind(&settings.local)?,
     };
-    let mut signals = Signals::watch(false).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+    let mut signals = Signals::watch(false).map_err(Fatal::io("watch for signals"))?;
     warn!("{WHAT_TO_DO}");
     manager::ready();
     let shutdown = CancellationToken::new();

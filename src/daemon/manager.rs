@@ -75,7 +75,7 @@ async fn show_status(context: &Context) {
 
 /// One line.
 fn status(context: &Context) -> String {
-    let standing = context.gates.host().look(|report| match &report.standing {
+    let standing = context.gates.host().look(|view| match &view.standing {
         Standing::Unknown => "no decision yet".to_owned(),
         Standing::Allowed { .. } => "allowed".to_owned(),
         Standing::Denied { refusal, .. } => format!("denied ({})", refusal.denial.code),

@@ -32,15 +32,23 @@ mod sidecar;
 mod signals;
 mod upkeep;
 
-use std::io::Write;
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use command::{Command, Verb};
+use machineid_authority::EmbeddedError;
+use machineid_org_key::OrgKeyError;
 use machineid_protocol::Exit;
+use machineid_protocol::device_id::DeviceIdError;
+use machineid_sys::ScrubError;
+use thiserror::Error;
 
-use crate::config::Environment;
+use crate::config::org_key::KEY_VARIABLE;
+use crate::config::{ConfigError, Environment};
 
 /// The command line, for manual pages and completions.
 #[cfg(test)]
@@ -77,20 +85,49 @@ pub fn main() -> ExitCode {
     machineid_log::flush();
     match result {
         Ok(exit) => exit.into(),
-        Err(Fatal(message)) => {
-            complain(&message);
+        Err(error) => {
+            complain(&error.to_string());
             // In front of a command our own failures must not look like the command's.
             if wraps { Exit::Wrapper.into() } else { Exit::Usage.into() }
         }
     }
 }
 
-/// Why nothing was started, for the operator.
-struct Fatal(String);
+/// Why the daemon did not start or had to end. The text is for the operator.
+#[derive(Debug, Error)]
+enum Fatal {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The key in the environment is not one.
+    #[error("{KEY_VARIABLE}: {0}")]
+    Key(#[source] OrgKeyError),
+    #[error("cannot take {KEY_VARIABLE} out of the environment: {0}")]
+    ScrubKey(#[source] ScrubError),
+    /// `/proc` does not show this process's namespace.
+    #[error(transparent)]
+    Proc(Box<dyn Error + Send + Sync>),
+    #[error("cannot {what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error(
+        "cannot read which devices are held on this host from {}: {source}; repair the file, or remove it to release them \
+         all", .path.display()
+    )]
+    Holds { path: PathBuf, source: io::Error },
+    /// The wrapper of `-- COMMAND` cannot be waited for.
+    #[error("lost machineid-run: {0}")]
+    WrapperLost(#[source] io::Error),
+    /// The authority of `--dev` did not start.
+    #[error(transparent)]
+    Dev(#[from] EmbeddedError),
+    #[error(transparent)]
+    DevDevice(#[from] DeviceIdError),
+}
 
-impl<E: std::error::Error> From<E> for Fatal {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
+impl Fatal {
+    /// Says what the daemon could not do: `what` follows "cannot".
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| Self::Io { what, source }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The running daemon: everything put together, and taken down again.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::{fs, io};
 
 use machineid_blocking::{Bounds, Pool};
 use machineid_client::{AuthorityClient, Options};
@@ -24,23 +24,24 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::child::Child;
-use super::identity::Identity;
-use super::reload::{Reloader, Source, watch_kill_file};
+use super::identity::HostIdentity;
+use super::reload::{Reloader, SettingsSource, watch_kill_file};
 use super::signals::Signals;
 use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
 use crate::disk::make_directory;
-use crate::gate::attempt::{Authority, Means};
+use crate::gate::attempt::AuthorityLink;
 use crate::gate::holds::Holds;
+use crate::gate::keyed_client::KeyedClient;
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
 use crate::local::socket::{self, Socket};
 use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::push;
+use crate::registry::{Here, RunRegistry, Store};
 use crate::report::{self, Reporter};
-use crate::runs::{Here, Runs, Store};
 use crate::telemetry::Journal;
 
 /// After so many tasks the runtime looks for what has arrived. By its default of 61 the first of a crowd that asks anew waits
@@ -67,7 +68,7 @@ pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &En
     let identity = identity::resolve(&settings, environment)?;
     let environment = environment.clone();
     in_runtime(async {
-        let source = Source::Files(environment);
+        let source = SettingsSource::Files(environment);
         let device = identity.device().clone();
         let mut sidecar = Sidecar::start(source, settings, device, key, key_source, handed)?;
         sidecar.identity = Some(identity);
@@ -87,7 +88,7 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
         .event_interval(TASKS_BETWEEN_LOOKS)
         .enable_all()
         .build();
-    let runtime = runtime.map_err(|error| Fatal(format!("cannot start: {error}")))?;
+    let runtime = runtime.map_err(Fatal::io("start the async runtime"))?;
     let result = runtime.block_on(work);
     // Nothing that still hangs must hold the exit up.
     runtime.shutdown_background();
@@ -96,16 +97,14 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
 
 /// No core dump and no other process of this user may show what is in our memory.
 pub(super) fn keep_secrets() -> Result<(), Fatal> {
-    nix::sys::prctl::set_dumpable(false).map_err(|errno| {
-        Fatal(format!("cannot protect the daemon's memory from other processes: {}", sys::from_nix(errno)))
-    })
+    nix::sys::prctl::set_dumpable(false)
+        .map_err(|errno| Fatal::io("protect the daemon's memory from other processes")(sys::from_nix(errno).into()))
 }
 
 /// Takes the org key from where it is, and out of our environment; `None` while it is still to come.
 fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(OrgKey, KeySource)>, Fatal> {
     let in_environment = environment.text(KEY_VARIABLE);
-    sys::scrub_environment(OsStr::new(KEY_VARIABLE))
-        .map_err(|error| Fatal(format!("cannot take {KEY_VARIABLE} out of the environment: {error}")))?;
+    sys::scrub_environment(OsStr::new(KEY_VARIABLE)).map_err(Fatal::ScrubKey)?;
     let configured = settings.authority.org_key_file.as_ref();
     let credentials = environment.path("CREDENTIALS_DIRECTORY");
     let source = org_key::choose(in_environment.is_some(), configured, credentials.as_deref())?;
@@ -115,7 +114,7 @@ fn take_key(settings: &Settings, environment: &Environment) -> Result<Option<(Or
     let key = match &source {
         KeySource::Environment => {
             let text = in_environment.unwrap_or_default();
-            text.parse().map_err(|error| Fatal(format!("{KEY_VARIABLE}: {error}")))?
+            text.parse().map_err(Fatal::Key)?
         }
         KeySource::File { path, origin, mode_is_the_platforms } => {
             org_key::read_file(path, origin, *mode_is_the_platforms)?
@@ -131,7 +130,7 @@ pub(super) struct Sidecar {
     context: Arc<Context>,
     device: DeviceId,
     /// How the device id is kept, where it is.
-    identity: Option<Identity>,
+    identity: Option<HostIdentity>,
     /// Where runs are written down.
     store: Store,
     /// Which sidecar this is, for the authority.
@@ -141,7 +140,7 @@ pub(super) struct Sidecar {
     /// The port for unmodified programs on the official clients.
     compat: Option<TcpListener>,
     /// Where a reload reads.
-    source: Source,
+    source: SettingsSource,
     /// The port for scrapers.
     metrics: Option<TcpListener>,
 }
@@ -149,14 +148,14 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// Takes the socket, or the one that was handed over, and starts the host's gate. Must be called inside the runtime.
     pub(super) fn start(
-        source: Source,
+        source: SettingsSource,
         settings: Settings,
         device: DeviceId,
         key: OrgKey,
         key_source: KeySource,
         handed: Option<UnixListener>,
     ) -> Result<Self, Fatal> {
-        sys::check_proc().map_err(|error| Fatal(error.to_string()))?;
+        sys::check_proc().map_err(|problem| Fatal::Proc(problem.into()))?;
         let descriptors = machineid_sys::raise_descriptor_limit();
         let runtime_dir = &settings.local.runtime_dir;
         make_directory(runtime_dir, 0o700).map_err(|error| {
@@ -181,31 +180,26 @@ impl Sidecar {
         let id = report::resolve_id(runtime_dir);
         let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
         let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
-        let failed = |what: &str, error: io::Error| Fatal(format!("cannot start {what}: {error}"));
         let audit_file = settings.audit_file.as_ref().map(|(path, _)| path.clone());
-        let journal = Journal::start(audit_file).map_err(|error| failed("the audit's thread", error))?;
+        let journal = Journal::start(audit_file).map_err(Fatal::io("start the audit's thread"))?;
         let live = Live::new(settings);
         let place = live.now().holds_file();
-        let holds = Arc::new(Holds::open(place.clone()).map_err(|error| {
-            Fatal(format!(
-                "cannot read which devices are held on this host from {}: {error}; mend it, or remove it to release them all",
-                place.display()
-            ))
-        })?);
-        let means = Means::new(client, key, key_source, markers);
-        let authority = Arc::new(Authority::new(means, device.clone(), live.clone(), holds, Arc::clone(&journal)));
-        let runs = Runs::start(store.clone(), live.clone(), Arc::clone(&journal))
-            .map_err(|error| failed("the enforcer's thread", error))?;
+        let holds =
+            Arc::new(Holds::open(place.clone()).map_err(|source| Fatal::Holds { path: place.clone(), source })?);
+        let keyed = KeyedClient::new(client, key, key_source, markers);
+        let authority = Arc::new(AuthorityLink::new(keyed, device.clone(), live.clone(), holds, Arc::clone(&journal)));
+        let runs = RunRegistry::start(store.clone(), live.clone(), Arc::clone(&journal))
+            .map_err(Fatal::io("start the enforcer's thread"))?;
         let runs = Arc::new(runs);
         // Before the gates, so that no deny of theirs can miss a run.
         runs.adopt_all(&store);
-        let agents: Arc<dyn Agents> = Arc::<Runs>::clone(&runs);
-        let gates =
-            Gates::start(device.clone(), &live, &authority, &agents).map_err(|error| failed("the gate", error))?;
+        let agents: Arc<dyn Agents> = Arc::<RunRegistry>::clone(&runs);
+        let gates = Gates::start(device.clone(), &live, &authority, &agents).map_err(Fatal::io("start the gate"))?;
         runs.attach(&gates);
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);
-        let address = compat.as_ref().map(TcpListener::local_addr).transpose()?;
+        let address = compat.as_ref().map(TcpListener::local_addr).transpose();
+        let address = address.map_err(Fatal::io("read the address of compat.listen"))?;
         let context = Arc::new(Context::new(live, gates, runs, journal, writes, key_protection, address));
         let socket = Arc::new(socket);
         Ok(Self { socket, context, device, identity: None, store, id, descriptors, compat, source, metrics })
@@ -218,8 +212,7 @@ impl Sidecar {
     /// Serves until SIGTERM or SIGINT, or, with a command, until that ends; then its exit code is ours.
     pub(super) async fn serve(mut self, command: Vec<OsString>) -> Result<Exit, Fatal> {
         let _vital = Vital;
-        let mut signals =
-            Signals::watch(!command.is_empty()).map_err(|error| Fatal(format!("cannot watch for signals: {error}")))?;
+        let mut signals = Signals::watch(!command.is_empty()).map_err(Fatal::io("watch for signals"))?;
         let shutdown = CancellationToken::new();
         let upkeep = self.upkeep();
         self.announce();
@@ -338,12 +331,12 @@ impl Sidecar {
 
     async fn supervise(&self, command: &[OsString], signals: &mut Signals) -> Result<Exit, Fatal> {
         let mut child = Child::start(command, &self.settings().local.socket, self.descriptors)
-            .map_err(|error| Fatal(format!("cannot start machineid-run: {error}")))?;
+            .map_err(Fatal::io("start machineid-run"))?;
         let mut reaping = std::pin::pin!(init::reap_orphans(child.pid()));
         loop {
             tokio::select! {
                 never = &mut reaping => match never {},
-                exit = child.wait() => return exit.map_err(|error| Fatal(format!("lost machineid-run: {error}"))),
+                exit = child.wait() => return exit.map_err(Fatal::WrapperLost),
                 signal = signals.next() => child.forward(signal),
             }
         }
@@ -353,7 +346,7 @@ impl Sidecar {
         if !self.settings().device.ephemeral {
             return;
         }
-        let newest = self.context.gates.host().report().last_decision;
+        let newest = self.context.gates.host().view().last_decision;
         let allowed = matches!(newest, Some((_, Decision::Allow { .. })));
         if !allowed {
             // One that is revoked would be registered anew by the next start, and allowed.
@@ -363,7 +356,7 @@ impl Sidecar {
         // The authority may know of a revoke that this host has not heard of yet.
         match self.context.gates.authority().remove_if_active(&self.device).await {
             Ok(()) => info!(device_id = %self.device, "removed this host's device, as device.ephemeral says"),
-            Err(error) => warn!(device_id = %self.device, error, "cannot remove this host's device"),
+            Err(error) => warn!(device_id = %self.device, %error, "cannot remove this host's device"),
         }
     }
 }

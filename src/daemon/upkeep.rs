@@ -11,6 +11,7 @@
 //! socket from being made again.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,13 +21,14 @@ use machineid_clock as clock;
 use machineid_protocol::RunId;
 use machineid_protocol::event::{Happening, Restored};
 use machineid_protocol::report::SidecarId;
+use thiserror::Error;
 use tracing::{error, info, warn};
 
-use super::identity::Identity;
+use super::identity::HostIdentity;
 use crate::local::Context;
-use crate::local::socket::Socket;
+use crate::local::socket::{Socket, SocketError};
+use crate::registry::Store;
 use crate::report;
-use crate::runs::Store;
 use crate::telemetry::metrics::OwnFile;
 
 /// Between two looks.
@@ -44,13 +46,13 @@ pub(super) struct Upkeep {
     pub(super) runtime_dir: PathBuf,
     pub(super) sidecar_id: SidecarId,
     /// `None` where the device id is not kept.
-    pub(super) identity: Option<Identity>,
-    pub(super) seen: Mutex<Seen>,
+    pub(super) identity: Option<HostIdentity>,
+    pub(super) seen: Mutex<LastLook>,
 }
 
 /// What the looks before came to.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct LastLook {
     /// Runs without a record. A run that is just being written down is among them once, and not twice.
     unrecorded: HashSet<RunId>,
     runtime: Option<String>,
@@ -59,9 +61,22 @@ pub(super) struct Seen {
 
 /// What a look came to: what was made again, and what could not be.
 #[derive(Debug, Default)]
-struct Found {
+struct LookResult {
     restored: Vec<(OwnFile, usize)>,
-    problem: Option<String>,
+    problem: Option<UpkeepError>,
+}
+
+/// Why a file of the daemon cannot be recreated.
+#[derive(Debug, Error)]
+enum UpkeepError {
+    #[error(transparent)]
+    Socket(SocketError),
+    #[error("cannot write to {} (local.runtime_dir): {source}; make it writable", .path.display())]
+    RuntimeDir { path: PathBuf, source: io::Error },
+    #[error("cannot record again which devices are held here: {0}; a restart would forget them")]
+    Holds(#[source] io::Error),
+    #[error("cannot save this host's device id again: {0}; a renamed host is another device")]
+    DeviceId(#[source] io::Error),
 }
 
 /// Which of the two directories.
@@ -95,20 +110,18 @@ async fn every(upkeep: Arc<Upkeep>, area: Area, pool: Pool) {
 }
 
 impl Upkeep {
-    fn look_at_runtime(&self) -> Found {
+    fn look_at_runtime(&self) -> LookResult {
         let kept = self.socket.keep(&self.context.settings().local);
         let restored = kept.restored.into_iter().map(|file| (file, 1)).collect();
-        let mut found = Found { restored, problem: kept.problem };
-        let markers = &self.context.gates.authority().means().markers;
+        let mut found = LookResult { restored, problem: kept.problem.map(UpkeepError::Socket) };
+        let markers = &self.context.gates.authority().keyed_client().markers;
         self.store.set_displaced(!kept.has_lock);
         markers.set_displaced(!kept.has_lock);
         if !kept.has_lock {
             // The directory may be another daemon's by now: nothing of ours goes there.
             return found;
         }
-        let below = |error: std::io::Error| {
-            format!("cannot write to {} (local.runtime_dir): {error}; make it writable", self.runtime_dir.display())
-        };
+        let below = |source| UpkeepError::RuntimeDir { path: self.runtime_dir.clone(), source };
         found.take(OwnFile::Record, self.restore_records().map_err(below));
         found.take(OwnFile::Marker, markers.restore().map_err(below));
         let id = report::restore_id(&self.runtime_dir, self.sidecar_id);
@@ -117,7 +130,7 @@ impl Upkeep {
     }
 
     /// Has those runs written down again whose records were gone at the look before, too.
-    fn restore_records(&self) -> std::io::Result<usize> {
+    fn restore_records(&self) -> io::Result<usize> {
         let runs = &self.context.runs;
         if runs.record_problem().is_some() {
             // The thread that writes has not got to them; it says so itself.
@@ -134,27 +147,23 @@ impl Upkeep {
         Ok(count)
     }
 
-    fn look_at_state(&self) -> Found {
-        let mut found = Found::default();
+    fn look_at_state(&self) -> LookResult {
+        let mut found = LookResult::default();
         let holds = self.context.gates.authority().holds().restore().map(usize::from);
-        let lost =
-            |error| format!("cannot record again which devices are held here: {error}; a restart would forget them");
-        found.take(OwnFile::Holds, holds.map_err(lost));
+        found.take(OwnFile::Holds, holds.map_err(UpkeepError::Holds));
         if let Some(identity) = &self.identity {
-            let lost =
-                |error| format!("cannot save this host's device id again: {error}; a renamed host is another device");
-            found.take(OwnFile::Device, identity.restore().map(usize::from).map_err(lost));
+            found.take(OwnFile::Device, identity.restore().map(usize::from).map_err(UpkeepError::DeviceId));
         }
         found
     }
 
-    fn note(&self, area: Area, found: Found) {
+    fn note(&self, area: Area, found: LookResult) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match area {
             Area::Runtime => &mut seen.runtime,
             Area::State => &mut seen.state,
         };
-        let before = std::mem::replace(known, found.problem);
+        let before = std::mem::replace(known, found.problem.map(|error| error.to_string()));
         match (&before, &*known) {
             (old, Some(problem)) if old.as_ref() != Some(problem) => {
                 error!(problem, "files of the daemon are missing or were replaced");
@@ -184,9 +193,9 @@ impl Upkeep {
     }
 }
 
-impl Found {
+impl LookResult {
     /// Takes note of how many of these were made again.
-    fn take(&mut self, file: OwnFile, count: Result<usize, String>) {
+    fn take(&mut self, file: OwnFile, count: Result<usize, UpkeepError>) {
         match count {
             Ok(0) => {}
             Ok(count) => self.restored.push((file, count)),

@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt when one brought no answer.
+//! The pause before the next attempt after one that brought no answer.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ const LAST: Duration = Duration::from_secs(5);
 
 /// Exponential backoff with full jitter: uniform between nothing and a ceiling that doubles from 250 ms to 5 s.
 ///
-/// Full jitter, not "ceiling ± 10 %": a fleet that lost its authority in the same second must not come back in the same
-/// second. While a lease runs down no pause is longer than a quarter of what is left of it, but for 250 ms, so that a short
-/// outage near its end is noticed in time.
+/// Full jitter instead of "ceiling ± 10 %": hosts that lost their authority in the same second must not all come back in the
+/// same second. While a lease runs down, no pause is longer than a quarter of the remaining lease or 250 ms, whichever is
+/// longer, so that the end of a short outage is noticed in time.
 ///
-/// An authority's `Retry-After` is a floor, with the jitter on top of it: all who were told in one moment would else come
-/// back in one moment. It bows to the quarter of a lease. An answer that is no decision must not stop agents, as it would by
-/// keeping us from asking; without agents it holds as it is.
+/// An authority's `Retry-After` is a lower bound, with the jitter on top: all hosts that were told at the same moment would
+/// otherwise come back at the same moment. `Retry-After` is capped at a quarter of the remaining lease, so that an answer
+/// that is no decision cannot stop agents by delaying validation until the lease ends. Without agents it is not capped.
 pub(super) fn delay(
     failures: u32,
     lease_left: Option<Duration>,
@@ -28,7 +28,7 @@ pub(super) fn delay(
     let most = lease_left.map_or(Duration::MAX, |left| (left / 4).max(FIRST));
     let floor = retry_after.unwrap_or_default();
     let high = floor.saturating_add(ceiling).min(most);
-    // As wide as the jitter always is, also where the lease cuts it short.
+    // The jitter keeps its width where the lease shortens the pause.
     let low = floor.min(high.saturating_sub(ceiling.min(high / 2)));
     low + high.saturating_sub(low).mul_f64(rng.f64())
 }

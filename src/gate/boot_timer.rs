@@ -1,7 +1,7 @@
-//! Waiting for a point on the boot clock.
+//! A timer for points on the boot clock.
 //!
-//! tokio's timers run on `CLOCK_MONOTONIC`, which stands still while the machine is suspended: a lease timed by them
-//! would be longer by every suspend. A timerfd on `CLOCK_BOOTTIME` fires on waking.
+//! tokio's timers run on `CLOCK_MONOTONIC`, which stands still while the machine is suspended: a lease timed by them would be
+//! extended by every suspend. A timerfd on `CLOCK_BOOTTIME` fires on waking.
 
 use std::io;
 
@@ -9,24 +9,24 @@ use machineid_clock::BootTime;
 use machineid_sys as sys;
 use tokio::io::unix::AsyncFd;
 
-/// One reusable timer. Costs a file descriptor for as long as it lives.
+/// A reusable timer. It occupies one file descriptor.
 #[derive(Debug)]
 pub(crate) struct BootTimer {
     timer: AsyncFd<sys::Timer>,
-    /// When the kernel's timer fires, or has fired without being noticed.
+    /// The time for which the kernel's timer is armed, or at which it has fired unnoticed.
     set_to: Option<BootTime>,
 }
 
 impl BootTimer {
-    /// Fails when the process has no descriptor left.
+    /// Creates a timer. Fails when the process has no descriptor left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { timer: sys::watch_timer(sys::Timer::on_boot_clock()?)?, set_to: None })
     }
 
-    /// Waits until the boot clock reads `point` or more; for ever when there is none. May be dropped and called again.
+    /// Waits until the boot clock reads `point` or more; for ever when it is `None`. Cancel-safe.
     ///
-    /// One that is set to an earlier point is left so, and set anew when it has fired: who waits for something else each
-    /// time, thousands of times a second, hardly ever calls the kernel for it.
+    /// If the timer is already armed for an earlier time, it stays so and is armed again after it fires. This saves a system
+    /// call when the deadline changes thousands of times a second.
     ///
     /// Fails only when the kernel refuses the timer.
     pub(crate) async fn wait_until(&mut self, point: Option<BootTime>) -> io::Result<()> {

@@ -1,10 +1,11 @@
-//! The gate's decisions: a pure state machine. It is told events and the time, and says what to do.
+//! The gate's core: a pure state machine. It is told events and the time, and returns actions.
 //!
-//! Rules it keeps, each a property in the tests:
-//! - no asker is told "allowed" but by an ALLOW of an attempt that began after the question (P1);
-//! - no lease ends later than `lease` after its attempt began, and its end stops the agents, whatever hangs (P3); one that
-//!   ended while the machine slept stops them `resume_grace` after it woke, unless an ALLOW comes before;
-//! - of overlapping attempts an ALLOW is dropped when one that began later has answered; a deny always counts (P4);
+//! Invariants, each tested as a property:
+//! - an asker is told "allowed" only by an ALLOW of an attempt that began after the question (P1);
+//! - no lease ends later than `lease` after its attempt began, and its end stops the agents, whatever hangs (P3); a lease
+//!   that ended during a suspend stops them `resume_grace` after waking, unless an ALLOW comes before;
+//! - of overlapping attempts, an ALLOW is dropped when an attempt that began later has already been answered; a deny always
+//!   counts (P4);
 //! - at most two attempts are in flight; every asker is answered once, at its deadline at the latest.
 
 use std::sync::Arc;
@@ -14,39 +15,39 @@ use machineid_clock::BootTime;
 use machineid_protocol::{Code, Decision, Denial};
 
 use super::backoff;
-use super::standing::{Grant, Refusal, Standing, Verdict};
+use super::standing::{ConfirmedDenial, GateVerdict, Grant, Standing};
 use crate::config::{Rules, SystemUnavailable};
 
 /// Attempts in flight at once, for one device.
 const MOST_IN_FLIGHT: usize = 2;
-/// How long those who ask while an attempt is in flight wait for its end before a second one begins.
+/// How long an asker that arrives during an attempt waits for its end before a second attempt begins.
 const COALESCE: Duration = Duration::from_millis(50);
-/// How often a registration the authority refused is tried again.
+/// The pause before a registration that the authority refused is repeated.
 const REGISTER_AGAIN: Duration = Duration::from_mins(1);
 
-/// One attempt at an answer. Ordered by beginning.
+/// The id of an attempt. Ids are ordered by the attempts' beginnings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AttemptId(u64);
 
-/// One open question.
+/// The id of an open question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct AskerId(pub(crate) u64);
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The authority decided (or this host did, for all its devices).
+pub(crate) enum AttemptOutcome {
+    /// A decision of the authority, or of this host.
     Decided(Decision),
-    /// No place in the plan: the device could not be registered.
+    /// The plan has no place left: the device could not be registered.
     LimitReached,
-    /// No usable answer. `code` says whether the authority said so itself.
+    /// No usable answer. `code` says whether the authority itself reported that.
     NoAnswer { code: Code, cause: Arc<str>, retry_after: Option<Duration> },
 }
 
 /// What an attempt found out about the device's registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// It was not asked, or there was no answer.
+    /// The authority was not asked, or did not answer.
     NotAsked,
     /// The authority knows the device.
     Yes,
@@ -54,45 +55,45 @@ pub(crate) enum Registered {
     Refused,
 }
 
-/// What happens to the gate.
+/// An input of the gate.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub(crate) enum GateEvent {
     /// A caller asks and waits until `deadline`.
     Asked { asker: AskerId, deadline: BootTime },
     /// A reason to validate now: reload, changed key, signal, push.
     Hinted,
-    /// The machine has slept and woken. Told before anything else that is told after waking.
+    /// The machine was suspended and has woken. Comes before every other event after waking.
     Resumed,
     /// An attempt ended.
-    Finished { attempt: AttemptId, registered: Registered, outcome: Outcome },
-    /// This many agents now live on the device's lease.
+    Finished { attempt: AttemptId, registered: Registered, outcome: AttemptOutcome },
+    /// This number of agents now lives on the device's lease.
     Agents(usize),
-    /// Agents live on a lease until then that a daemon before us was given.
+    /// Agents live on a lease that a previous daemon obtained and that ends at `until`.
     Inherited { until: BootTime },
-    /// From now on the gate is set so: a reload.
+    /// A reload changed the settings.
     Ruled(Rules),
-    /// From now on another authority is asked, or with another key. Whether the device is registered there.
+    /// A reload changed the authority or the key. `registered`: the device is registered there.
     AuthorityChanged { registered: bool },
-    /// This host denies by itself, without asking anybody.
+    /// This host denies by itself, without asking the authority.
     Denied(Denial),
-    /// The time has come.
+    /// The time of `next_wake` has come.
     Woke,
 }
 
-/// What the gate wants done.
+/// An output of the gate, for the driver to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Begin an attempt now: register first when `register`, then validate.
     Begin { attempt: AttemptId, register: bool },
-    /// Give this attempt up: its answer counts for nothing any more.
+    /// Abort this attempt: its answer no longer counts.
     Abandon { attempt: AttemptId },
     /// Answer this asker.
-    Answer { asker: AskerId, verdict: Verdict },
+    Answer { asker: AskerId, verdict: GateVerdict },
     /// The end of the lease moved: an ALLOW, or a reload that made leases shorter.
     LeaseMoved { until: BootTime },
-    /// The newest attempt brought no answer, and the one before did, or there was none.
+    /// The newest attempt brought no answer, unlike the attempt before it, if any.
     BecameUnavailable { cause: Arc<str> },
-    /// The newest answer is an ALLOW, and what was held before was none.
+    /// The newest answer is an ALLOW, and the previous standing was not "allowed".
     BecameAllowed,
     /// Every agent of the device must stop.
     StopAgents { denial: Denial },
@@ -107,18 +108,18 @@ struct InFlight {
 #[derive(Clone, Copy, Debug)]
 struct Asker {
     id: AskerId,
-    /// The first attempt whose answer this asker may take.
+    /// The first attempt whose answer is fresh enough for this asker.
     fresh_from: AttemptId,
     asked: BootTime,
     deadline: BootTime,
 }
 
-/// What the newest attempt came to, as far as agents care that live on a lease.
+/// The newest attempt's outcome, as far as it matters to agents that live on a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answered {
     Yes,
     Not,
-    /// No attempt yet, or a deny, which ends them.
+    /// No attempt yet, or a deny, which stops the agents.
     Otherwise,
 }
 
@@ -137,31 +138,32 @@ impl Answered {
 pub(crate) enum First {
     /// At once: the host must be registered, and known to be ready.
     AtOnce,
-    /// When a caller asks, which each user of the gate does at once: an attempt begun before would not be fresh enough.
+    /// When a caller asks, which every user of the gate does immediately: an attempt begun before the question would not be
+    /// fresh enough.
     WhenAsked,
 }
 
-/// One device's gate: what is known of its permission, and what is to be done about it.
+/// One device's gate: what is known about its permission, and what is to be done about it.
 ///
 /// A gate performs no I/O and reads no clock. Its caller (the *driver*) tells it what happened and when, carries out what it
 /// answers, and wakes it in time. The methods are of three kinds:
 ///
-/// - **input**: [`handle`](Self::handle) takes one [`Event`] with the time of now. It never fails and never blocks.
+/// - **input**: [`handle`](Self::handle) takes one [`GateEvent`] with the time of now. It never fails and never blocks.
 /// - **output**: the [`Action`]s that `handle` appends. The caller carries them out in their order, all of them, before it
 ///   calls `handle` again: an `Answer` that follows a `StopAgents` must not be sent before it.
-/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`Event::Woke`] if nothing else
+/// - **polling**: [`next_wake`](Self::next_wake) is the latest time of the next `handle`, with [`GateEvent::Woke`] if nothing else
 ///   happens before. It may change with each `handle`, so the caller asks again after each. The other methods only read.
 ///
 /// # Order
 ///
-/// 1. [`new`](Self::new); for a device whose agents a previous daemon left, [`Event::Inherited`] next.
-/// 2. [`Event::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them when the
+/// 1. [`new`](Self::new); for a device whose agents a previous daemon left, [`GateEvent::Inherited`] next.
+/// 2. [`GateEvent::Agents`] whenever the number of agents on the lease changes. A gate with agents and no ALLOW stops them when the
 ///    lease ends.
-/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`Event::Finished`], unless the gate
+/// 3. Each `Begin` is one attempt. The caller begins it at once and reports it once, by [`GateEvent::Finished`], unless the gate
 ///    abandons it. An outcome that comes later is ignored.
-/// 4. Each [`Event::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may drop
+/// 4. Each [`GateEvent::Asked`] is answered by one `Answer`, at its deadline at the latest. A caller whose asker is gone may drop
 ///    the answer.
-/// 5. After a suspend, [`Event::Resumed`] comes before every other event.
+/// 5. After a suspend, [`GateEvent::Resumed`] comes before every other event.
 ///
 /// # Time
 ///
@@ -174,10 +176,10 @@ pub(crate) struct Gate {
     standing: Standing,
     last_decision: Option<(BootTime, Decision)>,
     lease_until: Option<BootTime>,
-    /// Until when an ALLOW may still come for a lease that ended while the machine slept.
+    /// The end of the grace for an ALLOW after a lease that ended during a suspend.
     grace_until: Option<BootTime>,
     registered: bool,
-    /// The first attempt whose word about the registration counts: those before it asked another authority.
+    /// The first attempt whose result about the registration counts: earlier ones asked another authority.
     registers_from: AttemptId,
     register_again: BootTime,
     next_attempt: AttemptId,
@@ -186,7 +188,7 @@ pub(crate) struct Gate {
     askers: Vec<Asker>,
     due: BootTime,
     hinted: bool,
-    /// The next validation after the one that begins now comes at a random phase.
+    /// Whether the next periodic validation comes at a random phase.
     scatter: bool,
     failures: u32,
     agents: usize,
@@ -239,47 +241,47 @@ impl Gate {
         self.lease_until
     }
 
-    /// When agents that live on the lease are stopped, if no ALLOW comes before.
+    /// When the agents are stopped if no ALLOW comes before.
     fn agents_until(&self) -> Option<BootTime> {
         self.lease_until.map(|until| self.grace_until.map_or(until, |grace| grace.max(until)))
     }
 
-    /// When the next validation is due by itself; `None` while as many as may be are in flight.
+    /// When the next periodic validation is due; `None` while the largest number of attempts is in flight.
     pub(crate) fn next_validation(&self) -> Option<BootTime> {
         (self.in_flight.len() < MOST_IN_FLIGHT).then_some(self.due)
     }
 
-    /// When the gate wants an [`Event::Woke`], if nothing happens before.
+    /// When the gate needs an [`GateEvent::Woke`], if no other event comes before.
     pub(crate) fn next_wake(&self) -> Option<BootTime> {
         let asker_deadline = self.askers.iter().map(|asker| asker.deadline).min();
         let patience = (self.in_flight.len() < MOST_IN_FLIGHT).then(|| self.patience_ends()).flatten();
         [self.next_validation(), self.agents_until(), asker_deadline, patience].into_iter().flatten().min()
     }
 
-    /// Takes an event and appends what is to be done, in order, to `actions`.
-    pub(crate) fn handle(&mut self, now: BootTime, event: Event, actions: &mut Vec<Action>) {
+    /// Takes an event and appends the resulting actions to `actions`, in order.
+    pub(crate) fn handle(&mut self, now: BootTime, event: GateEvent, actions: &mut Vec<Action>) {
         let mut slot_freed = false;
         let before = Answered::of(&self.standing);
         match event {
-            Event::Asked { asker, deadline } => {
+            GateEvent::Asked { asker, deadline } => {
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
             }
-            Event::Hinted => self.hinted = true,
-            Event::Resumed => self.resume(now, actions),
-            Event::Agents(count) => self.agents = count,
-            Event::Finished { attempt, registered, outcome } => {
+            GateEvent::Hinted => self.hinted = true,
+            GateEvent::Resumed => self.resume(now, actions),
+            GateEvent::Agents(count) => self.agents = count,
+            GateEvent::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
             }
-            Event::Inherited { until } => self.inherit(now, until),
-            Event::Ruled(rules) => self.rule(now, rules, actions),
-            Event::AuthorityChanged { registered } => {
+            GateEvent::Inherited { until } => self.inherit(now, until),
+            GateEvent::Ruled(rules) => self.rule(now, rules, actions),
+            GateEvent::AuthorityChanged { registered } => {
                 self.registered = registered;
                 self.registers_from = self.next_attempt;
                 self.register_again = now;
                 self.hinted = true;
             }
-            Event::Denied(denial) => self.deny_here(now, denial, actions),
-            Event::Woke => {}
+            GateEvent::Denied(denial) => self.deny_here(now, denial, actions),
+            GateEvent::Woke => {}
         }
         self.end_lease(now, actions);
         match &self.standing {
@@ -293,8 +295,8 @@ impl Gate {
         self.begin_if_wanted(now, slot_freed, actions);
     }
 
-    /// A lease that an earlier daemon was given paces our retries as one of ours would. It is never longer than ours would
-    /// be, and a deny has ended it.
+    /// Takes over the lease of a previous daemon, which paces retries as an own lease does. It is never longer than an own
+    /// one, and a deny has ended it.
     fn inherit(&mut self, now: BootTime, until: BootTime) {
         let denied = matches!(self.standing, Standing::Denied { .. });
         let until = until.min(now + self.rules.lease);
@@ -303,7 +305,7 @@ impl Gate {
         }
     }
 
-    /// Counts like an attempt that begins and ends now: whatever is in flight was asked before, and its ALLOW is overtaken.
+    /// Denies like an attempt that begins and ends now: everything in flight was asked before, so that its ALLOW is dropped.
     fn deny_here(&mut self, now: BootTime, denial: Denial, actions: &mut Vec<Action>) {
         let attempt = self.next_attempt;
         self.next_attempt = AttemptId(attempt.0 + 1);
@@ -313,9 +315,9 @@ impl Gate {
         }
     }
 
-    /// A shorter lease counts from now on for the agents that live on a longer one. Not from the last ALLOW on: that may be
-    /// older than the new lease by the old interval alone, and they would be stopped although nothing is wrong. A longer one
-    /// begins with the next ALLOW.
+    /// Applies new rules. A shorter lease counts from now on for agents that live on a longer one, not from the last ALLOW:
+    /// that may be older than the new lease because of the old interval alone, and the agents would be stopped although
+    /// nothing is wrong. A longer lease begins with the next ALLOW.
     fn rule(&mut self, now: BootTime, rules: Rules, actions: &mut Vec<Action>) {
         self.rules = rules;
         let until = now + rules.lease;
@@ -327,8 +329,9 @@ impl Gate {
         self.hinted = true;
     }
 
-    /// The machine has slept. Whatever was asked before has nobody at its other end any more, and would hold both places
-    /// until it times out, so it is given up. Agents whose lease ended meanwhile get the time to ask: they are not at fault.
+    /// Handles the end of a suspend. Attempts from before it have lost their connections and would occupy both slots until
+    /// they time out, so they are aborted. Agents whose lease ended meanwhile get time for a new ALLOW: the gate could not
+    /// ask during the suspend.
     fn resume(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         actions.extend(self.in_flight.drain(..).map(|flying| Action::Abandon { attempt: flying.id }));
         self.hinted = true;
@@ -348,7 +351,7 @@ impl Gate {
         now: BootTime,
         attempt: AttemptId,
         registered: Registered,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
         actions: &mut Vec<Action>,
     ) -> bool {
         let Some(place) = self.in_flight.iter().position(|flying| flying.id == attempt) else { return false };
@@ -360,19 +363,19 @@ impl Gate {
             Registered::Refused => self.register_again = now + REGISTER_AGAIN,
         }
         let verdict = match outcome {
-            // A suspend in the middle of a request can do this.
-            Outcome::Decided(Decision::Allow { .. }) if began + self.rules.lease <= now => {
+            // A suspend during the request can cause this.
+            AttemptOutcome::Decided(Decision::Allow { .. }) if began + self.rules.lease <= now => {
                 self.fail(now, Code::AuthorityUnreachable, Arc::from("the ALLOW came after the end of its lease"), None)
             }
-            Outcome::Decided(Decision::Deny(denial))
+            AttemptOutcome::Decided(Decision::Deny(denial))
                 if denial.code == Code::SystemUnavailable
                     && self.rules.system_unavailable == SystemUnavailable::Retry =>
             {
                 let cause = Arc::from("the authority could not complete a decision");
                 self.fail(now, Code::SystemUnavailable, cause, None)
             }
-            Outcome::Decided(Decision::Deny(denial)) => self.deny(now, began, attempt, denial, actions),
-            Outcome::LimitReached => {
+            AttemptOutcome::Decided(Decision::Deny(denial)) => self.deny(now, began, attempt, denial, actions),
+            AttemptOutcome::LimitReached => {
                 let denial = Denial::local(
                     Code::DeviceLimitReached,
                     "the plan has no place left for this device; remove or revoke one, or take a larger plan",
@@ -381,17 +384,17 @@ impl Gate {
                 self.due = now + REGISTER_AGAIN;
                 verdict
             }
-            Outcome::Decided(Decision::Allow { code, request_id }) => {
+            AttemptOutcome::Decided(Decision::Allow { code, request_id }) => {
                 let grant = Grant { code, request_id, confirmed_at: began };
                 self.allow(now, attempt, grant, actions)
             }
-            // One that began later has answered: this failure says nothing new, and nobody is left to be told.
-            Outcome::NoAnswer { code, cause, retry_after }
+            // A later attempt has been answered: this failure says nothing new, and no asker waits for it.
+            AttemptOutcome::NoAnswer { code, cause, retry_after }
                 if self.newest_answered.is_some_and(|newest| newest > attempt) =>
             {
-                Verdict::Undecided { code, cause, retry_after }
+                GateVerdict::Undecided { code, cause, retry_after }
             }
-            Outcome::NoAnswer { code, cause, retry_after } => self.fail(now, code, cause, retry_after),
+            AttemptOutcome::NoAnswer { code, cause, retry_after } => self.fail(now, code, cause, retry_after),
         };
         self.askers.retain(|asker| {
             let fresh = asker.fresh_from <= attempt;
@@ -403,12 +406,12 @@ impl Gate {
         true
     }
 
-    fn allow(&mut self, now: BootTime, attempt: AttemptId, grant: Grant, actions: &mut Vec<Action>) -> Verdict {
+    fn allow(&mut self, now: BootTime, attempt: AttemptId, grant: Grant, actions: &mut Vec<Action>) -> GateVerdict {
         let until = grant.confirmed_at + self.rules.lease;
         let overtaken = self.newest_answered.is_some_and(|newest| newest > attempt);
         if overtaken {
-            // Nobody is left who may take this answer: whoever could was answered by the later attempt.
-            return Verdict::Allowed { grant, until };
+            // No asker is left for this answer: the later attempt answered them all.
+            return GateVerdict::Allowed { grant, until };
         }
         self.newest_answered = Some(attempt);
         self.answered(now, grant.confirmed_at);
@@ -428,7 +431,7 @@ impl Gate {
             self.lease_until = Some(until);
             actions.push(Action::LeaseMoved { until });
         }
-        Verdict::Allowed { grant, until }
+        GateVerdict::Allowed { grant, until }
     }
 
     fn deny(
@@ -438,7 +441,7 @@ impl Gate {
         attempt: AttemptId,
         denial: Denial,
         actions: &mut Vec<Action>,
-    ) -> Verdict {
+    ) -> GateVerdict {
         self.newest_answered = self.newest_answered.max(Some(attempt));
         self.answered(now, began);
         self.last_decision = Some((began, Decision::Deny(denial.clone())));
@@ -448,14 +451,14 @@ impl Gate {
                 now
             }
         };
-        let refusal = Refusal { denial: denial.clone(), confirmed_at: began };
+        let refusal = ConfirmedDenial { denial: denial.clone(), confirmed_at: began };
         self.standing = Standing::Denied { since, refusal: refusal.clone() };
         (self.lease_until, self.grace_until) = (None, None);
         actions.push(Action::StopAgents { denial });
-        Verdict::Denied(refusal)
+        GateVerdict::Denied(refusal)
     }
 
-    /// A decision ends a row of failures; the next validation is due an interval after this one began.
+    /// Ends a series of failures; the next validation is due one interval after this one began.
     fn answered(&mut self, now: BootTime, began: BootTime) {
         if self.failures > 0 {
             self.failures = 0;
@@ -463,12 +466,12 @@ impl Gate {
         }
     }
 
-    fn fail(&mut self, now: BootTime, code: Code, cause: Arc<str>, retry_after: Option<Duration>) -> Verdict {
+    fn fail(&mut self, now: BootTime, code: Code, cause: Arc<str>, retry_after: Option<Duration>) -> GateVerdict {
         self.failures = self.failures.saturating_add(1);
         let lease_left = self.agents_until().filter(|_| self.agents > 0).map(|until| until.saturating_since(now));
         self.due = now + backoff::delay(self.failures, lease_left, retry_after, &mut self.rng);
         self.become_unavailable(now, Arc::clone(&cause));
-        Verdict::Undecided { code, cause, retry_after }
+        GateVerdict::Undecided { code, cause, retry_after }
     }
 
     fn become_unavailable(&mut self, now: BootTime, cause: Arc<str>) {
@@ -506,7 +509,7 @@ impl Gate {
                 (Code::CheckTimeout, "no answer from the authority within the check's deadline")
             }
         };
-        let verdict = Verdict::Undecided { code, cause: Arc::from(cause), retry_after: None };
+        let verdict = GateVerdict::Undecided { code, cause: Arc::from(cause), retry_after: None };
         self.askers.retain(|asker| {
             let late = asker.deadline <= now;
             if late {
@@ -520,7 +523,7 @@ impl Gate {
         if self.in_flight.len() >= MOST_IN_FLIGHT {
             return;
         }
-        let asked = self.someone_waits() && (slot_freed || self.in_flight.is_empty());
+        let asked = self.has_waiting_asker() && (slot_freed || self.in_flight.is_empty());
         let impatient = self.patience_ends().is_some_and(|end| end <= now);
         let due = self.due <= now;
         if !(asked || impatient || self.hinted || due) {
@@ -537,28 +540,28 @@ impl Gate {
         actions.push(Action::Begin { attempt, register });
     }
 
-    /// Time to the next validation by itself. One that was hinted at does not count: all devices of a host are hinted at in
-    /// one moment, and would be asked about in one moment from then on.
+    /// Time to the next periodic validation. A hinted validation does not postpone it: all devices of a host are hinted at
+    /// the same moment, and would otherwise be validated at the same moment from then on.
     fn pause(&mut self) -> Duration {
         // The first periodic validation comes at a random phase, so that hosts that boot together spread out.
         let pause = if std::mem::take(&mut self.scatter) { self.random_phase() } else { self.jittered_interval() };
-        // After waking the network may swallow what is sent at first: the second place is not left unused.
+        // After waking the network may lose the first request: use the second slot soon.
         if self.grace_until.is_some() { pause.min(self.rules.resume_grace / 3) } else { pause }
     }
 
     /// Whether a caller asked after the newest attempt began.
-    fn someone_waits(&self) -> bool {
+    fn has_waiting_asker(&self) -> bool {
         self.askers.iter().any(|asker| asker.fresh_from == self.next_attempt)
     }
 
-    /// When the first of those who wait has waited long enough for a second attempt to begin.
+    /// When the first waiting asker has waited long enough for a second attempt to begin.
     fn patience_ends(&self) -> Option<BootTime> {
         let waiting = self.askers.iter().filter(|asker| asker.fresh_from == self.next_attempt);
         waiting.map(|asker| asker.asked + COALESCE).min()
     }
 
-    /// The interval, or up to a tenth less, so that gates which began together drift apart. Never more: what users are told of
-    /// the longest silence, and of how long the authority may be away, is reckoned from the interval itself.
+    /// The interval, or up to a tenth less, so that gates that began together drift apart. Never more: the longest silence
+    /// and the tolerable outage that users are told are computed from the interval itself.
     fn jittered_interval(&mut self) -> Duration {
         self.rules.interval.mul_f64(0.9 + 0.1 * self.rng.f64())
     }

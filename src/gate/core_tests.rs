@@ -19,16 +19,16 @@ const SHORTER: Rules = Rules {
     system_unavailable: SystemUnavailable::Deny,
 };
 
-fn allow() -> Outcome {
-    Outcome::Decided(Decision::Allow { code: Code::Allow, request_id: None })
+fn allow() -> AttemptOutcome {
+    AttemptOutcome::Decided(Decision::Allow { code: Code::Allow, request_id: None })
 }
 
-fn deny(code: Code) -> Outcome {
-    Outcome::Decided(Decision::Deny(Denial { code, request_id: None, reason: None, revoked_at: None }))
+fn deny(code: Code) -> AttemptOutcome {
+    AttemptOutcome::Decided(Decision::Deny(Denial { code, request_id: None, reason: None, revoked_at: None }))
 }
 
-fn no_answer() -> Outcome {
-    Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "refused".into(), retry_after: None }
+fn no_answer() -> AttemptOutcome {
+    AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "refused".into(), retry_after: None }
 }
 
 /// A gate under simulated time, with everything it did.
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: Event) -> Vec<Action> {
+    fn tell(&mut self, event: GateEvent) -> Vec<Action> {
         let mut actions = Vec::new();
         self.gate.handle(self.now, event, &mut actions);
         for action in &actions {
@@ -77,9 +77,9 @@ impl World {
         actions
     }
 
-    fn finish(&mut self, attempt: AttemptId, outcome: Outcome) -> Vec<Action> {
+    fn finish(&mut self, attempt: AttemptId, outcome: AttemptOutcome) -> Vec<Action> {
         self.flying.retain(|flying| *flying != attempt);
-        self.tell(Event::Finished { attempt, registered: Registered::NotAsked, outcome })
+        self.tell(GateEvent::Finished { attempt, registered: Registered::NotAsked, outcome })
     }
 
     /// Lets `span` pass, waking the gate whenever it wants to be.
@@ -89,7 +89,7 @@ impl World {
         while let Some(wake) = self.gate.next_wake().filter(|wake| *wake <= end) {
             assert!(wake > self.now || all.is_empty(), "the gate wants to be woken without moving on");
             self.now = self.now.max(wake);
-            all.extend(self.tell(Event::Woke));
+            all.extend(self.tell(GateEvent::Woke));
         }
         self.now = end;
         all
@@ -98,13 +98,13 @@ impl World {
     /// The machine sleeps for this long, and the gate wakes.
     fn sleep(&mut self, span: Duration) -> Vec<Action> {
         self.now = self.now + span;
-        let mut actions = self.tell(Event::Resumed);
-        actions.extend(self.tell(Event::Woke));
+        let mut actions = self.tell(GateEvent::Resumed);
+        actions.extend(self.tell(GateEvent::Woke));
         actions
     }
 
     fn ask(&mut self, id: u64) -> Vec<Action> {
-        self.tell(Event::Asked { asker: AskerId(id), deadline: self.now + Duration::from_secs(4) })
+        self.tell(GateEvent::Asked { asker: AskerId(id), deadline: self.now + Duration::from_secs(4) })
     }
 }
 
@@ -112,7 +112,7 @@ fn begins(actions: &[Action]) -> usize {
     actions.iter().filter(|action| matches!(action, Action::Begin { .. })).count()
 }
 
-fn answer_to(actions: &[Action], id: u64) -> Option<&Verdict> {
+fn answer_to(actions: &[Action], id: u64) -> Option<&GateVerdict> {
     actions.iter().find_map(|action| match action {
         Action::Answer { asker, verdict } => (*asker == AskerId(id)).then_some(verdict),
         Action::Begin { .. }
@@ -139,21 +139,21 @@ fn stop_code(actions: &[Action]) -> Option<&Code> {
 #[test]
 fn an_idle_gate_answers_with_one_validation() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let first = world.last_begun;
     world.finish(first, allow());
     let actions = world.ask(1);
     assert_eq!(begins(&actions), 1);
     let attempt = world.last_begun;
     let actions = world.finish(attempt, allow());
-    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })));
+    assert!(matches!(answer_to(&actions, 1), Some(GateVerdict::Allowed { .. })));
 }
 
 #[test]
 fn a_gate_made_for_somebody_who_asks_answers_with_its_first_validation() {
     let mut world = World::new(RULES);
     world.gate = Gate::new(RULES, true, First::WhenAsked, 7, world.now);
-    assert_eq!(begins(&world.tell(Event::Woke)), 0);
+    assert_eq!(begins(&world.tell(GateEvent::Woke)), 0);
     assert_eq!(begins(&world.ask(1)), 1);
     let attempt = world.last_begun;
     assert!(answer_to(&world.finish(attempt, allow()), 1).is_some());
@@ -163,7 +163,7 @@ fn a_gate_made_for_somebody_who_asks_answers_with_its_first_validation() {
 #[test]
 fn who_asks_during_a_validation_shares_the_next_one() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let first = world.last_begun;
     for id in 0..256 {
         assert_eq!(begins(&world.ask(id)), 0);
@@ -173,13 +173,13 @@ fn who_asks_during_a_validation_shares_the_next_one() {
     assert!((0..256).all(|id| answer_to(&actions, id).is_none()), "an answer from before the question");
     let second = world.last_begun;
     let actions = world.finish(second, deny(Code::DeviceRevoked));
-    assert!((0..256).all(|id| matches!(answer_to(&actions, id), Some(Verdict::Denied(_)))));
+    assert!((0..256).all(|id| matches!(answer_to(&actions, id), Some(GateVerdict::Denied(_)))));
 }
 
 #[test]
 fn a_hung_validation_delays_a_check_by_50_ms_at_most() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     world.ask(1);
     assert_eq!(begins(&world.pass(Duration::from_millis(49))), 0);
     assert_eq!(begins(&world.pass(Duration::from_millis(1))), 1);
@@ -191,9 +191,9 @@ fn a_hung_validation_delays_a_check_by_50_ms_at_most() {
 #[test]
 fn a_hint_takes_the_second_place_at_once() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
-    assert_eq!(begins(&world.tell(Event::Hinted)), 1);
-    assert_eq!(begins(&world.tell(Event::Hinted)), 0);
+    world.tell(GateEvent::Woke);
+    assert_eq!(begins(&world.tell(GateEvent::Hinted)), 1);
+    assert_eq!(begins(&world.tell(GateEvent::Hinted)), 0);
     let first = world.flying[0];
     assert_eq!(begins(&world.finish(first, allow())), 1, "the hint was forgotten");
 }
@@ -201,15 +201,15 @@ fn a_hint_takes_the_second_place_at_once() {
 #[test]
 fn a_hung_validation_holds_up_neither_a_reload_nor_a_check_beside_it() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
-    assert_eq!(begins(&world.tell(Event::Ruled(SHORTER))), 1, "a reload validates at once");
+    world.tell(GateEvent::Woke);
+    assert_eq!(begins(&world.tell(GateEvent::Ruled(SHORTER))), 1, "a reload validates at once");
     world.ask(1);
     let of_the_reload = world.last_begun;
     // One of the two places is free again as soon as the newer one answers, whatever the older one does.
     let actions = world.finish(of_the_reload, allow());
     assert_eq!((begins(&actions), answer_to(&actions, 1)), (1, None));
     let actions = world.finish(world.last_begun, allow());
-    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })));
+    assert!(matches!(answer_to(&actions, 1), Some(GateVerdict::Allowed { .. })));
     world.ask(2);
     assert_eq!(begins(&world.pass(Duration::from_millis(50))), 1, "50 ms after it was asked");
     assert_eq!(world.flying.len(), 2, "the first one still hangs");
@@ -218,9 +218,9 @@ fn a_hung_validation_holds_up_neither_a_reload_nor_a_check_beside_it() {
 #[test]
 fn an_allow_that_began_earlier_undoes_nothing() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let early = world.last_begun;
-    world.tell(Event::Hinted);
+    world.tell(GateEvent::Hinted);
     let late = world.last_begun;
     world.finish(late, deny(Code::DeviceRevoked));
     let actions = world.finish(early, allow());
@@ -231,9 +231,9 @@ fn an_allow_that_began_earlier_undoes_nothing() {
 #[test]
 fn a_deny_counts_even_when_it_is_late() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let early = world.last_begun;
-    world.tell(Event::Hinted);
+    world.tell(GateEvent::Hinted);
     let late = world.last_begun;
     world.finish(late, allow());
     let actions = world.finish(early, deny(Code::OrgDisabled));
@@ -244,9 +244,9 @@ fn a_deny_counts_even_when_it_is_late() {
 #[test]
 fn a_late_failure_of_an_earlier_attempt_changes_nothing() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let early = world.last_begun;
-    world.tell(Event::Hinted);
+    world.tell(GateEvent::Hinted);
     let late = world.last_begun;
     world.finish(late, allow());
     let due = world.gate.next_validation();
@@ -258,12 +258,12 @@ fn a_late_failure_of_an_earlier_attempt_changes_nothing() {
 #[test]
 fn agents_live_exactly_to_the_end_of_the_lease_while_a_validation_hangs() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let began = world.now;
     let first = world.last_begun;
     world.pass(Duration::from_secs(2));
     world.finish(first, allow());
-    world.tell(Event::Agents(1));
+    world.tell(GateEvent::Agents(1));
     assert_eq!(world.gate.lease_until(), Some(began + RULES.lease), "the lease counts from the request");
     assert_eq!(stop_code(&world.pass(Duration::from_millis(27_999))), None);
     assert_eq!(stop_code(&world.pass(Duration::from_millis(1))), Some(&Code::LeaseExpired));
@@ -273,10 +273,10 @@ fn agents_live_exactly_to_the_end_of_the_lease_while_a_validation_hangs() {
 /// Allowed a moment ago, with an agent.
 fn with_an_agent(rules: Rules) -> World {
     let mut world = World::new(rules);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     world.finish(attempt, allow());
-    world.tell(Event::Agents(1));
+    world.tell(GateEvent::Agents(1));
     world
 }
 
@@ -285,7 +285,7 @@ fn on_waking_it_validates_at_once_whatever_is_in_flight() {
     for hung in 0..3 {
         let mut world = with_an_agent(RULES);
         for _ in 0..hung {
-            world.tell(Event::Hinted);
+            world.tell(GateEvent::Hinted);
         }
         world.ask(1);
         let before = world.flying.clone();
@@ -294,7 +294,7 @@ fn on_waking_it_validates_at_once_whatever_is_in_flight() {
         assert!(before.iter().all(|attempt| actions.contains(&Action::Abandon { attempt: *attempt })));
         let attempt = world.last_begun;
         let actions = world.finish(attempt, allow());
-        assert!(matches!(answer_to(&actions, 1), Some(Verdict::Allowed { .. })), "who asked before is answered");
+        assert!(matches!(answer_to(&actions, 1), Some(GateVerdict::Allowed { .. })), "who asked before is answered");
         assert_eq!(stop_code(&actions), None);
     }
 }
@@ -364,7 +364,7 @@ fn a_hint_does_not_move_the_gates_own_rhythm() {
     let mut world = with_an_agent(RULES);
     let due = world.gate.next_validation();
     for _ in 0..5 {
-        assert_eq!(begins(&world.tell(Event::Hinted)), 1);
+        assert_eq!(begins(&world.tell(GateEvent::Hinted)), 1);
         let attempt = world.last_begun;
         world.finish(attempt, allow());
     }
@@ -374,7 +374,7 @@ fn a_hint_does_not_move_the_gates_own_rhythm() {
 #[test]
 fn an_allow_that_arrives_after_its_own_lease_allows_nothing() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     world.gate.askers.push(Asker {
         id: AskerId(1),
@@ -384,7 +384,7 @@ fn an_allow_that_arrives_after_its_own_lease_allows_nothing() {
     });
     world.now = world.now + RULES.lease;
     let actions = world.finish(attempt, allow());
-    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Undecided { .. })), "{actions:?}");
+    assert!(matches!(answer_to(&actions, 1), Some(GateVerdict::Undecided { .. })), "{actions:?}");
     assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }));
     assert_eq!(world.gate.lease_until(), None);
 }
@@ -392,19 +392,19 @@ fn an_allow_that_arrives_after_its_own_lease_allows_nothing() {
 #[test]
 fn system_unavailable_is_a_deny_unless_retry_is_set() {
     let mut strict = World::new(RULES);
-    strict.tell(Event::Woke);
+    strict.tell(GateEvent::Woke);
     let attempt = strict.last_begun;
     assert_eq!(stop_code(&strict.finish(attempt, deny(Code::SystemUnavailable))), Some(&Code::SystemUnavailable));
 
     let mut patient = World::new(Rules { system_unavailable: SystemUnavailable::Retry, ..RULES });
-    patient.tell(Event::Woke);
+    patient.tell(GateEvent::Woke);
     let attempt = patient.last_begun;
     patient.ask(1);
     assert_eq!(stop_code(&patient.finish(attempt, deny(Code::SystemUnavailable))), None);
     let attempt = patient.last_begun;
     let actions = patient.finish(attempt, deny(Code::SystemUnavailable));
     assert!(
-        matches!(answer_to(&actions, 1), Some(Verdict::Undecided { code: Code::SystemUnavailable, .. })),
+        matches!(answer_to(&actions, 1), Some(GateVerdict::Undecided { code: Code::SystemUnavailable, .. })),
         "{actions:?}"
     );
 }
@@ -413,10 +413,10 @@ fn system_unavailable_is_a_deny_unless_retry_is_set() {
 fn a_full_plan_is_a_deny_that_is_tried_again_after_a_minute() {
     let mut world = World::new(RULES);
     world.gate.registered = false;
-    let actions = world.tell(Event::Woke);
+    let actions = world.tell(GateEvent::Woke);
     assert!(matches!(actions[..], [Action::Begin { register: true, .. }]));
     let attempt = world.last_begun;
-    assert_eq!(stop_code(&world.finish(attempt, Outcome::LimitReached)), Some(&Code::DeviceLimitReached));
+    assert_eq!(stop_code(&world.finish(attempt, AttemptOutcome::LimitReached)), Some(&Code::DeviceLimitReached));
     assert_eq!(begins(&world.pass(Duration::from_millis(59_999))), 0);
     let actions = world.pass(Duration::from_millis(1));
     assert!(matches!(actions[..], [Action::Begin { register: true, .. }]), "{actions:?}");
@@ -426,33 +426,33 @@ fn a_full_plan_is_a_deny_that_is_tried_again_after_a_minute() {
 fn a_refused_registration_does_not_hold_up_validation() {
     let mut world = World::new(RULES);
     world.gate.registered = false;
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     world.flying.clear();
-    world.tell(Event::Finished { attempt, registered: Registered::Refused, outcome: deny(Code::InvalidOrgKey) });
-    let actions = world.tell(Event::Hinted);
+    world.tell(GateEvent::Finished { attempt, registered: Registered::Refused, outcome: deny(Code::InvalidOrgKey) });
+    let actions = world.tell(GateEvent::Hinted);
     assert!(matches!(actions[..], [Action::Begin { register: false, .. }]), "{actions:?}");
 }
 
 #[test]
 fn a_check_before_the_first_decision_waits_then_says_starting() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     world.ask(1);
     let actions = world.pass(Duration::from_secs(4));
-    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Undecided { code: Code::Starting, .. })), "{actions:?}");
+    assert!(matches!(answer_to(&actions, 1), Some(GateVerdict::Undecided { code: Code::Starting, .. })), "{actions:?}");
 }
 
 #[test]
 fn a_failed_validation_refuses_the_check_and_is_retried_soon() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     world.finish(attempt, allow());
     world.ask(1);
     let attempt = world.last_begun;
     let actions = world.finish(attempt, no_answer());
-    assert!(matches!(answer_to(&actions, 1), Some(Verdict::Undecided { code: Code::AuthorityUnreachable, .. })));
+    assert!(matches!(answer_to(&actions, 1), Some(GateVerdict::Undecided { code: Code::AuthorityUnreachable, .. })));
     assert!(matches!(world.gate.standing(), Standing::Unavailable { last_allowed: Some(_), .. }));
     assert!(begins(&world.pass(Duration::from_millis(250))) >= 1);
 }
@@ -460,21 +460,21 @@ fn a_failed_validation_refuses_the_check_and_is_retried_soon() {
 #[test]
 fn retry_after_is_respected_but_not_by_checks() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     let asked = Duration::from_secs(20);
     world.finish(
         attempt,
-        Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "429".into(), retry_after: Some(asked) },
+        AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "429".into(), retry_after: Some(asked) },
     );
     assert_eq!(begins(&world.pass(Duration::from_millis(19_999))), 0);
     assert_eq!(begins(&world.ask(1)), 1);
     let mut pressed = with_an_agent(RULES);
-    pressed.tell(Event::Hinted);
+    pressed.tell(GateEvent::Hinted);
     let attempt = pressed.last_begun;
     pressed.finish(
         attempt,
-        Outcome::NoAnswer {
+        AttemptOutcome::NoAnswer {
             code: Code::AuthorityUnreachable,
             cause: "429".into(),
             retry_after: Some(Duration::from_mins(5)),
@@ -486,7 +486,7 @@ fn retry_after_is_respected_but_not_by_checks() {
 #[test]
 fn agents_hear_when_their_device_becomes_unavailable_and_when_it_is_allowed_again() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     assert!(world.finish(attempt, allow()).contains(&Action::BecameAllowed));
     let fail = |world: &mut World| {
@@ -505,17 +505,17 @@ fn agents_hear_when_their_device_becomes_unavailable_and_when_it_is_allowed_agai
 #[test]
 fn a_lease_of_before_paces_retries_and_ends_but_never_outlives_a_deny() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
-    world.tell(Event::Agents(1));
-    world.tell(Event::Inherited { until: world.now + Duration::from_secs(2) });
+    world.tell(GateEvent::Agents(1));
+    world.tell(GateEvent::Inherited { until: world.now + Duration::from_secs(2) });
     world.finish(attempt, no_answer());
     assert!(begins(&world.pass(Duration::from_millis(501))) >= 1, "a quarter of what is left");
     assert_eq!(stop_code(&world.pass(Duration::from_secs(2))), Some(&Code::LeaseExpired));
     world.ask(1);
     let attempt = world.last_begun;
     world.finish(attempt, deny(Code::DeviceRevoked));
-    world.tell(Event::Inherited { until: world.now + Duration::from_secs(2) });
+    world.tell(GateEvent::Inherited { until: world.now + Duration::from_secs(2) });
     assert_eq!(world.gate.lease_until(), None);
 }
 
@@ -549,11 +549,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[test]
 fn a_reload_validates_at_once_and_by_the_new_interval_from_then_on() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     world.finish(world.last_begun, allow());
     world.pass(Duration::from_secs(6));
     world.finish(world.last_begun, allow());
-    assert_eq!(begins(&world.tell(Event::Ruled(SHORTER))), 1);
+    assert_eq!(begins(&world.tell(GateEvent::Ruled(SHORTER))), 1);
     world.finish(world.last_begun, allow());
     assert_eq!(begins(&world.pass(SHORTER.interval)), 1);
 }
@@ -561,11 +561,11 @@ fn a_reload_validates_at_once_and_by_the_new_interval_from_then_on() {
 #[test]
 fn a_shorter_lease_counts_from_the_reload_on() {
     let mut world = World::new(RULES);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     world.finish(world.last_begun, allow());
     // Longer than the new lease: nothing is wrong, so nothing may be stopped.
     world.pass(Duration::from_secs(4));
-    let actions = world.tell(Event::Ruled(SHORTER));
+    let actions = world.tell(GateEvent::Ruled(SHORTER));
     assert_eq!(stop_code(&actions), None);
     assert!(actions.contains(&Action::LeaseMoved { until: world.now + SHORTER.lease }));
     let actions = world.pass(SHORTER.lease);
@@ -575,10 +575,10 @@ fn a_shorter_lease_counts_from_the_reload_on() {
 #[test]
 fn a_longer_lease_begins_with_the_next_allow() {
     let mut world = World::new(SHORTER);
-    world.tell(Event::Woke);
+    world.tell(GateEvent::Woke);
     world.finish(world.last_begun, allow());
     let held = world.gate.lease_until();
-    world.tell(Event::Ruled(RULES));
+    world.tell(GateEvent::Ruled(RULES));
     assert_eq!(world.gate.lease_until(), held);
     world.finish(world.last_begun, allow());
     assert_eq!(world.gate.lease_until(), Some(world.begun[&world.last_begun] + RULES.lease));
@@ -589,14 +589,14 @@ fn another_authority_is_registered_with_whatever_one_before_it_says_later() {
     let mut world = World::new(RULES);
     world.gate = Gate::new(RULES, false, First::AtOnce, 7, world.now);
     let registers = |actions: &[Action]| actions.iter().any(|it| matches!(it, Action::Begin { register: true, .. }));
-    assert!(registers(&world.tell(Event::Woke)));
+    assert!(registers(&world.tell(GateEvent::Woke)));
     let old = world.last_begun;
-    assert!(registers(&world.tell(Event::AuthorityChanged { registered: false })));
+    assert!(registers(&world.tell(GateEvent::AuthorityChanged { registered: false })));
     let new = world.last_begun;
-    world.tell(Event::Finished { attempt: old, registered: Registered::Yes, outcome: allow() });
-    assert!(registers(&world.tell(Event::Hinted)), "the old authority's word counted for the new one");
-    world.tell(Event::Finished { attempt: new, registered: Registered::Yes, outcome: allow() });
-    assert!(!registers(&world.tell(Event::Hinted)));
+    world.tell(GateEvent::Finished { attempt: old, registered: Registered::Yes, outcome: allow() });
+    assert!(registers(&world.tell(GateEvent::Hinted)), "the old authority's word counted for the new one");
+    world.tell(GateEvent::Finished { attempt: new, registered: Registered::Yes, outcome: allow() });
+    assert!(!registers(&world.tell(GateEvent::Hinted)));
 }
 
 /// What an outside observer of one run remembers, to hold the gate's rules against it.
@@ -620,7 +620,7 @@ impl Ledger {
                 Action::Answer { asker, verdict } => {
                     let (asked, deadline) = self.asked.remove(&asker.0).expect("answered once, and only who asked");
                     prop_assert!(now <= deadline, "answered after the deadline");
-                    if let Verdict::Allowed { grant, until } = verdict {
+                    if let GateVerdict::Allowed { grant, until } = verdict {
                         prop_assert!(grant.confirmed_at >= asked, "an answer from before the question");
                         prop_assert!(self.allows.contains(&grant.confirmed_at), "an ALLOW nobody gave");
                         prop_assert!(*until <= grant.confirmed_at + RULES.lease && now < *until);
@@ -666,7 +666,7 @@ proptest! {
         let mut world = World::with_seed(RULES, seed);
         let mut ledger = Ledger::default();
         let mut next_asker = 0;
-        let actions = world.tell(Event::Woke);
+        let actions = world.tell(GateEvent::Woke);
         ledger.audit(world.now, &actions, &world)?;
         for step in steps {
             match step {
@@ -675,7 +675,7 @@ proptest! {
                     while let Some(wake) = world.gate.next_wake().filter(|wake| *wake <= end) {
                         prop_assert!(wake > world.now, "the gate wants to be woken in the past");
                         world.now = wake;
-                        let actions = world.tell(Event::Woke);
+                        let actions = world.tell(GateEvent::Woke);
                         ledger.audit(world.now, &actions, &world)?;
                     }
                     world.now = end;
@@ -684,7 +684,7 @@ proptest! {
                     next_asker += 1;
                     let deadline = world.now + Duration::from_millis(wait_ms);
                     ledger.asked.insert(next_asker, (world.now, deadline));
-                    let actions = world.tell(Event::Asked { asker: AskerId(next_asker), deadline });
+                    let actions = world.tell(GateEvent::Asked { asker: AskerId(next_asker), deadline });
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Finish { which, outcome } => {
@@ -703,11 +703,11 @@ proptest! {
                     }
                     let expired = allowed && world.begun[&attempt] + world.gate.rules().lease <= world.now;
                     let overtaken = ledger.newest_decided.is_some_and(|newest| newest > attempt);
-                    if !matches!(outcome, Outcome::NoAnswer { .. }) && !expired {
+                    if !matches!(outcome, AttemptOutcome::NoAnswer { .. }) && !expired {
                         ledger.newest_decided = ledger.newest_decided.max(Some(attempt));
                     }
                     let before = world.gate.standing().clone();
-                    let denied = matches!(outcome, Outcome::Decided(Decision::Deny(_)));
+                    let denied = matches!(outcome, AttemptOutcome::Decided(Decision::Deny(_)));
                     let actions = world.finish(attempt, outcome);
                     if allowed && overtaken && !expired {
                         prop_assert_eq!(&before, world.gate.standing(), "an older ALLOW won");
@@ -724,26 +724,26 @@ proptest! {
                     ledger.woke = Some(world.now);
                     // Nobody could be answered meanwhile.
                     ledger.asked.values_mut().for_each(|(_, deadline)| *deadline = (*deadline).max(world.now));
-                    let actions = world.tell(Event::Resumed);
+                    let actions = world.tell(GateEvent::Resumed);
                     prop_assert_eq!(begins(&actions), 1, "it validates on waking");
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Hint => {
-                    let actions = world.tell(Event::Hinted);
+                    let actions = world.tell(GateEvent::Hinted);
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Rule(rules) => {
                     let newest = world.now + rules.lease;
                     ledger.bound = ledger.bound.map(|bound| bound.min(newest));
-                    let actions = world.tell(Event::Ruled(rules));
+                    let actions = world.tell(GateEvent::Ruled(rules));
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::ChangeAuthority(registered) => {
-                    let actions = world.tell(Event::AuthorityChanged { registered });
+                    let actions = world.tell(GateEvent::AuthorityChanged { registered });
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Agents(count) => {
-                    let actions = world.tell(Event::Agents(count));
+                    let actions = world.tell(GateEvent::Agents(count));
                     ledger.audit(world.now, &actions, &world)?;
                 },
             }
@@ -753,7 +753,7 @@ proptest! {
     #[test]
     fn validations_begin_within_every_interval_and_its_jitter(seed: u64) {
         let mut world = World::with_seed(RULES, seed);
-        world.tell(Event::Woke);
+        world.tell(GateEvent::Woke);
         let mut last = world.now;
         for round in 0..40 {
             let attempt = world.last_begun;
@@ -761,7 +761,7 @@ proptest! {
             let began = world.last_begun;
             while world.last_begun == began {
                 world.now = world.gate.next_wake().expect("a next validation");
-                world.tell(Event::Woke);
+                world.tell(GateEvent::Woke);
             }
             let gap = world.now.saturating_since(last);
             prop_assert!(gap <= RULES.interval + Duration::from_millis(1), "{gap:?}");

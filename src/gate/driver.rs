@@ -1,4 +1,4 @@
-//! The task around one gate's core: reads the clock, makes attempts, carries actions out. Decides nothing.
+//! The task around one gate's core: reads the clock, makes attempts and carries out actions. It decides nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,24 +14,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use super::attempt::{Authority, Means};
+use super::attempt::AuthorityLink;
 use super::boot_timer::BootTimer;
-use super::core::{Action, AskerId, AttemptId, Event, First, Gate, Outcome, Registered};
-use super::handle::{Command, Report};
-use super::standing::{Standing, Verdict};
+use super::core::{Action, AskerId, AttemptId, AttemptOutcome, First, Gate, GateEvent, Registered};
+use super::handle::{GateCommand, GateView};
+use super::keyed_client::KeyedClient;
+use super::standing::{GateVerdict, Standing};
 use crate::config::{Following, Live};
 
-/// Commands taken in one go, before anything else has its turn.
+/// The most commands taken at once, before other events get their turn.
 const CROWD: usize = 256;
-/// Askers answered in one go. Were a whole crowd woken at once, who asks anew first would wait for the last of them, and the
-/// runtime would lose their order.
+/// The most askers answered at once. If a whole crowd were woken at once, the first asker that asks again would wait for all
+/// others, and the runtime would not keep their order.
 const ANSWERED: usize = 16;
 
-/// What a gate tells about the agents that live on its leases.
+/// Notifications of a gate for the agents that live on its leases.
 pub(crate) trait Agents: Send + Sync + 'static {
     /// An ALLOW moved the end of the device's lease.
     fn lease_moved(&self, device: &DeviceId, until: BootTime);
-    /// The device cannot be asked about any more.
+    /// The device can no longer be validated.
     fn unavailable(&self, device: &DeviceId, cause: &Arc<str>);
     /// The device is allowed again, or for the first time.
     fn allowed(&self, device: &DeviceId);
@@ -42,44 +43,44 @@ pub(crate) trait Agents: Send + Sync + 'static {
 pub(super) struct Driver {
     device: DeviceId,
     gate: Gate,
-    authority: Arc<Authority>,
+    authority: Arc<AuthorityLink>,
     agents: Arc<dyn Agents>,
-    publish: watch::Sender<Report>,
+    publish: watch::Sender<GateView>,
     suspends: Suspends,
-    attempts: JoinSet<(AttemptId, Registered, Outcome)>,
+    attempts: JoinSet<(AttemptId, Registered, AttemptOutcome)>,
     under_way: HashMap<AttemptId, AbortHandle>,
-    replies: HashMap<AskerId, oneshot::Sender<Verdict>>,
-    /// Decided and yet to be told, in the order of the questions.
-    answers: VecDeque<(oneshot::Sender<Verdict>, Verdict)>,
+    replies: HashMap<AskerId, oneshot::Sender<GateVerdict>>,
+    /// Answers that are decided but not sent yet, in the order of the questions.
+    answers: VecDeque<(oneshot::Sender<GateVerdict>, GateVerdict)>,
     next_asker: u64,
-    /// Of the thread that answers, as far as this crowd goes.
+    /// The scheduling of this thread, as set for the current crowd.
     turns: TimeSlice,
     settings: Following,
-    /// Those that the core has been told of: what it says about registering holds for these.
-    means: Arc<Means>,
-    /// Of the means.
-    changes: watch::Receiver<Arc<Means>>,
-    /// Of the kill file.
+    /// The client that the core knows of: its decisions about registration refer to this one.
+    keyed: Arc<KeyedClient>,
+    /// Changes of the client.
+    changes: watch::Receiver<Arc<KeyedClient>>,
+    /// Changes of the kill file.
     kills: watch::Receiver<Option<Denial>>,
 }
 
 impl Driver {
-    /// One that has yet to run, and what it will be seen to hold.
+    /// Creates a driver, not running yet, and the receiver of its view.
     pub(super) fn new(
         device: DeviceId,
         live: &Live,
         first: First,
-        authority: Arc<Authority>,
+        authority: Arc<AuthorityLink>,
         agents: Arc<dyn Agents>,
-    ) -> (Self, watch::Receiver<Report>) {
+    ) -> (Self, watch::Receiver<GateView>) {
         let start = Moment::now();
         let mut settings = live.follow();
         let mut changes = authority.follow();
         let kills = authority.follow_kill_file();
-        let means = Arc::clone(&changes.borrow_and_update());
+        let keyed = Arc::clone(&changes.borrow_and_update());
         let gate =
-            Gate::new(settings.now().rules(), means.has_registered(&device), first, fastrand::u64(..), start.boot);
-        let (publish, report) = watch::channel(Report::of(&gate));
+            Gate::new(settings.now().rules(), keyed.has_registered(&device), first, fastrand::u64(..), start.boot);
+        let (publish, view) = watch::channel(GateView::of(&gate));
         let driver = Self {
             device,
             gate,
@@ -94,16 +95,16 @@ impl Driver {
             next_asker: 0,
             turns: TimeSlice::Ordinary,
             settings,
-            means,
+            keyed,
             changes,
             kills,
         };
-        (driver, report)
+        (driver, view)
     }
 
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut timer: BootTimer) {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<GateCommand>, mut timer: BootTimer) {
         let _vital = Vital;
-        self.tell(Event::Woke);
+        self.tell(GateEvent::Woke);
         loop {
             self.answer_some();
             let wake = self.gate.next_wake();
@@ -112,22 +113,22 @@ impl Driver {
                     Some(command) => self.event_of(command),
                     None => return,
                 },
-                settings = self.settings.changed() => Event::Ruled(settings.rules()),
-                // The sender lives in the authority that we hold.
+                settings = self.settings.changed() => GateEvent::Ruled(settings.rules()),
+                // The sender lives in the `AuthorityLink` that the driver holds.
                 Ok(()) = self.changes.changed() => {
-                    self.means = Arc::clone(&self.changes.borrow_and_update());
-                    Event::AuthorityChanged { registered: self.means.has_registered(&self.device) }
+                    self.keyed = Arc::clone(&self.changes.borrow_and_update());
+                    GateEvent::AuthorityChanged { registered: self.keyed.has_registered(&self.device) }
                 },
-                // Its sender too.
+                // The sender lives there as well.
                 Ok(()) = self.kills.changed() => match self.kills.borrow_and_update().clone() {
-                    Some(denial) => Event::Denied(denial),
-                    None => Event::Hinted,
+                    Some(denial) => GateEvent::Denied(denial),
+                    None => GateEvent::Hinted,
                 },
                 Some(finished) = self.attempts.join_next() => match finished {
-                    Ok((attempt, registered, outcome)) => Event::Finished { attempt, registered, outcome },
+                    Ok((attempt, registered, outcome)) => GateEvent::Finished { attempt, registered, outcome },
                     Err(error) => match self.lost(&error) {
                         Some(event) => event,
-                        // It was given up.
+                        // It was abandoned.
                         None => continue,
                     },
                 },
@@ -136,13 +137,13 @@ impl Driver {
                         tracing::error!(device_id = %self.device, %error, "the boot clock's timer failed");
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
-                    Event::Woke
+                    GateEvent::Woke
                 },
                 () = tokio::task::yield_now(), if !self.answers.is_empty() => continue,
             };
             self.tell(event);
-            // Askers come in crowds: those who are here already need not each wait for a round of all that is above, with its
-            // timer set anew.
+            // Askers come in crowds: a command that has already arrived need not wait for a full round of the loop with its
+            // new timer.
             for _ in 0..CROWD {
                 let Ok(command) = commands.try_recv() else { break };
                 let event = self.event_of(command);
@@ -151,51 +152,51 @@ impl Driver {
         }
     }
 
-    fn event_of(&mut self, command: Command) -> Event {
+    fn event_of(&mut self, command: GateCommand) -> GateEvent {
         match command {
-            Command::Ask { deadline, reply } => {
+            GateCommand::Ask { deadline, reply } => {
                 self.next_asker += 1;
                 let asker = AskerId(self.next_asker);
                 self.replies.insert(asker, reply);
-                Event::Asked { asker, deadline }
+                GateEvent::Asked { asker, deadline }
             }
-            Command::Hint => Event::Hinted,
-            Command::Agents(count) => Event::Agents(count),
-            Command::Inherit(until) => Event::Inherited { until },
-            Command::Wake => Event::Woke,
-            Command::Pulse(turn) => {
-                // Who gave up waiting need not know.
+            GateCommand::Hint => GateEvent::Hinted,
+            GateCommand::Agents(count) => GateEvent::Agents(count),
+            GateCommand::Inherit(until) => GateEvent::Inherited { until },
+            GateCommand::Wake => GateEvent::Woke,
+            GateCommand::Pulse(turn) => {
+                // A receiver that gave up waiting needs no answer.
                 let _ = turn.send(());
-                Event::Woke
+                GateEvent::Woke
             }
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: GateEvent) {
         let moment = Moment::now();
         if self.suspends.until(moment).is_some() {
             self.authority.woke(moment);
-            self.handle(moment.boot, Event::Resumed);
+            self.handle(moment.boot, GateEvent::Resumed);
         }
         self.handle(moment.boot, event);
     }
 
-    fn handle(&mut self, now: BootTime, event: Event) {
+    fn handle(&mut self, now: BootTime, event: GateEvent) {
         let before = self.gate.standing().clone();
-        if let Event::Finished { attempt, .. } = &event {
+        if let GateEvent::Finished { attempt, .. } = &event {
             self.under_way.remove(attempt);
         }
         self.count(&event);
-        let asked = matches!(event, Event::Asked { .. });
+        let asked = matches!(event, GateEvent::Asked { .. });
         let mut actions = Vec::new();
         self.gate.handle(now, event, &mut actions);
         if asked && actions.is_empty() {
-            // One more who waits: nothing of the report has changed.
+            // Only another asker waits: the view is unchanged.
             return;
         }
-        // Published before anything is carried out: whoever admits an agent looks at the report, and must not see an
-        // ALLOW that a stop already sent has overtaken.
-        self.publish.send_replace(Report::of(&self.gate));
+        // Published before any action is carried out: code that admits an agent reads the view, and must not see an ALLOW
+        // that a stop already sent has overtaken.
+        self.publish.send_replace(GateView::of(&self.gate));
         if is_news(&before, self.gate.standing()) {
             self.authority.stir();
         }
@@ -209,8 +210,8 @@ impl Driver {
         match action {
             Action::Begin { attempt, register } => {
                 let (authority, device) = (Arc::clone(&self.authority), self.device.clone());
-                let means = Arc::clone(&self.means);
-                self.begin(attempt, async move { authority.attempt(&means, &device, register).await });
+                let keyed = Arc::clone(&self.keyed);
+                self.begin(attempt, async move { authority.attempt(&keyed, &device, register).await });
             }
             Action::Abandon { attempt } => {
                 if let Some(handle) = self.under_way.remove(&attempt) {
@@ -227,7 +228,7 @@ impl Driver {
         }
     }
 
-    fn begin(&mut self, attempt: AttemptId, work: impl Future<Output = (Registered, Outcome)> + Send + 'static) {
+    fn begin(&mut self, attempt: AttemptId, work: impl Future<Output = (Registered, AttemptOutcome)> + Send + 'static) {
         let handle = self.attempts.spawn(async move {
             let (registered, outcome) = work.await;
             (attempt, registered, outcome)
@@ -235,41 +236,41 @@ impl Driver {
         self.under_way.insert(attempt, handle);
     }
 
-    /// What follows from an attempt that has ended without a result. One that panicked brought no answer: its place is free
-    /// again, and the lease runs on. One that was given up is no news.
-    fn lost(&self, error: &JoinError) -> Option<Event> {
+    /// The event for an attempt that ended without a result. An attempt that panicked brought no answer: its slot is free
+    /// again, and the lease runs on. `None` for an abandoned attempt.
+    fn lost(&self, error: &JoinError) -> Option<GateEvent> {
         let (attempt, _) = self.under_way.iter().find(|(_, handle)| handle.id() == error.id())?;
         tracing::error!(device_id = %self.device, %error, "a validation failed to run; trying again");
         let cause = Arc::from("the validation failed to run because of an internal error: the log says where");
-        let outcome = Outcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
-        Some(Event::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
+        let outcome = AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause, retry_after: None };
+        Some(GateEvent::Finished { attempt: *attempt, registered: Registered::NotAsked, outcome })
     }
 
     fn answer_some(&mut self) {
-        // A crowd takes milliseconds to answer, and asks again meanwhile: the authority, when it is on this host, must not
-        // wait that long for its turn. Somebody alone would: his is then taken by who has just answered him.
+        // Answering a crowd takes milliseconds, and the crowd asks again meanwhile; an authority on this host must not wait
+        // that long for the processor. A single asker needs no short turns: it runs as soon as this thread waits.
         let turns = if self.answers.len() > ANSWERED { TimeSlice::Short } else { TimeSlice::Ordinary };
         if turns != self.turns {
             self.turns = turns;
             sys::set_time_slice(turns);
         }
         for (reply, verdict) in self.answers.drain(..self.answers.len().min(ANSWERED)) {
-            // An asker who went away needs no answer.
+            // An asker that went away needs no answer.
             let _ = reply.send(verdict.told_under(self.gate.standing()));
         }
     }
 
     /// Counts an answer, whether or not it changes anything.
-    fn count(&self, event: &Event) {
-        let Event::Finished { outcome, .. } = event else { return };
+    fn count(&self, event: &GateEvent) {
+        let GateEvent::Finished { outcome, .. } = event else { return };
         let metrics = &self.authority.journal().metrics;
         match outcome {
-            Outcome::Decided(decision) => metrics.decided(decision, source_of(decision)),
-            Outcome::LimitReached => {
+            AttemptOutcome::Decided(decision) => metrics.decided(decision, source_of(decision)),
+            AttemptOutcome::LimitReached => {
                 let limit = Decision::Deny(Denial::local(Code::DeviceLimitReached, ""));
                 metrics.decided(&limit, Source::Authority);
             }
-            Outcome::NoAnswer { .. } => {}
+            AttemptOutcome::NoAnswer { .. } => {}
         }
     }
 
@@ -334,7 +335,7 @@ impl Driver {
     }
 }
 
-/// Whether subscribers were last told another standing.
+/// Whether subscribers need to be notified of this change.
 fn is_news(before: &Standing, now: &Standing) -> bool {
     match (before, now) {
         (Standing::Denied { refusal: old, .. }, Standing::Denied { refusal, .. }) => {
@@ -344,7 +345,7 @@ fn is_news(before: &Standing, now: &Standing) -> bool {
     }
 }
 
-/// Who made a decision.
+/// The origin of a decision.
 fn source_of(decision: &Decision) -> Source {
     match decision {
         Decision::Allow { .. } => Source::Authority,
@@ -353,7 +354,7 @@ fn source_of(decision: &Decision) -> Source {
 }
 
 fn source_of_denial(denial: &Denial) -> Source {
-    // What an authority says comes with its name for it, or without a code of this host's.
+    // A decision of the authority has a request id, or a code that this host does not use.
     let local = matches!(denial.code, Code::LocalKill | Code::LocalStop) && denial.request_id.is_none();
     if local { Source::Local } else { Source::Authority }
 }

@@ -35,7 +35,7 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-fn means(url: &str, directory: &std::path::Path) -> Means {
+fn keyed_client(url: &str, directory: &std::path::Path) -> KeyedClient {
     install_provider();
     let timeout = Duration::from_secs(3);
     let options = Options {
@@ -46,7 +46,12 @@ fn means(url: &str, directory: &std::path::Path) -> Means {
     };
     let pool = Pool::new("test", Bounds { at_a_time: 1, most: 1 });
     let markers = Markers::open(directory.to_owned(), "boot", url, pool);
-    Means::new(AuthorityClient::new(options).unwrap(), "org_test".parse().unwrap(), KeySource::Environment, markers)
+    KeyedClient::new(
+        AuthorityClient::new(options).unwrap(),
+        "org_test".parse().unwrap(),
+        KeySource::Environment,
+        markers,
+    )
 }
 
 #[tokio::test]
@@ -57,12 +62,12 @@ async fn attempts_that_panic_count_as_failed_and_the_gate_goes_on_validating() {
     let directory = tempfile::tempdir().unwrap();
     let live = Live::of_defaults();
     let journal = Journal::start(None).unwrap();
-    let means = means(&url, directory.path());
+    let keyed = keyed_client(&url, directory.path());
     let device: DeviceId = "host:test".parse().unwrap();
-    let authority = Arc::new(Authority::new(means, device.clone(), live.clone(), Arc::<Holds>::default(), journal));
-    let (mut driver, mut report) = Driver::new(device, &live, First::AtOnce, authority, Arc::new(NoAgents));
-    driver.tell(Event::Woke);
-    driver.tell(Event::Hinted);
+    let authority = Arc::new(AuthorityLink::new(keyed, device.clone(), live.clone(), Arc::<Holds>::default(), journal));
+    let (mut driver, mut view) = Driver::new(device, &live, First::AtOnce, authority, Arc::new(NoAgents));
+    driver.tell(GateEvent::Woke);
+    driver.tell(GateEvent::Hinted);
     let begun: Vec<AttemptId> = driver.under_way.keys().copied().collect();
     assert_eq!(begun.len(), 2, "both places are taken");
     for attempt in begun {
@@ -71,12 +76,12 @@ async fn attempts_that_panic_count_as_failed_and_the_gate_goes_on_validating() {
     }
     let (mailbox, commands) = mpsc::channel(16);
     tokio::spawn(driver.run(commands, BootTimer::new().unwrap()));
-    let unavailable = |report: &Report| matches!(report.standing, Standing::Unavailable { .. });
-    let seen = report.wait_for(unavailable).await.unwrap().standing.clone();
+    let unavailable = |view: &GateView| matches!(view.standing, Standing::Unavailable { .. });
+    let seen = view.wait_for(unavailable).await.unwrap().standing.clone();
     let Standing::Unavailable { cause, .. } = seen else { unreachable!("waited for it") };
     assert!(cause.contains("internal error"), "{cause}");
-    let allowed = |report: &Report| matches!(report.standing, Standing::Allowed { .. });
-    let again = tokio::time::timeout(Duration::from_secs(30), report.wait_for(allowed)).await;
-    assert!(again.is_ok_and(|report| report.is_ok()), "it validates again");
+    let allowed = |view: &GateView| matches!(view.standing, Standing::Allowed { .. });
+    let again = tokio::time::timeout(Duration::from_secs(30), view.wait_for(allowed)).await;
+    assert!(again.is_ok_and(|view| view.is_ok()), "it validates again");
     drop(mailbox);
 }

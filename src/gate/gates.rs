@@ -1,4 +1,4 @@
-//! One gate for the host's device, and one for each other device while it is in use.
+//! The gates: one for the host's device, and one for each other device while it is in use.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -10,15 +10,16 @@ use machineid_clock::BootTime;
 use machineid_protocol::{Denial, DeviceId};
 use tokio::sync::watch;
 
-use super::attempt::Authority;
+use super::attempt::AuthorityLink;
 use super::core::First;
 use super::driver::Agents;
 use super::handle::GateHandle;
-use super::standing::{Refusal, Standing, Verdict};
+use super::standing::{ConfirmedDenial, GateVerdict, Standing};
 use crate::config::Live;
 
-/// How many devices whose agents a revoke ended are remembered, and for how long: as long as somebody may wait for the
-/// word that nothing of them is left. Their gates end with them, and an obedient agent is gone before anybody looks.
+/// Devices whose agents a revoke ended are remembered, up to this number and for this time: an operator may still wait for
+/// the confirmation that nothing of them is left. Their gates end with the last agent, which may be gone before the next
+/// report.
 const REMEMBERED: usize = 1024;
 const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 
@@ -33,12 +34,12 @@ pub(crate) struct Gates {
 #[derive(Clone)]
 struct Others {
     live: Live,
-    authority: Arc<Authority>,
+    authority: Arc<AuthorityLink>,
     agents: Arc<dyn Agents>,
     in_use: Arc<Mutex<HashMap<DeviceId, InUse>>>,
-    /// The newest devices that were used until a revoke ended their agents, with what was then held.
-    ended: Arc<Mutex<VecDeque<Ended>>>,
-    /// Told whenever there is another gate, or one fewer.
+    /// The newest devices whose agents a revoke ended, with the deny.
+    ended: Arc<Mutex<VecDeque<EndedDevice>>>,
+    /// Notified whenever a gate is added or removed.
     changes: Arc<watch::Sender<()>>,
 }
 
@@ -48,9 +49,9 @@ struct InUse {
     users: usize,
 }
 
-/// A device that is no longer in use, and that was revoked when its last user left.
+/// A device that is no longer in use and was revoked when its last user left.
 #[derive(Clone, Debug)]
-pub(crate) struct Ended {
+pub(crate) struct EndedDevice {
     pub(crate) device: DeviceId,
     pub(crate) denial: Denial,
     at: BootTime,
@@ -62,16 +63,16 @@ impl std::fmt::Debug for Others {
     }
 }
 
-/// The gates that decide about one question or agent: all must allow. Keeps them running while it lives.
+/// The gates that decide about one question or agent: all must allow. They run at least as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Deciding {
-    gates: Vec<Held>,
+    gates: Vec<GateUse>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct GateUse {
     gate: GateHandle,
-    /// Where to give a gate back that is not the host's.
+    /// Where the use is returned, for a gate other than the host's.
     others: Option<Others>,
 }
 
@@ -80,7 +81,7 @@ impl Gates {
     pub(crate) fn start(
         host: DeviceId,
         live: &Live,
-        authority: &Arc<Authority>,
+        authority: &Arc<AuthorityLink>,
         agents: &Arc<dyn Agents>,
     ) -> io::Result<Self> {
         let host = GateHandle::start(host, live, First::AtOnce, Arc::clone(authority), Arc::clone(agents))?;
@@ -103,33 +104,33 @@ impl Gates {
         &self.host
     }
 
-    pub(crate) fn authority(&self) -> &Authority {
+    pub(crate) fn authority(&self) -> &AuthorityLink {
         &self.others.authority
     }
 
-    /// The gates that decide about these devices: theirs and, as long as it rules all, the host's. Without devices: the
-    /// host's alone. Whether they may be named is the caller's business.
+    /// The gates that decide about these devices: their own and, while it rules all, the host's. Without devices: the host's
+    /// alone. The caller checks whether the devices may be named.
     ///
     /// Fails when the process has no descriptor left for another gate.
     pub(crate) fn deciding(&self, devices: &[DeviceId]) -> io::Result<Deciding> {
         let foreign = |device: &&DeviceId| *device != self.host.device();
         let host_rules_all = self.others.live.now().device.host_rules_all;
         let host_asked = host_rules_all || devices.is_empty() || !devices.iter().all(|device| foreign(&device));
-        let mut gates: Vec<Held> = Vec::new();
+        let mut gates: Vec<GateUse> = Vec::new();
         if host_asked {
-            gates.push(Held { gate: self.host.clone(), others: None });
+            gates.push(GateUse { gate: self.host.clone(), others: None });
         }
         for device in devices.iter().filter(foreign) {
             if gates.iter().all(|held| held.gate.device() != device) {
-                gates.push(Held { gate: self.others.take(device)?, others: Some(self.others.clone()) });
+                gates.push(GateUse { gate: self.others.take(device)?, others: Some(self.others.clone()) });
             }
         }
         Ok(Deciding { gates })
     }
 
-    /// Every running gate, and the devices that nobody uses any more and that were revoked when the last user left,
-    /// lately; of one moment.
-    pub(crate) fn used_and_ended(&self, now: BootTime) -> (Vec<GateHandle>, Vec<Ended>) {
+    /// Every running gate, and the devices no longer in use that were recently revoked when their last user left; all of one
+    /// moment.
+    pub(crate) fn used_and_ended(&self, now: BootTime) -> (Vec<GateHandle>, Vec<EndedDevice>) {
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let used = std::iter::once(self.host.clone()).chain(in_use.values().map(|other| other.gate.clone())).collect();
         let ended = self.others.ended();
@@ -137,24 +138,24 @@ impl Gates {
         (used, lately.cloned().collect())
     }
 
-    /// A reason for this device's gate to validate now, if it has one.
+    /// Hints this device's gate, if it has one, to validate now.
     pub(crate) fn hint(&self, device: &DeviceId) {
         self.all().iter().filter(|gate| gate.device() == device).for_each(GateHandle::hint);
     }
 
-    /// A reason for every gate to validate now.
+    /// Hints every gate to validate now.
     pub(crate) fn hint_all(&self) {
         self.host.hint();
         let in_use = self.others.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         in_use.values().for_each(|other| other.gate.hint());
     }
 
-    /// Has every gate look at the clocks: the machine may have slept.
+    /// Makes every gate read the clocks: the machine may have been suspended.
     pub(crate) fn wake_all(&self) {
         self.all().iter().for_each(GateHandle::wake);
     }
 
-    /// Changes when there is another gate, or one fewer.
+    /// Notifies when a gate is added or removed.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.others.changes.subscribe()
     }
@@ -168,7 +169,7 @@ impl Gates {
         in_use.get(device).map(|other| other.gate.clone())
     }
 
-    /// Returns when every gate has had its turn.
+    /// Returns when every gate has completed a turn.
     pub(crate) async fn pulse(&self) {
         for gate in self.all() {
             gate.pulse().await;
@@ -199,11 +200,11 @@ impl Others {
         Ok(gate)
     }
 
-    fn ended(&self) -> MutexGuard<'_, VecDeque<Ended>> {
+    fn ended(&self) -> MutexGuard<'_, VecDeque<EndedDevice>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_end(&self, end: Ended) {
+    fn note_end(&self, end: EndedDevice) {
         let mut ended = self.ended();
         ended.retain(|one| one.device != end.device && end.at.saturating_since(one.at) < REMEMBERED_FOR);
         ended.push_back(end);
@@ -217,10 +218,10 @@ impl Others {
         if let Some(other) = in_use.get_mut(device) {
             other.users -= 1;
             if other.users == 0 {
-                if let Standing::Denied { refusal, .. } = other.gate.report().standing
+                if let Standing::Denied { refusal, .. } = other.gate.view().standing
                     && refusal.denial.revoked_at.is_some()
                 {
-                    self.note_end(Ended { device: device.clone(), denial: refusal.denial, at: BootTime::now() });
+                    self.note_end(EndedDevice { device: device.clone(), denial: refusal.denial, at: BootTime::now() });
                 }
                 in_use.remove(device);
                 self.changes.send_replace(());
@@ -229,7 +230,7 @@ impl Others {
     }
 }
 
-impl Drop for Held {
+impl Drop for GateUse {
     fn drop(&mut self) {
         if let Some(others) = &self.others {
             others.give_back(self.gate.device());
@@ -247,29 +248,29 @@ impl Deciding {
         self.gates.iter().map(|held| &held.gate)
     }
 
-    /// The deny of an operator who holds one of the devices on this host.
+    /// The deny of a hold on one of the devices.
     pub(crate) fn held(&self) -> Option<Denial> {
         self.gates().find_map(GateHandle::held)
     }
 
-    /// Asks all in parallel. The first deny is the answer; else the first that could not be found out; else an ALLOW as
-    /// old as the oldest and with the lease of the shortest.
-    pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
+    /// Asks all gates in parallel. The first deny is the answer; otherwise the first "undecided"; otherwise an ALLOW with the
+    /// age of the oldest and the lease of the shortest.
+    pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
         if let Some(denied) = self.denied_here() {
             return denied;
         }
         let verdict = self.ask_gates(deadline).await;
-        // It may have come while the authority was asked.
+        // A hold may have been set during the request.
         self.denied_here().unwrap_or(verdict)
     }
 
-    fn denied_here(&self) -> Option<Verdict> {
-        self.held().map(|denial| Verdict::Denied(Refusal { denial, confirmed_at: BootTime::now() }))
+    fn denied_here(&self) -> Option<GateVerdict> {
+        self.held().map(|denial| GateVerdict::Denied(ConfirmedDenial { denial, confirmed_at: BootTime::now() }))
     }
 
-    async fn ask_gates(&self, deadline: BootTime) -> Verdict {
+    async fn ask_gates(&self, deadline: BootTime) -> GateVerdict {
         let mut all = self.gates.iter();
-        let Some(first) = all.next() else { return nobody_asked() };
+        let Some(first) = all.next() else { return no_gate() };
         let mut verdict = Box::pin(first.gate.ask(deadline)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
         for next in all {
             verdict = Box::pin(both(verdict, next.gate.ask(deadline)));
@@ -278,45 +279,45 @@ impl Deciding {
     }
 
     /// The answer that the present standings give to a caller that accepts one as old as `max_age`.
-    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<GateVerdict> {
         self.gates().map(|gate| gate.cached(now, max_age)).reduce(|a, b| Some(join(a?, b?)))?
     }
 
-    /// The lease that the gates' present standings give together; `None` when one of them gives none.
+    /// The leases that the gates' present standings give together; `None` when one of them gives none.
     pub(crate) fn leases(&self) -> Option<Vec<(DeviceId, BootTime)>> {
         if self.held().is_some() {
             return None;
         }
-        let lease = |gate: &GateHandle| gate.look(|report| report.lease_until).map(|at| (gate.device().clone(), at));
+        let lease = |gate: &GateHandle| gate.look(|view| view.lease_until).map(|at| (gate.device().clone(), at));
         self.gates().map(lease).collect()
     }
 }
 
-async fn both(a: impl Future<Output = Verdict> + Unpin, b: impl Future<Output = Verdict>) -> Verdict {
+async fn both(a: impl Future<Output = GateVerdict> + Unpin, b: impl Future<Output = GateVerdict>) -> GateVerdict {
     let b = Box::pin(b);
     match select(a, b).await {
-        Either::Left((Verdict::Denied(refusal), _)) | Either::Right((Verdict::Denied(refusal), _)) => {
-            Verdict::Denied(refusal)
+        Either::Left((GateVerdict::Denied(refusal), _)) | Either::Right((GateVerdict::Denied(refusal), _)) => {
+            GateVerdict::Denied(refusal)
         }
         Either::Left((first, other)) => join(first, other.await),
         Either::Right((first, other)) => join(other.await, first),
     }
 }
 
-/// Two answers that must both be yes, as one.
-fn join(a: Verdict, b: Verdict) -> Verdict {
+/// Combines two answers, both of which must allow.
+fn join(a: GateVerdict, b: GateVerdict) -> GateVerdict {
     match (a, b) {
-        (Verdict::Denied(refusal), _) | (_, Verdict::Denied(refusal)) => Verdict::Denied(refusal),
-        (undecided @ Verdict::Undecided { .. }, _) | (_, undecided @ Verdict::Undecided { .. }) => undecided,
-        (Verdict::Allowed { grant: a, until: a_until }, Verdict::Allowed { grant: mut b, until: b_until }) => {
+        (GateVerdict::Denied(refusal), _) | (_, GateVerdict::Denied(refusal)) => GateVerdict::Denied(refusal),
+        (undecided @ GateVerdict::Undecided { .. }, _) | (_, undecided @ GateVerdict::Undecided { .. }) => undecided,
+        (GateVerdict::Allowed { grant: a, until: a_until }, GateVerdict::Allowed { grant: mut b, until: b_until }) => {
             b.confirmed_at = b.confirmed_at.min(a.confirmed_at);
-            Verdict::Allowed { grant: b, until: a_until.min(b_until) }
+            GateVerdict::Allowed { grant: b, until: a_until.min(b_until) }
         }
     }
 }
 
-fn nobody_asked() -> Verdict {
-    Verdict::undecided(
+fn no_gate() -> GateVerdict {
+    GateVerdict::undecided(
         machineid_protocol::Code::AuthorityUnreachable,
         "the daemon has no gate that could ask the \
                                                                         authority",
@@ -329,19 +330,19 @@ mod tests {
     use crate::gate::standing::Grant;
     use machineid_protocol::Code;
 
-    fn allowed(at: u64) -> Verdict {
+    fn allowed(at: u64) -> GateVerdict {
         let confirmed_at = BootTime::from_millis(at);
         let grant = Grant { code: Code::Allow, request_id: None, confirmed_at };
-        Verdict::Allowed { grant, until: confirmed_at + Duration::from_secs(30) }
+        GateVerdict::Allowed { grant, until: confirmed_at + Duration::from_secs(30) }
     }
 
-    fn denied() -> Verdict {
+    fn denied() -> GateVerdict {
         let denial = Denial::local(Code::DeviceRevoked, "");
-        Verdict::Denied(Refusal { denial, confirmed_at: BootTime::default() })
+        GateVerdict::Denied(ConfirmedDenial { denial, confirmed_at: BootTime::default() })
     }
 
-    fn undecided() -> Verdict {
-        nobody_asked()
+    fn undecided() -> GateVerdict {
+        no_gate()
     }
 
     #[test]

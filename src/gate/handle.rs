@@ -1,4 +1,4 @@
-//! A running gate as everybody else has it: what is said to it, and what it is seen to hold.
+//! The handle of a running gate: commands to it, and its published view.
 
 use std::io;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use machineid_clock::BootTime;
 use machineid_protocol::{Code, Decision, Denial, DeviceId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::attempt::Authority;
+use super::attempt::AuthorityLink;
 use super::boot_timer::BootTimer;
 use super::core::{First, Gate};
 use super::driver::{Agents, Driver};
 use super::holds::Holds;
-use super::standing::{Grant, Refusal, Standing, Verdict};
+use super::standing::{ConfirmedDenial, GateVerdict, Grant, Standing};
 use crate::config::Live;
 
-/// Commands waiting for one gate. More than that many askers at once are turned away as overload.
+/// The most commands waiting for one gate. Further askers are refused as overload.
 const MAILBOX: usize = 4096;
 
-/// What everybody may see of a gate.
+/// The published state of a gate.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
+pub(crate) struct GateView {
     pub(crate) standing: Standing,
     /// The last decision, whatever happened since, and when its validation began.
     pub(crate) last_decision: Option<(BootTime, Decision)>,
@@ -31,7 +31,7 @@ pub(crate) struct Report {
     pub(crate) next_validation: Option<BootTime>,
 }
 
-impl Report {
+impl GateView {
     pub(super) fn of(gate: &Gate) -> Self {
         Self {
             standing: gate.standing().clone(),
@@ -44,8 +44,8 @@ impl Report {
 }
 
 #[derive(Debug)]
-pub(super) enum Command {
-    Ask { deadline: BootTime, reply: oneshot::Sender<Verdict> },
+pub(super) enum GateCommand {
+    Ask { deadline: BootTime, reply: oneshot::Sender<GateVerdict> },
     Hint,
     Agents(usize),
     Inherit(BootTime),
@@ -57,56 +57,56 @@ pub(super) enum Command {
 #[derive(Clone, Debug)]
 pub(crate) struct GateHandle {
     device: DeviceId,
-    mailbox: mpsc::Sender<Command>,
-    report: watch::Receiver<Report>,
+    mailbox: mpsc::Sender<GateCommand>,
+    view: watch::Receiver<GateView>,
     holds: Arc<Holds>,
 }
 
 impl GateHandle {
-    /// Starts a gate in the current runtime. Fails when no timer can be made.
+    /// Starts a gate in the current runtime. Fails when no timer is available.
     pub(crate) fn start(
         device: DeviceId,
         live: &Live,
         first: First,
-        authority: Arc<Authority>,
+        authority: Arc<AuthorityLink>,
         agents: Arc<dyn Agents>,
     ) -> io::Result<Self> {
         let timer = BootTimer::new()?;
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let holds = Arc::clone(authority.holds());
-        let (driver, report) = Driver::new(device.clone(), live, first, authority, agents);
+        let (driver, view) = Driver::new(device.clone(), live, first, authority, agents);
         tokio::spawn(driver.run(commands, timer));
-        Ok(Self { device, mailbox, report, holds })
+        Ok(Self { device, mailbox, view, holds })
     }
 
     pub(crate) fn device(&self) -> &DeviceId {
         &self.device
     }
 
-    /// The deny of an operator who holds the device on this host, in force before the gate has heard of it.
+    /// The deny of a hold on this device, in force before the gate has heard of it.
     pub(crate) fn held(&self) -> Option<Denial> {
         self.holds.denial(&self.device)
     }
 
-    /// What the gate holds now.
-    pub(crate) fn report(&self) -> Report {
-        self.report.borrow().clone()
+    /// A copy of the gate's present view.
+    pub(crate) fn view(&self) -> GateView {
+        self.view.borrow().clone()
     }
 
-    /// Looks at what the gate holds now without copying it.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
-        look(&self.report.borrow())
+    /// Reads the gate's present view without copying it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&GateView) -> T) -> T {
+        look(&self.view.borrow())
     }
 
     /// The answer that the present standing gives to a caller that accepts one as old as `max_age`.
-    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<Verdict> {
+    pub(crate) fn cached(&self, now: BootTime, max_age: Duration) -> Option<GateVerdict> {
         if let Some(denial) = self.held() {
-            return Some(Verdict::Denied(Refusal { denial, confirmed_at: now }));
+            return Some(GateVerdict::Denied(ConfirmedDenial { denial, confirmed_at: now }));
         }
-        self.look(|report| report.standing.cached(now, max_age, report.lease))
+        self.look(|view| view.standing.cached(now, max_age, view.lease))
     }
 
-    /// What to make of the ALLOW that [`GateHandle::cached`] would give; `None` when it would give none, or something else.
+    /// Applies `make` to the ALLOW that [`GateHandle::cached`] would return; `None` when it would return something else.
     pub(crate) fn cached_allow<T>(
         &self,
         now: BootTime,
@@ -116,67 +116,67 @@ impl GateHandle {
         if self.held().is_some() {
             return None;
         }
-        self.look(|report| report.standing.cached_grant(now, max_age, report.lease).map(make))
+        self.look(|view| view.standing.cached_grant(now, max_age, view.lease).map(make))
     }
 
-    /// Asks, with an answer by a validation that begins from now on; at `deadline` at the latest.
-    pub(crate) async fn ask(&self, deadline: BootTime) -> Verdict {
+    /// Asks the gate. The answer comes from a validation that begins after this call, at `deadline` at the latest.
+    pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
         let (reply, answer) = oneshot::channel();
-        match self.mailbox.try_send(Command::Ask { deadline, reply }) {
+        match self.mailbox.try_send(GateCommand::Ask { deadline, reply }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
-                return Verdict::undecided(Code::Overloaded, "too many checks are waiting already");
+                return GateVerdict::undecided(Code::Overloaded, "too many checks are waiting already");
             }
             Err(mpsc::error::TrySendError::Closed(_)) => return gone(),
         }
         answer.await.unwrap_or_else(|_| gone())
     }
 
-    /// A reason to validate now.
+    /// Hints the gate to validate now.
     pub(crate) fn hint(&self) {
-        // A full mailbox has askers in it, who cause a validation as well.
-        let _ = self.mailbox.try_send(Command::Hint);
+        // If the mailbox is full, it contains Ask commands, each of which triggers a validation; dropping the hint is safe.
+        let _ = self.mailbox.try_send(GateCommand::Hint);
     }
 
-    /// Has the gate look at the clocks: the machine may have slept.
+    /// Makes the gate read the clocks: the machine may have been suspended.
     pub(crate) fn wake(&self) {
-        // A full mailbox wakes it as well.
-        let _ = self.mailbox.try_send(Command::Wake);
+        // If the mailbox is full, the gate is about to run anyway.
+        let _ = self.mailbox.try_send(GateCommand::Wake);
     }
 
-    /// Returns when the gate has had its turn; a hung one never does. One that has ended has nothing left to do.
+    /// Returns when the gate has completed a turn; never returns if it hangs. A gate that has ended has nothing left to do.
     pub(crate) async fn pulse(&self) {
         let (turn, had) = oneshot::channel();
-        if self.mailbox.send(Command::Pulse(turn)).await.is_ok() {
+        if self.mailbox.send(GateCommand::Pulse(turn)).await.is_ok() {
             let _ = had.await;
         }
     }
 
-    /// Says that agents live on a lease of this device until then, which a daemon before us had.
+    /// Tells the gate that agents live on a lease of a previous daemon that ends at `until`.
     pub(crate) fn inherit(&self, until: BootTime) {
-        // Only shapes the pace of retries: each run's own deadline holds without it.
-        let _ = self.mailbox.try_send(Command::Inherit(until));
+        // A lost command only affects the pace of retries: each run's own deadline holds without it.
+        let _ = self.mailbox.try_send(GateCommand::Inherit(until));
     }
 
-    /// Says how many agents live on the device's lease.
+    /// Tells the gate how many agents live on the device's lease.
     pub(crate) fn set_agents(&self, count: usize) {
-        // Only shapes the pace of retries: not worth waiting for.
-        let _ = self.mailbox.try_send(Command::Agents(count));
+        // A lost command only affects the pace of retries.
+        let _ = self.mailbox.try_send(GateCommand::Agents(count));
     }
 }
 
-/// A gate that only has its turn while a test says so.
+/// A gate whose commands a test takes instead of a driver.
 #[cfg(test)]
 #[derive(Debug)]
-pub(crate) struct WithoutDriver(mpsc::Receiver<Command>);
+pub(crate) struct WithoutDriver(mpsc::Receiver<GateCommand>);
 
 #[cfg(test)]
 impl WithoutDriver {
-    /// Takes every command as a driver would, and answers none but a pulse.
+    /// Takes every command as a driver would, and answers only a pulse.
     pub(crate) async fn take_turns(&mut self) -> std::convert::Infallible {
         loop {
             match self.0.recv().await {
-                Some(Command::Pulse(turn)) => drop(turn.send(())),
+                Some(GateCommand::Pulse(turn)) => drop(turn.send(())),
                 Some(_) => {}
                 None => std::future::pending().await,
             }
@@ -190,12 +190,12 @@ impl GateHandle {
         let (mailbox, commands) = mpsc::channel(MAILBOX);
         let rules = Live::of_defaults().now().rules();
         let gate = Gate::new(rules, true, First::WhenAsked, 0, BootTime::default());
-        let report = watch::channel(Report::of(&gate)).1;
+        let view = watch::channel(GateView::of(&gate)).1;
         let device = "host:test".parse().unwrap();
-        (Self { device, mailbox, report, holds: Arc::default() }, WithoutDriver(commands))
+        (Self { device, mailbox, view, holds: Arc::default() }, WithoutDriver(commands))
     }
 }
 
-fn gone() -> Verdict {
-    Verdict::undecided(Code::AuthorityUnreachable, "the daemon is shutting down")
+fn gone() -> GateVerdict {
+    GateVerdict::undecided(Code::AuthorityUnreachable, "the daemon is shutting down")
 }

@@ -1,7 +1,8 @@
-//! Devices that an operator denied on this host, until released: without the authority, and beyond a restart of the daemon.
+//! Holds: devices that an operator denied on this host until released, without the authority and beyond a restart of the
+//! daemon.
 //!
-//! A hold is in force before it is written down, and released only once that is written down: whatever fails, the device
-//! stays denied. They are kept in the state directory, so that a reboot does not undo an operator's stop.
+//! A hold is in force before it is written to disk, and is released only after the release is on disk: whatever fails, the
+//! device stays denied. Holds are kept in the state directory, so that a reboot does not undo an operator's stop.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,23 +22,23 @@ use crate::disk::replace_file;
 #[cfg_attr(test, derive(Default))]
 pub(crate) struct Holds {
     place: PathBuf,
-    held: Mutex<BTreeMap<DeviceId, Held>>,
-    /// Whether there are any: every check looks.
+    held: Mutex<BTreeMap<DeviceId, HeldDevice>>,
+    /// Whether there are any holds: every check reads this first.
     any: AtomicBool,
     /// One change is written at a time.
     writing: Mutex<()>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Held {
+struct HeldDevice {
     since: String,
     by_uid: u32,
 }
 
 impl Holds {
-    /// Reads which devices are held from this file; it need not exist.
+    /// Reads the holds from this file, which need not exist.
     ///
-    /// Fails when it cannot be read or parsed: then it is not known what must be denied.
+    /// Fails when the file cannot be read or parsed: then it is unknown which devices must be denied.
     pub(crate) fn open(place: PathBuf) -> io::Result<Self> {
         let held = match fs::read(&place) {
             Ok(text) => serde_json::from_slice(&text).map_err(io::Error::other)?,
@@ -48,7 +49,7 @@ impl Holds {
         Ok(Self { place, held: Mutex::new(held), any, writing: Mutex::default() })
     }
 
-    /// The deny of a device that is held.
+    /// The deny for a held device; `None` if the device is not held.
     pub(crate) fn denial(&self, device: &DeviceId) -> Option<Denial> {
         if !self.any.load(Ordering::SeqCst) {
             return None;
@@ -62,10 +63,10 @@ impl Holds {
         })
     }
 
-    /// Holds a device from now on. `false` when it is held already.
+    /// Holds a device from now on; returns `false` when it is held already.
     pub(crate) fn hold(&self, device: &DeviceId, by_uid: u32) -> bool {
         let since = clock::wall_now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let held = Held { since, by_uid };
+        let held = HeldDevice { since, by_uid };
         let mut all = self.held();
         let news = !all.contains_key(device);
         all.entry(device.clone()).or_insert(held);
@@ -73,14 +74,14 @@ impl Holds {
         news
     }
 
-    /// Writes down what is held. Fails when that cannot be written: it holds all the same, as long as the daemon runs.
+    /// Writes the holds to disk. On failure they stay in force as long as the daemon runs.
     pub(crate) fn keep(&self) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.held().clone();
         write(&self.place, &held)
     }
 
-    /// Writes down again what is held when the file is gone. Whether it was.
+    /// Writes the holds again if their file is gone; returns whether it was.
     pub(crate) fn restore(&self) -> io::Result<bool> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.held().clone();
@@ -91,9 +92,9 @@ impl Holds {
         Ok(gone)
     }
 
-    /// Lets go of a device, or of all; gives those that were held.
+    /// Releases a device, or all; returns the devices that were held.
     ///
-    /// Fails when that cannot be written down; then all stays held.
+    /// Fails when the release cannot be written to disk; then everything stays held.
     pub(crate) fn release(&self, device: Option<&DeviceId>) -> io::Result<Vec<DeviceId>> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.held().clone();
@@ -108,9 +109,9 @@ impl Holds {
         Ok(released.into_keys().collect())
     }
 
-    /// Those that are held.
+    /// The held devices.
     pub(crate) fn all(&self) -> Vec<HoldReport> {
-        let report = |(device, held): (&DeviceId, &Held)| HoldReport {
+        let report = |(device, held): (&DeviceId, &HeldDevice)| HoldReport {
             device_id: device.clone(),
             since: held.since.clone(),
             by_uid: held.by_uid,
@@ -118,13 +119,13 @@ impl Holds {
         self.held().iter().map(report).collect()
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<DeviceId, Held>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<DeviceId, HeldDevice>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Replaces the file whole, and waits until that is on the disk: it must survive the machine's end.
-fn write(place: &Path, held: &BTreeMap<DeviceId, Held>) -> io::Result<()> {
+/// Replaces the file as a whole and waits until it is on disk: it must survive a crash of the machine.
+fn write(place: &Path, held: &BTreeMap<DeviceId, HeldDevice>) -> io::Result<()> {
     if let Some(directory) = place.parent() {
         crate::disk::make_directory(directory, 0o700)?;
     }

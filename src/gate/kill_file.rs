@@ -1,9 +1,9 @@
-//! The kill file: while it exists everything is denied on this host.
+//! The kill file: while it exists, every device is denied on this host.
 //!
-//! Its file system may hang, so each look is a call on a thread of the kill file's own ([`machineid_blocking`]). A look that does
-//! not return within [`PATIENCE`] is no answer: nothing is allowed by it, and agents live on their leases. While it hangs,
-//! another look at the same path begins only now and then: what hangs for good must not use up all threads. A look at another
-//! path begins at once, on threads of its own. What a late look finds still counts, unless the path has changed.
+//! Its file system may hang, so each look runs on a thread of the kill file's own pool ([`machineid_blocking`]). A look that
+//! does not return within [`PATIENCE`] is no answer: nothing is allowed by it, and agents live on their leases. While a look
+//! hangs, further looks at the same path begin only rarely, so that they do not use up all threads. A look at another path
+//! begins at once, on threads of its own. The result of a late look still counts, unless the path has changed.
 
 use std::fmt;
 use std::io;
@@ -20,20 +20,20 @@ use tracing::{info, warn};
 
 use crate::config::Live;
 
-/// How long a look may take.
+/// Time limit for a look.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// While a look hangs, another one at the same path begins so much later: the path may be another file system's by then.
+/// Pause between looks at a path where one hangs: another file system may be mounted there by then.
 const AGAIN: Duration = Duration::from_mins(1);
 const BOUNDS: Bounds = Bounds { at_a_time: 2, most: 16 };
 
-/// Looks for the kill file, and tells every gate when it appears and disappears.
+/// The kill file's watcher: looks for the file, and notifies every gate when it appears and disappears.
 #[derive(Debug)]
 pub(crate) struct KillFile {
     live: Live,
     looks: Mutex<Looks>,
-    /// The number of the next look: looks may return in another order than they began in.
+    /// The number of the next look: looks may return in another order than they began.
     next: AtomicU64,
-    found: Arc<Found>,
+    found: Arc<KillFileState>,
 }
 
 /// The looks at one path.
@@ -42,7 +42,7 @@ struct Looks {
     path: Option<PathBuf>,
     pool: Pool,
     running: Arc<Mutex<Vec<Running>>>,
-    /// When a look last began beside one that hung.
+    /// When a look last began while another one hung.
     retried: Option<BootTime>,
 }
 
@@ -53,12 +53,12 @@ struct Running {
     began: BootTime,
 }
 
-/// What the looks came to.
+/// The result of the looks.
 #[derive(Debug)]
-struct Found {
-    /// What gates follow: the deny, while there is one.
+struct KillFileState {
+    /// The deny while the file exists, for the gates to follow.
     told: watch::Sender<Option<Denial>>,
-    /// The newest look that counted.
+    /// The number of the newest look that counted.
     newest: AtomicU64,
 }
 
@@ -70,19 +70,19 @@ pub(crate) struct Unseen {
 }
 
 impl KillFile {
-    /// Looks once, on the calling thread.
+    /// Creates the watcher, and looks once on the calling thread.
     pub(super) fn new(live: Live) -> Self {
         let path = live.look(|settings| settings.enforcement.kill_file.clone());
-        let found = Found { told: watch::channel(path.as_deref().and_then(look)).0, newest: AtomicU64::new(0) };
+        let found = KillFileState { told: watch::channel(path.as_deref().and_then(look)).0, newest: AtomicU64::new(0) };
         Self { live, looks: Mutex::new(Looks::at(path)), next: AtomicU64::new(1), found: Arc::new(found) }
     }
 
-    /// Changes when the file appears and disappears.
+    /// Notifies when the file appears and disappears.
     pub(super) fn follow(&self) -> watch::Receiver<Option<Denial>> {
         self.found.told.subscribe()
     }
 
-    /// Looks now. Gives its deny when it is there.
+    /// Looks now; returns the deny if the file exists.
     ///
     /// Fails when the look does not return within its time.
     pub(super) async fn look(&self) -> Result<Option<Denial>, Unseen> {
@@ -91,7 +91,7 @@ impl KillFile {
             let mut looks = lock(&self.looks);
             let number = self.next.fetch_add(1, Ordering::SeqCst);
             if looks.path != path {
-                // What hangs at the old path holds its threads, and none of these.
+                // A look that hangs at the old path occupies threads of the old pool only.
                 *looks = Looks::at(path.clone());
                 self.found.forget_before(number);
             }
@@ -106,7 +106,7 @@ impl KillFile {
         let work = move || {
             lock(&running).push(Running { number, began: BootTime::now() });
             let seen = look(&at);
-            // The path answers: what still hangs is on what was there before.
+            // The path answers: looks that still hang concern a file system that was there before.
             lock(&running).retain(|running| running.number > number);
             found.note(number, seen)
         };
@@ -119,7 +119,7 @@ impl Looks {
         Self { path, pool: Pool::new("kill-file", BOUNDS), running: Arc::default(), retried: None }
     }
 
-    /// Whether another look may begin: not while one hangs, but for one now and then.
+    /// Whether another look may begin: while one hangs, only rarely.
     fn may_begin(&mut self, now: BootTime) -> bool {
         let hanging =
             lock(&self.running).iter().map(|running| running.began).filter(|&began| now >= began + PATIENCE).min();
@@ -136,20 +136,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Found {
-    /// From now on only this look and later ones count.
+impl KillFileState {
+    /// Makes the results of earlier looks void.
     fn forget_before(&self, number: u64) {
-        // Under the lock of what is told, as in `note`.
+        // Under the lock of `told`, as in `note`.
         self.told.send_if_modified(|_| {
             self.newest.fetch_max(number, Ordering::SeqCst);
             false
         });
     }
 
-    /// Takes what a look found, unless a later one has counted; gives it back.
+    /// Takes the result of a look, unless a later look has counted; returns it.
     fn note(&self, number: u64, now: Option<Denial>) -> Option<Denial> {
         let changed = self.told.send_if_modified(|known| {
-            // Under the lock of what is told.
+            // Under the lock of `told`.
             if self.newest.fetch_max(number, Ordering::SeqCst) > number || known.is_some() == now.is_some() {
                 return false;
             }
@@ -168,7 +168,7 @@ impl Found {
     }
 }
 
-/// The deny of the kill file. Only "no such file" is absence: whatever else goes wrong counts as presence.
+/// The deny of the kill file. Only "no such file" counts as absent: any other error counts as present.
 fn look(path: &Path) -> Option<Denial> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -184,9 +184,7 @@ impl fmt::Display for Unseen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot look for the kill file {}: {}", self.path.display(), self.why)?;
         match self.why {
-            Lost::Late => {
-                f.write_str("; is its file system there? Name a place on a local one as enforcement.kill_file")
-            }
+            Lost::Late => f.write_str("; check its file system, or set enforcement.kill_file to a path on a local one"),
             Lost::Panicked | Lost::NoThread(_) => Ok(()),
         }
     }
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_look_that_returns_after_a_later_one_changes_nothing() {
-        let found = Found { told: watch::channel(None).0, newest: AtomicU64::new(0) };
+        let found = KillFileState { told: watch::channel(None).0, newest: AtomicU64::new(0) };
         let there = || Some(Denial::local(Code::LocalKill, "it exists"));
         found.note(2, there());
         assert!(found.note(1, None).is_none(), "the asker hears what its own look found");
@@ -226,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_late_look_at_a_path_of_before_counts_no_more() {
-        let found = Found { told: watch::channel(None).0, newest: AtomicU64::new(0) };
+        let found = KillFileState { told: watch::channel(None).0, newest: AtomicU64::new(0) };
         found.forget_before(2);
         found.note(1, Some(Denial::local(Code::LocalKill, "it exists")));
         assert!(found.told.borrow().is_none());

@@ -1,9 +1,9 @@
-//! Which devices were registered since this boot: one empty file each, in the runtime directory.
+//! Markers of the devices that were registered since this boot: one empty file each, in the runtime directory.
 //!
-//! A device that an operator removed must stay removed, so a daemon that restarts must not register again; a host that
-//! boots must. The marker's name is a hash over the boot, the authority, the key and the device.
+//! A device that an operator removed must stay removed, so a restarted daemon must not register it again; a rebooted host
+//! must. The marker's name is a hash of the boot, the authority, the key and the device.
 //!
-//! They are read once, at the start. From then on the daemon goes by what it knows, and the files are for the next one: no
+//! The markers are read once, at the start. After that the daemon uses its memory, and the files serve the next daemon: no
 //! gate waits for a disk.
 
 use std::collections::HashSet;
@@ -18,11 +18,10 @@ use machineid_protocol::DeviceId;
 use sha2::{Digest, Sha256};
 
 const PREFIX: &str = "registered-";
-/// How long a marker that is written is waited for: the next daemon should know of it, and a disk that hangs must hold
-/// nothing up.
+/// Time limit for writing a marker: the next daemon should know it, but a disk that hangs must not delay anything.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The markers that concern one authority. Those of a daemon share what is known.
+/// The markers of one authority. All instances of a daemon share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Markers {
     shared: Arc<Shared>,
@@ -35,33 +34,33 @@ struct Shared {
     boot_id: String,
     names: Mutex<HashSet<String>>,
     pool: Pool,
-    /// Whether the directory is another daemon's by now.
+    /// Whether the directory now belongs to another daemon.
     displaced: AtomicBool,
 }
 
 impl Markers {
-    /// Reads those that there are. `boot_id` is the kernel's name for this boot, `authority` the base URL; `pool` is for
+    /// Reads the existing markers. `boot_id` is the kernel's name for this boot, `authority` the base URL; `pool` runs the
     /// calls that write.
     pub(crate) fn open(directory: PathBuf, boot_id: &str, authority: &str, pool: Pool) -> Self {
-        // One that cannot be read is registered again, which is the only harm.
+        // If the directory cannot be read, devices are registered again, which is the only harm.
         let names = names_in(&directory).unwrap_or_default();
         let (boot_id, names) = (boot_id.trim().to_owned(), Mutex::new(names));
         let shared = Shared { directory, boot_id, names, pool, displaced: AtomicBool::new(false) };
         Self { scope: scope(&shared.boot_id, authority), shared: Arc::new(shared) }
     }
 
-    /// Those that concern another authority.
+    /// The markers of another authority.
     pub(crate) fn at(&self, authority: &str) -> Self {
         Self { shared: Arc::clone(&self.shared), scope: scope(&self.shared.boot_id, authority) }
     }
 
-    /// Takes note whether the directory is another daemon's: then no file in it is touched.
+    /// Notes whether the directory now belongs to another daemon: then no file in it is touched.
     pub(crate) fn set_displaced(&self, displaced: bool) {
         self.shared.displaced.store(displaced, Ordering::SeqCst);
     }
 
-    /// Makes those again whose files are gone, and says how many: without them a daemon that is started again would
-    /// register a device that an operator has removed. May block.
+    /// Recreates the files that are gone and returns their number: without them a restarted daemon would register a device
+    /// that an operator has removed. May block.
     pub(crate) fn restore(&self) -> io::Result<usize> {
         let names = self.shared.names().clone();
         let mut restored = 0;
@@ -78,8 +77,8 @@ impl Markers {
         self.shared.names().contains(&self.name(device, key_fingerprint))
     }
 
-    /// Fails when the directory cannot be written, or does not answer; a repeated registration by the next daemon is the
-    /// only harm.
+    /// Records a registration. Fails when the directory cannot be written or does not respond; a repeated registration by the
+    /// next daemon is the only harm.
     pub(crate) async fn put(&self, device: &DeviceId, key_fingerprint: &str) -> io::Result<()> {
         let name = self.name(device, key_fingerprint);
         self.shared.names().insert(name.clone());
@@ -91,7 +90,7 @@ impl Markers {
         let name = self.name(device, key_fingerprint);
         self.shared.names().remove(&name);
         let path = self.shared.directory.join(name);
-        // Left behind, it would at most save a registration that is not wanted.
+        // A file left behind would only save a registration.
         let _ = self.write(move || fs::remove_file(path)).await;
     }
 

@@ -1,4 +1,4 @@
-//! The gate: one device's answer to "may it execute?", kept fresh.
+//! The gate: one device's answer to "may it run?", kept fresh.
 //!
 //! ```text
 //!   checks, starts ──Asked──▶ ┌────────┐ ──Begin──▶ attempt (register?, validate) ──▶ authority
@@ -7,25 +7,25 @@
 //!                             └────────┘ ──LeaseMoved / StopAgents──▶ the supervised runs
 //! ```
 //!
-//! [`core`] decides and does no I/O; [`driver`] is the task around it that reads the clock, makes [`attempt`]s and carries
-//! actions out, and decides nothing; a [`handle`] is how everybody else has it. [`gates`] holds one driver for each device
-//! in use.
+//! [`core`] decides and does no I/O. [`driver`] is the task around it: it reads the clock, makes [`attempt`]s, carries out
+//! actions, and decides nothing. Other code uses a [`handle`]. [`gates`] owns one driver for each device in use.
 
 pub(crate) mod attempt;
 mod backoff;
 mod boot_timer;
 pub(crate) mod core;
 pub(crate) mod driver;
-#[cfg(test)]
-mod fleet_tests;
 pub(crate) mod gates;
 pub(crate) mod handle;
 pub(crate) mod holds;
+pub(crate) mod keyed_client;
 pub(crate) mod kill_file;
+#[cfg(test)]
+mod many_gates_tests;
 pub(crate) mod markers;
 mod registering;
 pub(crate) mod standing;
 
 pub(crate) use driver::Agents;
-pub(crate) use gates::{Deciding, Ended, Gates};
-pub(crate) use standing::{Standing, Verdict};
+pub(crate) use gates::{Deciding, EndedDevice, Gates};
+pub(crate) use standing::{GateVerdict, Standing};

@@ -1,5 +1,5 @@
-//! One registration of a device at a time: a second one that was on its way when an operator removed the device would bring
-//! it back. Registrations of different devices do not wait for each other: an authority may take its time over one.
+//! Serialises the registrations of each device: a second one under way when an operator removes the device would bring it
+//! back. Registrations of different devices do not wait for each other, since an authority may be slow with one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use machineid_protocol::DeviceId;
 use tokio::sync::OwnedMutexGuard;
 
-type Turn = Arc<tokio::sync::Mutex<()>>;
+type DeviceLock = Arc<tokio::sync::Mutex<()>>;
 
 /// The devices that are being registered.
 #[derive(Debug, Default)]
-pub(super) struct Registering(Mutex<HashMap<DeviceId, Turn>>);
+pub(super) struct Registering(Mutex<HashMap<DeviceId, DeviceLock>>);
 
-/// The turn of one registration, over when it is dropped.
+/// The exclusive right to register one device, until dropped.
 #[derive(Debug)]
 pub(super) struct Alone<'a> {
     of: &'a Registering,
@@ -28,7 +28,7 @@ impl Registering {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(turns.entry(device.clone()).or_default())
         };
-        // Made before the wait: who gives up waiting tidies up as well.
+        // Created before the wait, so that a cancelled wait cleans up as well.
         let mut alone = Alone { of: self, device: device.clone(), turn: None };
         alone.turn = Some(turn.lock_owned().await);
         alone
@@ -39,7 +39,7 @@ impl Drop for Alone<'_> {
     fn drop(&mut self) {
         let mut turns = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.turn = None;
-        // Counted under the lock under which it is handed out: the map's own is the last.
+        // Counted under the lock under which references are handed out: the map's own is the last.
         if turns.get(&self.device).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             turns.remove(&self.device);
         }

@@ -11,22 +11,40 @@ use axum::extract::State;
 use axum::http::{Response, StatusCode, Uri};
 use machineid_clock::BootTime;
 use machineid_openapi::{Operation, Parameter};
-use machineid_protocol::{Code, Denial, DeviceId, span};
+use machineid_protocol::device_id::DeviceIdError;
+use machineid_protocol::span::{self, SpanError};
+use machineid_protocol::{Code, Denial, DeviceId};
 use percent_encoding::percent_decode_str;
+use thiserror::Error;
 
 use super::openapi::CHECK;
 use super::peer::Peer;
 use super::{Context, not_nameable, reply};
 use crate::gate::standing::Grant;
-use crate::runs::Run;
+use crate::registry::Run;
 use crate::telemetry::metrics::Rejected;
 
 /// What a check may say. Each can make it stricter, none weaker than the configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Question {
+struct CheckQuestion {
     device: Option<DeviceId>,
     max_age: Option<Duration>,
     timeout: Option<Duration>,
+}
+
+/// Why the question of a check is malformed.
+#[derive(Debug, Error)]
+enum QueryError {
+    #[error("{0} is not UTF-8")]
+    NotUtf8(String),
+    #[error("device: {0}")]
+    Device(DeviceIdError),
+    #[error("{name}: {source}")]
+    Duration { name: &'static str, source: SpanError },
+    #[error("{0:?} is unknown; a check takes device, max_age and timeout")]
+    Unknown(String),
+    #[error("{0} is given twice")]
+    Repeated(String),
 }
 
 pub(super) const CHECK_ONE: Operation = Operation {
@@ -45,9 +63,9 @@ pub(super) const CHECK_ONE: Operation = Operation {
 /// `GET /v1/check?device=ID&max_age=2s&timeout=1s`
 pub(super) async fn check(context: &Context, peer: &Peer, query: Option<&str>) -> Response<Bytes> {
     let asked = BootTime::now();
-    let response = match Question::parse(query.unwrap_or("")) {
+    let response = match CheckQuestion::parse(query.unwrap_or("")) {
         Ok(question) => answer(context, peer, question, asked).await,
-        Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
+        Err(error) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &error.to_string()),
     };
     context.checked(response.status(), asked);
     response
@@ -71,16 +89,18 @@ pub(super) async fn authorize(
 ) -> Response<Body> {
     let asked = BootTime::now();
     let segment = uri.path().strip_prefix("/v1/authz/").and_then(|rest| rest.split('/').next()).unwrap_or("");
-    let device = percent_decode_str(segment).decode_utf8().map_err(|_| "the device is not UTF-8".to_owned());
-    let answer = match device.and_then(|text| text.parse::<DeviceId>().map_err(|error| error.to_string())) {
-        Ok(device) => answer(&context, &peer, Question { device: Some(device), ..Question::default() }, asked).await,
-        Err(problem) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &problem),
+    let device = percent_decode_str(segment).decode_utf8().map_err(|_| QueryError::NotUtf8("the device".to_owned()));
+    let answer = match device.and_then(|text| text.parse::<DeviceId>().map_err(QueryError::Device)) {
+        Ok(device) => {
+            answer(&context, &peer, CheckQuestion { device: Some(device), ..CheckQuestion::default() }, asked).await
+        }
+        Err(error) => reply::brief(StatusCode::BAD_REQUEST, Code::BadRequest, &error.to_string()),
     };
     context.checked(answer.status(), asked);
     answer.map(Body::from)
 }
 
-async fn answer(context: &Context, peer: &Peer, question: Question, asked: BootTime) -> Response<Bytes> {
+async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: BootTime) -> Response<Bytes> {
     let runs = match &question.device {
         Some(device) if !context.may_name(device) => {
             context.journal.metrics.peer_rejected(Rejected::DeviceNotPermitted);
@@ -143,46 +163,44 @@ fn stopping(run: &Run) -> Option<Response<Bytes>> {
     stop_of(run).map(|denial| reply::denied(&denial, &run.opened.device))
 }
 
-impl Question {
+impl CheckQuestion {
     /// An unknown or repeated parameter is an error, not ignored: `?devcie=x` must not be answered for the host.
-    fn parse(query: &str) -> Result<Self, String> {
+    fn parse(query: &str) -> Result<Self, QueryError> {
         let mut question = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let spaced = if value.contains('+') { Cow::Owned(value.replace('+', " ")) } else { Cow::Borrowed(value) };
-            let value = percent_decode_str(&spaced).decode_utf8().map_err(|_| format!("{name} is not UTF-8"))?;
+            let value = percent_decode_str(&spaced).decode_utf8();
+            let value = value.map_err(|_| QueryError::NotUtf8(name.to_owned()))?;
             let repeated = match name {
-                "device" => {
-                    let device = value.parse().map_err(|error| format!("device: {error}"))?;
-                    question.device.replace(device).is_some()
-                }
-                "max_age" => question.max_age.replace(duration(name, &value)?).is_some(),
-                "timeout" => question.timeout.replace(duration(name, &value)?).is_some(),
-                other => return Err(format!("{other:?} is unknown; a check takes device, max_age and timeout")),
+                "device" => question.device.replace(value.parse().map_err(QueryError::Device)?).is_some(),
+                "max_age" => question.max_age.replace(duration("max_age", &value)?).is_some(),
+                "timeout" => question.timeout.replace(duration("timeout", &value)?).is_some(),
+                other => return Err(QueryError::Unknown(other.to_owned())),
             };
             if repeated {
-                return Err(format!("{name} is given twice"));
+                return Err(QueryError::Repeated(name.to_owned()));
             }
         }
         Ok(question)
     }
 }
 
-fn duration(name: &str, text: &str) -> Result<Duration, String> {
-    span::parse(text).map_err(|error| format!("{name}: {error}"))
+fn duration(name: &'static str, text: &str) -> Result<Duration, QueryError> {
+    span::parse(text).map_err(|source| QueryError::Duration { name, source })
 }
 
 /// A foreign query is a question that says no more than stands there, or is refused.
 pub(crate) fn fuzz_query(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
-    match Question::parse(query) {
+    match CheckQuestion::parse(query) {
         Ok(question) => {
             let named = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
             assert_eq!(question.device.is_some(), named("device"), "{query}");
             assert_eq!(question.max_age.is_some(), named("max_age"), "{query}");
             assert_eq!(question.timeout.is_some(), named("timeout"), "{query}");
         }
-        Err(problem) => assert!(!problem.is_empty()),
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
@@ -192,17 +210,17 @@ mod tests {
 
     #[test]
     fn reads_what_a_check_may_say() {
-        let question = Question::parse("device=a%2Fb&max_age=2s&timeout=1s").unwrap();
+        let question = CheckQuestion::parse("device=a%2Fb&max_age=2s&timeout=1s").unwrap();
         assert_eq!(question.device.unwrap().as_str(), "a/b");
         assert_eq!(question.max_age, Some(Duration::from_secs(2)));
         assert_eq!(question.timeout, Some(Duration::from_secs(1)));
-        assert_eq!(Question::parse("").unwrap(), Question::default());
+        assert_eq!(CheckQuestion::parse("").unwrap(), CheckQuestion::default());
     }
 
     #[test]
     fn refuses_what_could_be_misread() {
         for query in ["devcie=x", "device=a&device=b", "max_age=2", "timeout=", "device=", "device=%ff", "x"] {
-            assert!(Question::parse(query).is_err(), "{query}");
+            assert!(CheckQuestion::parse(query).is_err(), "{query}");
         }
     }
 }

@@ -16,14 +16,15 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use machineid_openapi::{AnswerDoc, EVENTS, JSON, Operation, Parameter};
 use machineid_protocol::Code;
+use thiserror::Error;
 use tokio::sync::watch;
 
 use super::openapi::NO;
 use super::peer::Peer;
-use super::rights::Sight;
+use super::rights::AgentScope;
 use super::{Context, reply};
 use crate::telemetry::Journal;
-use crate::telemetry::ring::{Next, Number};
+use crate::telemetry::ring::{EventNumber, RingRead};
 
 /// A comment is sent this often when nothing happens, so that both sides learn that the other is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -32,7 +33,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What a reader wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wish {
+struct StreamOptions {
     /// Everything that is still kept, and not only what comes.
     from_oldest: bool,
     /// Stay for what comes.
@@ -60,18 +61,23 @@ pub(super) async fn events(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let wish = match Wish::parse(query.as_deref().unwrap_or("")) {
+    let wish = match StreamOptions::parse(query.as_deref().unwrap_or("")) {
         Ok(wish) => wish,
-        Err(problem) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, problem),
+        Err(error) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, error.to_string()),
     };
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
-    let reader = Reader::new(Arc::clone(&context.journal), Sight::sees(&peer, &context.settings()), wish, last);
+    let reader = Reader::new(Arc::clone(&context.journal), AgentScope::sees(&peer, &context.settings()), wish, last);
     let alive = KeepAlive::new().interval(KEEP_ALIVE).text("nothing new");
     ([(header::CACHE_CONTROL, "no-store")], Sse::new(reader.into_stream()).keep_alive(alive)).into_response()
 }
 
-impl Wish {
-    fn parse(query: &str) -> Result<Self, String> {
+/// A parameter that the event stream does not have.
+#[derive(Debug, Error)]
+#[error("{0:?} is unknown; write from=oldest|now or follow=true|false")]
+struct UnknownParameter(String);
+
+impl StreamOptions {
+    fn parse(query: &str) -> Result<Self, UnknownParameter> {
         let mut wish = Self { from_oldest: false, follow: true };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair {
@@ -79,7 +85,7 @@ impl Wish {
                 "from=now" => wish.from_oldest = false,
                 "follow=true" => wish.follow = true,
                 "follow=false" => wish.follow = false,
-                other => return Err(format!("{other:?} is unknown; write from=oldest|now or follow=true|false")),
+                other => return Err(UnknownParameter(other.to_owned())),
             }
         }
         Ok(wish)
@@ -88,16 +94,16 @@ impl Wish {
 
 struct Reader {
     journal: Arc<Journal>,
-    sight: Sight,
-    newest: watch::Receiver<Number>,
-    next: Number,
+    scope: AgentScope,
+    newest: watch::Receiver<EventNumber>,
+    next: EventNumber,
     follow: bool,
     /// What is to be said first.
     greeting: std::vec::IntoIter<Event>,
 }
 
 impl Reader {
-    fn new(journal: Arc<Journal>, sight: Sight, wish: Wish, last: Option<&str>) -> Self {
+    fn new(journal: Arc<Journal>, scope: AgentScope, wish: StreamOptions, last: Option<&str>) -> Self {
         let newest = journal.watch();
         let (ring_oldest, ring_newest) = {
             let ring = journal.ring();
@@ -114,7 +120,7 @@ impl Reader {
         // An id without data: a reader that loses the connection before the first event knows where to go on.
         let mut greeting = vec![Event::default().retry(RETRY).id(id(&journal, next - 1))];
         greeting.extend(gap.map(|reason| gap_event(&journal, next, reason)));
-        Self { journal, sight, newest, next, follow: wish.follow, greeting: greeting.into_iter() }
+        Self { journal, scope, newest, next, follow: wish.follow, greeting: greeting.into_iter() }
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
@@ -134,10 +140,10 @@ impl Reader {
             // The buffer is locked for one event at a time: what is told must not wait for a reader.
             let read = self.journal.ring().read(self.next);
             match read {
-                Next::Nothing if !self.follow => return None,
+                RingRead::Nothing if !self.follow => return None,
                 // The sender lives in the journal that this reader holds.
-                Next::Nothing => self.newest.changed().await.ok()?,
-                Next::Missed(oldest) => {
+                RingRead::Nothing => self.newest.changed().await.ok()?,
+                RingRead::Missed(oldest) => {
                     self.next = oldest;
                     return Some(gap_event(
                         &self.journal,
@@ -146,10 +152,10 @@ impl Reader {
                                                                   kept",
                     ));
                 }
-                Next::Event(number, told) => {
+                RingRead::Event(number, told) => {
                     self.next = number + 1;
                     let event = &told.event;
-                    if event.what.agent_of().is_none_or(|uid| self.sight.covers(uid)) {
+                    if event.what.agent_of().is_none_or(|uid| self.scope.covers(uid)) {
                         // Nothing in it is without a JSON form, and JSON has no newline in it.
                         let data = serde_json::to_string(event).unwrap_or_default();
                         let id = id(&self.journal, number);
@@ -161,17 +167,17 @@ impl Reader {
     }
 }
 
-fn id(journal: &Journal, number: Number) -> String {
+fn id(journal: &Journal, number: EventNumber) -> String {
     format!("{}-{number}", journal.life())
 }
 
-fn gap_event(journal: &Journal, next: Number, reason: &str) -> Event {
+fn gap_event(journal: &Journal, next: EventNumber, reason: &str) -> Event {
     let data = serde_json::json!({ "event": "gap", "reason": reason });
     Event::default().id(id(journal, next - 1)).event("gap").data(data.to_string())
 }
 
 /// The number in an id of this daemon's life.
-fn number_of(id: &str, journal: &Journal) -> Option<Number> {
+fn number_of(id: &str, journal: &Journal) -> Option<EventNumber> {
     let (life, number) = id.split_once('-')?;
     (life == journal.life().to_string()).then(|| number.parse().ok()).flatten()
 }
@@ -192,8 +198,8 @@ mod tests {
     }
 
     async fn read(journal: &Arc<Journal>, query: &str, last: Option<&str>) -> String {
-        let wish = Wish::parse(query).unwrap();
-        let reader = Reader::new(Arc::clone(journal), Sight::Own(7), wish, last);
+        let wish = StreamOptions::parse(query).unwrap();
+        let reader = Reader::new(Arc::clone(journal), AgentScope::Own(7), wish, last);
         let body = Sse::new(reader.into_stream()).into_response().into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
@@ -239,8 +245,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_who_is_too_slow_is_told_that_it_missed_something() {
         let journal = journal();
-        let wish = Wish::parse("from=oldest").unwrap();
-        let reader = Reader::new(Arc::clone(&journal), Sight::All, wish, None);
+        let wish = StreamOptions::parse("from=oldest").unwrap();
+        let reader = Reader::new(Arc::clone(&journal), AgentScope::All, wish, None);
         let mut told = Sse::new(reader.into_stream()).into_response().into_body().into_data_stream();
         told.next().await.unwrap().unwrap();
         for mark in 0..5_000 {
@@ -253,7 +259,7 @@ mod tests {
     #[test]
     fn what_is_asked_must_be_understood() {
         for query in ["from=yesterday", "follow", "x=1"] {
-            assert!(Wish::parse(query).is_err(), "{query}");
+            assert!(StreamOptions::parse(query).is_err(), "{query}");
         }
     }
 }

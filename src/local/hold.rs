@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::openapi::NO;
 use super::peer::Peer;
-use super::rights::Sight;
+use super::rights::AgentScope;
 use super::{Context, read_whole, reply};
 use crate::gate::holds::Holds;
 use crate::telemetry::metrics::Rejected;
@@ -151,7 +151,7 @@ fn everything(context: &Context) -> Vec<DeviceId> {
 }
 
 fn may(context: &Context, peer: &Peer) -> Result<(), Box<Response>> {
-    if Sight::commands(peer, &context.settings()) == Sight::All {
+    if AgentScope::commands(peer, &context.settings()) == AgentScope::All {
         return Ok(());
     }
     context.journal.metrics.peer_rejected(Rejected::NotPrivileged);

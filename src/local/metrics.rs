@@ -15,7 +15,7 @@ use machineid_protocol::status::{AgentState, StandingKind};
 
 use super::Context;
 use crate::gate::Standing;
-use crate::runs::run::Phase;
+use crate::registry::run::Phase;
 use crate::telemetry::metrics::Now;
 
 /// Scrapers served at once: several of them, and the odd person.
@@ -42,7 +42,7 @@ pub(super) async fn page(State(context): State<Arc<Context>>) -> Response {
 }
 
 fn now(context: &Context) -> Now {
-    let host = context.gates.host().report();
+    let host = context.gates.host().view();
     let confirmed = match (&host.standing, &host.last_decision) {
         (Standing::Allowed { grant, .. }, _) => Some(grant.confirmed_at),
         (Standing::Unavailable { last_allowed: Some(at), .. }, _) | (_, Some((at, Decision::Allow { .. }))) => {
@@ -73,6 +73,6 @@ fn now(context: &Context) -> Now {
         stop_bound_cut_off: bound.cut_off,
         runtime_problem: context.files_status().problem.is_some(),
         panics: machineid_log::panics(),
-        key_ends: context.gates.authority().key_ends().map(|ends| ends.as_duration().as_secs_f64()),
+        key: context.gates.authority().key_facts(),
     }
 }

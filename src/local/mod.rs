@@ -63,7 +63,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::{Live, Settings};
 use crate::gate::Gates;
-use crate::runs::Runs;
+use crate::registry::RunRegistry;
 use crate::telemetry::Journal;
 use crate::telemetry::metrics::CheckResult;
 use supervise::Refusals;
@@ -80,7 +80,7 @@ const LOOKS: Bounds = Bounds { at_a_time: 16, most: 64 };
 pub(crate) struct Context {
     pub(crate) live: Live,
     pub(crate) gates: Arc<Gates>,
-    pub(crate) runs: Arc<Runs>,
+    pub(crate) runs: Arc<RunRegistry>,
     pub(crate) started: BootTime,
     pub(crate) journal: Arc<Journal>,
     /// What keeps the org key from agents on this host, in a sentence.
@@ -100,7 +100,7 @@ impl Context {
     pub(crate) fn new(
         live: Live,
         gates: Arc<Gates>,
-        runs: Arc<Runs>,
+        runs: Arc<RunRegistry>,
         journal: Arc<Journal>,
         writes: Pool,
         key_protection: String,

@@ -8,7 +8,7 @@ use machineid_sys as sys;
 use machineid_tree::{Identity, Pid, Process, ProcessEntry, namespace_pids};
 use rustix::io::Errno;
 
-use crate::runs::{Run, Runs};
+use crate::registry::{Run, RunRegistry};
 
 /// The uid that stands for every user the kernel cannot express in our user namespace.
 const OVERFLOW_UID: u32 = 65_534;
@@ -61,7 +61,7 @@ impl Peer {
     /// an orphan goes to one it descends from already. A client whose supervisors have died counts as theirs all the same.
     ///
     /// Fails when that cannot be told, which must not read as "in no run".
-    pub(crate) fn runs(&self, runs: &Runs) -> io::Result<Vec<Arc<Run>>> {
+    pub(crate) fn runs(&self, runs: &RunRegistry) -> io::Result<Vec<Arc<Run>>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         // Before the look: a run that comes meanwhile makes it out of date.
         let generation = runs.generation();

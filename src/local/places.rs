@@ -33,12 +33,12 @@ pub(super) enum Use {
 /// The places for connections.
 #[derive(Debug)]
 pub(super) struct Places {
-    streams: Pool,
-    others: Pool,
+    streams: SeatPool,
+    others: SeatPool,
 }
 
 #[derive(Debug)]
-struct Pool {
+struct SeatPool {
     most: usize,
     taken: Mutex<HashMap<u32, usize>>,
 }
@@ -72,7 +72,7 @@ impl Places {
     }
 
     fn new(streams: usize, others: usize) -> Arc<Self> {
-        let pool = |most| Pool { most, taken: Mutex::default() };
+        let pool = |most| SeatPool { most, taken: Mutex::default() };
         Arc::new(Self { streams: pool(streams), others: pool(others) })
     }
 
@@ -83,7 +83,7 @@ impl Places {
         Some(Seat { places: Arc::clone(self), uid, privileged, used: Mutex::new(used) })
     }
 
-    const fn pool(&self, used: Use) -> &Pool {
+    const fn pool(&self, used: Use) -> &SeatPool {
         match used {
             Use::Stream => &self.streams,
             Use::Other => &self.others,
@@ -116,7 +116,7 @@ impl Drop for Seat {
     }
 }
 
-impl Pool {
+impl SeatPool {
     fn take(&self, uid: u32, privileged: bool) -> bool {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = taken.values().sum();

@@ -14,7 +14,7 @@ use machineid_clock::{self as clock, BootTime};
 use machineid_protocol::{Code, Denial, DeviceId, RequestId};
 use serde::Serialize;
 
-use crate::gate::Verdict;
+use crate::gate::GateVerdict;
 use crate::gate::standing::Grant;
 
 /// What a client is told to wait before it asks again, when nothing better is known.
@@ -83,19 +83,19 @@ pub(super) fn status_of(code: &Code) -> StatusCode {
 }
 
 /// A gate's verdict as the answer to a check.
-pub(super) fn verdict(verdict: &Verdict, device: Option<&DeviceId>) -> Response<Bytes> {
+pub(super) fn verdict(verdict: &GateVerdict, device: Option<&DeviceId>) -> Response<Bytes> {
     match verdict {
-        Verdict::Allowed { grant, .. } => {
+        GateVerdict::Allowed { grant, .. } => {
             let timed = timed(bare(&grant.code, device), grant.confirmed_at);
             answer(StatusCode::OK, &Words { allowed: true, request_id: grant.request_id.as_ref(), ..timed }, None)
         }
-        Verdict::Denied(refusal) => {
+        GateVerdict::Denied(refusal) => {
             let denial = &refusal.denial;
             let timed = timed(bare(&denial.code, device), refusal.confirmed_at);
             let words = Words { request_id: denial.request_id.as_ref(), reason: denial.reason.as_deref(), ..timed };
             answer(status_of(&denial.code), &words, None)
         }
-        Verdict::Undecided { code, cause, retry_after } => {
+        GateVerdict::Undecided { code, cause, retry_after } => {
             answer(status_of(code), &Words { reason: Some(cause), ..bare(code, device) }, *retry_after)
         }
     }
@@ -111,7 +111,7 @@ pub(super) fn allowed(grant: &Grant, device: &DeviceId, now: BootTime) -> Respon
         Some(prepared) if prepared.grant == *grant && prepared.device == *device => prepared.at(now),
         _ => match Prepared::of(grant, device) {
             Some(prepared) => newest.insert(prepared).at(now),
-            None => verdict(&Verdict::Allowed { grant: grant.clone(), until: now }, Some(device)),
+            None => verdict(&GateVerdict::Allowed { grant: grant.clone(), until: now }, Some(device)),
         },
     })
 }
@@ -224,7 +224,7 @@ mod tests {
             confirmed_at: at,
         });
         for (grant, device) in grants.iter().flat_map(|grant| devices.iter().map(move |device| (grant, device))) {
-            let whole = verdict(&Verdict::Allowed { grant: grant.clone(), until: at }, Some(device));
+            let whole = verdict(&GateVerdict::Allowed { grant: grant.clone(), until: at }, Some(device));
             for age_ms in [0, 9, 10, 99, 100, 12_345] {
                 let again = allowed(grant, device, at + Duration::from_millis(age_ms));
                 assert_eq!((again.status(), again.headers()), (whole.status(), whole.headers()));

@@ -2,11 +2,11 @@
 
 use super::peer::Peer;
 use crate::config::Settings;
-use crate::runs::Run;
+use crate::registry::Run;
 
 /// Whose agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sight {
+pub(super) enum AgentScope {
     /// Everybody's: for root, the daemon's own user and the members of `local.admin_group`, in the daemon's own PID and user namespace.
     All,
     /// Those of this uid.
@@ -15,7 +15,7 @@ pub(super) enum Sight {
     Nothing,
 }
 
-impl Sight {
+impl AgentScope {
     /// Whose agents this client may see.
     pub(super) fn sees(peer: &Peer, settings: &Settings) -> Self {
         if peer.is_nobody() {
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn everybody_has_their_own() {
-        assert!(Sight::All.covers(7) && Sight::Own(7).covers(7));
-        assert!(!Sight::Own(7).covers(0) && !Sight::Nothing.covers(7));
+        assert!(AgentScope::All.covers(7) && AgentScope::Own(7).covers(7));
+        assert!(!AgentScope::Own(7).covers(0) && !AgentScope::Nothing.covers(7));
     }
 }

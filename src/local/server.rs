@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use super::peer::Peer;
 use super::places::{Places, Seat, Use};
 use super::socket::Socket;
-use super::wire::{Answering, Patience, REQUEST_TIMEOUT, Wire};
+use super::wire::{AnswerBody, Patience, REQUEST_TIMEOUT, Wire};
 use super::{Context, check, reply, routes};
 use crate::telemetry::metrics::Rejected;
 
@@ -181,9 +181,10 @@ async fn connection(stream: UnixStream, serving: Serving, closing: Closing) {
 }
 
 impl Serving {
-    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Answering>, Infallible> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
         self.patience.head_came();
-        let whole = |answer: Response<Bytes>| Ok(answer.map(|body| Answering::whole(body, Arc::clone(&self.patience))));
+        let whole =
+            |answer: Response<Bytes>| Ok(answer.map(|body| AnswerBody::whole(body, Arc::clone(&self.patience))));
         let path = request.uri().path();
         let next = if request.method() == Method::POST && path == "/v1/supervise" { Use::Stream } else { Use::Other };
         if !self.seat.suits(next) {
@@ -198,6 +199,6 @@ impl Serving {
         }
         request.extensions_mut().insert(self.peer.clone());
         let Ok(answer) = self.router.call(request).await;
-        Ok(answer.map(|body| Answering::stream(body, Arc::clone(&self.patience))))
+        Ok(answer.map(|body| AnswerBody::stream(body, Arc::clone(&self.patience))))
     }
 }

@@ -16,12 +16,12 @@ use machineid_protocol::{Code, Decision};
 use machineid_tree as tree;
 
 use super::peer::Peer;
-use super::rights::Sight;
+use super::rights::AgentScope;
 use super::{Context, millis};
 use crate::gate::Standing;
-use crate::gate::handle::{GateHandle, Report};
-use crate::runs::run::{Phase, deadline};
-use crate::runs::{Census, Run};
+use crate::gate::handle::{GateHandle, GateView};
+use crate::registry::run::{Phase, deadline};
+use crate::registry::{Census, Run};
 use crate::telemetry::audit::Audit;
 
 pub(super) const STATUS: Operation = Operation {
@@ -39,19 +39,19 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let killed = context.gates.authority().look_for_kill_file().await;
     let now = BootTime::now();
     let settings = context.settings();
-    let sight = Sight::sees(&peer, &settings);
+    let scope = AgentScope::sees(&peer, &settings);
     let runs = context.runs.all();
-    let seen = runs.iter().filter(|run| sight.covers_run(run));
+    let seen = runs.iter().filter(|run| scope.covers_run(run));
     let agents = seen.filter_map(|run| agent(run, now)).collect();
-    let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| sight.covers(*uid));
+    let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| scope.covers(*uid));
     let devices = context.gates.all();
     // Counted once for all: a thousand agents may each have a device of their own.
     let census = context.runs.census();
     let bound = settings.stop_bound().with(runs.len());
-    let means = context.gates.authority().means();
+    let keyed = context.gates.authority().keyed_client();
     let mut problems = context.live.loaded().problems;
-    if means.refused.is_some() {
-        let source = &means.key_source;
+    if keyed.refused.is_some() {
+        let source = &keyed.key_source;
         problems.push(format!("{source}: the authority refuses this org key; the previous one stays in use"));
     }
     problems.extend(tree::unreadable().into_iter().map(|pid| {
@@ -70,7 +70,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         stop_bound: StopBound { connected_ms: millis(bound.connected), cut_off_ms: millis(bound.cut_off) },
         configuration: ConfigurationStatus {
             file: settings.file.as_ref().map(|path| path.display().to_string()),
-            key_source: means.key_source.to_string(),
+            key_source: keyed.key_source.to_string(),
             key_protection: context.key_protection.clone(),
             loaded_at: Some(clock::wall_at(context.live.loaded().at).to_string()),
             problems,
@@ -100,7 +100,7 @@ pub(super) const READYZ: Operation = Operation {
 /// `GET /readyz`: whether there is a decision no older than the lease. Ready is not allowed: a revoked host is ready.
 pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {
     let lease = context.settings().enforcement.lease;
-    let decided = context.gates.host().look(|report| report.last_decision.as_ref().map(|(began, _)| *began));
+    let decided = context.gates.host().look(|view| view.last_decision.as_ref().map(|(began, _)| *began));
     match decided {
         None => (StatusCode::SERVICE_UNAVAILABLE, "no decision yet\n"),
         Some(began) if BootTime::now().saturating_since(began) > lease => {
@@ -111,23 +111,23 @@ pub(super) async fn ready(State(context): State<Arc<Context>>) -> (StatusCode, &
 }
 
 fn device(context: &Context, gate: &GateHandle, census: &Census, host: bool, now: BootTime) -> DeviceReport {
-    let report = gate.report();
-    let (standing, since, last_error) = standing(context, &report);
+    let view = gate.view();
+    let (standing, since, last_error) = standing(context, &view);
     DeviceReport {
         device_id: gate.device().clone(),
         host,
         standing,
         since: clock::wall_at(since).to_string(),
         last_error,
-        next_validation_ms: report.next_validation.map(|at| millis(at.saturating_since(now))),
-        lease_left_ms: report.lease_until.map(|until| millis(until.saturating_since(now))),
+        next_validation_ms: view.next_validation.map(|at| millis(at.saturating_since(now))),
+        lease_left_ms: view.lease_until.map(|until| millis(until.saturating_since(now))),
         agents: census.of(gate.device()).agents as usize,
-        last_decision: report.last_decision.map(|(began, decision)| last_decision(began, decision)),
+        last_decision: view.last_decision.map(|(began, decision)| last_decision(began, decision)),
     }
 }
 
-fn standing(context: &Context, report: &Report) -> (StandingKind, BootTime, Option<String>) {
-    match &report.standing {
+fn standing(context: &Context, view: &GateView) -> (StandingKind, BootTime, Option<String>) {
+    match &view.standing {
         Standing::Unknown => (StandingKind::Unknown, context.started, None),
         Standing::Allowed { since, .. } => (StandingKind::Allowed, *since, None),
         Standing::Denied { since, .. } => (StandingKind::Denied, *since, None),
@@ -155,7 +155,7 @@ fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
         }
         Phase::Stopping { stop, .. } => (Duration::ZERO, AgentState::Stopping, Some(stop.denial.code.clone())),
     };
-    let (opened, hold) = (&run.opened, &admission.hold);
+    let (opened, containment) = (&run.opened, &admission.containment);
     Some(AgentReport {
         run_id: opened.id,
         pid: run.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
@@ -168,9 +168,9 @@ fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
         lease_left_ms: millis(lease_left),
         state,
         stop_code,
-        containment: hold.containment,
-        holds_against: hold.holds_against,
-        containment_reason: Some(hold.reason.clone()),
+        containment: containment.kind,
+        holds_against: containment.holds_against,
+        containment_reason: Some(containment.reason.clone()),
         frozen: run.is_frozen(),
         killer: run.killer(),
     })

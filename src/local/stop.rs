@@ -14,9 +14,9 @@ use tracing::info;
 
 use super::openapi::NO;
 use super::peer::Peer;
-use super::rights::Sight;
+use super::rights::AgentScope;
 use super::{Context, read_whole, reply};
-use crate::runs::Run;
+use crate::registry::Run;
 
 pub(super) const STOP: Operation = Operation {
     path: "/v1/stop",
@@ -51,15 +51,15 @@ pub(super) async fn stop(
             ));
         }
     };
-    let sight = Sight::commands(&peer, &context.settings());
+    let scope = AgentScope::commands(&peer, &context.settings());
     let denial = Denial::local(Code::LocalStop, format!("uid {} stopped it on this host", peer.uid()));
-    let chosen = |run: &Run| sight.covers_run(run) && picks(&request, run);
+    let chosen = |run: &Run| scope.covers_run(run) && picks(&request, run);
     let (run_ids, found) = context.runs.stop_chosen(&denial, &peer.caller(), chosen);
     if !found {
-        let whose = match sight {
-            Sight::All => "no agent that runs here matches",
-            Sight::Own(_) => "no agent of yours that runs here matches",
-            Sight::Nothing => "a client in another user namespace may not stop agents",
+        let whose = match scope {
+            AgentScope::All => "no agent that runs here matches",
+            AgentScope::Own(_) => "no agent of yours that runs here matches",
+            AgentScope::Nothing => "a client in another user namespace may not stop agents",
         };
         return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, format!("nothing to stop: {whose}"));
     }

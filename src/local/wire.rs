@@ -160,7 +160,7 @@ fn own_words(answer: &[u8]) -> Option<Vec<u8>> {
 
 /// The body of an answer. The client's time begins anew when it is done with.
 #[derive(Debug)]
-pub(super) struct Answering {
+pub(super) struct AnswerBody {
     body: Either,
     patience: Arc<Patience>,
 }
@@ -172,7 +172,7 @@ enum Either {
     Stream(Body),
 }
 
-impl Answering {
+impl AnswerBody {
     pub(super) const fn whole(body: Bytes, patience: Arc<Patience>) -> Self {
         Self { body: Either::Whole(body), patience }
     }
@@ -182,7 +182,7 @@ impl Answering {
     }
 }
 
-impl HttpBody for Answering {
+impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -212,7 +212,7 @@ impl HttpBody for Answering {
     }
 }
 
-impl Drop for Answering {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         self.patience.answered();
     }

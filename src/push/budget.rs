@@ -13,7 +13,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 use machineid_protocol::DeviceId;
 
-use super::hint::Why;
+use super::hint::HintKind;
 
 /// How many hints are acted on.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ const DENY: Rate = Rate { period: Duration::from_millis(50), burst: 16 };
 
 /// When a hint is acted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum HintTiming {
     Now,
     Later,
 }
@@ -96,7 +96,7 @@ impl Budgets {
 
 impl Budget {
     /// A hint for a device came.
-    pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId, why: Why) -> Turn {
+    pub(super) fn ask(&mut self, now: BootTime, device: &DeviceId, why: HintKind) -> HintTiming {
         if !self.devices.contains_key(device) {
             // An entry whose budget is full again need not be remembered.
             self.devices.retain(|_, budgets| !budgets.is_idle(now));
@@ -104,16 +104,16 @@ impl Budget {
         let fresh = || Budgets { change: Spent::nothing(CHANGE, now), deny: Spent::nothing(DENY, now) };
         let budgets = self.devices.entry(device.clone()).or_insert_with(fresh);
         let spent = match why {
-            Why::Change => &mut budgets.change,
-            Why::Deny => &mut budgets.deny,
+            HintKind::Change => &mut budgets.change,
+            HintKind::Deny => &mut budgets.deny,
         };
         if spent.free_at() <= now {
             spent.spend(now);
             budgets.settle();
-            return Turn::Now;
+            return HintTiming::Now;
         }
         spent.waiting = true;
-        Turn::Later
+        HintTiming::Later
     }
 
     /// When the next waiting hint may go.
@@ -153,14 +153,14 @@ mod tests {
 
     #[test]
     fn a_few_at_once_and_then_one_each_period_and_none_is_lost() {
-        for (why, rate) in [(Why::Change, CHANGE), (Why::Deny, DENY)] {
+        for (why, rate) in [(HintKind::Change, CHANGE), (HintKind::Deny, DENY)] {
             let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
             for _ in 0..rate.burst {
-                assert_eq!(budget.ask(now, &id("a"), why), Turn::Now);
+                assert_eq!(budget.ask(now, &id("a"), why), HintTiming::Now);
             }
-            assert_eq!(budget.ask(now, &id("a"), why), Turn::Later);
-            assert_eq!(budget.ask(now, &id("a"), why), Turn::Later);
-            assert_eq!(budget.ask(now, &id("b"), why), Turn::Now, "each has its own");
+            assert_eq!(budget.ask(now, &id("a"), why), HintTiming::Later);
+            assert_eq!(budget.ask(now, &id("a"), why), HintTiming::Later);
+            assert_eq!(budget.ask(now, &id("b"), why), HintTiming::Now, "each has its own");
             assert_eq!(budget.next_due(), Some(now + rate.period));
             assert!(budget.due(now).is_empty());
             assert_eq!(budget.due(now + rate.period), [id("a")]);
@@ -172,9 +172,9 @@ mod tests {
     fn no_number_of_other_changes_makes_a_deny_wait() {
         let (mut budget, now) = (Budget::default(), BootTime::from_millis(1_000_000));
         for _ in 0..1_000 {
-            budget.ask(now, &id("a"), Why::Change);
+            budget.ask(now, &id("a"), HintKind::Change);
         }
-        assert_eq!(budget.ask(now, &id("a"), Why::Deny), Turn::Now);
+        assert_eq!(budget.ask(now, &id("a"), HintKind::Deny), HintTiming::Now);
         assert_eq!(budget.next_due(), None, "the validation that began answers what waited as well");
     }
 
@@ -182,9 +182,9 @@ mod tests {
     fn an_operator_who_revokes_and_restores_as_fast_as_it_is_answered_never_waits_for_a_revoke() {
         let (mut budget, mut now) = (Budget::default(), BootTime::from_millis(1_000_000));
         for _ in 0..200 {
-            assert_eq!(budget.ask(now, &id("a"), Why::Deny), Turn::Now);
+            assert_eq!(budget.ask(now, &id("a"), HintKind::Deny), HintTiming::Now);
             now = now + Duration::from_millis(30);
-            budget.ask(now, &id("a"), Why::Change);
+            budget.ask(now, &id("a"), HintKind::Change);
             now = now + Duration::from_millis(30);
         }
     }
@@ -200,10 +200,10 @@ mod tests {
             for (gap, deny) in hints {
                 now = now + Duration::from_millis(gap);
                 let due = budget.due(now).len();
-                let (why, rate) = if deny { (Why::Deny, DENY) } else { (Why::Change, CHANGE) };
+                let (why, rate) = if deny { (HintKind::Deny, DENY) } else { (HintKind::Change, CHANGE) };
                 (denies, last) = (denies + u32::from(deny), rate);
                 let turn = budget.ask(now, &device, why);
-                let here = u32::try_from(due).unwrap() + u32::from(turn == Turn::Now);
+                let here = u32::try_from(due).unwrap() + u32::from(turn == HintTiming::Now);
                 if here > 0 {
                     (acted, last_acted) = (acted + here, now);
                 }

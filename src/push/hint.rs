@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use machineid_client::Event;
+use machineid_client::ServerSentEvent;
 use machineid_protocol::DeviceId;
 use serde::Deserialize;
 
@@ -16,9 +16,9 @@ pub(super) enum Heard {
     /// The subscription stands; something comes at least this often.
     Ready { heartbeat: Duration },
     /// Validate these now.
-    Validate(BTreeSet<DeviceId>, Why),
+    Validate(BTreeSet<DeviceId>, HintKind),
     /// Validate all of them now.
-    ValidateAll(Why),
+    ValidateAll(HintKind),
     /// The other end lives.
     Alive,
     /// Something of another version.
@@ -27,7 +27,7 @@ pub(super) enum Heard {
 
 /// What a hint says it is about. Believed for nothing but the budget it is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum HintKind {
     /// Anything may have changed.
     Change,
     /// The answer will be a deny.
@@ -36,7 +36,7 @@ pub(super) enum Why {
 
 /// An event of a known name that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Senseless;
+pub(super) struct MalformedEvent;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,23 +54,23 @@ struct Validate {
 }
 
 /// Reads an event.
-pub(super) fn read(event: &Event) -> Result<Heard, Senseless> {
-    let Event::Named { name, data } = event else { return Ok(Heard::Alive) };
+pub(super) fn read(event: &ServerSentEvent) -> Result<Heard, MalformedEvent> {
+    let ServerSentEvent::Named { name, data } = event else { return Ok(Heard::Alive) };
     match name.as_str() {
         "ready" => {
-            let ready: Ready = serde_json::from_str(data).map_err(|_| Senseless)?;
+            let ready: Ready = serde_json::from_str(data).map_err(|_| MalformedEvent)?;
             let beat = Duration::from_millis(ready.heartbeat_ms);
             Ok(Heard::Ready { heartbeat: beat.clamp(*BEATS.start(), *BEATS.end()) })
         }
         "validate" => {
-            let validate: Validate = serde_json::from_str(data).map_err(|_| Senseless)?;
-            let why = if validate.deny { Why::Deny } else { Why::Change };
+            let validate: Validate = serde_json::from_str(data).map_err(|_| MalformedEvent)?;
+            let why = if validate.deny { HintKind::Deny } else { HintKind::Change };
             if validate.all {
                 return Ok(Heard::ValidateAll(why));
             }
             // An invalid id names no device of ours.
             let devices: BTreeSet<DeviceId> = validate.device_ids.iter().filter_map(|id| id.parse().ok()).collect();
-            if devices.is_empty() { Err(Senseless) } else { Ok(Heard::Validate(devices, why)) }
+            if devices.is_empty() { Err(MalformedEvent) } else { Ok(Heard::Validate(devices, why)) }
         }
         _ => Ok(Heard::Other),
     }
@@ -80,8 +80,8 @@ pub(super) fn read(event: &Event) -> Result<Heard, Senseless> {
 mod tests {
     use super::*;
 
-    fn of(name: &str, data: &str) -> Result<Heard, Senseless> {
-        read(&Event::Named { name: name.to_owned(), data: data.to_owned() })
+    fn of(name: &str, data: &str) -> Result<Heard, MalformedEvent> {
+        read(&ServerSentEvent::Named { name: name.to_owned(), data: data.to_owned() })
     }
 
     #[test]
@@ -90,15 +90,15 @@ mod tests {
         assert_eq!(of("ready", r#"{"heartbeatMs":5000}"#), beat(5_000));
         assert_eq!(of("ready", r#"{"heartbeatMs":0}"#), beat(1_000));
         assert_eq!(of("ready", r#"{"heartbeatMs":99999999999}"#), beat(30_000));
-        assert_eq!(of("validate", r#"{"all":true}"#), Ok(Heard::ValidateAll(Why::Change)));
-        assert_eq!(of("validate", r#"{"all":true,"deny":true}"#), Ok(Heard::ValidateAll(Why::Deny)));
+        assert_eq!(of("validate", r#"{"all":true}"#), Ok(Heard::ValidateAll(HintKind::Change)));
+        assert_eq!(of("validate", r#"{"all":true,"deny":true}"#), Ok(Heard::ValidateAll(HintKind::Deny)));
         let some = |why| Ok(Heard::Validate(BTreeSet::from(["a".parse().unwrap()]), why));
-        assert_eq!(of("validate", r#"{"deviceIds":["a","not an id","a"]}"#), some(Why::Change));
-        assert_eq!(of("validate", r#"{"deviceIds":["a"],"deny":true}"#), some(Why::Deny));
+        assert_eq!(of("validate", r#"{"deviceIds":["a","not an id","a"]}"#), some(HintKind::Change));
+        assert_eq!(of("validate", r#"{"deviceIds":["a"],"deny":true}"#), some(HintKind::Deny));
         assert_eq!(of("allow", r#"{"allowed":true}"#), Ok(Heard::Other));
-        assert_eq!(read(&Event::Alive), Ok(Heard::Alive));
+        assert_eq!(read(&ServerSentEvent::Alive), Ok(Heard::Alive));
         for (name, data) in [("ready", ""), ("validate", "{}"), ("validate", "[1]"), ("validate", r#"{"all":"yes"}"#)] {
-            assert_eq!(of(name, data), Err(Senseless), "{name} {data}");
+            assert_eq!(of(name, data), Err(MalformedEvent), "{name} {data}");
         }
     }
 }

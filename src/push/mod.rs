@@ -30,9 +30,9 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use budget::{Budget, Turn};
+use budget::{Budget, HintTiming};
 use connection::Connection;
-use hint::{Heard, Why};
+use hint::{Heard, HintKind};
 use machineid_client::Failure;
 use machineid_clock::BootTime;
 use machineid_protocol::DeviceId;
@@ -40,7 +40,7 @@ use machineid_protocol::api::LARGEST_WATCH;
 use pace::Pace;
 
 use crate::gate::Gates;
-use crate::gate::attempt::Means;
+use crate::gate::keyed_client::KeyedClient;
 
 /// How long a new device is looked at before it is worth another subscription: gates that only answer a check are gone by
 /// then. Also the least time between two.
@@ -54,14 +54,14 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(2);
 
 /// Watches whenever the authority can be watched. Ends never; drop it.
 pub(crate) async fn watch(gates: Arc<Gates>) {
-    let mut means_in_force = gates.authority().follow();
+    let mut keyed_in_force = gates.authority().follow();
     let mut pace = Pace::new(fastrand::u64(..));
     loop {
-        let means = Arc::clone(&means_in_force.borrow_and_update());
+        let keyed = Arc::clone(&keyed_in_force.borrow_and_update());
         tokio::select! {
-            () = watch_with(&gates, &means, &mut pace) => {}
+            () = watch_with(&gates, &keyed, &mut pace) => {}
             // Another authority or another key: what was opened with the old ones says nothing any more.
-            changed = means_in_force.changed() => {
+            changed = keyed_in_force.changed() => {
                 gates.authority().note_watching(false);
                 if changed.is_err() {
                     return;
@@ -73,15 +73,15 @@ pub(crate) async fn watch(gates: Arc<Gates>) {
 }
 
 /// One stream, from the announcement to its loss and the wait after that.
-async fn watch_with(gates: &Arc<Gates>, means: &Means, pace: &mut Pace) {
-    if means.client.extensions().wait_for(|extensions| extensions.watch).await.is_err() {
+async fn watch_with(gates: &Arc<Gates>, keyed: &KeyedClient, pace: &mut Pace) {
+    if keyed.client.extensions().wait_for(|extensions| extensions.watch).await.is_err() {
         return std::future::pending().await;
     }
-    let failure = match open(gates, means).await {
+    let failure = match open(gates, keyed).await {
         Ok(connection) => {
-            info!(authority = %means.client.base_url(), "push connection open; the authority says when to validate");
+            info!(authority = %keyed.client.base_url(), "push connection open; the authority says when to validate");
             let began = BootTime::now();
-            let failure = Session::new(gates, means, connection).run().await;
+            let failure = Session::new(gates, keyed, connection).run().await;
             pace.stood(BootTime::now().saturating_since(began));
             failure
         }
@@ -99,10 +99,10 @@ async fn watch_with(gates: &Arc<Gates>, means: &Means, pace: &mut Pace) {
 }
 
 /// Subscribes for every device that is asked about now.
-async fn open(gates: &Gates, means: &Means) -> Result<Connection, Failure> {
+async fn open(gates: &Gates, keyed: &KeyedClient) -> Result<Connection, Failure> {
     let devices = devices(gates);
     let named: Vec<DeviceId> = devices.iter().cloned().collect();
-    let stream = means.client.watch(&means.key, &named).await?;
+    let stream = keyed.client.watch(&keyed.key, &named).await?;
     Connection::opened(stream, devices).await
 }
 
@@ -115,7 +115,7 @@ fn devices(gates: &Gates) -> BTreeSet<DeviceId> {
 /// The time in which the authority is watched without a break.
 struct Session<'a> {
     gates: &'a Arc<Gates>,
-    means: &'a Means,
+    keyed: &'a KeyedClient,
     current: Connection,
     retiring: Option<(Connection, BootTime)>,
     budget: Budget,
@@ -131,15 +131,15 @@ enum Happened {
 }
 
 impl<'a> Session<'a> {
-    fn new(gates: &'a Arc<Gates>, means: &'a Means, connection: Connection) -> Self {
-        Self { gates, means, current: connection, retiring: None, budget: Budget::default() }
+    fn new(gates: &'a Arc<Gates>, keyed: &'a KeyedClient, connection: Connection) -> Self {
+        Self { gates, keyed, current: connection, retiring: None, budget: Budget::default() }
     }
 
     /// Until the stream is lost; `None` when the authority ended it.
     async fn run(&mut self) -> Option<Failure> {
         self.gates.authority().note_watching(true);
         // Subscribed: whatever changed before is found by validating now.
-        self.hint(&self.current.devices().clone(), Why::Change);
+        self.hint(&self.current.devices().clone(), HintKind::Change);
         let mut changes = self.gates.changes();
         // Whatever came between the subscription and this.
         changes.mark_changed();
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
                 Happened::Heard(Err(failure)) => return failure,
                 Happened::HeardOld(Err(_)) => self.retiring = None,
                 Happened::Devices => {
-                    opening = Some(Box::pin(reopen(self.gates, self.means, self.current.devices().clone())));
+                    opening = Some(Box::pin(reopen(self.gates, self.keyed, self.current.devices().clone())));
                 }
                 Happened::Opened(opened) => {
                     opening = None;
@@ -186,18 +186,18 @@ impl<'a> Session<'a> {
         let fresh = connection.devices() - self.current.devices();
         let old = std::mem::replace(&mut self.current, connection);
         self.retiring = Some((old, BootTime::now() + RETIRE));
-        self.hint(&fresh, Why::Change);
+        self.hint(&fresh, HintKind::Change);
     }
 
     /// Has the gates of these devices validate, as far as their budgets allow; the rest as soon as they do.
-    fn hint(&mut self, devices: &BTreeSet<DeviceId>, why: Why) {
+    fn hint(&mut self, devices: &BTreeSet<DeviceId>, why: HintKind) {
         let now = BootTime::now();
         for device in devices {
             // A stream that names others must cost nothing.
             let Some(gate) = self.gates.get(device) else { continue };
             match self.budget.ask(now, device, why) {
-                Turn::Now => gate.hint(),
-                Turn::Later => {}
+                HintTiming::Now => gate.hint(),
+                HintTiming::Later => {}
             }
         }
     }
@@ -224,12 +224,16 @@ type Opening<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Option<Box<Conne
 
 /// Another subscription, when there are devices that the one there is does not cover. Those it covers needlessly cost
 /// nothing and stay until then.
-async fn reopen(gates: &Gates, means: &Means, covered: BTreeSet<DeviceId>) -> Result<Option<Box<Connection>>, Failure> {
+async fn reopen(
+    gates: &Gates,
+    keyed: &KeyedClient,
+    covered: BTreeSet<DeviceId>,
+) -> Result<Option<Box<Connection>>, Failure> {
     tokio::time::sleep(SETTLE).await;
     if devices(gates).is_subset(&covered) {
         return Ok(None);
     }
-    match open(gates, means).await {
+    match open(gates, keyed).await {
         Ok(connection) => Ok(Some(Box::new(connection))),
         Err(failure) => {
             // Not at once again, however many devices come meanwhile.

@@ -5,22 +5,22 @@ use machineid_protocol::event::{AgentName, AgentStop, Happening};
 use machineid_protocol::report::{EventId, EventKind, MOST_EVENTS, ReportedEvent};
 
 use crate::telemetry::Journal;
-use crate::telemetry::ring::{Next, Number, Told};
+use crate::telemetry::ring::{EventNumber, RingRead, TimedEvent};
 
 /// The longest reason that is told, in characters: a report must not become too large for the sake of one.
 const LONGEST_REASON: usize = 200;
 
 /// What happened from `next` on, at most [`MOST_EVENTS`], and where to go on once that is told.
-pub(super) fn since(journal: &Journal, mut next: Number, now: BootTime) -> (Vec<ReportedEvent>, Number) {
+pub(super) fn since(journal: &Journal, mut next: EventNumber, now: BootTime) -> (Vec<ReportedEvent>, EventNumber) {
     let mut events = Vec::new();
     while events.len() < MOST_EVENTS {
         // Taken for one event at a time: a task that reports an event must not wait.
         let read = journal.ring().read(next);
         match read {
-            Next::Nothing => break,
+            RingRead::Nothing => break,
             // More happened than is kept. The authority keeps less still.
-            Next::Missed(oldest) => next = oldest,
-            Next::Event(number, told) => {
+            RingRead::Missed(oldest) => next = oldest,
+            RingRead::Event(number, told) => {
                 next = number + 1;
                 events.extend(reported(&told, EventId { life: journal.life().number(), number }, now));
             }
@@ -30,7 +30,7 @@ pub(super) fn since(journal: &Journal, mut next: Number, now: BootTime) -> (Vec<
 }
 
 /// `None` for what is about no device.
-fn reported(told: &Told, id: EventId, now: BootTime) -> Option<ReportedEvent> {
+fn reported(told: &TimedEvent, id: EventId, now: BootTime) -> Option<ReportedEvent> {
     let of = |event, device_id: &machineid_protocol::DeviceId| ReportedEvent {
         id,
         device_id: device_id.clone(),

@@ -26,10 +26,10 @@ use tracing::{debug, info};
 
 use crate::config::Live;
 use crate::gate::Gates;
-use crate::gate::attempt::Means;
-use crate::runs::Runs;
+use crate::gate::keyed_client::KeyedClient;
+use crate::registry::RunRegistry;
 use crate::telemetry::Journal;
-use crate::telemetry::ring::Number;
+use crate::telemetry::ring::EventNumber;
 pub(crate) use identity::{resolve as resolve_id, restore as restore_id};
 use snapshot::Snapshot;
 
@@ -53,7 +53,7 @@ const LAST_WORD: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     pub(crate) gates: Arc<Gates>,
-    pub(crate) runs: Arc<Runs>,
+    pub(crate) runs: Arc<RunRegistry>,
     pub(crate) live: Live,
     pub(crate) journal: Arc<Journal>,
     /// Which sidecar this is.
@@ -62,53 +62,53 @@ pub(crate) struct Reporter {
 
 /// What the authority knows.
 #[derive(Debug)]
-struct Told {
+struct KnownToAuthority {
     stops: HashSet<(RunId, bool)>,
     /// The number of the next event to tell.
-    next: Number,
+    next: EventNumber,
 }
 
 impl Reporter {
     /// Tells whenever the authority takes reports, until `stop`, and then once more: that the last agent is gone.
     pub(crate) async fn tell(self, stop: CancellationToken) {
         let id = self.id;
-        let mut told = Told { stops: HashSet::new(), next: 1 };
+        let mut told = KnownToAuthority { stops: HashSet::new(), next: 1 };
         if stop.run_until_cancelled(self.tell_on(id, &mut told)).await.is_some() {
             return;
         }
-        let means = self.gates.authority().means();
-        if means.client.extensions().borrow().report {
+        let keyed = self.gates.authority().keyed_client();
+        if keyed.client.extensions().borrow().report {
             // Whoever ends waits for nobody who may be dead.
-            let _ = tokio::time::timeout(LAST_WORD, self.tell_once(id, &means, &mut told)).await;
+            let _ = tokio::time::timeout(LAST_WORD, self.tell_once(id, &keyed, &mut told)).await;
         }
     }
 
-    async fn tell_on(&self, id: SidecarId, told: &mut Told) {
+    async fn tell_on(&self, id: SidecarId, told: &mut KnownToAuthority) {
         let authority = self.gates.authority();
-        let mut means_in_force = authority.follow();
+        let mut keyed_in_force = authority.follow();
         let (mut held, mut devices, mut agents) = (authority.stirred(), self.gates.changes(), self.runs.stirred());
         let mut happened = self.journal.watch();
-        let mut asked = Arc::clone(&means_in_force.borrow());
+        let mut asked = Arc::clone(&keyed_in_force.borrow());
         let mut failures = 0_u32;
         loop {
-            let means = Arc::clone(&means_in_force.borrow_and_update());
-            if !Arc::ptr_eq(&means, &asked) {
+            let keyed = Arc::clone(&keyed_in_force.borrow_and_update());
+            if !Arc::ptr_eq(&keyed, &asked) {
                 // Who is asked with another key may know nothing yet.
                 told.stops.clear();
-                if means.client.base_url() != asked.client.base_url() {
+                if keyed.client.base_url() != asked.client.base_url() {
                     // Another authority: what happened before is no business of its.
                     told.next = self.journal.ring().newest() + 1;
                 }
-                asked = Arc::clone(&means);
+                asked = Arc::clone(&keyed);
             }
-            let mut announced = means.client.extensions();
+            let mut announced = keyed.client.extensions();
             tokio::select! {
                 announced = announced.wait_for(|extensions| extensions.report) => {
                     if announced.is_err() {
                         return;
                     }
                 }
-                changed = means_in_force.changed() => {
+                changed = keyed_in_force.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -120,7 +120,7 @@ impl Reporter {
                 stirred.mark_unchanged();
             }
             happened.mark_unchanged();
-            let pause = match self.tell_once(id, &means, told).await {
+            let pause = match self.tell_once(id, &keyed, told).await {
                 Ok(()) => {
                     if std::mem::take(&mut failures) > 0 {
                         info!("the authority accepts reports again");
@@ -148,9 +148,9 @@ impl Reporter {
         }
     }
 
-    async fn tell_once(&self, id: SidecarId, means: &Means, told: &mut Told) -> Result<(), Failure> {
+    async fn tell_once(&self, id: SidecarId, keyed: &KeyedClient, told: &mut KnownToAuthority) -> Result<(), Failure> {
         let Snapshot { report, stops, next } = snapshot::take(id, self, &self.live.now(), &told.stops, told.next);
-        send(means, &report).await?;
+        send(keyed, &report).await?;
         told.stops.retain(|known| stops.contains(known));
         told.stops.extend(report.stops.iter().map(|stop| (stop.run_id, stop.confirmed)));
         told.next = next;
@@ -158,8 +158,8 @@ impl Reporter {
     }
 }
 
-async fn send(means: &Means, report: &Report) -> Result<(), Failure> {
-    means.client.report(&means.key, report).await
+async fn send(keyed: &KeyedClient, report: &Report) -> Result<(), Failure> {
+    keyed.client.report(&keyed.key, report).await
 }
 
 fn after_failures(failures: u32, retry_after: Option<Duration>) -> Duration {

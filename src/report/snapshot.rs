@@ -14,17 +14,17 @@ use machineid_protocol::{DeviceId, RunId};
 
 use super::{Reporter, happened};
 use crate::config::Settings;
-use crate::gate::handle::Report as Held;
-use crate::gate::{Ended, Standing};
-use crate::runs::OfDevice;
-use crate::telemetry::ring::Number;
+use crate::gate::handle::GateView;
+use crate::gate::{EndedDevice, Standing};
+use crate::registry::DeviceAgents;
+use crate::telemetry::ring::EventNumber;
 
 /// A report, and every stop that is still remembered here.
 pub(super) struct Snapshot {
     pub(super) report: Report,
     pub(super) stops: HashSet<(RunId, bool)>,
     /// Where to go on with what happened.
-    pub(super) next: Number,
+    pub(super) next: EventNumber,
 }
 
 /// Looks at everything once. `told`: the stops the authority knows of.
@@ -33,7 +33,7 @@ pub(super) fn take(
     from: &Reporter,
     settings: &Settings,
     told: &HashSet<(RunId, bool)>,
-    next: Number,
+    next: EventNumber,
 ) -> Snapshot {
     let Reporter { gates, runs, journal, .. } = from;
     let now = BootTime::now();
@@ -45,7 +45,7 @@ pub(super) fn take(
     let (events, next) = happened::since(journal, next, now);
     let (used, ended) = gates.used_and_ended(now);
     // What is held first, who runs second: a deny that is seen here keeps anybody from starting in between.
-    let held: Vec<_> = used.iter().map(|gate| (gate.device(), gate.report())).collect();
+    let held: Vec<_> = used.iter().map(|gate| (gate.device(), gate.view())).collect();
     let census = runs.census();
     let bound = settings.stop_bound().with(census.all as usize);
     let used = held.into_iter().map(|(device, held)| device_of(device, &held, census.of(device), now));
@@ -66,7 +66,12 @@ pub(super) fn take(
     Snapshot { report, stops: remembered.iter().map(|(_, stop)| (stop.run_id, stop.confirmed)).collect(), next }
 }
 
-fn device_of(device: &DeviceId, held: &Held, OfDevice { agents, stopping }: OfDevice, now: BootTime) -> ReportedDevice {
+fn device_of(
+    device: &DeviceId,
+    held: &GateView,
+    DeviceAgents { agents, stopping }: DeviceAgents,
+    now: BootTime,
+) -> ReportedDevice {
     let (standing, code, revoked_at) = match &held.standing {
         Standing::Unknown => (StandingKind::Unknown, None, None),
         Standing::Allowed { .. } => (StandingKind::Allowed, None, None),
@@ -87,7 +92,7 @@ fn device_of(device: &DeviceId, held: &Held, OfDevice { agents, stopping }: OfDe
 }
 
 /// It was revoked when the last who used it left: nobody can start on it but by a gate, which it would have again.
-fn device_that_ended(end: &Ended, OfDevice { agents, stopping }: OfDevice) -> ReportedDevice {
+fn device_that_ended(end: &EndedDevice, DeviceAgents { agents, stopping }: DeviceAgents) -> ReportedDevice {
     ReportedDevice {
         device_id: end.device.clone(),
         standing: StandingKind::Denied,

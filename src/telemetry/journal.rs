@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::audit::{self, Audit};
 use super::metrics::Metrics;
-use super::ring::{Number, Ring, Told};
+use super::ring::{EventNumber, Ring, TimedEvent};
 
 /// Events that are kept for those who come back: a stop of a thousand agents, twice.
 const KEPT: usize = 4096;
@@ -22,7 +22,7 @@ pub(crate) struct Journal {
     /// Tells this daemon's events from those of the one before it.
     life: Life,
     ring: Mutex<Ring>,
-    newest: watch::Sender<Number>,
+    newest: watch::Sender<EventNumber>,
     pub(crate) metrics: Metrics,
     audit: Option<Audit>,
 }
@@ -64,9 +64,9 @@ impl Journal {
         let mut ring = self.ring();
         // Under the lock, so that stream and file agree on the order; neither waits.
         if let Some(audit) = &self.audit {
-            audit.tell(audit::Record { time: event.time.clone(), what: event.what.clone(), caller });
+            audit.tell(audit::QueuedRecord { time: event.time.clone(), what: event.what.clone(), caller });
         }
-        let newest = ring.push(Told { at: BootTime::now(), event });
+        let newest = ring.push(TimedEvent { at: BootTime::now(), event });
         drop(ring);
         self.newest.send_replace(newest);
     }
@@ -80,7 +80,7 @@ impl Journal {
     }
 
     /// Wakes with each further event.
-    pub(crate) fn watch(&self) -> watch::Receiver<Number> {
+    pub(crate) fn watch(&self) -> watch::Receiver<EventNumber> {
         self.newest.subscribe()
     }
 

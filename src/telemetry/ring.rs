@@ -7,11 +7,11 @@ use machineid_clock::BootTime;
 use machineid_protocol::event::Event;
 
 /// Where an event stands in the order of this daemon's life. The first is 1.
-pub(crate) type Number = u64;
+pub(crate) type EventNumber = u64;
 
 /// An event, and its time on the monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct TimedEvent {
     pub(crate) at: BootTime,
     pub(crate) event: Event,
 }
@@ -19,19 +19,19 @@ pub(crate) struct Told {
 /// A bounded buffer that each reader reads at its own pace: a slow reader misses the oldest events, and is told so.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    events: VecDeque<Arc<Told>>,
+    events: VecDeque<Arc<TimedEvent>>,
     /// The number of the oldest that is kept, or of the next when there is none.
-    oldest: Number,
+    oldest: EventNumber,
     most: usize,
 }
 
 /// What is next for a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum RingRead {
     /// This event.
-    Event(Number, Arc<Told>),
+    Event(EventNumber, Arc<TimedEvent>),
     /// What it should have read next is no longer kept: it goes on with this number.
-    Missed(Number),
+    Missed(EventNumber),
     /// Nothing yet.
     Nothing,
 }
@@ -42,7 +42,7 @@ impl Ring {
     }
 
     /// Keeps an event; the oldest makes room. Gives its number.
-    pub(crate) fn push(&mut self, told: Told) -> Number {
+    pub(crate) fn push(&mut self, told: TimedEvent) -> EventNumber {
         self.events.push_back(Arc::new(told));
         if self.events.len() > self.most {
             self.events.pop_front();
@@ -52,21 +52,21 @@ impl Ring {
     }
 
     /// The number of the newest; 0 before the first.
-    pub(crate) fn newest(&self) -> Number {
+    pub(crate) fn newest(&self) -> EventNumber {
         self.oldest + self.events.len() as u64 - 1
     }
 
     /// The number of the oldest that is kept.
-    pub(crate) fn oldest(&self) -> Number {
+    pub(crate) fn oldest(&self) -> EventNumber {
         self.oldest
     }
 
     /// What comes for a reader who has read everything before `next`.
-    pub(crate) fn read(&self, next: Number) -> Next {
-        let Some(at) = next.checked_sub(self.oldest) else { return Next::Missed(self.oldest) };
+    pub(crate) fn read(&self, next: EventNumber) -> RingRead {
+        let Some(at) = next.checked_sub(self.oldest) else { return RingRead::Missed(self.oldest) };
         match usize::try_from(at).ok().and_then(|at| self.events.get(at)) {
-            Some(event) => Next::Event(next, Arc::clone(event)),
-            None => Next::Nothing,
+            Some(event) => RingRead::Event(next, Arc::clone(event)),
+            None => RingRead::Nothing,
         }
     }
 }
@@ -77,9 +77,9 @@ mod tests {
     use machineid_protocol::event::{AuthorityUp, Happening};
     use proptest::prelude::*;
 
-    fn event(mark: u64) -> Told {
+    fn event(mark: u64) -> TimedEvent {
         let what = Happening::AuthorityUp(AuthorityUp { url: mark.to_string() });
-        Told { at: BootTime::from_millis(mark), event: Event { time: String::new(), what } }
+        TimedEvent { at: BootTime::from_millis(mark), event: Event { time: String::new(), what } }
     }
 
     proptest! {
@@ -97,15 +97,15 @@ mod tests {
                 }
                 for _ in 0..read {
                     match ring.read(next) {
-                        Next::Event(number, read) => {
+                        RingRead::Event(number, read) => {
                             prop_assert_eq!((number, &*read), (next, &event(next)));
                             next += 1;
                         }
-                        Next::Missed(oldest) => {
+                        RingRead::Missed(oldest) => {
                             prop_assert!(oldest > next && told - oldest < most as u64);
                             next = oldest;
                         }
-                        Next::Nothing => prop_assert_eq!(next, told + 1),
+                        RingRead::Nothing => prop_assert_eq!(next, told + 1),
                     }
                 }
                 prop_assert!(ring.events.len() <= most);

@@ -1,9 +1,9 @@
-//! Ephemeral devices that were never removed (a killed pod, a lost node) age out: an active one that has not been seen for
-//! a time is removed, so that its place in the plan is free. A revoked one never is: its revoke must stay.
+//! Ageing: removes active ephemeral devices that have not been seen for a while and were never removed (a killed pod, a
+//! lost node), so that their places in the plan are free. A revoked device is never removed: its revoke must stay.
 //!
-//! A device can only be seen while this server serves. So nothing ages out for a while after its start, after a time in
-//! which the database did not answer or took no notes of validations, and after a jump of the clock (a suspend, a correction): live devices validate within
-//! that while, and are seen.
+//! A device can only be seen while this server serves. So nothing ages out for a while after a start, after a time in
+//! which the database did not answer or did not record validations, and after a jump of the clock (a suspend, a
+//! correction): live devices validate in that while, and are then seen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,26 +18,26 @@ use super::audit::{Actor, Call};
 use super::seen::Seen;
 use super::store::{Store, StoreError};
 
-/// How long nothing ages out after devices could not be seen. Far longer than a sidecar waits between two validations,
-/// whatever it was told to wait.
+/// How long ageing pauses after devices could not be seen. Much longer than a sidecar waits between two validations,
+/// even when it was told to wait.
 const QUIET: Duration = Duration::from_mins(15);
 
-/// The longest time between two looks.
+/// The longest time between two looks for aged devices.
 const LONGEST_PERIOD: Duration = Duration::from_mins(1);
 
-/// For how long a note of a device's validation may wait to be written. Notes are written every second.
+/// How long the record of a validation may wait to be written. Records are written every second.
 const LATE: Duration = Duration::from_mins(1);
 
-/// The shortest.
+/// The shortest time between two looks.
 const SHORTEST_PERIOD: Duration = Duration::from_millis(250);
 
-/// When devices age out. Pure.
+/// Decides when devices age out. Pure.
 #[derive(Debug)]
 struct Ageing {
     after: Duration,
-    /// Nothing ages out before.
+    /// Nothing ages out before this time.
     quiet_until: Timestamp,
-    /// When it was last looked.
+    /// The time of the last look.
     looked: Timestamp,
 }
 
@@ -52,16 +52,16 @@ impl Ageing {
         (self.after / 4).clamp(SHORTEST_PERIOD, LONGEST_PERIOD)
     }
 
-    /// Devices could not be seen until `now`.
+    /// Records that devices could not be seen until `now`.
     fn could_not_see(&mut self, now: Timestamp) {
         self.looked = now;
         self.quiet_until = now.saturating_add(self.after.min(QUIET)).unwrap_or(Timestamp::MAX);
     }
 
-    /// Those last seen before the returned time have aged; `None` when nothing ages out at `now`.
+    /// Devices last seen before the returned time have aged out; `None` when nothing ages out at `now`.
     fn look(&mut self, now: Timestamp) -> Option<Timestamp> {
         let since = now.duration_since(self.looked);
-        // A look that comes twice too late, or too early, is one after a suspend or a jump of the clock.
+        // A look that comes much too late, or before the last one, follows a suspend or a jump of the clock.
         let jumped = since.is_negative() || since.unsigned_abs() > self.period() * 2 + LONGEST_PERIOD;
         self.looked = now;
         if jumped {
@@ -71,7 +71,7 @@ impl Ageing {
     }
 }
 
-/// Removes ephemeral devices that were not seen for `after`, until `stop`.
+/// Removes ephemeral devices that have not been seen for `after`, until `stop`.
 pub(super) async fn keep_ageing(store: Store, seen: Arc<Seen>, after: Duration, stop: CancellationToken) {
     let mut ageing = Ageing::new(after, wall_now());
     while stop.run_until_cancelled(tokio::time::sleep(ageing.period())).await.is_some() {
@@ -81,13 +81,13 @@ pub(super) async fn keep_ageing(store: Store, seen: Arc<Seen>, after: Duration, 
         if late {
             ageing.could_not_see(now);
         }
-        // The database is asked in a quiet time too: whether it answers is what the quiet is about.
+        // The database is queried in a pause too: the pause depends on whether it answers.
         let looked = match aged.filter(|_| !late) {
             Some(before) => age_out(&store, before).await,
             None => store.ping().await,
         };
         if let Err(error) = looked {
-            debug!(%error, "cannot look for ephemeral devices that were not seen for a time");
+            debug!(%error, "cannot query ephemeral devices that have aged out");
             ageing.could_not_see(wall_now());
         }
     }
@@ -105,7 +105,7 @@ async fn age_out(store: &Store, before: Timestamp) -> Result<(), StoreError> {
             }
         }
         if removed > 0 {
-            info!(%org, removed, not_seen_since = %before, "removed ephemeral devices that were not seen for a time");
+            info!(%org, removed, not_seen_since = %before, "removed ephemeral devices that have aged out");
         }
     }
     Ok(())
@@ -121,7 +121,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    /// Looks each minute from `from` to `to`, both in minutes; says when something aged out first.
+    /// Looks each minute from `from` to `to`, both in minutes; returns the first time at which a device aged out.
     fn first(ageing: &mut Ageing, from: i64, to: i64) -> Option<i64> {
         (from..=to).find(|minute| ageing.look(at(minute * 60)).is_some())
     }
@@ -131,13 +131,13 @@ mod tests {
         let mut ageing = Ageing::new(DAY, at(0));
         assert_eq!(first(&mut ageing, 1, 60), Some(15));
         assert_eq!(ageing.look(at(16 * 60)), Some(at(16 * 60 - 86_400)));
-        // A suspend of two days, or a clock that was wrong by as much, either way.
+        // A suspend of two days, or a clock that was wrong by a day or two, in either direction.
         for jump in [2 * 1440, -1440] {
             let mut ageing = Ageing::new(DAY, at(0));
             first(&mut ageing, 1, 20);
             assert_eq!(first(&mut ageing, jump, jump + 60), Some(jump + 15), "{jump}");
         }
-        // The database was away.
+        // The database was down.
         ageing.could_not_see(at(100 * 60));
         assert_eq!(first(&mut ageing, 101, 200), Some(115));
     }

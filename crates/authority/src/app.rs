@@ -1,36 +1,36 @@
-//! What the handlers of the API and those of the console share.
+//! The state shared by the handlers of the API and of the console.
 
 use std::sync::Arc;
 
-use super::console::Console;
+use super::console::session::Console;
 use super::forwarded::Trusted;
 use super::health::Health;
+use super::intake::Intake;
 use super::limits::Limits;
 use super::metrics::Metrics;
-use super::reports::Intake;
 use super::seen::Seen;
 use super::store::Store;
 use super::watch::Hints;
 
-/// What the handlers share.
+/// The state shared by all handlers.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) seen: Arc<Seen>,
-    /// Who is told of changes.
+    /// The watchers that are told of changes.
     pub(crate) hints: Arc<Hints>,
-    /// Where reports of sidecars go.
+    /// The queue for reports of sidecars.
     pub(crate) reports: Arc<Intake>,
-    /// Whether anyone may create an organisation.
+    /// Whether clients may create organisations over the API.
     pub(crate) signup: bool,
-    /// Where browsers reach this authority, without a slash at the end.
+    /// The URL of this authority for browsers, without a slash at the end.
     pub(crate) public_url: String,
     pub(crate) console: Arc<Console>,
     pub(crate) limits: Limits,
     pub(crate) trusted: Trusted,
     pub(crate) metrics: Arc<Metrics>,
-    /// What is wrong with the server.
+    /// The known problems of the server.
     pub(crate) health: Arc<Health>,
-    /// Whether the access log has what asks all the time, too: a line for each.
+    /// Whether the access log also has the frequent requests, a line for each.
     pub(crate) log_validations: bool,
 }

@@ -1,9 +1,9 @@
-//! Who did what, when and why: what the audit table holds about each management call.
+//! The audit: a record of each management call, with who did what, when and why.
 //!
-//! A record is written in the transaction of the change it is about, so there is no change without its record and no
-//! record of a change that did not happen. A call that changed nothing (an unknown device, a full plan) is recorded too,
-//! with its outcome. Two things are not: reads, and registrations that make no device known, since every boot of every
-//! host makes one and a full plan is asked again each minute. The access log has those.
+//! A record is written in the transaction of its change, so no change is without a record and no record without its
+//! change. A call that changed nothing (an unknown device, a full plan) is recorded too, with its outcome. Two kinds of
+//! calls are not: reads, and registrations that add no device, since every host sends one at each boot and repeats it
+//! every minute while the plan is full. The access log has those.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,26 +16,27 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::batch::{Named, Outcome};
-use super::org::OrgId;
+use super::keys::KeyMark;
+use super::org::{KeyName, OrgId};
 use super::plan::{Removal, Restoration, Suspension};
 
-/// The longest reason, in characters. The sentence around it in a denial must still fit what clients keep of one.
+/// The longest reason, in characters. A denial contains the reason, and clients keep only a part of a long text.
 pub(super) const LONGEST_REASON: usize = 200;
 
-/// Who makes a call.
+/// The origin of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Actor {
     /// A holder of the org key with this fingerprint (see [`super::keys::SecretHash::fingerprint`]).
-    Key(String),
-    /// This user, on the admin socket.
+    Key(KeyLabel),
+    /// A user of this machine, on the admin socket.
     Uid(u32),
     /// A sign-up from this address.
     Address(IpAddr),
     /// A console session begun with the org key of this fingerprint.
-    ConsoleKey(String),
-    /// A console session begun with a link that this user asked for.
+    ConsoleKey(KeyLabel),
+    /// A console session begun with a link that this user requested.
     ConsoleUid(u32),
-    /// The server itself, for the program that embeds it.
+    /// The server itself, for a program that embeds it.
     Server,
 }
 
@@ -52,12 +53,32 @@ impl fmt::Display for Actor {
     }
 }
 
-/// Why, in an operator's words: one line of 1 to [`LONGEST_REASON`] characters.
+/// What an audit calls a key: its fingerprint, and behind a colon its name, where it has one. Never its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KeyLabel {
+    mark: KeyMark,
+    name: Option<KeyName>,
+}
+
+impl KeyLabel {
+    pub(super) fn new(mark: KeyMark, name: Option<KeyName>) -> Self {
+        Self { mark, name }
+    }
+}
+
+impl fmt::Display for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.mark))?;
+        self.name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
+    }
+}
+
+/// An operator's reason: one line of 1 to [`LONGEST_REASON`] characters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(super) struct Reason(String);
 
-/// The text is no reason.
+/// The text is not a valid reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReasonError;
 
@@ -91,17 +112,17 @@ impl<'de> Deserialize<'de> for Reason {
     }
 }
 
-/// One management call: what is known of it before it does anything.
+/// A management call: what is known about it before it runs.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    /// When; every time that the call writes is this one.
+    /// The time of the call; every time that the call writes is this one.
     pub(super) at: Timestamp,
     pub(super) request_id: String,
     pub(super) actor: Actor,
     pub(super) reason: Option<Reason>,
 }
 
-/// What a call asks for.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Register,
@@ -123,12 +144,14 @@ pub(super) enum Verb {
     SetPlan,
     RotateKey,
     EndOldKey,
+    CreateKey,
+    RevokeKey,
     DeleteOrg,
 }
 
 impl Verb {
-    /// All of them.
-    pub(super) const ALL: [Self; 20] = [
+    /// All kinds.
+    pub(super) const ALL: [Self; 22] = [
         Self::Register,
         Self::Revoke,
         Self::RevokeBatch,
@@ -148,10 +171,12 @@ impl Verb {
         Self::SetPlan,
         Self::RotateKey,
         Self::EndOldKey,
+        Self::CreateKey,
+        Self::RevokeKey,
         Self::DeleteOrg,
     ];
 
-    /// Its name in the audit: the endpoint below `/api/v1`, or `org/` and the command's.
+    /// The name in the audit: the endpoint below `/api/v1`, or `org/` and the command's name.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Register => "devices/register",
@@ -173,17 +198,19 @@ impl Verb {
             Self::SetPlan => "org/set-plan",
             Self::RotateKey => "org/rotate-key",
             Self::EndOldKey => "org/end-old-key",
+            Self::CreateKey => "org/keys/create",
+            Self::RevokeKey => "org/keys/revoke",
             Self::DeleteOrg => "org/delete",
         }
     }
 }
 
-/// What a call came to. [`Self::OK`] and the words of the API for everything else.
+/// The result of a call. The outcome is [`Self::OK`], or the API's word for any other result.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Record {
     pub(super) org: OrgId,
     pub(super) verb: Verb,
-    /// The one device it names.
+    /// The device, for a call about one device.
     pub(super) device: Option<String>,
     pub(super) outcome: &'static str,
     pub(super) details: Map<String, Value>,
@@ -192,7 +219,7 @@ pub(super) struct Record {
 impl Record {
     pub(super) const OK: &str = "ok";
 
-    /// A call that did what it was asked.
+    /// A call that succeeded.
     pub(super) fn ok(org: OrgId, verb: Verb) -> Self {
         Self { org, verb, device: None, outcome: Self::OK, details: Map::new() }
     }
@@ -207,7 +234,7 @@ impl Record {
         self
     }
 
-    /// A removal.
+    /// The record of a removal.
     pub(super) fn remove(org: OrgId, device: &str, removal: Removal) -> Self {
         let outcome = match removal {
             Removal::Removed => Self::OK,
@@ -217,13 +244,13 @@ impl Record {
         Self { outcome, ..Self::ok(org, Verb::Remove).about(device) }
     }
 
-    /// Ephemeral devices that were not seen since `before`.
+    /// The record of removing ephemeral devices that were last seen before `before`.
     pub(super) fn age_out(org: OrgId, devices: &[DeviceId], before: Timestamp) -> Self {
         let done = Self::ok(org, Verb::AgeOut).with("removed", devices.len()).with("notSeenSince", before.to_string());
         done.with("deviceIds", json!(devices))
     }
 
-    /// A revoke of one device, or of a batch.
+    /// The record of a revoke, of one device or a batch.
     pub(super) fn revoke(org: OrgId, verb: Verb, batch: &[Named], outcomes: &[Outcome<Suspension>]) -> Self {
         Self::named(org, verb, batch, outcomes, |done| match done {
             Suspension::Revoked => ("revoked", true),
@@ -232,7 +259,7 @@ impl Record {
         })
     }
 
-    /// An unrevoke of one device, or of a batch.
+    /// The record of an unrevoke, of one device or a batch.
     pub(super) fn unrevoke(org: OrgId, verb: Verb, batch: &[Named], outcomes: &[Outcome<Restoration>]) -> Self {
         Self::named(org, verb, batch, outcomes, |done| match done {
             Restoration::Restored => ("unrevoked", true),
@@ -242,8 +269,8 @@ impl Record {
         })
     }
 
-    /// One device: its word is the outcome. A batch succeeds as a whole, with a count for each word and the ids that
-    /// changed.
+    /// A call about one device has that device's word as outcome. A batch succeeds as a whole, with a count for each
+    /// word and the ids that changed.
     fn named<T: Copy>(
         org: OrgId,
         verb: Verb,
@@ -269,12 +296,12 @@ impl Record {
     }
 }
 
-/// One line of the audit, as it is read.
+/// An audit entry, as it is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditEntry)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
-    /// Its number; later calls have higher ones.
+    /// The entry's number; later calls have higher ones.
     pub(super) id: i64,
     #[schema(value_type = String, format = DateTime)]
     pub(super) at: Timestamp,
@@ -282,38 +309,38 @@ pub(super) struct Entry {
     pub(super) org_id: OrgId,
     #[serde(rename = "request_id")]
     pub(super) request_id: String,
-    /// Who: `key:` with the key's fingerprint, `uid:` on the admin socket, `address:` of who signed up.
+    /// The caller: `key:` with the key's fingerprint, `uid:` on the admin socket, `address:` of a sign-up.
     pub(super) actor: String,
-    /// What was asked: the endpoint's name below `/api/v1`, or `org/` and the command's.
+    /// The kind of call: the endpoint's name below `/api/v1`, or `org/` and the command's name.
     pub(super) verb: String,
     pub(super) device_id: Option<String>,
     /// `ok`, or why not.
     pub(super) outcome: String,
     pub(super) reason: Option<String>,
-    /// Counts, ids and what else there is to say.
+    /// Counts, ids and other details.
     #[schema(value_type = Object)]
     pub(super) details: Map<String, Value>,
 }
 
-/// Which lines to read, the newest first.
+/// A filter for audit entries, the newest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Query {
-    /// Only this organisation's.
+    /// Only entries of this organisation.
     pub(super) org: Option<OrgId>,
-    /// Only those about this device, alone or in a batch that changed it.
+    /// Only entries about this device, alone or in a batch that changed it.
     pub(super) device: Option<String>,
-    /// Only those that ask for this ([`Verb`] as text).
+    /// Only entries of this kind ([`Verb`] as text).
     pub(super) verb: Option<String>,
-    /// Only those of actors whose names contain this.
+    /// Only entries whose caller contains this text.
     pub(super) who: Option<String>,
-    /// Only older ones than this.
+    /// Only entries older than this one.
     pub(super) before: Option<i64>,
     /// At most this many.
     pub(super) limit: u32,
 }
 
 impl Query {
-    /// The page that so many fetched lines make: one more than asked for tells whether there are more.
+    /// The page made from the fetched entries: one more than the limit shows whether there are more.
     pub(super) fn page(&self, mut entries: Vec<Entry>) -> Page {
         let wanted = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = entries.len() > wanted;
@@ -326,7 +353,7 @@ impl Query {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Page {
     pub(super) entries: Vec<Entry>,
-    /// Whether there are older ones.
+    /// Whether there are older entries.
     pub(super) more: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a batch names: ids to act on, ids that are none, each of them once.
+//! A batch: the distinct ids to act on, valid or not.
 
 use std::collections::HashSet;
 
@@ -8,29 +8,29 @@ use machineid_protocol::api::LARGEST_BATCH;
 /// One distinct entry of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
-    /// The entry as it was sent, under which its result is reported.
+    /// The entry as the client sent it; the result is reported under it.
     pub(super) sent: String,
-    /// The device it means, when it means one.
+    /// The device id, if the entry is valid.
     pub(super) id: Option<DeviceId>,
 }
 
-/// Why a list of ids is no batch.
+/// Why a list of ids is not a valid batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BatchError {
-    /// An empty list is far more likely a mistake of the caller than a wish to do nothing, so it is refused.
+    /// The list is empty: refused, since that is far more likely a mistake of the caller than a wish to do nothing.
     Empty,
     /// More than [`LARGEST_BATCH`] distinct valid ids.
     TooLarge,
 }
 
-/// What became of one entry of a batch; `Invalid` when it was no device id.
+/// The result for one entry of a batch; `Invalid` when the entry is not a device id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome<T> {
     Invalid,
     Did(T),
 }
 
-/// Removes repetitions, in the order of first mention. `" a "` and `"a"` are one device and so one entry.
+/// Removes repetitions, in the order of first mention. `" a "` and `"a"` are the same device and so one entry.
 pub(super) fn distinct(sent: Vec<String>) -> Result<Vec<Named>, BatchError> {
     if sent.is_empty() {
         return Err(BatchError::Empty);

@@ -1,8 +1,8 @@
-//! News of changes that may change a decision, for those who wait for one (`GET /devices/watch`).
+//! News of changes that may affect a decision, for clients that wait for one (`GET /devices/watch`).
 //!
-//! A piece of news is a hint to look, never itself a decision: whoever gets one validates. It is told after the change
-//! is committed, so a validation made on it sees the change. Whoever was too slow to listen is told that anything may
-//! have changed, by the channel's own `Lagged`.
+//! A piece of news is a hint, never a decision: a client that gets one validates. It is told after the change is
+//! committed, so that a validation made because of it sees the change. A listener that is too slow gets the channel's
+//! `Lagged` error, which means that anything may have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use super::org::OrgId;
 use super::reports::HeardReport;
 
-/// How many pieces of news wait for a slow listener before it is told that it missed some.
+/// How many pieces of news are buffered for a slow listener before it is told that it missed some.
 const BACKLOG: usize = 1024;
 
 /// What may have changed.
@@ -22,23 +22,23 @@ pub(super) enum Change {
     Devices(OrgId, Vec<DeviceId>),
     /// Every device of this organisation.
     Org(OrgId),
-    /// The same of these devices, or of all when none is named, and a validation of them is a deny now. Told apart, so that
-    /// a sidecar that limits how often it is hinted need not make a deny wait.
+    /// These devices, or all when none is named, and a validation of them is a deny now. Separate from `Devices`, so
+    /// that a sidecar that limits its hints need not delay a deny.
     Denied(OrgId, Option<Vec<DeviceId>>),
-    /// What sidecars report about these devices of one organisation, or about any when none is named. Concerns no decision.
+    /// The reports of sidecars about these devices, or about any when none is named. Affects no decision.
     Reports(OrgId, Vec<DeviceId>),
-    /// Every device of this organisation; its key is another one, or no longer valid.
+    /// Every device of this organisation; its key was changed or is no longer valid.
     Key(OrgId),
     /// Everything: news of other servers were lost.
     Anything,
 }
 
-/// Where changes are told and listened to.
+/// The channel for changes.
 #[derive(Clone, Debug)]
 pub(super) struct Changes(broadcast::Sender<Change>);
 
 impl Change {
-    /// What these reports change, organisation by organisation.
+    /// The changes made by these reports, one for each organisation.
     pub(super) fn reports(reports: &[HeardReport]) -> Vec<Self> {
         let mut orgs: BTreeMap<OrgId, BTreeSet<&DeviceId>> = BTreeMap::new();
         for report in reports {
@@ -64,11 +64,11 @@ impl Changes {
             | Change::Key(_)
             | Change::Anything => {}
         }
-        // Fails without a listener, which loses nothing.
+        // Sending fails without a listener, which is fine.
         let _ = self.0.send(change);
     }
 
-    /// Everything told from now on.
+    /// A receiver of all changes from now on.
     pub(super) fn listen(&self) -> broadcast::Receiver<Change> {
         self.0.subscribe()
     }

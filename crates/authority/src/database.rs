@@ -1,4 +1,4 @@
-//! Which database: what `--database` takes.
+//! The value of `--database`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,25 +6,25 @@ use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
 
-/// `sqlite:PATH` or `postgres://…`.
+/// A database: `sqlite:PATH` or `postgres://…`.
 #[derive(Clone)]
 pub(super) enum Database {
     Sqlite(PathBuf),
-    /// Holds a password, perhaps: never printed whole.
+    /// May contain a password, so it is never printed whole.
     Postgres(Box<PgConnectOptions>),
 }
 
-/// The text names no database.
+/// The text is not a valid database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DatabaseError {
     InMemory,
     NoPath,
     Unknown,
-    /// Without the text, which may hold a password.
+    /// The address is malformed. The error has no copy of it, since it may contain a password.
     BadUrl(String),
-    /// Several hosts to choose from, as libpq takes them.
+    /// The address has several hosts, as libpq accepts them.
     SeveralHosts,
-    /// `target_session_attrs` asks for something else than the primary.
+    /// The address asks for a server other than the primary (`target_session_attrs`).
     NotThePrimary,
 }
 
@@ -44,7 +44,7 @@ impl FromStr for Database {
             }
             let options: PgConnectOptions =
                 text.parse().map_err(|error: sqlx::Error| DatabaseError::BadUrl(error.to_string()))?;
-            // PGHOST can name several, too.
+            // PGHOST can name several hosts, too.
             if options.get_host().contains(',') {
                 return Err(DatabaseError::SeveralHosts);
             }
@@ -67,7 +67,7 @@ fn hosts(text: &str) -> &str {
     authority.rsplit('@').next().unwrap_or("")
 }
 
-/// What the parameters of these names say.
+/// The values of the parameters with these names.
 fn parameter<'a>(text: &'a str, names: &'a [&str]) -> impl Iterator<Item = String> + 'a {
     let query = text.split_once('?').map_or("", |(_, query)| query);
     let pairs = url::form_urlencoded::parse(query.as_bytes());
@@ -75,7 +75,7 @@ fn parameter<'a>(text: &'a str, names: &'a [&str]) -> impl Iterator<Item = Strin
 }
 
 impl fmt::Display for Database {
-    /// Without the password.
+    /// Formats without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
@@ -90,7 +90,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Where a `PostgreSQL` database is, without the password.
+/// The address of a `PostgreSQL` database, without the password.
 pub(super) fn place(options: &PgConnectOptions) -> String {
     let host =
         options.get_socket().map_or_else(|| options.get_host().to_owned(), |socket| socket.display().to_string());

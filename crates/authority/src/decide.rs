@@ -1,4 +1,4 @@
-//! May this device execute? The precedence of the decision codes, and nothing else.
+//! The decision: may this device execute? Contains the precedence of the decision codes, and nothing else.
 
 use jiff::Timestamp;
 use machineid_protocol::Code;
@@ -6,31 +6,36 @@ use machineid_protocol::api::DeviceStatus;
 
 use super::org::Org;
 
-/// What the store knows about the asker. Every way to fail to find that out is `SYSTEM_UNAVAILABLE` and never gets here.
+/// The organisation behind a request. If the store fails to find it, the answer is `SYSTEM_UNAVAILABLE`, without this
+/// type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     /// The key is missing, malformed, or belongs to no organisation.
     Unknown,
-    /// The key is this organisation's.
+    /// The key is an organisation's, but its role may not validate, or not this device.
+    NotPermitted,
+    /// The key belongs to this organisation.
     Org(Org),
 }
 
-/// What is known about the device asked about.
+/// The device that a request asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
-    /// The request names none, or what it names is no device id.
+    /// The request names no device, or an invalid id.
     Invalid,
-    /// The organisation has no such device: never registered, or removed.
+    /// The organisation has no such device: it was never registered, or was removed.
     Absent,
-    /// Registered.
+    /// The device is registered.
     Known(DeviceStatus),
 }
 
-/// Every answer that a validation can get.
+/// A possible answer to a validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Allow,
     InvalidOrgKey,
+    /// The code is the same: other clients know no other one.
+    NotPermitted,
     OrgNotFound,
     InvalidDeviceId,
     OrgDisabled,
@@ -38,9 +43,9 @@ pub(super) enum Verdict {
     EntitlementExpired,
     DeviceNotFound,
     DeviceRevoked,
-    /// Not of [`decide`]'s making: the store could not be asked.
+    /// The store could not be asked; [`decide`] never returns this.
     Unavailable,
-    /// Not of [`decide`]'s making: the question came by another method than POST.
+    /// The request used another method than POST; [`decide`] never returns this.
     WrongMethod,
 }
 
@@ -49,7 +54,7 @@ impl Verdict {
     pub(super) const fn code(self) -> Code {
         match self {
             Self::Allow => Code::Allow,
-            Self::InvalidOrgKey => Code::InvalidOrgKey,
+            Self::InvalidOrgKey | Self::NotPermitted => Code::InvalidOrgKey,
             Self::OrgNotFound => Code::OrgNotFound,
             Self::InvalidDeviceId => Code::InvalidDeviceId,
             Self::OrgDisabled => Code::OrgDisabled,
@@ -63,10 +68,11 @@ impl Verdict {
     }
 }
 
-/// The first reason against execution, in the order of the documentation; [`Verdict::Allow`] when there is none.
+/// The first reason to deny, in the documented order; [`Verdict::Allow`] when there is none.
 pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> Verdict {
     let org = match asker {
         Asker::Unknown => return Verdict::InvalidOrgKey,
+        Asker::NotPermitted => return Verdict::NotPermitted,
         Asker::Org(org) => org,
     };
     if org.deleted {
@@ -120,7 +126,7 @@ mod tests {
         }
     }
 
-    /// One fault for each deny code, in the order in which they must be reported.
+    /// One fault for each deny code, in the order of precedence.
     const FAULTS: [Verdict; 8] = [
         Verdict::InvalidOrgKey,
         Verdict::OrgNotFound,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use machineid_clock::wall_now;
 use machineid_org_key::OrgKey;
+use machineid_protocol::KeyRole;
 use uuid::Uuid;
 
 use super::admin::create_org;
@@ -15,33 +16,37 @@ use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
+use super::role_keys::{self, WantedKey};
 use super::serve::{Options, Running};
-use super::store::{Demand, Terms};
+use super::store::{Demand, Store, Terms};
 
 /// Why an embedded authority could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// It speaks HTTP without TLS, so it may only listen on loopback.
+    /// The address is not on loopback: the embedded authority speaks HTTP without TLS, so it may only listen there.
     #[error("the embedded authority listens on loopback only, and {0} is not")]
     NotLoopback(SocketAddr),
-    /// The listener, the admin socket or the database could not be had; the text says which, and what to do.
+    /// The listener, the admin socket or the database could not be opened; the text says which, and what to do.
     #[error(transparent)]
     Start(Box<dyn Error + Send + Sync>),
-    /// It started, but could not create its organisation.
+    /// The authority started, but could not create its organisation.
     #[error("the embedded authority could not create its organisation: {0}")]
     Organisation(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// A running authority with one new organisation. [`Embedded::end`] ends it in order; dropped, it ends with the runtime.
+/// A running authority with one new organisation. [`Embedded::end`] ends it in order; when dropped, it ends with the
+/// runtime.
 #[derive(Debug)]
 pub struct Embedded {
-    /// Its base URL, `http://ADDRESS:PORT`.
+    /// The base URL, `http://ADDRESS:PORT`.
     pub url: String,
     /// The organisation.
     pub org_id: OrgId,
-    /// The organisation's key.
+    /// The organisation's own key, of the role `admin`.
     pub org_key: OrgKey,
-    /// Its database: what `machineid-authority org … --database sqlite:PATH` takes.
+    /// A key of the role `host`, for the daemon.
+    pub host_key: OrgKey,
+    /// The database file: the argument of `machineid-authority org … --database sqlite:PATH`.
     pub database: PathBuf,
     running: Running,
 }
@@ -50,10 +55,11 @@ impl Embedded {
     /// The name of the database in the directory given to [`Embedded::start`].
     pub const DATABASE: &'static str = "authority.db";
 
-    /// Starts one inside the current runtime, on `listen` (loopback; port 0 for a free one), with its database and its
-    /// admin socket in `directory`, which must exist, and a new organisation called `name` on the plan `plan`.
+    /// Starts an authority inside the current runtime, on `listen` (loopback; port 0 takes a free port), with its
+    /// database and admin socket in `directory`, which must exist, and a new organisation called `name` on the plan
+    /// `plan`.
     ///
-    /// A database that is there already is used, with the organisations it has.
+    /// An existing database is used, with its organisations.
     pub async fn start(
         listen: SocketAddr,
         directory: &Path,
@@ -74,7 +80,7 @@ impl Embedded {
             metrics: None,
             tls: None,
             trusted: Trusted::default(),
-            // On loopback, for one person.
+            // No limits: the server is on loopback, for one user.
             rates: Rates { failed_keys: None, sign_ups: None, management: None },
             demand: Demand::Nothing,
             log_validations: false,
@@ -83,20 +89,34 @@ impl Embedded {
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();
         let call = Call { at: wall_now(), request_id, actor: Actor::Server, reason: None };
-        match create_org(running.store(), Some(name.to_owned()), plan, None, &call).await {
-            Ok((org, org_key)) => {
+        match organisation(running.store(), name, plan, &call).await {
+            Ok((org_id, org_key, host_key)) => {
                 let url = format!("http://{}", running.address());
-                Ok(Self { url, org_id: org.id, org_key, database, running })
+                Ok(Self { url, org_id, org_key, host_key, database, running })
             }
             Err(error) => {
                 running.end().await;
-                Err(EmbeddedError::Organisation(error.into()))
+                Err(EmbeddedError::Organisation(error))
             }
         }
     }
 
-    /// Ends it: requests under way finish, everything is written, the admin socket goes away. Takes 5 s at the worst.
+    /// Ends the authority: requests under way finish, everything is written, the admin socket is removed. Takes at most
+    /// 5 s.
     pub async fn end(self) {
         self.running.end().await;
     }
+}
+
+/// A new organisation, its own key, and one for a host.
+async fn organisation(
+    store: &Store,
+    name: &str,
+    plan: PlanTier,
+    call: &Call,
+) -> Result<(OrgId, OrgKey, OrgKey), Box<dyn Error + Send + Sync>> {
+    let (org, org_key) = create_org(store, Some(name.to_owned()), plan, None, call).await?;
+    let wanted = WantedKey { role: KeyRole::Host, devices: None, name: Some("host".parse()?), expires: None };
+    let made = role_keys::create(store, org.id, wanted, call).await?;
+    Ok((org.id, org_key, made.key))
 }

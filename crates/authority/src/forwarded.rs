@@ -1,10 +1,10 @@
-//! Whose request it is when a proxy passes it on. Pure.
+//! Finds the client's address of a request that a proxy passed on. Pure.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// The proxies whose word counts.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trusted(Vec<IpNet>);
 
@@ -18,9 +18,10 @@ impl Trusted {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address: the peer's, unless that is a proxy of ours. Then the last one in `X-Forwarded-For` that is
-    /// none; each proxy appends whom it heard, so what stands before that is the client's own invention. What cannot be
-    /// read ends the search, and the proxy that passed it on counts as the client.
+    /// The client's address: the peer's, unless the peer is a trusted proxy. Then it is the last address in
+    /// `X-Forwarded-For` that is not a trusted proxy: each proxy appends the address of its peer, so the client can
+    /// invent everything before that. An unreadable entry ends the search, and the proxy that passed it on counts as
+    /// the client.
     pub(super) fn client<'a>(&self, peer: IpAddr, forwarded_for: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
         let mut client = peer.to_canonical();
         for hop in forwarded_for.flat_map(|line| line.split(',')).collect::<Vec<_>>().into_iter().rev() {

@@ -1,4 +1,4 @@
-//! Secrets the authority gives away once and keeps only as hashes: org keys and checkout tokens.
+//! Secrets that the authority shows once and stores only as hashes: org keys and checkout tokens.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(super) struct NoRandomness(String);
 #[derive(Clone, Copy)]
 pub(super) struct SecretHash([u8; 32]);
 
-/// Tells the keys of an organisation apart, and is useless for finding one.
+/// A short prefix of a key's hash: it tells the keys of an organisation apart, and does not help to find a key.
 pub(super) type KeyMark = [u8; 6];
 
 impl SecretHash {
@@ -23,12 +23,12 @@ impl SecretHash {
         Self::of("machineid-authority org key\0", key.expose())
     }
 
-    /// The hash of a checkout token, as it stands in an address.
+    /// The hash of the checkout token in an address.
     pub(super) fn of_token(token: &str) -> Self {
         Self::of("machineid-authority checkout\0", token)
     }
 
-    /// The hash of what confirms a checkout.
+    /// The hash of the secret that confirms a checkout.
     pub(super) fn of_confirmation(secret: &str) -> Self {
         Self::of("machineid-authority checkout confirmation\0", secret)
     }
@@ -47,12 +47,12 @@ impl SecretHash {
         Self(Sha256::new().chain_update(purpose).chain_update(secret).finalize().into())
     }
 
-    /// What an audit calls the key: enough to tell one from another, useless for finding it.
+    /// The key's name in the audit: it tells keys apart, and does not help to find one.
     pub(super) fn fingerprint(&self) -> String {
         hex::encode(self.mark())
     }
 
-    /// The first bytes of the hash: which key a device asked with last.
+    /// The first bytes of the hash: they record with which key a device asked last.
     pub(super) fn mark(&self) -> KeyMark {
         let mut mark = KeyMark::default();
         mark.copy_from_slice(&self.0[..size_of::<KeyMark>()]);
@@ -63,13 +63,13 @@ impl SecretHash {
         &self.0
     }
 
-    /// The hash itself, to find something by.
+    /// The hash itself, as an index for look-ups.
     pub(super) fn bytes(&self) -> [u8; 32] {
         self.0
     }
 
-    /// Compares with a stored hash in constant time. The index has found the row already; this makes sure that what it
-    /// found is what was asked for, whatever the database's idea of equality.
+    /// Compares with a stored hash in constant time. The index has already found the row; this check does not depend on
+    /// how the database compares.
     pub(super) fn matches(&self, stored: &[u8]) -> bool {
         self.0.as_slice().ct_eq(stored).into()
     }
@@ -87,7 +87,7 @@ pub(super) fn new_key() -> Result<OrgKey, NoRandomness> {
     text.parse().map_err(|error: machineid_org_key::OrgKeyError| NoRandomness(error.to_string()))
 }
 
-/// A new number for something that an operator types: 40 random bits in hex.
+/// A new number for an operator to type: 40 random bits in hex.
 pub(super) fn new_number() -> Result<String, NoRandomness> {
     let mut bytes = [0; 5];
     getrandom::fill(&mut bytes).map_err(|error| NoRandomness(error.to_string()))?;

@@ -3,20 +3,22 @@
 //! ```text
 //!   clients ──HTTP──▶ routes ─────▶ decide, plan, batch   pure rules: told what the store found, and the time
 //!   operator ─socket▶ admin  ──┐          ▲
-//!                              └──▶ store ┘               one transaction an operation, which asks the rules inside it
+//!                              └──▶ store ┘               one transaction for each operation, with the rules inside
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
-//!   console: who is signed in to the web console, whose pages are in routes
-//!   health: what is wrong with the server and its database
-//!   ageing: ephemeral devices that were never removed
-//!   watch: who is told of changes · reports: what sidecars tell · embedded: all of it inside another program
+//!   surface: the API and the console as one router, and its description · console: the sessions and pages
+//!   health: known problems of the server and its database · examination: the task that finds them in the store
+//!   ageing: ephemeral devices that were never removed · seen: when devices last validated
+//!   reports: reports of sidecars, pure · intake: the queue that stores them
+//!   watch: watchers of changes · embedded: an authority inside another program
 //! ```
 //!
-//! What holds everywhere: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in
-//! the database before it is answered, and every validation reads the database, so no validation that begins after the
+//! Three guarantees: a failure of the store is a deny (`SYSTEM_UNAVAILABLE`), never an old answer; a change is in the
+//! database before it is answered; and every validation reads the database. So no validation that begins after the
 //! answer sees the old state, on any server of that database.
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod ageing;
 mod app;
@@ -28,8 +30,10 @@ mod console;
 mod database;
 mod decide;
 mod embedded;
+mod examination;
 mod forwarded;
 mod health;
+mod intake;
 mod keys;
 mod limits;
 mod metrics;
@@ -37,10 +41,12 @@ mod org;
 mod plan;
 mod repeated;
 mod reports;
+mod role_keys;
 mod routes;
 mod seen;
 mod serve;
 mod store;
+mod surface;
 mod tls;
 mod watch;
 
@@ -50,7 +56,7 @@ pub use org::{OrgId, OrgIdError, PlanTier, PlanTierError};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Where the admin socket of a database is, unless another place was named.
+/// The default admin socket of a database.
 fn admin_socket_of(database: &Path) -> PathBuf {
     let mut path = OsString::from(database);
     path.push(".admin.sock");

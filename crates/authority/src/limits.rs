@@ -1,9 +1,9 @@
-//! How often one address, or one key, may ask. Told the time; no clock, no I/O.
+//! Rate limits for an address or a key. Receives the time; no clock, no I/O.
 //!
-//! What is limited is what costs the others something: keys that fail and sign-ups (by address), management (by key).
-//! Validations and registrations under a valid key never are: they are what the authority is for, and a fleet that boots
-//! all at once is no attack. A key that fails is looked up all the same, so that a good key is never refused for the sake
-//! of a bad one behind the same address.
+//! The limits protect other clients: they apply to requests with failed keys and to sign-ups (by address), and to
+//! management (by key). Validations and registrations with a valid key are never limited: they are the authority's
+//! purpose, and a fleet that boots all at once is no attack. A failed key is looked up all the same, so that a good key
+//! is never refused because of a bad one from the same address.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 
-use super::org::OrgId;
+use super::access::Permission;
+use super::keys::KeyMark;
 
-/// The most askers remembered for each limit. Beyond it the newcomers share one allowance.
+/// The maximum number of askers remembered for each limit. Further ones share one allowance.
 const REMEMBERED: usize = 10_000;
 
-/// So many at once, and one more each `every`.
+/// A burst, and one more request each `every`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     pub(super) burst: u32,
@@ -26,19 +27,19 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// `per_minute` on average, and as many at once; `None` for 0, which means no limit.
+    /// A rate of `per_minute` on average and as many at once; `None` for 0, which means no limit.
     pub(super) fn per_minute(per_minute: u32) -> Option<Self> {
         Some(Self { burst: per_minute, every: Duration::from_mins(1).checked_div(per_minute)? })
     }
 }
 
-/// One limit, and what each asker has left of it. For each asker one time is kept: when it would have its whole burst
-/// again.
+/// One limit with the remaining allowance of each asker. An asker is stored as one time: when it will have its whole
+/// burst again.
 #[derive(Debug)]
 struct Limit<K> {
     rate: Rate,
     whole_at: HashMap<K, Duration>,
-    /// The same of all for whom there is no room.
+    /// The shared allowance of all askers beyond [`REMEMBERED`].
     others: Duration,
 }
 
@@ -47,7 +48,8 @@ impl<K: Eq + Hash> Limit<K> {
         Self { rate, whole_at: HashMap::new(), others: Duration::ZERO }
     }
 
-    /// Takes one. Fails with the time until there is one again, and takes nothing.
+    /// Takes one from the allowance of `asker`. When it is used up, fails with the time until the next, and takes
+    /// nothing.
     fn take(&mut self, asker: K, now: Duration) -> Result<(), Duration> {
         if self.whole_at.len() >= REMEMBERED && !self.whole_at.contains_key(&asker) {
             self.whole_at.retain(|_, whole_at| *whole_at > now);
@@ -64,24 +66,60 @@ impl<K: Eq + Hash> Limit<K> {
     }
 }
 
-/// What is limited, and how; `None` for no limit.
+/// Who manages: what one of them asks for takes nothing from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A key, used from this address: the holders of a copied key do not wait for each other.
+    Key(KeyMark, IpAddr),
+    /// The console session of a user of the server.
+    Operator(u32),
+}
+
+impl Asker {
+    fn of_network(self) -> Self {
+        match self {
+            Self::Key(mark, address) => Self::Key(mark, network(address)),
+            Self::Operator(uid) => Self::Operator(uid),
+        }
+    }
+}
+
+/// What for: a stop has an allowance of its own, so that nothing that is read, and nothing that is given back, makes it wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    Stop,
+    Other,
+}
+
+impl Purpose {
+    pub(super) fn of(needs: Permission) -> Self {
+        match needs {
+            Permission::Stop | Permission::Administer => Self::Stop,
+            Permission::Public | Permission::Work | Permission::Remove | Permission::Read | Permission::GiveBack => {
+                Self::Other
+            }
+        }
+    }
+}
+
+/// The configured limits; `None` for no limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
-    /// Requests with a key that belongs to no organisation, of one address.
+    /// Requests with a key of no organisation, for one address.
     pub(super) failed_keys: Option<Rate>,
-    /// New organisations, of one address.
+    /// New organisations, for one address.
     pub(super) sign_ups: Option<Rate>,
-    /// Management with one key.
+    /// Management requests, for one key.
     pub(super) management: Option<Rate>,
 }
 
-/// The limits with what has been asked.
+/// The limits with their state.
 #[derive(Debug)]
 pub(super) struct Limits {
     // Std mutexes: each is held for one look into a map, never across an await.
     failed_keys: Option<Mutex<Limit<IpAddr>>>,
     sign_ups: Option<Mutex<Limit<IpAddr>>>,
-    management: Option<Mutex<Limit<OrgId>>>,
+    management: Option<Mutex<Limit<(Asker, Purpose)>>>,
 }
 
 impl Limits {
@@ -93,19 +131,19 @@ impl Limits {
         }
     }
 
-    /// A key from this address belonged to no organisation. Fails with the time to wait.
+    /// Counts a request with an unknown key from this address. Fails with the time to wait.
     pub(super) fn failed_key(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
         take(self.failed_keys.as_ref(), network(address), now)
     }
 
-    /// A client at this address asks for an organisation.
+    /// Counts a sign-up from this address. Fails with the time to wait.
     pub(super) fn sign_up(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
         take(self.sign_ups.as_ref(), network(address), now)
     }
 
-    /// This organisation's key is used to manage.
-    pub(super) fn management(&self, org: OrgId, now: BootTime) -> Result<(), Duration> {
-        take(self.management.as_ref(), org, now)
+    /// Counts a management request of this asker. Fails with the time to wait.
+    pub(super) fn management(&self, asker: Asker, purpose: Purpose, now: BootTime) -> Result<(), Duration> {
+        take(self.management.as_ref(), (asker.of_network(), purpose), now)
     }
 }
 
@@ -113,7 +151,7 @@ fn take<K: Eq + Hash>(limit: Option<&Mutex<Limit<K>>>, asker: K, now: BootTime) 
     limit.map_or(Ok(()), |limit| limit.lock().unwrap_or_else(PoisonError::into_inner).take(asker, now.since_boot()))
 }
 
-/// A host with one IPv6 address usually has 2^64 of them.
+/// The network that counts as one client: a host with one IPv6 address usually has 2^64 of them.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -153,8 +191,8 @@ mod tests {
         }
         assert_eq!(limit.whole_at.len(), REMEMBERED);
         assert_eq!(limit.take(REMEMBERED + 9, now), Err(RATE.every), "the newcomers share one allowance");
-        assert_eq!(limit.take(0, now), Ok(()), "who is remembered has its own");
-        assert_eq!(limit.take(REMEMBERED + 9, Duration::from_mins(1)), Ok(()), "who was idle is forgotten");
+        assert_eq!(limit.take(0, now), Ok(()), "a remembered asker has its own");
+        assert_eq!(limit.take(REMEMBERED + 9, Duration::from_mins(1)), Ok(()), "an idle asker is forgotten");
     }
 
     #[test]

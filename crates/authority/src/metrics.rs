@@ -1,4 +1,4 @@
-//! What the server counts, for Prometheus. Every label has few values, whatever clients send.
+//! The server's metrics, for Prometheus. Every label has few values, regardless of what clients send.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -17,13 +17,13 @@ use prometheus_client::registry::Registry;
 use super::health::{Concern, Health};
 use super::store::OldKey;
 
-/// From half a millisecond to the end of every request, in seconds.
+/// The buckets of request durations, from half a millisecond to the longest request, in seconds.
 const BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     endpoint: &'static str,
-    /// `2xx` and so on.
+    /// The class of the status, such as `2xx`.
     status: &'static str,
 }
 
@@ -42,13 +42,13 @@ struct Decision {
     code: String,
 }
 
-/// An organisation whose key was rotated: as many values as there are overlaps, which operators begin.
+/// The label of an organisation whose key was rotated: operators begin the overlaps, so there are few values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Organisation {
     org: String,
 }
 
-/// All of them.
+/// All metrics.
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
@@ -82,12 +82,12 @@ impl Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let problems = Family::default();
-        registry.register("problem", "1 while something is wrong with this; /readyz says what", problems.clone());
+        registry.register("problem", "1 while this concern has a problem; /readyz says which", problems.clone());
         let written = Gauge::default();
-        let help = "When something was last written to see whether that can be done, in seconds since 1970";
+        let help = "When a change or a test write last succeeded, in seconds since 1970";
         registry.register("last_write_timestamp_seconds", help, written.clone());
         let old_key_devices = Family::default();
-        let devices = "Devices that asked last with the old org key, while that is valid";
+        let devices = "Devices whose last request used the old org key, while that is valid";
         registry.register("old_key_devices", devices, old_key_devices.clone());
         let old_key_ends = Family::default();
         let ends = "When the old org key ends, while it is valid";
@@ -106,7 +106,7 @@ impl Metrics {
         }
     }
 
-    /// One request was answered.
+    /// Records an answered request.
     pub(super) fn answered(&self, path: &str, status: u16, code: Option<&Code>, took: Duration) {
         let endpoint = endpoint(path);
         let status_class = match status {
@@ -127,7 +127,7 @@ impl Metrics {
         }
     }
 
-    /// These old keys are valid, and no others.
+    /// Sets the valid old keys; others are removed.
     pub(super) fn old_keys(&self, valid: &[OldKey]) {
         self.old_key_devices.clear();
         self.old_key_ends.clear();
@@ -138,7 +138,7 @@ impl Metrics {
         }
     }
 
-    /// As Prometheus reads them.
+    /// The metrics in the format of Prometheus.
     pub(super) fn text(&self, health: &Health) -> String {
         for concern in Concern::ALL {
             let about = About { concern: concern.as_str() };
@@ -149,7 +149,7 @@ impl Metrics {
     }
 }
 
-/// The endpoint of a path, one of a few.
+/// The endpoint of a path: one of few values.
 fn endpoint(path: &str) -> &'static str {
     if path.starts_with("/console") {
         return "console";

@@ -1,13 +1,14 @@
-//! Organisations and their plans, as types that cannot be wrong.
+//! Organisations and their plans, as types that are always valid.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use machineid_protocol::{DevicePattern, KeyRole};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// The name of an organisation. Not secret, unlike its key.
+/// The id of an organisation. Not secret, unlike its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrgId(Uuid);
 
@@ -57,7 +58,7 @@ impl<'de> Deserialize<'de> for OrgId {
     }
 }
 
-/// What an organisation pays for.
+/// The plan that an organisation pays for.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
 )]
@@ -99,7 +100,7 @@ impl PlanTier {
     }
 }
 
-/// The text names no plan.
+/// The text is not the name of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanTierError;
 
@@ -117,11 +118,16 @@ impl fmt::Display for PlanTier {
     }
 }
 
-/// A name is printed in tables and logs, so it is one short line.
-pub(super) fn org_name(text: &str) -> Result<String, String> {
+/// The text is not a valid name of an organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a name is one line of 1 to 100 characters")]
+pub(super) struct OrgNameError;
+
+/// Checks an organisation's name: it is printed in tables and logs, so it is one short line.
+pub(super) fn org_name(text: &str) -> Result<String, OrgNameError> {
     let text = text.trim();
     if text.is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err("a name is one line of 1 to 100 characters".to_owned());
+        return Err(OrgNameError);
     }
     Ok(text.to_owned())
 }
@@ -134,44 +140,95 @@ pub(super) struct Org {
     pub(super) tier: PlanTier,
     /// An operator's own limit instead of the plan's.
     pub(super) device_limit: Option<u64>,
-    /// Execution is switched off for all of it.
+    /// Execution is switched off for the whole organisation.
     pub(super) disabled: bool,
-    /// Its plan is frozen.
+    /// The plan is frozen.
     pub(super) frozen: bool,
-    /// When its entitlement ends; `None` when it does not.
+    /// When the entitlement ends; `None` when it does not.
     pub(super) access_until: Option<Timestamp>,
     pub(super) created_at: Timestamp,
-    /// It is gone, but its key is still known.
+    /// The organisation was deleted, but its key is still known.
     pub(super) deleted: bool,
-    /// When the key before the current one ended or ends; `None` when there was none.
+    /// When the previous key ended or ends; `None` when there was none.
     pub(super) old_key_ends: Option<Timestamp>,
 }
 
-/// Which of an organisation's keys a request carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HeldKey {
-    Current,
-    /// The one before. It is nobody's *from* the time it ends at.
-    Old {
-        ends: Timestamp,
-    },
+/// A key that a request carries, as the store holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HeldKey {
+    /// It is the organisation's own key, or the one before it, and not one of its keys with roles.
+    pub(super) own: bool,
+    pub(super) role: KeyRole,
+    /// The devices that it may work for; `None` for all.
+    pub(super) devices: Option<DevicePattern>,
+    pub(super) name: Option<KeyName>,
+    /// It is invalid *from* this time on; `None` when it does not end.
+    pub(super) ends: Option<Timestamp>,
+    /// Another key has taken its place, and it stays valid for a while beside it.
+    pub(super) replaced: bool,
 }
 
 impl HeldKey {
-    /// Whether the key is valid at `now`.
-    pub(super) fn good(self, now: Timestamp) -> bool {
-        match self {
-            Self::Current => true,
-            Self::Old { ends } => now < ends,
-        }
+    /// The key in the organisation's own row.
+    pub(super) fn own() -> Self {
+        Self { own: true, role: KeyRole::Admin, devices: None, name: None, ends: None, replaced: false }
     }
 
-    /// When it ends; `None` when it does not.
-    pub(super) fn ends(self) -> Option<Timestamp> {
-        match self {
-            Self::Current => None,
-            Self::Old { ends } => Some(ends),
-        }
+    /// The one before it.
+    pub(super) fn own_old(ends: Timestamp) -> Self {
+        Self { ends: Some(ends), replaced: true, ..Self::own() }
+    }
+
+    /// Whether the key is valid at `now`.
+    pub(super) fn good(&self, now: Timestamp) -> bool {
+        self.ends.is_none_or(|ends| now < ends)
+    }
+}
+
+/// The name of a key: 1 to 64 letters, digits and `. _ -`, so that it can stand in an audit beside a fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub(super) struct KeyName(String);
+
+/// The text is no name of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyNameError;
+
+impl KeyName {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeyName {
+    type Err = KeyNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        // Twelve hex digits are a fingerprint, by which another key may be meant.
+        let fingerprint = text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let fits = (1..=64).contains(&text.len()) && text.chars().all(known) && !fingerprint;
+        if fits { Ok(Self(text.to_owned())) } else { Err(KeyNameError) }
+    }
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Display for KeyNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key's name is 1 to 64 letters, digits and . _ - and does not look like a fingerprint")
+    }
+}
+
+impl std::error::Error for KeyNameError {}
+
+impl<'de> Deserialize<'de> for KeyName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -181,7 +238,7 @@ impl Org {
         self.device_limit.unwrap_or(self.tier.limit())
     }
 
-    /// Whether the entitlement has ended by `now`. It ends *at* the time it names.
+    /// Whether the entitlement has ended by `now`. It ends *at* its end time.
     pub(super) fn expired(&self, now: Timestamp) -> bool {
         self.access_until.is_some_and(|end| now >= end)
     }
@@ -204,10 +261,19 @@ mod tests {
     #[test]
     fn an_old_key_is_good_until_the_moment_it_ends_at_and_the_current_one_always() {
         let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-        let old = HeldKey::Old { ends: at(10) };
+        let old = HeldKey::own_old(at(10));
         assert_eq!([9, 10, 11].map(|second| old.good(at(second))), [true, false, false]);
-        assert!(HeldKey::Current.good(at(1_000_000)));
-        assert_eq!((old.ends(), HeldKey::Current.ends()), (Some(at(10)), None));
+        assert!(HeldKey::own().good(at(1_000_000)));
+    }
+
+    #[test]
+    fn a_keys_name_is_a_short_word_that_is_no_fingerprint() {
+        for text in ["oncall", "grafana-2", "a.b_C", "0123456789a"] {
+            assert_eq!(text.parse::<KeyName>().map(|name| name.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "on call", "a:b", "0123456789ab", "a\n", &"x".repeat(65)] {
+            assert_eq!(text.parse::<KeyName>(), Err(KeyNameError), "{text:?}");
+        }
     }
 
     #[test]

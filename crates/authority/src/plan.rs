@@ -1,4 +1,4 @@
-//! What a plan permits: who gets a place, and the plan fields that go with an answer.
+//! The rules of a plan: which devices get a place, and the plan fields of many answers.
 
 use std::collections::HashMap;
 
@@ -11,20 +11,20 @@ use utoipa::ToSchema;
 use super::batch::{Named, Outcome};
 use super::org::{Org, PlanTier};
 
-/// What becomes of a registration.
+/// The result of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It takes a place.
+    /// The device takes a place.
     New,
-    /// It has one already.
+    /// The device already has a place.
     Exists,
-    /// It was revoked; registering does not restore it.
+    /// The device is revoked; registering does not restore it.
     Revoked,
-    /// No place is left.
+    /// No place is free.
     Full,
 }
 
-/// What becomes of a revoke.
+/// The result of a revoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Suspension {
     Revoked,
@@ -32,28 +32,28 @@ pub(super) enum Suspension {
     NotFound,
 }
 
-/// What becomes of an unrevoke.
+/// The result of an unrevoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Restoration {
-    /// It takes a place again.
+    /// The device takes a place again.
     Restored,
-    /// It was active all along.
+    /// The device was already active.
     AlreadyActive,
     NotFound,
-    /// No place is left.
+    /// No place is free.
     Full,
 }
 
-/// What becomes of a removal.
+/// The result of a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
     Removed,
     NotFound,
-    /// It is revoked, and only an active one was to be removed.
+    /// The device is revoked, and only an active one was to be removed.
     Revoked,
 }
 
-/// Removes a device of which `held` is known; `only_active` spares a revoked one, which could register again.
+/// Removes a device with status `held`; `only_active` keeps a revoked one, which could otherwise register again.
 pub(super) fn remove(held: Option<DeviceStatus>, only_active: bool) -> Removal {
     match held {
         None => Removal::NotFound,
@@ -62,7 +62,7 @@ pub(super) fn remove(held: Option<DeviceStatus>, only_active: bool) -> Removal {
     }
 }
 
-/// Registers a device of which `held` is known, with `used` of `limit` places taken.
+/// Registers a device with status `held`, with `used` of `limit` places taken.
 pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64) -> Admission {
     match held {
         Some(DeviceStatus::Active) => Admission::Exists,
@@ -72,7 +72,7 @@ pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64) -> Admiss
     }
 }
 
-/// Revokes a device of which `held` is known.
+/// Revokes a device with status `held`.
 pub(super) fn suspend(held: Option<DeviceStatus>) -> Suspension {
     match held {
         Some(DeviceStatus::Active) => Suspension::Revoked,
@@ -81,7 +81,7 @@ pub(super) fn suspend(held: Option<DeviceStatus>) -> Suspension {
     }
 }
 
-/// Unrevokes a device of which `held` is known, with `used` of `limit` places taken.
+/// Unrevokes a device with status `held`, with `used` of `limit` places taken.
 pub(super) fn restore(held: Option<DeviceStatus>, used: u64, limit: u64) -> Restoration {
     match held {
         Some(DeviceStatus::Active) => Restoration::AlreadyActive,
@@ -91,7 +91,7 @@ pub(super) fn restore(held: Option<DeviceStatus>, used: u64, limit: u64) -> Rest
     }
 }
 
-/// Revokes each of a batch, of which `known` is known: what becomes of each, and whom it changes.
+/// Revokes a batch of which `known` are registered: the result for each entry, and the devices that change.
 pub(super) fn suspend_batch(
     batch: &[Named],
     known: &HashMap<DeviceId, DeviceStatus>,
@@ -102,8 +102,8 @@ pub(super) fn suspend_batch(
     })
 }
 
-/// Which of a batch are revoked after that. Those that were so before, too: a revoke may be repeated because a hint
-/// about the first time was lost.
+/// The devices of a batch that are revoked afterwards, including those that were revoked before: a revoke may be
+/// repeated because a hint about the first one was lost.
 pub(super) fn suspended(batch: &[Named], outcomes: &[Outcome<Suspension>]) -> Vec<DeviceId> {
     let revoked = |outcome: &Outcome<Suspension>| match outcome {
         Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked) => true,
@@ -113,7 +113,8 @@ pub(super) fn suspended(batch: &[Named], outcomes: &[Outcome<Suspension>]) -> Ve
     those.filter_map(|(named, _)| named.id.clone()).collect()
 }
 
-/// Unrevokes each of a batch in its order, with `used` of `limit` places taken: what becomes of each, and whom it changes.
+/// Unrevokes a batch in its order, with `used` of `limit` places taken: the result for each entry, and the devices that
+/// change.
 pub(super) fn restore_batch(
     batch: &[Named],
     known: &HashMap<DeviceId, DeviceStatus>,
@@ -129,7 +130,7 @@ pub(super) fn restore_batch(
     })
 }
 
-/// Asks about each id; the second answer says whether the device changes.
+/// Applies `ask` to each id; its second value says whether the device changes.
 fn each<T>(batch: &[Named], mut ask: impl FnMut(&DeviceId) -> (T, bool)) -> (Vec<Outcome<T>>, Vec<DeviceId>) {
     let mut changed = Vec::new();
     let mut one = |named: &Named| {
@@ -142,7 +143,7 @@ fn each<T>(batch: &[Named], mut ask: impl FnMut(&DeviceId) -> (T, bool)) -> (Vec
     (outcomes, changed)
 }
 
-/// An organisation and how many of its places are taken.
+/// An organisation with its number of active devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) org: Org,
@@ -182,7 +183,7 @@ impl Account {
     }
 }
 
-/// The plan and its use, as they go with many answers.
+/// The plan and its usage, as part of many answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PlanFields {

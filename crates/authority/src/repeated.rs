@@ -1,15 +1,15 @@
-//! Warnings that may come by the thousand, as those of a database that fails: said at most once a minute, with how often
-//! they were not. What happens all the time is counted by the metrics; the log is for people.
+//! Warnings that may occur thousands of times, such as those of a failing database: logged at most once a minute, with
+//! the number of suppressed ones. Frequent events are counted by the metrics; the log is for people.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use machineid_clock::BootTime;
 
-/// The least time between two lines.
+/// The minimum time between two lines.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// One such warning.
+/// The state of one such warning.
 #[derive(Debug)]
 pub(super) struct Repeated(Mutex<Said>);
 
@@ -24,7 +24,7 @@ impl Repeated {
         Self(Mutex::new(Said { at: None, unsaid: 0 }))
     }
 
-    /// Whether it is said now; then how often it was not, since it was last said.
+    /// Whether to log now; if so, the number of suppressed warnings since the last line.
     pub(super) fn turn(&self, now: BootTime) -> Option<u64> {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if said.at.is_some_and(|at| now.saturating_since(at) < MINUTE) {
@@ -36,13 +36,13 @@ impl Repeated {
     }
 }
 
-/// Logs as [`tracing::warn`] and [`tracing::error`] do, at most once a minute at each place; `repeated` says how often
-/// it happened in between.
+/// Logs like [`tracing::warn`] and [`tracing::error`], at most once a minute for each call site; `repeated` is the
+/// number of suppressed lines in between.
 macro_rules! rarely {
     ($level:ident, $($event:tt)*) => {{
         static REPEATED: $crate::repeated::Repeated = $crate::repeated::Repeated::new();
         if let Some(repeated) = REPEATED.turn(machineid_clock::BootTime::now()) {
-            // The first one was not repeated.
+            // The first line has no suppressed ones.
             let repeated = (repeated > 0).then_some(repeated);
             tracing::$level!(repeated, $($event)*);
         }

@@ -1,4 +1,5 @@
-//! When devices last asked, and with which key. Kept in memory and written every second: a validation must not wait for a disk.
+//! The times of the devices' last validations, and the keys used. Kept in memory and written every second, since a
+//! validation must not wait for a disk.
 
 use std::collections::HashMap;
 use std::mem;
@@ -11,40 +12,31 @@ use tokio_util::sync::CancellationToken;
 use super::keys::KeyMark;
 use super::repeated::rarely;
 use super::reports::Notes;
-use super::store::Store;
+use super::store::{LastSeen, Store};
 
-/// How often the times are written.
+/// The interval between writes.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How many go into one transaction: a revoke that comes meanwhile waits for one of these at most.
+/// How many times go into one transaction: a revoke that arrives meanwhile waits for at most one of these.
 const CHUNK: usize = 5_000;
 
-/// A device's last validation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LastSeen {
-    /// The device's number in the store.
-    pub(super) seq: i64,
-    /// When, in microseconds since 1970.
-    pub(super) at: i64,
-    /// With which key.
-    pub(super) key: KeyMark,
-}
-
-/// What is not yet written, by the devices' numbers in the store. At most one for each device.
+/// The times that are not written yet, by the devices' numbers in the store. At most one for each device.
 #[derive(Debug)]
 pub(super) struct Seen {
     // A std mutex: held for one insertion, never across an await.
     pending: Mutex<Pending>,
-    /// When this server began: what an earlier one did not write before it died is lost.
+    /// The start of this server: what an earlier one had not written before it died is lost.
     began: Timestamp,
 }
 
 #[derive(Debug, Default)]
 struct Pending {
+    /// When each key was used last.
+    keys: HashMap<KeyMark, Timestamp>,
     all: HashMap<i64, LastSeen>,
-    /// The oldest note since everything was last written, in microseconds since 1970.
+    /// The oldest time added since everything was last written, in microseconds since 1970.
     oldest: Option<i64>,
-    /// The oldest of those that are being written.
+    /// The oldest of the times that are being written.
     writing: Option<i64>,
 }
 
@@ -53,15 +45,15 @@ impl Seen {
         Self { pending: Mutex::default(), began }
     }
 
-    /// Which validations are written down.
+    /// How complete the written record of validations is.
     pub(super) fn notes(&self, now: Timestamp) -> Notes {
         let pending = self.lock();
         let oldest = [pending.oldest, pending.writing].into_iter().flatten().min();
         Notes::of(now, self.began, oldest.and_then(|at| Timestamp::from_microsecond(at).ok()))
     }
 
-    /// Whether there are notes that could not be written for longer than `bound`: then the store knows devices as not seen
-    /// that were.
+    /// Whether some times could not be written for longer than `bound`: then the store's record of when devices were
+    /// seen is incomplete.
     pub(super) fn late(&self, now: Timestamp, bound: Duration) -> bool {
         let pending = self.lock();
         let oldest = [pending.oldest, pending.writing].into_iter().flatten().min();
@@ -73,9 +65,15 @@ impl Seen {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The device `seq` asked at `at` with this key.
+    /// Records that the device `seq` asked at `at` with this key.
     pub(super) fn note(&self, seq: i64, at: Timestamp, key: KeyMark) {
+        self.used(key, at);
         self.merge([LastSeen { seq, at: at.as_microsecond(), key }]);
+    }
+
+    /// A request came with this key at `at`.
+    pub(super) fn used(&self, key: KeyMark, at: Timestamp) {
+        self.lock().keys.insert(key, at);
     }
 
     fn merge(&self, all: impl IntoIterator<Item = LastSeen>) {
@@ -89,22 +87,27 @@ impl Seen {
         }
     }
 
-    /// Takes what is pending, which then counts as being written.
+    /// Takes the pending times, which then count as being written.
     fn take(&self) -> Vec<LastSeen> {
         let mut pending = self.lock();
         pending.writing = pending.oldest.take();
         mem::take(&mut pending.all).into_values().collect()
     }
 
-    /// Writes what is pending. What cannot be written is logged and tried again next time; no decision rests on it.
+    /// Writes the pending times. A failure is logged and retried next time; no decision depends on it.
     pub(super) async fn flush(&self, store: &Store) {
+        let keys: Vec<_> = mem::take(&mut self.lock().keys).into_iter().collect();
+        if let Err(error) = store.note_keys(&keys).await {
+            // To about a minute is what is promised, and what is used goes on being used.
+            rarely!(warn, %error, "could not record when keys were last used");
+        }
         let times = self.take();
         for (done, chunk) in times.chunks(CHUNK).enumerate() {
             if let Err(error) = store.touch(chunk).await {
-                rarely!(warn, %error, "could not record when devices were last seen; trying again");
+                rarely!(warn, %error, "cannot record when devices were last seen; retrying");
                 let oldest = self.lock().writing.take();
                 self.merge(times.iter().skip(done * CHUNK).copied());
-                // An older note of a device may be older than its newest.
+                // The time being written may be older than one added meanwhile.
                 let mut pending = self.lock();
                 pending.oldest = [pending.oldest, oldest].into_iter().flatten().min();
                 return;

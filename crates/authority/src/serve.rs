@@ -1,7 +1,7 @@
-//! A running authority: its listener, its admin socket, its database, and how they end.
+//! A running authority: the listener, the admin socket, the database, and the order in which they end.
 //!
-//! Ending has an order: no new connections; those under way finish their request, for [`DRAIN`] at most; what is
-//! pending is written; the database is closed.
+//! At the end: no new connections are accepted; requests under way finish, within [`DRAIN`]; pending times and reports
+//! are written; the database is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,62 +23,65 @@ use tracing::{debug, error, info, warn};
 use super::admin::{BindError, Desk, Door};
 use super::ageing::keep_ageing;
 use super::app::App;
-use super::console::{self, Console};
+use super::console::session::Console;
 use super::database::Database;
+use super::examination::{first_look, keep_looking};
 use super::forwarded::Trusted;
-use super::health::{self, Concern, Health};
+use super::health::{Concern, Health};
+use super::intake::{Intake, forget_old};
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
 use super::repeated::rarely;
-use super::reports::{Intake, forget_old};
-use super::routes::{Peer, observed as observed_router, router};
+use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
 use super::store::{Demand, OpenError, Store, Terms};
+use super::surface::router;
 use super::tls::{self, Tls, TlsError};
 use super::watch::{Hints, tell_of_ends};
 
-/// How long the next request head may take, the wait on an idle connection included.
+/// How long a later request head on a connection may take, including the idle time before it.
 const HEAD: Duration = Duration::from_mins(1);
 
-/// How long the first one may take: nobody connects to say nothing, but whoever wants all the places.
+/// How long the first request head may take: an honest client sends it at once; one that does not may be occupying
+/// connections on purpose.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
 
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
-/// How long what was sent may go unacknowledged, in milliseconds, before its connection is given up.
+/// How long sent data may stay unacknowledged, in milliseconds, before its connection is closed.
 const UNHEARD: u32 = 30_000;
 
-/// How long the start of HTTPS on a connection may take.
+/// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long requests under way have at the end.
+/// How long requests under way may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What to serve, and where.
+/// The options of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) listen: SocketAddr,
     pub(super) database: Database,
-    /// How it uses the database, if that is `PostgreSQL`.
+    /// How the server uses the database, if that is `PostgreSQL`.
     pub(super) terms: Terms,
     pub(super) admin_socket: PathBuf,
-    /// Whether anyone may create an organisation.
+    /// Whether clients may create organisations over the API.
     pub(super) signup: bool,
-    /// Where browsers reach it; `None` for the address it listens on.
+    /// The URL for browsers; `None` for the listening address.
     pub(super) public_url: Option<String>,
-    /// Where metrics are read; `None` for nowhere.
+    /// The address for metrics; `None` for no metrics.
     pub(super) metrics: Option<SocketAddr>,
-    /// HTTPS; `None` for HTTP.
+    /// The files for HTTPS; `None` for HTTP.
     pub(super) tls: Option<tls::Files>,
-    /// Whose `X-Forwarded-For` counts.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub(super) trusted: Trusted,
     pub(super) rates: Rates,
-    /// Whether it serves only while a standby has what was answered.
+    /// Whether the server serves only while a standby has every answered change.
     pub(super) demand: Demand,
-    /// Whether the access log has validations, too.
+    /// Whether the access log includes validations.
     pub(super) log_validations: bool,
-    /// After how long unseen an ephemeral device is removed; `None` for never.
+    /// How long an ephemeral device may be unseen before it is removed; `None` for never.
     pub(super) ephemeral_after: Option<Duration>,
 }
 
@@ -99,7 +102,7 @@ pub(super) enum StartError {
 #[derive(Debug)]
 pub(super) struct Running {
     address: SocketAddr,
-    /// Where metrics are read.
+    /// The address for metrics.
     metrics: Option<SocketAddr>,
     tls: Option<Arc<Tls>>,
     store: Store,
@@ -111,13 +114,13 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts one inside the current runtime; when this returns, it accepts requests.
+    /// Starts an authority inside the current runtime; when this returns, it accepts requests.
     pub(super) async fn start(options: Options) -> Result<Self, StartError> {
-        // First of all: a second server must be refused before it migrates the database under the first.
+        // First of all: a second server must be refused before it migrates the database of the first.
         let door = Door::open(&options.admin_socket)?;
         let tls = options.tls.map(Tls::load).transpose()?.map(Arc::new);
-        // Before the database: a store is let go of a moment after it is dropped, and whoever tries another port next (`--dev`)
-        // must not find it taken by itself.
+        // Before the database: a dropped store is released with a delay, so a caller that retries with another port
+        // (`--dev`) would find its own database still locked.
         let (listener, address) = bound(options.listen).await?;
         let observed = match options.metrics {
             Some(address) => Some(bound(address).await?),
@@ -128,7 +131,7 @@ impl Running {
         }
         let store = Store::open(&options.database, options.terms).await?;
         let health = Arc::<Health>::default();
-        health::first_look(&health, &store, options.demand).await;
+        first_look(&health, &store, options.demand).await;
         if options.demand == Demand::Synchronous && !health.is_ready() {
             let about_standbys = health.problems().into_iter().find(|found| found.concern == Concern::Durability);
             store.close().await;
@@ -179,7 +182,7 @@ impl Running {
         running.tasks.spawn(door.serve(desk, running.stop.clone()));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
-        let looking = health::keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
+        let looking = keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
         running.tasks.spawn(looking);
         running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
         let news = running.store.changes().listen();
@@ -197,7 +200,7 @@ impl Running {
             stop: running.stop.clone(),
             abort: running.abort.clone(),
         };
-        running.tasks.spawn(server(router(Arc::clone(&app), console::router(&app)), tls).accept(listener));
+        running.tasks.spawn(server(router(Arc::clone(&app)), tls).accept(listener));
         if let Some((listener, _)) = observed {
             running.tasks.spawn(server(observed_router(Arc::clone(&app)), None).accept(listener));
         }
@@ -206,17 +209,17 @@ impl Running {
         Ok(running)
     }
 
-    /// The address it listens on.
+    /// The address that the server listens on.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its metrics are read.
+    /// The address for metrics.
     pub(super) fn metrics(&self) -> Option<SocketAddr> {
         self.metrics
     }
 
-    /// Reads the certificate and its key anew, where there is HTTPS.
+    /// Reloads the certificate and its key, if HTTPS is on.
     pub(super) fn reload(&self) {
         match self.tls.as_ref().map(|tls| tls.reload()) {
             None => info!("nothing to reload: no certificate is in use"),
@@ -225,15 +228,15 @@ impl Running {
         }
     }
 
-    /// Its database.
+    /// The store.
     pub(super) fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Ends it in order.
+    /// Ends the server in order.
     pub(super) async fn end(self) {
         self.stop.cancel();
-        // They would wait for changes until they are cut off.
+        // Watchers would otherwise wait for changes until they are cut off.
         self.hints.close();
         self.tasks.close();
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
@@ -254,7 +257,7 @@ async fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartEr
     Ok((listener, address))
 }
 
-/// What is behind a listener.
+/// The service behind a listener.
 #[derive(Clone)]
 struct Server {
     service: TowerToHyperService<axum::Router>,
@@ -278,7 +281,7 @@ impl Server {
                     }));
                 }
                 Err(error) => {
-                    // Out of descriptors, most likely: connections that end will give some back.
+                    // Most likely out of file descriptors; connections that end will free some.
                     rarely!(warn, %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -290,7 +293,8 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
-        // A watcher that was unplugged would hold its place until the kernel gives up, a quarter of an hour later.
+        // Otherwise a watcher whose cable was unplugged would keep its place until the kernel gives up, 15 minutes
+        // later.
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
             debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }

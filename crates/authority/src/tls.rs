@@ -8,16 +8,16 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Where the certificate and its key are.
+/// The paths of the certificate and its key.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
-    /// PEM: the server's certificate, then those between it and a root.
+    /// PEM: the server's certificate, then the intermediate ones.
     pub(super) certificates: PathBuf,
-    /// PEM: its private key.
+    /// PEM: the private key of the certificate.
     pub(super) key: PathBuf,
 }
 
-/// Why they cannot be used.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TlsError {
     #[error("cannot read the certificate {}: {source}\n--tls-cert takes a PEM file.", path.display())]
@@ -30,7 +30,7 @@ pub(super) enum TlsError {
     Mismatch(#[from] rustls::Error),
 }
 
-/// What accepts connections, as the files were when they were last read.
+/// Accepts TLS connections with the files as last read.
 #[derive(Debug)]
 pub(super) struct Tls {
     files: Files,
@@ -44,14 +44,14 @@ impl Tls {
         Ok(Self { files, config })
     }
 
-    /// Reads the files anew. Fails, and goes on with what it had, when they cannot be used.
+    /// Reads the files again. On a failure, the previous certificate stays in use.
     pub(super) fn reload(&self) -> Result<(), TlsError> {
         let config = read(&self.files)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
 
-    /// For the next connection.
+    /// The acceptor for the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner)).into()
     }

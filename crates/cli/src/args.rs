@@ -1,14 +1,15 @@
-//! What can be typed.
+//! The command line's arguments.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use machineid_protocol::containment::WishError;
-use machineid_protocol::{DeviceId, Wish, span};
+use machineid_protocol::{DeviceId, DevicePattern, KeyRole, Wish, span};
 use machineid_version::VERSION;
 
-use super::host::drill::Role;
+use super::role::{self, Role};
 
 const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
                            else $XDG_RUNTIME_DIR/machineid/sidecar.sock]";
@@ -59,7 +60,7 @@ pub(super) enum Command {
     },
     /// Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)
     Drill(DrillArgs),
-    #[command(name = crate::host::drill::VERB, hide = true)]
+    #[command(name = role::VERB, hide = true)]
     Canary(CanaryArgs),
     /// Look for everything that enforcement on this host needs, and say what to do about it (exit 1 when something fails)
     Doctor(DoctorArgs),
@@ -80,6 +81,11 @@ pub(super) enum Command {
     Usage(UsageArgs),
     /// Print the address at which a larger plan can be bought
     Checkout(CheckoutArgs),
+    /// Keys with roles, for an admin key: for hosts, for stopping, for reading, for operators
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Organisations
     Org {
         #[command(subcommand)]
@@ -91,6 +97,18 @@ pub(super) enum Command {
 pub(super) enum AuditCommand {
     /// Find every edit and gap in an audit file (exit 1 when there is one)
     Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key with a role and print it, this once
+    Create(KeyCreateArgs),
+    /// Show the keys with their roles and their last uses, never their texts
+    List(KeyListArgs),
+    /// Make a key invalid, now
+    Revoke(KeyRevokeArgs),
+    /// Make a key in the place of one and print it, this once; the old one stays valid for a while
+    Rotate(KeyRotateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,7 +193,7 @@ pub(super) struct AuditVerifyArgs {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct WhomArgs {
+pub(super) struct TargetArgs {
     /// The agents of this name, or the one with this pid or run id, as `machineid status` shows them
     #[arg(value_name = "NAME|PID|RUN_ID")]
     pub(super) agent: Option<String>,
@@ -199,7 +217,7 @@ no daemon.";
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct StopArgs {
     #[command(flatten)]
-    pub(super) whom: WhomArgs,
+    pub(super) targets: TargetArgs,
     /// Deny their devices on this host until machineid release, also after a restart; then every agent of these devices is
     /// stopped (with --all: the host's, which rules all)
     #[arg(long)]
@@ -258,7 +276,7 @@ fn parse_wish(text: &str) -> Result<Wish, WishError> {
     text.parse()
 }
 
-/// Which canary to be, and where to report.
+/// The role of a canary, and the socket where it reports.
 #[derive(Debug, Args)]
 pub(super) struct CanaryArgs {
     pub(super) role: Role,
@@ -413,7 +431,7 @@ pub(super) struct ChangeArgs {
     pub(super) reason: Option<String>,
 }
 
-/// A line that fits a denial.
+/// Checks a reason: one line that fits into a denial.
 fn reason(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
     let fit = (1..=200).contains(&text.chars().count()) && !text.contains(char::is_control);
@@ -461,6 +479,82 @@ pub(super) struct CheckoutArgs {
     #[arg(long)]
     pub(super) plan: Plan,
     /// Print the address as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+const ROLES_HELP: &str = "\
+Roles: host registers, validates, watches and reports, and removes a device of its own while that is active (what a \
+sidecar should hold); stop revokes and reads, and gives nothing back; read lists and reads; operate does all of these and \
+unrevokes, removes and checks out; admin does everything, with keys, the execution switch and rotation.";
+
+#[derive(Debug, Args)]
+#[command(after_help = ROLES_HELP)]
+pub(super) struct KeyCreateArgs {
+    /// What the key may do
+    #[arg(long, value_name = "ROLE", value_parser = roles())]
+    pub(super) role: KeyRole,
+    /// Of a host key: only devices whose ids match, as in 'k8s:*' [default: every device]
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) devices: Option<DevicePattern>,
+    /// How long it is valid, as in 720h [default: until it is revoked]
+    #[arg(long, value_name = "DURATION", value_parser = span::parse)]
+    pub(super) expires: Option<Duration>,
+    /// A name for people, also in the audit: letters, digits and . _ -
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// The reason, in one line: kept in the authority's audit
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub(super) reason: Option<String>,
+    /// Print the key as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+fn roles() -> impl TypedValueParser<Value = KeyRole> {
+    PossibleValuesParser::new(KeyRole::ALL.map(KeyRole::as_str)).try_map(|name| name.parse::<KeyRole>())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyListArgs {
+    /// Print the keys as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyRevokeArgs {
+    /// Its fingerprint or its name
+    #[arg(value_name = "FINGERPRINT|NAME")]
+    pub(super) which: String,
+    /// The reason, in one line: kept in the authority's audit
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub(super) reason: Option<String>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) key: KeyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyRotateArgs {
+    /// Its fingerprint or its name
+    #[arg(value_name = "FINGERPRINT|NAME")]
+    pub(super) which: String,
+    /// How long the old key stays valid beside the new one; 0s ends it at once
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
+    pub(super) overlap: Duration,
+    /// The reason, in one line: kept in the authority's audit
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub(super) reason: Option<String>,
+    /// Print the key as JSON
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]

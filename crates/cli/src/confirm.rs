@@ -1,14 +1,14 @@
-//! Asking before something that cannot be taken back.
+//! Confirmation of actions that cannot be undone.
 
 use std::io::{BufRead, IsTerminal};
 
 use super::printer::Printer;
 use super::problem::Problem;
 
-/// Wants the number of those it is about typed: whoever reads it knows how many. `deed` is the whole of it, as in
-/// "revoke 3 devices at …"; `instead` is what to do without a terminal besides `--yes`.
+/// Asks the user to type the number of affected devices or agents, which shows that the user knows it. `deed` is the
+/// whole action, as in "revoke 3 devices at …"; `instead` is what to do without a terminal besides `--yes`.
 ///
-/// Fails without a terminal to ask on, and when something else is typed.
+/// Fails without a terminal, and when something else is typed.
 pub(super) fn typed(deed: &str, number: usize, instead: &str, printer: &mut Printer) -> Result<(), Problem> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Problem::usage(format!(
@@ -24,8 +24,8 @@ pub(super) fn typed(deed: &str, number: usize, instead: &str, printer: &mut Prin
     Err(Problem::failure("not confirmed; nothing was changed"))
 }
 
-/// Wants a word typed for what is meant beyond the rest. `false` when another is typed, and where there is no terminal to
-/// ask on: a script says it with a flag.
+/// Asks the user to type a word for an action beyond the rest. `false` when something else is typed, and without a
+/// terminal: a script uses a flag instead.
 pub(super) fn word(question: &str, word: &str, printer: &mut Printer) -> bool {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return false;

@@ -1,16 +1,17 @@
 //! `machineid`: the operator's command line.
 //!
-//! Two halves that share nothing but their way of printing: `host` asks this host's daemon over its socket, `fleet`
-//! asks the authority. Results go to stdout, everything else to stderr; what scripts need is `--json` and the exit code.
+//! Two halves share only their output: `host` asks this host's daemon over its socket, `organisation` asks the
+//! authority about the organisation's devices. Results go to stdout, everything else to stderr; scripts use `--json` and the exit code.
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod confirm;
-mod fleet;
 mod host;
+mod organisation;
 mod printer;
 mod problem;
+mod role;
 mod table;
 mod words;
 
@@ -23,7 +24,7 @@ use machineid_protocol::Exit;
 use printer::Printer;
 use problem::Problem;
 
-/// The environment, read in this one place.
+/// Reads the environment; passed to everything that needs it.
 type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The command line, for manual pages and completions.
@@ -32,7 +33,7 @@ pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// Runs the command the process was started with, and says what became of it.
+/// Runs the command that the process was started with, and returns its exit code.
 #[must_use]
 pub fn main() -> Exit {
     #[expect(clippy::disallowed_methods, reason = "the one place of this program that reads the environment")]
@@ -40,7 +41,7 @@ pub fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help for a closed pipe is no failure.
+            // Failing to print help to a closed pipe is no error.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success };
         }
@@ -63,23 +64,27 @@ pub fn main() -> Exit {
 async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     match command {
         Command::Check(args) => host::check::run(&args, env, printer).await,
+        Command::Status(args) if args.watch => host::watch::run(&args, env, printer).await,
         Command::Status(args) => host::status::run(&args, env, printer).await,
         Command::Events(args) => host::events::run(&args, env, printer).await,
         Command::Stop(args) => host::stop::run(&args, env, printer).await,
         Command::Release(args) => host::release::run(&args, env, printer).await,
         Command::Audit { command: args::AuditCommand::Verify(args) } => host::audit::verify(&args, printer),
         Command::Drill(args) => host::drill::run(&args, env, printer).await,
-        // Has been seen to: a canary needs no runtime.
+        // Handled above: a canary needs no runtime.
         Command::Canary(args) => Ok(host::drill::live(&args, env)),
         Command::Doctor(args) => host::doctor::run(&args, env, printer).await,
-        Command::Register(args) => fleet::each::register(&args, env, printer).await,
-        Command::Validate(args) => fleet::validate::run(&args, env, printer).await,
-        Command::Revoke(args) => fleet::revoke::run(&args, env, printer).await,
-        Command::Unrevoke(args) => fleet::unrevoke::run(&args, env, printer).await,
-        Command::Remove(args) => fleet::each::remove(&args, env, printer).await,
-        Command::List(args) => fleet::list::run(&args, env, printer).await,
-        Command::Usage(args) => fleet::plan::usage(&args, env, printer).await,
-        Command::Checkout(args) => fleet::plan::checkout(&args, env, printer).await,
-        Command::Org { command: args::OrgCommand::Create(args) } => fleet::plan::org_create(&args, env, printer).await,
+        Command::Register(args) => organisation::each::register(&args, env, printer).await,
+        Command::Validate(args) => organisation::validate::run(&args, env, printer).await,
+        Command::Revoke(args) => organisation::revoke::run(&args, env, printer).await,
+        Command::Unrevoke(args) => organisation::unrevoke::run(&args, env, printer).await,
+        Command::Remove(args) => organisation::each::remove(&args, env, printer).await,
+        Command::List(args) => organisation::list::run(&args, env, printer).await,
+        Command::Usage(args) => organisation::billing::usage(&args, env, printer).await,
+        Command::Checkout(args) => organisation::billing::checkout(&args, env, printer).await,
+        Command::Key { command } => organisation::keys::run(&command, env, printer).await,
+        Command::Org { command: args::OrgCommand::Create(args) } => {
+            organisation::billing::org_create(&args, env, printer).await
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! The one place that writes to stdout and stderr.
+//! The printer: the only place that writes to stdout and stderr.
 //!
-//! A reader that goes away (`| head`) must not stop a revoke half-way, so writing never fails for the commands: a closed
-//! pipe swallows the rest, any other error is told once at the end.
+//! A reader that goes away (`| head`) must not stop a revoke half-way, so writing never fails for the commands: after a
+//! closed pipe output is dropped, and any other error is reported once at the end.
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Stderr, Stdout, Write};
@@ -14,7 +14,7 @@ use super::Env;
 use super::problem::Problem;
 use super::words::printable;
 
-/// A meaning, shown as a colour where there are colours.
+/// The meaning of a colour, where colours are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
     Good,
@@ -32,7 +32,7 @@ impl Colour {
     }
 }
 
-/// One line, in parts that may be coloured.
+/// One line, whose parts may be coloured.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Line(Vec<(String, Option<Colour>)>);
 
@@ -61,7 +61,7 @@ impl From<String> for Line {
     }
 }
 
-/// Where the results and everything else go.
+/// The destinations of results and other output.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about where the output goes")]
 pub(super) struct Printer {
@@ -70,19 +70,19 @@ pub(super) struct Printer {
     colours: bool,
     width: Option<usize>,
     progress: Progress,
-    /// Text results are not wanted.
+    /// Text results are suppressed.
     only_json: bool,
-    /// The first error of writing a result.
+    /// The first error in writing a result.
     broken: Option<io::Error>,
-    /// Whether the terminal can be drawn upon.
+    /// Whether the terminal supports drawing.
     drawable: bool,
-    /// Lines that are collected instead of written.
+    /// Lines collected for a page instead of being written.
     page: Option<Vec<String>>,
-    /// Whether the terminal shows its other screen, which we draw upon.
+    /// Whether the terminal shows its alternate screen, where pages are drawn.
     drawing: bool,
 }
 
-/// Whether progress can be and is shown.
+/// Whether progress can be shown, and is shown now.
 #[derive(Debug)]
 enum Progress {
     NoTerminal,
@@ -111,7 +111,7 @@ impl Printer {
         }
     }
 
-    /// The terminal's width in characters; none when the results go elsewhere.
+    /// The terminal's width in characters; `None` when results go elsewhere.
     pub(super) const fn width(&self) -> Option<usize> {
         self.width
     }
@@ -140,18 +140,18 @@ impl Printer {
         self.write(text.as_bytes());
     }
 
-    /// Whether a page can be drawn in place of the one before.
+    /// Whether a page can replace the previous one.
     pub(super) const fn can_draw(&self) -> bool {
         self.drawable
     }
 
-    /// From now on lines are collected for a page, which fits the terminal as it is now.
+    /// Collects lines for a page from now on, sized for the terminal as it is now.
     pub(super) fn begin_page(&mut self) {
         self.width = Some(size(self.out.get_ref()).0);
         self.page = Some(Vec::new());
     }
 
-    /// Draws the page in the place of the one before. What does not fit is left out, and said to be.
+    /// Draws the page over the previous one. Lines that do not fit are left out, with a note.
     pub(super) fn draw_page(&mut self) {
         let mut lines = self.page.take().unwrap_or_default();
         let room = size(self.out.get_ref()).1;
@@ -178,7 +178,7 @@ impl Printer {
         self.flush();
     }
 
-    /// Gives the terminal back as it was before the first page was drawn.
+    /// Restores the terminal to its state before the first page.
     pub(super) fn end_drawing(&mut self) {
         self.page = None;
         if std::mem::take(&mut self.drawing) {
@@ -195,7 +195,7 @@ impl Printer {
         self.write(b"\n");
     }
 
-    /// Writes what is left, and returns whether the reader is still there.
+    /// Flushes the output, and returns whether the reader is still there.
     pub(super) fn flush(&mut self) -> bool {
         if self.broken.is_none() {
             self.broken = self.out.flush().err();
@@ -211,19 +211,19 @@ impl Printer {
         self.write(b"\n");
     }
 
-    /// Says something that is not the result.
+    /// Prints a message that is not part of the result.
     pub(super) fn note(&mut self, text: &str) {
         self.clear_progress();
         let _ = self.out.flush();
         let _ = writeln!(self.err, "{}", printable(text));
     }
 
-    /// Says why the command failed.
+    /// Prints why the command failed.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.note(&format!("machineid: {}", problem.text));
     }
 
-    /// Asks, on a line of its own that stays open.
+    /// Asks a question, on a line of its own that stays open.
     pub(super) fn ask(&mut self, text: &str) {
         self.clear_progress();
         let _ = self.out.flush();
@@ -231,7 +231,7 @@ impl Printer {
         let _ = self.err.flush();
     }
 
-    /// Says what a long command does, on a terminal.
+    /// Shows what a long command does, on a terminal.
     pub(super) fn progress(&mut self, text: &str) {
         self.show("{spinner} {wide_msg}", text, |_| ());
     }
@@ -244,7 +244,7 @@ impl Printer {
         });
     }
 
-    /// Takes the progress away.
+    /// Removes the progress display.
     pub(super) fn done(&mut self) {
         self.clear_progress();
     }
@@ -268,12 +268,12 @@ impl Printer {
         self.progress = Progress::Shown(bar);
     }
 
-    /// Only the JSON result is wanted on stdout.
+    /// Prints only the JSON result on stdout.
     pub(super) const fn only_json(&mut self) {
         self.only_json = true;
     }
 
-    /// Whether results are told in words.
+    /// Whether results are printed as text.
     pub(super) const fn wants_text(&self) -> bool {
         !self.only_json
     }
@@ -291,12 +291,12 @@ impl Printer {
         }
     }
 
-    /// Writes what is left. A result that could not be written for another reason than a closed pipe is a failure.
+    /// Flushes the output. A result that could not be written, for another reason than a closed pipe, is a failure.
     pub(super) fn finish(mut self, exit: Exit) -> Exit {
         self.clear_progress();
         self.end_drawing();
         let error = self.broken.take().or_else(|| self.out.flush().err());
-        // What a failed flush left in the buffer must not be tried again on drop.
+        // After a failed flush, the buffer must not be written again on drop.
         let (_, _) = self.out.into_parts();
         match error {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -308,14 +308,15 @@ impl Printer {
     }
 }
 
-/// A terminal's columns and rows; what is usual where it does not say.
+/// The terminal's columns and rows, with a default if unknown.
 fn size(terminal: impl std::os::fd::AsFd) -> (usize, usize) {
     let said = rustix::termios::tcgetwinsize(terminal);
     let or = |said: u16, usual| if said == 0 { usual } else { usize::from(said) };
     said.map_or((80, 24), |size| (or(size.ws_col, 80), or(size.ws_row, 24)))
 }
 
-/// JSON escapes the ASCII control characters; a terminal also obeys some others. They can only stand in strings.
+/// Escapes control characters for JSON: JSON itself escapes only the ASCII ones, and a terminal also obeys some others.
+/// They can only occur in strings.
 fn escape_hostile(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {

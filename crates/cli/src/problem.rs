@@ -1,8 +1,8 @@
-//! Why a command ended without doing what it should.
+//! The errors that end a command.
 
 use machineid_protocol::Exit;
 
-/// What happened, where, and what to do next; and the exit code that goes with it.
+/// The error text says what happened, where, and what to do next; with the exit code.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub(super) text: String,
@@ -10,17 +10,17 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// It was tried and failed.
+    /// The action was tried and failed.
     pub(super) fn failure(text: impl Into<String>) -> Self {
         Self { text: text.into(), exit: Exit::Failure }
     }
 
-    /// What was typed, or what the environment holds, is wrong; nothing was tried.
+    /// An argument or the environment is wrong; nothing was tried.
     pub(super) fn usage(text: impl Into<String>) -> Self {
         Self { text: text.into(), exit: Exit::Usage }
     }
 
-    /// Whether something may run could not be found out.
+    /// It could not be determined whether something may run.
     pub(super) fn undecided(text: impl Into<String>) -> Self {
         Self { text: text.into(), exit: Exit::Undecided }
     }

@@ -9,7 +9,7 @@ use super::words::printable;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column {
     title: &'static str,
-    /// Columns with a higher rank go first when the terminal is too narrow; rank 0 never goes.
+    /// Columns with a higher rank are left out first when the terminal is too narrow; rank 0 always stays.
     rank: u8,
 }
 
@@ -23,7 +23,7 @@ impl Column {
     }
 }
 
-/// One cell: text from anywhere, made printable here.
+/// A cell: any text, made printable here.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     text: String,
@@ -46,11 +46,11 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// The narrowest a column is cut to.
+/// The minimum width to which a column is cut.
 const NARROWEST: usize = 8;
 const GAP: usize = 2;
 
-/// Lays the rows out in at most `width` characters; without a width (a pipe, a file) nothing is cut or left out.
+/// Lays out the rows in at most `width` characters; without a width (a pipe, a file) nothing is cut or left out.
 pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize>) -> Vec<Line> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let natural: Vec<usize> = columns
@@ -63,7 +63,7 @@ pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize
     };
     let mut widths = natural;
     if let Some(width) = width {
-        // Leaving a lesser column out keeps ids whole, which are there to be copied.
+        // Leaving out a lesser column keeps ids whole, so that they can be copied.
         while total(&shown, &widths) > width {
             let worst = shown.iter().copied().filter(|n| columns[*n].rank > 0).max_by_key(|n| columns[*n].rank);
             let Some(worst) = worst else { break };
@@ -94,7 +94,7 @@ pub(super) fn layout(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize
     lines
 }
 
-/// How many columns of a terminal a text takes: a Chinese character takes two, an accent of its own takes none.
+/// The width of a text in terminal columns: a Chinese character takes two, a combining accent none.
 pub(super) fn length(text: &str) -> usize {
     text.width()
 }
@@ -112,7 +112,7 @@ fn cut(text: &str, width: usize) -> String {
     fitting.chain(['…']).collect()
 }
 
-/// A text behind its head, folded under itself.
+/// A text after its head, folded under itself.
 pub(super) fn hanging(head: &str, text: &str, width: Option<usize>) -> Vec<Line> {
     let indent = length(head);
     let room = width.map(|width| width.saturating_sub(indent)).filter(|room| *room >= NARROWEST);
@@ -120,8 +120,8 @@ pub(super) fn hanging(head: &str, text: &str, width: Option<usize>) -> Vec<Line>
     fold(&printable(text), room).iter().enumerate().map(|(at, part)| Line::from(head(at) + part)).collect()
 }
 
-/// Breaks a text at its spaces into lines of at most `room` characters. A longer word is left whole: it is a path or a
-/// command, and there to be copied.
+/// Breaks a text at spaces into lines of at most `room` characters. A longer word is left whole: it is a path or a
+/// command, to be copied.
 pub(super) fn fold(text: &str, room: Option<usize>) -> Vec<String> {
     let Some(room) = room else { return vec![text.to_owned()] };
     let mut lines = vec![String::new()];

@@ -1,15 +1,15 @@
-//! Text from elsewhere, times and counts, made fit to be read.
+//! Makes foreign text, times and counts readable.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Foreign text with every hostile character shown as `�`.
+/// Text from outside, with every control or invisible character shown as `�`.
 pub(super) fn printable(text: &str) -> String {
     machineid_protocol::printable::printable(text, char::REPLACEMENT_CHARACTER).collect()
 }
 
-/// A duration in its two largest units: `3d 4h`, `5m 2s`, `12s`; below ten seconds with a decimal.
+/// A duration in its two largest units: `3d 4h`, `5m 2s`, `12s`; below ten seconds with one decimal.
 pub(super) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     if seconds < 10 {
@@ -25,27 +25,27 @@ pub(super) fn duration(span: Duration) -> String {
     }
 }
 
-/// Milliseconds, as [`duration`].
+/// Milliseconds, formatted like [`duration`].
 pub(super) fn millis(count: u64) -> String {
     duration(Duration::from_millis(count))
 }
 
-/// Milliseconds as they were measured: `12 ms`, `2.003 s`.
+/// Milliseconds without rounding: `12 ms`, `2.003 s`.
 pub(super) fn precise(count: u64) -> String {
     if count < 1_000 { format!("{count} ms") } else { format!("{}.{:03} s", count / 1_000, count % 1_000) }
 }
 
-/// An RFC 3339 time as its distance from `now`; a text that is none, as it is.
+/// An RFC 3339 time relative to `now`; any other text unchanged.
 pub(super) fn ago(time: &str, now: Timestamp) -> String {
     let Ok(time) = time.parse::<Timestamp>() else { return printable(time) };
     match Duration::try_from(now.duration_since(time)) {
         Ok(past) => format!("{} ago", duration(past)),
-        // Another host's clock may be ahead of ours.
+        // The clock of another host may be ahead of ours.
         Err(_) => "just now".to_owned(),
     }
 }
 
-/// An RFC 3339 time as the time of day in UTC; a text that is none, as it is.
+/// An RFC 3339 time as the time of day in UTC; any other text unchanged.
 pub(super) fn clock_time(time: &str) -> String {
     let Ok(time) = time.parse::<Timestamp>() else { return printable(time) };
     time.strftime("%H:%M:%S UTC").to_string()

@@ -1,10 +1,10 @@
-//! Where the authority is.
+//! The authority's base URL.
 
 use std::fmt;
 
 use url::Url;
 
-/// The authority's base URL: `https`, or `http` to this host, with nothing in it that could hold a secret. An optional
+/// The authority's base URL: `https`, or `http` to this host, without any part that could hold a secret. An optional
 /// path prefix is kept, without a slash at its end.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BaseUrl {
@@ -15,27 +15,27 @@ pub struct BaseUrl {
 /// Why a text is not a base URL. Never repeats the text, which may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BaseUrlError {
-    /// No URL at all.
+    /// The text is not a URL.
     Malformed,
-    /// Neither `https` nor `http`.
+    /// The scheme is neither `https` nor `http`.
     Scheme,
-    /// `http` to another host.
+    /// The scheme is `http`, but the host is another one.
     Unencrypted,
-    /// A user name or a password stands before the host.
+    /// The URL contains a user name or a password.
     UserInfo,
-    /// A query or a fragment follows.
+    /// The URL contains a query or a fragment.
     Trailing,
-    /// The path names the API itself, which is added to every request.
+    /// The path contains the API's own path, which is added to every request.
     ApiPath,
 }
 
 impl BaseUrl {
-    /// Reads a base URL. `http` is taken only for `127.0.0.0/8`, `::1` and `localhost`, unless `allow_http`.
+    /// Parses a base URL. `http` is accepted only for `127.0.0.0/8`, `::1` and `localhost`, unless `allow_http`.
     ///
-    /// Fails with a [`BaseUrlError`] that says what would be right.
+    /// Fails with a [`BaseUrlError`] that says what would be valid.
     pub fn parse(text: &str, allow_http: bool) -> Result<Self, BaseUrlError> {
         let text = text.trim();
-        // The URL standard drops tabs and line feeds and repairs slashes; a person who wrote those meant something else.
+        // The URL standard drops tabs and line feeds and repairs slashes; a user who typed those meant something else.
         if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
             return Err(BaseUrlError::Malformed);
         }
@@ -77,7 +77,7 @@ impl BaseUrl {
         self.url.scheme() == "https"
     }
 
-    /// Whether the host is this one, by name or address.
+    /// Whether the URL leads to this host, by name or address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let Some(host) = self.url.host_str() else { return false };

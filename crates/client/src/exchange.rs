@@ -17,17 +17,17 @@ use super::connection::{Connections, outgoing};
 use super::failure::{Cause, Failure, Refusal};
 use super::retry_after;
 
-/// Whether a request may be sent a second time when a connection that was kept turns out to be dead. One that may not goes
-/// out on a new one.
+/// Whether a request may be sent again when a kept connection turns out to be dead. A request that may not is sent on a
+/// new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// Twice is the same as once.
+    /// Sending it twice has the same effect as once.
     Harmless,
-    /// Twice is not the same as once.
+    /// Sending it twice has another effect than once.
     Never,
 }
 
-/// What to send.
+/// A request to send.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
     pub(super) method: Method,
@@ -35,21 +35,21 @@ pub(super) struct Question<'a> {
     pub(super) key: Option<&'a OrgKey>,
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
-    /// The longest answer taken, in bytes.
+    /// The maximum size of the answer, in bytes.
     pub(super) limit: usize,
 }
 
-/// A complete answer, of whatever status.
+/// A complete answer, with any status.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
-    /// What gave it.
+    /// The URL that gave the answer.
     url: Url,
 }
 
-/// Asks one authority.
+/// Sends requests to one authority.
 #[derive(Debug)]
 pub(super) struct Exchange {
     connections: Connections,
@@ -61,15 +61,15 @@ impl Exchange {
         Self { connections, timeout }
     }
 
-    /// Asks on new connections from now on. The earlier ones are closed once the requests that were begun are answered.
+    /// Uses new connections from now on. The old ones are closed when their requests have been answered.
     pub(super) fn forget_connections(&self) {
         self.connections.forget();
     }
 
-    /// Sends the question and reads the whole answer. One timeout covers everything, the second attempt included.
+    /// Sends the request and reads the whole answer. One timeout covers everything, including a second attempt.
     pub(super) async fn ask(&self, question: Question<'_>) -> Result<Answer, Failure> {
         tokio::time::timeout(self.timeout, self.ask_untimed(question)).await.unwrap_or_else(|_| {
-            // The kept ones may all have died without a word, and each would take another timeout to find that out.
+            // All kept connections may have died silently, and each would take another timeout to show it.
             self.forget_connections();
             Err(Failure::Timeout { after: self.timeout })
         })
@@ -82,9 +82,9 @@ impl Exchange {
         }
         let mut kept = self.connections.kept();
         let response = match request(&kept.http, &question).send().await {
-            // A server may close an idle connection in the moment a request goes out on it. That says nothing about the
-            // authority, so it must not count as a failure. Only once, and only where a dead connection can be the reason: an
-            // authority that resets every request is not asked twice each time.
+            // A server may close an idle connection at the moment when a request is sent on it. That says nothing about
+            // the authority, so it must not count as a failure. The request is repeated only once, and only if a dead
+            // connection can be the reason: an authority that resets every request is not asked twice each time.
             Err(error) if kept.may_hold_a_dead_one() && !error.is_connect() && Cause::of(&error).closed_early => {
                 self.connections.forget_these(&kept);
                 kept = self.connections.kept();
@@ -94,20 +94,20 @@ impl Exchange {
         };
         let answer = self.read(response, question.url, question.limit).await?;
         if matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            // Nothing may follow the head of these. Some servers send it nevertheless, and it would be read as the next answer.
+            // These answers have no body. Some servers send one anyway, and it would be read as the next answer.
             self.connections.forget_these(&kept);
         }
         kept.note_answer();
         Ok(answer)
     }
 
-    /// Sends the question on a connection of its own and takes the answer's head. What follows it may go on for ever.
+    /// Sends the request on its own connection and reads the head of the answer. The body may continue forever.
     pub(super) async fn begin(&self, question: &Question<'_>) -> Result<Response, Failure> {
         let sent = tokio::time::timeout(self.timeout, self.send(self.connections.single(), question)).await;
         sent.unwrap_or(Err(Failure::Timeout { after: self.timeout }))
     }
 
-    /// What an answer says that is not the stream hoped for.
+    /// The failure of an answer that is not the expected stream.
     pub(super) async fn refused(&self, response: Response, question: Question<'_>) -> Failure {
         let read = tokio::time::timeout(self.timeout, self.read(response, question.url, question.limit)).await;
         match read.unwrap_or(Err(Failure::Timeout { after: self.timeout })) {
@@ -117,7 +117,7 @@ impl Exchange {
         }
     }
 
-    /// The next part of an answer; `None` at its end. Safe to drop and call again.
+    /// The next part of an answer; `None` at its end. Cancel-safe.
     pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
         response.chunk().await.map_err(|error| Failure::of(error, self.timeout))
     }
@@ -145,7 +145,7 @@ fn request(http: &Client, question: &Question<'_>) -> reqwest::RequestBuilder {
     request
 }
 
-/// All of an answer's body; `None` when that is longer than `limit` bytes, as soon as it is known to be.
+/// The whole body of an answer; `None` as soon as it is known to be longer than `limit` bytes.
 pub async fn body(response: &mut Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
     let announced = response.content_length();
     if announced.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit)) {
@@ -169,7 +169,7 @@ fn key_header(key: &OrgKey) -> HeaderValue {
 }
 
 impl Answer {
-    /// What a decision depends on besides the body. A header that is there twice or is no text counts as a bad one.
+    /// The headers that a decision depends on. A header that occurs twice or is not text counts as an invalid one.
     pub(super) fn head(&self) -> Head<'_> {
         Head {
             status: self.status.as_u16(),
@@ -189,13 +189,13 @@ impl Answer {
         Some(first.to_str().unwrap_or("?"))
     }
 
-    /// When the authority wants to be asked again.
+    /// The delay requested by `Retry-After`.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         let text = |name| self.headers.get(name).and_then(|value| value.to_str().ok());
         retry_after::read(text(header::RETRY_AFTER)?, text(header::DATE))
     }
 
-    /// What a status that carries neither decision nor explanation amounts to.
+    /// The failure for a status with neither a decision nor an explanation.
     pub(super) fn bare_status(&self) -> Failure {
         if self.status.is_redirection() {
             let target = self.headers.get(header::LOCATION).and_then(|to| self.url.join(to.to_str().ok()?).ok());
@@ -205,7 +205,7 @@ impl Answer {
         Failure::Status { status: self.status.as_u16(), retry_after: self.retry_after() }
     }
 
-    /// The fields every answer of the API may have; none of them when the body is something else.
+    /// The fields that every answer of the API may have; all are absent if the body is something else.
     pub(super) fn envelope(&self) -> Envelope {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -215,24 +215,26 @@ impl Answer {
         self.status.is_server_error() || matches!(self.status.as_u16(), 408 | 429)
     }
 
-    /// The authority's words for a no that will stay one.
+    /// The authority's explanation of a permanent refusal.
     pub(super) fn explanation(&self) -> Option<Refusal> {
-        let Envelope { status, error, code, request_id, .. } = self.envelope();
+        let Envelope { status, error, code, request_id, reason, .. } = self.envelope();
         let explained = error.is_some() || code.is_some() || (status.is_some() && self.status.is_client_error());
         if self.is_passing() || !explained {
             return None;
         }
         let code = code.filter(|code| *code != Code::Allow);
-        let error = error.or(status).map(|text| printable(&text, ' ').take(LONGEST).collect());
-        Some(Refusal { status: self.status.as_u16(), error, code, request_id })
+        let shown = |text: String, longest| printable(&text, ' ').take(longest).collect();
+        let error = error.or(status).map(|text| shown(text, LONGEST));
+        let reason = reason.map(|text| shown(text, LONGEST_REASON));
+        Some(Refusal { status: self.status.as_u16(), error, code, request_id, reason })
     }
 
-    /// What this answer says when it is not the one hoped for.
+    /// The failure for an answer that is not the expected one.
     pub(super) fn refusal(&self) -> Failure {
         self.explanation().map_or_else(|| self.bare_status(), Failure::Refused)
     }
 
-    /// Takes `"status":"ok"` for done.
+    /// Accepts only `"status":"ok"` as success.
     pub(super) fn accepted(&self) -> Result<(), Failure> {
         if self.status != StatusCode::OK {
             return Err(self.refusal());
@@ -241,11 +243,11 @@ impl Answer {
         if envelope.error.is_some() {
             return Err(self.refusal());
         }
-        // A page that happens to come with 200 must not read as "revoked".
+        // A page that happens to have status 200 must not be taken for "revoked".
         if envelope.status.is_some() { Ok(()) } else { Err(self.not_understood()) }
     }
 
-    /// Reads a successful answer as what it should be.
+    /// Decodes a successful answer.
     pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         if self.status != StatusCode::OK || self.envelope().error.is_some() {
             return Err(self.refusal());
@@ -253,7 +255,7 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|_| self.not_understood())
     }
 
-    /// What a successful answer without the right content is.
+    /// The failure for a successful answer without the right content.
     pub(super) fn not_understood(&self) -> Failure {
         if serde_json::from_slice::<serde_json::Value>(&self.body).is_ok() {
             return Failure::Incomplete;
@@ -263,5 +265,8 @@ impl Answer {
     }
 }
 
-/// The longest explanation kept, in characters.
+/// The maximum length of a stored explanation, in characters.
 const LONGEST: usize = 120;
+
+/// The longest sentence of a refusal that is kept, in characters.
+const LONGEST_REASON: usize = 300;

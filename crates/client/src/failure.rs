@@ -1,4 +1,4 @@
-//! What went wrong when no usable answer came, whose fault that is, and whether to try again.
+//! The failures of a request without a usable answer: the cause, the side at fault, and whether to try again.
 
 use std::error::Error;
 use std::fmt;
@@ -11,76 +11,79 @@ use machineid_protocol::{Code, RequestId, span};
 
 use super::connection::NoAddress;
 
-/// The error below, shared so that everybody who waits for one answer can be told.
-pub type Source = Arc<dyn Error + Send + Sync>;
+/// The underlying error, shared so that every waiter for one answer gets it.
+pub type SharedError = Arc<dyn Error + Send + Sync>;
 
-/// No usable answer. Says nothing about the device: never an ALLOW, and no deny either. Holds no key.
+/// There is no usable answer. A failure says nothing about the device: it is never an ALLOW, and no deny either. Holds
+/// no key.
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// The authority's host name has no address.
-    Dns(Source),
-    /// No connection could be made, to the authority or to the proxy before it.
-    Connect(Source),
+    Dns(SharedError),
+    /// No connection could be made, to the authority or to the proxy in front of it.
+    Connect(SharedError),
     /// No encrypted connection could be made.
     Tls {
         /// Whether the certificate is the reason.
         certificate: bool,
-        /// What TLS said.
-        source: Source,
+        /// The error of the TLS library.
+        source: SharedError,
     },
     /// No complete answer came in time.
     Timeout {
-        /// The time it was given.
+        /// The time limit.
         after: Duration,
     },
     /// The connection ended before the answer was complete.
-    Interrupted(Source),
-    /// What answered does not speak HTTP.
-    NotHttp(Source),
-    /// The answer is longer than any right one.
+    Interrupted(SharedError),
+    /// The peer does not speak HTTP.
+    NotHttp(SharedError),
+    /// The answer is longer than any valid one.
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The answer is a redirect; none is followed, since the key would go with it.
+    /// The answer is a redirect; none is followed, since the key would be sent along.
     Redirected {
-        /// Where to, without path and query, when that is another origin.
+        /// The target without path and query, if it is another origin.
         origin: Option<String>,
     },
     /// A server error, or another status without a decision or an explanation.
     Status {
         /// The HTTP status.
         status: u16,
-        /// When the authority wants to be asked again; see [`Failure::retry_after`].
+        /// The delay requested by the authority; see [`Failure::retry_after`].
         retry_after: Option<Duration>,
     },
     /// The authority answered that it could complete no decision, and marked the answer so: `SYSTEM_UNAVAILABLE`.
     Undecided {
-        /// When the authority wants to be asked again; see [`Failure::retry_after`].
+        /// The delay requested by the authority; see [`Failure::retry_after`].
         retry_after: Option<Duration>,
     },
-    /// The answer to a validation is no decision, or an answer is not what it claims to be.
+    /// The answer to a validation is no decision, or the answer is otherwise malformed.
     Unusable(Unusable),
-    /// The answer lacks what belongs to this request.
+    /// The answer lacks the part about this request.
     Incomplete,
-    /// The authority understood the request and said no.
+    /// The authority understood the request and refused it.
     Refused(Refusal),
 }
 
-/// The authority's words when it refuses a request.
+/// The authority's explanation of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// Its `error`, else its `status`, such as `not_found` or `device_limit_reached`; printable.
+    /// The `error` of the answer, or else its `status`, such as `not_found` or `device_limit_reached`; printable.
     pub error: Option<String>,
-    /// Its decision code, such as `INVALID_ORG_KEY`.
+    /// The decision code, such as `INVALID_ORG_KEY`.
     pub code: Option<Code>,
-    /// Its name for the answer.
+    /// The authority's id of the request.
     pub request_id: Option<RequestId>,
+    /// The reason, as a sentence for people, if the authority gives one; printable.
+    pub reason: Option<String>,
 }
 
-/// Who has to do something about a failure.
+/// The side that must act on a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The operator of the network in between.
@@ -92,7 +95,7 @@ pub enum Fault {
 }
 
 impl Failure {
-    /// Whose fault it most likely is.
+    /// The side that is most likely at fault.
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
@@ -114,7 +117,7 @@ impl Failure {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            // A resolver that is not up yet says the same as one that knows no such name.
+            // A resolver that is not up yet gives the same error as one that does not know the name.
             Self::Dns(_)
             | Self::Connect(_)
             | Self::Timeout { .. }
@@ -132,7 +135,7 @@ impl Failure {
         }
     }
 
-    /// How long the authority wants to be left alone: at most [`super::LONGEST_RETRY_AFTER`].
+    /// The delay requested by the authority: at most [`super::LONGEST_RETRY_AFTER`].
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -151,7 +154,7 @@ impl Failure {
         }
     }
 
-    /// The code that goes with "could not find out" for this reason.
+    /// The code of an undecided check with this reason.
     #[must_use]
     pub const fn code(&self) -> Code {
         match self {
@@ -171,7 +174,7 @@ impl Failure {
         }
     }
 
-    /// A word for metrics and JSON; the set is closed.
+    /// A word for metrics and JSON, from a fixed set.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -191,15 +194,15 @@ impl Failure {
         }
     }
 
-    /// Sorts what the libraries report. `timeout` is what the request was given.
+    /// Classifies an error of the libraries. `timeout` is the time limit of the request.
     pub(super) fn of(error: reqwest::Error, timeout: Duration) -> Self {
         if error.is_timeout() {
             return Self::Timeout { after: timeout };
         }
-        // A URL that is too long for HTTP never gets as far as a connection.
+        // A URL that is too long for HTTP fails before a connection is made.
         let is_connecting = error.is_connect() || error.is_builder();
-        // The sentence around this one names the URL.
-        let source: Source = Arc::new(error.without_url());
+        // The message around this error names the URL.
+        let source: SharedError = Arc::new(error.without_url());
         match Cause::of(&*source).reason {
             Some(Reason::TimedOut) => Self::Timeout { after: timeout },
             Some(Reason::NoAddress) => Self::Dns(source),
@@ -211,7 +214,7 @@ impl Failure {
     }
 }
 
-/// What the chain of sources tells.
+/// The facts in a chain of error sources.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cause {
     reason: Option<Reason>,
@@ -219,7 +222,7 @@ pub(super) struct Cause {
     pub(super) closed_early: bool,
 }
 
-/// Why there is no answer. Of several the greatest says the most.
+/// The cause of a failure. Of several causes, the greatest says the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
     NotHttp,
@@ -266,13 +269,13 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// The words of the innermost error: the layers above only say that something below failed.
+/// The text of the innermost error: the outer ones only say that something inside failed.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(next) = below(last) {
         last = next;
     }
-    // "(os error 111)" tells a person nothing that "Connection refused" does not.
+    // "(os error 111)" adds nothing to "Connection refused" for a reader.
     let text = last.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
@@ -333,7 +336,8 @@ impl fmt::Display for Refusal {
         if let Some(id) = &self.request_id {
             write!(f, ", request {id}")?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {}", reason.trim_end_matches('.')))
     }
 }
 

@@ -1,11 +1,11 @@
-//! The authority's client: one method an endpoint.
+//! The client of the authority, with one method for each endpoint.
 //!
-//! Every request has one timeout for all of it and a limit on its answer. The key travels in its header and nowhere
-//! else; no redirect is followed, since it would travel along. HTTP/1.1 only: each request in flight then has a connection
-//! of its own, and giving up on one closes it. On HTTP/2 a connection that died silently would take every
-//! later request with it until the kernel gives up on it, far beyond a lease.
+//! Every request has one timeout for all of it, and a limit on the size of its answer. The key is sent only in its
+//! header, and no redirect is followed, since it would pass the key on. HTTP/1.1 only: each request in flight then has
+//! its own connection, and abandoning the request closes it. On HTTP/2 a connection that died silently would fail every
+//! later request until the kernel gives it up, far beyond a lease.
 //!
-//! What comes back is either a typed answer or a [`Failure`], which is never an ALLOW.
+//! The result is either a typed answer or a [`Failure`], which is never an ALLOW.
 
 #![forbid(unsafe_code)]
 
@@ -13,8 +13,9 @@ mod base_url;
 mod connection;
 mod exchange;
 mod failure;
-mod fleet;
-mod key_ends;
+mod key_facts;
+mod keys;
+mod reports;
 mod retry_after;
 mod sse;
 mod stream;
@@ -26,7 +27,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -34,35 +34,37 @@ use url::Url;
 
 pub use base_url::{BaseUrl, BaseUrlError};
 pub use exchange::body;
-pub use failure::{Failure, Fault, Refusal, Source};
+pub use failure::{Failure, Fault, Refusal, SharedError};
 pub use retry_after::LONGEST_RETRY_AFTER;
 pub use retry_after::fuzz as fuzz_retry_after;
-pub use sse::Event;
+pub use sse::ServerSentEvent;
 pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;
 pub use tls::without_encryption;
 
 use connection::{Connections, Proxies, Way};
 use exchange::{Answer, Exchange, Question, Repeat};
-use key_ends::KeyEnds;
+pub use key_facts::KeyFacts;
+use key_facts::KnownKey;
+pub use keys::NewKey;
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
 use machineid_protocol::decision::{self, Unusable};
 use machineid_protocol::{Decision, DeviceId};
 use tls::Trust;
 
-/// The longest answer about one device, in bytes.
+/// The maximum size of an answer about one device, in bytes.
 const SMALL_ANSWER: usize = 64 * 1024;
 
-/// The longest answer about a fleet, in bytes: room for some 300,000 devices.
+/// The maximum size of an answer about a fleet, in bytes: enough for some 300,000 devices.
 const LARGE_ANSWER: usize = 64 * 1024 * 1024;
 
-/// What a client needs to know.
+/// The options of a client.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the authority is.
+    /// The base URL of the authority.
     pub base_url: BaseUrl,
-    /// Time for one request and its whole answer.
+    /// The time limit for one request and its whole answer.
     pub timeout: Duration,
     /// Certificates (PEM) to trust instead of the host's own store.
     pub ca_pem: Option<Vec<u8>>,
@@ -70,43 +72,43 @@ pub struct Options {
     pub user_agent: String,
 }
 
-/// Why a client cannot be made.
+/// Why a client could not be made.
 #[derive(Clone, Debug)]
 pub enum SetupError {
     /// The CA file holds no certificate.
     NoCertificate,
-    /// The CA file holds something that is no certificate.
-    BadCertificate(Source),
+    /// The CA file holds something that is not a certificate.
+    BadCertificate(SharedError),
     /// The URL, the user agent or the host's own certificates cannot be used.
-    Unusable(Source),
+    Unusable(SharedError),
 }
 
-/// Talks to one authority. Cheap to clone; clones share their connections.
+/// A client of one authority. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct AuthorityClient {
     exchange: Arc<Exchange>,
     options: Arc<Options>,
-    /// What the newest decision came with.
+    /// The extensions announced with the newest decision.
     announced: Arc<watch::Sender<Extensions>>,
-    /// Until when a key is valid that the authority gave another one for.
-    key_ends: Arc<KeyEnds>,
+    /// What the newest decision told of its key.
+    known_key: Arc<KnownKey>,
 }
 
-/// Which devices to list.
+/// A filter for the list of devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListFilter {
-    /// Only these.
+    /// Only devices with this status.
     pub status: Option<DeviceStatus>,
-    /// Only ids that contain this text, as it stands.
+    /// Only ids that contain this text, literally.
     pub search: Option<String>,
 }
 
 impl Options {
-    /// Makes nothing that has to be connected to yet.
+    /// Prepares the connections; connects to nothing yet.
     fn connections(&self, proxies: Proxies) -> Result<Connections, SetupError> {
         let trust = match &self.ca_pem {
             Some(pem) => Trust::Only(pem),
-            None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nobody,
+            None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nothing,
             None => Trust::Host,
         };
         let (tls, user_agent) = (trust.configure()?, self.user_agent.clone());
@@ -115,46 +117,46 @@ impl Options {
 }
 
 impl AuthorityClient {
-    /// Makes a client; connects to nothing yet. By way of the proxy that the environment names for the authority, unless
-    /// that is on this host. Fails with a [`SetupError`] when certificates are unusable.
+    /// Makes a client; connects to nothing yet. Uses the proxy from the environment, unless the authority is on this
+    /// host. Fails with a [`SetupError`] when certificates are unusable.
     pub fn new(options: Options) -> Result<Self, SetupError> {
-        let proxies = if options.base_url.is_loopback() { Proxies::Nobody } else { Proxies::Environment };
+        let proxies = if options.base_url.is_loopback() { Proxies::None } else { Proxies::Environment };
         Self::by_way_of(proxies, options)
     }
 
     fn by_way_of(proxies: Proxies, options: Options) -> Result<Self, SetupError> {
         let exchange = Arc::new(Exchange::new(options.connections(proxies)?, options.timeout));
         let announced = Arc::new(watch::channel(Extensions::default()).0);
-        Ok(Self { exchange, options: Arc::new(options), announced, key_ends: Arc::default() })
+        Ok(Self { exchange, options: Arc::new(options), announced, known_key: Arc::default() })
     }
 
-    /// Asks on new connections from now on: after a suspend earlier connections may have died silently, and the first
-    /// question on one would wait out its whole timeout.
+    /// Uses new connections from now on: after a suspend earlier connections may have died silently, and the first
+    /// request on one would wait for its whole timeout.
     pub fn forget_connections(&self) {
         self.exchange.forget_connections();
     }
 
-    /// Where the authority is.
+    /// The base URL of the authority.
     #[must_use]
     pub fn base_url(&self) -> &BaseUrl {
         &self.options.base_url
     }
 
-    /// Certificates (PEM) that it trusts instead of the host's own store.
+    /// The certificates (PEM) that it trusts instead of the host's own store.
     #[must_use]
     pub fn ca_pem(&self) -> Option<&[u8]> {
         self.options.ca_pem.as_deref()
     }
 
-    /// May this device execute? The one request whose answer is a decision.
+    /// Asks whether this device may execute. This is the only request whose answer is a decision.
     ///
-    /// Fails with a [`Failure`] on everything that is neither an ALLOW in its exact form nor a deny.
+    /// Fails with a [`Failure`] for every answer that is neither an ALLOW in its exact form nor a deny.
     pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
         let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
         let decision = decision::read(&answer.head(), &answer.body, device);
         if decision.is_ok() {
-            // Anything less may be a proxy's.
-            self.key_ends.note(key, &answer.headers);
+            // An answer without a decision may come from a proxy.
+            self.known_key.note(key, &answer.headers);
             let now = Extensions::announced(&answer.headers);
             self.announced.send_if_modified(|known| std::mem::replace(known, now) != now);
         }
@@ -171,29 +173,29 @@ impl AuthorityClient {
         })
     }
 
-    /// What the authority can do beyond the service's API: nothing, before it has decided anything.
+    /// The authority's extensions of the service's API: none before its first decision.
     #[must_use]
     pub fn extensions(&self) -> watch::Receiver<Extensions> {
         self.announced.subscribe()
     }
 
-    /// When this key ends, if the newest decision for it said that it is an old one.
+    /// What the newest decision for this key told of it.
     #[must_use]
-    pub fn key_ends(&self, key: &OrgKey) -> Option<Timestamp> {
-        self.key_ends.of(key)
+    pub fn key_facts(&self, key: &OrgKey) -> KeyFacts {
+        self.known_key.of(key)
     }
 
-    /// Makes the device known. Safe to repeat. Being refused is an answer here, not a failure.
+    /// Registers the device. Safe to repeat. A refusal is an answer here, not a failure.
     ///
     /// Fails with a [`Failure`] when the authority could not be asked or gave no usable answer.
     pub async fn register(&self, key: &OrgKey, device: &DeviceId) -> Result<Registration, Failure> {
         self.register_as(key, device, None).await
     }
 
-    /// The same, and whether the device is ephemeral: removed when it has not been seen for a time, which only our own
-    /// authority does. With `None` a known device stays what it is.
+    /// Registers the device and sets whether it is ephemeral: removed when it has not been seen for a while, which only
+    /// our own authority does. With `None` a known device keeps its setting.
     ///
-    /// Fails as [`Self::register`] does.
+    /// Fails like [`Self::register`].
     pub async fn register_as(
         &self,
         key: &OrgKey,
@@ -218,7 +220,7 @@ impl AuthorityClient {
         if answer.status == StatusCode::OK && envelope.error.is_none() {
             match envelope.status.as_deref() {
                 Some("ok") => return Ok(Registration::New),
-                // Older servers undo a revoke by registering; what counts is that the device is known.
+                // Older servers undo a revoke by registering; the device is registered in either case.
                 Some("exists" | "restored") => return Ok(Registration::Exists),
                 Some(_) | None => {}
             }
@@ -233,34 +235,34 @@ impl AuthorityClient {
 
     /// Denies the device from its next validation on.
     ///
-    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
+    /// Fails with [`Failure::Refused`] when the authority refuses, for example with `not_found`.
     pub async fn revoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
         self.post(path::REVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
             .await?
             .accepted()
     }
 
-    /// Takes a revoke back. Starts nothing again.
+    /// Undoes a revoke. Starts no agent.
     ///
-    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found` or `device_limit_reached`.
+    /// Fails with [`Failure::Refused`] when the authority refuses, for example with `not_found` or
+    /// `device_limit_reached`.
     pub async fn unrevoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
         self.post(path::UNREVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
             .await?
             .accepted()
     }
 
-    /// Forgets the device, if it is not revoked. Only our own authority looks at that: where another may be asked, look
-    /// first.
+    /// Removes the device, if it is not revoked. Only our own authority checks that: for any other, check before.
     ///
-    /// Fails with [`Failure::Refused`] when the authority says no: `device_revoked`, or `not_found`.
+    /// Fails with [`Failure::Refused`] when the authority refuses: `device_revoked`, or `not_found`.
     pub async fn remove_if_active(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
         let body = because(json!({ "deviceId": device, "ifActive": true }), reason);
         self.post(path::REMOVE, key, &body, Repeat::Never, SMALL_ANSWER).await?.accepted()
     }
 
-    /// Forgets the device, a revoked one too, which can then register again.
+    /// Removes the device, even a revoked one, which can then register again.
     ///
-    /// Fails with [`Failure::Refused`] when the authority says no, such as `not_found`.
+    /// Fails with [`Failure::Refused`] when the authority refuses, for example with `not_found`.
     pub async fn remove(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
         self.post(path::REMOVE, key, &because(json!({ "deviceId": device }), reason), Repeat::Never, SMALL_ANSWER)
             .await?
@@ -269,7 +271,7 @@ impl AuthorityClient {
 
     /// Revokes many devices at once, at most [`machineid_protocol::api::LARGEST_BATCH`] by id, or all active ones.
     ///
-    /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
+    /// Fails with a [`Failure`] for the batch as a whole; the answer has the result of each id.
     pub async fn revoke_batch(
         &self,
         key: &OrgKey,
@@ -279,9 +281,9 @@ impl AuthorityClient {
         self.batch(path::REVOKE_BATCH, key, batch, "all_active", reason).await
     }
 
-    /// Unrevokes many devices at once, as far as the plan has places.
+    /// Unrevokes many devices at once, as long as the plan has places.
     ///
-    /// Fails with a [`Failure`] for the batch as a whole; what became of each id is in the answer.
+    /// Fails with a [`Failure`] for the batch as a whole; the answer has the result of each id.
     pub async fn unrevoke_batch(
         &self,
         key: &OrgKey,
@@ -291,9 +293,9 @@ impl AuthorityClient {
         self.batch(path::UNREVOKE_BATCH, key, batch, "all_revoked", reason).await
     }
 
-    /// The organisation's devices.
+    /// Lists the organisation's devices.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn list(&self, key: &OrgKey, filter: &ListFilter) -> Result<DeviceList, Failure> {
         let mut url = self.options.base_url.endpoint(path::LIST);
         if let Some(status) = filter.status {
@@ -303,38 +305,38 @@ impl AuthorityClient {
             url.query_pairs_mut().append_pair("q", search);
         }
         let mut list: DeviceList = self.get(url, key, LARGE_ANSWER).await?.typed()?;
-        // The filters are an extension: an authority that does not know them lists everything.
+        // The filters are an extension: an authority without them lists all devices.
         list.devices.retain(|device| filter.matches(&device.device_id, device.status));
         Ok(list)
     }
 
-    /// The plan and how much of it is used.
+    /// The plan and its usage.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn usage(&self, key: &OrgKey) -> Result<PlanFields, Failure> {
         let answer = self.get(self.options.base_url.endpoint(path::USAGE), key, SMALL_ANSWER).await?;
         let usage = answer.typed()?;
         if usage == PlanFields::default() { Err(answer.not_understood()) } else { Ok(usage) }
     }
 
-    /// The address at which a person can buy this plan: `pro`, `scale` or `max`.
+    /// The address where a user can buy this plan: `pro`, `scale` or `max`.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn checkout(&self, key: &OrgKey, plan: &str) -> Result<String, Failure> {
         let answer = self.post(path::CHECKOUT, key, &json!({ "plan": plan }), Repeat::Never, SMALL_ANSWER).await?;
         if answer.status != StatusCode::OK {
             return Err(answer.refusal());
         }
         let address = answer.envelope().url.ok_or_else(|| answer.not_understood())?;
-        // It is printed for a person to open: nothing but a web address may stand there.
+        // The address is printed for a user to open, so it must be a web address.
         let fit = Url::parse(&address).is_ok_and(|url| matches!(url.scheme(), "https" | "http"))
             && address.bytes().all(|b| b.is_ascii_graphic());
         if fit { Ok(address) } else { Err(Failure::Incomplete) }
     }
 
-    /// Makes a new free organisation and returns its key, which is shown only this once.
+    /// Creates a free organisation and returns its key, which is shown only this once.
     ///
-    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    /// Fails with a [`Failure`]; [`Failure::Refused`] when the authority refuses.
     pub async fn org_create(&self) -> Result<OrgKey, Failure> {
         let question = Question {
             method: Method::POST,
@@ -390,7 +392,7 @@ impl AuthorityClient {
     }
 }
 
-/// Adds an operator's reason, which only our own authority knows what to do with.
+/// Adds an operator's reason, which only our own authority uses.
 fn because(mut body: serde_json::Value, reason: Option<&str>) -> serde_json::Value {
     if let Some(reason) = reason {
         body["reason"] = reason.into();

@@ -1,4 +1,4 @@
-//! `Retry-After`: how long a server wants to be left alone.
+//! `Retry-After`: the delay that a server requests.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use machineid_clock as clock;
 
-/// The longest wait taken from an authority. A longer one is a mistake or an attempt to keep this host from asking.
+/// The longest delay that is accepted. A longer one is an error, or an attempt to keep this host from asking.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 
-/// Reads the header, in seconds or as a date. `date` is the answer's own `Date`: against that, the host's clock does not
-/// have to be right.
+/// Parses the header, in seconds or as a date. `date` is the answer's own `Date`: compared with that, the host's clock
+/// need not be right.
 pub(super) fn read(text: &str, date: Option<&str>) -> Option<Duration> {
     let text = text.trim();
     let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than a u64 holds is a very long time.
+        // More digits than fit into a u64 are a very long time.
         Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
         let until = http_date(text)?;
@@ -28,7 +28,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()
 }
 
-/// A foreign header, a line feed and a foreign date: no wait is longer than the longest.
+/// Fuzzes [`read`] with a header, a line feed and a date: no delay exceeds the maximum.
 ///
 /// # Panics
 ///

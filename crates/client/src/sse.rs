@@ -1,27 +1,28 @@
-//! Server-sent events out of bytes. Pure, and bounded whatever comes: a stream that breaks the rules ends.
+//! Parses server-sent events. Pure, with limits for any input: a stream that violates the format ends.
 
-/// The longest line and the longest event taken, in bytes: one of our authority's has at most 100 ids of 128 characters.
+/// The maximum size of a line and of an event, in bytes: an event of our authority has at most 100 ids of 128
+/// characters.
 const LONGEST: usize = 64 * 1024;
 
-/// One thing that came.
+/// A parsed element of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A comment: the other end lives.
+pub enum ServerSentEvent {
+    /// A comment: the connection is alive.
     Alive,
-    /// An event with its name (`message` when it has none) and its data.
+    /// An event with its name (`message` if it has none) and its data.
     Named {
-        /// Its name.
+        /// The event's name.
         name: String,
-        /// Its data; several lines are joined.
+        /// The event's data; several lines are joined.
         data: String,
     },
 }
 
-/// The stream is none of events: no UTF-8, or a line or an event that is too long.
+/// The stream is not an event stream: it is not UTF-8, or a line or an event is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoEvents;
 
-/// Takes bytes in pieces of any size and gives events.
+/// Parses bytes in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     line: Vec<u8>,
@@ -30,8 +31,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Appends what the bytes complete to `events`.
-    pub(super) fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<(), NoEvents> {
+    /// Appends the events that `bytes` complete to `events`.
+    pub(super) fn take(&mut self, bytes: &[u8], events: &mut Vec<ServerSentEvent>) -> Result<(), NoEvents> {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.line.len() + piece.len() > LONGEST {
                 return Err(NoEvents);
@@ -47,15 +48,18 @@ impl Reader {
         Ok(())
     }
 
-    fn line(&mut self, line: &str) -> Result<Option<Event>, NoEvents> {
+    fn line(&mut self, line: &str) -> Result<Option<ServerSentEvent>, NoEvents> {
         if line.is_empty() {
             let name = self.name.take();
-            return Ok(self.data.take().map(|data| Event::Named { name: name.unwrap_or("message".to_owned()), data }));
+            return Ok(self
+                .data
+                .take()
+                .map(|data| ServerSentEvent::Named { name: name.unwrap_or("message".to_owned()), data }));
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "" => return Ok(Some(Event::Alive)),
+            "" => return Ok(Some(ServerSentEvent::Alive)),
             "event" => self.name = Some(value.to_owned()),
             "data" => {
                 let data = self.data.get_or_insert_default();
@@ -67,7 +71,7 @@ impl Reader {
                 }
                 data.push_str(value);
             }
-            // `id` and `retry` mean nothing here, and the standard wants unknown ones ignored.
+            // `id` and `retry` are not used, and the standard requires unknown fields to be ignored.
             _ => {}
         }
         Ok(None)
@@ -82,7 +86,7 @@ mod tests {
 
     const STREAM: &str = "event: ready\ndata: {\"a\":1}\n\n: alive\n\r\ndata: x\ndata: y\r\nid: 7\n\nevent: none\n\n";
 
-    fn read(pieces: &[&[u8]]) -> Result<Vec<Event>, NoEvents> {
+    fn read(pieces: &[&[u8]]) -> Result<Vec<ServerSentEvent>, NoEvents> {
         let (mut reader, mut events) = (Reader::default(), Vec::new());
         for piece in pieces {
             reader.take(piece, &mut events)?;
@@ -90,13 +94,13 @@ mod tests {
         Ok(events)
     }
 
-    fn named(name: &str, data: &str) -> Event {
-        Event::Named { name: name.to_owned(), data: data.to_owned() }
+    fn named(name: &str, data: &str) -> ServerSentEvent {
+        ServerSentEvent::Named { name: name.to_owned(), data: data.to_owned() }
     }
 
     #[test]
     fn events_comments_and_the_lines_of_data_are_told_apart() {
-        let expected = vec![named("ready", "{\"a\":1}"), Event::Alive, named("message", "x\ny")];
+        let expected = vec![named("ready", "{\"a\":1}"), ServerSentEvent::Alive, named("message", "x\ny")];
         assert_eq!(read(&[STREAM.as_bytes()]), Ok(expected));
     }
 

@@ -1,4 +1,4 @@
-//! Event streams of an authority that has them.
+//! The event streams of an authority that offers them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use reqwest::Response;
 use serde_json::json;
 
 use super::exchange::{Exchange, Question, Repeat};
-use super::sse::{Event, Reader};
+use super::sse::{Reader, ServerSentEvent};
 use super::{AuthorityClient, Failure};
 
-/// What an authority can do beyond the service's API, as it announces.
+/// The authority's extensions of the service's API, as it announces them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    /// It can be watched for reasons to validate.
+    /// The authority offers streams of reasons to validate.
     pub watch: bool,
-    /// It takes reports.
+    /// The authority accepts reports.
     pub report: bool,
 }
 
 impl Extensions {
-    /// Reads the announcement. Words it does not know are another version's.
+    /// Parses the announcement. Unknown words belong to other versions.
     pub(super) fn announced(headers: &HeaderMap) -> Self {
         let text = headers.get(EXTENSIONS_HEADER).and_then(|value| value.to_str().ok()).unwrap_or("");
         let says = |word: &str| text.split(',').any(|said| said.trim() == word);
@@ -40,12 +40,12 @@ pub struct EventStream {
     exchange: Arc<Exchange>,
     response: Response,
     reader: Reader,
-    events: VecDeque<Event>,
+    events: VecDeque<ServerSentEvent>,
 }
 
 impl EventStream {
-    /// The next event; `None` at the end of the stream. May wait for ever: bound it. Safe to drop and call again.
-    pub async fn next(&mut self) -> Result<Option<Event>, Failure> {
+    /// The next event; `None` at the end of the stream. May wait forever, so the caller needs a limit. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<ServerSentEvent>, Failure> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
@@ -60,17 +60,17 @@ impl EventStream {
 
 impl AuthorityClient {
     /// Opens a stream of reasons to validate these devices, at most [`machineid_protocol::api::LARGEST_WATCH`]. The
-    /// subscription stands when its first event, `ready`, has come.
+    /// subscription is active once the first event, `ready`, has arrived.
     ///
-    /// Fails with a [`Failure`] when the authority refuses, cannot be asked, or answers with something else.
+    /// Fails with a [`Failure`] when the authority refuses, cannot be asked, or gives another answer.
     pub async fn watch(&self, key: &OrgKey, devices: &[DeviceId]) -> Result<EventStream, Failure> {
         let body = json!({ "deviceIds": devices }).to_string().into_bytes();
         self.open(Method::POST, path::WATCH, key, Some(body)).await
     }
 
-    /// Opens a stream of which devices of the organisation changed. It stands when its first event, `ready`, has come.
+    /// Opens a stream of changed devices of the organisation. It is active once the first event, `ready`, has arrived.
     ///
-    /// Fails as [`Self::watch`] does.
+    /// Fails like [`Self::watch`].
     pub async fn changes(&self, key: &OrgKey) -> Result<EventStream, Failure> {
         self.open(Method::GET, path::EVENTS, key, None).await
     }

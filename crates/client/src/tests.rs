@@ -30,13 +30,13 @@ fn client(server: &RawServer) -> AuthorityClient {
     client_to(&format!("http://{}", server.address), LONG)
 }
 
-/// What one validation makes of these acts.
+/// The result of one validation against a server with these acts.
 async fn validate(acts: impl IntoIterator<Item = Act>) -> Result<Decision, Failure> {
     let server = RawServer::start(acts);
     client(&server).validate(&key(), &device()).await
 }
 
-/// Asserts that a failure shows no key, and is said in one sentence.
+/// Asserts that the failure's text shows no key and is one sentence.
 fn say(failure: &Failure) -> String {
     let text = failure.to_string();
     assert!(!format!("{text} {failure:?}").contains("topsecret"), "{failure:?}");
@@ -135,7 +135,7 @@ async fn an_answer_too_long_is_given_up_early_whether_announced_or_not() {
     let announced = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10000000\r\n\r\n";
     let padding = format!("{ALLOW}{}", " ".repeat(SMALL_ANSWER));
     let unannounced = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{padding}");
-    // Neither server ever ends its answer: a client that waited for the end would time out.
+    // Neither server ends its answer: a client that waited for the end would time out.
     for bytes in [announced.as_bytes().to_vec(), unannounced.into_bytes()] {
         let failure = validate([Act::Write(bytes)]).await.unwrap_err();
         assert!(matches!(failure, Failure::TooLarge { limit: SMALL_ANSWER }), "{failure:?}");
@@ -200,7 +200,7 @@ async fn a_name_without_an_address_is_named_as_such() {
     let base_url = BaseUrl::parse("http://authority.invalid", true).unwrap();
     let options = Options { base_url, timeout: LONG, ca_pem: None, user_agent: "test/1".to_owned() };
     let failure =
-        AuthorityClient::by_way_of(Proxies::Nobody, options).unwrap().validate(&key(), &device()).await.unwrap_err();
+        AuthorityClient::by_way_of(Proxies::None, options).unwrap().validate(&key(), &device()).await.unwrap_err();
     assert!(matches!(failure, Failure::Dns(_)), "{failure:?}");
     assert!(say(&failure).starts_with("the authority's host name could not be resolved: "), "{failure}");
 }

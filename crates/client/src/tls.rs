@@ -1,4 +1,4 @@
-//! TLS for the client: which provider, and whom to trust.
+//! TLS for the client: the provider, and the trusted certificates.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::SetupError;
 
-/// Makes `ring` the process's one provider of cryptography. Any number of calls do no more than the first.
+/// Makes `ring` the process's one provider of cryptography. Further calls have no effect.
 pub fn install_provider() {
-    // An error means another caller was first, which is as good.
+    // An error means that another call was first, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A client for connections that are never encrypted: it reads none of the host's certificates.
+/// A client for connections that are never encrypted: it does not load the host's certificates.
 pub fn without_encryption(builder: ClientBuilder) -> ClientBuilder {
     install_provider();
     builder.http1_only().tls_certs_only([])
 }
 
-/// Whom a client trusts.
+/// The certificates that a client trusts.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Trust<'a> {
     /// The certificates of the host's own store.
     Host,
-    /// These and no others: who names a private authority's certificate does not want the world's beside it.
+    /// Only these certificates: a private authority needs no public ones.
     Only(&'a [u8]),
-    /// Nobody, for connections that are never encrypted: loads no certificates.
-    Nobody,
+    /// No certificates, for connections that are never encrypted.
+    Nothing,
 }
 
 impl Trust<'_> {
@@ -40,7 +40,7 @@ impl Trust<'_> {
         let builder = match self {
             Self::Host => builder.with_platform_verifier().map_err(|error| SetupError::Unusable(Arc::new(error)))?,
             Self::Only(pem) => builder.with_root_certificates(certificates(pem)?),
-            Self::Nobody => builder.with_root_certificates(RootCertStore::empty()),
+            Self::Nothing => builder.with_root_certificates(RootCertStore::empty()),
         };
         let mut config = builder.with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

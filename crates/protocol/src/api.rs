@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Code, DeviceId, RequestId};
+use super::{Code, DeviceId, DevicePattern, KeyRole, RequestId};
 
 /// The paths of the API, relative to the authority's base URL.
 pub mod path {
@@ -30,6 +30,14 @@ pub mod path {
     pub const USAGE: &str = "/api/v1/usage";
     /// `GET`, an extension: the changes of the organisation, each with its time, its author and the reason.
     pub const AUDIT: &str = "/api/v1/org/audit";
+    /// `GET`, an extension: the organisation's keys.
+    pub const KEYS: &str = "/api/v1/org/keys";
+    /// `POST`, an extension: makes a key with a role.
+    pub const KEY_CREATE: &str = "/api/v1/org/keys/create";
+    /// `POST`, an extension: makes a key invalid from now on.
+    pub const KEY_REVOKE: &str = "/api/v1/org/keys/revoke";
+    /// `POST`, an extension: replaces a key by a new one.
+    pub const KEY_ROTATE: &str = "/api/v1/org/keys/rotate";
     /// `POST`: the URL at which to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
     /// `GET` and `POST`, an extension: server-sent events that say when to validate.
@@ -49,7 +57,7 @@ pub mod path {
 
     /// The paths that the self-hosted authority serves. Each has a counter of its own, and is described in
     /// `docs/openapi/authority.json`.
-    pub const SERVED: [&str; 19] = [
+    pub const SERVED: [&str; 23] = [
         ORG_CREATE,
         REGISTER,
         VALIDATE,
@@ -61,6 +69,10 @@ pub mod path {
         REMOVE,
         USAGE,
         AUDIT,
+        KEYS,
+        KEY_CREATE,
+        KEY_REVOKE,
+        KEY_ROTATE,
         WATCH,
         EVENTS,
         REPORT,
@@ -78,6 +90,10 @@ pub const KEY_HEADER: &str = "x-org-key";
 /// The header of a validation's answer to an old org key: when that key ends, in RFC 3339. An extension.
 pub const KEY_ENDS_HEADER: &str = "x-machineid-key-ends";
 
+/// The header of a validation's answer that names the role of the key it was asked with (see [`super::KeyRole`]). An
+/// extension.
+pub const KEY_ROLE_HEADER: &str = "x-machineid-key-role";
+
 /// The header in which an authority announces its extensions of the service's API, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 
@@ -88,6 +104,53 @@ pub const UNDECIDED_HEADER: &str = "x-machineid-undecided";
 
 /// The extensions that the self-hosted authority announces: the watch stream and reports.
 pub const EXTENSIONS: &str = "watch, report";
+
+/// The body of [`path::KEY_CREATE`]: the key to make.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyWanted {
+    /// The key's role.
+    pub role: KeyRole,
+    /// The devices that a host key may act for; `None` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DevicePattern>,
+    /// A display name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long the key is valid, in seconds; `None` until it is revoked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A key of an organisation, without its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyEntry {
+    /// The key's fingerprint, which the audit shows too.
+    pub fingerprint: String,
+    /// The display name, if there is one.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The key's role.
+    pub role: KeyRole,
+    /// The devices that the key may act for; `None` for all.
+    #[serde(default)]
+    pub devices: Option<String>,
+    /// `valid`, `old` or `ended`.
+    pub state: String,
+    /// Whether it is the organisation's own key, or the one before that.
+    #[serde(default)]
+    pub own: bool,
+    /// RFC 3339 time at which the key ends; `None` for never.
+    #[serde(default)]
+    pub ends: Option<String>,
+    /// RFC 3339 time of the key's last use, to about a minute.
+    #[serde(default)]
+    pub last_used_at: Option<String>,
+    /// How many devices last asked with the key.
+    #[serde(default)]
+    pub used_by_devices: u64,
+}
 
 /// The most device ids in one watch.
 pub const LARGEST_WATCH: usize = 4_096;
@@ -248,8 +311,18 @@ pub struct Envelope {
     /// The authority's id of the answer.
     #[serde(rename = "request_id")]
     pub request_id: Option<RequestId>,
+    /// The reason, as a sentence; a value that is no text counts as none.
+    #[serde(deserialize_with = "text_or_none")]
+    pub reason: Option<String>,
     /// With checkout: the URL to open.
     pub url: Option<String>,
     /// With org create: the new org key.
     pub org_api_key: Option<String>,
+}
+
+fn text_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Some(text),
+        _ => None,
+    })
 }

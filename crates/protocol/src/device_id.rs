@@ -27,6 +27,12 @@ impl DeviceId {
     /// The longest id, in characters.
     pub const LONGEST: usize = 128;
 
+    /// Whether an id may have this character behind its first one.
+    #[must_use]
+    pub const fn may_contain(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '@' | '/' | '-')
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -41,7 +47,7 @@ impl FromStr for DeviceId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let first = text.chars().next().ok_or(DeviceIdError::Empty)?;
-        if let Some(bad) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._:@/-".contains(*c)) {
+        if let Some(bad) = text.chars().find(|c| !Self::may_contain(*c)) {
             return Err(DeviceIdError::BadCharacter(bad));
         }
         if text.len() > Self::LONGEST {

@@ -11,6 +11,8 @@
 //! | `containment` | how a process tree is held together |
 //! | `exit` | the programs' exit codes |
 //! | `device_id`, `run_id`, `request_id` | names |
+//! | `device_pattern` | which device ids are meant |
+//! | `key_role` | what an org key is for |
 //! | `socket_path` | where clients find the socket |
 //! | `stop_bound` | the longest time from a revoke to the end of the last process |
 //! | `span`, `strict_json`, `printable` | durations, JSON and foreign text |
@@ -22,8 +24,10 @@ pub mod code;
 pub mod containment;
 pub mod decision;
 pub mod device_id;
+pub mod device_pattern;
 pub mod event;
 pub mod exit;
+pub mod key_role;
 pub mod local;
 pub mod printable;
 pub mod report;
@@ -41,6 +45,8 @@ pub use code::Code;
 pub use containment::{Containment, HoldsAgainst, Wish};
 pub use decision::{Decision, Denial};
 pub use device_id::DeviceId;
+pub use device_pattern::DevicePattern;
 pub use exit::Exit;
+pub use key_role::KeyRole;
 pub use request_id::RequestId;
 pub use run_id::RunId;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::local::Killer;
-use super::{Code, Containment, DeviceId, HoldsAgainst, RequestId, RunId};
+use super::{Code, Containment, DeviceId, HoldsAgainst, KeyRole, RequestId, RunId};
 
 /// The daemon's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,9 +136,12 @@ pub struct AuthorityStatus {
     /// Whether the authority pushes changes, over a connection that stands now.
     #[serde(default)]
     pub push: bool,
-    /// RFC 3339 time at which the org key in use ends, if the organisation has a new one.
+    /// RFC 3339 time at which the org key in use ends, if another key has taken its place or it ends within a week.
     #[serde(default)]
     pub key_ends: Option<String>,
+    /// The role of the org key in use, if the authority tells: a host needs no more than `host`.
+    #[serde(default)]
+    pub key_role: Option<KeyRole>,
 }
 
 /// The longest time from a revoke to the end of the last process, in milliseconds.

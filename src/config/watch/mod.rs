@@ -42,7 +42,7 @@ const MOST_ROUNDS: usize = 8;
 
 /// Something may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+pub(crate) enum FileChange {
     /// As a whole, as far as can be told.
     Whole,
     /// A process is writing into a file right now.
@@ -57,29 +57,29 @@ struct Watcher {
     shared: Arc<Shared>,
     paths: Vec<PathBuf>,
     /// What is watched, with what it was then: a directory of the same name need not be the same.
-    watched: BTreeMap<PathBuf, Option<Identity>>,
+    watched: BTreeMap<PathBuf, Option<Inode>>,
     /// What the files looked like last.
-    looks: Vec<Look>,
+    looks: Vec<FileState>,
     blind: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     names: Mutex<BTreeSet<PathBuf>>,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<FileChange>>,
     bell: Notify,
 }
 
-type Identity = (u64, u64);
+type Inode = (u64, u64);
 
 /// Enough of a file to notice that it is another, or has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Look {
-    File { identity: Identity, length: u64, mode: u32, changed: (i64, i64) },
+enum FileState {
+    File { identity: Inode, length: u64, mode: u32, changed: (i64, i64) },
     Error(io::ErrorKind),
 }
 
-impl Look {
+impl FileState {
     fn at(path: &Path) -> Self {
         fs::metadata(path).map_or_else(
             |error| Self::Error(error.kind()),
@@ -99,26 +99,26 @@ impl Shared {
         self.ring(what);
     }
 
-    fn ring(&self, what: Seen) {
+    fn ring(&self, what: FileChange) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = Some(what);
         drop(seen);
         self.bell.notify_one();
     }
 
-    fn what(&self, event: &notify::Result<notify::Event>) -> Option<Seen> {
+    fn what(&self, event: &notify::Result<notify::Event>) -> Option<FileChange> {
         // An error or an overflow: whatever was missed, a look tells.
-        let Ok(event) = event else { return Some(Seen::Whole) };
+        let Ok(event) = event else { return Some(FileChange::Whole) };
         if event.need_rescan() {
-            return Some(Seen::Whole);
+            return Some(FileChange::Whole);
         }
         let what = match event.kind {
             // Reading is no change, and we read ourselves.
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Seen::Whole,
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => FileChange::Whole,
             EventKind::Access(_) => return None,
-            EventKind::Modify(ModifyKind::Data(_)) => Seen::Writing,
+            EventKind::Modify(ModifyKind::Data(_)) => FileChange::Writing,
             EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => {
-                Seen::Whole
+                FileChange::Whole
             }
         };
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +126,7 @@ impl Shared {
         event.paths.iter().any(concerns).then_some(what)
     }
 
-    fn take(&self) -> Option<Seen> {
+    fn take(&self) -> Option<FileChange> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -173,8 +173,8 @@ impl Watcher {
         self.looks != before
     }
 
-    fn look(&self) -> Vec<Look> {
-        self.paths.iter().map(|path| Look::at(path)).collect()
+    fn look(&self) -> Vec<FileState> {
+        self.paths.iter().map(|path| FileState::at(path)).collect()
     }
 
     fn names(&self) -> BTreeSet<PathBuf> {
@@ -187,7 +187,7 @@ impl Watcher {
             self.watches = watches(&self.shared).ok();
         }
         let Some(watches) = &mut self.watches else { return };
-        let wanted: BTreeMap<PathBuf, Option<Identity>> = names
+        let wanted: BTreeMap<PathBuf, Option<Inode>> = names
             .iter()
             .filter_map(|name| name.parent())
             .map(|directory| (directory.to_owned(), identity(directory)))
@@ -232,7 +232,7 @@ fn watches(shared: &Arc<Shared>) -> notify::Result<RecommendedWatcher> {
     notify::recommended_watcher(move |event| for_events.note(&event))
 }
 
-fn identity(directory: &Path) -> Option<Identity> {
+fn identity(directory: &Path) -> Option<Inode> {
     fs::metadata(directory).ok().map(|about| (about.dev(), about.ino()))
 }
 

@@ -7,7 +7,7 @@ use std::{io, thread};
 
 use tokio::sync::watch;
 
-use super::{Seen, Shared, Watcher};
+use super::{FileChange, Shared, Watcher};
 
 /// How long a task waits until new paths are watched.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,19 +21,19 @@ pub(crate) struct Watch {
 
 /// Rings for a watch as if it had seen a change.
 #[derive(Clone, Debug)]
-pub(crate) struct Bell(Arc<Shared>);
+pub(crate) struct WatchBell(Arc<Shared>);
 
 /// What the thread is told, and what it has done.
 #[derive(Debug)]
 struct Orders {
-    wanted: Mutex<Wanted>,
+    wanted: Mutex<WantedPaths>,
     changed: Condvar,
     /// The number of the newest set of paths that is watched.
     aimed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Wanted {
+struct WantedPaths {
     paths: Vec<PathBuf>,
     /// One higher for each set of paths.
     number: u64,
@@ -75,7 +75,7 @@ impl Watch {
     }
 
     /// Waits until something may have changed. May be dropped and called again.
-    pub(crate) async fn seen(&self) -> Seen {
+    pub(crate) async fn seen(&self) -> FileChange {
         loop {
             if let Some(seen) = self.shared.take() {
                 return seen;
@@ -84,8 +84,8 @@ impl Watch {
         }
     }
 
-    pub(crate) fn bell(&self) -> Bell {
-        Bell(Arc::clone(&self.shared))
+    pub(crate) fn bell(&self) -> WatchBell {
+        WatchBell(Arc::clone(&self.shared))
     }
 }
 
@@ -96,14 +96,14 @@ impl Drop for Watch {
     }
 }
 
-impl Bell {
+impl WatchBell {
     pub(crate) fn ring(&self) {
-        self.0.ring(Seen::Whole);
+        self.0.ring(FileChange::Whole);
     }
 }
 
 impl Orders {
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
+    fn lock(&self) -> MutexGuard<'_, WantedPaths> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,7 +120,7 @@ impl Orders {
         wanted.given_up = number;
         // It may have come in the very last moment.
         if *self.aimed.borrow() >= number {
-            shared.ring(Seen::Whole);
+            shared.ring(FileChange::Whole);
         }
     }
 
@@ -141,7 +141,7 @@ impl Orders {
                 done = number;
                 self.aimed.send_replace(number);
                 if wanted.given_up >= number {
-                    shared.ring(Seen::Whole);
+                    shared.ring(FileChange::Whole);
                 }
                 continue;
             }
@@ -152,7 +152,7 @@ impl Orders {
             }
             drop(pause);
             if watcher.has_changed() {
-                shared.ring(Seen::Whole);
+                shared.ring(FileChange::Whole);
             }
             wanted = self.lock();
         }

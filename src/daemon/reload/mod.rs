@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   SIGHUP ─────────┐   load (file, environment) ─▶ Changes ─┬▶ Live      rules, limits, who may do what
-//!   watched files ──┼─▶ key file ──────────────────▶ Means ──┼▶ Authority whom to ask, with what key
+//!   watched files ──┼─▶ key file ──────────────────▶ KeyedClient ──┼▶ Authority whom to ask, with what key
 //!   a look at them ─┘   kill file ───────────────────────────┴▶ gates     a deny at once, without the network
 //! ```
 //!
 //! Each gate hears of new rules, a new authority or key by itself, and validates at once. What a reload came to is an
-//! [`Outcome`], and [`Reloader::conclude`] the one place that knows it.
+//! [`ReloadOutcome`], and [`Reloader::conclude`] the one place that knows it.
 
 mod kill_file;
 mod outcome;
@@ -18,20 +18,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use machineid_blocking::{Bounds, Pool};
+use machineid_blocking::{Bounds, Lost, Pool};
 use machineid_client::AuthorityClient;
 use machineid_protocol::event::{Happening, Reload, ReloadResult};
+use thiserror::Error;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::{Fatal, manager};
-use crate::config::watch::{Seen, Watch};
+use super::manager;
+use crate::config::watch::{FileChange, Watch};
 use crate::config::{ConfigError, Environment, Settings};
-use crate::gate::attempt::Means;
+use crate::gate::keyed_client::KeyedClient;
 use crate::local::{Context, socket};
 pub(super) use kill_file::watch as watch_kill_file;
-use outcome::Outcome;
-use reading::{Found, Keyed, Progress, Question};
+use outcome::ReloadOutcome;
+use reading::{FilesRead, FilesToRead, Progress, SourcedKey};
 
 /// How long reading all files may take, or another call that may block.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -52,9 +53,17 @@ enum Cause {
     Seen,
 }
 
+/// The files could not be read; `path` is the one that was being read.
+#[derive(Debug, Error)]
+#[error("cannot read {}: {why}; the settings in force stay", .path.display())]
+struct NotRead {
+    path: PathBuf,
+    why: Lost,
+}
+
 /// Where settings come from.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum SettingsSource {
     /// The configuration file and the environment.
     Files(Environment),
     /// Nowhere: `--dev` has its own. Its key is in a file all the same.
@@ -64,18 +73,18 @@ pub(super) enum Source {
 /// What the reload works on.
 #[derive(Debug)]
 pub(super) struct Reloader {
-    source: Source,
+    source: SettingsSource,
     context: Arc<Context>,
     pool: Pool,
     /// What is watched: as the newest reading that came to an end says.
     paths: Vec<PathBuf>,
     /// What the newest reload came to: a problem that stays is told once.
-    last: Outcome,
+    last: ReloadOutcome,
 }
 
 impl Reloader {
-    pub(super) fn new(source: Source, context: Arc<Context>) -> Self {
-        let (pool, last) = (Pool::new("reload", BOUNDS), Outcome::default());
+    pub(super) fn new(source: SettingsSource, context: Arc<Context>) -> Self {
+        let (pool, last) = (Pool::new("reload", BOUNDS), ReloadOutcome::default());
         Self { source, context, pool, paths: Vec::new(), last }
     }
 
@@ -112,14 +121,14 @@ impl Reloader {
     }
 
     /// Waits until the files are left alone.
-    async fn let_settle(&self, watch: &Watch, mut seen: Seen) {
+    async fn let_settle(&self, watch: &Watch, mut seen: FileChange) {
         let settled = async {
             loop {
                 // What was just made may have to be watched itself.
                 watch.aim(self.paths.clone()).await;
                 let quiet = match seen {
-                    Seen::Whole => QUIET,
-                    Seen::Writing => WRITING,
+                    FileChange::Whole => QUIET,
+                    FileChange::Writing => WRITING,
                 };
                 match tokio::time::timeout(quiet, watch.seen()).await {
                     Ok(more) => seen = more,
@@ -135,10 +144,10 @@ impl Reloader {
         if cause == Cause::Asked {
             manager::reloading();
         }
-        let mut outcome = Outcome::default();
+        let mut outcome = ReloadOutcome::default();
         match self.read(watch).await {
             Ok(found) => self.apply(found, cause, &mut outcome).await,
-            Err(problem) => outcome.problems.push(problem),
+            Err(error) => outcome.problems.push(error.to_string()),
         }
         self.conclude(cause, outcome);
         if cause == Cause::Asked {
@@ -148,13 +157,13 @@ impl Reloader {
 
     /// Reads all files. When that takes too long it goes on, and its end is a reason to read them again.
     ///
-    /// Fails with what to tell.
-    async fn read(&self, watch: &Watch) -> Result<Found, String> {
+    /// Fails when the files are not read in time.
+    async fn read(&self, watch: &Watch) -> Result<FilesRead, NotRead> {
         let progress = Progress::default();
-        let question = Question {
+        let question = FilesToRead {
             source: self.source.clone(),
             running: self.context.settings(),
-            means: self.context.gates.authority().means(),
+            keyed: self.context.gates.authority().keyed_client(),
             progress: progress.clone(),
         };
         // Set by the call when it is over, and by this when it has waited long enough: the second of them knows.
@@ -171,22 +180,22 @@ impl Reloader {
             if over.swap(true, Ordering::SeqCst) {
                 watch.bell().ring();
             }
-            format!("cannot read {}: {why}; the settings in force stay", progress.at().display())
+            NotRead { path: progress.at(), why }
         })
     }
 
     /// Puts in force what was found, as far as that can be.
-    async fn apply(&mut self, found: Found, cause: Cause, outcome: &mut Outcome) {
-        let Found { changes, key, client, problems, paths } = found;
+    async fn apply(&mut self, found: FilesRead, cause: Cause, outcome: &mut ReloadOutcome) {
+        let FilesRead { changes, key, client, problems, paths } = found;
         self.paths = paths;
         outcome.problems.extend(problems);
-        match self.means(&changes.settings, key, client, cause, &mut outcome.problems) {
-            Ok((means, key_changed)) => {
+        match self.keyed_client(&changes.settings, key, client, cause, &mut outcome.problems) {
+            Ok((keyed, key_changed)) => {
                 outcome.changed = changes.changed;
                 outcome.changed.extend(key_changed.then_some("org key"));
-                self.put_in_force(changes.settings, means, cause, outcome).await;
+                self.put_in_force(changes.settings, keyed, cause, outcome).await;
             }
-            Err(problem) => outcome.problems.push(problem.0),
+            Err(error) => outcome.problems.push(error.to_string()),
         }
     }
 
@@ -194,18 +203,18 @@ impl Reloader {
     /// leaves the old one.
     ///
     /// Fails when the authority that is to be asked cannot be.
-    fn means(
+    fn keyed_client(
         &self,
         settings: &Settings,
-        key: Result<Keyed, ConfigError>,
+        key: Result<SourcedKey, ConfigError>,
         client: Result<Option<AuthorityClient>, ConfigError>,
         cause: Cause,
         problems: &mut Vec<String>,
-    ) -> Result<(Option<Means>, bool), Fatal> {
-        let current = self.context.gates.authority().means();
-        let Keyed { source, key } = key.unwrap_or_else(|error| {
+    ) -> Result<(Option<KeyedClient>, bool), ConfigError> {
+        let current = self.context.gates.authority().keyed_client();
+        let SourcedKey { source, key } = key.unwrap_or_else(|error| {
             problems.push(format!("{error}; the org key in use stays"));
-            Keyed { source: current.key_source.clone(), key: current.key.clone() }
+            SourcedKey { source: current.key_source.clone(), key: current.key.clone() }
         });
         // Not tried again by itself. Whoever asks for it may know that the authority has learnt it by now.
         let refused = current.refused.as_ref() == Some(&key) && cause == Cause::Seen;
@@ -217,17 +226,23 @@ impl Reloader {
         }
         let markers = current.markers.at(&settings.authority.url.to_string());
         let client = client.unwrap_or_else(|| current.client.clone());
-        let mut means = Means::new(client, key, source, markers);
-        means.refused = current.refused.clone().filter(|_| refused);
-        Ok((Some(means), key_changed))
+        let mut keyed = KeyedClient::new(client, key, source, markers);
+        keyed.refused = current.refused.clone().filter(|_| refused);
+        Ok((Some(keyed), key_changed))
     }
 
-    async fn put_in_force(&self, settings: Settings, means: Option<Means>, cause: Cause, outcome: &mut Outcome) {
+    async fn put_in_force(
+        &self,
+        settings: Settings,
+        keyed: Option<KeyedClient>,
+        cause: Cause,
+        outcome: &mut ReloadOutcome,
+    ) {
         let context = &self.context;
         let running = context.settings();
-        let nothing_new = outcome.changed.is_empty() && means.is_none();
-        if let Some(means) = means {
-            context.gates.authority().replace(means);
+        let nothing_new = outcome.changed.is_empty() && keyed.is_none();
+        if let Some(keyed) = keyed {
+            context.gates.authority().replace(keyed);
         }
         if nothing_new && cause == Cause::Seen {
             return;
@@ -250,7 +265,7 @@ impl Reloader {
     }
 
     /// The one place where the result of a reload is known.
-    fn conclude(&mut self, cause: Cause, outcome: Outcome) {
+    fn conclude(&mut self, cause: Cause, outcome: ReloadOutcome) {
         self.context.live.note_reload(&outcome.problems, outcome.result() != ReloadResult::Unchanged);
         let is_news = cause == Cause::Asked || !outcome.changed.is_empty() || outcome.problems != self.last.problems;
         if is_news {

@@ -6,14 +6,14 @@ use tracing::{info, warn};
 /// What a reload came to. What is wrong never undoes what is right: a wrong configuration does not keep a rotated key from
 /// being taken, nor the other way round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::daemon) struct Outcome {
+pub(in crate::daemon) struct ReloadOutcome {
     /// The settings that changed, `"org key"` among them.
     pub(in crate::daemon) changed: Vec<&'static str>,
     /// What keeps its old value, where, and what would be right.
     pub(in crate::daemon) problems: Vec<String>,
 }
 
-impl Outcome {
+impl ReloadOutcome {
     pub(in crate::daemon) fn result(&self) -> ReloadResult {
         match (self.changed.is_empty(), self.problems.is_empty()) {
             (false, true) => ReloadResult::Applied,

@@ -8,20 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use machineid_client::AuthorityClient;
 use machineid_org_key::OrgKey;
 
-use super::Source;
+use super::SettingsSource;
 use crate::config::changes::Changes;
 use crate::config::org_key::{self, KeySource};
 use crate::config::{self, ConfigError, Origin, Settings};
-use crate::daemon::Fatal;
 use crate::daemon::sidecar::{ca_pem_of, client_of};
-use crate::gate::attempt::Means;
+use crate::gate::keyed_client::KeyedClient;
 
 /// What is in force, and where to read what may be.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) source: Source,
+pub(super) struct FilesToRead {
+    pub(super) source: SettingsSource,
     pub(super) running: Arc<Settings>,
-    pub(super) means: Arc<Means>,
+    pub(super) keyed: Arc<KeyedClient>,
     pub(super) progress: Progress,
 }
 
@@ -31,9 +30,9 @@ pub(super) struct Progress(Arc<Mutex<PathBuf>>);
 
 /// What the files say.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct FilesRead {
     pub(super) changes: Changes,
-    pub(super) key: Result<Keyed, ConfigError>,
+    pub(super) key: Result<SourcedKey, ConfigError>,
     /// A client of the authority, when another one is needed.
     pub(super) client: Result<Option<AuthorityClient>, ConfigError>,
     /// What cannot be put in force, and why.
@@ -44,7 +43,7 @@ pub(super) struct Found {
 
 /// A key and where it is from.
 #[derive(Debug)]
-pub(super) struct Keyed {
+pub(super) struct SourcedKey {
     pub(super) source: KeySource,
     pub(super) key: OrgKey,
 }
@@ -59,12 +58,12 @@ impl Progress {
     }
 }
 
-impl Question {
-    pub(super) fn read(&self) -> Found {
+impl FilesToRead {
+    pub(super) fn read(&self) -> FilesRead {
         let mut paths = BTreeSet::new();
         let mut problems = Vec::new();
-        let (settings, key) = self.settings_and_key(&mut paths).unwrap_or_else(|problem| {
-            problems.push(problem.0);
+        let (settings, key) = self.settings_and_key(&mut paths).unwrap_or_else(|error| {
+            problems.push(error.to_string());
             // The key is another matter.
             (Settings::clone(&self.running), self.key(&self.running))
         });
@@ -79,26 +78,29 @@ impl Question {
                 path.display()
             )
         }));
-        Found { changes, key, client, problems, paths: paths.into_iter().collect() }
+        FilesRead { changes, key, client, problems, paths: paths.into_iter().collect() }
     }
 
     /// The settings and the key as the files now say, and the files that they name: also those that are not there, they may
     /// be by and by. Fails when the settings are wrong, or name a key that is not there.
-    fn settings_and_key(&self, named: &mut BTreeSet<PathBuf>) -> Result<(Settings, Result<Keyed, ConfigError>), Fatal> {
+    fn settings_and_key(
+        &self,
+        named: &mut BTreeSet<PathBuf>,
+    ) -> Result<(Settings, Result<SourcedKey, ConfigError>), ConfigError> {
         let running = &*self.running;
         let fresh = match &self.source {
-            Source::Files(environment) => {
+            SettingsSource::Files(environment) => {
                 self.progress.reads(running.file.as_deref().unwrap_or(Path::new("the configuration")));
                 config::load_again(running, environment)?
             }
-            Source::BuiltIn => running.clone(),
+            SettingsSource::BuiltIn => running.clone(),
         };
         let key = self.key(&fresh);
         named.extend(fresh.authority.ca_file.iter().map(|(path, _)| path.clone()));
         named.extend(self.key_path(&fresh).ok().flatten());
         match &key {
             // Another file than before: the two belong together.
-            Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone().into()),
+            Err(error) if self.key_path(&fresh)? != self.key_path(running)? => Err(error.clone()),
             Ok(_) | Err(_) => Ok((fresh, key)),
         }
     }
@@ -106,11 +108,11 @@ impl Question {
     /// The files of what is in force.
     fn running_paths(&self) -> Vec<PathBuf> {
         let mut paths = match &self.source {
-            Source::Files(environment) => config::files(&self.running, environment),
-            Source::BuiltIn => Vec::new(),
+            SettingsSource::Files(environment) => config::files(&self.running, environment),
+            SettingsSource::BuiltIn => Vec::new(),
         };
         paths.extend(self.running.authority.ca_file.iter().map(|(path, _)| path.clone()));
-        match &self.means.key_source {
+        match &self.keyed.key_source {
             KeySource::File { path, .. } => paths.push(path.clone()),
             KeySource::Environment => {}
         }
@@ -119,11 +121,11 @@ impl Question {
 
     /// Where these settings have their key.
     fn key_source(&self, settings: &Settings) -> Result<KeySource, ConfigError> {
-        let known = self.means.key_source.clone();
+        let known = self.keyed.key_source.clone();
         let environment = match (&self.source, known) {
             // Read once, and overwritten then.
-            (_, known @ KeySource::Environment) | (Source::BuiltIn, known) => return Ok(known),
-            (Source::Files(environment), KeySource::File { .. }) => environment,
+            (_, known @ KeySource::Environment) | (SettingsSource::BuiltIn, known) => return Ok(known),
+            (SettingsSource::Files(environment), KeySource::File { .. }) => environment,
         };
         let credentials = environment.path("CREDENTIALS_DIRECTORY");
         org_key::choose(false, settings.authority.org_key_file.as_ref(), credentials.as_deref())
@@ -136,16 +138,16 @@ impl Question {
         })
     }
 
-    fn key(&self, settings: &Settings) -> Result<Keyed, ConfigError> {
+    fn key(&self, settings: &Settings) -> Result<SourcedKey, ConfigError> {
         let source = self.key_source(settings)?;
         let key = match &source {
-            KeySource::Environment => self.means.key.clone(),
+            KeySource::Environment => self.keyed.key.clone(),
             KeySource::File { path, origin, mode_is_the_platforms } => {
                 self.progress.reads(path);
                 org_key::read_file(path, origin, *mode_is_the_platforms)?
             }
         };
-        Ok(Keyed { source, key })
+        Ok(SourcedKey { source, key })
     }
 
     /// A client of the authority, when another one is needed. A changed file of certificates that cannot be used leaves the
@@ -159,7 +161,7 @@ impl Question {
             self.progress.reads(path);
         }
         let client = ca_pem_of(settings).and_then(|ca_pem| {
-            if same_place && ca_pem.as_deref() == self.means.client.ca_pem() {
+            if same_place && ca_pem.as_deref() == self.keyed.client.ca_pem() {
                 return Ok(None);
             }
             client_of(settings, ca_pem).map(Some)

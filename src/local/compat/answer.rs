@@ -12,8 +12,8 @@ use machineid_protocol::code::CodeKind;
 use machineid_protocol::{Code, Denial, DeviceId, RequestId};
 use serde_json::{Value, json};
 
-use super::{Endpoint, Finding};
-use crate::gate::Verdict;
+use super::{CompatFinding, Endpoint};
+use crate::gate::GateVerdict;
 
 /// What a client is told to wait before it asks again.
 const RETRY_AFTER: &str = "1";
@@ -26,17 +26,17 @@ struct Said<'a> {
     device: Option<&'a DeviceId>,
 }
 
-pub(super) fn of(endpoint: Endpoint, finding: Finding, device: &DeviceId) -> Response {
+pub(super) fn of(endpoint: Endpoint, finding: CompatFinding, device: &DeviceId) -> Response {
     let device = Some(device);
     let no = |code, request_id, reason| Said { code, request_id, reason, device };
     match finding {
-        Finding::Verdict(Verdict::Allowed { grant, .. }) => {
+        CompatFinding::Verdict(GateVerdict::Allowed { grant, .. }) => {
             let said = no(grant.code, grant.request_id, Some("Execution is allowed.".to_owned()));
             write(endpoint, &said, StatusCode::OK, true)
         }
-        Finding::Verdict(Verdict::Denied(refusal)) => denied(endpoint, refusal.denial, device),
-        Finding::Denied(denial) => denied(endpoint, denial, device),
-        Finding::Verdict(Verdict::Undecided { code, cause, .. }) => {
+        CompatFinding::Verdict(GateVerdict::Denied(refusal)) => denied(endpoint, refusal.denial, device),
+        CompatFinding::Denied(denial) => denied(endpoint, denial, device),
+        CompatFinding::Verdict(GateVerdict::Undecided { code, cause, .. }) => {
             let marked = code == Code::SystemUnavailable && endpoint == Endpoint::Validate;
             let said = no(code, None, Some(cause.to_string()));
             let mut response = write(endpoint, &said, StatusCode::SERVICE_UNAVAILABLE, false);

@@ -31,8 +31,8 @@ use question::{Named, read};
 use super::check::stop_of;
 use super::peer::Peer;
 use super::{Context, not_nameable};
-use crate::gate::Verdict;
-use crate::runs::{Run, TokenHash};
+use crate::gate::GateVerdict;
+use crate::registry::{Run, TokenHash};
 
 /// Which of the two endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub(super) enum Endpoint {
 
 /// What came of a question.
 #[derive(Debug)]
-enum Finding {
+enum CompatFinding {
     /// A gate's word.
-    Verdict(Verdict),
+    Verdict(GateVerdict),
     /// A no that no gate was asked for.
     Denied(Denial),
 }
@@ -76,22 +76,22 @@ async fn named(context: &Context, peer: &Peer, endpoint: Endpoint, body: Body) -
         Named::Invalid => return answer::invalid(endpoint),
     };
     let finding = match peer.runs(&context.runs) {
-        Err(error) => Finding::Verdict(Verdict::overloaded(&error)),
+        Err(error) => CompatFinding::Verdict(GateVerdict::overloaded(&error)),
         Ok(runs) => match runs.iter().find_map(|run| stop_of(run)) {
-            Some(denial) => Finding::Denied(denial),
+            Some(denial) => CompatFinding::Denied(denial),
             None => ask(context, &device, asked).await,
         },
     };
     answer::of(endpoint, finding, &device)
 }
 
-async fn ask(context: &Context, device: &DeviceId, asked: BootTime) -> Finding {
+async fn ask(context: &Context, device: &DeviceId, asked: BootTime) -> CompatFinding {
     if !context.may_name(device) {
-        return Finding::Denied(not_nameable(device));
+        return CompatFinding::Denied(not_nameable(device));
     }
     match context.gates.deciding(std::slice::from_ref(device)) {
-        Ok(deciding) => Finding::Verdict(deciding.ask(asked + context.settings().local.check_timeout).await),
-        Err(error) => Finding::Verdict(Verdict::overloaded(&error)),
+        Ok(deciding) => CompatFinding::Verdict(deciding.ask(asked + context.settings().local.check_timeout).await),
+        Err(error) => CompatFinding::Verdict(GateVerdict::overloaded(&error)),
     }
 }
 
@@ -111,19 +111,19 @@ async fn by_token(context: &Context, endpoint: Endpoint, headers: &HeaderMap, bo
         ask_for(context, &run, asked).await
     } else {
         let reason = format!("this token is that of an agent that runs as {}, not as {device}", run.opened.device);
-        Finding::Denied(Denial::local(Code::DeviceNotPermitted, reason))
+        CompatFinding::Denied(Denial::local(Code::DeviceNotPermitted, reason))
     };
     answer::of(endpoint, finding, &device)
 }
 
-async fn ask_for(context: &Context, run: &Run, asked: BootTime) -> Finding {
+async fn ask_for(context: &Context, run: &Run, asked: BootTime) -> CompatFinding {
     if let Some(denial) = stop_of(run) {
-        return Finding::Denied(denial);
+        return CompatFinding::Denied(denial);
     }
     let Some(deciding) = run.deciding() else {
-        return Finding::Verdict(Verdict::undecided(Code::Starting, "the daemon has just restarted"));
+        return CompatFinding::Verdict(GateVerdict::undecided(Code::Starting, "the daemon has just restarted"));
     };
     let verdict = deciding.ask(asked + context.settings().local.check_timeout).await;
     // The stop may have begun while the question was open.
-    stop_of(run).map_or(Finding::Verdict(verdict), Finding::Denied)
+    stop_of(run).map_or(CompatFinding::Verdict(verdict), CompatFinding::Denied)
 }

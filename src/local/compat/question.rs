@@ -19,7 +19,7 @@ pub(super) enum Named {
 /// Other fields are a newer client's, and ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Question {
+struct DeviceQuestion {
     device_id: serde_json::Value,
 }
 
@@ -29,11 +29,11 @@ pub(super) async fn read(body: Body) -> Named {
 }
 
 fn parse(bytes: &[u8]) -> Named {
-    match serde_json::from_slice::<Question>(bytes) {
-        Ok(Question { device_id: serde_json::Value::String(text) }) => {
+    match serde_json::from_slice::<DeviceQuestion>(bytes) {
+        Ok(DeviceQuestion { device_id: serde_json::Value::String(text) }) => {
             text.trim().parse().map_or(Named::Invalid, Named::Device)
         }
-        Ok(Question { device_id: serde_json::Value::Null }) | Err(_) => Named::Missing,
+        Ok(DeviceQuestion { device_id: serde_json::Value::Null }) | Err(_) => Named::Missing,
         Ok(_) => Named::Invalid,
     }
 }

@@ -1,30 +1,33 @@
 //! Looks for the control group a run came with, or makes one. A cgroup is never taken on a client's word.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use machineid_protocol::RunId;
-use machineid_tree::{Guardian, Leaf, Pid, ProcessTable};
+use machineid_tree::{Guardian, Leaf, NoCgroup, Pid, ProcessTable};
+use rustix::io::Errno;
+use thiserror::Error;
 use tracing::debug;
 
-use super::No;
-use super::terms::{Found, Plan, Wanted};
-use crate::runs::reach::Reach;
-use crate::runs::{Hold, Run, Runs};
+use super::StartRefusal;
+use super::containment_rules::{ContainmentAction, FoundContainment, WantedContainment};
+use crate::registry::reach::Reach;
+use crate::registry::{Run, RunContainment, RunRegistry};
 
 /// What holds a run, until it is taken over. A control group that was made for one that does not start after all is
 /// removed.
 #[derive(Debug)]
 pub(super) struct Contained {
-    hold: Option<Hold>,
+    containment: Option<RunContainment>,
     made: Option<Arc<Leaf>>,
-    runs: Arc<Runs>,
+    runs: Arc<RunRegistry>,
 }
 
 impl Contained {
     /// Takes it over.
-    pub(super) fn take(mut self) -> Hold {
+    pub(super) fn take(mut self) -> RunContainment {
         self.made = None;
-        self.hold.take().unwrap_or_else(|| Hold::subreaper(String::new()))
+        self.containment.take().unwrap_or_else(|| RunContainment::subreaper(String::new()))
     }
 }
 
@@ -38,60 +41,78 @@ impl Drop for Contained {
 
 /// Finds out what holds the run, or makes something that does. Takes up to 12 ms: writing to `cgroup.procs` waits for every
 /// processor of the machine.
-pub(super) fn contain(run: &Run, runs: &Arc<Runs>, wanted: Wanted) -> Result<Contained, No> {
-    let (hold, made) = find_or_make(run, wanted)?;
-    Ok(Contained { hold: Some(hold), made, runs: Arc::clone(runs) })
+pub(super) fn contain(
+    run: &Run,
+    runs: &Arc<RunRegistry>,
+    wanted: WantedContainment,
+) -> Result<Contained, StartRefusal> {
+    let (containment, made) = find_or_make(run, wanted)?;
+    Ok(Contained { containment: Some(containment), made, runs: Arc::clone(runs) })
 }
 
 /// The hold, and the leaf that was made for it.
-fn find_or_make(run: &Run, wanted: Wanted) -> Result<(Hold, Option<Arc<Leaf>>), No> {
+fn find_or_make(run: &Run, wanted: WantedContainment) -> Result<(RunContainment, Option<Arc<Leaf>>), StartRefusal> {
     let (id, uid) = (run.id(), run.opened.uid);
     let Some(reach) = &run.opened.reach else {
-        wanted.plan(Found::Unseen)?;
-        return Ok((Hold::unseen(wanted.claimed()), None));
+        wanted.decide(FoundContainment::Unseen)?;
+        return Ok((RunContainment::unseen(wanted.claimed()), None));
     };
     if matches!(reach.guardian(), Some(Guardian::Init(_))) {
-        wanted.plan(Found::Namespace)?;
-        return Ok((Hold::namespace(), None));
+        wanted.decide(FoundContainment::Namespace)?;
+        return Ok((RunContainment::namespace(), None));
     }
     let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
     let found = wrappers_leaf(reach, id);
-    let plan = wanted.plan(if found.is_some() { Found::Leaf } else { Found::Nothing })?;
-    let or = match (plan, found) {
-        (Plan::Take, Some(leaf)) => return taken(leaf, uid, wanted).map(|hold| (hold, None)),
-        (Plan::Loose, _) => return Ok((Hold::subreaper("no control group: none was asked for".to_owned()), None)),
-        (Plan::Make { or }, _) => or,
-        (Plan::Take, None) => None,
+    let action = wanted.decide(if found.is_some() { FoundContainment::Leaf } else { FoundContainment::Nothing })?;
+    let or = match (action, found) {
+        (ContainmentAction::Take, Some(leaf)) => {
+            return taken(leaf, uid, wanted).map(|containment| (containment, None));
+        }
+        (ContainmentAction::Loose, _) => {
+            return Ok((RunContainment::subreaper("no control group: none was asked for".to_owned()), None));
+        }
+        (ContainmentAction::Make { or }, _) => or,
+        (ContainmentAction::Take, None) => None,
     };
     match make(leader, wrapper, id) {
         Ok(leaf) => {
             let leaf = Arc::new(leaf);
-            taken(Arc::clone(&leaf), uid, wanted).map(|hold| (hold, Some(leaf)))
+            taken(Arc::clone(&leaf), uid, wanted).map(|containment| (containment, Some(leaf)))
         }
-        Err(why) if or.is_some() => Ok((Hold::subreaper(format!("no control group: {why}")), None)),
+        Err(why) if or.is_some() => Ok((RunContainment::subreaper(format!("no control group: {why}")), None)),
         Err(why) => Err(wanted.refuse_without_leaf(&why)),
     }
 }
 
-fn taken(leaf: Arc<Leaf>, uid: u32, wanted: Wanted) -> Result<Hold, No> {
+fn taken(leaf: Arc<Leaf>, uid: u32, wanted: WantedContainment) -> Result<RunContainment, StartRefusal> {
     if wanted.freezable && !leaf.can_freeze() {
-        let why = format!(
-            "the daemon may not write to {}; run the daemon as root, so that it makes the control group itself",
-            leaf.path().display()
-        );
-        return Err(wanted.refuse_without_leaf(&why));
+        return Err(wanted.refuse_without_leaf(&LeafError::NotWritable(leaf.path().to_owned())));
     }
-    Ok(Hold::leaf(leaf, uid))
+    Ok(RunContainment::leaf(leaf, uid))
 }
 
-fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, String> {
-    let leaf = Leaf::make_below(wrapper, id).map_err(|why| why.to_string())?;
+/// Why a run has no control group that will do.
+#[derive(Debug, Error)]
+enum LeafError {
+    #[error("{0}")]
+    Make(NoCgroup),
+    #[error("the agent cannot be moved into {}: {errno}", .path.display())]
+    Enter { path: PathBuf, errno: Errno },
+    #[error(
+        "the daemon may not write to {}; run the daemon as root, so that it makes the control group itself",
+        .0.display()
+    )]
+    NotWritable(PathBuf),
+}
+
+fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, LeafError> {
+    let leaf = Leaf::make_below(wrapper, id).map_err(LeafError::Make)?;
     match leaf.enter(leader) {
         Ok(()) => Ok(leaf),
         Err(errno) => {
             // It is empty.
             let _ = leaf.remove();
-            Err(format!("the agent cannot be moved into {}: {errno}", leaf.path().display()))
+            Err(LeafError::Enter { path: leaf.path().to_owned(), errno })
         }
     }
 }

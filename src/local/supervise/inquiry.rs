@@ -17,9 +17,9 @@ use super::super::openapi::{LINES, NO, RUN_ID};
 use super::ndjson;
 use super::stream::line;
 use crate::local::peer::Peer;
-use crate::local::rights::Sight;
+use crate::local::rights::AgentScope;
 use crate::local::{Context, check, millis, reply};
-use crate::runs::Run;
+use crate::registry::Run;
 
 pub(in crate::local) const INQUIRE: Operation = Operation {
     path: "/v1/supervise",
@@ -95,7 +95,7 @@ pub(in crate::local) async fn thaw(
         Err(error) => return check::overloaded(&error).map(Body::from),
     };
     let is_wrapper = caller.is_some() && caller == run.wrapper();
-    if !is_wrapper && Sight::commands(&peer, &context.settings()) != Sight::All {
+    if !is_wrapper && AgentScope::commands(&peer, &context.settings()) != AgentScope::All {
         return no_such_run();
     }
     let was_frozen = context.runs.thaw(&run);

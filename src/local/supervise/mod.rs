@@ -4,19 +4,19 @@
 //! |---|---|
 //! | `request` | what the wrapper asks for, checked and capped |
 //! | `reach` | its processes, made out and held |
-//! | `terms` | pure: which containment it gets, or why it does not |
+//! | `containment_rules` | pure: which containment it gets, or why it does not |
 //! | `contain` | looks for its control group, or makes it |
 //! | `stream` | the events |
 //! | `refusals` | which refusals are told in the log |
 //! | `inquiry` | `GET /v1/supervise`, `POST /v1/thaw`: about one run |
 
 mod contain;
+mod containment_rules;
 mod inquiry;
 mod reach;
 mod refusals;
 mod request;
 mod stream;
-mod terms;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -39,13 +39,13 @@ use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
 use machineid_protocol::{Code, Denial, DeviceId, RequestId};
 use machineid_sys as sys;
 use request::Request;
-use stream::{EventStream, HeldRun, line};
+use stream::{HeldRun, RunEventStream, line};
 
 use super::openapi::LINES;
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
-use crate::gate::{Deciding, Verdict};
-use crate::runs::{Refused, Run, Terms, Token};
+use crate::gate::{Deciding, GateVerdict};
+use crate::registry::{Refused, Run, StartTerms, Token};
 use crate::telemetry::metrics::Rejected;
 
 pub(super) use inquiry::{INQUIRE, THAW, inquire, thaw};
@@ -54,14 +54,14 @@ pub(super) use request::fuzz;
 
 /// A "no" to a wrapper.
 #[derive(Debug)]
-struct No {
+struct StartRefusal {
     code: Code,
     request_id: Option<RequestId>,
     device: Option<DeviceId>,
     reason: String,
 }
 
-impl No {
+impl StartRefusal {
     fn new(code: Code, reason: impl Into<String>) -> Self {
         Self { code, request_id: None, device: None, reason: reason.into() }
     }
@@ -93,7 +93,7 @@ pub(super) async fn supervise(
 ) -> Response {
     let (status, begun) = match read_whole(body).await {
         Ok(body) => (None, begin(&context, &peer, &body).await),
-        Err((status, reason)) => (Some(status), Err(No::new(Code::BadRequest, reason))),
+        Err((status, reason)) => (Some(status), Err(StartRefusal::new(Code::BadRequest, reason))),
     };
     match begun {
         Ok(stream) => ndjson(StatusCode::OK, Body::from_stream(stream)),
@@ -127,10 +127,10 @@ async fn begin(
     context: &Arc<Context>,
     peer: &Peer,
     body: &[u8],
-) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, StartRefusal> {
     let asked = BootTime::now();
     let request: SuperviseRequest = serde_json::from_slice(body)
-        .map_err(|error| No::new(Code::BadRequest, format!("the request cannot be read: {error}")))?;
+        .map_err(|error| StartRefusal::new(Code::BadRequest, format!("the request cannot be read: {error}")))?;
     match context.runs.get(request.run_id) {
         Some(run) => come_back(context, peer, run).map(Either::Left),
         None => start(context, peer, request, asked).await.map(Either::Right),
@@ -143,13 +143,13 @@ async fn start(
     peer: &Peer,
     request: SuperviseRequest,
     asked: BootTime,
-) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, StartRefusal> {
     let request = request::checked(context, peer, request)?;
     let device = request.device.clone();
-    let about = |no: No| No { device: Some(device.clone()), ..no };
+    let about = |no: StartRefusal| StartRefusal { device: Some(device.clone()), ..no };
     let deciding = context.gates.deciding(std::slice::from_ref(&device));
     let deciding =
-        deciding.map_err(|error| No::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
+        deciding.map_err(|error| StartRefusal::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
     let deciding = Arc::new(deciding);
     let asking = deciding.ask(asked + context.settings().local.check_timeout);
     // Whatever the answer, the processes are looked at to the end: what was opened must be gone when a wrapper that was
@@ -157,23 +157,26 @@ async fn start(
     let (verdict, (started, contained, caller)) =
         tokio::try_join!(async { Ok(asking.await) }, open(context, peer, request, Arc::clone(&deciding)))?;
     let grant = match verdict {
-        Verdict::Allowed { grant, .. } => grant,
-        Verdict::Denied(refusal) => return Err(about(No::from_denial(refusal.denial))),
-        Verdict::Undecided { code, cause, .. } => return Err(about(No::new(code, &*cause))),
+        GateVerdict::Allowed { grant, .. } => grant,
+        GateVerdict::Denied(refusal) => return Err(about(StartRefusal::from_denial(refusal.denial))),
+        GateVerdict::Undecided { code, cause, .. } => return Err(about(StartRefusal::new(code, &*cause))),
     };
     let events = started.run.subscribe();
-    let hold = contained.map(Contained::take).map_err(about)?;
+    let containment = contained.map(Contained::take).map_err(about)?;
     let token = context.compat.map(|_| Token::new()).transpose();
-    let token =
-        token.map_err(|error| about(No::new(Code::Overloaded, format!("no random numbers for a token: {error}"))))?;
+    let token = token.map_err(|error| {
+        about(StartRefusal::new(Code::Overloaded, format!("no random numbers for a token: {error}")))
+    })?;
     let (code, request_id) = (grant.code, grant.request_id);
     let token_hash = token.as_ref().map(Token::hash);
-    let terms = Terms { code, request_id, hold, token: token_hash, caller };
+    let terms = StartTerms { code, request_id, containment, token: token_hash, caller };
     let until = context.runs.admit(&started.run, terms).await.map_err(|refused| match refused {
-        Refused::Denied(denial) => about(No::from_denial(denial)),
-        Refused::NoLease => about(No::new(Code::LeaseExpired, "the lease ended before the agent could start")),
+        Refused::Denied(denial) => about(StartRefusal::from_denial(denial)),
+        Refused::NoLease => {
+            about(StartRefusal::new(Code::LeaseExpired, "the lease ended before the agent could start"))
+        }
     })?;
-    Ok(EventStream::new(
+    Ok(RunEventStream::new(
         context,
         allow(context, &started.run, until, token.as_ref()).as_ref(),
         Some(until),
@@ -193,8 +196,9 @@ async fn open(
     peer: &Peer,
     request: Request,
     deciding: Arc<Deciding>,
-) -> Result<(HeldRun, Result<Contained, No>, Caller), No> {
-    let lost = |error: Lost| No::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
+) -> Result<(HeldRun, Result<Contained, StartRefusal>, Caller), StartRefusal> {
+    let lost =
+        |error: Lost| StartRefusal::new(Code::Overloaded, format!("cannot look at the agent's processes: {error}"));
     let looks = context.looks.clone();
     let owner = Owner::user(peer.uid(), peer.is_privileged());
     let (context, peer) = (Arc::clone(context), peer.clone());
@@ -215,15 +219,16 @@ fn come_back(
     context: &Arc<Context>,
     peer: &Peer,
     run: Arc<Run>,
-) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, No> {
+) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, StartRefusal> {
     let caller = peer.identity();
-    let caller = caller
-        .map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
+    let caller = caller.map_err(|error| {
+        StartRefusal::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}"))
+    })?;
     if caller.is_none() || caller != run.wrapper() {
         return Err(in_use());
     }
     if run.admission().is_none() {
-        return Err(No::new(Code::Overloaded, "an earlier request of this wrapper is still open"));
+        return Err(StartRefusal::new(Code::Overloaded, "an earlier request of this wrapper is still open"));
     }
     let held = HeldRun::come_back(run, Arc::clone(&context.runs));
     let run = &held.run;
@@ -232,11 +237,11 @@ fn come_back(
     // A stop that has begun is told as such, by what is waiting for it on the stream.
     let until = run.deadline();
     let first = until.and_then(|until| allow(context, run, until, None));
-    Ok(EventStream::new(context, first.as_ref(), until, events, held).into_stream())
+    Ok(RunEventStream::new(context, first.as_ref(), until, events, held).into_stream())
 }
 
-fn in_use() -> No {
-    No::new(Code::BadRequest, "this run id is in use")
+fn in_use() -> StartRefusal {
+    StartRefusal::new(Code::BadRequest, "this run id is in use")
 }
 
 /// What an admitted run is told first; `None` for one that was not admitted. The token is told once, to an agent that has
@@ -255,7 +260,7 @@ fn allow(context: &Context, run: &Run, until: BootTime, token: Option<&Token>) -
         resume_grace_ms: millis(context.settings().enforcement.resume_grace),
         stop_grace_ms: millis(run.terms().grace),
         stop_signal: Some(sys::signal_name(run.terms().signal)),
-        containment: admission.hold.containment,
+        containment: admission.containment.kind,
         killer: run.killer(),
         token: token.map(|token| token.expose().to_owned()),
     })

@@ -8,16 +8,17 @@ use machineid_sys as sys;
 use machineid_tree::{Guardian, Identity, Pid, Process, ProcessTable, namespace_pids};
 use tracing::warn;
 
-use super::No;
+use super::StartRefusal;
 use crate::local::peer::Peer;
-use crate::runs::reach::{PinnedGuardian, Reach};
+use crate::registry::reach::{PinnedGuardian, Reach};
 
 /// Pins the agent's leader, its wrapper and what stands between them. `None` where the daemon cannot see or signal them.
-pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Reach>, No> {
+pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Reach>, StartRefusal> {
     let Some(peer_pid) = peer.pid() else { return Ok(None) };
     let wrapper = peer.process();
-    let wrapper = wrapper
-        .map_err(|error| No::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}")))?;
+    let wrapper = wrapper.map_err(|error| {
+        StartRefusal::new(Code::Overloaded, format!("cannot get a handle of the calling process: {error}"))
+    })?;
     let Some(wrapper) = wrapper else { return Err(refused("the caller has ended")) };
     // In the daemon's own PID namespace the number is the right one, and only its ancestors matter.
     let mut numbers = Numbers::default();
@@ -26,8 +27,9 @@ pub(super) fn reach(peer: &Peer, request: &SuperviseRequest) -> Result<Option<Re
         Some(requested) => ProcessTable::line_of_descent(requested, peer_pid),
         None => ProcessTable::scan(),
     };
-    let table = table
-        .map_err(|errno| No::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}")))?;
+    let table = table.map_err(|errno| {
+        StartRefusal::new(Code::Overloaded, format!("cannot look at the processes of this host: {errno}"))
+    })?;
     // Its number may be another's by now, and so the table's word about who descends from it.
     if !table.is_alive(wrapper.identity()) {
         return Err(refused("the caller has ended"));
@@ -61,7 +63,7 @@ fn guardian(
     wrapper: Identity,
     leader: Identity,
     requested: i32,
-) -> Result<Guardian, No> {
+) -> Result<Guardian, StartRefusal> {
     let named = table.resolve(wrapper.pid, requested, |pid| numbers.of(pid)).and_then(|named| table.find(named));
     let between = |pid: Pid| table.get(leader.pid).is_some_and(|leader| leader.parent == Some(pid));
     let named = named.filter(|named| named.parent == Some(wrapper.pid) && between(named.identity.pid));
@@ -83,12 +85,13 @@ impl Numbers {
     }
 }
 
-fn pin(identity: Identity) -> Result<Process, No> {
-    let pinned = Process::pin(identity.pid, identity.start)
-        .map_err(|errno| No::new(Code::Overloaded, format!("cannot get a handle of the agent's process: {errno}")))?;
+fn pin(identity: Identity) -> Result<Process, StartRefusal> {
+    let pinned = Process::pin(identity.pid, identity.start).map_err(|errno| {
+        StartRefusal::new(Code::Overloaded, format!("cannot get a handle of the agent's process: {errno}"))
+    })?;
     pinned.ok_or_else(|| refused("that process has ended"))
 }
 
-fn refused(reason: &str) -> No {
-    No::new(Code::PidNotPermitted, reason)
+fn refused(reason: &str) -> StartRefusal {
+    StartRefusal::new(Code::PidNotPermitted, reason)
 }

@@ -4,13 +4,13 @@ use machineid_protocol::local::SuperviseRequest;
 use machineid_protocol::{Code, DeviceId, span};
 use machineid_sys as sys;
 
-use super::No;
+use super::StartRefusal;
+use super::containment_rules::WantedContainment;
 use super::reach::reach;
-use super::terms::Wanted;
-use crate::config::settings::Undecided;
+use crate::config::settings::UndecidedPolicy;
 use crate::local::Context;
 use crate::local::peer::Peer;
-use crate::runs::{AskedTerms, Opened};
+use crate::registry::{AskedTerms, Opened};
 
 /// The longest name and command line kept, in bytes: they are for people.
 const LONGEST_NAME: usize = 256;
@@ -25,37 +25,37 @@ pub(super) struct Request {
 }
 
 /// Looks at what was asked for, and at nothing else.
-pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) -> Result<Request, No> {
+pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) -> Result<Request, StartRefusal> {
     let host = context.gates.host().device();
     let device = text.device.clone().unwrap_or_else(|| host.clone());
     if !context.may_name(&device) {
         let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
-        return Err(No { device: Some(device), ..No::new(Code::DeviceNotPermitted, reason) });
+        return Err(StartRefusal { device: Some(device), ..StartRefusal::new(Code::DeviceNotPermitted, reason) });
     }
     if peer.is_nobody() {
-        return Err(No::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
+        return Err(StartRefusal::new(Code::PidNotPermitted, "a user of another user namespace may only check"));
     }
     let grace = text.stop_grace.as_deref().map(span::parse).transpose();
-    let grace = grace.map_err(|error| No::new(Code::BadRequest, format!("stop_grace: {error}")))?;
+    let grace = grace.map_err(|error| StartRefusal::new(Code::BadRequest, format!("stop_grace: {error}")))?;
     let signal = text.stop_signal.as_deref().map(sys::parse_signal).transpose();
-    let signal = signal.map_err(|error| No::new(Code::BadRequest, format!("stop_signal: {error}")))?;
+    let signal = signal.map_err(|error| StartRefusal::new(Code::BadRequest, format!("stop_signal: {error}")))?;
     Ok(Request { device, asked: AskedTerms { signal, grace }, text })
 }
 
 impl Request {
     /// Makes out its processes; gives the run to record, and the containment to look for.
-    pub(super) fn open(self, context: &Context, peer: &Peer) -> Result<(Opened, Wanted), No> {
+    pub(super) fn open(self, context: &Context, peer: &Peer) -> Result<(Opened, WantedContainment), StartRefusal> {
         let reach = reach(peer, &self.text)?;
         let settings = context.settings();
         if reach.is_none() && settings.local.require_local_killer {
             let reason = "the daemon cannot end this agent by itself (another PID namespace or user), and \
                           local.require_local_killer is set";
-            return Err(No::new(Code::RemoteRefused, reason));
+            return Err(StartRefusal::new(Code::RemoteRefused, reason));
         }
-        let wanted = Wanted {
+        let wanted = WantedContainment {
             wish: self.text.containment.unwrap_or_default(),
             floor: settings.enforcement.containment,
-            freezable: settings.enforcement.undecided == Undecided::Freeze,
+            freezable: settings.enforcement.undecided == UndecidedPolicy::Freeze,
         };
         let opened = Opened {
             id: self.text.run_id,

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::allow;
 use crate::local::{Context, millis};
-use crate::runs::run::Outbox;
-use crate::runs::{Run, Runs};
+use crate::registry::run::Outbox;
+use crate::registry::{Run, RunRegistry};
 
 pub(super) fn line(event: &SuperviseEvent) -> Bytes {
     // The events hold nothing that JSON cannot express.
@@ -25,17 +25,17 @@ pub(super) fn line(event: &SuperviseEvent) -> Bytes {
 #[derive(Debug)]
 pub(super) struct HeldRun {
     pub(super) run: Arc<Run>,
-    runs: Arc<Runs>,
+    runs: Arc<RunRegistry>,
 }
 
 impl HeldRun {
     /// The first connection, which was counted when the run was opened.
-    pub(super) fn new(run: Arc<Run>, runs: Arc<Runs>) -> Self {
+    pub(super) fn new(run: Arc<Run>, runs: Arc<RunRegistry>) -> Self {
         Self { run, runs }
     }
 
     /// A further one.
-    pub(super) fn come_back(run: Arc<Run>, runs: Arc<Runs>) -> Self {
+    pub(super) fn come_back(run: Arc<Run>, runs: Arc<RunRegistry>) -> Self {
         run.note_stream();
         Self { run, runs }
     }
@@ -48,7 +48,7 @@ impl Drop for HeldRun {
 }
 
 #[derive(Debug)]
-pub(super) struct EventStream {
+pub(super) struct RunEventStream {
     first: Option<Bytes>,
     until: Option<BootTime>,
     /// How often its terms had changed when they were told last.
@@ -62,7 +62,7 @@ pub(super) struct EventStream {
     context: Arc<Context>,
 }
 
-impl EventStream {
+impl RunEventStream {
     /// `until` is the deadline that `first` names.
     pub(super) fn new(
         context: &Arc<Context>,

@@ -101,14 +101,23 @@ fn explain(path: &Path, error: io::Error) -> io::Error {
     }
 }
 
-/// Whether a file could be opened there, without making it. For `--check-config`.
-pub(crate) fn check(path: &Path) -> Result<(), String> {
-    let directory: PathBuf = path.parent().unwrap_or(Path::new("/")).to_owned();
+/// Why no audit file can be opened at a path.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuditPathError {
+    #[error("{} is not a regular file", .0.display())]
+    NotRegular(PathBuf),
+    #[error("the directory {directory} does not exist; make it: mkdir -p {directory}", directory = .0.display())]
+    NoDirectory(PathBuf),
+}
+
+/// Checks whether an audit file could be opened at this path, without creating it. For `--check-config`.
+pub(crate) fn check(path: &Path) -> Result<(), AuditPathError> {
     if path.symlink_metadata().is_ok_and(|about| !about.is_file()) {
-        return Err(format!("{} is not a regular file", path.display()));
+        return Err(AuditPathError::NotRegular(path.to_owned()));
     }
+    let directory = path.parent().unwrap_or(Path::new("/"));
     if !directory.is_dir() {
-        return Err(format!("the directory {0} does not exist; make it: mkdir -p {0}", directory.display()));
+        return Err(AuditPathError::NoDirectory(directory.to_owned()));
     }
     Ok(())
 }

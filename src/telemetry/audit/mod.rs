@@ -31,22 +31,22 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A handle to the thread that writes.
 #[derive(Clone, Debug)]
 pub(crate) struct Audit {
-    orders: SyncSender<Order>,
+    orders: SyncSender<WriterOrder>,
     shared: Arc<Shared>,
     path: PathBuf,
 }
 
 /// One record, as it is told.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct QueuedRecord {
     pub(super) time: String,
     pub(super) what: Happening,
     pub(super) caller: Option<Caller>,
 }
 
 #[derive(Debug)]
-enum Order {
-    Record(Box<Record>),
+enum WriterOrder {
+    Record(Box<QueuedRecord>),
     /// Look for the file at its path again.
     Reopen,
     /// Everything before it is on the disk, or was tried.
@@ -83,8 +83,8 @@ impl Audit {
     }
 
     /// Queues a record; returns at once. With a full queue it is lost, and counted.
-    pub(super) fn tell(&self, record: Record) {
-        if self.orders.try_send(Order::Record(Box::new(record))).is_err() {
+    pub(super) fn tell(&self, record: QueuedRecord) {
+        if self.orders.try_send(WriterOrder::Record(Box::new(record))).is_err() {
             self.shared.lose(1);
         }
     }
@@ -92,13 +92,13 @@ impl Audit {
     /// Has the file looked for again; returns at once.
     pub(crate) fn reopen(&self) {
         // A full queue has records in it, and each looks whether the file is in its place.
-        let _ = self.orders.try_send(Order::Reopen);
+        let _ = self.orders.try_send(WriterOrder::Reopen);
     }
 
     /// Waits a moment for the records that are still queued. For the end of the process.
     pub(crate) fn flush(&self) {
         let (done, wait) = sync_channel(1);
-        if self.orders.try_send(Order::Flush(done)).is_ok() {
+        if self.orders.try_send(WriterOrder::Flush(done)).is_ok() {
             let _ = wait.recv_timeout(LAST_WORDS);
         }
     }

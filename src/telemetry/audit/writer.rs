@@ -13,7 +13,7 @@ use machineid_clock::{self as clock, BootTime};
 use tracing::{error, info, warn};
 
 use super::file::AuditFile;
-use super::{Order, Record, Shared};
+use super::{QueuedRecord, Shared, WriterOrder};
 
 /// How often a file that cannot be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Writer {
         Self { path, shared, file: None, last: None, try_at: now, unsynced: false, told: (None, now) }
     }
 
-    pub(super) fn work(mut self, orders: &Receiver<Order>) {
+    pub(super) fn work(mut self, orders: &Receiver<WriterOrder>) {
         machineid_sys::use_batch_scheduling();
         self.be_ready();
         loop {
@@ -59,9 +59,9 @@ impl Writer {
             let mut flushed = Vec::new();
             for order in order.into_iter().chain(std::iter::from_fn(|| orders.try_recv().ok())) {
                 match order {
-                    Order::Record(record) => self.write(&record),
-                    Order::Reopen => self.file = None,
-                    Order::Flush(done) => flushed.push(done),
+                    WriterOrder::Record(record) => self.write(&record),
+                    WriterOrder::Reopen => self.file = None,
+                    WriterOrder::Flush(done) => flushed.push(done),
                 }
             }
             // Also without a record: a gap is declared as soon as it can be.
@@ -74,7 +74,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, record: &Record) {
+    fn write(&mut self, record: &QueuedRecord) {
         if !self.be_ready() {
             self.shared.lose(1);
             return;

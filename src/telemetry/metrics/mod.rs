@@ -23,6 +23,7 @@ use labels::{
     AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, ReasonLabel, RequestLabels, ResultLabel,
     StateLabel, StopLabels,
 };
+use machineid_client::KeyFacts;
 use machineid_protocol::event::{Happening, ReloadResult, Source};
 use machineid_protocol::local::Killer;
 use machineid_protocol::status::{AgentState, StandingKind};
@@ -46,6 +47,7 @@ pub(crate) struct Metrics {
     stop_bound: Family<CaseLabel, Level>,
     /// A family without labels: it is empty while the key does not end.
     key_ends: Family<Vec<(&'static str, &'static str)>, Level>,
+    key_role: Family<Vec<(&'static str, &'static str)>, Level>,
     /// Held in advance: thousands of checks a second need not look them up.
     checks: [Counter; 4],
     check_duration: Histogram,
@@ -136,7 +138,7 @@ pub(crate) struct Now {
     /// How often the process has panicked.
     pub(crate) panics: u64,
     /// When the org key in use ends, in seconds since 1970.
-    pub(crate) key_ends: Option<f64>,
+    pub(crate) key: KeyFacts,
 }
 
 fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
@@ -186,7 +188,13 @@ impl Metrics {
             key_ends: register(
                 r,
                 "org_key_ends_timestamp_seconds",
-                "When the org key in use expires; absent while it is the current one",
+                "When the org key in use expires; absent unless another key has taken its place or it expires within a week",
+                Family::default(),
+            ),
+            key_role: register(
+                r,
+                "org_key_role",
+                "1 for the role of the org key in use, if the authority tells it; a host needs no more than host",
                 Family::default(),
             ),
             stop_bound: register(
@@ -351,9 +359,13 @@ impl Metrics {
                 self.agents.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }
+        self.key_role.clear();
+        if let Some(role) = now.key.role {
+            self.key_role.get_or_create(&vec![("role", role.as_str())]).set(1.0);
+        }
         self.key_ends.clear();
-        if let Some(at) = now.key_ends {
-            self.key_ends.get_or_create(&Vec::new()).set(at);
+        if let Some(ends) = now.key.ends {
+            self.key_ends.get_or_create(&Vec::new()).set(ends.as_duration().as_secs_f64());
         }
         for (case, bound) in [("connected", now.stop_bound_connected), ("cut_off", now.stop_bound_cut_off)] {
             self.stop_bound.get_or_create(&CaseLabel { case }).set(bound.as_secs_f64());

@@ -99,7 +99,7 @@ fn nobody_else_may_use_the_admin_socket_even_where_its_mode_lets_them() {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     // Hung up on, before or after the question was sent.
     assert!(told.trim() == "0" || stderr(&output).contains("Error"), "{told} {}", stderr(&output));
-    let refusal = "refused an admin connection of another user";
+    let refusal = "refused an admin connection from another user";
     until("the refusal is logged", || authority.log().contains(refusal).then_some(()));
     authority.org("free");
 }

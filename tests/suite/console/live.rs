@@ -55,7 +55,7 @@ fn of_a_fleet_that_is_stopped_exactly_those_that_cannot_answer_are_outstanding_w
         let named = outstanding.contains(&format!("host:{number:02}"));
         assert_eq!(named, SILENT.contains(&number), "host:{number:02} in {outstanding}");
     }
-    assert_eq!(outstanding.matches("No word yet").count(), 2, "{outstanding}");
+    assert_eq!(outstanding.matches("Not confirmed").count(), 2, "{outstanding}");
     // The lease of five minutes from the stop, the grace of two seconds, and one more.
     let ends = browser.run("[...document.querySelectorAll('table tr td:nth-child(4) time')].map((at) => at.dateTime)");
     let asked = browser.run("document.querySelector('#board time').dateTime");

@@ -97,7 +97,7 @@ fn pages_count_against_the_limit_of_their_organisation() {
     assert_eq!(visitor.get(&fleet).status, 200);
     let refused = visitor.get(&fleet);
     assert!(refused.status == 429 && refused.header("retry-after").is_some(), "{}", refused.text);
-    assert!(refused.text.contains("Agents are not concerned"), "{}", refused.text);
+    assert!(refused.text.contains("Agents are not affected"), "{}", refused.text);
 }
 
 #[test]

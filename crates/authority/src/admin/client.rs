@@ -1,4 +1,4 @@
-//! The command line's end of the admin socket.
+//! The client of the admin socket, for the command line.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::{AdminCall, AdminReply, AdminRequest};
 
-/// Longer than the server takes at the worst.
+/// How long to wait for a reply: longer than the server takes in the worst case.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The same for a backup.
+/// How long to wait for a backup.
 const BACK_UP_PATIENCE: Duration = Duration::from_hours(1);
 
 /// Why there is no reply.
@@ -34,7 +34,7 @@ pub(crate) enum AskError {
     Connect { path: PathBuf, source: io::Error },
     #[error("the authority did not answer: {0}\nIts log says more. Look at the organisation before you try again.")]
     NoReply(io::Error),
-    #[error("the authority's answer makes no sense to this version: {0}\nUse the same version as the server.")]
+    #[error("this version cannot read the authority's answer: {0}\nUse the same version as the server.")]
     Foreign(serde_json::Error),
     #[error("the request could not be written: {0}")]
     Unwritable(serde_json::Error),
@@ -44,7 +44,7 @@ pub(crate) enum AskError {
 pub(crate) fn ask(path: &Path, request: &AdminCall) -> Result<AdminReply, AskError> {
     let mut line = serde_json::to_vec(request).map_err(AskError::Unwritable)?;
     line.push(b'\n');
-    // A large database takes its time to copy.
+    // A large database takes long to copy.
     let patience = if matches!(request.request, AdminRequest::BackUp { .. }) { BACK_UP_PATIENCE } else { PATIENCE };
     let mut stream = UnixStream::connect(path).map_err(|source| {
         let path = path.to_owned();

@@ -1,13 +1,15 @@
-//! The operator's side door: a unix socket beside the database, for root and the server's own user.
+//! The admin socket: a unix socket beside the database, for root and the server's own user.
 //!
-//! One JSON object each way, a line each, then the connection ends. Not HTTP: there is one client, in this program, and
-//! it can then be plain blocking code. Who may connect is settled twice: by the socket's mode (0600) and by the peer's
-//! uid from the kernel.
+//! The client sends one JSON object on one line, the server answers with another, and the connection ends. Not HTTP:
+//! the only client is in this program, and can then be plain blocking code. Access is checked twice: by the socket's
+//! mode (0600), and by the peer's uid from the kernel.
 
 mod client;
+mod keys;
 mod server;
 
 pub(super) use client::ask;
+pub(super) use keys::{KeyRequest, ShownKey};
 pub(super) use server::{BindError, Door};
 
 use std::fmt;
@@ -21,26 +23,27 @@ use machineid_org_key::OrgKey;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{Actor, Call, Entry, Query, Reason};
-use super::console::Console;
+use super::console::session::Console;
 use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier};
 use super::plan::Account;
+use super::role_keys::{KeyError, KeyReport};
 use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
 
-/// The most entries of the audit in one reply.
+/// The maximum number of audit entries in one reply.
 pub(super) const LARGEST_AUDIT_PAGE: u32 = 1_000;
 
-/// What an operator asks for, and why.
+/// A request of an operator, with the reason.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AdminCall {
     pub(super) request: AdminRequest,
-    /// Kept in the audit.
+    /// The reason, for the audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Reason>,
 }
 
-/// What an operator asks for.
+/// A request of an operator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub(super) enum AdminRequest {
@@ -80,12 +83,17 @@ pub(super) enum AdminRequest {
         /// How long the old key stays valid.
         #[serde(default = "default_overlap")]
         overlap_seconds: u64,
-        /// Even when devices still use the key before the old one, which then ends.
+        /// Rotate even if devices still use the key before the old one, which then ends.
         #[serde(default)]
         yes: bool,
     },
     EndOldKey {
         org: OrgId,
+    },
+    /// About its keys with roles.
+    Key {
+        org: OrgId,
+        request: KeyRequest,
     },
     Delete {
         org: OrgId,
@@ -111,10 +119,10 @@ pub(super) enum AdminRequest {
     },
 }
 
-/// How long an old key stays valid after a rotation, unless something else is said.
+/// How long an old key stays valid after a rotation, by default.
 pub(super) const OVERLAP: Duration = Duration::from_hours(24);
 
-/// The longest that it may.
+/// The longest time that an old key may stay valid.
 pub(super) const LONGEST_OVERLAP: Duration = Duration::from_hours(24 * 90);
 
 /// How many devices that use an old key are named.
@@ -124,7 +132,7 @@ fn default_overlap() -> u64 {
     OVERLAP.as_secs()
 }
 
-/// When an entitlement ends.
+/// The end of an entitlement.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Expiry {
@@ -133,39 +141,44 @@ pub(super) enum Expiry {
     At(Timestamp),
 }
 
-/// What came of it.
+/// The server's reply.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", content = "value", rename_all = "kebab-case")]
 pub(super) enum AdminReply {
-    /// The organisation with its new key, which is shown this once.
+    /// The organisation with its new key, which is shown only this once.
     Key(NewKey),
+    /// A key with a role, which is shown this once.
+    RoleKey(ShownKey),
+    Keys(Vec<KeyReport>),
+    /// The fingerprint of a key that is invalid now.
+    KeyEnded(String),
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),
     Checkouts(Vec<CheckoutReport>),
-    /// Where an operator's browser confirms a checkout, or signs in to the console; shown this once.
+    /// The address where an operator's browser confirms a checkout or signs in to the console; shown only this once.
     Link(String),
-    /// What is wrong with the server.
+    /// The known problems of the server.
     Health(Vec<Problem>),
     /// A copy of the database was written.
     BackedUp,
     Failed(String),
 }
 
-/// `{"orgId","orgApiKey","planTier"}`.
+/// A new key; in JSON `{"orgId","orgApiKey","planTier"}`.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NewKey {
     pub(super) org_id: OrgId,
     pub(super) org_api_key: String,
     pub(super) plan_tier: PlanTier,
-    /// After a rotation: when the key before it ends, or ended.
+    /// After a rotation: when the previous key ends or ended.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) old_key_ends: Option<Timestamp>,
-    /// Whether that is later.
+    /// Whether the previous key is still valid.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub(super) old_key_valid: bool,
-    /// After a rotation: a still older key was valid until then, and ended with it.
+    /// After a rotation: an even older key was valid until then, and ended with the rotation.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub(super) older_key_ended: bool,
 }
@@ -176,12 +189,12 @@ impl fmt::Debug for NewKey {
     }
 }
 
-/// A page of the audit, the newest first.
+/// A page of the audit, the newest entry first.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AuditReport {
     pub(super) entries: Vec<Entry>,
-    /// What to ask for older ones with.
+    /// The cursor of the page with older entries.
     pub(super) next_cursor: Option<i64>,
 }
 
@@ -210,11 +223,11 @@ impl CheckoutReport {
     }
 }
 
-/// What admin requests are about.
+/// The state that admin requests need.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     pub(super) store: Store,
-    /// Where browsers reach this authority, without a slash at the end.
+    /// The URL of this authority for browsers, without a slash at the end.
     pub(super) public_url: String,
     pub(super) console: Arc<Console>,
     pub(super) health: Arc<Health>,
@@ -227,27 +240,27 @@ pub(super) struct OrgReport {
     pub(super) org_id: OrgId,
     pub(super) name: Option<String>,
     pub(super) plan_tier: PlanTier,
-    /// What a validation meets first: `deleted`, `disabled`, `frozen`, `expired`, or `active`.
+    /// The first reason of a validation to deny: `deleted`, `disabled`, `frozen`, `expired`; otherwise `active`.
     pub(super) state: String,
     pub(super) access_until: Option<Timestamp>,
     pub(super) limit: u64,
     pub(super) devices_used: u64,
     pub(super) created_at: Timestamp,
-    /// After a rotation: the key before the current one.
+    /// After a rotation: the previous key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) old_key: Option<OldKeyReport>,
 }
 
-/// The key before the current one, and what still uses it.
+/// The previous key, and the devices that still use it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct OldKeyReport {
     pub(super) ends: Timestamp,
-    /// Whether it still is.
+    /// Whether the key is still valid.
     pub(super) valid: bool,
-    /// How many devices asked last with another key than the current one.
+    /// How many devices used another key than the current one in their last request.
     pub(super) devices: u64,
-    /// Some of those, when one organisation is shown.
+    /// Some of those devices, when one organisation is shown.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub(super) device_ids: Vec<String>,
 }
@@ -293,9 +306,11 @@ pub(super) enum NewKeyError {
     Store(#[from] StoreError),
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
+    #[error(transparent)]
+    Role(#[from] KeyError),
 }
 
-/// Adds an organisation. Its key is nowhere but in the answer.
+/// Adds an organisation. Its key exists only in the answer.
 pub(super) async fn create_org(
     store: &Store,
     name: Option<String>,
@@ -320,7 +335,7 @@ pub(super) async fn create_org(
     Ok((org, key))
 }
 
-/// Does what was asked for.
+/// Handles a request.
 async fn answer(desk: &Desk, request: AdminRequest, call: &Call) -> AdminReply {
     match perform(desk, request, call).await {
         Ok(reply) => reply,
@@ -342,17 +357,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
                 older_key_ended: false,
             }));
         }
-        AdminRequest::List => {
-            let old = store.old_keys(Timestamp::MIN).await?;
-            let report = |account: &Account| OrgReport {
-                old_key: old
-                    .iter()
-                    .find(|old| old.org == account.org.id)
-                    .map(|old| OldKeyReport::new(old, Vec::new(), now)),
-                ..OrgReport::new(account, now)
-            };
-            return Ok(AdminReply::Orgs(store.orgs().await?.iter().map(report).collect()));
-        }
+        AdminRequest::List => return listed(store, now).await,
         AdminRequest::Health => return Ok(AdminReply::Health(desk.health.problems())),
         AdminRequest::Show { org } => {
             let Some(account) = store.any_account(org).await? else {
@@ -363,6 +368,9 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
         }
         AdminRequest::RotateKey { org, overlap_seconds, yes } => {
             return asked_rotation(store, org, Duration::from_secs(overlap_seconds), yes, call).await;
+        }
+        AdminRequest::Key { org, request } => {
+            return Ok(keys::perform(store, org, request, call).await?);
         }
         AdminRequest::EndOldKey { org } => (org, OrgChange::EndOldKey),
         AdminRequest::Checkouts => {
@@ -429,7 +437,17 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
     Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
 }
 
-/// Rotates, unless that would stop agents whose operator did not say that it may.
+/// Every organisation, and what still uses old keys.
+async fn listed(store: &Store, now: Timestamp) -> Result<AdminReply, NewKeyError> {
+    let old = store.old_keys(Timestamp::MIN).await?;
+    let report = |account: &Account| OrgReport {
+        old_key: old.iter().find(|old| old.org == account.org.id).map(|old| OldKeyReport::new(old, Vec::new(), now)),
+        ..OrgReport::new(account, now)
+    };
+    Ok(AdminReply::Orgs(store.orgs().await?.iter().map(report).collect()))
+}
+
+/// Rotates the key, unless that would stop agents and the operator has not allowed it.
 async fn asked_rotation(
     store: &Store,
     org: OrgId,
@@ -452,9 +470,9 @@ async fn asked_rotation(
     Ok(rotated.map_or_else(|| gone(org), |(new, _)| AdminReply::Key(new)))
 }
 
-/// Gives the organisation a new key; the one before stays valid for `overlap`. The new one is nowhere but in the answer.
-/// `None` when the organisation is gone, or its key is not the `expected` one: whoever rotates with a key that was cut
-/// meanwhile must not be shown the new one.
+/// Gives the organisation a new key; the previous one stays valid for `overlap`. The new key exists only in the answer.
+/// `None` when the organisation was deleted, or its key is not the `expected` one: a caller whose own key was ended
+/// meanwhile must not see the new one.
 pub(super) async fn rotate_key(
     store: &Store,
     org: OrgId,
@@ -479,7 +497,7 @@ pub(super) async fn rotate_key(
     }))
 }
 
-/// The organisation's key before the current one, and which devices still use it. `None` when there was no rotation.
+/// The organisation's previous key, and the devices that still use it. `None` when there was no rotation.
 pub(super) async fn old_key_of(store: &Store, org: OrgId, now: Timestamp) -> Result<Option<OldKeyReport>, StoreError> {
     let Some(old) = store.old_keys(Timestamp::MIN).await?.into_iter().find(|old| old.org == org) else {
         return Ok(None);

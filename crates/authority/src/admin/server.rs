@@ -1,4 +1,4 @@
-//! The server's end of the admin socket.
+//! The server of the admin socket.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -28,10 +28,10 @@ const LARGEST: u64 = 16 * 1024;
 /// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest path the kernel takes for a socket, in bytes.
+/// The longest path of a socket that the kernel accepts, in bytes.
 const LONGEST_PATH: usize = 107;
 
-/// Why the admin socket cannot be had.
+/// Why the admin socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
     #[error(
@@ -53,22 +53,22 @@ pub(crate) enum BindError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// The right to be the one server behind an admin socket: a lock on a file beside it, which the kernel lets go of when
-/// the process ends, however it ends. A file left behind by a crash is thus told from a living server's without a race.
+/// The right to be the one server behind an admin socket: a lock on a file beside it, which the kernel releases when
+/// the process ends in any way. A socket left behind by a crash is thus told from a running server's without a race.
 #[derive(Debug)]
 pub(crate) struct Door {
     path: PathBuf,
     listener: UnixListener,
     lock: File,
-    /// Device and inode of the socket's file: another one's is left alone.
+    /// The device and inode of our socket's file; another file at the path is left alone.
     identity: Option<(u64, u64)>,
 }
 
-/// How often the server looks whether its socket is still in place.
+/// The interval between checks whether the socket is still in place.
 const LOOK: Duration = Duration::from_secs(2);
 
 impl Door {
-    /// Takes the lock, replaces what a crashed server left behind, and listens. Needs a runtime.
+    /// Takes the lock, replaces a socket left behind by a crash, and listens. Needs a runtime.
     pub(crate) fn open(path: &Path) -> Result<Self, BindError> {
         if path.as_os_str().as_bytes().len() > LONGEST_PATH {
             return Err(BindError::TooLong(path.to_owned()));
@@ -85,8 +85,8 @@ impl Door {
         Ok(Self { path: path.to_owned(), listener, lock, identity })
     }
 
-    /// Serves until `stop`, then takes the socket away. A socket whose file is removed meanwhile, by a cleaner of temporary
-    /// files perhaps, is made again.
+    /// Serves until `stop`, then removes the socket. If the socket's file is removed meanwhile, for example by a
+    /// cleaner of temporary files, it is created again.
     pub(crate) async fn serve(mut self, desk: Desk, stop: CancellationToken) {
         let mut looks = tokio::time::interval(LOOK);
         let mut told = None;
@@ -116,18 +116,19 @@ impl Door {
         }
         let ours = self.identity.is_some() && identity_at(&self.path) == self.identity;
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            warn!(%error, path = %self.path.display(), "cannot take the admin socket away");
+            warn!(%error, path = %self.path.display(), "cannot remove the admin socket");
         }
     }
 }
 
 impl Door {
-    /// This door, opened again where its socket or its lock was removed. `told` is the problem that the log was told last.
+    /// Checks the socket, and opens it again if the socket or its lock was removed. `told` is the last problem that was
+    /// logged.
     async fn kept(self, told: &mut Option<String>) -> Self {
         let path = self.path.clone();
         let lock = self.lock.metadata().ok().map(|about| (about.dev(), about.ino()));
         let expected = (lock, self.identity);
-        // On a thread of its own: a file system that hangs must hold up nothing else.
+        // On a separate thread: a file system that hangs must not block anything else.
         let looked = tokio::task::spawn_blocking(move || {
             let there = (identity_at(&lock_path(&path)), identity_at(&path));
             if there.0 != expected.0
@@ -149,7 +150,7 @@ impl Door {
             }
             Err(_) => return self,
         };
-        // With the lock still ours no other server may have the socket. Without it the holder of the new lock has it.
+        // While we hold the lock, no other server may have the socket. Otherwise the holder of the new lock has it.
         let reopened = if there.0 == expected.0 { self.reopened_with_own_lock() } else { Self::open(&self.path) };
         match reopened {
             Ok(door) => {
@@ -173,7 +174,7 @@ impl Door {
     }
 }
 
-/// Tells the log what is wrong with the socket, once.
+/// Logs a problem with the socket, once.
 fn say(told: &mut Option<String>, path: &Path, problem: &str) {
     if told.as_deref() != Some(problem) {
         error!(path = %path.display(), problem, "the admin socket was removed and cannot be recreated; admin commands \
@@ -192,7 +193,7 @@ fn identity_at(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
-/// Removes a socket that no process serves any more. To be called with the lock held.
+/// Removes a socket that no process serves. The caller must hold the lock.
 fn clear(path: &Path) -> Result<(), BindError> {
     let failed = |source| BindError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
@@ -203,7 +204,7 @@ fn clear(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// A listener whose file has mode 0600 from its first moment: the mode is set on the socket before it gets its name.
+/// A listener whose file has mode 0600 from its creation on: the mode is set on the socket before it gets its name.
 fn private_listener(path: &Path) -> io::Result<StdUnixListener> {
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
@@ -216,7 +217,7 @@ fn private_listener(path: &Path) -> io::Result<StdUnixListener> {
 async fn converse(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 && peer.uid() != rustix::process::geteuid().as_raw() {
-        rarely!(warn, uid = peer.uid(), "refused an admin connection of another user");
+        rarely!(warn, uid = peer.uid(), "refused an admin connection from another user");
         return Ok(());
     }
     let (read, mut write) = stream.split();

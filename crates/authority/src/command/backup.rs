@@ -1,6 +1,7 @@
-//! `machineid-authority backup FILE`.
+//! `machineid-authority backup FILE`: copies the database of a running authority.
 //!
-//! The server itself writes the copy, so it belongs to the server's user and no one else needs to read the database.
+//! The server itself writes the copy, so the copy belongs to the server's user, and no other user needs access to the
+//! database.
 
 use std::path::PathBuf;
 
@@ -27,11 +28,11 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) fn run(self) -> Exit {
         let Some(socket) = socket(self.admin_socket, self.database) else { return Exit::Usage };
-        // The server has a working directory of its own.
+        // The server has its own working directory, so the path is made absolute.
         let to = match std::path::absolute(&self.file) {
             Ok(to) => to,
             Err(error) => {
-                complain(format_args!("cannot tell where {} is: {error}", self.file.display()));
+                complain(format_args!("cannot make the path {} absolute: {error}", self.file.display()));
                 return Exit::Failure;
             }
         };
@@ -42,7 +43,7 @@ impl Backup {
                 Exit::Failure
             }
             Ok(_) => {
-                complain("the authority answered something else; use the same version as the server");
+                complain("the authority sent an unexpected answer; use the same version as the server");
                 Exit::Failure
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! `machineid-authority console-link`: an address that signs an operator in to the console, once.
+//! `machineid-authority console-link`: prints an address that signs an operator in to the console, once.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ impl ConsoleLink {
                 Exit::Failure
             }
             Ok(_) => {
-                complain("the authority's answer makes no sense to this version: use the same version as the server");
+                complain("this version cannot read the authority's answer; use the same version as the server");
                 Exit::Failure
             }
             Err(error) => {

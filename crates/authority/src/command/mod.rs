@@ -2,6 +2,7 @@
 
 mod backup;
 mod console;
+mod keys;
 mod org;
 mod serve;
 
@@ -51,12 +52,12 @@ pub fn command() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
 }
 
-/// Runs the program and says how it went.
+/// Runs the program and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are "errors" of clap's that go to stdout and are none.
+            // clap reports help and version as "errors"; they go to stdout and are no failures.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Success };
         }
@@ -69,12 +70,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     }
 }
 
-/// Says on stderr what went wrong.
+/// Prints a problem on stderr.
 fn complain(problem: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "machineid-authority: {problem}");
 }
 
-/// The admin socket that these flags mean; says so when they mean none.
+/// The admin socket selected by these flags; prints a problem when they select none.
 fn socket(named: Option<PathBuf>, database: Option<Database>) -> Option<PathBuf> {
     match (named, database) {
         (Some(path), _) => Some(path),
@@ -87,7 +88,7 @@ fn socket(named: Option<PathBuf>, database: Option<Database>) -> Option<PathBuf>
             None
         }
         (None, None) => {
-            complain("say which authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
+            complain("name the authority: --database sqlite:PATH as it was served, or --admin-socket PATH");
             None
         }
     }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
+use super::keys::{self, Keys, whole_seconds};
 use super::{complain, socket};
 use crate::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutReport, Expiry, NewKey, OrgReport, ask};
 use crate::audit::Reason;
@@ -25,7 +26,7 @@ pub(super) struct Org {
     /// The running server's SQLite database, beside which its admin socket is unless it was put elsewhere
     #[arg(long, global = true, value_name = "sqlite:PATH", conflicts_with = "admin_socket")]
     database: Option<Database>,
-    /// Why, for the audit: one line of up to 200 characters
+    /// The reason, for the audit: one line of up to 200 characters
     #[arg(long, global = true, value_name = "TEXT")]
     reason: Option<Reason>,
     /// Print JSON
@@ -43,7 +44,7 @@ enum Verb {
         /// A name for people
         #[arg(long, value_parser = org_name)]
         name: Option<String>,
-        /// Its plan
+        /// The plan
         #[arg(long, value_enum, default_value_t = PlanTier::Free)]
         plan: PlanTier,
         /// A limit of active devices instead of the plan's
@@ -54,43 +55,43 @@ enum Verb {
     List,
     /// Show one organisation
     Show {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
     /// Deny execution to all its devices (ORG_DISABLED)
     Disable {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
-    /// Take `disable` back
+    /// Undo `disable`
     Enable {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
     /// Freeze its plan (PLAN_FROZEN)
     Freeze {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
-    /// Take `freeze` back
+    /// Undo `freeze`
     Unfreeze {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
     /// End its entitlement (ENTITLEMENT_EXPIRED)
     Expire {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// When, as in 2027-01-31T00:00:00Z [default: now]
         #[arg(long, value_name = "RFC3339")]
         at: Option<Timestamp>,
-        /// Never: takes an `expire` back
+        /// Remove the end: undoes `expire`
         #[arg(long, conflicts_with = "at")]
         never: bool,
     },
-    /// Put it on another plan; active devices stay active, even above the new limit
+    /// Change its plan; active devices stay active, even above the new limit
     SetPlan {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// The plan
         #[arg(value_enum)]
@@ -99,19 +100,19 @@ enum Verb {
         #[arg(long, value_name = "DEVICES")]
         limit: Option<u64>,
     },
-    /// List the plan changes that wait to be confirmed
+    /// List the plan changes that wait for confirmation
     Checkouts,
     /// Confirm a plan change
     ConfirmCheckout {
-        /// Its number, as `org checkouts` and its page show it
+        /// The checkout's number, as `org checkouts` and its page show it
         number: String,
         /// Confirm nothing yet: print an address where a browser confirms it, once
         #[arg(long)]
         link: bool,
     },
-    /// Give it a new key and show it, once; the old one stays valid for a while
+    /// Create a new key and show it, once; the old one stays valid for a while
     RotateKey {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// How long the old key stays valid beside the new one; 0s ends it at once, as for a key that was stolen. There are
         /// never more than two: a second rotation ends the oldest at once
@@ -121,14 +122,16 @@ enum Verb {
         #[arg(long)]
         yes: bool,
     },
-    /// End the old key now, before its time: nothing should use it any more (see `show`)
+    /// End the old key now, early: nothing should use it any more (see `show`)
     EndOldKey {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
     },
-    /// Delete it and its devices (ORG_NOT_FOUND); cannot be taken back
+    /// Keys with roles: for hosts, for stopping, for reading, for operators
+    Key(Keys),
+    /// Delete it and its devices (ORG_NOT_FOUND); cannot be undone
     Delete {
-        /// Its id
+        /// The organisation's id
         org: OrgId,
         /// Really
         #[arg(long)]
@@ -141,10 +144,10 @@ enum Verb {
         /// Only changes of this device
         #[arg(long, value_name = "ID")]
         device: Option<String>,
-        /// At most so many
+        /// Show at most this many
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
-        /// Only changes older than the one of this number
+        /// Only changes with a lower number than this
         #[arg(long, value_name = "NUMBER")]
         before: Option<i64>,
     },
@@ -174,19 +177,25 @@ impl Org {
                 Exit::Failure
             }
             Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
+            Ok(AdminReply::RoleKey(new)) => print(self.json, &new, keys::shown),
+            Ok(AdminReply::Keys(all)) => print(self.json, &all, |all| keys::table(all)),
+            Ok(AdminReply::KeyEnded(fingerprint)) => {
+                print(self.json, &fingerprint, |key| format!("Key {key} is invalid now."))
+            }
             Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
             Ok(AdminReply::Checkouts(open)) => print(self.json, &open, |open| checkouts_table(open)),
             Ok(AdminReply::Link(url)) => print(self.json, &url, Clone::clone),
             Ok(AdminReply::BackedUp) => Exit::Success,
             Ok(AdminReply::Audit(audit)) => print(self.json, &audit, audit_table),
             Ok(AdminReply::Orgs(orgs)) => print(self.json, &orgs, |orgs| table(orgs)),
-            // Not what was asked for.
+            // A reply to another request.
             Ok(AdminReply::Health(_)) => Exit::Failure,
         }
     }
 }
 
-/// Says on stderr what is wrong with the server: the operator who lists organisations looks after it. An older server says nothing.
+/// Prints on stderr what is wrong with the server: an operator who lists organisations also operates the server. An
+/// older server does not answer this request.
 fn warn_of_problems(socket: &Path) {
     if let Ok(AdminReply::Health(problems)) = ask(socket, &AdminCall { request: AdminRequest::Health, reason: None }) {
         for Problem { problem, since, .. } in problems {
@@ -214,13 +223,9 @@ impl Verb {
             }
             Self::SetPlan { org, plan, limit } => AdminRequest::SetPlan { org, plan, limit },
             Self::RotateKey { org, overlap, yes } => {
-                // Whole seconds, and never 0 for a part of one: that would end the old key.
-                AdminRequest::RotateKey {
-                    org,
-                    overlap_seconds: overlap.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
-                    yes,
-                }
+                AdminRequest::RotateKey { org, overlap_seconds: whole_seconds(overlap), yes }
             }
+            Self::Key(keys) => keys.into_request(),
             Self::EndOldKey { org } => AdminRequest::EndOldKey { org },
             Self::Delete { org, .. } => AdminRequest::Delete { org },
             Self::Audit { org, device, limit, before } => AdminRequest::Audit { org, device, limit, before },
@@ -228,7 +233,7 @@ impl Verb {
     }
 }
 
-/// Asks on a terminal. Without a terminal the answer is no.
+/// Asks for confirmation on a terminal. Without a terminal the answer is no.
 fn confirmed(org: OrgId) -> bool {
     if !io::stdin().is_terminal() {
         return false;
@@ -241,7 +246,7 @@ fn confirmed(org: OrgId) -> bool {
     question.is_ok() && io::stdin().read_line(&mut line).is_ok() && line.trim() == org.to_string()
 }
 
-/// Prints JSON or text. A key that could not be shown is lost, so that is said.
+/// Prints JSON or text. If a key could not be shown it is lost, so the error says so.
 fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Exit {
     let line = if json { serde_json::to_string(value).map_err(io::Error::from) } else { Ok(text(value)) };
     let mut stdout = io::stdout();
@@ -249,7 +254,7 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl Fn(&T) -> String) -> Ex
         Ok(()) => Exit::Success,
         Err(error) => {
             complain(format_args!(
-                "it is done, but the answer could not be printed: {error}\nA key that was not seen is lost: `org \
+                "the change is done, but the answer could not be printed: {error}\nA key that was not seen is lost: `org \
                  rotate-key` makes another one."
             ));
             Exit::Failure
@@ -273,13 +278,13 @@ fn key_text(new: &NewKey) -> String {
         String::new()
     };
     format!(
-        "Organisation  {}\nPlan          {}\nOrg key       {}{old}\n\nThe key is shown this once. Keep it where only the \
+        "Organisation  {}\nPlan          {}\nOrg key       {}{old}\n\nThe key is shown only this once. Keep it where only the \
          sidecar can read it.{older}{next}",
         new.org_id, new.plan_tier, new.org_api_key
     )
 }
 
-/// What to know about the key before the current one; `None` when it is over and nothing asks with it.
+/// The state of the previous key; `None` when it has ended and no device uses it.
 fn old_key_text(org: &OrgReport) -> Option<String> {
     let old = org.old_key.as_ref().filter(|old| old.valid || old.devices > 0)?;
     let ends = if old.valid { "is valid until" } else { "ended at" };
@@ -305,7 +310,7 @@ fn table(orgs: &[OrgReport]) -> String {
         let devices = format!("{}/{}", org.devices_used, org.limit);
         let until = org.access_until.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         let name = org.name.as_deref().unwrap_or("-");
-        // Writing to a string cannot fail.
+        // Writing to a string does not fail.
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
     }
@@ -319,13 +324,13 @@ fn table(orgs: &[OrgReport]) -> String {
 fn checkouts_table(open: &[CheckoutReport]) -> String {
     use std::fmt::Write;
     if open.is_empty() {
-        return "No plan change waits to be confirmed.".to_owned();
+        return "No plan change waits for confirmation.".to_owned();
     }
     let mut text = format!("{:10}  {:36}  {:15}  {:20}  NAME", "NUMBER", "ORGANISATION", "PLAN", "OPEN UNTIL");
     for checkout in open {
         let change = format!("{} to {}", checkout.plan_tier, checkout.wanted);
         let name = checkout.name.as_deref().unwrap_or("-");
-        // Writing to a string cannot fail.
+        // Writing to a string does not fail.
         let _ = write!(
             text,
             "\n{:10}  {:36}  {change:15}  {:20.0}  {name}",
@@ -338,7 +343,7 @@ fn checkouts_table(open: &[CheckoutReport]) -> String {
 fn audit_table(audit: &AuditReport) -> String {
     use std::fmt::Write;
     if audit.entries.is_empty() {
-        return "Nothing was changed so far.".to_owned();
+        return "No changes are recorded.".to_owned();
     }
     let mut text =
         format!("{:>6}  {:20}  {:16}  {:22}  {:20}  WHAT, AND WHY", "NUMBER", "TIME", "WHO", "CALL", "OUTCOME");
@@ -348,7 +353,7 @@ fn audit_table(audit: &AuditReport) -> String {
         let what: String =
             if what.chars().count() > 80 { what.chars().take(79).chain(['…']).collect() } else { what };
         let why = entry.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
-        // Writing to a string cannot fail.
+        // Writing to a string does not fail.
         let _ = write!(
             text,
             "\n{:>6}  {:20.0}  {:16}  {:22}  {:20}  {what}{why}",
@@ -356,7 +361,7 @@ fn audit_table(audit: &AuditReport) -> String {
         );
     }
     if let Some(next) = audit.next_cursor {
-        let _ = write!(text, "\nThere are older ones: --before {next}");
+        let _ = write!(text, "\nFor older entries: --before {next}");
     }
     text
 }

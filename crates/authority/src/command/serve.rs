@@ -1,4 +1,4 @@
-//! `machineid-authority serve`.
+//! `machineid-authority serve`: runs a server.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use super::{complain, socket};
 use crate::database::Database;
 use crate::forwarded::Trusted;
 use crate::limits::{Rate, Rates};
-use crate::serve::{Options, Running};
+use crate::serve::{Options, Running, StartError};
 use crate::store::{Demand, FEWEST_CONNECTIONS, Terms};
 use crate::tls::Files;
 
@@ -45,7 +45,7 @@ pub(super) struct Serve {
     /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// Let nobody create an organisation over the API; `machineid-authority org create` still does
+    /// Refuse new organisations over the API; `machineid-authority org create` still creates them
     #[arg(long)]
     no_signup: bool,
     /// Where browsers reach this authority [default: the address it listens on]
@@ -60,7 +60,7 @@ pub(super) struct Serve {
     /// A proxy, or a network of them, whose X-Forwarded-For counts; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = network)]
     trusted_proxy: Vec<IpNet>,
-    /// Serve /metrics, /healthz and /readyz here, in plain HTTP; nowhere else are metrics to be read
+    /// Serve /metrics, /healthz and /readyz at this address, in plain HTTP; metrics are served nowhere else
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_listen: Option<SocketAddr>,
     /// How many requests with a wrong key one address may make a minute; 0 for any number
@@ -104,8 +104,8 @@ enum LogFormat {
 impl Serve {
     pub(super) fn run(self) -> Exit {
         if !self.listen.ip().is_loopback() && !self.allow_http && self.tls_cert.is_none() {
-            // Refused rather than warned about: the key of every org would travel in clear text, and nobody reads
-            // warnings of a service that works.
+            // Refused, not only warned about: the keys of all organisations would be sent in clear text, and warnings
+            // of a working service are rarely read.
             complain(format_args!(
                 "{} can be reached from other machines, so without TLS org keys could be read on the way.\nGive it \
                  --tls-cert and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or say --allow-http where the network \
@@ -135,9 +135,9 @@ impl Serve {
         }
     }
 
-    async fn serve(self, admin_socket: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
-        // Before anything is announced: a SIGTERM that follows the announcement must find its handler.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    async fn serve(self, admin_socket: PathBuf) -> Result<(), ServeError> {
+        // Before the server is announced: a SIGTERM that follows the announcement must find its handler.
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
         let options = Options {
             listen: self.listen,
             database: self.database,
@@ -183,7 +183,7 @@ impl Serve {
     }
 }
 
-/// The one line on stdout. The server also serves when it cannot be written.
+/// Prints the one line on stdout. The server continues if that fails.
 fn announce(scheme: &str, address: SocketAddr) {
     let mut stdout = io::stdout();
     let _ = writeln!(stdout, "machineid-authority is listening on {scheme}://{address}").and_then(|()| stdout.flush());
@@ -193,35 +193,54 @@ fn start_logging(format: LogFormat) {
     // Decisions must not wait for the reader of the log.
     let builder = tracing_subscriber::fmt().with_writer(Lines::to_stderr()).log_internal_errors(false);
     let builder = builder.with_max_level(LevelFilter::INFO).with_ansi(false);
-    // Fails only when logging was started before, and then there is a log.
+    // Fails only when logging was already started, so there is a log.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 
-/// As many as a server can work with.
-fn connections(text: &str) -> Result<usize, String> {
-    let wrong = || format!("write a number from {FEWEST_CONNECTIONS} to 1000");
-    text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number)).ok_or_else(wrong)
+/// Why the server could not run.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("cannot handle signals: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
-/// One address, or a network.
-fn network(text: &str) -> Result<IpNet, String> {
+/// The value of a flag is invalid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum FlagError {
+    #[error("write a number from {FEWEST_CONNECTIONS} to 1000")]
+    Connections,
+    #[error("write an address or a network, as in 10.0.0.1 or 10.0.0.0/8")]
+    Network,
+    #[error("write where browsers reach this authority, as in https://authority.example.com")]
+    PublicUrl,
+}
+
+/// Parses the number of connections that a server can use.
+fn connections(text: &str) -> Result<usize, FlagError> {
+    let number = text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number));
+    number.ok_or(FlagError::Connections)
+}
+
+/// Parses one address, or a network.
+fn network(text: &str) -> Result<IpNet, FlagError> {
     let one = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
-    text.parse().or_else(one).map_err(|_| "write an address or a network, as in 10.0.0.1 or 10.0.0.0/8".to_owned())
+    text.parse().or_else(one).map_err(|_| FlagError::Network)
 }
 
-/// An origin, with a path perhaps, that `/checkout/…` can be put behind.
-fn public_url(text: &str) -> Result<String, String> {
-    let wrong = || "write where browsers reach this authority, as in https://authority.example.com".to_owned();
-    let url = url::Url::parse(text).map_err(|_| wrong())?;
+/// Parses an origin, possibly with a path, to which `/checkout/…` can be appended.
+fn public_url(text: &str) -> Result<String, FlagError> {
+    let url = url::Url::parse(text).map_err(|_| FlagError::PublicUrl)?;
     let plain = matches!(url.scheme(), "http" | "https")
         && url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    if plain { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(wrong()) }
+    if plain { Ok(url.as_str().trim_end_matches('/').to_owned()) } else { Err(FlagError::PublicUrl) }
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
-//! The console: pages for browsers, over the store's own methods, those of the API.
+//! The console: pages for browsers, which use the same store methods as the API.
 //!
 //! | module | concept |
 //! |---|---|
-//! | `session` | who is signed in, in memory |
+//! | `session` | the sessions of signed-in users, in memory |
 //! | `pages` | every page |
-//! | `pictures` | what pages draw |
+//! | `pictures` | the pictures on pages |
 //! | `words` | pure: times, states and addresses as people read them |
 
 mod pages;
 mod pictures;
-mod session;
+pub(crate) mod session;
 mod words;
 
 pub(crate) use pages::{public, router};
-pub(crate) use session::{Console, Done, Holder, Outcome, Session};

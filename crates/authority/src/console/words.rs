@@ -1,4 +1,4 @@
-//! Times, states and addresses as people read them. Pure.
+//! Times, states and addresses in a readable form. Pure.
 
 use jiff::Timestamp;
 use machineid_protocol::api::DeviceStatus;
@@ -9,14 +9,14 @@ use crate::audit::Entry;
 use crate::decide::{Asker, Subject, Verdict, decide};
 use crate::org::Org;
 
-/// A time, exactly and at a glance.
+/// A time, exact and relative.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::console) struct When {
-    /// RFC 3339.
+    /// The time in RFC 3339.
     pub(in crate::console) exact: String,
-    /// `14:03:20 UTC`, with the date when it is another day's.
+    /// The time of day, `14:03:20 UTC`, with the date when it is not today.
     pub(in crate::console) clock: String,
-    /// `2 min ago`, or `in 2 min`.
+    /// The relative time: `2 min ago`, or `in 2 min`.
     pub(in crate::console) ago: String,
 }
 
@@ -38,7 +38,7 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// So many seconds in the largest unit that fits.
+/// A number of seconds in the largest unit that fits.
 pub(in crate::console) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -48,12 +48,12 @@ pub(in crate::console) fn span(seconds: u64) -> String {
     }
 }
 
-/// What a validation of a device would now say: by word, by shape, and by colour last.
+/// The result of a validation of a device now: as a word, a shape, and a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::console) struct State {
     pub(in crate::console) word: &'static str,
     pub(in crate::console) shape: &'static str,
-    /// The style's name for it.
+    /// The class in the style sheet.
     pub(in crate::console) class: &'static str,
 }
 
@@ -66,6 +66,7 @@ impl State {
             Verdict::PlanFrozen => ("Frozen", "▲", "halted"),
             Verdict::EntitlementExpired => ("Expired", "▲", "halted"),
             Verdict::InvalidOrgKey
+            | Verdict::NotPermitted
             | Verdict::OrgNotFound
             | Verdict::InvalidDeviceId
             | Verdict::DeviceNotFound
@@ -76,13 +77,13 @@ impl State {
     }
 }
 
-/// What a validation of this device would now say.
+/// The result of a validation of this device now.
 pub(in crate::console) fn verdict(org: &Org, revoked: bool, now: Timestamp) -> Verdict {
     let status = if revoked { DeviceStatus::Revoked } else { DeviceStatus::Active };
     decide(&Asker::Org(org.clone()), Subject::Known(status), now)
 }
 
-/// A line of the audit.
+/// An audit entry, as shown.
 #[derive(Clone, Debug)]
 pub(in crate::console) struct Deed {
     pub(in crate::console) at: When,
@@ -91,9 +92,9 @@ pub(in crate::console) struct Deed {
     pub(in crate::console) outcome: String,
     pub(in crate::console) reason: Option<String>,
     pub(in crate::console) request_id: String,
-    /// The device that it is about, and its part of an address.
+    /// The device of the entry, and its part of an address.
     pub(in crate::console) device: Option<(String, String)>,
-    /// What else it says.
+    /// Other details of the entry.
     pub(in crate::console) details: String,
 }
 
@@ -121,19 +122,19 @@ impl Deed {
     }
 }
 
-/// How many of a list a line shows.
+/// How many items of a list are shown in a line.
 const SHOWN: usize = 5;
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Text as a part of an address.
+/// Percent-encodes text for an address.
 pub(in crate::console) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// `1,234,567`.
+/// Formats a number with separators: `1,234,567`.
 pub(in crate::console) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

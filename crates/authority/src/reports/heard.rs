@@ -1,4 +1,4 @@
-//! A report as it is taken in and kept. Foreign text is cut and made printable here, once.
+//! A report as it is received and stored. Text from outside is shortened and made printable here, once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,19 +13,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::org::OrgId;
 
-/// The longest text kept of each, in characters.
+/// The longest stored name, in characters.
 const LONGEST_NAME: usize = 100;
 const LONGEST_VERSION: usize = 40;
 const LONGEST_REASON: usize = 200;
 
-/// How long a report can be under way: longer than anybody waits for its answer. After that much silence any report is
-/// news, so that neither a host whose clock was set back by its hypervisor nor mischief is left unheard for long.
+/// How long a report can be in transit: longer than any client waits for its answer. After that much silence any report
+/// is accepted as newer, so that neither a host whose hypervisor set its clock back nor a forged sequence number is
+/// ignored for long.
 const UNDER_WAY: Duration = Duration::from_mins(1);
 
-/// The longest ago that is believed. Nothing older is kept anyway.
+/// The longest age that is accepted. Nothing older is stored anyway.
 const LONGEST_AGO: Duration = Duration::from_hours(24 * 30);
 
-/// A report, ready to be kept.
+/// A report, ready to be stored.
 #[derive(Clone, Debug)]
 pub(crate) struct HeardReport {
     pub(crate) org: OrgId,
@@ -33,13 +34,13 @@ pub(crate) struct HeardReport {
     pub(crate) heard_at: Timestamp,
     pub(crate) sequence: i64,
     pub(crate) agents: u32,
-    /// Each device once with what is kept about it.
+    /// Each device once, with the stored text about it.
     pub(crate) devices: Vec<(DeviceId, String)>,
     pub(crate) stops: Vec<KnownStop>,
     pub(crate) events: Vec<KnownEvent>,
 }
 
-/// What one sidecar last said about one device.
+/// The last report of one sidecar about one device.
 #[derive(Clone, Debug)]
 pub(crate) struct HeardDevice {
     pub(crate) sidecar: SidecarId,
@@ -47,7 +48,7 @@ pub(crate) struct HeardDevice {
     pub(crate) said: Said,
 }
 
-/// The part of a report that is kept with each device.
+/// The part of a report that is stored with each device.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Said {
     pub(crate) version: String,
@@ -57,7 +58,7 @@ pub(crate) struct Said {
     pub(crate) device: ReportedDevice,
 }
 
-/// A stop, on the authority's clock.
+/// A stop, with times by the authority's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownStop {
     pub(crate) began_at: Timestamp,
@@ -65,7 +66,7 @@ pub(crate) struct KnownStop {
     pub(crate) stop: ReportedStop,
 }
 
-/// Something that happened, on the authority's clock.
+/// An event, with times by the authority's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KnownEvent {
     pub(crate) at: Timestamp,
@@ -73,7 +74,7 @@ pub(crate) struct KnownEvent {
     pub(crate) event: ReportedEvent,
 }
 
-/// What was kept makes no sense to this version.
+/// Stored data cannot be decoded by this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
@@ -84,7 +85,7 @@ struct StopBody {
 }
 
 impl HeardReport {
-    /// Takes a report in. `None` when it tells of more than a sidecar can have.
+    /// Converts a report. `None` when it contains more than one sidecar can have.
     pub(crate) fn take(org: OrgId, report: Report, now: Timestamp) -> Option<Self> {
         let Report { devices, stops, events, .. } = &report;
         if devices.len() > LARGEST_WATCH || stops.len() > MOST_STOPS || events.len() > MOST_EVENTS {
@@ -111,8 +112,8 @@ impl HeardReport {
         })
     }
 
-    /// Whether it comes after one that was made later, `newest`: the sequence and the time (microseconds since 1970) of
-    /// what is kept. What it says about devices is then no news.
+    /// Whether a report that was made later is already stored: `newest` has its sequence number and time (microseconds
+    /// since 1970). The late report's statements about devices are then obsolete.
     pub(crate) fn is_late(&self, newest: Option<(i64, i64)>) -> bool {
         let under_way = i64::try_from(UNDER_WAY.as_micros()).unwrap_or(i64::MAX);
         newest.is_some_and(|(sequence, heard_at)| {
@@ -121,21 +122,21 @@ impl HeardReport {
         })
     }
 
-    /// Whom it tells of.
+    /// The devices that the report is about.
     pub(crate) fn concerned(&self) -> impl Iterator<Item = &DeviceId> {
         let stopped = self.stops.iter().map(|stop| &stop.stop.device_id);
         let happened = self.events.iter().map(|event| &event.event.device_id);
         self.devices.iter().map(|(device, _)| device).chain(stopped).chain(happened)
     }
 
-    /// How many rows it makes.
+    /// How many rows the report writes.
     pub(crate) fn rows(&self) -> usize {
         1 + self.devices.len() + self.stops.len() + self.events.len()
     }
 }
 
 impl HeardDevice {
-    /// Reads what was kept.
+    /// Decodes a stored report.
     pub(crate) fn read(sidecar: &str, heard_at: Timestamp, body: &str) -> Result<Self, Unreadable> {
         let said = serde_json::from_str(body).map_err(|_| Unreadable)?;
         Ok(Self { sidecar: sidecar.parse().map_err(|_| Unreadable)?, heard_at, said })
@@ -152,13 +153,13 @@ impl KnownStop {
         Self { began_at: ago(now, stop.ago_ms), sidecar, stop }
     }
 
-    /// Reads what was kept.
+    /// Decodes a stored stop.
     pub(crate) fn read(began_at: Timestamp, body: &str) -> Result<Self, Unreadable> {
         let StopBody { sidecar, stop } = serde_json::from_str(body).map_err(|_| Unreadable)?;
         Ok(Self { began_at, sidecar, stop })
     }
 
-    /// What is kept.
+    /// Encodes the stop for the database.
     pub(crate) fn body(&self) -> String {
         serde_json::to_string(&StopBody { sidecar: self.sidecar, stop: self.stop.clone() }).unwrap_or_default()
     }
@@ -171,29 +172,30 @@ impl KnownEvent {
         Self { at: ago(now, event.ago_ms), sidecar, event }
     }
 
-    /// Reads what was kept.
+    /// Decodes a stored event.
     pub(crate) fn read(sidecar: &str, at: Timestamp, body: &str) -> Result<Self, Unreadable> {
         let event = serde_json::from_str(body).map_err(|_| Unreadable)?;
         Ok(Self { at, sidecar: sidecar.parse().map_err(|_| Unreadable)?, event })
     }
 
-    /// What is kept.
+    /// Encodes the event for the database.
     pub(crate) fn body(&self) -> String {
         serde_json::to_string(&self.event).unwrap_or_default()
     }
 
-    /// Its number, as a database takes one.
+    /// The event's number, as the database's integer type.
     pub(crate) fn number(&self) -> i64 {
         i64::try_from(self.event.id.number).unwrap_or(i64::MAX)
     }
 }
 
-/// So long before `now`: a duration of the sidecar's on the authority's clock.
+/// The time `millis` before `now`: a duration reported by the sidecar, on the authority's clock.
 fn ago(now: Timestamp, millis: u64) -> Timestamp {
     now.saturating_sub(Duration::from_millis(millis).min(LONGEST_AGO)).unwrap_or(now)
 }
 
-/// Characters that move a cursor, reorder or hide text are no part of a name, wherever it is shown.
+/// Removes characters that move a cursor, or reorder or hide text: they must not be part of a name, wherever it is
+/// shown.
 fn printable(text: &str, longest: usize) -> String {
     machineid_protocol::printable::printable(text, char::REPLACEMENT_CHARACTER).take(longest).collect()
 }

@@ -1,10 +1,10 @@
-//! How far a sidecar is with the stop that a revoke asks for. Pure.
+//! Judges how far a sidecar is with the stop that a revoke asks for. Pure.
 //!
-//! Confirmed is only what the sidecar said about *this* revoke: it echoes the revoke's own stamp, so neither a confirmation
-//! of an earlier one nor anybody's clock can be taken for it. Until then the lease is what is certain: the last ALLOW a
-//! sidecar can hold began before the revoke, and before it fell silent, and `cutOffMs` after that nothing of its agents is
-//! left. Silence is believed only when every validation from before the revoke is written down ([`Notes`]): an ALLOW of
-//! the last second is not, at first.
+//! A stop is confirmed only by what the sidecar reports about *this* revoke: the sidecar echoes the revoke's own stamp,
+//! so neither a confirmation of an earlier revoke nor a clock difference can be mistaken for it. Until then only the
+//! lease is certain: the last ALLOW that a sidecar can hold began before the revoke, and before its last sign of life,
+//! and `cutOffMs` later all its agents have ended. Silence counts only once every validation from before the revoke is
+//! recorded ([`Notes`]): an ALLOW of the last second is not recorded at first.
 
 use std::time::Duration;
 
@@ -12,57 +12,57 @@ use jiff::Timestamp;
 use machineid_protocol::report::{ReportedDevice, StopState};
 use machineid_protocol::status::StandingKind;
 
-/// Validations are noted with this much delay, on every server whose database takes its writes.
+/// The maximum delay before a validation is recorded, on every server whose database accepts its writes.
 const NOTED_LATE: Duration = Duration::from_secs(3);
 
-/// No bound is believed beyond this.
+/// A reported bound longer than this is ignored.
 const LONGEST_BOUND: Duration = Duration::from_hours(24 * 7);
 
-/// Which validations are written down by now.
+/// Which validations are recorded by now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Notes {
-    /// All until then,
+    /// All validations until this time are recorded,
     until: Timestamp,
-    /// but for what a server that died before then may have taken with it.
+    /// except some that a server may have lost when it died before this time.
     since: Timestamp,
 }
 
 impl Notes {
-    /// As it is where every server writes in time.
+    /// The state when every server writes in time.
     pub(crate) fn in_time(now: Timestamp) -> Self {
         let until = now.saturating_sub(NOTED_LATE).unwrap_or(Timestamp::MIN);
         Self { until, since: Timestamp::MIN }
     }
 
-    /// As they are on a server that began at `began` and whose oldest note that is not written is of `oldest`.
+    /// The state on a server that started at `began` and whose oldest unwritten time is `oldest`.
     pub(crate) fn of(now: Timestamp, began: Timestamp, oldest: Option<Timestamp>) -> Self {
         let all = Self::in_time(now);
         Self { until: oldest.map_or(all.until, |oldest| oldest.min(all.until)), since: began }
     }
 }
 
-/// What is known.
+/// The facts for a judgement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
     /// When the device was revoked.
     pub(crate) revoked_at: Timestamp,
-    /// When any sidecar last validated the device, as far as it is written down.
+    /// When any sidecar last validated the device, as far as that is recorded.
     pub(crate) last_seen_at: Option<Timestamp>,
-    /// When this sidecar's last report came.
+    /// When this sidecar's last report arrived.
     pub(crate) heard_at: Timestamp,
-    /// What it said.
+    /// The sidecar's report about the device.
     pub(crate) device: &'a ReportedDevice,
-    /// From the last ALLOW to the last process gone, whatever fails.
+    /// The sidecar's bound: the time from the last ALLOW to the end of the last process, in the worst case.
     pub(crate) cut_off: Duration,
     pub(crate) notes: Notes,
 }
 
-/// How far it is, and by when the lease alone has stopped every agent.
+/// How far the stop is, and the time by which the lease alone has stopped every agent.
 pub(crate) fn judge(known: &Known<'_>, now: Timestamp) -> (StopState, Timestamp) {
     let Known { revoked_at, last_seen_at, heard_at, device, cut_off, notes } = known;
     let seen = last_seen_at.map(|seen| seen.saturating_add(NOTED_LATE).unwrap_or(seen));
     let silent_since = seen.map_or(*heard_at, |seen| seen.max(*heard_at)).max(notes.since);
-    // Until the notes are in nothing is known but that no ALLOW began after the revoke.
+    // Until all validations are recorded, it is only known that no ALLOW began after the revoke.
     let last_allow = if notes.until < *revoked_at { *revoked_at } else { (*revoked_at).min(silent_since) };
     let by = last_allow.saturating_add((*cut_off).min(LONGEST_BOUND)).unwrap_or(Timestamp::MAX);
     let echoes = device.standing == StandingKind::Denied
@@ -128,19 +128,19 @@ mod tests {
     #[test]
     fn the_lease_counts_from_the_revoke_or_from_the_silence_before_it() {
         let silent = device(StandingKind::Allowed, None, 3, 0);
-        // Heard after the revoke, with what it held before: an ALLOW just before the revoke may be on its way.
+        // Its report after the revoke has the old state: an ALLOW from just before the revoke may be in transit.
         assert_eq!(state(&silent, 100, 105, 106), (StopState::Pending, at(141)));
         assert_eq!(state(&silent, 100, 105, 141), (StopState::Lapsed, at(141)));
-        // Silent since long before.
+        // Silent since long before the revoke.
         assert_eq!(state(&silent, 10, 50, 103), (StopState::Lapsed, at(91)));
-        // It validates, only its reports are lost.
+        // The sidecar validates; only its reports are lost.
         assert_eq!(state(&silent, 99, 20, 103), (StopState::Pending, at(141)));
         assert_eq!(state(&silent, 60, 20, 103), (StopState::Pending, at(104)));
     }
 
     #[test]
     fn no_lease_is_called_over_before_every_validation_from_before_the_revoke_is_written_down() {
-        // Idle since long ago, as far as is written down; it was allowed a moment before the revoke.
+        // Idle for long, as far as is recorded; it was allowed a moment before the revoke.
         let silent = device(StandingKind::Unavailable, None, 0, 0);
         for soon in [100, 101, 102] {
             assert_eq!(state(&silent, 10, 20, soon), (StopState::Pending, at(141)), "{soon}");

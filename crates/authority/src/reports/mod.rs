@@ -1,17 +1,14 @@
-//! What sidecars tell about their devices, so that a person can see that a stop is done, and not only asked for.
+//! The sidecars' reports about their devices, so that an operator can see that a stop is done, and not only requested.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `heard` | a report as it is taken in and kept: bounded, made printable |
+//! | `heard` | a report as it is received and stored: bounded, printable |
 //! | `judge` | how far a sidecar is with the stop that a revoke asks for |
-//! | `intake` | many reports in one transaction |
 //!
-//! Nothing here decides anything about execution.
+//! Nothing here affects a decision about execution.
 
 mod heard;
-mod intake;
 mod judge;
 
 pub(super) use heard::{HeardDevice, HeardReport, KnownEvent, KnownStop, Unreadable};
-pub(super) use intake::{Intake, forget_old};
 pub(super) use judge::{Known, Notes, judge};

@@ -1,4 +1,4 @@
-//! What a handler answers with, before it has a request id and goes onto the wire.
+//! The answer of a handler, before it gets a request id and is written.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,8 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use machineid_metrics as text;
-use machineid_protocol::api::{KEY_ENDS_HEADER, UNDECIDED_HEADER};
-use machineid_protocol::{Code, DeviceId};
+use machineid_protocol::api::{KEY_ENDS_HEADER, KEY_ROLE_HEADER, UNDECIDED_HEADER};
+use machineid_protocol::{Code, DeviceId, KeyRole};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
@@ -21,31 +21,34 @@ use crate::org::OrgId;
 use crate::repeated::rarely;
 use crate::store::StoreError;
 
-/// An answer. [`super::finish`] gives it its `request_id` and writes it, so that no answer can go without.
+/// An answer. [`super::finish`] adds its `request_id` and writes it, so that every answer has one.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     content: Content,
     /// For the access log: the decision or refusal code.
     pub(crate) code: Option<Code>,
-    /// For the access log: whose request it was.
+    /// For the access log: the organisation of the request.
     pub(crate) org: Option<OrgId>,
-    /// When to come again.
+    /// The value of `Retry-After`.
     again: Option<Duration>,
-    /// No decision could be completed: the response says so beside its body.
+    /// No decision could be completed: the response also says so in a header.
     undecided: bool,
-    /// The answer was given for an old key, which ends then. Boxed: few answers are, and an answer is often an error.
+    /// The key was an old one, which ends at this time. Boxed, since few answers have it and an answer is often an
+    /// error value.
     pub(crate) key_ends: Option<Box<Timestamp>>,
+    /// The role of the key that a validation was asked with.
+    pub(crate) key_role: Option<KeyRole>,
 }
 
-/// What a decision says besides the verdict.
+/// The details of a decision besides the verdict.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     /// The device asked about, when one was.
     pub(crate) device: Option<DeviceId>,
-    /// What the operator said who revoked it.
+    /// The operator's reason for the revoke.
     pub(crate) said: Option<String>,
-    /// When that was. Told back in a report, it says which revoke a sidecar knows of.
+    /// The time of the revoke. A sidecar repeats it in its reports, which shows which revoke the sidecar knows.
     pub(crate) revoked_at: Option<Timestamp>,
     pub(crate) error: Option<&'static str>,
 }
@@ -53,20 +56,20 @@ pub(crate) struct Facts {
 #[derive(Clone)]
 enum Content {
     Json(Map<String, Value>),
-    /// An object, as it goes out, but for the request id.
+    /// A JSON object as written, without the request id.
     Written(Vec<u8>),
     Html(String),
-    /// A file of the console's: its media type and what is in it.
+    /// A file of the console: its media type and content.
     File(&'static str, String),
     Metrics(String),
-    /// JSON that is the same for everybody.
+    /// JSON that is the same for every client.
     Document(&'static str),
-    /// The body is in the response already, of this media type, and goes on for as long as it likes.
+    /// The body is already in the response, with this media type, and has no fixed length.
     Stream(&'static str),
 }
 
 impl fmt::Debug for Content {
-    /// Without what is in it: that may be a new key.
+    /// Formats without the content, which may be a new key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Json(_) => "Json",
@@ -80,18 +83,14 @@ impl fmt::Debug for Content {
 }
 
 impl Answer {
+    fn new(status: StatusCode, content: Content) -> Self {
+        Self { status, content, code: None, org: None, again: None, undecided: false, key_ends: None, key_role: None }
+    }
+
     /// What `body`, an object, says.
     pub(crate) fn of(status: StatusCode, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
-            Ok(written) => Self {
-                status,
-                content: Content::Written(written),
-                code: None,
-                org: None,
-                again: None,
-                undecided: false,
-                key_ends: None,
-            },
+            Ok(written) => Self::new(status, Content::Written(written)),
             // No type of `wire` can fail; if one does, nothing is said that was not.
             Err(error) => {
                 error!(%error, "an answer could not be written");
@@ -100,7 +99,7 @@ impl Answer {
         }
     }
 
-    /// The same answer, and in the access log whose it is.
+    /// The same answer, with its organisation in the access log.
     pub(crate) fn to(mut self, org: OrgId) -> Self {
         self.org = Some(org);
         self
@@ -123,96 +122,55 @@ impl Answer {
 
     /// A page for a browser.
     pub(crate) fn html(status: StatusCode, page: String) -> Self {
-        Self {
-            status,
-            content: Content::Html(page),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(status, Content::Html(page))
     }
 
-    /// A file of the console's.
+    /// A file of the console.
     pub(crate) fn file(kind: &'static str, content: String) -> Self {
         let content = Content::File(kind, content);
-        Self { status: StatusCode::OK, content, code: None, org: None, again: None, undecided: false, key_ends: None }
+        Self::new(StatusCode::OK, content)
     }
 
     /// Metrics.
     pub(crate) fn text(text: String) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content: Content::Metrics(text),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(StatusCode::OK, Content::Metrics(text))
     }
 
     /// A document in JSON.
     pub(crate) fn document(text: &'static str) -> Self {
-        Self {
-            status: StatusCode::OK,
-            content: Content::Document(text),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(StatusCode::OK, Content::Document(text))
     }
 
-    /// Too many of these.
+    /// A refusal for too many requests.
     pub(crate) fn too_many(again: Duration) -> Self {
         Self::error(StatusCode::TOO_MANY_REQUESTS, "rate_limited").later(again)
     }
 
-    /// The same answer with 429, and when to come again.
+    /// The same answer as 429, with `Retry-After`.
     pub(crate) fn later(mut self, again: Duration) -> Self {
         self.status = StatusCode::TOO_MANY_REQUESTS;
         self.again = Some(again);
         self
     }
 
-    /// Server-sent events, for as long as `body` goes on.
+    /// Server-sent events, as long as `body` continues.
     pub(crate) fn event_stream(org: OrgId, body: Body) -> Response<Body> {
         Self::stream("text/event-stream", org, body)
     }
 
-    /// What is too long to be held in memory, of this media type.
+    /// A long answer that is streamed, with this media type.
     pub(crate) fn stream(kind: &'static str, org: OrgId, body: Body) -> Response<Body> {
         let content = Content::Stream(kind);
-        let answer = Self {
-            status: StatusCode::OK,
-            content,
-            code: None,
-            org: Some(org),
-            again: None,
-            undecided: false,
-            key_ends: None,
-        };
-        let mut response = answer.into_response();
+        let mut response = Self::new(StatusCode::OK, content).to(org).into_response();
         *response.body_mut() = body;
         response
     }
 
     fn json(status: StatusCode) -> Self {
-        Self {
-            status,
-            content: Content::Json(Map::new()),
-            code: None,
-            org: None,
-            again: None,
-            undecided: false,
-            key_ends: None,
-        }
+        Self::new(status, Content::Json(Map::new()))
     }
 
-    /// Adds a field. A page has none, what was made of a type has all it needs, and both stay as they are.
+    /// Adds a field. A page and an answer made from a type stay unchanged.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         if let Content::Json(fields) = &mut self.content {
             fields.insert(name.to_owned(), value.into());
@@ -254,7 +212,7 @@ impl Answer {
         Self { undecided: true, ..Self::decision(Verdict::Unavailable, facts) }
     }
 
-    /// The database cannot decide. Says which of the known reasons it has, and nothing of what a database said.
+    /// The database cannot decide. Names one of the known reasons, and nothing of the database's own message.
     pub(crate) fn not_ready(error: &StoreError) -> Self {
         error!(%error, "not ready");
         match error {
@@ -279,7 +237,7 @@ impl Answer {
         Self::error(StatusCode::SERVICE_UNAVAILABLE, "system_unavailable").with_code(Code::SystemUnavailable)
     }
 
-    /// The response as it goes onto the wire, on top of the headers that `response` has already.
+    /// Writes the response, in addition to the headers that `response` already has.
     pub(crate) fn write(self, mut response: Response<Body>, request_id: &str) -> Response<Body> {
         let (kind, body) = match self.content {
             Content::Json(mut fields) => {
@@ -294,14 +252,14 @@ impl Answer {
             Content::Stream(kind) => {
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-                // A proxy that collects an answer before it passes it on would keep every hint.
+                // A proxy that buffers an answer would delay every hint.
                 headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
                 return response;
             }
         };
         let headers = response.headers_mut();
         if let Some(again) = self.again {
-            // In whole seconds, and never before there is one again.
+            // In whole seconds, rounded up, so that a client does not retry too early.
             headers.insert(header::RETRY_AFTER, (again.as_secs() + 1).into());
         }
         if self.undecided {
@@ -309,6 +267,9 @@ impl Answer {
         }
         if let Some(ends) = self.key_ends.and_then(|ends| HeaderValue::from_str(&ends.to_string()).ok()) {
             headers.insert(KEY_ENDS_HEADER, ends);
+        }
+        if let Some(role) = self.key_role {
+            headers.insert(KEY_ROLE_HEADER, HeaderValue::from_static(role.as_str()));
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CONTENT_LENGTH, body.len().into());
@@ -319,7 +280,7 @@ impl Answer {
     }
 }
 
-/// The object with its request id as the last field.
+/// Adds the request id as the last field of the object.
 fn numbered(mut object: Vec<u8>, request_id: &str) -> Vec<u8> {
     object.pop();
     if object.len() > 1 {
@@ -333,7 +294,7 @@ fn numbered(mut object: Vec<u8>, request_id: &str) -> Vec<u8> {
 }
 
 impl IntoResponse for Answer {
-    /// Travels as an extension: the body is written when the request id is known.
+    /// The answer is passed as an extension: the body is written once the request id is known.
     fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
@@ -349,7 +310,7 @@ impl From<StoreError> for Answer {
     }
 }
 
-/// The HTTP status of a decision, its legacy `status`, and its legacy `reason`, a sentence for people.
+/// The HTTP status of a decision, its legacy `status`, and its legacy `reason`, a sentence for users.
 ///
 /// Whole decisions come with 200: the official templates replace the body of anything from 400 up.
 fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) {
@@ -357,6 +318,9 @@ fn decision_words(verdict: Verdict) -> (StatusCode, &'static str, &'static str) 
         Verdict::Allow => (StatusCode::OK, "ok", "Execution is allowed."),
         Verdict::InvalidOrgKey => {
             (StatusCode::UNAUTHORIZED, "error", "The org key is missing or is not the key of any organisation.")
+        }
+        Verdict::NotPermitted => {
+            (StatusCode::FORBIDDEN, "error", "The role of this org key may not validate, or not for this device.")
         }
         Verdict::OrgNotFound => (StatusCode::NOT_FOUND, "error", "The organisation of this key was deleted."),
         Verdict::InvalidDeviceId => (StatusCode::BAD_REQUEST, "error", "The device id is missing or invalid."),

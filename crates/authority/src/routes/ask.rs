@@ -1,4 +1,4 @@
-//! Reading requests: whose it is, and what it names.
+//! Reads requests: the organisation of the key, and the content.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -15,27 +15,29 @@ use serde::de::DeserializeOwned;
 use super::answer::Answer;
 use super::wire::{DeviceManaged, DeviceNamed, DeviceRegistered, DeviceRemoved, ReasonText};
 use super::{Client, RequestId, now};
+use crate::access::{self, Grant, Permission};
 use crate::app::App;
-use crate::audit::{Actor, Call, Reason};
-use crate::keys::SecretHash;
-use crate::org::Org;
+use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::keys::{KeyMark, SecretHash};
+use crate::limits::{Asker, Purpose};
+use crate::org::{HeldKey, Org};
 
-/// The largest body of a request about one thing, in bytes.
+/// The largest body of a request about one device, in bytes.
 pub(crate) const SMALL_BODY: usize = 64 * 1024;
 
-/// The largest body of a batch, in bytes: 500 ids of 128 characters are 66 kB, and a batch may repeat itself, be
-/// indented, and escape every character that JSON lets it.
+/// The largest body of a batch, in bytes: 500 ids of 128 characters are 66 kB, and a batch may contain repetitions,
+/// indentation, and escapes for every character.
 pub(crate) const BATCH_BODY: usize = 512 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(5);
 
-/// Why a body is no request.
+/// Why a body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// It did not arrive in time. That says nothing about what it asks.
+    /// The body did not arrive in time. That says nothing about its content.
     Late,
-    /// It is not what the endpoint takes, or too large.
+    /// The body is not what the endpoint accepts, or is too large.
     Malformed,
 }
 
@@ -48,15 +50,15 @@ impl From<BodyError> for Answer {
     }
 }
 
-/// Which device a body names.
+/// The device that a body names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     Device(DeviceId),
-    /// It names something, but no device id.
+    /// The body names something that is not a device id.
     Invalid,
-    /// It is malformed, or names nothing.
+    /// The body is malformed, or names nothing.
     Missing,
-    /// It did not arrive.
+    /// The body did not arrive in time.
     Late,
 }
 
@@ -70,73 +72,146 @@ pub(crate) fn key(headers: &HeaderMap) -> Option<SecretHash> {
     first.to_str().ok()?.parse::<OrgKey>().ok().map(|key| SecretHash::of_key(&key))
 }
 
-/// Whose request this is. Fails with the refusal: a bad key, too many of them, a deleted organisation, or a store that
-/// cannot say.
-pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Org, Answer> {
-    let found = match key(&head.headers) {
-        Some(key) => app.store.look_up(key, None).await?.and_then(|found| found.at(now())),
-        None => None,
-    };
-    match found {
-        None => {
-            let refusal = Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey);
-            Err(match app.limits.failed_key(address(head), BootTime::now()) {
-                Ok(()) => refusal,
-                Err(again) => refusal.later(again),
-            })
+/// The holder of a key that has the permission its route needs.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    org: Org,
+    key: HeldKey,
+    mark: KeyMark,
+    needs: Permission,
+    grant: Grant,
+}
+
+impl Caller {
+    /// The organisation, for a request about all of it.
+    pub(crate) fn whole(&self) -> Result<&Org, Answer> {
+        match self.grant {
+            Grant::Whole => Ok(&self.org),
+            Grant::OwnDevices | Grant::No => Err(self.not_permitted()),
         }
-        Some(found) if found.org.deleted => Err(org_not_found()),
-        Some(found) => Ok(found.org),
+    }
+
+    /// The organisation, for a request about these devices and no other.
+    pub(crate) fn about<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceId>) -> Result<&Org, Answer> {
+        let own = |device| access::covers(self.key.devices.as_ref(), Some(device));
+        match self.grant {
+            Grant::Whole => Ok(&self.org),
+            Grant::OwnDevices if devices.into_iter().all(own) => Ok(&self.org),
+            Grant::OwnDevices | Grant::No => Err(self.not_permitted()),
+        }
+    }
+
+    /// The organisation, for the removal of this device.
+    pub(crate) fn removing(&self, device: &DeviceId, only_active: bool) -> Result<&Org, Answer> {
+        match self.grant {
+            // What a host could remove while it is revoked, it could register again.
+            Grant::OwnDevices if !only_active => Err(self.not_permitted().with(
+                "reason",
+                "A host key removes a device only while it is active: say \"ifActive\": true, or use a key of the role operate.",
+            )),
+            Grant::OwnDevices | Grant::Whole | Grant::No => self.about([device]),
+        }
+    }
+
+    /// The management call that this request is.
+    pub(crate) fn call(&self, head: &Parts) -> Call {
+        let name = self.key.name.clone();
+        Call {
+            at: now(),
+            request_id: request_id(head),
+            actor: Actor::Key(KeyLabel::new(self.mark, name)),
+            reason: None,
+        }
+    }
+
+    fn not_permitted(&self) -> Answer {
+        not_permitted(&self.key, self.needs)
     }
 }
 
+/// The refusal of a key whose role does not have the permission, or whose pattern does not name the devices.
+pub(crate) fn not_permitted(key: &HeldKey, needs: Permission) -> Answer {
+    let role = key.role;
+    let reason = match (needs.of(role), &key.devices) {
+        (Grant::OwnDevices, Some(devices)) => format!("This key may do that only for devices that match {devices}."),
+        (Grant::OwnDevices | Grant::Whole | Grant::No, _) => {
+            format!("A key of the role {role} may not do that: the permission needed is \"{}\".", needs.as_str())
+        }
+    };
+    let answer = Answer::error(StatusCode::FORBIDDEN, "not_permitted").with("role", role.as_str());
+    answer.with("needs", needs.as_str()).with("reason", reason)
+}
+
+/// Who makes this request. Fails with the refusal: a bad key, too many of them, a deleted organisation, a key whose role
+/// may not do this, or a store that cannot say.
+pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
+    let key = key(&head.headers);
+    let found = match key {
+        Some(key) => app.store.look_up(key, None).await?.and_then(|found| found.at(now())),
+        None => None,
+    };
+    let (Some(key), Some(found)) = (key, found) else {
+        let refusal = Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey);
+        return Err(match app.limits.failed_key(address(head), BootTime::now()) {
+            Ok(()) => refusal,
+            Err(again) => refusal.later(again),
+        });
+    };
+    if found.org.deleted {
+        return Err(org_not_found());
+    }
+    app.seen.used(key.mark(), now());
+    // A route that was added without a permission would be one for administrators.
+    let needs = head.extensions.get::<Permission>().copied().unwrap_or(Permission::Administer);
+    let grant = needs.of(found.key.role);
+    if grant == Grant::No {
+        return Err(not_permitted(&found.key, needs).to(found.org.id));
+    }
+    Ok(Caller { org: found.org, key: found.key, mark: key.mark(), needs, grant })
+}
+
 /// The same for management requests, which have a limit.
-pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Org, Answer> {
-    let org = caller(app, head).await?;
-    app.limits.management(org.id, BootTime::now()).map_err(Answer::too_many)?;
-    Ok(org)
+pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Caller, Answer> {
+    let caller = caller(app, head).await?;
+    let asker = Asker::Key(caller.mark, address(head));
+    app.limits.management(asker, Purpose::of(caller.needs), BootTime::now()).map_err(Answer::too_many)?;
+    Ok(caller)
 }
 
-/// The management call that this request of a key's holder is.
-pub(crate) fn call(head: &Parts) -> Call {
-    let fingerprint = key(&head.headers).map_or_else(String::new, |key| key.fingerprint());
-    Call { at: now(), request_id: request_id(head), actor: Actor::Key(fingerprint), reason: None }
-}
-
-/// Where the request came from.
+/// The client's address.
 pub(crate) fn address(head: &Parts) -> IpAddr {
     head.extensions.get::<Client>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Client(address)| *address)
 }
 
-/// The id that [`super::finish`] gave the request.
+/// The request id, set by [`super::finish`].
 pub(crate) fn request_id(head: &Parts) -> String {
     head.extensions.get::<RequestId>().map_or_else(String::new, |RequestId(id)| id.clone())
 }
 
-/// The reason an operator gives, if one is given. Fails with the refusal.
+/// The operator's reason, if one is given. Fails with the refusal.
 pub(super) fn reason(sent: Option<ReasonText>) -> Result<Option<Reason>, Answer> {
     sent.map(|text| text.0.parse()).transpose().map_err(|error: crate::audit::ReasonError| {
         Answer::error(StatusCode::BAD_REQUEST, "invalid_reason").with("reason", error.to_string())
     })
 }
 
-/// The organisation is gone, or went while the request was under way.
+/// The organisation was deleted, before or during the request.
 pub(crate) fn org_not_found() -> Answer {
     Answer::error(StatusCode::NOT_FOUND, "org_not_found").with_code(Code::OrgNotFound)
 }
 
-/// Reads a JSON object. The media type is not looked at: what is not JSON fails anyway.
+/// Reads a JSON object. The media type is ignored: anything but JSON fails anyway.
 pub(crate) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> Result<T, BodyError> {
     let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, largest)).await.map_err(|_| BodyError::Late)?;
     let bytes = bytes.map_err(|_| BodyError::Malformed)?;
-    // A derived struct would also be read from an array.
+    // A derived struct would also accept an array.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(BodyError::Malformed);
     }
     serde_json::from_slice(&bytes).map_err(|_| BodyError::Malformed)
 }
 
-/// Which device the body names.
+/// The device that the body names.
 pub(crate) async fn named(body: Body) -> Named {
     match object::<DeviceNamed>(body, SMALL_BODY).await {
         Err(BodyError::Malformed) => Named::Missing,
@@ -145,20 +220,20 @@ pub(crate) async fn named(body: Body) -> Named {
     }
 }
 
-/// The device a registration names, and whether it is ephemeral. Fails with the refusal.
+/// The device of a registration, and whether it is ephemeral. Fails with the refusal.
 pub(crate) async fn registered(body: Body) -> Result<(DeviceId, Option<bool>), Answer> {
     let DeviceRegistered { device_id, ephemeral } = object(body, SMALL_BODY).await?;
     Ok((device_id.0.parse().map_err(|_| invalid_device_id())?, ephemeral))
 }
 
-/// The device a removal names, why, and whether only an active one is meant. Fails with the refusal.
+/// The device of a removal, the reason, and whether only an active device is meant. Fails with the refusal.
 pub(crate) async fn removed(body: Body) -> Result<(DeviceId, Option<Reason>, bool), Answer> {
     let DeviceRemoved { device_id, reason, if_active } = object(body, SMALL_BODY).await?;
     let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
     Ok((id, self::reason(reason)?, if_active.unwrap_or(false)))
 }
 
-/// The device an operator manages, and why. Fails with the refusal.
+/// The device that an operator manages, and the reason. Fails with the refusal.
 pub(crate) async fn managed(body: Body) -> Result<(DeviceId, Option<Reason>), Answer> {
     let DeviceManaged { device_id, reason } = object(body, SMALL_BODY).await?;
     let id = device_id.0.parse().map_err(|_| invalid_device_id())?;
@@ -169,9 +244,9 @@ fn invalid_device_id() -> Answer {
     Answer::error(StatusCode::BAD_REQUEST, "invalid_device_id").with_code(Code::InvalidDeviceId)
 }
 
-/// The ids that a query names with `deviceId`, as they are.
+/// The values of the `deviceId` parameters of a query, unchecked.
 pub(crate) fn device_ids(query: &str) -> Vec<String> {
-    // An origin is needed to have it parsed; it is not looked at.
+    // The parser needs an origin; it is ignored.
     let parsed = url::Url::parse(&format!("http://localhost/?{query}"));
     let pairs = parsed.iter().flat_map(|url| url.query_pairs());
     pairs.filter(|(name, _)| name == "deviceId").map(|(_, id)| id.into_owned()).collect()

@@ -10,32 +10,37 @@ use machineid_protocol::api::path;
 
 use super::answer::Answer;
 use super::ask::{self, BodyError};
-use super::openapi::{ABOUT, BAD_KEY, BEFORE, LIMIT, LIMITED, MALFORMED, NO_ORG, UNAVAILABLE};
+use super::openapi::{ABOUT, BAD_KEY, BEFORE, LIMIT, LIMITED, MALFORMED, NO_ORG, Route, UNAVAILABLE};
 use super::wire::{AuditPage, AuditQuery, Word};
 
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit;
 
-/// The most entries on one page.
+/// The maximum number of entries on one page.
 const LARGEST_PAGE: u32 = 1_000;
-/// How many come without `limit`.
+/// The number of entries without `limit`.
 const USUAL_PAGE: u32 = 100;
 
-pub(super) const AUDIT: Operation = Operation {
-    path: path::AUDIT,
-    method: "get",
-    summary: "Who changed what, when and why, the newest first; 100 unless a limit is given. An extension",
-    parameters: &[ABOUT, LIMIT, BEFORE],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("AuditPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const AUDIT: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::AUDIT,
+        method: "get",
+        summary: "Who changed what, when and why, the newest first; 100 unless a limit is given. An extension",
+        parameters: &[ABOUT, LIMIT, BEFORE],
+        body: None,
+        answers: &[AnswerDoc(200, JSON, Some("AuditPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn audit(
     State(app): State<Arc<App>>,
     head: Parts,
     query: Result<Query<AuditQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let limit = query.limit.unwrap_or(USUAL_PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {

@@ -1,4 +1,4 @@
-//! New organisations, and the way to a larger plan.
+//! Creates organisations, and starts changes to a larger plan.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,11 @@ use tracing::{error, info};
 
 use super::answer::Answer;
 use super::ask::{self, SMALL_BODY, org_not_found};
-use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO, NO_ORG, UNAVAILABLE};
+use super::now;
+use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO, NO_ORG, Route, UNAVAILABLE};
 use super::wire::{Checkout, Nothing, OrgCreated, PlanWanted, Word};
 
+use crate::access::Permission;
 use crate::admin;
 use crate::app::App;
 use crate::audit::{Actor, Call};
@@ -22,24 +24,27 @@ use crate::keys::{self, SecretHash};
 use crate::org::PlanTier;
 use crate::store::NewCheckout;
 
-/// How long a purchase can be confirmed.
+/// How long a checkout can be confirmed.
 pub(crate) const CHECKOUT_LIFE: Duration = Duration::from_hours(1);
 
-pub(super) const CREATE_ORG: Operation = Operation {
-    path: path::ORG_CREATE,
-    method: "post",
-    summary: "Makes a free organisation; open to every caller unless the operator restricts it",
-    parameters: &[],
-    body: Some("Nothing"),
-    answers: &[
-        AnswerDoc(200, JSON, Some("OrgCreated"), "made"),
-        MALFORMED,
-        AnswerDoc(403, JSON, NO, "only the operator makes organisations here"),
-        LATE,
-        LIMITED,
-        UNAVAILABLE,
-    ],
-};
+pub(super) const CREATE_ORG: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: path::ORG_CREATE,
+        method: "post",
+        summary: "Creates a free organisation; open to every caller unless the operator restricts it",
+        parameters: &[],
+        body: Some("Nothing"),
+        answers: &[
+            AnswerDoc(200, JSON, Some("OrgCreated"), "made"),
+            MALFORMED,
+            AnswerDoc(403, JSON, NO, "only the operator creates organisations here"),
+            LATE,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     if !app.signup {
@@ -51,7 +56,8 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
     let (head, body) = request.into_parts();
     app.limits.sign_up(ask::address(&head), BootTime::now()).map_err(Answer::too_many)?;
     let Nothing {} = ask::object(body, SMALL_BODY).await?;
-    let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
+    let actor = Actor::Address(ask::address(&head));
+    let call = Call { at: now(), request_id: ask::request_id(&head), actor, reason: None };
     match admin::create_org(&app.store, None, PlanTier::Free, None, &call).await {
         Ok((org, key)) => {
             info!(org = %org.id, "an organisation signed up");
@@ -65,32 +71,36 @@ pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) ->
     }
 }
 
-pub(super) const CHECKOUT: Operation = Operation {
-    path: path::CHECKOUT,
-    method: "post",
-    summary: "Asks for a larger plan: where an operator confirms it",
-    parameters: &[],
-    body: Some("PlanWanted"),
-    answers: &[
-        AnswerDoc(200, JSON, Some("Checkout"), "an address for an hour"),
-        MALFORMED,
-        BAD_KEY,
-        NO_ORG,
-        LATE,
-        LIMITED,
-        UNAVAILABLE,
-    ],
-};
+pub(super) const CHECKOUT: Route = Route::needing(
+    Permission::GiveBack,
+    Operation {
+        path: path::CHECKOUT,
+        method: "post",
+        summary: "Requests a larger plan; returns the address where an operator confirms it",
+        parameters: &[],
+        body: Some("PlanWanted"),
+        answers: &[
+            AnswerDoc(200, JSON, Some("Checkout"), "an address, valid for one hour"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LATE,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let wanted: PlanWanted = ask::object(body, SMALL_BODY).await?;
     let wanted = match wanted.plan.parse::<PlanTier>() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_plan")),
     };
-    let call = ask::call(&head);
+    let call = caller.call(&head);
     let secrets = keys::new_token().and_then(|token| Ok((token, keys::new_number()?)));
     let (token, number) = secrets.map_err(|error| {
         error!(%error, "a checkout could not be created");

@@ -1,8 +1,9 @@
-//! Registering, revoking, unrevoking and removing one device.
+//! Registers, revokes, unrevokes and removes one device.
 //!
-//! None of them looks at whether the organisation is disabled, frozen or expired. Those say who may *execute*, which a
-//! validation decides; a fleet that boots while its plan is frozen should be known, and deny, and run again by itself
-//! when the plan is, instead of needing every host to register once more. The plan's limit holds throughout.
+//! None of these checks whether the organisation is disabled, frozen or expired. Those states say whether devices may
+//! *execute*, which a validation decides. A fleet that boots while its plan is frozen should be registered, be denied,
+//! and run again by itself when the plan is unfrozen, without another registration of every host. The plan's limit
+//! applies always.
 
 use std::slice;
 use std::sync::Arc;
@@ -15,37 +16,41 @@ use machineid_protocol::api::path;
 
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
-use super::openapi::{BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, UNAVAILABLE};
+use super::openapi::{BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, Route, UNAVAILABLE};
 use super::wire::{DeviceDone, Word};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{Named, Outcome};
-use crate::org::Org;
+use crate::org::OrgId;
 use crate::plan::{Account, Admission, Removal, Restoration, Suspension};
 
-pub(super) const REGISTER: Operation = Operation {
-    path: path::REGISTER,
-    method: "post",
-    summary: "Makes a device known; safe on every boot",
-    parameters: &[],
-    body: Some("DeviceNamed"),
-    answers: &[
-        AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` when it is new, `exists` when it was known"),
-        MALFORMED,
-        BAD_KEY,
-        AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it, or it is revoked"),
-        NO_ORG,
-        LATE,
-        LIMITED,
-        UNAVAILABLE,
-    ],
-};
+pub(super) const REGISTER: Route = Route::needing(
+    Permission::Work,
+    Operation {
+        path: path::REGISTER,
+        method: "post",
+        summary: "Registers a device; safe on every boot",
+        parameters: &[],
+        body: Some("DeviceNamed"),
+        answers: &[
+            AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` for a new device, `exists` for a known one"),
+            MALFORMED,
+            BAD_KEY,
+            AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it, or it is revoked"),
+            NO_ORG,
+            LATE,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head).await?;
+    let caller = ask::caller(&app, &head).await?;
     let (id, ephemeral) = ask::registered(body).await?;
-    let call = ask::call(&head);
+    let (org, call) = (caller.about([&id])?, caller.call(&head));
     let (admission, account) = app.store.register(org.id, &id, ephemeral, &call).await?.ok_or_else(org_not_found)?;
     let came_to = match admission {
         Admission::New => OK,
@@ -56,19 +61,23 @@ pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> R
     Ok(came_to.answer("devices/register", id, &account, &call))
 }
 
-pub(super) const REVOKE: Operation = Operation {
-    path: path::REVOKE,
-    method: "post",
-    summary: "Denies a device from its next validation on",
-    parameters: &[],
-    body: Some("DeviceManaged"),
-    answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
-};
+pub(super) const REVOKE: Route = Route::needing(
+    Permission::Stop,
+    Operation {
+        path: path::REVOKE,
+        method: "post",
+        summary: "Denies a device from its next validation on",
+        parameters: &[],
+        body: Some("DeviceManaged"),
+        answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+    },
+)
+.stopping("those of the device");
 
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
     let one = only(&id);
-    let done = app.store.revoke(org.id, slice::from_ref(&one), Verb::Revoke, &call).await?;
+    let done = app.store.revoke(org, slice::from_ref(&one), Verb::Revoke, &call).await?;
     let (outcomes, account) = done.ok_or_else(org_not_found)?;
     let came_to = match outcomes.first() {
         Some(Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked)) => OK,
@@ -77,19 +86,22 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Res
     Ok(came_to.answer("devices/revoke", id, &account, &call))
 }
 
-pub(super) const UNREVOKE: Operation = Operation {
-    path: path::UNREVOKE,
-    method: "post",
-    summary: "Takes a revoke back; starts nothing again",
-    parameters: &[],
-    body: Some("DeviceManaged"),
-    answers: &[DONE, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
-};
+pub(super) const UNREVOKE: Route = Route::needing(
+    Permission::GiveBack,
+    Operation {
+        path: path::UNREVOKE,
+        method: "post",
+        summary: "Undoes a revoke; starts no agent",
+        parameters: &[],
+        body: Some("DeviceManaged"),
+        answers: &[DONE, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
     let one = only(&id);
-    let done = app.store.unrevoke(org.id, slice::from_ref(&one), Verb::Unrevoke, &call).await?;
+    let done = app.store.unrevoke(org, slice::from_ref(&one), Verb::Unrevoke, &call).await?;
     let (outcomes, account) = done.ok_or_else(org_not_found)?;
     let came_to = match outcomes.first() {
         Some(Outcome::Did(Restoration::Restored | Restoration::AlreadyActive)) => OK,
@@ -99,20 +111,25 @@ pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> R
     Ok(came_to.answer("devices/unrevoke", id, &account, &call))
 }
 
-pub(super) const REMOVE: Operation = Operation {
-    path: path::REMOVE,
-    method: "post",
-    summary: "Forgets a device. To stop one, revoke it",
-    parameters: &[],
-    body: Some("DeviceManaged"),
-    answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
-};
+pub(super) const REMOVE: Route = Route::needing(
+    Permission::Remove,
+    Operation {
+        path: path::REMOVE,
+        method: "post",
+        summary: "Removes a device. To stop one, revoke it",
+        parameters: &[],
+        body: Some("DeviceManaged"),
+        answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+    },
+)
+.stopping("those of the device");
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
     let (id, reason, only_active) = ask::removed(body).await?;
-    let call = Call { reason, ..ask::call(&head) };
+    let org = caller.removing(&id, only_active)?;
+    let call = Call { reason, ..caller.call(&head) };
     let (removal, account) = app.store.remove(org.id, &id, only_active, &call).await?.ok_or_else(org_not_found)?;
     let came_to = match removal {
         Removal::Removed => OK,
@@ -123,18 +140,18 @@ pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Res
 }
 
 /// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
-async fn asked(app: &App, request: Request) -> Result<(Org, DeviceId, Call), Answer> {
+async fn asked(app: &App, request: Request) -> Result<(OrgId, DeviceId, Call), Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::manager(app, &head).await?;
+    let caller = ask::manager(app, &head).await?;
     let (id, reason) = ask::managed(body).await?;
-    Ok((org, id, Call { reason, ..ask::call(&head) }))
+    Ok((caller.about([&id])?.id, id, Call { reason, ..caller.call(&head) }))
 }
 
 fn only(id: &DeviceId) -> Named {
     Named { sent: id.to_string(), id: Some(id.clone()) }
 }
 
-/// The status, the word and the error that a request came to.
+/// The status, the word and the error of a result.
 struct CameTo(StatusCode, Word, Option<&'static str>);
 
 const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);

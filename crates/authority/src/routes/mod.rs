@@ -1,15 +1,16 @@
-//! The HTTP API. Handlers parse, call the store and say what came of it; they decide nothing.
+//! The HTTP API. Handlers parse requests, call the store and return the result; they decide nothing.
 //!
-//! A handler returns an [`answer::Answer`]; [`finish`] around all of them gives each its request id, bounds its time and
-//! writes the access log.
+//! A handler returns an [`answer::Answer`]; [`finish`] wraps all handlers: it assigns the request id, limits the time,
+//! and writes the access log.
 
 pub(super) mod answer;
 pub(super) mod ask;
 mod audit;
 pub(super) mod billing;
 mod devices;
-mod fleet;
+mod keys;
 pub(super) mod openapi;
+mod organisation;
 mod reports;
 mod validate;
 mod watch;
@@ -35,53 +36,57 @@ use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 use machineid_openapi::{AnswerDoc, JSON, Operation};
-use openapi::{HEALTHY, NO, described};
+use openapi::{HEALTHY, NO, Route, described};
 
 use self::answer::Answer;
+use super::access::Permission;
 use super::app::App;
 use super::repeated::rarely;
 
-/// What a request is called in its answer, the log and the audit.
+/// The id of a request in its answer, the log and the audit.
 #[derive(Clone, Debug)]
 struct RequestId(String);
 
-/// The address a connection came from.
+/// The address that a connection came from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// The address of the client, which a proxy may have told.
+/// The client's address, which a proxy may have forwarded.
 #[derive(Clone, Copy, Debug)]
 struct Client(IpAddr);
 
-/// How long a request may take from its head to its answer, in case nothing inside it notices first.
+/// How long a request may take from its head to its answer, if nothing inside it times out first.
 const WHOLE_REQUEST: Duration = Duration::from_secs(15);
 
 /// How long metrics wait for the database.
 const METRICS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Every route: those of the API, and the pages of the console.
-pub(super) fn router(app: Arc<App>, pages: Router<Arc<App>>) -> Router {
-    let (api, _) = api().split_for_parts();
-    api.merge(pages)
+/// Finishes a router of the whole surface: every request, also one to an unknown path, passes [`finish`].
+pub(super) fn finished(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), finish))
         .with_state(app)
 }
 
-/// The API: its routes, with what each is asked.
-fn api() -> OpenApiRouter<Arc<App>> {
+/// The routes of the API with their descriptions.
+pub(super) fn api() -> OpenApiRouter<Arc<App>> {
     openapi::surface()
         .routes(described(&[&billing::CREATE_ORG], post(billing::create_org)))
         .routes(described(&[&devices::REGISTER], post(devices::register)))
         .routes(described(&[&validate::VALIDATE], post(validate::validate).fallback(validate::wrong_method)))
-        .routes(described(&[&fleet::LIST], get(fleet::list)))
+        .routes(described(&[&organisation::LIST], get(organisation::list)))
         .routes(described(&[&devices::REVOKE], post(devices::revoke)))
         .routes(described(&[&devices::UNREVOKE], post(devices::unrevoke)))
-        .routes(described(&[&fleet::REVOKE_BATCH], post(fleet::revoke_batch)))
-        .routes(described(&[&fleet::UNREVOKE_BATCH], post(fleet::unrevoke_batch)))
+        .routes(described(&[&organisation::REVOKE_BATCH], post(organisation::revoke_batch)))
+        .routes(described(&[&organisation::UNREVOKE_BATCH], post(organisation::unrevoke_batch)))
         .routes(described(&[&devices::REMOVE], post(devices::remove)))
-        .routes(described(&[&fleet::USAGE], get(fleet::usage)))
+        .routes(described(&[&organisation::USAGE], get(organisation::usage)))
+        .routes(described(&[&keys::KEYS], get(keys::list)))
+        .routes(described(&[&keys::CREATE], post(keys::create)))
+        .routes(described(&[&keys::REVOKE], post(keys::revoke)))
+        .routes(described(&[&keys::ROTATE], post(keys::rotate)))
         .routes(described(&[&audit::AUDIT], get(audit::audit)))
         .routes(described(
             &[&watch::DEVICES_OF_QUERY, &watch::DEVICES_OF_BODY],
@@ -93,32 +98,37 @@ fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&reports::STOPS], get(reports::stops)))
         .routes(described(&[&reports::TIMELINE], get(reports::timeline)))
         .routes(described(&[&billing::CHECKOUT], post(billing::checkout)))
-        .routes(described(&[&openapi::DOCUMENT], get(openapi::document)))
         .routes(described(&[&HEALTHZ], get(healthz)))
         .routes(described(&[&READYZ], get(readyz)))
 }
 
-const HEALTHZ: Operation = Operation {
-    path: "/healthz",
-    method: "get",
-    summary: "Whether the server is alive",
-    parameters: &[],
-    body: None,
-    answers: &[HEALTHY],
-};
+const HEALTHZ: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/healthz",
+        method: "get",
+        summary: "Whether the server is alive",
+        parameters: &[],
+        body: None,
+        answers: &[HEALTHY],
+    },
+);
 
 async fn healthz() -> Answer {
     Answer::ok("ok", "healthz")
 }
 
-const READYZ: Operation = Operation {
-    path: "/readyz",
-    method: "get",
-    summary: "Whether its store answers",
-    parameters: &[],
-    body: None,
-    answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why where that is known")],
-};
+const READYZ: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/readyz",
+        method: "get",
+        summary: "Whether the server's store answers",
+        parameters: &[],
+        body: None,
+        answers: &[HEALTHY, AnswerDoc(503, JSON, NO, "it does not; `reason` says why, if known")],
+    },
+);
 
 async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     app.store.ping().await.map_err(|error| Answer::not_ready(&error))?;
@@ -131,7 +141,7 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<Answer, Answer> {
     Ok(answer.with("problems", json!(problems)))
 }
 
-/// Metrics and health, for a listener of their own.
+/// Metrics and health, for a separate listener.
 pub(super) fn observed(app: Arc<App>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
@@ -143,7 +153,7 @@ pub(super) fn observed(app: Arc<App>) -> Router {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Answer {
-    // Numbers of a moment ago are better than none: metrics are read while the database is away, too.
+    // Slightly old numbers are better than none: metrics are read during an outage of the database, too.
     match tokio::time::timeout(METRICS_PATIENCE, app.store.old_keys(now())).await {
         Ok(Ok(valid)) => app.metrics.old_keys(&valid),
         Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
@@ -160,10 +170,10 @@ async fn wrong_method() -> Answer {
     Answer::error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
 }
 
-/// Runs the request, whatever becomes of its connection, and writes its answer.
+/// Runs the request even if its connection ends, and writes its answer.
 ///
-/// In a task of its own: a client that hangs up must not leave a transaction half way, nor keep a committed one out of
-/// the log.
+/// The request runs in a separate task: a client that hangs up must neither abort a transaction half way nor keep a
+/// committed one out of the log.
 async fn finish(
     State(app): State<Arc<App>>,
     peer: Option<Extension<Peer>>,
@@ -192,16 +202,16 @@ async fn finish(
             failed(&method, &path)
         }
     };
-    // Only a refusal of axum's own comes without: a path that is no text, for one.
+    // Only a refusal by axum itself has none, for example for a path that is not UTF-8.
     let status = response.status();
     let answer = response.extensions_mut().remove().unwrap_or_else(|| Answer::error(status, "bad_request"));
     let (status, code, org) = (answer.status, answer.code.clone(), answer.org);
     let mut response = answer.write(response, &request_id);
     let headers = response.headers_mut();
-    // Only the console's files, whose names change with their content, come with a rule of their own.
+    // Only the console's files, whose names change with their content, set their own rule.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if path.starts_with("/api/") {
-        // So that clients know without asking.
+        // Clients learn of the extensions without a request of their own.
         headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(EXTENSIONS));
     }
     if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -229,25 +239,25 @@ async fn finish(
     response
 }
 
-/// The answer when the handler gave none: a deny where a decision was asked for.
+/// The answer when the handler failed: a deny if the request was a validation.
 fn failed(method: &Method, path: &str) -> Response {
     let decision = *method == Method::POST && path == path::VALIDATE;
     if decision { Answer::unavailable_decision(None) } else { Answer::unavailable() }.into_response()
 }
 
-/// What every host asks every few seconds, or a prober does. Counted by the metrics: logged, it would fill a disk (230 bytes
-/// each, 4 GB a day for 1,000 devices) and hide what an operator looks for.
+/// Requests that every host or a prober sends every few seconds. They are counted by the metrics: in the log they would
+/// fill a disk (230 bytes each, 4 GB a day for 1,000 devices) and hide other lines.
 fn asked_all_the_time(path: &str) -> bool {
     matches!(path, path::VALIDATE | path::REPORT | "/healthz" | "/readyz" | "/metrics")
 }
 
-/// The path for the log: what follows these is a secret, and a path can be as long as its sender likes.
+/// The path for the log: the rest of these paths is a secret, and a path can be of any length.
 fn loggable_path(path: &str) -> String {
     let secret = ["/checkout/", "/console/operator/"].into_iter().find(|before| path.starts_with(before));
     secret.map_or_else(|| path.chars().take(100).collect(), |before| format!("{before}…"))
 }
 
-/// The time for everything one request does.
+/// The time of a request, used for everything that it does.
 pub(super) fn now() -> jiff::Timestamp {
     wall_now()
 }

@@ -1,28 +1,27 @@
-//! `GET /api/v1/openapi.json`: the API, described. The schemas are made from the types in [`super::wire`]; what is asked how
-//! stands beside each handler, and a route is made of both. The whole is kept in `docs/openapi/authority.json`, so that a
-//! change of the API is one under review, and `tests/api/run` holds a running server to it.
+//! The parts that descriptions of operations share: schemas made from the types in [`super::wire`], parameters, and
+//! answers. [`crate::surface`] makes the whole document.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use axum::response::{IntoResponse, Response};
+use axum::Extension;
 use axum::routing::MethodRouter;
 use machineid_openapi::{self as openapi, AnswerDoc, Dialect, EVENTS, JSON, Operation, Parameter};
-use machineid_protocol::api::{KEY_HEADER, UNDECIDED_HEADER, path};
+use machineid_protocol::KeyRole;
 use machineid_protocol::report::{FleetPage, Report, StopList, Timeline};
-use serde_json::{Value, json};
 use utoipa::OpenApi;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::wire::{
     AuditPage, BatchRevoked, BatchUnrevoked, Checkout, Decision, DeviceDone, DeviceList, DeviceManaged, DeviceNamed,
-    DevicesNamed, Health, Nothing, Numbered, OrgCreated, PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
+    DevicesNamed, Health, KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OrgCreated,
+    PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
 };
 
-use super::answer;
+use crate::access::Permission;
 use crate::app::App;
-use crate::console;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
@@ -37,6 +36,13 @@ use crate::console;
     DeviceNamed,
     DevicesNamed,
     Health,
+    KeyEnded,
+    KeyList,
+    KeyMade,
+    KeyNamed,
+    KeyRole,
+    KeyRotation,
+    KeyWanted,
     Nothing,
     Numbered,
     OrgCreated,
@@ -57,19 +63,19 @@ pub(super) const NO: Option<&str> = Some("Refusal");
 
 pub(super) const MALFORMED: AnswerDoc =
     AnswerDoc(400, JSON, NO, "the request is malformed, or names something invalid");
-pub(super) const BAD_KEY: AnswerDoc = AnswerDoc(401, JSON, NO, "the key is missing or is no organisation's");
+pub(super) const BAD_KEY: AnswerDoc = AnswerDoc(401, JSON, NO, "the key is missing or unknown");
 pub(super) const NO_ORG: AnswerDoc = AnswerDoc(404, JSON, NO, "the key is that of a deleted organisation");
 pub(super) const LATE: AnswerDoc = AnswerDoc(408, JSON, NO, "the body did not arrive in time");
 pub(super) const LIMITED: AnswerDoc = AnswerDoc(429, JSON, NO, "too many requests; Retry-After says when to retry");
 pub(super) const UNAVAILABLE: AnswerDoc =
-    AnswerDoc(503, JSON, NO, "the store cannot say; nothing was changed, or it was and asking again is safe");
+    AnswerDoc(503, JSON, NO, "the store failed; repeating the request is safe, whether or not something was changed");
 pub(super) const NO_PLACE: AnswerDoc = AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it");
 pub(super) const NO_DEVICE: AnswerDoc =
-    AnswerDoc(404, JSON, NO, "there is no such device, or no such organisation any more");
+    AnswerDoc(404, JSON, NO, "the device does not exist, or its organisation was deleted");
 pub(super) const DONE: AnswerDoc = AnswerDoc(200, JSON, Some("DeviceDone"), "done, or nothing was left to do");
 
-/// `{"scope": …}` and the like are bodies; these are queries and parts of paths.
-pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only these.");
+/// Parameters of queries and paths. Objects such as `{"scope": …}` are bodies.
+pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only devices with this status.");
 pub(super) const CONTAINING: Parameter = Parameter("query", "q", "Only ids that contain this.");
 pub(super) const LIMIT: Parameter = Parameter("query", "limit", "At most this many.");
 pub(super) const CURSOR: Parameter =
@@ -78,12 +84,12 @@ pub(super) const BEFORE: Parameter =
     Parameter("query", "cursor", "Continue after the page that gave this number as nextCursor.");
 pub(super) const ABOUT: Parameter =
     Parameter("query", "device", "Only what is about this device, alone or in a batch that changed it.");
-pub(super) const WATCHED: Parameter = Parameter("query", "deviceId", "A device; given once for each.");
-pub(super) const AMONG: Parameter = Parameter("query", "deviceId", "Only these; given once for each.");
+pub(super) const WATCHED: Parameter = Parameter("query", "deviceId", "A device; one parameter for each.");
+pub(super) const AMONG: Parameter = Parameter("query", "deviceId", "Only these devices; one parameter for each.");
 pub(super) const ONE_DEVICE: Parameter = Parameter("query", "deviceId", "The device.");
 pub(crate) const TOKEN: Parameter = Parameter("path", "token", "The secret in the address.");
 
-/// What parameters and answers of this API look like.
+/// The shared properties of this API's parameters and answers.
 const DIALECT: Dialect = Dialect { parameter, required: &[WATCHED.1], answer: numbered };
 
 fn parameter(Parameter(_, name, about): &Parameter) -> RefOr<Schema> {
@@ -107,12 +113,49 @@ fn numbered(name: &str) -> RefOr<Schema> {
     AllOfBuilder::new().item(Ref::from_schema_name(name)).item(Ref::from_schema_name("Numbered")).into()
 }
 
-/// A route and what it is asked.
-pub(crate) fn described(operations: &[&Operation], router: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
-    openapi::described(&DIALECT, operations, router)
+/// Under what name a description says which permission a route needs.
+pub(crate) const PERMISSION: &str = "x-machineid-permission";
+
+/// Under what name a description says which agents a route stops.
+pub(crate) const STOPS: &str = "x-machineid-stops";
+
+/// One way to ask, and what it needs: there is no route without a permission.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) operation: Operation,
+    pub(crate) needs: Permission,
+    /// Which agents it stops; `None` for none.
+    pub(crate) stops: Option<&'static str>,
 }
 
-/// A surface without routes yet.
+impl Route {
+    pub(crate) const fn needing(needs: Permission, operation: Operation) -> Self {
+        Self { operation, needs, stops: None }
+    }
+
+    pub(crate) const fn stopping(self, stops: &'static str) -> Self {
+        Self { stops: Some(stops), ..self }
+    }
+}
+
+/// A route with its description. Its requests carry the permission that they need, for [`super::ask::caller`]; the ways to
+/// ask at one path share one.
+pub(crate) fn described(routes: &[&Route], handlers: MethodRouter<Arc<App>>) -> UtoipaMethodRouter<Arc<App>> {
+    // Of several the strictest would be needed; a test holds that there are not several.
+    let needs = routes.first().map_or(Permission::Administer, |route| route.needs);
+    let operations: Vec<&Operation> = routes.iter().map(|route| &route.operation).collect();
+    let mut described = openapi::described(&DIALECT, &operations, handlers.layer(Extension(needs)));
+    for item in described.1.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let stops = routes.iter().find_map(|route| route.stops).unwrap_or("nothing");
+            let said = ExtensionsBuilder::new().add(PERMISSION, needs.as_str()).add(STOPS, stops);
+            operation.extensions = Some(said.build());
+        }
+    }
+    described
+}
+
+/// A router without routes yet.
 pub(super) fn surface() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Schemas::openapi())
 }
@@ -125,67 +168,6 @@ pub(crate) const PAGE: &[AnswerDoc] = &[
     AnswerDoc(200, HTML, None, "a page"),
     AnswerDoc(400, JSON, NO, "the token is not text"),
     AnswerDoc(410, HTML, None, "used, too old, or never issued"),
-    AnswerDoc(503, JSON, NO, "the store cannot say"),
+    AnswerDoc(503, JSON, NO, "the store failed"),
 ];
 pub(super) const HEALTHY: AnswerDoc = AnswerDoc(200, JSON, Some("Health"), "it is");
-
-pub(super) const DOCUMENT: Operation = Operation {
-    path: path::OPENAPI,
-    method: "get",
-    summary: "This document",
-    parameters: &[],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, None, "an OpenAPI document")],
-};
-
-pub(super) async fn document() -> Response {
-    static TEXT: OnceLock<String> = OnceLock::new();
-    let text = TEXT.get_or_init(|| whole().to_string()).as_str();
-    answer::Answer::document(text).into_response()
-}
-
-fn whole() -> Value {
-    let about = "What may execute: the API of the service, as this authority answers it, and its extensions. Every refusal, \
-                 whatever its status, reads as no. An answer in JSON always has a `request_id`. A method that a path does \
-                 not have is answered 405 with Allow.";
-    let (_, surface) = super::api().merge(console::public()).split_for_parts();
-    let mut whole = openapi::document("machineid-authority", about, &surface);
-    whole["components"]["securitySchemes"] =
-        json!({ "orgKey": { "type": "apiKey", "in": "header", "name": KEY_HEADER } });
-    let paths = whole["paths"].as_object_mut().into_iter().flat_map(serde_json::Map::values_mut);
-    for operation in paths.filter_map(Value::as_object_mut).flat_map(serde_json::Map::values_mut) {
-        if operation["responses"]["401"].is_object() {
-            operation["security"] = json!([{ "orgKey": [] }]);
-        }
-    }
-    whole["paths"][path::VALIDATE]["post"]["responses"]["503"]["headers"] = json!({ UNDECIDED_HEADER: {
-        "description": "There is no decision, so this is not a deny either: the lease of an earlier ALLOW continues.",
-        "required": true,
-        "schema": { "const": "1" }
-    }});
-    whole
-}
-
-#[cfg(test)]
-mod documents {
-    use super::*;
-
-    #[test]
-    fn the_description_of_the_authority_is_the_one_that_is_kept() {
-        machineid_testing::openapi::is_the_one_that_is_kept("authority.json", &whole());
-    }
-
-    #[test]
-    fn whatever_it_refers_to_is_in_it() {
-        let found = machineid_testing::openapi::references(&whole());
-        assert!(found > 100, "{found}");
-    }
-
-    #[test]
-    fn every_path_that_is_served_is_in_it() {
-        let whole = whole();
-        for path in path::SERVED {
-            assert!(whole["paths"][path].is_object(), "{path}");
-        }
-    }
-}

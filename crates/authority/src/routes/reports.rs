@@ -1,4 +1,5 @@
-//! `POST /devices/report`, `GET /org/fleet`, `/org/stops`, `/org/timeline`: what sidecars tell, and what was told.
+//! `POST /devices/report`, `GET /org/fleet`, `/org/stops`, `/org/timeline`: receives the sidecars' reports, and returns
+//! them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,16 +24,17 @@ use super::ask::{self, BodyError, org_not_found};
 use super::now;
 use super::openapi::{
     AMONG, BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, HEALTHY, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, ONE_DEVICE,
-    UNAVAILABLE,
+    Route, UNAVAILABLE,
 };
+use crate::access::Permission;
 use crate::app::App;
 use crate::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
 use crate::store::{Filter, FleetRow, ListedDevice};
 
-/// The most devices on one page, and how many there are on one when nothing is said.
+/// The maximum and default number of devices on one page.
 const LARGEST_PAGE: u32 = 1_000;
 
-/// The query of the fleet.
+/// The query parameters of the fleet.
 #[derive(Debug, Deserialize)]
 pub(super) struct FleetQuery {
     status: Option<DeviceStatus>,
@@ -41,39 +43,46 @@ pub(super) struct FleetQuery {
     cursor: Option<DeviceId>,
 }
 
-/// The query of a device's stops and of what happened on it.
+/// The query parameters of a device's stops and events.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceQuery {
     device_id: DeviceId,
 }
 
-pub(super) const REPORT: Operation = Operation {
-    path: path::REPORT,
-    method: "post",
-    summary: "What a sidecar holds and what it stopped. Decides nothing. An extension",
-    parameters: &[],
-    body: Some("Report"),
-    answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
-};
+pub(super) const REPORT: Route = Route::needing(
+    Permission::Work,
+    Operation {
+        path: path::REPORT,
+        method: "post",
+        summary: "Reports a sidecar's decisions and stops. Affects no decision. An extension",
+        parameters: &[],
+        body: Some("Report"),
+        answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head).await?;
+    let caller = ask::caller(&app, &head).await?;
     let report: Report = ask::object(body, LARGEST_REPORT).await?;
+    let org = caller.about(report.devices.iter().map(|device| &device.device_id))?;
     let taken = HeardReport::take(org.id, report, now()).ok_or(BodyError::Malformed)?;
     app.reports.keep(taken).await.map_err(|_| Answer::unavailable())?;
     Ok(Answer::ok("ok", "devices/report"))
 }
 
-pub(super) const FLEET: Operation = Operation {
-    path: path::FLEET,
-    method: "get",
-    summary: "The devices with what their sidecars reported. An extension",
-    parameters: &[DEVICE_STATUS, CONTAINING, AMONG, LIMIT, CURSOR],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("FleetPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const FLEET: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::FLEET,
+        method: "get",
+        summary: "The devices with what their sidecars reported. An extension",
+        parameters: &[DEVICE_STATUS, CONTAINING, AMONG, LIMIT, CURSOR],
+        body: None,
+        answers: &[AnswerDoc(200, JSON, Some("FleetPage"), "a page"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+    },
+);
 
 pub(super) async fn fleet(
     State(app): State<Arc<App>>,
@@ -81,8 +90,9 @@ pub(super) async fn fleet(
     RawQuery(raw): RawQuery,
     query: Result<Query<FleetQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    // No limit: a client that waits for a stop polls repeatedly.
-    let org = ask::caller(&app, &head).await?;
+    // Not rate-limited: a client that waits for a stop polls repeatedly.
+    let caller = ask::caller(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let limit = query.limit.unwrap_or(LARGEST_PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
@@ -91,7 +101,7 @@ pub(super) async fn fleet(
     let among = devices_named(raw.as_deref().unwrap_or(""))?;
     let filter = Filter {
         status: query.status,
-        // Once for all pages: it reads what every sidecar said.
+        // Only on the first page: the count reads the reports of all sidecars.
         counted: query.cursor.is_none() && among.is_none(),
         among,
         containing: query.q,
@@ -122,42 +132,64 @@ fn devices_named(query: &str) -> Result<Option<Vec<DeviceId>>, Answer> {
     Ok(Some(ids.into_iter().collect()))
 }
 
-pub(super) const STOPS: Operation = Operation {
-    path: path::STOPS,
-    method: "get",
-    summary: "The newest stops of a device. An extension",
-    parameters: &[ONE_DEVICE],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("StopList"), "the stops"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const STOPS: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::STOPS,
+        method: "get",
+        summary: "The last stops of a device. An extension",
+        parameters: &[ONE_DEVICE],
+        body: None,
+        answers: &[
+            AnswerDoc(200, JSON, Some("StopList"), "the stops"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn stops(
     State(app): State<Arc<App>>,
     head: Parts,
     query: Result<Query<DeviceQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let stops = app.store.stops(org.id, &query.device_id).await?;
     let stops: Vec<FleetStop> = stops.into_iter().map(fleet_stop).collect();
     Ok(Answer::ok("ok", "org/stops").with("stops", json!(stops)))
 }
 
-pub(super) const TIMELINE: Operation = Operation {
-    path: path::TIMELINE,
-    method: "get",
-    summary: "What happened on a device, the newest first. An extension",
-    parameters: &[ONE_DEVICE],
-    body: None,
-    answers: &[AnswerDoc(200, JSON, Some("Timeline"), "the events"), MALFORMED, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const TIMELINE: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::TIMELINE,
+        method: "get",
+        summary: "The events of a device, the newest first. An extension",
+        parameters: &[ONE_DEVICE],
+        body: None,
+        answers: &[
+            AnswerDoc(200, JSON, Some("Timeline"), "the events"),
+            MALFORMED,
+            BAD_KEY,
+            NO_ORG,
+            LIMITED,
+            UNAVAILABLE,
+        ],
+    },
+);
 
 pub(super) async fn timeline(
     State(app): State<Arc<App>>,
     head: Parts,
     query: Result<Query<DeviceQuery>, QueryRejection>,
 ) -> Result<Answer, Answer> {
-    let org = ask::manager(&app, &head).await?;
+    let caller = ask::manager(&app, &head).await?;
+    let org = caller.whole()?;
     let Query(query) = query.map_err(|_| BodyError::Malformed)?;
     let events = app.store.timeline(org.id, &query.device_id).await?;
     let events: Vec<TimelineEvent> = events.into_iter().map(timeline_event).collect();
@@ -218,7 +250,7 @@ fn fleet_stop(known: KnownStop) -> FleetStop {
     FleetStop { began_at: known.began_at.to_string(), sidecar_id: known.sidecar, stop: known.stop }
 }
 
-/// From `earlier` to `later`, 0 when they are the other way round.
+/// The milliseconds from `earlier` to `later`, 0 when they are in the other order.
 fn millis_between(earlier: Timestamp, later: Timestamp) -> u64 {
     u64::try_from(later.as_millisecond().saturating_sub(earlier.as_millisecond())).unwrap_or(0)
 }

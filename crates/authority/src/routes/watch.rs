@@ -1,4 +1,4 @@
-//! `GET /devices/watch?deviceId=…&deviceId=…`, the same as `POST` with `{"deviceIds":[…]}`, and `GET /org/events`.
+//! `GET /devices/watch?deviceId=…&deviceId=…`, the same by `POST` with `{"deviceIds":[…]}`, and `GET /org/events`.
 
 use std::sync::Arc;
 
@@ -11,74 +11,84 @@ use machineid_protocol::api::{LARGEST_WATCH, path};
 use machineid_protocol::{Code, DeviceId};
 
 use super::answer::Answer;
-use super::ask::{self, BodyError};
-use super::openapi::{BAD_KEY, LIMITED, NO_ORG, STREAM, UNAVAILABLE, WATCH, WATCHED};
+use super::ask::{self, BodyError, Caller};
+use super::openapi::{BAD_KEY, LIMITED, NO_ORG, Route, STREAM, UNAVAILABLE, WATCH, WATCHED};
 use super::wire::DevicesNamed;
 
+use crate::access::Permission;
 use crate::app::App;
 use crate::org::OrgId;
 use crate::watch::{self, Interest};
 
-/// The largest body, in bytes: as many ids as may be, each of 128 characters with its quotes and comma, and some space.
+/// The largest body, in bytes: the maximum number of ids, each of 128 characters with quotes and comma, and some space.
 const LARGEST_BODY: usize = LARGEST_WATCH * 160;
 
-/// In seconds: when to ask again for a place.
+/// The retry delay in seconds after a refusal for lack of places.
 const LATER: HeaderValue = HeaderValue::from_static("30");
 
-pub(super) const DEVICES_OF_QUERY: Operation = Operation {
-    path: path::WATCH,
-    method: "get",
-    summary: "Events `validate` when something about these devices changes. A hint to validate, never a decision. An extension",
-    parameters: &[WATCHED],
-    body: None,
-    answers: WATCH,
-};
+pub(super) const DEVICES_OF_QUERY: Route = Route::needing(
+    Permission::Work,
+    Operation {
+        path: path::WATCH,
+        method: "get",
+        summary: "Events `validate` when something about these devices changes. A hint to validate, never a decision. An extension",
+        parameters: &[WATCHED],
+        body: None,
+        answers: WATCH,
+    },
+);
 
-/// For a person with curl, and for few devices.
+/// For use with curl, and for few devices.
 pub(super) async fn devices_of_query(
     State(app): State<Arc<App>>,
     head: Parts,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Answer> {
-    let org = ask::caller(&app, &head).await?;
+    let caller = ask::caller(&app, &head).await?;
     let ids = ask::device_ids(query.as_deref().unwrap_or(""));
-    devices(&app, org.id, &ids)
+    devices(&app, &caller, &ids)
 }
 
-pub(super) const DEVICES_OF_BODY: Operation = Operation {
-    path: path::WATCH,
-    method: "post",
-    summary: "The same for more devices than an address has room for",
-    parameters: &[],
-    body: Some("DevicesNamed"),
-    answers: WATCH,
-};
+pub(super) const DEVICES_OF_BODY: Route = Route::needing(
+    Permission::Work,
+    Operation {
+        path: path::WATCH,
+        method: "post",
+        summary: "The same by POST, for more devices than fit into a URL",
+        parameters: &[],
+        body: Some("DevicesNamed"),
+        answers: WATCH,
+    },
+);
 
-/// For many devices: a URL has no room for them.
+/// For many devices, which do not fit into a URL.
 pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
     let (head, body) = request.into_parts();
-    let org = ask::caller(&app, &head).await?;
+    let caller = ask::caller(&app, &head).await?;
     let wanted: DevicesNamed = ask::object(body, LARGEST_BODY).await?;
     let ids: Vec<String> = wanted.device_ids.into_iter().map(|id| id.0).collect();
-    devices(&app, org.id, &ids)
+    devices(&app, &caller, &ids)
 }
 
-pub(super) const ORG_EVENTS: Operation = Operation {
-    path: path::EVENTS,
-    method: "get",
-    summary: "Events `changed` when anything in the organisation does. An extension",
-    parameters: &[],
-    body: None,
-    answers: &[STREAM, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
-};
+pub(super) const ORG_EVENTS: Route = Route::needing(
+    Permission::Read,
+    Operation {
+        path: path::EVENTS,
+        method: "get",
+        summary: "Events `changed` when anything in the organisation does. An extension",
+        parameters: &[],
+        body: None,
+        answers: &[STREAM, BAD_KEY, NO_ORG, LIMITED, UNAVAILABLE],
+    },
+);
 
 /// Everything that changes in the organisation, for consoles and command lines.
 pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<Response, Answer> {
-    let org = ask::caller(&app, &head).await?;
-    Ok(stream(&app, org.id, Interest::Everything, "changed"))
+    let caller = ask::caller(&app, &head).await?;
+    Ok(stream(&app, caller.whole()?.id, Interest::Everything, "changed"))
 }
 
-fn devices(app: &App, org: OrgId, ids: &[String]) -> Result<Response, Answer> {
+fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response, Answer> {
     if ids.is_empty() {
         return Err(BodyError::Malformed.into());
     }
@@ -90,6 +100,7 @@ fn devices(app: &App, org: OrgId, ids: &[String]) -> Result<Response, Answer> {
     if ids.len() > LARGEST_WATCH {
         return Err(refused("too_many_device_ids"));
     }
+    let org = caller.about(&ids)?.id;
     Ok(stream(app, org, Interest::Devices(ids), "validate"))
 }
 

@@ -1,19 +1,20 @@
-//! What goes over the wire: the bodies, queries and answers of the API, as types. The description in `openapi` is made from
-//! them. Every answer gets a `request_id` on its way out (see [`super::answer`]).
+//! The wire types of the API: bodies, queries and answers. The description in `openapi` is made from them. Every answer
+//! gets a `request_id` when it is written (see [`super::answer`]).
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use machineid_protocol::api::DeviceStatus;
-use machineid_protocol::{Code, DeviceId};
+use machineid_protocol::{Code, DeviceId, KeyRole};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::audit::{Entry, LONGEST_REASON};
 use crate::plan::PlanFields;
+use crate::role_keys::KeyReport;
 
-/// A device id as it is sent.
+/// A device id as sent by a client.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct DeviceText(pub(super) String);
@@ -31,7 +32,7 @@ impl PartialSchema for DeviceText {
 
 impl ToSchema for DeviceText {}
 
-/// An operator's reason as it is sent.
+/// An operator's reason as sent by a client.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct ReasonText(pub(super) String);
@@ -61,8 +62,8 @@ pub(super) struct DeviceNamed {
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceRegistered {
     pub(super) device_id: DeviceText,
-    /// Whether the device is removed when it has not been seen for a time, unless it is revoked; an extension. Without it
-    /// a known device stays what it is in this.
+    /// Whether the device is removed when it has not been seen for a while, unless it is revoked; an extension. Without
+    /// it a known device keeps its setting.
     pub(super) ephemeral: Option<bool>,
 }
 
@@ -72,7 +73,7 @@ pub(super) struct DeviceRegistered {
 pub(super) struct DeviceRemoved {
     pub(super) device_id: DeviceText,
     pub(super) reason: Option<ReasonText>,
-    /// Remove it only while it is not revoked, else answer 403 `device_revoked`; an extension.
+    /// Remove the device only if it is not revoked; otherwise answer 403 `device_revoked`; an extension.
     pub(super) if_active: Option<bool>,
 }
 
@@ -84,7 +85,7 @@ pub(super) struct DeviceManaged {
     pub(super) reason: Option<ReasonText>,
 }
 
-/// The body of a batch in either form, as it is read: that both were given must be told from one. [`RevokeBatch`] and
+/// The body of a batch in either form, as parsed: a body with both forms must be recognised. [`RevokeBatch`] and
 /// [`UnrevokeBatch`] describe it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -94,7 +95,7 @@ pub(super) struct BatchBody {
     pub(super) reason: Option<ReasonText>,
 }
 
-/// What to revoke: these devices, or all active ones.
+/// The devices to revoke: these, or all active ones.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum RevokeBatch {
@@ -102,7 +103,7 @@ pub(super) enum RevokeBatch {
     All(AllActive),
 }
 
-/// What to unrevoke: these devices, or all revoked ones.
+/// The devices to unrevoke: these, or all revoked ones.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum UnrevokeBatch {
@@ -110,7 +111,7 @@ pub(super) enum UnrevokeBatch {
     All(AllRevoked),
 }
 
-/// These, at most 500 distinct valid ids; each that is no id is said to be `invalid`.
+/// These devices, at most 500 distinct valid ids; an entry that is not an id gets the result `invalid`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BatchOfIds {
@@ -127,7 +128,7 @@ pub(super) struct AllActive {
     pub(super) reason: Option<ReasonText>,
 }
 
-/// Every revoked device, the newest revoke first, while there are places.
+/// Every revoked device, the newest revoke first, as long as there are places.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct AllRevoked {
     #[schema(pattern = "^all_revoked$")]
@@ -135,7 +136,7 @@ pub(super) struct AllRevoked {
     pub(super) reason: Option<ReasonText>,
 }
 
-/// The query of a list.
+/// The query parameters of a list.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
     pub(super) status: Option<DeviceStatus>,
@@ -144,12 +145,12 @@ pub(super) struct ListQuery {
     pub(super) cursor: Option<DeviceId>,
 }
 
-/// The query of the audit.
+/// The query parameters of the audit.
 #[derive(Debug, Deserialize)]
 pub(super) struct AuditQuery {
     pub(super) device: Option<String>,
     pub(super) limit: Option<u32>,
-    /// `nextCursor` of the page before.
+    /// The `nextCursor` of the previous page.
     pub(super) cursor: Option<i64>,
 }
 
@@ -161,7 +162,7 @@ pub(super) struct DevicesNamed {
     pub(super) device_ids: Vec<DeviceText>,
 }
 
-/// `{}`; what else it holds is nobody's business.
+/// An empty object; its fields are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Nothing {}
 
@@ -172,7 +173,7 @@ pub(super) struct PlanWanted {
     pub(super) plan: String,
 }
 
-/// The answer to a validation, whatever it is. Gate on `allowed` alone.
+/// The answer to a validation, also to a failed one. Use only `allowed` for the decision.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Decision {
@@ -180,12 +181,13 @@ pub(super) struct Decision {
     pub(super) code: Code,
     /// `ok`, `denied` or `error`.
     pub(super) status: &'static str,
-    /// A sentence for people, with the operator's reason for a revoke.
+    /// A sentence for users, with the operator's reason for a revoke.
     pub(super) reason: Cow<'static, str>,
     pub(super) handler: &'static str,
-    /// The device asked about, when one was.
+    /// The device asked about, if the request names one.
     pub(super) device_id: Option<DeviceId>,
-    /// When it was revoked, while it is; an extension. Told back in a report, it says which revoke a sidecar knows of.
+    /// The time of the revoke, while the device is revoked; an extension. A sidecar repeats it in its reports, which
+    /// shows which revoke the sidecar knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, required = false)]
     pub(super) revoked_at: Option<Timestamp>,
@@ -194,14 +196,14 @@ pub(super) struct Decision {
     pub(super) error: Option<&'static str>,
 }
 
-/// What became of one device.
+/// The result for one device.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeviceDone {
     pub(super) status: Word,
     pub(super) handler: &'static str,
     pub(super) device_id: DeviceId,
-    /// Why it was refused.
+    /// The reason for a refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) error: Option<&'static str>,
@@ -209,19 +211,19 @@ pub(super) struct DeviceDone {
     pub(super) plan: PlanFields,
 }
 
-/// What a request came to, in a word.
+/// The result of a request, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Word {
     /// Done, or nothing was left to do.
     Ok,
-    /// Registered before.
+    /// The device was already registered.
     Exists,
-    /// The plan has no place.
+    /// The plan has no free place.
     Blocked,
-    /// Registered before, and revoked since.
+    /// The device was already registered, and is revoked.
     Revoked,
-    /// Refused, as `error` says.
+    /// The request was refused; `error` says why.
     Error,
 }
 
@@ -236,7 +238,7 @@ pub(super) struct DeviceList {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub(super) next_cursor: Option<NextCursor>,
-    /// When the org key from before the last rotation ends or ended; an extension, absent when there was no rotation.
+    /// When the org key from before the last rotation ends or ended; an extension, absent if there was no rotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, format = DateTime, required = false)]
     pub(super) old_key_ends: Option<Timestamp>,
@@ -244,12 +246,12 @@ pub(super) struct DeviceList {
     pub(super) plan: PlanFields,
 }
 
-/// Where the next page begins.
+/// The start of the next page.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum NextCursor {
     Behind(String),
-    /// There is none.
+    /// There is no next page.
     Null,
 }
 
@@ -261,25 +263,26 @@ pub(super) struct DeviceListed {
     pub(super) status: DeviceStatus,
     #[schema(value_type = String, format = DateTime)]
     pub(super) created_at: Timestamp,
-    /// Its last validation.
+    /// The time of its last validation.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(super) last_seen_at: Option<Timestamp>,
-    /// While it is revoked.
+    /// The time of the revoke, while it is revoked.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(super) revoked_at: Option<Timestamp>,
-    /// In the words of whoever revoked it.
+    /// The reason given for the revoke.
     pub(super) revoke_reason: Option<String>,
-    /// It is removed when it has not been seen for a time, unless it is revoked; an extension, absent when it is not.
+    /// The device is removed when it has not been seen for a while, unless it is revoked; an extension, absent if
+    /// false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) ephemeral: bool,
-    /// Its last validation came with an org key from before the last rotation; an extension, absent when it did not.
+    /// Its last validation used an org key from before the last rotation; an extension, absent if false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) old_key: bool,
 }
 
-/// The plan, and how much of it is used.
+/// The plan and its usage.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Usage {
     pub(super) status: Word,
@@ -288,7 +291,7 @@ pub(super) struct Usage {
     pub(super) plan: PlanFields,
 }
 
-/// What a batch revoked: `results` of ids, `revokedCount` of `all_active`.
+/// The result of a batch revoke: `results` for ids, `revokedCount` for `all_active`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BatchRevoked {
@@ -308,12 +311,12 @@ pub(super) struct BatchRevoked {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RevokedOne {
-    /// As it was sent.
+    /// The entry as sent by the client.
     pub(super) device_id: String,
     pub(super) status: RevokedWord,
 }
 
-/// What became of it.
+/// The result for one entry.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RevokedWord {
@@ -323,7 +326,7 @@ pub(super) enum RevokedWord {
     Invalid,
 }
 
-/// What a batch restored: `results` of ids, the rest of `all_revoked`.
+/// The result of a batch unrevoke: `results` for ids, the other fields for `all_revoked`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct BatchUnrevoked {
@@ -347,11 +350,11 @@ pub(super) struct BatchUnrevoked {
     pub(super) plan: PlanFields,
 }
 
-/// Why nothing was restored.
+/// The reason why nothing was restored.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum NoneRestored {
-    /// The plan has no place.
+    /// The plan has no free place.
     AtCap,
     NoneRevoked,
 }
@@ -360,16 +363,16 @@ pub(super) enum NoneRestored {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UnrevokedOne {
-    /// As it was sent.
+    /// The entry as sent by the client.
     pub(super) device_id: String,
     pub(super) status: UnrevokedWord,
-    /// With `blocked`: `device_limit_reached`.
+    /// `device_limit_reached`, if the status is `blocked`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) error: Option<&'static str>,
 }
 
-/// What became of it.
+/// The result for one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum UnrevokedWord {
@@ -396,8 +399,78 @@ pub(super) struct AuditPage {
 pub(super) struct OrgCreated<'a> {
     pub(super) status: Word,
     pub(super) handler: &'static str,
-    /// Its key, shown here and never again.
+    /// The organisation's key, shown here and never again.
     pub(super) org_api_key: &'a str,
+}
+
+/// A key to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyWanted {
+    /// `host`, `stop`, `read`, `operate` or `admin`.
+    #[schema(value_type = KeyRole)]
+    pub(super) role: String,
+    /// Of a host key: the devices that it may work for, as a pattern in which `*` stands for any characters.
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[A-Za-z0-9._:@/*-]+$")]
+    pub(super) devices: Option<String>,
+    /// A name for people, in the audit too.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    pub(super) name: Option<String>,
+    /// It is invalid after so many seconds.
+    #[schema(minimum = 1, maximum = 316_224_000)]
+    pub(super) expires_in_seconds: Option<u64>,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// The key that is meant.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyNamed {
+    /// Its fingerprint or its name.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    pub(super) key: String,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// The key to put another one in the place of.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyRotation {
+    /// Its fingerprint or its name.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    pub(super) key: String,
+    /// How long it stays valid beside the new one; a day unless something else is said. With 0 it ends at once.
+    #[schema(minimum = 0, maximum = 7_776_000)]
+    pub(super) overlap_seconds: Option<u64>,
+    pub(super) reason: Option<ReasonText>,
+}
+
+/// A key that was made.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct KeyMade<'a> {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    /// Its text, shown here and never again.
+    pub(super) org_api_key: &'a str,
+    pub(super) key: KeyReport,
+}
+
+/// The organisation's keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyList {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    /// Its own first, then the newest. Those that ended are listed for 30 days.
+    pub(super) keys: Vec<KeyReport>,
+}
+
+/// A key that was ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyEnded {
+    pub(super) status: Word,
+    pub(super) handler: &'static str,
+    pub(super) fingerprint: String,
 }
 
 /// Where a plan is confirmed.
@@ -410,49 +483,49 @@ pub(super) struct Checkout {
     pub(super) plan: PlanFields,
 }
 
-/// The server's own state.
+/// The state of the server.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Health {
-    /// `ok`, or `degraded` when something is wrong that an operator should look at
+    /// `ok`, or `degraded` when there is a problem that an operator should look at.
     pub(super) status: String,
     pub(super) handler: String,
-    /// What is wrong, when something is.
+    /// The known problems.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) problems: Vec<HealthProblem>,
 }
 
-/// Something that is wrong with the server or its database.
+/// A problem of the server or its database.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct HealthProblem {
     /// `writes`, `space`, `integrity`, `file` or `durability`
     pub(super) concern: String,
-    /// What it is, and what to do.
+    /// The problem, and what to do.
     pub(super) problem: String,
-    /// RFC 3339 time when it was found.
+    /// RFC 3339 time when the problem was found.
     pub(super) since: String,
 }
 
 /// A refusal. Nothing was changed.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct Refusal {
-    /// `error`, mostly.
+    /// Usually `error`.
     pub(super) status: String,
-    /// What is wrong, in a word: `missing_params`, `invalid_org_key`, `not_found`, `system_unavailable`, …
+    /// The error in a word: `missing_params`, `invalid_org_key`, `not_found`, `system_unavailable`, …
     pub(super) error: String,
-    /// The decision code that says the same, when there is one.
+    /// The decision code with the same meaning, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) code: Option<Code>,
-    /// A sentence for people, when there is one.
+    /// A sentence for users, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) reason: Option<String>,
 }
 
-/// What every answer has, in its body and in the header `x-request-id`.
+/// The field that every answer has, in its body and in the header `x-request-id`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Numbered {
-    /// The answer's name in the log and the audit.
+    /// The request's id in the log and the audit.
     #[schema(format = "uuid")]
     pub(super) request_id: String,
 }

@@ -1,4 +1,4 @@
-//! The methods of [`Store`]: which operation each is, and in what kind of transaction it runs.
+//! The methods of [`Store`]: each names its operation and the kind of transaction that runs it.
 
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
@@ -7,20 +7,20 @@ use sqlx::PgConnection;
 use super::super::audit::{self, Call, Verb};
 use super::super::batch::Named;
 use super::super::changes::Change;
-use super::super::keys::SecretHash;
+use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::super::seen::LastSeen;
-use super::operations::{self, checkouts, devices, fleet, list, orgs, removal, reports};
+use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports};
 use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
-    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, NewCheckout, OldKey, OrgChange, Page,
-    Presented, Restorations, RestoredAll, Store, StoreError, Suspensions, either, in_time,
+    Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
+    NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError,
+    Suspensions, WhichKey, either, in_time,
 };
 
-/// An operation in a transaction that may write, which is committed when the operation succeeds.
+/// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.
 macro_rules! change {
     ($self:ident, |$tx:ident| $operation:expr) => {
         match &$self.backend {
@@ -39,7 +39,8 @@ macro_rules! change {
     };
 }
 
-/// An operation that reads: several statements of one `snapshot`, or one statement, for which a `connection` is enough.
+/// Runs an operation that only reads: in a `snapshot` when it takes several statements, on a `connection` when it takes
+/// one.
 macro_rules! read {
     ($self:ident, $means:ident, |$tx:ident| $operation:expr) => {
         match &$self.backend {
@@ -57,7 +58,8 @@ macro_rules! read {
 }
 
 impl Store {
-    /// The organisation whose key this is or was, and its device `device`, of one moment after this call.
+    /// The organisation that `key` belongs or belonged to, and its device `device`, from one snapshot that begins after
+    /// this call.
     pub(crate) async fn look_up(
         &self,
         key: SecretHash,
@@ -66,28 +68,28 @@ impl Store {
         in_time(async { either!(self.look_up(key, device.cloned())) }).await
     }
 
-    /// The organisation and its usage; `None` when it was deleted.
+    /// The organisation and its usage; `None` when the organisation was deleted.
     pub(crate) async fn account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
         Ok(self.any_account(id).await?.filter(|account| !account.org.deleted))
     }
 
-    /// The organisation and its usage, a deleted one too.
+    /// The organisation and its usage, also of a deleted organisation.
     pub(crate) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
         read!(self, connection, |tx| orgs::any_account(tx, id))
     }
 
-    /// Every organisation that was not deleted, the oldest first.
+    /// All organisations that were not deleted, the oldest first.
     pub(crate) async fn orgs(&self) -> Result<Vec<Account>, StoreError> {
         read!(self, connection, |tx| orgs::all(tx))
     }
 
-    /// What ended by itself after `after` and by `now`: entitlements, and old keys, of a deleted organisation too.
+    /// Entitlements and old keys that ended after `after` and by `now`, also those of deleted organisations.
     pub(crate) async fn ended(&self, after: Timestamp, now: Timestamp) -> Result<Vec<Change>, StoreError> {
         read!(self, connection, |tx| orgs::ended(tx, after, now))
     }
 
-    /// The organisations whose key was rotated, with the devices that asked last with another key than the current one;
-    /// only those whose old key is valid after `after`.
+    /// The organisations whose key was rotated and whose old key is valid after `after`, each with the devices whose
+    /// last request used another key than the current one.
     pub(crate) async fn old_keys(&self, after: Timestamp) -> Result<Vec<OldKey>, StoreError> {
         read!(self, connection, |tx| orgs::old_keys(tx, after))
     }
@@ -98,7 +100,7 @@ impl Store {
         change!(self, |tx| orgs::create(tx, &org, key, &call))
     }
 
-    /// Changes an organisation; `None` when there is none or it was deleted, or has another key than a rotation expects.
+    /// Changes an organisation. `None` when it does not exist, was deleted, or has another key than a rotation expects.
     pub(crate) async fn change_org(
         &self,
         id: OrgId,
@@ -109,8 +111,54 @@ impl Store {
         change!(self, |tx| orgs::change(tx, id, &change, &call))
     }
 
-    /// Makes a device known, where there is a place. `ephemeral` says whether it may age out; without it a known device
-    /// stays what it is in this, and a new one does not age.
+    /// The organisation's keys, its own first and then the newest; `None` when it is gone.
+    pub(crate) async fn keys(&self, org: OrgId) -> Result<Option<Vec<KeyRow>>, StoreError> {
+        read!(self, snapshot, |tx| keys::list(tx, org))
+    }
+
+    /// Adds a key with a role.
+    pub(crate) async fn create_key(
+        &self,
+        org: OrgId,
+        new: &NewRoleKey,
+        call: &Call,
+    ) -> Result<KeyChange<()>, StoreError> {
+        let (new, call) = (new.clone(), call.clone());
+        change!(self, |tx| keys::create(tx, org, &new, &call))
+    }
+
+    /// Ends a key with a role, now.
+    pub(crate) async fn revoke_key(
+        &self,
+        org: OrgId,
+        which: &WhichKey,
+        call: &Call,
+    ) -> Result<KeyChange<KeyMark>, StoreError> {
+        let (which, call) = (which.clone(), call.clone());
+        self.doubting(change!(self, |tx| keys::revoke(tx, org, &which, &call)))
+    }
+
+    /// Puts a new key in the place of one with a role, which stays valid until `until`.
+    pub(crate) async fn rotate_role_key(
+        &self,
+        org: OrgId,
+        which: &WhichKey,
+        hash: SecretHash,
+        until: Timestamp,
+        call: &Call,
+    ) -> Result<KeyChange<NewRoleKey>, StoreError> {
+        let (which, call) = (which.clone(), call.clone());
+        change!(self, |tx| keys::rotate(tx, org, &which, hash, until, &call))
+    }
+
+    /// Records when keys were last used.
+    pub(crate) async fn note_keys(&self, used: &[(KeyMark, Timestamp)]) -> Result<(), StoreError> {
+        let used = used.to_vec();
+        change!(self, |tx| keys::note_used(tx, &used))
+    }
+
+    /// Registers a device if the plan has a free place. `ephemeral` says whether the device may age out. With `None` a
+    /// known device keeps its setting, and a new one does not age out.
     pub(crate) async fn register(
         &self,
         org: OrgId,
@@ -122,7 +170,7 @@ impl Store {
         self.doubting(change!(self, |tx| devices::register(tx, org, &id, ephemeral, &call)))
     }
 
-    /// Revokes each of them, all or none in case of failure.
+    /// Revokes each device of a batch; on a failure, none of them.
     pub(crate) async fn revoke(
         &self,
         org: OrgId,
@@ -134,13 +182,13 @@ impl Store {
         self.doubting(change!(self, |tx| devices::revoke(tx, org, &batch, verb, &call)))
     }
 
-    /// Revokes every active device and says how many those were.
+    /// Revokes all active devices and returns how many there were.
     pub(crate) async fn revoke_all(&self, org: OrgId, call: &Call) -> Result<Option<(u64, Account)>, StoreError> {
         let call = call.clone();
         self.doubting(change!(self, |tx| devices::revoke_all(tx, org, &call)))
     }
 
-    /// Takes revokes back in this order, while there are places; all or none in case of failure.
+    /// Restores the devices of a batch in this order, as long as there are free places; on a failure, none of them.
     pub(crate) async fn unrevoke(
         &self,
         org: OrgId,
@@ -152,7 +200,7 @@ impl Store {
         change!(self, |tx| devices::unrevoke(tx, org, &batch, verb, &call))
     }
 
-    /// Takes revokes back, the newest first, while there are places.
+    /// Restores revoked devices, the newest revoke first, as long as there are free places.
     pub(crate) async fn unrevoke_all(
         &self,
         org: OrgId,
@@ -162,8 +210,8 @@ impl Store {
         change!(self, |tx| devices::unrevoke_all(tx, org, &call))
     }
 
-    /// Forgets a device, with `only_active` not one that is revoked. The stops and the timeline of a device that was ever
-    /// revoked stay.
+    /// Removes a device. With `only_active` a revoked device is not removed. The stops and events of a device that was
+    /// ever revoked are kept.
     pub(crate) async fn remove(
         &self,
         org: OrgId,
@@ -175,37 +223,38 @@ impl Store {
         change!(self, |tx| removal::remove(tx, org, &id, only_active, &call))
     }
 
-    /// The organisations with active ephemeral devices that were not seen since `before`.
+    /// The organisations with active ephemeral devices that were last seen before `before`.
     pub(crate) async fn aged(&self, before: Timestamp) -> Result<Vec<OrgId>, StoreError> {
         read!(self, connection, |tx| removal::aged(tx, before))
     }
 
-    /// Removes active ephemeral devices of this organisation that were not seen since `before`, at most
-    /// [`super::AGED_AT_ONCE`], and says how many those were.
+    /// Removes active ephemeral devices of this organisation that were last seen before `before`, at most
+    /// [`super::AGED_AT_ONCE`], and returns how many it removed.
     pub(crate) async fn age_out(&self, org: OrgId, before: Timestamp, call: &Call) -> Result<u64, StoreError> {
         let call = call.clone();
         change!(self, |tx| removal::age_out(tx, org, before, &call))
     }
 
-    /// The organisation's devices in the bytewise order of their ids, with its usage from the same moment.
+    /// Lists the organisation's devices in bytewise order of their ids, with the usage from the same snapshot.
     pub(crate) async fn list(&self, org: OrgId, filter: &Filter) -> Result<Option<(Page, Account)>, StoreError> {
         let filter = filter.clone();
         read!(self, snapshot, |tx| list::list(tx, org, &filter))
     }
 
-    /// Records when devices last asked, and with which key. Unknown numbers are those of removed ones.
+    /// Records when devices last asked, and with which key. A number without a device belongs to a removed device and
+    /// is skipped.
     pub(crate) async fn touch(&self, seen: &[LastSeen]) -> Result<(), StoreError> {
         let seen = seen.to_vec();
         self.doubting(change!(self, |tx| tx.note(&seen)))
     }
 
-    /// Keeps these reports, all or none: what each sidecar says now takes the place of what it said before. Devices that
-    /// the organisation does not have are left out, and so is what comes late.
+    /// Stores these reports, all or none. What a sidecar reports replaces what it reported before. Devices unknown to
+    /// the organisation are left out, and so are reports that arrive late.
     pub(crate) async fn save_reports(&self, reports: Vec<HeardReport>) -> Result<(), StoreError> {
         self.doubting(change!(self, |tx| reports::save(tx, &reports)))
     }
 
-    /// Forgets reports, stops and events that are older than `before`, some at a time: no other change waits long.
+    /// Deletes reports, stops and events older than `before`, in small batches, so that no other change waits long.
     pub(crate) async fn forget_reports(&self, before: Timestamp) -> Result<(), StoreError> {
         for table in Kept::ALL {
             while either!(self.forget(table, before))? {}
@@ -213,37 +262,38 @@ impl Store {
         Ok(())
     }
 
-    /// A page of devices with what their sidecars said, all of one moment. `None` when the organisation is gone.
+    /// A page of devices with what their sidecars reported, from one snapshot. `None` when the organisation was
+    /// deleted.
     pub(crate) async fn fleet(&self, org: OrgId, filter: &Filter) -> Result<Option<FleetRows>, StoreError> {
         let filter = filter.clone();
         read!(self, snapshot, |tx| fleet::fleet(tx, org, &filter))
     }
 
-    /// The newest stops of a device, the newest first, at most [`super::KEPT_STOPS`].
+    /// The last stops of a device, the newest first, at most [`super::KEPT_STOPS`].
     pub(crate) async fn stops(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownStop>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::stops(tx, org, &device))
     }
 
-    /// What happened on a device, the newest first, at most [`super::KEPT_EVENTS`].
+    /// The events of a device, the newest first, at most [`super::KEPT_EVENTS`].
     pub(crate) async fn timeline(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownEvent>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::timeline(tx, org, &device))
     }
 
-    /// What is known of the devices that were revoked at `at` and still are, all of one moment: how far a stop of many has
-    /// come. `None` when the organisation is gone.
+    /// The state of the devices that were revoked at `at` and still are, from one snapshot: it shows how far the stop
+    /// of many devices has come. `None` when the organisation was deleted.
     pub(crate) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
         read!(self, snapshot, |tx| fleet::aftermath(tx, org, at))
     }
 
-    /// The audit, the newest first.
+    /// A page of the audit, the newest entry first.
     pub(crate) async fn audit(&self, query: &audit::Query) -> Result<audit::Page, StoreError> {
         let query = query.clone();
         read!(self, connection, |tx| operations::audit::read(tx, &query))
     }
 
-    /// Keeps a purchase that waits to be confirmed, and forgets those that can no longer be.
+    /// Stores a checkout that waits for confirmation, and deletes expired ones.
     pub(crate) async fn create_checkout(
         &self,
         id: OrgId,
@@ -254,18 +304,18 @@ impl Store {
         change!(self, |tx| checkouts::create(tx, id, &new, &call))
     }
 
-    /// A purchase, open or not.
+    /// Finds a checkout, open or not.
     pub(crate) async fn checkout(&self, key: &CheckoutKey) -> Result<Option<Checkout>, StoreError> {
         let key = key.clone();
         read!(self, connection, |tx| checkouts::find(tx, &key))
     }
 
-    /// Every purchase that can be confirmed.
+    /// All open checkouts.
     pub(crate) async fn checkouts(&self, now: Timestamp) -> Result<Vec<Checkout>, StoreError> {
         read!(self, connection, |tx| checkouts::open(tx, now))
     }
 
-    /// Gives an open purchase a second secret that may confirm it, instead of an earlier one; `None` when it is not open.
+    /// Replaces the second secret that may confirm an open checkout; `None` when the checkout is not open.
     pub(crate) async fn link_checkout(
         &self,
         number: &str,
@@ -276,7 +326,8 @@ impl Store {
         change!(self, |tx| checkouts::link(tx, &number, confirm, &call))
     }
 
-    /// Confirms a purchase: the plan is the wanted one and the entitlement active. Once; `None` when it is not open.
+    /// Confirms a checkout once: sets the wanted plan and makes the entitlement active. `None` when the checkout is not
+    /// open.
     pub(crate) async fn confirm_checkout(
         &self,
         key: &CheckoutKey,

@@ -1,4 +1,4 @@
-//! What an operator changes about an organisation.
+//! The changes that an operator can make to an organisation.
 
 use jiff::Timestamp;
 
@@ -7,36 +7,36 @@ use super::super::changes::Change;
 use super::super::keys::SecretHash;
 use super::super::org::{OrgId, PlanTier};
 
-/// What an operator changes about an organisation.
+/// A change that an operator makes to an organisation.
 #[derive(Clone, Debug)]
 pub(crate) enum OrgChange {
     Disabled(bool),
     Frozen(bool),
     AccessUntil(Option<Timestamp>),
-    /// The plan, and a limit to hold instead of its own.
+    /// Sets the plan, and a limit to use instead of the plan's own.
     Plan(PlanTier, Option<u64>),
-    /// A new key. The one before stays valid until the time; without one it is nobody's at once. An older one yet is
-    /// nobody's in either case: there are never more than two.
-    /// With a third one only where that is the current key: nothing is changed otherwise.
+    /// Sets a new key. The previous key stays valid until the given time, or ends at once without one. An even older
+    /// key ends in any case: at most two keys are valid. With a third value, the change happens only if that is the
+    /// current key.
     Key(SecretHash, Option<Timestamp>, Option<SecretHash>),
-    /// The key before the current one is invalid at once.
+    /// Ends the previous key at once.
     EndOldKey,
-    /// Forgets its devices and keeps its key as that of a deleted organisation.
+    /// Deletes the organisation's devices; the key stays known as that of a deleted organisation.
     Delete,
 }
 
 impl OrgChange {
-    /// What those who wait are told of it.
+    /// The news that watchers get about this change.
     pub(super) fn news(&self, org: OrgId) -> Change {
         match self {
             Self::Key(..) | Self::EndOldKey | Self::Delete => Change::Key(org),
-            // An end in the future denies nothing yet; the hint then merely comes sooner than it need.
+            // An end in the future denies nothing yet; the hint is then only earlier than necessary.
             Self::Disabled(true) | Self::Frozen(true) | Self::AccessUntil(Some(_)) => Change::Denied(org, None),
             Self::Disabled(false) | Self::Frozen(false) | Self::AccessUntil(None) | Self::Plan(..) => Change::Org(org),
         }
     }
 
-    /// What the audit says about it.
+    /// The audit record of this change.
     pub(super) fn record(&self, org: OrgId) -> Record {
         match self {
             Self::Disabled(true) => Record::ok(org, Verb::DisableOrg),

@@ -1,4 +1,4 @@
-//! Purchases that wait to be confirmed.
+//! Checkouts: plan changes that wait for confirmation.
 
 use jiff::Timestamp;
 
@@ -6,10 +6,10 @@ use super::super::audit::{Record, Verb};
 use super::super::keys::SecretHash;
 use super::super::org::{Org, OrgId, PlanTier};
 
-/// A purchase that waits to be confirmed.
+/// A plan change that waits for confirmation.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkout {
-    /// Its name, no secret.
+    /// The checkout's public number; not a secret.
     pub(crate) number: String,
     pub(crate) org: Org,
     pub(crate) wanted: PlanTier,
@@ -18,23 +18,23 @@ pub(crate) struct Checkout {
 }
 
 impl Checkout {
-    /// Whether it can still be confirmed.
+    /// Whether the checkout can still be confirmed.
     pub(crate) fn open(&self, now: Timestamp) -> bool {
         !self.used && !self.org.deleted && now < self.expires_at
     }
 
-    /// What the audit says when it was linked or confirmed.
+    /// The audit record of a link or a confirmation.
     pub(super) fn record(&self, verb: Verb) -> Record {
         Record::ok(self.org.id, verb).with("checkout", self.number.as_str()).with("plan", self.wanted.as_str())
     }
 }
 
-/// A purchase to be kept.
+/// A checkout to store.
 #[derive(Clone, Debug)]
 pub(crate) struct NewCheckout {
     pub(crate) number: String,
     pub(crate) wanted: PlanTier,
-    /// Of the secret in its address.
+    /// The hash of the secret in the checkout's address.
     pub(crate) token: SecretHash,
     pub(crate) expires_at: Timestamp,
 }
@@ -45,13 +45,13 @@ impl NewCheckout {
     }
 }
 
-/// By what a purchase is found.
+/// How a checkout is looked up.
 #[derive(Clone, Debug)]
 pub(crate) enum CheckoutKey {
-    /// The secret in the address that the holder of the org key got: it shows the page.
+    /// By the secret in the address that a holder of the org key got; it shows the page.
     Address(SecretHash),
-    /// The secret that an operator got: shows it, and confirms it.
+    /// By the secret that an operator got; it shows the page and confirms the checkout.
     Link(SecretHash),
-    /// Its number, for an operator on the admin socket.
+    /// By the number, for an operator on the admin socket.
     Number(String),
 }

@@ -1,20 +1,21 @@
-//! What the columns of both databases say.
+//! Decodes column values, the same way for both databases.
 
 use jiff::Timestamp;
-use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
+use machineid_protocol::{DeviceId, DevicePattern, KeyRole};
 
-use super::super::keys::SecretHash;
-use super::super::org::{HeldKey, OrgId, PlanTier};
+use super::super::keys::{KeyMark, SecretHash};
+use super::super::org::{HeldKey, KeyName, OrgId, PlanTier};
 use super::StoreError;
 
-/// A row that a database returned. `None` is NULL.
+/// A row returned by a database. `None` is NULL.
 pub(super) trait Row {
     fn integer(&self, column: usize) -> Result<Option<i64>, StoreError>;
     fn flag(&self, column: usize) -> Result<Option<bool>, StoreError>;
     fn text(&self, column: usize) -> Result<Option<&str>, StoreError>;
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, StoreError>;
 
-    /// What a column says that is never NULL.
+    /// Decodes a column that is never NULL.
     fn get<C: Column>(&self, column: usize) -> Result<C, StoreError>
     where
         Self: Sized,
@@ -22,7 +23,7 @@ pub(super) trait Row {
         self.maybe(column)?.ok_or(StoreError::Corrupt("column"))
     }
 
-    /// What a column says.
+    /// Decodes a column that may be NULL.
     fn maybe<C: Column>(&self, column: usize) -> Result<Option<C>, StoreError>
     where
         Self: Sized,
@@ -31,7 +32,7 @@ pub(super) trait Row {
     }
 }
 
-/// What a column can say.
+/// A type that a column decodes to.
 pub(super) trait Column: Sized {
     fn read(row: &impl Row, column: usize) -> Result<Option<Self>, StoreError>;
 }
@@ -54,6 +55,13 @@ impl Column for bool {
     }
 }
 
+impl Column for KeyMark {
+    fn read(row: &impl Row, column: usize) -> Result<Option<Self>, StoreError> {
+        let mark = |bytes: &[u8]| bytes.try_into().map_err(|_| StoreError::Corrupt("key mark"));
+        row.bytes(column)?.map(mark).transpose()
+    }
+}
+
 impl Column for String {
     fn read(row: &impl Row, column: usize) -> Result<Option<Self>, StoreError> {
         Ok(row.text(column)?.map(str::to_owned))
@@ -66,7 +74,7 @@ impl Column for Timestamp {
     }
 }
 
-/// Types that are read from their text, with what a text that is none of them is called.
+/// Implements [`Column`] for types that are parsed from text; the name is used in the error for unusable text.
 macro_rules! parsed {
     ($($parsed:ty => $name:literal)*) => {
         $(impl Column for $parsed {
@@ -81,6 +89,9 @@ parsed! {
     DeviceId => "device id"
     OrgId => "organisation id"
     PlanTier => "plan"
+    KeyRole => "role"
+    KeyName => "key name"
+    DevicePattern => "device pattern"
 }
 
 pub(super) fn time(micros: i64) -> Result<Timestamp, StoreError> {
@@ -91,7 +102,7 @@ pub(super) fn status(revoked_at: Option<i64>) -> DeviceStatus {
     if revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active }
 }
 
-/// Which of the organisation's keys this is. `None` when it is neither, whatever the database found.
+/// Which of the organisation's keys `key` is. `None` when it is neither of them, even if the database matched it.
 pub(super) fn held_key(
     key: SecretHash,
     current: &[u8],
@@ -99,10 +110,33 @@ pub(super) fn held_key(
     old_ends: Option<i64>,
 ) -> Result<Option<HeldKey>, StoreError> {
     if key.matches(current) {
-        return Ok(Some(HeldKey::Current));
+        return Ok(Some(HeldKey::own()));
     }
     match (old, old_ends) {
-        (Some(old), Some(ends)) if key.matches(old) => Ok(Some(HeldKey::Old { ends: time(ends)? })),
+        (Some(old), Some(ends)) if key.matches(old) => Ok(Some(HeldKey::own_old(time(ends)?))),
         (Some(_) | None, Some(_) | None) => Ok(None),
     }
+}
+
+/// The columns of `org_keys` that [`role_key`] reads.
+macro_rules! key_columns {
+    () => {
+        "org_keys.role, org_keys.devices, org_keys.name, org_keys.ends, org_keys.replaced"
+    };
+}
+pub(super) use key_columns;
+
+/// How many those are.
+pub(super) const KEY_COLUMNS: usize = 5;
+
+/// A key of [`key_columns`], the first of which is the column `first`.
+pub(super) fn role_key(row: &impl Row, first: usize) -> Result<HeldKey, StoreError> {
+    Ok(HeldKey {
+        own: false,
+        role: row.get(first)?,
+        devices: row.maybe(first + 1)?,
+        name: row.maybe(first + 2)?,
+        ends: row.maybe(first + 3)?,
+        replaced: row.get(first + 4)?,
+    })
 }

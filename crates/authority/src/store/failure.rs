@@ -1,4 +1,4 @@
-//! How a store fails.
+//! The errors of a store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(crate) enum OpenError {
          .recover` save what can be saved, and compare the revokes with the audit.",
         path.display()
     )]
-    Damaged { path: PathBuf, damage: String },
+    Damaged { path: PathBuf, damage: Damage },
     #[error("cannot bring the database {} to this version: {source}", path.display())]
     Migrate { path: PathBuf, source: rusqlite::Error },
     #[error(
@@ -62,10 +62,10 @@ pub(crate) enum OpenError {
     Standby { place: String },
     #[error("--require-synchronous, but {problem}\nNothing is served.")]
     Asynchronous { problem: String },
-    #[error("--require-synchronous is about PostgreSQL: a SQLite database has no standbys")]
+    #[error("--require-synchronous applies only to PostgreSQL: a SQLite database has no standbys")]
     NoStandbys,
     #[error(
-        "the pooler at {place} lends a session another server for each transaction\n\
+        "the pooler at {place} gives a session another server connection for each transaction\n\
          Decisions and news of other servers need a server that stays: set pool_mode = session for this database in \
          PgBouncer, or name the server itself. --database-connections says how many connections are kept."
     )]
@@ -78,8 +78,19 @@ pub(crate) enum OpenError {
     TooFew { place: String, granted: usize, needed: usize, said: String },
 }
 
+/// The damage that a check of the database found.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Damage {
+    /// What `SQLite` reports, one line for each damage.
+    #[error("{}", .0.join("; ").replace('\n', " "))]
+    Reported(Vec<String>),
+    /// The file is too damaged to be checked.
+    #[error("{0}")]
+    Unreadable(Arc<rusqlite::Error>),
+}
+
 impl OpenError {
-    /// With what to do about it, where the server's words do not say.
+    /// A failed connection, with advice where the server's message gives none.
     pub(super) fn connect(place: &str, source: StoreError) -> Self {
         let text = source.to_string();
         let remedy = if text.contains("unsupported startup parameter") {
@@ -92,47 +103,47 @@ impl OpenError {
     }
 }
 
-/// The store could not do it. Nothing was changed, unless the answer to a commit was lost; asking again is safe, for
-/// every operation is idempotent.
+/// The store could not complete an operation. Nothing was changed, unless the answer to a commit was lost. Repeating
+/// the operation is safe, since every operation is idempotent.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The database failed, or was busy for too long.
     #[error("the database failed: {0}")]
     Sqlite(Arc<rusqlite::Error>),
-    /// The same of `PostgreSQL`.
+    /// The `PostgreSQL` database failed.
     #[error("the database failed: {0}")]
     Postgres(Arc<sqlx::Error>),
     /// Another change in the same transaction failed in a way that undid all of it, as a full disk does.
     #[error("the database undid the transaction; is the disk full?")]
     Undone,
-    /// It did not answer in time.
+    /// The database did not answer in time.
     #[error("the database did not answer in time")]
     Late,
-    /// There is no database behind the address, or none that serves.
+    /// No server answers at the address, or none that serves this database.
     #[error("the database does not answer")]
     Down,
-    /// What a standby says may be old.
+    /// The address leads to a standby, whose data may be old.
     #[error("the database's address leads to a standby, which cannot decide; name the primary")]
     Standby,
-    /// A primary that was set to read only, as operators do before they promote another one.
+    /// The address leads to a read-only primary, as operators prepare one before they promote another server.
     #[error("the database is read-only, so that it cannot decide: another server may be the primary")]
     ReadOnly,
-    /// A primary that another one has taken the place of.
+    /// The address leads to an old primary: another server was promoted.
     #[error("the database's address leads to an old primary, which cannot decide: another server was promoted")]
     Superseded,
-    /// With `--fence`: it may be an old primary that was cut off, or its standby is away.
-    #[error("no standby confirms the database's commits, so that it may be an old primary; --fence lets none decide")]
+    /// With `--fence`: no standby confirms commits, so this may be an isolated old primary, or its standby is down.
+    #[error("no standby confirms the database's commits, so it may be an old primary; with --fence nothing is decided")]
     Unconfirmed,
     /// The store was closed, or its thread failed.
     #[error("the store is closed")]
     Closed,
-    /// A row makes no sense to this version.
+    /// A row cannot be decoded by this version.
     #[error("the database holds an unusable {0}; was it written by a newer version?")]
     Corrupt(&'static str),
     /// A copy could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Unwritable { path: PathBuf, source: Arc<io::Error> },
-    /// Only `SQLite` is backed up from here.
+    /// Only `SQLite` databases are backed up by the authority.
     #[error("a PostgreSQL database is backed up with pg_dump or your provider's means, not from here")]
     NotHere,
 }
@@ -158,7 +169,7 @@ impl From<Unreadable> for StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // `read_only_sql_transaction`: whatever asked for a change was answered by a server that takes none.
+        // `read_only_sql_transaction`: a server that accepts no changes received a change.
         if error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("25006") {
             return Self::ReadOnly;
         }

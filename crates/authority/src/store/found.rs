@@ -1,4 +1,4 @@
-//! What is found about devices, and by which filter.
+//! The results of look-ups and lists of devices, and the filter of a list.
 
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
@@ -9,8 +9,8 @@ use super::super::org::{HeldKey, Org, OrgId};
 use super::super::reports::{HeardDevice, KnownStop};
 use super::StoreError;
 
-/// What a key opens, as the store holds it. What is in it is given out by [`Self::at`] alone, so that no caller can
-/// forget that an old key ends.
+/// An organisation found by a key. Its content is accessible only through [`Self::at`], so that no caller can forget
+/// that an old key expires.
 #[derive(Clone, Debug)]
 pub(crate) struct Presented(LookUp);
 
@@ -19,27 +19,27 @@ impl Presented {
         Self(LookUp { org, key, device })
     }
 
-    /// What the key opens at `now`; `None` when it is an old key that has expired.
+    /// The look-up result at `now`; `None` when the key is an old key that has expired.
     pub(crate) fn at(self, now: Timestamp) -> Option<LookUp> {
         self.0.key.good(now).then_some(self.0)
     }
 }
 
-/// What one validation needs to know.
+/// The data that one validation needs.
 #[derive(Clone, Debug)]
 pub(crate) struct LookUp {
-    /// Whose key it is.
+    /// The organisation that the key belongs to.
     pub(crate) org: Org,
-    /// Which of its keys.
+    /// Which of the organisation's keys was used.
     pub(crate) key: HeldKey,
-    /// The device asked about, if that organisation has it.
+    /// The device asked about, if the organisation has it.
     pub(crate) device: Option<KnownDevice>,
 }
 
 /// A device as a validation sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownDevice {
-    /// Its number in the store, never used twice.
+    /// The device's number in the store; numbers are never reused.
     pub(crate) seq: i64,
     pub(crate) status: DeviceStatus,
     pub(crate) revoked_at: Option<Timestamp>,
@@ -55,9 +55,9 @@ pub(crate) struct ListedDevice {
     pub(crate) last_seen_at: Option<Timestamp>,
     pub(crate) revoked_at: Option<Timestamp>,
     pub(crate) revoke_reason: Option<String>,
-    /// Registered as one that is removed when it is not seen for a time.
+    /// The device registered as ephemeral: it is removed when it has not been seen for a while.
     pub(crate) ephemeral: bool,
-    /// It asked last with another key than the organisation's current one.
+    /// The device's last request used another key than the organisation's current one.
     pub(crate) old_key: bool,
 }
 
@@ -65,9 +65,9 @@ pub(crate) struct ListedDevice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OldKey {
     pub(crate) org: OrgId,
-    /// When the key before the current one ends or ended.
+    /// When the previous key ends or ended.
     pub(crate) ends: Timestamp,
-    /// How many devices asked last with another key than the current one.
+    /// How many devices used another key than the current one in their last request.
     pub(crate) devices: u64,
 }
 
@@ -75,31 +75,32 @@ pub(crate) struct OldKey {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     pub(crate) status: Option<DeviceStatus>,
-    /// Only ids that contain this.
+    /// Only ids that contain this text.
     pub(crate) containing: Option<String>,
-    /// Only ids behind this one.
+    /// Only ids after this one.
     pub(crate) after: Option<DeviceId>,
-    /// Only these.
+    /// Only these devices.
     pub(crate) among: Option<Vec<DeviceId>>,
-    /// Only this one.
+    /// Only this device.
     pub(crate) only: Option<DeviceId>,
-    /// Only those that asked last with another key than the current one.
+    /// Only devices whose last request used another key than the current one.
     pub(crate) old_key: bool,
-    /// Only those revoked by the call of this time.
+    /// Only devices revoked by the call of this time.
     pub(crate) revoked_at: Option<Timestamp>,
-    /// At most so many; `None` for all.
+    /// At most this many; `None` for all.
     pub(crate) limit: Option<u32>,
-    /// Of a fleet: count the sidecars and agents of the whole organisation too, which takes longer the more there are.
+    /// For a page of the fleet: also count the sidecars and agents of the whole organisation, which takes longer the
+    /// more there are.
     pub(crate) counted: bool,
 }
 
 impl Filter {
-    /// How many rows to fetch: one more than asked for tells whether there are more.
+    /// How many rows to fetch: one more than the limit shows whether there are more.
     pub(super) fn fetch(&self) -> i64 {
         self.limit.map_or(i64::MAX, |limit| i64::from(limit) + 1)
     }
 
-    /// The page that so many fetched rows make.
+    /// The page made from the fetched rows.
     pub(super) fn page(&self, mut devices: Vec<ListedDevice>) -> Page {
         let wanted = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let more = devices.len() > wanted;
@@ -112,20 +113,20 @@ impl Filter {
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
     pub(crate) devices: Vec<ListedDevice>,
-    /// Whether there are more behind the last one.
+    /// Whether there are more devices after the last one.
     pub(crate) more: bool,
 }
 
-/// Sidecars remembered for one device: a device is one agent's or one host's, so more are a mistake or mischief.
+/// Sidecars stored for one device. A device belongs to one agent or one host, so more are an error or abuse.
 pub(super) const KEPT_SIDECARS: i64 = 64;
 
-/// Stops remembered for one device.
+/// Stops stored for one device.
 pub(super) const KEPT_STOPS: i64 = 20;
 
-/// Events remembered for one device.
+/// Events stored for one device.
 pub(super) const KEPT_EVENTS: i64 = 200;
 
-/// A table of what sidecars reported, of which old rows are forgotten.
+/// A table of reported data whose old rows are deleted.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kept {
     Reports,
@@ -144,7 +145,7 @@ impl Kept {
         }
     }
 
-    /// The column that says how old a row is.
+    /// The column with a row's age.
     pub(super) fn time(self) -> &'static str {
         match self {
             Self::Reports => "heard_at",
@@ -158,36 +159,36 @@ impl Kept {
 #[derive(Clone, Debug)]
 pub(crate) struct FleetRows {
     pub(crate) devices: Vec<FleetRow>,
-    /// Whether there are more behind the last one.
+    /// Whether there are more devices after the last one.
     pub(crate) more: bool,
-    /// How many sidecars of the whole organisation report; 0 when they were not to be counted.
+    /// How many sidecars report in the whole organisation; 0 when the query did not ask for the count.
     pub(crate) sidecars: u64,
-    /// How many agents those have, each once; as `sidecars`, on the first page.
+    /// How many agents these sidecars have, each counted once; only on the first page, like `sidecars`.
     pub(crate) agents: u64,
 }
 
-/// A device with what its sidecars said.
+/// A device with what its sidecars reported.
 #[derive(Clone, Debug)]
 pub(crate) struct FleetRow {
     pub(crate) device: ListedDevice,
-    /// Those heard from last first.
+    /// The sidecars' reports, the latest first.
     pub(crate) heard: Vec<HeardDevice>,
     pub(crate) last_stop: Option<KnownStop>,
 }
 
-/// What a stop of many has led to so far.
+/// The progress of a stop of many devices.
 #[derive(Clone, Debug)]
 pub(crate) struct Aftermath {
-    /// Devices that are revoked by it.
+    /// Devices that are revoked by this stop.
     pub(crate) devices: u64,
     pub(crate) reason: Option<String>,
-    /// What each sidecar says about each of them, by device.
+    /// What each sidecar reports about each of these devices, by device.
     pub(crate) heard: Vec<HeardOf>,
     /// Stops of their agents that began since.
     pub(crate) stops: Vec<KnownStop>,
 }
 
-/// What a sidecar said about a device.
+/// A sidecar's report about a device.
 #[derive(Clone, Debug)]
 pub(crate) struct HeardOf {
     pub(crate) device: String,
@@ -195,7 +196,7 @@ pub(crate) struct HeardOf {
     pub(crate) heard: HeardDevice,
 }
 
-/// A row of what a sidecar said about a device.
+/// A database row with a sidecar's report about a device.
 pub(super) struct Heard {
     pub(super) sidecar: String,
     pub(super) at: Timestamp,
@@ -208,17 +209,17 @@ impl Heard {
     }
 }
 
-/// What became of `all_revoked`.
+/// The result of restoring all revoked devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RestoredAll {
-    /// The restored ids, newest revoke first.
+    /// The restored ids, the newest revoke first.
     pub(crate) restored: Vec<String>,
-    /// Revoked devices that found no place.
+    /// Revoked devices for which the plan had no place.
     pub(crate) left: u64,
 }
 
 impl RestoredAll {
-    /// What the audit says about it.
+    /// The audit record of this result.
     pub(super) fn record(&self, org: OrgId) -> Record {
         let done = Record::ok(org, Verb::UnrevokeBatch).with("scope", "all_revoked");
         done.with("unrevoked", self.restored.len()).with("left", self.left)
@@ -226,7 +227,7 @@ impl RestoredAll {
 }
 
 impl FleetRow {
-    /// A device with the rows about it. What was said about an earlier device of that name is not said about this one.
+    /// A device with the rows about it. Rows about an earlier device with the same id are left out.
     pub(super) fn read(
         device: ListedDevice,
         heard: &[Heard],

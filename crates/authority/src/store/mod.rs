@@ -1,8 +1,8 @@
-//! Where organisations and devices are kept.
+//! The store: organisations and devices, in `SQLite` or `PostgreSQL`.
 //!
-//! Every operation is one transaction, and what it decides it asks the pure rules of [`super::plan`]. A change is
-//! durable and visible to every later read before the operation returns. `None` means that the organisation is gone.
-//! Every failure is a [`StoreError`], and its caller must say no.
+//! Every operation is one transaction and decides by the pure rules of [`super::plan`]. A change is durable and visible
+//! to every later read before the operation returns. `None` means that the organisation was deleted. Every failure is a
+//! [`StoreError`], and the caller must then deny.
 //!
 //! ```text
 //!   Store ─┬▶ sqlite     one file, one server: a thread that writes, threads that read
@@ -12,17 +12,19 @@
 //! | file | concept |
 //! |---|---|
 //! | `calls` | the methods of [`Store`]: which operation runs in what kind of transaction |
-//! | `operations` | what each operation does, once for both |
-//! | `transaction` | what an operation needs of a database, and where the dialects differ |
-//! | `values`, `columns`, `rows` | what goes into a statement, and what comes out |
-//! | `found` | what is found about devices, and by which filter |
-//! | `change` | what an operator changes about an organisation |
-//! | `checkouts` | purchases that wait to be confirmed |
-//! | `failure` | how a store fails |
+//! | `operations` | what each operation does, written once for both databases |
+//! | `transaction` | what an operation needs of a database, and the differences between the SQL dialects |
+//! | `values`, `columns`, `rows` | the parameters of a statement, and the decoding of its rows |
+//! | `found` | the results of look-ups and lists, and the filter of a list |
+//! | `keys` | keys with roles |
+//! | `change` | the changes that an operator can make to an organisation |
+//! | `checkouts` | plan changes that wait for confirmation |
+//! | `last_seen` | the time of a device's last validation |
+//! | `failure` | the errors of a store |
 //!
-//! An enum over both chooses the database: there are two, both known here, and a call costs no allocation. What an
-//! operation does is generic over the transaction ([`transaction`] says why) and held by one suite of tests, which runs
-//! over both. Only validations have a statement of their own in each: what they cost is what the service costs.
+//! An enum selects the database: there are two, both known here, and a call costs no allocation. Operations are generic
+//! over the transaction ([`transaction`] says why), and one test suite runs over both databases. Only validations have
+//! a separate statement for each, since validations are most of the load.
 
 mod calls;
 mod change;
@@ -30,6 +32,8 @@ mod checkouts;
 mod columns;
 mod failure;
 mod found;
+mod keys;
+mod last_seen;
 mod operations;
 mod postgres;
 mod rows;
@@ -47,12 +51,13 @@ use tokio::sync::Notify;
 
 pub(super) use self::change::OrgChange;
 pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
-use self::columns::{held_key, status, time};
 pub(super) use self::failure::{OpenError, StoreError};
 pub(super) use self::found::{
     Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
+pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRow, NewRoleKey, WhichKey, WhichKeyError};
+pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
 use super::batch::Outcome;
@@ -61,19 +66,19 @@ use super::database::Database;
 use super::health::Finding;
 use super::plan::{Account, Admission, Restoration, Suspension};
 
-/// How long a decision may take, whichever the store. Less than clients wait, so that they are told that there is no
+/// How long a decision may take, for either database. Less than clients wait, so that they are told that there is no
 /// decision; longer than one statement waits for a lock or a lost connection.
 const DECISION: Duration = Duration::from_millis(2_500);
 
-/// The fewest connections to `PostgreSQL` that a server can work with.
+/// The minimum number of `PostgreSQL` connections for a server.
 pub(super) const FEWEST_CONNECTIONS: usize = postgres::FEWEST;
 
 /// How a server uses `PostgreSQL`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    /// How many connections it makes at most.
+    /// The maximum number of connections.
     pub(super) connections: usize,
-    /// Whether it decides only while commits are confirmed.
+    /// Whether the server decides only while commits are confirmed (`--fence`).
     pub(super) fence: bool,
 }
 
@@ -83,23 +88,23 @@ impl Default for Terms {
     }
 }
 
-/// How many devices age out in one transaction: a revoke that comes meanwhile waits for one of these at most.
+/// How many devices age out in one transaction: a revoke that arrives meanwhile waits for at most one of these.
 const AGED_AT_ONCE: i64 = 500;
 
-/// The store. Cheap to clone; all clones are one.
+/// The store. Cheap to clone; all clones share one database.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     backend: Backend,
     changes: Changes,
-    /// A change could not be written.
+    /// Notified when a change could not be written.
     doubt: Arc<Notify>,
 }
 
-/// What an operator demands of the database, beyond that it works.
+/// An operator's additional requirement for the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Demand {
     Nothing,
-    /// A change is answered when a standby has it too.
+    /// A change is answered only after a standby has it too.
     Synchronous,
 }
 
@@ -109,7 +114,7 @@ enum Backend {
     Postgres(Postgres),
 }
 
-/// The same method of either.
+/// Calls the same method of the backend in use.
 macro_rules! either {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match &$self.backend {
@@ -121,7 +126,7 @@ macro_rules! either {
 use either;
 
 impl Store {
-    /// Opens the database, creates its tables where there are none, and brings it to this version.
+    /// Opens the database, creates missing tables, and runs the migrations up to this version.
     pub(super) async fn open(database: &Database, terms: Terms) -> Result<Self, OpenError> {
         let changes = Changes::new();
         let backend = match database {
@@ -136,15 +141,15 @@ impl Store {
         &self.changes
     }
 
-    /// Whether the database answers in the time of a decision.
+    /// Whether the database answers within the time of a decision.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         in_time(async { either!(self.ping()) }).await
     }
 
-    /// Looks for what is wrong with the database though it answers. Concerns that could not be looked at are left out.
+    /// Checks a database that answers for other problems. Concerns that cannot be checked are left out.
     pub(super) async fn examine(&self, demand: Demand) -> Vec<Finding> {
         match &self.backend {
-            // Looks at files, and a disk may take its time.
+            // In a blocking thread: file access may be slow.
             Backend::Sqlite(store) => {
                 let store = store.clone();
                 tokio::task::spawn_blocking(move || store.examine()).await.unwrap_or_default()
@@ -153,17 +158,17 @@ impl Store {
         }
     }
 
-    /// Writes something that changes nothing, as durably as a change.
+    /// Performs a durable write that changes nothing.
     pub(super) async fn try_to_write(&self) -> Finding {
         either!(self.try_to_write())
     }
 
-    /// Waits until a change could not be written since the last call.
+    /// Waits until a change fails to be written, or one failed since the last call.
     pub(super) async fn doubted(&self) {
         self.doubt.notified().await;
     }
 
-    /// The result of a change, which is a reason to look when it failed.
+    /// Passes on the result of a change; a failure triggers an examination of the database.
     fn doubting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         if result.is_err() {
             self.doubt.notify_one();
@@ -176,13 +181,13 @@ impl Store {
         either!(self.close());
     }
 
-    /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
+    /// Writes a copy of the database, from one snapshot, to the file `copy`, which must not exist.
     pub(super) async fn back_up(&self, copy: &Path) -> Result<(), StoreError> {
         either!(self.back_up(copy))
     }
 }
 
-/// A decision that comes later than clients wait is none.
+/// Turns a decision that takes longer than clients wait into an error.
 async fn in_time<T>(decision: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     tokio::time::timeout(DECISION, decision).await.unwrap_or(Err(StoreError::Late))
 }
@@ -191,5 +196,5 @@ async fn in_time<T>(decision: impl Future<Output = Result<T, StoreError>>) -> Re
 pub(super) type Suspensions = Vec<Outcome<Suspension>>;
 /// The result of a batch unrevoke, one entry for each distinct id.
 pub(super) type Restorations = Vec<Outcome<Restoration>>;
-/// A registration with the account behind it.
+/// A registration with the account it belongs to.
 pub(super) type Admitted = (Admission, Account);

@@ -13,7 +13,7 @@ macro_rules! org_columns {
 }
 pub(super) use org_columns;
 
-/// How many those are: the first column behind them has this index.
+/// The number of these columns: the first column after them has this index.
 pub(super) const ORG_COLUMNS: usize = 13;
 
 pub(super) fn org(row: &impl Row) -> Result<Org, StoreError> {

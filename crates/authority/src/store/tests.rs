@@ -1,4 +1,4 @@
-//! The store against a model of it, and what only a store can get wrong: one suite, over both stores.
+//! Tests of the store against a model, and of what only a store can get wrong: one suite, over both stores.
 
 #![expect(clippy::needless_pass_by_value, reason = "each scenario has a store of its own")]
 
@@ -14,11 +14,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
 
+use super::LastSeen;
 use super::{
     Backend, CheckoutKey, Filter, FleetRow, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError, Terms,
 };
 use crate::admin::create_org;
-use crate::audit::{Actor, Call, Query, Verb};
+use crate::audit::{Actor, Call, KeyLabel, Query, Verb};
 use crate::batch::{Named, Outcome, distinct};
 use crate::changes::Change;
 use crate::database::Database;
@@ -26,7 +27,6 @@ use crate::keys::{SecretHash, new_key};
 use crate::org::{HeldKey, OrgId, PlanTier};
 use crate::plan::{Admission, Removal, Restoration, Suspension};
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -36,7 +36,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// The scenario on each store, as a test of its own.
+/// Runs the scenario on each store, as a test of its own.
 macro_rules! on_both {
     ($($scenario:ident)*) => {
         mod on_sqlite {
@@ -49,7 +49,7 @@ macro_rules! on_both {
         mod on_postgres {
             $(#[test]
             fn $scenario() {
-                // Skipped where there is no PostgreSQL, which the cluster says.
+                // Skipped where there is no PostgreSQL, as the cluster reports.
                 if let Some(url) = super::super::cluster::new_database() {
                     super::super::run(&url.parse().unwrap(), super::$scenario);
                 }
@@ -61,6 +61,7 @@ macro_rules! on_both {
 mod audit;
 mod checkouts;
 mod fleet;
+mod keys;
 mod model;
 mod opening;
 mod orgs;
@@ -90,7 +91,8 @@ async fn new_org(store: &Store, tier: PlanTier) -> OrgId {
 }
 
 fn by(second: i64) -> Call {
-    Call { at: at(second), request_id: format!("request {second}"), actor: Actor::Key("0123".to_owned()), reason: None }
+    let actor = Actor::Key(KeyLabel::new([1, 0x23, 0, 0, 0, 0], None));
+    Call { at: at(second), request_id: format!("request {second}"), actor, reason: None }
 }
 
 fn because(second: i64, reason: &str) -> Call {
@@ -105,7 +107,7 @@ fn last_seen(seq: i64, second: i64) -> LastSeen {
     LastSeen { seq, at: at(second).as_microsecond(), key: [1; 6] }
 }
 
-/// Everything in the audit, the oldest first: verb, device, outcome, reason, details.
+/// All audit entries, the oldest first: verb, device, outcome, reason, details.
 async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, String, Option<String>, String)> {
     let page = store.audit(query).await.unwrap();
     let line = |entry: crate::audit::Entry| {
@@ -115,7 +117,8 @@ async fn audited(store: &Store, query: &Query) -> Vec<(String, Option<String>, S
     page.entries.into_iter().rev().map(line).collect()
 }
 
-/// A report of sidecar `sidecar` that comes at `second`: each device with how many agents it has, and what is in `rest`.
+/// A report of sidecar `sidecar` that arrives at `second`: each device with its number of agents, and the fields in
+/// `rest`.
 fn heard(org: OrgId, sidecar: u32, second: i64, devices: &[(&str, u32)], rest: serde_json::Value) -> HeardReport {
     let device = |(device, agents): &(&str, u32)| serde_json::json!({"deviceId": device, "standing": "allowed", "agents": agents, "stopping": 0});
     let mut report = serde_json::json!({

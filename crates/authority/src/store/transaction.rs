@@ -1,27 +1,26 @@
-//! What an operation needs of a database: a transaction that runs statements.
+//! The interface between an operation and a database: a transaction that runs statements.
 //!
 //! Each operation (load the account → decide → write rows → write the audit → tell) is one generic function in
-//! [`super::operations`], compiled once for each backend. The two databases take the same statements but for the few words
-//! of [`Dialect`], so the trait passes statements on, and a statement and the decoding of its rows stand once as well.
+//! [`super::operations`], compiled once for each backend. The two databases take the same statements except for the few
+//! words of [`Dialect`], so the trait passes statements on, and each statement and its decoding are written once.
 //!
-//! The alternative was a list of typed writes that an operation returns and each backend applies. It needs no `async` in a
-//! trait, but every statement and every decoding of a row would still stand twice, and those are the larger part of a store.
-//! Some operations also decide by what an earlier write has locked or changed (a purchase that another server may have
-//! confirmed meanwhile), which one load before one decision cannot say.
+//! The alternative was a list of typed writes that an operation returns and each backend applies. It needs no `async`
+//! in a trait, but every statement and every decoding would be written twice, and these are the larger part of a store.
+//! Some operations also decide by what an earlier write has locked or changed (a checkout that another server may have
+//! confirmed meanwhile), which one load before one decision cannot provide.
 //!
-//! `SQLite` has no waiting: its futures are ready when they are first polled, so that the thread that owns the connection
-//! polls an operation once ([`at_once`]) and needs no executor.
+//! `SQLite` never waits: its futures are ready at the first poll, so that the thread that owns the connection polls an
+//! operation once ([`at_once`]) and needs no executor.
 
 use futures_util::FutureExt;
 
-use super::StoreError;
 use super::columns::Row;
 use super::values::Value;
+use super::{LastSeen, StoreError};
 use crate::changes::Change;
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
-/// The words in which the two dialects of SQL differ. A parameter is `$` and its number in both.
+/// The differences between the two SQL dialects. In both a parameter is `$` and its number.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Dialect {
     Sqlite,
@@ -29,7 +28,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// Behind a column: is one of the texts ([`Value::Texts`]) of `parameter`.
+    /// A condition on a column: it is one of the texts ([`Value::Texts`]) of `parameter`.
     pub(super) fn among(self, parameter: &str) -> String {
         match self {
             // One parameter for any number of texts, so that the statement stays prepared.
@@ -38,7 +37,7 @@ impl Dialect {
         }
     }
 
-    /// At the end of a `SELECT`: no other transaction changes these rows before this one ends. `SQLite` has one writer.
+    /// The end of a `SELECT` that locks its rows until this transaction ends. Empty for `SQLite`, which has one writer.
     pub(super) fn locked(self) -> &'static str {
         match self {
             Self::Sqlite => "",
@@ -46,7 +45,7 @@ impl Dialect {
         }
     }
 
-    /// Whether the text `column` contains the text of `parameter`.
+    /// A condition: the text `column` contains the text of `parameter`.
     pub(super) fn contains(self, column: &str, parameter: &str) -> String {
         match self {
             Self::Sqlite => format!("instr({column}, {parameter}) > 0"),
@@ -54,7 +53,7 @@ impl Dialect {
         }
     }
 
-    /// The JSON that is the text of `parameter`.
+    /// The JSON value in the text of `parameter`.
     pub(super) fn json(self, parameter: &str) -> String {
         match self {
             Self::Sqlite => parameter.to_owned(),
@@ -62,7 +61,7 @@ impl Dialect {
         }
     }
 
-    /// Whether the list `name` in the JSON object `column` contains the text of `parameter`.
+    /// A condition: the list `name` in the JSON object `column` contains the text of `parameter`.
     pub(super) fn lists(self, column: &str, name: &str, parameter: &str) -> String {
         match self {
             Self::Sqlite => {
@@ -73,39 +72,38 @@ impl Dialect {
     }
 }
 
-/// A transaction, or one statement of its own, that reads.
+/// A transaction, or a single statement, that reads.
 pub(super) trait ReadTransaction {
     const DIALECT: Dialect;
     type Row: Row;
 
-    /// The rows that a statement finds or returns.
+    /// Runs a statement and returns its rows.
     async fn rows(&mut self, sql: &str, values: Vec<Value>) -> Result<Vec<Self::Row>, StoreError>;
 
-    /// The first of them.
+    /// Runs a statement and returns its first row.
     async fn row(&mut self, sql: &str, values: Vec<Value>) -> Result<Option<Self::Row>, StoreError> {
         Ok(self.rows(sql, values).await?.into_iter().next())
     }
 }
 
-/// A transaction that may write. The backend commits it when the operation succeeds, and undoes it when it fails.
+/// A transaction that may write. The backend commits it when the operation succeeds, and rolls it back when it fails.
 pub(super) trait Transaction: ReadTransaction {
-    /// Runs a statement and says how many rows it changed.
+    /// Runs a statement and returns how many rows it changed.
     async fn run(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, StoreError>;
 
-    /// Has this told, here and on every other server, once the transaction is committed.
+    /// Tells this change, here and on every other server, once the transaction is committed.
     fn tell(&mut self, change: Change);
 
-    /// Writes when devices last asked. Thousands at once, several times a second: each backend has a way of its own to
-    /// write many rows.
+    /// Writes when devices last asked. Each backend has its own way to write thousands of rows several times a second.
     async fn note(&mut self, seen: &[LastSeen]) -> Result<(), StoreError>;
 
-    /// Keeps what a report says about each device that the organisation has, in place of what its sidecar said before.
-    /// Returns the devices about which that sidecar had said nothing. Many rows, as in [`Self::note`].
+    /// Stores what a report says about each device of the organisation, replacing the sidecar's previous report.
+    /// Returns the devices about which that sidecar had not reported before. Many rows, as in [`Self::note`].
     async fn keep_said(&mut self, report: &HeardReport) -> Result<Vec<String>, StoreError>;
 }
 
 /// The result of an operation on a transaction that never waits.
 pub(super) fn at_once<T>(operation: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    // Pending would be a defect of ours. The operation is then dropped, and undone.
+    // Pending would be a bug of ours. The operation is then dropped, and undone.
     operation.now_or_never().unwrap_or(Err(StoreError::Closed))
 }

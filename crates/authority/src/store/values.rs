@@ -5,27 +5,27 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 
-use super::super::keys::SecretHash;
+use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{OrgId, PlanTier};
 
-/// A value as both databases take it. NULL has a type: `PostgreSQL` wants to know it.
+/// A value as both databases accept it. NULL has a type, since `PostgreSQL` needs one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Integer(Option<i64>),
     Flag(bool),
     Text(Option<String>),
     Bytes(Vec<u8>),
-    /// For [`super::transaction::Dialect::among`].
+    /// A list of texts, for [`super::transaction::Dialect::among`].
     Texts(Vec<String>),
 }
 
-/// The values of a statement, the first for `$1`.
+/// Makes the values of a statement; the first is for `$1`.
 macro_rules! values {
     ($($value:expr),* $(,)?) => { vec![$($crate::store::values::Value::from($value)),*] };
 }
 pub(super) use values;
 
-/// A statement whose conditions are not always the same.
+/// A statement with optional conditions.
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) sql: String,
@@ -37,7 +37,7 @@ impl Statement {
         Self { sql, values }
     }
 
-    /// Adds what `text` makes of the parameter that stands for `value`.
+    /// Adds a value; `text` builds the SQL from the parameter's name.
     pub(super) fn add(&mut self, value: impl Into<Value>, text: impl FnOnce(&str) -> String) {
         self.values.push(value.into());
         // Writing to a String does not fail.
@@ -45,8 +45,8 @@ impl Statement {
     }
 }
 
-/// Text to look for. `PostgreSQL` fails at a NUL, where it should find nothing: nothing that is looked through has this
-/// character either.
+/// Text to search for, without NUL characters. `PostgreSQL` fails on a NUL; no stored text has one, so the search would
+/// find nothing anyway.
 pub(super) fn sought(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
@@ -132,6 +132,12 @@ impl From<&[DeviceId]> for Value {
 impl From<Vec<String>> for Value {
     fn from(texts: Vec<String>) -> Self {
         Self::Texts(texts)
+    }
+}
+
+impl From<KeyMark> for Value {
+    fn from(mark: KeyMark) -> Self {
+        Self::Bytes(mark.to_vec())
     }
 }
 

@@ -1,4 +1,5 @@
-//! Entitlements and old keys that end by themselves: no change is written then, so nothing else tells the watchers.
+//! Finds entitlements and old keys that have ended: no change is written at their end, so nothing else tells the
+//! watchers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +11,17 @@ use tracing::debug;
 use super::hub::Hints;
 use crate::store::Store;
 
-/// How often it is looked for some, and how late a hint may so be.
+/// The interval between looks, and so the longest delay of a hint.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Tells watchers of entitlements and old keys that have ended, until `stop`. Each server looks by itself, by the clock that its
-/// validations go by.
+/// Tells watchers about entitlements and old keys that have ended, until `stop`. Each server does this itself, by the
+/// clock of its own validations.
 pub(crate) async fn tell_of_ends(hints: Arc<Hints>, store: Store, stop: CancellationToken) {
     let mut told = wall_now();
     while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
         let now = wall_now();
         if hints.nobody_watches() {
-            // A new watcher validates when its subscription stands, and sees what ended before.
+            // A new watcher validates when its subscription is ready, and so sees what ended before.
             told = now;
             continue;
         }
@@ -31,8 +32,8 @@ pub(crate) async fn tell_of_ends(hints: Arc<Hints>, store: Store, stop: Cancella
                 }
                 told = now;
             }
-            // Not told yet: the next look is for the same and what comes then.
-            Err(error) => debug!(%error, "cannot look for entitlements and old keys that ended"),
+            // Not told yet: the next look covers the same time again.
+            Err(error) => debug!(%error, "cannot query entitlements and old keys that have ended"),
         }
     }
 }

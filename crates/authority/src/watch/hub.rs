@@ -1,8 +1,8 @@
-//! Who waits for which changes. In memory: what is lost with the process, its watchers lose with their connection, and
-//! they validate when they come back.
+//! The watchers and the changes that they wait for. Kept in memory: when the process ends, watchers lose their
+//! connections, and they validate when they reconnect.
 //!
-//! A watcher that does not read costs a set of the ids it named, each at most once, and nothing more: what it would be
-//! told is "these changed", and to say that twice is to say it once.
+//! A watcher that does not read costs at most one entry for each id that it named: its hint is "these changed", and
+//! repeated changes merge.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,68 +14,68 @@ use tokio::sync::{Notify, broadcast};
 use crate::changes::Change;
 use crate::org::OrgId;
 
-/// The most watchers of all organisations together. Each holds a connection.
+/// The maximum number of watchers of all organisations. Each holds a connection.
 const MOST: usize = 16_384;
 
-/// The most of one organisation: one alone must not lock the others out.
+/// The maximum number for one organisation, so that one cannot lock the others out.
 const MOST_OF_ONE: usize = 8_192;
 
-/// The most ids an observer is told of at once; with more it is told that everything changed.
+/// The maximum number of ids collected for an observer; with more it is told that everything changed.
 const MOST_IDS: usize = 1_000;
 
-/// What changed.
+/// A change to tell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Changed<'a> {
-    /// What a validation of these devices says.
+    /// The decisions about these devices.
     Devices(&'a [DeviceId]),
-    /// What a validation of every device of the organisation says.
+    /// The decisions about all devices of the organisation.
     Org,
-    /// The same of these devices, or of all when none is named: a deny.
+    /// The decisions about these devices, or all when none is named; they are denied now.
     Denied(Option<&'a [DeviceId]>),
-    /// The organisation's keys, or whether there is the organisation: the same, and every watcher must show its key again.
+    /// The organisation's keys, or its existence; every watcher must present its key again.
     Key,
-    /// What the sidecars report about these devices, or about any when none is named. Concerns no validation.
+    /// The sidecars' reports about these devices, or about any when none is named. Affects no decision.
     Reports(&'a [DeviceId]),
 }
 
-/// Who listens.
+/// The kind of a watcher.
 #[derive(Clone, Debug)]
 pub(crate) enum Interest {
-    /// A sidecar: what a validation of these would say.
+    /// A sidecar: the decisions about these devices.
     Devices(Vec<DeviceId>),
-    /// A console or a command line: everything of the organisation.
+    /// A console or a command line: everything in the organisation.
     Everything,
 }
 
-/// What a watcher is told.
+/// A hint for a watcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// Something about these devices changed; whether it was that they are denied.
+    /// Something about these devices changed; `denied` says whether they are denied now.
     Devices { ids: Vec<DeviceId>, denied: bool },
-    /// Everything may have, and may be denied.
+    /// Everything may have changed, or may be denied.
     All { denied: bool },
-    /// Nothing more comes: the key changed, or the server ends.
+    /// The end of the stream: the key changed, or the server ends.
     End,
 }
 
 /// All watchers.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
-    // A std mutex: held for as long as it takes to find who is concerned, never across an await.
+    // A std mutex: held while the watchers of a change are found, never across an await.
     watchers: Mutex<Watchers>,
     next: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Watchers {
-    orgs: HashMap<OrgId, Fleet>,
+    orgs: HashMap<OrgId, OrgWatchers>,
     count: usize,
     closed: bool,
 }
 
 /// The watchers of one organisation.
 #[derive(Debug, Default)]
-struct Fleet {
+struct OrgWatchers {
     all: HashMap<u64, Arc<Mailbox>>,
     observers: HashMap<u64, Arc<Mailbox>>,
     by_device: HashMap<DeviceId, Vec<u64>>,
@@ -89,7 +89,7 @@ struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// Those that are denied; each in one of the two sets.
+    /// The devices that are denied; each device is in one of the two sets.
     denied: BTreeSet<DeviceId>,
     devices: BTreeSet<DeviceId>,
     all: bool,
@@ -97,18 +97,18 @@ struct Pending {
     end: bool,
 }
 
-/// What a mailbox is told about devices.
+/// The kind of change that a mailbox collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Changed,
     Denied,
 }
 
-/// Too many watch already.
+/// The maximum number of watchers is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
-/// A place among the watchers, given back when it is dropped.
+/// A place among the watchers, freed when dropped.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     hints: Arc<Hints>,
@@ -119,8 +119,8 @@ pub(crate) struct Watcher {
 }
 
 impl Hints {
-    /// Tells everybody concerned of what the store tells, for ever. It tells when a change is committed, so whoever then
-    /// validates sees it.
+    /// Passes every change of the store on to the watchers, without end. The store tells a change after its commit, so
+    /// a validation made because of a hint sees it.
     pub(crate) async fn follow(self: Arc<Self>, mut news: broadcast::Receiver<Change>) {
         loop {
             match news.recv().await {
@@ -131,7 +131,7 @@ impl Hints {
         }
     }
 
-    /// Tells every watcher that this change concerns.
+    /// Tells every watcher affected by this change.
     pub(super) fn tell(&self, change: &Change) {
         match change {
             Change::Devices(org, devices) => self.changed(*org, Changed::Devices(devices)),
@@ -143,24 +143,24 @@ impl Hints {
         }
     }
 
-    /// Tells everybody concerned.
+    /// Tells every watcher affected.
     pub(crate) fn changed(&self, org: OrgId, what: Changed<'_>) {
         let watchers = self.lock();
-        let Some(fleet) = watchers.orgs.get(&org) else { return };
+        let Some(org_watchers) = watchers.orgs.get(&org) else { return };
         match what {
-            Changed::Devices(devices) => fleet.tell(devices, Kind::Changed),
-            Changed::Denied(Some(devices)) => fleet.tell(devices, Kind::Denied),
+            Changed::Devices(devices) => org_watchers.tell(devices, Kind::Changed),
+            Changed::Denied(Some(devices)) => org_watchers.tell(devices, Kind::Denied),
             Changed::Reports([]) => {
-                fleet.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
+                org_watchers.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true));
             }
             Changed::Reports(devices) => {
-                fleet.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
+                org_watchers.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
             }
-            Changed::Org => fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
+            Changed::Org => org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all = true)),
             Changed::Denied(None) => {
-                fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+                org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
             }
-            Changed::Key => fleet.all.values().for_each(|mailbox| {
+            Changed::Key => org_watchers.all.values().for_each(|mailbox| {
                 mailbox.tell(|pending| {
                     pending.all_denied = true;
                     pending.end = true;
@@ -169,45 +169,45 @@ impl Hints {
         }
     }
 
-    /// Changes may have been missed: everybody looks again.
+    /// Changes may have been missed: every watcher validates again.
     fn everything(&self) {
         let watchers = self.lock();
-        for fleet in watchers.orgs.values() {
-            // A deny may be among what was missed.
-            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+        for org_watchers in watchers.orgs.values() {
+            // The missed changes may include a deny.
+            org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
         }
     }
 
-    /// Ends every watcher, and lets no new one in: the server ends.
+    /// Ends every watcher and accepts no new one: the server ends.
     pub(crate) fn close(&self) {
         let mut watchers = self.lock();
         watchers.closed = true;
-        for fleet in watchers.orgs.values() {
-            fleet.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.end = true));
+        for org_watchers in watchers.orgs.values() {
+            org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.end = true));
         }
     }
 
-    /// Takes a place. Fails when there is none.
+    /// Takes a place. Fails when none is free.
     pub(crate) fn watch(self: &Arc<Self>, org: OrgId, interest: Interest) -> Result<Watcher, Full> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mailbox = Arc::<Mailbox>::default();
         let mut watchers = self.lock();
         if watchers.closed
             || watchers.count >= MOST
-            || watchers.orgs.get(&org).is_some_and(|fleet| fleet.all.len() >= MOST_OF_ONE)
+            || watchers.orgs.get(&org).is_some_and(|org_watchers| org_watchers.all.len() >= MOST_OF_ONE)
         {
             return Err(Full);
         }
         watchers.count += 1;
-        let fleet = watchers.orgs.entry(org).or_default();
-        fleet.all.insert(number, Arc::clone(&mailbox));
+        let org_watchers = watchers.orgs.entry(org).or_default();
+        org_watchers.all.insert(number, Arc::clone(&mailbox));
         match &interest {
             Interest::Everything => {
-                fleet.observers.insert(number, Arc::clone(&mailbox));
+                org_watchers.observers.insert(number, Arc::clone(&mailbox));
             }
             Interest::Devices(devices) => {
                 for device in devices {
-                    fleet.by_device.entry(device.clone()).or_default().push(number);
+                    org_watchers.by_device.entry(device.clone()).or_default().push(number);
                 }
             }
         }
@@ -222,22 +222,22 @@ impl Hints {
 
     fn leave(&self, org: OrgId, number: u64, interest: &Interest) {
         let mut watchers = self.lock();
-        let Some(fleet) = watchers.orgs.get_mut(&org) else { return };
-        if fleet.all.remove(&number).is_none() {
+        let Some(org_watchers) = watchers.orgs.get_mut(&org) else { return };
+        if org_watchers.all.remove(&number).is_none() {
             return;
         }
-        fleet.observers.remove(&number);
+        org_watchers.observers.remove(&number);
         if let Interest::Devices(devices) = interest {
             for device in devices {
-                if let Some(numbers) = fleet.by_device.get_mut(device) {
+                if let Some(numbers) = org_watchers.by_device.get_mut(device) {
                     numbers.retain(|other| *other != number);
                     if numbers.is_empty() {
-                        fleet.by_device.remove(device);
+                        org_watchers.by_device.remove(device);
                     }
                 }
             }
         }
-        if fleet.all.is_empty() {
+        if org_watchers.all.is_empty() {
             watchers.orgs.remove(&org);
         }
         watchers.count -= 1;
@@ -248,8 +248,8 @@ impl Hints {
     }
 }
 
-impl Fleet {
-    /// Tells those who watch these devices, and the observers.
+impl OrgWatchers {
+    /// Tells the watchers of these devices, and the observers.
     fn tell(&self, devices: &[DeviceId], kind: Kind) {
         let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
         for device in devices {
@@ -262,7 +262,7 @@ impl Fleet {
                 mailbox.put(devices.into_iter(), kind);
             }
         }
-        // An observer fetches what changed; it limits nothing by what that was.
+        // An observer fetches what changed and does not distinguish a deny.
         self.observers.values().for_each(|mailbox| mailbox.put(devices.iter(), Kind::Changed));
     }
 }
@@ -271,7 +271,7 @@ impl Mailbox {
     fn put<'a>(&self, devices: impl Iterator<Item = &'a DeviceId>, kind: Kind) {
         self.tell(|pending| {
             for device in devices {
-                // A device stays among the denied until that is told, whatever came of it meanwhile: the watcher asks.
+                // A device stays denied until that is told, even if it was restored meanwhile: the watcher validates.
                 match kind {
                     Kind::Denied => {
                         pending.devices.remove(device);
@@ -321,7 +321,7 @@ impl Mailbox {
 }
 
 impl Pending {
-    /// Everything is told at once.
+    /// Clears what is told with the `All` hint.
     fn forget(&mut self) {
         self.denied.clear();
         self.devices.clear();
@@ -330,7 +330,7 @@ impl Pending {
 }
 
 impl Watcher {
-    /// The next hint, with everything that changed since the last. Safe to drop and call again.
+    /// Waits for the next hint, with everything that changed since the last. Cancel-safe.
     pub(super) async fn next(&mut self) -> Hint {
         loop {
             if let Some(hint) = self.mailbox.take() {

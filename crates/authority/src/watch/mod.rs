@@ -1,9 +1,9 @@
-//! Push: watchers are told to validate *now*. A hint is never a decision, only a reason to ask for one.
+//! Push: watchers are told to validate *now*. A hint is never a decision, only a reason to validate.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `hub` | who waits for which changes |
-//! | `expiry` | entitlements that end by themselves |
+//! | `hub` | the watchers and the changes that they wait for |
+//! | `expiry` | entitlements and old keys that have ended |
 //! | `stream` | hints as server-sent events |
 //!
 //! The routes are in [`super::routes`].

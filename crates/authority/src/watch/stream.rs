@@ -1,5 +1,5 @@
-//! Hints as server-sent events: `ready` when the subscription stands, then one event for each hint, and a heartbeat when
-//! there was none for a while, by which a client knows a silent connection from a dead one.
+//! Hints as server-sent events: `ready` when the subscription is active, then one event for each hint, and a heartbeat
+//! after a while without hints, so that a client can tell a silent connection from a dead one.
 
 use std::convert::Infallible;
 
@@ -13,10 +13,10 @@ use serde_json::json;
 
 use super::hub::{Hint, Watcher};
 
-/// How many ids one event names at most: a reader need not take long ones.
+/// The maximum number of ids in one event, so that clients can limit the size of an event.
 const IDS_IN_ONE: usize = 100;
 
-/// The body of the answer. `event` is what a hint is called.
+/// The body of the answer. `event` is the name of a hint's event.
 pub(crate) fn body(watcher: Watcher, event: &'static str) -> Body {
     let beat = u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX);
     let ready = Event::default().event("ready").data(json!({ "heartbeatMs": beat }).to_string());
@@ -41,7 +41,7 @@ fn some(event: &str, devices: &[DeviceId], denied: bool) -> Vec<Event> {
     devices.chunks(IDS_IN_ONE).map(chunk).collect()
 }
 
-/// One event. `deny` tells a sidecar which of its budgets the hint is charged to; it is still to ask.
+/// One event. `deny` tells a sidecar which of its hint budgets to use; the sidecar still validates.
 fn one(event: &str, name: &str, what: impl Into<serde_json::Value>, denied: bool) -> Event {
     let mut data = serde_json::Map::from_iter([(name.to_owned(), what.into())]);
     if denied {

@@ -1,4 +1,4 @@
-//! `machineid audit verify`: whether an audit file is as the daemon wrote it.
+//! `machineid audit verify`: checks whether an audit file is as the daemon wrote it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -61,7 +61,7 @@ fn read(path: &Path, expect: Option<Hash>) -> std::io::Result<Verdict> {
         }
         let ended = line.ends_with(b"\n");
         if !ended && line.len() > LONGEST_LINE {
-            // No record is this long. Its rest says no more.
+            // No record is this long, so the rest of the line is skipped.
             reader.skip_until(b'\n')?;
         }
         verifier.take(line.strip_suffix(b"\n").unwrap_or(&line), ended);

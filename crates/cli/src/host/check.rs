@@ -1,4 +1,4 @@
-//! `machineid check`: may this device run now?
+//! `machineid check`: asks the daemon whether this device may run now.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::printer::{Colour, Line, Printer};
 use crate::problem::Problem;
 use crate::{Env, words};
 
-/// The daemon answers within its own `check_timeout`, a few seconds; this is for one that hangs.
+/// The limit for a daemon that hangs; the daemon normally answers within its own `check_timeout`, a few seconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an answer comes to. Only one form is a yes.
+/// The meaning of an answer. Only one form allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Allowed,
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: &CheckArgs, env: Env<'_>, printer: &mut Printer) -
     })
 }
 
-/// Status and body must say the same; where they do not, nothing was found out.
+/// Status and body must agree; if they do not, the answer is malformed.
 fn verdict(status: u16, said: &CheckAnswer) -> Verdict {
     match (status, said.allowed, said.code.kind()) {
         (200, true, CodeKind::Allow | CodeKind::Unknown) => Verdict::Allowed,

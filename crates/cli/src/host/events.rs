@@ -1,4 +1,4 @@
-//! `machineid events`: what happens on this host, as the daemon tells it.
+//! `machineid events`: shows the daemon's events on this host.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use serde_json::Value;
 
 use super::interrupt::Interrupt;
 use super::socket::{self, Streaming};
-use super::stop::{mechanism, processes, survivors};
+use super::stop_words::{mechanism, processes, survivors};
 use crate::Env;
 use crate::args::EventsArgs;
 use crate::printer::{Colour, Line, Printer};
 use crate::problem::Problem;
 use crate::words::precise;
 
-/// For the answer to begin.
+/// How long the start of the answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts to find a daemon again.
+/// The pause between attempts to reconnect to the daemon.
 const PAUSE: Duration = Duration::from_secs(1);
-/// No event is longer, in bytes.
+/// The maximum size of an event, in bytes.
 const LONGEST: usize = 1024 * 1024;
 
 pub(crate) async fn run(args: &EventsArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
@@ -62,7 +62,7 @@ async fn open(args: &EventsArgs, env: Env<'_>, last: Option<&str>) -> Result<Str
 /// Why a stream is no longer read.
 enum Ended {
     NobodyReads,
-    /// By the daemon, or with it.
+    /// The stream was ended by the daemon, or with it.
     Here(Result<(), String>),
 }
 
@@ -89,7 +89,7 @@ async fn show(stream: &mut Streaming, json: bool, last: &mut Option<String>, pri
     }
 }
 
-/// Takes server-sent events apart.
+/// Parses server-sent events.
 #[derive(Debug, Default)]
 struct Reader {
     buffer: Vec<u8>,
@@ -98,7 +98,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Id and data of every event that is complete by now.
+    /// The id and data of every event that is complete.
     fn take(&mut self, chunk: &[u8]) -> Vec<(Option<String>, String)> {
         self.buffer.extend_from_slice(chunk);
         let mut events = Vec::new();
@@ -124,7 +124,7 @@ fn print(data: &str, id: Option<&str>, json: bool, printer: &mut Printer) {
         return;
     };
     if json {
-        // As it came, with its id: a newer daemon may say more than this program knows.
+        // Printed as received, with its id: a newer daemon may send more than this program knows.
         let mut whole = whole;
         whole["id"] = id.into();
         printer.json_line(&whole);

@@ -1,4 +1,4 @@
-//! This host: what its daemon says over the socket, and what the host itself is fit for.
+//! The commands about this host: they ask its daemon over the socket, or examine the host.
 
 pub(super) mod audit;
 pub(super) mod check;
@@ -10,5 +10,6 @@ pub(super) mod release;
 mod socket;
 pub(super) mod status;
 pub(super) mod stop;
-mod watch;
+mod stop_words;
+pub(super) mod watch;
 mod wrapper;

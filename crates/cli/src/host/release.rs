@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &ReleaseArgs, env: Env<'_>, printer: &mut Printer)
     Ok(Exit::Success)
 }
 
-/// The device that is held, when there is just one.
+/// The device that is held, if there is exactly one.
 async fn the_one(args: &SocketArgs, env: Env<'_>) -> Result<DeviceId, Problem> {
     let (status, _) = status::ask(args, env, TIMEOUT).await.map_err(Problem::undecided)?;
     match &status.holds[..] {
@@ -45,7 +45,7 @@ async fn the_one(args: &SocketArgs, env: Env<'_>) -> Result<DeviceId, Problem> {
     }
 }
 
-/// `POST /v1/hold`.
+/// Sends `POST /v1/hold`.
 pub(super) async fn hold(args: &SocketArgs, env: Env<'_>, request: &HoldRequest) -> Result<HoldAnswer, Problem> {
     ask(args, env, "/v1/hold", request).await
 }

@@ -1,4 +1,4 @@
-//! One request to the daemon.
+//! Sends requests to the daemon.
 
 use std::error::Error;
 use std::io;
@@ -16,10 +16,10 @@ use url::Url;
 use crate::Env;
 use crate::args::SocketArgs;
 
-/// The longest answer taken: a status with some 10,000 agents.
+/// The maximum size of an answer: a status with some 10,000 agents.
 const LONGEST: usize = 64 * 1024 * 1024;
 
-/// The daemon's answer, whatever its status.
+/// The daemon's answer, with any status.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -27,7 +27,7 @@ pub(super) struct Answer {
     pub(super) socket: PathBuf,
 }
 
-/// Sends `GET path` with this query. Fails with a sentence for the operator: what happened, where, what to do next.
+/// Sends `GET path` with this query. The error says what happened, where, and what to do next.
 pub(super) async fn get(
     args: &SocketArgs,
     env: Env<'_>,
@@ -40,7 +40,7 @@ pub(super) async fn get(
     exchange(&socket, request, timeout).await
 }
 
-/// Sends `POST path` with this body as JSON. Fails as [`get`] does.
+/// Sends `POST path` with this body as JSON. Fails like [`get`].
 pub(super) async fn post<T: Serialize>(
     args: &SocketArgs,
     env: Env<'_>,
@@ -54,7 +54,7 @@ pub(super) async fn post<T: Serialize>(
     exchange(&socket, request.header(header::CONTENT_TYPE, "application/json").body(body), timeout).await
 }
 
-/// A request to this socket. The host in the URL is a name that HTTP asks for.
+/// A request to this socket. HTTP needs a host in the URL; it is ignored.
 fn request<V: AsRef<str>>(
     socket: &Path,
     method: Method,
@@ -92,15 +92,15 @@ async fn exchange(socket: &Path, request: RequestBuilder, timeout: Duration) -> 
     })
 }
 
-/// An answer that goes on.
+/// An answer that is read in parts.
 #[derive(Debug)]
 pub(super) struct Streaming {
     response: Response,
     socket: PathBuf,
 }
 
-/// Sends `GET path?query` and gives the answer as it comes. `last`: the id of the event after which to go on. Fails as
-/// [`get`] does, also when it is no stream of events.
+/// Sends `GET path?query` and returns the answer as a stream. `last` is the id of the event after which to continue.
+/// Fails like [`get`], also when the answer is no event stream.
 pub(super) async fn stream(
     args: &SocketArgs,
     env: Env<'_>,
@@ -132,16 +132,16 @@ pub(super) async fn stream(
 }
 
 impl Streaming {
-    /// What comes next; `None` at the end. Fails as [`get`] does.
+    /// The next part of the answer; `None` at the end. Fails like [`get`].
     pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, String> {
         let chunk = self.response.chunk().await.map_err(|error| explain(&error, &self.socket))?;
         Ok(chunk.map(|bytes| bytes.to_vec()))
     }
 }
 
-/// Where this command looks for the socket.
+/// The socket's path for this command.
 pub(super) fn find(args: &SocketArgs, env: Env<'_>) -> PathBuf {
-    // Relative paths are the kernel's to resolve: what is shown is what was typed.
+    // The kernel resolves relative paths, so messages show the path as typed.
     socket_path::find(args.socket.as_deref(), env, Path::exists, Path::new(""))
 }
 
@@ -182,7 +182,7 @@ fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     None
 }
 
-/// The group that may open the socket: its own, or its directory's when that is what bars the way.
+/// The group that may open the socket: the socket's own, or its directory's if the directory prevents access.
 fn owning_group(socket: &Path) -> Option<String> {
     let gid = socket.metadata().or_else(|_| socket.parent().unwrap_or(Path::new("/")).metadata()).ok()?.gid();
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `machineid status`: what the daemon holds, knows and promises.
+//! `machineid status`: shows the daemon's state.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use machineid_protocol::local::Killer;
 use machineid_protocol::status::{
     AgentReport, AgentState, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
 };
-use machineid_protocol::{Exit, HoldsAgainst, span};
+use machineid_protocol::{Exit, HoldsAgainst, KeyRole, span};
 use serde_json::Value;
 
-use super::{socket, stop, watch};
+use super::{socket, stop_words};
 use crate::Env;
 use crate::args::{SocketArgs, StatusArgs};
 use crate::printer::{Colour, Line, Printer};
@@ -22,12 +22,9 @@ use crate::words::{ago, count, millis, precise};
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    if args.watch {
-        return watch::run(args, env, printer).await;
-    }
     let (status, whole) = ask(&args.socket, env, TIMEOUT).await.map_err(Problem::failure)?;
     if args.json {
-        // As it came: a newer daemon may say more than this program knows.
+        // Printed as received: a newer daemon may send more than this program knows.
         printer.json(&whole);
     } else {
         page(&status, clock::wall_now(), printer);
@@ -35,7 +32,7 @@ pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
     Ok(Exit::Success)
 }
 
-/// The daemon's status, also as it came. Fails with a sentence for the operator.
+/// The daemon's status, parsed and as received. The error is a sentence for the operator.
 pub(super) async fn ask(args: &SocketArgs, env: Env<'_>, timeout: Duration) -> Result<(Status, Value), String> {
     let answer = socket::get(args, env, "/v1/status", &[], timeout).await?;
     let status = serde_json::from_slice::<Status>(&answer.body).ok().filter(|_| answer.status == 200);
@@ -85,16 +82,19 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     if let Some(ends) = &status.authority.key_ends {
         let mut line = Line::default();
         line.push(&format!("{:<14}", "org key"), None);
-        line.push(
-            &format!("is the old key, which expires at {ends}: put the new key in its place"),
-            Some(Colour::Unclear),
-        );
+        line.push(&format!("expires at {ends}: put the new key in its place"), Some(Colour::Unclear));
+        printer.line(line);
+    }
+    if let Some(role) = status.authority.key_role.filter(|role| *role != KeyRole::Host) {
+        let mut line = Line::default();
+        line.push(&format!("{:<14}", "org key"), None);
+        line.push(&format!("has the role {role}: give this host a key of the role host"), Some(Colour::Unclear));
         printer.line(line);
     }
     if let Some(error) = &status.authority.last_error {
         field("", error, printer);
     }
-    // Exact: a promise that is rounded down is another promise.
+    // Exact values: a rounded promise would be a different promise.
     let bound = status.stop_bound;
     let (connected, cut_off) = (Duration::from_millis(bound.connected_ms), Duration::from_millis(bound.cut_off_ms));
     let bounds =
@@ -149,7 +149,7 @@ fn count_records(records: u64) -> String {
     count(usize::try_from(records).unwrap_or(usize::MAX), "record", "records")
 }
 
-/// Each agent's row, and under it in a line what holds it together.
+/// Prints a row for each agent, and its containment in a line below.
 fn agents(agents: &[AgentReport], printer: &mut Printer) {
     if agents.is_empty() {
         printer.line("no agents run under enforcement (start one with: machineid-run -- COMMAND)");
@@ -169,7 +169,7 @@ fn agents(agents: &[AgentReport], printer: &mut Printer) {
     printer.line(count(agents.len(), "agent", "agents"));
 }
 
-/// What holds it together and against whom, whether its time stands still, and why it is no better.
+/// The agent's containment and its strength, whether the agent is frozen, and why the containment is no stronger.
 fn hold(agent: &AgentReport) -> String {
     let against = match agent.holds_against {
         HoldsAgainst::Bugs => "holds against bugs",
@@ -184,7 +184,7 @@ fn hold(agent: &AgentReport) -> String {
     format!("{}, {against}{killer}{frozen}{reason}", agent.containment)
 }
 
-/// The newest stops are the last shown, next to the prompt.
+/// The newest stops are shown last, next to the prompt.
 fn stops(stops: &[StopReport], now: Timestamp, printer: &mut Printer) {
     if stops.is_empty() {
         return;
@@ -292,7 +292,7 @@ fn agent_row(agent: &AgentReport) -> Vec<Cell> {
     ]
 }
 
-/// Confirmed stops older than this many are left out of the page; one that is not is always shown.
+/// Confirmed stops beyond this number are left out of the page; unconfirmed ones are always shown.
 const SHOWN_STOPS: usize = 8;
 
 const STOP_COLUMNS: [Column; 7] = [
@@ -305,12 +305,12 @@ const STOP_COLUMNS: [Column; 7] = [
     Column::drop_at("PROCESSES", 5),
 ];
 
-/// Requested and confirmed are two things: a stop is confirmed when nothing of the tree is left.
+/// A stop is confirmed only when no process of the tree is left.
 fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
     let result = if stop.confirmed {
         Cell::coloured("confirmed", Colour::Good)
     } else {
-        Cell::coloured(stop::survivors(stop), Colour::Bad)
+        Cell::coloured(stop_words::survivors(stop), Colour::Bad)
     };
     vec![
         Cell::new(stop.name.clone().unwrap_or_else(|| stop.run_id.to_string())),
@@ -318,7 +318,7 @@ fn stop_row(stop: &StopReport, now: Timestamp) -> Vec<Cell> {
         Cell::new(stop.code.as_str()),
         Cell::new(ago(&stop.began_at, now)),
         Cell::new(precise(stop.took_ms)),
-        Cell::new(stop::mechanism(stop)),
-        Cell::new(stop::processes(stop)),
+        Cell::new(stop_words::mechanism(stop)),
+        Cell::new(stop_words::processes(stop)),
     ]
 }

@@ -1,4 +1,4 @@
-//! `machineid status --watch`: the page, kept up to date; where nothing can be drawn, a line for each change.
+//! `machineid status --watch`: keeps the page up to date; without a terminal, prints a line for each change.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::printer::Printer;
 use crate::problem::Problem;
 use crate::words::count;
 
-/// Between two looks.
+/// The pause between two queries.
 const PAUSE: Duration = Duration::from_secs(1);
-/// For one answer of the daemon's.
+/// The limit for one answer of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
+pub(crate) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let interrupt = Interrupt::watch();
     let mut interrupt = interrupt.map_err(|error| Problem::failure(format!("cannot watch for Ctrl-C: {error}")))?;
     let mut shown = String::new();
@@ -30,7 +30,7 @@ pub(super) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
             _ = interrupt.arrived() => return Ok(Exit::Success),
         };
         match answer {
-            // At the beginning it is a mistake; later it may be a restart.
+            // A failure of the first query is an error; later the daemon may be restarting.
             Err(why) if first => return Err(Problem::failure(why)),
             Err(why) => tell(&format!("no answer: {why}"), &mut shown, printer),
             Ok((_, whole)) if args.json => printer.json_line(&whole),
@@ -52,7 +52,7 @@ pub(super) async fn run(args: &StatusArgs, env: Env<'_>, printer: &mut Printer) 
     }
 }
 
-/// Says what is new.
+/// Prints a line, unless it is the same as the last one.
 fn tell(text: &str, shown: &mut String, printer: &mut Printer) {
     if printer.can_draw() {
         printer.begin_page();
@@ -64,7 +64,7 @@ fn tell(text: &str, shown: &mut String, printer: &mut Printer) {
     }
 }
 
-/// What matters, in a line that changes only when that does.
+/// The important facts, in a line that changes only when they do.
 fn summary(status: &Status) -> String {
     let devices = status.devices.iter().map(|device| {
         let standing = match device.standing {

@@ -1,4 +1,4 @@
-//! Where `machineid-run` is.
+//! Finds `machineid-run`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::Env;
 
 const NAME: &str = "machineid-run";
-/// The daemon's program is the wrapper too, when it is started under the wrapper's name.
+/// The daemon's program is also the wrapper, when started under the wrapper's name.
 const MANY: &str = "machineid-sidecar";
 
 /// A program that is the wrapper.
@@ -16,7 +16,7 @@ pub(super) struct Wrapper {
 }
 
 impl Wrapper {
-    /// A command that starts it under its own name, which decides what a program of many names does.
+    /// A command that starts it under the wrapper's name, which selects the program.
     pub(super) fn command(&self) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(&self.path);
@@ -25,8 +25,8 @@ impl Wrapper {
     }
 }
 
-/// The one beside this program, as they are installed; else the daemon's program under the wrapper's name; else the first
-/// on the search path.
+/// The wrapper beside this program, as installed; otherwise the daemon's program under the wrapper's name; otherwise
+/// the first on the search path.
 pub(super) fn find(env: Env<'_>) -> Option<Wrapper> {
     let own = std::env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent);
@@ -36,7 +36,7 @@ pub(super) fn find(env: Env<'_>) -> Option<Wrapper> {
 
 fn choose(beside: Option<&Path>, search: &[PathBuf], is_program: impl Fn(&Path) -> bool) -> Option<Wrapper> {
     let own = beside.into_iter().flat_map(|directory| [NAME, MANY].map(|name| directory.join(name)));
-    // A relative entry means whatever the working directory holds.
+    // Relative entries depend on the working directory and are ignored.
     let path = search.iter().filter(|directory| directory.is_absolute()).map(|directory| directory.join(NAME));
     own.chain(path).find(|path| is_program(path)).map(|path| Wrapper { path })
 }

@@ -1,5 +1,5 @@
-//! The connections to one authority, as reqwest makes and keeps them: HTTP/1.1, by way of the proxy that the environment
-//! names, encrypted when the address says so.
+//! The connections to one authority, made and kept by reqwest: HTTP/1.1, through the proxy from the environment,
+//! encrypted when the URL says so.
 
 mod names;
 mod pieces;
@@ -16,34 +16,34 @@ pub(super) use names::NoAddress;
 use names::Resolver;
 pub(super) use pieces::outgoing;
 
-/// Connections that are kept while idle. More than a thousand devices need at once when each takes its turn; a burst
-/// (all of them asked about on one signal) must not leave a thousand behind.
+/// The maximum number of idle connections. A thousand devices need fewer when they validate in turn; a burst (all of
+/// them asked at once) must not leave a thousand open.
 const MOST: usize = 16;
-/// How long one is kept. Proxies and servers forget theirs after a minute or a few.
+/// How long an idle connection is kept. Proxies and servers close theirs after one or a few minutes.
 const LONGEST: Duration = Duration::from_secs(90);
 
-/// Which proxies may be asked on the way.
+/// The proxies that may be used.
 #[derive(Clone)]
 pub(super) enum Proxies {
-    /// The one that the environment names for the authority, if any.
+    /// The proxy from the environment, if one applies to the authority.
     Environment,
-    /// None: the authority is on this host.
-    Nobody,
+    /// No proxy: the authority is on this host.
+    None,
     #[cfg(test)]
     Only(Box<reqwest::Proxy>),
 }
 
-/// How connections to one authority are made.
+/// The options of connections to one authority.
 pub(super) struct Way {
     pub(super) proxies: Proxies,
-    /// Holds the certificates that are trusted, so that making new connections reads no files.
+    /// Contains the trusted certificates, so that new connections read no files.
     pub(super) tls: ClientConfig,
     pub(super) user_agent: String,
-    /// The time for one attempt to connect. It is divided among the addresses of a name, those of each family apart.
+    /// The limit for one attempt to connect. It is divided among the addresses of a name, for each address family.
     pub(super) timeout: Duration,
 }
 
-/// The connections to one authority: those that are kept for the next request, and those for one request alone.
+/// The connections to one authority: kept ones, and those for a single request.
 pub(super) struct Connections {
     way: Way,
     names: Arc<Resolver>,
@@ -51,15 +51,15 @@ pub(super) struct Connections {
     single: Client,
 }
 
-/// Connections that are kept and forgotten together.
+/// A set of kept connections, which are closed together.
 pub(super) struct Kept {
     pub(super) http: Client,
-    /// Whether an answer came on one of them. Only then one that was kept can have died since.
+    /// Whether an answer arrived on one of them. Only then can a kept connection have died since.
     answered: AtomicBool,
 }
 
 impl Connections {
-    /// Connects to nothing yet. Fails when the user agent is no header's value.
+    /// Prepares the connections; connects to nothing yet. Fails when the user agent is not a valid header value.
     pub(super) fn new(way: Way) -> reqwest::Result<Self> {
         let names = Arc::new(Resolver::new());
         let single = way.client(&names, 0)?;
@@ -67,7 +67,7 @@ impl Connections {
         Ok(Self { way, names, kept, single })
     }
 
-    /// A client that makes a connection for each request and keeps none.
+    /// A client that makes a new connection for each request and keeps none.
     pub(super) const fn single(&self) -> &Client {
         &self.single
     }
@@ -76,19 +76,19 @@ impl Connections {
         Arc::clone(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes new connections from now on. The old ones are closed once the requests that were begun on them are answered.
+    /// Uses new connections from now on. The old ones are closed when their requests have been answered.
     pub(super) fn forget(&self) {
         self.replace(|_| true);
     }
 
-    /// Forgets these connections, unless another request that died on one of them has done so.
+    /// Replaces these connections, unless another request that failed on one of them has already done so.
     pub(super) fn forget_these(&self, these: &Arc<Kept>) {
         self.replace(|kept| Arc::ptr_eq(kept, these));
     }
 
     fn replace(&self, condition: impl FnOnce(&Arc<Kept>) -> bool) {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        // What could be made once can be made again. If not, the old connections are as good as any.
+        // The client was created once, so this should succeed again. If it fails, the old connections stay in use.
         if condition(&kept)
             && let Ok(http) = self.way.client(&self.names, MOST)
         {
@@ -102,12 +102,12 @@ impl Kept {
         Self { http, answered: AtomicBool::new(false) }
     }
 
-    /// Takes note that an answer came on one of these connections, which waits for the next request now.
+    /// Records that an answer arrived on one of these connections, which now waits for the next request.
     pub(super) fn note_answer(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request may have gone out on a connection that had died since the answer before.
+    /// Whether a request may have been sent on a connection that had died since its last answer.
     pub(super) fn may_hold_a_dead_one(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
@@ -117,21 +117,21 @@ impl Way {
     fn client(&self, names: &Arc<Resolver>, most_idle: usize) -> reqwest::Result<Client> {
         let builder = Client::builder()
             .http1_only()
-            // A redirect would take the key along.
+            // A redirect would send the key to another origin.
             .redirect(redirect::Policy::none())
             .referer(false)
-            // Whether a request is repeated is the exchange's decision.
+            // The exchange decides whether a request is repeated.
             .retry(retry::never())
             .user_agent(&self.user_agent)
             .tls_backend_preconfigured(self.tls.clone())
             .dns_resolver(Arc::clone(names))
-            // The one timeout is the exchange's; an attempt to connect must not outlive it in the background.
+            // The exchange has the only timeout; an attempt to connect must not outlive it in the background.
             .connect_timeout(self.timeout)
             .pool_max_idle_per_host(most_idle)
             .pool_idle_timeout(LONGEST);
         match &self.proxies {
             Proxies::Environment => builder,
-            Proxies::Nobody => builder.no_proxy(),
+            Proxies::None => builder.no_proxy(),
             #[cfg(test)]
             Proxies::Only(proxy) => builder.proxy(proxy.as_ref().clone()),
         }
@@ -140,7 +140,7 @@ impl Way {
 }
 
 impl fmt::Debug for Connections {
-    /// Without the clients, which name the proxy: its address may hold a password.
+    /// Formats without the clients, which name the proxy: its URL may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").finish_non_exhaustive()
     }

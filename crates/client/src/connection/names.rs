@@ -1,6 +1,6 @@
-//! Finding the addresses of a name, by the system's resolver.
+//! Resolves host names with the system's resolver.
 //!
-//! A resolver whose name server does not answer blocks for tens of seconds, so it is called on threads of its own kind
+//! A resolver whose name server does not answer blocks for tens of seconds, so it is called on its own kind of threads
 //! ([`machineid_blocking`]). A thousand devices that connect at once share one call.
 
 use std::collections::HashMap;
@@ -19,18 +19,18 @@ use machineid_clock::BootTime;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 const BOUNDS: Bounds = Bounds { at_a_time: 8, most: 32 };
-/// A call that began so long ago is not shared any more. It may hang with a name server that has been replaced meanwhile: the
-/// system's resolver reads its configuration when it is called.
+/// How long a call is shared. An older call may hang on a name server that has been replaced meanwhile: the system's
+/// resolver reads its configuration at each call.
 const SHARED_FOR: Duration = Duration::from_millis(250);
 
 type Answer = Result<Arc<[SocketAddr]>, NoAddress>;
 type Look = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// The system's resolver, whose errors can be told from others.
+/// The system's resolver, with errors that can be recognised.
 #[derive(Debug)]
 pub(super) struct Resolver {
     pool: Pool,
-    /// The newest call for each name. Not kept alive: a call without a waiter need not be made.
+    /// The newest call for each name. Not kept alive: without a waiter, a call need not be made.
     under_way: Mutex<HashMap<String, UnderWay>>,
 }
 
@@ -40,7 +40,7 @@ struct UnderWay {
     call: WeakShared<Look>,
 }
 
-/// A name has no address.
+/// The name has no address.
 #[derive(Clone, Debug)]
 pub(crate) struct NoAddress(Arc<io::Error>);
 
@@ -53,7 +53,7 @@ impl Resolver {
         self.share(name, |name| (name, 0).to_socket_addrs().map(Iterator::collect))
     }
 
-    /// The answer to a call that has just begun, or begins now.
+    /// The answer of a call that has just begun, or begins now.
     fn share(
         &self,
         name: &str,
@@ -113,7 +113,7 @@ mod tests {
             let (calls, wait) = (Arc::clone(&calls), wait.take());
             names.share(name, move |_| {
                 calls.fetch_add(1, Ordering::SeqCst);
-                // The first one hangs until it may go on.
+                // The first call hangs until it is released.
                 let _ = wait.map(|wait| wait.recv());
                 Ok([SocketAddr::from(([127, 0, 0, 1], 0))].into())
             })

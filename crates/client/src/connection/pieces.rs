@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The longest part that is handed over at once, in bytes.
+/// The maximum size of a piece, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// Hands a body over piece by piece. A body that is handed over whole is sent whole, also after the request was given up, to a
-/// peer that takes its time.
+/// Passes a body on in pieces. A body passed on as a whole would be sent as a whole, to a slow peer even after the
+/// request was abandoned.
 #[derive(Debug)]
 struct Pieces(Bytes);
 
-/// The body as reqwest takes it, of the same length on the wire.
+/// The body in reqwest's form, with the same length on the wire.
 pub(crate) fn outgoing(body: Bytes) -> reqwest::Body {
     if body.len() > PIECE { reqwest::Body::wrap(Pieces(body)) } else { body.into() }
 }

@@ -1,4 +1,5 @@
-//! Whom the client trusts. The certificates beside this file are for tests alone: nobody holds their CA's key.
+//! Tests of the certificates that the client trusts. The certificates beside this file are only for tests: their CA's
+//! key was not kept.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -56,7 +57,7 @@ async fn a_named_ca_is_trusted_and_only_for_the_right_host() {
     let decision = validate_at(&format!("https://{server}"), Some(CA)).await;
     assert!(matches!(decision, Ok(Decision::Allow { .. })), "{decision:?}");
 
-    // 127.0.0.2 is the same server, but not a name its certificate holds.
+    // 127.0.0.2 is the same server, but not a name in its certificate.
     let elsewhere = TcpListener::bind("127.0.0.2:0").unwrap();
     let address = elsewhere.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The endpoints beside validate.
+//! Tests of the endpoints other than validate.
 
 use machineid_protocol::api::BatchItem;
 

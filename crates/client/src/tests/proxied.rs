@@ -1,4 +1,4 @@
-//! An authority that is reached by way of a proxy.
+//! Tests with an authority behind a proxy.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -43,7 +43,7 @@ async fn what_is_exempt_goes_there_directly() {
     assert!(server.requests()[0].starts_with("POST /api/v1/devices/validate HTTP/1.1\r\n"));
 }
 
-/// A proxy that answers `CONNECT` with this, and after a 200 joins the client to `server`. What it was told comes back.
+/// A proxy that answers `CONNECT` with this, and after a 200 connects the client to `server`. Returns what it was sent.
 fn tunnel(answer: &'static str, server: SocketAddr) -> (SocketAddr, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! A server that writes exactly the bytes it is told to, whatever HTTP says about them.
+//! A test server that writes exactly the given bytes, even if they violate HTTP.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// What the server does with one request.
+/// The server's reaction to one request.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     /// Writes these bytes and keeps the connection.
@@ -87,7 +87,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, acts: &Mutex<VecDeque<
             }
             Act::WriteAndReset(bytes) => {
                 let _ = stream.write_all(&bytes);
-                // Lingering for no time is how a socket is made to reset instead of close.
+                // A linger time of zero makes a socket reset instead of close.
                 let linger = Some(Duration::ZERO);
                 rustix::net::sockopt::set_socket_linger(&stream, linger).unwrap();
                 return;

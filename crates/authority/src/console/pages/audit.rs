@@ -1,4 +1,4 @@
-//! The audit: who did what, when and why, filtered, by pages, and whole as JSON lines.
+//! The audit page: who did what, when and why, filtered, by pages; and its export as JSON lines.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tracing::error;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Verb};
 use crate::console::words::{Deed, encoded};
@@ -42,11 +43,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The same as the store asks it.
+    /// Converts the filter to the store's query.
     fn query(&self, org: OrgId, limit: u32) -> Result<audit::Query, Refused> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let before = given(&self.before).map(|text| text.parse()).transpose();
-        let before = before.map_err(|_| Refused::Malformed("The address names no line to go on before.".to_owned()))?;
+        let before = before.map_err(|_| Refused::Malformed("The address has an invalid page position.".to_owned()))?;
         let odd = |text: &&String| text.chars().count() > LONGEST || text.chars().any(char::is_control);
         if [&self.device, &self.verb, &self.who].iter().any(odd) {
             return Err(Refused::Malformed(format!("A filter is one line of at most {LONGEST} characters.")));
@@ -61,12 +62,12 @@ impl Asked {
         })
     }
 
-    /// Whether it is this verb that is asked for.
+    /// Whether the filter selects this verb.
     fn chose(&self, verb: &str) -> bool {
         self.verb == verb
     }
 
-    /// The filter as part of an address.
+    /// The filter as a part of an address.
     fn address(&self) -> String {
         format!("device={}&verb={}&who={}", encoded(&self.device), encoded(&self.verb), encoded(&self.who))
     }
@@ -93,7 +94,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let asked = readable(query)?;
     let found = app.store.audit(&asked.query(account.org.id, PAGE)?).await?;
     let now = now();
@@ -117,7 +118,7 @@ pub(super) async fn show(
     )
 }
 
-/// All that the filter lets through, the newest first, a JSON object on each line.
+/// Exports all entries that match the filter, the newest first, one JSON object on each line.
 pub(super) async fn export(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
@@ -125,10 +126,10 @@ pub(super) async fn export(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (_, account) = visit::at(&app, &head, &org).await?;
+    let (_, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let org = account.org.id;
     let first = readable(query)?.query(org, TOGETHER)?;
-    // The first part is asked for before the answer begins: a store that fails must not look like an empty audit.
+    // The first part is read before the answer begins: a failing store must not look like an empty audit.
     let begun = app.store.audit(&first).await?;
     let state = Some((first, Some(begun)));
     let lines = futures_util::stream::unfold((app, state), |(app, state)| async move {
@@ -148,8 +149,8 @@ pub(super) async fn export(
                 Some((Ok::<_, Infallible>(Bytes::from(text(&page))), (app, rest)))
             }
             Err(error) => {
-                error!(%error, "an export of the audit broke off");
-                let said = Bytes::from_static(b"{\"error\":\"the export broke off here: the database failed\"}\n");
+                error!(%error, "an export of the audit failed");
+                let said = Bytes::from_static(b"{\"error\":\"the export is incomplete: the database failed\"}\n");
                 Some((Ok(said), (app, None)))
             }
         }

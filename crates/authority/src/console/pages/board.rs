@@ -1,5 +1,5 @@
-//! The live board of a stop of many: what was asked, who has confirmed it, and by when the leases of the others end
-//! everything. [`tally`] is pure; the page only shows what it says.
+//! The live page of a stop of many devices: the request, the hosts that confirmed it, and the time by which the leases
+//! of the others end everything. [`tally`] is pure; the page only shows its result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use machineid_protocol::report::StopState;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::pictures::{self, Picture, Progress};
 use crate::console::words::{State as Shown, When, grouped};
@@ -22,30 +23,30 @@ use crate::reports::{Known, Notes, judge};
 use crate::routes::now;
 use crate::store::Aftermath;
 
-/// Hosts in one list. A longer list of outstanding hosts is not read by name.
+/// Hosts in one list. A longer list of outstanding hosts is too long to read.
 const SHOWN: usize = 200;
 
 /// A host whose sidecar uses devices that were stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
-    /// Its own device.
+    /// The host's own device.
     name: String,
     state: StopState,
-    /// Agents that it last said it has on these devices.
+    /// The number of agents on these devices in the sidecar's last report.
     agents: u64,
     heard_at: Timestamp,
-    /// When its lease has ended them, whatever failed.
+    /// The time by which its lease has ended them, in the worst case.
     by: Timestamp,
 }
 
-/// How far the stop is.
+/// The progress of the stop.
 #[derive(Clone, Debug)]
 struct Tally {
-    /// By the time at which nothing can run, the latest first.
+    /// Hosts that have not confirmed, ordered by the time at which nothing can run, the latest first.
     outstanding: Vec<Host>,
-    /// By name.
+    /// Hosts that have confirmed, ordered by name.
     confirmed: Vec<Host>,
-    /// Devices that no sidecar has told of.
+    /// Devices that no sidecar has reported about.
     untold: u64,
     progress: Progress,
 }
@@ -100,7 +101,7 @@ fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
     Tally { outstanding, confirmed, untold: after.devices.saturating_sub(told), progress }
 }
 
-/// Of two devices on one host, the one that is further from its end.
+/// Of the states of two devices on one host, the one further from its end.
 fn worse(one: (StopState, Timestamp), other: (StopState, Timestamp)) -> (StopState, Timestamp) {
     const fn rank(state: StopState) -> u8 {
         match state {
@@ -112,19 +113,19 @@ fn worse(one: (StopState, Timestamp), other: (StopState, Timestamp)) -> (StopSta
     }
     let state = if rank(other.0) > rank(one.0) { other.0 } else { one.0 };
     match (one.0, other.0) {
-        // What is confirmed waits for no lease.
+        // A confirmed stop waits for no lease.
         (StopState::Confirmed, _) => (state, other.1),
         (_, StopState::Confirmed) => (state, one.1),
         _ => (state, one.1.max(other.1)),
     }
 }
 
-/// From `earlier` to `later`; nothing when they are the other way round.
+/// The time from `earlier` to `later`; zero when they are in the other order.
 fn span(earlier: Timestamp, later: Timestamp) -> Duration {
     later.duration_since(earlier).try_into().unwrap_or_default()
 }
 
-/// A host as it is shown.
+/// A host as a row of the page.
 struct Row {
     name: String,
     state: Shown,
@@ -138,8 +139,8 @@ impl Row {
         let (word, shape, class) = match host.state {
             StopState::Confirmed => ("Confirmed", "✓", "allowed"),
             StopState::Stopping => ("Stopping", "…", "halted"),
-            StopState::Pending => ("No word yet", "▲", "revoked"),
-            StopState::Lapsed => ("Lease over", "◇", "halted"),
+            StopState::Pending => ("Not confirmed", "▲", "revoked"),
+            StopState::Lapsed => ("Lease ended", "◇", "halted"),
         };
         Self {
             name: host.name.clone(),
@@ -167,12 +168,12 @@ struct Page {
     pending: usize,
     stopped: usize,
     left: u64,
-    /// When the last lease ends, while one lasts.
+    /// When the last lease ends, if one has not ended yet.
     last: Option<When>,
     curve: Picture,
     histogram: Option<Picture>,
     rows: Vec<Row>,
-    /// Outstanding hosts beyond those shown.
+    /// The number of outstanding hosts beyond those shown.
     more: usize,
     confirmed_names: Vec<String>,
     more_confirmed: usize,
@@ -184,7 +185,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let asked_at = Timestamp::from_microsecond(at).map_err(|_| Refused::NotFound)?;
     let after = app.store.aftermath(account.org.id, asked_at).await?.ok_or(Refused::NotFound)?;
     let now = now();
@@ -230,7 +231,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    /// What a sidecar said about a device at that second: whether it knows of the stop of second 100, and what runs.
+    /// A sidecar's report about a device at that second: whether it knows the stop of second 100, and how many agents
+    /// run.
     fn heard(sidecar: u32, device: &str, second: i64, knows: bool, agents: u32) -> HeardOf {
         let stamp = knows.then(|| at(100).to_string());
         let said = json!({

@@ -1,9 +1,10 @@
-//! The page of a checkout: `GET /checkout/<secret>` shows it, `POST` confirms it once. It needs no session.
+//! The page of a checkout: `GET /checkout/<secret>` shows it, and `POST` confirms the checkout once. It needs no
+//! session.
 //!
-//! There are two secrets. The one in the address that `POST /billing/checkout` gives to a holder of the org key shows
-//! the page, and no more: else each holder of a key could set its own plan. The other is printed on the admin socket
-//! (`machineid-authority org confirm-checkout NUMBER --link`) and confirms. Both end with the confirmation, or after an
-//! hour.
+//! There are two secrets. The one in the address that `POST /billing/checkout` returns to a holder of the org key only
+//! shows the page: otherwise each holder of a key could set its own plan. The other is printed through the admin socket
+//! (`machineid-authority org confirm-checkout NUMBER --link`) and confirms the checkout. Both end with the
+//! confirmation, or after an hour.
 
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ use tracing::info;
 use super::frame::Frame;
 use super::refused::Refused;
 use super::{page, redirect};
-use crate::routes::openapi::{PAGE, TOKEN};
+use crate::routes::openapi::{PAGE, Route, TOKEN};
 
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Actor, Call};
 use crate::console::words::{When, encoded};
@@ -35,7 +37,7 @@ struct Page {
     done: bool,
 }
 
-/// What is to be confirmed, or was.
+/// The plan change to be confirmed, or just confirmed.
 struct Offer {
     checkout: Checkout,
     name: String,
@@ -43,21 +45,24 @@ struct Offer {
     confirmable: bool,
 }
 
-pub(super) const SHOW: Operation = Operation {
-    path: "/checkout/{token}",
-    method: "get",
-    summary: "The page of a checkout, for a browser",
-    parameters: &[TOKEN],
-    body: None,
-    answers: PAGE,
-};
+pub(super) const SHOW: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/checkout/{token}",
+        method: "get",
+        summary: "The page of a checkout, for a browser",
+        parameters: &[TOKEN],
+        body: None,
+        answers: PAGE,
+    },
+);
 
 pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response, Refused> {
     let open = |checkout: &Checkout| checkout.open(now());
     let shown = app.store.checkout(&CheckoutKey::Address(SecretHash::of_token(&token))).await?.filter(open);
     let confirmable = match &shown {
         Some(_) => None,
-        // One that was confirmed is shown as such for the rest of its hour: a confirmation leads here.
+        // A confirmed checkout is shown as confirmed for the rest of its hour: a confirmation redirects here.
         None => app.store.checkout(&link(&token)).await?.filter(|checkout| now() < checkout.expires_at),
     };
     match (confirmable, shown) {
@@ -65,19 +70,24 @@ pub(super) async fn show(State(app): State<Arc<App>>, Path(token): Path<String>)
             said(&app, StatusCode::OK, "The plan is changed", Some((checkout, false)), true)
         }
         (Some(checkout), _) => said(&app, StatusCode::OK, "Confirm the plan", Some((checkout, true)), false),
-        (None, Some(checkout)) => said(&app, StatusCode::OK, "A plan to be confirmed", Some((checkout, false)), false),
+        (None, Some(checkout)) => {
+            said(&app, StatusCode::OK, "This plan waits for confirmation", Some((checkout, false)), false)
+        }
         (None, None) => said(&app, StatusCode::GONE, "Nothing to confirm here", None, false),
     }
 }
 
-pub(super) const CONFIRM: Operation = Operation {
-    path: "/checkout/{token}",
-    method: "post",
-    summary: "Confirms it, where the address is one that an operator printed",
-    parameters: &[TOKEN],
-    body: None,
-    answers: PAGE,
-};
+pub(super) const CONFIRM: Route = Route::needing(
+    Permission::Public,
+    Operation {
+        path: "/checkout/{token}",
+        method: "post",
+        summary: "Confirms a checkout, if the address is one that an operator printed",
+        parameters: &[TOKEN],
+        body: None,
+        answers: PAGE,
+    },
+);
 
 pub(super) async fn confirm(
     State(app): State<Arc<App>>,
@@ -85,7 +95,8 @@ pub(super) async fn confirm(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let call = Call { actor: Actor::Address(ask::address(&head)), ..ask::call(&head) };
+    let actor = Actor::Address(ask::address(&head));
+    let call = Call { at: now(), request_id: ask::request_id(&head), actor, reason: None };
     match app.store.confirm_checkout(&link(&token), &call).await? {
         Some(checkout) => {
             info!(org = %checkout.org.id, plan = %checkout.wanted, "a plan was confirmed");

@@ -1,4 +1,4 @@
-//! One device: what it is now, what its sidecars tell, what happened to it, and what can be done.
+//! The page of one device: its state, its sidecars' reports, its history, and the actions on it.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::past::{Moment, together, took_text};
 use super::refused::Refused;
 use super::told::Sidecar;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit;
 use crate::console::pictures::{self, Picture};
@@ -25,7 +26,7 @@ use crate::reports::KnownStop;
 use crate::routes::now;
 use crate::store::Filter;
 
-/// How much of what was done to it is shown.
+/// How many entries of its history are shown.
 const PAST: u32 = 50;
 
 #[derive(Debug, Deserialize)]
@@ -70,7 +71,7 @@ struct Page {
     created: When,
     sidecars: Vec<Sidecar>,
     stops: Vec<Stop>,
-    /// What was held over time, if anything was told of it.
+    /// The decisions over time, if any were reported.
     states: Option<Picture>,
     past: Vec<Moment>,
     more: bool,
@@ -84,7 +85,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let id: DeviceId = query.ok().and_then(|Query(asked)| asked.id.parse().ok()).ok_or(Refused::NotFound)?;
     let org = account.org.id;
     let filter = Filter { only: Some(id.clone()), limit: Some(1), ..Filter::default() };

@@ -1,4 +1,5 @@
-//! What is done to selected devices: revoke, restore, remove. Through the store's own methods, with a result for each.
+//! The actions on selected devices: revoke, restore, remove. They use the store's methods and show a result for each
+//! device.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use machineid_protocol::api::DeviceStatus;
 use super::form::Form;
 use super::refused::Refused;
 use super::{result, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{self, BatchError, Named, Outcome as Came};
+use crate::console::session::{Done, Outcome};
 use crate::console::words::grouped;
-use crate::console::{Done, Outcome};
 use crate::org::OrgId;
 use crate::plan::{Removal, Restoration, Suspension};
 use crate::store::Filter;
@@ -24,7 +26,7 @@ pub(super) async fn act(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let batch = batch::distinct(form.all("id")).map_err(|error| {
         Refused::Malformed(
@@ -34,6 +36,11 @@ pub(super) async fn act(
             }
             .to_owned(),
         )
+    })?;
+    visit.must(match form.one("action") {
+        "restore" => Permission::GiveBack,
+        "remove" => Permission::Remove,
+        _ => Permission::Stop,
     })?;
     let call = visit.call(&head, form.reason()?);
     let org = account.org.id;
@@ -49,8 +56,8 @@ pub(super) async fn act(
                 let ask = Outcome::AskRemove { ids, revoked, reason, wrong };
                 return Ok(result::shown(&app, &visit, org, ask, call.at));
             }
-            // Asked about twice: one that is revoked could register again. One that another operator revoked since the page
-            // was shown stays, too.
+            // Revoked devices need a second confirmation, since they could register again. A device that another
+            // operator revoked after the page was shown is not removed, either.
             let only_active = form.one("revoked") != "revoked";
             ("Removed", remove(&app, org, &batch, only_active, &call).await?, REMOVED)
         }
@@ -86,7 +93,7 @@ async fn restore(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<
     }))
 }
 
-/// Those of the batch that are revoked.
+/// The devices of the batch that are revoked.
 async fn revoked(app: &App, org: OrgId, batch: &[Named]) -> Result<Vec<String>, Refused> {
     let mut revoked = Vec::new();
     for id in batch.iter().filter_map(|named| named.id.clone()) {
@@ -102,11 +109,11 @@ async fn remove(app: &App, org: OrgId, batch: &[Named], only_active: bool, call:
     let mut results = Vec::with_capacity(batch.len());
     for named in batch {
         let (word, well) = match &named.id {
-            None => ("is no device id", false),
+            None => ("is not a device id", false),
             Some(id) => match app.store.remove(org, id, only_active, call).await?.ok_or(Refused::NotFound)?.0 {
                 Removal::Removed => ("removed", true),
                 Removal::NotFound => ("was not known", true),
-                Removal::Revoked => ("is revoked, and stays: it could register again", false),
+                Removal::Revoked => ("is revoked and was not removed: it could register again", false),
             },
         };
         results.push(Done { id: named.sent.clone(), word, well });
@@ -117,7 +124,7 @@ async fn remove(app: &App, org: OrgId, batch: &[Named], only_active: bool, call:
 fn each<T: Copy>(batch: &[Named], outcomes: &[Came<T>], word: impl Fn(T) -> (&'static str, bool)) -> Vec<Done> {
     let one = |(named, outcome): (&Named, &Came<T>)| {
         let (word, well) = match outcome {
-            Came::Invalid => ("is no device id", false),
+            Came::Invalid => ("is not a device id", false),
             Came::Did(done) => word(*done),
         };
         Done { id: named.sent.clone(), word, well }

@@ -1,4 +1,5 @@
-//! The style sheet, the script and the icon. Their names change with their content, so browsers keep them for as long as they like.
+//! The style sheet, the script and the icon. Their names change with their content, so browsers may cache them for any
+//! time.
 
 use std::sync::OnceLock;
 
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::refused::Refused;
 use crate::routes::answer::Answer;
 
-/// A file inside this program.
+/// A file that is part of this program.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) name: String,
@@ -37,7 +38,7 @@ pub(super) fn script() -> &'static File {
     SCRIPT.get_or_init(|| File::new("console", "js", "text/javascript; charset=utf-8", content))
 }
 
-/// The icon. A file of its own: one within the pages would be against their policy.
+/// The icon. It is a separate file, since the content policy forbids it inside the pages.
 pub(super) fn icon() -> &'static File {
     static ICON: OnceLock<File> = OnceLock::new();
     ICON.get_or_init(|| File::new("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")))
@@ -55,7 +56,7 @@ pub(super) async fn file(Path(name): Path<String>) -> Result<Response, Refused> 
 mod tests {
     use super::*;
 
-    /// What a browser fetches beside the pages, in bytes.
+    /// The maximum size of all files that a browser fetches for a page, in bytes.
     const LARGEST: usize = 150 * 1024;
 
     #[test]

@@ -1,4 +1,4 @@
-//! The fleet: every device, searched, filtered and turned by pages on the server.
+//! The page of all devices, searched, filtered and paged by the server.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::told::Told;
 use super::{page, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::pictures::{self, Picture};
 use crate::console::words::{State as Shown, When, encoded, grouped, verdict};
@@ -28,7 +29,7 @@ pub(super) const PAGE: u32 = 100;
 /// The longest search text, in characters: no id is longer.
 const LONGEST_SEARCH: usize = DeviceId::LONGEST;
 
-/// The query.
+/// The query parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Asked {
@@ -74,9 +75,9 @@ struct Page {
     q: String,
     state: String,
     rows: Vec<Row>,
-    /// The address of the page behind this one.
+    /// The address of the next page.
     next: Option<String>,
-    /// The address of the first, when this is not it.
+    /// The address of the first page, when this is another one.
     first: Option<String>,
     usage: Picture,
     used: String,
@@ -84,7 +85,7 @@ struct Page {
     full: bool,
     agents: String,
     sidecars: u64,
-    /// Whether there is any device at all.
+    /// Whether the organisation has any device at all.
     any: bool,
 }
 
@@ -95,7 +96,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let malformed = |text: &str| Refused::Malformed(text.to_owned());
     let Query(Asked { q, state, after }) = query.map_err(|_| malformed("The address cannot be read."))?;
     let (q, after) = (q.trim().to_owned(), after.trim());
@@ -105,20 +106,20 @@ pub(super) async fn show(
         "revoked" => Some(DeviceStatus::Revoked),
         _ => return Err(malformed("Devices are active or revoked; the address asks for something else.")),
     };
-    // PostgreSQL takes no NUL, and no id has control characters.
+    // PostgreSQL accepts no NUL, and no id has control characters.
     if q.chars().count() > LONGEST_SEARCH || q.chars().any(char::is_control) {
         return Err(malformed("A search text is one line of at most 128 characters, as device ids are."));
     }
     let after: Option<DeviceId> = match after {
         "" => None,
-        after => Some(after.parse().map_err(|_| malformed("The address names no device to go on after."))?),
+        after => Some(after.parse().map_err(|_| malformed("The address has an invalid page position."))?),
     };
     let filter = Filter {
         status,
         containing: Some(q.clone()).filter(|q| !q.is_empty()),
         after: after.clone(),
         limit: Some(PAGE),
-        // Who searches does not wait for it.
+        // Counted only on the first page without a search: a search should not wait for the count.
         counted: status.is_none() && after.is_none() && q.is_empty(),
         ..Filter::default()
     };

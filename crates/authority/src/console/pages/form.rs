@@ -1,4 +1,4 @@
-//! What a page sends, and whether it was a page of this console's.
+//! Reads forms, and checks that a page of this console sent them.
 
 use std::time::Duration;
 
@@ -9,39 +9,39 @@ use axum::http::{HeaderMap, header};
 use super::refused::Refused;
 use super::visit::Visit;
 use crate::audit::Reason;
-use crate::console::Console;
+use crate::console::session::Console;
 
-/// The largest form, in bytes: a page of selected devices, each character of their ids escaped.
+/// The maximum size of a form, in bytes: a page of selected devices, with each character of their ids escaped.
 const LARGEST: usize = 128 * 1024;
 
-/// How long one may take to arrive.
+/// How long a form may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The fields of a form, in their order.
+/// The fields of a form, in order.
 #[derive(Debug)]
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// A form of nobody's who is signed in: it must still be a page of this console's that sent it.
+    /// Reads a form without a session; it must still come from a page of this console.
     pub(super) async fn of_nobody(console: &Console, head: &Parts, body: Body) -> Result<Self, Refused> {
         if !same_origin(console, &head.headers) {
             return Err(Refused::Foreign);
         }
         let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST)).await.map_err(|_| Refused::Late)?;
-        let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large, or broke off.".to_owned()))?;
+        let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large or incomplete.".to_owned()))?;
         let text = String::from_utf8_lossy(&bytes);
-        // An origin is needed to have it parsed; it is not looked at.
+        // The parser needs an origin; it is ignored.
         let parsed = url::Url::parse(&format!("http://localhost/?{text}"));
         Ok(Self(parsed.iter().flat_map(|url| url.query_pairs().into_owned()).collect()))
     }
 
-    /// A form of this session's.
+    /// Reads a form of this session.
     pub(super) async fn of(console: &Console, visit: &Visit, head: &Parts, body: Body) -> Result<Self, Refused> {
         let form = Self::of_nobody(console, head, body).await?;
         if visit.session.wrote(form.one("csrf")) { Ok(form) } else { Err(Refused::Foreign) }
     }
 
-    /// The first field of that name without the space around it; empty when there is none.
+    /// The first field of that name, trimmed; empty when there is none.
     pub(super) fn one(&self, name: &str) -> &str {
         self.0.iter().find(|(field, _)| field == name).map_or("", |(_, value)| value.trim())
     }
@@ -63,8 +63,8 @@ impl Form {
     }
 }
 
-/// Whether a page of this origin sent it. Browsers say so by themselves; what is no browser sends neither header, and
-/// carries no cookie that another website could abuse.
+/// Whether a page of this origin sent the request. Browsers say so in headers; a client that is no browser sends
+/// neither header, and has no cookie that another website could abuse.
 fn same_origin(console: &Console, headers: &HeaderMap) -> bool {
     let value = |name| headers.get(name).map(|value: &axum::http::HeaderValue| value.to_str().unwrap_or("?"));
     match (value("sec-fetch-site"), value(header::ORIGIN.as_str())) {

@@ -1,11 +1,11 @@
-//! What is around each page: where one is, where one can go, and the way to stop everything.
+//! The frame of each page: the navigation, the current place, and the link to stop everything.
 
 use super::files;
 use super::visit::Visit;
 use crate::app::App;
 use crate::org::Org;
 
-/// Which of an organisation's pages it is.
+/// The navigation entry that a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Fleet,
@@ -14,12 +14,12 @@ pub(super) enum Section {
     Stop,
     /// The operator's list of organisations.
     Orgs,
-    /// None of those in the navigation.
+    /// A page without an entry in the navigation.
     Other,
 }
 
 impl Section {
-    /// The template's name for it.
+    /// The section's name in the template.
     const fn name(self) -> &'static str {
         match self {
             Self::Fleet => "fleet",
@@ -36,27 +36,27 @@ impl Section {
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) title: String,
-    /// The path before every page's.
+    /// The path in front of every page's path.
     pub(super) base: String,
-    /// What every form carries; empty without a session.
+    /// The token that every form carries; empty without a session.
     pub(super) csrf: String,
     pub(super) operator: bool,
     pub(super) org: Option<Place>,
     pub(super) section: Section,
 }
 
-/// Whose pages they are.
+/// The organisation that a page is about.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) name: String,
-    /// The path of its first page.
+    /// The path of the organisation's first page.
     pub(super) path: String,
-    /// Why nothing of it runs, if that is so.
+    /// Why no device of it may execute, if that is so.
     pub(super) halted: Option<&'static str>,
 }
 
 impl Frame {
-    /// For nobody.
+    /// A frame without a session.
     pub(super) fn bare(app: &App, title: &str) -> Self {
         Self {
             title: title.to_owned(),
@@ -68,13 +68,13 @@ impl Frame {
         }
     }
 
-    /// For a session.
+    /// A frame for a session.
     pub(super) fn of(app: &App, visit: &Visit, title: &str) -> Self {
         let csrf = visit.session.csrf.clone();
         Self { csrf, operator: visit.is_operator(), ..Self::bare(app, title) }
     }
 
-    /// For a page of an organisation's.
+    /// A frame for a page of an organisation.
     pub(super) fn inside(app: &App, visit: &Visit, org: &Org, section: Section, title: &str) -> Self {
         let place = Place {
             name: org.name.clone().unwrap_or_else(|| org.id.to_string()),
@@ -99,7 +99,7 @@ impl Frame {
         format!("{}/files/{}", self.base, files::script().name)
     }
 
-    /// Whether it is this one of the navigation.
+    /// Whether this is the section of the page.
     pub(super) fn at(&self, section: &str) -> bool {
         self.section.name() == section
     }

@@ -1,4 +1,4 @@
-//! The hint that a page is old: server-sent events, for as long as the session lasts.
+//! The hints that a page is outdated: server-sent events, as long as the session lasts.
 
 use std::sync::Arc;
 
@@ -9,24 +9,25 @@ use futures_util::StreamExt;
 
 use super::refused::Refused;
 use super::visit;
+use crate::access::Permission;
 use crate::app::App;
 use crate::routes::answer::Answer;
 use crate::watch::{self, Interest};
 
-/// When to ask again for a place.
+/// The retry delay after a refusal for lack of places.
 const LATER: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// `changed` events, as of `GET /api/v1/org/events`.
+/// `changed` events, like those of `GET /api/v1/org/events`.
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (_, account) = visit::at(&app, &head, &org).await?;
+    let (_, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let org = account.org.id;
     let watcher = app.hints.watch(org, Interest::Everything).map_err(|_| Refused::TooMany(LATER))?;
-    // Each hint, and each heartbeat between them, asks whether anybody may still know.
+    // Each hint and each heartbeat checks whether the session may still see the organisation.
     let lasting = watch::body(watcher, "changed").into_data_stream().take_while(move |_| {
         let (app, headers) = (Arc::clone(&app), head.headers.clone());
         async move { visit::still(&app, &headers, org).await }

@@ -1,33 +1,33 @@
-//! The web console: pages for an operator woken at night. A page shows what the store says at that moment, and changes
-//! things through the same methods of the store as the API; there is no second way.
+//! The web console: pages for an operator who is woken at night. A page shows the current state of the store, and
+//! changes things through the store's methods, like the API; there is no other way.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `visit` | who asks, and for which organisation |
-//! | `form` | what a page sends, and that it was this console's page |
-//! | `frame` | what is around each page |
-//! | `refused` | why there is no page, as one that helps |
+//! | `visit` | the session and the organisation of a request |
+//! | `form` | forms, and the check that a page of this console sent them |
+//! | `frame` | the frame of each page |
+//! | `refused` | pages for refused requests |
 //! | `files` | the style sheet and the script |
 //! | `words` | times, states and addresses as people read them |
-//! | `sign_in` | beginning and ending a session |
-//! | `fleet`, `devices` | the list, and what is done to those that were selected |
-//! | `result` | what came of a form |
-//! | `device` | one of them |
-//! | `told`, `past` | what its sidecars tell, and what happened to it |
-//! | `settings` | the organisation: its switch, plan, key, and end |
+//! | `sign_in` | signing in and out |
+//! | `fleet`, `devices` | the list of devices, and the actions on selected ones |
+//! | `result` | results of forms |
+//! | `device` | one device |
+//! | `told`, `past` | the reports of its sidecars, and its history |
+//! | `settings` | the organisation: its switch, plan, key, and deletion |
 //! | `audit` | who did what, when and why |
-//! | `stop` | the kill switch, and taking it back |
+//! | `stop` | the kill switch, and undoing it |
 //! | `orgs` | the operator's list of organisations |
 //! | `checkout` | the page that confirms a plan, without a session |
-//! | `board` | how far a stop of many has come |
-//! | `pictures` | for people who would rather look than read |
-//! | `live` | the hint that a page is old |
+//! | `board` | the progress of a stop of many devices |
+//! | `pictures` | SVG pictures |
+//! | `live` | hints that a page is outdated |
 //!
-//! Every form is answered with a redirect, or with why it was not: a page that shows what was done can be reloaded, and
-//! repeats nothing.
+//! Every form is answered with a redirect, or with the reason for a refusal: reloading the page of a result repeats
+//! nothing.
 //!
-//! The templates are in `templates/console`. Each works without its script, which only fetches the same page again when
-//! there is a hint, and puts its parts in the place of the old ones.
+//! The templates are in `templates/console`. Each page works without the script, which only fetches the same page again
+//! after a hint and replaces its parts.
 
 mod audit;
 mod board;
@@ -62,11 +62,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use self::refused::Refused;
 use crate::app::App;
-use crate::console::Holder;
+use crate::console::session::Holder;
 use crate::routes::answer::Answer;
 use crate::routes::openapi::described;
 
-/// Every page.
+/// The routes of all pages.
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/console", get(home))
@@ -97,7 +97,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .layer(middleware::from_fn_with_state(Arc::clone(app), dress))
 }
 
-/// What needs no session, and is described with the API.
+/// The pages that need no session; the description of the API lists them.
 pub(crate) fn public() -> OpenApiRouter<Arc<App>> {
     let page = get(checkout::show).post(checkout::confirm);
     OpenApiRouter::new().routes(described(&[&checkout::SHOW, &checkout::CONFIRM], page))
@@ -118,7 +118,7 @@ async fn nothing_here() -> Refused {
     Refused::NotFound
 }
 
-/// Turns refusals into pages and gives everything the headers that keep it to itself.
+/// Turns refusals into pages, and adds headers that isolate the pages from other sites.
 async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
@@ -127,30 +127,31 @@ async fn dress(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    // Not `no-referrer`: with that, browsers send a form with `Origin: null`, and whose page it was could not be told.
+    // Not `no-referrer`: browsers would then send forms with `Origin: null`, and the origin could not be checked.
     headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
 }
 
-/// Nothing is loaded from elsewhere, no script or style stands in a page, nothing frames it, no form leaves.
+/// The content policy: nothing is loaded from elsewhere, pages contain no script or style, no page frames them, and
+/// forms are sent only here.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// A page.
+/// Renders a page.
 fn page(status: StatusCode, template: &impl Template) -> Result<Response, Refused> {
     let text = template.render().map_err(|error| {
-        tracing::error!(%error, "a page of the console could not be made");
+        tracing::error!(%error, "cannot render a page of the console");
         Refused::Failed
     })?;
     Ok(Answer::html(status, text).into_response())
 }
 
-/// To another page, by GET.
+/// Redirects to another page, by GET.
 fn redirect(to: &str) -> Response {
     let mut response = Answer::html(StatusCode::SEE_OTHER, String::new()).into_response();
-    // Addresses are made of ids and percent-encoded text.
+    // Addresses consist of ids and percent-encoded text.
     if let Ok(to) = HeaderValue::from_str(to) {
         response.headers_mut().insert(header::LOCATION, to);
     }

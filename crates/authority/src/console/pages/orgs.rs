@@ -1,4 +1,4 @@
-//! The operator's list of organisations, and new ones.
+//! The operator's list of organisations, and the form for new ones.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::refused::Refused;
 use super::{page, result, visit};
 use crate::admin;
 use crate::app::App;
-use crate::console::Outcome;
+use crate::console::session::Outcome;
 use crate::console::words::{State as Shown, When, grouped, verdict};
 use crate::org::{OrgId, PlanTier, org_name};
 use crate::routes::now;
@@ -34,7 +34,7 @@ struct Row {
 struct Page {
     frame: Frame,
     rows: Vec<Row>,
-    /// The id of one that was just deleted.
+    /// The id of an organisation that was just deleted.
     deleted: Option<OrgId>,
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     let call = visit.call(&head, form.reason()?);
     let name = match form.one("name") {
         "" => None,
-        text => Some(org_name(text).map_err(Refused::Malformed)?),
+        text => Some(org_name(text).map_err(|error| Refused::Malformed(error.to_string()))?),
     };
     let plan = form.one("plan").parse().map_err(|_| Refused::Malformed("Choose one of the plans.".to_owned()))?;
     let (org, key) = admin::create_org(&app.store, name, plan, None, &call).await.map_err(|error| {

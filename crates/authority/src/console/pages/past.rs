@@ -1,4 +1,4 @@
-//! What happened to a device: what the audit knows was done to it, and what its sidecars told, in one order. Pure.
+//! The history of a device: its audit entries and its sidecars' events, in one order. Pure.
 
 use jiff::Timestamp;
 use machineid_protocol::report::{EventKind, ReportedEvent};
@@ -8,19 +8,19 @@ use crate::audit;
 use crate::console::words::{When, grouped};
 use crate::reports::KnownEvent;
 
-/// One thing that happened.
+/// One entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     order: Timestamp,
     pub(super) at: When,
     pub(super) shape: &'static str,
     pub(super) text: String,
-    /// In somebody's words.
+    /// The reason or message of the entry.
     pub(super) why: Option<String>,
     pub(super) request_id: Option<String>,
 }
 
-/// Both, the newest first.
+/// Merges both, the newest first.
 pub(super) fn together(done: Vec<audit::Entry>, told: Vec<KnownEvent>, now: Timestamp) -> Vec<Moment> {
     let done = done.into_iter().map(|entry| Moment {
         order: entry.at,
@@ -39,7 +39,7 @@ pub(super) fn together(done: Vec<audit::Entry>, told: Vec<KnownEvent>, now: Time
         request_id: known.event.request_id.map(|id| id.to_string()),
     });
     let mut all: Vec<Moment> = done.chain(told).collect();
-    // Stable: what happened in one moment stays in the order it was told.
+    // A stable sort: entries of the same time keep their order.
     all.sort_by_key(|moment| std::cmp::Reverse(moment.order));
     all
 }
@@ -60,7 +60,9 @@ fn text(event: &ReportedEvent) -> String {
     let agent = event.name.as_ref().map_or_else(|| "An agent".to_owned(), |name| format!("Agent {name}"));
     let code = event.code.as_ref().map_or_else(String::new, |code| format!(" ({})", code.as_str()));
     match event.event {
-        EventKind::Decision => format!("The sidecar now holds: {}{code}", event.standing.map_or("unknown", standing)),
+        EventKind::Decision => {
+            format!("The sidecar's decision is now: {}{code}", event.standing.map_or("unknown", standing))
+        }
         EventKind::AgentStarted => format!("{agent} was allowed to start"),
         EventKind::AgentStopping => format!("{agent} is being stopped{code}"),
         EventKind::AgentSurvived => {
@@ -82,7 +84,7 @@ fn processes(count: u64) -> String {
     format!("{} {}", grouped(count), if count == 1 { "process" } else { "processes" })
 }
 
-/// A stop's duration, to the millisecond where that says something.
+/// The duration of a stop, to the millisecond if it is short.
 pub(super) fn took_text(millis: u64) -> String {
     match millis {
         0..1_000 => format!("{millis} ms"),

@@ -1,4 +1,4 @@
-//! Why there is no page.
+//! Refused requests, and their pages.
 
 use std::time::Duration;
 
@@ -6,32 +6,36 @@ use askama::Template;
 use axum::body::Body;
 use axum::http::{Method, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
+use machineid_protocol::KeyRole;
 
 use super::frame::Frame;
 use super::redirect;
+use crate::access::Permission;
 use crate::app::App;
 use crate::console::words::encoded;
 use crate::repeated::rarely;
 use crate::routes::answer::Answer;
 use crate::store::StoreError;
 
-/// A refusal. [`super::dress`] makes a page of it.
+/// A refusal. [`super::dress`] turns it into a page.
 #[derive(Clone, Debug)]
 pub(super) enum Refused {
-    /// No session, or an ended one.
+    /// There is no session, or it has ended.
     SignIn,
-    /// There is no such page, or the session may not know of it.
+    /// The page does not exist, or the session may not see it.
     NotFound,
-    /// What came of a form is not kept any more, or was another session's.
+    /// The session's key has this role, if it is known, and that does not have the permission.
+    NotPermitted(Option<KeyRole>, Permission),
+    /// The result of a form is not stored any more, or belongs to another session.
     NotKept,
-    /// A form that was not this session's.
+    /// The form belongs to no page of this session.
     Foreign,
-    /// A form or an address that makes no sense, with what would.
+    /// The form or address is invalid; the text says what is expected.
     Malformed(String),
-    /// A form that did not arrive in time.
+    /// The form did not arrive in time.
     Late,
     TooMany(Duration),
-    /// The database, or this program.
+    /// The database or this program failed.
     Failed,
 }
 
@@ -47,7 +51,7 @@ impl Refused {
     pub(super) fn page(self, app: &App, method: &Method, uri: &Uri) -> Response<Body> {
         let base = &app.console.base;
         if matches!(self, Self::SignIn) {
-            // Only a page is a place to come back to.
+            // Only a page can be returned to after signing in.
             let back = uri.path_and_query().filter(|_| *method == Method::GET).map_or("", |uri| uri.as_str());
             let back = back.strip_prefix("/console").filter(|back| !back.is_empty() && *back != "/");
             return redirect(&match back {
@@ -55,6 +59,7 @@ impl Refused {
                 None => format!("{base}/sign-in"),
             });
         }
+        let not_permitted;
         let (status, title, text, next) = match &self {
             Self::SignIn | Self::NotFound => (
                 StatusCode::NOT_FOUND,
@@ -62,11 +67,26 @@ impl Refused {
                 "The address is wrong, or what it named is gone, or this session may not see it.",
                 "Go to the start and look for it there.",
             ),
+            Self::NotPermitted(role, needs) => {
+                not_permitted = match role {
+                    Some(role) => format!(
+                        "This session began with a key of the role {role}. The permission needed is \"{}\".",
+                        needs.as_str()
+                    ),
+                    None => format!("The permission needed is \"{}\".", needs.as_str()),
+                };
+                (
+                    StatusCode::FORBIDDEN,
+                    "This key may not do that",
+                    not_permitted.as_str(),
+                    "Sign in with a key that may, or ask the holder of one. Nothing was changed.",
+                )
+            }
             Self::NotKept => (
                 StatusCode::GONE,
                 "This result is not shown any more",
-                "What came of a form is shown to the session that sent it, for some hours. Nothing was repeated.",
-                "The audit says what was done, and each device's page what it is now.",
+                "The result of a form is shown only to the session that sent it, for some hours. Nothing was repeated.",
+                "The audit shows what was done, and each device's page shows its current state.",
             ),
             Self::Foreign => (
                 StatusCode::FORBIDDEN,
@@ -92,7 +112,7 @@ impl Refused {
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
                 "This request was refused so that the server stays available to others.",
-                "Wait a moment, then open the page again. Agents are not concerned: validations are never limited.",
+                "Wait a moment, then open the page again. Agents are not affected: validations are never limited.",
             ),
             Self::Failed => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -109,6 +129,7 @@ impl Refused {
             Self::TooMany(again) => answer.later(again),
             Self::SignIn
             | Self::NotFound
+            | Self::NotPermitted(..)
             | Self::NotKept
             | Self::Foreign
             | Self::Malformed(_)

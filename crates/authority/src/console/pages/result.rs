@@ -1,4 +1,5 @@
-//! What came of a form, as a page: every form is answered with a redirect to one, so that a reload repeats nothing.
+//! The pages with the results of forms: every form is answered with a redirect to one, so that a reload repeats
+//! nothing.
 
 use std::sync::Arc;
 
@@ -14,9 +15,10 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, visit};
+use crate::access::Permission;
 use crate::app::App;
+use crate::console::session::{Done, Outcome};
 use crate::console::words::{When, grouped};
-use crate::console::{Done, Outcome};
 use crate::org::OrgId;
 use crate::routes::now;
 
@@ -38,7 +40,7 @@ struct RemovePage {
     ids: Vec<String>,
     revoked: Vec<String>,
     reason: String,
-    /// What has to be typed.
+    /// The text that the user must type to confirm.
     typed: String,
     wrong: bool,
 }
@@ -74,7 +76,7 @@ struct CreatedPage {
     key: Option<String>,
 }
 
-/// Keeps what came of this visit's form, and leads to its page.
+/// Stores the result of this visit's form, and redirects to its page.
 pub(super) fn shown(app: &App, visit: &Visit, org: OrgId, outcome: Outcome, at: Timestamp) -> Response {
     let name = app.console.results.keep(visit.session.hash, org, outcome, at, BootTime::now());
     redirect(&format!("{}/org/{org}/result/{name}", app.console.base))
@@ -86,10 +88,10 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let name: i64 = name.parse().map_err(|_| Refused::NotFound)?;
     let (org, id) = (&account.org, account.org.id);
-    // A prefetch by the browser, or a request by a page itself, shows no key.
+    // A prefetch by the browser, or a request by the page's script, shows no key.
     let purpose = ["sec-purpose", "purpose", "x-moz"].iter().any(|name| head.headers.contains_key(*name));
     let to_show = head.method == Method::GET && !visit::is_live(&head) && !purpose;
     let outcome = app.console.results.look(visit.session.hash, id, name, to_show, BootTime::now());

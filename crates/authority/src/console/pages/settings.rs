@@ -1,4 +1,5 @@
-//! The organisation: whether it may execute, its plan, its key; and what only the server's operator may do to it.
+//! The settings of the organisation: whether it may execute, its plan and key; and the actions of the server's
+//! operator.
 
 use std::sync::Arc;
 
@@ -17,12 +18,13 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, result, visit};
+use crate::access::Permission;
 use crate::admin::{self, OldKeyReport};
 use crate::app::App;
 use crate::audit::Call;
 use crate::console::pictures::{self, Picture};
+use crate::console::session::{Holder, Outcome};
 use crate::console::words::{When, grouped};
-use crate::console::{Holder, Outcome};
 use crate::keys::{self, SecretHash};
 use crate::org::{Org, PlanTier};
 use crate::plan::Account;
@@ -30,7 +32,7 @@ use crate::routes::billing::CHECKOUT_LIFE;
 use crate::routes::now;
 use crate::store::{CheckoutKey, NewCheckout, OrgChange};
 
-/// A plan change that waits.
+/// A plan change that waits for confirmation.
 struct Waiting {
     number: String,
     wanted: PlanTier,
@@ -42,7 +44,7 @@ struct Waiting {
 struct Page {
     frame: Frame,
     place: String,
-    /// What was just done.
+    /// The message about the action just done.
     done: Option<&'static str>,
     org: Org,
     usage: Picture,
@@ -55,11 +57,11 @@ struct Page {
     expired: bool,
     waiting: Vec<Waiting>,
     old_key: Option<OldKey>,
-    /// What has to be typed to rotate the key.
+    /// The word that the user must type to rotate the key.
     rotate_word: &'static str,
 }
 
-/// The key before the current one, as people read it.
+/// The previous key, as shown on the page.
 struct OldKey {
     ends: When,
     valid: bool,
@@ -69,7 +71,7 @@ struct OldKey {
     more: bool,
 }
 
-/// What a page says was done, by the word in its address.
+/// The messages about actions, by the word in the page's address.
 const DONE: [(&str, &str); 10] = [
     ("off", "Execution is switched off. Every validation is denied with ORG_DISABLED, and agents are being stopped."),
     ("on", "Execution is switched on again. Agents that were stopped do not start by themselves."),
@@ -90,7 +92,7 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let now = now();
     let old = old_key(&app, &account, now).await?;
     let Account { org, used } = account;
@@ -131,10 +133,15 @@ pub(super) async fn show(
     )
 }
 
-/// The session, its form, and the call that it makes.
-async fn asked(app: &App, org: &str, request: Request) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
+/// The session, its form, and the management call that the form makes.
+async fn asked(
+    app: &App,
+    org: &str,
+    request: Request,
+    needs: Permission,
+) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(app, &head, org).await?;
+    let (visit, account) = visit::at(app, &head, org, needs).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let call = visit.call(&head, form.reason()?);
     Ok((head, visit, account, form, call))
@@ -144,13 +151,13 @@ fn back(app: &App, account: &Account, done: &str) -> Response {
     redirect(&format!("{}/org/{}/settings?done={done}", app.console.base, account.org.id))
 }
 
-/// The execution switch.
+/// Switches execution off or on.
 pub(super) async fn execution(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (_, _, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     let (off, done) = match form.one("execution") {
         "off" => (true, "off"),
         "on" => (false, "on"),
@@ -163,14 +170,14 @@ pub(super) async fn execution(
     Ok(back(&app, &account, done))
 }
 
-/// A new key, shown once. A session of the current key goes on with the new one, under another id; one of the old key may
-/// not rotate: what its holder takes for the old key is the current one.
+/// Rotates the key; the new one is shown once. A session of the current key continues with the new one, under another
+/// id. A session of the old key may not rotate, since the key that it would replace is not its own.
 pub(super) async fn rotate_key(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (head, mut visit, account, form, call) = asked(&app, &org, request).await?;
+    let (head, mut visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     let overlap = match form.one("overlap") {
         "" => admin::OVERLAP,
         text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap is not valid: {error}.")))?,
@@ -189,14 +196,15 @@ pub(super) async fn rotate_key(
             .look_up(key, None)
             .await?
             .and_then(|found| found.at(call.at))
-            .is_none_or(|found| found.key.ends().is_some())
+            .is_none_or(|found| found.key.replaced)
     {
         let text = "This session began with the old key. Sign in with the current one to rotate again.";
         return Err(Refused::Malformed(text.to_owned()));
     }
-    // Its key may be cut between that look and the rotation: then the session has ended.
+    // The key may be ended between that check and the rotation: then the session has ended.
+    let own = visit.is_of_own_key();
     let (expected, refused) = match visit.session.holder {
-        Holder::Key(_, key) => (Some(key), Refused::SignIn),
+        Holder::Key(_, key) => (own.then_some(key), Refused::SignIn),
         Holder::Operator(_) => (None, Refused::NotFound),
     };
     let rotated = admin::rotate_key(&app.store, org, overlap, expected, &call).await.map_err(|error| {
@@ -205,8 +213,8 @@ pub(super) async fn rotate_key(
     })?;
     let (new, key) = rotated.ok_or(refused)?;
     let mut renewed = None;
-    if let Holder::Key(..) = visit.session.holder {
-        // Where there is no new session the old one goes on for as long as its key.
+    if own {
+        // If there is no new session, the old one lasts as long as its key.
         renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
         if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
             if let Some(old) = visit::session_id(&app.console, &head.headers) {
@@ -227,13 +235,13 @@ pub(super) async fn rotate_key(
     Ok(response)
 }
 
-/// The old key ends before its time.
+/// Ends the old key early.
 pub(super) async fn end_old_key(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (_, _, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     if form.one("confirm") != "end" {
         return Err(Refused::Malformed("To end the old key, type the word end.".to_owned()));
     }
@@ -241,7 +249,7 @@ pub(super) async fn end_old_key(
     Ok(back(&app, &account, "old-key-ended"))
 }
 
-/// The key before the current one, where it matters: while it is valid, and while devices asked last with it.
+/// The previous key, if it matters: while it is valid, and while devices last used it.
 async fn old_key(app: &App, account: &Account, now: Timestamp) -> Result<Option<OldKeyReport>, Refused> {
     if account.org.old_key_ends.is_none() {
         return Ok(None);
@@ -250,18 +258,19 @@ async fn old_key(app: &App, account: &Account, now: Timestamp) -> Result<Option<
     Ok(old.filter(|old| old.valid || old.devices > 0))
 }
 
-/// What has to be typed to rotate: another word when that stops agents, since a second rotation ends the old key.
+/// The word that the user must type to rotate: another one if that stops agents, since a second rotation ends the old
+/// key.
 fn confirmation(old: Option<&OldKeyReport>) -> &'static str {
     if old.is_some_and(|old| old.valid && old.devices > 0) { "cut" } else { "rotate" }
 }
 
-/// Asks for another plan. The operator confirms it.
+/// Requests another plan, which the operator confirms.
 pub(super) async fn checkout(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request).await?;
+    let (_, _, account, form, call) = asked(&app, &org, request, Permission::GiveBack).await?;
     let wanted = match form.one("plan").parse() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Refused::Malformed("Choose pro, scale or max.".to_owned())),
@@ -277,13 +286,13 @@ pub(super) async fn checkout(
     Ok(back(&app, &account, "asked"))
 }
 
-/// What only the operator does to an organisation.
+/// The actions that only the operator may do to an organisation.
 pub(super) async fn operate(
     State(app): State<Arc<App>>,
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, visit, account, form, call) = asked(&app, &org, request).await?;
+    let (_, visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     if !visit.is_operator() {
         return Err(Refused::NotFound);
     }

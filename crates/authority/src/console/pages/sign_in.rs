@@ -1,4 +1,4 @@
-//! Beginning a session, with an org key or an operator's link, and ending it.
+//! Signing in, with an org key or an operator's link, and signing out.
 
 use std::sync::Arc;
 
@@ -14,8 +14,9 @@ use super::form::Form;
 use super::frame::Frame;
 use super::refused::Refused;
 use super::{page, redirect, visit};
+use crate::access::{Grant, Permission};
 use crate::app::App;
-use crate::console::Holder;
+use crate::console::session::Holder;
 use crate::keys::SecretHash;
 use crate::org::OrgId;
 use crate::repeated::rarely;
@@ -34,7 +35,7 @@ struct Page {
 #[template(path = "console/operator_link.html")]
 struct LinkPage {
     frame: Frame,
-    /// `None` when it is good for nothing.
+    /// The form's target; `None` when the link is invalid.
     action: Option<String>,
 }
 
@@ -55,7 +56,7 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
     let (head, body) = request.into_parts();
     let form = Form::of_nobody(&app.console, &head, body).await?;
     let key: Option<OrgKey> = form.one("key").parse().ok();
-    // What is no key is looked up as well, as something that is never found: the answer takes its time all the same.
+    // An invalid key is looked up as well, as a hash that is never found, so that the answer takes the same time.
     let hash = key.as_ref().map_or_else(|| SecretHash::of_session(form.one("key")), SecretHash::of_key);
     let found = app.store.look_up(hash, None).await?.and_then(|found| found.at(now()));
     let found = found.filter(|found| !found.org.deleted);
@@ -78,12 +79,16 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
         }
         .into_response());
     };
+    if Permission::Read.of(found.key.role) != Grant::Whole {
+        return Err(Refused::NotPermitted(Some(found.key.role), Permission::Read));
+    }
+    app.seen.used(hash.mark(), now());
     let org = found.org.id;
     info!(%org, key = hash.fingerprint(), "signed in to the console");
     begin(&app, &head, Holder::Key(org, hash), &next.unwrap_or_else(|| format!("/org/{org}")))
 }
 
-/// Ends whatever session there was and begins one under a new id: an id planted by an attacker is worth nothing.
+/// Ends any previous session and begins one under a new id, so that an id planted by an attacker is useless.
 fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &str) -> Result<Response, Refused> {
     if let Some(old) = visit::session_id(&app.console, &head.headers) {
         app.console.end(old);
@@ -143,15 +148,15 @@ fn bad_link(app: &App, head: &axum::http::request::Parts) -> Result<Response, Re
     page(StatusCode::GONE, &LinkPage { frame: Frame::bare(app, "This link cannot sign you in"), action: None })
 }
 
-/// Where a query asks to go on, when that is a page.
+/// The page to open after signing in, from the query, if it is allowed.
 fn next(query: &str) -> Option<String> {
     let url = url::Url::parse(&format!("http://localhost/?{query}")).ok()?;
     let (_, next) = url.query_pairs().find(|(name, _)| name == "next")?;
     allowed(&next)
 }
 
-/// The pages that signing in leads to, behind the base: an organisation's, with their queries, and the list of all. What
-/// else is asked for is somebody's attempt to lead people away.
+/// The pages that may follow a sign-in, relative to the base: an organisation's pages, with their queries, and the list
+/// of all organisations. Any other value may be an attempt to redirect a user to another site.
 fn allowed(next: &str) -> Option<String> {
     let (path, query) = next.split_once('?').map_or((next, None), |(path, query)| (path, Some(query)));
     let inside = || {

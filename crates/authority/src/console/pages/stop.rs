@@ -1,8 +1,8 @@
-//! The kill switch: what it would stop, the stop, and taking it back in two steps.
+//! The kill switch: a preview, the stop, and undoing it in two steps.
 //!
-//! It revokes every active device in one transaction, by the same method as `machineid revoke --all-active`. All of them
-//! then carry the time of that call, which is the stop's name: its board shows the devices that still do, and restoring
-//! restores those and no others that were revoked before or since.
+//! The stop revokes every active device in one transaction, by the same method as `machineid revoke --all-active`. All
+//! these devices then have the time of that call, which identifies the stop: its board shows the devices that still
+//! have it, and a restore restores only those, and none that were revoked before or since.
 
 use std::sync::Arc;
 
@@ -18,20 +18,21 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, result, visit};
+use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{self, Verb};
 use crate::batch::{self, Named, Outcome};
-use crate::console;
+use crate::console::session;
 use crate::console::words::{When, grouped};
 use crate::org::OrgId;
 use crate::plan::{Account, Restoration};
 use crate::routes::now;
 use crate::store::Filter;
 
-/// How many earlier stops are looked for among so many batches.
+/// How many batches are searched for earlier stops.
 const EARLIER: u32 = 50;
 
-/// A stop of everything that was done before.
+/// An earlier stop of everything.
 struct Earlier {
     at: When,
     address: String,
@@ -75,11 +76,11 @@ pub(super) async fn show(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
     offer(&app, &visit, account, None, String::new()).await
 }
 
-/// The page that asks.
+/// The page that previews a stop and asks for confirmation.
 async fn offer(
     app: &App,
     visit: &Visit,
@@ -127,10 +128,11 @@ pub(super) async fn everything(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let reason = form.reason()?;
-    // What the page showed, not what there is by now: a host that registers meanwhile must not keep anybody from stopping.
+    // Compared with the number that the page showed, not the current one: a host that registers meanwhile must not
+    // prevent a stop.
     let typed = form.one("confirm").replace(',', "");
     let problem = match (typed.is_empty() || typed != form.one("shown"), reason.is_none()) {
         (true, _) => Some("The number typed is not the number of devices. Nothing was stopped."),
@@ -149,27 +151,27 @@ pub(super) async fn everything(
     Ok(redirect(&format!("{}/org/{org}/stop/{}", app.console.base, call.at.as_microsecond())))
 }
 
-/// The first step: what it would restore.
+/// The first step of a restore: shows which devices it would restore.
 pub(super) async fn ask_restore(
     State(app): State<Arc<App>>,
     Path((org, name)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::GiveBack).await?;
     let at = named(&name)?;
     let stopped = stopped(&app, account.org.id, at).await?;
     ask(&app, &visit, &account, name, at, stopped.len() as u64, None)
 }
 
-/// The second step.
+/// The second step of a restore.
 pub(super) async fn restore(
     State(app): State<Arc<App>>,
     Path((org, name)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org).await?;
+    let (visit, account) = visit::at(&app, &head, &org, Permission::GiveBack).await?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     let at = named(&name)?;
     let org = account.org.id;
@@ -192,11 +194,11 @@ pub(super) async fn restore(
             break;
         }
     }
-    let outcome = console::Outcome::Restored { stop: name, restored, left: devices - restored };
+    let outcome = session::Outcome::Restored { stop: name, restored, left: devices - restored };
     Ok(result::shown(&app, &visit, org, outcome, call.at))
 }
 
-/// The page that asks; with the reason that was given, when what was typed is not the number.
+/// The page that asks for confirmation of a restore; it repeats the given reason when the typed number was wrong.
 fn ask(
     app: &App,
     visit: &Visit,
@@ -229,7 +231,7 @@ async fn stopped(app: &App, org: OrgId, at: Timestamp) -> Result<Vec<String>, Re
     Ok(found.devices.into_iter().map(|device| device.id).collect())
 }
 
-/// The time that an address calls a stop by.
+/// The time that identifies a stop in an address.
 fn named(name: &str) -> Result<Timestamp, Refused> {
     let micros: i64 = name.parse().map_err(|_| Refused::NotFound)?;
     Timestamp::from_microsecond(micros).map_err(|_| Refused::NotFound)

@@ -1,4 +1,4 @@
-//! What the sidecars of a device told, as people read it. Pure.
+//! The sidecars' reports about a device, prepared for display. Pure.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use crate::console::words::{When, span};
 use crate::reports::{HeardDevice, Known, Notes, judge};
 use crate::store::ListedDevice;
 
-/// All sidecars of a device together.
+/// The summary of all sidecars of a device.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
-    /// Theirs, the newest report's first.
+    /// Their versions, the one of the newest report first.
     pub(super) versions: String,
     pub(super) agents: u64,
     pub(super) stopping: u64,
-    /// The longest of theirs.
+    /// Their longest bound.
     pub(super) bound: String,
-    /// How far the stop is that the device's revoke asks for.
+    /// The progress of the stop requested by the device's revoke.
     pub(super) progress: Option<Progress>,
 }
 
-/// One of them.
+/// One sidecar.
 #[derive(Clone, Debug)]
 pub(super) struct Sidecar {
     pub(super) host: String,
@@ -38,22 +38,22 @@ pub(super) struct Sidecar {
     pub(super) progress: Option<Progress>,
 }
 
-/// How far a stop is: by word, by shape, and by colour last.
+/// The progress of a stop: as a word, a shape, and a colour.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     state: StopState,
     pub(super) word: &'static str,
     pub(super) shape: &'static str,
     pub(super) class: &'static str,
-    /// When the lease alone has stopped everything.
+    /// The time by which the lease alone has stopped everything.
     by: Timestamp,
     pub(super) by_when: When,
-    /// Whether that is still of interest.
+    /// Whether that time is still relevant.
     pub(super) waits: bool,
 }
 
 impl Told {
-    /// `None` when no sidecar told anything.
+    /// `None` when no sidecar has reported.
     pub(super) fn of(device: &ListedDevice, heard: &[HeardDevice], now: Timestamp) -> Option<Self> {
         let mut versions: Vec<&str> = Vec::new();
         for heard in heard {
@@ -93,7 +93,7 @@ impl Sidecar {
 }
 
 impl Progress {
-    /// `None` while the device is not revoked.
+    /// `None` when the device is not revoked.
     fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Option<Self> {
         let known = Known {
             revoked_at: device.revoked_at?,
@@ -108,12 +108,12 @@ impl Progress {
             StopState::Confirmed => ("stopped, confirmed", "✓", "confirmed", false),
             StopState::Stopping => ("stopping", "◐", "halted", true),
             StopState::Pending => ("not confirmed", "○", "halted", true),
-            StopState::Lapsed => ("not confirmed, lease over", "◌", "halted", false),
+            StopState::Lapsed => ("not confirmed, lease ended", "◌", "halted", false),
         };
         Some(Self { state, word, shape, class, by, by_when: When::new(by, now), waits })
     }
 
-    /// How far it is from being done.
+    /// The rank in order of progress, for comparison.
     fn rank(&self) -> u8 {
         match self.state {
             StopState::Confirmed => 0,
@@ -133,7 +133,7 @@ pub(super) fn standing(kind: StandingKind) -> &'static str {
     }
 }
 
-/// `16 s, cut off 41 s`: the worst time from a revoke to the last process gone.
+/// The text of a bound, such as `16 s, cut off 41 s`: the worst time from a revoke to the end of the last process.
 fn bound(bound: Bound) -> String {
     let seconds = |millis: u64| span(millis.div_ceil(1000));
     format!("{}, cut off {}", seconds(bound.connected_ms), seconds(bound.cut_off_ms))

@@ -1,4 +1,4 @@
-//! Who asks, and for which organisation.
+//! The session of a request, and the organisation that it is about.
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -7,20 +7,24 @@ use cookie::{Cookie, SameSite};
 use machineid_clock::BootTime;
 
 use super::refused::Refused;
+use crate::access::{Grant, Permission};
 use crate::app::App;
-use crate::audit::{Actor, Call, Reason};
-use crate::console::{Console, Holder, Session};
-use crate::org::OrgId;
+use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::console::session::{Console, Holder, Session};
+use crate::limits::{Asker, Purpose};
+use crate::org::{HeldKey, OrgId};
 use crate::plan::Account;
 use crate::routes::{ask, now};
 
-/// The header of what a page asks for by itself: nobody is there because of it.
+/// The header of a request made by a page's script: it does not keep the session from going idle.
 const LIVE: &str = "x-console-live";
 
 /// A request with a session.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) session: Session,
+    /// The key that the session began with, where it is known what that may do: not on the pages of no organisation.
+    key: Option<HeldKey>,
 }
 
 impl Visit {
@@ -28,17 +32,39 @@ impl Visit {
         matches!(self.session.holder, Holder::Operator(_))
     }
 
-    /// The management call that this request is.
+    /// Whether the session began with the organisation's own key, and not with one of its keys with roles.
+    pub(super) fn is_of_own_key(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.own)
+    }
+
+    /// The management call made by this request.
     pub(super) fn call(&self, head: &Parts, reason: Option<Reason>) -> Call {
         let actor = match self.session.holder {
-            Holder::Key(_, key) => Actor::ConsoleKey(key.fingerprint()),
+            Holder::Key(_, key) => {
+                let name = self.key.as_ref().and_then(|key| key.name.clone());
+                Actor::ConsoleKey(KeyLabel::new(key.mark(), name))
+            }
             Holder::Operator(uid) => Actor::ConsoleUid(uid),
         };
         Call { at: now(), request_id: ask::request_id(head), actor, reason }
     }
+
+    /// Whether the session may do that.
+    pub(super) fn may(&self, needs: Permission) -> bool {
+        match (self.session.holder, &self.key) {
+            (Holder::Operator(_), _) => true,
+            (Holder::Key(..), Some(key)) => needs.of(key.role) == Grant::Whole,
+            (Holder::Key(..), None) => false,
+        }
+    }
+
+    /// Fails unless the session may do that.
+    pub(super) fn must(&self, needs: Permission) -> Result<(), Refused> {
+        if self.may(needs) { Ok(()) } else { Err(Refused::NotPermitted(self.key.as_ref().map(|key| key.role), needs)) }
+    }
 }
 
-/// Whether a page asks this by itself.
+/// Whether a page's script made the request.
 pub(super) fn is_live(head: &Parts) -> bool {
     head.headers.contains_key(LIVE)
 }
@@ -48,7 +74,7 @@ pub(super) fn enter(app: &App, head: &Parts) -> Result<Visit, Refused> {
     let id = session_id(&app.console, &head.headers).ok_or(Refused::SignIn)?;
     let by_person = !is_live(head);
     let session = app.console.sessions.find(id, BootTime::now(), by_person).ok_or(Refused::SignIn)?;
-    Ok(Visit { session })
+    Ok(Visit { session, key: None })
 }
 
 /// The session of the server's operator.
@@ -56,34 +82,56 @@ pub(super) fn operator(app: &App, head: &Parts) -> Result<Visit, Refused> {
     enter(app, head).and_then(|visit| if visit.is_operator() { Ok(visit) } else { Err(Refused::NotFound) })
 }
 
-/// The session, and the organisation that the address names, if this session may see it.
-pub(super) async fn at(app: &App, head: &Parts, org: &str) -> Result<(Visit, Account), Refused> {
-    let visit = enter(app, head)?;
+/// The session, and the organisation that the address names, if this session may see it and do what the page does.
+pub(super) async fn at(app: &App, head: &Parts, org: &str, needs: Permission) -> Result<(Visit, Account), Refused> {
+    let mut visit = enter(app, head)?;
     let org: OrgId = org.parse().map_err(|_| Refused::NotFound)?;
-    if !may(app, &visit.session, org).await? {
-        return Err(Refused::NotFound);
+    match held(app, &visit.session, org).await? {
+        Held::All => {}
+        Held::Key(key) => visit.key = Some(key),
+        Held::Nothing => return Err(Refused::NotFound),
     }
-    app.limits.management(org, BootTime::now()).map_err(Refused::TooMany)?;
+    visit.must(needs)?;
+    let asker = match visit.session.holder {
+        Holder::Key(_, key) => Asker::Key(key.mark(), ask::address(head)),
+        Holder::Operator(uid) => Asker::Operator(uid),
+    };
+    app.limits.management(asker, Purpose::of(needs), BootTime::now()).map_err(Refused::TooMany)?;
     let account = app.store.account(org).await?.ok_or(Refused::NotFound)?;
     Ok((visit, account))
 }
 
-/// Whether this session may see that organisation. Fails when its key is no longer valid: then the session is void.
-async fn may(app: &App, session: &Session, org: OrgId) -> Result<bool, Refused> {
+/// What a session has of an organisation.
+enum Held {
+    /// It is the server's operator's.
+    All,
+    Key(HeldKey),
+    /// It is another organisation's.
+    Nothing,
+}
+
+/// What this session has of that organisation. Fails when its key is no longer valid: then the session is void.
+async fn held(app: &App, session: &Session, org: OrgId) -> Result<Held, Refused> {
     match session.holder {
-        Holder::Operator(_) => Ok(true),
+        Holder::Operator(_) => Ok(Held::All),
         Holder::Key(own, key) => match app.store.look_up(key, None).await?.and_then(|found| found.at(now())) {
-            Some(found) if found.org.id == own && !found.org.deleted => Ok(own == org),
+            Some(found) if found.org.id == own && !found.org.deleted => {
+                Ok(if own == org { Held::Key(found.key) } else { Held::Nothing })
+            }
             Some(_) | None => Err(Refused::SignIn),
         },
     }
 }
 
-/// Whether the session of these headers still lasts and may see that organisation.
+/// Whether the session in these headers is still valid and may see that organisation.
 pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
     let Some(id) = session_id(&app.console, headers) else { return false };
     let Some(session) = app.console.sessions.find(id, BootTime::now(), false) else { return false };
-    may(app, &session, org).await.unwrap_or(false)
+    match held(app, &session, org).await {
+        Ok(Held::All) => true,
+        Ok(Held::Key(key)) => Permission::Read.of(key.role) == Grant::Whole,
+        Ok(Held::Nothing) | Err(_) => false,
+    }
 }
 
 /// The session's id in the cookie.
@@ -93,12 +141,12 @@ pub(super) fn session_id<'a>(console: &Console, headers: &'a HeaderMap) -> Optio
     cookies.find(|cookie| cookie.name() == cookie_name(console))?.value_raw()
 }
 
-/// With the prefix a browser accepts the cookie only from this host over HTTPS.
+/// The cookie's name. With the prefix, a browser accepts it only from this host over HTTPS.
 fn cookie_name(console: &Console) -> &'static str {
     if console.secure { "__Host-machineid-console" } else { "machineid-console" }
 }
 
-/// Has the browser keep this session's id until it is closed; with `None`, forget it.
+/// Sets the session cookie, which the browser keeps until it is closed; `None` deletes it.
 pub(super) fn set_cookie(console: &Console, response: &mut Response, id: Option<&str>) {
     let mut cookie = Cookie::new(cookie_name(console), id.unwrap_or_default());
     cookie.set_path("/");

@@ -1,4 +1,4 @@
-//! Agents stopped over the time since a stop was asked for.
+//! A curve of the agents stopped over the time since a stop was requested.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,20 +12,20 @@ const RIGHT: f64 = WIDTH - 12.0;
 const TOP: f64 = 18.0;
 const BOTTOM: f64 = HEIGHT - 24.0;
 
-/// What is known of a stop that is under way or done. Times are since it was asked for.
+/// The data of a running or finished stop. Times are relative to its request.
 #[derive(Clone, Debug)]
 pub(in crate::console) struct Progress {
-    /// When each agent that has stopped did.
+    /// When each stopped agent ended.
     pub(in crate::console) stopped: Vec<Duration>,
     /// Agents that may still run.
     pub(in crate::console) outstanding: u64,
-    /// When the last lease of those ends everything, whatever fails.
+    /// When the last lease of those agents ends, in the worst case.
     pub(in crate::console) bound: Option<Duration>,
-    /// How long ago the stop was asked for.
+    /// How long ago the stop was requested.
     pub(in crate::console) since: Duration,
 }
 
-/// The curve, from the moment of asking to the end of what is outstanding.
+/// Draws the curve, from the request to the end of the outstanding agents.
 pub(in crate::console) fn curve(progress: &Progress) -> Picture {
     let mut stopped = progress.stopped.clone();
     stopped.sort_unstable();
@@ -54,7 +54,7 @@ pub(in crate::console) fn curve(progress: &Progress) -> Picture {
         height += 1;
         points.push((scale.x(*at), scale.y(height)));
     }
-    // To now, or to the end of the picture when nothing can change any more.
+    // Up to now, or to the end of the picture when nothing can change any more.
     let now = if under_way { progress.since.max(last) } else { scale.end };
     points.push((scale.x(now), scale.y(height)));
     drawing.line("curve", &points);
@@ -102,7 +102,7 @@ fn axes(drawing: &mut Drawing, scale: &Scale, total: u64) {
     drawing.label((RIGHT, BOTTOM + 15.0), Anchor::End, &took(scale.end));
 }
 
-/// The next larger round time whose half is round too.
+/// The next larger round time whose half is also round.
 fn nice(span: Duration) -> Duration {
     const ROUND: [u64; 22] = [
         100, 200, 400, 600, 1_000, 2_000, 3_000, 4_000, 6_000, 8_000, 10_000, 16_000, 20_000, 30_000, 40_000, 60_000,

@@ -1,12 +1,12 @@
-//! How long stops took.
+//! A histogram of the durations of stops.
 
 use std::time::Duration;
 
 use super::{Anchor, Drawing, Picture, WIDTH, median, number, took};
 use crate::console::words::grouped;
 
-/// The upper edges of all bars but the last, in milliseconds. Each about twice the one before: a stop that takes one second
-/// instead of two is as much better as one of five instead of ten.
+/// The upper edges of all bars except the last, in milliseconds. Each is about twice the previous one: one second
+/// instead of two is as much of an improvement as five instead of ten.
 const EDGES: [(u64, &str); 8] = [
     (100, "0.1 s"),
     (200, "0.2"),
@@ -23,7 +23,7 @@ const TOP: f64 = 16.0;
 const BOTTOM: f64 = HEIGHT - 20.0;
 const LEFT: f64 = 4.0;
 
-/// Bars: how many stops took up to so long.
+/// Draws bars: the number of stops up to each duration.
 pub(in crate::console) fn histogram(took_each: &[Duration]) -> Picture {
     let mut sorted = took_each.to_vec();
     sorted.sort_unstable();

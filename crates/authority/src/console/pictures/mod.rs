@@ -1,15 +1,15 @@
-//! Pictures for people who would rather look than read: SVG within a page. Pure.
+//! Pictures on the pages: SVG elements. Pure.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `usage` | how much of the plan is taken |
-//! | `curve` | agents stopped over the time since a stop was asked for |
+//! | `curve` | agents stopped over the time since a stop was requested |
 //! | `histogram` | how long stops took |
-//! | `states` | what the sidecars of a device held over time |
+//! | `states` | the decisions about a device over time, as reported |
 //!
-//! Each has its sense in words, for those who cannot see it, and none shows anything by colour alone. Colours are of the
-//! style sheet, by class, so that there is a dark one of each. Only numbers, times and words of this module are drawn:
-//! nothing of what others wrote.
+//! Each picture has a text alternative, and none shows anything by colour alone. Colours come from the style sheet, by
+//! class, so that each has a dark variant. Only numbers, times and words of this module are drawn, and no text from
+//! outside.
 
 mod curve;
 mod histogram;
@@ -24,11 +24,11 @@ pub(in crate::console) use usage::usage;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-/// The width of every picture, in its own units: about as many pixels as a telephone has, so that its text stays legible
+/// The width of every picture, in its own units: about the width of a phone in pixels, so that text stays legible
 /// there.
 const WIDTH: f64 = 340.0;
 
-/// A finished picture: an `svg` element. A page takes it as it is.
+/// A finished picture: an `svg` element, which pages embed without escaping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::console) struct Picture(String);
 
@@ -40,7 +40,7 @@ impl Display for Picture {
 
 impl askama::filters::HtmlSafe for Picture {}
 
-/// Where the text of a label stands in relation to its point.
+/// The alignment of a label relative to its point.
 #[derive(Clone, Copy, Debug)]
 enum Anchor {
     Start,
@@ -87,7 +87,7 @@ impl Drawing {
         let _ = self.body.write_fmt(element);
     }
 
-    /// The picture, with its sense in words. What is drawn says no more than they do.
+    /// Finishes the picture with its text alternative, which says everything that is drawn.
     fn done(self, sense: &str) -> Picture {
         let Self { height, body } = self;
         Picture(format!(
@@ -96,13 +96,13 @@ impl Drawing {
     }
 }
 
-/// A count as a place in a picture. What is lost of a number beyond 2^52 is less than a pixel.
+/// A count as a coordinate. The precision lost beyond 2^52 is less than a pixel.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
 fn number(count: u64) -> f64 {
     count as f64
 }
 
-/// How long something took, to two or three digits.
+/// Formats a duration with two or three digits.
 fn took(span: Duration) -> String {
     let millis = span.as_millis();
     match millis {
@@ -113,7 +113,7 @@ fn took(span: Duration) -> String {
     }
 }
 
-/// The one in the middle of what is sorted, the lower of two.
+/// The median of a sorted list: the middle element, or the lower of two.
 fn median(sorted: &[Duration]) -> Option<Duration> {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }

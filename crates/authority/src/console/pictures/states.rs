@@ -1,4 +1,4 @@
-//! What the sidecars of a device held over time.
+//! The decisions about a device over time, as its sidecars reported them.
 
 use jiff::Timestamp;
 use machineid_protocol::report::EventKind;
@@ -7,12 +7,12 @@ use machineid_protocol::status::StandingKind;
 use super::{Anchor, Drawing, Picture, WIDTH};
 use crate::reports::KnownEvent;
 
-/// Where a span is drawn: what it says is told by its row, and by colour only besides.
+/// The row in which a span is drawn. The row alone says the decision; the colour is additional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::console) enum Lane {
     Allowed,
     Denied,
-    /// No answer yet, or none any more.
+    /// There was no answer yet, or not any more.
     Undecided,
 }
 
@@ -44,14 +44,14 @@ impl Lane {
     }
 }
 
-/// From when a device was in a lane; until the next of them.
+/// The start of a time in a lane; it lasts until the next span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::console) struct Span {
     pub(super) from: Timestamp,
     pub(super) lane: Lane,
 }
 
-/// What was held since when, of what was `told`, the newest first.
+/// The decisions over time, from the events in `told`, the newest first.
 pub(in crate::console) fn held(told: &[KnownEvent]) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for known in told.iter().rev().filter(|known| known.event.event == EventKind::Decision) {
@@ -73,7 +73,7 @@ const HEIGHT: f64 = BARS + 20.0;
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = WIDTH - 4.0;
 
-/// Bars, one row for each lane, from the first of `spans` (which are sorted) to `now`.
+/// Draws bars, one row for each lane, from the first of the sorted `spans` to `now`.
 pub(in crate::console) fn states(spans: &[Span], now: Timestamp) -> Picture {
     let mut drawing = Drawing::new(HEIGHT);
     let begin = spans.first().map_or(now, |span| span.from.min(now));
@@ -86,7 +86,7 @@ pub(in crate::console) fn states(spans: &[Span], now: Timestamp) -> Picture {
     }
     for (place, span) in spans.iter().enumerate() {
         let end = spans.get(place + 1).map_or(now, |next| next.from);
-        // A short one is still there to be seen.
+        // A short span stays visible.
         let width = (x(end) - x(span.from)).max(2.0);
         drawing.rect(span.lane.class(), (x(span.from).min(RIGHT - 2.0), span.lane.top() + 3.0), (width, ROW - 8.0));
     }

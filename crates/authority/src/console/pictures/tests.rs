@@ -13,7 +13,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-/// What a screen reader says.
+/// The text alternative, as a screen reader says it.
 fn sense(picture: &Picture) -> &str {
     let text = &picture.0;
     let begin = text.find("aria-label=\"").unwrap() + 12;

@@ -1,4 +1,4 @@
-//! Addresses that sign an operator in: made on the admin socket, good for minutes, and once.
+//! Links that sign an operator in: made through the admin socket, valid for minutes, and once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,23 +10,23 @@ use machineid_clock::BootTime;
 use crate::keys::{NoRandomness, SecretHash, new_token};
 use crate::org::OrgId;
 
-/// How long an address is good.
+/// How long a link is valid.
 pub(crate) const LIFE: Duration = Duration::from_mins(5);
 
-/// The most at a time. The oldest makes room.
+/// The maximum number of links. The oldest is removed for a new one.
 const MOST: usize = 100;
 
-/// What an address is good for.
+/// The rights of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
-    /// Who asked for it.
+    /// The user who requested it.
     pub(crate) uid: u32,
-    /// Whose pages it leads to; `None` for the list of all organisations.
+    /// The organisation whose pages it opens; `None` for the list of all.
     pub(crate) org: Option<OrgId>,
     made: BootTime,
 }
 
-/// All of them, by the hashes of their secrets.
+/// All links, by the hashes of their secrets.
 #[derive(Default)]
 pub(crate) struct Links {
     // A std mutex: held for one look into a map, never across an await.
@@ -34,7 +34,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Makes one. The secret is nowhere but in the answer.
+    /// Makes a link. Its secret exists only in the answer.
     pub(crate) fn make(&self, uid: u32, org: Option<OrgId>, now: BootTime) -> Result<String, NoRandomness> {
         let secret = new_token()?;
         let mut open = self.lock();
@@ -47,12 +47,12 @@ impl Links {
         Ok(secret)
     }
 
-    /// Whether it is good. To look uses nothing up: programs that preview addresses do.
+    /// Whether the link is valid. This does not use it up, since programs that preview addresses fetch it.
     pub(crate) fn is_good(&self, secret: &str, now: BootTime) -> bool {
         self.lock().get(&SecretHash::of_console_link(secret).bytes()).is_some_and(|link| link.lasts(now))
     }
 
-    /// Uses it up.
+    /// Uses the link up.
     pub(crate) fn take(&self, secret: &str, now: BootTime) -> Option<Link> {
         self.lock().remove(&SecretHash::of_console_link(secret).bytes()).filter(|link| link.lasts(now))
     }

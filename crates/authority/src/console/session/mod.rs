@@ -1,13 +1,13 @@
-//! Who is signed in to the console. In memory: a restart signs everybody out, and with several servers on one database a
-//! proxy keeps each browser at one of them.
+//! The sessions of the console. Kept in memory: a restart signs every user out, and with several servers on one
+//! database a proxy must route each browser to the same server.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `sessions` | open sessions: how they begin, last and end |
-//! | `results` | what came of a form, for the page that shows it |
-//! | `links` | addresses that sign an operator in, once |
+//! | `sessions` | open sessions: their start, duration and end |
+//! | `results` | results of forms, for the pages that show them |
+//! | `links` | links that sign an operator in, once |
 //!
-//! All are told the time. The pages are in `pages`.
+//! All functions receive the time. The pages are in `pages`.
 
 mod links;
 mod results;
@@ -17,22 +17,22 @@ pub(crate) use links::Links;
 pub(crate) use results::{Done, Outcome, Results};
 pub(crate) use sessions::{Holder, Session, Sessions};
 
-/// The console's state, and where it is.
+/// The console's state and its address.
 #[derive(Debug)]
 pub(crate) struct Console {
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
     pub(crate) results: Results,
-    /// The path before every page's, as browsers see it: `/console`, behind the path of the public URL.
+    /// The path in front of every page's path, as browsers see it: `/console`, after the path of the public URL.
     pub(crate) base: String,
-    /// `https://authority.example.com`, where browsers are told to reach it.
+    /// The origin for browsers, such as `https://authority.example.com`.
     pub(crate) origin: String,
-    /// Browsers reach it over HTTPS alone, so cookies need not go any other way.
+    /// Whether browsers use HTTPS only, so that cookies can be restricted to it.
     pub(crate) secure: bool,
 }
 
 impl Console {
-    /// For browsers that reach this authority at `public_url`, which has no slash at the end.
+    /// A console at `public_url`, which has no slash at the end.
     pub(crate) fn new(public_url: &str) -> Self {
         let path =
             public_url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("");
@@ -46,12 +46,12 @@ impl Console {
         }
     }
 
-    /// Ends the session of this id, if there is one, and forgets the keys that it was not shown yet.
+    /// Ends the session with this id, if there is one, and deletes the keys that were not shown to it yet.
     pub(crate) fn end(&self, id: &str) {
         self.results.end(self.sessions.end(id).as_slice());
     }
 
-    /// The same of every session of the same holder.
+    /// Ends every session of the same holder in the same way.
     pub(crate) fn end_all(&self, of: &Session) {
         self.results.end(&self.sessions.end_all(of));
     }

@@ -1,7 +1,8 @@
-//! What came of a form. A form is answered with a redirect to the page that shows this, so that to reload the page, or to
-//! come back to it, shows the result and repeats nothing.
+//! Results of forms. A form is answered with a redirect to the page that shows its result, so that reloading or
+//! revisiting the page shows the result again and repeats nothing.
 //!
-//! In memory, bounded, and only for the session whose form it was. A key that was made is given out once, and soon.
+//! Results are kept in memory, with a size limit, and only for the session that sent the form. A new key is shown once,
+//! and only for a short time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,51 +16,51 @@ use machineid_org_key::OrgKey;
 use super::sessions::SessionHash;
 use crate::org::OrgId;
 
-/// How long a result can be shown: as long as a session lasts at most.
+/// How long a result can be shown: the maximum duration of a session.
 const LIFE: Duration = Duration::from_hours(8);
 
 /// How long a new key waits to be shown. A browser follows a redirect at once.
 const KEY_LIFE: Duration = Duration::from_mins(2);
 
-/// The most results of one session. The oldest makes room.
+/// The maximum number of results of one session. The oldest is removed for a new one.
 const MOST_OF_ONE: usize = 50;
 
-/// The most memory of all results together, in bytes. The oldest make room.
+/// The maximum memory of all results, in bytes. The oldest are removed for new ones.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
-/// What became of one device.
+/// The result for one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Done {
     pub(crate) id: String,
     pub(crate) word: &'static str,
-    /// Whether it is now as it was asked to be.
+    /// Whether the device is now in the requested state.
     pub(crate) well: bool,
 }
 
-/// What came of a form.
+/// The result of a form.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
-    /// Something was done to these devices.
+    /// An action on these devices was done.
     Devices { title: &'static str, help: &'static str, results: Vec<Done> },
-    /// Nothing yet: these are to be removed, which is asked about first.
+    /// Nothing was done yet: the user must confirm the removal of these devices.
     AskRemove {
         ids: Vec<String>,
-        /// Those of them that are revoked.
+        /// The devices that are revoked.
         revoked: Vec<String>,
         reason: String,
-        /// It was asked before, and what was typed was not the number.
+        /// The user was asked before, and typed a wrong number.
         wrong: bool,
     },
-    /// Devices of a stop were restored.
+    /// The devices of a stop were restored.
     Restored { stop: String, restored: u64, left: u64 },
-    /// The organisation has a new key; `None` when it was shown already.
+    /// The organisation has a new key; `None` when it was already shown.
     NewKey { key: Option<OrgKey>, old_key_ends: Option<Timestamp>, older_key_ended: bool },
-    /// The organisation is new and this is its key; `None` when it was shown already.
+    /// A new organisation with its key; `None` when the key was already shown.
     NewOrg { key: Option<OrgKey> },
 }
 
 impl Outcome {
-    /// About how much memory it takes, in bytes.
+    /// The approximate memory of the result, in bytes.
     fn size(&self) -> usize {
         const FIXED: usize = 256;
         let texts = |texts: &[String]| texts.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>();
@@ -91,7 +92,7 @@ struct Kept {
     outcome: Outcome,
 }
 
-/// All of them, by their names, which grow with time.
+/// All results, by their numbers, which grow with time.
 #[derive(Default)]
 pub(crate) struct Results {
     // A std mutex: held for one look into a map, never across an await.
@@ -99,7 +100,7 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Keeps one, and says what its page is called: about the time `at`.
+    /// Stores a result and returns its number, which is about the time `at`.
     pub(crate) fn keep(&self, session: SessionHash, org: OrgId, outcome: Outcome, at: Timestamp, now: BootTime) -> i64 {
         let mut kept = self.lock();
         kept.retain(|_, one| now.saturating_since(one.made) < LIFE);
@@ -121,8 +122,8 @@ impl Results {
         name
     }
 
-    /// The result of this name, if it is of this session and organisation. With `to_show` a key that was made goes with
-    /// it, and is then forgotten.
+    /// Finds a result by its number, if it belongs to this session and organisation. With `to_show`, a new key is
+    /// returned with it and then deleted.
     pub(crate) fn look(
         &self,
         session: SessionHash,
@@ -145,7 +146,7 @@ impl Results {
         Some(shown)
     }
 
-    /// Forgets the keys that wait to be shown to these sessions, which have ended.
+    /// Deletes the keys that wait to be shown to these sessions, which have ended.
     pub(crate) fn end(&self, sessions: &[SessionHash]) {
         forget_keys(&mut self.lock(), |one| sessions.contains(&one.session));
     }

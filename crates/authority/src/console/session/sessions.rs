@@ -1,4 +1,5 @@
-//! Sessions. The browser holds 256 random bits, the server their hash: what is in its memory opens nothing.
+//! Sessions. The browser stores 256 random bits and the server their hash: the content of the server's memory gives no
+//! access.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,26 +12,26 @@ use subtle::ConstantTimeEq;
 use crate::keys::{NoRandomness, SecretHash, new_token};
 use crate::org::OrgId;
 
-/// How long a session lasts without a request of a person's.
+/// How long a session lasts without a request of its user.
 const IDLE: Duration = Duration::from_mins(30);
 
-/// How long it lasts at most.
+/// The maximum duration of a session.
 const LIFE: Duration = Duration::from_hours(8);
 
-/// The most at a time. The one that was idle longest makes room.
+/// The maximum number of sessions. The one that was idle longest is removed for a new one.
 const MOST: usize = 10_000;
 
-/// Whose session it is. What they may do is looked up anew for each request.
+/// The owner of a session. The owner's rights are looked up again for each request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Holder {
-    /// A sign-in with this key of this organisation.
+    /// A user who signed in with this key of this organisation.
     Key(OrgId, SecretHash),
-    /// The operator who asked for a link with this uid.
+    /// The operator: the user with this uid who requested the link.
     Operator(u32),
 }
 
 impl Holder {
-    /// Whether these are the same people, whatever their keys.
+    /// Whether both are the same owner, even with different keys.
     fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Key(one, _), Self::Key(two, _)) => one == two,
@@ -40,7 +41,7 @@ impl Holder {
     }
 }
 
-/// What the server knows a session by.
+/// The hash of a session's id, by which the server finds the session.
 pub(crate) type SessionHash = [u8; 32];
 
 /// An open session.
@@ -48,13 +49,13 @@ pub(crate) type SessionHash = [u8; 32];
 pub(crate) struct Session {
     pub(crate) hash: SessionHash,
     pub(crate) holder: Holder,
-    /// What every form carries.
+    /// The token that every form carries.
     pub(crate) csrf: String,
     began: BootTime,
     used: BootTime,
 }
 
-/// All of them, by the hashes of their ids.
+/// All sessions, by the hashes of their ids.
 #[derive(Default)]
 pub(crate) struct Sessions {
     // A std mutex: held for one look into a map, never across an await.
@@ -62,7 +63,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Begins one under a new id, which no other client can have known before. The id is nowhere but in the answer.
+    /// Begins a session under a new id, which no client could know before. The id exists only in the answer.
     pub(crate) fn begin(&self, holder: Holder, now: BootTime) -> Result<String, NoRandomness> {
         let (id, csrf) = (new_token()?, new_token()?);
         let mut open = self.lock();
@@ -78,7 +79,7 @@ impl Sessions {
         Ok(id)
     }
 
-    /// The session of this id. `by_person` keeps it from going idle; what a page asks for by itself does not.
+    /// Finds the session with this id. `by_person` keeps it from going idle; requests of a page's script do not.
     pub(crate) fn find(&self, id: &str, now: BootTime, by_person: bool) -> Option<Session> {
         let hash = SecretHash::of_session(id).bytes();
         let mut open = self.lock();
@@ -93,12 +94,12 @@ impl Sessions {
         Some(session.clone())
     }
 
-    /// Ends it, if there is one, and says which it was.
+    /// Ends the session, if there is one, and returns its hash.
     pub(crate) fn end(&self, id: &str) -> Option<SessionHash> {
         self.lock().remove(&SecretHash::of_session(id).bytes()).map(|session| session.hash)
     }
 
-    /// Ends every session of the same holder, the organisation's or that user's, and says which they were.
+    /// Ends every session of the same holder, an organisation or an operator, and returns their hashes.
     pub(crate) fn end_all(&self, of: &Session) -> Vec<SessionHash> {
         self.lock().extract_if(|_, session| session.holder.same(&of.holder)).map(|(hash, _)| hash).collect()
     }
@@ -113,7 +114,7 @@ impl Session {
         now.saturating_since(self.used) < IDLE && now.saturating_since(self.began) < LIFE
     }
 
-    /// Whether a form carries this session's token.
+    /// Whether `csrf` is this session's token.
     pub(crate) fn wrote(&self, csrf: &str) -> bool {
         self.csrf.as_bytes().ct_eq(csrf.as_bytes()).into()
     }

@@ -1,4 +1,4 @@
-//! The audit.
+//! Reads and writes the audit.
 
 use super::super::StoreError;
 use super::super::columns::Row;
@@ -51,7 +51,7 @@ fn entry(row: &impl Row) -> Result<Entry, StoreError> {
     })
 }
 
-/// Writes what a call came to, in the transaction of what it did.
+/// Writes the outcome of a call, in the transaction of its change.
 pub(super) async fn record<T: Transaction>(tx: &mut T, call: &Call, record: Record) -> Result<(), StoreError> {
     let insert = format!(
         "INSERT INTO audit (at, org_id, request_id, actor, verb, device_id, outcome, reason, details)
@@ -72,7 +72,7 @@ pub(super) async fn record<T: Transaction>(tx: &mut T, call: &Call, record: Reco
     tx.run(&insert, values).await.map(drop)
 }
 
-/// Why the call was made, as a column says it.
+/// The call's reason as a column value.
 pub(super) fn reason(call: &Call) -> Value {
     call.reason.as_ref().map(Reason::as_str).into()
 }

@@ -1,4 +1,4 @@
-//! Purchases that wait to be confirmed.
+//! Checkouts: plan changes that wait for confirmation.
 
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ use crate::keys::SecretHash;
 use crate::org::OrgId;
 use crate::plan::Account;
 
-/// A purchase with its organisation.
+/// Selects a checkout with its organisation.
 macro_rules! select {
     ($conditions:literal) => {
         concat!(
@@ -105,10 +105,10 @@ pub(in super::super) async fn confirm<T: Transaction>(
     Ok(Some(found))
 }
 
-/// An open purchase, with no other change of its organisation until the transaction ends.
+/// Finds an open checkout and locks its organisation until the transaction ends.
 async fn locked<T: Transaction>(tx: &mut T, key: &CheckoutKey, call: &Call) -> Result<Option<Checkout>, StoreError> {
     let Some(found) = find(tx, key).await? else { return Ok(None) };
     locked_account(tx, found.org.id).await?;
-    // Once more: another server may have confirmed it while this one waited for the lock.
+    // Read again: another server may have confirmed it while this one waited for the lock.
     Ok(find(tx, key).await?.filter(|found| found.open(call.at)))
 }

@@ -1,4 +1,4 @@
-//! Devices: places taken, revokes, and what takes them back.
+//! Registers, revokes and restores devices.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub(in super::super) async fn register<T: Transaction>(
             let update = "UPDATE devices SET ephemeral = $3 WHERE org_id = $1 AND device_id = $2 AND ephemeral <> $3";
             tx.run(update, values![org, id, ephemeral]).await?;
         }
-        // A device that comes back after a long time must not age out before it validates.
+        // A device that returns after a long time must not age out before it validates.
         let seen = "INSERT INTO device_seen (seq, at) SELECT seq, $3 FROM devices
              WHERE org_id = $1 AND device_id = $2 AND ephemeral AND revoked_at IS NULL
              ON CONFLICT (seq) DO UPDATE SET at = excluded.at WHERE excluded.at > device_seen.at";
@@ -130,7 +130,7 @@ fn ids(batch: &[Named]) -> Vec<DeviceId> {
     batch.iter().filter_map(|named| named.id.clone()).collect()
 }
 
-/// What is held of each of these devices.
+/// The stored status of each of these devices.
 pub(super) async fn held<T: Transaction>(
     tx: &mut T,
     org: OrgId,
@@ -142,7 +142,7 @@ pub(super) async fn held<T: Transaction>(
     rows.iter().map(|row| Ok((row.get(0)?, status(row.integer(1)?)))).collect()
 }
 
-/// Revokes these devices by this call, or takes their revokes back.
+/// Sets or clears the revoke of these devices, in the name of this call.
 async fn set_revoked<T: Transaction>(
     tx: &mut T,
     org: OrgId,

@@ -1,4 +1,4 @@
-//! Devices together with what their sidecars said of them.
+//! Lists devices together with what their sidecars reported.
 
 use std::collections::HashMap;
 
@@ -53,9 +53,9 @@ pub(in super::super) async fn fleet<T: ReadTransaction>(
     Ok(Some(rows))
 }
 
-/// How many sidecars of the organisation report, and how many agents those have.
+/// The number of sidecars of the organisation that report, and of their agents.
 async fn sidecars<T: ReadTransaction>(tx: &mut T, org: OrgId) -> Result<(u64, u64), StoreError> {
-    // Each row of a sidecar says how many it has.
+    // Each row of a sidecar holds the sidecar's number of agents.
     let select = "SELECT COUNT(*), CAST(COALESCE(SUM(agents), 0) AS BIGINT) FROM
          (SELECT MAX(agents) AS agents FROM reports WHERE org_id = $1 GROUP BY sidecar_id) AS each_sidecar";
     match tx.row(select, values![org]).await? {
@@ -77,8 +77,8 @@ pub(in super::super) async fn aftermath<T: ReadTransaction>(
     if let Some(row) = tx.row(select, values![org, at]).await? {
         (after.devices, after.reason) = (row.get(0)?, row.maybe(1)?);
     }
-    // CROSS JOIN has SQLite begin with what was reported, which is as much as there are sidecars, and not with what is
-    // revoked. PostgreSQL orders joins by itself.
+    // CROSS JOIN makes SQLite begin with the reports, of which there are as many as sidecars, and not with the revoked
+    // devices. PostgreSQL chooses the order of joins itself.
     let select = "SELECT r.device_id, device_seen.at, r.sidecar_id, r.heard_at, r.body FROM reports AS r
          CROSS JOIN devices AS d LEFT JOIN device_seen ON device_seen.seq = d.seq
          WHERE d.org_id = r.org_id AND d.device_id = r.device_id

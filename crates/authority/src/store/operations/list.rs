@@ -1,4 +1,4 @@
-//! Pages of devices.
+//! Lists devices by pages.
 
 use machineid_protocol::api::DeviceStatus;
 
@@ -10,8 +10,11 @@ use super::orgs::live_account;
 use crate::org::OrgId;
 use crate::plan::Account;
 
-/// Whether a device asked last with another key than that of the organisation `$1`; NULL when it never asked.
-const OLD_KEY: &str = "device_seen.key_mark <> (SELECT substr(key_hash, 1, 6) FROM orgs WHERE orgs.id = $1)";
+/// Whether a device's last request used another key than the current one of organisation `$1`; NULL when it never
+/// asked.
+const OLD_KEY: &str = "(device_seen.key_mark <> (SELECT substr(key_hash, 1, 6) FROM orgs WHERE orgs.id = $1)
+     AND NOT EXISTS (SELECT 1 FROM org_keys WHERE org_keys.org_id = $1 AND NOT org_keys.replaced
+         AND substr(org_keys.key_hash, 1, 6) = device_seen.key_mark))";
 
 pub(in super::super) async fn list<T: ReadTransaction>(
     tx: &mut T,

@@ -1,24 +1,26 @@
-//! What the store does, operation by operation: generic over the transaction, so that both databases do the same. What an
-//! operation promises is said at the method of [`super::Store`] that runs it.
+//! The operations of the store, generic over the transaction, so that both databases do the same. The methods of
+//! [`super::Store`] document what each operation guarantees.
 //!
-//! Those that change something take the organisation's row first ([`orgs::locked_account`]), so that no two of them wait
-//! for each other.
+//! An operation that changes something locks the organisation's row first ([`orgs::locked_account`]), so that two such
+//! operations cannot deadlock.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `orgs` | organisations and their keys |
-//! | `checkouts` | purchases |
-//! | `devices` | places taken, revokes and what takes them back |
-//! | `removal` | devices that go: removed, or not seen for a time |
+//! | `keys` | keys with roles |
+//! | `checkouts` | plan changes that wait for confirmation |
+//! | `devices` | registering, revoking and restoring devices |
+//! | `removal` | removing devices, and ageing ephemeral ones out |
 //! | `list` | pages of devices |
-//! | `reports` | what sidecars said |
-//! | `fleet` | devices together with what sidecars said of them |
+//! | `reports` | what sidecars reported |
+//! | `fleet` | devices together with what sidecars reported about them |
 //! | `audit` | records of management calls |
 
 pub(super) mod audit;
 pub(super) mod checkouts;
 pub(super) mod devices;
 pub(super) mod fleet;
+pub(super) mod keys;
 pub(super) mod list;
 pub(super) mod orgs;
 pub(super) mod removal;

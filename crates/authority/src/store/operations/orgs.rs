@@ -22,19 +22,19 @@ pub(in super::super) async fn any_account<T: ReadTransaction>(
     row.as_ref().map(account).transpose()
 }
 
-/// The organisation and its usage; `None` when it is gone.
+/// Loads the organisation and its usage; `None` when it was deleted.
 pub(super) async fn live_account<T: ReadTransaction>(tx: &mut T, id: OrgId) -> Result<Option<Account>, StoreError> {
     Ok(any_account(tx, id).await?.filter(|account| !account.org.deleted))
 }
 
-/// The same, with no other change of it or its devices until the transaction ends.
+/// Loads the organisation and locks it: no other transaction changes it or its devices until this one ends.
 pub(super) async fn locked_account<T: Transaction>(tx: &mut T, id: OrgId) -> Result<Option<Account>, StoreError> {
     let select = format!(concat!("SELECT ", org_columns!(), " FROM orgs WHERE id = $1{}"), T::DIALECT.locked());
     let row = tx.row(&select, values![id]).await?;
     Ok(row.as_ref().map(account).transpose()?.filter(|account| !account.org.deleted))
 }
 
-/// Writes how many devices are active.
+/// Stores the number of active devices.
 pub(super) async fn set_used<T: Transaction>(tx: &mut T, account: &Account) -> Result<(), StoreError> {
     let used = i64::try_from(account.used).map_err(|_| StoreError::Corrupt("count"))?;
     tx.run("UPDATE orgs SET active = $2 WHERE id = $1", values![account.org.id, used]).await.map(drop)
@@ -50,9 +50,11 @@ pub(in super::super) async fn ended<T: ReadTransaction>(
     after: Timestamp,
     now: Timestamp,
 ) -> Result<Vec<Change>, StoreError> {
-    let select = "SELECT id, old_key_ends > $1 AND old_key_ends <= $2 FROM orgs
+    let select = "SELECT orgs.id, COALESCE(old_key_ends > $1 AND old_key_ends <= $2, FALSE) OR keys.org_id IS NOT NULL
+         FROM orgs
+         LEFT JOIN (SELECT DISTINCT org_id FROM org_keys WHERE ends > $1 AND ends <= $2) AS keys ON keys.org_id = orgs.id
          WHERE (access_until > $1 AND access_until <= $2 AND deleted_at IS NULL)
-         OR (old_key_ends > $1 AND old_key_ends <= $2)";
+         OR (old_key_ends > $1 AND old_key_ends <= $2) OR keys.org_id IS NOT NULL";
     let mut ended = Vec::new();
     for row in tx.rows(select, values![after, now]).await? {
         let org = row.get(0)?;
@@ -62,8 +64,8 @@ pub(in super::super) async fn ended<T: ReadTransaction>(
     Ok(ended)
 }
 
-/// The organisations whose key was rotated and whose old key is valid after `after`, with how many devices asked last with
-/// another key than the current one.
+/// The organisations whose key was rotated and whose old key is valid after `after`, each with the number of devices
+/// whose last request used another key than the current one.
 pub(in super::super) async fn old_keys<T: ReadTransaction>(
     tx: &mut T,
     after: Timestamp,
@@ -72,6 +74,8 @@ pub(in super::super) async fn old_keys<T: ReadTransaction>(
          LEFT JOIN devices ON devices.org_id = orgs.id
          LEFT JOIN device_seen ON device_seen.seq = devices.seq
              AND device_seen.key_mark <> substr(orgs.key_hash, 1, 6)
+             AND NOT EXISTS (SELECT 1 FROM org_keys WHERE org_keys.org_id = orgs.id
+                 AND substr(org_keys.key_hash, 1, 6) = device_seen.key_mark)
          WHERE orgs.old_key_ends > $1 AND orgs.deleted_at IS NULL GROUP BY orgs.id ORDER BY orgs.id";
     let rows = tx.rows(select, values![after]).await?;
     rows.iter().map(|row| Ok(OldKey { org: row.get(0)?, ends: row.get(1)?, devices: row.get(2)? })).collect()
@@ -121,7 +125,7 @@ pub(super) async fn apply<T: Transaction>(
         OrgChange::Disabled(on) => ("UPDATE orgs SET disabled = $2 WHERE id = $1", values![id, *on]),
         OrgChange::Frozen(on) => ("UPDATE orgs SET frozen = $2 WHERE id = $1", values![id, *on]),
         OrgChange::AccessUntil(end) => ("UPDATE orgs SET access_until = $2 WHERE id = $1", values![id, *end]),
-        // A plan that is set is meant to hold, as after a purchase: an end that was set before goes.
+        // Setting a plan, as after a purchase, makes it valid for good: an end that was set before is removed.
         OrgChange::Plan(tier, limit) => (
             "UPDATE orgs SET plan = $2, device_limit = $3, access_until = NULL WHERE id = $1",
             values![id, *tier, stored_limit(*limit)],
@@ -141,6 +145,7 @@ pub(super) async fn apply<T: Transaction>(
                 "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
                 "DELETE FROM devices WHERE org_id = $1",
                 "DELETE FROM checkouts WHERE org_id = $1",
+                "DELETE FROM org_keys WHERE org_id = $1",
                 "DELETE FROM reports WHERE org_id = $1",
                 "DELETE FROM stops WHERE org_id = $1",
                 "DELETE FROM timeline WHERE org_id = $1",

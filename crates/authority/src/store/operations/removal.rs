@@ -1,4 +1,4 @@
-//! Devices that go: an operator removes one, and ephemeral ones go when they were not seen for a time.
+//! Removes devices: on an operator's request, and ephemeral devices that have not been seen for a while.
 
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
@@ -16,7 +16,7 @@ use crate::changes::Change;
 use crate::org::OrgId;
 use crate::plan::{self, Account, Removal};
 
-/// Active ephemeral devices that were last seen before `$1`, or made known before it and never seen.
+/// Active ephemeral devices that were last seen before `$1`, or were registered before it and never seen.
 macro_rules! aged {
     ($columns:literal, $conditions:literal) => {
         concat!(
@@ -71,8 +71,8 @@ pub(in super::super) async fn age_out<T: Transaction>(
     if ids.is_empty() {
         return Ok(0);
     }
-    // Notes are written without the organisation's lock. Once theirs are locked (in the order in which notes are written),
-    // devices that were seen since the first look are left out.
+    // Last-seen times are written without the organisation's lock. After locking these rows (in the order in which they
+    // are written), devices that were seen since the first look are left out.
     let lock = format!(
         "SELECT seq FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1 AND device_id {})
          ORDER BY seq{}",
@@ -98,11 +98,11 @@ fn device_ids(rows: &[impl Row]) -> Result<Vec<DeviceId>, StoreError> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// Forgets these devices. What was told of its stops outlives a device that was ever revoked, and so does what was told of
-/// an earlier device of its name.
+/// Deletes these devices. The reported stops and events of a device that was ever revoked are kept, and so are those of
+/// an earlier device with the same id.
 async fn forget<T: Transaction>(tx: &mut T, org: OrgId, ids: &[DeviceId]) -> Result<(), StoreError> {
     let among = T::DIALECT.among("$2");
-    // NULL, so that nothing is deleted, for a device that was ever revoked.
+    // NULL for a device that was ever revoked, so that nothing is deleted.
     let since = |table: &str| {
         format!(
             "(SELECT created_at FROM devices AS d WHERE d.org_id = {table}.org_id AND d.device_id = {table}.device_id

@@ -1,7 +1,7 @@
-//! Reports of sidecars: what each last said about each device, the newest stops, and what happened.
+//! Reports of sidecars: the latest about each device, the last stops, and the events.
 //!
-//! Nothing is decided by them, so they are kept as the JSON they came as. They lock no organisation: reports of a
-//! thousand sidecars must not keep a revoke waiting.
+//! No decision depends on reports, so they are stored as the JSON in which they arrived. They take no lock on the
+//! organisation: the reports of a thousand sidecars must not delay a revoke.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,8 @@ use crate::org::OrgId;
 use crate::reports::{HeardReport, KnownEvent, KnownStop};
 
 pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardReport]) -> Result<(), StoreError> {
-    // In one order on every server, so that no two wait for each other. Stable: of one sidecar the first stays first.
+    // Every server uses the same order, so that two servers cannot deadlock. The sort is stable: it keeps the order of
+    // one sidecar's reports.
     let mut ordered: Vec<&HeardReport> = reports.iter().collect();
     ordered.sort_by_key(|report| (report.org, report.sidecar));
     for report in ordered {
@@ -46,12 +47,13 @@ async fn save_devices<T: Transaction>(tx: &mut T, report: &HeardReport) -> Resul
         gone.remove(device.as_str());
     }
     if !gone.is_empty() {
-        // By the devices that it no longer names: by those that it does name, SQLite would read the whole organisation's.
+        // Delete by the device ids that the report no longer names: with a condition on the named ones, SQLite would
+        // read all rows of the organisation.
         let among = T::DIALECT.among("$2");
         let delete = format!("DELETE FROM reports WHERE org_id = $1 AND sidecar_id = $3 AND device_id {among}");
         tx.run(&delete, values![org, gone.into_iter().collect::<Vec<_>>(), sidecar]).await?;
     }
-    // Only where this sidecar had said nothing can there be too many now.
+    // The maximum can only be exceeded where this sidecar had not reported before.
     for device in tx.keep_said(report).await? {
         tx.run(
             "DELETE FROM reports WHERE org_id = $1 AND device_id = $2 AND sidecar_id NOT IN
@@ -67,7 +69,7 @@ async fn save_devices<T: Transaction>(tx: &mut T, report: &HeardReport) -> Resul
 async fn save_stops<T: Transaction>(tx: &mut T, report: &HeardReport) -> Result<(), StoreError> {
     let mut stopped = BTreeSet::new();
     for known in &report.stops {
-        // A stop told of again is the same one, further along: when it began stays what was first told.
+        // A stop that is reported again is the same stop, further along: its start stays as first reported.
         tx.run(
             "INSERT INTO stops (org_id, device_id, run_id, began_at, body)
              SELECT org_id, device_id, $1, $2, $3 FROM devices WHERE org_id = $4 AND device_id = $5
@@ -129,7 +131,7 @@ pub(in super::super) async fn stops<T: ReadTransaction>(
     tx.rows(select, values![org, device]).await?.iter().map(stop).collect()
 }
 
-/// A stop from its time and its body.
+/// Decodes a stop from its time and its body.
 pub(super) fn stop(row: &impl Row) -> Result<KnownStop, StoreError> {
     Ok(KnownStop::read(row.get(0)?, row.text(1)?.unwrap_or_default())?)
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with the database while it answers.
+//! Finds problems of a database that answers.
 
 use super::super::{Demand, StoreError};
 use super::{COMMIT, Postgres};
@@ -8,13 +8,13 @@ impl Postgres {
     pub(in super::super) async fn examine(&self, demand: Demand) -> Vec<Finding> {
         match self.replication(demand).await {
             Ok(finding) => vec![finding],
-            // A database that does not answer is found elsewhere. What was known of it stays.
+            // The probe finds a database that does not answer. What was known about it stays.
             Err(_) => Vec::new(),
         }
     }
 
     /// Commits something that changes nothing. A logical message is written to the log like a change, by any role, and
-    /// waits for the disk and for standbys like a change; there is no row that replicas would wait for each other about.
+    /// waits for the disk and for standbys like a change; unlike a row, it causes no lock conflict between servers.
     pub(in super::super) async fn try_to_write(&self) -> Finding {
         let written: Result<(), StoreError> = self
             .within(COMMIT, async {

@@ -1,9 +1,10 @@
-//! A primary that was cut off answers reads for as long as a server reaches it, and cannot know that another one was
-//! promoted. With synchronous replication it can no longer commit: what it would have to wait for follows the new one.
+//! The fence (`--fence`): decides only while a standby confirms commits. An isolated primary keeps answering reads for
+//! every server that still reaches it, and cannot know that another server was promoted. With synchronous replication
+//! it can no longer commit, since the standbys it would wait for follow the new primary.
 //!
-//! So with `--fence` a server commits something small twice a second, and decides only while such a commit was begun and
-//! confirmed within [`CONFIRMED`]. Off unless asked for: where the only synchronous standby is away, nothing is decided
-//! either, since from inside the two look alike.
+//! So with `--fence` a server commits something small twice a second, and decides only while such a commit was begun
+//! and confirmed within [`CONFIRMED`]. The fence is off by default: when the only synchronous standby is down, nothing
+//! is decided either, because the two cases look the same from inside.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,23 +20,23 @@ use super::health::Health;
 use super::session::{self, Purpose, Server};
 use super::{CONNECTED, PROBE, lost};
 
-/// How old the newest confirmed commit may be when something is decided.
+/// The maximum age of the newest confirmed commit for a decision.
 const CONFIRMED: Duration = Duration::from_secs(3);
 
-/// How long after one commit the next is begun.
+/// The pause between the end of one commit and the start of the next.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// A commit that waits for the standbys and leaves nothing in any table.
+/// A commit that waits for the standbys and writes to no table.
 const COMMIT: &str = "SELECT pg_logical_emit_message(true, 'machineid', '')";
 
-/// How long a commit may have no answer before another connection looks whether the server still has it. A connection that
-/// was cut without a word looks like one whose standby is away.
+/// How long a commit may go unanswered before another connection checks whether the server still runs it. A silently
+/// cut connection looks like a commit that waits for a lost standby.
 const UNANSWERED: Duration = Duration::from_secs(2);
 
-/// Whether the process of a connection waits for a standby.
+/// Whether the server process of a connection waits for a standby.
 const WAITS: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep')";
 
-/// Whether commits are confirmed.
+/// The state of the fence: whether commits are confirmed.
 #[derive(Debug, Default)]
 pub(super) struct Fence {
     /// When the newest confirmed commit was begun, in milliseconds since boot; 0 before the first.
@@ -43,12 +44,12 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Whether something may be decided now.
+    /// Whether the server may decide now.
     pub(super) fn holds(&self) -> bool {
         confirmed(self.begun.load(Ordering::Acquire), BootTime::now())
     }
 
-    /// Commits until `stop`.
+    /// Commits periodically until `stop`.
     pub(super) async fn keep(&self, options: &PgConnectOptions, health: &Health, stop: &CancellationToken) {
         let mut next = None;
         while !stop.is_cancelled() {
@@ -62,7 +63,7 @@ impl Fence {
                 match stop.run_until_cancelled(committing).await {
                     Some(Ok(replacement)) => next = replacement,
                     Some(Err(error)) if !lost(&error) => {
-                        warn!(%error, "--fence: the database refuses the commit that it rests on");
+                        warn!(%error, "--fence: the database refuses the periodic commit");
                     }
                     Some(Err(_)) | None => {}
                 }
@@ -74,9 +75,9 @@ impl Fence {
         }
     }
 
-    /// Commits on one connection, until it is lost or the address leads elsewhere. A commit that is not confirmed is waited
-    /// for: the server's process for it stays until then, and a new one every time would use all connections up. Returns
-    /// the connection to go on with, if this one was lost without a word.
+    /// Commits on one connection until it is lost or the address leads elsewhere. A commit that is not confirmed is not
+    /// abandoned: its server process stays until the confirmation, and a new one for each attempt would use up all
+    /// connections. Returns the connection to continue with, if this one was lost without an error.
     async fn commit(
         &self,
         connection: &mut PgConnection,
@@ -86,7 +87,7 @@ impl Fence {
     ) -> Result<Option<(PgConnection, Server)>, StoreError> {
         let identifying = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *connection);
         let process: i32 = tokio::time::timeout(CONNECTED, identifying).await.map_err(|_| StoreError::Late)??;
-        // When the commit that is under way was begun; 0 while none is.
+        // When the running commit was begun; 0 while none is running.
         let waiting = AtomicU64::new(0);
         let left = async {
             while health.known.is_current(server) {
@@ -111,7 +112,7 @@ impl Fence {
     }
 }
 
-/// A new connection, once a commit has had no answer for so long and is none that the server still waits with.
+/// Makes a new connection once a commit has gone unanswered for [`UNANSWERED`] and the server no longer runs it.
 async fn replacement(
     waiting: &AtomicU64,
     process: i32,
@@ -138,12 +139,12 @@ async fn replacement(
     }
 }
 
-/// Without a wait for its end: a commit that is not confirmed never ends.
+/// Closes a connection without waiting for its end: a commit that is not confirmed never ends.
 async fn close(connection: PgConnection) {
     let _ = tokio::time::timeout(CONNECTED, connection.close_hard()).await;
 }
 
-/// Whether a commit that was begun then is new enough.
+/// Whether a commit that was begun at `begun` is recent enough.
 fn confirmed(begun: u64, now: BootTime) -> bool {
     begun != 0 && now.saturating_since(BootTime::from_millis(begun)) < CONFIRMED
 }

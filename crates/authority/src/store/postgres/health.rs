@@ -1,5 +1,5 @@
-//! Whether there is a database behind the address: asked by a probe on a connection of its own, and by nothing else. One
-//! lost connection, one refused, one late statement make it look; none of them says that the database is gone.
+//! The probe: it alone decides whether the database can be reached, on a connection of its own. A lost connection, a
+//! refused one or a late statement triggers a probe, but none of them proves that the database is down.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -16,19 +16,19 @@ use super::lanes::Lanes;
 use super::session::{self, Known, Purpose};
 use super::{CONNECTED, PROBE, crowded};
 
-/// How often it is asked without cause. An address that leads elsewhere without a broken connection (a virtual IP that
-/// moved, while the old primary lives on) is noticed by this.
+/// The interval between probes without a cause. This finds an address that leads elsewhere without a broken connection
+/// (a virtual IP that moved while the old primary stays up).
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// What the probe found.
+/// The result of the last probe.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// `None` while the database answers; else why nothing new can be asked.
+    /// `None` while the database answers; otherwise why no new question can be asked.
     trouble: Mutex<Option<StoreError>>,
     suspicion: Notify,
-    /// Where the address has led to.
+    /// The servers that the address has led to.
     pub(super) known: Known,
-    /// `None` unless it is asked for.
+    /// The fence; `None` without `--fence`.
     pub(super) fence: Option<Fence>,
 }
 
@@ -37,17 +37,17 @@ impl Health {
         Self { fence: fence.then(Fence::default), ..Self::default() }
     }
 
-    /// Has the probe look at once.
+    /// Triggers a probe at once.
     pub(super) fn suspect(&self) {
         self.suspicion.notify_one();
     }
 
-    /// Why the database is not there, when the probe found it so.
+    /// The reason for the outage, if the last probe failed.
     pub(super) fn trouble(&self) -> Option<StoreError> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether commits are confirmed, or were not asked about.
+    /// Whether commits are confirmed; true without `--fence`.
     pub(super) fn fence_holds(&self) -> bool {
         self.fence.as_ref().is_none_or(Fence::holds)
     }
@@ -56,7 +56,7 @@ impl Health {
         std::mem::replace(&mut *self.trouble.lock().unwrap_or_else(PoisonError::into_inner), trouble)
     }
 
-    /// Asks until `stop`.
+    /// Probes until `stop`.
     pub(super) async fn watch(&self, options: &PgConnectOptions, lanes: &Lanes, stop: &CancellationToken) {
         loop {
             let pause = if self.trouble().is_some() { PROBE } else { PERIOD };
@@ -67,10 +67,10 @@ impl Health {
             };
             let mut found = self.look(options).await;
             if found.is_err() && !suspected {
-                // A host that was busy for a second is no loss.
+                // Probe again: a host that was busy for a second is not a failure.
                 found = self.look(options).await;
             }
-            // Sessions on a primary that the address no longer leads to decide nothing more.
+            // Sessions on a primary that the address no longer leads to must decide nothing more.
             if let Err(StoreError::Standby | StoreError::ReadOnly) = &found {
                 self.known.astray();
             }
@@ -83,22 +83,23 @@ impl Health {
                 (Some(_), Ok(())) => info!("the database answers again"),
                 (before, Err(error)) => {
                     if before.is_none() {
-                        warn!(%error, "the database cannot be asked; nothing is decided until it can");
+                        warn!(%error, "the database is not available; no validation is decided until it is");
                     }
                     lanes.give_up(&error);
-                    // What is lost meanwhile asks for another look at once; not more often than this.
+                    // Connections that are lost meanwhile request another probe at once; this limits how often.
                     tokio::time::sleep(PROBE).await;
                 }
             }
         }
     }
 
-    /// On a connection of its own: that all others are busy is no loss. A server with too many connections is there.
+    /// Probes on a new connection: that all others are busy is not a failure. A server that refuses it for too many
+    /// connections is up.
     async fn look(&self, options: &PgConnectOptions) -> Result<(), StoreError> {
         let looking = session::open(options, &self.known, Purpose::Operations);
         match tokio::time::timeout(CONNECTED, looking).await {
             Ok(Ok((connection, _))) => {
-                // In the background: a proxy may be slow to let go.
+                // In the background, since a proxy may be slow to close.
                 tokio::spawn(connection.close());
                 Ok(())
             }

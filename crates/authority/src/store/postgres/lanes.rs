@@ -1,9 +1,10 @@
-//! Connections for decisions: a few, each with a task, over one queue.
+//! Lanes: a few connections for decisions, each with a task, on one shared queue.
 //!
-//! A lane takes all questions that wait and asks them in one statement, which begins after each of them was asked. While
-//! one is under way, the others leave what comes to the next one, unless it is slow or a lot waits: a few large statements
-//! cost the server a fraction of what many small ones do. What a lane could not find out because its connection was lost goes back to the head of the queue, for whichever lane has a
-//! living one first.
+//! A lane takes all waiting questions and asks them in one statement, which begins after each of them was asked. While
+//! one statement is running, the other lanes leave new questions for the next one, unless the statement is slow or many
+//! questions wait: a few large statements cost the server a fraction of many small ones. When a lane loses its
+//! connection, its unanswered questions return to the head of the queue, and the first lane with a working connection
+//! takes them.
 //!
 //! ```text
 //!   ask ─▶ queue ─┬▶ lane ── statement ── answers
@@ -26,30 +27,30 @@ use super::lookup::{Asked, Found, look_up};
 use super::session::{self, Purpose, Server};
 use super::{CONNECTED, PROBE, lost};
 
-/// How many there are: one that works, and one for when that is slow or has lost its connection.
+/// The number of lanes: one that works, and one for when the first is slow or has lost its connection.
 pub(super) const LANES: usize = 2;
 
-/// How many questions are one statement.
+/// The maximum number of questions in one statement.
 const TOGETHER: usize = 256;
 
-/// How many that wait are too many to wait for a statement that is under way.
+/// From this many waiting questions on, they do not wait for a running statement.
 const MANY: usize = 64;
 
-/// How long a statement may take before what waits no longer waits for it.
+/// A statement that runs longer than this is slow: new questions no longer wait for it.
 const SWIFT: Duration = Duration::from_millis(2);
 
-/// How many wait before new ones are refused.
+/// The maximum number of waiting questions; more are refused.
 const WAITING: usize = 16_384;
 
-/// How long a statement may take before its connection counts as lost, when its questions are asked first and when they
-/// are asked again. Both together are about what a decision may take.
+/// How long a statement may take before its connection counts as lost, for the first attempt of its questions and for
+/// later ones. Both together are about the time of a decision.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
-/// How often a question is asked: on every connection that there was, and then on a new one. Connections that were cut
-/// while they were idle are all found out like this.
+/// How often a question is asked: once on every existing connection, and once on a new one. This covers connections
+/// that were cut while idle.
 const TRIES: usize = LANES + 1;
 
-/// The lanes. Cheap to clone; all clones are one.
+/// The lanes. Cheap to clone; all clones share one queue.
 #[derive(Clone, Debug)]
 pub(super) struct Lanes(Arc<Queue>);
 
@@ -63,9 +64,9 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     questions: VecDeque<Question>,
-    /// How many lanes have a connection.
+    /// The number of lanes with a connection.
     connected: usize,
-    /// How many statements are under way that are not slow.
+    /// The number of running statements that are not slow.
     swift: usize,
     closed: bool,
 }
@@ -77,7 +78,7 @@ struct Question {
     reply: oneshot::Sender<Found>,
 }
 
-/// What one lane needs.
+/// The resources of one lane.
 #[derive(Clone, Debug)]
 struct Lane {
     lanes: Lanes,
@@ -86,23 +87,23 @@ struct Lane {
     stop: CancellationToken,
 }
 
-/// Counts a lane as connected, for as long as it is kept.
+/// Counts a lane as connected until it is dropped.
 struct Connected<'a>(&'a Queue);
 
-/// Questions taken, with a statement under way until this is dropped.
+/// Questions taken from the queue; they count as a running statement until this is dropped.
 struct Batch<'a> {
     questions: Vec<Question>,
     under_way: Swift<'a>,
 }
 
-/// Has what comes wait for the next statement.
+/// Marks a fast statement: new questions wait for the next one.
 struct Swift<'a> {
     queue: &'a Queue,
     counted: bool,
 }
 
 impl Lanes {
-    /// None of them has a connection yet; each makes its own.
+    /// Starts the lanes. None has a connection yet; each makes its own.
     pub(super) fn start(options: &Arc<PgConnectOptions>, health: &Arc<Health>, stop: &CancellationToken) -> Self {
         let lanes = Self(Arc::default());
         for _ in 0..LANES {
@@ -117,19 +118,19 @@ impl Lanes {
         lanes
     }
 
-    /// Asks, in a snapshot that begins after this call.
+    /// Asks a question, in a snapshot that begins after this call.
     pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Presented>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.0.push(Question { asked, tries: 0, reply })?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Whether a lane has a connection.
+    /// Whether at least one lane has a connection.
     pub(super) fn connected(&self) -> bool {
         self.0.lock().connected > 0
     }
 
-    /// Answers all that wait with `error`, when there is no lane that could do better.
+    /// Answers all waiting questions with `error`, if no lane is connected.
     pub(super) fn give_up(&self, error: &StoreError) {
         let questions = {
             let mut waiting = self.0.lock();
@@ -140,7 +141,7 @@ impl Lanes {
         }
     }
 
-    /// Takes no more questions. Those that wait are answered, if a lane can.
+    /// Stops accepting questions. Waiting ones are still answered, if a lane is connected.
     pub(super) fn close(&self) {
         self.0.lock().closed = true;
         self.0.bell.notify_waiters();
@@ -149,7 +150,7 @@ impl Lanes {
 
 impl Question {
     fn answer(self, found: Found) {
-        // The request may have been given up.
+        // The receiver is gone when the request was abandoned.
         let _ = self.reply.send(found);
     }
 }
@@ -175,12 +176,12 @@ impl Queue {
         Ok(())
     }
 
-    /// The questions of the next statement; `None` when the queue is closed and empty.
+    /// Takes the questions of the next statement; `None` when the queue is closed and empty.
     async fn take(&self) -> Option<Batch<'_>> {
         loop {
             let rung = self.bell.notified();
             tokio::pin!(rung);
-            // From here on `close` is heard, too.
+            // From here on a `close` wakes this task, too.
             rung.as_mut().enable();
             {
                 let mut waiting = self.lock();
@@ -205,7 +206,8 @@ impl Queue {
         }
     }
 
-    /// Puts questions back that were not answered because of `error`; those that were asked too often get it.
+    /// Returns questions to the queue that were not answered because of `error`; those at the maximum of attempts fail
+    /// with it.
     fn ask_again(&self, batch: Vec<Question>, error: &StoreError) {
         let mut waiting = self.lock();
         for mut question in batch.into_iter().rev() {
@@ -226,7 +228,7 @@ impl Queue {
 }
 
 impl Swift<'_> {
-    /// Nothing waits for this statement any more.
+    /// Ends the wait for this statement.
     fn end(&mut self) {
         if std::mem::take(&mut self.counted) {
             let mut waiting = self.queue.lock();
@@ -260,7 +262,7 @@ impl Drop for Connected<'_> {
 }
 
 impl Lane {
-    /// Runs it, and again should it panic: a lane that is missing without a word would be missed at the next fault only.
+    /// Runs the lane, and restarts it after a panic: otherwise a missing lane would be noticed only at the next fault.
     async fn keep_running(self) {
         while let Err(failure) = tokio::spawn(self.clone().run()).await {
             error!(%failure, "a lane of the database failed; restarting it");
@@ -268,12 +270,12 @@ impl Lane {
         }
     }
 
-    /// Connects, and answers until the connection is lost, again and again.
+    /// Connects and answers until the connection is lost, repeatedly.
     async fn run(self) {
         while let Some(connected) = self.stop.run_until_cancelled(self.connect()).await {
             let Ok((mut connection, server)) = connected else { continue };
             let ended = self.serve(&mut connection, server).await;
-            // Not closed in order: it may lead nowhere, and then even that would take time.
+            // Dropped without an orderly close: the connection may lead nowhere, and then closing would take time.
             drop(connection);
             if ended {
                 return;
@@ -290,7 +292,7 @@ impl Lane {
             Err(_) => StoreError::Late,
         };
         self.health.suspect();
-        // A server that refuses says so at once; then there is no need to wait for the probe.
+        // A server that refuses answers at once; there is no need to wait for the probe.
         if !lost(&error) && !matches!(error, StoreError::Late) {
             self.lanes.give_up(&error);
         }
@@ -298,7 +300,7 @@ impl Lane {
         Err(())
     }
 
-    /// Answers until the queue is closed (true) or the connection is lost.
+    /// Answers until the queue is closed (true) or the connection is lost (false).
     async fn serve(&self, connection: &mut PgConnection, server: Server) -> bool {
         let queue = &self.lanes.0;
         let connected = Connected::new(queue);
@@ -316,17 +318,17 @@ impl Lane {
                     looking.await
                 }
             };
-            // Before the answers are sent: what comes meanwhile is the other lane's, if it is quicker.
+            // Dropped before the answers are sent: the other lane may take new questions, if it is faster.
             drop(under_way);
             let failure = match looked.unwrap_or(Err(StoreError::Late)) {
-                // Too late for the fence.
+                // The statement ended too late for the fence.
                 Ok(_) if !self.health.fence_holds() => {
                     for question in batch {
                         question.answer(Err(StoreError::Unconfirmed));
                     }
                     continue;
                 }
-                // What an old primary says counts only while nothing is known of a new one.
+                // The answer of an old primary counts only while no new primary is known.
                 Ok(found) if self.health.known.is_current(server) => {
                     for (question, found) in batch.into_iter().zip(found) {
                         question.answer(found);
@@ -335,7 +337,7 @@ impl Lane {
                 }
                 Ok(_) => StoreError::Superseded,
                 Err(error) if ends_the_connection(&error) => error,
-                // The statement failed, and the connection lives. Asked again, it would fail again.
+                // The statement failed on a working connection. A repetition would fail again.
                 Err(error) => {
                     for question in batch {
                         question.answer(Err(error.clone()));
@@ -343,13 +345,13 @@ impl Lane {
                     if !refused(&error) {
                         continue;
                     }
-                    // The session may be what is wrong (a prepared statement that is not there, a plan of old tables).
+                    // The session may be the cause (a missing prepared statement, a plan of old tables).
                     drop(connected);
                     tokio::time::sleep(PROBE).await;
                     return false;
                 }
             };
-            // First, or this lane's own questions would keep others from being given up.
+            // Dropped first: otherwise this lane's own count would prevent giving the other questions up.
             drop(connected);
             queue.ask_again(batch, &failure);
             return false;
@@ -362,7 +364,7 @@ fn refused(error: &StoreError) -> bool {
     matches!(error, StoreError::Postgres(error) if error.as_database_error().is_some())
 }
 
-/// Whether another connection may do better.
+/// Whether another connection may succeed.
 fn ends_the_connection(error: &StoreError) -> bool {
     lost(error)
         || matches!(error, StoreError::Late | StoreError::Standby | StoreError::ReadOnly | StoreError::Superseded)

@@ -1,8 +1,8 @@
-//! What validations ask, all that wait together in one statement.
+//! The look-up for validations: one statement for all that wait.
 //!
-//! The answer is one row for each key, with its organisation once and what was found of its devices in arrays. A row for each
-//! question, which would be simpler, costs `PostgreSQL` twice as much and this side a third more: most of it goes into the
-//! columns of the same organisation, again and again.
+//! The result has one row for each key, with the organisation once and what was found about its devices in arrays. The
+//! simpler form, one row for each question, costs `PostgreSQL` twice as much and this process a third more: most of it
+//! for the repeated columns of the same organisation.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use machineid_protocol::DeviceId;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::super::{KnownDevice, Presented, StoreError, held_key, status, time};
+use super::super::columns::{held_key, key_columns, role_key, status, time};
+use super::super::{KnownDevice, Presented, StoreError};
 use super::rows::{ORG_COLUMNS, org, org_columns};
 use crate::keys::SecretHash;
 
@@ -21,21 +22,21 @@ pub(super) struct Asked {
     pub(super) device: Option<DeviceId>,
 }
 
-/// What was found for one of them.
+/// The result for one question.
 pub(super) type Found = Result<Option<Presented>, StoreError>;
 
-/// Questions by their key: the parameters of the statement.
+/// Questions grouped by key: the parameters of the statement.
 #[derive(Debug, Default)]
 struct Sorted<'a> {
     keys: Vec<&'a SecretHash>,
-    /// For each key, the places of its questions in what was asked.
+    /// For each key, the positions of its questions.
     places: Vec<Vec<usize>>,
-    /// The devices asked about, those of one key next to each other.
+    /// The devices asked about, grouped by key.
     devices: Vec<&'a str>,
-    /// For each device, its question's place.
+    /// For each device, the position of its question.
     device_places: Vec<usize>,
-    /// For each key, the numbers of its first and its last device as `PostgreSQL` counts, from 1. The last one is before the
-    /// first where there is none.
+    /// For each key, the numbers of its first and last device, counted from 1 as `PostgreSQL` does. Without devices,
+    /// the last is before the first.
     first: Vec<i32>,
     last: Vec<i32>,
 }
@@ -67,10 +68,10 @@ impl<'a> Sorted<'a> {
     }
 }
 
-/// Answers all of them from one snapshot, which begins after this call. Fails when the server is not the one that
-/// decides: on a standby, a revoke that was answered may not have arrived yet.
+/// Answers all questions from one snapshot, which begins after this call. Fails when the server is not the primary: on
+/// a standby, a revoke that was answered may not have arrived yet.
 ///
-/// Each key makes one row at least, so that there is always one that says where the statement ran.
+/// Each key makes at least one row, so that there is always a row that says where the statement ran.
 pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> Result<Vec<Found>, StoreError> {
     let sorted = Sorted::new(asked)?;
     let keys: Vec<&[u8]> = sorted.keys.iter().map(|key| key.as_bytes()).collect();
@@ -78,9 +79,12 @@ pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> 
         "SELECT ",
         org_columns!(),
         ", found.numbers, found.seqs, found.revoked_at, found.reasons, keys.number,
-           pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'
+           pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', org_keys.key_hash, ",
+        key_columns!(),
+        "
          FROM UNNEST($1::bytea[], $2::int4[], $3::int4[]) WITH ORDINALITY AS keys (key_hash, first, last, number)
-         LEFT JOIN orgs ON orgs.key_hash = keys.key_hash OR orgs.old_key_hash = keys.key_hash
+         LEFT JOIN org_keys ON org_keys.key_hash = keys.key_hash
+         LEFT JOIN orgs ON orgs.key_hash = keys.key_hash OR orgs.old_key_hash = keys.key_hash OR orgs.id = org_keys.org_id
          LEFT JOIN LATERAL (
              SELECT array_agg(asked.number) AS numbers, array_agg(devices.seq) AS seqs,
                     array_agg(devices.revoked_at) AS revoked_at, array_agg(devices.revoke_reason) AS reasons
@@ -123,25 +127,30 @@ pub(super) async fn look_up(connection: &mut PgConnection, asked: &[&Asked]) -> 
     Ok(found)
 }
 
-/// The answers to all questions of one key, with their places.
+/// Decodes the answers to all questions of one key, with their positions.
 fn read(row: &PgRow, sorted: &Sorted<'_>, key: usize) -> Result<Vec<(usize, Found)>, StoreError> {
     let places = sorted.places[key].iter().copied();
     let Some(current) = row.try_get::<Option<&[u8]>, _>(2)? else {
         return Ok(places.map(|place| (place, Ok(None))).collect());
     };
-    let Some(held) = held_key(*sorted.keys[key], current, row.try_get(11)?, row.try_get(12)?)? else {
+    let asked = *sorted.keys[key];
+    let held = match row.try_get::<Option<&[u8]>, _>(ORG_COLUMNS + 7)? {
+        Some(stored) if asked.matches(stored) => Some(role_key(row, ORG_COLUMNS + 8)?),
+        Some(_) | None => held_key(asked, current, row.try_get(11)?, row.try_get(12)?)?,
+    };
+    let Some(held) = held else {
         return Ok(places.map(|place| (place, Ok(None))).collect());
     };
     let org = org(row)?;
     let mut devices = devices(row, sorted, key)?;
     let answer = |place| {
         let device = devices.remove(&place).transpose();
-        (place, device.map(|device| Some(Presented::new(held, org.clone(), device))))
+        (place, device.map(|device| Some(Presented::new(held.clone(), org.clone(), device))))
     };
     Ok(places.map(answer).collect())
 }
 
-/// The devices that were found, by the places of their questions.
+/// The devices that were found, by the positions of their questions.
 fn devices(
     row: &PgRow,
     sorted: &Sorted<'_>,

@@ -1,22 +1,22 @@
-//! One `PostgreSQL` database, any number of servers.
+//! The store on one `PostgreSQL` database, shared by any number of servers.
 //!
-//! Every decision is a statement to the one primary, begun after it was asked for: it sees every change that any server
-//! has answered, because each is committed before. Questions that wait together are one statement. Nothing is kept
-//! between questions.
+//! Every decision is a statement to the one primary, begun after the question arrived. It sees every change that any
+//! server has answered, since each change is committed before its answer. Questions that wait together share one
+//! statement. Nothing is cached between questions.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `session` | a connection: how it is made, and which server it leads to |
-//! | `survey` | what the address grants, tried at the start |
+//! | `survey` | what the address offers, tested at the start |
 //! | `lanes`, `lookup` | connections for decisions, and their statement |
-//! | `health` | whether there is a database, as the probe finds it |
-//! | `fence` | whether commits are confirmed, where that is asked for |
-//! | `transaction` | a transaction, and whether its server was left |
+//! | `health` | whether the database can be reached, as the probe finds it |
+//! | `fence` | whether commits are confirmed, with `--fence` |
+//! | `transaction` | a transaction, and whether the address has moved to another server |
 //! | `news` | what servers tell each other |
-//! | `replication`, `examine` | what is wrong with the database though it answers |
+//! | `replication`, `examine` | problems of a database that answers |
 //!
-//! A lost connection is no lost database: what was asked on it is asked again on another one, and only the probe says
-//! that there is none.
+//! A lost connection does not mean a lost database: its questions are asked again on another connection, and only the
+//! probe declares the database unavailable.
 
 mod examine;
 mod fence;
@@ -56,23 +56,25 @@ use crate::changes::Changes;
 use crate::database::place;
 use crate::keys::SecretHash;
 
-/// The connections that are no operation's: those of the lanes, the one that listens, and the probe's, which comes and
-/// goes.
+/// The connections that do not run operations: those of the lanes, the listener, and the probe's, which exists only
+/// during a probe.
 const RESERVED: usize = LANES + 2;
-/// The fewest that a server can work with.
+/// The minimum number of connections for a server.
 pub(super) const FEWEST: usize = RESERVED + 1;
-/// How long a connection may take to be made, its first statements included.
+/// How long making a connection may take, including its first statements.
 const CONNECTED: Duration = Duration::from_secs(1);
 /// How long an operation may take.
 pub(super) const OPERATION: Duration = Duration::from_secs(10);
-/// How long a commit may take. No timeout of the server bounds the wait for a synchronous standby that is lost
-/// (findings/postgres-timeouts-do-not-bound-a-commit.sh): the change is then perhaps done, and is not answered as done.
+/// How long a commit may take. No timeout of the server bounds the wait for a lost synchronous standby
+/// (findings/postgres-timeouts-do-not-bound-a-commit.sh): the change may then be committed, but is not answered as
+/// done.
 const COMMIT: Duration = Duration::from_secs(6);
-/// How long it may take while the probe finds no database: a session that still reaches the primary does it.
+/// How long an operation may take while the probe finds no database: long enough for a session that still reaches the
+/// primary.
 const OPERATION_IN_TROUBLE: Duration = Duration::from_secs(1);
-/// How many rows are forgotten in one statement: what a server can do well within the time of an operation.
+/// How many rows are deleted in one statement: well within the time of an operation.
 const FORGOTTEN_AT_ONCE: u64 = 10_000;
-/// How often a lost database is tried.
+/// The interval between attempts to reach a lost database.
 const PROBE: Duration = Duration::from_millis(200);
 
 /// The database.
@@ -83,9 +85,9 @@ pub(super) struct Postgres {
     lanes: Lanes,
     /// For everything else.
     pool: PgPool,
-    /// What other servers know this one by, so that it does not hear its own news.
+    /// The name by which other servers know this one, so that it ignores its own news.
     server: String,
-    /// Except once a commit had no answer: what it changed may be seen later, and only its news say when.
+    /// Set after a commit without an answer: its changes may become visible later, and only its own news say when.
     hears_itself: Arc<AtomicBool>,
     changes: Changes,
     health: Arc<Health>,
@@ -93,7 +95,7 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Connects, creates the tables where there are none, brings them to this version, and listens for news.
+    /// Connects, creates missing tables, runs the migrations, and listens for news.
     pub(super) async fn open(options: &PgConnectOptions, terms: Terms, changes: &Changes) -> Result<Self, OpenError> {
         let place = place(options);
         let options = Arc::new(
@@ -101,7 +103,7 @@ impl Postgres {
                 .clone()
                 .application_name("machineid-authority")
                 .disable_statement_logging()
-                // Nothing stored is a float, and a pooler refuses what it does not know in the first packet.
+                // No stored value is a float, and a pooler refuses unknown parameters in the first packet.
                 .extra_float_digits(None),
         );
         let health = Arc::new(Health::new(terms.fence));
@@ -111,7 +113,7 @@ impl Postgres {
         let pool = operations(&options, &health, connections - reserved).await.map_err(failed)?;
         let migrations = sqlx::migrate!("migrations/postgres");
         migrations.run(&pool).await.map_err(|source| {
-            // One that ran there and is unknown here.
+            // A migration that the database has and this version does not know.
             if let MigrateError::VersionMissing(found) = source {
                 return OpenError::Newer { found: found.to_string(), known: migrations.iter().count() };
             }
@@ -146,7 +148,7 @@ impl Postgres {
         key: SecretHash,
         device: Option<DeviceId>,
     ) -> Result<Option<Presented>, StoreError> {
-        // At once: a question that waits for a dead database is a denial that comes late.
+        // Fail at once: a question that waits for a dead database becomes a late denial.
         if let Some(trouble) = self.health.trouble()
             && !self.lanes.connected()
         {
@@ -163,7 +165,7 @@ impl Postgres {
         self.look_up(SecretHash::of_token(""), None).await.map(drop)
     }
 
-    #[expect(clippy::unused_async, reason = "as the other store's")]
+    #[expect(clippy::unused_async, reason = "the other store has the same signature")]
     pub(super) async fn back_up(&self, _: &Path) -> Result<(), StoreError> {
         Err(StoreError::NotHere)
     }
@@ -184,7 +186,7 @@ impl Postgres {
         Writing::begin(&self.pool, &self.health).await
     }
 
-    /// Begins a transaction that only reads: all its statements see one moment.
+    /// Begins a transaction that only reads: all its statements share one snapshot.
     pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Db>, StoreError> {
         Ok(self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
     }
@@ -194,10 +196,10 @@ impl Postgres {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Forgets some rows of a table that are older than `before`. Returns whether there may be more.
+    /// Deletes some rows of a table that are older than `before`. Returns whether there may be more.
     pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
         let (table, time) = (table.name(), table.time());
-        // The place of a row (`ctid`) may be another row's by the time that the row is locked.
+        // The position of a row (`ctid`) may belong to another row by the time that the row is locked.
         let delete = format!(
             "DELETE FROM {table} WHERE {time} < $1
              AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {time} < $1 LIMIT {FORGOTTEN_AT_ONCE}))"
@@ -209,7 +211,7 @@ impl Postgres {
         .await
     }
 
-    /// Runs an operation for so long at most, and has the probe look when it fails as it would without a database.
+    /// Runs an operation with a time limit, and triggers the probe when it fails as it would without a database.
     pub(super) async fn within<T>(
         &self,
         time: Duration,
@@ -221,7 +223,7 @@ impl Postgres {
         match &result {
             Err(error) if lost(error) || late(error) => {
                 self.health.suspect();
-                // What the probe found says more than that nothing came.
+                // The probe's result says more than a timeout.
                 result.map_err(|error| trouble.filter(|_| late(&error)).unwrap_or(error))
             }
             Ok(_) | Err(_) => result,
@@ -229,15 +231,15 @@ impl Postgres {
     }
 }
 
-/// How many of `wanted` connections can be used; fails where those are fewer than `needed`, and where the address is none to decide
-/// by.
+/// How many of the `wanted` connections can be used. Fails when there are fewer than `needed`, and when the address
+/// leads to a server that cannot decide.
 async fn granted(
     options: &PgConnectOptions,
     health: &Health,
     (wanted, needed): (usize, usize),
     place: &str,
 ) -> Result<usize, OpenError> {
-    // Before anything is set on a session: a pooler that lends out servers would lend the setting, too.
+    // Before any session setting: a pooler in transaction mode would pass the setting on to other clients.
     let Survey { granted, refused, pooled } = survey(options, wanted).await;
     if pooled {
         return Err(OpenError::Pooled { place: place.to_owned() });
@@ -261,7 +263,7 @@ async fn granted(
     let opening = session::open(options, &health.known, Purpose::Operations);
     let opened = tokio::time::timeout(OPERATION, opening).await.unwrap_or(Err(StoreError::Late));
     match opened {
-        // Closed: the pool makes its own.
+        // Closed, since the pool makes its own connection.
         Ok((connection, _)) => drop(connection.close().await),
         Err(StoreError::Standby) => return Err(OpenError::Standby { place: place.to_owned() }),
         Err(error) => return Err(OpenError::connect(place, error)),
@@ -269,8 +271,8 @@ async fn granted(
     Ok(granted)
 }
 
-/// The pool for operations. All its connections are made now and kept: one that had to be made for an operation could be
-/// refused while others are idle.
+/// The pool for operations. All its connections are made now and kept: a connection made on demand could be refused
+/// while others are idle.
 async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connections: usize) -> sqlx::Result<PgPool> {
     let connections = u32::try_from(connections).unwrap_or(u32::MAX);
     let (made, kept) = (Arc::clone(health), Arc::clone(health));
@@ -280,7 +282,7 @@ async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connection
         .acquire_timeout(OPERATION)
         .max_lifetime(None)
         .idle_timeout(None)
-        // Ours knows more than whether the other end answers, and does not wait for ever for one that is gone.
+        // Our check knows more than whether the other end answers, and has a time limit for a dead connection.
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
             let health = Arc::clone(&made);
@@ -294,7 +296,7 @@ async fn operations(options: &PgConnectOptions, health: &Arc<Health>, connection
         .await
 }
 
-/// A new connection of a pool made ready.
+/// Prepares a new connection of a pool.
 async fn prepared(connection: &mut PgConnection, health: &Health) -> sqlx::Result<()> {
     session::prepare(connection, &health.known, Purpose::Operations).await.map(drop).map_err(|error| {
         health.suspect();
@@ -321,10 +323,10 @@ fn late(error: &StoreError) -> bool {
     }
 }
 
-/// Whether this means that the connection is gone, or may be. What a statement did wrong means that it is not.
+/// Whether the error means that the connection is or may be lost. An error of a statement means that it is not.
 fn lost(error: &StoreError) -> bool {
     match error {
-        // Class 57P: an operator, or a crash, ends the session; 08: the connection; 53: no more of them.
+        // Class 57P: an operator or a crash ended the session; 08: the connection failed; 53: too many connections.
         StoreError::Postgres(error) => match error.as_database_error() {
             Some(error) => {
                 error.code().is_some_and(|code| ["57P", "08", "53"].iter().any(|class| code.starts_with(class)))
@@ -344,8 +346,8 @@ fn lost(error: &StoreError) -> bool {
     }
 }
 
-/// Whether there is a database, which has no connection left for us: of the server (`53300`), or of a pooler before it,
-/// which has no code of its own for that.
+/// Whether the database is up but has no connection left for us: at the server (`53300`), or at a pooler before it,
+/// which has no error code of its own for this.
 fn crowded(error: &StoreError) -> bool {
     let StoreError::Postgres(error) = error else { return false };
     error.as_database_error().is_some_and(|error| {

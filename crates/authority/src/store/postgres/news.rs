@@ -1,4 +1,4 @@
-//! What servers on one database tell each other: which devices may have changed.
+//! News between the servers of one database: which devices may have changed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,10 @@ use crate::org::OrgId;
 
 const CHANNEL: &str = "machineid_changes";
 
-/// How long nothing may be heard before the connection is asked whether it lives.
+/// How long the connection may be silent before it is checked.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// The longest payload that the database passes on is just under 8,000 bytes. What is longer is told as a change of the
+/// The longest payload: the database passes on just under 8,000 bytes. A longer one is replaced by a change of the
 /// whole organisation.
 const LONGEST: usize = 7_900;
 
@@ -29,21 +29,21 @@ const LONGEST: usize = 7_900;
 struct News {
     from: String,
     org: OrgId,
-    /// `None` for all of them.
+    /// The devices; `None` means all of them.
     devices: Option<Vec<DeviceId>>,
-    /// The organisation's key was changed, or is no longer valid.
+    /// The organisation's key was changed or is no longer valid.
     #[serde(default)]
     key: bool,
-    /// It is only what sidecars report that changed.
+    /// Only the reports of sidecars changed.
     #[serde(default)]
     reports: bool,
-    /// A validation of them is a deny now.
+    /// A validation of these devices is a deny now.
     #[serde(default)]
     denied: bool,
 }
 
 impl News {
-    /// `None` when there is nothing to tell.
+    /// The notification of a change; `None` when there is nothing to tell.
     fn of(from: &str, change: &Change) -> Option<String> {
         let of = |org: &OrgId, devices| Self {
             from: from.to_owned(),
@@ -67,7 +67,7 @@ impl News {
     }
 }
 
-/// Told here when a commit ends in any way, also when nothing waits for it any more.
+/// The hints of a transaction. They are told here when the commit ends in any way, also when its caller is gone.
 struct Hints<'a> {
     store: &'a Postgres,
     changes: Vec<Change>,
@@ -76,7 +76,8 @@ struct Hints<'a> {
 
 impl Drop for Hints<'_> {
     fn drop(&mut self) {
-        // A commit without an answer may be seen at any later time. The database tells its news then, and not before.
+        // A commit without an answer may become visible at any later time. The database sends its news then, and not
+        // before.
         if !self.confirmed && !self.changes.is_empty() {
             self.store.hears_itself.store(true, Ordering::Release);
         }
@@ -87,7 +88,7 @@ impl Drop for Hints<'_> {
 }
 
 impl Postgres {
-    /// Commits, which also tells the other servers of what changed; then tells the listeners here.
+    /// Commits, which also notifies the other servers of the changes; then notifies the listeners here.
     pub(in super::super) async fn commit(&self, mut writing: Writing) -> Result<(), StoreError> {
         let changes = std::mem::take(&mut writing.told);
         for news in changes.iter().filter_map(|change| News::of(&self.server, change)) {
@@ -99,7 +100,7 @@ impl Postgres {
         committed
     }
 
-    /// Starts to pass on what other servers tell; when this returns, it listens.
+    /// Starts to pass on the news of other servers; when this returns, the listener is connected.
     pub(super) async fn listen(&self) -> Result<(), StoreError> {
         let mut listener = self.listener().await?;
         let store = self.clone();
@@ -112,15 +113,16 @@ impl Postgres {
                 store.health.suspect();
                 let Some(again) = store.stop.run_until_cancelled(store.listen_again()).await else { return };
                 listener = again;
-                // Only now: this server was not told what was committed before the new connection listened.
+                // Told only now: this server missed the news of everything that was committed before the new connection
+                // listened.
                 store.changes.tell(Change::Anything);
             }
         });
         Ok(())
     }
 
-    /// A listener on a new connection. It has a pool to itself: sqlx gives a listener's connection back to its pool, which
-    /// never ends when that connection leads nowhere.
+    /// A listener on a new connection. It has a pool to itself: sqlx returns a listener's connection to its pool, which
+    /// blocks forever when that connection is dead.
     async fn listener(&self) -> Result<PgListener, StoreError> {
         let health = Arc::clone(&self.health);
         let pool = PgPoolOptions::new()
@@ -135,7 +137,7 @@ impl Postgres {
             .connect_lazy_with(self.options.as_ref().clone());
         let listening = async {
             let mut listener = PgListener::connect_with(&pool).await?;
-            // The loss is told, and a new connection is this module's affair.
+            // The loss is told to listeners, and this module makes the new connection.
             listener.eager_reconnect(false);
             listener.listen(CHANNEL).await?;
             Ok(listener)
@@ -158,14 +160,14 @@ impl Postgres {
         }
     }
 
-    /// Passes on what is heard until the connection is lost, leads nowhere, or leads to a server that is left.
+    /// Passes on news until the connection is lost, is dead, or leads to a server that is no longer the current one.
     async fn hear(&self, listener: &mut PgListener) {
         loop {
             match tokio::time::timeout(SILENCE, listener.try_recv()).await {
                 Ok(Ok(Some(news))) => self.pass_on(news.payload()),
                 Ok(Ok(None)) => return,
                 Ok(Err(error)) => return warn!(%error, "the connection that receives other servers' changes failed"),
-                // A connection that was cut without a word is as silent as one on which there is nothing to tell.
+                // A silently cut connection looks like one on which there is no news.
                 Err(_) => {
                     let Ok(connection) = listener.acquire().await else { return };
                     if !session::still_good(connection, &self.health.known).await {
@@ -178,7 +180,7 @@ impl Postgres {
 
     fn pass_on(&self, payload: &str) {
         match serde_json::from_str::<News>(payload) {
-            // Told at the commit, unless that had no answer.
+            // Own news were told at the commit, unless the commit had no answer.
             Ok(news) if news.from == self.server && !self.hears_itself.load(Ordering::Acquire) => {}
             Ok(News { org, reports: true, devices, .. }) => {
                 self.changes.tell(Change::Reports(org, devices.unwrap_or_default()));
@@ -187,7 +189,7 @@ impl Postgres {
             Ok(News { org, denied: true, devices, .. }) => self.changes.tell(Change::Denied(org, devices)),
             Ok(News { org, devices: Some(devices), .. }) => self.changes.tell(Change::Devices(org, devices)),
             Ok(News { org, devices: None, .. }) => self.changes.tell(Change::Org(org)),
-            // Of a newer version, then.
+            // A notification of a newer version.
             Err(_) => self.changes.tell(Change::Anything),
         }
     }

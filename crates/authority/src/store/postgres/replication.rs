@@ -1,27 +1,28 @@
-//! Whether what was answered outlives the primary: a revoke that is on the primary alone is gone after a failover, with its
-//! line in the audit. [`judge`] is pure.
+//! Checks whether answered changes survive the loss of the primary: a revoke that only the primary has is lost in a
+//! failover, with its audit entry. [`judge`] is pure.
 //!
-//! What a role sees: the settings, and how many processes send the log to others. Which of those are standbys, and whether
-//! the primary waits for them, only members of `pg_monitor` see; an ordinary role is told what the settings mean.
+//! Every role sees the settings and how many processes receive the log. Only members of `pg_monitor` see which of those
+//! are standbys and whether the primary waits for them; for an ordinary role the check relies on the settings.
 
 use super::super::{Demand, StoreError};
 use super::{OPERATION, Postgres};
 use crate::health::{Concern, Finding, Gravity};
 
-/// What the database says about itself.
+/// The database's own data about its replication.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 struct Facts {
-    /// `synchronous_standby_names`: empty when no standby is waited for.
+    /// The setting `synchronous_standby_names`: empty when no standby is waited for.
     names: String,
-    /// `synchronous_commit`, as it is for this role.
+    /// The setting `synchronous_commit` in effect for this role.
     commit: String,
-    /// Who receives the log, without logical subscribers and base backups as far as they can be told apart.
+    /// The number of receivers of the log, without logical subscribers and base backups as far as they can be told
+    /// apart.
     receivers: i64,
-    /// Those of them that the primary waits for.
+    /// The receivers that the primary waits for.
     waited_for: i64,
-    /// Those of which this role does not see what they are.
+    /// The receivers whose kind this role may not see.
     hidden: i64,
-    /// Places kept for standbys, connected or not.
+    /// The number of physical replication slots, connected or not.
     slots: i64,
 }
 
@@ -34,43 +35,53 @@ const FACTS: &str = "
     LEFT JOIN pg_stat_replication AS s ON s.state IS DISTINCT FROM 'backup' AND s.pid NOT IN
         (SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active_pid IS NOT NULL)";
 
-/// Whether a commit waits until a standby has it on its disk.
-fn waits(facts: &Facts) -> Result<(), String> {
-    let Facts { names, commit, .. } = facts;
-    if !matches!(commit.as_str(), "on" | "remote_apply") {
-        let lost = match commit.as_str() {
-            "off" => "a revoke that was answered can be lost when the database crashes",
-            "local" => "no standby is waited for, so a revoke that was answered can be gone after a failover",
-            _ => {
-                "standbys are not waited for until they have written it, so a revoke that was answered can be gone \
-                  after a failover"
-            }
-        };
-        return Err(format!(
-            "synchronous_commit is {commit}: {lost}. Set it to on, or for this role alone: ALTER ROLE … SET \
-             synchronous_commit = on"
-        ));
-    }
-    if names.trim().is_empty() {
-        return Err(
-            "synchronous_standby_names is empty, so no standby is waited for: a revoke that was answered can be \
-                    gone after a failover. Name them, as in: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
-                .to_owned(),
-        );
-    }
-    Ok(())
+/// A setting by which a commit does not wait until a standby has it on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum NotSynchronous<'a> {
+    #[error(
+        "synchronous_commit is {commit}: {}. Set it to on, or for this role alone: ALTER ROLE … SET \
+         synchronous_commit = on",
+        lost(commit)
+    )]
+    Commit { commit: &'a str },
+    #[error(
+        "synchronous_standby_names is empty, so no standby is waited for: a revoke that was answered can be gone after a \
+         failover. Name them, as in: ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'"
+    )]
+    NoNames,
 }
 
-/// What there is to say.
+/// The damage that a value of `synchronous_commit` permits.
+fn lost(commit: &str) -> &'static str {
+    match commit {
+        "off" => "a revoke that was answered can be lost when the database crashes",
+        "local" => "no standby is waited for, so a revoke that was answered can be gone after a failover",
+        _ => {
+            "a commit does not wait until a standby has written it, so a revoke that was answered can be gone after a \
+             failover"
+        }
+    }
+}
+
+/// Checks whether a commit waits until a standby has it on its disk.
+fn waits(facts: &Facts) -> Result<(), NotSynchronous<'_>> {
+    let Facts { names, commit, .. } = facts;
+    if !matches!(commit.as_str(), "on" | "remote_apply") {
+        return Err(NotSynchronous::Commit { commit });
+    }
+    if names.trim().is_empty() { Err(NotSynchronous::NoNames) } else { Ok(()) }
+}
+
+/// The finding about replication.
 fn judge(facts: &Facts, demand: Demand) -> Finding {
     let Facts { receivers, waited_for, hidden, slots, .. } = facts;
     let others = (*receivers).max(*slots);
     let who = match (others, *receivers, *hidden) {
         (0, _, _) => "no standby is known".to_owned(),
-        (count, 0, _) => format!("a place is kept for {count} (physical replication slots), none is connected"),
+        (count, 0, _) => format!("physical replication slots: {count}, none is connected"),
         (_, count, 0) => format!("standbys or archivers connected: {count}"),
         (_, count, _) => format!(
-            "receivers of the log connected: {count}; whether they are standbys this role may not see (GRANT pg_monitor \
+            "receivers of the log connected: {count}; this role may not see whether they are standbys (GRANT pg_monitor \
              TO it)"
         ),
     };
@@ -79,7 +90,7 @@ fn judge(facts: &Facts, demand: Demand) -> Finding {
         Demand::Nothing => Gravity::Warning,
     };
     match waits(facts) {
-        // A crash of the primary alone loses it.
+        // The loss of the primary alone loses the change.
         Err(problem) if others > 0 || demand == Demand::Synchronous || facts.commit == "off" => {
             Finding::wrong(Concern::Durability, gravity, format!("{problem} ({who})"))
         }
@@ -93,7 +104,7 @@ fn judge(facts: &Facts, demand: Demand) -> Finding {
 }
 
 impl Postgres {
-    /// What there is to say about standbys.
+    /// Queries the replication state and judges it.
     pub(super) async fn replication(&self, demand: Demand) -> Result<Finding, StoreError> {
         let facts: Facts =
             self.within(OPERATION, async { Ok(sqlx::query_as(FACTS).fetch_one(&self.pool).await?) }).await?;

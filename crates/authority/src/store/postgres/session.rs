@@ -1,8 +1,8 @@
 //! One connection to the database: how it is made, and which server it leads to.
 //!
-//! An address (a virtual IP, a DNS name, a proxy) can lead to another server at any time, also to a standby or to an old
-//! primary. So each new connection asks where it has come to before it is used. A session never moves: a server that was
-//! a primary becomes a standby only by a restart, which ends its sessions.
+//! An address (a virtual IP, a DNS name, a proxy) can lead to another server at any time, also to a standby or to an
+//! old primary. So each new connection identifies its server before it is used. An existing session never moves: a
+//! primary becomes a standby only by a restart, which ends its sessions.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,52 +14,52 @@ use sqlx::{ConnectOptions, Executor, Row};
 use super::super::StoreError;
 use super::lost;
 
-/// What a session of the pool does for one operation.
+/// The settings of a session of the pool.
 const OPERATIONS: &str = "SET statement_timeout = '8s'; SET lock_timeout = '2s'; \
                           SET idle_in_transaction_session_timeout = '10s'";
 
-/// What a session for decisions does: one statement, always by the same indexes. A plan that is made anew for each
-/// execution costs more than the execution, and a generic one that was made while the tables were empty reads them whole.
+/// The settings of a session for decisions: it runs one statement, always by the same indexes. Making a new plan for
+/// each execution costs more than the execution, and a generic plan made while the tables were empty scans them whole.
 const DECISIONS: &str = "SET statement_timeout = '3s'; SET plan_cache_mode = force_generic_plan; SET jit = off; \
                          SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
                          SET enable_mergejoin = off";
 
-/// Where a session has come to.
+/// Identifies the server of a session.
 const WHERE: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
                      (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
                      (SELECT system_identifier FROM pg_control_system()), \
                      CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END";
 
-/// The same where the provider keeps the last two to itself.
+/// Identifies the server where the provider hides the last two values.
 const WHERE_AT_LEAST: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
                               (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, NULL::bigint, NULL::text";
 
-/// How long an idle connection may take to say that it lives.
+/// How long an idle connection may take to answer a check.
 const ALIVE: Duration = Duration::from_millis(500);
 
-/// What a session is for.
+/// The purpose of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Decisions,
     Operations,
 }
 
-/// A running server: the same for every session until it is restarted.
+/// A running server: the same value for every session until the server restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Server {
-    /// When it was started, in microseconds.
+    /// The start time of the server, in microseconds.
     started: i64,
     era: Option<Era>,
 }
 
-/// A history of one database system. A promotion begins a new timeline, with a higher number.
+/// The database system and its timeline. A promotion begins a new timeline, with a higher number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Era {
     system: i64,
     timeline: u32,
 }
 
-/// What an address has led to.
+/// The servers that an address has led to.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     // A std mutex: held for a comparison, never across an await.
@@ -71,11 +71,11 @@ struct Seen {
     /// The server that the newest connection led to.
     current: Option<Server>,
     newest: Option<Era>,
-    /// How often a server was left.
+    /// How often the address moved away from a server.
     moves: u64,
 }
 
-/// What a server says of itself.
+/// A server's description of itself.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     standby: bool,
@@ -84,8 +84,8 @@ struct Place {
 }
 
 impl Known {
-    /// A new connection led to `server`: sessions on another one end. Fails when it is an old primary, which a promotion
-    /// has left behind. Returns whether the server is another one than before.
+    /// Records that a new connection led to `server`; sessions on another server end. Fails for an old primary that a
+    /// promotion has left behind. Returns whether the server changed.
     fn arrived(&self, server: Server) -> Result<bool, StoreError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(newest), Some(era)) = (seen.newest, server.era)
@@ -101,13 +101,14 @@ impl Known {
         Ok(moved)
     }
 
-    /// A new connection led to none that may decide: sessions on the one before end, too.
+    /// Records that a new connection led to a server that cannot decide; sessions on the previous one end, too.
     pub(super) fn astray(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.moves += u64::from(seen.current.take().is_some());
     }
 
-    /// How often a server was left. What began before the newest of these moves may be on a server that was left.
+    /// How often the address moved away from a server. A transaction begun before the newest move may be on the
+    /// previous server.
     pub(super) fn moves(&self) -> u64 {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).moves
     }
@@ -118,7 +119,7 @@ impl Known {
     }
 }
 
-/// Connects for `purpose`. Fails when it leads to anything but the one primary.
+/// Connects for `purpose`. Fails unless the connection leads to the one primary.
 pub(super) async fn open(
     options: &PgConnectOptions,
     known: &Known,
@@ -129,8 +130,8 @@ pub(super) async fn open(
     Ok((connection, server))
 }
 
-/// Makes a new connection ready. Settings come after the connection and not with it: poolers refuse what they do not know
-/// in the first packet.
+/// Prepares a new connection. Settings are sent after the connection is made and not with it: poolers refuse unknown
+/// parameters in the first packet.
 pub(super) async fn prepare(
     connection: &mut PgConnection,
     known: &Known,
@@ -144,7 +145,7 @@ pub(super) async fn prepare(
         return Err(StoreError::ReadOnly);
     }
     if known.arrived(place.server)? {
-        tracing::warn!("the database's address leads to another server now; leaving the previous one");
+        tracing::warn!("the database's address leads to another server now; closing sessions on the previous one");
     }
     let settings = match purpose {
         Purpose::Decisions => DECISIONS,
@@ -154,7 +155,7 @@ pub(super) async fn prepare(
     Ok(place.server)
 }
 
-/// Whether an idle connection lives and leads where new ones do.
+/// Whether an idle connection is alive and leads to the current server.
 pub(super) async fn still_good(connection: &mut PgConnection, known: &Known) -> bool {
     match tokio::time::timeout(ALIVE, place(connection)).await {
         Ok(Ok(place)) => !place.standby && !place.read_only && known.is_current(place.server),
@@ -208,7 +209,7 @@ mod tests {
         assert_eq!(known.moves(), 0);
         known.arrived(new).unwrap();
         assert_eq!(known.moves(), 1);
-        // Refused: it is not where the address was believed to lead.
+        // Refused: this is not the server that the address leads to now.
         assert!(known.arrived(old).is_err());
         assert_eq!(known.moves(), 1);
         known.astray();
@@ -223,7 +224,7 @@ mod tests {
         let known = Known::default();
         known.arrived(server(1, 7, 5)).unwrap();
         assert!(known.arrived(server(2, 8, 1)).unwrap());
-        // Where the provider does not say, only the start tells servers apart.
+        // Where the provider hides the timeline, only the start time tells servers apart.
         assert!(known.arrived(Server { started: 3, era: None }).unwrap());
     }
 }

@@ -1,6 +1,6 @@
-//! What the address grants, found out at the start by trying: how many connections, and whether a session keeps its
-//! server. A limit of the server, of the role, of the database or of a pooler shows alike, and a pooler that would lend a
-//! session another server for each transaction is found out before it breaks something.
+//! Tests at the start what the address offers: how many connections, and whether a session keeps its server. Limits of
+//! the server, the role, the database and a pooler all show up the same way, and a pooler in transaction mode is found
+//! before it causes damage.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use super::super::StoreError;
 
-/// How long the server or the pooler has to grant the connections.
+/// How long the server or the pooler may take to grant the connections.
 const GRANTED: Duration = Duration::from_secs(3);
 
-/// What was found.
+/// The result of the test.
 #[derive(Debug)]
 pub(super) struct Survey {
     /// How many connections could be used at the same time.
     pub(super) granted: usize,
-    /// Why not more: what the server said, or that it said nothing in time.
+    /// Why there were no more: the server's message, or a timeout.
     pub(super) refused: Option<StoreError>,
-    /// Whether two sessions shared a server's process, or one changed it.
+    /// Whether two sessions shared a server process, or a session changed its process.
     pub(super) pooled: bool,
 }
 
-/// Tries so many connections at once.
+/// Opens `wanted` connections at once.
 pub(super) async fn survey(options: &PgConnectOptions, wanted: usize) -> Survey {
     let tried = join_all((0..wanted).map(|_| async {
         let one = async {
@@ -46,7 +46,7 @@ pub(super) async fn survey(options: &PgConnectOptions, wanted: usize) -> Survey 
     }
     let distinct: HashSet<i32> = sessions.iter().map(|(_, process)| *process).collect();
     let mut pooled = distinct.len() < sessions.len();
-    // One after another: a pooler that lends servers out lends all of these the same one.
+    // One after another: a pooler in transaction mode gives all of these the same server process.
     for (connection, before) in &mut sessions {
         let now = tokio::time::timeout(GRANTED, process(connection)).await;
         pooled |= matches!(now, Ok(Ok(now)) if now != *before);
@@ -56,7 +56,7 @@ pub(super) async fn survey(options: &PgConnectOptions, wanted: usize) -> Survey 
     Survey { granted, refused, pooled }
 }
 
-/// The process that serves this session, asked without a prepared statement.
+/// The process that serves this session, queried without a prepared statement.
 async fn process(connection: &mut PgConnection) -> Result<i32, StoreError> {
     Ok(connection.fetch_one(sqlx::raw_sql("SELECT pg_backend_pid()")).await?.try_get(0)?)
 }

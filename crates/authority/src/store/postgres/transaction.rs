@@ -1,31 +1,30 @@
-//! Statements on a connection of the pool, and a transaction that may write, which says that it is done only if its server
-//! was not left meanwhile.
+//! Statements on a connection of the pool, and a transaction that may write. The transaction succeeds only if the
+//! address did not move to another server meanwhile.
 
 use std::sync::Arc;
 
 use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgRow};
 use sqlx::{Arguments, AssertSqlSafe, Postgres as Db, Row as _, Transaction as SqlTransaction};
 
-use super::super::StoreError;
 use super::super::columns::Row;
 use super::super::transaction::{Dialect, ReadTransaction, Transaction};
 use super::super::values::Value;
+use super::super::{LastSeen, StoreError};
 use super::COMMIT;
 use super::health::Health;
 use crate::changes::Change;
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
 /// A transaction. Rolled back when it is dropped.
 #[derive(Debug)]
 pub(in super::super) struct Writing {
     pub(super) tx: SqlTransaction<'static, Db>,
     health: Arc<Health>,
-    /// How often a server had been left before it began.
+    /// The number of moves to another server before the transaction began.
     moves: u64,
     /// Whether there is something to commit. A commit waits for the disk and for standbys.
     wrote: bool,
-    /// To be told once the transaction is committed.
+    /// The changes to tell once the transaction is committed.
     pub(super) told: Vec<Change>,
 }
 
@@ -34,15 +33,16 @@ impl Writing {
         loop {
             let moves = health.known.moves();
             let tx = pool.begin().await?;
-            // Else it may be on a server that was left while it waited for its connection.
+            // Otherwise the transaction may be on the previous server, if the address moved while it waited for its
+            // connection.
             if health.known.moves() == moves {
                 return Ok(Self { tx, health: Arc::clone(health), moves, wrote: false, told: Vec::new() });
             }
         }
     }
 
-    /// Commits, if there is something to commit. A transaction can wait for a lock for seconds, and the old primary then
-    /// commits what the new one never gets.
+    /// Commits, if there is something to commit. A transaction can wait seconds for a lock, and the old primary would
+    /// then commit what the new one never gets.
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         let Self { tx, health, moves, wrote, told: _ } = self;
         let stayed = || if health.known.moves() == moves { Ok(()) } else { Err(StoreError::Superseded) };
@@ -80,7 +80,7 @@ impl Transaction for Writing {
     }
 
     fn tell(&mut self, change: Change) {
-        // Other servers hear of it by the commit.
+        // The commit notifies the other servers.
         self.wrote = true;
         self.told.push(change);
     }
@@ -90,7 +90,7 @@ impl Transaction for Writing {
         let times: Vec<i64> = seen.iter().map(|seen| seen.at).collect();
         let keys: Vec<&[u8]> = seen.iter().map(|seen| seen.key.as_slice()).collect();
         let noted = sqlx::query(
-            // In one order everywhere, so that no two servers wait for each other.
+            // Every server uses the same order, so that two servers cannot deadlock.
             "INSERT INTO device_seen (seq, at, key_mark)
              SELECT seq, at, key_mark FROM UNNEST($1::bigint[], $2::bigint[], $3::bytea[]) AS seen (seq, at, key_mark)
              JOIN devices USING (seq) ORDER BY seq
@@ -105,7 +105,7 @@ impl Transaction for Writing {
     async fn keep_said(&mut self, report: &HeardReport) -> Result<Vec<String>, StoreError> {
         let (devices, bodies): (Vec<&str>, Vec<&str>) =
             report.devices.iter().map(|(device, body)| (device.as_str(), body.as_str())).unzip();
-        // `xmax = 0` is a row that was not there before.
+        // `xmax = 0` marks a row that is new.
         let saved: Vec<(String, bool)> = sqlx::query_as(
             "INSERT INTO reports (org_id, device_id, sidecar_id, heard_at, sequence, agents, body)
              SELECT org_id, device_id, $2, $3, $4, $5, body FROM UNNEST($6::text[], $7::text[]) AS said (device_id, body)
@@ -129,7 +129,7 @@ impl Transaction for Writing {
     }
 }
 
-/// A statement, kept prepared by its connection. Its text is ours: what comes from outside is in `values`.
+/// A statement that its connection keeps prepared. Its text is ours: values from outside are in `values`.
 fn query(sql: &str, values: Vec<Value>) -> Result<sqlx::query::Query<'static, Db, PgArguments>, StoreError> {
     let mut arguments = PgArguments::default();
     for value in values {
@@ -155,6 +155,10 @@ impl Row for PgRow {
     }
 
     fn text(&self, column: usize) -> Result<Option<&str>, StoreError> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, StoreError> {
         Ok(self.try_get(column)?)
     }
 }

@@ -1,7 +1,7 @@
-//! Copies of the database.
+//! Copies of the database, for backups.
 //!
-//! The connection they are made on was opened with the others, at the start. One that is opened for the copy could lead to
-//! another file, put at the path while this one is served: then the copy would miss every change since, revokes too.
+//! The copy uses a connection that was opened at the start with the others. A connection opened later could lead to
+//! another file that was put at the path meanwhile; that copy would miss every change since, including revokes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,32 +13,33 @@ use rusqlite::{Connection, InterruptHandle};
 use super::super::StoreError;
 use super::file::Held;
 
-/// A connection of its own: a copy of a large database takes minutes, and cannot be made inside a transaction.
+/// The connection for copies, separate from the others: a copy of a large database takes minutes and cannot be made
+/// inside a transaction.
 #[derive(Clone)]
 pub(super) struct Copier {
-    /// `None` when it was ended. The locks of the file are let go of after the connection.
+    /// The connection; `None` after the end. The file locks are released after it.
     open: Arc<Mutex<Option<Open>>>,
     running: Arc<InterruptHandle>,
 }
 
-/// A connection, and what is let go of after it.
+/// A connection, and the file locks to release after it.
 type Open = (Connection, Arc<Held>);
 
 impl Copier {
     pub(super) fn new(connection: Connection, held: &Arc<Held>) -> rusqlite::Result<Self> {
-        // The file and its log are opened with the first read: now, not when a copy is asked for.
+        // The file and its log are opened by the first read: done now, not at the first copy.
         connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let running = Arc::new(connection.get_interrupt_handle());
         Ok(Self { open: Arc::new(Mutex::new(Some((connection, Arc::clone(held))))), running })
     }
 
-    /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
+    /// Writes a copy of the database, from one snapshot, to the file `copy`, which must not exist.
     pub(super) async fn copy(&self, copy: &Path) -> Result<(), StoreError> {
         let (open, copy) = (Arc::clone(&self.open), copy.to_owned());
         let copied = tokio::task::spawn_blocking(move || {
             let open = open.lock().unwrap_or_else(PoisonError::into_inner);
             let (connection, _) = open.as_ref().ok_or(StoreError::Closed)?;
-            // A file that only we may read, before there is anything in it. VACUUM INTO takes an empty one.
+            // Creates an empty file that only we may read. VACUUM INTO accepts an empty file.
             File::options()
                 .create_new(true)
                 .write(true)
@@ -54,7 +55,7 @@ impl Copier {
         copied.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Gives up a copy that is being made, and closes the connection.
+    /// Aborts a running copy and closes the connection.
     pub(super) async fn end(&self) {
         self.running.interrupt();
         let open = Arc::clone(&self.open);

@@ -1,9 +1,9 @@
 //! The database's file: its identity, the lock against a second server, and its problems while it is served.
 //!
-//! A lock beside the file is not enough: the same file can have another name (a hard link, a bind mount of the file alone),
-//! and beside that is another lock, and another write-ahead log. Two servers would then each write what the other does not
-//! know of; one server after another would miss what is still in the log of the other name. So the file itself is locked
-//! as well, and one with several names is not served.
+//! A lock file beside the database is not enough: the same file can have another name (a hard link, a bind mount of the
+//! file alone), with another lock file and another write-ahead log beside it. Two servers would each miss the other's
+//! writes; a later server would miss what is still in the log under the other name. So the file itself is locked as
+//! well, and a file with several names is not served.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
@@ -18,15 +18,14 @@ use tracing::warn;
 use super::super::OpenError;
 use crate::health::{Concern, Finding, Gravity};
 
-/// Less than this is almost nothing: a database grows, and its log with it.
+/// Free space below this is a warning: the database and its log grow.
 const LITTLE: u64 = 64 * 1024 * 1024;
 
-/// File systems on which a lock of the whole file is one that `SQLite`'s own locks run into, by their magic numbers: NFS,
-/// SMB, CIFS.
+/// Magic numbers of file systems on which a lock of the whole file conflicts with `SQLite`'s own locks: NFS, SMB, CIFS.
 const REMOTE: [i64; 3] = [0x6969, 0xFE53_4D42, 0xFF53_4D42];
 
-/// The locks, held until the last connection is closed: when a process closes any descriptor of a file, the kernel drops
-/// all of the process's POSIX locks on it, those of `SQLite` too.
+/// The locks, held until the last connection is closed: when a process closes any descriptor of a file, the kernel
+/// drops all POSIX locks of the process on it, also those of `SQLite`.
 #[derive(Debug)]
 pub(super) struct Held {
     _beside: File,
@@ -38,7 +37,7 @@ pub(super) struct Held {
 pub(super) struct Place {
     pub(super) path: PathBuf,
     file: Identity,
-    /// Its write-ahead log, once there is one.
+    /// The identity of the write-ahead log, once it exists.
     log: Option<Identity>,
 }
 
@@ -59,7 +58,7 @@ impl Identity {
 }
 
 impl Place {
-    /// Takes the file at `path`, and makes it (mode 0600) where there is none.
+    /// Locks the file at `path`, and creates it (mode 0600) if it does not exist.
     pub(super) fn take(path: &Path) -> Result<(Self, Arc<Held>), OpenError> {
         let create = |source: io::Error| {
             let refused = matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied);
@@ -94,13 +93,13 @@ impl Place {
         Ok((place, Arc::new(Held { _beside: lock, _itself: itself })))
     }
 
-    /// Remembers which log there is.
+    /// Remembers the identity of the log.
     pub(super) fn opened(self) -> Self {
         let log = Identity::at(&beside(&self.path, "-wal"));
         Self { log, ..self }
     }
 
-    /// Fails when the path leads to another file than the one that is served, or to another log.
+    /// Fails when the path leads to another file than the served one, or to another log.
     pub(super) fn unmoved(&self) -> rusqlite::Result<()> {
         let same = Identity::at(&self.path) == Some(self.file)
             && (self.log.is_none() || Identity::at(&beside(&self.path, "-wal")) == self.log);
@@ -111,7 +110,7 @@ impl Place {
         same.then_some(()).ok_or_else(moved)
     }
 
-    /// What there is to say about the file and its disk.
+    /// The findings about the file and its disk.
     pub(super) fn examine(&self) -> Vec<Finding> {
         vec![self.file(), self.space()]
     }
@@ -121,7 +120,7 @@ impl Place {
         let found = fs::metadata(&self.path);
         let lost = |what: &str| {
             let text = format!(
-                "{what} while it was served: what is decided now is lost when this server ends. Write it to a new file with \
+                "{what} while it was served: changes made now are lost when this server ends. Write it to a new file with \
                  `machineid-authority backup`, stop the server, and put that in its place"
             );
             Finding::wrong(Concern::File, Gravity::Failure, text)
@@ -136,13 +135,13 @@ impl Place {
             }
             Ok(metadata) if metadata.nlink() > 1 => {
                 let text = format!(
-                    "the database {path} has {} names (hard links): served or copied by another one, what is still in \
+                    "the database {path} has {} names (hard links): if the file is served or copied under another one, what is still in \
                      {path}-wal would be missing. Remove the others; copy it with `machineid-authority backup`",
                     metadata.nlink()
                 );
                 Finding::wrong(Concern::File, Gravity::Failure, text)
             }
-            // A directory that cannot be looked at says nothing about the file.
+            // A directory that cannot be read says nothing about the file.
             Ok(_) | Err(_) => Finding::fine(Concern::File),
         }
     }
@@ -153,7 +152,7 @@ impl Place {
         if left >= LITTLE {
             return Finding::fine(Concern::Space);
         }
-        // In steps: each change of the text is a line in the log.
+        // In steps: each change of the text adds a line to the log.
         let text = format!(
             "less than {} MiB are left on the disk of the database {}: when it is full, revokes are refused",
             (left / (16 * 1024 * 1024) + 1) * 16,

@@ -1,7 +1,8 @@
-//! Whether the database is damaged: `SQLite` reads every page of it once, when it is opened (`PRAGMA quick_check`).
+//! Checks whether the database is damaged: `SQLite` reads every page once, when the database is opened (`PRAGMA
+//! quick_check`).
 //!
-//! A small one is read before anything else is done with it, and a damaged one is not served. That of a large fleet takes
-//! longer than a start may; it is served meanwhile, and told of when the check has ended.
+//! The start waits for the check of a small database, and a damaged one is not served. A large database takes longer
+//! than a start may; it is served meanwhile, and reported when the check has ended.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -11,20 +12,19 @@ use std::time::Duration;
 
 use rusqlite::{Connection, InterruptHandle};
 
-use super::super::OpenError;
+use super::super::failure::{Damage, OpenError};
 use crate::health::{Concern, Finding, Gravity};
 
-/// How long a start waits for it.
+/// How long a start waits for the check.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How many damages are named.
+/// How many damages a message names.
 const NAMED: u32 = 5;
 
-/// A check that runs or has ended.
+/// A check that is running or has ended.
 #[derive(Clone)]
 pub(super) struct Check {
-    /// `Err` says what is damaged.
-    verdict: Arc<OnceLock<Result<(), String>>>,
+    verdict: Arc<OnceLock<Result<(), Damage>>>,
     running: Arc<Mutex<Option<InterruptHandle>>>,
 }
 
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Check {
 }
 
 impl Check {
-    /// Begins it on `connection`, and waits for a while. Fails when the database is damaged.
+    /// Begins the check on `connection` and waits up to [`PATIENCE`]. Fails when the database is damaged.
     pub(super) fn begin(connection: Connection, path: &Path) -> Result<Self, OpenError> {
         let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
         let check = Self { verdict: Arc::default(), running };
@@ -59,7 +59,7 @@ impl Check {
         }
     }
 
-    /// What it has found so far.
+    /// The result of the check so far.
     pub(super) fn examine(&self, path: &Path) -> Finding {
         match self.verdict.get() {
             Some(Err(damage)) => {
@@ -70,7 +70,7 @@ impl Check {
         }
     }
 
-    /// Gives it up, if it still runs.
+    /// Aborts the check, if it is still running.
     pub(super) fn end(&self) {
         if let Some(running) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
             running.interrupt();
@@ -78,18 +78,18 @@ impl Check {
     }
 }
 
-/// `None` when there is no decision.
-fn look(connection: &Connection) -> Option<Result<(), String>> {
+/// Runs the check; `None` when it was aborted or failed for another reason.
+fn look(connection: &Connection) -> Option<Result<(), Damage>> {
     let damages = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
         let mut statement = connection.prepare(&format!("PRAGMA quick_check({NAMED})"))?;
         statement.query_map([], |row| row.get(0))?.collect()
     };
     match damages(connection) {
         Ok(said) if said == ["ok"] => Some(Ok(())),
-        Ok(said) => Some(Err(said.join("; ").replace('\n', " "))),
+        Ok(said) => Some(Err(Damage::Reported(said))),
         Err(error) => match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-                Some(Err(error.to_string()))
+                Some(Err(Damage::Unreadable(Arc::new(error))))
             }
             Some(_) | None => None,
         },

@@ -1,9 +1,9 @@
-//! Threads that hold a connection each, and the queues before them.
+//! Threads with a connection each, and their queues.
 //!
-//! `SQLite` is a library of blocking calls. A thread that takes everything waiting at once and does it in one transaction
-//! costs one wake-up, one lock and (when it writes) one flush to the disk for all of it; a pool that hands a connection to
-//! each question costs them anew each time. That one transaction begins *after* the questions it answers were taken
-//! from the queue, so each sees every change that was answered before it was asked.
+//! `SQLite` is a library of blocking calls. A thread that takes all waiting work and does it in one transaction costs
+//! one wake-up, one lock and (for writes) one flush to the disk for all of it; a pool that lends a connection to each
+//! question pays these costs every time. The transaction begins *after* the questions were taken from the queue, so
+//! each sees every change that was answered before it was asked.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,34 +21,34 @@ use super::file::Held;
 use crate::changes::{Change, Changes};
 use crate::repeated::rarely;
 
-/// How many wait in a queue before their askers wait for a place in it.
+/// The length of a queue; when it is full, callers wait for a place in it.
 const QUEUE: usize = 1024;
 
-/// How many are answered from one snapshot, or written in one transaction.
+/// How many questions share a snapshot, or changes a transaction.
 const TOGETHER: usize = 256;
 
-/// How long to wait before a connection that could not be opened anew is tried again.
+/// The pause between attempts to reopen a connection.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Why the threads could not be started.
+/// An error in starting the threads.
 #[derive(Debug)]
 pub(super) enum StartError {
     Open(rusqlite::Error),
     Thread(std::io::Error),
 }
 
-/// Something to read.
+/// A question that reads.
 type Question = Box<dyn FnOnce(&Connection) + Send>;
 
-/// What a writer does: run inside the transaction, and once more when the fate of that is known.
+/// A change: run inside the transaction, then told whether the transaction was committed.
 trait Work: Send {
     fn run(&mut self, connection: &Connection);
     fn settle(self: Box<Self>, committed: Result<(), StoreError>, changes: &Changes);
 }
 
-/// A queue with the threads behind it.
+/// A queue with its threads.
 struct Lane<T> {
-    /// `None` when it was ended: then the threads do what waits, and end.
+    /// The sender; `None` after the end: the threads then finish the waiting work and end.
     queue: Mutex<Option<mpsc::Sender<T>>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
@@ -67,11 +67,11 @@ impl<T> Lane<T> {
         queue.ok_or(StoreError::Closed)?.send(item).await.map_err(|_| StoreError::Closed)
     }
 
-    /// Does what waits, then ends the threads and closes their connections.
+    /// Finishes the waiting work, then ends the threads and closes their connections.
     async fn end(&self) {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        // Fails when a thread panicked. That closed its queue, so that every later call has failed.
+        // Fails when a thread panicked. The panic closed its queue, so every later call has failed.
         let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     }
 }
@@ -83,8 +83,8 @@ impl<T> fmt::Debug for Lane<T> {
 }
 
 impl Readers {
-    /// So many threads with a connection each, which `open` opens; anew when one cannot be trusted any more. `held` is let
-    /// go of when the last connection is closed.
+    /// Starts this many threads with a connection each. `open` opens the connections, and replaces one in an unknown
+    /// state. `held` is released after the last connection is closed.
     pub(super) fn start(
         name: &str,
         count: usize,
@@ -113,7 +113,7 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let asked: Question = Box::new(move |connection| {
-            // The request may have been given up.
+            // The receiver is gone when the request was abandoned.
             let _ = reply.send(question(connection));
         });
         self.0.push(asked).await?;
@@ -126,7 +126,7 @@ impl Readers {
 }
 
 impl Writer {
-    /// `open` opens another connection when this one cannot be trusted any more. `held` is let go of when the thread has
+    /// Starts the thread. `open` replaces a connection in an unknown state. `held` is released when the thread has
     /// ended and the connection is closed.
     pub(super) fn start(
         connection: Connection,
@@ -144,8 +144,8 @@ impl Writer {
         Ok(Self(Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(vec![thread]) }))
     }
 
-    /// Does `work` in a transaction, alone or with others', and answers when it is committed. Its own failure undoes it
-    /// alone. The changes that it names are told before the answer.
+    /// Does `work` in a transaction, alone or with other changes, and answers after the commit. A failure of `work`
+    /// undoes only its own changes. The changes that it names are told before the answer.
     pub(super) async fn change<T: Send + 'static, C: IntoIterator<Item = Change> + Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<(T, C), StoreError> + Send + 'static,
@@ -156,7 +156,7 @@ impl Writer {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Whether it still writes.
+    /// Whether the thread is still running.
     pub(super) fn alive(&self) -> bool {
         let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.as_ref().is_some_and(|queue| !queue.is_closed())
@@ -179,35 +179,35 @@ fn read(
         if taken == 0 {
             return;
         }
-        // A panic, a defect of ours, costs its batch and not the thread: its askers are told that there is no answer.
+        // A panic, which is a bug of ours, fails its batch but not the thread: the callers get no answer.
         let answered = catch_unwind(AssertUnwindSafe(|| answer(&connection, &mut batch)));
         batch.clear();
         if answered.is_ok() && connection.is_autocommit() {
             continue;
         }
-        // Never an answer from an old snapshot.
+        // A new connection, so that no answer comes from an old snapshot.
         let fresh = reopened(open, || lock().try_recv());
         let Some(fresh) = fresh else { return };
         connection = fresh;
     }
 }
 
-/// Answers all of them from one snapshot.
+/// Answers all questions from one snapshot.
 fn answer(connection: &Connection, batch: &mut Vec<Question>) {
-    // The snapshot begins with the first SELECT inside. Where BEGIN fails each question has a snapshot of its own,
-    // or fails by itself.
+    // The snapshot begins with the first SELECT inside. If BEGIN fails, each question has a snapshot of its own, or
+    // fails by itself.
     let together = batch.len() > 1 && connection.execute_batch("BEGIN").is_ok();
     for question in batch.drain(..) {
         question(connection);
     }
     if together && connection.execute_batch("COMMIT").is_err() {
-        // Without this a failed one would hold on to its snapshot, and every later answer with it.
+        // Without a rollback the connection would keep its old snapshot for every later answer.
         let _ = connection.execute_batch("ROLLBACK");
     }
 }
 
-/// Another connection, instead of one that is in an unknown state. While there is none, what waits is dropped,
-/// which tells its askers. `None` when the lane was ended.
+/// Opens a connection to replace one in an unknown state. While that fails, waiting work is dropped, which fails its
+/// callers. `None` after the end of the lane.
 fn reopened<T>(
     open: impl Fn() -> rusqlite::Result<Connection>,
     mut next: impl FnMut() -> Result<T, TryRecvError>,
@@ -240,7 +240,7 @@ fn write(
 ) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while waiting.blocking_recv_many(&mut batch, TOGETHER) > 0 {
-        // As for those who read: a panic undoes its transaction, and the thread writes on.
+        // As for readers: a panic undoes its transaction, and the thread continues.
         let committed = catch_unwind(AssertUnwindSafe(|| together(&connection, &mut batch)));
         let committed = committed.unwrap_or_else(|_| {
             let _ = connection.execute_batch("ROLLBACK");
@@ -250,22 +250,23 @@ fn write(
             work.settle(committed.clone(), changes);
         }
         if !connection.is_autocommit() {
-            // Neither committed nor undone: nothing could begin on it any more. Closing it undoes what is open.
+            // Neither committed nor undone: the connection cannot begin a transaction any more. Closing it undoes the
+            // open one.
             let Some(fresh) = reopened(open, || waiting.try_recv()) else { return };
             connection = fresh;
         }
     }
 }
 
-/// One transaction for all of them.
+/// Runs all changes in one transaction.
 fn together(connection: &Connection, works: &mut [Box<dyn Work>]) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| StoreError::from(error);
-    // IMMEDIATE: no other writer comes between what is read inside and what is written.
+    // IMMEDIATE: no other writer can change what this transaction has read.
     connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
     for work in works {
         work.run(connection);
         if connection.is_autocommit() {
-            // A full disk, or an error in reading: SQLite itself undid everything since BEGIN.
+            // After a full disk or a read error, SQLite itself has undone everything since BEGIN.
             return Err(StoreError::Undone);
         }
     }
@@ -305,7 +306,7 @@ where
 
     fn settle(self: Box<Self>, committed: Result<(), StoreError>, changes: &Changes) {
         let answer = match (self.came_to, committed) {
-            // Its own failure says more than that of all.
+            // The change's own failure says more than that of the transaction.
             (Some(Err(error)), _) | (None | Some(Ok(_)), Err(error)) => Err(error),
             (None, Ok(())) => Err(StoreError::Closed),
             (Some(Ok((done, what))), Ok(())) => {
@@ -315,7 +316,7 @@ where
                 Ok(done)
             }
         };
-        // The request may have been given up.
+        // The receiver is gone when the request was abandoned.
         let _ = self.reply.send(answer);
     }
 }

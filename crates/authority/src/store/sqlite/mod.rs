@@ -1,4 +1,4 @@
-//! One file, one server: `SQLite` in WAL mode.
+//! The store on one `SQLite` file in WAL mode, for one server.
 
 mod copy;
 mod file;
@@ -27,7 +27,7 @@ use crate::health::{Concern, Finding, Gravity};
 /// How long a statement waits for another process's lock on the database.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// How long a write may take that is only to see whether one can be done.
+/// How long a test write may take.
 const WRITTEN: Duration = Duration::from_secs(10);
 
 /// The page cache of each connection that decides, in KiB. A decision reads a dozen pages.
@@ -36,17 +36,17 @@ const DECIDING_CACHE: i64 = 8 * 1024;
 /// How many statements a connection keeps prepared: all there are.
 const PREPARED: usize = 96;
 
-/// How many rows are forgotten in one transaction: a revoke waits for one of these at most.
+/// How many rows are deleted in one transaction: a revoke waits for at most one of these.
 const FORGOTTEN_AT_ONCE: usize = 1_000;
 
 /// The database. Readers never wait for the writer, and each snapshot sees every transaction committed before it began:
-/// that is what "no later validation sees the old state" rests on. Nothing is kept outside the database that a decision
-/// could be made from.
+/// the guarantee that no later validation sees the old state depends on that. Nothing is cached outside the database
+/// that a decision could be made from.
 #[derive(Clone, Debug)]
 pub(super) struct Sqlite {
-    /// For decisions, which must not wait behind a list of a large fleet.
+    /// The readers for decisions, which must not wait behind a list of a large fleet.
     deciders: Arc<Readers>,
-    /// For everything else that reads.
+    /// The readers for everything else.
     browsers: Arc<Readers>,
     writer: Arc<Writer>,
     copier: Copier,
@@ -60,11 +60,11 @@ impl Sqlite {
         let (place, held) = Place::take(path)?;
         let path = place.path.clone();
         let failed = |source| OpenError::Open { path: path.clone(), source };
-        // Before anything is done with it.
+        // The check runs before any other use of the database.
         let check = Check::begin(reader(&place, 2 * 1024).map_err(failed)?, &path)?;
         let mut writer = connect(&place).map_err(failed)?;
         schema::migrate(&mut writer, &path)?;
-        // There is a log now, which every later connection must find.
+        // Now the log exists, and every later connection must find the same one.
         let place = place.opened();
         let copier = Copier::new(connect(&place).map_err(failed)?, &held).map_err(failed)?;
         let reader = |cache: i64| {
@@ -90,8 +90,8 @@ impl Sqlite {
         })
     }
 
-    /// Runs an operation in a transaction, alone or with others'. Its own failure undoes it and nothing else. What it tells
-    /// is told when the transaction is committed, before the answer.
+    /// Runs an operation in a transaction, alone or with other operations. A failure undoes only this operation. Its
+    /// changes are told after the commit and before the answer.
     pub(super) async fn change<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -104,13 +104,13 @@ impl Sqlite {
         change.await
     }
 
-    /// Runs an operation that reads, all of it in one snapshot that begins after this call.
+    /// Runs an operation that reads, in one snapshot that begins after this call.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         operation: impl FnOnce(&mut Reading<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let read = self.browsers.ask(move |db| {
-            // Fails within the snapshot of several questions, which is then the one.
+            // Fails inside the shared snapshot of several questions, which then serves as the snapshot.
             let _snapshot = db.unchecked_transaction();
             operation(&mut Reading(db))
         });
@@ -165,7 +165,7 @@ impl Sqlite {
         }
     }
 
-    /// Whether it can be read, and is still written.
+    /// Whether the database can be read, and the writer runs.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         if !self.writer.alive() {
             return Err(StoreError::Closed);
@@ -175,7 +175,7 @@ impl Sqlite {
             .await
     }
 
-    /// Writes a copy of the database, as it is at one moment, to `copy`, which must not exist.
+    /// Writes a copy of the database, from one snapshot, to the file `copy`, which must not exist.
     pub(super) async fn back_up(&self, copy: &Path) -> Result<(), StoreError> {
         self.copier.copy(copy).await
     }
@@ -191,13 +191,13 @@ impl Sqlite {
         self.copier.end().await;
         self.deciders.end().await;
         self.browsers.end().await;
-        // Last: the last connection to close writes the WAL back into the database.
+        // Last, since the last connection to close writes the WAL back into the database.
         self.writer.end().await;
     }
 }
 
-/// A connection to the file that is served. The path may lead to another one meanwhile, which is neither opened (`SQLite`
-/// would make a log beside it) nor used.
+/// A connection to the served file. If the path leads to another file now, that file is neither opened (`SQLite` would
+/// create a log beside it) nor used.
 fn connect(place: &Place) -> rusqlite::Result<Connection> {
     place.unmoved()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -212,7 +212,7 @@ fn connect(place: &Place) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The same, for what only reads, with a page cache of so many KiB.
+/// A connection that only reads, with a page cache of `cache` KiB.
 fn reader(place: &Place, cache: i64) -> rusqlite::Result<Connection> {
     let connection = connect(place)?;
     connection.pragma_update(None, "query_only", true)?;

@@ -6,16 +6,18 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::super::OpenError;
 
-/// The first is number 1. `PRAGMA user_version` says how many of them a database has seen. None is ever changed.
-const MIGRATIONS: [&str; 5] = [
+/// The migrations; the first is number 1. `PRAGMA user_version` is the number of migrations that a database has. None
+/// is ever changed.
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../migrations/sqlite/0001_organisations_and_devices.sql"),
     include_str!("../../../migrations/sqlite/0002_audit_and_reasons.sql"),
     include_str!("../../../migrations/sqlite/0003_counts_limits_and_last_seen.sql"),
     include_str!("../../../migrations/sqlite/0004_reports.sql"),
     include_str!("../../../migrations/sqlite/0005_old_keys_and_ephemeral_devices.sql"),
+    include_str!("../../../migrations/sqlite/0006_keys_with_roles.sql"),
 ];
 
-/// Runs what the database has not seen: all of it, or nothing.
+/// Runs the missing migrations: all of them, or none.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let failed = |source| OpenError::Migrate { path: path.to_owned(), source };
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

@@ -3,23 +3,22 @@
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement, ToSql};
 
-use super::super::StoreError;
 use super::super::columns::Row;
 use super::super::transaction::{Dialect, ReadTransaction, Transaction};
 use super::super::values::{Value, values};
+use super::super::{LastSeen, StoreError};
 use crate::changes::Change;
 use crate::reports::HeardReport;
-use crate::seen::LastSeen;
 
-/// What reads, in a snapshot.
+/// A transaction that reads, in a snapshot.
 #[derive(Debug)]
 pub(in super::super) struct Reading<'c>(pub(super) &'c Connection);
 
-/// What writes, in a transaction of the thread that writes.
+/// A transaction that writes, in the writer thread's transaction.
 #[derive(Debug)]
 pub(in super::super) struct Writing<'c> {
     reading: Reading<'c>,
-    /// To be told once the transaction is committed.
+    /// The changes to tell once the transaction is committed.
     pub(super) told: Vec<Change>,
 }
 
@@ -105,7 +104,7 @@ impl Transaction for Writing<'_> {
     }
 }
 
-/// Binds each parameter by its number: `SQLite` numbers `$1`, `$2` by their first mention, whatever they are called.
+/// Binds each parameter by its number: `SQLite` numbers `$1`, `$2` by their first mention, regardless of their names.
 fn bind(statement: &mut Statement<'_>, values: &[Value]) -> rusqlite::Result<()> {
     for index in 1..=statement.parameter_count() {
         let number = statement.parameter_name(index).and_then(|name| name.get(1..)?.parse::<usize>().ok());
@@ -132,7 +131,7 @@ impl ToSql for Value {
 #[derive(Debug)]
 pub(in super::super) struct Cells(Vec<rusqlite::types::Value>);
 
-/// What has columns, kept or still the statement's.
+/// A source of columns: an owned row, or the current row of a statement.
 pub(super) trait Columns {
     fn cell(&self, column: usize) -> rusqlite::Result<ValueRef<'_>>;
 }
@@ -160,6 +159,10 @@ impl<C: Columns> Row for C {
 
     fn text(&self, column: usize) -> Result<Option<&str>, StoreError> {
         Ok(self.cell(column)?.as_str_or_null().map_err(rusqlite::Error::from)?)
+    }
+
+    fn bytes(&self, column: usize) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.cell(column)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
     }
 }
 

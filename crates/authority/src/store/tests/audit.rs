@@ -1,4 +1,4 @@
-//! The audit, and reasons.
+//! Tests of the audit and of reasons.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn every_management_call_is_in_the_audit_with_its_reason_and_what_it_came_to(run
         let all = store.audit(&Query { limit: 100, ..Query::default() }).await.unwrap();
         assert_eq!(all.entries.len(), 12);
         assert_eq!((all.entries[0].at, all.entries[0].request_id.as_str()), (at(11), "request 11"));
-        assert_eq!(all.entries[0].actor, "key:0123");
+        assert_eq!(all.entries[0].actor, "key:012300000000");
     });
 }
 

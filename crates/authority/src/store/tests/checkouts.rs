@@ -1,4 +1,4 @@
-//! Purchases.
+//! Tests of checkouts.
 
 use super::*;
 

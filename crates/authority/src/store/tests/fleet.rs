@@ -1,4 +1,4 @@
-//! Devices together with what was reported of them.
+//! Tests of devices together with what was reported about them.
 
 use super::*;
 

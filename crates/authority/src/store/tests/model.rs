@@ -1,4 +1,4 @@
-//! The store against a model of it, and plans at their limits.
+//! Tests of the store against a model, and of plans at their limits.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn name() -> impl Strategy<Value = String> {
     "[a-f]"
 }
 
-/// Ids of a batch: some twice, some invalid.
+/// Ids of a batch: some repeated, some invalid.
 fn names() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec(prop_oneof![8 => name(), 1 => Just("not valid".to_owned())], 1..8)
 }
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the store should hold: each device with the time of its revoke, and the order of its registration.
+/// The model: each device with the time of its revoke, and the order of registration.
 #[derive(Debug)]
 struct Model {
     devices: BTreeMap<String, (u64, Option<i64>)>,
@@ -196,7 +196,7 @@ fn registrations_that_race_for_the_last_places_never_exceed_the_plan(runtime: &R
             let org = new_org(&store, PlanTier::Pro).await;
             let racers: Vec<_> = (0..100)
                 .map(|number| {
-                    // Each device twice: idempotent, whichever comes first.
+                    // Each device twice: registering is idempotent, in any order.
                     let (store, device) = (store.clone(), id(&format!("device-{}", number / 2)));
                     tokio::spawn(
                         async move { store.register(org, &device, None, &by(round)).await.unwrap().unwrap().0 },

@@ -1,4 +1,4 @@
-//! Databases that are not served.
+//! Tests of databases that are not served.
 
 use super::*;
 
@@ -6,7 +6,7 @@ on_both! {
     a_database_of_a_newer_version_is_refused
 }
 
-/// Here the stores differ in where they note what they have seen.
+/// The stores differ in where they record their migrations.
 fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
     let database = match &store.backend {
         Backend::Sqlite(sqlite) => {

@@ -1,4 +1,4 @@
-//! Organisations: their keys, entitlements and limits.
+//! Tests of organisations: their keys, entitlements and limits.
 
 use super::*;
 
@@ -39,33 +39,33 @@ fn old_and_new_key_are_valid_together_until_the_time_and_no_third_one_is(runtime
             let change = OrgChange::Key(key, until.map(at), None);
             store.change_org(org.id, &change, &by(now)).await.unwrap().unwrap().org.old_key_ends
         };
-        let old = |ends: i64| Some(HeldKey::Old { ends: at(ends) });
-        assert_eq!(held(first, 1).await, Some(HeldKey::Current));
+        let old = |ends: i64| Some(HeldKey::own_old(at(ends)));
+        assert_eq!(held(first, 1).await, Some(HeldKey::own()));
         assert_eq!(rotate(keys[0], Some(100), 10).await, Some(at(100)));
-        assert_eq!((held(keys[0], 11).await, held(first, 99).await), (Some(HeldKey::Current), old(100)));
+        assert_eq!((held(keys[0], 11).await, held(first, 99).await), (Some(HeldKey::own()), old(100)));
         assert_eq!(held(first, 100).await, None, "an old key ends at the time that it was given");
-        // A second rotation within the overlap: the oldest key is nobody's at once.
+        // A second rotation within the overlap ends the oldest key at once.
         assert_eq!(rotate(keys[1], Some(200), 50).await, Some(at(200)));
         assert_eq!((held(first, 51).await, held(keys[0], 51).await), (None, old(200)));
-        // Without an overlap there is one key.
+        // Without an overlap there is one valid key.
         assert_eq!(rotate(keys[2], None, 60).await, Some(at(60)));
         assert_eq!((held(keys[1], 60).await, held(keys[0], 60).await), (None, None));
-        assert_eq!(held(keys[2], 60).await, Some(HeldKey::Current));
-        // An overlap that is ended early.
+        assert_eq!(held(keys[2], 60).await, Some(HeldKey::own()));
+        // An overlap can be ended early.
         rotate(keys[3], Some(200), 70).await;
         assert_eq!(held(keys[2], 71).await, old(200));
         let ended = store.change_org(org.id, &OrgChange::EndOldKey, &by(80)).await.unwrap().unwrap();
         assert_eq!((ended.org.old_key_ends, held(keys[2], 81).await), (Some(at(80)), None));
-        assert_eq!(held(keys[3], 81).await, Some(HeldKey::Current));
-        // A rotation that expects a key is one of that key only.
+        assert_eq!(held(keys[3], 81).await, Some(HeldKey::own()));
+        // A rotation that expects a key succeeds only with that key.
         let expect = async |key: SecretHash, expected: SecretHash| {
             let change = OrgChange::Key(key, None, Some(expected));
             store.change_org(org.id, &change, &by(90)).await.unwrap().is_some()
         };
         assert!(!expect(keys[0], keys[2]).await);
-        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (Some(HeldKey::Current), None));
+        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (Some(HeldKey::own()), None));
         assert!(expect(keys[0], keys[3]).await);
-        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (None, Some(HeldKey::Current)));
+        assert_eq!((held(keys[3], 91).await, held(keys[0], 91).await), (None, Some(HeldKey::own())));
     });
 }
 
@@ -79,7 +79,7 @@ fn an_old_key_that_ends_is_found_once_in_the_span_in_which_it_does(runtime: &Run
         assert_eq!(store.ended(at(79), at(80)).await.unwrap(), [Change::Denied(org, None)]);
         assert_eq!(store.ended(at(80), at(100)).await.unwrap(), [Change::Key(org)]);
         assert_eq!(store.ended(at(79), at(100)).await.unwrap(), [Change::Key(org)], "both at once are told as one");
-        // Its watchers hold a key that says ORG_NOT_FOUND and is nobody's later.
+        // Its watchers use a key that says ORG_NOT_FOUND from now on, and never belongs to another organisation.
         store.change_org(org, &OrgChange::Delete, &by(2)).await.unwrap();
         assert_eq!(store.ended(at(80), at(200)).await.unwrap(), [Change::Key(org)]);
         assert_eq!(store.ended(at(100), at(200)).await.unwrap(), []);

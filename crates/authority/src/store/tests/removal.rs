@@ -1,4 +1,4 @@
-//! Devices that go, and what stays of them.
+//! Tests of removed devices, and of what is kept about them.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn what_was_reported_about_a_removed_device_is_not_said_of_its_successor(runtime
         let rest = serde_json::json!({"events": [event(1, 0)], "stops": [stop(1, 0, true)]});
         store.save_reports(vec![heard(org, 1, 5, &[("a", 1)], rest.clone())]).await.unwrap();
         store.remove(org, &id("a"), false, &by(6)).await.unwrap();
-        // Under way while it was removed.
+        // A report under way while the device was removed.
         store.save_reports(vec![heard(org, 1, 7, &[("a", 1)], rest)]).await.unwrap();
         store.register(org, &id("a"), None, &by(8)).await.unwrap();
         let row = store.fleet(org, &Filter::default()).await.unwrap().unwrap().devices.remove(0);
@@ -49,7 +49,7 @@ fn a_device_that_was_revoked_leaves_its_stops_and_timeline_behind(runtime: &Runt
         store.save_reports(vec![heard(org, 1, 5, &[("a", 1)], rest)]).await.unwrap();
         let batch = distinct(vec!["a".to_owned()]).unwrap();
         store.revoke(org, &batch, Verb::Revoke, &by(6)).await.unwrap();
-        // Taken back since: it was revoked all the same.
+        // Restored since: it was revoked all the same.
         store.unrevoke(org, &batch, Verb::Unrevoke, &by(7)).await.unwrap();
         let (removal, account) = store.remove(org, &id("a"), true, &by(8)).await.unwrap().unwrap();
         assert_eq!((removal, account.used), (Removal::Removed, 1));
@@ -58,7 +58,7 @@ fn a_device_that_was_revoked_leaves_its_stops_and_timeline_behind(runtime: &Runt
             (stops, store.timeline(org, &id("a")).await.unwrap().len())
         };
         assert_eq!(left().await, (1, 1));
-        // A successor of its name is told of as itself, and does not take the evidence with it.
+        // A new device with the same id is reported as itself, and does not take the evidence along.
         store.register(org, &id("a"), None, &by(9)).await.unwrap();
         let row = store.fleet(org, &Filter { only: Some(id("a")), ..Filter::default() }).await.unwrap().unwrap();
         assert!(row.devices[0].last_stop.is_none() && row.devices[0].heard.is_empty());
@@ -78,7 +78,7 @@ fn ephemeral_devices_age_out_by_when_they_were_last_seen_and_revoked_ones_never(
             let at = if name == "fresh" { 90 } else { 10 };
             store.register(org, &id(name), ephemeral, &by(at)).await.unwrap();
         }
-        // Without the field a known device stays what it is; with `false` it no longer ages.
+        // Without the field a known device keeps its setting; with `false` it no longer ages out.
         store.register(org, &id("never-seen"), None, &by(11)).await.unwrap();
         store.register(org, &id("settled"), Some(false), &by(11)).await.unwrap();
         store.revoke(org, &distinct(vec!["revoked".to_owned()]).unwrap(), Verb::Revoke, &by(12)).await.unwrap();
@@ -87,7 +87,7 @@ fn ephemeral_devices_age_out_by_when_they_were_last_seen_and_revoked_ones_never(
         let seq = store.look_up(key, Some(&id("seen"))).await.unwrap().unwrap().at(at(13)).unwrap().device.unwrap().seq;
         store.touch(&[last_seen(seq, 60)]).await.unwrap();
         store.register(other, &id("never-seen"), Some(true), &by(95)).await.unwrap();
-        // One that comes back is seen, before it validates for the first time.
+        // A device that returns counts as seen before its first validation.
         let third = new_org(&store, PlanTier::Pro).await;
         store.register(third, &id("back"), Some(true), &by(10)).await.unwrap();
         store.register(third, &id("back"), Some(true), &by(70)).await.unwrap();
@@ -118,7 +118,7 @@ fn ephemeral_devices_age_out_by_when_they_were_last_seen_and_revoked_ones_never(
             (&audit[0].details["deviceIds"], &audit[0].details["removed"]),
             (&serde_json::json!(["seen"]), &serde_json::json!(1))
         );
-        // The places are free, more than one transaction takes at a time.
+        // The places are free again, more than one transaction removes.
         assert_eq!(age(1000).await, 3);
     });
 }

@@ -1,4 +1,4 @@
-//! What sidecars report, and for how long it is kept.
+//! Tests of reports of sidecars, and of how long they are kept.
 
 use super::*;
 
@@ -10,7 +10,7 @@ on_both! {
     old_reports_are_forgotten_however_many_there_are_and_newer_ones_stay
 }
 
-/// Each device with the sidecars that use it and how many agents each has there.
+/// Each device with the sidecars that use it and their numbers of agents.
 async fn told(store: &Store, org: OrgId) -> Vec<(String, Vec<(String, u32)>)> {
     let rows = store.fleet(org, &Filter::default()).await.unwrap().unwrap();
     let row = |row: FleetRow| {
@@ -38,7 +38,7 @@ fn what_a_sidecar_reports_takes_the_place_of_what_it_said_before(runtime: &Runti
         store.save_reports(vec![heard(org, 1, 13, &[("a", 0)], nothing())]).await.unwrap();
         let left = [("a".to_owned(), of(&[("1", 0), ("2", 4)])), ("b".to_owned(), of(&[]))];
         assert_eq!(told(&store, org).await, left, "a device that is not in it is used no more");
-        assert_eq!(told(&store, other).await, [("a".to_owned(), of(&[("1", 5)]))], "nor anybody else's");
+        assert_eq!(told(&store, other).await, [("a".to_owned(), of(&[("1", 5)]))], "nor is another organisation's");
         store.forget_reports(at(12)).await.unwrap();
         assert_eq!(told(&store, org).await[0].1, of(&[("1", 0)]));
         store.change_org(org, &OrgChange::Delete, &by(14)).await.unwrap().unwrap();
@@ -81,7 +81,7 @@ fn what_is_kept_of_a_device_is_bounded_and_the_newest_stays(runtime: &Runtime, s
             let stops: Vec<_> = (round * 10..round * 10 + 10).map(|run| stop(run, 100 - run, false)).collect();
             let rest = serde_json::json!({"events": events, "stops": stops});
             store.save_reports(vec![heard(org, 1, 1_000, &[("a", 0)], rest.clone())]).await.unwrap();
-            // A report whose answer was lost comes again.
+            // A report whose answer was lost is sent again.
             store.save_reports(vec![heard(org, 1, 1_000, &[("a", 0)], rest)]).await.unwrap();
         }
         let events = store.timeline(org, &id("a")).await.unwrap();
@@ -116,7 +116,7 @@ fn observers_are_told_of_reports_once_they_can_be_read_and_no_sidecar_is(runtime
     });
 }
 
-/// Here the stores differ in how they make so many rows, more than either forgets at once.
+/// The stores differ in how they make this many rows, more than either deletes at once.
 fn old_reports_are_forgotten_however_many_there_are_and_newer_ones_stay(runtime: &Runtime, store: Store) {
     let org = runtime.block_on(org_with(&store, &["a", "b"]));
     let rows = |numbers: &str| {
@@ -158,7 +158,7 @@ fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
     use sqlx::Connection as _;
     use tokio_util::sync::CancellationToken;
 
-    use crate::reports::{Intake, forget_old};
+    use crate::intake::{Intake, forget_old};
     use machineid_clock::wall_now;
 
     let Some(url) = cluster::new_database() else { return };
@@ -171,11 +171,11 @@ fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
                 ..heard(org, sidecar, 5, &[("a", 1)], serde_json::json!({}))
             };
             store.save_reports(vec![report(1, Timestamp::from_second(1_000_000_000).unwrap())]).await.unwrap();
-            // What is to be forgotten is held by another transaction, so that the clean-up waits.
+            // Another transaction locks the rows to delete, so that the clean-up waits.
             let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
             sqlx::query("BEGIN").execute(&mut other).await.unwrap();
             sqlx::query("SELECT 1 FROM reports FOR UPDATE").execute(&mut other).await.unwrap();
-            // Another connection: within a transaction the activity is that of its first look.
+            // On another connection: inside a transaction, the activity stays as first read.
             let mut observer = sqlx::PgConnection::connect(&url).await.unwrap();
             let (intake, stop) = (Arc::<Intake>::default(), CancellationToken::new());
             tokio::spawn(Arc::clone(&intake).work(store.clone(), stop.clone()));

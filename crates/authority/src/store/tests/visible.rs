@@ -1,4 +1,4 @@
-//! Who sees a change, and from when on.
+//! Tests of who sees a change, and from when on.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn every_read_that_begins_after_a_change_sees_it(runtime: &Runtime, store: Store
                 store.unrevoke(org.id, &batch, Verb::Unrevoke, &by(round)).await.unwrap().unwrap();
                 DeviceStatus::Active
             };
-            // On every reader at once, whatever each of them did before.
+            // On every reader at once, regardless of what it did before.
             let reads: Vec<_> = (0..8)
                 .map(|_| {
                     let (store, device) = (store.clone(), device.clone());
@@ -84,14 +84,14 @@ fn an_operation_that_fails_leaves_nothing_behind_and_tells_nothing(runtime: &Run
         let (first, key) = create_org(&store, None, PlanTier::Free, None, &by(0)).await.unwrap();
         let mut news = store.changes().listen();
         let second = new_org(&store, PlanTier::Free).await;
-        // Its last statement but the audit's fails: that key is the first one's.
+        // Its last statement except the audit's fails: that key belongs to the first organisation.
         let change = OrgChange::Key(SecretHash::of_key(&key), Some(at(100)), None);
         store.change_org(second, &change, &by(1)).await.unwrap_err();
         let account = store.account(second).await.unwrap().unwrap();
         assert_eq!((account.org.old_key_ends, store.orgs().await.unwrap().len()), (None, 2));
         let verbs: Vec<_> = audited(&store, &Query { limit: 10, ..Query::default() }).await;
         assert_eq!(verbs.iter().map(|line| line.0.as_str()).collect::<Vec<_>>(), ["org/create", "org/create"]);
-        // What is told next is the first thing that is told.
+        // The next news is the first that is told.
         store.change_org(first.id, &OrgChange::Disabled(false), &by(2)).await.unwrap().unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(first.id));
     });

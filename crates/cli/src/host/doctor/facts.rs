@@ -1,4 +1,4 @@
-//! What was found on this host. Plain data: nothing here says whether it is good.
+//! The facts found on this host. Plain data, without a judgement.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,14 @@ use machineid_sys::ForkError;
 use machineid_tree::NoCgroup;
 use rustix::io::Errno;
 
-/// Everything the checks decide by.
+/// All facts that the checks use.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) now: Timestamp,
     pub(super) user: User,
     pub(super) wrapper: Wrapper,
     pub(super) socket: Socket,
-    /// Whose login sessions the socket's directory depends on, where it depends on any.
+    /// The user whose login sessions the socket's directory depends on, if any.
     pub(super) sessions: Option<Sessions>,
     /// What the daemon said, or why it said nothing, in a sentence for the operator.
     pub(super) daemon: Result<Daemon, String>,
@@ -27,7 +27,7 @@ pub(super) struct Facts {
     pub(super) routes: Vec<Route>,
 }
 
-/// The user this was asked as, and so the one whose agents it is about.
+/// The user who runs the command, and whose agents the checks are about.
 #[derive(Clone, Debug)]
 pub(super) struct User {
     pub(super) uid: u32,
@@ -37,7 +37,7 @@ pub(super) struct User {
 /// The wrapper that `machineid drill` and operators start.
 #[derive(Clone, Debug)]
 pub(super) enum Wrapper {
-    /// It is neither beside this program nor on the search path.
+    /// The wrapper is neither beside this program nor on the search path.
     Missing,
     Found {
         path: PathBuf,
@@ -64,9 +64,9 @@ pub(super) struct Socket {
 #[derive(Clone, Debug)]
 pub(super) enum SocketState {
     Missing,
-    /// Its directory may not be searched.
+    /// The socket's directory may not be searched.
     Hidden,
-    /// Something else has its name.
+    /// The path leads to a file that is not a socket.
     OtherFile,
     There {
         owner: Owner,
@@ -74,7 +74,7 @@ pub(super) enum SocketState {
         mode: u32,
         /// Whether this user may connect.
         may_open: bool,
-        /// Whether everybody could replace it: its directory is writable for them and not sticky.
+        /// Whether any user could replace the socket: its directory is writable for all users and not sticky.
         replaceable: bool,
     },
     Unreadable(Errno),
@@ -87,11 +87,11 @@ pub(super) struct Owner {
     pub(super) name: Option<String>,
 }
 
-/// What the daemon said and who it is.
+/// The daemon's answers and its process.
 #[derive(Clone, Debug)]
 pub(super) struct Daemon {
     pub(super) status: Box<Status>,
-    /// `/readyz`: its words when it is not ready.
+    /// The text of `/readyz` when the daemon is not ready.
     pub(super) not_ready: Option<String>,
     pub(super) listener: Option<Listener>,
 }
@@ -99,24 +99,25 @@ pub(super) struct Daemon {
 /// The process behind the socket, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listener {
-    /// `None` when it is in a PID namespace that ours does not contain.
+    /// `None` when the process is in a PID namespace that ours does not contain.
     pub(super) pid: Option<i32>,
     pub(super) uid: u32,
-    /// Whether a wrapper would take its answers: it is root, this user, or the owner of the socket's directory.
+    /// Whether a wrapper would accept its answers: it runs as root, as this user, or as the owner of the socket's
+    /// directory.
     pub(super) trusted: bool,
     pub(super) powers: Powers,
 }
 
-/// The capabilities that make a difference to enforcement.
+/// The capabilities that matter for enforcement.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Powers {
-    /// `CAP_KILL`: it may signal every user's processes.
+    /// `CAP_KILL`: the daemon may signal every user's processes.
     pub(super) kill: bool,
-    /// `CAP_DAC_OVERRIDE`: it may write every control group.
+    /// `CAP_DAC_OVERRIDE`: the daemon may write to every control group.
     pub(super) write: bool,
 }
 
-/// What the kernel offers; each was tried.
+/// The kernel's features; each was tested.
 #[derive(Clone, Debug)]
 pub(super) struct Kernel {
     pub(super) release: String,
@@ -129,7 +130,7 @@ pub(super) struct Kernel {
 #[derive(Clone, Debug)]
 pub(super) struct Proc {
     pub(super) usable: Result<(), String>,
-    /// Its `hidepid` option, when it hides anything.
+    /// The `hidepid` option, if it hides anything.
     pub(super) hides: Option<String>,
 }
 
@@ -137,24 +138,24 @@ pub(super) struct Proc {
 #[derive(Clone, Debug)]
 pub(super) struct Cgroup {
     pub(super) mount: CgroupMount,
-    /// What came of making a leaf below the own group, as the wrapper would.
+    /// The result of making a leaf below our own group, as the wrapper would.
     pub(super) leaf: Result<Leaf, NoCgroup>,
-    /// For a leaf that this user may not make: the first group from the own one upwards that this user may write to.
+    /// If this user may not make a leaf: the first group, from our own one upwards, that this user may write to.
     pub(super) own_above: Option<PathBuf>,
-    /// The owner of the own group, when that is where no leaf could be made.
+    /// The owner of our own group, if no leaf could be made there.
     pub(super) owner: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CgroupMount {
     None,
-    /// Version 2 alone.
+    /// Version 2 only.
     Unified(PathBuf),
     /// Version 2 beside version 1, which has the controllers.
     Hybrid(PathBuf),
 }
 
-/// A leaf that was made, tried and removed.
+/// A leaf that was made, tested and removed.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf {
     pub(super) below: PathBuf,
@@ -167,7 +168,7 @@ pub(super) struct Leaf {
     pub(super) removed: Result<(), Errno>,
 }
 
-/// Why no PID namespace is available, and what the host's settings say about it.
+/// Why no PID namespace is available, and the host's settings about it.
 #[derive(Clone, Debug)]
 pub(super) struct NoPidns {
     pub(super) step: PidnsStep,
@@ -180,7 +181,7 @@ pub(super) struct NoPidns {
     pub(super) apparmor_restricts: Option<u64>,
 }
 
-/// How far the probe of a PID namespace came.
+/// The step at which the probe of a PID namespace failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PidnsStep {
     Make,
@@ -192,7 +193,7 @@ pub(super) enum PidnsStep {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Route {
     pub(super) kind: RouteKind,
-    /// A path, or what else names it.
+    /// A path, or another name of the service.
     pub(super) place: String,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | `facts` | what was found |
-//! | `gather` | finds it; decides nothing |
+//! | `facts` | the facts about this host |
+//! | `gather` | collects the facts; decides nothing |
 //! | `checks` | pure: facts in, verdicts and remedies out |
 //! | `page` | pure: the verdicts as lines that fit the terminal |
 
@@ -26,12 +26,12 @@ use crate::problem::Problem;
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     result: Level,
-    /// What this user's agents get without a wish.
+    /// The containment of this user's agents without a `--containment` option.
     auto: Expected,
     checks: &'a [Check],
 }
 
-/// Must be called before any thread is started: the probes fork.
+/// Runs the checks. Must be called before any thread is started, since the probes fork.
 pub(crate) async fn run(args: &DoctorArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let facts = gather::all(&args.socket, env).await;
     let checks = checks::all(&facts);

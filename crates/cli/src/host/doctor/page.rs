@@ -1,15 +1,15 @@
-//! The verdicts as lines. On a terminal they are folded under their own column; in a pipe each check is one line, to be
-//! searched and counted.
+//! The results as lines. On a terminal they are folded under their own column; in a pipe each check is one line, for
+//! searching and counting.
 
 use super::checks::{Check, Level};
 use crate::printer::{Colour, Line};
 use crate::table::{fold, length};
 use crate::words::printable;
 
-/// `warn` and the gap behind it.
+/// The width of the level, such as `warn`, and the gap after it.
 const LEVEL: usize = 6;
 const GAP: usize = 2;
-/// A terminal narrower than this gets its lines as they are: folding would leave a word a line.
+/// On a terminal narrower than this, lines are not folded: each would hold a single word.
 const NARROWEST: usize = 48;
 
 /// Every check, and a last line that counts them.

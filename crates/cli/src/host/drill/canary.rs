@@ -1,77 +1,30 @@
-//! The canaries: processes that stay alive unless they are killed, each in a way of its own that agents have.
+//! The canaries: processes that stay alive unless they are killed. Each is hard to kill in a different way that agents
+//! also use.
 //!
-//! They are this very program under a hidden verb. Each connects to the drill's socket, which tells the drill by the
-//! kernel's account who it is, also from inside a PID namespace, and then waits for the other end to close. So none of them
-//! outlives the drill, however that ends.
+//! The canaries are this program under a hidden verb. Each connects to the drill's socket, where the kernel reports its
+//! pid, also from inside a PID namespace, and then waits until the other end closes. So no canary outlives the drill,
+//! however the drill ends.
 
-use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use clap::ValueEnum;
 use machineid_protocol::Exit;
 use machineid_sys::SignalFd;
-use serde::Serialize;
 
 use crate::Env;
 use crate::args::CanaryArgs;
+use crate::role::{Role, VERB};
 
-/// The hidden verb.
-pub(crate) const VERB: &str = "drill-canary";
-/// Under this name a program of many names is the operator's command line.
+/// Under this name, a program with many names is the operator's command line.
 const PROGRAM: &str = "machineid";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// What the wrapper starts: makes the others.
-    Leader,
-    /// In a session of its own, as `setsid` and daemons are.
-    Session,
-    /// Lets no signal but SIGKILL have an effect.
-    Stubborn,
-    /// Makes the orphan and ends: the first half of a double fork.
-    Fork,
-    /// Its parent has ended, its session is its own and its environment is empty.
-    Orphan,
-}
-
-/// Those that stay.
+/// The canaries that stay.
 pub(super) const STAYING: [Role; 4] = [Role::Leader, Role::Session, Role::Stubborn, Role::Orphan];
 
-impl Role {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Session => "session",
-            Self::Stubborn => "stubborn",
-            Self::Fork => "fork",
-            Self::Orphan => "orphan",
-        }
-    }
-
-    /// What it is, for people.
-    pub(super) fn description(self) -> &'static str {
-        match self {
-            Self::Leader => "the command itself",
-            Self::Session => "a child in a session of its own",
-            Self::Stubborn => "a child that ignores SIGTERM",
-            Self::Fork => "the first half of a double fork",
-            Self::Orphan => "an orphan of a double fork, without its environment",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// The life of a canary. Fails in silence: the drill notices a missing report.
+/// Runs a canary. It fails silently: the drill notices a missing report.
 pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {
     match attempt(args, env) {
         Ok(()) => Exit::Success,
@@ -81,13 +34,13 @@ pub(crate) fn live(args: &CanaryArgs, env: Env<'_>) -> Exit {
 
 fn attempt(args: &CanaryArgs, env: Env<'_>) -> std::io::Result<()> {
     let socket = args.socket.as_path();
-    // Held open for as long as this process lives: closing it would let the signals through.
+    // Kept open as long as this process lives: closing it would unblock the signals.
     let mut blocked = None;
     match args.role {
         Role::Leader => {
             spawn(Role::Session, socket)?;
             spawn(Role::Stubborn, socket)?;
-            // When it has ended its child is an orphan, and only then is this process reported.
+            // The child is an orphan after this process has ended; only then does it report.
             spawn(Role::Fork, socket)?.wait()?;
         }
         Role::Stubborn => blocked = Some(SignalFd::open()?),
@@ -97,7 +50,7 @@ fn attempt(args: &CanaryArgs, env: Env<'_>) -> std::io::Result<()> {
         }
     }
     let mut drill = UnixStream::connect(socket)?;
-    // Of nested runs the last is this drill's.
+    // With nested runs the last one is this drill's.
     let run =
         env("MACHINEID_RUN_ID").unwrap_or_default().to_string_lossy().rsplit(',').next().unwrap_or_default().to_owned();
     drill.write_all(format!("{} {run}\n", args.role).as_bytes())?;

@@ -1,12 +1,13 @@
-//! `machineid drill`: a canary tree under real enforcement, stopped for real and watched until its last process is gone.
+//! `machineid drill`: starts a canary tree under real enforcement, stops it, and watches until its last process has
+//! ended.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `canary` | the processes that are hard to end |
-//! | `nest` | where they report, and how they are held and let go |
-//! | `report` | what was found |
+//! | `canary` | the processes that are hard to kill |
+//! | `nest` | where they report, and how they are kept and released |
+//! | `report` | the result |
 //!
-//! The drill believes its own eyes: it holds a pidfd of each canary and waits for that, whatever daemon and wrapper say.
+//! The drill does not rely on daemon and wrapper: it holds a pidfd of each canary and waits for that.
 
 mod canary;
 mod nest;
@@ -32,19 +33,20 @@ use crate::Env;
 use crate::args::{DrillArgs, SocketArgs};
 use crate::printer::Printer;
 use crate::problem::Problem;
-pub(crate) use canary::{Role, VERB, live};
+use crate::role::Role;
+pub(crate) use canary::live;
 use nest::{Canary, Nest};
 use report::{End, Report};
 
-/// For one answer of the daemon's.
+/// The limit for one answer of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// For the wrapper to be allowed and the canaries to report.
+/// The limit until the wrapper is allowed and the canaries have reported.
 const START: Duration = Duration::from_secs(20);
-/// For the wrapper's end and the daemon's account once the canaries are gone.
+/// The limit for the wrapper's end and the daemon's report once the canaries have ended.
 const AFTERMATH: Duration = Duration::from_secs(4);
-/// Between two looks.
+/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The name that `machineid status` shows meanwhile.
+/// The name in `machineid status` during the drill.
 const NAME: &str = "machineid-drill";
 
 pub(crate) async fn run(args: &DrillArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
@@ -96,7 +98,7 @@ fn start(found: &wrapper::Wrapper, args: &DrillArgs, env: Env<'_>, nest: &Nest) 
         command.args(["--containment", containment.as_str()]);
     }
     command.arg("--").args(canary::command(&nest.program(), &nest.socket()));
-    // In a group of its own: a Ctrl-C is the drill's, which then cleans up.
+    // In its own process group, so that a Ctrl-C reaches only the drill, which then cleans up.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(nest.words()?);
     command.spawn()
 }
@@ -169,7 +171,7 @@ impl Drill {
         }))
     }
 
-    /// Waits until every canary has reported. When the wrapper ends first it says why.
+    /// Waits until every canary has reported. If the wrapper ends first, fails with the wrapper's reason.
     async fn gather(&mut self) -> Result<(), Problem> {
         let deadline = tokio::time::Instant::now() + START;
         while !STAYING.iter().all(|role| self.canaries.iter().any(|canary| canary.role == *role)) {
@@ -189,7 +191,7 @@ impl Drill {
         Ok(())
     }
 
-    /// Why the wrapper ended without a tree, with the exit code that goes with it.
+    /// The reason why the wrapper ended without a tree, with the matching exit code.
     fn refused(&self, ended: std::io::Result<ExitStatus>) -> Problem {
         let said = self.nest.said();
         let code = ended.map_or(-1, code);
@@ -202,7 +204,7 @@ impl Drill {
         Problem { text: format!("no canary tree was started: {text}"), exit }
     }
 
-    /// The run's id, which the leader's environment holds.
+    /// The run's id, from the leader's environment.
     fn run(&self) -> Result<RunId, Problem> {
         let leader = self.canaries.iter().find(|canary| canary.role == Role::Leader);
         leader.and_then(|leader| leader.run).ok_or_else(|| {
@@ -210,7 +212,7 @@ impl Drill {
         })
     }
 
-    /// Who is left of the run besides the canaries. The wrapper counts once it should have ended.
+    /// The processes of the run besides the canaries. The wrapper counts once it should have ended.
     fn others_alive(&self, wrapper_ended: bool) -> Vec<i32> {
         if !wrapper_ended {
             return Vec::new();
@@ -220,12 +222,13 @@ impl Drill {
         left.filter(|pid| !reported(*pid)).map(Pid::as_raw).collect()
     }
 
-    /// Lets go of the canaries, kills those that are left, and lets the wrapper end. Returns whom it may not kill.
+    /// Releases the canaries, kills the remaining ones, and lets the wrapper end. Returns the processes that it may not
+    /// kill.
     async fn clean_up(mut self) -> Vec<Pid> {
         for canary in self.canaries.drain(..).filter(|canary| !canary.has_ended()) {
             canary.end();
         }
-        // Its tree is gone: it ends by itself, with its guardian.
+        // The wrapper's tree has ended, so it ends by itself, with its guardian.
         if tokio::time::timeout(AFTERMATH, self.wrapper.wait()).await.is_err() {
             let _ = self.wrapper.start_kill();
         }
@@ -249,7 +252,7 @@ async fn agent(socket: &SocketArgs, env: Env<'_>, run: RunId) -> Result<AgentRep
     listed(status).ok_or_else(|| Problem::failure(format!("the daemon does not list the canary tree (run {run})")))
 }
 
-/// What the daemon says came of the stop; it may take a moment to notice.
+/// The daemon's report about the stop, which may take a moment.
 async fn account(socket: &SocketArgs, env: Env<'_>, run: RunId) -> Option<machineid_protocol::status::StopReport> {
     let until = BootTime::now() + AFTERMATH;
     loop {

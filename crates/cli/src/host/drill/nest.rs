@@ -1,4 +1,4 @@
-//! A directory of the drill's own, and the canaries that have reported there.
+//! The drill's own directory, and the canaries that have reported there.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -16,26 +16,26 @@ use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::canary::Role;
 use crate::Env;
+use crate::role::Role;
 
-/// A canary writes its line as soon as it has connected.
+/// How long a canary may take to write its line after it has connected.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Holds this program's own name, the socket and the wrapper's words. Removed when dropped.
+/// A directory with a link to this program, the socket and the wrapper's output. Removed when dropped.
 #[derive(Debug)]
 pub(super) struct Nest {
     directory: PathBuf,
     listener: UnixListener,
 }
 
-/// A process that has reported. As long as its connection is held it waits; then it ends by itself.
+/// A canary that has reported. It waits while its connection is open, and then ends by itself.
 #[derive(Debug)]
 pub(super) struct Canary {
     pub(super) role: Role,
-    /// As seen from here, whatever its own PID namespace calls it.
+    /// The pid as seen from here, regardless of its own PID namespace.
     pub(super) pid: Pid,
-    /// Its run, as its environment says.
+    /// The run id in its environment.
     pub(super) run: Option<RunId>,
     process: Process,
     _connection: UnixStream,
@@ -64,22 +64,22 @@ impl Nest {
         self.directory.join("nest")
     }
 
-    /// This program, under its own name.
+    /// The path of this program under its own name.
     pub(super) fn program(&self) -> PathBuf {
         self.directory.join("machineid")
     }
 
-    /// A new file for what the wrapper says. A pipe would be held open by the survivors.
+    /// Creates a file for the wrapper's output. A pipe would be kept open by survivors.
     pub(super) fn words(&self) -> io::Result<File> {
         File::create_new(self.directory.join("words"))
     }
 
-    /// What the wrapper has said.
+    /// The wrapper's output.
     pub(super) fn said(&self) -> String {
         fs::read_to_string(self.directory.join("words")).unwrap_or_default().trim().to_owned()
     }
 
-    /// The next canary to report. May be dropped and called again between two of them.
+    /// The next canary that reports. Cancel-safe between two canaries.
     pub(super) async fn next(&self) -> io::Result<Canary> {
         loop {
             let (stream, _) = self.listener.accept().await?;
@@ -89,8 +89,8 @@ impl Nest {
         }
     }
 
-    /// Every living process that names this directory in its command line, but for this one: canaries that never reported,
-    /// and the wrapper with its guardian.
+    /// Every living process with this directory in its command line, except this one: canaries that never reported, and
+    /// the wrapper with its guardian.
     pub(super) fn still_here(&self) -> Vec<Process> {
         use std::os::unix::ffi::OsStrExt;
         let mark = self.directory.as_os_str().as_bytes();
@@ -114,7 +114,7 @@ impl Drop for Nest {
     }
 }
 
-/// Who connected, by the kernel's account, and what it calls itself.
+/// The canary that connected: its pid from the kernel, and its role from its own line.
 async fn hear(stream: UnixStream) -> Option<Canary> {
     let pid = Pid::new(sys::peer_credentials(&stream).ok()?.pid)?;
     let process = match sys::peer_pidfd(&stream).ok()? {
@@ -130,12 +130,12 @@ async fn hear(stream: UnixStream) -> Option<Canary> {
 }
 
 impl Canary {
-    /// Waits for its end, and says when that was.
+    /// Waits for the end of the process, and returns the time of it.
     pub(super) fn watch(&self) -> io::Result<impl Future<Output = (Pid, BootTime)> + Send + 'static> {
         let pid = self.pid;
         let watched = sys::watch(self.process.as_fd().try_clone_to_owned()?)?;
         Ok(async move {
-            // It fails only when the runtime is going down.
+            // Fails only when the runtime is shutting down.
             let _ = watched.readable().await;
             (pid, BootTime::now())
         })
@@ -145,13 +145,13 @@ impl Canary {
         self.process.has_exited().unwrap_or(false)
     }
 
-    /// Lets go of it and kills it, if it is still there.
+    /// Releases the canary, and kills it if it is still alive.
     pub(super) fn end(self) {
         let _ = self.process.signal(Signal::KILL);
     }
 }
 
-/// Kills a process. What may not be killed is told by its pid.
+/// Kills a process. Fails with its pid if that is not permitted.
 pub(super) fn kill(process: &Process) -> Result<(), Pid> {
     match process.signal(Signal::KILL) {
         Ok(Delivery::NotPermitted) | Err(_) => Err(process.identity().pid),

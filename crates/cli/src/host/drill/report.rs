@@ -1,4 +1,4 @@
-//! What a drill found, as a page and as JSON.
+//! The result of a drill, as a page and as JSON.
 
 use serde::Serialize;
 
@@ -6,9 +6,9 @@ use machineid_protocol::status::StopReport;
 use machineid_protocol::{Containment, HoldsAgainst, RunId, span};
 use std::time::Duration;
 
-use super::canary::Role;
-use crate::host::stop::{mechanism, processes};
+use crate::host::stop_words::{mechanism, processes};
 use crate::printer::{Colour, Line, Printer};
+use crate::role::Role;
 use crate::table::{self, Cell, Column};
 use crate::words::{count, precise};
 
@@ -17,7 +17,7 @@ use crate::words::{count, precise};
 pub(super) struct End {
     pub(super) canary: Role,
     pub(super) pid: i32,
-    /// Milliseconds from the stop to its end; none while it lives.
+    /// Milliseconds from the stop to its end; `None` while it lives.
     pub(super) gone_after_ms: Option<u64>,
 }
 
@@ -29,24 +29,25 @@ pub(super) struct Report {
     pub(super) holds_against: HoldsAgainst,
     pub(super) containment_reason: Option<String>,
     pub(super) canaries: Vec<End>,
-    /// Processes of the run beside the canaries that were alive at the end: the wrapper's, or a canary that never reported.
+    /// Processes of the run besides the canaries that were alive at the end: the wrapper's, or a canary that never
+    /// reported.
     pub(super) others_alive: Vec<i32>,
-    /// Milliseconds from the stop to the last end that was seen.
+    /// Milliseconds from the stop to the last observed end.
     pub(super) took_ms: u64,
     pub(super) survivors: Vec<i32>,
-    /// The daemon's own account, when it gave one.
+    /// The daemon's own report, if it gave one.
     pub(super) daemon: Option<StopReport>,
-    /// The wrapper's exit code; none when it had not ended.
+    /// The wrapper's exit code; `None` if it had not ended.
     pub(super) wrapper_exit: Option<i32>,
 }
 
 impl Report {
-    /// Everybody is gone, the daemon says so too, and the wrapper said why.
+    /// Whether every process has ended, the daemon confirms it, and the wrapper gave the right reason.
     pub(super) fn passed(&self) -> bool {
         self.survivors.is_empty() && self.complaints().is_empty()
     }
 
-    /// What went wrong besides survivors.
+    /// Problems other than survivors.
     fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         if !self.others_alive.is_empty() {
@@ -108,7 +109,7 @@ impl Report {
     }
 }
 
-/// What a wrapper exits with when its agent was stopped by a deny, a local one included.
+/// The exit code of a wrapper whose agent was stopped by a deny, including a local one.
 const DENIED: i32 = machineid_protocol::Exit::Denied.code() as i32;
 
 const COLUMNS: [Column; 3] = [Column::keep("PID"), Column::keep("GONE AFTER"), Column::drop_at("CANARY", 1)];

@@ -1,29 +1,29 @@
-//! Whom the words on the command line mean.
+//! Finds the agents that the command line means.
 
 use machineid_protocol::local::StopRequest;
 use machineid_protocol::status::AgentReport;
 
-use crate::args::WhomArgs;
+use crate::args::TargetArgs;
 
-/// What to ask of the daemon, and whom that will meet as far as is known.
+/// The request to the daemon, and the agents that it will stop, as far as is known.
 #[derive(Debug)]
 pub(super) struct Choice<'a> {
     pub(super) request: StopRequest,
     pub(super) agents: Vec<&'a AgentReport>,
 }
 
-/// Fails when a word means two agents: stopping the wrong one is worse than asking again.
-pub(super) fn choose<'a>(whom: &WhomArgs, agents: &'a [AgentReport]) -> Result<Choice<'a>, String> {
+/// Fails when a word matches two agents: stopping the wrong one would be worse than asking again.
+pub(super) fn choose<'a>(targets: &TargetArgs, agents: &'a [AgentReport]) -> Result<Choice<'a>, String> {
     let pick = |request, picks: &dyn Fn(&AgentReport) -> bool| {
         Ok(Choice { request, agents: agents.iter().filter(|agent| picks(agent)).collect() })
     };
-    if whom.all {
+    if targets.all {
         return pick(StopRequest::All(true), &|_| true);
     }
-    if let Some(device) = &whom.device {
+    if let Some(device) = &targets.device {
         return pick(StopRequest::Device(device.clone()), &|agent| agent.device_id == *device);
     }
-    let word = whom.agent.as_deref().unwrap_or_default();
+    let word = targets.agent.as_deref().unwrap_or_default();
     if let Ok(run) = word.parse() {
         return pick(StopRequest::RunId(run), &|agent| agent.run_id == run);
     }
@@ -43,13 +43,13 @@ pub(super) fn choose<'a>(whom: &WhomArgs, agents: &'a [AgentReport]) -> Result<C
     }
 }
 
-/// Why no agent matched, and which could be named.
-pub(super) fn nobody(whom: &WhomArgs, agents: &[AgentReport]) -> String {
+/// Why no agent matched, and which agents could be named.
+pub(super) fn no_match(targets: &TargetArgs, agents: &[AgentReport]) -> String {
     if agents.is_empty() {
         return "no agent runs here that you could stop; other users' are root's to see (sudo machineid status)"
             .to_owned();
     }
-    let what = match (&whom.device, &whom.agent) {
+    let what = match (&targets.device, &targets.agent) {
         (Some(device), _) => format!("no agent runs as device {device}"),
         (None, Some(word)) => format!("no agent has the name, pid or run id {word}"),
         (None, None) => "no agent matched".to_owned(),
@@ -57,10 +57,10 @@ pub(super) fn nobody(whom: &WhomArgs, agents: &[AgentReport]) -> String {
     format!("{what}; these run: {}", labels(agents.iter()))
 }
 
-/// A command stands for a name that was not given, as far as it fits beside everything else.
+/// Agents without a name are shown by their command, up to this length.
 const LONGEST: usize = 20;
 
-/// What people call it.
+/// The name of an agent for users.
 pub(super) fn label(agent: Option<&AgentReport>, run: &str) -> String {
     let Some(agent) = agent else { return run.to_owned() };
     let command = || {
@@ -73,7 +73,7 @@ pub(super) fn label(agent: Option<&AgentReport>, run: &str) -> String {
     agent.pid.map_or(name.clone(), |pid| format!("{name} (pid {pid})"))
 }
 
-/// Several, as far as a line holds them.
+/// The names of several agents, as many as fit into a line.
 pub(super) fn labels<'a>(agents: impl ExactSizeIterator<Item = &'a AgentReport>) -> String {
     let more = agents.len().saturating_sub(SHOWN);
     let mut labels: Vec<String> =
@@ -101,12 +101,12 @@ mod tests {
         .unwrap()
     }
 
-    fn word(text: &str) -> WhomArgs {
-        WhomArgs { agent: Some(text.to_owned()), device: None, all: false }
+    fn word(text: &str) -> TargetArgs {
+        TargetArgs { agent: Some(text.to_owned()), device: None, all: false }
     }
 
-    fn chosen(whom: &WhomArgs, agents: &[AgentReport]) -> (StopRequest, usize) {
-        let choice = choose(whom, agents).unwrap();
+    fn chosen(targets: &TargetArgs, agents: &[AgentReport]) -> (StopRequest, usize) {
+        let choice = choose(targets, agents).unwrap();
         (choice.request, choice.agents.len())
     }
 
@@ -120,10 +120,10 @@ mod tests {
         let run = format!("{:032x}", 3);
         assert_eq!(chosen(&word(&run), &agents), (StopRequest::RunId(run.parse().unwrap()), 1));
         let device: machineid_protocol::DeviceId = "device:2".parse().unwrap();
-        let whom = WhomArgs { agent: None, device: Some(device.clone()), all: false };
-        assert_eq!(chosen(&whom, &agents), (StopRequest::Device(device), 1));
-        let whom = WhomArgs { agent: None, device: None, all: true };
-        assert_eq!(chosen(&whom, &agents), (StopRequest::All(true), 3));
+        let targets = TargetArgs { agent: None, device: Some(device.clone()), all: false };
+        assert_eq!(chosen(&targets, &agents), (StopRequest::Device(device), 1));
+        let targets = TargetArgs { agent: None, device: None, all: true };
+        assert_eq!(chosen(&targets, &agents), (StopRequest::All(true), 3));
     }
 
     #[test]
@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn who_meant_nobody_is_told_who_there_is() {
         let agents = [agent(1, Some("scraper"), 10), agent(3, None, 12)];
-        let text = nobody(&word("scrapper"), &agents);
+        let text = no_match(&word("scrapper"), &agents);
         assert_eq!(
             text,
             "no agent has the name, pid or run id scrapper; these run: scraper (pid 10), python3 a.py (pid 12)"
         );
-        assert!(nobody(&word("x"), &[]).contains("no agent runs here"));
+        assert!(no_match(&word("x"), &[]).contains("no agent runs here"));
     }
 }

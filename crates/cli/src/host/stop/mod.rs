@@ -1,9 +1,9 @@
-//! `machineid stop`: ends agents on this host, without the authority, and sees it through.
+//! `machineid stop`: ends agents on this host, without the authority, and waits for their end.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `choose` | pure: whom the words on the command line mean |
-//! | `outcome` | pure: what the daemon's status says became of a stop |
+//! | `choose` | pure: the agents that the command line means |
+//! | `outcome` | pure: the result of a stop, from the daemon's status |
 //! | `page` | pure: the outcomes as a table and as JSON |
 
 mod choose;
@@ -26,36 +26,35 @@ use crate::printer::Printer;
 use crate::problem::Problem;
 use crate::words::{count, millis};
 use crate::{Env, confirm};
-pub(super) use page::{mechanism, processes, survivors};
 
-/// For one answer of the daemon's.
+/// The limit for one answer of the daemon.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-/// On top of the daemon's own bound: for its answer to arrive on a busy host.
+/// The time in addition to the daemon's own bound, for its answer to arrive on a busy host.
 const LENIENCE: Duration = Duration::from_secs(2);
 /// The bound of a daemon whose status cannot be read.
 const UNKNOWN_BOUND: Duration = Duration::from_mins(1);
 
 pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
-    // A stop must not depend on a list: without one it goes by the words alone.
+    // A stop must not depend on a list: without one the command line alone decides.
     let before = status::ask(&args.socket, env, TIMEOUT).await.map(|(status, _)| status);
     let agents = before.as_ref().map_or(&[][..], |status| &status.agents);
-    let choice = choose::choose(&args.whom, agents).map_err(Problem::usage)?;
+    let choice = choose::choose(&args.targets, agents).map_err(Problem::usage)?;
     // A device can be held while none of its agents runs.
-    let may_be_nobody = args.hold && args.whom.agent.is_none();
-    if before.is_ok() && choice.agents.is_empty() && !may_be_nobody {
-        return Err(Problem::failure(choose::nobody(&args.whom, agents)));
+    let may_match_none = args.hold && args.targets.agent.is_none();
+    if before.is_ok() && choice.agents.is_empty() && !may_match_none {
+        return Err(Problem::failure(choose::no_match(&args.targets, agents)));
     }
-    let whom = choose::labels(choice.agents.iter().copied());
-    if args.whom.all && !args.yes {
+    let labels = choose::labels(choice.agents.iter().copied());
+    if args.targets.all && !args.yes {
         let seen = before.as_ref().map_err(|why| Problem::undecided(why.clone())).map(|_| choice.agents.len())?;
-        printer.note(&format!("these run: {whom}"));
+        printer.note(&format!("these run: {labels}"));
         let and_hold = if args.hold { " and deny every further one" } else { "" };
         let deed = format!("stop {}{and_hold} on this host", count(seen, "agent", "agents"));
         confirm::typed(&deed, seen, "look first with: machineid status", printer)?;
-    } else if !whom.is_empty() {
-        printer.note(&format!("stopping {whom}"));
+    } else if !labels.is_empty() {
+        printer.note(&format!("stopping {labels}"));
     }
     let (runs, held) = if args.hold {
         if let Err(why) = &before {
@@ -78,12 +77,13 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     Ok(if stopped.iter().all(|one| one.outcome.is_over()) { Exit::Success } else { Exit::Failure })
 }
 
-/// The longest that a stop may take from now on: whatever its grace, it is part of this.
+/// The longest time that a stop may take from now on; any grace period is included.
 pub(super) fn longest(status: &Status) -> Duration {
     Duration::from_millis(status.stop_bound.connected_ms) + LENIENCE
 }
 
-/// Sends the request and says which runs it is about: those whose stop it began, and those that were ending already.
+/// Sends the request and returns the runs that it affects: those that it began to stop, and those that were already
+/// ending.
 async fn request_stop(
     socket: &crate::args::SocketArgs,
     env: Env<'_>,
@@ -93,14 +93,14 @@ async fn request_stop(
     Ok(with_those_ending(runs, choice))
 }
 
-/// Denies their devices on this host, which stops every agent of theirs; says as well which devices.
+/// Denies the agents' devices on this host, which stops all agents of these devices; also returns the devices.
 async fn hold(
     args: &StopArgs,
     env: Env<'_>,
     choice: &Choice<'_>,
     printer: &mut Printer,
 ) -> Result<(Vec<RunId>, Vec<DeviceId>), Problem> {
-    let requests: Vec<HoldRequest> = match (&args.whom.device, args.whom.all) {
+    let requests: Vec<HoldRequest> = match (&args.targets.device, args.targets.all) {
         (Some(device), _) => vec![HoldRequest::Device(device.clone())],
         (None, true) => vec![HoldRequest::All(true)],
         (None, false) => {
@@ -130,7 +130,7 @@ fn with_those_ending(mut runs: Vec<RunId>, choice: &Choice<'_>) -> Vec<RunId> {
     runs
 }
 
-/// `POST /v1/stop`, and the runs it began to stop.
+/// Sends `POST /v1/stop` and returns the runs that it began to stop.
 pub(super) async fn post(
     socket: &crate::args::SocketArgs,
     env: Env<'_>,
@@ -154,7 +154,7 @@ pub(super) async fn post(
     })
 }
 
-/// Looks until every stop is over or the bound is reached.
+/// Waits until every stop has ended or the bound is reached.
 async fn wait(
     socket: &crate::args::SocketArgs,
     env: Env<'_>,
@@ -172,7 +172,7 @@ async fn wait(
                     one.look(&status);
                 }
             }
-            // It may be restarting; its stops go on.
+            // The daemon may be restarting; its stops continue.
             Err(_) if took < bound => {}
             Err(why) => {
                 let text = format!("the stop was requested and is not confirmed: {why}");

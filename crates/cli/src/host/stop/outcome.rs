@@ -1,4 +1,4 @@
-//! What the daemon's status says became of a stop. Requested is not confirmed.
+//! The result of a stop, from the daemon's status. A requested stop is not a confirmed one.
 
 use machineid_protocol::RunId;
 use machineid_protocol::status::{AgentReport, Status, StopReport};
@@ -7,19 +7,19 @@ use machineid_protocol::status::{AgentReport, Status, StopReport};
 #[derive(Debug)]
 pub(super) struct Stopped {
     pub(super) run: RunId,
-    /// As it was before.
+    /// The agent as it was before the stop.
     pub(super) agent: Option<AgentReport>,
     pub(super) outcome: Outcome,
 }
 
-/// How far its stop is known to have come.
+/// The known progress of a stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::host) enum Outcome {
-    /// The daemon has taken the request.
+    /// The daemon has accepted the request.
     Requested,
-    /// Nothing of the tree is left. The daemon keeps the newest reports only, so of many one may be missing.
+    /// No process of the tree is left. The daemon keeps only the newest reports, so with many stops one may be missing.
     Gone(Option<StopReport>),
-    /// A process outlived SIGKILL so far, or this is not known.
+    /// A process has survived SIGKILL so far, or the result is unknown.
     NotOver(StopReport),
 }
 
@@ -28,7 +28,7 @@ impl Outcome {
         matches!(self, Self::Gone(_))
     }
 
-    /// By this status, of a run whose stop was requested before it was asked for.
+    /// The outcome by this status, for a run whose stop was requested before the status was queried.
     pub(in crate::host) fn of(run: RunId, status: &Status) -> Self {
         let report = status.recent_stops.iter().find(|stop| stop.run_id == run);
         let listed = status.agents.iter().any(|agent| agent.run_id == run);
@@ -42,7 +42,7 @@ impl Outcome {
 }
 
 impl Stopped {
-    /// Takes the newest status. What is over stays over.
+    /// Updates the outcome from the newest status. A finished stop stays finished.
     pub(super) fn look(&mut self, status: &Status) {
         if !self.outcome.is_over() {
             self.outcome = Outcome::of(self.run, status);

@@ -1,4 +1,4 @@
-//! What became of each stop, as a table and as JSON.
+//! The result of each stop, as a table and as JSON.
 
 use machineid_protocol::DeviceId;
 use machineid_protocol::status::StopReport;
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::choose::label;
 use super::outcome::{Outcome, Stopped};
+use crate::host::stop_words::{mechanism, processes, survivors};
 use crate::printer::{Colour, Printer};
 use crate::table::{self, Cell, Column};
 use crate::words::precise;
@@ -18,7 +19,7 @@ const COLUMNS: [Column; 5] = [
     Column::drop_at("PROCESSES", 3),
 ];
 
-/// `held`: the devices that are denied on this host from now on.
+/// Prints the results. `held`: the devices that are denied on this host from now on.
 pub(super) fn show(stopped: &[Stopped], held: &[DeviceId], json: bool, printer: &mut Printer) {
     if json {
         let stops: Vec<Value> = stopped.iter().map(value).collect();
@@ -71,23 +72,6 @@ fn row(one: &Stopped) -> Vec<Cell> {
         Cell::new(of(&mechanism)),
         Cell::new(of(&processes)),
     ]
-}
-
-/// `2 survivors`; a stop that nobody could watch has none to name, and is not confirmed all the same.
-pub(in crate::host) fn survivors(report: &StopReport) -> String {
-    match report.survivors.len() {
-        0 => "not confirmed".to_owned(),
-        1 => "1 SURVIVOR".to_owned(),
-        many => format!("{many} SURVIVORS"),
-    }
-}
-
-pub(in crate::host) fn mechanism(report: &StopReport) -> String {
-    format!("{} (against {})", report.mechanism, report.holds_against)
-}
-
-pub(in crate::host) fn processes(report: &StopReport) -> String {
-    format!("{} signalled, {} killed", report.signalled, report.killed)
 }
 
 fn value(one: &Stopped) -> Value {

@@ -1,4 +1,4 @@
-//! What holds a tree of this user's together, and how to get better.
+//! Checks the containment of this user's trees, and how to improve it.
 
 use machineid_protocol::{Containment, HoldsAgainst};
 use machineid_tree::NoCgroup;
@@ -11,7 +11,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     vec![verdict(facts), cgroup(facts), pidns(facts)]
 }
 
-/// Who makes the leaf.
+/// The program that makes the leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(in super::super) enum Maker {
@@ -19,7 +19,7 @@ pub(in super::super) enum Maker {
     Daemon,
 }
 
-/// What `auto` comes to.
+/// The result of `--containment auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(in super::super) struct Expected {
     containment: Containment,
@@ -45,7 +45,7 @@ pub(in super::super) fn expected(facts: &Facts) -> Expected {
     Expected { containment: Containment::Subreaper, holds_against: HoldsAgainst::Bugs, maker: None }
 }
 
-/// Whether the daemon may write where this user may not. It must see the process it is to move, too.
+/// Whether the daemon may write where this user may not. The daemon must also see the process that it moves.
 fn daemon_makes(listener: &Listener, cgroup: &Cgroup) -> bool {
     let permitted = listener.powers.write || cgroup.owner == Some(listener.uid);
     let permission_is_what_lacks = matches!(cgroup.leaf, Err(NoCgroup::NotPermitted(_)));
@@ -118,7 +118,7 @@ fn cgroup(facts: &Facts) -> Check {
                 let own = own.display();
                 Check::ok(what, format!("{mount}: this user may make no leaf in {own}, so the daemon makes it"))
             }
-            // The failure says what would help.
+            // The failure already says what would help.
             _ => Check { remedy: None, ..Check::warn(what, format!("{mount}: {failure}"), "") },
         },
     }
@@ -165,7 +165,7 @@ fn pidns(facts: &Facts) -> Check {
     }
 }
 
-/// By the settings that forbid it, the likeliest first.
+/// The remedy by the settings that forbid the namespace, the likeliest first.
 fn namespace_remedy(failure: &NoPidns) -> &'static str {
     match failure {
         NoPidns { most_user_namespaces: Some(0), .. } => "allow them: sysctl user.max_user_namespaces=15000",

@@ -1,7 +1,7 @@
-//! Versions, the socket, the daemon, what it holds, its key.
+//! Checks versions, the socket, the daemon, its standing, and its key.
 
 use machineid_protocol::status::{DeviceReport, StandingKind};
-use machineid_protocol::{Code, span};
+use machineid_protocol::{Code, KeyRole, span};
 use std::time::Duration;
 
 use super::super::facts::{Daemon, Facts, Listener, Owner, Sessions, SocketState, User, Wrapper};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 const CLIENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// No daemon is older than this, so no clock may be.
+/// No daemon is older than this, so a clock that shows an earlier time is wrong.
 const EARLIEST: &str = "2026-01-01T00:00:00Z";
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
@@ -21,7 +21,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     checks.extend(facts.sessions.as_ref().map(lingering));
     match &facts.daemon {
         Err(why) => {
-            // The sentence already says what to do.
+            // The text already says what to do.
             checks.push(Check { remedy: None, ..Check::fail("daemon", why, "") });
             checks.push(clock(facts.now, None));
         }
@@ -79,7 +79,7 @@ fn socket(facts: &Facts) -> Option<Check> {
     let what = "socket";
     let path = facts.socket.path.display();
     Some(match &facts.socket.state {
-        // The daemon's line says what to do about these two.
+        // The daemon's line says what to do about these two states.
         SocketState::Missing | SocketState::Hidden => return None,
         SocketState::OtherFile => {
             let found = format!("{path} is not a socket");
@@ -111,7 +111,7 @@ fn socket(facts: &Facts) -> Option<Check> {
     })
 }
 
-/// A logout must not take the socket and the records away from a daemon that goes on.
+/// A logout must not remove the socket and the records of a running daemon.
 fn lingering(sessions: &Sessions) -> Check {
     let what = "lingering";
     let user = named(&sessions.user);
@@ -126,7 +126,7 @@ fn lingering(sessions: &Sessions) -> Check {
     )
 }
 
-/// What the daemon says about its own files, when they are not in place.
+/// The daemon's report about its own files, when they are not in place.
 fn files(daemon: &Daemon) -> Option<Check> {
     let problem = daemon.status.files.problem.as_ref()?;
     Some(Check { remedy: None, ..Check::fail("files", problem, "") })
@@ -154,7 +154,7 @@ fn identity(daemon: &Daemon, facts: &Facts) -> Check {
     }
 }
 
-/// Whether the daemon itself can end this user's agents, and not their wrappers alone.
+/// Whether the daemon itself can end this user's agents, and not only their wrappers.
 fn reach(listener: &Listener, user: &User) -> Option<Check> {
     let what = "reach";
     if listener.pid.is_none() {
@@ -192,7 +192,7 @@ fn standing(daemon: &Daemon) -> Check {
     }
 }
 
-/// A deny that somebody decided on is no fault of the host's; one that comes of a wrong setting is.
+/// A deliberate deny is no fault of the host; a deny because of a wrong setting is.
 fn denied(device: &DeviceReport) -> Check {
     let what = "standing";
     let id = &device.device_id;
@@ -277,7 +277,7 @@ fn clock(now: Timestamp, daemon: Option<&Daemon>) -> Check {
         let answer = daemon.status.authority.last_answer_at.as_deref().and_then(parse);
         answer.max(parse(&daemon.status.started_at))
     });
-    // A daemon's rounding, and a clock that is being slewed.
+    // The tolerance for the daemon's rounding, and for a clock that is being adjusted.
     match newest.filter(|newest| newest.duration_since(now).as_secs() > 1) {
         Some(newest) => {
             let back = span::format(Duration::from_secs(newest.duration_since(now).as_secs().unsigned_abs()));
@@ -292,14 +292,19 @@ fn clock(now: Timestamp, daemon: Option<&Daemon>) -> Check {
     }
 }
 
-/// The daemon's own sentence on who could read the key, and whether that is this user's agents.
+/// The daemon's own text about which users could read the key, and whether this user's agents could.
 fn org_key(daemon: &Daemon, user: &User) -> Check {
     let what = "org key";
     let configuration = &daemon.status.configuration;
     let found = format!("from {}; {}", configuration.key_source, configuration.key_protection);
     if let Some(ends) = &daemon.status.authority.key_ends {
-        let found = format!("{found}; it is the old key, which expires at {ends}");
+        let found = format!("{found}; it expires at {ends}");
         return Check::warn(what, found, "put the new key in its place before that; nothing needs a restart");
+    }
+    if let Some(role) = daemon.status.authority.key_role.filter(|role| *role != KeyRole::Host) {
+        let found =
+            format!("{found}; its role is {role}, so a process that reads it could lift this host's own revoke");
+        return Check::warn(what, found, "give this host a key of the role host: machineid key create --role host");
     }
     let reachable = user.uid == 0 || daemon.listener.is_some_and(|listener| listener.uid == user.uid);
     if reachable {

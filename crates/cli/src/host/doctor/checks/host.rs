@@ -1,4 +1,4 @@
-//! The kernel, `/proc`, and the ways out of a tree.
+//! Checks the kernel, `/proc`, and escape routes from a tree.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::super::facts::{Facts, Kernel, Proc, RouteKind};
 use super::Check;
 
-/// The oldest kernel with all that is needed: `cgroup.kill` came last.
+/// The oldest kernel with all required features: `cgroup.kill` is the newest of them.
 const OLDEST: (u32, u32) = (5, 14);
 
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
@@ -42,12 +42,12 @@ fn kernel(kernel: &Kernel) -> Check {
     Check::ok(what, format!("Linux {release} with pidfd, clone3, {peer}"))
 }
 
-/// Whether the probes failed for want of a process, and so tell nothing about what they were to try.
+/// Whether the probes failed because no process could be created, and so say nothing about what they test.
 pub(super) fn no_process_left(kernel: &Kernel) -> bool {
     kernel.clone3 == Err(ForkError::Kernel(Errno::AGAIN))
 }
 
-/// `6.18.44-generic` is 6.18.
+/// The version of a release: `6.18.44-generic` is 6.18.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

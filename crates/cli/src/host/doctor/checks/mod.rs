@@ -1,10 +1,10 @@
-//! From facts to verdicts. Pure.
+//! The checks: facts in, verdicts out. Pure.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `daemon` | versions, the socket, the daemon, what it holds, its key |
-//! | `containment` | what holds a tree of this user's together, and how to get better |
-//! | `host` | the kernel, `/proc`, and the ways out |
+//! | `daemon` | versions, the socket, the daemon, its standing, its key |
+//! | `containment` | the containment of this user's trees, and how to improve it |
+//! | `host` | the kernel, `/proc`, and escape routes |
 
 mod containment;
 mod daemon;
@@ -15,25 +15,25 @@ use serde::Serialize;
 
 use super::facts::Facts;
 
-/// From good to bad.
+/// The level of a result, from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Ok,
-    /// Enforcement works, and could be stronger.
+    /// Enforcement works, but could be stronger.
     Warn,
     /// Something does not work.
     Fail,
 }
 
-/// One precondition.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Check {
     pub(super) level: Level,
-    /// Its name, for people and scripts.
+    /// The name of the check, for users and scripts.
     pub(super) what: &'static str,
     pub(super) found: String,
-    /// What to do about it.
+    /// The remedy.
     pub(super) remedy: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Check {
     }
 }
 
-/// All of them, in the order in which they are to be mended.
+/// All checks, in the order in which problems should be fixed.
 pub(super) fn all(facts: &Facts) -> Vec<Check> {
     [daemon::checks(facts), containment::checks(facts), host::checks(facts)].concat()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::super::facts::*;
 use super::*;
 
-/// An ordinary user beside a daemon of root's, on a host with everything.
+/// An ordinary user with a daemon that runs as root, on a host with all features.
 fn healthy() -> Facts {
     let status = json!({
         "version": env!("CARGO_PKG_VERSION"), "pid": 7, "started_at": "2026-11-23T12:00:00Z", "socket": "/s",
@@ -59,7 +59,7 @@ fn healthy() -> Facts {
     }
 }
 
-/// A leaf that the user could make.
+/// A leaf that the user can make.
 fn leaf(holds_against: HoldsAgainst) -> Leaf {
     Leaf {
         below: "/sys/fs/cgroup/a".into(),
@@ -117,7 +117,7 @@ fn on_a_healthy_host_everything_is_ok_and_each_check_is_named_once() {
     assert!(cgroup.found.contains("so the daemon makes it"), "{cgroup:?}");
 }
 
-/// What is broken, in which check it must show, how bad that is, and words that must be there.
+/// A fault, the check that must show it, its level, and words that the text must contain.
 type Case = (&'static str, fn(&mut Facts), &'static str, Level, &'static [&'static str]);
 
 const DAEMON: &[Case] = &[

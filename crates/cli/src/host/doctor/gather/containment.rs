@@ -1,4 +1,4 @@
-//! A leaf and a PID namespace, made for real by the functions the wrapper uses, and removed.
+//! Makes a leaf and a PID namespace with the wrapper's functions, and removes them.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, waitpid};
 
 use super::super::facts::{Cgroup, CgroupMount, Leaf, NoPidns, PidnsStep};
 
-/// A group that is just empty may be told to be busy for a moment.
+/// How often to try the removal: a group that has just become empty may be reported as busy for a moment.
 const REMOVALS: usize = 50;
 
 pub(super) fn cgroup() -> Cgroup {
@@ -56,7 +56,7 @@ fn remove(leaf: &tree::Leaf) -> Result<(), Errno> {
     leaf.remove()
 }
 
-/// A child that waits to be killed. It ends by itself when this program does.
+/// A child process that waits to be killed. It ends by itself when this program does.
 struct Captive {
     pid: Pid,
     _tether: rustix::fd::OwnedFd,
@@ -76,11 +76,12 @@ fn captive(leaf: &tree::Leaf) -> Result<Captive, String> {
 }
 
 impl Captive {
-    /// Ends it in this way, and says whether that was SIGKILL's doing. It is gone afterwards in any case.
+    /// Ends the process in this way, and reports whether SIGKILL ended it. The process has ended afterwards in any
+    /// case.
     fn end_by(self, end: impl FnOnce() -> Result<(), Errno>) -> Result<(), String> {
         let ended = end();
         let pid = self.pid;
-        // Without its tether it ends by itself, if it was not killed by now.
+        // Without its tether the process ends by itself, if it has not been killed yet.
         drop(self);
         let status = waitpid(Some(pid), WaitOptions::empty()).map_err(|errno| errno.to_string())?;
         ended.map_err(|errno| errno.to_string())?;
@@ -89,7 +90,7 @@ impl Captive {
     }
 }
 
-/// The first group from this one upwards that this user may put processes into.
+/// The first group, from this one upwards, that this user may put processes into.
 fn writable_from(own: &Path) -> Option<PathBuf> {
     own.ancestors().map(|group| group.join("cgroup.procs")).take_while(|file| file.exists()).find(|file| {
         let flags = rustix::fs::AtFlags::EACCESS;
@@ -153,7 +154,7 @@ fn probe(uid: u32) -> Result<(), (PidnsStep, String)> {
     }
 }
 
-/// In the new namespace: what the wrapper's init does, and what came of it, as a word and a reason.
+/// Runs in the new namespace: does what the wrapper's init does, and returns the result as a word and a reason.
 fn settle(namespaces: Namespaces, uid: u32, gid: u32) -> String {
     if namespaces.user
         && let Err(errno) = sys::map_own_ids(uid, gid)

@@ -1,4 +1,4 @@
-//! The socket, who listens at it, and what it says.
+//! Examines the socket, the process behind it, and the daemon's answers.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -59,7 +59,7 @@ fn look(path: &Path) -> SocketState {
         group: users::group(found.gid()),
         mode: found.mode() & 0o7777,
         may_open: rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok(),
-        // In a sticky directory only the owner may replace it.
+        // In a sticky directory only the owner may replace the socket.
         replaceable: above.is_some_and(|above| above.mode() & 0o1002 == 0o002),
     }
 }
@@ -71,8 +71,8 @@ fn listener(path: &Path, daemon: u32) -> Option<Listener> {
     let own = rustix::process::geteuid().as_raw();
     let trusted = found.uid == 0 || found.uid == own || Some(found.uid) == owner;
     let status = |pid: i32| fs::read_to_string(format!("/proc/{pid}/status")).ok();
-    // The kernel names who made the socket. Where that is a service manager, the one who serves it is whom it was handed to,
-    // by whose own word, which is as good as the maker's.
+    // The kernel names the process that made the socket. If that is a service manager, the daemon was handed the
+    // socket, and its own answer names its process; that is as trustworthy as the maker.
     let served = i32::try_from(daemon).ok().filter(|&daemon| trusted && pid.is_some_and(|pid| pid != daemon));
     let served = served.and_then(|daemon| Some((daemon, status(daemon).filter(|text| is_sidecar(text))?)));
     if let Some((pid, text)) = served {
@@ -83,7 +83,7 @@ fn listener(path: &Path, daemon: u32) -> Option<Listener> {
     Some(Listener { pid, uid: found.uid, trusted, powers: status.map(|text| powers(&text)).unwrap_or_default() })
 }
 
-/// Whether `/proc/<pid>/status` is that of our daemon, and not of a process with that number in another namespace.
+/// Whether `/proc/<pid>/status` is that of our daemon, and not of a process with the same number in another namespace.
 fn is_sidecar(status: &str) -> bool {
     // The kernel keeps 15 characters.
     status.lines().next().is_some_and(|line| line.trim_end() == "Name:\tmachineid-sidec")
@@ -93,7 +93,7 @@ fn effective_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Bits of `CapEff` in `/proc/<pid>/status`.
+/// The capabilities from the bits of `CapEff` in `/proc/<pid>/status`.
 fn powers(status: &str) -> Powers {
     const DAC_OVERRIDE: u32 = 1;
     const KILL: u32 = 5;

@@ -1,4 +1,4 @@
-//! What the kernel offers, and this program's view of `/proc`.
+//! Tests the kernel's features, and this program's view of `/proc`.
 
 use std::os::unix::net::UnixStream;
 

@@ -1,11 +1,11 @@
-//! Finds the facts. Decides nothing.
+//! Collects the facts. Decides nothing.
 //!
 //! | file | concept |
 //! |---|---|
-//! | `daemon` | the socket, who listens at it, what it says |
+//! | `daemon` | the socket, the process behind it, the daemon's answers |
 //! | `programs` | the wrapper |
-//! | `kernel` | features and `/proc`, each tried |
-//! | `containment` | a leaf and a PID namespace, made for real and removed |
+//! | `kernel` | features and `/proc`, each tested |
+//! | `containment` | a leaf and a PID namespace, made and removed |
 //! | `routes` | services that would start something outside the tree |
 //! | `users` | names of users and groups |
 
@@ -22,10 +22,10 @@ use super::facts::Facts;
 use crate::Env;
 use crate::args::SocketArgs;
 
-/// Everything. Must be called before any thread is started: the probes fork.
+/// Collects all facts. Must be called before any thread is started, since the probes fork.
 pub(super) async fn all(socket: &SocketArgs, env: Env<'_>) -> Facts {
     let user = users::own();
-    // The forks come first: what follows may start threads.
+    // The forks come first: the rest may start threads.
     let (kernel, cgroup, pidns) = (kernel::features(), containment::cgroup(), containment::pidns(user.uid));
     let proc = kernel::proc();
     let routes = routes::all(&user, env);

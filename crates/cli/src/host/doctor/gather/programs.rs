@@ -7,7 +7,7 @@ use super::super::facts::Wrapper;
 use crate::Env;
 use crate::host::wrapper;
 
-/// It prints its version without doing anything else.
+/// How long the wrapper may take to print its version.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn wrapper(env: Env<'_>) -> Wrapper {

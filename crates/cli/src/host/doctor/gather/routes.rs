@@ -1,6 +1,6 @@
 //! Services that would start something for this user outside the tree that asked for it.
 //!
-//! A socket counts when a process accepts a connection to it; the connection is closed again without a request.
+//! A socket counts when a process accepts a connection to it; the connection is closed without a request.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::super::facts::{Route, RouteKind, User};
 use crate::Env;
 
-/// Where container engines listen; the names below the runtime directory are those of their rootless kind.
+/// The sockets of container engines; the names below the runtime directory belong to rootless engines.
 const ENGINES: [&str; 8] = [
     "/run/docker.sock",
     "/run/containerd/containerd.sock",
@@ -60,7 +60,7 @@ pub(super) fn all(user: &User, env: Env<'_>) -> Vec<Route> {
         }
     }
     for directory in screen_directories(user, variable("SCREENDIR")) {
-        // A pipe in older versions. A connection would be taken for a user's, so none is made.
+        // Older versions use a pipe. A connection would look like a user's session, so none is made.
         for place in below(&directory).into_iter().filter(|place| is_channel(place) && may_write(place)) {
             add(RouteKind::Screen, &place);
         }
@@ -82,12 +82,12 @@ fn screen_directories(user: &User, named: Option<PathBuf>) -> Vec<PathBuf> {
     named.into_iter().chain(user.name.iter().flat_map(own)).collect()
 }
 
-/// Whether a process accepts connections there.
+/// Whether a process accepts connections on this socket.
 fn answers(socket: &Path) -> bool {
     let Ok(address) = SocketAddrUnix::new(socket) else { return false };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let Ok(fd) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else { return false };
-    // A full queue and a socket of another type are somebody's, too.
+    // A full queue and a socket of another type also show a listening process.
     matches!(rustix::net::connect(&fd, &address), Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE))
 }
 
@@ -103,7 +103,7 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
-/// The names of all processes that can be seen.
+/// The names of all visible processes.
 fn running() -> BTreeSet<String> {
     let is_process = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
     let names = below(Path::new("/proc")).into_iter().filter(is_process);
@@ -116,8 +116,8 @@ fn may_use(service: &str, user: &User) -> bool {
     may_hand_in(user, list("allow").as_deref(), list("deny").as_deref())
 }
 
-/// As crontab(1) and at(1) have it: with a list of the allowed nobody else is; without, all but the denied are. Without
-/// either it differs between systems, and may is assumed.
+/// The rule of crontab(1) and at(1): with a list of allowed users only those may; otherwise all but the denied users
+/// may. Without either list systems differ, and permission is assumed.
 fn may_hand_in(user: &User, allow: Option<&str>, deny: Option<&str>) -> bool {
     let on = |list: &str| user.name.as_deref().is_some_and(|name| list.lines().any(|line| line.trim() == name));
     match (allow, deny) {

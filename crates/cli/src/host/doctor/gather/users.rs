@@ -17,8 +17,8 @@ pub(super) fn group(id: u32) -> Owner {
     Owner { id, name: name_of("/etc/group", id) }
 }
 
-/// Whose sessions a path depends on: a path below `/run/user/UID` is removed with the last one of that user, unless the
-/// user lingers.
+/// The user whose sessions a path depends on: a path below `/run/user/UID` is removed with that user's last session,
+/// unless the user lingers.
 pub(super) fn sessions(path: &Path) -> Option<Sessions> {
     let below = path.strip_prefix("/run/user").ok()?;
     let uid = below.components().next()?.as_os_str().to_str()?.parse().ok()?;

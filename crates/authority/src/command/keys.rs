@@ -1,0 +1,147 @@
+//! `machineid-authority org key …`: keys with roles.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use machineid_protocol::{DevicePattern, KeyRole, span};
+
+use crate::admin::{AdminRequest, KeyRequest, ShownKey};
+use crate::org::{KeyName, OrgId};
+use crate::role_keys::{KeyReport, KeyState};
+use crate::store::WhichKey;
+
+const ROLES: &str = "\
+Roles:
+  host     register, validate, watch and report for the devices that --devices
+           names, and remove one while it is active: what a sidecar should hold
+  stop     revoke, and all that read may; gives nothing back
+  read     list, usage, fleet, timeline, audit, events
+  operate  all of these, and unrevoke, remove and checkout
+  admin    everything, with keys, the execution switch and rotation";
+
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a key with a role and show it, once
+    #[command(after_help = ROLES)]
+    Create {
+        /// The organisation's id
+        org: OrgId,
+        /// What the key may do
+        #[arg(long, value_name = "ROLE", value_parser = roles())]
+        role: KeyRole,
+        /// Of a host key: only devices whose ids match, as in "k8s:*" [default: every device]
+        #[arg(long, value_name = "PATTERN")]
+        devices: Option<DevicePattern>,
+        /// How long it is valid, as in 720h [default: until it is revoked]
+        #[arg(long, value_name = "DURATION", value_parser = span::parse)]
+        expires: Option<Duration>,
+        /// A name for people, also in the audit: letters, digits and . _ -
+        #[arg(long)]
+        name: Option<KeyName>,
+    },
+    /// List the keys with their roles and their last uses; never their texts
+    List {
+        /// The organisation's id
+        org: OrgId,
+    },
+    /// Make a key invalid, now
+    Revoke {
+        /// The organisation's id
+        org: OrgId,
+        /// Its fingerprint or its name
+        key: WhichKey,
+    },
+    /// Make a key in the place of one and show it, once; the old one stays valid for a while
+    Rotate {
+        /// The organisation's id
+        org: OrgId,
+        /// Its fingerprint or its name
+        key: WhichKey,
+        /// How long the old key stays valid beside the new one; 0s ends it at once
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
+        overlap: Duration,
+    },
+}
+
+fn roles() -> impl TypedValueParser<Value = KeyRole> {
+    PossibleValuesParser::new(KeyRole::ALL.map(KeyRole::as_str)).try_map(|name| name.parse::<KeyRole>())
+}
+
+impl Keys {
+    pub(super) fn into_request(self) -> AdminRequest {
+        let (org, request) = match self.verb {
+            Verb::Create { org, role, devices, expires, name } => {
+                (org, KeyRequest::Create { role, devices, name, expires_seconds: expires.map(whole_seconds) })
+            }
+            Verb::List { org } => (org, KeyRequest::List),
+            Verb::Revoke { org, key } => (org, KeyRequest::Revoke { key: key.to_string() }),
+            Verb::Rotate { org, key, overlap } => {
+                (org, KeyRequest::Rotate { key: key.to_string(), overlap_seconds: whole_seconds(overlap) })
+            }
+        };
+        AdminRequest::Key { org, request }
+    }
+}
+
+/// Whole seconds, and never 0 for a part of one: that would end a key.
+pub(super) fn whole_seconds(span: Duration) -> u64 {
+    span.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+}
+
+/// A key that was made.
+pub(super) fn shown(new: &ShownKey) -> String {
+    let ShownKey { org_id, org_api_key, key } = new;
+    let mut text = format!("Organisation  {org_id}\nRole          {}\n", key.role);
+    // Writing to a string cannot fail.
+    if let Some(devices) = &key.devices {
+        let _ = writeln!(text, "Devices       {devices}");
+    }
+    if let Some(name) = &key.name {
+        let _ = writeln!(text, "Name          {name}");
+    }
+    if let Some(ends) = key.ends {
+        let _ = writeln!(text, "Valid until   {ends:.0}");
+    }
+    let _ = write!(
+        text,
+        "Fingerprint   {}\nOrg key       {org_api_key}\n\nThe key is shown this once. Keep it where only its user can read it.",
+        key.fingerprint
+    );
+    text
+}
+
+pub(super) fn table(keys: &[KeyReport]) -> String {
+    let mut text = format!(
+        "{:12}  {:7}  {:5}  {:20}  {:20}  {:>7}  {:16}  DEVICES",
+        "FINGERPRINT", "ROLE", "STATE", "VALID UNTIL", "LAST USED", "USED BY", "NAME"
+    );
+    for key in keys {
+        let time = |at: Option<jiff::Timestamp>| at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+        let name = if key.own { "(own key)" } else { key.name.as_deref().unwrap_or("-") };
+        let devices = key.devices.as_deref().unwrap_or("*");
+        let state = match key.state {
+            KeyState::Valid => "valid",
+            KeyState::Old => "old",
+            KeyState::Ended => "ended",
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n{:12}  {:7}  {state:5}  {:20}  {:20}  {:>7}  {name:16}  {devices}",
+            key.fingerprint,
+            key.role,
+            time(key.ends),
+            time(key.last_used_at),
+            key.used_by_devices,
+        );
+    }
+    text
+}

@@ -1,0 +1,258 @@
+//! Keys with roles: making, ending and replacing them. The organisation's own key is in its row (see `orgs`).
+
+use jiff::Timestamp;
+
+use super::super::columns::{KEY_COLUMNS, Row, key_columns, role_key};
+use super::super::keys::{KeyChange, KeyRow, NewRoleKey, WhichKey};
+use super::super::transaction::{ReadTransaction, Transaction};
+use super::super::values::{Value, values};
+use super::super::{KEPT_KEYS, StoreError};
+use super::audit::record;
+use super::orgs::{live_account, locked_account};
+use crate::audit::{Call, Record, Verb};
+use crate::changes::Change;
+use crate::keys::{KeyMark, SecretHash};
+use crate::org::{HeldKey, OrgId};
+
+/// How many devices asked last with each key.
+const DEVICES: &str = "(SELECT COUNT(*) FROM device_seen JOIN devices USING (seq)
+     WHERE devices.org_id = $1 AND device_seen.key_mark = marked.mark)";
+
+/// The organisation's keys, its own first and then the newest. `None` when it is gone.
+pub(in super::super) async fn list<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+) -> Result<Option<Vec<KeyRow>>, StoreError> {
+    let Some(account) = live_account(tx, org).await? else { return Ok(None) };
+    let own = format!(
+        "SELECT marked.mark, key_used.at, {DEVICES} FROM
+         (SELECT substr(key_hash, 1, 6) AS mark, 1 AS place FROM orgs WHERE id = $1
+          UNION ALL SELECT substr(old_key_hash, 1, 6), 2 FROM orgs WHERE id = $1 AND old_key_hash IS NOT NULL) AS marked
+         LEFT JOIN key_used ON key_used.key_mark = marked.mark ORDER BY marked.place"
+    );
+    let ends = account.org.old_key_ends.unwrap_or(Timestamp::MIN);
+    let mut rows = Vec::new();
+    for (row, held) in tx.rows(&own, values![org]).await?.iter().zip([HeldKey::own(), HeldKey::own_old(ends)]) {
+        let (mark, last_used_at, devices) = (row.get(0)?, row.maybe(1)?, row.get(2)?);
+        rows.push(KeyRow { mark, held, created_at: None, last_used_at, devices });
+    }
+    let others = format!(
+        concat!(
+            "SELECT ",
+            key_columns!(),
+            ", marked.mark, org_keys.created_at, key_used.at, {} FROM org_keys
+             JOIN (SELECT key_hash, substr(key_hash, 1, 6) AS mark FROM org_keys WHERE org_id = $1) AS marked
+                 ON marked.key_hash = org_keys.key_hash
+             LEFT JOIN key_used ON key_used.key_mark = marked.mark
+             ORDER BY org_keys.created_at DESC, marked.mark"
+        ),
+        DEVICES
+    );
+    for row in tx.rows(&others, values![org]).await? {
+        rows.push(KeyRow {
+            held: role_key(&row, 0)?,
+            mark: row.get(KEY_COLUMNS)?,
+            created_at: row.maybe(KEY_COLUMNS + 1)?,
+            last_used_at: row.maybe(KEY_COLUMNS + 2)?,
+            devices: row.get(KEY_COLUMNS + 3)?,
+        });
+    }
+    Ok(Some(rows))
+}
+
+/// Adds a key.
+pub(in super::super) async fn create<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    new: &NewRoleKey,
+    call: &Call,
+) -> Result<KeyChange<()>, StoreError> {
+    if locked_account(tx, org).await?.is_none() {
+        return Ok(KeyChange::NoOrg);
+    }
+    forget(tx, org, call.at).await?;
+    if valid(tx, org, call.at).await? >= KEPT_KEYS {
+        return Ok(KeyChange::Full);
+    }
+    if let Some(name) = &new.name
+        && !found(tx, org, &WhichKey::Name(name.clone()), call.at).await?.is_empty()
+    {
+        return Ok(KeyChange::Taken);
+    }
+    insert(tx, org, new, call.at).await?;
+    record(tx, call, described(Record::ok(org, Verb::CreateKey), new.hash.mark(), &new.held())).await?;
+    Ok(KeyChange::Done(()))
+}
+
+/// Ends a key, now.
+pub(in super::super) async fn revoke<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    which: &WhichKey,
+    call: &Call,
+) -> Result<KeyChange<KeyMark>, StoreError> {
+    if locked_account(tx, org).await?.is_none() {
+        return Ok(KeyChange::NoOrg);
+    }
+    let (mark, held) = match one(tx, org, which, call.at).await? {
+        Ok(one) => one,
+        Err(why) => return Ok(why.into()),
+    };
+    end(tx, org, mark, call.at, held.replaced).await?;
+    record(tx, call, described(Record::ok(org, Verb::RevokeKey), mark, &held)).await?;
+    tx.tell(Change::Key(org));
+    Ok(KeyChange::Done(mark))
+}
+
+/// Puts a new key in the place of one, which ends at `until`.
+pub(in super::super) async fn rotate<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    which: &WhichKey,
+    hash: SecretHash,
+    until: Timestamp,
+    call: &Call,
+) -> Result<KeyChange<NewRoleKey>, StoreError> {
+    if locked_account(tx, org).await?.is_none() {
+        return Ok(KeyChange::NoOrg);
+    }
+    let (mark, held) = match one(tx, org, which, call.at).await? {
+        Ok(one) => one,
+        Err(why) => return Ok(why.into()),
+    };
+    if held.replaced {
+        return Ok(KeyChange::Replaced);
+    }
+    // Never later than it would have ended.
+    let until = held.ends.map_or(until, |ends| ends.min(until));
+    end(tx, org, mark, until, true).await?;
+    let new =
+        NewRoleKey { hash, role: held.role, devices: held.devices.clone(), name: held.name.clone(), ends: held.ends };
+    insert(tx, org, &new, call.at).await?;
+    let told = described(Record::ok(org, Verb::RotateKey), hash.mark(), &new.held());
+    record(tx, call, told.with("oldKey", hex::encode(mark)).with("oldKeyEnds", until.to_string())).await?;
+    tx.tell(Change::Key(org));
+    Ok(KeyChange::Done(new))
+}
+
+/// Why no one key is meant.
+enum NotOne {
+    Unknown,
+    Own,
+    Several,
+}
+
+impl<T> From<NotOne> for KeyChange<T> {
+    fn from(why: NotOne) -> Self {
+        match why {
+            NotOne::Unknown => Self::Unknown,
+            NotOne::Own => Self::Own,
+            NotOne::Several => Self::Several,
+        }
+    }
+}
+
+/// The valid key that is meant. Of an old and a new key with one name, it is the new one.
+async fn one<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    which: &WhichKey,
+    now: Timestamp,
+) -> Result<Result<(KeyMark, HeldKey), NotOne>, StoreError> {
+    if let WhichKey::Mark(mark) = which {
+        let own =
+            "SELECT id FROM orgs WHERE id = $1 AND (substr(key_hash, 1, 6) = $2 OR substr(old_key_hash, 1, 6) = $2)";
+        if tx.row(own, values![org, *mark]).await?.is_some() {
+            return Ok(Err(NotOne::Own));
+        }
+    }
+    let mut all = found(tx, org, which, now).await?;
+    if all.len() > 1 {
+        all.retain(|(_, held)| !held.replaced);
+    }
+    let first = all.pop();
+    Ok(match (first, all.is_empty()) {
+        (None, _) => Err(NotOne::Unknown),
+        (Some(_), false) => Err(NotOne::Several),
+        (Some(one), true) => Ok(one),
+    })
+}
+
+/// The keys that are meant and valid at `now`.
+async fn found<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    which: &WhichKey,
+    now: Timestamp,
+) -> Result<Vec<(KeyMark, HeldKey)>, StoreError> {
+    let (condition, value): (_, Value) = match which {
+        WhichKey::Mark(mark) => ("substr(key_hash, 1, 6) = $3", (*mark).into()),
+        WhichKey::Name(name) => ("name = $3", name.as_str().into()),
+    };
+    let select = format!(
+        concat!(
+            "SELECT ",
+            key_columns!(),
+            ", substr(key_hash, 1, 6) FROM org_keys
+             WHERE org_id = $1 AND (ends IS NULL OR ends > $2) AND {} ORDER BY created_at"
+        ),
+        condition
+    );
+    let rows = tx.rows(&select, values![org, now, value]).await?;
+    rows.iter().map(|row| Ok((row.get(KEY_COLUMNS)?, role_key(row, 0)?))).collect()
+}
+
+/// How many keys are valid.
+async fn valid<T: ReadTransaction>(tx: &mut T, org: OrgId, now: Timestamp) -> Result<u64, StoreError> {
+    let select = "SELECT COUNT(*) FROM org_keys WHERE org_id = $1 AND (ends IS NULL OR ends > $2)";
+    tx.row(select, values![org, now]).await?.map_or(Ok(0), |row| row.get(0))
+}
+
+async fn insert<T: Transaction>(tx: &mut T, org: OrgId, new: &NewRoleKey, now: Timestamp) -> Result<(), StoreError> {
+    let insert = "INSERT INTO org_keys (key_hash, org_id, role, devices, name, created_at, ends)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let devices = new.devices.as_ref().map(ToString::to_string);
+    let name = new.name.as_ref().map(ToString::to_string);
+    tx.run(insert, values![&new.hash, org, new.role.as_str(), devices, name, now, new.ends]).await.map(drop)
+}
+
+async fn end<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    mark: KeyMark,
+    at: Timestamp,
+    replaced: bool,
+) -> Result<(), StoreError> {
+    let update = "UPDATE org_keys SET ends = $3, replaced = $4
+         WHERE org_id = $1 AND substr(key_hash, 1, 6) = $2 AND (ends IS NULL OR ends > $3)";
+    tx.run(update, values![org, mark, at, replaced]).await.map(drop)
+}
+
+/// Forgets keys that ended long ago.
+async fn forget<T: Transaction>(tx: &mut T, org: OrgId, now: Timestamp) -> Result<(), StoreError> {
+    let before = now.saturating_sub(super::super::keys::KEPT_ENDED).unwrap_or(Timestamp::MIN);
+    tx.run("DELETE FROM org_keys WHERE org_id = $1 AND ends < $2", values![org, before]).await.map(drop)
+}
+
+/// Records when keys were used, to about a minute: a key that is used all the time is written once in that.
+pub(in super::super) async fn note_used<T: Transaction>(
+    tx: &mut T,
+    used: &[(KeyMark, Timestamp)],
+) -> Result<(), StoreError> {
+    let note = "INSERT INTO key_used (key_mark, at) VALUES ($1, $2)
+         ON CONFLICT (key_mark) DO UPDATE SET at = excluded.at WHERE excluded.at >= key_used.at + 60000000";
+    for (mark, at) in used {
+        tx.run(note, values![*mark, *at]).await?;
+    }
+    Ok(())
+}
+
+/// A record about this key.
+fn described(record: Record, mark: KeyMark, held: &HeldKey) -> Record {
+    record
+        .with("key", hex::encode(mark))
+        .with("name", held.name.as_ref().map(ToString::to_string))
+        .with("role", held.role.as_str())
+        .with("devices", held.devices.as_ref().map(ToString::to_string))
+        .with("ends", held.ends.map(|ends| ends.to_string()))
+}

@@ -1,0 +1,121 @@
+//! Makes a client with a key from flags and environment.
+
+use std::path::Path;
+
+use machineid_client::{AuthorityClient, BaseUrl, Failure, Options};
+use machineid_org_key::OrgKey;
+use machineid_org_key::file::{self as key_file, Pipe};
+
+use crate::Env;
+use crate::args::{ConnectArgs, KeyArgs};
+use crate::problem::Problem;
+
+const DEFAULT_URL: &str = "https://machineid.io";
+
+/// A client with the organisation's key, for the commands that ask the authority.
+#[derive(Debug)]
+pub(super) struct KeyedClient {
+    pub(super) client: AuthorityClient,
+    pub(super) key: OrgKey,
+    /// The origin of the key, for messages.
+    key_source: String,
+}
+
+impl KeyedClient {
+    pub(super) fn new(args: &KeyArgs, env: Env<'_>) -> Result<Self, Problem> {
+        let client = client(&args.connect, env)?;
+        let (key, key_source) = key(args, env)?;
+        Ok(Self { client, key, key_source })
+    }
+
+    /// A failure as a message for the operator: where it happened and what to do next.
+    pub(super) fn explain(&self, failure: &Failure) -> String {
+        let wrong_key = matches!(failure, Failure::Status { status: 401, .. })
+            || matches!(failure, Failure::Refused(refusal) if refusal.status == 401);
+        let hint =
+            if wrong_key { format!("; check the org key from {}", self.key_source) } else { hint(failure).to_owned() };
+        format!("{}: {failure}{hint}", self.client.base_url())
+    }
+
+    pub(super) fn problem(&self, failure: &Failure) -> Problem {
+        Problem::failure(self.explain(failure))
+    }
+}
+
+/// What to do about a failure, as far as the command line can help.
+pub(super) fn hint(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Dns(_)
+        | Failure::Connect(_)
+        | Failure::NotHttp(_)
+        | Failure::Redirected { .. }
+        | Failure::Status { status: 404, .. } => "; check --url (or MACHINEID_BASE_URL)",
+        Failure::Tls { certificate: true, .. } => "; for a private authority, name its certificate with --ca-file",
+        Failure::Tls { certificate: false, .. } => {
+            "; does it speak TLS on this port? Check --url (or MACHINEID_BASE_URL)"
+        }
+        Failure::Timeout { .. } => "; try again, or give it longer with --timeout",
+        Failure::Interrupted(_) | Failure::Incomplete | Failure::Undecided { .. } | Failure::Unusable(_) => {
+            "; try again"
+        }
+        Failure::Status { .. } | Failure::TooLarge { .. } | Failure::Refused(_) => "",
+    }
+}
+
+/// A client for the authority named by flags or environment.
+pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient, Problem> {
+    let (source, url) = match (&args.url, env("MACHINEID_BASE_URL")) {
+        (Some(url), _) => ("--url", url.clone()),
+        (None, Some(url)) => ("MACHINEID_BASE_URL", url.to_string_lossy().into_owned()),
+        (None, None) => ("the default URL", DEFAULT_URL.to_owned()),
+    };
+    let base_url = BaseUrl::parse(&url, args.allow_http).map_err(|error| {
+        let flag = if matches!(error, machineid_client::BaseUrlError::Unencrypted) { " with --allow-http" } else { "" };
+        Problem::usage(format!("{source}: {error}{flag}"))
+    })?;
+    if args.timeout.is_zero() {
+        return Err(Problem::usage("--timeout: must be more than 0, as in 10s"));
+    }
+    let ca_pem = match &args.ca_file {
+        Some(path) => Some(
+            std::fs::read(path)
+                .map_err(|error| Problem::usage(format!("--ca-file: cannot read {}: {error}", path.display())))?,
+        ),
+        None => None,
+    };
+    let options = Options {
+        base_url,
+        timeout: args.timeout,
+        ca_pem,
+        user_agent: concat!("machineid/", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    AuthorityClient::new(options).map_err(|error| match &args.ca_file {
+        Some(path) => Problem::usage(format!("--ca-file {}: {error}", path.display())),
+        None => Problem::failure(error.to_string()),
+    })
+}
+
+fn key(args: &KeyArgs, env: Env<'_>) -> Result<(OrgKey, String), Problem> {
+    if let Some(path) = &args.org_key_file {
+        let key = key_file::read(path, Pipe::Taken, platform_keeps(path, env))
+            .map_err(|why| Problem::usage(format!("--org-key-file {}: {why}", path.display())))?;
+        return Ok((key, path.display().to_string()));
+    }
+    let Some(value) = env("MACHINEID_ORG_KEY") else {
+        return Err(Problem::usage(
+            "no org key: put it into a file only you can read and name that with --org-key-file PATH, or set \
+             MACHINEID_ORG_KEY (machineid org create makes a new organisation)",
+        ));
+    };
+    let key = value.to_str().unwrap_or("\u{0}").parse();
+    let key = key.map_err(|error| Problem::usage(format!("MACHINEID_ORG_KEY: {error}")))?;
+    Ok((key, "MACHINEID_ORG_KEY".to_owned()))
+}
+
+/// Whether the platform decides the file's mode: a container's secret, a unit's credential.
+fn platform_keeps(path: &Path, env: Env<'_>) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let credentials =
+        env("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from).and_then(|dir| dir.canonicalize().ok());
+    path.starts_with("/run/secrets") || credentials.is_some_and(|directory| path.starts_with(directory))
+}

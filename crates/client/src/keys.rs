@@ -1,0 +1,90 @@
+//! The organisation's keys with roles: an extension of our own authority.
+
+use http::StatusCode;
+use machineid_org_key::OrgKey;
+use machineid_protocol::api::{KeyEntry, KeyWanted, path};
+use serde::Deserialize;
+use serde_json::json;
+use std::time::Duration;
+
+use super::exchange::{Answer, Repeat};
+use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, because};
+
+/// A key that was made. Its text is here and nowhere else.
+#[derive(Debug)]
+pub struct NewKey {
+    /// The key.
+    pub key: OrgKey,
+    /// What is known of it.
+    pub entry: KeyEntry,
+}
+
+#[derive(Deserialize)]
+struct KeyList {
+    keys: Vec<KeyEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Made {
+    org_api_key: String,
+    key: KeyEntry,
+}
+
+#[derive(Deserialize)]
+struct Ended {
+    fingerprint: String,
+}
+
+impl AuthorityClient {
+    /// The organisation's keys, its own first.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn keys(&self, key: &OrgKey) -> Result<Vec<KeyEntry>, Failure> {
+        let answer = self.get(self.base_url().endpoint(path::KEYS), key, LARGE_ANSWER).await?;
+        Ok(accepted(&answer)?.typed::<KeyList>()?.keys)
+    }
+
+    /// Makes a key with a role.
+    ///
+    /// Fails with a [`Failure`]; after one that is no refusal the key may exist, and nobody has seen it.
+    pub async fn create_key(&self, key: &OrgKey, wanted: &KeyWanted, reason: Option<&str>) -> Result<NewKey, Failure> {
+        let body = because(json!(wanted), reason);
+        made(&self.post(path::KEY_CREATE, key, &body, Repeat::Never, SMALL_ANSWER).await?)
+    }
+
+    /// Makes the key of this fingerprint or name invalid, now. Returns its fingerprint.
+    ///
+    /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
+    pub async fn revoke_key(&self, key: &OrgKey, which: &str, reason: Option<&str>) -> Result<String, Failure> {
+        let body = because(json!({ "key": which }), reason);
+        let answer = self.post(path::KEY_REVOKE, key, &body, Repeat::Harmless, SMALL_ANSWER).await?;
+        Ok(accepted(&answer)?.typed::<Ended>()?.fingerprint)
+    }
+
+    /// Makes a key in the place of one, which stays valid for `overlap`.
+    ///
+    /// Fails with a [`Failure`]; after one that is no refusal the key may exist, and nobody has seen it.
+    pub async fn rotate_key(
+        &self,
+        key: &OrgKey,
+        which: &str,
+        overlap: Duration,
+        reason: Option<&str>,
+    ) -> Result<NewKey, Failure> {
+        // A fraction of a second counts as 1: 0 would end the old key at once.
+        let seconds = u64::try_from(overlap.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        let body = because(json!({ "key": which, "overlapSeconds": seconds }), reason);
+        made(&self.post(path::KEY_ROTATE, key, &body, Repeat::Never, SMALL_ANSWER).await?)
+    }
+}
+
+fn accepted(answer: &Answer) -> Result<&Answer, Failure> {
+    if answer.status == StatusCode::OK { Ok(answer) } else { Err(answer.refusal()) }
+}
+
+fn made(answer: &Answer) -> Result<NewKey, Failure> {
+    let Made { org_api_key, key: entry } = accepted(answer)?.typed()?;
+    let key = org_api_key.parse().map_err(|_| answer.not_understood())?;
+    Ok(NewKey { key, entry })
+}
