@@ -321,8 +321,5 @@ pub struct Envelope {
 }
 
 fn text_or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(match serde_json::Value::deserialize(deserializer)? {
-        serde_json::Value::String(text) => Some(text),
-        _ => None,
-    })
+    Ok(serde_json::Value::deserialize(deserializer)?.as_str().map(str::to_owned))
 }
