@@ -32,11 +32,11 @@ pub mod path {
     pub const AUDIT: &str = "/api/v1/org/audit";
     /// `GET`, an extension: the organisation's keys.
     pub const KEYS: &str = "/api/v1/org/keys";
-    /// `POST`, an extension: a new key with a role.
+    /// `POST`, an extension: makes a key with a role.
     pub const KEY_CREATE: &str = "/api/v1/org/keys/create";
-    /// `POST`, an extension: a key is invalid from now on.
+    /// `POST`, an extension: makes a key invalid from now on.
     pub const KEY_REVOKE: &str = "/api/v1/org/keys/revoke";
-    /// `POST`, an extension: a new key in place of one.
+    /// `POST`, an extension: replaces a key by a new one.
     pub const KEY_ROTATE: &str = "/api/v1/org/keys/rotate";
     /// `POST`: the URL at which to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
@@ -105,49 +105,49 @@ pub const UNDECIDED_HEADER: &str = "x-machineid-undecided";
 /// The extensions that the self-hosted authority announces: the watch stream and reports.
 pub const EXTENSIONS: &str = "watch, report";
 
-/// A key to make, as [`path::KEY_CREATE`] takes it.
+/// The body of [`path::KEY_CREATE`]: the key to make.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyWanted {
     /// The key's role.
     pub role: KeyRole,
-    /// Of a host key: the devices that it may work for; `None` for all.
+    /// The devices that a host key may act for; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub devices: Option<DevicePattern>,
-    /// A name for people.
+    /// A display name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// How long it is valid, in seconds; `None` for until it is revoked.
+    /// How long the key is valid, in seconds; `None` until it is revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
 }
 
-/// A key of an organisation, never its text.
+/// A key of an organisation, without its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyEntry {
-    /// Tells it from other keys, in the audit too.
+    /// The key's fingerprint, which the audit shows too.
     pub fingerprint: String,
-    /// Its name, if it has one.
+    /// The display name, if there is one.
     #[serde(default)]
     pub name: Option<String>,
-    /// Its role.
+    /// The key's role.
     pub role: KeyRole,
-    /// The devices that it may work for; `None` for all.
+    /// The devices that the key may act for; `None` for all.
     #[serde(default)]
     pub devices: Option<String>,
     /// `valid`, `old` or `ended`.
     pub state: String,
-    /// The organisation's own key or the one before it.
+    /// Whether it is the organisation's own key, or the one before that.
     #[serde(default)]
     pub own: bool,
-    /// RFC 3339 time at which it ends; `None` for never.
+    /// RFC 3339 time at which the key ends; `None` for never.
     #[serde(default)]
     pub ends: Option<String>,
-    /// RFC 3339 time of its last use, to about a minute.
+    /// RFC 3339 time of the key's last use, to about a minute.
     #[serde(default)]
     pub last_used_at: Option<String>,
-    /// How many devices asked last with it.
+    /// How many devices last asked with the key.
     #[serde(default)]
     pub used_by_devices: u64,
 }
@@ -311,7 +311,7 @@ pub struct Envelope {
     /// The authority's id of the answer.
     #[serde(rename = "request_id")]
     pub request_id: Option<RequestId>,
-    /// Why, as a sentence for people. What is no text is none.
+    /// The reason, as a sentence; a value that is no text counts as none.
     #[serde(deserialize_with = "text_or_none")]
     pub reason: Option<String>,
     /// With checkout: the URL to open.
