@@ -55,11 +55,20 @@ pub(crate) enum Registered {
     Refused,
 }
 
+/// What a caller asks for. A check that registered its device would let every local user fill the plan with names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AskPurpose {
+    /// Only to know. Never makes the device known to the authority.
+    Check,
+    /// To start an agent, or to go on running one: the device is registered first, if it is not yet.
+    Start,
+}
+
 /// An input of the gate.
 #[derive(Clone, Debug)]
 pub(crate) enum GateEvent {
     /// A caller asks and waits until `deadline`.
-    Asked { asker: AskerId, deadline: BootTime },
+    Asked { asker: AskerId, deadline: BootTime, purpose: AskPurpose },
     /// A reason to validate now: reload, changed key, signal, push.
     Hinted,
     /// The machine was suspended and has woken. Comes before every other event after waking.
@@ -179,6 +188,8 @@ pub(crate) struct Gate {
     lease_until: Option<BootTime>,
     /// The end of the grace for an ALLOW after a lease that ended during a suspend.
     grace_until: Option<BootTime>,
+    /// Whether there is a reason to register: this is the host's gate, or an agent was started or lives here.
+    may_register: bool,
     registered: bool,
     /// The first attempt whose result about the registration counts: earlier ones asked another authority.
     registers_from: AttemptId,
@@ -209,6 +220,10 @@ impl Gate {
             last_decision: None,
             lease_until: None,
             grace_until: None,
+            may_register: match first {
+                First::AtOnce => true,
+                First::WhenAsked => false,
+            },
             registered,
             registers_from: AttemptId(1),
             register_again: now,
@@ -264,16 +279,23 @@ impl Gate {
         let mut slot_freed = false;
         let before = Answered::of(&self.standing);
         match event {
-            GateEvent::Asked { asker, deadline } => {
+            GateEvent::Asked { asker, deadline, purpose } => {
+                self.may_register |= purpose == AskPurpose::Start;
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
             }
             GateEvent::Hinted => self.hinted = true,
             GateEvent::Resumed => self.resume(now, actions),
-            GateEvent::Agents(count) => self.agents = count,
+            GateEvent::Agents(count) => {
+                self.agents = count;
+                self.may_register |= count > 0;
+            }
             GateEvent::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
             }
-            GateEvent::Inherited { until } => self.inherit(now, until),
+            GateEvent::Inherited { until } => {
+                self.may_register = true;
+                self.inherit(now, until);
+            }
             GateEvent::Ruled(rules) => self.rule(now, rules, actions),
             GateEvent::AuthorityChanged { registered } => {
                 self.registered = registered;
@@ -537,7 +559,7 @@ impl Gate {
         if asked || impatient || due || self.scatter {
             self.due = now + self.pause();
         }
-        let register = !self.registered && self.register_again <= now;
+        let register = self.may_register && !self.registered && self.register_again <= now;
         actions.push(Action::Begin { attempt, register });
     }
 

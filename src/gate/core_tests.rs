@@ -31,6 +31,8 @@ fn no_answer() -> AttemptOutcome {
     AttemptOutcome::NoAnswer { code: Code::AuthorityUnreachable, cause: "refused".into(), retry_after: None }
 }
 
+const START: BootTime = BootTime::from_millis(1_000_000);
+
 /// A gate under simulated time, with everything it did.
 struct World {
     gate: Gate,
@@ -46,14 +48,16 @@ impl World {
     }
 
     fn with_seed(rules: Rules, seed: u64) -> Self {
-        let now = BootTime::from_millis(1_000_000);
-        Self {
-            gate: Gate::new(rules, true, First::AtOnce, seed, now),
-            now,
-            begun: HashMap::new(),
-            flying: Vec::new(),
-            last_begun: AttemptId(0),
-        }
+        Self::of(Gate::new(rules, true, First::AtOnce, seed, START))
+    }
+
+    fn unregistered(first: First) -> Self {
+        Self::of(Gate::new(RULES, false, first, 7, START))
+    }
+
+    fn of(gate: Gate) -> Self {
+        let now = START;
+        Self { gate, now, begun: HashMap::new(), flying: Vec::new(), last_begun: AttemptId(0) }
     }
 
     fn tell(&mut self, event: GateEvent) -> Vec<Action> {
@@ -104,7 +108,11 @@ impl World {
     }
 
     fn ask(&mut self, id: u64) -> Vec<Action> {
-        self.tell(GateEvent::Asked { asker: AskerId(id), deadline: self.now + Duration::from_secs(4) })
+        self.tell(GateEvent::Asked {
+            asker: AskerId(id),
+            deadline: self.now + Duration::from_secs(4),
+            purpose: AskPurpose::Start,
+        })
     }
 }
 
@@ -519,10 +527,38 @@ fn a_lease_of_before_paces_retries_and_ends_but_never_outlives_a_deny() {
     assert_eq!(world.gate.lease_until(), None);
 }
 
+#[test]
+fn a_check_never_registers_and_a_start_does() {
+    let mut world = World::unregistered(First::WhenAsked);
+    let ask = |world: &mut World, id, purpose| {
+        let deadline = world.now + Duration::from_secs(4);
+        world.tell(GateEvent::Asked { asker: AskerId(id), deadline, purpose })
+    };
+    let registers = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Begin { register, .. } => Some(*register),
+            Action::Abandon { .. }
+            | Action::Answer { .. }
+            | Action::LeaseMoved { .. }
+            | Action::BecameUnavailable { .. }
+            | Action::BecameAllowed
+            | Action::StopAgents { .. } => None,
+        })
+    };
+    assert_eq!(registers(&ask(&mut world, 1, AskPurpose::Check)), Some(false));
+    world.finish(world.last_begun, deny(Code::DeviceNotFound));
+    assert_eq!(registers(&ask(&mut world, 2, AskPurpose::Check)), Some(false));
+    world.finish(world.last_begun, deny(Code::DeviceNotFound));
+    assert_eq!(registers(&ask(&mut world, 3, AskPurpose::Start)), Some(true));
+    // The host's own gate registers before anything asks.
+    let mut host = World::unregistered(First::AtOnce);
+    assert_eq!(registers(&host.tell(GateEvent::Woke)), Some(true));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u64),
-    Ask { wait_ms: u64 },
+    Ask { wait_ms: u64, starts: bool },
     Finish { which: usize, outcome: u8 },
     Hint,
     Sleep(u64),
@@ -535,7 +571,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => (0_u64..8_000).prop_map(Step::Pass),
         2 => (0_u64..40).prop_map(Step::Pass),
-        3 => (1_u64..5_000).prop_map(|wait_ms| Step::Ask { wait_ms }),
+        3 => (1_u64..5_000, any::<bool>()).prop_map(|(wait_ms, starts)| Step::Ask { wait_ms, starts }),
         5 => (0_usize..2, 0_u8..5).prop_map(|(which, outcome)| Step::Finish { which, outcome }),
         1 => Just(Step::Hint),
         1 => (100_u64..60_000).prop_map(Step::Sleep),
@@ -680,11 +716,12 @@ proptest! {
                     }
                     world.now = end;
                 },
-                Step::Ask { wait_ms } => {
+                Step::Ask { wait_ms, starts } => {
                     next_asker += 1;
                     let deadline = world.now + Duration::from_millis(wait_ms);
+                    let purpose = if starts { AskPurpose::Start } else { AskPurpose::Check };
                     ledger.asked.insert(next_asker, (world.now, deadline));
-                    let actions = world.tell(GateEvent::Asked { asker: AskerId(next_asker), deadline });
+                    let actions = world.tell(GateEvent::Asked { asker: AskerId(next_asker), deadline, purpose });
                     ledger.audit(world.now, &actions, &world)?;
                 },
                 Step::Finish { which, outcome } => {

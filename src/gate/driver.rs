@@ -154,11 +154,11 @@ impl Driver {
 
     fn event_of(&mut self, command: GateCommand) -> GateEvent {
         match command {
-            GateCommand::Ask { deadline, reply } => {
+            GateCommand::Ask { deadline, purpose, reply } => {
                 self.next_asker += 1;
                 let asker = AskerId(self.next_asker);
                 self.replies.insert(asker, reply);
-                GateEvent::Asked { asker, deadline }
+                GateEvent::Asked { asker, deadline, purpose }
             }
             GateCommand::Hint => GateEvent::Hinted,
             GateCommand::Agents(count) => GateEvent::Agents(count),

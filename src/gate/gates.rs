@@ -11,7 +11,7 @@ use machineid_protocol::{Denial, DeviceId};
 use tokio::sync::watch;
 
 use super::attempt::AuthorityLink;
-use super::core::First;
+use super::core::{AskPurpose, First};
 use super::driver::Agents;
 use super::handle::GateHandle;
 use super::standing::{ConfirmedDenial, GateVerdict, Standing};
@@ -255,11 +255,11 @@ impl Deciding {
 
     /// Asks all gates in parallel. The first deny is the answer; otherwise the first "undecided"; otherwise an ALLOW with the
     /// age of the oldest and the lease of the shortest.
-    pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
+    pub(crate) async fn ask(&self, deadline: BootTime, purpose: AskPurpose) -> GateVerdict {
         if let Some(denied) = self.denied_here() {
             return denied;
         }
-        let verdict = self.ask_gates(deadline).await;
+        let verdict = self.ask_gates(deadline, purpose).await;
         // A hold may have been set during the request.
         self.denied_here().unwrap_or(verdict)
     }
@@ -268,12 +268,13 @@ impl Deciding {
         self.held().map(|denial| GateVerdict::Denied(ConfirmedDenial { denial, confirmed_at: BootTime::now() }))
     }
 
-    async fn ask_gates(&self, deadline: BootTime) -> GateVerdict {
+    async fn ask_gates(&self, deadline: BootTime, purpose: AskPurpose) -> GateVerdict {
         let mut all = self.gates.iter();
         let Some(first) = all.next() else { return no_gate() };
-        let mut verdict = Box::pin(first.gate.ask(deadline)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
+        let mut verdict =
+            Box::pin(first.gate.ask(deadline, purpose)) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>;
         for next in all {
-            verdict = Box::pin(both(verdict, next.gate.ask(deadline)));
+            verdict = Box::pin(both(verdict, next.gate.ask(deadline, purpose)));
         }
         verdict.await
     }

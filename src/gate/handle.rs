@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attempt::AuthorityLink;
 use super::boot_timer::BootTimer;
-use super::core::{First, Gate};
+use super::core::{AskPurpose, First, Gate};
 use super::driver::{Agents, Driver};
 use super::holds::Holds;
 use super::standing::{ConfirmedDenial, GateVerdict, Grant, Standing};
@@ -45,7 +45,7 @@ impl GateView {
 
 #[derive(Debug)]
 pub(super) enum GateCommand {
-    Ask { deadline: BootTime, reply: oneshot::Sender<GateVerdict> },
+    Ask { deadline: BootTime, purpose: AskPurpose, reply: oneshot::Sender<GateVerdict> },
     Hint,
     Agents(usize),
     Inherit(BootTime),
@@ -120,9 +120,9 @@ impl GateHandle {
     }
 
     /// Asks the gate. The answer comes from a validation that begins after this call, at `deadline` at the latest.
-    pub(crate) async fn ask(&self, deadline: BootTime) -> GateVerdict {
+    pub(crate) async fn ask(&self, deadline: BootTime, purpose: AskPurpose) -> GateVerdict {
         let (reply, answer) = oneshot::channel();
-        match self.mailbox.try_send(GateCommand::Ask { deadline, reply }) {
+        match self.mailbox.try_send(GateCommand::Ask { deadline, purpose, reply }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => {
                 return GateVerdict::undecided(Code::Overloaded, "too many checks are waiting already");

@@ -26,6 +26,7 @@ pub(crate) mod markers;
 mod registering;
 pub(crate) mod standing;
 
+pub(crate) use self::core::AskPurpose;
 pub(crate) use driver::Agents;
 pub(crate) use gates::{Deciding, EndedDevice, Gates};
 pub(crate) use standing::{GateVerdict, Standing};

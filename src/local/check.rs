@@ -20,6 +20,7 @@ use thiserror::Error;
 use super::openapi::CHECK;
 use super::peer::Peer;
 use super::{Context, not_nameable, reply};
+use crate::gate::AskPurpose;
 use crate::gate::standing::Grant;
 use crate::registry::Run;
 use crate::telemetry::metrics::Rejected;
@@ -138,7 +139,7 @@ async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: 
         return reply::verdict(&verdict, about);
     }
     let deadline = asked + question.timeout.map_or(patience, |shorter| shorter.min(patience));
-    let verdict = deciding.ask(deadline).await;
+    let verdict = deciding.ask(deadline, AskPurpose::Check).await;
     // The stop may have begun while the question was open.
     runs.iter().find_map(|run| stopping(run)).unwrap_or_else(|| reply::verdict(&verdict, about))
 }

@@ -102,7 +102,7 @@ pub(super) fn decide(asker: &Asker, subject: Subject, now: Timestamp) -> Verdict
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::org::{OrgId, PlanTier};
+    use super::super::org::{OrgId, PlanTier, Switches};
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
@@ -118,6 +118,7 @@ mod tests {
             tier: PlanTier::Free,
             device_limit: None,
             disabled: false,
+            off: Switches::default(),
             frozen: false,
             access_until: None,
             created_at: at(0),

@@ -142,6 +142,8 @@ pub(super) struct Org {
     pub(super) device_limit: Option<u64>,
     /// Execution is switched off for the whole organisation.
     pub(super) disabled: bool,
+    /// Which of the two switches it is that says so.
+    pub(super) off: Switches,
     /// The plan is frozen.
     pub(super) frozen: bool,
     /// When the entitlement ends; `None` when it does not.
@@ -229,6 +231,32 @@ impl std::error::Error for KeyNameError {}
 impl<'de> Deserialize<'de> for KeyName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The two switches of execution. Either is enough to deny it, and each is taken back by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Switches {
+    /// The organisation's own.
+    pub(super) own: bool,
+    /// The one of the server's operator, which no key of the organisation takes back.
+    pub(super) operator: bool,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
+    Own,
+    Operator,
+}
+
+impl Switch {
+    /// Its name in the audit.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Operator => "operator",
+        }
     }
 }
 

@@ -219,7 +219,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::super::org::OrgId;
+    use super::super::org::{OrgId, Switches};
     use super::*;
 
     fn held() -> impl Strategy<Value = Option<DeviceStatus>> {
@@ -258,6 +258,7 @@ mod tests {
             tier: PlanTier::Free,
             device_limit: None,
             disabled: true,
+            off: Switches::default(),
             frozen: false,
             access_until: Some(now),
             created_at: now,

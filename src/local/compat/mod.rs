@@ -31,7 +31,7 @@ use question::{Named, read};
 use super::check::stop_of;
 use super::peer::Peer;
 use super::{Context, not_nameable};
-use crate::gate::GateVerdict;
+use crate::gate::{AskPurpose, GateVerdict};
 use crate::registry::{Run, TokenHash};
 
 /// One of the two endpoints.
@@ -39,6 +39,16 @@ use crate::registry::{Run, TokenHash};
 pub(super) enum Endpoint {
     Register,
     Validate,
+}
+
+impl Endpoint {
+    /// What an agent asks for by it.
+    const fn purpose(self) -> AskPurpose {
+        match self {
+            Self::Register => AskPurpose::Start,
+            Self::Validate => AskPurpose::Check,
+        }
+    }
 }
 
 /// The answer to a question, before it is written.
@@ -79,18 +89,22 @@ async fn named(context: &Context, peer: &Peer, endpoint: Endpoint, body: Body) -
         Err(error) => CompatFinding::Verdict(GateVerdict::overloaded(&error)),
         Ok(runs) => match runs.iter().find_map(|run| stop_of(run)) {
             Some(denial) => CompatFinding::Denied(denial),
-            None => ask(context, &device, asked).await,
+            // Only an agent makes a device known: others may merely ask.
+            None if runs.is_empty() => ask(context, &device, asked, AskPurpose::Check).await,
+            None => ask(context, &device, asked, endpoint.purpose()).await,
         },
     };
     answer::of(endpoint, finding, &device)
 }
 
-async fn ask(context: &Context, device: &DeviceId, asked: BootTime) -> CompatFinding {
+async fn ask(context: &Context, device: &DeviceId, asked: BootTime, purpose: AskPurpose) -> CompatFinding {
     if !context.may_name(device) {
         return CompatFinding::Denied(not_nameable(device));
     }
     match context.gates.deciding(std::slice::from_ref(device)) {
-        Ok(deciding) => CompatFinding::Verdict(deciding.ask(asked + context.settings().local.check_timeout).await),
+        Ok(deciding) => {
+            CompatFinding::Verdict(deciding.ask(asked + context.settings().local.check_timeout, purpose).await)
+        }
         Err(error) => CompatFinding::Verdict(GateVerdict::overloaded(&error)),
     }
 }
@@ -123,7 +137,7 @@ async fn ask_for(context: &Context, run: &Run, asked: BootTime) -> CompatFinding
     let Some(deciding) = run.deciding() else {
         return CompatFinding::Verdict(GateVerdict::undecided(Code::Starting, "the daemon has just restarted"));
     };
-    let verdict = deciding.ask(asked + context.settings().local.check_timeout).await;
+    let verdict = deciding.ask(asked + context.settings().local.check_timeout, AskPurpose::Start).await;
     // The stop may have begun while the question was open.
     stop_of(run).map_or(CompatFinding::Verdict(verdict), CompatFinding::Denied)
 }

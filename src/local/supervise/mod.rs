@@ -44,7 +44,7 @@ use stream::{HeldRun, RunEventStream, line};
 use super::openapi::LINES;
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
-use crate::gate::{Deciding, GateVerdict};
+use crate::gate::{AskPurpose, Deciding, GateVerdict};
 use crate::registry::{Refused, Run, StartTerms, Token};
 use crate::telemetry::metrics::Rejected;
 
@@ -151,7 +151,7 @@ async fn start(
     let deciding =
         deciding.map_err(|error| StartRefusal::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
     let deciding = Arc::new(deciding);
-    let asking = deciding.ask(asked + context.settings().local.check_timeout);
+    let asking = deciding.ask(asked + context.settings().local.check_timeout, AskPurpose::Start);
     // Whatever the answer, the look at the processes completes: the run must be removed when a refused wrapper asks again.
     // And a deny takes precedence over a containment that is not available.
     let (verdict, (started, contained, caller)) =

@@ -103,7 +103,7 @@ fn a_database_that_is_removed_or_replaced_while_it_is_served_is_told() {
         eventually(case, || problem(&authority, "file").is_some_and(|said| said.contains("while it was served")));
         assert_eq!((readyz(&authority).json()["status"].clone(), readyz(&authority).status), (json!("degraded"), 200));
         assert_eq!(metric(&authority, "file").as_deref(), Some("1"));
-        assert!(authority.log().contains("is lost when this server ends"), "{}", authority.log());
+        assert!(authority.log().contains("are lost when this server ends"), "{}", authority.log());
     }
 }
 

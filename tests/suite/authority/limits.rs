@@ -51,13 +51,18 @@ fn sign_ups_and_management_are_limited_and_validations_are_not() {
     for _ in 0..5 {
         assert_eq!(org.get("/usage").status, 200);
     }
-    let refused = org.device("revoke", "a");
+    let refused = org.device("unrevoke", "a");
     assert_eq!((refused.status, &refused.json()["error"]), (429, &json!("rate_limited")));
     assert!(refused.header("retry-after").is_some());
     assert_eq!(other.get("/usage").status, 200, "another key has its own");
     for _ in 0..30 {
         assert_eq!(org.code("a"), "ALLOW");
     }
+    // A stop has an allowance of its own.
+    for id in ["a", "b", "c", "d", "e"] {
+        assert_eq!(org.device("revoke", id).status, 200);
+    }
+    assert_eq!(org.device("revoke", "f").status, 429);
 }
 
 #[test]

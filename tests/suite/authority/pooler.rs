@@ -37,7 +37,7 @@ fn transaction_and_statement_mode_are_refused_with_the_remedy() {
         let Some(pooler) = Pooler::start(&cluster, &format!("pool_mode = {mode}")) else { return };
         let said = Authority::refused(&pooler.of(&database(&cluster)), &[]);
         assert!(
-            said.contains("another server for each transaction") && said.contains("pool_mode = session"),
+            said.contains("another server connection for each transaction") && said.contains("pool_mode = session"),
             "{mode}: {said}"
         );
     }

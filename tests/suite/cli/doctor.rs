@@ -108,7 +108,8 @@ fn an_ordinary_user_beside_a_daemon_of_roots_gets_what_the_doctor_says() {
     }
     let authority = Authority::start();
     let org = authority.org("pro");
-    let mut setup = Setup::of(&org, &authority.url(), "doctor-host:3");
+    let host = org.with_role(&["--role", "host"]);
+    let mut setup = Setup::of(&host, &authority.url(), "doctor-host:3");
     "mode = \"0666\"".clone_into(&mut setup.local);
     let sidecar = setup.start();
     chmod(sidecar.directory(), 0o755);

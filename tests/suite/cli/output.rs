@@ -66,13 +66,13 @@ fn help_shows_what_there_is_and_nothing_else() {
     assert_eq!(ran.code, 0);
     for verb in [
         "check", "status", "register", "validate", "revoke", "unrevoke", "restore", "remove", "list", "usage",
-        "checkout", "org", "stop", "release", "events", "audit", "doctor", "drill",
+        "checkout", "key", "org", "stop", "release", "events", "audit", "doctor", "drill",
     ] {
         assert!(ran.out.contains(verb), "{verb}: {}", ran.out);
     }
     assert!(!ran.out.contains("drill-canary"), "{}", ran.out);
     let ran = machineid(&["remove", "--help"]).ran();
-    assert!(ran.out.contains("remove frees a place; to stop something, revoke"), "{ran:?}");
+    assert!(ran.out.contains("Remove devices, which frees their places (to stop a device, revoke it)"), "{ran:?}");
     // With what it was built from behind it.
     let version = machineid(&["--version"]).ran().out;
     assert!(version.starts_with(concat!("machineid ", env!("CARGO_PKG_VERSION"), " (")), "{version}");

@@ -8,7 +8,7 @@ mod pages;
 mod people;
 mod results;
 mod sessions;
-mod visitor;
+pub(crate) mod visitor;
 
 use crate::harness::authority::Org;
 use crate::harness::browser::{Browser, button, field, role};

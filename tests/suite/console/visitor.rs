@@ -3,21 +3,21 @@
 use crate::harness::authority::{Authority, Org};
 use crate::harness::http::{self, Reply};
 
-pub(super) struct Visitor<'a> {
-    pub(super) authority: &'a Authority,
+pub(crate) struct Visitor<'a> {
+    pub(crate) authority: &'a Authority,
     /// `name=value`.
-    pub(super) cookie: Option<String>,
+    pub(crate) cookie: Option<String>,
     /// Of the last page that had one.
-    pub(super) csrf: Option<String>,
+    pub(crate) csrf: Option<String>,
 }
 
 impl<'a> Visitor<'a> {
-    pub(super) fn new(authority: &'a Authority) -> Self {
+    pub(crate) fn new(authority: &'a Authority) -> Self {
         Self { authority, cookie: None, csrf: None }
     }
 
     /// One that has signed in with the organisation's key and has its first page before it.
-    pub(super) fn signed_in(org: &'a Org<'a>) -> Self {
+    pub(crate) fn signed_in(org: &'a Org<'a>) -> Self {
         let mut browser = Self::new(org.authority);
         let reply = browser.post_raw("/console/sign-in", &[("key", &org.key)], &[]);
         assert_eq!(reply.status, 303, "{}", reply.text);
@@ -25,7 +25,7 @@ impl<'a> Visitor<'a> {
         browser
     }
 
-    pub(super) fn get(&mut self, path: &str) -> Reply {
+    pub(crate) fn get(&mut self, path: &str) -> Reply {
         let reply = self.send("GET", path, &[], b"");
         if let Some((_, rest)) = reply.text.split_once(r#"name="csrf" value=""#) {
             self.csrf = rest.split('"').next().map(str::to_owned);
@@ -34,13 +34,13 @@ impl<'a> Visitor<'a> {
     }
 
     /// The page that a redirect leads to.
-    pub(super) fn follow(&mut self, reply: &Reply) -> Reply {
+    pub(crate) fn follow(&mut self, reply: &Reply) -> Reply {
         let to = reply.header("location").unwrap_or_else(|| panic!("no redirect: {}", reply.text)).to_owned();
         self.get(&to)
     }
 
     /// A form of the last page, from that page.
-    pub(super) fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
+    pub(crate) fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
         let csrf = self.csrf.clone().unwrap_or_default();
         let fields = [&[("csrf", csrf.as_str())], fields].concat();
         let origin = format!("origin: {}", self.authority.url());
@@ -48,19 +48,19 @@ impl<'a> Visitor<'a> {
     }
 
     /// The page that such a form leads to, which it must.
-    pub(super) fn sent(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
+    pub(crate) fn sent(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
         let reply = self.post(path, fields);
         assert_eq!(reply.status, 303, "{path}: {}", reply.text);
         self.follow(&reply)
     }
 
     /// A form with these fields alone, sent with these headers.
-    pub(super) fn post_raw(&mut self, path: &str, fields: &[(&str, &str)], headers: &[&str]) -> Reply {
+    pub(crate) fn post_raw(&mut self, path: &str, fields: &[(&str, &str)], headers: &[&str]) -> Reply {
         let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         self.send("POST", path, headers, pairs.join("&").as_bytes())
     }
 
-    pub(super) fn send(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Reply {
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Reply {
         let mut lines: Vec<String> = headers.iter().map(|line| (*line).to_owned()).collect();
         lines.push("content-type: application/x-www-form-urlencoded".to_owned());
         lines.extend(self.cookie.iter().map(|cookie| format!("cookie: {cookie}")));
@@ -74,7 +74,7 @@ impl<'a> Visitor<'a> {
 }
 
 /// Every character that is no letter or digit as `%xx`.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     use std::fmt::Write;
     text.bytes().fold(String::new(), |mut safe, byte| {
         if byte.is_ascii_alphanumeric() {

@@ -159,6 +159,11 @@ fn on_the_socket_a_named_device_is_answered_in_the_authoritys_words() {
         exchange(&sidecar.socket(), &format!("{head}\r\n\r\n{body}")).unwrap()
     };
     assert_eq!(decision(&ask("validate", "host:test")), (200, true, "ALLOW".to_owned()));
+    // A caller that is no agent registers nothing.
+    assert_eq!(decision(&ask("validate", "agent:a")), (200, false, "DEVICE_NOT_FOUND".to_owned()));
+    assert_ne!(ask("register", "agent:a").status, 200);
+    assert_eq!(org.code("agent:a"), "DEVICE_NOT_FOUND");
+    org.register(&["agent:a"]);
     assert_eq!(decision(&ask("validate", "agent:a")), (200, true, "ALLOW".to_owned()));
     assert_eq!(words(&ask("register", "agent:a")), (200, "exists".into(), Value::Null));
     assert_eq!(decision(&ask("validate", "other")), (200, false, "DEVICE_NOT_PERMITTED".to_owned()));

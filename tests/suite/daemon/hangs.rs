@@ -182,8 +182,8 @@ fn a_runtime_directory_that_hangs_holds_up_no_check_and_no_stop() {
     let mut agent = Agent::start(&sidecar, &[], OBEDIENT);
     let never = Never::over(&sidecar.directory().join("runtime"));
     assert_eq!(check(&sidecar, "a check of the host").status, 200);
-    let other = soon("a check that registers", || sidecar.get("/v1/check?device=other:1").unwrap());
-    assert_eq!(other.status, 200, "{other:?}");
+    let other = soon("a start that registers", || run_script(&sidecar.socket(), &["--device", "other:1"], "exit 0"));
+    assert!(other.status.success(), "{other:?}");
     let again = soon("a check of what is registered", || sidecar.get("/v1/check?device=other:1").unwrap());
     assert_eq!(again.status, 200, "{again:?}");
     until("it is told", || sidecar.log().contains("cannot record the registration").then_some(()));
@@ -286,9 +286,10 @@ fn a_registration_that_hangs_holds_up_its_own_device_alone_and_is_not_made_twice
     let registrations = || authority.count("/api/v1/devices/register");
     until("the host is being registered", || (registrations() == 1).then_some(()));
     for number in 0..5 {
+        let device = format!("other:{number}");
         let other =
-            soon("a check of another device", || sidecar.get(&format!("/v1/check?device=other:{number}")).unwrap());
-        assert_eq!(other.status, 200, "{other:?}");
+            soon("a start of another device", || run_script(&sidecar.socket(), &["--device", &device], "exit 0"));
+        assert!(other.status.success(), "{other:?}");
     }
     assert_eq!(registrations(), 1 + 5);
     // A second attempt for the host begins, and waits for the first one's registration.

@@ -65,7 +65,7 @@ fn a_changed_file_is_put_in_force_by_itself() {
     setup.local = "mode = \"0600\"\nmax_age_cap = \"1m\"".to_owned();
     setup.configuration();
     until("the new lease is in force", || (cut_off_ms(&sidecar) == 422_000).then_some(()));
-    assert_eq!(sidecar.get("/v1/check?device=other").unwrap().status, 200, "{}", sidecar.log());
+    assert_eq!(sidecar.get("/v1/check?device=other").unwrap().code(), "DEVICE_NOT_FOUND", "{}", sidecar.log());
     let mode = || fs::metadata(sidecar.socket()).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(), 0o600);
     let next = || sidecar.status()["devices"][0]["next_validation_ms"].as_u64();

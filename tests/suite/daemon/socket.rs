@@ -213,7 +213,9 @@ fn a_named_device_needs_permission_and_both_gates() {
     setup.devices = "allow = [\"agent:*\"]".to_owned();
     let sidecar = setup.start();
     let check = |device: &str| sidecar.get(&format!("/v1/check?device={device}")).unwrap();
-    assert_eq!(check("agent:1").code(), "ALLOW", "registered on demand");
+    assert_eq!(check("agent:1").code(), "DEVICE_NOT_FOUND", "a check registers nothing");
+    org.register(&["agent:1", "agent:2"]);
+    assert_eq!(check("agent:1").code(), "ALLOW");
     let stranger = check("worker:1");
     assert_eq!((stranger.code().as_str(), &stranger.json()["device_id"]), ("DEVICE_NOT_PERMITTED", &"worker:1".into()));
     org.device("revoke", "agent:1");

@@ -26,7 +26,7 @@ use super::audit::{Actor, Call, Entry, Query, Reason};
 use super::console::session::Console;
 use super::health::{Health, Problem};
 use super::keys::{NoRandomness, SecretHash, new_key, new_token};
-use super::org::{Org, OrgId, PlanTier};
+use super::org::{Org, OrgId, PlanTier, Switch, Switches};
 use super::plan::Account;
 use super::role_keys::{KeyError, KeyReport};
 use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
@@ -62,6 +62,9 @@ pub(super) enum AdminRequest {
     },
     Enable {
         org: OrgId,
+        /// The organisation's own switch too.
+        #[serde(default)]
+        own: bool,
     },
     Freeze {
         org: OrgId,
@@ -242,6 +245,9 @@ pub(super) struct OrgReport {
     pub(super) plan_tier: PlanTier,
     /// The first reason of a validation to deny: `deleted`, `disabled`, `frozen`, `expired`; otherwise `active`.
     pub(super) state: String,
+    /// Which switches are off: `own`, which an admin key takes back, and `operator`, which `enable` takes back.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) off_by: Vec<String>,
     pub(super) access_until: Option<Timestamp>,
     pub(super) limit: u64,
     pub(super) devices_used: u64,
@@ -290,6 +296,10 @@ impl OrgReport {
             name: org.name.clone(),
             plan_tier: org.tier,
             state: state.to_owned(),
+            off_by: [(org.off.own, Switch::Own), (org.off.operator, Switch::Operator)]
+                .into_iter()
+                .filter_map(|(off, switch)| off.then(|| switch.as_str().to_owned()))
+                .collect(),
             access_until: org.access_until,
             limit: org.limit(),
             devices_used: account.used,
@@ -325,6 +335,7 @@ pub(super) async fn create_org(
         tier,
         device_limit: limit,
         disabled: false,
+        off: Switches::default(),
         frozen: false,
         access_until: None,
         created_at: call.at,
@@ -418,8 +429,13 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
             let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
             return Ok(AdminReply::Audit(AuditReport { entries: page.entries, next_cursor }));
         }
-        AdminRequest::Disable { org } => (org, OrgChange::Disabled(true)),
-        AdminRequest::Enable { org } => (org, OrgChange::Disabled(false)),
+        AdminRequest::Disable { org } => (org, OrgChange::Disabled(Switch::Operator, true)),
+        AdminRequest::Enable { org, own } => {
+            if own && store.change_org(org, &OrgChange::Disabled(Switch::Own, false), call).await?.is_none() {
+                return Ok(gone(org));
+            }
+            (org, OrgChange::Disabled(Switch::Operator, false))
+        }
         AdminRequest::Freeze { org } => (org, OrgChange::Frozen(true)),
         AdminRequest::Unfreeze { org } => (org, OrgChange::Frozen(false)),
         AdminRequest::Expire { org, at } => {

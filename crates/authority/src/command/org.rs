@@ -15,7 +15,7 @@ use crate::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutRep
 use crate::audit::Reason;
 use crate::database::Database;
 use crate::health::Problem;
-use crate::org::{OrgId, PlanTier, org_name};
+use crate::org::{OrgId, PlanTier, Switch, org_name};
 
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
@@ -67,6 +67,9 @@ enum Verb {
     Enable {
         /// The organisation's id
         org: OrgId,
+        /// Take back the organisation's own switch too, which otherwise one of its admin keys takes back in the console
+        #[arg(long)]
+        own: bool,
     },
     /// Freeze its plan (PLAN_FROZEN)
     Freeze {
@@ -214,7 +217,7 @@ impl Verb {
             Self::List => AdminRequest::List,
             Self::Show { org } => AdminRequest::Show { org },
             Self::Disable { org } => AdminRequest::Disable { org },
-            Self::Enable { org } => AdminRequest::Enable { org },
+            Self::Enable { org, own } => AdminRequest::Enable { org, own },
             Self::Freeze { org } => AdminRequest::Freeze { org },
             Self::Unfreeze { org } => AdminRequest::Unfreeze { org },
             Self::Expire { org, never: true, .. } => AdminRequest::Expire { org, at: Expiry::Never },
@@ -313,6 +316,14 @@ fn table(orgs: &[OrgReport]) -> String {
         // Writing to a string does not fail.
         let _ =
             write!(text, "\n{:36}  {:8}  {:5}  {devices:>9}  {until:20}  {name}", org.org_id, org.state, org.plan_tier);
+    }
+    for org in orgs.iter().filter(|org| org.off_by.iter().any(|switch| switch == Switch::Own.as_str())) {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n{}: the organisation's own switch is off; one of its admin keys takes that back, or `org enable --own`",
+            org.org_id
+        );
     }
     for line in orgs.iter().filter_map(old_key_text) {
         text.push('\n');

@@ -5,12 +5,13 @@ use jiff::Timestamp;
 use super::super::audit::{Record, Verb};
 use super::super::changes::Change;
 use super::super::keys::SecretHash;
-use super::super::org::{OrgId, PlanTier};
+use super::super::org::{OrgId, PlanTier, Switch};
 
 /// A change that an operator makes to an organisation.
 #[derive(Clone, Debug)]
 pub(crate) enum OrgChange {
-    Disabled(bool),
+    /// Execution is switched off or on, by one of the two switches.
+    Disabled(Switch, bool),
     Frozen(bool),
     AccessUntil(Option<Timestamp>),
     /// Sets the plan, and a limit to use instead of the plan's own.
@@ -31,16 +32,18 @@ impl OrgChange {
         match self {
             Self::Key(..) | Self::EndOldKey | Self::Delete => Change::Key(org),
             // An end in the future denies nothing yet; the hint is then only earlier than necessary.
-            Self::Disabled(true) | Self::Frozen(true) | Self::AccessUntil(Some(_)) => Change::Denied(org, None),
-            Self::Disabled(false) | Self::Frozen(false) | Self::AccessUntil(None) | Self::Plan(..) => Change::Org(org),
+            Self::Disabled(_, true) | Self::Frozen(true) | Self::AccessUntil(Some(_)) => Change::Denied(org, None),
+            Self::Disabled(_, false) | Self::Frozen(false) | Self::AccessUntil(None) | Self::Plan(..) => {
+                Change::Org(org)
+            }
         }
     }
 
     /// The audit record of this change.
     pub(super) fn record(&self, org: OrgId) -> Record {
         match self {
-            Self::Disabled(true) => Record::ok(org, Verb::DisableOrg),
-            Self::Disabled(false) => Record::ok(org, Verb::EnableOrg),
+            Self::Disabled(switch, true) => Record::ok(org, Verb::DisableOrg).with("switch", switch.as_str()),
+            Self::Disabled(switch, false) => Record::ok(org, Verb::EnableOrg).with("switch", switch.as_str()),
             Self::Frozen(true) => Record::ok(org, Verb::FreezeOrg),
             Self::Frozen(false) => Record::ok(org, Verb::UnfreezeOrg),
             Self::AccessUntil(end) => {

@@ -1,6 +1,6 @@
 //! The row of an organisation.
 
-use super::super::org::Org;
+use super::super::org::{Org, Switches};
 use super::super::plan::Account;
 use super::StoreError;
 use super::columns::Row;
@@ -8,13 +8,13 @@ use super::columns::Row;
 /// The columns that [`org`] and [`account`] read, for a `SELECT` from `orgs`.
 macro_rules! org_columns {
     () => {
-        "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active, orgs.old_key_hash, orgs.old_key_ends"
+        "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active, orgs.old_key_hash, orgs.old_key_ends, orgs.off_own, orgs.off_operator"
     };
 }
 pub(super) use org_columns;
 
 /// The number of these columns: the first column after them has this index.
-pub(super) const ORG_COLUMNS: usize = 13;
+pub(super) const ORG_COLUMNS: usize = 15;
 
 pub(super) fn org(row: &impl Row) -> Result<Org, StoreError> {
     Ok(Org {
@@ -23,6 +23,7 @@ pub(super) fn org(row: &impl Row) -> Result<Org, StoreError> {
         tier: row.get(3)?,
         device_limit: row.maybe(4)?,
         disabled: row.get(5)?,
+        off: Switches { own: row.get(13)?, operator: row.get(14)? },
         frozen: row.get(6)?,
         access_until: row.maybe(7)?,
         created_at: row.get(8)?,

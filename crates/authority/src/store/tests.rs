@@ -24,7 +24,7 @@ use crate::batch::{Named, Outcome, distinct};
 use crate::changes::Change;
 use crate::database::Database;
 use crate::keys::{SecretHash, new_key};
-use crate::org::{HeldKey, OrgId, PlanTier};
+use crate::org::{HeldKey, OrgId, PlanTier, Switch, Switches};
 use crate::plan::{Admission, Removal, Restoration, Suspension};
 use crate::reports::HeardReport;
 

@@ -26,7 +26,7 @@ use crate::console::pictures::{self, Picture};
 use crate::console::session::{Holder, Outcome};
 use crate::console::words::{When, grouped};
 use crate::keys::{self, SecretHash};
-use crate::org::{Org, PlanTier};
+use crate::org::{Org, PlanTier, Switch};
 use crate::plan::Account;
 use crate::routes::billing::CHECKOUT_LIFE;
 use crate::routes::now;
@@ -157,16 +157,21 @@ pub(super) async fn execution(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
+    let (_, visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
     let (off, done) = match form.one("execution") {
         "off" => (true, "off"),
         "on" => (false, "on"),
         _ => return Err(Refused::Malformed("The form says neither on nor off.".to_owned())),
     };
+    if !off && !visit.is_operator() && account.org.off.operator {
+        let text = "The operator of this server switched execution off. Only the operator can switch it on again.";
+        return Err(Refused::Malformed(text.to_owned()));
+    }
     if off && form.one("confirm") != "off" {
         return Err(Refused::Malformed("To switch execution off, type the word off.".to_owned()));
     }
-    app.store.change_org(account.org.id, &OrgChange::Disabled(off), &call).await?.ok_or(Refused::NotFound)?;
+    let switch = if visit.is_operator() { Switch::Operator } else { Switch::Own };
+    app.store.change_org(account.org.id, &OrgChange::Disabled(switch, off), &call).await?.ok_or(Refused::NotFound)?;
     Ok(back(&app, &account, done))
 }
 

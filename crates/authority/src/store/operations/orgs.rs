@@ -11,7 +11,7 @@ use super::audit::record;
 use crate::audit::{Call, Record, Verb};
 use crate::changes::Change;
 use crate::keys::SecretHash;
-use crate::org::{Org, OrgId};
+use crate::org::{Org, OrgId, Switch};
 use crate::plan::Account;
 
 pub(in super::super) async fn any_account<T: ReadTransaction>(
@@ -122,7 +122,12 @@ pub(super) async fn apply<T: Transaction>(
     call: &Call,
 ) -> Result<(), StoreError> {
     let (update, values) = match change {
-        OrgChange::Disabled(on) => ("UPDATE orgs SET disabled = $2 WHERE id = $1", values![id, *on]),
+        OrgChange::Disabled(Switch::Own, off) => {
+            ("UPDATE orgs SET off_own = $2, disabled = ($2 OR off_operator) WHERE id = $1", values![id, *off])
+        }
+        OrgChange::Disabled(Switch::Operator, off) => {
+            ("UPDATE orgs SET off_operator = $2, disabled = ($2 OR off_own) WHERE id = $1", values![id, *off])
+        }
         OrgChange::Frozen(on) => ("UPDATE orgs SET frozen = $2 WHERE id = $1", values![id, *on]),
         OrgChange::AccessUntil(end) => ("UPDATE orgs SET access_until = $2 WHERE id = $1", values![id, *end]),
         // Setting a plan, as after a purchase, makes it valid for good: an end that was set before is removed.

@@ -8,6 +8,7 @@ on_both! {
     an_old_key_that_ends_is_found_once_in_the_span_in_which_it_does
     an_operators_own_limit_holds_instead_of_the_plans
     which_key_a_device_asked_with_last_is_known_and_the_newest_note_wins
+    either_switch_denies_and_each_is_taken_back_by_itself
 }
 
 fn an_entitlement_that_ends_is_found_once_in_the_span_in_which_it_does(runtime: &Runtime, store: Store) {
@@ -132,5 +133,22 @@ fn which_key_a_device_asked_with_last_is_known_and_the_newest_note_wins(runtime:
         store.touch(&[note(a, 11, first)]).await.unwrap();
         assert_eq!(old().await, ["b"]);
         assert_eq!(store.old_keys(at(100)).await.unwrap(), [], "those that are over are not asked for");
+    });
+}
+
+fn either_switch_denies_and_each_is_taken_back_by_itself(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = new_org(&store, PlanTier::Free).await;
+        let switched = async |switch: Switch, off: bool| {
+            let account = store.change_org(org, &OrgChange::Disabled(switch, off), &by(1)).await.unwrap().unwrap();
+            (account.org.disabled, account.org.off)
+        };
+        let off = |own, operator| (own || operator, Switches { own, operator });
+        assert_eq!(switched(Switch::Operator, true).await, off(false, true));
+        assert_eq!(switched(Switch::Own, true).await, off(true, true));
+        assert_eq!(switched(Switch::Own, false).await, off(false, true), "the operator's switch stays");
+        assert_eq!(switched(Switch::Own, true).await, off(true, true));
+        assert_eq!(switched(Switch::Operator, false).await, off(true, false), "the organisation's own stays");
+        assert_eq!(switched(Switch::Own, false).await, off(false, false));
     });
 }

@@ -74,7 +74,7 @@ fn whoever_listens_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, st
         assert!(page.devices[0].revoked_at.is_some());
         store.unrevoke_all(org, &by(3)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(org));
-        store.change_org(org, &OrgChange::Disabled(true), &by(4)).await.unwrap();
+        store.change_org(org, &OrgChange::Disabled(Switch::Own, true), &by(4)).await.unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Denied(org, None));
     });
 }
@@ -92,7 +92,7 @@ fn an_operation_that_fails_leaves_nothing_behind_and_tells_nothing(runtime: &Run
         let verbs: Vec<_> = audited(&store, &Query { limit: 10, ..Query::default() }).await;
         assert_eq!(verbs.iter().map(|line| line.0.as_str()).collect::<Vec<_>>(), ["org/create", "org/create"]);
         // The next news is the first that is told.
-        store.change_org(first.id, &OrgChange::Disabled(false), &by(2)).await.unwrap().unwrap();
+        store.change_org(first.id, &OrgChange::Disabled(Switch::Own, false), &by(2)).await.unwrap().unwrap();
         assert_eq!(news.recv().await.unwrap(), Change::Org(first.id));
     });
 }
