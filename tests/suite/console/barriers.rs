@@ -112,6 +112,42 @@ fn no_page_has_a_barrier_for_whoever_holds_a_key() {
     looks.browser.click(&button("Rotate the key"));
     looks.browser.see(&css("#new-key"));
     looks.at("new key");
+    looks.browser.click(&link("Keys"));
+    looks.browser.fill(&field("Devices of a host key; leave empty for all"), &"k8s:*".repeat(50));
+    looks.browser.fill(&field("Name; it appears in the audit"), &"x".repeat(64));
+    looks.browser.click(&button("Make the key"));
+    looks.browser.see(&css("#new-key"));
+    looks.at("new key with a role");
+    let made = looks.browser.text(&css("dd code"));
+    looks.browser.click(&link(&made));
+    looks.browser.see(&button("Revoke the key"));
+    looks.at("key with a role");
+    looks.browser.fill(&field("Type the word revoke"), "revoke");
+    looks.browser.click(&button("Revoke the key"));
+    looks.browser.see(&role("heading", "Ended keys"));
+    looks.at("keys");
+    looks.end();
+}
+
+#[test]
+fn no_page_has_a_barrier_for_keys_that_may_stop_or_only_look() {
+    let test = "no_page_has_a_barrier_for_keys_that_may_stop_or_only_look";
+    let Some(mut looks) = Looks::start(test) else { return };
+    let authority = Authority::start_with(&["--management-per-minute", "0"]);
+    let org = authority.org("scale");
+    fill(&org);
+    for role in ["stop", "read"] {
+        let held = org.with_role(&["--role", role, "--name", &role.repeat(12)]);
+        sign_in(&mut looks.browser, &held);
+        let home = looks.browser.url();
+        for (name, path) in PAGES {
+            let status = if role == "read" && path == "/stop" { 403 } else { 200 };
+            looks.go(&format!("{name}, {role}"), &format!("{home}{path}"), status);
+        }
+        looks.browser.go(&home);
+        looks.browser.click(&button("Sign out"));
+        looks.browser.see(&button("Sign in"));
+    }
     looks.end();
 }
 

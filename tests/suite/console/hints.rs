@@ -8,7 +8,7 @@ use crate::harness::authority::Authority;
 use crate::harness::wait::PATIENCE;
 
 /// A subscribed page, behind the head of its answer.
-fn follow(visitor: &Visitor<'_>, org: &str) -> BufReader<TcpStream> {
+pub(super) fn follow(visitor: &Visitor<'_>, org: &str) -> BufReader<TcpStream> {
     let address = visitor.authority.address();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -23,7 +23,7 @@ fn follow(visitor: &Visitor<'_>, org: &str) -> BufReader<TcpStream> {
 }
 
 /// Reads to the line that begins with this; `false` when the stream ends before.
-fn reaches(reader: &mut BufReader<TcpStream>, wanted: &str) -> bool {
+pub(super) fn reaches(reader: &mut BufReader<TcpStream>, wanted: &str) -> bool {
     let mut line = String::new();
     loop {
         line.clear();

@@ -3,6 +3,7 @@
 
 mod barriers;
 mod hints;
+mod keys;
 mod live;
 mod pages;
 mod people;

@@ -37,7 +37,7 @@ fn audited(org: &Org<'_>) -> Vec<[String; 4]> {
 }
 
 /// The text between the first `before` and the next `after` of it.
-fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+pub(super) fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("no {before} in {text}"));
     rest.split_once(after).unwrap_or_else(|| panic!("no {after} behind {before}")).0
 }

@@ -91,6 +91,15 @@ fn every_form_is_answered_with_a_redirect_or_a_refusal_and_never_with_a_result()
     send(&mut visitor, &of("/settings/rotate-key"), &inside("/settings/rotate-key"), rotate);
     let end: &[&[(&str, &str)]] = &[&[], &[("confirm", "end")]];
     send(&mut visitor, &of("/settings/end-old-key"), &inside("/settings/end-old-key"), end);
+    let make: &[&[(&str, &str)]] = &[&[], &[("role", "root")], &[("role", "read"), ("name", "board")]];
+    send(&mut visitor, &of("/keys"), &inside("/keys"), make);
+    let keys = authority.admin_json(&["key", "list", id]);
+    let board = keys.as_array().unwrap().iter().find(|key| key["name"] == "board").unwrap();
+    let key = format!("/keys/{}", board["fingerprint"].as_str().unwrap());
+    let rotate: &[&[(&str, &str)]] = &[&[], &[("confirm", "rotate"), ("overlap", "1h")]];
+    send(&mut visitor, &of("/keys/{key}/rotate"), &inside(&format!("{key}/rotate")), rotate);
+    let revoke: &[&[(&str, &str)]] = &[&[], &[("confirm", "revoke")], &[("confirm", "revoke")]];
+    send(&mut visitor, &of("/keys/{key}/revoke"), &inside(&format!("{key}/revoke")), revoke);
     let out: &[&[(&str, &str)]] = &[&[]];
     send(&mut visitor, "/console/sign-out", "/console/sign-out", out);
     let key: &[&[(&str, &str)]] = &[&[("key", "org_no")]];
@@ -175,14 +184,14 @@ fn revoked_devices_are_removed_only_when_that_was_typed_too() {
     let asked = visitor.sent(&path, &both).text;
     assert!(asked.contains("1 of them is revoked") && asked.contains("type the word revoked"), "{asked}");
     let done = visitor.sent(&path, &[&both[..], &[("confirm", "2")]].concat()).text;
-    assert!(done.contains("Removed: 1 of 2") && done.contains("is revoked, and stays"), "{done}");
+    assert!(done.contains("Removed: 1 of 2") && done.contains("is revoked and was not removed"), "{done}");
     assert_eq!((org.code("a").as_str(), org.code("b").as_str()), ("DEVICE_REVOKED", "DEVICE_NOT_FOUND"));
     // One that another operator revoked after the page was shown.
     let asked = visitor.sent(&path, &[("action", "remove"), ("id", "c")]).text;
     assert!(!asked.contains("type the word revoked"), "{asked}");
     org.device("revoke", "c");
     let one = [("action", "remove"), ("id", "c"), ("confirm", "1")];
-    assert!(visitor.sent(&path, &one).text.contains("is revoked, and stays"));
+    assert!(visitor.sent(&path, &one).text.contains("is revoked and was not removed"));
     assert_eq!(org.code("c"), "DEVICE_REVOKED");
     let done = visitor.sent(&path, &[&one[..], &[("revoked", "revoked")]].concat()).text;
     assert!(done.contains("Removed: 1 of 1") && org.code("c") == "DEVICE_NOT_FOUND", "{done}");

@@ -1,15 +1,22 @@
 //! Reads forms, and checks that a page of this console sent them.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
+use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use machineid_protocol::span;
 
 use super::refused::Refused;
-use super::visit::Visit;
-use crate::audit::Reason;
+use super::visit::{self, Visit};
+use crate::access::Permission;
+use crate::app::App;
+use crate::audit::{Call, Reason};
 use crate::console::session::Console;
+use crate::plan::Account;
 
 /// The maximum size of a form, in bytes: a page of selected devices, with each character of their ids escaped.
 const LARGEST: usize = 128 * 1024;
@@ -41,6 +48,11 @@ impl Form {
         if visit.session.wrote(form.one("csrf")) { Ok(form) } else { Err(Refused::Foreign) }
     }
 
+    #[cfg(test)]
+    pub(super) fn with(fields: &[(&str, &str)]) -> Self {
+        Self(fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
     /// The first field of that name, trimmed; empty when there is none.
     pub(super) fn one(&self, name: &str) -> &str {
         self.0.iter().find(|(field, _)| field == name).map_or("", |(_, value)| value.trim())
@@ -49,6 +61,28 @@ impl Form {
     /// Every field of that name.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The value in the field of that name, if one is given.
+    pub(super) fn read<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<Option<T>, Refused> {
+        match self.one(name) {
+            "" => Ok(None),
+            text => match text.parse() {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => Err(Refused::Malformed(format!("The {name} cannot be used: {error}."))),
+            },
+        }
+    }
+
+    /// The duration in the field of that name, if one is given.
+    pub(super) fn span(&self, name: &str) -> Result<Option<Duration>, Refused> {
+        match self.one(name) {
+            "" => Ok(None),
+            text => match span::parse(text) {
+                Ok(span) => Ok(Some(span)),
+                Err(error) => Err(Refused::Malformed(format!("The {name} is not valid: {error}."))),
+            },
+        }
     }
 
     /// The reason, if one is given.
@@ -61,6 +95,26 @@ impl Form {
             Refused::Malformed(format!("The reason is not valid: {error}."))
         })
     }
+}
+
+/// A form about an organisation.
+#[derive(Debug)]
+pub(super) struct OrgForm {
+    pub(super) head: Parts,
+    pub(super) visit: Visit,
+    pub(super) account: Account,
+    pub(super) form: Form,
+    /// The management call that the form makes.
+    pub(super) call: Call,
+}
+
+/// Reads a form about an organisation, from a session that may do what it asks for.
+pub(super) async fn asked(app: &App, org: &str, request: Request, needs: Permission) -> Result<OrgForm, Refused> {
+    let (head, body) = request.into_parts();
+    let (visit, account) = visit::at(app, &head, org, needs).await?;
+    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let call = visit.call(&head, form.reason()?);
+    Ok(OrgForm { head, visit, account, form, call })
 }
 
 /// Whether a page of this origin sent the request. Browsers say so in headers; a client that is no browser sends

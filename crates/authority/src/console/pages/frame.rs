@@ -1,7 +1,9 @@
 //! The frame of each page: the navigation, the current place, and the link to stop everything.
 
 use super::files;
+use super::rights::SessionRights;
 use super::visit::Visit;
+use crate::access::Permission;
 use crate::app::App;
 use crate::org::Org;
 
@@ -10,6 +12,7 @@ use crate::org::Org;
 pub(super) enum Section {
     Fleet,
     Settings,
+    Keys,
     Audit,
     Stop,
     /// The operator's list of organisations.
@@ -24,6 +27,7 @@ impl Section {
         match self {
             Self::Fleet => "fleet",
             Self::Settings => "settings",
+            Self::Keys => "keys",
             Self::Audit => "audit",
             Self::Stop => "stop",
             Self::Orgs => "orgs",
@@ -40,7 +44,8 @@ pub(super) struct Frame {
     pub(super) base: String,
     /// The token that every form carries; empty without a session.
     pub(super) csrf: String,
-    pub(super) operator: bool,
+    /// What the session may do: a page offers nothing else. The server refuses all else in any case.
+    pub(super) rights: SessionRights,
     pub(super) org: Option<OrgPlace>,
     pub(super) section: Section,
 }
@@ -62,7 +67,7 @@ impl Frame {
             title: title.to_owned(),
             base: app.console.base.clone(),
             csrf: String::new(),
-            operator: false,
+            rights: SessionRights::Unknown,
             org: None,
             section: Section::Other,
         }
@@ -71,7 +76,7 @@ impl Frame {
     /// A frame for a session.
     pub(super) fn of(app: &App, visit: &Visit, title: &str) -> Self {
         let csrf = visit.session.csrf.clone();
-        Self { csrf, operator: visit.is_operator(), ..Self::bare(app, title) }
+        Self { csrf, rights: visit.rights(), ..Self::bare(app, title) }
     }
 
     /// A frame for a page of an organisation.
@@ -82,6 +87,26 @@ impl Frame {
             halted: halted(org),
         };
         Self { org: Some(place), section, ..Self::of(app, visit, title) }
+    }
+
+    pub(super) fn is_operator(&self) -> bool {
+        self.rights == SessionRights::Operator
+    }
+
+    pub(super) fn may_stop(&self) -> bool {
+        self.rights.may(Permission::Stop)
+    }
+
+    pub(super) fn may_remove(&self) -> bool {
+        self.rights.may(Permission::Remove)
+    }
+
+    pub(super) fn may_give_back(&self) -> bool {
+        self.rights.may(Permission::GiveBack)
+    }
+
+    pub(super) fn may_administer(&self) -> bool {
+        self.rights.may(Permission::Administer)
     }
 
     /// The address of the style sheet.

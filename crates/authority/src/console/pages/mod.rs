@@ -4,6 +4,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `visit` | the session and the organisation of a request |
+//! | `rights` | pure: what a session may do |
 //! | `form` | forms, and the check that a page of this console sent them |
 //! | `frame` | the frame of each page |
 //! | `refused` | pages for refused requests |
@@ -15,6 +16,7 @@
 //! | `device` | one device |
 //! | `told`, `past` | the reports of its sidecars, and its history |
 //! | `settings` | the organisation: its switch, plan, key, and deletion |
+//! | `keys`, `key` | the keys with roles: making, replacing and revoking them |
 //! | `audit` | who did what, when and why |
 //! | `stop` | the kill switch, and undoing it |
 //! | `orgs` | the operator's list of organisations |
@@ -38,11 +40,14 @@ mod files;
 mod fleet;
 mod form;
 mod frame;
+mod key;
+mod keys;
 mod live;
 mod orgs;
 mod past;
 mod refused;
 mod result;
+mod rights;
 mod settings;
 mod sign_in;
 mod stop;
@@ -86,6 +91,10 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/org/{org}/settings/end-old-key", post(settings::end_old_key))
         .route("/console/org/{org}/settings/checkout", post(settings::checkout))
         .route("/console/org/{org}/settings/operate", post(settings::operate))
+        .route("/console/org/{org}/keys", get(keys::show).post(keys::create))
+        .route("/console/org/{org}/keys/{key}", get(key::show))
+        .route("/console/org/{org}/keys/{key}/rotate", post(key::rotate))
+        .route("/console/org/{org}/keys/{key}/revoke", post(key::revoke))
         .route("/console/org/{org}/audit", get(audit::show))
         .route("/console/org/{org}/audit.jsonl", get(audit::export))
         .route("/console/org/{org}/stop", get(stop::show).post(stop::everything))

@@ -10,8 +10,10 @@ use axum::response::Response;
 use jiff::Timestamp;
 use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
+use machineid_protocol::KeyRole;
 
 use super::frame::{Frame, Section};
+use super::keys::KeyDetails;
 use super::refused::Refused;
 use super::visit::Visit;
 use super::{page, redirect, visit};
@@ -68,6 +70,19 @@ struct KeyPage {
 }
 
 #[derive(Template)]
+#[template(path = "console/role_key.html")]
+struct RoleKeyPage {
+    frame: Frame,
+    place: String,
+    key: Option<String>,
+    made: KeyDetails,
+    /// Whether it took the place of another key.
+    rotated: bool,
+    /// When that one ends, while it is valid.
+    old_key_ends: Option<When>,
+}
+
+#[derive(Template)]
 #[template(path = "console/created.html")]
 struct CreatedPage {
     frame: Frame,
@@ -119,6 +134,13 @@ pub(super) async fn show(
             let now = now();
             let old_key_ends = old_key_ends.filter(|ends| now < *ends).map(|ends| When::new(ends, now));
             page(StatusCode::OK, &KeyPage { frame, place, key: key.map(text), old_key_ends, older_key_ended })
+        }
+        Outcome::RoleKey { key, made, old_key_ends } => {
+            let frame = Frame::inside(&app, &visit, org, Section::Keys, "The new key");
+            let (now, rotated) = (now(), old_key_ends.is_some());
+            let old_key_ends = old_key_ends.filter(|ends| now < *ends).map(|ends| When::new(ends, now));
+            let (key, made) = (key.map(text), KeyDetails::new(*made, now));
+            page(StatusCode::OK, &RoleKeyPage { frame, place, key, made, rotated, old_key_ends })
         }
         Outcome::NewOrg { key } => {
             let frame = Frame::inside(&app, &visit, org, Section::Other, "The organisation and its key");

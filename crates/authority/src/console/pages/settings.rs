@@ -6,22 +6,17 @@ use std::sync::Arc;
 use askama::Template;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use axum::response::Response;
 use jiff::Timestamp;
-use machineid_clock::BootTime;
-use machineid_protocol::span;
 use tracing::error;
 
-use super::form::Form;
+use super::form::{OrgForm, asked};
 use super::frame::{Frame, Section};
 use super::refused::Refused;
-use super::visit::Visit;
 use super::{page, redirect, result, visit};
 use crate::access::Permission;
 use crate::admin::{self, OldKeyReport};
 use crate::app::App;
-use crate::audit::Call;
 use crate::console::pictures::{self, Picture};
 use crate::console::session::{Holder, Outcome};
 use crate::console::words::{When, grouped};
@@ -133,20 +128,6 @@ pub(super) async fn show(
     )
 }
 
-/// The session, its form, and the management call that the form makes.
-async fn asked(
-    app: &App,
-    org: &str,
-    request: Request,
-    needs: Permission,
-) -> Result<(Parts, Visit, Account, Form, Call), Refused> {
-    let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(app, &head, org, needs).await?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
-    let call = visit.call(&head, form.reason()?);
-    Ok((head, visit, account, form, call))
-}
-
 fn back(app: &App, account: &Account, done: &str) -> Response {
     redirect(&format!("{}/org/{}/settings?done={done}", app.console.base, account.org.id))
 }
@@ -157,7 +138,7 @@ pub(super) async fn execution(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
+    let OrgForm { visit, account, form, call, .. } = asked(&app, &org, request, Permission::Administer).await?;
     let (off, done) = match form.one("execution") {
         "off" => (true, "off"),
         "on" => (false, "on"),
@@ -182,11 +163,8 @@ pub(super) async fn rotate_key(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (head, mut visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
-    let overlap = match form.one("overlap") {
-        "" => admin::OVERLAP,
-        text => span::parse(text).map_err(|error| Refused::Malformed(format!("The overlap is not valid: {error}.")))?,
-    };
+    let OrgForm { head, mut visit, account, form, call } = asked(&app, &org, request, Permission::Administer).await?;
+    let overlap = form.span("overlap")?.unwrap_or(admin::OVERLAP);
     if overlap > admin::LONGEST_OVERLAP {
         return Err(Refused::Malformed("An old key can stay valid for 90 days (2160h) at most.".to_owned()));
     }
@@ -217,17 +195,7 @@ pub(super) async fn rotate_key(
         Refused::Failed
     })?;
     let (new, key) = rotated.ok_or(refused)?;
-    let mut renewed = None;
-    if own {
-        // If there is no new session, the old one lasts as long as its key.
-        renewed = app.console.sessions.begin(Holder::Key(org, SecretHash::of_key(&key)), BootTime::now()).ok();
-        if let Some(session) = renewed.as_ref().and_then(|id| app.console.sessions.find(id, BootTime::now(), true)) {
-            if let Some(old) = visit::session_id(&app.console, &head.headers) {
-                app.console.end(old);
-            }
-            visit.session = session;
-        }
-    }
+    let renewed = if own { visit.go_on_with(&app, &head, org, &key) } else { None };
     let outcome = Outcome::NewKey {
         key: Some(key),
         old_key_ends: new.old_key_ends.filter(|ends| call.at < *ends),
@@ -246,7 +214,7 @@ pub(super) async fn end_old_key(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
+    let OrgForm { account, form, call, .. } = asked(&app, &org, request, Permission::Administer).await?;
     if form.one("confirm") != "end" {
         return Err(Refused::Malformed("To end the old key, type the word end.".to_owned()));
     }
@@ -275,7 +243,7 @@ pub(super) async fn checkout(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, _, account, form, call) = asked(&app, &org, request, Permission::GiveBack).await?;
+    let OrgForm { account, form, call, .. } = asked(&app, &org, request, Permission::GiveBack).await?;
     let wanted = match form.one("plan").parse() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Refused::Malformed("Choose pro, scale or max.".to_owned())),
@@ -297,7 +265,7 @@ pub(super) async fn operate(
     Path(org): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let (_, visit, account, form, call) = asked(&app, &org, request, Permission::Administer).await?;
+    let OrgForm { visit, account, form, call, .. } = asked(&app, &org, request, Permission::Administer).await?;
     if !visit.is_operator() {
         return Err(Refused::NotFound);
     }

@@ -12,11 +12,12 @@ use tracing::info;
 
 use super::form::Form;
 use super::frame::Frame;
+use super::key;
 use super::refused::Refused;
 use super::{page, redirect, visit};
 use crate::access::{Grant, Permission};
 use crate::app::App;
-use crate::console::session::Holder;
+use crate::console::session::{Holder, SignOutReach};
 use crate::keys::SecretHash;
 use crate::org::OrgId;
 use crate::repeated::rarely;
@@ -80,7 +81,10 @@ pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> R
         .into_response());
     };
     if Permission::Read.of(found.key.role) != Grant::Whole {
-        return Err(Refused::NotPermitted(Some(found.key.role), Permission::Read));
+        let problem =
+            "That is a host's key, which cannot sign in. Sign in with a key of the role stop, read, operate or admin.";
+        let frame = Frame::bare(&app, "Sign in");
+        return page(StatusCode::FORBIDDEN, &Page { frame, next: next.unwrap_or_default(), problem: Some(problem) });
     }
     app.seen.used(hash.mark(), now());
     let org = found.org.id;
@@ -104,10 +108,12 @@ fn begin(app: &App, head: &axum::http::request::Parts, holder: Holder, next: &st
 
 pub(super) async fn out(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let visit = visit::enter(&app, &head)?;
+    let mut visit = visit::enter(&app, &head)?;
     let form = Form::of(&app.console, &visit, &head, body).await?;
     if form.one("everywhere") == "yes" {
-        app.console.end_all(&visit.session);
+        visit.learn_own(&app, &head).await?;
+        let whole = visit.rights().may(Permission::Administer);
+        app.console.end_all(&visit.session, if whole { SignOutReach::Organisation } else { SignOutReach::Key });
     }
     if let Some(id) = visit::session_id(&app.console, &head.headers) {
         app.console.end(id);
@@ -162,8 +168,9 @@ fn allowed(next: &str) -> Option<String> {
     let inside = || {
         let (org, rest) = path.strip_prefix("/org/").map(|rest| rest.split_once('/').unwrap_or((rest, "")))?;
         org.parse::<OrgId>().ok().filter(|id| id.to_string() == org)?;
-        let known = ["", "device", "settings", "audit", "stop"].contains(&rest)
-            || rest.strip_prefix("stop/").is_some_and(|at| at.parse::<u64>().is_ok());
+        let known = ["", "device", "settings", "keys", "audit", "stop"].contains(&rest)
+            || rest.strip_prefix("stop/").is_some_and(|at| at.parse::<u64>().is_ok())
+            || rest.strip_prefix("keys/").is_some_and(|key| key::named(key).is_some());
         known.then_some(())
     };
     let tame = query.unwrap_or("").bytes().all(|byte| byte.is_ascii_alphanumeric() || b"%=&+-._~".contains(&byte));
@@ -177,7 +184,17 @@ mod tests {
     #[test]
     fn signing_in_leads_to_pages_of_the_console_and_nowhere_else() {
         let org = OrgId::random();
-        for good in ["", "?q=web%20&state=revoked", "/device?id=a%2Fb", "/settings", "/audit", "/stop", "/stop/17"] {
+        for good in [
+            "",
+            "?q=web%20&state=revoked",
+            "/device?id=a%2Fb",
+            "/settings",
+            "/keys",
+            "/keys/0123456789ab",
+            "/audit",
+            "/stop",
+            "/stop/17",
+        ] {
             let next = format!("/org/{org}{good}");
             assert_eq!(allowed(&next), Some(next.clone()));
         }
@@ -200,6 +217,8 @@ mod tests {
             &own("//evil.example"),
             &own("?x=\n"),
             &own("/stop/-1"),
+            &own("/keys/oncall"),
+            &own("/keys/0123456789ab/rotate"),
             &own("?<"),
             &own("/device/../../x"),
         ] {

@@ -5,12 +5,15 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use cookie::{Cookie, SameSite};
 use machineid_clock::BootTime;
+use machineid_org_key::OrgKey;
 
 use super::refused::Refused;
+use super::rights::SessionRights;
 use crate::access::{Grant, Permission};
 use crate::app::App;
 use crate::audit::{Actor, Call, KeyLabel, Reason};
 use crate::console::session::{Console, Holder, Session};
+use crate::keys::{KeyMark, SecretHash};
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, OrgId};
 use crate::plan::Account;
@@ -49,18 +52,59 @@ impl Visit {
         Call { at: now(), request_id: ask::request_id(head), actor, reason }
     }
 
-    /// Whether the session may do that.
-    pub(super) fn may(&self, needs: Permission) -> bool {
+    /// What the session may do.
+    pub(super) fn rights(&self) -> SessionRights {
         match (self.session.holder, &self.key) {
-            (Holder::Operator(_), _) => true,
-            (Holder::Key(..), Some(key)) => needs.of(key.role) == Grant::Whole,
-            (Holder::Key(..), None) => false,
+            (Holder::Operator(_), _) => SessionRights::Operator,
+            (Holder::Key(..), Some(key)) => SessionRights::Key { role: key.role, name: key.name.clone() },
+            (Holder::Key(..), None) => SessionRights::Unknown,
+        }
+    }
+
+    /// Finds out what the session may do in this organisation. Fails when it may not even see it.
+    async fn learn(&mut self, app: &App, head: &Parts, org: OrgId) -> Result<(), Refused> {
+        let id = session_id(&app.console, &head.headers).ok_or(Refused::SignIn)?;
+        match held(app, id, &self.session, org).await? {
+            Held::All => {}
+            Held::Key(key) => self.key = Some(key),
+            Held::Nothing => return Err(Refused::NotFound),
+        }
+        Ok(())
+    }
+
+    /// Finds out what the session may do in its own organisation.
+    pub(super) async fn learn_own(&mut self, app: &App, head: &Parts) -> Result<(), Refused> {
+        match self.session.holder {
+            Holder::Key(own, _) => self.learn(app, head, own).await,
+            Holder::Operator(_) => Ok(()),
         }
     }
 
     /// Fails unless the session may do that.
     pub(super) fn must(&self, needs: Permission) -> Result<(), Refused> {
-        if self.may(needs) { Ok(()) } else { Err(Refused::NotPermitted(self.key.as_ref().map(|key| key.role), needs)) }
+        let rights = self.rights();
+        if rights.may(needs) { Ok(()) } else { Err(Refused::NotPermitted(rights.role(), needs)) }
+    }
+
+    /// Whether the session began with this key.
+    pub(super) fn began_with(&self, key: KeyMark) -> bool {
+        match self.session.holder {
+            Holder::Key(_, own) => own.mark() == key,
+            Holder::Operator(_) => false,
+        }
+    }
+
+    /// Goes on with a key that has taken the place of the session's own, in a session under another id, which is
+    /// returned for the cookie. If there is no new session, the old one lasts as long as its key.
+    pub(super) fn go_on_with(&mut self, app: &App, head: &Parts, org: OrgId, key: &OrgKey) -> Option<String> {
+        let holder = Holder::Key(org, SecretHash::of_key(key));
+        let id = app.console.sessions.begin(holder, BootTime::now()).ok()?;
+        let session = app.console.sessions.find(&id, BootTime::now(), true)?;
+        if let Some(old) = session_id(&app.console, &head.headers) {
+            app.console.end(old);
+        }
+        self.session = session;
+        Some(id)
     }
 }
 
@@ -86,11 +130,7 @@ pub(super) fn operator(app: &App, head: &Parts) -> Result<Visit, Refused> {
 pub(super) async fn at(app: &App, head: &Parts, org: &str, needs: Permission) -> Result<(Visit, Account), Refused> {
     let mut visit = enter(app, head)?;
     let org: OrgId = org.parse().map_err(|_| Refused::NotFound)?;
-    match held(app, &visit.session, org).await? {
-        Held::All => {}
-        Held::Key(key) => visit.key = Some(key),
-        Held::Nothing => return Err(Refused::NotFound),
-    }
+    visit.learn(app, head, org).await?;
     visit.must(needs)?;
     let asker = match visit.session.holder {
         Holder::Key(_, key) => Asker::Key(key.mark(), ask::address(head)),
@@ -110,15 +150,19 @@ enum Held {
     Nothing,
 }
 
-/// What this session has of that organisation. Fails when its key is no longer valid: then the session is void.
-async fn held(app: &App, session: &Session, org: OrgId) -> Result<Held, Refused> {
+/// What the session with this id has of that organisation. When its key was revoked or has expired, the session ends
+/// and this fails.
+async fn held(app: &App, id: &str, session: &Session, org: OrgId) -> Result<Held, Refused> {
     match session.holder {
         Holder::Operator(_) => Ok(Held::All),
         Holder::Key(own, key) => match app.store.look_up(key, None).await?.and_then(|found| found.at(now())) {
             Some(found) if found.org.id == own && !found.org.deleted => {
                 Ok(if own == org { Held::Key(found.key) } else { Held::Nothing })
             }
-            Some(_) | None => Err(Refused::SignIn),
+            Some(_) | None => {
+                app.console.end(id);
+                Err(Refused::SignIn)
+            }
         },
     }
 }
@@ -127,7 +171,7 @@ async fn held(app: &App, session: &Session, org: OrgId) -> Result<Held, Refused>
 pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
     let Some(id) = session_id(&app.console, headers) else { return false };
     let Some(session) = app.console.sessions.find(id, BootTime::now(), false) else { return false };
-    match held(app, &session, org).await {
+    match held(app, id, &session, org).await {
         Ok(Held::All) => true,
         Ok(Held::Key(key)) => Permission::Read.of(key.role) == Grant::Whole,
         Ok(Held::Nothing) | Err(_) => false,

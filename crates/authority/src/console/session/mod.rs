@@ -15,7 +15,7 @@ mod sessions;
 
 pub(crate) use links::Links;
 pub(crate) use results::{Done, Outcome, Results};
-pub(crate) use sessions::{Holder, Session, Sessions};
+pub(crate) use sessions::{Holder, Session, Sessions, SignOutReach};
 
 /// The console's state and its address.
 #[derive(Debug)]
@@ -51,9 +51,9 @@ impl Console {
         self.results.end(self.sessions.end(id).as_slice());
     }
 
-    /// Ends every session of the same holder in the same way.
-    pub(crate) fn end_all(&self, of: &Session) {
-        self.results.end(&self.sessions.end_all(of));
+    /// Ends every session of the same holder in the same way, within this reach.
+    pub(crate) fn end_all(&self, of: &Session, reach: SignOutReach) {
+        self.results.end(&self.sessions.end_all(of, reach));
     }
 }
 

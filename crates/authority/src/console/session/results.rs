@@ -15,6 +15,7 @@ use machineid_org_key::OrgKey;
 
 use super::sessions::SessionHash;
 use crate::org::OrgId;
+use crate::role_keys::KeyReport;
 
 /// How long a result can be shown: the maximum duration of a session.
 const LIFE: Duration = Duration::from_hours(8);
@@ -55,6 +56,9 @@ pub(crate) enum Outcome {
     Restored { stop: String, restored: u64, left: u64 },
     /// The organisation has a new key; `None` when it was already shown.
     NewKey { key: Option<OrgKey>, old_key_ends: Option<Timestamp>, older_key_ended: bool },
+    /// A key with a role was made; `None` when it was already shown. `old_key_ends` is there when it took the place of
+    /// another key.
+    RoleKey { key: Option<OrgKey>, made: Box<KeyReport>, old_key_ends: Option<Timestamp> },
     /// A new organisation with its key; `None` when the key was already shown.
     NewOrg { key: Option<OrgKey> },
 }
@@ -71,13 +75,17 @@ impl Outcome {
                 }
                 Self::AskRemove { ids, revoked, reason, .. } => texts(ids) + texts(revoked) + reason.len(),
                 Self::Restored { stop, .. } => stop.len(),
+                Self::RoleKey { made, .. } => {
+                    size_of::<KeyReport>()
+                        + [&made.name, &made.devices].into_iter().flatten().map(String::len).sum::<usize>()
+                }
                 Self::NewKey { .. } | Self::NewOrg { .. } => 0,
             }
     }
 
     fn key(&mut self) -> Option<&mut Option<OrgKey>> {
         match self {
-            Self::NewKey { key, .. } | Self::NewOrg { key } => Some(key),
+            Self::NewKey { key, .. } | Self::RoleKey { key, .. } | Self::NewOrg { key } => Some(key),
             Self::Devices { .. } | Self::AskRemove { .. } | Self::Restored { .. } => None,
         }
     }

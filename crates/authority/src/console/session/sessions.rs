@@ -31,14 +31,25 @@ pub(crate) enum Holder {
 }
 
 impl Holder {
-    /// Whether both are the same owner, even with different keys.
-    fn same(&self, other: &Self) -> bool {
+    /// Whether both are the same owner: the same operator, and of an organisation's keys those within this reach.
+    fn same(&self, other: &Self, reach: SignOutReach) -> bool {
         match (self, other) {
-            (Self::Key(one, _), Self::Key(two, _)) => one == two,
+            (Self::Key(one, key), Self::Key(two, other)) => {
+                one == two && (reach == SignOutReach::Organisation || key.matches(other.as_bytes()))
+            }
             (Self::Operator(one), Self::Operator(two)) => one == two,
             (Self::Key(..), Self::Operator(_)) | (Self::Operator(_), Self::Key(..)) => false,
         }
     }
+}
+
+/// Which sessions of an organisation end when a user signs out everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignOutReach {
+    /// Those that began with the same key. A key that may only look must not sign out the holder of one that may stop.
+    Key,
+    /// Those of every key.
+    Organisation,
 }
 
 /// The hash of a session's id, by which the server finds the session.
@@ -99,9 +110,9 @@ impl Sessions {
         self.lock().remove(&SecretHash::of_session(id).bytes()).map(|session| session.hash)
     }
 
-    /// Ends every session of the same holder, an organisation or an operator, and returns their hashes.
-    pub(crate) fn end_all(&self, of: &Session) -> Vec<SessionHash> {
-        self.lock().extract_if(|_, session| session.holder.same(&of.holder)).map(|(hash, _)| hash).collect()
+    /// Ends every session of the same operator, or of an organisation within this reach, and returns their hashes.
+    pub(crate) fn end_all(&self, of: &Session, reach: SignOutReach) -> Vec<SessionHash> {
+        self.lock().extract_if(|_, session| session.holder.same(&of.holder, reach)).map(|(hash, _)| hash).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
@@ -180,11 +191,22 @@ mod tests {
         let begin = |holder| sessions.begin(holder, at(0)).unwrap();
         let (one, two) = (begin(key(own)), begin(key(own)));
         let kept = [begin(key(other)), begin(HOLDER)];
-        sessions.end_all(&sessions.find(&one, at(0), true).unwrap());
+        sessions.end_all(&sessions.find(&one, at(0), true).unwrap(), SignOutReach::Organisation);
         assert!([one, two].iter().all(|id| sessions.find(id, at(0), true).is_none()));
         assert!(kept.iter().all(|id| sessions.find(id, at(0), true).is_some()));
-        sessions.end_all(&sessions.find(&kept[1], at(0), true).unwrap());
+        sessions.end_all(&sessions.find(&kept[1], at(0), true).unwrap(), SignOutReach::Key);
         assert!(sessions.find(&kept[0], at(0), true).is_some() && sessions.find(&kept[1], at(0), true).is_none());
+    }
+
+    #[test]
+    fn a_key_that_may_only_look_ends_its_own_sessions_and_those_of_no_other_key() {
+        let sessions = Sessions::default();
+        let org = OrgId::random();
+        let begin = |key| sessions.begin(Holder::Key(org, SecretHash::of_session(key)), at(0)).unwrap();
+        let (one, two, oncall) = (begin("read"), begin("read"), begin("stop"));
+        sessions.end_all(&sessions.find(&one, at(0), true).unwrap(), SignOutReach::Key);
+        assert!([one, two].iter().all(|id| sessions.find(id, at(0), true).is_none()));
+        assert!(sessions.find(&oncall, at(0), true).is_some());
     }
 
     #[test]
