@@ -104,7 +104,8 @@ ok "when the key comes the service takes it by itself" until_ 20 is_check 200
 ok "the key is in no environment and no argument" \
     lacks "$(tr '\0' '\n' < "/proc/$(main)/environ"; tr '\0' '\n' < "/proc/$(main)/cmdline")" "$key"
 ok "and can be read by root alone" is "$(stat -c '%U %a' /etc/machineid/org-key)" 'root 600'
-ok "it is a host's key, so status has nothing to say about it" lacks "$(machineid status 2>&1)" 'has the role'
+ok "it is a host's key, as the metrics say" \
+    has "$(curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock http://localhost/metrics)" 'org_key_role{role="host"} 1'
 ok "the socket belongs to the group machineid" is "$(stat -c '%G %a' /run/machineid/sidecar.sock)" 'machineid 660'
 ok "a user outside that group may not ask" \
     has "$(setpriv --reuid nobody --regid nogroup --clear-groups curl -sS --unix-socket /run/machineid/sidecar.sock http://x/v1/check 2>&1)" 'denied\|connect'
