@@ -38,7 +38,7 @@ main() { property machineid-sidecar MainPID; }
 check() { curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 checked() { curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 is_check() { is "$(checked)" "$1"; }
-fleet() { machineid "$@" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424; }
+fleet() { machineid "$@" --yes --org-key-file /root/admin-key --url http://127.0.0.1:8424; }
 gone() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
 alive() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
 # The main PID of a unit without a process is 0, and kill 0 would signal this script's own group.
@@ -70,11 +70,15 @@ getent group > /tmp/group.before
 # --- an authority of our own ------------------------------------------------------------------------------------------
 dpkg -i /debs/machineid-authority_*-1_*.deb > /tmp/dpkg.authority 2>&1
 ok "the authority's package installs and prints the next step" grep -q 'org create' /tmp/dpkg.authority
+ok "and the one after it, a key for the hosts" grep -q 'org key create ORG --role host' /tmp/dpkg.authority
 ok "the authority serves" until_ 20 curl -sf http://127.0.0.1:8424/healthz
 ok "and runs as a user of its own, without a capability" \
     grep -Eq '^CapEff:\s+0+$' "/proc/$(property machineid-authority MainPID)/status"
-org=$(machineid-authority org create --name test --plan max --json --database sqlite:/var/lib/machineid-authority/authority.db)
-key=$(sed -n 's/.*"orgApiKey": *"\([^"]*\)".*/\1/p' <<< "$org")
+database=sqlite:/var/lib/machineid-authority/authority.db
+field() { sed -n 's/.*"'"$1"'": *"\([^"]*\)".*/\1/p'; }
+org=$(machineid-authority org create --name test --plan max --json --database "$database")
+(umask 077; field orgApiKey <<< "$org" > /root/admin-key)
+key=$(machineid-authority org key create "$(field orgId <<< "$org")" --role host --name hosts --json --database "$database" | field orgApiKey)
 
 # --- the daemon, without a key ------------------------------------------------------------------------------------------
 dpkg -i /debs/machineid-sidecar_*-1_*.deb > /tmp/dpkg.sidecar 2>&1
@@ -100,6 +104,8 @@ ok "when the key comes the service takes it by itself" until_ 20 is_check 200
 ok "the key is in no environment and no argument" \
     lacks "$(tr '\0' '\n' < "/proc/$(main)/environ"; tr '\0' '\n' < "/proc/$(main)/cmdline")" "$key"
 ok "and can be read by root alone" is "$(stat -c '%U %a' /etc/machineid/org-key)" 'root 600'
+ok "it is a host's key, as the metrics say" \
+    has "$(curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock http://localhost/metrics)" 'org_key_role{role="host"} 1'
 ok "the socket belongs to the group machineid" is "$(stat -c '%G %a' /run/machineid/sidecar.sock)" 'machineid 660'
 ok "a user outside that group may not ask" \
     has "$(setpriv --reuid nobody --regid nogroup --clear-groups curl -sS --unix-socket /run/machineid/sidecar.sock http://x/v1/check 2>&1)" 'denied\|connect'
@@ -126,6 +132,9 @@ ok "a check is denied" is "$(checked)" 403
 echo 'COMMAND=/bin/true' > /etc/machineid/agents/denied.conf
 systemctl start machineid-agent@denied
 ok "an agent that is denied from the start ends with 77" until_ 10 property_is machineid-agent@denied ExecMainStatus 77
+ok "the host's own key cannot lift the revoke" \
+    has "$(machineid unrevoke "$device" --yes --org-key-file /etc/machineid/org-key --url http://127.0.0.1:8424 2>&1; echo "exit $?")" 'not_permitted'
+ok "so a check stays denied" is "$(checked)" 403
 fleet unrevoke "$device" > /dev/null
 ok "an unrevoke is an ALLOW again" until_ 10 is_check 200
 ok "and starts nothing by itself" is "$(property machineid-agent@demo ActiveState)" failed
