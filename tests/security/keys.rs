@@ -105,13 +105,105 @@ fn a_hosts_key_works_for_the_devices_that_it_names() {
     for (verb, body) in [
         ("register", json!({"deviceId": "vm:2"})),
         ("remove", json!({"deviceId": "vm:1", "ifActive": true})),
-        ("watch", json!({"deviceIds": ["k8s:1", "vm:1"]})),
+        ("watch", json!({"deviceIds": ["vm:1", "vm:2"]})),
     ] {
         let answer = host.post(&format!("/devices/{verb}"), &body);
         assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("not_permitted")), "{verb}");
     }
     assert_eq!(org.code("vm:1"), "ALLOW");
     assert_eq!(org.code("vm:2"), "DEVICE_NOT_FOUND");
+}
+
+fn report(sidecar: &str, sequence: u64, devices: &[&str], others: &[&str]) -> Value {
+    let device =
+        |id: &&str| json!({"deviceId": id, "standing": "allowed", "leaseLeftMs": 60_000, "agents": 0, "stopping": 0});
+    let stop = |id: &&str| {
+        json!({"deviceId": id, "runId": "0123456789abcdef0123456789abcdef", "code": "DEVICE_REVOKED", "agoMs": 1_000,
+               "tookMs": 1, "signalled": 1, "killed": 0, "confirmed": true})
+    };
+    json!({"sidecarId": sidecar, "sequence": sequence, "version": "0.1.0", "hostDeviceId": "k8s:1",
+           "stopBound": {"connectedMs": 21_000, "cutOffMs": 41_000}, "push": true, "agents": 0,
+           "devices": devices.iter().map(device).collect::<Vec<_>>(),
+           "stops": others.iter().map(stop).collect::<Vec<_>>(), "events": []})
+}
+
+#[test]
+fn a_hosts_key_reports_about_its_own_devices_and_takes_no_other_hosts_report_away() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    org.register(&["k8s:1", "vm:9"]);
+    let host = org.with_role(&["--role", "host", "--devices", "k8s:*"]);
+    let (own, other) = ("00000000000000000000000000000001", "00000000000000000000000000000002");
+    let told = org.post("/devices/report", &report(other, 1, &["vm:9"], &[]));
+    assert_eq!(told.status, 200, "{}", told.text);
+    // About its own, and about a foreign one beside it.
+    assert_eq!(host.post("/devices/report", &report(own, 1, &["k8s:1", "vm:9"], &["k8s:1", "vm:9"])).status, 200);
+    // As the other sidecar, which then would hold nothing.
+    assert_eq!(host.post("/devices/report", &report(other, 2, &[], &[])).status, 200);
+    let sidecars = |device: &str| {
+        let fleet = org.get(&format!("/org/fleet?deviceId={device}")).json();
+        let sidecars = fleet["devices"][0]["sidecars"].as_array().cloned().unwrap_or_default();
+        sidecars.iter().map(|sidecar| sidecar["sidecarId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("what the host says is kept", || sidecars("k8s:1") == [own]);
+    assert_eq!(sidecars("vm:9"), [other]);
+    let stops =
+        |device: &str| org.get(&format!("/org/stops?deviceId={device}")).json()["stops"].as_array().unwrap().len();
+    assert_eq!((stops("k8s:1"), stops("vm:9")), (1, 0));
+}
+
+#[test]
+fn a_key_that_ends_makes_none_that_outlives_it() {
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    let renewed = org.admin("rotate-key", &["--overlap", "1h"]);
+    // The old key is still an admin key. It makes nothing any more.
+    for (path, body) in
+        [("/org/keys/create", json!({"role": "admin"})), ("/org/keys/rotate", json!({"key": "nothing"}))]
+    {
+        let answer = org.post(path, &body);
+        assert_eq!((answer.status, &answer.json()["error"]), (403, &json!("old_key")), "{path}");
+    }
+    let new = Org { authority: &authority, id: org.id.clone(), key: renewed["orgApiKey"].as_str().unwrap().to_owned() };
+    let brief = new.with_role(&["--role", "admin", "--expires", "1h", "--name", "brief"]);
+    let ends = |answer: http::Reply| answer.json()["key"]["ends"].as_str().unwrap().to_owned();
+    let own_end = new.get("/org/keys").json()["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["name"] == "brief")
+        .unwrap()["ends"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(ends(brief.post("/org/keys/create", &json!({"role": "admin"}))), own_end);
+    assert_eq!(ends(brief.post("/org/keys/create", &json!({"role": "stop", "expiresInSeconds": 86_400}))), own_end);
+    assert_eq!(ends(brief.post("/org/keys/rotate", &json!({"key": "brief"}))), own_end);
+}
+
+#[test]
+fn a_request_that_stalls_until_its_key_is_revoked_does_nothing() {
+    use std::io::{Read, Write};
+    let authority = Authority::start();
+    let org = authority.org("pro");
+    org.register(&["a"]);
+    org.device("revoke", "a");
+    let operate = org.with_role(&["--role", "operate", "--name", "operator"]);
+    let body = r#"{"deviceId":"a"}"#;
+    let headers = [format!("x-org-key: {}", operate.key)];
+    let whole = http::message(authority.address(), "POST", "/api/v1/devices/unrevoke", &headers, body.as_bytes());
+    let mut stream = std::net::TcpStream::connect(authority.address()).unwrap();
+    let (head, tail) = whole.split_at(whole.len() - 3);
+    stream.write_all(head).unwrap();
+    // The head is read by now, as another request on another connection has been.
+    assert_eq!(operate.get("/usage").status, 200);
+    authority.admin_json(&["key", "revoke", &org.id, "operator"]);
+    stream.write_all(tail).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 401");
+    assert_eq!(org.code("a"), "DEVICE_REVOKED");
 }
 
 #[test]
@@ -233,11 +325,13 @@ fn keys_are_made_listed_rotated_and_revoked_with_an_admin_key_and_with_no_other(
     let second =
         Org { authority: &authority, id: org.id.clone(), key: rotated["orgApiKey"].as_str().unwrap().to_owned() };
     assert_eq!((first.code("k8s:1"), second.code("k8s:1")), ("ALLOW".to_owned(), "ALLOW".to_owned()));
+    // The name means both: a key that was stolen must not live on because it was rotated.
     assert_eq!(machineid(&org, &["key", "revoke", "cluster"]).status.code(), Some(0));
-    assert_eq!((first.code("k8s:1"), second.code("k8s:1")), ("ALLOW".to_owned(), "INVALID_ORG_KEY".to_owned()));
+    let invalid = || "INVALID_ORG_KEY".to_owned();
+    assert_eq!((first.code("k8s:1"), second.code("k8s:1")), (invalid(), invalid()));
     eventually("the uses are written", || {
         let listed = text(machineid(&org, &["key", "list"]).stdout);
-        listed.contains("cluster") && listed.contains("(own key)") && listed.contains("old") && listed.contains("ended")
+        listed.contains("cluster") && listed.contains("(own key)") && listed.contains("ended")
     });
     // The others are told what they lack.
     let read = org.with_role(&["--role", "read"]);

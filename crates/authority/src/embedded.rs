@@ -16,7 +16,7 @@ use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
-use super::role_keys::{self, WantedKey};
+use super::role_keys::{self, KeyAuthor, WantedKey};
 use super::serve::{Options, Running};
 use super::store::{Demand, Store, Terms};
 
@@ -117,6 +117,6 @@ async fn organisation(
 ) -> Result<(OrgId, OrgKey, OrgKey), Box<dyn Error + Send + Sync>> {
     let (org, org_key) = create_org(store, Some(name.to_owned()), plan, None, call).await?;
     let wanted = WantedKey { role: KeyRole::Host, devices: None, name: Some("host".parse()?), expires: None };
-    let made = role_keys::create(store, org.id, wanted, call).await?;
+    let made = role_keys::create(store, org.id, wanted, KeyAuthor::Operator, call).await?;
     Ok((org.id, org_key, made.key))
 }

@@ -48,13 +48,18 @@ impl<K: Eq + Hash> Limit<K> {
         Self { rate, whole_at: HashMap::new(), others: Duration::ZERO }
     }
 
+    /// Whether there is room to remember this asker.
+    fn has_room(&mut self, asker: &K, now: Duration) -> bool {
+        if self.whole_at.len() >= REMEMBERED && !self.whole_at.contains_key(asker) {
+            self.whole_at.retain(|_, whole_at| *whole_at > now);
+        }
+        self.whole_at.len() < REMEMBERED || self.whole_at.contains_key(asker)
+    }
+
     /// Takes one from the allowance of `asker`. When it is used up, fails with the time until the next, and takes
     /// nothing.
     fn take(&mut self, asker: K, now: Duration) -> Result<(), Duration> {
-        if self.whole_at.len() >= REMEMBERED && !self.whole_at.contains_key(&asker) {
-            self.whole_at.retain(|_, whole_at| *whole_at > now);
-        }
-        let room = self.whole_at.len() < REMEMBERED || self.whole_at.contains_key(&asker);
+        let room = self.has_room(&asker, now);
         let whole_at = if room { self.whole_at.entry(asker).or_insert(now) } else { &mut self.others };
         let after = (*whole_at).max(now) + self.rate.every;
         let most = now + self.rate.every * self.rate.burst;
@@ -85,16 +90,17 @@ impl Asker {
 }
 
 /// What for: a stop has an allowance of its own, so that nothing that is read, and nothing that is given back, makes it wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Stop,
     Other,
 }
 
 impl Purpose {
-    pub(super) fn of(needs: Permission) -> Self {
+    pub(super) fn of(needs: Permission, reads: bool) -> Self {
         match needs {
-            Permission::Stop | Permission::Administer => Self::Stop,
+            Permission::Stop | Permission::Administer if !reads => Self::Stop,
+            Permission::Stop | Permission::Administer => Self::Other,
             Permission::Public | Permission::Work | Permission::Remove | Permission::Read | Permission::GiveBack => {
                 Self::Other
             }
@@ -119,7 +125,8 @@ pub(super) struct Limits {
     // Std mutexes: each is held for one look into a map, never across an await.
     failed_keys: Option<Mutex<Limit<IpAddr>>>,
     sign_ups: Option<Mutex<Limit<IpAddr>>>,
-    management: Option<Mutex<Limit<(Asker, Purpose)>>>,
+    management: Option<Mutex<Limit<Asker>>>,
+    stops: Option<Mutex<Limit<Asker>>>,
 }
 
 impl Limits {
@@ -128,6 +135,7 @@ impl Limits {
             failed_keys: rates.failed_keys.map(Limit::new).map(Mutex::new),
             sign_ups: rates.sign_ups.map(Limit::new).map(Mutex::new),
             management: rates.management.map(Limit::new).map(Mutex::new),
+            stops: rates.management.map(Limit::new).map(Mutex::new),
         }
     }
 
@@ -143,7 +151,16 @@ impl Limits {
 
     /// Counts a management request of this asker. Fails with the time to wait.
     pub(super) fn management(&self, asker: Asker, purpose: Purpose, now: BootTime) -> Result<(), Duration> {
-        take(self.management.as_ref(), (asker.of_network(), purpose), now)
+        let asker = asker.of_network();
+        match purpose {
+            Purpose::Other => take(self.management.as_ref(), asker, now),
+            Purpose::Stop => {
+                let Some(stops) = &self.stops else { return Ok(()) };
+                let mut stops = stops.lock().unwrap_or_else(PoisonError::into_inner);
+                // Where there is no room for an asker of its own, a stop passes: it must not wait for strangers.
+                if stops.has_room(&asker, now.since_boot()) { stops.take(asker, now.since_boot()) } else { Ok(()) }
+            }
+        }
     }
 }
 

@@ -168,12 +168,14 @@ pub(super) struct HeldKey {
     pub(super) ends: Option<Timestamp>,
     /// Another key has taken its place, and it stays valid for a while beside it.
     pub(super) replaced: bool,
+    /// It is invalid, whatever a clock says.
+    pub(super) revoked: bool,
 }
 
 impl HeldKey {
     /// The key in the organisation's own row.
     pub(super) fn own() -> Self {
-        Self { own: true, role: KeyRole::Admin, devices: None, name: None, ends: None, replaced: false }
+        Self { own: true, role: KeyRole::Admin, devices: None, name: None, ends: None, replaced: false, revoked: false }
     }
 
     /// The one before it.
@@ -183,7 +185,7 @@ impl HeldKey {
 
     /// Whether the key is valid at `now`.
     pub(super) fn good(&self, now: Timestamp) -> bool {
-        self.ends.is_none_or(|ends| now < ends)
+        !self.revoked && self.ends.is_none_or(|ends| now < ends)
     }
 }
 
@@ -241,6 +243,13 @@ pub(super) struct Switches {
     pub(super) own: bool,
     /// The one of the server's operator, which no key of the organisation takes back.
     pub(super) operator: bool,
+}
+
+impl Switches {
+    /// As they are stored, beside what both come to. A server of an earlier version writes the latter alone.
+    pub(super) fn read(disabled: bool, own: bool, operator: bool) -> Self {
+        Self { own: disabled && own, operator: disabled && (operator || !own) }
+    }
 }
 
 /// One of them.

@@ -28,6 +28,33 @@ pub(super) struct WantedKey {
     pub(super) expires: Option<Duration>,
 }
 
+/// What makes or replaces a key. A key that ends makes none that outlives it, and one that another has taken the place of
+/// makes none at all: else a rotation would not be the end of a key that was stolen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyAuthor {
+    /// The operator of the server.
+    Operator,
+    Key {
+        ends: Option<Timestamp>,
+        replaced: bool,
+    },
+}
+
+impl KeyAuthor {
+    pub(super) fn of(key: &HeldKey) -> Self {
+        Self::Key { ends: key.ends, replaced: key.replaced }
+    }
+
+    /// The latest end of what it makes. Fails when it may make nothing.
+    fn not_after(self) -> Result<Option<Timestamp>, KeyError> {
+        match self {
+            Self::Operator => Ok(None),
+            Self::Key { replaced: true, .. } => Err(KeyError::Refused(KeyRefusal::OldAuthor)),
+            Self::Key { ends, replaced: false } => Ok(ends),
+        }
+    }
+}
+
 /// A key that was made. Its text is here and nowhere else.
 #[derive(Debug)]
 pub(super) struct MadeKey {
@@ -122,6 +149,8 @@ pub(super) enum KeyRefusal {
     Devices,
     Expiry,
     Overlap,
+    /// The key in use is an old one.
+    OldAuthor,
 }
 
 impl KeyRefusal {
@@ -138,6 +167,7 @@ impl KeyRefusal {
             Self::Devices => "devices_need_host_role",
             Self::Expiry => "invalid_expiry",
             Self::Overlap => "invalid_overlap",
+            Self::OldAuthor => "old_key",
         }
     }
 }
@@ -154,6 +184,7 @@ impl fmt::Display for KeyRefusal {
             Self::Full => write!(f, "there are {KEPT_KEYS} valid keys already; revoke some"),
             Self::Devices => f.write_str("only a key of the role host names devices"),
             Self::Expiry => f.write_str("a key expires after 1 second to 10 years"),
+            Self::OldAuthor => f.write_str("another key has taken the place of the one in use; use that one"),
             Self::Overlap => f.write_str("an old key can stay valid for 90 days (2160h) at most"),
         }
     }
@@ -174,7 +205,14 @@ fn done<T>(change: KeyChange<T>) -> Result<T, KeyError> {
 }
 
 /// Makes a key.
-pub(super) async fn create(store: &Store, org: OrgId, wanted: WantedKey, call: &Call) -> Result<MadeKey, KeyError> {
+pub(super) async fn create(
+    store: &Store,
+    org: OrgId,
+    wanted: WantedKey,
+    author: KeyAuthor,
+    call: &Call,
+) -> Result<MadeKey, KeyError> {
+    let not_after = author.not_after()?;
     let WantedKey { role, devices, name, expires } = wanted;
     if devices.is_some() && role != KeyRole::Host {
         return Err(KeyError::Refused(KeyRefusal::Devices));
@@ -183,15 +221,16 @@ pub(super) async fn create(store: &Store, org: OrgId, wanted: WantedKey, call: &
         return Err(KeyError::Refused(KeyRefusal::Expiry));
     }
     let key = new_key()?;
-    let ends = expires.map(|expires| call.at.saturating_add(expires).unwrap_or(Timestamp::MAX));
+    let wished = expires.map(|expires| call.at.saturating_add(expires).unwrap_or(Timestamp::MAX));
+    let ends = [wished, not_after].into_iter().flatten().min();
     let new = NewRoleKey { hash: SecretHash::of_key(&key), role, devices, name, ends };
     done(store.create_key(org, &new, call).await?)?;
     Ok(made(key, &new, call))
 }
 
-/// Ends a key, now. Returns its fingerprint.
-pub(super) async fn revoke(store: &Store, org: OrgId, which: &WhichKey, call: &Call) -> Result<String, KeyError> {
-    Ok(hex::encode(done(store.revoke_key(org, which, call).await?)?))
+/// Makes a key invalid, now; a name means every key of that name. Returns the fingerprints.
+pub(super) async fn revoke(store: &Store, org: OrgId, which: &WhichKey, call: &Call) -> Result<Vec<String>, KeyError> {
+    Ok(done(store.revoke_key(org, which, call).await?)?.iter().map(hex::encode).collect())
 }
 
 /// Makes a key with the role, the devices, the name and the end of another one, which stays valid for `overlap`.
@@ -200,14 +239,16 @@ pub(super) async fn rotate(
     org: OrgId,
     which: &WhichKey,
     overlap: Duration,
+    author: KeyAuthor,
     call: &Call,
 ) -> Result<MadeKey, KeyError> {
+    let not_after = author.not_after()?;
     if overlap > super::admin::LONGEST_OVERLAP {
         return Err(KeyError::Refused(KeyRefusal::Overlap));
     }
     let key = new_key()?;
     let until = call.at.saturating_add(overlap).unwrap_or(Timestamp::MAX);
-    let new = done(store.rotate_role_key(org, which, SecretHash::of_key(&key), until, call).await?)?;
+    let new = done(store.rotate_role_key(org, which, SecretHash::of_key(&key), (until, not_after), call).await?)?;
     Ok(made(key, &new, call))
 }
 

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::keys::KeyMark;
@@ -21,6 +21,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 const CHUNK: usize = 5_000;
 
 /// The times that are not written yet, by the devices' numbers in the store. At most one for each device.
+/// How often the use of one key is written, at most.
+const KEY_PERIOD: SignedDuration = SignedDuration::from_mins(1);
+
+/// Of how many keys it is remembered when that was. Beyond it some are written sooner.
+const KEYS_REMEMBERED: usize = 100_000;
+
 #[derive(Debug)]
 pub(super) struct Seen {
     // A std mutex: held for one insertion, never across an await.
@@ -33,11 +39,31 @@ pub(super) struct Seen {
 struct Pending {
     /// When each key was used last.
     keys: HashMap<KeyMark, Timestamp>,
+    /// What of it was written last.
+    keys_written: HashMap<KeyMark, Timestamp>,
     all: HashMap<i64, LastSeen>,
     /// The oldest time added since everything was last written, in microseconds since 1970.
     oldest: Option<i64>,
     /// The oldest of the times that are being written.
     writing: Option<i64>,
+}
+
+impl Pending {
+    /// The uses of keys that were not written within the last minute. In one order on every server, so that two cannot
+    /// deadlock.
+    fn take_keys(&mut self) -> Vec<(KeyMark, Timestamp)> {
+        let due = |key: &KeyMark, at: Timestamp, written: &HashMap<KeyMark, Timestamp>| {
+            written.get(key).is_none_or(|written| at.duration_since(*written) >= KEY_PERIOD)
+        };
+        let mut used: Vec<_> = mem::take(&mut self.keys).into_iter().collect();
+        used.retain(|(key, at)| due(key, *at, &self.keys_written));
+        used.sort_unstable();
+        self.keys_written.extend(used.iter().copied());
+        if self.keys_written.len() > KEYS_REMEMBERED {
+            self.keys_written.clear();
+        }
+        used
+    }
 }
 
 impl Seen {
@@ -96,11 +122,6 @@ impl Seen {
 
     /// Writes the pending times. A failure is logged and retried next time; no decision depends on it.
     pub(super) async fn flush(&self, store: &Store) {
-        let keys: Vec<_> = mem::take(&mut self.lock().keys).into_iter().collect();
-        if let Err(error) = store.note_keys(&keys).await {
-            // To about a minute is what is promised, and what is used goes on being used.
-            rarely!(warn, %error, "could not record when keys were last used");
-        }
         let times = self.take();
         for (done, chunk) in times.chunks(CHUNK).enumerate() {
             if let Err(error) = store.touch(chunk).await {
@@ -114,6 +135,21 @@ impl Seen {
             }
         }
         self.lock().writing = None;
+        self.flush_keys(store).await;
+    }
+
+    /// Writes when keys were last used: of each key at most once in a minute, behind what is promised sooner.
+    async fn flush_keys(&self, store: &Store) {
+        let used = self.lock().take_keys();
+        if !used.is_empty()
+            && let Err(error) = store.note_keys(&used).await
+        {
+            rarely!(warn, %error, "could not record when keys were last used; trying again with their next use");
+            let mut pending = self.lock();
+            for (key, _) in &used {
+                pending.keys_written.remove(key);
+            }
+        }
     }
 
     /// Writes every second until `stop`.

@@ -33,7 +33,7 @@ struct Made {
 
 #[derive(Deserialize)]
 struct Ended {
-    fingerprint: String,
+    fingerprints: Vec<String>,
 }
 
 impl AuthorityClient {
@@ -56,10 +56,10 @@ impl AuthorityClient {
     /// Makes the key of this fingerprint or name invalid, now. Returns its fingerprint.
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
-    pub async fn revoke_key(&self, key: &OrgKey, which: &str, reason: Option<&str>) -> Result<String, Failure> {
+    pub async fn revoke_key(&self, key: &OrgKey, which: &str, reason: Option<&str>) -> Result<Vec<String>, Failure> {
         let body = because(json!({ "key": which }), reason);
         let answer = self.post(path::KEY_REVOKE, key, &body, Repeat::Harmless, SMALL_ANSWER).await?;
-        Ok(accepted(&answer)?.typed::<Ended>()?.fingerprint)
+        Ok(accepted(&answer)?.typed::<Ended>()?.fingerprints)
     }
 
     /// Makes a key in the place of one, which stays valid for `overlap`.

@@ -106,6 +106,7 @@ complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand 
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l admin-socket -d 'The running server\'s admin socket' -r -F
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l database -d 'The running server\'s SQLite database, beside which its admin socket is unless it was put elsewhere' -r
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l reason -d 'The reason, for the audit: one line of up to 200 characters' -r
+complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l own -d 'Take back the organisation\'s own switch too, which otherwise one of its admin keys takes back in the console'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -l json -d 'Print JSON'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help'
 complete -c machineid-authority -n "__fish_machineid_authority_using_subcommand org; and __fish_seen_subcommand_from freeze" -l admin-socket -d 'The running server\'s admin socket' -r -F

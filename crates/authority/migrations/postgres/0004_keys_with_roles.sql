@@ -17,10 +17,3 @@ CREATE TABLE key_used (
     key_mark BYTEA  NOT NULL PRIMARY KEY,
     at       BIGINT NOT NULL
 );
-
--- See there as well.
-ALTER TABLE orgs ADD COLUMN off_own BOOLEAN NOT NULL DEFAULT FALSE;
-ALTER TABLE orgs ADD COLUMN off_operator BOOLEAN NOT NULL DEFAULT FALSE;
-UPDATE orgs SET off_operator = disabled AND COALESCE((SELECT actor FROM audit WHERE audit.org_id = orgs.id
-    AND audit.verb = 'org/disable' ORDER BY audit.seq DESC LIMIT 1) LIKE '%uid:%', FALSE);
-UPDATE orgs SET off_own = disabled AND NOT off_operator;

@@ -22,11 +22,3 @@ CREATE TABLE key_used (
     key_mark BLOB    NOT NULL PRIMARY KEY,
     at       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-
--- Execution has two switches, of which either is enough: the organisation's own, and the operator's, which no key of the
--- organisation takes back. `disabled` is what both come to: a server of an earlier version reads that alone.
-ALTER TABLE orgs ADD COLUMN off_own INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE orgs ADD COLUMN off_operator INTEGER NOT NULL DEFAULT 0;
-UPDATE orgs SET off_operator = disabled AND COALESCE((SELECT actor FROM audit WHERE audit.org_id = orgs.id
-    AND audit.verb = 'org/disable' ORDER BY audit.seq DESC LIMIT 1) LIKE '%uid:%', 0);
-UPDATE orgs SET off_own = disabled AND NOT off_operator;

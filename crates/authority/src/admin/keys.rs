@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::AdminReply;
 use crate::audit::Call;
 use crate::org::{KeyName, OrgId};
-use crate::role_keys::{self, KeyError, KeyReport, MadeKey, WantedKey};
+use crate::role_keys::{self, KeyAuthor, KeyError, KeyReport, MadeKey, WantedKey};
 use crate::store::{Store, WhichKeyError};
 
 /// What an operator asks about an organisation's keys with roles. A key is named by its fingerprint or its name.
@@ -53,7 +53,9 @@ pub(super) async fn perform(
     let done = match request {
         KeyRequest::Create { role, devices, name, expires_seconds } => {
             let wanted = WantedKey { role, devices, name, expires: expires_seconds.map(Duration::from_secs) };
-            role_keys::create(store, org, wanted, call).await.map(|made| ShownKey::reply(org, made))
+            role_keys::create(store, org, wanted, KeyAuthor::Operator, call)
+                .await
+                .map(|made| ShownKey::reply(org, made))
         }
         KeyRequest::List => role_keys::list(store, org, call.at).await.map(AdminReply::Keys),
         KeyRequest::Revoke { key } => match key.parse() {
@@ -63,7 +65,9 @@ pub(super) async fn perform(
         KeyRequest::Rotate { key, overlap_seconds } => match key.parse() {
             Ok(which) => {
                 let overlap = Duration::from_secs(overlap_seconds);
-                role_keys::rotate(store, org, &which, overlap, call).await.map(|made| ShownKey::reply(org, made))
+                role_keys::rotate(store, org, &which, overlap, KeyAuthor::Operator, call)
+                    .await
+                    .map(|made| ShownKey::reply(org, made))
             }
             Err(error) => return Ok(unknown(&key, error)),
         },

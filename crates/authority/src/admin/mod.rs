@@ -153,8 +153,8 @@ pub(super) enum AdminReply {
     /// A key with a role, which is shown this once.
     RoleKey(ShownKey),
     Keys(Vec<KeyReport>),
-    /// The fingerprint of a key that is invalid now.
-    KeyEnded(String),
+    /// The fingerprints of keys that are invalid now.
+    KeyEnded(Vec<String>),
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),

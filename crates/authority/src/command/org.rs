@@ -182,8 +182,8 @@ impl Org {
             Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
             Ok(AdminReply::RoleKey(new)) => print(self.json, &new, keys::shown),
             Ok(AdminReply::Keys(all)) => print(self.json, &all, |all| keys::table(all)),
-            Ok(AdminReply::KeyEnded(fingerprint)) => {
-                print(self.json, &fingerprint, |key| format!("Key {key} is invalid now."))
+            Ok(AdminReply::KeyEnded(ended)) => {
+                print(self.json, &ended, |ended| format!("Invalid now: {}", ended.join(", ")))
             }
             Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
             Ok(AdminReply::Checkouts(open)) => print(self.json, &open, |open| checkouts_table(open)),

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use machineid_protocol::DeviceId;
 use machineid_protocol::api::LARGEST_WATCH;
 use machineid_protocol::report::{
     Bound, MOST_EVENTS, MOST_STOPS, MOST_SURVIVORS, Report, ReportedDevice, ReportedEvent, ReportedStop, SidecarId,
 };
+use machineid_protocol::{DeviceId, DevicePattern};
 use serde::{Deserialize, Serialize};
 
+use crate::access::covers;
 use crate::org::OrgId;
 
 /// The longest stored name, in characters.
@@ -34,6 +35,8 @@ pub(crate) struct HeardReport {
     pub(crate) heard_at: Timestamp,
     pub(crate) sequence: i64,
     pub(crate) agents: u32,
+    /// The devices that the key of the report may work for; `None` for all.
+    pub(crate) within: Option<DevicePattern>,
     /// Each device once, with the stored text about it.
     pub(crate) devices: Vec<(DeviceId, String)>,
     pub(crate) stops: Vec<KnownStop>,
@@ -85,8 +88,10 @@ struct StopBody {
 }
 
 impl HeardReport {
-    /// Converts a report. `None` when it contains more than one sidecar can have.
-    pub(crate) fn take(org: OrgId, report: Report, now: Timestamp) -> Option<Self> {
+    /// Converts a report that came with a key for devices that match `within`, or for all. What it says about others is left
+    /// out: refused whole, one foreign device would silence the sidecar. `None` when it contains more than one sidecar can
+    /// have.
+    pub(crate) fn take(org: OrgId, report: Report, within: Option<&DevicePattern>, now: Timestamp) -> Option<Self> {
         let Report { devices, stops, events, .. } = &report;
         if devices.len() > LARGEST_WATCH || stops.len() > MOST_STOPS || events.len() > MOST_EVENTS {
             return None;
@@ -99,7 +104,11 @@ impl HeardReport {
             let said = Said { version: version.clone(), host: host.clone(), bound, push, device };
             serde_json::to_string(&said).ok().map(|body| (id, body))
         };
-        let devices: BTreeMap<_, _> = report.devices.into_iter().filter_map(kept).collect();
+        let own = |device: &DeviceId| covers(within, Some(device));
+        let devices = report.devices.into_iter().filter(|device| own(&device.device_id));
+        let devices: BTreeMap<_, _> = devices.filter_map(kept).collect();
+        let stops = report.stops.into_iter().filter(|stop| own(&stop.device_id));
+        let events = report.events.into_iter().filter(|event| own(&event.device_id));
         Some(Self {
             org,
             sidecar,
@@ -107,8 +116,9 @@ impl HeardReport {
             agents: report.agents,
             sequence: i64::try_from(report.sequence).unwrap_or(i64::MAX),
             devices: devices.into_iter().collect(),
-            stops: report.stops.into_iter().map(|stop| KnownStop::take(sidecar, stop, now)).collect(),
-            events: report.events.into_iter().map(|event| KnownEvent::take(sidecar, event, now)).collect(),
+            within: within.cloned(),
+            stops: stops.map(|stop| KnownStop::take(sidecar, stop, now)).collect(),
+            events: events.map(|event| KnownEvent::take(sidecar, event, now)).collect(),
         })
     }
 
@@ -259,7 +269,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_printable_and_reads_back() {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let heard = HeardReport::take(OrgId::random(), report(), now).unwrap();
+        let heard = HeardReport::take(OrgId::random(), report(), None, now).unwrap();
         let (_, body) = &heard.devices[0];
         assert!(body.len() < 400 && !body.contains('\u{1b}'), "{body}");
         let read = HeardDevice::read(&heard.sidecar.to_string(), now, body).unwrap();
@@ -279,7 +289,7 @@ mod tests {
         let mut twice = report();
         let first = ReportedDevice { agents: 1, ..twice.devices[0].clone() };
         twice.devices.insert(0, first);
-        let heard = HeardReport::take(OrgId::random(), twice, Timestamp::UNIX_EPOCH).unwrap();
+        let heard = HeardReport::take(OrgId::random(), twice, None, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!(heard.devices.len(), 1);
         assert!(heard.devices[0].1.contains(r#""agents":0"#), "{:?}", heard.devices);
     }
@@ -287,7 +297,7 @@ mod tests {
     #[test]
     fn an_older_report_is_late_only_as_long_as_it_can_have_been_under_way() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let heard = HeardReport::take(OrgId::random(), report(), at(1_000)).unwrap();
+        let heard = HeardReport::take(OrgId::random(), report(), None, at(1_000)).unwrap();
         let before = |sequence, second| Some((sequence, at(second).as_microsecond()));
         assert!(heard.is_late(before(8, 999)) && heard.is_late(before(i64::MAX, 941)));
         assert!(!heard.is_late(None) && !heard.is_late(before(7, 999)) && !heard.is_late(before(6, 999)));
@@ -298,8 +308,8 @@ mod tests {
     #[test]
     fn a_report_of_more_than_a_sidecar_can_have_is_refused() {
         let many = Report { stops: vec![report().stops.remove(0); MOST_STOPS + 1], ..report() };
-        assert!(HeardReport::take(OrgId::random(), many, Timestamp::UNIX_EPOCH).is_none());
+        assert!(HeardReport::take(OrgId::random(), many, None, Timestamp::UNIX_EPOCH).is_none());
         let many = Report { events: vec![report().events.remove(0); MOST_EVENTS + 1], ..report() };
-        assert!(HeardReport::take(OrgId::random(), many, Timestamp::UNIX_EPOCH).is_none());
+        assert!(HeardReport::take(OrgId::random(), many, None, Timestamp::UNIX_EPOCH).is_none());
     }
 }

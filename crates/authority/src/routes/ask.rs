@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::KEY_HEADER;
-use machineid_protocol::{Code, DeviceId};
+use machineid_protocol::{Code, DeviceId, DevicePattern};
 use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
@@ -18,9 +18,10 @@ use super::{Client, RequestId, now};
 use crate::access::{self, Grant, Permission};
 use crate::app::App;
 use crate::audit::{Actor, Call, KeyLabel, Reason};
-use crate::keys::{KeyMark, SecretHash};
+use crate::keys::SecretHash;
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, Org};
+use crate::role_keys::KeyAuthor;
 
 /// The largest body of a request about one device, in bytes.
 pub(crate) const SMALL_BODY: usize = 64 * 1024;
@@ -77,7 +78,7 @@ pub(crate) fn key(headers: &HeaderMap) -> Option<SecretHash> {
 pub(crate) struct Caller {
     org: Org,
     key: HeldKey,
-    mark: KeyMark,
+    hash: SecretHash,
     needs: Permission,
     grant: Grant,
 }
@@ -113,13 +114,41 @@ impl Caller {
         }
     }
 
+    /// Fails unless the key is valid still. For what goes on for a long time: whoever subscribes first and then asks this
+    /// misses no revocation in between.
+    pub(super) async fn still(&self, app: &App) -> Result<(), Answer> {
+        let found = app.store.look_up(self.hash, None).await?.and_then(|found| found.at(now()));
+        if found.is_some_and(|found| !found.org.deleted) {
+            return Ok(());
+        }
+        Err(Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey))
+    }
+
+    /// What makes or replaces a key by this request.
+    pub(super) fn author(&self) -> KeyAuthor {
+        KeyAuthor::of(&self.key)
+    }
+
+    /// The devices that the key may work for; `None` for all.
+    pub(super) fn pattern(&self) -> Option<&DevicePattern> {
+        match self.grant {
+            Grant::OwnDevices => self.key.devices.as_ref(),
+            Grant::Whole | Grant::No => None,
+        }
+    }
+
+    /// The organisation, for a request that says itself what is outside the pattern.
+    pub(super) fn within_pattern(&self) -> &Org {
+        &self.org
+    }
+
     /// The management call that this request is.
     pub(crate) fn call(&self, head: &Parts) -> Call {
         let name = self.key.name.clone();
         Call {
             at: now(),
             request_id: request_id(head),
-            actor: Actor::Key(KeyLabel::new(self.mark, name)),
+            actor: Actor::Key(KeyLabel::new(self.hash.mark(), name)),
             reason: None,
         }
     }
@@ -167,15 +196,28 @@ pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
     if grant == Grant::No {
         return Err(not_permitted(&found.key, needs).to(found.org.id));
     }
-    Ok(Caller { org: found.org, key: found.key, mark: key.mark(), needs, grant })
+    Ok(Caller { org: found.org, key: found.key, hash: key, needs, grant })
 }
 
 /// The same for management requests, which have a limit.
 pub(crate) async fn manager(app: &App, head: &Parts) -> Result<Caller, Answer> {
     let caller = caller(app, head).await?;
-    let asker = Asker::Key(caller.mark, address(head));
-    app.limits.management(asker, Purpose::of(caller.needs), BootTime::now()).map_err(Answer::too_many)?;
+    let asker = Asker::Key(caller.hash.mark(), address(head));
+    app.limits
+        .management(asker, Purpose::of(caller.needs, head.method == Method::GET), BootTime::now())
+        .map_err(Answer::too_many)?;
     Ok(caller)
+}
+
+/// The manager of a request, looked up when its body has arrived: a body that stalls until its key was revoked must not be
+/// acted on. The key is judged first all the same, so that only its holder learns what is wrong with a body.
+pub(super) async fn after_body<T>(
+    app: &App,
+    head: &Parts,
+    body: impl Future<Output = T>,
+) -> Result<(Caller, T), Answer> {
+    let body = body.await;
+    Ok((manager(app, head).await?, body))
 }
 
 /// The client's address.

@@ -93,9 +93,9 @@ pub(super) const CHECKOUT: Route = Route::needing(
 
 pub(super) async fn checkout(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(&app, &head).await?;
+    let (caller, body) = ask::after_body(&app, &head, ask::object(body, SMALL_BODY)).await?;
     let org = caller.whole()?;
-    let wanted: PlanWanted = ask::object(body, SMALL_BODY).await?;
+    let wanted: PlanWanted = body?;
     let wanted = match wanted.plan.parse::<PlanTier>() {
         Ok(tier @ (PlanTier::Pro | PlanTier::Scale | PlanTier::Max)) => tier,
         Ok(PlanTier::Free) | Err(_) => return Err(Answer::error(StatusCode::BAD_REQUEST, "invalid_plan")),

@@ -48,8 +48,9 @@ pub(super) const REGISTER: Route = Route::needing(
 
 pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
+    let body = ask::registered(body).await;
     let caller = ask::caller(&app, &head).await?;
-    let (id, ephemeral) = ask::registered(body).await?;
+    let (id, ephemeral) = body?;
     let (org, call) = (caller.about([&id])?, caller.call(&head));
     let (admission, account) = app.store.register(org.id, &id, ephemeral, &call).await?.ok_or_else(org_not_found)?;
     let came_to = match admission {
@@ -126,8 +127,8 @@ pub(super) const REMOVE: Route = Route::needing(
 
 pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(&app, &head).await?;
-    let (id, reason, only_active) = ask::removed(body).await?;
+    let (caller, body) = ask::after_body(&app, &head, ask::removed(body)).await?;
+    let (id, reason, only_active) = body?;
     let org = caller.removing(&id, only_active)?;
     let call = Call { reason, ..caller.call(&head) };
     let (removal, account) = app.store.remove(org.id, &id, only_active, &call).await?.ok_or_else(org_not_found)?;
@@ -142,8 +143,8 @@ pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Res
 /// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
 async fn asked(app: &App, request: Request) -> Result<(OrgId, DeviceId, Call), Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(app, &head).await?;
-    let (id, reason) = ask::managed(body).await?;
+    let (caller, body) = ask::after_body(app, &head, ask::managed(body)).await?;
+    let (id, reason) = body?;
     Ok((caller.about([&id])?.id, id, Call { reason, ..caller.call(&head) }))
 }
 

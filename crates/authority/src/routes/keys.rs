@@ -68,9 +68,9 @@ pub(super) const CREATE: Route = Route::needing(
 
 pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(&app, &head).await?;
+    let (caller, body) = ask::after_body(&app, &head, ask::object(body, SMALL_BODY)).await?;
     let org = caller.whole()?.id;
-    let KeyWanted { role, devices, name, expires_in_seconds, reason } = ask::object(body, SMALL_BODY).await?;
+    let KeyWanted { role, devices, name, expires_in_seconds, reason } = body?;
     let invalid = |error| Answer::error(StatusCode::BAD_REQUEST, error);
     let wanted = WantedKey {
         role: role.parse().map_err(|_| invalid("invalid_role"))?,
@@ -79,7 +79,7 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
         expires: expires_in_seconds.map(Duration::from_secs),
     };
     let call = Call { reason: ask::reason(reason)?, ..caller.call(&head) };
-    let made = role_keys::create(&app.store, org, wanted, &call).await.map_err(refused)?;
+    let made = role_keys::create(&app.store, org, wanted, caller.author(), &call).await.map_err(refused)?;
     Ok(shown(&made, "org/keys/create", org))
 }
 
@@ -107,12 +107,12 @@ pub(super) const REVOKE: Route = Route::needing(
 
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(&app, &head).await?;
+    let (caller, body) = ask::after_body(&app, &head, ask::object(body, SMALL_BODY)).await?;
     let org = caller.whole()?.id;
-    let KeyNamed { key, reason } = ask::object(body, SMALL_BODY).await?;
+    let KeyNamed { key, reason } = body?;
     let call = Call { reason: ask::reason(reason)?, ..caller.call(&head) };
-    let fingerprint = role_keys::revoke(&app.store, org, &which(&key)?, &call).await.map_err(refused)?;
-    let body = KeyEnded { status: Word::Ok, handler: "org/keys/revoke", fingerprint };
+    let fingerprints = role_keys::revoke(&app.store, org, &which(&key)?, &call).await.map_err(refused)?;
+    let body = KeyEnded { status: Word::Ok, handler: "org/keys/revoke", fingerprints };
     Ok(Answer::of(StatusCode::OK, &body).to(org))
 }
 
@@ -140,12 +140,13 @@ pub(super) const ROTATE: Route = Route::needing(
 
 pub(super) async fn rotate(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(&app, &head).await?;
+    let (caller, body) = ask::after_body(&app, &head, ask::object(body, SMALL_BODY)).await?;
     let org = caller.whole()?.id;
-    let KeyRotation { key, overlap_seconds, reason } = ask::object(body, SMALL_BODY).await?;
+    let KeyRotation { key, overlap_seconds, reason } = body?;
     let overlap = overlap_seconds.map_or(OVERLAP, Duration::from_secs);
     let call = Call { reason: ask::reason(reason)?, ..caller.call(&head) };
-    let made = role_keys::rotate(&app.store, org, &which(&key)?, overlap, &call).await.map_err(refused)?;
+    let made =
+        role_keys::rotate(&app.store, org, &which(&key)?, overlap, caller.author(), &call).await.map_err(refused)?;
     Ok(shown(&made, "org/keys/rotate", org))
 }
 
@@ -173,6 +174,7 @@ fn refused(error: KeyError) -> Answer {
         KeyRefusal::Own | KeyRefusal::Several | KeyRefusal::Replaced | KeyRefusal::Taken | KeyRefusal::Full => {
             StatusCode::CONFLICT
         }
+        KeyRefusal::OldAuthor => StatusCode::FORBIDDEN,
         KeyRefusal::Devices | KeyRefusal::Expiry | KeyRefusal::Overlap => StatusCode::BAD_REQUEST,
     };
     Answer::error(status, refusal.as_str()).with("reason", refusal.to_string())

@@ -207,9 +207,9 @@ pub(super) async fn unrevoke_batch(State(app): State<Arc<App>>, request: Request
 /// The organisation and the devices of a batch; `all` is the word for all devices.
 async fn asked(app: &App, request: Request, all: &str) -> Result<(OrgId, Scope, Call), Answer> {
     let (head, body) = request.into_parts();
-    let caller = ask::manager(app, &head).await?;
+    let (caller, body) = ask::after_body(app, &head, ask::object(body, BATCH_BODY)).await?;
     let org = caller.whole()?.id;
-    let body: BatchBody = ask::object(body, BATCH_BODY).await?;
+    let body: BatchBody = body?;
     let scope = match (body.device_ids, body.scope) {
         (Some(ids), None) => Scope::Ids(batch::distinct(ids).map_err(|error| match error {
             BatchError::Empty => Answer::missing_params(),

@@ -64,10 +64,11 @@ pub(super) const REPORT: Route = Route::needing(
 
 pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
+    let body = ask::object(body, LARGEST_REPORT).await;
     let caller = ask::caller(&app, &head).await?;
-    let report: Report = ask::object(body, LARGEST_REPORT).await?;
-    let org = caller.about(report.devices.iter().map(|device| &device.device_id))?;
-    let taken = HeardReport::take(org.id, report, now()).ok_or(BodyError::Malformed)?;
+    let report: Report = body?;
+    let org = caller.within_pattern().id;
+    let taken = HeardReport::take(org, report, caller.pattern(), now()).ok_or(BodyError::Malformed)?;
     app.reports.keep(taken).await.map_err(|_| Answer::unavailable())?;
     Ok(Answer::ok("ok", "devices/report"))
 }

@@ -78,6 +78,8 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let key_ends = found.as_ref().and_then(|found| told_end(&found.key, now));
     let asker = match found {
         None => Asker::Unknown,
+        // That its organisation is gone is said of every key.
+        Some(found) if found.org.deleted => Asker::Org(found.org),
         Some(found) if access::may_work(found.key.role, found.key.devices.as_ref(), device.as_ref()) => {
             Asker::Org(found.org)
         }
@@ -91,8 +93,10 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     let verdict = decide(&asker, subject, now);
     let known = known.filter(|_| verdict != Verdict::NotPermitted);
     let revoked_at = known.as_ref().and_then(|known| known.revoked_at).filter(|_| verdict != Verdict::Allow);
-    if let (Some(known), Some(key)) = (&known, key) {
-        app.seen.note(known.seq, now, key.mark());
+    match (&known, key, role) {
+        (Some(known), Some(key), _) => app.seen.note(known.seq, now, key.mark()),
+        (None, Some(key), Some(_)) => app.seen.used(key.mark(), now),
+        (_, None, _) | (None, Some(_), None) => {}
     }
     let missing = missing && verdict == Verdict::InvalidDeviceId;
     let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == Verdict::DeviceRevoked);

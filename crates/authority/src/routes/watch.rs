@@ -46,7 +46,7 @@ pub(super) async fn devices_of_query(
 ) -> Result<Response, Answer> {
     let caller = ask::caller(&app, &head).await?;
     let ids = ask::device_ids(query.as_deref().unwrap_or(""));
-    devices(&app, &caller, &ids)
+    devices(&app, &caller, &ids).await
 }
 
 pub(super) const DEVICES_OF_BODY: Route = Route::needing(
@@ -64,10 +64,11 @@ pub(super) const DEVICES_OF_BODY: Route = Route::needing(
 /// For many devices, which do not fit into a URL.
 pub(super) async fn devices_of_body(State(app): State<Arc<App>>, request: Request) -> Result<Response, Answer> {
     let (head, body) = request.into_parts();
+    let body = ask::object(body, LARGEST_BODY).await;
     let caller = ask::caller(&app, &head).await?;
-    let wanted: DevicesNamed = ask::object(body, LARGEST_BODY).await?;
+    let wanted: DevicesNamed = body?;
     let ids: Vec<String> = wanted.device_ids.into_iter().map(|id| id.0).collect();
-    devices(&app, &caller, &ids)
+    devices(&app, &caller, &ids).await
 }
 
 pub(super) const ORG_EVENTS: Route = Route::needing(
@@ -85,10 +86,10 @@ pub(super) const ORG_EVENTS: Route = Route::needing(
 /// Everything that changes in the organisation, for consoles and command lines.
 pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<Response, Answer> {
     let caller = ask::caller(&app, &head).await?;
-    Ok(stream(&app, caller.whole()?.id, Interest::Everything, "changed"))
+    stream(&app, &caller, caller.whole()?.id, Interest::Everything, "changed").await
 }
 
-fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response, Answer> {
+async fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response, Answer> {
     if ids.is_empty() {
         return Err(BodyError::Malformed.into());
     }
@@ -100,15 +101,26 @@ fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response, Answe
     if ids.len() > LARGEST_WATCH {
         return Err(refused("too_many_device_ids"));
     }
+    // Those outside the key's pattern are left out: refused whole, one foreign device would end the push for all.
+    if let Some(pattern) = caller.pattern().filter(|pattern| ids.iter().any(|id| pattern.matches(id))) {
+        ids.retain(|id| pattern.matches(id));
+    }
     let org = caller.about(&ids)?.id;
-    Ok(stream(app, org, Interest::Devices(ids), "validate"))
+    stream(app, caller, org, Interest::Devices(ids), "validate").await
 }
 
-fn stream(app: &App, org: OrgId, interest: Interest, event: &'static str) -> Response {
+async fn stream(
+    app: &App,
+    caller: &Caller,
+    org: OrgId,
+    interest: Interest,
+    event: &'static str,
+) -> Result<Response, Answer> {
     let Ok(watcher) = app.hints.watch(org, interest) else {
         let mut response = Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_watchers").into_response();
         response.headers_mut().insert(header::RETRY_AFTER, LATER);
-        return response;
+        return Ok(response);
     };
-    Answer::event_stream(org, watch::body(watcher, event))
+    caller.still(app).await?;
+    Ok(Answer::event_stream(org, watch::body(watcher, event)))
 }

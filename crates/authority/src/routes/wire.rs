@@ -465,12 +465,13 @@ pub(super) struct KeyList {
     pub(super) keys: Vec<KeyReport>,
 }
 
-/// A key that was ended.
+/// Keys that are invalid now.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeyEnded {
     pub(super) status: Word,
     pub(super) handler: &'static str,
-    pub(super) fingerprint: String,
+    /// Of every key that was meant: a name also means one that was rotated.
+    pub(super) fingerprints: Vec<String>,
 }
 
 /// Where a plan is confirmed.

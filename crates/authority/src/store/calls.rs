@@ -133,22 +133,23 @@ impl Store {
         org: OrgId,
         which: &WhichKey,
         call: &Call,
-    ) -> Result<KeyChange<KeyMark>, StoreError> {
+    ) -> Result<KeyChange<Vec<KeyMark>>, StoreError> {
         let (which, call) = (which.clone(), call.clone());
         self.doubting(change!(self, |tx| keys::revoke(tx, org, &which, &call)))
     }
 
-    /// Puts a new key in the place of one with a role, which stays valid until `until`.
+    /// Puts a new key in the place of one with a role, which stays valid until `until`. The
+    /// new one ends when the old one would have, and not later than `not_after`.
     pub(crate) async fn rotate_role_key(
         &self,
         org: OrgId,
         which: &WhichKey,
         hash: SecretHash,
-        until: Timestamp,
+        (until, not_after): (Timestamp, Option<Timestamp>),
         call: &Call,
     ) -> Result<KeyChange<NewRoleKey>, StoreError> {
         let (which, call) = (which.clone(), call.clone());
-        change!(self, |tx| keys::rotate(tx, org, &which, hash, until, &call))
+        change!(self, |tx| keys::rotate(tx, org, &which, hash, (until, not_after), &call))
     }
 
     /// Records when keys were last used.

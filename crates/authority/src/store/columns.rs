@@ -121,13 +121,13 @@ pub(super) fn held_key(
 /// The columns of `org_keys` that [`role_key`] reads.
 macro_rules! key_columns {
     () => {
-        "org_keys.role, org_keys.devices, org_keys.name, org_keys.ends, org_keys.replaced"
+        "org_keys.role, org_keys.devices, org_keys.name, org_keys.ends, org_keys.replaced, org_keys.revoked"
     };
 }
 pub(super) use key_columns;
 
 /// How many those are.
-pub(super) const KEY_COLUMNS: usize = 5;
+pub(super) const KEY_COLUMNS: usize = 6;
 
 /// A key of [`key_columns`], the first of which is the column `first`.
 pub(super) fn role_key(row: &impl Row, first: usize) -> Result<HeldKey, StoreError> {
@@ -138,5 +138,6 @@ pub(super) fn role_key(row: &impl Row, first: usize) -> Result<HeldKey, StoreErr
         name: row.maybe(first + 2)?,
         ends: row.maybe(first + 3)?,
         replaced: row.get(first + 4)?,
+        revoked: row.get(first + 5)?,
     })
 }

@@ -31,7 +31,15 @@ impl NewRoleKey {
     /// The key as requests will carry it.
     pub(crate) fn held(&self) -> HeldKey {
         let Self { hash: _, role, devices, name, ends } = self;
-        HeldKey { own: false, role: *role, devices: devices.clone(), name: name.clone(), ends: *ends, replaced: false }
+        HeldKey {
+            own: false,
+            role: *role,
+            devices: devices.clone(),
+            name: name.clone(),
+            ends: *ends,
+            replaced: false,
+            revoked: false,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn org(row: &impl Row) -> Result<Org, StoreError> {
         tier: row.get(3)?,
         device_limit: row.maybe(4)?,
         disabled: row.get(5)?,
-        off: Switches { own: row.get(13)?, operator: row.get(14)? },
+        off: Switches::read(row.get(5)?, row.get(13)?, row.get(14)?),
         frozen: row.get(6)?,
         access_until: row.maybe(7)?,
         created_at: row.get(8)?,

@@ -128,7 +128,7 @@ fn heard(org: OrgId, sidecar: u32, second: i64, devices: &[(&str, u32)], rest: s
     if let (Some(report), serde_json::Value::Object(rest)) = (report.as_object_mut(), rest) {
         report.extend(rest);
     }
-    HeardReport::take(org, serde_json::from_value(report).unwrap(), at(second)).unwrap()
+    HeardReport::take(org, serde_json::from_value(report).unwrap(), None, at(second)).unwrap()
 }
 
 fn stop(run: i64, ago_ms: i64, confirmed: bool) -> serde_json::Value {

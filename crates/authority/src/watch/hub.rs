@@ -175,6 +175,9 @@ impl Hints {
         for org_watchers in watchers.orgs.values() {
             // The missed changes may include a deny.
             org_watchers.all.values().for_each(|mailbox| mailbox.tell(|pending| pending.all_denied = true));
+            // And the end of a key. Devices' watchers only get hints to validate, and then find it out; those that are told
+            // what changes have to come back with a key that is valid.
+            org_watchers.observers.values().for_each(|mailbox| mailbox.tell(|pending| pending.end = true));
         }
     }
 

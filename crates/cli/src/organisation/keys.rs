@@ -75,11 +75,11 @@ fn shown(new: &NewKey, json: bool, printer: &mut Printer) {
 async fn revoke(args: &KeyRevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let org = OrgClient::new(&args.key, env)?;
     let ended = org.client.revoke_key(&org.key, &args.which, args.reason.as_deref()).await;
-    let fingerprint = ended.map_err(|failure| org.problem(&failure))?;
+    let fingerprints = ended.map_err(|failure| org.problem(&failure))?;
     if args.json {
-        printer.json(&json!({ "fingerprint": fingerprint }));
+        printer.json(&json!({ "fingerprints": fingerprints }));
     } else {
-        printer.line(format!("key {fingerprint} is invalid now"));
+        printer.line(format!("invalid now: {}", fingerprints.join(", ")));
     }
     Ok(Exit::Success)
 }

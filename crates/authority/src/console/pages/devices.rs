@@ -7,9 +7,9 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use machineid_protocol::api::DeviceStatus;
 
-use super::form::Form;
+use super::form;
 use super::refused::Refused;
-use super::{result, visit};
+use super::result;
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Call, Verb};
@@ -26,8 +26,7 @@ pub(super) async fn act(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let (visit, account, form) = form::sent(&app, &head, &org, Permission::Stop, body).await?;
     let batch = batch::distinct(form.all("id")).map_err(|error| {
         Refused::Malformed(
             match error {

@@ -108,11 +108,25 @@ pub(super) struct OrgForm {
     pub(super) call: Call,
 }
 
+/// A form with the session that sent it and the organisation. The session is looked up when the form has arrived: one that
+/// stalls until its key was revoked must not be acted on.
+pub(super) async fn sent(
+    app: &App,
+    head: &Parts,
+    org: &str,
+    needs: Permission,
+    body: Body,
+) -> Result<(Visit, Account, Form), Refused> {
+    let form = Form::of_nobody(&app.console, head, body).await;
+    let (visit, account) = visit::at(app, head, org, needs).await?;
+    let form = form?;
+    if visit.session.wrote(form.one("csrf")) { Ok((visit, account, form)) } else { Err(Refused::Foreign) }
+}
+
 /// Reads a form about an organisation, from a session that may do what it asks for.
 pub(super) async fn asked(app: &App, org: &str, request: Request, needs: Permission) -> Result<OrgForm, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(app, &head, org, needs).await?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let (visit, account, form) = sent(app, &head, org, needs, body).await?;
     let call = visit.call(&head, form.reason()?);
     Ok(OrgForm { head, visit, account, form, call })
 }

@@ -77,7 +77,7 @@ pub(super) async fn rotate(
         return Err(Refused::Malformed("To rotate the key, type the word rotate.".to_owned()));
     }
     let org = account.org.id;
-    let made = role_keys::rotate(&app.store, org, &WhichKey::Mark(mark), overlap, &call).await?;
+    let made = role_keys::rotate(&app.store, org, &WhichKey::Mark(mark), overlap, visit.author(), &call).await?;
     let own = visit.began_with(mark);
     let renewed = if own { visit.go_on_with(&app, &head, org, &made.key) } else { None };
     let outcome = Outcome::RoleKey {

@@ -125,7 +125,7 @@ pub(super) async fn create(
 ) -> Result<Response, Refused> {
     let OrgForm { visit, account, form, call, .. } = asked(&app, &org, request, Permission::Administer).await?;
     let org = account.org.id;
-    let made = role_keys::create(&app.store, org, wanted(&form)?, &call).await?;
+    let made = role_keys::create(&app.store, org, wanted(&form)?, visit.author(), &call).await?;
     let outcome = Outcome::RoleKey { key: Some(made.key), made: Box::new(made.report), old_key_ends: None };
     Ok(result::shown(&app, &visit, org, outcome, call.at))
 }
@@ -179,6 +179,9 @@ fn sentence(refusal: KeyRefusal) -> String {
             "Only a key of the role host is limited to devices. Choose the role host, or leave the devices empty."
         }
         KeyRefusal::Expiry => "A key can be valid for 1 second to 10 years (87840h).",
+        KeyRefusal::OldAuthor => {
+            "This session began with a key that another one has taken the place of. Sign in with the newer key."
+        }
         KeyRefusal::Overlap => "An old key can stay valid for 90 days (2160h) at most.",
     };
     text.to_owned()
@@ -194,7 +197,7 @@ pub(super) fn old_key_ends(ends: Option<Timestamp>, overlap: Duration, now: Time
 mod tests {
     use super::*;
 
-    const ALL: [KeyRefusal; 10] = [
+    const ALL: [KeyRefusal; 11] = [
         KeyRefusal::NoOrg,
         KeyRefusal::Unknown,
         KeyRefusal::Own,
@@ -205,6 +208,7 @@ mod tests {
         KeyRefusal::Devices,
         KeyRefusal::Expiry,
         KeyRefusal::Overlap,
+        KeyRefusal::OldAuthor,
     ];
 
     #[test]

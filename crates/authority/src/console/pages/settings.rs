@@ -67,7 +67,8 @@ struct OldKey {
 }
 
 /// The messages about actions, by the word in the page's address.
-const DONE: [(&str, &str); 10] = [
+const DONE: [(&str, &str); 11] = [
+    ("still-off", "This switch is on again. Execution stays off: the other of the two switches is off."),
     ("off", "Execution is switched off. Every validation is denied with ORG_DISABLED, and agents are being stopped."),
     ("on", "Execution is switched on again. Agents that were stopped do not start by themselves."),
     ("asked", "The plan change waits for the operator of this server."),
@@ -152,7 +153,8 @@ pub(super) async fn execution(
         return Err(Refused::Malformed("To switch execution off, type the word off.".to_owned()));
     }
     let switch = if visit.is_operator() { Switch::Operator } else { Switch::Own };
-    app.store.change_org(account.org.id, &OrgChange::Disabled(switch, off), &call).await?.ok_or(Refused::NotFound)?;
+    let changed = app.store.change_org(account.org.id, &OrgChange::Disabled(switch, off), &call).await?;
+    let done = if !off && changed.ok_or(Refused::NotFound)?.org.disabled { "still-off" } else { done };
     Ok(back(&app, &account, done))
 }
 
@@ -179,9 +181,9 @@ pub(super) async fn rotate_key(
             .look_up(key, None)
             .await?
             .and_then(|found| found.at(call.at))
-            .is_none_or(|found| found.key.replaced)
+            .is_none_or(|found| found.key.ends.is_some())
     {
-        let text = "This session began with the old key. Sign in with the current one to rotate again.";
+        let text = "This session began with a key that ends. Sign in with one that does not to rotate the organisation's own key.";
         return Err(Refused::Malformed(text.to_owned()));
     }
     // The key may be ended between that check and the rotation: then the session has ended.

@@ -13,7 +13,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use machineid_protocol::api::LARGEST_BATCH;
 
-use super::form::Form;
+use super::form;
 use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::visit::Visit;
@@ -128,8 +128,7 @@ pub(super) async fn everything(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org, Permission::Stop).await?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let (visit, account, form) = form::sent(&app, &head, &org, Permission::Stop, body).await?;
     let reason = form.reason()?;
     // Compared with the number that the page showed, not the current one: a host that registers meanwhile must not
     // prevent a stop.
@@ -171,8 +170,7 @@ pub(super) async fn restore(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (visit, account) = visit::at(&app, &head, &org, Permission::GiveBack).await?;
-    let form = Form::of(&app.console, &visit, &head, body).await?;
+    let (visit, account, form) = form::sent(&app, &head, &org, Permission::GiveBack, body).await?;
     let at = named(&name)?;
     let org = account.org.id;
     let stopped = stopped(&app, org, at).await?;

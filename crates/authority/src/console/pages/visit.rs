@@ -1,7 +1,7 @@
 //! The session of a request, and the organisation that it is about.
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::Response;
 use cookie::{Cookie, SameSite};
 use machineid_clock::BootTime;
@@ -17,6 +17,7 @@ use crate::keys::{KeyMark, SecretHash};
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, OrgId};
 use crate::plan::Account;
+use crate::role_keys::KeyAuthor;
 use crate::routes::{ask, now};
 
 /// The header of a request made by a page's script: it does not keep the session from going idle.
@@ -86,6 +87,16 @@ impl Visit {
         if rights.may(needs) { Ok(()) } else { Err(Refused::NotPermitted(rights.role(), needs)) }
     }
 
+    /// What makes or replaces a key in this session.
+    pub(super) fn author(&self) -> KeyAuthor {
+        match (self.session.holder, &self.key) {
+            (Holder::Operator(_), _) => KeyAuthor::Operator,
+            (Holder::Key(..), Some(key)) => KeyAuthor::of(key),
+            // Not reached: without a key nothing may be administered.
+            (Holder::Key(..), None) => KeyAuthor::Key { ends: None, replaced: true },
+        }
+    }
+
     /// Whether the session began with this key.
     pub(super) fn began_with(&self, key: KeyMark) -> bool {
         match self.session.holder {
@@ -136,7 +147,9 @@ pub(super) async fn at(app: &App, head: &Parts, org: &str, needs: Permission) ->
         Holder::Key(_, key) => Asker::Key(key.mark(), ask::address(head)),
         Holder::Operator(uid) => Asker::Operator(uid),
     };
-    app.limits.management(asker, Purpose::of(needs), BootTime::now()).map_err(Refused::TooMany)?;
+    app.limits
+        .management(asker, Purpose::of(needs, head.method == Method::GET), BootTime::now())
+        .map_err(Refused::TooMany)?;
     let account = app.store.account(org).await?.ok_or(Refused::NotFound)?;
     Ok((visit, account))
 }

@@ -84,24 +84,32 @@ pub(in super::super) async fn create<T: Transaction>(
     Ok(KeyChange::Done(()))
 }
 
-/// Ends a key, now.
+/// Makes a key invalid, now. A name means every valid key of that name, also one that another has taken the place of: who
+/// revokes a key must not have to know that it was rotated. One that is invalid already stays so.
 pub(in super::super) async fn revoke<T: Transaction>(
     tx: &mut T,
     org: OrgId,
     which: &WhichKey,
     call: &Call,
-) -> Result<KeyChange<KeyMark>, StoreError> {
+) -> Result<KeyChange<Vec<KeyMark>>, StoreError> {
     if locked_account(tx, org).await?.is_none() {
         return Ok(KeyChange::NoOrg);
     }
-    let (mark, held) = match one(tx, org, which, call.at).await? {
-        Ok(one) => one,
-        Err(why) => return Ok(why.into()),
-    };
-    end(tx, org, mark, call.at, held.replaced).await?;
-    record(tx, call, described(Record::ok(org, Verb::RevokeKey), mark, &held)).await?;
+    if is_own(tx, org, which).await? {
+        return Ok(KeyChange::Own);
+    }
+    let valid = found(tx, org, which, call.at).await?;
+    if valid.is_empty() {
+        let known = named(tx, org, which).await?;
+        return Ok(if known.is_empty() { KeyChange::Unknown } else { KeyChange::Done(known) });
+    }
+    for (mark, held) in &valid {
+        let update = "UPDATE org_keys SET revoked = TRUE, ends = $3 WHERE org_id = $1 AND substr(key_hash, 1, 6) = $2";
+        tx.run(update, values![org, *mark, call.at]).await?;
+        record(tx, call, described(Record::ok(org, Verb::RevokeKey), *mark, held)).await?;
+    }
     tx.tell(Change::Key(org));
-    Ok(KeyChange::Done(mark))
+    Ok(KeyChange::Done(valid.into_iter().map(|(mark, _)| mark).collect()))
 }
 
 /// Puts a new key in the place of one, which ends at `until`.
@@ -110,7 +118,7 @@ pub(in super::super) async fn rotate<T: Transaction>(
     org: OrgId,
     which: &WhichKey,
     hash: SecretHash,
-    until: Timestamp,
+    (until, not_after): (Timestamp, Option<Timestamp>),
     call: &Call,
 ) -> Result<KeyChange<NewRoleKey>, StoreError> {
     if locked_account(tx, org).await?.is_none() {
@@ -125,9 +133,11 @@ pub(in super::super) async fn rotate<T: Transaction>(
     }
     // Never later than it would have ended.
     let until = held.ends.map_or(until, |ends| ends.min(until));
-    end(tx, org, mark, until, true).await?;
-    let new =
-        NewRoleKey { hash, role: held.role, devices: held.devices.clone(), name: held.name.clone(), ends: held.ends };
+    let update = "UPDATE org_keys SET ends = $3, replaced = TRUE, revoked = $4
+         WHERE org_id = $1 AND substr(key_hash, 1, 6) = $2";
+    tx.run(update, values![org, mark, until, until <= call.at]).await?;
+    let ends = [held.ends, not_after].into_iter().flatten().min();
+    let new = NewRoleKey { hash, role: held.role, devices: held.devices.clone(), name: held.name.clone(), ends };
     insert(tx, org, &new, call.at).await?;
     let told = described(Record::ok(org, Verb::RotateKey), hash.mark(), &new.held());
     record(tx, call, told.with("oldKey", hex::encode(mark)).with("oldKeyEnds", until.to_string())).await?;
@@ -159,12 +169,8 @@ async fn one<T: Transaction>(
     which: &WhichKey,
     now: Timestamp,
 ) -> Result<Result<(KeyMark, HeldKey), NotOne>, StoreError> {
-    if let WhichKey::Mark(mark) = which {
-        let own =
-            "SELECT id FROM orgs WHERE id = $1 AND (substr(key_hash, 1, 6) = $2 OR substr(old_key_hash, 1, 6) = $2)";
-        if tx.row(own, values![org, *mark]).await?.is_some() {
-            return Ok(Err(NotOne::Own));
-        }
+    if is_own(tx, org, which).await? {
+        return Ok(Err(NotOne::Own));
     }
     let mut all = found(tx, org, which, now).await?;
     if all.len() > 1 {
@@ -176,6 +182,23 @@ async fn one<T: Transaction>(
         (Some(_), false) => Err(NotOne::Several),
         (Some(one), true) => Ok(one),
     })
+}
+
+/// Whether the organisation's own key is meant, or the one before it.
+async fn is_own<T: ReadTransaction>(tx: &mut T, org: OrgId, which: &WhichKey) -> Result<bool, StoreError> {
+    let WhichKey::Mark(mark) = which else { return Ok(false) };
+    let own = "SELECT id FROM orgs WHERE id = $1 AND (substr(key_hash, 1, 6) = $2 OR substr(old_key_hash, 1, 6) = $2)";
+    Ok(tx.row(own, values![org, *mark]).await?.is_some())
+}
+
+/// The keys that are meant, valid or not.
+async fn named<T: ReadTransaction>(tx: &mut T, org: OrgId, which: &WhichKey) -> Result<Vec<KeyMark>, StoreError> {
+    let (condition, value): (_, Value) = match which {
+        WhichKey::Mark(mark) => ("substr(key_hash, 1, 6) = $2", (*mark).into()),
+        WhichKey::Name(name) => ("name = $2", name.as_str().into()),
+    };
+    let select = format!("SELECT substr(key_hash, 1, 6) FROM org_keys WHERE org_id = $1 AND {condition}");
+    tx.rows(&select, values![org, value]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 /// The keys that are meant and valid at `now`.
@@ -194,7 +217,7 @@ async fn found<T: ReadTransaction>(
             "SELECT ",
             key_columns!(),
             ", substr(key_hash, 1, 6) FROM org_keys
-             WHERE org_id = $1 AND (ends IS NULL OR ends > $2) AND {} ORDER BY created_at"
+             WHERE org_id = $1 AND NOT revoked AND (ends IS NULL OR ends > $2) AND {} ORDER BY created_at"
         ),
         condition
     );
@@ -204,7 +227,7 @@ async fn found<T: ReadTransaction>(
 
 /// How many keys are valid.
 async fn valid<T: ReadTransaction>(tx: &mut T, org: OrgId, now: Timestamp) -> Result<u64, StoreError> {
-    let select = "SELECT COUNT(*) FROM org_keys WHERE org_id = $1 AND (ends IS NULL OR ends > $2)";
+    let select = "SELECT COUNT(*) FROM org_keys WHERE org_id = $1 AND NOT revoked AND (ends IS NULL OR ends > $2)";
     tx.row(select, values![org, now]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
@@ -214,18 +237,6 @@ async fn insert<T: Transaction>(tx: &mut T, org: OrgId, new: &NewRoleKey, now: T
     let devices = new.devices.as_ref().map(ToString::to_string);
     let name = new.name.as_ref().map(ToString::to_string);
     tx.run(insert, values![&new.hash, org, new.role.as_str(), devices, name, now, new.ends]).await.map(drop)
-}
-
-async fn end<T: Transaction>(
-    tx: &mut T,
-    org: OrgId,
-    mark: KeyMark,
-    at: Timestamp,
-    replaced: bool,
-) -> Result<(), StoreError> {
-    let update = "UPDATE org_keys SET ends = $3, replaced = $4
-         WHERE org_id = $1 AND substr(key_hash, 1, 6) = $2 AND (ends IS NULL OR ends > $3)";
-    tx.run(update, values![org, mark, at, replaced]).await.map(drop)
 }
 
 /// Forgets keys that ended long ago.

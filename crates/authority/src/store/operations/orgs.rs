@@ -123,10 +123,15 @@ pub(super) async fn apply<T: Transaction>(
 ) -> Result<(), StoreError> {
     let (update, values) = match change {
         OrgChange::Disabled(Switch::Own, off) => {
-            ("UPDATE orgs SET off_own = $2, disabled = ($2 OR off_operator) WHERE id = $1", values![id, *off])
+            // What is off by no switch is the operator's (see the migration).
+            let update = "UPDATE orgs SET off_operator = (disabled AND (off_operator OR NOT off_own)), off_own = $2,
+                 disabled = ($2 OR (disabled AND (off_operator OR NOT off_own))) WHERE id = $1";
+            (update, values![id, *off])
         }
         OrgChange::Disabled(Switch::Operator, off) => {
-            ("UPDATE orgs SET off_operator = $2, disabled = ($2 OR off_own) WHERE id = $1", values![id, *off])
+            let update = "UPDATE orgs SET off_own = (disabled AND off_own), off_operator = $2,
+                 disabled = ($2 OR (disabled AND off_own)) WHERE id = $1";
+            (update, values![id, *off])
         }
         OrgChange::Frozen(on) => ("UPDATE orgs SET frozen = $2 WHERE id = $1", values![id, *on]),
         OrgChange::AccessUntil(end) => ("UPDATE orgs SET access_until = $2 WHERE id = $1", values![id, *end]),
@@ -150,7 +155,6 @@ pub(super) async fn apply<T: Transaction>(
                 "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
                 "DELETE FROM devices WHERE org_id = $1",
                 "DELETE FROM checkouts WHERE org_id = $1",
-                "DELETE FROM org_keys WHERE org_id = $1",
                 "DELETE FROM reports WHERE org_id = $1",
                 "DELETE FROM stops WHERE org_id = $1",
                 "DELETE FROM timeline WHERE org_id = $1",

@@ -11,6 +11,7 @@ use super::super::columns::Row;
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::values;
 use super::super::{KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, StoreError};
+use crate::access::covers;
 use crate::changes::Change;
 use crate::org::OrgId;
 use crate::reports::{HeardReport, KnownEvent, KnownStop};
@@ -38,7 +39,11 @@ async fn save_devices<T: Transaction>(tx: &mut T, report: &HeardReport) -> Resul
     let mut gone = BTreeSet::new();
     for row in tx.rows(select, values![org, sidecar.as_str()]).await? {
         newest = newest.max(Some((row.get(1)?, row.get(2)?)));
-        gone.insert(row.get::<String>(0)?);
+        // A key says nothing about devices outside its pattern, not even that they are gone.
+        let device: DeviceId = row.get(0)?;
+        if covers(report.within.as_ref(), Some(&device)) {
+            gone.insert(device.to_string());
+        }
     }
     if report.is_late(newest) {
         return Ok(());

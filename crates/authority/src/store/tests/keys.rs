@@ -16,7 +16,7 @@ on_both! {
     devices_that_use_a_hosts_key_use_no_old_key
     the_end_of_a_key_is_found_once_in_the_span_in_which_it_ends
     when_a_key_was_used_is_known_to_a_minute
-    keys_of_a_deleted_organisation_are_gone
+    a_key_of_a_deleted_organisation_is_still_known_as_one
 }
 
 fn new(role: KeyRole, name: Option<&str>, ends: Option<i64>) -> NewRoleKey {
@@ -80,11 +80,14 @@ fn a_key_ends_at_its_time_and_when_it_is_revoked(runtime: &Runtime, store: Store
         made(&store, org, &other, 1).await;
         assert!(held(&store, brief.hash, 99).await.is_some() && held(&store, brief.hash, 100).await.is_none());
         let done = store.revoke_key(org, &named("oncall"), &by(50)).await.unwrap();
-        assert!(matches!(done, KeyChange::Done(mark) if mark == other.hash.mark()), "{done:?}");
+        assert!(matches!(done, KeyChange::Done(ref marks) if *marks == [other.hash.mark()]), "{done:?}");
         assert_eq!(held(&store, other.hash, 50).await, None);
-        // What has ended is not there to be revoked, and what another organisation has is not, either.
+        // A clock that was set back revives nothing, and a repeated request is no mistake.
+        assert_eq!(held(&store, other.hash, 1).await, None);
         let again = store.revoke_key(org, &named("oncall"), &by(51)).await.unwrap();
-        assert!(matches!(again, KeyChange::Unknown), "{again:?}");
+        assert!(matches!(again, KeyChange::Done(ref marks) if *marks == [other.hash.mark()]), "{again:?}");
+        let unknown = store.revoke_key(org, &named("nothing"), &by(51)).await.unwrap();
+        assert!(matches!(unknown, KeyChange::Unknown), "{unknown:?}");
         let stranger = new_org(&store, PlanTier::Free).await;
         let foreign = store.revoke_key(stranger, &WhichKey::Mark(brief.hash.mark()), &by(52)).await.unwrap();
         assert!(matches!(foreign, KeyChange::Unknown), "{foreign:?}");
@@ -99,7 +102,7 @@ fn a_rotated_key_keeps_its_role_and_name_and_the_old_one_stays_valid_until_the_t
         made(&store, org, &first, 1).await;
         let rotate = async |which: WhichKey, second: i64, until: i64| {
             let hash = SecretHash::of_key(&new_key().unwrap());
-            let done = store.rotate_role_key(org, &which, hash, at(until), &by(second)).await.unwrap();
+            let done = store.rotate_role_key(org, &which, hash, (at(until), None), &by(second)).await.unwrap();
             (hash, done)
         };
         let (second, done) = rotate(named("hosts"), 10, 100).await;
@@ -115,6 +118,15 @@ fn a_rotated_key_keeps_its_role_and_name_and_the_old_one_stays_valid_until_the_t
         assert!(matches!(done, KeyChange::Done(_)), "{done:?}");
         assert_eq!((held(&store, second, 30).await, held(&store, third, 30).await), (None, Some(first.held())));
         assert!(held(&store, first.hash, 40).await.is_some(), "the other old key keeps its time");
+        // One that ends within the overlap is replaced all the same, and what takes its place ends with it.
+        let brief = new(KeyRole::Stop, Some("brief"), Some(50));
+        made(&store, org, &brief, 41).await;
+        let (renewed, done) = rotate(named("brief"), 42, 900).await;
+        assert!(matches!(done, KeyChange::Done(ref new) if new.ends == Some(at(50))), "{done:?}");
+        assert!(held(&store, brief.hash, 49).await.is_some_and(|key| key.replaced));
+        // A name means every key of that name, the old one too.
+        store.revoke_key(org, &named("brief"), &by(43)).await.unwrap();
+        assert_eq!((held(&store, brief.hash, 43).await, held(&store, renewed, 43).await), (None, None));
     });
 }
 
@@ -137,7 +149,7 @@ fn the_organisations_own_key_is_no_key_that_can_be_revoked(runtime: &Runtime, st
         let revoked = store.revoke_key(org.id, &which, &by(1)).await.unwrap();
         assert!(matches!(revoked, KeyChange::Own), "{revoked:?}");
         let hash = SecretHash::of_key(&new_key().unwrap());
-        let rotated = store.rotate_role_key(org.id, &which, hash, at(9), &by(1)).await.unwrap();
+        let rotated = store.rotate_role_key(org.id, &which, hash, (at(9), None), &by(1)).await.unwrap();
         assert!(matches!(rotated, KeyChange::Own), "{rotated:?}");
         assert_eq!((held(&store, own, 2).await, held(&store, hash, 2).await), (Some(HeldKey::own()), None));
     });
@@ -163,7 +175,7 @@ fn devices_that_use_a_hosts_key_use_no_old_key(runtime: &Runtime, store: Store) 
         assert_eq!(used(store.keys(org).await.unwrap().unwrap()), 1);
         // An old key of the host's is one.
         let hash = SecretHash::of_key(&new_key().unwrap());
-        store.rotate_role_key(org, &named("hosts"), hash, at(400), &by(6)).await.unwrap();
+        store.rotate_role_key(org, &named("hosts"), hash, (at(400), None), &by(6)).await.unwrap();
         assert!(old().await.0);
     });
 }
@@ -193,13 +205,14 @@ fn when_a_key_was_used_is_known_to_a_minute(runtime: &Runtime, store: Store) {
     });
 }
 
-fn keys_of_a_deleted_organisation_are_gone(runtime: &Runtime, store: Store) {
+fn a_key_of_a_deleted_organisation_is_still_known_as_one(runtime: &Runtime, store: Store) {
     runtime.block_on(async {
         let org = new_org(&store, PlanTier::Free).await;
         let key = new(KeyRole::Admin, None, None);
         made(&store, org, &key, 1).await;
         store.change_org(org, &OrgChange::Delete, &by(2)).await.unwrap().unwrap();
-        assert_eq!(held(&store, key.hash, 3).await, None);
+        let found = store.look_up(key.hash, None).await.unwrap().and_then(|found| found.at(at(3)));
+        assert!(found.unwrap().org.deleted);
         assert!(store.keys(org).await.unwrap().is_none());
     });
 }
