@@ -152,6 +152,14 @@ pub(crate) enum First {
     WhenAsked,
 }
 
+/// What is known about the device's registration.
+#[derive(Clone, Copy, Debug)]
+struct RegistrationState {
+    /// There is a reason to register: this is the host's gate, or an agent was started or lives here.
+    wanted: bool,
+    done: bool,
+}
+
 /// One device's gate: what is known about its permission, and what is to be done about it.
 ///
 /// A gate performs no I/O and reads no clock. Its caller (the *driver*) tells it what happened and when, carries out what it
@@ -188,9 +196,7 @@ pub(crate) struct Gate {
     lease_until: Option<BootTime>,
     /// The end of the grace for an ALLOW after a lease that ended during a suspend.
     grace_until: Option<BootTime>,
-    /// Whether there is a reason to register: this is the host's gate, or an agent was started or lives here.
-    may_register: bool,
-    registered: bool,
+    registration: RegistrationState,
     /// The first attempt whose result about the registration counts: earlier ones asked another authority.
     registers_from: AttemptId,
     register_again: BootTime,
@@ -220,11 +226,13 @@ impl Gate {
             last_decision: None,
             lease_until: None,
             grace_until: None,
-            may_register: match first {
-                First::AtOnce => true,
-                First::WhenAsked => false,
+            registration: RegistrationState {
+                wanted: match first {
+                    First::AtOnce => true,
+                    First::WhenAsked => false,
+                },
+                done: registered,
             },
-            registered,
             registers_from: AttemptId(1),
             register_again: now,
             next_attempt: AttemptId(1),
@@ -280,25 +288,25 @@ impl Gate {
         let before = Answered::of(&self.standing);
         match event {
             GateEvent::Asked { asker, deadline, purpose } => {
-                self.may_register |= purpose == AskPurpose::Start;
+                self.registration.wanted |= purpose == AskPurpose::Start;
                 self.askers.push(Asker { id: asker, fresh_from: self.next_attempt, asked: now, deadline });
             }
             GateEvent::Hinted => self.hinted = true,
             GateEvent::Resumed => self.resume(now, actions),
             GateEvent::Agents(count) => {
                 self.agents = count;
-                self.may_register |= count > 0;
+                self.registration.wanted |= count > 0;
             }
             GateEvent::Finished { attempt, registered, outcome } => {
                 slot_freed = self.finish(now, attempt, registered, outcome, actions);
             }
             GateEvent::Inherited { until } => {
-                self.may_register = true;
+                self.registration.wanted = true;
                 self.inherit(now, until);
             }
             GateEvent::Ruled(rules) => self.rule(now, rules, actions),
             GateEvent::AuthorityChanged { registered } => {
-                self.registered = registered;
+                self.registration.done = registered;
                 self.registers_from = self.next_attempt;
                 self.register_again = now;
                 self.hinted = true;
@@ -382,7 +390,7 @@ impl Gate {
         match registered {
             Registered::NotAsked => {}
             Registered::Yes | Registered::Refused if attempt < self.registers_from => {}
-            Registered::Yes => self.registered = true,
+            Registered::Yes => self.registration.done = true,
             Registered::Refused => self.register_again = now + REGISTER_AGAIN,
         }
         let verdict = match outcome {
@@ -559,7 +567,7 @@ impl Gate {
         if asked || impatient || due || self.scatter {
             self.due = now + self.pause();
         }
-        let register = self.may_register && !self.registered && self.register_again <= now;
+        let register = self.registration.wanted && !self.registration.done && self.register_again <= now;
         actions.push(Action::Begin { attempt, register });
     }
 

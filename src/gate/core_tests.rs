@@ -420,7 +420,7 @@ fn system_unavailable_is_a_deny_unless_retry_is_set() {
 #[test]
 fn a_full_plan_is_a_deny_that_is_tried_again_after_a_minute() {
     let mut world = World::new(RULES);
-    world.gate.registered = false;
+    world.gate.registration.done = false;
     let actions = world.tell(GateEvent::Woke);
     assert!(matches!(actions[..], [Action::Begin { register: true, .. }]));
     let attempt = world.last_begun;
@@ -433,7 +433,7 @@ fn a_full_plan_is_a_deny_that_is_tried_again_after_a_minute() {
 #[test]
 fn a_refused_registration_does_not_hold_up_validation() {
     let mut world = World::new(RULES);
-    world.gate.registered = false;
+    world.gate.registration.done = false;
     world.tell(GateEvent::Woke);
     let attempt = world.last_begun;
     world.flying.clear();

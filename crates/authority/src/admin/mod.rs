@@ -298,7 +298,8 @@ impl OrgReport {
             state: state.to_owned(),
             off_by: [(org.off.own, Switch::Own), (org.off.operator, Switch::Operator)]
                 .into_iter()
-                .filter_map(|(off, switch)| off.then(|| switch.as_str().to_owned()))
+                .filter(|(off, _)| *off)
+                .map(|(_, switch)| switch.as_str().to_owned())
                 .collect(),
             access_until: org.access_until,
             limit: org.limit(),
