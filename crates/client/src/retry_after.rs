@@ -28,7 +28,7 @@ fn http_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()
 }
 
-/// Fuzzes [`read`] with a header, a line feed and a date: no delay exceeds the maximum.
+/// Fuzzes the reader with a header, a line feed and a date: no delay exceeds the maximum.
 ///
 /// # Panics
 ///
