@@ -14,7 +14,7 @@ use crate::harness::sidecar::{Setup, Sidecar};
 use crate::harness::wait::eventually;
 
 /// The contract's list.
-const METRICS: [(&str, &str); 20] = [
+const METRICS: [(&str, &str); 21] = [
     ("decisions_total", "counter"),
     ("authority_requests_total", "counter"),
     ("authority_request_duration_seconds", "histogram"),
@@ -25,6 +25,7 @@ const METRICS: [(&str, &str); 20] = [
     ("stops_total", "counter"),
     ("stop_duration_seconds", "histogram"),
     ("stop_bound_seconds", "gauge"),
+    ("org_key_role", "gauge"),
     ("checks_total", "counter"),
     ("check_duration_seconds", "histogram"),
     ("peers_rejected_total", "counter"),

@@ -106,6 +106,8 @@ fn nginx_lets_requests_through_only_while_the_device_is_allowed() {
     let mut setup = Setup::of(&org, &authority.url(), "host:test");
     "allow = [\"gateway:*\"]".clone_into(&mut setup.devices);
     let mut sidecar = setup.start();
+    // As the example says: a check registers nothing.
+    org.register(&["gateway:reports"]);
     let nginx = Nginx::start(&sidecar.socket(), &service());
     assert_eq!(nginx.get(), Some((200, "report".to_owned())));
     org.device("revoke", "gateway:reports");
