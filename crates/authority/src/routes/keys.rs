@@ -24,7 +24,8 @@ use crate::role_keys::{self, KeyError, KeyRefusal, MadeKey, WantedKey};
 use crate::store::WhichKey;
 
 const NO_KEY: AnswerDoc = AnswerDoc(404, JSON, NO, "there is no such valid key, or no such organisation any more");
-const CONFLICT: AnswerDoc = AnswerDoc(409, JSON, NO, "another key stands in the way; `error` says how");
+const CONFLICT: AnswerDoc =
+    AnswerDoc(409, JSON, NO, "the request contradicts itself, or another key stands in the way; `error` says how");
 
 pub(super) const KEYS: Route = Route::needing(
     Permission::Administer,
@@ -171,11 +172,14 @@ fn refused(error: KeyError) -> Answer {
     let status = match refusal {
         KeyRefusal::NoOrg => return ask::org_not_found(),
         KeyRefusal::Unknown => StatusCode::NOT_FOUND,
-        KeyRefusal::Own | KeyRefusal::Several | KeyRefusal::Replaced | KeyRefusal::Taken | KeyRefusal::Full => {
-            StatusCode::CONFLICT
-        }
+        KeyRefusal::Devices
+        | KeyRefusal::Own
+        | KeyRefusal::Several
+        | KeyRefusal::Replaced
+        | KeyRefusal::Taken
+        | KeyRefusal::Full => StatusCode::CONFLICT,
         KeyRefusal::OldAuthor => StatusCode::FORBIDDEN,
-        KeyRefusal::Devices | KeyRefusal::Expiry | KeyRefusal::Overlap => StatusCode::BAD_REQUEST,
+        KeyRefusal::Expiry | KeyRefusal::Overlap => StatusCode::BAD_REQUEST,
     };
     Answer::error(status, refusal.as_str()).with("reason", refusal.to_string())
 }

@@ -403,6 +403,17 @@ pub(super) struct OrgCreated<'a> {
     pub(super) org_api_key: &'a str,
 }
 
+/// A whole number, also as JSON may write it: `1.0` is the integer 1.
+fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    // The largest for which every whole number below it is exact.
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = |value: f64| (0.0..=LARGEST).contains(&value) && value.fract() == 0.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole, and within the bounds")]
+    let read = number.as_u64().or_else(|| number.as_f64().filter(|value| whole(*value)).map(|value| value as u64));
+    read.map(Some).ok_or_else(|| serde::de::Error::custom("a whole number of seconds is expected"))
+}
+
 /// A key to make.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -414,10 +425,11 @@ pub(super) struct KeyWanted {
     #[schema(min_length = 1, max_length = 256, pattern = r"^[A-Za-z0-9._:@/*-]+$")]
     pub(super) devices: Option<String>,
     /// A name for people, in the audit too.
-    #[schema(min_length = 1, max_length = 64, pattern = r"^[A-Za-z0-9._-]+$")]
+    #[schema(min_length = 1, max_length = 64, pattern = r"^(?![0-9A-Fa-f]{12}$)[A-Za-z0-9._-]+$")]
     pub(super) name: Option<String>,
     /// It is invalid after so many seconds.
     #[schema(minimum = 1, maximum = 316_224_000)]
+    #[serde(default, deserialize_with = "whole_number")]
     pub(super) expires_in_seconds: Option<u64>,
     pub(super) reason: Option<ReasonText>,
 }
@@ -441,6 +453,7 @@ pub(super) struct KeyRotation {
     pub(super) key: String,
     /// How long it stays valid beside the new one; a day unless something else is said. With 0 it ends at once.
     #[schema(minimum = 0, maximum = 7_776_000)]
+    #[serde(default, deserialize_with = "whole_number")]
     pub(super) overlap_seconds: Option<u64>,
     pub(super) reason: Option<ReasonText>,
 }
