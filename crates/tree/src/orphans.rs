@@ -93,66 +93,36 @@ fn missing<T>(errno: Errno) -> Result<Option<T>, Errno> {
     }
 }
 
-/// How often the threads are listed again because one of them ended meanwhile.
-const LISTINGS: usize = 16;
-
 /// The children of all threads of a process, including zombies. `None` when they cannot be listed.
-///
-/// The kernel ends a listing of threads at one that ends at that moment, and leaves out those behind it. That one is in the
-/// listing, so the threads are listed again when one of a listing has ended.
 pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
-    let mut found = Vec::new();
-    let mut any = false;
-    for _ in 0..LISTINGS {
-        let Some(listing) = list_once(parent, &mut found)? else { return Ok(None) };
-        any |= listing.read;
-        if !listing.ended {
-            break;
-        }
-    }
-    // In the kernel's order, each once.
-    let mut known = HashSet::new();
-    found.retain(|child| known.insert(*child));
-    // No list was read: the process has ended, or the kernel has no such lists.
-    Ok(any.then_some(found))
-}
-
-/// What one listing of threads came to.
-struct Listing {
-    /// The children of some thread were read.
-    read: bool,
-    /// A thread of the listing has ended.
-    ended: bool,
-}
-
-fn list_once(parent: Pid, found: &mut Vec<Pid>) -> Result<Option<Listing>, Errno> {
     let tasks = format!("/proc/{parent}/task");
     let tasks = match kernel_file::open_directory(tasks.as_str()) {
         Ok(tasks) => tasks,
         Err(errno) => return missing(errno),
     };
-    let mut listing = Listing { read: false, ended: false };
+    let mut found = Vec::new();
+    let mut any = false;
     let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
     let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
     while let Some(thread) = threads.next() {
         let Ok(thread) = thread else { return Ok(None) };
         let Some(number) = thread.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let list = kernel_file::open_at(&tasks, format!("{number}/children").as_str(), OFlag::O_RDONLY);
-        let text = match list {
-            Ok(list) => read_list(&list),
-            Err(Errno::NOENT | Errno::SRCH) => Err(Errno::SRCH),
+        let list = match list {
+            Ok(list) => list,
+            // This thread has ended since the directory was read. The others have not.
+            Err(Errno::NOENT | Errno::SRCH) => continue,
             Err(errno) => return missing(errno),
         };
-        match text {
-            Ok(text) => {
-                found.extend(numbers(&text));
-                listing.read = true;
-            }
-            Err(Errno::SRCH) => listing.ended = true,
+        match read_list(&list) {
+            Ok(text) => found.extend(numbers(&text)),
+            Err(Errno::SRCH) => continue,
             Err(_) => return Ok(None),
         }
+        any = true;
     }
-    Ok(Some(listing))
+    // No list was read: the process has ended, or the kernel has no such lists.
+    Ok(any.then_some(found))
 }
 
 fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
