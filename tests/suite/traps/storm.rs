@@ -37,8 +37,9 @@ while full or os.path.exists(sys.argv[2]):
         time.sleep(0.001)
 ";
 
-/// Gives all threads of the authority precedence: it stands for another machine, whose processors no storm here takes. Not
-/// permitted without privileges; then its answers may come late.
+/// Gives all threads of the process precedence: of the authority, since it stands for another machine, whose processors no
+/// storm here takes; of the daemon, as its unit does (`CPUWeight=1000`). Not permitted without privileges; then answers
+/// may come late.
 fn puts_first(pid: u32) {
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let task = task.unwrap().file_name().to_str().and_then(|task| task.parse().ok());
@@ -59,6 +60,7 @@ fn ends(mode: Mode) {
     let mut setup = Setup::of(&org, &authority.url(), "host:storm").at(place);
     "interval = \"200ms\"\nlease = \"2m\"\nstop_grace = \"300ms\"".clone_into(&mut setup.enforcement);
     let sidecar = setup.start();
+    puts_first(sidecar.pid());
     let mark = unique_sleep().to_string();
     let stage = sidecar.directory().join("stage");
     fs::create_dir(&stage).unwrap();
