@@ -37,7 +37,7 @@ pub(super) struct Command {
     #[arg(long, global = true, value_name = "PATH")]
     pub(super) config: Option<PathBuf>,
 
-    /// Also start an authority with an org and a key on this host, all removed at the end
+    /// Also start an authority with an organisation and its keys on this host, all removed at the end
     #[arg(long, conflicts_with_all = ["config", "check_config"])]
     pub(super) dev: bool,
 

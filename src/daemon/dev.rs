@@ -154,7 +154,7 @@ fn banner(authority: &Embedded, directory: &Path, settings: &Settings, device: &
     let dir = directory.display();
     let bound = settings.stop_bound().connected.as_secs() + 1;
     let mut text = format!(
-        "machineid-sidecar --dev: an authority, an org and a key for trying it out, removed when this ends.\n\n  \
+        "machineid-sidecar --dev: an authority, an organisation and its keys for trying it out, removed when this ends.\n\n  \
          authority  {}\n  device     {device}\n  socket     {}\n\nType in a second terminal, to\n",
         authority.url,
         settings.local.socket.display(),

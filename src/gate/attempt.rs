@@ -78,9 +78,15 @@ fn tell_of_key(in_force: &KeyedClient, before: KeyFacts, now: KeyFacts) {
     }
     match now.role {
         Some(KeyRole::Host) if before.role.is_some() => info!(%key_source, "the org key in use has the role host now"),
-        Some(role @ (KeyRole::Stop | KeyRole::Read | KeyRole::Operate | KeyRole::Admin))
-            if before.role != Some(role) =>
-        {
+        Some(role @ (KeyRole::Stop | KeyRole::Read)) if before.role != Some(role) => {
+            warn!(
+                %key_source,
+                %role,
+                "the org key in use may not validate, so this host is denied: give it a key of the role host \
+                 (machineid key create --role host)"
+            );
+        }
+        Some(role @ (KeyRole::Operate | KeyRole::Admin)) if before.role != Some(role) => {
             warn!(
                 %key_source,
                 %role,

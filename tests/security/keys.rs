@@ -256,6 +256,10 @@ fn a_daemon_says_when_its_key_may_do_more_than_a_host_needs() {
     assert!(!log.contains("more than a host needs") && !status.contains("has the role"), "{log}{status}");
     assert!(!doctor.contains("its role is"), "{doctor}");
     assert!(metrics.contains(r#"machineid_sidecar_org_key_role{role="host"} 1"#), "{metrics}");
+    // One that may do less is of no use here, and that is said instead.
+    let sidecar = Setup::new(&authority.url(), &org.with_role(&["--role", "read"]).key, "host:1").start_unready();
+    eventually("the role is told", || sidecar.log().contains("may not validate, so this host is denied"));
+    assert!(!sidecar.log().contains("more than a host needs"), "{}", sidecar.log());
 }
 
 #[test]

@@ -84,17 +84,15 @@ impl Permission {
 pub(super) fn may_work(role: KeyRole, devices: Option<&DevicePattern>, device: Option<&DeviceId>) -> bool {
     match Permission::Work.of(role) {
         Grant::No => false,
-        Grant::OwnDevices => covers(devices, device),
+        // A request that names no valid device is told so.
+        Grant::OwnDevices => device.is_none_or(|device| covers(devices, device)),
         Grant::Whole => true,
     }
 }
 
 /// Whether a key with this pattern names this device. One without a pattern names all.
-pub(super) fn covers(devices: Option<&DevicePattern>, device: Option<&DeviceId>) -> bool {
-    match (devices, device) {
-        (None, _) | (Some(_), None) => true,
-        (Some(pattern), Some(device)) => pattern.matches(device),
-    }
+pub(super) fn covers(devices: Option<&DevicePattern>, device: &DeviceId) -> bool {
+    devices.is_none_or(|pattern| pattern.matches(device))
 }
 
 #[cfg(test)]
@@ -133,7 +131,6 @@ mod tests {
         assert!(may_work(KeyRole::Host, None, Some(&device)));
         assert!(may_work(KeyRole::Host, Some(&own), Some(&device)));
         assert!(!may_work(KeyRole::Host, Some(&other), Some(&device)));
-        // A request that names no valid device is told so.
         assert!(may_work(KeyRole::Host, Some(&other), None));
         assert!(!may_work(KeyRole::Read, None, Some(&device)));
         assert!(may_work(KeyRole::Admin, None, Some(&device)));

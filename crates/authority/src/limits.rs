@@ -39,28 +39,40 @@ impl Rate {
 struct Limit<K> {
     rate: Rate,
     whole_at: HashMap<K, Duration>,
-    /// The shared allowance of all askers beyond [`REMEMBERED`].
-    others: Duration,
+    others: Others,
+}
+
+/// The askers beyond [`REMEMBERED`].
+#[derive(Debug)]
+enum Others {
+    /// They share one allowance: when it will be whole again.
+    Share(Duration),
+    /// They are not limited.
+    Pass,
 }
 
 impl<K: Eq + Hash> Limit<K> {
     fn new(rate: Rate) -> Self {
-        Self { rate, whole_at: HashMap::new(), others: Duration::ZERO }
+        Self { rate, whole_at: HashMap::new(), others: Others::Share(Duration::ZERO) }
     }
 
-    /// Whether there is room to remember this asker.
-    fn has_room(&mut self, asker: &K, now: Duration) -> bool {
-        if self.whole_at.len() >= REMEMBERED && !self.whole_at.contains_key(asker) {
-            self.whole_at.retain(|_, whole_at| *whole_at > now);
-        }
-        self.whole_at.len() < REMEMBERED || self.whole_at.contains_key(asker)
+    /// One that limits only the askers it remembers.
+    fn of_the_remembered(rate: Rate) -> Self {
+        Self { others: Others::Pass, ..Self::new(rate) }
     }
 
     /// Takes one from the allowance of `asker`. When it is used up, fails with the time until the next, and takes
     /// nothing.
     fn take(&mut self, asker: K, now: Duration) -> Result<(), Duration> {
-        let room = self.has_room(&asker, now);
-        let whole_at = if room { self.whole_at.entry(asker).or_insert(now) } else { &mut self.others };
+        if self.whole_at.len() >= REMEMBERED && !self.whole_at.contains_key(&asker) {
+            self.whole_at.retain(|_, whole_at| *whole_at > now);
+        }
+        let room = self.whole_at.len() < REMEMBERED || self.whole_at.contains_key(&asker);
+        let whole_at = match (room, &mut self.others) {
+            (true, _) => self.whole_at.entry(asker).or_insert(now),
+            (false, Others::Share(whole_at)) => whole_at,
+            (false, Others::Pass) => return Ok(()),
+        };
         let after = (*whole_at).max(now) + self.rate.every;
         let most = now + self.rate.every * self.rate.burst;
         if after > most {
@@ -126,6 +138,7 @@ pub(super) struct Limits {
     failed_keys: Option<Mutex<Limit<IpAddr>>>,
     sign_ups: Option<Mutex<Limit<IpAddr>>>,
     management: Option<Mutex<Limit<Asker>>>,
+    /// Of the remembered alone: a stop must not wait for strangers.
     stops: Option<Mutex<Limit<Asker>>>,
 }
 
@@ -135,7 +148,7 @@ impl Limits {
             failed_keys: rates.failed_keys.map(Limit::new).map(Mutex::new),
             sign_ups: rates.sign_ups.map(Limit::new).map(Mutex::new),
             management: rates.management.map(Limit::new).map(Mutex::new),
-            stops: rates.management.map(Limit::new).map(Mutex::new),
+            stops: rates.management.map(Limit::of_the_remembered).map(Mutex::new),
         }
     }
 
@@ -151,16 +164,11 @@ impl Limits {
 
     /// Counts a management request of this asker. Fails with the time to wait.
     pub(super) fn management(&self, asker: Asker, purpose: Purpose, now: BootTime) -> Result<(), Duration> {
-        let asker = asker.of_network();
-        match purpose {
-            Purpose::Other => take(self.management.as_ref(), asker, now),
-            Purpose::Stop => {
-                let Some(stops) = &self.stops else { return Ok(()) };
-                let mut stops = stops.lock().unwrap_or_else(PoisonError::into_inner);
-                // Where there is no room for an asker of its own, a stop passes: it must not wait for strangers.
-                if stops.has_room(&asker, now.since_boot()) { stops.take(asker, now.since_boot()) } else { Ok(()) }
-            }
-        }
+        let limit = match purpose {
+            Purpose::Other => &self.management,
+            Purpose::Stop => &self.stops,
+        };
+        take(limit.as_ref(), asker.of_network(), now)
     }
 }
 
@@ -210,6 +218,20 @@ mod tests {
         assert_eq!(limit.take(REMEMBERED + 9, now), Err(RATE.every), "the newcomers share one allowance");
         assert_eq!(limit.take(0, now), Ok(()), "a remembered asker has its own");
         assert_eq!(limit.take(REMEMBERED + 9, Duration::from_mins(1)), Ok(()), "an idle asker is forgotten");
+    }
+
+    #[test]
+    fn a_stop_passes_where_there_is_no_room_to_remember_its_asker() {
+        let mut limit = Limit::of_the_remembered(RATE);
+        let now = Duration::from_secs(1);
+        for asker in 0..REMEMBERED {
+            assert_eq!(limit.take(asker, now), Ok(()), "{asker}");
+        }
+        for _ in 0..20 {
+            assert_eq!(limit.take(REMEMBERED + 1, now), Ok(()));
+        }
+        let refused = (0..20).filter(|_| limit.take(0, now).is_err()).count();
+        assert_eq!(refused, 18, "a remembered asker has its own allowance");
     }
 
     #[test]

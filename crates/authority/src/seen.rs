@@ -1,12 +1,12 @@
 //! The times of the devices' last validations, and the keys used. Kept in memory and written every second, since a
 //! validation must not wait for a disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::KeyMark;
@@ -21,10 +21,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 const CHUNK: usize = 5_000;
 
 /// The times that are not written yet, by the devices' numbers in the store. At most one for each device.
-/// How often the use of one key is written, at most.
-const KEY_PERIOD: SignedDuration = SignedDuration::from_mins(1);
+/// The shortest time between two writes of one key's use, in microseconds.
+const KEY_PERIOD: i64 = 60_000_000;
 
-/// Of how many keys it is remembered when that was. Beyond it some are written sooner.
+/// The maximum number of keys whose last write is remembered. Beyond it some are written sooner.
 const KEYS_REMEMBERED: usize = 100_000;
 
 #[derive(Debug)]
@@ -37,10 +37,10 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// When each key was used last.
-    keys: HashMap<KeyMark, Timestamp>,
-    /// What of it was written last.
-    keys_written: HashMap<KeyMark, Timestamp>,
+    /// When each key was used last, but for validations that are in `all`.
+    keys: BTreeMap<KeyMark, i64>,
+    /// The last written use of each key.
+    keys_written: HashMap<KeyMark, i64>,
     all: HashMap<i64, LastSeen>,
     /// The oldest time added since everything was last written, in microseconds since 1970.
     oldest: Option<i64>,
@@ -49,20 +49,24 @@ struct Pending {
 }
 
 impl Pending {
-    /// The uses of keys that were not written within the last minute. In one order on every server, so that two cannot
-    /// deadlock.
-    fn take_keys(&mut self) -> Vec<(KeyMark, Timestamp)> {
-        let due = |key: &KeyMark, at: Timestamp, written: &HashMap<KeyMark, Timestamp>| {
-            written.get(key).is_none_or(|written| at.duration_since(*written) >= KEY_PERIOD)
-        };
+    /// The uses of keys that are to be written, these validations' included: of each key one a minute, in the order of the
+    /// marks. With one order on every server, two servers cannot deadlock.
+    fn take_keys(&mut self, validations: &[LastSeen]) -> Vec<(KeyMark, i64)> {
+        for seen in validations {
+            self.use_key(seen.key, seen.at);
+        }
         let mut used: Vec<_> = mem::take(&mut self.keys).into_iter().collect();
-        used.retain(|(key, at)| due(key, *at, &self.keys_written));
-        used.sort_unstable();
-        self.keys_written.extend(used.iter().copied());
+        used.retain(|(key, at)| self.keys_written.get(key).is_none_or(|written| *at >= written + KEY_PERIOD));
         if self.keys_written.len() > KEYS_REMEMBERED {
             self.keys_written.clear();
         }
+        self.keys_written.extend(used.iter().copied());
         used
+    }
+
+    fn use_key(&mut self, key: KeyMark, at: i64) {
+        let newest = self.keys.entry(key).or_insert(at);
+        *newest = at.max(*newest);
     }
 }
 
@@ -93,13 +97,12 @@ impl Seen {
 
     /// Records that the device `seq` asked at `at` with this key.
     pub(super) fn note(&self, seq: i64, at: Timestamp, key: KeyMark) {
-        self.used(key, at);
         self.merge([LastSeen { seq, at: at.as_microsecond(), key }]);
     }
 
-    /// A request came with this key at `at`.
+    /// A request that is no validation of a known device came with this key at `at`.
     pub(super) fn used(&self, key: KeyMark, at: Timestamp) {
-        self.lock().keys.insert(key, at);
+        self.lock().use_key(key, at.as_microsecond());
     }
 
     fn merge(&self, all: impl IntoIterator<Item = LastSeen>) {
@@ -135,16 +138,17 @@ impl Seen {
             }
         }
         self.lock().writing = None;
-        self.flush_keys(store).await;
+        self.flush_keys(store, &times).await;
     }
 
-    /// Writes when keys were last used: of each key at most once in a minute, behind what is promised sooner.
-    async fn flush_keys(&self, store: &Store) {
-        let used = self.lock().take_keys();
-        if !used.is_empty()
-            && let Err(error) = store.note_keys(&used).await
-        {
-            rarely!(warn, %error, "could not record when keys were last used; trying again with their next use");
+    /// Writes when keys were last used, after the times, which are promised sooner.
+    async fn flush_keys(&self, store: &Store, validations: &[LastSeen]) {
+        let used = self.lock().take_keys(validations);
+        if used.is_empty() {
+            return;
+        }
+        if let Err(error) = store.note_keys(&used).await {
+            rarely!(warn, %error, "cannot record when keys were last used; retrying at their next use");
             let mut pending = self.lock();
             for (key, _) in &used {
                 pending.keys_written.remove(key);
@@ -163,6 +167,19 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_use_of_a_key_is_written_once_a_minute_whatever_it_was_used_for() {
+        let seen = Seen::new(Timestamp::UNIX_EPOCH);
+        let minute = KEY_PERIOD;
+        let validation = |at, key| LastSeen { seq: 1, at, key: [key; 6] };
+        let take = |validations: &[LastSeen]| seen.lock().take_keys(validations);
+        seen.used([2; 6], Timestamp::from_microsecond(5).unwrap());
+        assert_eq!(take(&[validation(9, 1), validation(7, 1)]), [([1; 6], 9), ([2; 6], 5)]);
+        assert_eq!(take(&[validation(9 + minute - 1, 1)]), []);
+        assert_eq!(take(&[validation(9 + minute, 1)]), [([1; 6], 9 + minute)]);
+        assert_eq!(take(&[]), []);
+    }
 
     #[test]
     fn the_newest_time_of_each_device_is_kept_with_its_key() {

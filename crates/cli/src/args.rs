@@ -1,14 +1,16 @@
 //! The command line's arguments.
 
+mod keys;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use machineid_protocol::containment::WishError;
-use machineid_protocol::{DeviceId, DevicePattern, KeyRole, Wish, span};
+use machineid_protocol::{DeviceId, Wish, span};
 use machineid_version::VERSION;
 
+pub(super) use self::keys::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use super::role::{self, Role};
 
 const SOCKET_HELP: &str = "The daemon's socket [default: $MACHINEID_SOCKET, else /run/machineid/sidecar.sock if it exists, \
@@ -97,18 +99,6 @@ pub(super) enum Command {
 pub(super) enum AuditCommand {
     /// Verify that an audit file has no edits and no gaps (exit 1 when it has)
     Verify(AuditVerifyArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum KeyCommand {
-    /// Make a key with a role and print it, this once
-    Create(KeyCreateArgs),
-    /// Show the keys with their roles and their last uses, never their texts
-    List(KeyListArgs),
-    /// Make a key invalid, now
-    Revoke(KeyRevokeArgs),
-    /// Make a key in the place of one and print it, this once; the old one stays valid for a while
-    Rotate(KeyRotateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -479,82 +469,6 @@ pub(super) struct CheckoutArgs {
     #[arg(long)]
     pub(super) plan: PaidPlan,
     /// Print the address as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    #[command(flatten)]
-    pub(super) key: KeyArgs,
-}
-
-const ROLES_HELP: &str = "\
-Roles: host registers, validates, watches and reports, and removes a device of its own while that is active (what a \
-sidecar should hold); stop revokes and reads, and gives nothing back; read lists and reads; operate does all of these and \
-unrevokes, removes and checks out; admin does everything, with keys, the execution switch and rotation.";
-
-#[derive(Debug, Args)]
-#[command(after_help = ROLES_HELP)]
-pub(super) struct KeyCreateArgs {
-    /// What the key may do
-    #[arg(long, value_name = "ROLE", value_parser = roles())]
-    pub(super) role: KeyRole,
-    /// Of a host key: only devices whose ids match, as in 'k8s:*' [default: every device]
-    #[arg(long, value_name = "PATTERN")]
-    pub(super) devices: Option<DevicePattern>,
-    /// How long it is valid, as in 720h [default: until it is revoked]
-    #[arg(long, value_name = "DURATION", value_parser = span::parse)]
-    pub(super) expires: Option<Duration>,
-    /// A name for people, also in the audit: letters, digits and . _ -
-    #[arg(long)]
-    pub(super) name: Option<String>,
-    /// The reason, in one line: kept in the authority's audit
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    pub(super) reason: Option<String>,
-    /// Print the key as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    #[command(flatten)]
-    pub(super) key: KeyArgs,
-}
-
-fn roles() -> impl TypedValueParser<Value = KeyRole> {
-    PossibleValuesParser::new(KeyRole::ALL.map(KeyRole::as_str)).try_map(|name| name.parse::<KeyRole>())
-}
-
-#[derive(Debug, Args)]
-pub(super) struct KeyListArgs {
-    /// Print the keys as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    #[command(flatten)]
-    pub(super) key: KeyArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct KeyRevokeArgs {
-    /// Its fingerprint or its name
-    #[arg(value_name = "FINGERPRINT|NAME")]
-    pub(super) which: String,
-    /// The reason, in one line: kept in the authority's audit
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    pub(super) reason: Option<String>,
-    /// Print the outcome as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-    #[command(flatten)]
-    pub(super) key: KeyArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct KeyRotateArgs {
-    /// Its fingerprint or its name
-    #[arg(value_name = "FINGERPRINT|NAME")]
-    pub(super) which: String,
-    /// How long the old key stays valid beside the new one; 0s ends it at once
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
-    pub(super) overlap: Duration,
-    /// The reason, in one line: kept in the authority's audit
-    #[arg(long, value_name = "TEXT", value_parser = reason)]
-    pub(super) reason: Option<String>,
-    /// Print the key as JSON
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]

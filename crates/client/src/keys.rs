@@ -1,11 +1,13 @@
 //! The organisation's keys with roles: an extension of our own authority.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use machineid_org_key::OrgKey;
 use machineid_protocol::api::{KeyEntry, KeyWanted, path};
+use machineid_protocol::span;
 use serde::Deserialize;
 use serde_json::json;
-use std::time::Duration;
 
 use super::exchange::{RawAnswer, Repeat};
 use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, because};
@@ -72,9 +74,7 @@ impl AuthorityClient {
         overlap: Duration,
         reason: Option<&str>,
     ) -> Result<NewKey, Failure> {
-        // A fraction of a second counts as 1: 0 would end the old key at once.
-        let seconds = u64::try_from(overlap.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
-        let body = because(json!({ "key": which, "overlapSeconds": seconds }), reason);
+        let body = because(json!({ "key": which, "overlapSeconds": span::whole_seconds(overlap) }), reason);
         made(&self.post(path::KEY_ROTATE, key, &body, Repeat::Never, SMALL_ANSWER).await?)
     }
 }

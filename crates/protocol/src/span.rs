@@ -31,6 +31,13 @@ impl fmt::Display for SpanError {
 
 impl std::error::Error for SpanError {}
 
+/// The whole seconds of a duration. A part of a second counts as one: a key that is to stay valid for half a second must
+/// not end at once.
+#[must_use]
+pub fn whole_seconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
 /// Reads a duration such as `500ms`, `10s`, `1m30s` or `0s`.
 ///
 /// Fails with a [`SpanError`] on anything else: fractions, signs, spaces, a missing or an unknown unit.
@@ -87,6 +94,12 @@ pub fn format(span: Duration) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_part_of_a_second_counts_as_a_whole_one() {
+        let seconds = [0, 1, 999, 1_000, 1_001].map(|millis| whole_seconds(Duration::from_millis(millis)));
+        assert_eq!(seconds, [0, 1, 1, 1, 2]);
+    }
 
     #[test]
     fn reads_what_people_write() {

@@ -26,7 +26,7 @@ end
 
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l config -d 'The configuration file' -r -F
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l max-stop -d 'With --check-config: fail when a stop could take longer than this' -r
-complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l dev -d 'Also start an authority with an org and a key on this host, all removed at the end'
+complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l dev -d 'Also start an authority with an organisation and its keys on this host, all removed at the end'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -l check-config -d 'Check the configuration, print what it means, and exit'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -s h -l help -d 'Print help'
 complete -c machineid-sidecar -n "__fish_machineid_sidecar_needs_command" -s V -l version -d 'Print version'

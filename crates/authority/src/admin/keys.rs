@@ -10,7 +10,7 @@ use super::AdminReply;
 use crate::audit::Call;
 use crate::org::{KeyName, OrgId};
 use crate::role_keys::{self, KeyAuthor, KeyError, KeyReport, MadeKey, WantedKey};
-use crate::store::{Store, WhichKeyError};
+use crate::store::{Store, WhichKey};
 
 /// What an operator asks about an organisation's keys with roles. A key is named by its fingerprint or its name.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,8 +18,8 @@ use crate::store::{Store, WhichKeyError};
 pub(crate) enum KeyRequest {
     Create { role: KeyRole, devices: Option<DevicePattern>, name: Option<KeyName>, expires_seconds: Option<u64> },
     List,
-    Revoke { key: String },
-    Rotate { key: String, overlap_seconds: u64 },
+    Revoke { key: WhichKey },
+    Rotate { key: WhichKey, overlap_seconds: u64 },
 }
 
 /// A key with a role, and its text.
@@ -58,26 +58,16 @@ pub(super) async fn perform(
                 .map(|made| ShownKey::reply(org, made))
         }
         KeyRequest::List => role_keys::list(store, org, call.at).await.map(AdminReply::Keys),
-        KeyRequest::Revoke { key } => match key.parse() {
-            Ok(which) => role_keys::revoke(store, org, &which, call).await.map(AdminReply::KeyEnded),
-            Err(error) => return Ok(unknown(&key, error)),
-        },
-        KeyRequest::Rotate { key, overlap_seconds } => match key.parse() {
-            Ok(which) => {
-                let overlap = Duration::from_secs(overlap_seconds);
-                role_keys::rotate(store, org, &which, overlap, KeyAuthor::Operator, call)
-                    .await
-                    .map(|made| ShownKey::reply(org, made))
-            }
-            Err(error) => return Ok(unknown(&key, error)),
-        },
+        KeyRequest::Revoke { key } => role_keys::revoke(store, org, &key, call).await.map(AdminReply::KeyEnded),
+        KeyRequest::Rotate { key, overlap_seconds } => {
+            let overlap = Duration::from_secs(overlap_seconds);
+            role_keys::rotate(store, org, &key, overlap, KeyAuthor::Operator, call)
+                .await
+                .map(|made| ShownKey::reply(org, made))
+        }
     };
     match done {
         Err(KeyError::Refused(refusal)) => Ok(AdminReply::Failed(refusal.to_string())),
         done => done,
     }
-}
-
-fn unknown(key: &str, error: WhichKeyError) -> AdminReply {
-    AdminReply::Failed(format!("{key:?}: {error}"))
 }

@@ -6,10 +6,12 @@
 
 mod client;
 mod keys;
+mod report;
 mod server;
 
 pub(super) use client::ask;
 pub(super) use keys::{KeyRequest, ShownKey};
+pub(super) use report::{OldKeyReport, OrgReport};
 pub(super) use server::{BindError, Door};
 
 use std::fmt;
@@ -29,7 +31,7 @@ use super::keys::{NoRandomness, SecretHash, new_key, new_token};
 use super::org::{Org, OrgId, PlanTier, Switch, Switches};
 use super::plan::Account;
 use super::role_keys::{KeyError, KeyReport};
-use super::store::{Checkout, CheckoutKey, Filter, OldKey, OrgChange, Store, StoreError};
+use super::store::{Checkout, CheckoutKey, Filter, OrgChange, Store, StoreError};
 
 /// The maximum number of audit entries in one reply.
 pub(super) const LARGEST_AUDIT_PAGE: u32 = 1_000;
@@ -234,80 +236,6 @@ pub(super) struct Desk {
     pub(super) public_url: String,
     pub(super) console: Arc<Console>,
     pub(super) health: Arc<Health>,
-}
-
-/// An organisation as an operator sees it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OrgReport {
-    pub(super) org_id: OrgId,
-    pub(super) name: Option<String>,
-    pub(super) plan_tier: PlanTier,
-    /// The first reason of a validation to deny: `deleted`, `disabled`, `frozen`, `expired`; otherwise `active`.
-    pub(super) state: String,
-    /// Which switches are off: `own`, which an admin key takes back, and `operator`, which `enable` takes back.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub(super) off_by: Vec<String>,
-    pub(super) access_until: Option<Timestamp>,
-    pub(super) limit: u64,
-    pub(super) devices_used: u64,
-    pub(super) created_at: Timestamp,
-    /// After a rotation: the previous key.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub(super) old_key: Option<OldKeyReport>,
-}
-
-/// The previous key, and the devices that still use it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OldKeyReport {
-    pub(super) ends: Timestamp,
-    /// Whether the key is still valid.
-    pub(super) valid: bool,
-    /// How many devices used another key than the current one in their last request.
-    pub(super) devices: u64,
-    /// Some of those devices, when one organisation is shown.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub(super) device_ids: Vec<String>,
-}
-
-impl OldKeyReport {
-    fn new(old: &OldKey, device_ids: Vec<String>, now: Timestamp) -> Self {
-        Self { ends: old.ends, valid: now < old.ends, devices: old.devices, device_ids }
-    }
-}
-
-impl OrgReport {
-    fn new(account: &Account, now: Timestamp) -> Self {
-        let org = &account.org;
-        let state = if org.deleted {
-            "deleted"
-        } else if org.disabled {
-            "disabled"
-        } else if org.frozen {
-            "frozen"
-        } else if org.expired(now) {
-            "expired"
-        } else {
-            "active"
-        };
-        Self {
-            org_id: org.id,
-            name: org.name.clone(),
-            plan_tier: org.tier,
-            state: state.to_owned(),
-            off_by: [(org.off.own, Switch::Own), (org.off.operator, Switch::Operator)]
-                .into_iter()
-                .filter(|(off, _)| *off)
-                .map(|(_, switch)| switch.as_str().to_owned())
-                .collect(),
-            access_until: org.access_until,
-            limit: org.limit(),
-            devices_used: account.used,
-            created_at: org.created_at,
-            old_key: None,
-        }
-    }
 }
 
 /// Why an organisation could not be created or given a new key.

@@ -79,21 +79,16 @@ impl Keys {
     pub(super) fn into_request(self) -> AdminRequest {
         let (org, request) = match self.verb {
             Verb::Create { org, role, devices, expires, name } => {
-                (org, KeyRequest::Create { role, devices, name, expires_seconds: expires.map(whole_seconds) })
+                (org, KeyRequest::Create { role, devices, name, expires_seconds: expires.map(span::whole_seconds) })
             }
             Verb::List { org } => (org, KeyRequest::List),
-            Verb::Revoke { org, key } => (org, KeyRequest::Revoke { key: key.to_string() }),
+            Verb::Revoke { org, key } => (org, KeyRequest::Revoke { key }),
             Verb::Rotate { org, key, overlap } => {
-                (org, KeyRequest::Rotate { key: key.to_string(), overlap_seconds: whole_seconds(overlap) })
+                (org, KeyRequest::Rotate { key, overlap_seconds: span::whole_seconds(overlap) })
             }
         };
         AdminRequest::Key { org, request }
     }
-}
-
-/// Whole seconds, and never 0 for a part of one: that would end a key.
-pub(super) fn whole_seconds(span: Duration) -> u64 {
-    span.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }
 
 /// A key that was made.
@@ -112,7 +107,7 @@ pub(super) fn shown(new: &ShownKey) -> String {
     }
     let _ = write!(
         text,
-        "Fingerprint   {}\nOrg key       {org_api_key}\n\nThe key is shown this once. Keep it where only its user can read it.",
+        "Fingerprint   {}\nOrg key       {org_api_key}\n\nThe key is shown only this once. Keep it where only its user can read it.",
         key.fingerprint
     );
     text

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use machineid_protocol::{Exit, span};
 use serde::Serialize;
 
-use super::keys::{self, Keys, whole_seconds};
+use super::keys::{self, Keys};
 use super::{complain, socket};
 use crate::admin::{AdminCall, AdminReply, AdminRequest, AuditReport, CheckoutReport, Expiry, NewKey, OrgReport, ask};
 use crate::audit::Reason;
@@ -226,7 +226,7 @@ impl Verb {
             }
             Self::SetPlan { org, plan, limit } => AdminRequest::SetPlan { org, plan, limit },
             Self::RotateKey { org, overlap, yes } => {
-                AdminRequest::RotateKey { org, overlap_seconds: whole_seconds(overlap), yes }
+                AdminRequest::RotateKey { org, overlap_seconds: span::whole_seconds(overlap), yes }
             }
             Self::Key(keys) => keys.into_request(),
             Self::EndOldKey { org } => AdminRequest::EndOldKey { org },

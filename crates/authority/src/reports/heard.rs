@@ -104,7 +104,7 @@ impl HeardReport {
             let said = Said { version: version.clone(), host: host.clone(), bound, push, device };
             serde_json::to_string(&said).ok().map(|body| (id, body))
         };
-        let own = |device: &DeviceId| covers(within, Some(device));
+        let own = |device: &DeviceId| covers(within, device);
         let devices = report.devices.into_iter().filter(|device| own(&device.device_id));
         let devices: BTreeMap<_, _> = devices.filter_map(kept).collect();
         let stops = report.stops.into_iter().filter(|stop| own(&stop.device_id));

@@ -80,13 +80,16 @@ pub(crate) struct Caller {
     key: HeldKey,
     hash: SecretHash,
     needs: Permission,
-    grant: Grant,
 }
 
 impl Caller {
+    fn grant(&self) -> Grant {
+        self.needs.of(self.key.role)
+    }
+
     /// The organisation, for a request about all of it.
     pub(crate) fn whole(&self) -> Result<&Org, Answer> {
-        match self.grant {
+        match self.grant() {
             Grant::Whole => Ok(&self.org),
             Grant::OwnDevices | Grant::No => Err(self.not_permitted()),
         }
@@ -94,8 +97,8 @@ impl Caller {
 
     /// The organisation, for a request about these devices and no other.
     pub(crate) fn about<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceId>) -> Result<&Org, Answer> {
-        let own = |device| access::covers(self.key.devices.as_ref(), Some(device));
-        match self.grant {
+        let own = |device| access::covers(self.key.devices.as_ref(), device);
+        match self.grant() {
             Grant::Whole => Ok(&self.org),
             Grant::OwnDevices if devices.into_iter().all(own) => Ok(&self.org),
             Grant::OwnDevices | Grant::No => Err(self.not_permitted()),
@@ -104,7 +107,7 @@ impl Caller {
 
     /// The organisation, for the removal of this device.
     pub(crate) fn removing(&self, device: &DeviceId, only_active: bool) -> Result<&Org, Answer> {
-        match self.grant {
+        match self.grant() {
             // What a host could remove while it is revoked, it could register again.
             Grant::OwnDevices if !only_active => Err(self.not_permitted().with(
                 "reason",
@@ -114,8 +117,8 @@ impl Caller {
         }
     }
 
-    /// Fails unless the key is valid still. For what goes on for a long time: whoever subscribes first and then asks this
-    /// misses no revocation in between.
+    /// Fails unless the key is still valid. A stream subscribes first and is checked then, so that no revocation falls in
+    /// between.
     pub(super) async fn still(&self, app: &App) -> Result<(), Answer> {
         let found = app.store.look_up(self.hash, None).await?.and_then(|found| found.at(now()));
         if found.is_some_and(|found| !found.org.deleted) {
@@ -131,7 +134,7 @@ impl Caller {
 
     /// The devices that the key may work for; `None` for all.
     pub(super) fn pattern(&self) -> Option<&DevicePattern> {
-        match self.grant {
+        match self.grant() {
             Grant::OwnDevices => self.key.devices.as_ref(),
             Grant::Whole | Grant::No => None,
         }
@@ -192,11 +195,10 @@ pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
     app.seen.used(key.mark(), now());
     // A route that was added without a permission would be one for administrators.
     let needs = head.extensions.get::<Permission>().copied().unwrap_or(Permission::Administer);
-    let grant = needs.of(found.key.role);
-    if grant == Grant::No {
+    if needs.of(found.key.role) == Grant::No {
         return Err(not_permitted(&found.key, needs).to(found.org.id));
     }
-    Ok(Caller { org: found.org, key: found.key, hash: key, needs, grant })
+    Ok(Caller { org: found.org, key: found.key, hash: key, needs })
 }
 
 /// The same for management requests, which have a limit.

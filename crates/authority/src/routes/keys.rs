@@ -20,8 +20,8 @@ use crate::admin::OVERLAP;
 use crate::app::App;
 use crate::audit::Call;
 use crate::org::OrgId;
-use crate::role_keys::{self, KeyError, KeyRefusal, MadeKey, WantedKey};
-use crate::store::WhichKey;
+use crate::role_keys::{self, KeyError, MadeKey, WantedKey};
+use crate::store::{KeyRefusal, WhichKey};
 
 const NO_KEY: AnswerDoc = AnswerDoc(404, JSON, NO, "there is no such valid key, or no such organisation any more");
 const CONFLICT: AnswerDoc =

@@ -16,8 +16,8 @@ use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
     Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
-    NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, Store, StoreError,
-    Suspensions, WhichKey, either, in_time,
+    NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, RotatedKey, Store,
+    StoreError, Suspensions, WhichKey, either, in_time,
 };
 
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.
@@ -147,13 +147,13 @@ impl Store {
         hash: SecretHash,
         (until, not_after): (Timestamp, Option<Timestamp>),
         call: &Call,
-    ) -> Result<KeyChange<NewRoleKey>, StoreError> {
+    ) -> Result<KeyChange<RotatedKey>, StoreError> {
         let (which, call) = (which.clone(), call.clone());
         change!(self, |tx| keys::rotate(tx, org, &which, hash, (until, not_after), &call))
     }
 
-    /// Records when keys were last used.
-    pub(crate) async fn note_keys(&self, used: &[(KeyMark, Timestamp)]) -> Result<(), StoreError> {
+    /// Records when keys were last used, in microseconds since 1970.
+    pub(crate) async fn note_keys(&self, used: &[(KeyMark, i64)]) -> Result<(), StoreError> {
         let used = used.to_vec();
         change!(self, |tx| keys::note_used(tx, &used))
     }

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 use machineid_protocol::{DevicePattern, KeyRole};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{HeldKey, KeyName};
@@ -88,6 +89,18 @@ impl fmt::Display for WhichKey {
     }
 }
 
+impl Serialize for WhichKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WhichKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for WhichKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("neither a key's fingerprint (12 hex digits) nor its name")
@@ -96,10 +109,9 @@ impl fmt::Display for WhichKeyError {
 
 impl std::error::Error for WhichKeyError {}
 
-/// What became of a change of keys.
-#[derive(Clone, Debug)]
-pub(crate) enum KeyChange<T> {
-    Done(T),
+/// What is wrong with a request about keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyRefusal {
     /// The organisation is gone.
     NoOrg,
     /// There is no such valid key.
@@ -112,8 +124,66 @@ pub(crate) enum KeyChange<T> {
     Replaced,
     /// Another valid key has the name.
     Taken,
-    /// There are as many keys as may be.
+    /// There are as many valid keys as may be.
     Full,
+    /// Only a host key names devices.
+    Devices,
+    /// A key cannot expire after such a time.
+    Expiry,
+    /// An old key cannot stay valid for such a time.
+    Overlap,
+    /// The key in use is an old one.
+    OldAuthor,
+}
+
+impl KeyRefusal {
+    /// Its word in the API.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoOrg => "org_not_found",
+            Self::Unknown => "not_found",
+            Self::Own => "own_key",
+            Self::Several => "ambiguous_key",
+            Self::Replaced => "key_replaced",
+            Self::Taken => "name_taken",
+            Self::Full => "too_many_keys",
+            Self::Devices => "devices_need_host_role",
+            Self::Expiry => "invalid_expiry",
+            Self::Overlap => "invalid_overlap",
+            Self::OldAuthor => "old_key",
+        }
+    }
+}
+
+impl std::error::Error for KeyRefusal {}
+
+impl fmt::Display for KeyRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoOrg => f.write_str("there is no such organisation, or it was deleted"),
+            Self::Unknown => f.write_str("no valid key has that fingerprint or name; `key list` names them"),
+            Self::Own => f.write_str("that is the organisation's own key: it is rotated (`rotate-key`), not revoked"),
+            Self::Several => f.write_str("several valid keys have that name; give the fingerprint"),
+            Self::Replaced => f.write_str("another key has taken its place already"),
+            Self::Taken => f.write_str("another valid key has that name"),
+            Self::Full => write!(f, "there are {KEPT_KEYS} valid keys already; revoke some"),
+            Self::Devices => f.write_str("only a key of the role host names devices"),
+            Self::Expiry => f.write_str("a key expires after 1 second to 10 years"),
+            Self::OldAuthor => f.write_str("another key has taken the place of the one in use; use that one"),
+            Self::Overlap => f.write_str("an old key can stay valid for 90 days (2160h) at most"),
+        }
+    }
+}
+
+/// The result of a change of keys: done, or what is wrong with it.
+pub(crate) type KeyChange<T> = Result<T, KeyRefusal>;
+
+/// A key that was put in the place of another one.
+#[derive(Clone, Debug)]
+pub(crate) struct RotatedKey {
+    pub(crate) new: NewRoleKey,
+    /// When the old one ends, or ended.
+    pub(crate) old_ends: Timestamp,
 }
 
 #[cfg(test)]

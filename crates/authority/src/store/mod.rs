@@ -56,7 +56,7 @@ pub(super) use self::found::{
     Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
 };
 use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
-pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRow, NewRoleKey, WhichKey, WhichKeyError};
+pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRefusal, KeyRow, NewRoleKey, RotatedKey, WhichKey};
 pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;

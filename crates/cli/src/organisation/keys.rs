@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use machineid_client::NewKey;
 use machineid_clock as clock;
-use machineid_protocol::Exit;
 use machineid_protocol::api::{KeyEntry, KeyWanted};
+use machineid_protocol::{Exit, span};
 use serde_json::json;
 
 use super::connect::OrgClient;
@@ -37,12 +37,11 @@ pub(crate) async fn run(command: &KeyCommand, env: Env<'_>, printer: &mut Printe
 
 async fn create(args: &KeyCreateArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let org = OrgClient::new(&args.key, env)?;
-    let seconds = |span: std::time::Duration| u64::try_from(span.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
     let wanted = KeyWanted {
         role: args.role,
         devices: args.devices.clone(),
         name: args.name.clone(),
-        expires_in_seconds: args.expires.map(seconds),
+        expires_in_seconds: args.expires.map(span::whole_seconds),
     };
     let made = org.client.create_key(&org.key, &wanted, args.reason.as_deref()).await;
     shown(&made.map_err(|failure| org.problem(&failure))?, args.json, printer);

@@ -9,7 +9,7 @@ use axum::response::Response;
 
 use super::form::{OrgForm, asked};
 use super::frame::{Frame, Section};
-use super::keys::{KeyDetails, old_key_ends};
+use super::keys::KeyDetails;
 use super::refused::Refused;
 use super::{page, redirect, result, visit};
 use crate::access::Permission;
@@ -80,11 +80,8 @@ pub(super) async fn rotate(
     let made = role_keys::rotate(&app.store, org, &WhichKey::Mark(mark), overlap, visit.author(), &call).await?;
     let own = visit.began_with(mark);
     let renewed = if own { visit.go_on_with(&app, &head, org, &made.key) } else { None };
-    let outcome = Outcome::RoleKey {
-        key: Some(made.key),
-        old_key_ends: Some(old_key_ends(made.report.ends, overlap, call.at)),
-        made: Box::new(made.report),
-    };
+    let outcome =
+        Outcome::RoleKey { key: Some(made.key), old_key_ends: made.old_key_ends, made: Box::new(made.report) };
     let mut response = result::shown(&app, &visit, org, outcome, call.at);
     if let Some(id) = renewed {
         visit::set_cookie(&app.console, &mut response, Some(&id));

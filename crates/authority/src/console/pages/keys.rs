@@ -2,7 +2,6 @@
 //! the admin socket do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Path, RawQuery, Request, State};
@@ -20,9 +19,9 @@ use crate::access::Permission;
 use crate::app::App;
 use crate::console::session::Outcome;
 use crate::console::words::{State as Shown, When, grouped};
-use crate::role_keys::{self, KeyError, KeyRefusal, KeyReport, KeyState, WantedKey};
+use crate::role_keys::{self, KeyError, KeyReport, KeyState, WantedKey};
 use crate::routes::now;
-use crate::store::KEPT_KEYS;
+use crate::store::{KEPT_KEYS, KeyRefusal};
 
 /// How many ended keys are shown, the newest first. The audit has all of them.
 const ENDED: usize = 100;
@@ -187,14 +186,10 @@ fn sentence(refusal: KeyRefusal) -> String {
     text.to_owned()
 }
 
-/// The time at which a rotated key ends: at the end of the overlap, and never later than without the rotation.
-pub(super) fn old_key_ends(ends: Option<Timestamp>, overlap: Duration, now: Timestamp) -> Timestamp {
-    let until = now.saturating_add(overlap).unwrap_or(Timestamp::MAX);
-    ends.map_or(until, |ends| ends.min(until))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const ALL: [KeyRefusal; 11] = [
@@ -246,15 +241,5 @@ mod tests {
             let said = form(wrong).unwrap_err();
             assert!(matches!(&said, Refused::Malformed(text) if text.ends_with('.')), "{wrong:?}: {said:?}");
         }
-    }
-
-    #[test]
-    fn a_rotated_key_ends_with_its_overlap_and_never_later_than_it_would_have() {
-        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
-        let hour = Duration::from_hours(1);
-        assert_eq!(old_key_ends(None, hour, at(0)), at(3_600));
-        assert_eq!(old_key_ends(Some(at(60)), hour, at(0)), at(60));
-        assert_eq!(old_key_ends(Some(at(7_200)), hour, at(0)), at(3_600));
-        assert_eq!(old_key_ends(None, Duration::ZERO, at(5)), at(5));
     }
 }

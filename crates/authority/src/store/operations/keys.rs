@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
+use super::super::StoreError;
 use super::super::columns::{KEY_COLUMNS, Row, key_columns, role_key};
-use super::super::keys::{KeyChange, KeyRow, NewRoleKey, WhichKey};
+use super::super::keys::{KEPT_ENDED, KEPT_KEYS, KeyChange, KeyRefusal, KeyRow, NewRoleKey, RotatedKey, WhichKey};
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Value, values};
-use super::super::{KEPT_KEYS, StoreError};
 use super::audit::record;
 use super::orgs::{live_account, locked_account};
 use crate::audit::{Call, Record, Verb};
@@ -68,20 +68,19 @@ pub(in super::super) async fn create<T: Transaction>(
     call: &Call,
 ) -> Result<KeyChange<()>, StoreError> {
     if locked_account(tx, org).await?.is_none() {
-        return Ok(KeyChange::NoOrg);
+        return Ok(Err(KeyRefusal::NoOrg));
     }
-    forget(tx, org, call.at).await?;
-    if valid(tx, org, call.at).await? >= KEPT_KEYS {
-        return Ok(KeyChange::Full);
+    if !has_room(tx, org, call.at).await? {
+        return Ok(Err(KeyRefusal::Full));
     }
     if let Some(name) = &new.name
-        && !found(tx, org, &WhichKey::Name(name.clone()), call.at).await?.is_empty()
+        && found(tx, org, &WhichKey::Name(name.clone())).await?.iter().any(|(_, held)| held.good(call.at))
     {
-        return Ok(KeyChange::Taken);
+        return Ok(Err(KeyRefusal::Taken));
     }
     insert(tx, org, new, call.at).await?;
     record(tx, call, described(Record::ok(org, Verb::CreateKey), new.hash.mark(), &new.held())).await?;
-    Ok(KeyChange::Done(()))
+    Ok(Ok(()))
 }
 
 /// Makes a key invalid, now. A name means every valid key of that name, also one that another has taken the place of: who
@@ -93,15 +92,16 @@ pub(in super::super) async fn revoke<T: Transaction>(
     call: &Call,
 ) -> Result<KeyChange<Vec<KeyMark>>, StoreError> {
     if locked_account(tx, org).await?.is_none() {
-        return Ok(KeyChange::NoOrg);
+        return Ok(Err(KeyRefusal::NoOrg));
     }
     if is_own(tx, org, which).await? {
-        return Ok(KeyChange::Own);
+        return Ok(Err(KeyRefusal::Own));
     }
-    let valid = found(tx, org, which, call.at).await?;
+    let all = found(tx, org, which).await?;
+    let valid: Vec<_> = all.iter().filter(|(_, held)| held.good(call.at)).collect();
     if valid.is_empty() {
-        let known = named(tx, org, which).await?;
-        return Ok(if known.is_empty() { KeyChange::Unknown } else { KeyChange::Done(known) });
+        let ended: Vec<_> = all.into_iter().map(|(mark, _)| mark).collect();
+        return Ok(if ended.is_empty() { Err(KeyRefusal::Unknown) } else { Ok(ended) });
     }
     for (mark, held) in &valid {
         let update = "UPDATE org_keys SET revoked = TRUE, ends = $3 WHERE org_id = $1 AND substr(key_hash, 1, 6) = $2";
@@ -109,7 +109,7 @@ pub(in super::super) async fn revoke<T: Transaction>(
         record(tx, call, described(Record::ok(org, Verb::RevokeKey), *mark, held)).await?;
     }
     tx.tell(Change::Key(org));
-    Ok(KeyChange::Done(valid.into_iter().map(|(mark, _)| mark).collect()))
+    Ok(Ok(valid.into_iter().map(|(mark, _)| *mark).collect()))
 }
 
 /// Puts a new key in the place of one, which ends at `until`.
@@ -120,16 +120,20 @@ pub(in super::super) async fn rotate<T: Transaction>(
     hash: SecretHash,
     (until, not_after): (Timestamp, Option<Timestamp>),
     call: &Call,
-) -> Result<KeyChange<NewRoleKey>, StoreError> {
+) -> Result<KeyChange<RotatedKey>, StoreError> {
     if locked_account(tx, org).await?.is_none() {
-        return Ok(KeyChange::NoOrg);
+        return Ok(Err(KeyRefusal::NoOrg));
     }
     let (mark, held) = match one(tx, org, which, call.at).await? {
         Ok(one) => one,
-        Err(why) => return Ok(why.into()),
+        Err(refusal) => return Ok(Err(refusal)),
     };
     if held.replaced {
-        return Ok(KeyChange::Replaced);
+        return Ok(Err(KeyRefusal::Replaced));
+    }
+    // The one before stays valid beside it for a while.
+    if !has_room(tx, org, call.at).await? {
+        return Ok(Err(KeyRefusal::Full));
     }
     // Never later than it would have ended.
     let until = held.ends.map_or(until, |ends| ends.min(until));
@@ -142,24 +146,7 @@ pub(in super::super) async fn rotate<T: Transaction>(
     let told = described(Record::ok(org, Verb::RotateKey), hash.mark(), &new.held());
     record(tx, call, told.with("oldKey", hex::encode(mark)).with("oldKeyEnds", until.to_string())).await?;
     tx.tell(Change::Key(org));
-    Ok(KeyChange::Done(new))
-}
-
-/// Why no one key is meant.
-enum NotOne {
-    Unknown,
-    Own,
-    Several,
-}
-
-impl<T> From<NotOne> for KeyChange<T> {
-    fn from(why: NotOne) -> Self {
-        match why {
-            NotOne::Unknown => Self::Unknown,
-            NotOne::Own => Self::Own,
-            NotOne::Several => Self::Several,
-        }
-    }
+    Ok(Ok(RotatedKey { new, old_ends: until }))
 }
 
 /// The valid key that is meant. Of an old and a new key with one name, it is the new one.
@@ -168,18 +155,19 @@ async fn one<T: Transaction>(
     org: OrgId,
     which: &WhichKey,
     now: Timestamp,
-) -> Result<Result<(KeyMark, HeldKey), NotOne>, StoreError> {
+) -> Result<KeyChange<(KeyMark, HeldKey)>, StoreError> {
     if is_own(tx, org, which).await? {
-        return Ok(Err(NotOne::Own));
+        return Ok(Err(KeyRefusal::Own));
     }
-    let mut all = found(tx, org, which, now).await?;
+    let mut all = found(tx, org, which).await?;
+    all.retain(|(_, held)| held.good(now));
     if all.len() > 1 {
         all.retain(|(_, held)| !held.replaced);
     }
     let first = all.pop();
     Ok(match (first, all.is_empty()) {
-        (None, _) => Err(NotOne::Unknown),
-        (Some(_), false) => Err(NotOne::Several),
+        (None, _) => Err(KeyRefusal::Unknown),
+        (Some(_), false) => Err(KeyRefusal::Several),
         (Some(one), true) => Ok(one),
     })
 }
@@ -191,44 +179,35 @@ async fn is_own<T: ReadTransaction>(tx: &mut T, org: OrgId, which: &WhichKey) ->
     Ok(tx.row(own, values![org, *mark]).await?.is_some())
 }
 
-/// The keys that are meant, valid or not.
-async fn named<T: ReadTransaction>(tx: &mut T, org: OrgId, which: &WhichKey) -> Result<Vec<KeyMark>, StoreError> {
-    let (condition, value): (_, Value) = match which {
-        WhichKey::Mark(mark) => ("substr(key_hash, 1, 6) = $2", (*mark).into()),
-        WhichKey::Name(name) => ("name = $2", name.as_str().into()),
-    };
-    let select = format!("SELECT substr(key_hash, 1, 6) FROM org_keys WHERE org_id = $1 AND {condition}");
-    tx.rows(&select, values![org, value]).await?.iter().map(|row| row.get(0)).collect()
-}
-
-/// The keys that are meant and valid at `now`.
+/// The keys that are meant, valid or not, the oldest first.
 async fn found<T: ReadTransaction>(
     tx: &mut T,
     org: OrgId,
     which: &WhichKey,
-    now: Timestamp,
 ) -> Result<Vec<(KeyMark, HeldKey)>, StoreError> {
     let (condition, value): (_, Value) = match which {
-        WhichKey::Mark(mark) => ("substr(key_hash, 1, 6) = $3", (*mark).into()),
-        WhichKey::Name(name) => ("name = $3", name.as_str().into()),
+        WhichKey::Mark(mark) => ("substr(key_hash, 1, 6) = $2", (*mark).into()),
+        WhichKey::Name(name) => ("name = $2", name.as_str().into()),
     };
     let select = format!(
         concat!(
             "SELECT ",
             key_columns!(),
-            ", substr(key_hash, 1, 6) FROM org_keys
-             WHERE org_id = $1 AND NOT revoked AND (ends IS NULL OR ends > $2) AND {} ORDER BY created_at"
+            ", substr(key_hash, 1, 6) FROM org_keys WHERE org_id = $1 AND {} ORDER BY created_at"
         ),
         condition
     );
-    let rows = tx.rows(&select, values![org, now, value]).await?;
+    let rows = tx.rows(&select, values![org, value]).await?;
     rows.iter().map(|row| Ok((row.get(KEY_COLUMNS)?, role_key(row, 0)?))).collect()
 }
 
-/// How many keys are valid.
-async fn valid<T: ReadTransaction>(tx: &mut T, org: OrgId, now: Timestamp) -> Result<u64, StoreError> {
+/// Whether there may be one more key. Forgets those that ended long ago.
+async fn has_room<T: Transaction>(tx: &mut T, org: OrgId, now: Timestamp) -> Result<bool, StoreError> {
+    let before = now.saturating_sub(KEPT_ENDED).unwrap_or(Timestamp::MIN);
+    tx.run("DELETE FROM org_keys WHERE org_id = $1 AND ends < $2", values![org, before]).await?;
     let select = "SELECT COUNT(*) FROM org_keys WHERE org_id = $1 AND NOT revoked AND (ends IS NULL OR ends > $2)";
-    tx.row(select, values![org, now]).await?.map_or(Ok(0), |row| row.get(0))
+    let valid: u64 = tx.row(select, values![org, now]).await?.map_or(Ok(0), |row| row.get(0))?;
+    Ok(valid < KEPT_KEYS)
 }
 
 async fn insert<T: Transaction>(tx: &mut T, org: OrgId, new: &NewRoleKey, now: Timestamp) -> Result<(), StoreError> {
@@ -239,17 +218,9 @@ async fn insert<T: Transaction>(tx: &mut T, org: OrgId, new: &NewRoleKey, now: T
     tx.run(insert, values![&new.hash, org, new.role.as_str(), devices, name, now, new.ends]).await.map(drop)
 }
 
-/// Forgets keys that ended long ago.
-async fn forget<T: Transaction>(tx: &mut T, org: OrgId, now: Timestamp) -> Result<(), StoreError> {
-    let before = now.saturating_sub(super::super::keys::KEPT_ENDED).unwrap_or(Timestamp::MIN);
-    tx.run("DELETE FROM org_keys WHERE org_id = $1 AND ends < $2", values![org, before]).await.map(drop)
-}
-
-/// Records when keys were used, to about a minute: a key that is used all the time is written once in that.
-pub(in super::super) async fn note_used<T: Transaction>(
-    tx: &mut T,
-    used: &[(KeyMark, Timestamp)],
-) -> Result<(), StoreError> {
+/// Records when keys were used, in microseconds since 1970; of each key at most once a minute, however many servers it is
+/// used at.
+pub(in super::super) async fn note_used<T: Transaction>(tx: &mut T, used: &[(KeyMark, i64)]) -> Result<(), StoreError> {
     let note = "INSERT INTO key_used (key_mark, at) VALUES ($1, $2)
          ON CONFLICT (key_mark) DO UPDATE SET at = excluded.at WHERE excluded.at >= key_used.at + 60000000";
     for (mark, at) in used {

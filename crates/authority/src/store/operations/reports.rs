@@ -41,7 +41,7 @@ async fn save_devices<T: Transaction>(tx: &mut T, report: &HeardReport) -> Resul
         newest = newest.max(Some((row.get(1)?, row.get(2)?)));
         // A key says nothing about devices outside its pattern, not even that they are gone.
         let device: DeviceId = row.get(0)?;
-        if covers(report.within.as_ref(), Some(&device)) {
+        if covers(report.within.as_ref(), &device) {
             gone.insert(device.to_string());
         }
     }

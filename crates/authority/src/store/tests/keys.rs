@@ -5,12 +5,13 @@ use machineid_protocol::KeyRole;
 use super::*;
 use crate::keys::KeyMark;
 use crate::org::KeyName;
-use crate::store::{KeyChange, KeyRow, NewRoleKey, WhichKey};
+use crate::store::{KeyRefusal, KeyRow, NewRoleKey, WhichKey};
 
 on_both! {
     a_key_with_a_role_is_found_as_it_was_made_beside_the_organisations_own
     a_key_ends_at_its_time_and_when_it_is_revoked
     a_rotated_key_keeps_its_role_and_name_and_the_old_one_stays_valid_until_the_time
+    there_are_a_thousand_valid_keys_at_most_rotated_ones_too
     two_valid_keys_never_have_one_name
     the_organisations_own_key_is_no_key_that_can_be_revoked
     devices_that_use_a_hosts_key_use_no_old_key
@@ -35,7 +36,7 @@ fn named(name: &str) -> WhichKey {
 
 async fn made(store: &Store, org: OrgId, new: &NewRoleKey, second: i64) {
     let change = store.create_key(org, new, &by(second)).await.unwrap();
-    assert!(matches!(change, KeyChange::Done(())), "{change:?}");
+    assert!(matches!(change, Ok(())), "{change:?}");
 }
 
 async fn held(store: &Store, key: SecretHash, second: i64) -> Option<HeldKey> {
@@ -80,17 +81,17 @@ fn a_key_ends_at_its_time_and_when_it_is_revoked(runtime: &Runtime, store: Store
         made(&store, org, &other, 1).await;
         assert!(held(&store, brief.hash, 99).await.is_some() && held(&store, brief.hash, 100).await.is_none());
         let done = store.revoke_key(org, &named("oncall"), &by(50)).await.unwrap();
-        assert!(matches!(done, KeyChange::Done(ref marks) if *marks == [other.hash.mark()]), "{done:?}");
+        assert!(matches!(done, Ok(ref marks) if *marks == [other.hash.mark()]), "{done:?}");
         assert_eq!(held(&store, other.hash, 50).await, None);
         // A clock that was set back revives nothing, and a repeated request is no mistake.
         assert_eq!(held(&store, other.hash, 1).await, None);
         let again = store.revoke_key(org, &named("oncall"), &by(51)).await.unwrap();
-        assert!(matches!(again, KeyChange::Done(ref marks) if *marks == [other.hash.mark()]), "{again:?}");
+        assert!(matches!(again, Ok(ref marks) if *marks == [other.hash.mark()]), "{again:?}");
         let unknown = store.revoke_key(org, &named("nothing"), &by(51)).await.unwrap();
-        assert!(matches!(unknown, KeyChange::Unknown), "{unknown:?}");
+        assert!(matches!(unknown, Err(KeyRefusal::Unknown)), "{unknown:?}");
         let stranger = new_org(&store, PlanTier::Free).await;
         let foreign = store.revoke_key(stranger, &WhichKey::Mark(brief.hash.mark()), &by(52)).await.unwrap();
-        assert!(matches!(foreign, KeyChange::Unknown), "{foreign:?}");
+        assert!(matches!(foreign, Err(KeyRefusal::Unknown)), "{foreign:?}");
         assert!(held(&store, brief.hash, 60).await.is_some());
     });
 }
@@ -106,27 +107,52 @@ fn a_rotated_key_keeps_its_role_and_name_and_the_old_one_stays_valid_until_the_t
             (hash, done)
         };
         let (second, done) = rotate(named("hosts"), 10, 100).await;
-        let KeyChange::Done(renewed) = done else { panic!("{done:?}") };
+        let renewed = done.unwrap().new;
         assert_eq!(held(&store, second, 11).await, Some(renewed.held()));
         assert_eq!(held(&store, second, 11).await, Some(first.held()), "the role, the devices, the name and the end");
         let old = HeldKey { ends: Some(at(100)), replaced: true, ..first.held() };
         assert_eq!((held(&store, first.hash, 99).await, held(&store, first.hash, 100).await), (Some(old), None));
         // By its name the new one is meant; the old one is replaced once.
         let (_, done) = rotate(WhichKey::Mark(first.hash.mark()), 20, 200).await;
-        assert!(matches!(done, KeyChange::Replaced), "{done:?}");
+        assert!(matches!(done, Err(KeyRefusal::Replaced)), "{done:?}");
         let (third, done) = rotate(named("hosts"), 30, 30).await;
-        assert!(matches!(done, KeyChange::Done(_)), "{done:?}");
+        assert!(done.is_ok(), "{done:?}");
         assert_eq!((held(&store, second, 30).await, held(&store, third, 30).await), (None, Some(first.held())));
         assert!(held(&store, first.hash, 40).await.is_some(), "the other old key keeps its time");
         // One that ends within the overlap is replaced all the same, and what takes its place ends with it.
         let brief = new(KeyRole::Stop, Some("brief"), Some(50));
         made(&store, org, &brief, 41).await;
         let (renewed, done) = rotate(named("brief"), 42, 900).await;
-        assert!(matches!(done, KeyChange::Done(ref new) if new.ends == Some(at(50))), "{done:?}");
+        assert!(
+            matches!(done, Ok(ref rotated) if (rotated.new.ends, rotated.old_ends) == (Some(at(50)), at(50))),
+            "{done:?}"
+        );
         assert!(held(&store, brief.hash, 49).await.is_some_and(|key| key.replaced));
         // A name means every key of that name, the old one too.
-        store.revoke_key(org, &named("brief"), &by(43)).await.unwrap();
+        store.revoke_key(org, &named("brief"), &by(43)).await.unwrap().unwrap();
         assert_eq!((held(&store, brief.hash, 43).await, held(&store, renewed, 43).await), (None, None));
+    });
+}
+
+fn there_are_a_thousand_valid_keys_at_most_rotated_ones_too(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let org = new_org(&store, PlanTier::Free).await;
+        made(&store, org, &new(KeyRole::Host, Some("hosts"), None), 1).await;
+        let rotate = async |second: i64| {
+            let hash = SecretHash::of_key(&new_key().unwrap());
+            store.rotate_role_key(org, &named("hosts"), hash, (at(900), None), &by(second)).await.unwrap()
+        };
+        for _ in 0..499 {
+            rotate(2).await.unwrap();
+            made(&store, org, &new(KeyRole::Read, None, Some(800)), 2).await;
+        }
+        rotate(2).await.unwrap();
+        assert_eq!(rotate(3).await.unwrap_err(), KeyRefusal::Full);
+        let full = store.create_key(org, &new(KeyRole::Read, None, None), &by(3)).await.unwrap();
+        assert_eq!(full.unwrap_err(), KeyRefusal::Full);
+        // What has ended makes room.
+        rotate(800).await.unwrap();
+        made(&store, org, &new(KeyRole::Read, None, None), 800).await;
     });
 }
 
@@ -135,7 +161,7 @@ fn two_valid_keys_never_have_one_name(runtime: &Runtime, store: Store) {
         let org = new_org(&store, PlanTier::Free).await;
         made(&store, org, &new(KeyRole::Stop, Some("oncall"), Some(100)), 1).await;
         let taken = store.create_key(org, &new(KeyRole::Read, Some("oncall"), None), &by(2)).await.unwrap();
-        assert!(matches!(taken, KeyChange::Taken), "{taken:?}");
+        assert!(matches!(taken, Err(KeyRefusal::Taken)), "{taken:?}");
         made(&store, org, &new(KeyRole::Read, Some("oncall"), None), 100).await;
         made(&store, new_org(&store, PlanTier::Free).await, &new(KeyRole::Stop, Some("oncall"), None), 3).await;
     });
@@ -147,10 +173,10 @@ fn the_organisations_own_key_is_no_key_that_can_be_revoked(runtime: &Runtime, st
         let own = SecretHash::of_key(&own);
         let which = WhichKey::Mark(own.mark());
         let revoked = store.revoke_key(org.id, &which, &by(1)).await.unwrap();
-        assert!(matches!(revoked, KeyChange::Own), "{revoked:?}");
+        assert!(matches!(revoked, Err(KeyRefusal::Own)), "{revoked:?}");
         let hash = SecretHash::of_key(&new_key().unwrap());
         let rotated = store.rotate_role_key(org.id, &which, hash, (at(9), None), &by(1)).await.unwrap();
-        assert!(matches!(rotated, KeyChange::Own), "{rotated:?}");
+        assert!(matches!(rotated, Err(KeyRefusal::Own)), "{rotated:?}");
         assert_eq!((held(&store, own, 2).await, held(&store, hash, 2).await), (Some(HeldKey::own()), None));
     });
 }
@@ -175,7 +201,7 @@ fn devices_that_use_a_hosts_key_use_no_old_key(runtime: &Runtime, store: Store) 
         assert_eq!(used(store.keys(org).await.unwrap().unwrap()), 1);
         // An old key of the host's is one.
         let hash = SecretHash::of_key(&new_key().unwrap());
-        store.rotate_role_key(org, &named("hosts"), hash, (at(400), None), &by(6)).await.unwrap();
+        store.rotate_role_key(org, &named("hosts"), hash, (at(400), None), &by(6)).await.unwrap().unwrap();
         assert!(old().await.0);
     });
 }
@@ -199,7 +225,7 @@ fn when_a_key_was_used_is_known_to_a_minute(runtime: &Runtime, store: Store) {
         let used = async || store.keys(org).await.unwrap().unwrap()[1].last_used_at;
         assert_eq!(used().await, None);
         for (second, known) in [(10, 10), (40, 10), (69, 10), (70, 70), (20, 70)] {
-            store.note_keys(&[(key.hash.mark(), at(second))]).await.unwrap();
+            store.note_keys(&[(key.hash.mark(), at(second).as_microsecond())]).await.unwrap();
             assert_eq!(used().await, Some(at(known)), "{second}");
         }
     });
