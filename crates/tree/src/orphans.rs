@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 
 use nix::fcntl::OFlag;
+use nix::sys::stat::fstat;
 use rustix::io::Errno;
 
 use super::kernel_file;
@@ -93,36 +94,71 @@ fn missing<T>(errno: Errno) -> Result<Option<T>, Errno> {
     }
 }
 
+/// How often the threads are listed again because a listing may have left out some.
+const LISTINGS: usize = 16;
+
 /// The children of all threads of a process, including zombies. `None` when they cannot be listed.
+///
+/// The kernel may leave out living threads of a listing while others end. Then a thread of the listing has ended, or the
+/// listing is shorter than the directory's link count says, and the threads are listed again.
 pub(super) fn children(parent: Pid) -> Result<Option<Vec<Pid>>, Errno> {
+    let mut found = Vec::new();
+    let mut any = false;
+    for _ in 0..LISTINGS {
+        let Some(listing) = list_once(parent, &mut found)? else { return Ok(None) };
+        any |= listing.read;
+        if listing.complete {
+            break;
+        }
+    }
+    // In the kernel's order, each once.
+    let mut known = HashSet::new();
+    found.retain(|child| known.insert(*child));
+    // No list was read: the process has ended, or the kernel has no such lists.
+    Ok(any.then_some(found))
+}
+
+/// What one listing of threads came to.
+struct Listing {
+    /// The children of some thread were read.
+    read: bool,
+    /// No thread can have been left out.
+    complete: bool,
+}
+
+fn list_once(parent: Pid, found: &mut Vec<Pid>) -> Result<Option<Listing>, Errno> {
     let tasks = format!("/proc/{parent}/task");
     let tasks = match kernel_file::open_directory(tasks.as_str()) {
         Ok(tasks) => tasks,
         Err(errno) => return missing(errno),
     };
-    let mut found = Vec::new();
-    let mut any = false;
-    let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+    let mut listing = Listing { read: false, complete: true };
+    let mut listed = 0_u64;
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     let mut threads = rustix::fs::RawDir::new(&tasks, &mut buffer);
     while let Some(thread) = threads.next() {
         let Ok(thread) = thread else { return Ok(None) };
         let Some(number) = thread.file_name().to_str().ok().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        listed += 1;
         let list = kernel_file::open_at(&tasks, format!("{number}/children").as_str(), OFlag::O_RDONLY);
-        let list = match list {
-            Ok(list) => list,
-            // This thread has ended since the directory was read. The others have not.
-            Err(Errno::NOENT | Errno::SRCH) => continue,
+        let text = match list {
+            Ok(list) => read_list(&list),
+            Err(Errno::NOENT | Errno::SRCH) => Err(Errno::SRCH),
             Err(errno) => return missing(errno),
         };
-        match read_list(&list) {
-            Ok(text) => found.extend(numbers(&text)),
-            Err(Errno::SRCH) => continue,
+        match text {
+            Ok(text) => {
+                found.extend(numbers(&text));
+                listing.read = true;
+            }
+            Err(Errno::SRCH) => listing.complete = false,
             Err(_) => return Ok(None),
         }
-        any = true;
     }
-    // No list was read: the process has ended, or the kernel has no such lists.
-    Ok(any.then_some(found))
+    // Two links are the directory's own. The count cannot be read only when the process has ended.
+    let threads = fstat(&tasks).map_or(0, |directory| directory.st_nlink.saturating_sub(2));
+    listing.complete &= threads <= listed;
+    Ok(Some(listing))
 }
 
 fn read_list(list: &std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
