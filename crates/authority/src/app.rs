@@ -22,7 +22,7 @@ pub(crate) struct App {
     /// The queue for reports of sidecars.
     pub(crate) reports: Arc<Intake>,
     /// Whether clients may create organisations over the API.
-    pub(crate) signup: bool,
+    pub(crate) sign_up: bool,
     /// The URL of this authority for browsers, without a slash at the end.
     pub(crate) public_url: String,
     pub(crate) console: Arc<Console>,

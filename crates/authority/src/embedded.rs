@@ -16,6 +16,7 @@ use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::Rates;
 use super::org::{OrgId, PlanTier};
+use super::retention::Retention;
 use super::role_keys::{self, KeyAuthor, WantedKey};
 use super::serve::{Options, Running};
 use super::store::{Demand, Store, Terms};
@@ -75,7 +76,7 @@ impl Embedded {
             admin_socket: admin_socket_of(&database),
             database: Database::Sqlite(database.clone()),
             terms: Terms::default(),
-            signup: true,
+            sign_up: true,
             public_url: None,
             metrics: None,
             tls: None,
@@ -85,6 +86,7 @@ impl Embedded {
             demand: Demand::Nothing,
             log_validations: false,
             ephemeral_after: None,
+            retention: Retention::default(),
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();

@@ -5,10 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use machineid_clock::wall_now;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::org::OrgId;
 use super::repeated::rarely;
@@ -25,10 +23,6 @@ const TOGETHER: usize = 1_000;
 /// fill the whole queue. Reports beyond it are refused, and are sent again.
 const MOST: usize = 64 * 1024;
 const MOST_OF_ONE: usize = MOST / 2;
-
-/// The interval between deletions of old reports.
-const CLEANING: Duration = Duration::from_hours(1);
-const OLD: Duration = Duration::from_hours(24 * 30);
 
 /// The queue of reports to be stored.
 #[derive(Debug, Default)]
@@ -97,19 +91,6 @@ impl Intake {
                 // The drop of `kept` fails their requests, and the sidecars report again.
                 Err(error) => rarely!(warn, %error, reports = kept.len(), "could not store the reports of sidecars"),
             }
-        }
-    }
-}
-
-/// Deletes old reports, now and every hour, until `stop`. A separate task: searching the table of a large fleet takes
-/// long, and reports must not wait for it.
-pub(super) async fn forget_old(store: Store, stop: CancellationToken) {
-    let mut cleaning = tokio::time::interval(CLEANING);
-    while stop.run_until_cancelled(cleaning.tick()).await.is_some() {
-        let before = wall_now().saturating_sub(OLD).unwrap_or(jiff::Timestamp::MIN);
-        let forgotten = stop.run_until_cancelled(store.forget_reports(before)).await;
-        if let Some(Err(error)) = forgotten {
-            warn!(%error, "could not delete old reports; retrying later");
         }
     }
 }

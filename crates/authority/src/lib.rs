@@ -8,7 +8,7 @@
 //!   surface: the API and the console as one router, and its description · console: the sessions and pages
 //!   health: known problems of the server and its database · examination: the task that finds them in the store
 //!   ageing: ephemeral devices that were never removed · seen: when devices last validated
-//!   reports: reports of sidecars, pure · intake: the queue that stores them
+//!   reports: reports of sidecars, pure · intake: the queue that stores them · retention: how much is kept
 //!   watch: watchers of changes · embedded: an authority inside another program
 //! ```
 //!
@@ -41,6 +41,7 @@ mod org;
 mod plan;
 mod repeated;
 mod reports;
+mod retention;
 mod role_keys;
 mod routes;
 mod seen;

@@ -22,6 +22,8 @@ pub(super) enum Admission {
     Revoked,
     /// No place is free.
     Full,
+    /// The organisation has too many revoked devices. None is ever forgotten for a new one: it could register again.
+    TooManyRevoked,
 }
 
 /// The result of a revoke.
@@ -62,11 +64,19 @@ pub(super) fn remove(held: Option<DeviceStatus>, only_active: bool) -> Removal {
     }
 }
 
-/// Registers a device with status `held`, with `used` of `limit` places taken.
-pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64) -> Admission {
+/// How many revoked devices an organisation may have when it registers a new one, with `limit` places: without a bound,
+/// registering and revoking by turns would fill the disk.
+pub(super) fn most_revoked(limit: u64) -> u64 {
+    limit.saturating_mul(4).saturating_add(1_000)
+}
+
+/// Registers a device with status `held`, with `used` of `limit` places taken. `revoked` is the number of revoked devices,
+/// or any number from [`most_revoked`] on when there are more.
+pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64, revoked: u64) -> Admission {
     match held {
         Some(DeviceStatus::Active) => Admission::Exists,
         Some(DeviceStatus::Revoked) => Admission::Revoked,
+        None if revoked >= most_revoked(limit) => Admission::TooManyRevoked,
         None if used < limit => Admission::New,
         None => Admission::Full,
     }
@@ -228,9 +238,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_place_is_only_ever_given_while_one_is_left(held in held(), used in 0_u64..6, limit in 0_u64..6) {
-            if admit(held, used, limit) == Admission::New {
-                prop_assert!(used < limit && held.is_none());
+        fn a_place_is_only_ever_given_while_one_is_left(
+            held in held(), used in 0_u64..6, limit in 0_u64..6, revoked in 995_u64..1_030,
+        ) {
+            if admit(held, used, limit, revoked) == Admission::New {
+                prop_assert!(used < limit && held.is_none() && revoked < 1_000 + 4 * limit);
             }
             if restore(held, used, limit) == Restoration::Restored {
                 prop_assert!(used < limit && held == Some(DeviceStatus::Revoked));
@@ -238,14 +250,14 @@ mod tests {
         }
 
         #[test]
-        fn who_has_a_place_is_never_refused(used in 0_u64..6, limit in 0_u64..6) {
-            prop_assert_eq!(admit(Some(DeviceStatus::Active), used, limit), Admission::Exists);
+        fn who_has_a_place_is_never_refused(used in 0_u64..6, limit in 0_u64..6, revoked in 0_u64..2_000) {
+            prop_assert_eq!(admit(Some(DeviceStatus::Active), used, limit, revoked), Admission::Exists);
             prop_assert_eq!(restore(Some(DeviceStatus::Active), used, limit), Restoration::AlreadyActive);
         }
 
         #[test]
-        fn registering_never_restores(used in 0_u64..6, limit in 0_u64..6) {
-            prop_assert_eq!(admit(Some(DeviceStatus::Revoked), used, limit), Admission::Revoked);
+        fn registering_never_restores(used in 0_u64..6, limit in 0_u64..6, revoked in 0_u64..2_000) {
+            prop_assert_eq!(admit(Some(DeviceStatus::Revoked), used, limit, revoked), Admission::Revoked);
         }
     }
 

@@ -28,10 +28,11 @@ use super::database::Database;
 use super::examination::{first_look, keep_looking};
 use super::forwarded::Trusted;
 use super::health::{Concern, Health};
-use super::intake::{Intake, forget_old};
+use super::intake::Intake;
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
 use super::repeated::rarely;
+use super::retention::{Retention, keep_tidy};
 use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
 use super::store::{Demand, OpenError, Store, Terms};
@@ -67,7 +68,7 @@ pub(super) struct Options {
     pub(super) terms: Terms,
     pub(super) admin_socket: PathBuf,
     /// Whether clients may create organisations over the API.
-    pub(super) signup: bool,
+    pub(super) sign_up: bool,
     /// The URL for browsers; `None` for the listening address.
     pub(super) public_url: Option<String>,
     /// The address for metrics; `None` for no metrics.
@@ -83,6 +84,7 @@ pub(super) struct Options {
     pub(super) log_validations: bool,
     /// How long an ephemeral device may be unseen before it is removed; `None` for never.
     pub(super) ephemeral_after: Option<Duration>,
+    pub(super) retention: Retention,
 }
 
 /// Why an authority could not start.
@@ -158,7 +160,7 @@ impl Running {
             seen: Arc::clone(&seen),
             hints: Arc::clone(&hints),
             reports: Arc::clone(&reports),
-            signup: options.signup,
+            sign_up: options.sign_up,
             public_url,
             console,
             limits: Limits::new(&options.rates),
@@ -184,7 +186,7 @@ impl Running {
         running.tasks.spawn(work);
         let looking = keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
         running.tasks.spawn(looking);
-        running.tasks.spawn(forget_old(running.store.clone(), running.stop.clone()));
+        running.tasks.spawn(keep_tidy(running.store.clone(), options.retention, running.stop.clone()));
         let news = running.store.changes().listen();
         running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
         if let Some(after) = options.ephemeral_after {

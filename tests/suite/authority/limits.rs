@@ -42,7 +42,7 @@ fn wrong_keys_are_limited_by_address_and_never_hold_up_a_good_one() {
 
 #[test]
 fn sign_ups_and_management_are_limited_and_validations_are_not() {
-    let authority = Authority::start_with(&["--signups-per-minute", "2", "--management-per-minute", "5"]);
+    let authority = Authority::start_with(&["--sign-up", "--signups-per-minute", "2", "--management-per-minute", "5"]);
     for expected in [200, 200, 429] {
         assert_eq!(authority.call("POST", "/org/create", None, b"{}").status, expected);
     }

@@ -22,9 +22,15 @@ pub(crate) struct Authority {
 impl Authority {
     /// Starts one whose organisation has this plan.
     pub(crate) fn start(plan: &str) -> Self {
+        Self::start_with(plan, &[])
+    }
+
+    /// The same with further flags of `serve`.
+    pub(crate) fn start_with(plan: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut server = Command::new(env!("CARGO_BIN_EXE_machineid-authority"))
             .args(["serve", "--listen", "127.0.0.1:0", "--database", &database(&directory)])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -121,7 +121,7 @@ fn usage_and_checkout_are_for_people_too() {
 
 #[test]
 fn a_new_organisation_prints_its_key_alone() {
-    let authority = Authority::start("free");
+    let authority = Authority::start_with("free", &["--sign-up"]);
     let ran = machineid(&["org", "create", "--url", &authority.url]).ran();
     assert_eq!(ran.code, 0, "{ran:?}");
     let key = ran.out.trim_end();

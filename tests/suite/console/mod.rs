@@ -8,7 +8,7 @@ mod live;
 mod pages;
 mod people;
 mod results;
-mod sessions;
+pub(crate) mod sessions;
 pub(crate) mod visitor;
 
 use crate::harness::authority::Org;

@@ -6,7 +6,7 @@ use super::visitor::{Visitor, encoded};
 use crate::harness::authority::{Authority, BINARY};
 
 /// The path of an address that signs the server's operator in.
-pub(super) fn link(authority: &Authority, arguments: &[&str]) -> String {
+pub(crate) fn link(authority: &Authority, arguments: &[&str]) -> String {
     let output = Command::new(BINARY)
         .args(["console-link", "--admin-socket"])
         .arg(authority.admin_socket())

@@ -19,6 +19,7 @@ use super::{complain, socket};
 use crate::database::Database;
 use crate::forwarded::Trusted;
 use crate::limits::{Rate, Rates};
+use crate::retention::Retention;
 use crate::serve::{Options, Running, StartError};
 use crate::store::{Demand, FEWEST_CONNECTIONS, Terms};
 use crate::tls::Files;
@@ -45,8 +46,12 @@ pub(super) struct Serve {
     /// The socket for `machineid-authority org` [default: the SQLite file with .admin.sock behind it]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
-    /// Refuse new organisations over the API; `machineid-authority org create` still creates them
+    /// Let every client that reaches this server create a free organisation over the API; without this only
+    /// `machineid-authority org create` creates them
     #[arg(long)]
+    sign_up: bool,
+    /// The default. Accepted so that a unit with the options of an earlier version still starts
+    #[arg(long, hide = true, conflicts_with = "sign_up")]
     no_signup: bool,
     /// Where browsers reach this authority [default: the address it listens on]
     #[arg(long, value_name = "URL", value_parser = public_url)]
@@ -66,7 +71,7 @@ pub(super) struct Serve {
     /// How many requests with a wrong key one address may make a minute; 0 for any number
     #[arg(long, value_name = "N", default_value_t = 60)]
     failed_keys_per_minute: u32,
-    /// How many organisations one address may create a minute; 0 for any number
+    /// With --sign-up: how many organisations one address may create a minute; 0 for any number
     #[arg(long, value_name = "N", default_value_t = 10)]
     signups_per_minute: u32,
     /// How many management requests one org key may make a minute; 0 for any number. Validations and registrations are
@@ -77,6 +82,15 @@ pub(super) struct Serve {
     /// is never removed
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
     ephemeral_after: Duration,
+    /// Delete audit entries that are older than this; 0s for never
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = span::parse)]
+    audit_age: Duration,
+    /// About how many MiB the audit of one organisation has; its oldest entries are deleted for newer ones. 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    audit_mib: u64,
+    /// Delete reports, stops and events of sidecars that are older than this
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = report_age)]
+    report_age: Duration,
     /// Listen beyond loopback without TLS: org keys can then be read on the way
     #[arg(long)]
     allow_http: bool,
@@ -118,6 +132,9 @@ impl Serve {
             return Exit::Usage;
         };
         start_logging(self.log_format);
+        if self.no_signup {
+            info!("--no-signup is the default now, and can be left out");
+        }
         let _ = machineid_sys::raise_descriptor_limit();
         let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -143,7 +160,7 @@ impl Serve {
             database: self.database,
             terms: Terms { connections: self.database_connections, fence: self.fence },
             admin_socket,
-            signup: !self.no_signup,
+            sign_up: self.sign_up,
             public_url: self.public_url,
             metrics: self.metrics_listen,
             tls: self.tls_cert.zip(self.tls_key).map(|(certificates, key)| Files { certificates, key }),
@@ -156,6 +173,11 @@ impl Serve {
             demand: if self.require_synchronous { Demand::Synchronous } else { Demand::Nothing },
             log_validations: self.log_validations,
             ephemeral_after: (!self.ephemeral_after.is_zero()).then_some(self.ephemeral_after),
+            retention: Retention {
+                audit_age: (!self.audit_age.is_zero()).then_some(self.audit_age),
+                audit_bytes: (self.audit_mib > 0).then_some(self.audit_mib.saturating_mul(1024 * 1024)),
+                report_age: self.report_age,
+            },
         };
         let running = Running::start(options.clone()).await?;
         let address = running.address();
@@ -163,7 +185,7 @@ impl Serve {
             %address,
             database = %options.database,
             admin_socket = %options.admin_socket.display(),
-            signup = options.signup,
+            sign_up = options.sign_up,
             metrics = running.metrics().map(tracing::field::display),
             version = machineid_version::VERSION,
             "serving"
@@ -214,6 +236,8 @@ enum ServeError {
 enum FlagError {
     #[error("write a number from {FEWEST_CONNECTIONS} to 1000")]
     Connections,
+    #[error("write a duration of an hour or more, as in 720h: the board of a stop shows what sidecars reported")]
+    ReportAge,
     #[error("write an address or a network, as in 10.0.0.1 or 10.0.0.0/8")]
     Network,
     #[error("write where browsers reach this authority, as in https://authority.example.com")]
@@ -224,6 +248,12 @@ enum FlagError {
 fn connections(text: &str) -> Result<usize, FlagError> {
     let number = text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number));
     number.ok_or(FlagError::Connections)
+}
+
+/// Parses how long reports are kept.
+fn report_age(text: &str) -> Result<Duration, FlagError> {
+    let age = span::parse(text).ok().filter(|age| *age >= Duration::from_hours(1));
+    age.ok_or(FlagError::ReportAge)
 }
 
 /// Parses one address, or a network.

@@ -32,7 +32,7 @@ pub(super) const CREATE_ORG: Route = Route::needing(
     Operation {
         path: path::ORG_CREATE,
         method: "post",
-        summary: "Creates a free organisation; open to every caller unless the operator restricts it",
+        summary: "Creates a free organisation, where the operator lets every caller do that (`serve --sign-up`)",
         parameters: &[],
         body: Some("Nothing"),
         answers: &[
@@ -47,10 +47,11 @@ pub(super) const CREATE_ORG: Route = Route::needing(
 );
 
 pub(super) async fn create_org(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
-    if !app.signup {
+    if !app.sign_up {
         let answer = Answer::error(StatusCode::FORBIDDEN, "signup_disabled");
         return Err(
-            answer.with("reason", "This authority's operator creates organisations: machineid-authority org create")
+            answer.with("reason", "Only this authority's operator creates organisations: machineid-authority org create. `serve --sign-up` lets every client do it.",
+        )
         );
     }
     let (head, body) = request.into_parts();

@@ -37,7 +37,12 @@ pub(super) const REGISTER: Route = Route::needing(
             AnswerDoc(200, JSON, Some("DeviceDone"), "`ok` for a new device, `exists` for a known one"),
             MALFORMED,
             BAD_KEY,
-            AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it, or it is revoked"),
+            AnswerDoc(
+                403,
+                JSON,
+                Some("DeviceDone"),
+                "the plan has no place for it, it is revoked, or too many other devices are",
+            ),
             NO_ORG,
             LATE,
             LIMITED,
@@ -58,6 +63,7 @@ pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> R
         Admission::Exists => CameTo(StatusCode::OK, Word::Exists, None),
         Admission::Revoked => REVOKED,
         Admission::Full => FULL,
+        Admission::TooManyRevoked => TOO_MANY_REVOKED,
     };
     Ok(came_to.answer("devices/register", id, &account, &call))
 }
@@ -158,6 +164,7 @@ struct CameTo(StatusCode, Word, Option<&'static str>);
 const OK: CameTo = CameTo(StatusCode::OK, Word::Ok, None);
 const REVOKED: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Revoked, Some("device_revoked"));
 const FULL: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Blocked, Some("device_limit_reached"));
+const TOO_MANY_REVOKED: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Blocked, Some("too_many_revoked_devices"));
 const NOT_FOUND: CameTo = CameTo(StatusCode::NOT_FOUND, Word::Error, Some("not_found"));
 
 impl CameTo {

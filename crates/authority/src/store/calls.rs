@@ -11,13 +11,13 @@ use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports};
+use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports, retention};
 use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
     Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
     NewCheckout, NewRoleKey, OldKey, OrgChange, Page, Presented, Restorations, RestoredAll, RotatedKey, Store,
-    StoreError, Suspensions, WhichKey, either, in_time,
+    StoreError, Surplus, Suspensions, WhichKey, either, in_time,
 };
 
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.
@@ -255,12 +255,25 @@ impl Store {
         self.doubting(change!(self, |tx| reports::save(tx, &reports)))
     }
 
-    /// Deletes reports, stops and events older than `before`, in small batches, so that no other change waits long.
-    pub(crate) async fn forget_reports(&self, before: Timestamp) -> Result<(), StoreError> {
-        for table in Kept::ALL {
-            while either!(self.forget(table, before))? {}
-        }
+    /// Deletes these rows, in small batches, so that no other change waits long.
+    pub(crate) async fn forget(&self, table: Kept, surplus: Surplus) -> Result<(), StoreError> {
+        while either!(self.forget(table, surplus))? {}
         Ok(())
+    }
+
+    /// The place in the table's order up to which an organisation has more than so many rows; `None` when it has not.
+    pub(crate) async fn over_rows(&self, table: Kept, org: OrgId, rows: u64) -> Result<Option<i64>, StoreError> {
+        read!(self, connection, |tx| retention::over_rows(tx, table, org, rows))
+    }
+
+    /// The place in the audit up to which an organisation has more than about so many bytes; `None` when it has not.
+    pub(crate) async fn over_bytes(&self, org: OrgId, bytes: u64) -> Result<Option<i64>, StoreError> {
+        read!(self, connection, |tx| retention::over_bytes(tx, org, bytes))
+    }
+
+    /// A number that grows by one with each row of the audit and of what sidecars tell.
+    pub(crate) async fn written(&self) -> Result<i64, StoreError> {
+        read!(self, connection, |tx| retention::written(tx))
     }
 
     /// A page of devices with what their sidecars reported, from one snapshot. `None` when the organisation was

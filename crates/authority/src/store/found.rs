@@ -8,6 +8,7 @@ use super::super::audit::{Record, Verb};
 use super::super::org::{HeldKey, Org, OrgId};
 use super::super::reports::{HeardDevice, KnownStop};
 use super::StoreError;
+use super::values::{Value, values};
 
 /// An organisation found by a key. Its content is accessible only through [`Self::at`], so that no caller can forget
 /// that an old key expires.
@@ -126,31 +127,58 @@ pub(super) const KEPT_STOPS: i64 = 20;
 /// Events stored for one device.
 pub(super) const KEPT_EVENTS: i64 = 200;
 
-/// A table of reported data whose old rows are deleted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kept {
+/// A table whose rows are deleted when they are old or too many. No decision depends on any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
     Reports,
     Stops,
     Timeline,
+    Audit,
+}
+
+/// Rows of such a table to delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surplus {
+    /// Those of before this time, of all organisations.
+    Before(Timestamp),
+    /// Those of one organisation up to this place in the table's order.
+    UpTo(OrgId, i64),
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 3] = [Self::Reports, Self::Stops, Self::Timeline];
-
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Reports => "reports",
             Self::Stops => "stops",
             Self::Timeline => "timeline",
+            Self::Audit => "audit",
         }
     }
 
     /// The column with a row's age.
-    pub(super) fn time(self) -> &'static str {
+    fn time(self) -> &'static str {
         match self {
             Self::Reports => "heard_at",
             Self::Stops => "began_at",
-            Self::Timeline => "at",
+            Self::Timeline | Self::Audit => "at",
+        }
+    }
+
+    /// The column by which the oldest rows of an organisation are found.
+    pub(super) fn place(self) -> &'static str {
+        match self {
+            Self::Reports => "heard_at",
+            Self::Stops | Self::Timeline | Self::Audit => "seq",
+        }
+    }
+}
+
+impl Surplus {
+    /// The rows as a condition on the table, with the values of `$1` and on.
+    pub(super) fn condition(self, table: Kept) -> (String, Vec<Value>) {
+        match self {
+            Self::Before(time) => (format!("{} < $1", table.time()), values![time]),
+            Self::UpTo(org, place) => (format!("{} <= $1 AND org_id = $2", table.place()), values![place, org]),
         }
     }
 }

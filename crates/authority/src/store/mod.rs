@@ -53,9 +53,10 @@ pub(super) use self::change::OrgChange;
 pub(super) use self::checkouts::{Checkout, CheckoutKey, NewCheckout};
 pub(super) use self::failure::{OpenError, StoreError};
 pub(super) use self::found::{
-    Aftermath, Filter, FleetRow, FleetRows, HeardOf, KnownDevice, ListedDevice, OldKey, Page, Presented, RestoredAll,
+    Aftermath, Filter, FleetRow, FleetRows, HeardOf, Kept, KnownDevice, ListedDevice, OldKey, Page, Presented,
+    RestoredAll, Surplus,
 };
-use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS, Kept};
+use self::found::{Heard, KEPT_EVENTS, KEPT_SIDECARS, KEPT_STOPS};
 pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRefusal, KeyRow, NewRoleKey, RotatedKey, WhichKey};
 pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;

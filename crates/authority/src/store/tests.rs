@@ -16,7 +16,8 @@ use tokio::runtime::Runtime;
 
 use super::LastSeen;
 use super::{
-    Backend, CheckoutKey, Filter, FleetRow, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError, Terms,
+    Backend, CheckoutKey, Filter, FleetRow, Kept, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError,
+    Surplus, Terms,
 };
 use crate::admin::create_org;
 use crate::audit::{Actor, Call, KeyLabel, Query, Verb};
@@ -67,6 +68,7 @@ mod opening;
 mod orgs;
 mod removal;
 mod reports;
+mod retention;
 mod visible;
 
 #[test]

@@ -180,10 +180,11 @@ async fn held(app: &App, id: &str, session: &Session, org: OrgId) -> Result<Held
     }
 }
 
-/// Whether the session in these headers is still valid and may see that organisation.
+/// Whether the session in these headers is still valid and may see that organisation. A page that is open and visible is
+/// being watched (the script of a hidden one closes its stream), so this keeps the session from going idle.
 pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
     let Some(id) = session_id(&app.console, headers) else { return false };
-    let Some(session) = app.console.sessions.find(id, BootTime::now(), false) else { return false };
+    let Some(session) = app.console.sessions.find(id, BootTime::now(), true) else { return false };
     match held(app, id, &session, org).await {
         Ok(Held::All) => true,
         Ok(Held::Key(key)) => Permission::Read.of(key.role) == Grant::Whole,

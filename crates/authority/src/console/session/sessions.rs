@@ -18,8 +18,18 @@ const IDLE: Duration = Duration::from_mins(30);
 /// The maximum duration of a session.
 const LIFE: Duration = Duration::from_hours(8);
 
-/// The maximum number of sessions. The one that was idle longest is removed for a new one.
-const MOST: usize = 10_000;
+/// How many sessions there may be.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    of_key: usize,
+    of_org: usize,
+    /// Of all organisations.
+    of_orgs: usize,
+    /// Of the server's operators, who take no place of an organisation's and lose none to one.
+    of_operators: usize,
+}
+
+const BOUNDS: Bounds = Bounds { of_key: 16, of_org: 256, of_orgs: 10_000, of_operators: 256 };
 
 /// The owner of a session. The owner's rights are looked up again for each request.
 #[derive(Clone, Copy, Debug)]
@@ -67,10 +77,16 @@ pub(crate) struct Session {
 }
 
 /// All sessions, by the hashes of their ids.
-#[derive(Default)]
 pub(crate) struct Sessions {
     // A std mutex: held for one look into a map, never across an await.
     open: Mutex<HashMap<SessionHash, Session>>,
+    bounds: Bounds,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { open: Mutex::default(), bounds: BOUNDS }
+    }
 }
 
 impl Sessions {
@@ -78,20 +94,17 @@ impl Sessions {
     pub(crate) fn begin(&self, holder: Holder, now: BootTime) -> Result<String, NoRandomness> {
         let (id, csrf) = (new_token()?, new_token()?);
         let mut open = self.lock();
-        if open.len() >= MOST {
-            open.retain(|_, session| session.lasts(now));
-        }
-        if open.len() >= MOST {
-            let oldest = open.iter().min_by_key(|(_, session)| session.used.as_millis()).map(|(hash, _)| *hash);
-            oldest.and_then(|hash| open.remove(&hash));
+        open.retain(|_, session| session.lasts(now));
+        if let Some(hash) = replaced(&open, holder, &self.bounds) {
+            open.remove(&hash);
         }
         let hash = SecretHash::of_session(&id).bytes();
         open.insert(hash, Session { hash, holder, csrf, began: now, used: now });
         Ok(id)
     }
 
-    /// Finds the session with this id. `by_person` keeps it from going idle; requests of a page's script do not.
-    pub(crate) fn find(&self, id: &str, now: BootTime, by_person: bool) -> Option<Session> {
+    /// Finds the session with this id. `in_use` keeps it from going idle.
+    pub(crate) fn find(&self, id: &str, now: BootTime, in_use: bool) -> Option<Session> {
         let hash = SecretHash::of_session(id).bytes();
         let mut open = self.lock();
         let session = open.get_mut(&hash)?;
@@ -99,7 +112,7 @@ impl Sessions {
             open.remove(&hash);
             return None;
         }
-        if by_person {
+        if in_use {
             session.used = now;
         }
         Some(session.clone())
@@ -120,7 +133,59 @@ impl Sessions {
     }
 }
 
+/// The session that ends so that a new one of `holder` can begin; `None` while there is room.
+///
+/// A key, an organisation and all organisations have a bound each, and so have the operators. Where one is reached, the
+/// session ends that was not used for longest: of the key itself, of the organisation's key with the most sessions, or of the
+/// organisation with the most. So a flood of sign-ins ends its own sessions.
+fn replaced(open: &HashMap<SessionHash, Session>, holder: Holder, bounds: &Bounds) -> Option<SessionHash> {
+    let Holder::Key(org, key) = holder else {
+        let operators: Vec<_> = open.values().filter(|session| session.key().is_none()).collect();
+        return (operators.len() >= bounds.of_operators).then(|| longest_unused(&operators)).flatten();
+    };
+    let with_key: Vec<_> = open.values().filter_map(|session| Some((session.key()?, session))).collect();
+    let own_org: Vec<_> = with_key.iter().filter(|((other, _), _)| *other == org).copied().collect();
+    let own_key: Vec<_> = own_org.iter().filter(|((_, other), _)| *other == key.bytes()).map(|(_, own)| *own).collect();
+    if own_key.len() >= bounds.of_key {
+        longest_unused(&own_key)
+    } else if own_org.len() >= bounds.of_org {
+        of_largest_key(&own_org)
+    } else if with_key.len() >= bounds.of_orgs {
+        let mut orgs: HashMap<OrgId, Vec<(KeyOf, &Session)>> = HashMap::new();
+        for (key, session) in with_key {
+            orgs.entry(key.0).or_default().push((key, session));
+        }
+        orgs.values().max_by_key(|sessions| sessions.len()).and_then(|most| of_largest_key(most))
+    } else {
+        None
+    }
+}
+
+/// An organisation and the hash of a key of it.
+type KeyOf = (OrgId, [u8; 32]);
+
+/// The longest unused session of the key that has the most.
+fn of_largest_key(sessions: &[(KeyOf, &Session)]) -> Option<SessionHash> {
+    let mut keys: HashMap<KeyOf, Vec<&Session>> = HashMap::new();
+    for (key, session) in sessions {
+        keys.entry(*key).or_default().push(session);
+    }
+    keys.values().max_by_key(|sessions| sessions.len()).and_then(|most| longest_unused(most))
+}
+
+fn longest_unused(sessions: &[&Session]) -> Option<SessionHash> {
+    sessions.iter().min_by_key(|session| session.used.as_millis()).map(|session| session.hash)
+}
+
 impl Session {
+    /// The key that it began with; `None` for an operator's.
+    fn key(&self) -> Option<KeyOf> {
+        match self.holder {
+            Holder::Key(org, key) => Some((org, key.bytes())),
+            Holder::Operator(_) => None,
+        }
+    }
+
     fn lasts(&self, now: BootTime) -> bool {
         now.saturating_since(self.used) < IDLE && now.saturating_since(self.began) < LIFE
     }
@@ -158,7 +223,7 @@ mod tests {
         let sessions = Sessions::default();
         let idle = sessions.begin(HOLDER, at(0)).unwrap();
         assert!(sessions.find(&idle, at(29), false).is_some());
-        assert!(sessions.find(&idle, at(30), true).is_none(), "what a page asks by itself keeps nothing alive");
+        assert!(sessions.find(&idle, at(30), true).is_none(), "what is not use keeps nothing alive");
         let busy = sessions.begin(HOLDER, at(0)).unwrap();
         for minutes in (0..8 * 60).step_by(20) {
             assert!(sessions.find(&busy, at(minutes), true).is_some(), "{minutes}");
@@ -209,15 +274,56 @@ mod tests {
         assert!(sessions.find(&oncall, at(0), true).is_some());
     }
 
+    fn key(org: OrgId, key: &str) -> Holder {
+        Holder::Key(org, SecretHash::of_session(key))
+    }
+
+    const SMALL: Bounds = Bounds { of_key: 4, of_org: 12, of_orgs: 40, of_operators: 6 };
+
     #[test]
-    fn there_is_always_room_for_one_more() {
+    fn a_flood_of_sign_ins_ends_sessions_of_its_own_key_alone() {
         let sessions = Sessions::default();
-        let first = sessions.begin(HOLDER, at(0)).unwrap();
-        let second = sessions.begin(HOLDER, at(1)).unwrap();
-        for _ in 2..=MOST {
-            sessions.begin(HOLDER, at(2)).unwrap();
+        let org = OrgId::random();
+        let begin = |holder, minute| sessions.begin(holder, at(minute)).unwrap();
+        let others = [begin(HOLDER, 0), begin(key(org, "oncall"), 0), begin(key(OrgId::random(), "other"), 0)];
+        let first = begin(key(org, "read"), 1);
+        for _ in 0..BOUNDS.of_key {
+            begin(key(org, "read"), 2);
         }
-        assert_eq!(sessions.lock().len(), MOST);
-        assert!(sessions.find(&first, at(2), true).is_none() && sessions.find(&second, at(2), true).is_some());
+        assert!(sessions.find(&first, at(3), true).is_none(), "its longest unused one ends");
+        assert!(others.iter().all(|id| sessions.find(id, at(3), true).is_some()));
+        assert_eq!(sessions.lock().len(), BOUNDS.of_key + others.len());
+    }
+
+    #[test]
+    fn a_flood_of_keys_and_of_organisations_ends_sessions_of_those_that_have_the_most() {
+        let sessions = Sessions { bounds: SMALL, ..Sessions::default() };
+        let (org, other) = (OrgId::random(), OrgId::random());
+        let begin = |holder, minute| sessions.begin(holder, at(minute)).unwrap();
+        let kept = [begin(key(org, "oncall"), 0), begin(key(other, "key"), 0), begin(HOLDER, 0)];
+        for number in 0..SMALL.of_org + 10 {
+            begin(key(org, &(number / 2).to_string()), 1);
+        }
+        assert_eq!(sessions.lock().len(), SMALL.of_org + 2);
+        for _ in 0..SMALL.of_orgs / SMALL.of_org + 2 {
+            let flooding = OrgId::random();
+            for each in 0..SMALL.of_org {
+                begin(key(flooding, &(each / SMALL.of_key).to_string()), 2);
+            }
+        }
+        assert_eq!(sessions.lock().len(), SMALL.of_orgs + 1);
+        assert!(kept.iter().all(|id| sessions.find(id, at(4), true).is_some()), "none of those with few has lost one");
+    }
+
+    #[test]
+    fn operators_have_a_bound_of_their_own() {
+        let sessions = Sessions { bounds: SMALL, ..Sessions::default() };
+        let org = sessions.begin(key(OrgId::random(), "key"), at(0)).unwrap();
+        let first = sessions.begin(HOLDER, at(1)).unwrap();
+        for uid in (0..).take(SMALL.of_operators) {
+            sessions.begin(Holder::Operator(uid), at(2)).unwrap();
+        }
+        assert_eq!(sessions.lock().len(), SMALL.of_operators + 1);
+        assert!(sessions.find(&first, at(2), true).is_none() && sessions.find(&org, at(2), true).is_some());
     }
 }

@@ -26,7 +26,10 @@ pub(in super::super) async fn register<T: Transaction>(
 ) -> Result<Option<Admitted>, StoreError> {
     let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
     let known = held(tx, org, std::slice::from_ref(id)).await?.get(id).copied();
-    let admission = plan::admit(known, account.used, account.org.limit());
+    let limit = account.org.limit();
+    // Counted only for a new device, and only as far as it matters.
+    let revoked = if known.is_none() { revoked(tx, org, plan::most_revoked(limit)).await? } else { 0 };
+    let admission = plan::admit(known, account.used, limit, revoked);
     if admission != Admission::New {
         if let Some(ephemeral) = ephemeral {
             let update = "UPDATE devices SET ephemeral = $3 WHERE org_id = $1 AND device_id = $2 AND ephemeral <> $3";
@@ -124,6 +127,15 @@ pub(in super::super) async fn unrevoke_all<T: Transaction>(
     record(tx, call, all.record(org)).await?;
     tx.tell(Change::Org(org));
     Ok(Some((all, account)))
+}
+
+/// The number of revoked devices, at most `most`.
+async fn revoked<T: Transaction>(tx: &mut T, org: OrgId, most: u64) -> Result<u64, StoreError> {
+    // By the index of revoked devices.
+    let count = "SELECT COUNT(*) FROM
+         (SELECT 1 FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL LIMIT $2) AS revoked";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    tx.row(count, values![org, most]).await?.map_or(Ok(0), |row| row.get(0))
 }
 
 fn ids(batch: &[Named]) -> Vec<DeviceId> {

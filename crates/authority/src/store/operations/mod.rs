@@ -15,6 +15,7 @@
 //! | `reports` | what sidecars reported |
 //! | `fleet` | devices together with what sidecars reported about them |
 //! | `audit` | records of management calls |
+//! | `retention` | what is more than an organisation may keep |
 
 pub(super) mod audit;
 pub(super) mod checkouts;
@@ -25,3 +26,4 @@ pub(super) mod list;
 pub(super) mod orgs;
 pub(super) mod removal;
 pub(super) mod reports;
+pub(super) mod retention;

@@ -34,11 +34,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sqlx::migrate::MigrateError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres as Db, Transaction};
+use sqlx::{ConnectOptions, Connection, Postgres as Db, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
@@ -51,7 +50,7 @@ use self::survey::{Survey, survey};
 pub(super) use self::transaction::PostgresWriting;
 use machineid_protocol::DeviceId;
 
-use super::{Kept, OpenError, Presented, StoreError, Terms, rows};
+use super::{Kept, OpenError, Presented, StoreError, Surplus, Terms, rows};
 use crate::changes::Changes;
 use crate::database::place;
 use crate::keys::SecretHash;
@@ -196,16 +195,16 @@ impl Postgres {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Deletes some rows of a table that are older than `before`. Returns whether there may be more.
-    pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
-        let (table, time) = (table.name(), table.time());
+    /// Deletes some of these rows of a table. Returns whether there may be more.
+    pub(super) async fn forget(&self, table: Kept, surplus: Surplus) -> Result<bool, StoreError> {
+        let (table, (condition, values)) = (table.name(), surplus.condition(table));
         // The position of a row (`ctid`) may belong to another row by the time that the row is locked.
         let delete = format!(
-            "DELETE FROM {table} WHERE {time} < $1
-             AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {time} < $1 LIMIT {FORGOTTEN_AT_ONCE}))"
+            "DELETE FROM {table} WHERE {condition}
+             AND ctid = ANY (ARRAY (SELECT ctid FROM {table} WHERE {condition} LIMIT {FORGOTTEN_AT_ONCE}))"
         );
         self.within(OPERATION, async {
-            let delete = sqlx::query(AssertSqlSafe(delete)).bind(before.as_microsecond());
+            let delete = transaction::query(&delete, values)?;
             Ok(delete.execute(&self.pool).await?.rows_affected() == FORGOTTEN_AT_ONCE)
         })
         .await

@@ -130,7 +130,7 @@ impl Transaction for PostgresWriting {
 }
 
 /// A statement that its connection keeps prepared. Its text is ours: values from outside are in `values`.
-fn query(sql: &str, values: Vec<Value>) -> Result<sqlx::query::Query<'static, Db, PgArguments>, StoreError> {
+pub(super) fn query(sql: &str, values: Vec<Value>) -> Result<sqlx::query::Query<'static, Db, PgArguments>, StoreError> {
     let mut arguments = PgArguments::default();
     for value in values {
         let added = match value {

@@ -12,15 +12,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params_from_iter};
 
 use self::copy::Copier;
 use self::file::DatabaseFile;
 use self::integrity::Check;
 use self::lane::{LaneError, Readers, Writer};
 pub(super) use self::transaction::{Reading, SqliteWriting};
-use super::{Kept, OpenError, StoreError};
+use super::values::Value;
+use super::{Kept, OpenError, StoreError, Surplus};
 use crate::changes::{Change, Changes};
 use crate::health::{Concern, Finding, Gravity};
 
@@ -117,20 +117,26 @@ impl Sqlite {
         read.await
     }
 
-    /// Forgets some rows of a table that are older than `before`. Returns whether there may be more.
-    pub(super) async fn forget(&self, table: Kept, before: Timestamp) -> Result<bool, StoreError> {
-        let (table, time, before) = (table.name(), table.time(), before.as_microsecond());
+    /// Forgets some of these rows of a table. Returns whether there may be more.
+    pub(super) async fn forget(&self, table: Kept, surplus: Surplus) -> Result<bool, StoreError> {
+        let (table, (condition, values)) = (table.name(), surplus.condition(table));
+        let (which, sought) = (condition.clone(), values.clone());
         // Looked for by a reader, and not while the writer waits for it: a table of a large fleet takes seconds to read.
         let old = self.browsers.ask(move |db| {
-            let old = format!("SELECT rowid FROM {table} WHERE {time} < ?1 LIMIT {FORGOTTEN_AT_ONCE}");
-            Ok(db.prepare_cached(&old)?.query_map([before], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?)
+            let old = format!("SELECT rowid FROM {table} WHERE {which} LIMIT {FORGOTTEN_AT_ONCE}");
+            let mut old = db.prepare_cached(&old)?;
+            let old = old.query_map(params_from_iter(sought), |row| row.get(0))?;
+            Ok(old.collect::<Result<Vec<i64>, _>>()?)
         });
         let old = old.await?;
         let more = old.len() == FORGOTTEN_AT_ONCE;
         let forget = self.writer.change(move |db| {
-            let mut statement = db.prepare_cached(&format!("DELETE FROM {table} WHERE rowid = ?1 AND {time} < ?2"))?;
+            // A parameter has the number of its first mention.
+            let number = values.len() + 1;
+            let delete = format!("DELETE FROM {table} WHERE {condition} AND rowid = ${number}");
+            let mut statement = db.prepare_cached(&delete)?;
             for row in old {
-                statement.execute((row, before))?;
+                statement.execute(params_from_iter(values.iter().cloned().chain([Value::from(row)])))?;
             }
             Ok(((), None::<Change>))
         });

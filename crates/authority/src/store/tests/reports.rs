@@ -10,6 +10,13 @@ on_both! {
     old_reports_are_forgotten_however_many_there_are_and_newer_ones_stay
 }
 
+/// Deletes what sidecars told before this time.
+async fn forget_told(store: &Store, before: Timestamp) {
+    for table in [Kept::Reports, Kept::Stops, Kept::Timeline] {
+        store.forget(table, Surplus::Before(before)).await.unwrap();
+    }
+}
+
 /// Each device with the sidecars that use it and their numbers of agents.
 async fn told(store: &Store, org: OrgId) -> Vec<(String, Vec<(String, u32)>)> {
     let rows = store.fleet(org, &Filter::default()).await.unwrap().unwrap();
@@ -39,7 +46,7 @@ fn what_a_sidecar_reports_takes_the_place_of_what_it_said_before(runtime: &Runti
         let left = [("a".to_owned(), of(&[("1", 0), ("2", 4)])), ("b".to_owned(), of(&[]))];
         assert_eq!(told(&store, org).await, left, "a device that is not in it is used no more");
         assert_eq!(told(&store, other).await, [("a".to_owned(), of(&[("1", 5)]))], "nor is another organisation's");
-        store.forget_reports(at(12)).await.unwrap();
+        forget_told(&store, at(12)).await;
         assert_eq!(told(&store, org).await[0].1, of(&[("1", 0)]));
         store.change_org(org, &OrgChange::Delete, &by(14)).await.unwrap().unwrap();
         assert!(store.fleet(org, &Filter::default()).await.unwrap().is_none());
@@ -94,7 +101,7 @@ fn what_is_kept_of_a_device_is_bounded_and_the_newest_stays(runtime: &Runtime, s
         store.save_reports(vec![again]).await.unwrap();
         let last = store.fleet(org, &Filter::default()).await.unwrap().unwrap().devices.remove(0).last_stop.unwrap();
         assert_eq!((last.stop.confirmed, last.began_at), (true, stops[0].began_at), "the same stop, further along");
-        store.forget_reports(at(2_000)).await.unwrap();
+        forget_told(&store, at(2_000)).await;
         assert!(store.timeline(org, &id("a")).await.unwrap().is_empty());
         assert!(store.stops(org, &id("a")).await.unwrap().is_empty());
     });
@@ -144,9 +151,9 @@ fn old_reports_are_forgotten_however_many_there_are_and_newer_ones_stay(runtime:
             let (stops, timeline) = (store.stops(org, &id("a")).await, store.timeline(org, &id("a")).await);
             (told, stops.unwrap().len(), timeline.unwrap().len())
         };
-        store.forget_reports(at(10)).await.unwrap();
+        forget_told(&store, at(10)).await;
         assert_eq!((left().await, store.timeline(org, &id("b")).await.unwrap().len()), ((1, 1, 1), 0));
-        store.forget_reports(at(11)).await.unwrap();
+        forget_told(&store, at(11)).await;
         assert_eq!(left().await, (0, 0, 0));
     });
 }
@@ -158,7 +165,8 @@ fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
     use sqlx::Connection as _;
     use tokio_util::sync::CancellationToken;
 
-    use crate::intake::{Intake, forget_old};
+    use crate::intake::Intake;
+    use crate::retention::{Retention, keep_tidy};
     use machineid_clock::wall_now;
 
     let Some(url) = cluster::new_database() else { return };
@@ -179,7 +187,7 @@ fn reports_are_taken_while_old_ones_are_forgotten_however_long_that_takes() {
             let mut observer = sqlx::PgConnection::connect(&url).await.unwrap();
             let (intake, stop) = (Arc::<Intake>::default(), CancellationToken::new());
             tokio::spawn(Arc::clone(&intake).work(store.clone(), stop.clone()));
-            tokio::spawn(forget_old(store.clone(), stop.clone()));
+            tokio::spawn(keep_tidy(store.clone(), Retention::default(), stop.clone()));
             let waits = "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE%'";
             while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut observer).await.unwrap() == 0 {
                 tokio::task::yield_now().await;
