@@ -4,3 +4,4 @@ mod checks;
 mod keys;
 mod limits;
 mod operator;
+mod reports;

@@ -6,7 +6,7 @@ use machineid_protocol::api::DeviceStatus;
 
 use super::super::audit::{Record, Verb};
 use super::super::org::{HeldKey, Org, OrgId};
-use super::super::reports::{HeardDevice, KnownStop};
+use super::super::reports::{FULL, HeardDevice, KnownStop};
 use super::StoreError;
 
 /// An organisation found by a key. Its content is accessible only through [`Self::at`], so that no caller can forget
@@ -118,9 +118,9 @@ pub(crate) struct Page {
 }
 
 /// Sidecars stored for one device. A device belongs to one agent or one host, so more are an error or abuse.
-pub(super) const KEPT_SIDECARS: i64 = 64;
+pub(super) const KEPT_SIDECARS: i64 = FULL as i64;
 
-/// Stops stored for one device.
+/// Stops stored for one device of one sidecar.
 pub(super) const KEPT_STOPS: i64 = 20;
 
 /// Events stored for one device.
@@ -132,16 +132,18 @@ pub(super) enum Kept {
     Reports,
     Stops,
     Timeline,
+    Validators,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 3] = [Self::Reports, Self::Stops, Self::Timeline];
+    pub(super) const ALL: [Self; 4] = [Self::Reports, Self::Stops, Self::Timeline, Self::Validators];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Reports => "reports",
             Self::Stops => "stops",
             Self::Timeline => "timeline",
+            Self::Validators => "validators",
         }
     }
 
@@ -150,7 +152,7 @@ impl Kept {
         match self {
             Self::Reports => "heard_at",
             Self::Stops => "began_at",
-            Self::Timeline => "at",
+            Self::Timeline | Self::Validators => "at",
         }
     }
 }
@@ -201,11 +203,13 @@ pub(super) struct Heard {
     pub(super) sidecar: String,
     pub(super) at: Timestamp,
     pub(super) body: String,
+    pub(super) validated_at: Option<Timestamp>,
 }
 
 impl Heard {
     pub(super) fn read(&self) -> Result<HeardDevice, StoreError> {
-        Ok(HeardDevice::read(&self.sidecar, self.at, &self.body)?)
+        let heard = HeardDevice::read(&self.sidecar, self.at, &self.body)?;
+        Ok(HeardDevice { validated_at: self.validated_at, ..heard })
     }
 }
 
