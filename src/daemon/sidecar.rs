@@ -11,7 +11,7 @@ use machineid_blocking::{Bounds, Pool};
 use machineid_client::{AuthorityClient, Options};
 use machineid_log::Vital;
 use machineid_org_key::OrgKey;
-use machineid_protocol::report::SidecarId;
+use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::{Decision, DeviceId, Exit, span};
 use machineid_sys as sys;
 use machineid_tree::KILL_PATIENCE;
@@ -133,8 +133,8 @@ pub(super) struct Sidecar {
     identity: Option<HostIdentity>,
     /// The directory of run records.
     store: Store,
-    /// The id of this sidecar in reports.
-    id: SidecarId,
+    /// The secret that proves which sidecar this is.
+    secret: Arc<SidecarSecret>,
     /// The limit of descriptors that the daemon was started with.
     descriptors: Rlimit,
     /// The port of `compat.listen`.
@@ -178,7 +178,9 @@ impl Sidecar {
             let problem = format!("cannot keep records of runs in {}: {error}", runtime_dir.join("runs").display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
-        let id = report::resolve_id(runtime_dir);
+        let secret = report::resolve_secret(runtime_dir).map_err(Fatal::io("make this sidecar's secret"))?;
+        let secret = Arc::new(secret);
+        let client = client.of_sidecar(Arc::clone(&secret));
         let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
         let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
         let audit_file = settings.audit_file.as_ref().map(|(path, _)| path.clone());
@@ -203,7 +205,7 @@ impl Sidecar {
         let address = address.map_err(Fatal::io("read the address of compat.listen"))?;
         let context = Arc::new(Context::new(live, gates, runs, journal, writes, key_protection, address));
         let socket = Arc::new(socket);
-        Ok(Self { socket, context, device, identity: None, store, id, descriptors, compat, source, metrics })
+        Ok(Self { socket, context, device, identity: None, store, secret, descriptors, compat, source, metrics })
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -281,7 +283,13 @@ impl Sidecar {
     fn reporter(&self) -> Reporter {
         let Context { gates, runs, live, journal, .. } = &*self.context;
         let journal = Arc::clone(journal);
-        Reporter { gates: Arc::clone(gates), runs: Arc::clone(runs), live: live.clone(), journal, id: self.id }
+        Reporter {
+            gates: Arc::clone(gates),
+            runs: Arc::clone(runs),
+            live: live.clone(),
+            journal,
+            id: report::id_of(&self.secret),
+        }
     }
 
     fn upkeep(&mut self) -> Arc<Upkeep> {
@@ -290,7 +298,7 @@ impl Sidecar {
             context: Arc::clone(&self.context),
             store: self.store.clone(),
             runtime_dir: self.settings().local.runtime_dir.clone(),
-            sidecar_id: self.id,
+            secret: Arc::clone(&self.secret),
             identity: self.identity.take(),
             seen: Mutex::default(),
         })

@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use machineid_blocking::{Bounds, Owner, Pool};
 use machineid_clock as clock;
+use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::RunId;
 use machineid_protocol::event::{Happening, Restored};
-use machineid_protocol::report::SidecarId;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
@@ -44,7 +44,7 @@ pub(super) struct Upkeep {
     pub(super) store: Store,
     /// The directory from the start: a change takes effect at the next start.
     pub(super) runtime_dir: PathBuf,
-    pub(super) sidecar_id: SidecarId,
+    pub(super) secret: Arc<SidecarSecret>,
     /// `None` where the device id is not kept.
     pub(super) identity: Option<HostIdentity>,
     pub(super) seen: Mutex<LastLook>,
@@ -124,8 +124,8 @@ impl Upkeep {
         let below = |source| UpkeepError::RuntimeDir { path: self.runtime_dir.clone(), source };
         found.take(OwnFile::Record, self.restore_records().map_err(below));
         found.take(OwnFile::Marker, markers.restore().map_err(below));
-        let id = report::restore_id(&self.runtime_dir, self.sidecar_id);
-        found.take(OwnFile::SidecarId, id.map(usize::from).map_err(below));
+        let secret = report::restore_secret(&self.runtime_dir, &self.secret);
+        found.take(OwnFile::SidecarSecret, secret.map(usize::from).map_err(below));
         found
     }
 

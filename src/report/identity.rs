@@ -1,42 +1,70 @@
-//! The id of this sidecar among all that may use a device: a random number, kept until the host reboots.
+//! The secret of this sidecar, from which its id is made: random, and kept until the host reboots.
+//!
+//! It is in the runtime directory and not in the state directory, because a state directory is copied with a machine's image:
+//! two machines with one secret would be one sidecar to the authority, and each would overwrite the reports of the other.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
+use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::report::SidecarId;
 use tracing::warn;
-use uuid::Uuid;
 
-/// The id in the runtime directory; a new one if there is none.
-pub(crate) fn resolve(runtime_dir: &Path) -> SidecarId {
+/// The mode of the file: a process that reads it can report as this sidecar.
+const MODE: u32 = 0o600;
+
+/// The secret in the runtime directory; a new one if there is none. Fails when the host gives no random bytes.
+pub(crate) fn resolve(runtime_dir: &Path) -> io::Result<SidecarSecret> {
     let path = place(runtime_dir);
-    if let Some(id) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
-        return id;
+    if let Some(secret) = read(&path) {
+        return Ok(secret);
     }
-    let id = SidecarId::random(Uuid::new_v4().as_u128());
-    if let Err(error) = write(&path, id) {
-        warn!(%error, path = %path.display(), "cannot save this sidecar's id: after a restart it reports as another \
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let secret = SidecarSecret::of(random);
+    if let Err(error) = write(&path, &secret) {
+        warn!(%error, path = %path.display(), "cannot save this sidecar's secret: after a restart it reports as another \
                                                sidecar");
     }
-    id
+    Ok(secret)
+}
+
+/// The id of the sidecar with this secret.
+pub(crate) fn id_of(secret: &SidecarSecret) -> SidecarId {
+    SidecarId::random(secret.id_bits())
 }
 
 /// Writes the file again if it is gone; returns whether it was.
-pub(crate) fn restore(runtime_dir: &Path, id: SidecarId) -> io::Result<bool> {
+pub(crate) fn restore(runtime_dir: &Path, secret: &SidecarSecret) -> io::Result<bool> {
     let path = place(runtime_dir);
     let gone = !path.try_exists()?;
     if gone {
-        write(&path, id)?;
+        write(&path, secret)?;
     }
     Ok(gone)
 }
 
 fn place(runtime_dir: &Path) -> PathBuf {
-    runtime_dir.join("sidecar-id")
+    runtime_dir.join("sidecar-secret")
 }
 
-fn write(path: &Path, id: SidecarId) -> io::Result<()> {
-    fs::write(path, format!("{id}\n"))
+/// The secret in the file. One that other users could have read is not used.
+fn read(path: &Path) -> Option<SidecarSecret> {
+    let alone =
+        fs::symlink_metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o077 == 0);
+    if alone { fs::read_to_string(path).ok()?.trim().parse().ok() } else { None }
+}
+
+fn write(path: &Path, secret: &SidecarSecret) -> io::Result<()> {
+    // Removed and made again: an existing file would keep its mode, and its readers.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    file.write_all(format!("{}\n", secret.expose()).as_bytes())
 }
 
 #[cfg(test)]
@@ -44,13 +72,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_stays_as_long_as_the_runtime_directory_and_garbage_is_replaced() {
+    fn a_secret_stays_as_long_as_the_runtime_directory_and_garbage_or_a_readable_file_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        let first = resolve(directory.path());
-        assert_eq!(resolve(directory.path()), first);
-        fs::write(directory.path().join("sidecar-id"), "garbage").unwrap();
-        let second = resolve(directory.path());
+        let path = directory.path().join("sidecar-secret");
+        let id = || id_of(&resolve(directory.path()).unwrap());
+        let first = id();
+        assert_eq!(id(), first);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        fs::write(&path, "garbage").unwrap();
+        let second = id();
         assert_ne!(second, first);
-        assert_eq!(resolve(directory.path()), second);
+        assert_eq!(id(), second);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_ne!(id(), second, "another user may have read it");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+    }
+
+    #[test]
+    fn a_removed_file_is_written_again_with_the_same_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let secret = resolve(directory.path()).unwrap();
+        assert!(!restore(directory.path(), &secret).unwrap());
+        fs::remove_file(directory.path().join("sidecar-secret")).unwrap();
+        assert!(restore(directory.path(), &secret).unwrap());
+        assert_eq!(resolve(directory.path()).unwrap().id_bits(), secret.id_bits());
     }
 }

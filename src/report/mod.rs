@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `snapshot` | the content of a report |
 //! | `happened` | the events in it |
-//! | `identity` | the id of this sidecar |
+//! | `identity` | the secret of this sidecar, and its id |
 //! | this file | when to report |
 
 mod happened;
@@ -30,7 +30,7 @@ use crate::gate::keyed_client::KeyedClient;
 use crate::registry::RunRegistry;
 use crate::telemetry::Journal;
 use crate::telemetry::ring::EventNumber;
-pub(crate) use identity::{resolve as resolve_id, restore as restore_id};
+pub(crate) use identity::{id_of, resolve as resolve_secret, restore as restore_secret};
 use snapshot::Snapshot;
 
 /// The longest time between two reports: that nothing changed is worth knowing too.

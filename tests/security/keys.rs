@@ -300,7 +300,7 @@ fn no_agent_stops_while_a_hosts_key_is_rotated_within_its_overlap() {
     assert_eq!(sidecar.check().status, 200);
 }
 
-fn machineid(org: &Org<'_>, arguments: &[&str]) -> std::process::Output {
+pub(super) fn machineid(org: &Org<'_>, arguments: &[&str]) -> std::process::Output {
     Command::new(crate::harness::programs::program(env!("CARGO_BIN_EXE_machineid")))
         .args(arguments)
         .env("MACHINEID_BASE_URL", org.authority.url())

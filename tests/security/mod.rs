@@ -4,4 +4,5 @@ mod checks;
 mod keys;
 mod limits;
 mod operator;
+mod reports;
 mod sign_up;

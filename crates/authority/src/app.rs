@@ -8,6 +8,7 @@ use super::health::Health;
 use super::intake::Intake;
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::proofs::Proofs;
 use super::seen::Seen;
 use super::store::Store;
 use super::watch::Hints;
@@ -17,6 +18,8 @@ use super::watch::Hints;
 pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) seen: Arc<Seen>,
+    /// Which sidecars validated devices, of what the store does not have yet.
+    pub(crate) proofs: Arc<Proofs>,
     /// The watchers that are told of changes.
     pub(crate) hints: Arc<Hints>,
     /// The queue for reports of sidecars.

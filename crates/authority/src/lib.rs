@@ -39,6 +39,7 @@ mod limits;
 mod metrics;
 mod org;
 mod plan;
+mod proofs;
 mod repeated;
 mod reports;
 mod retention;

@@ -42,6 +42,11 @@ struct Decision {
     code: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReportSender {
+    sender: &'static str,
+}
+
 /// The label of an organisation whose key was rotated: operators begin the overlaps, so there are few values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Organisation {
@@ -55,6 +60,7 @@ pub(super) struct Metrics {
     durations: Family<Endpoint, Histogram>,
     decisions: Family<Decision, Counter>,
     limited: Family<Endpoint, Counter>,
+    reports: Family<ReportSender, Counter>,
     problems: Family<About, Gauge>,
     written: Gauge,
     old_key_devices: Family<Organisation, Gauge>,
@@ -79,6 +85,8 @@ impl Metrics {
         registry.register("decisions", "Answered validations", decisions.clone());
         let limited = Family::default();
         registry.register("rate_limited", "Requests refused with 429", limited.clone());
+        let reports = Family::default();
+        registry.register("reports", "Reports, by whether the sender proved which sidecar it is", reports.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let problems = Family::default();
@@ -98,6 +106,7 @@ impl Metrics {
             durations,
             decisions,
             limited,
+            reports,
             problems,
             written,
             old_key_devices,
@@ -125,6 +134,11 @@ impl Metrics {
         if let (path::VALIDATE, Some(code)) = (path, code) {
             self.decisions.get_or_create(&Decision { code: code.as_str().to_owned() }).inc();
         }
+    }
+
+    /// Records a report: `proven`, `unproven`, or `foreign`, which is refused.
+    pub(super) fn reported(&self, sender: &'static str) {
+        self.reports.get_or_create(&ReportSender { sender }).inc();
     }
 
     /// Sets the valid old keys; others are removed.

@@ -49,7 +49,8 @@ impl Retention {
     /// The rows that are too old at `now`.
     fn old(&self, now: Timestamp) -> Vec<(Kept, Surplus)> {
         let before = |age: Duration| Surplus::Before(now.saturating_sub(age).unwrap_or(Timestamp::MIN));
-        let told = [Kept::Reports, Kept::Stops, Kept::Timeline].map(|table| (table, before(self.report_age)));
+        let told = [Kept::Reports, Kept::Stops, Kept::Timeline, Kept::Validators]
+            .map(|table| (table, before(self.report_age)));
         told.into_iter().chain(self.audit_age.map(|age| (Kept::Audit, before(age)))).collect()
     }
 }
@@ -58,7 +59,7 @@ impl Retention {
 /// at once: those of removed devices are kept as well.
 fn most_rows(table: Kept, places: u64) -> Option<u64> {
     let of_one = match table {
-        Kept::Reports => 16,
+        Kept::Reports | Kept::Validators => 16,
         Kept::Stops => 40,
         Kept::Timeline => 400,
         // Bounded by bytes.
@@ -123,7 +124,7 @@ async fn tidy(store: &Store, retention: &Retention) -> Result<(), StoreError> {
 /// Deletes what one organisation has too much of, the oldest first.
 async fn shorten(store: &Store, retention: &Retention, account: &Account) -> Result<(), StoreError> {
     let org = account.org.id;
-    for table in [Kept::Reports, Kept::Stops, Kept::Timeline] {
+    for table in [Kept::Reports, Kept::Stops, Kept::Timeline, Kept::Validators] {
         let Some(rows) = most_rows(table, account.org.limit()) else { continue };
         if let Some(place) = store.over_rows(table, org, rows).await? {
             store.forget(table, Surplus::UpTo(org, place)).await?;

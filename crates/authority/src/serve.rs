@@ -31,6 +31,7 @@ use super::health::{Concern, Health};
 use super::intake::Intake;
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
+use super::proofs::Proofs;
 use super::repeated::rarely;
 use super::retention::{Retention, keep_tidy};
 use super::routes::{Peer, observed as observed_router};
@@ -109,6 +110,7 @@ pub(super) struct Running {
     tls: Option<Arc<Tls>>,
     store: Store,
     seen: Arc<Seen>,
+    proofs: Arc<Proofs>,
     hints: Arc<Hints>,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -142,6 +144,7 @@ impl Running {
         }
 
         let seen = Arc::new(Seen::new(machineid_clock::wall_now()));
+        let proofs = Arc::<Proofs>::default();
         let hints = Arc::<Hints>::default();
         let reports = Arc::<Intake>::default();
         let public_url = options.public_url.unwrap_or_else(|| {
@@ -158,6 +161,7 @@ impl Running {
         let app = App {
             store: store.clone(),
             seen: Arc::clone(&seen),
+            proofs: Arc::clone(&proofs),
             hints: Arc::clone(&hints),
             reports: Arc::clone(&reports),
             sign_up: options.sign_up,
@@ -176,6 +180,7 @@ impl Running {
             tls: tls.clone(),
             store,
             seen,
+            proofs,
             hints: Arc::clone(&hints),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -208,6 +213,8 @@ impl Running {
         }
         let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
         running.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
+        let (proofs, store, stop) = (Arc::clone(&running.proofs), running.store.clone(), running.stop.clone());
+        running.tasks.spawn(async move { proofs.keep_writing(&store, stop).await });
         Ok(running)
     }
 
@@ -247,6 +254,7 @@ impl Running {
             self.tasks.wait().await;
         }
         self.seen.flush(&self.store).await;
+        self.proofs.flush(&self.store).await;
         self.store.close().await;
         info!("the authority has ended");
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use machineid_org_key::OrgKey;
+use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::Code;
-use machineid_protocol::api::{Envelope, KEY_HEADER, UNDECIDED_HEADER};
+use machineid_protocol::api::{Envelope, KEY_HEADER, SIDECAR_HEADER, UNDECIDED_HEADER};
 use machineid_protocol::decision::{Head, Unusable};
 use machineid_protocol::printable::printable;
 use reqwest::{Client, Response};
@@ -33,6 +34,8 @@ pub(super) struct Question<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) key: Option<&'a OrgKey>,
+    /// The secret of the sidecar that asks, where the request proves which one it is.
+    pub(super) sidecar: Option<&'a SidecarSecret>,
     pub(super) body: Option<Bytes>,
     pub(super) repeat: Repeat,
     /// The maximum size of the answer, in bytes.
@@ -137,7 +140,10 @@ fn request(http: &Client, question: &Question<'_>) -> reqwest::RequestBuilder {
     let mut request =
         http.request(question.method.clone(), question.url.clone()).header(header::ACCEPT, "application/json");
     if let Some(key) = question.key {
-        request = request.header(HeaderName::from_static(KEY_HEADER), key_header(key));
+        request = request.header(HeaderName::from_static(KEY_HEADER), secret_header(key.expose()));
+    }
+    if let Some(secret) = question.sidecar {
+        request = request.header(HeaderName::from_static(SIDECAR_HEADER), secret_header(secret.expose()));
     }
     if let Some(body) = &question.body {
         request = request.header(header::CONTENT_TYPE, "application/json").body(outgoing(body.clone()));
@@ -161,9 +167,8 @@ pub async fn body(response: &mut Response, limit: usize) -> reqwest::Result<Opti
     Ok(Some(body))
 }
 
-fn key_header(key: &OrgKey) -> HeaderValue {
-    let mut value =
-        HeaderValue::from_str(key.expose()).expect("an OrgKey is visible ASCII, which every header may hold");
+fn secret_header(secret: &str) -> HeaderValue {
+    let mut value = HeaderValue::from_str(secret).expect("secrets are visible ASCII, which every header may hold");
     value.set_sensitive(true);
     value
 }

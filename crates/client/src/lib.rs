@@ -48,6 +48,7 @@ pub use key_facts::KeyFacts;
 use key_facts::KnownKey;
 pub use keys::NewKey;
 use machineid_org_key::OrgKey;
+use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::api::{BatchRequest, BatchResponse, DeviceList, DeviceStatus, PlanFields, Registration, path};
 use machineid_protocol::decision::{self, Unusable};
 use machineid_protocol::{Decision, DeviceId};
@@ -92,6 +93,8 @@ pub struct AuthorityClient {
     announced: Arc<watch::Sender<Extensions>>,
     /// What the newest decision told of its key.
     known_key: Arc<KnownKey>,
+    /// The secret of the sidecar that asks; `None` in a program that is no sidecar.
+    sidecar: Option<Arc<SidecarSecret>>,
 }
 
 /// A filter for the list of devices.
@@ -127,7 +130,20 @@ impl AuthorityClient {
     fn by_way_of(proxies: Proxies, options: Options) -> Result<Self, SetupError> {
         let exchange = Arc::new(Exchange::new(options.connections(proxies)?, options.timeout));
         let announced = Arc::new(watch::channel(Extensions::default()).0);
-        Ok(Self { exchange, options: Arc::new(options), announced, known_key: Arc::default() })
+        Ok(Self { exchange, options: Arc::new(options), announced, known_key: Arc::default(), sidecar: None })
+    }
+
+    /// The client of the sidecar with this secret: it proves to an authority that accepts reports which sidecar validates and
+    /// reports.
+    #[must_use]
+    pub fn of_sidecar(self, secret: Arc<SidecarSecret>) -> Self {
+        Self { sidecar: Some(secret), ..self }
+    }
+
+    /// The secret that this client proves itself with.
+    #[must_use]
+    pub fn sidecar(&self) -> Option<Arc<SidecarSecret>> {
+        self.sidecar.clone()
     }
 
     /// Uses new connections from now on: after a suspend earlier connections may have died silently, and the first
@@ -152,7 +168,9 @@ impl AuthorityClient {
     ///
     /// Fails with a [`Failure`] for every answer that is neither an ALLOW in its exact form nor a deny.
     pub async fn validate(&self, key: &OrgKey, device: &DeviceId) -> Result<Decision, Failure> {
-        let answer = self.post(path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
+        // No other authority learns the secret. So the first validation proves nothing, and every later one does.
+        let sidecar = self.sidecar.as_deref().filter(|_| self.announced.borrow().report);
+        let answer = self.post_as(sidecar, path::VALIDATE, key, &one(device), Repeat::Harmless, SMALL_ANSWER).await?;
         let decision = decision::read(&answer.head(), &answer.body, device);
         if decision.is_ok() {
             // An answer without a decision may come from a proxy.
@@ -342,6 +360,7 @@ impl AuthorityClient {
             method: Method::POST,
             url: self.options.base_url.endpoint(path::ORG_CREATE),
             key: None,
+            sidecar: None,
             body: Some(Bytes::from_static(b"{}")),
             repeat: Repeat::Never,
             limit: SMALL_ANSWER,
@@ -372,8 +391,15 @@ impl AuthorityClient {
     }
 
     async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<RawAnswer, Failure> {
-        let question =
-            Question { method: Method::GET, url, key: Some(key), body: None, repeat: Repeat::Harmless, limit };
+        let question = Question {
+            method: Method::GET,
+            url,
+            key: Some(key),
+            sidecar: None,
+            body: None,
+            repeat: Repeat::Harmless,
+            limit,
+        };
         self.exchange.ask(question).await
     }
 
@@ -385,9 +411,22 @@ impl AuthorityClient {
         repeat: Repeat,
         limit: usize,
     ) -> Result<RawAnswer, Failure> {
+        self.post_as(None, path, key, body, repeat, limit).await
+    }
+
+    /// The same request, as this sidecar.
+    async fn post_as<T: Serialize>(
+        &self,
+        sidecar: Option<&SidecarSecret>,
+        path: &str,
+        key: &OrgKey,
+        body: &T,
+        repeat: Repeat,
+        limit: usize,
+    ) -> Result<RawAnswer, Failure> {
         let url = self.options.base_url.endpoint(path);
         let body = serde_json::to_vec(body).expect("ids and words always have a JSON form").into();
-        let question = Question { method: Method::POST, url, key: Some(key), body: Some(body), repeat, limit };
+        let question = Question { method: Method::POST, url, key: Some(key), sidecar, body: Some(body), repeat, limit };
         self.exchange.ask(question).await
     }
 }

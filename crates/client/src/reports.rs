@@ -21,7 +21,8 @@ impl AuthorityClient {
     ///
     /// Fails with a [`Failure`]; the report is then not stored.
     pub async fn report(&self, key: &OrgKey, report: &Report) -> Result<(), Failure> {
-        self.post(path::REPORT, key, report, Repeat::Harmless, SMALL_ANSWER).await?.accepted()
+        let sidecar = self.sidecar.as_deref();
+        self.post_as(sidecar, path::REPORT, key, report, Repeat::Harmless, SMALL_ANSWER).await?.accepted()
     }
 
     /// A page of the fleet, after `cursor`. `None` when the authority accepts no reports.

@@ -83,6 +83,7 @@ impl AuthorityClient {
         body: Option<Vec<u8>>,
     ) -> Result<EventStream, Failure> {
         let question = Question {
+            sidecar: None,
             method,
             url: self.base_url().endpoint(path),
             key: Some(key),

@@ -1,8 +1,9 @@
-//! An organisation's org key, and reading it from a file.
+//! An organisation's org key, reading it from a file, and the secret of a sidecar.
 
 #![forbid(unsafe_code)]
 
 pub mod file;
+pub mod sidecar;
 
 use std::fmt;
 use std::str::FromStr;

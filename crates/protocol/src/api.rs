@@ -94,6 +94,10 @@ pub const KEY_ENDS_HEADER: &str = "x-machineid-key-ends";
 /// extension.
 pub const KEY_ROLE_HEADER: &str = "x-machineid-key-role";
 
+/// The header of a validation and of a report that carries the secret of the sidecar that sends it. Sent only to an
+/// authority that accepts reports.
+pub const SIDECAR_HEADER: &str = "x-machineid-sidecar";
+
 /// The header in which an authority announces its extensions of the service's API, separated by commas.
 pub const EXTENSIONS_HEADER: &str = "x-machineid-extensions";
 

@@ -23,7 +23,8 @@ pub const MOST_EVENTS: usize = 256;
 /// The largest report, in bytes.
 pub const LARGEST_REPORT: usize = 2 * 1024 * 1024;
 
-/// The id of a sidecar: 128 random bits in hex, the same until its host boots again.
+/// The id of a sidecar: 128 bits in hex, made of its secret, the same until its host boots again. Older sidecars have random
+/// ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SidecarId(u128);
 
@@ -347,6 +348,22 @@ pub struct StopProgress {
     pub by: String,
     /// The time until then, in milliseconds; 0 when it has passed.
     pub in_ms: u64,
+    /// Why the sidecar's confirmation does not count; `None` when it counts, or there is none. The state is then `pending` or
+    /// `lapsed`, so that a client that does not know this field does not take the stop for confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
+}
+
+/// Why a sidecar's confirmation of a stop does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Doubt {
+    /// The reporting process has not proved that it is a sidecar which validated the device since the revoke, and another one
+    /// that uses the device has.
+    Unproven,
+    /// Another sidecar says that agents run.
+    Contradictory,
 }
 
 /// The state of a stop that a revoke asks for.
@@ -387,10 +404,16 @@ pub struct StopList {
 }
 
 impl SidecarId {
-    /// Makes an id of random bits.
+    /// Makes an id of these bits.
     #[must_use]
-    pub fn random(bits: u128) -> Self {
+    pub const fn random(bits: u128) -> Self {
         Self(bits)
+    }
+
+    /// The bits of the id.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        self.0
     }
 }
 

@@ -164,7 +164,11 @@ impl FilesToRead {
             if same_place && ca_pem.as_deref() == self.keyed.client.ca_pem() {
                 return Ok(None);
             }
-            client_of(settings, ca_pem).map(Some)
+            let client = client_of(settings, ca_pem)?;
+            Ok(Some(match self.keyed.client.sidecar() {
+                Some(secret) => client.of_sidecar(secret),
+                None => client,
+            }))
         });
         match client {
             Err(error) if same_file => {

@@ -85,13 +85,13 @@ pub(crate) enum OwnFile {
     Holds,
     /// This host's device id.
     Device,
-    /// The id with which this daemon reports to the authority.
-    SidecarId,
+    /// The secret that proves which sidecar reports to the authority.
+    SidecarSecret,
 }
 
 impl OwnFile {
     const ALL: [Self; 7] =
-        [Self::Socket, Self::Lock, Self::Record, Self::Marker, Self::Holds, Self::Device, Self::SidecarId];
+        [Self::Socket, Self::Lock, Self::Record, Self::Marker, Self::Holds, Self::Device, Self::SidecarSecret];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -101,7 +101,7 @@ impl OwnFile {
             Self::Marker => "marker",
             Self::Holds => "holds",
             Self::Device => "device",
-            Self::SidecarId => "sidecar_id",
+            Self::SidecarSecret => "sidecar_secret",
         }
     }
 }

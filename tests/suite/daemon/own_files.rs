@@ -46,7 +46,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     let id = agents(&sidecar)[0]["run_id"].as_str().unwrap().to_owned();
     assert_eq!(post(&sidecar.socket(), "/v1/hold", &json!({"device": "agent-held"})).status, 200);
     let mode = fs::metadata(sidecar.socket()).unwrap().mode();
-    let reports_as = fs::read_to_string(runtime(&sidecar, "sidecar-id").remove(0)).unwrap();
+    let reports_as = fs::read_to_string(runtime(&sidecar, "sidecar-secret").remove(0)).unwrap();
 
     wipe(&sidecar);
     let state = sidecar.directory().join("state");
@@ -56,7 +56,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     until("the run is written down again", || record(&sidecar, &id).exists().then_some(()));
     until("the registration is noted again", || (!runtime(&sidecar, "registered-").is_empty()).then_some(()));
     let again = until("it reports under the same name", || {
-        fs::read_to_string(runtime(&sidecar, "sidecar-id").first()?).ok().filter(|text| !text.is_empty())
+        fs::read_to_string(runtime(&sidecar, "sidecar-secret").first()?).ok().filter(|text| !text.is_empty())
     });
     assert_eq!(again, reports_as);
     until("the device id is kept again", || state.join("device.json").exists().then_some(()));
@@ -69,7 +69,7 @@ fn a_daemon_whose_directories_are_wiped_makes_its_files_again_and_knows_its_agen
     until("all of it is counted", || {
         let metrics = sidecar.get("/metrics")?.body;
         let line = |file: &str| format!("machineid_sidecar_files_restored_total{{file=\"{file}\"}} 1");
-        let files = ["socket", "lock", "marker", "holds", "device", "sidecar_id"];
+        let files = ["socket", "lock", "marker", "holds", "device", "sidecar_secret"];
         files.into_iter().all(|file| metrics.contains(&line(file))).then_some(())
     });
     assert!(sidecar.get("/metrics").unwrap().body.contains("machineid_sidecar_runtime_problem 0"));

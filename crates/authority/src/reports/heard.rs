@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::covers;
 use crate::org::OrgId;
+use crate::proofs::Proof;
 
 /// The longest stored name, in characters.
 const LONGEST_NAME: usize = 100;
@@ -34,6 +35,8 @@ pub(crate) struct HeardReport {
     pub(crate) sidecar: SidecarId,
     pub(crate) heard_at: Timestamp,
     pub(crate) sequence: i64,
+    /// What is known of the sidecar's validations and may not be stored yet.
+    pub(crate) proofs: Vec<Proof>,
     pub(crate) agents: u32,
     /// The devices that the key of the report may work for; `None` for all.
     pub(crate) within: Option<DevicePattern>,
@@ -48,6 +51,8 @@ pub(crate) struct HeardReport {
 pub(crate) struct HeardDevice {
     pub(crate) sidecar: SidecarId,
     pub(crate) heard_at: Timestamp,
+    /// When the sidecar, having proved itself, last validated the device, as far as that is recorded.
+    pub(crate) validated_at: Option<Timestamp>,
     pub(crate) said: Said,
 }
 
@@ -117,6 +122,7 @@ impl HeardReport {
             sequence: i64::try_from(report.sequence).unwrap_or(i64::MAX),
             devices: devices.into_iter().collect(),
             within: within.cloned(),
+            proofs: Vec::new(),
             stops: stops.map(|stop| KnownStop::take(sidecar, stop, now)).collect(),
             events: events.map(|event| KnownEvent::take(sidecar, event, now)).collect(),
         })
@@ -141,7 +147,7 @@ impl HeardReport {
 
     /// How many rows the report writes.
     pub(crate) fn rows(&self) -> usize {
-        1 + self.devices.len() + self.stops.len() + self.events.len()
+        1 + self.proofs.len() + self.devices.len() + self.stops.len() + self.events.len()
     }
 }
 
@@ -149,7 +155,7 @@ impl HeardDevice {
     /// Decodes a stored report.
     pub(crate) fn read(sidecar: &str, heard_at: Timestamp, body: &str) -> Result<Self, Unreadable> {
         let said = serde_json::from_str(body).map_err(|_| Unreadable)?;
-        Ok(Self { sidecar: sidecar.parse().map_err(|_| Unreadable)?, heard_at, said })
+        Ok(Self { sidecar: sidecar.parse().map_err(|_| Unreadable)?, heard_at, validated_at: None, said })
     }
 }
 

@@ -8,7 +8,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
-use machineid_protocol::api::KEY_HEADER;
+use machineid_org_key::sidecar::SidecarSecret;
+use machineid_protocol::api::{KEY_HEADER, SIDECAR_HEADER};
+use machineid_protocol::report::SidecarId;
 use machineid_protocol::{Code, DeviceId, DevicePattern};
 use serde::de::DeserializeOwned;
 
@@ -71,6 +73,29 @@ pub(crate) fn key(headers: &HeaderMap) -> Option<SecretHash> {
         return None;
     }
     first.to_str().ok()?.parse::<OrgKey>().ok().map(|key| SecretHash::of_key(&key))
+}
+
+/// The sidecar that sent a request, when it proves which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prover {
+    /// No header: not a sidecar, or one of an earlier version.
+    None,
+    Sidecar(SidecarId),
+    /// The header is not one secret.
+    Malformed,
+}
+
+/// The sidecar that the headers prove.
+pub(super) fn prover(headers: &HeaderMap) -> Prover {
+    let mut values = headers.get_all(SIDECAR_HEADER).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Prover::None,
+        (Some(value), None) => {
+            let secret = value.to_str().ok().and_then(|text| text.parse::<SidecarSecret>().ok());
+            secret.map_or(Prover::Malformed, |secret| Prover::Sidecar(SidecarId::random(secret.id_bits())))
+        }
+        (Some(_), Some(_)) => Prover::Malformed,
+    }
 }
 
 /// The holder of a key that has the permission its route needs.

@@ -87,6 +87,8 @@ pub(super) const ABOUT: Parameter =
 pub(super) const WATCHED: Parameter = Parameter("query", "deviceId", "A device; one parameter for each.");
 pub(super) const AMONG: Parameter = Parameter("query", "deviceId", "Only these devices; one parameter for each.");
 pub(super) const ONE_DEVICE: Parameter = Parameter("query", "deviceId", "The device.");
+pub(super) const SECRET: Parameter =
+    Parameter("header", "x-machineid-sidecar", "The secret of the sidecar, whose id is made of it.");
 pub(crate) const TOKEN: Parameter = Parameter("path", "token", "The secret in the address.");
 
 /// The shared properties of this API's parameters and answers.

@@ -3,33 +3,35 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, RawQuery, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use machineid_openapi::{AnswerDoc, JSON, Operation};
+use machineid_org_key::sidecar::needs_secret;
 use machineid_protocol::DeviceId;
 use machineid_protocol::api::{DeviceStatus, path};
 use machineid_protocol::report::{
-    FleetDevice, FleetSidecar, FleetStop, LARGEST_REPORT, Report, StopProgress, TimelineEvent,
+    FleetDevice, FleetSidecar, FleetStop, LARGEST_REPORT, Report, SidecarId, StopProgress, TimelineEvent,
 };
 use serde::Deserialize;
 use serde_json::json;
 
 use super::answer::Answer;
-use super::ask::{self, BodyError, org_not_found};
+use super::ask::{self, BodyError, Prover, org_not_found};
 
 use super::now;
 use super::openapi::{
-    AMONG, BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, HEALTHY, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, ONE_DEVICE,
-    Route, UNAVAILABLE,
+    AMONG, BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, HEALTHY, LATE, LIMIT, LIMITED, MALFORMED, NO, NO_ORG,
+    ONE_DEVICE, Route, SECRET, UNAVAILABLE,
 };
 use crate::access::Permission;
 use crate::app::App;
-use crate::reports::{HeardDevice, HeardReport, Known, KnownEvent, KnownStop, Notes, judge};
-use crate::store::{Filter, FleetRow, ListedDevice};
+use crate::repeated::rarely;
+use crate::reports::{HeardDevice, HeardReport, KnownEvent, KnownStop, Notes, RevokedDevice, judge_all};
+use crate::store::{Filter, FleetRow};
 
 /// The maximum and default number of devices on one page.
 const LARGEST_PAGE: u32 = 1_000;
@@ -56,11 +58,48 @@ pub(super) const REPORT: Route = Route::needing(
         path: path::REPORT,
         method: "post",
         summary: "Reports a sidecar's decisions and stops. Affects no decision. An extension",
-        parameters: &[],
+        parameters: &[SECRET],
         body: Some("Report"),
-        answers: &[HEALTHY, MALFORMED, BAD_KEY, NO_ORG, LATE, LIMITED, UNAVAILABLE],
+        answers: &[
+            HEALTHY,
+            MALFORMED,
+            BAD_KEY,
+            AnswerDoc(403, JSON, NO, "the secret is not that of the sidecar; `error` is `not_this_sidecar`"),
+            NO_ORG,
+            LATE,
+            LIMITED,
+            UNAVAILABLE,
+        ],
     },
 );
+
+/// Whether the sender of a report is the sidecar that the report names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sender {
+    Proven,
+    /// The id is one that every holder of a key can use: that of a sidecar of an earlier version.
+    Unproven,
+    Foreign,
+}
+
+impl Sender {
+    fn of(prover: Prover, named: SidecarId) -> Self {
+        match prover {
+            Prover::Sidecar(proven) if proven == named => Self::Proven,
+            Prover::None if !needs_secret(named.bits()) => Self::Unproven,
+            Prover::Sidecar(_) | Prover::None | Prover::Malformed => Self::Foreign,
+        }
+    }
+
+    /// The value of the metric's label.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Unproven => "unproven",
+            Self::Foreign => "foreign",
+        }
+    }
+}
 
 pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (head, body) = request.into_parts();
@@ -68,7 +107,20 @@ pub(super) async fn report(State(app): State<Arc<App>>, request: Request) -> Res
     let caller = ask::caller(&app, &head).await?;
     let report: Report = body?;
     let org = caller.within_pattern().id;
-    let taken = HeardReport::take(org, report, caller.pattern(), now()).ok_or(BodyError::Malformed)?;
+    let sidecar = report.sidecar_id;
+    let sender = Sender::of(ask::prover(&head.headers), sidecar);
+    app.metrics.reported(sender.as_str());
+    if sender == Sender::Foreign {
+        rarely!(warn, %org, %sidecar, "a report came without the secret of the sidecar that it names; it is refused");
+        return Err(Answer::error(StatusCode::FORBIDDEN, "not_this_sidecar")
+            .with(
+                "reason",
+                "The header x-machineid-sidecar does not have the secret of the sidecar that the report names.",
+            )
+            .to(org));
+    }
+    let mut taken = HeardReport::take(org, report, caller.pattern(), now()).ok_or(BodyError::Malformed)?;
+    taken.proofs = app.proofs.of(org, sidecar);
     app.reports.keep(taken).await.map_err(|_| Answer::unavailable())?;
     Ok(Answer::ok("ok", "devices/report"))
 }
@@ -203,33 +255,25 @@ fn timeline_event(known: KnownEvent) -> TimelineEvent {
 
 fn fleet_device(row: FleetRow, now: Timestamp, notes: Notes) -> FleetDevice {
     let FleetRow { device, heard, last_stop } = row;
+    let known =
+        device.revoked_at.map(|revoked_at| RevokedDevice { revoked_at, last_seen_at: device.last_seen_at, notes });
+    let judged = known.map(|known| judge_all(&known, &heard.iter().collect::<Vec<_>>(), now));
+    let stop = |place: usize| Some(judged.as_ref()?.get(place)?.progress(now));
     FleetDevice {
         status: if device.revoked_at.is_some() { DeviceStatus::Revoked } else { DeviceStatus::Active },
         last_seen_at: device.last_seen_at.map(|at| at.to_string()),
         last_seen_ago_ms: device.last_seen_at.map(|at| millis_between(at, now)),
         revoked_at: device.revoked_at.map(|at| at.to_string()),
-        sidecars: heard.iter().map(|heard| sidecar(&device, heard, now, notes)).collect(),
+        sidecars: heard.iter().enumerate().map(|(place, heard)| sidecar(heard, now, stop(place))).collect(),
         last_stop: last_stop.map(fleet_stop),
         revoke_reason: device.revoke_reason,
         device_id: device.id,
     }
 }
 
-fn sidecar(device: &ListedDevice, heard: &HeardDevice, now: Timestamp, notes: Notes) -> FleetSidecar {
-    let HeardDevice { sidecar, heard_at, said } = heard;
+fn sidecar(heard: &HeardDevice, now: Timestamp, stop: Option<StopProgress>) -> FleetSidecar {
+    let HeardDevice { sidecar, heard_at, said, .. } = heard;
     let ago = millis_between(*heard_at, now);
-    let stop = device.revoked_at.map(|revoked_at| {
-        let known = Known {
-            revoked_at,
-            last_seen_at: device.last_seen_at,
-            heard_at: *heard_at,
-            device: &said.device,
-            cut_off: Duration::from_millis(said.bound.cut_off_ms),
-            notes,
-        };
-        let (state, by) = judge(&known, now);
-        StopProgress { state, by: by.to_string(), in_ms: millis_between(now, by) }
-    });
     FleetSidecar {
         sidecar_id: *sidecar,
         host_device_id: said.host.to_string(),

@@ -12,13 +12,14 @@ use machineid_openapi::{AnswerDoc, JSON, Operation};
 use machineid_protocol::api::path;
 
 use super::answer::{Answer, Facts};
-use super::ask::{self, Named};
+use super::ask::{self, Named, Prover};
 use super::now;
 use super::openapi::{DECISION, Route};
 use crate::access::{self, Permission};
 use crate::app::App;
 use crate::decide::{Asker, Subject, Verdict, decide};
 use crate::org::HeldKey;
+use crate::proofs::Pair;
 use crate::repeated::rarely;
 
 pub(super) const VALIDATE: Route = Route::needing(
@@ -97,6 +98,11 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
         (Some(known), Some(key), _) => app.seen.note(known.seq, now, key.mark()),
         (None, Some(key), Some(_)) => app.seen.used(key.mark(), now),
         (_, None, _) | (None, Some(_), None) => {}
+    }
+    if let (Some(_), Some(device), Some(org), Prover::Sidecar(sidecar)) =
+        (&known, &device, org, ask::prover(&head.headers))
+    {
+        app.proofs.note(Pair { org, sidecar, device: device.clone() }, now, revoked_at);
     }
     let missing = missing && verdict == Verdict::InvalidDeviceId;
     let said = known.and_then(|known| known.revoke_reason).filter(|_| verdict == Verdict::DeviceRevoked);

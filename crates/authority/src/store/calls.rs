@@ -10,6 +10,7 @@ use super::super::changes::Change;
 use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
+use super::super::proofs::Proof;
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
 use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports, retention};
 use super::postgres::OPERATION;
@@ -255,6 +256,12 @@ impl Store {
         self.doubting(change!(self, |tx| reports::save(tx, &reports)))
     }
 
+    /// Records which sidecars validated which devices, in the order of `proofs`.
+    pub(crate) async fn save_proofs(&self, proofs: &[Proof]) -> Result<(), StoreError> {
+        let proofs = proofs.to_vec();
+        self.doubting(change!(self, |tx| reports::save_proofs(tx, &proofs)))
+    }
+
     /// Deletes these rows, in small batches, so that no other change waits long.
     pub(crate) async fn forget(&self, table: Kept, surplus: Surplus) -> Result<(), StoreError> {
         while either!(self.forget(table, surplus))? {}
@@ -283,7 +290,7 @@ impl Store {
         read!(self, snapshot, |tx| fleet::fleet(tx, org, &filter))
     }
 
-    /// The last stops of a device, the newest first, at most [`super::KEPT_STOPS`].
+    /// The last stops of a device, the newest first, at most [`super::KEPT_STOPS`] of each sidecar.
     pub(crate) async fn stops(&self, org: OrgId, device: &DeviceId) -> Result<Vec<KnownStop>, StoreError> {
         let device = device.clone();
         read!(self, connection, |tx| reports::stops(tx, org, &device))

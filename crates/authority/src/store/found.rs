@@ -6,7 +6,7 @@ use machineid_protocol::api::DeviceStatus;
 
 use super::super::audit::{Record, Verb};
 use super::super::org::{HeldKey, Org, OrgId};
-use super::super::reports::{HeardDevice, KnownStop};
+use super::super::reports::{FULL, HeardDevice, KnownStop};
 use super::StoreError;
 use super::values::{Value, values};
 
@@ -119,9 +119,9 @@ pub(crate) struct Page {
 }
 
 /// Sidecars stored for one device. A device belongs to one agent or one host, so more are an error or abuse.
-pub(super) const KEPT_SIDECARS: i64 = 64;
+pub(super) const KEPT_SIDECARS: i64 = FULL as i64;
 
-/// Stops stored for one device.
+/// Stops stored for one device of one sidecar.
 pub(super) const KEPT_STOPS: i64 = 20;
 
 /// Events stored for one device.
@@ -133,6 +133,7 @@ pub(crate) enum Kept {
     Reports,
     Stops,
     Timeline,
+    Validators,
     Audit,
 }
 
@@ -151,6 +152,7 @@ impl Kept {
             Self::Reports => "reports",
             Self::Stops => "stops",
             Self::Timeline => "timeline",
+            Self::Validators => "validators",
             Self::Audit => "audit",
         }
     }
@@ -160,7 +162,7 @@ impl Kept {
         match self {
             Self::Reports => "heard_at",
             Self::Stops => "began_at",
-            Self::Timeline | Self::Audit => "at",
+            Self::Timeline | Self::Validators | Self::Audit => "at",
         }
     }
 
@@ -168,6 +170,7 @@ impl Kept {
     pub(super) fn place(self) -> &'static str {
         match self {
             Self::Reports => "heard_at",
+            Self::Validators => "at",
             Self::Stops | Self::Timeline | Self::Audit => "seq",
         }
     }
@@ -229,11 +232,13 @@ pub(super) struct Heard {
     pub(super) sidecar: String,
     pub(super) at: Timestamp,
     pub(super) body: String,
+    pub(super) validated_at: Option<Timestamp>,
 }
 
 impl Heard {
     pub(super) fn read(&self) -> Result<HeardDevice, StoreError> {
-        Ok(HeardDevice::read(&self.sidecar, self.at, &self.body)?)
+        let heard = HeardDevice::read(&self.sidecar, self.at, &self.body)?;
+        Ok(HeardDevice { validated_at: self.validated_at, ..heard })
     }
 }
 

@@ -134,6 +134,8 @@ impl Agenda {
             | DeviceProgress::Unused
             | DeviceProgress::Lapsed
             | DeviceProgress::Stopping
+            | DeviceProgress::Unproven
+            | DeviceProgress::Contradictory
             | DeviceProgress::Unreported
             | DeviceProgress::NoLongerRevoked => None,
         }

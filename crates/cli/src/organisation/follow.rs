@@ -211,6 +211,8 @@ fn row(one: &Followed, device: &FleetDevice, sidecar: &FleetSidecar) -> Vec<Cell
             let agents = count((sidecar.agents + sidecar.stopping) as usize, "agent", "agents");
             Cell::coloured(format!("stopping {agents}"), Colour::Unclear)
         }
+        DeviceProgress::Unproven => Cell::coloured("confirmation not proven", Colour::Bad),
+        DeviceProgress::Contradictory => Cell::coloured("contradictory reports", Colour::Bad),
         DeviceProgress::Stopped
         | DeviceProgress::Unused
         | DeviceProgress::Lapsed

@@ -7,7 +7,7 @@ use machineid_client::ListFilter;
 use machineid_clock as clock;
 use machineid_protocol::Exit;
 use machineid_protocol::api::{Device, DeviceStatus, PlanFields};
-use machineid_protocol::report::{FleetDevice, StopState};
+use machineid_protocol::report::{Doubt, FleetDevice, StopState};
 
 use super::connect::OrgClient;
 use crate::Env;
@@ -104,20 +104,23 @@ fn told(known: Option<&FleetDevice>) -> (Cell, Cell) {
     let agents: u64 =
         known.sidecars.iter().map(|sidecar| u64::from(sidecar.agents) + u64::from(sidecar.stopping)).sum();
     let slowest = known.sidecars.iter().map(|sidecar| sidecar.stop_bound.connected_ms).max().unwrap_or_default();
-    let worst =
-        known.sidecars.iter().filter_map(|sidecar| sidecar.stop.as_ref()).map(|stop| stop.state).max_by_key(|state| {
-            match state {
-                StopState::Confirmed | StopState::Lapsed => 0,
-                StopState::Stopping => 1,
-                StopState::Pending => 2,
-            }
-        });
+    let stops = known.sidecars.iter().filter_map(|sidecar| sidecar.stop.as_ref());
+    let worst = stops.map(|stop| (stop.doubt, stop.state)).max_by_key(|(doubt, state)| {
+        let rank = match state {
+            StopState::Confirmed | StopState::Lapsed => 0,
+            StopState::Stopping => 1,
+            StopState::Pending => 2,
+        };
+        (*doubt, rank)
+    });
     let stop = match worst {
         None => Cell::new(format!("within {}", millis(slowest))),
-        Some(StopState::Confirmed) => Cell::coloured("confirmed", Colour::Good),
-        Some(StopState::Lapsed) => Cell::coloured("by its lease", Colour::Good),
-        Some(StopState::Stopping) => Cell::coloured("under way", Colour::Unclear),
-        Some(StopState::Pending) => Cell::coloured("not confirmed", Colour::Bad),
+        Some((Some(Doubt::Contradictory), _)) => Cell::coloured("contradictory", Colour::Bad),
+        Some((Some(Doubt::Unproven), _)) => Cell::coloured("not proven", Colour::Bad),
+        Some((None, StopState::Confirmed)) => Cell::coloured("confirmed", Colour::Good),
+        Some((None, StopState::Lapsed)) => Cell::coloured("by its lease", Colour::Good),
+        Some((None, StopState::Stopping)) => Cell::coloured("under way", Colour::Unclear),
+        Some((None, StopState::Pending)) => Cell::coloured("not confirmed", Colour::Bad),
     };
     (Cell::new(agents.to_string()), stop)
 }

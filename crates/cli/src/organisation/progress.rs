@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use machineid_protocol::report::{FleetDevice, FleetSidecar, StopState};
+use machineid_protocol::report::{Doubt, FleetDevice, FleetSidecar, StopState};
 use serde::Serialize;
 
 /// A device without reports, or without a recorded validation, may be one whose first report is in transit or whose
@@ -43,6 +43,10 @@ pub(super) enum DeviceProgress {
     NotKnownYet,
     /// A sidecar has not confirmed that it knows of the revoke.
     NotHeardFrom,
+    /// A confirmation came without proof that its sidecar validated the device since the revoke.
+    Unproven,
+    /// One sidecar confirms the stop, and another one says that agents run.
+    Contradictory,
     /// It is validated, but no sidecar reports about it: an SDK uses it, or a sidecar that cannot report.
     Unreported,
     /// It is no longer revoked, or was removed.
@@ -58,7 +62,7 @@ impl DeviceProgress {
     pub(super) const fn is_settled(self) -> bool {
         match self {
             Self::Stopped | Self::Unused | Self::Lapsed | Self::Unreported | Self::NoLongerRevoked => true,
-            Self::Stopping | Self::NotKnownYet | Self::NotHeardFrom => false,
+            Self::Stopping | Self::NotKnownYet | Self::NotHeardFrom | Self::Unproven | Self::Contradictory => false,
         }
     }
 }
@@ -107,6 +111,11 @@ fn of_one(device: &FleetDevice, waited: Duration) -> DeviceProgress {
 
 /// The progress of one sidecar with one device.
 pub(super) fn of_sidecar(device: &FleetDevice, sidecar: &FleetSidecar) -> DeviceProgress {
+    match sidecar.stop.as_ref().and_then(|stop| stop.doubt) {
+        Some(Doubt::Unproven) => return DeviceProgress::Unproven,
+        Some(Doubt::Contradictory) => return DeviceProgress::Contradictory,
+        None => {}
+    }
     match sidecar.stop.as_ref().map(|stop| stop.state) {
         Some(StopState::Confirmed) => DeviceProgress::Stopped,
         Some(StopState::Lapsed) if ran_nothing(device, sidecar) => DeviceProgress::Stopped,
@@ -164,7 +173,7 @@ pub(super) mod tests {
             agents: 0,
             stopping: 0,
             stop_bound: Bound { connected_ms: 19_500, cut_off_ms: 41_000 },
-            stop: Some(StopProgress { state, by: String::new(), in_ms: 0 }),
+            stop: Some(StopProgress { state, by: String::new(), in_ms: 0, doubt: None }),
         }
     }
 
@@ -194,6 +203,23 @@ pub(super) mod tests {
             let followed = judge(&Targets::AllRevoked, vec![device("a", Some(1), states)], Duration::ZERO);
             assert_eq!(followed[0].progress, expected, "{states:?}");
             assert_eq!(is_over(&followed), expected.is_done());
+        }
+    }
+
+    #[test]
+    fn a_doubtful_confirmation_is_none_whatever_the_state_and_is_waited_for() {
+        for (doubt, expected) in
+            [(Doubt::Unproven, DeviceProgress::Unproven), (Doubt::Contradictory, DeviceProgress::Contradictory)]
+        {
+            for state in [StopState::Confirmed, StopState::Pending, StopState::Lapsed] {
+                let mut doubtful = sidecar(state);
+                doubtful.stop.as_mut().unwrap().doubt = Some(doubt);
+                let sidecars = vec![sidecar(StopState::Confirmed), doubtful];
+                let device = FleetDevice { sidecars, ..device("a", Some(1), &[]) };
+                let followed = judge(&Targets::AllRevoked, vec![device], Duration::ZERO);
+                assert_eq!(followed[0].progress, expected);
+                assert!(!expected.is_done() && !is_over(&followed));
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use jiff::Timestamp;
-use machineid_protocol::report::StopState;
+use machineid_protocol::report::{Doubt, StopState};
 
 use super::frame::{Frame, Section};
 use super::refused::Refused;
@@ -19,9 +19,9 @@ use crate::access::Permission;
 use crate::app::App;
 use crate::console::pictures::{self, CurveData, Picture};
 use crate::console::words::{State as Shown, When, grouped};
-use crate::reports::{Known, Notes, judge};
+use crate::reports::{Judged, Notes, RevokedDevice, judge_all};
 use crate::routes::now;
-use crate::store::Aftermath;
+use crate::store::{Aftermath, HeardOf};
 
 /// Hosts in one list. A longer list of outstanding hosts is too long to read.
 const SHOWN: usize = 200;
@@ -32,6 +32,8 @@ struct Host {
     /// The host's own device.
     name: String,
     state: StopState,
+    /// Why its confirmation of a device does not count.
+    doubt: Option<Doubt>,
     /// The number of agents on these devices in the sidecar's last report.
     agents: u64,
     heard_at: Timestamp,
@@ -51,29 +53,36 @@ struct Tally {
     progress: CurveData,
 }
 
+/// A sidecar's report about a device, judged beside the others about the device.
+struct JudgedRow {
+    judged: Judged,
+    /// Whether it is the first of its device.
+    is_first: bool,
+}
+
+/// The rows, which are sorted by device, each with its judgement.
+fn judged(rows: &[HeardOf], revoked_at: Timestamp, now: Timestamp) -> impl Iterator<Item = (&HeardOf, JudgedRow)> {
+    rows.chunk_by(|one, next| one.device == next.device).flat_map(move |rows| {
+        let last_seen_at = rows.first().and_then(|row| row.last_seen_at);
+        let known = RevokedDevice { revoked_at, last_seen_at, notes: Notes::in_time(now) };
+        let heard: Vec<_> = rows.iter().map(|row| &row.heard).collect();
+        let all = judge_all(&known, &heard, now).into_iter().enumerate();
+        rows.iter().zip(all.map(|(place, judged)| JudgedRow { judged, is_first: place == 0 }))
+    })
+}
+
 fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
     let mut hosts: BTreeMap<_, Host> = BTreeMap::new();
     let mut told = 0_u64;
-    let mut last = None;
-    for row in &after.heard {
-        if last != Some(&row.device) {
-            told += 1;
-            last = Some(&row.device);
-        }
+    for (row, judged) in judged(&after.heard, asked_at, now) {
+        told += u64::from(judged.is_first);
         let said = &row.heard.said;
-        let known = Known {
-            revoked_at: asked_at,
-            last_seen_at: row.last_seen_at,
-            heard_at: row.heard.heard_at,
-            device: &said.device,
-            cut_off: Duration::from_millis(said.bound.cut_off_ms),
-            notes: Notes::in_time(now),
-        };
-        let (state, by) = judge(&known, now);
+        let Judged { state, by, doubt } = judged.judged;
         let agents = u64::from(said.device.agents) + u64::from(said.device.stopping);
         let host = hosts.entry(row.heard.sidecar).or_insert_with(|| Host {
             name: said.host.to_string(),
-            state,
+            state: StopState::Confirmed,
+            doubt: None,
             agents: 0,
             heard_at: row.heard.heard_at,
             by,
@@ -81,6 +90,7 @@ fn tally(after: &Aftermath, asked_at: Timestamp, now: Timestamp) -> Tally {
         host.agents += agents;
         host.heard_at = host.heard_at.max(row.heard.heard_at);
         (host.state, host.by) = worse((host.state, host.by), (state, by));
+        host.doubt = host.doubt.max(doubt);
     }
     let (mut confirmed, mut outstanding): (Vec<Host>, Vec<Host>) =
         hosts.into_values().partition(|host| host.state == StopState::Confirmed);
@@ -136,11 +146,13 @@ struct Row {
 
 impl Row {
     fn new(host: &Host, now: Timestamp) -> Self {
-        let (word, shape, class) = match host.state {
-            StopState::Confirmed => ("Confirmed", "✓", "allowed"),
-            StopState::Stopping => ("Stopping", "…", "halted"),
-            StopState::Pending => ("Not confirmed", "▲", "revoked"),
-            StopState::Lapsed => ("Lease ended", "◇", "halted"),
+        let (word, shape, class) = match (host.doubt, host.state) {
+            (Some(Doubt::Contradictory), _) => ("Contradictory", "▲", "revoked"),
+            (Some(Doubt::Unproven), _) => ("Not proven", "△", "revoked"),
+            (None, StopState::Confirmed) => ("Confirmed", "✓", "allowed"),
+            (None, StopState::Stopping) => ("Stopping", "…", "halted"),
+            (None, StopState::Pending) => ("Not confirmed", "▲", "revoked"),
+            (None, StopState::Lapsed) => ("Lease ended", "◇", "halted"),
         };
         Self {
             name: host.name.clone(),

@@ -103,7 +103,7 @@ pub(super) async fn show(
         &Page {
             frame: Frame::inside(&app, &visit, &account.org, Section::Fleet, id.as_str()),
             created: When::new(row.device.created_at, now),
-            sidecars: row.heard.iter().map(|heard| SidecarRow::of(&row.device, heard, now)).collect(),
+            sidecars: SidecarRow::of_all(&row.device, &row.heard, now),
             row: DeviceRow::new(&account.org, &place, row, now),
             stops: stops.into_iter().map(|stop| Stop::new(stop, now)).collect(),
             states: (!spans.is_empty()).then(|| pictures::states(&spans, now)),

@@ -1,13 +1,11 @@
 //! The sidecars' reports about a device, prepared for display. Pure.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
-use machineid_protocol::report::{Bound, StopState};
+use machineid_protocol::report::{Bound, Doubt, StopState};
 use machineid_protocol::status::StandingKind;
 
 use crate::console::words::{When, span};
-use crate::reports::{HeardDevice, Known, Notes, judge};
+use crate::reports::{HeardDevice, Judged, Notes, RevokedDevice, judge_all};
 use crate::store::ListedDevice;
 
 /// The summary of all sidecars of a device.
@@ -42,6 +40,7 @@ pub(super) struct SidecarRow {
 #[derive(Clone, Debug)]
 pub(super) struct StopProgress {
     state: StopState,
+    doubt: Option<Doubt>,
     pub(super) word: &'static str,
     pub(super) shape: &'static str,
     pub(super) class: &'static str,
@@ -63,7 +62,7 @@ impl Told {
         }
         let sum = |count: fn(&HeardDevice) -> u32| heard.iter().map(|heard| u64::from(count(heard))).sum();
         let longest = heard.iter().map(|heard| heard.said.bound).max_by_key(|bound| bound.cut_off_ms)?;
-        let all = heard.iter().filter_map(|heard| StopProgress::of(device, heard, now));
+        let all = StopProgress::of_all(device, heard, now).into_iter().flatten();
         Some(Self {
             versions: versions.join(", "),
             agents: sum(|heard| heard.said.device.agents),
@@ -75,7 +74,13 @@ impl Told {
 }
 
 impl SidecarRow {
-    pub(super) fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Self {
+    /// A row for each sidecar of the device.
+    pub(super) fn of_all(device: &ListedDevice, heard: &[HeardDevice], now: Timestamp) -> Vec<Self> {
+        let all = StopProgress::of_all(device, heard, now);
+        heard.iter().zip(all).map(|(heard, progress)| Self::new(heard, progress, now)).collect()
+    }
+
+    fn new(heard: &HeardDevice, progress: Option<StopProgress>, now: Timestamp) -> Self {
         let said = &heard.said;
         Self {
             host: said.host.to_string(),
@@ -87,39 +92,41 @@ impl SidecarRow {
             bound: bound(said.bound),
             push: said.push,
             heard: When::new(heard.heard_at, now),
-            progress: StopProgress::of(device, heard, now),
+            progress,
         }
     }
 }
 
 impl StopProgress {
-    /// `None` when the device is not revoked.
-    fn of(device: &ListedDevice, heard: &HeardDevice, now: Timestamp) -> Option<Self> {
-        let known = Known {
-            revoked_at: device.revoked_at?,
-            last_seen_at: device.last_seen_at,
-            heard_at: heard.heard_at,
-            device: &heard.said.device,
-            cut_off: Duration::from_millis(heard.said.bound.cut_off_ms),
-            notes: Notes::in_time(now),
+    /// Of each sidecar of the device; `None` when the device is not revoked.
+    fn of_all(device: &ListedDevice, heard: &[HeardDevice], now: Timestamp) -> Vec<Option<Self>> {
+        let Some(revoked_at) = device.revoked_at else { return vec![None; heard.len()] };
+        let known = RevokedDevice { revoked_at, last_seen_at: device.last_seen_at, notes: Notes::in_time(now) };
+        let judged = judge_all(&known, &heard.iter().collect::<Vec<_>>(), now);
+        judged.into_iter().map(|judged| Some(Self::new(judged, now))).collect()
+    }
+
+    fn new(Judged { state, by, doubt }: Judged, now: Timestamp) -> Self {
+        let (word, shape, class, waits) = match (doubt, state) {
+            (Some(Doubt::Contradictory), _) => ("contradictory reports", "▲", "revoked", true),
+            (Some(Doubt::Unproven), _) => ("confirmation not proven", "△", "halted", true),
+            (None, StopState::Confirmed) => ("stopped, confirmed", "✓", "confirmed", false),
+            (None, StopState::Stopping) => ("stopping", "◐", "halted", true),
+            (None, StopState::Pending) => ("not confirmed", "○", "halted", true),
+            (None, StopState::Lapsed) => ("not confirmed, lease ended", "◌", "halted", false),
         };
-        let (state, by) = judge(&known, now);
-        let (word, shape, class, waits) = match state {
-            StopState::Confirmed => ("stopped, confirmed", "✓", "confirmed", false),
-            StopState::Stopping => ("stopping", "◐", "halted", true),
-            StopState::Pending => ("not confirmed", "○", "halted", true),
-            StopState::Lapsed => ("not confirmed, lease ended", "◌", "halted", false),
-        };
-        Some(Self { state, word, shape, class, by, by_when: When::new(by, now), waits })
+        Self { state, doubt, word, shape, class, by, by_when: When::new(by, now), waits }
     }
 
     /// The rank in order of progress, for comparison.
     fn rank(&self) -> u8 {
-        match self.state {
-            StopState::Confirmed => 0,
-            StopState::Lapsed => 1,
-            StopState::Stopping => 2,
-            StopState::Pending => 3,
+        match (self.doubt, self.state) {
+            (None, StopState::Confirmed) => 0,
+            (None, StopState::Lapsed) => 1,
+            (None, StopState::Stopping) => 2,
+            (None, StopState::Pending) => 3,
+            (Some(Doubt::Unproven), _) => 4,
+            (Some(Doubt::Contradictory), _) => 5,
         }
     }
 }
@@ -149,7 +156,7 @@ mod tests {
 
     fn heard(number: u8, standing: &str, stamp: Option<i64>, agents: u32, version: &str) -> HeardDevice {
         let said = serde_json::json!({
-            "version": version, "host": "host:1", "bound": {"connectedMs": 15_500, "cutOffMs": 41_000}, "push": true,
+            "version": version, "host": format!("host:{number}"), "bound": {"connectedMs": 15_500, "cutOffMs": 41_000}, "push": true,
             "device": {"deviceId": "a", "standing": standing, "revokedAt": stamp.map(|second| at(second).to_string()),
                 "agents": agents, "stopping": 0},
         });

@@ -25,12 +25,13 @@ pub(in super::super) async fn fleet<T: ReadTransaction>(
     let ids = Value::Texts(page.devices.iter().map(|device| device.id.clone()).collect());
     let among = T::DIALECT.among("$2");
     let select = format!(
-        "SELECT device_id, sidecar_id, heard_at, body FROM reports WHERE org_id = $1 AND device_id {among}
-         ORDER BY heard_at DESC, sidecar_id"
+        "SELECT r.device_id, r.sidecar_id, r.heard_at, r.body, v.at FROM reports AS r LEFT JOIN validators AS v
+             ON v.org_id = r.org_id AND v.device_id = r.device_id AND v.sidecar_id = r.sidecar_id
+         WHERE r.org_id = $1 AND r.device_id {among} ORDER BY r.heard_at DESC, r.sidecar_id"
     );
     let mut heard: HashMap<String, Vec<Heard>> = HashMap::new();
     for row in tx.rows(&select, values![org, ids.clone()]).await? {
-        let said = Heard { sidecar: row.get(1)?, at: row.get(2)?, body: row.get(3)? };
+        let said = Heard { sidecar: row.get(1)?, at: row.get(2)?, body: row.get(3)?, validated_at: row.maybe(4)? };
         heard.entry(row.get(0)?).or_default().push(said);
     }
     let select = format!(
@@ -79,13 +80,15 @@ pub(in super::super) async fn aftermath<T: ReadTransaction>(
     }
     // CROSS JOIN makes SQLite begin with the reports, of which there are as many as sidecars, and not with the revoked
     // devices. PostgreSQL chooses the order of joins itself.
-    let select = "SELECT r.device_id, device_seen.at, r.sidecar_id, r.heard_at, r.body FROM reports AS r
+    let select = "SELECT r.device_id, device_seen.at, r.sidecar_id, r.heard_at, r.body, v.at FROM reports AS r
          CROSS JOIN devices AS d LEFT JOIN device_seen ON device_seen.seq = d.seq
+         LEFT JOIN validators AS v
+             ON v.org_id = r.org_id AND v.device_id = r.device_id AND v.sidecar_id = r.sidecar_id
          WHERE d.org_id = r.org_id AND d.device_id = r.device_id
          AND r.org_id = $1 AND d.revoked_at = $2 AND r.heard_at >= d.created_at
          ORDER BY r.device_id, r.sidecar_id";
     for row in tx.rows(select, values![org, at]).await? {
-        let heard = Heard { sidecar: row.get(2)?, at: row.get(3)?, body: row.get(4)? };
+        let heard = Heard { sidecar: row.get(2)?, at: row.get(3)?, body: row.get(4)?, validated_at: row.maybe(5)? };
         after.heard.push(HeardOf { device: row.get(0)?, last_seen_at: row.maybe(1)?, heard: heard.read()? });
     }
     let select = "SELECT s.began_at, s.body FROM stops AS s CROSS JOIN devices AS d

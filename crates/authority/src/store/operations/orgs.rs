@@ -156,6 +156,7 @@ pub(super) async fn apply<T: Transaction>(
                 "DELETE FROM devices WHERE org_id = $1",
                 "DELETE FROM checkouts WHERE org_id = $1",
                 "DELETE FROM reports WHERE org_id = $1",
+                "DELETE FROM validators WHERE org_id = $1",
                 "DELETE FROM stops WHERE org_id = $1",
                 "DELETE FROM timeline WHERE org_id = $1",
             ] {

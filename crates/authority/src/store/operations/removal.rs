@@ -112,6 +112,7 @@ async fn forget<T: Transaction>(tx: &mut T, org: OrgId, ids: &[DeviceId]) -> Res
     let (stops, timeline) = (since("stops"), since("timeline"));
     for delete in [
         format!("DELETE FROM reports WHERE org_id = $1 AND device_id {among}"),
+        format!("DELETE FROM validators WHERE org_id = $1 AND device_id {among}"),
         format!("DELETE FROM stops WHERE org_id = $1 AND device_id {among} AND began_at >= {stops}"),
         format!("DELETE FROM timeline WHERE org_id = $1 AND device_id {among} AND at >= {timeline}"),
         format!(
