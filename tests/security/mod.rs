@@ -5,3 +5,4 @@ mod keys;
 mod limits;
 mod operator;
 mod reports;
+mod restores;

@@ -323,6 +323,9 @@ fn late(error: &StoreError) -> bool {
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
+        | StoreError::Waits(_)
+        | StoreError::NotApproved(_)
+        | StoreError::KeyRefused(_)
         | StoreError::NotHere => false,
     }
 }
@@ -346,6 +349,9 @@ fn lost(error: &StoreError) -> bool {
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
+        | StoreError::Waits(_)
+        | StoreError::NotApproved(_)
+        | StoreError::KeyRefused(_)
         | StoreError::NotHere => false,
     }
 }
