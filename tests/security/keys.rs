@@ -12,7 +12,7 @@ use crate::harness::wait::let_time_pass;
 use crate::harness::{eventually, http};
 
 /// Every request that needs a key, with the roles that it is open to.
-const REQUESTS: [(&str, &str, &str, &[&str]); 20] = [
+const REQUESTS: [(&str, &str, &str, &[&str]); 25] = [
     ("POST", "/devices/register", r#"{"deviceId":"a"}"#, &["host", "operate", "admin"]),
     ("POST", "/devices/watch", r#"{"deviceIds":["a"]}"#, &["host", "operate", "admin"]),
     ("GET", "/devices/watch?deviceId=a", "", &["host", "operate", "admin"]),
@@ -29,6 +29,11 @@ const REQUESTS: [(&str, &str, &str, &[&str]); 20] = [
     ("POST", "/devices/unrevoke", r#"{"deviceId":"b"}"#, &["operate", "admin"]),
     ("POST", "/devices/unrevoke_batch", r#"{"deviceIds":["b"]}"#, &["operate", "admin"]),
     ("POST", "/billing/checkout", r#"{"plan":"max"}"#, &["operate", "admin"]),
+    ("GET", "/org/approvals", "", &["stop", "read", "operate", "admin"]),
+    ("POST", "/org/approvals/approve", r#"{"approval":"none"}"#, &["operate", "admin"]),
+    ("POST", "/org/approvals/reject", r#"{"approval":"none"}"#, &["stop", "operate", "admin"]),
+    ("POST", "/org/disable", "{}", &["stop", "operate", "admin"]),
+    ("POST", "/org/enable", "{}", &["admin"]),
     ("GET", "/org/keys", "", &["admin"]),
     ("POST", "/org/keys/create", r#"{"role":"read"}"#, &["admin"]),
     ("POST", "/org/keys/revoke", r#"{"key":"nothing"}"#, &["admin"]),

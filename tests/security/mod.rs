@@ -5,4 +5,5 @@ mod keys;
 mod limits;
 mod operator;
 mod reports;
+mod restores;
 mod sign_up;

@@ -14,13 +14,13 @@ pub(super) enum Permission {
     Work,
     /// To remove a device.
     Remove,
-    /// To stop devices.
+    /// To stop devices, and to switch execution off.
     Stop,
     /// To see devices, usage, stops and the audit.
     Read,
     /// To give back what a stop took, and to ask for a larger plan.
     GiveBack,
-    /// To make, end and replace keys, and to switch execution on and off.
+    /// To make, end and replace keys, and to switch execution on.
     Administer,
 }
 

@@ -61,6 +61,10 @@ pub(super) struct KeyLabel {
 }
 
 impl KeyLabel {
+    pub(super) fn mark(&self) -> KeyMark {
+        self.mark
+    }
+
     pub(super) fn new(mark: KeyMark, name: Option<KeyName>) -> Self {
         Self { mark, name }
     }
@@ -147,11 +151,15 @@ pub(super) enum Verb {
     CreateKey,
     RevokeKey,
     DeleteOrg,
+    SetOrg,
+    AskApproval,
+    Approve,
+    RejectApproval,
 }
 
 impl Verb {
     /// All kinds.
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::Register,
         Self::Revoke,
         Self::RevokeBatch,
@@ -174,6 +182,10 @@ impl Verb {
         Self::CreateKey,
         Self::RevokeKey,
         Self::DeleteOrg,
+        Self::SetOrg,
+        Self::AskApproval,
+        Self::Approve,
+        Self::RejectApproval,
     ];
 
     /// The name in the audit: the endpoint below `/api/v1`, or `org/` and the command's name.
@@ -201,6 +213,10 @@ impl Verb {
             Self::CreateKey => "org/keys/create",
             Self::RevokeKey => "org/keys/revoke",
             Self::DeleteOrg => "org/delete",
+            Self::SetOrg => "org/set",
+            Self::AskApproval => "org/approvals/ask",
+            Self::Approve => "org/approvals/approve",
+            Self::RejectApproval => "org/approvals/reject",
         }
     }
 }

@@ -124,6 +124,7 @@ mod tests {
             created_at: at(0),
             deleted: false,
             old_key_ends: None,
+            restore_needs: 1,
         }
     }
 

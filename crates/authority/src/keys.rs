@@ -63,6 +63,18 @@ impl SecretHash {
         &self.0
     }
 
+    /// The hash, in hex: not secret, but nothing to print either.
+    pub(super) fn to_hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// The hash of this hex text.
+    pub(super) fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
     /// The hash itself, as an index for look-ups.
     pub(super) fn bytes(&self) -> [u8; 32] {
         self.0

@@ -22,6 +22,7 @@ mod access;
 mod admin;
 mod ageing;
 mod app;
+mod approvals;
 mod audit;
 mod batch;
 mod changes;

@@ -153,6 +153,8 @@ pub(super) struct Org {
     pub(super) deleted: bool,
     /// When the previous key ended or ends; `None` when there was none.
     pub(super) old_key_ends: Option<Timestamp>,
+    /// How many keys a restore needs: 1 or 2.
+    pub(super) restore_needs: u8,
 }
 
 /// A key that a request carries, as the store holds it.

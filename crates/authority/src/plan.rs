@@ -276,6 +276,7 @@ mod tests {
             created_at: now,
             deleted: false,
             old_key_ends: None,
+            restore_needs: 1,
         };
         let fields = Account { org, used: 5 }.fields(now);
         assert_eq!(

@@ -8,6 +8,7 @@ use machineid_protocol::{DevicePattern, KeyRole};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::approvals::Approval;
 use super::audit::Call;
 use super::keys::{NoRandomness, SecretHash, new_key};
 use super::org::{HeldKey, KeyName, OrgId};
@@ -61,13 +62,15 @@ pub(super) struct MadeKey {
     pub(super) report: KeyReport,
     /// After a rotation: when the key before it ends, or ended.
     pub(super) old_key_ends: Option<Timestamp>,
+    /// It is valid only after a second key has confirmed it.
+    pub(super) waits: Option<Box<Approval>>,
 }
 
 impl MadeKey {
     fn new(key: OrgKey, new: &NewRoleKey, old_key_ends: Option<Timestamp>, call: &Call) -> Self {
         let mark = new.hash.mark();
         let row = KeyRow { mark, held: new.held(), created_at: Some(call.at), last_used_at: None, devices: 0 };
-        Self { key, report: KeyReport::new(row, call.at), old_key_ends }
+        Self { key, report: KeyReport::new(row, call.at), old_key_ends, waits: None }
     }
 }
 
@@ -164,8 +167,14 @@ pub(super) async fn create(
     let wished = expires.map(|expires| call.at.saturating_add(expires).unwrap_or(Timestamp::MAX));
     let ends = [wished, not_after].into_iter().flatten().min();
     let new = NewRoleKey { hash: SecretHash::of_key(&key), role, devices, name, ends };
-    store.create_key(org, &new, call).await??;
-    Ok(MadeKey::new(key, &new, None, call))
+    let waits = match store.create_key(org, &new, call).await {
+        Err(StoreError::Waits(approval)) => Some(approval),
+        done => {
+            done??;
+            None
+        }
+    };
+    Ok(MadeKey { waits, ..MadeKey::new(key, &new, None, call) })
 }
 
 /// Makes a key invalid, now; a name means every key of that name. Returns the fingerprints.

@@ -1,5 +1,6 @@
 //! The command line's arguments.
 
+mod approvals;
 mod keys;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use machineid_protocol::containment::WishError;
 use machineid_protocol::{DeviceId, Wish, span};
 use machineid_version::VERSION;
 
+pub(super) use self::approvals::{ApprovalArgs, ApprovalsArgs, DisableArgs, EnableArgs};
 pub(super) use self::keys::{KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, KeyRotateArgs};
 use super::role::{self, Role};
 
@@ -88,7 +90,13 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
-    /// Organisations
+    /// Show the restores that wait for a second key (where restores need two)
+    Approvals(ApprovalsArgs),
+    /// Confirm a restore that another key asked for; it is then done
+    Approve(ApprovalArgs),
+    /// End a request for a restore without doing it
+    Reject(ApprovalArgs),
+    /// Organisations: create one, switch its execution off and on
     Org {
         #[command(subcommand)]
         command: OrgCommand,
@@ -105,6 +113,10 @@ pub(super) enum AuditCommand {
 pub(super) enum OrgCommand {
     /// Create a free organisation and print its org key, which is shown only this once
     Create(OrgCreateArgs),
+    /// Deny execution to every device of the organisation (ORG_DISABLED); all its agents stop
+    Disable(DisableArgs),
+    /// Undo `disable`, with an admin key; the switch of the authority's operator stays as it is
+    Enable(EnableArgs),
 }
 
 #[derive(Debug, Args)]

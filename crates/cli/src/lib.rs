@@ -83,8 +83,17 @@ async fn run(command: Command, env: Env<'_>, printer: &mut Printer) -> Result<Ex
         Command::Usage(args) => organisation::billing::usage(&args, env, printer).await,
         Command::Checkout(args) => organisation::billing::checkout(&args, env, printer).await,
         Command::Key { command } => organisation::keys::run(&command, env, printer).await,
+        Command::Approvals(args) => organisation::approvals::list(&args, env, printer).await,
+        Command::Approve(args) => organisation::approvals::approve(&args, env, printer).await,
+        Command::Reject(args) => organisation::approvals::reject(&args, env, printer).await,
         Command::Org { command: args::OrgCommand::Create(args) } => {
             organisation::billing::org_create(&args, env, printer).await
+        }
+        Command::Org { command: args::OrgCommand::Disable(args) } => {
+            organisation::approvals::disable(&args, env, printer).await
+        }
+        Command::Org { command: args::OrgCommand::Enable(args) } => {
+            organisation::approvals::enable(&args, env, printer).await
         }
     }
 }

@@ -17,8 +17,10 @@ use super::{AuthorityClient, Failure, LARGE_ANSWER, SMALL_ANSWER, because};
 pub struct NewKey {
     /// The key.
     pub key: OrgKey,
-    /// What is known of it.
-    pub entry: KeyEntry,
+    /// What is known of it; `None` while it waits for a second key.
+    pub entry: Option<KeyEntry>,
+    /// The number of the request that a second key must confirm before the key is valid.
+    pub waits: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +32,8 @@ struct KeyList {
 #[serde(rename_all = "camelCase")]
 struct Made {
     org_api_key: String,
-    key: KeyEntry,
+    key: Option<KeyEntry>,
+    approval_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +87,13 @@ fn accepted(answer: &RawAnswer) -> Result<&RawAnswer, Failure> {
 }
 
 fn made(answer: &RawAnswer) -> Result<NewKey, Failure> {
-    let Made { org_api_key, key: entry } = accepted(answer)?.typed()?;
+    // A key that waits for a second one is refused like everything that waits, but has a text.
+    let waits =
+        (answer.status == StatusCode::ACCEPTED).then(|| serde_json::from_slice::<Made>(&answer.body).ok()).flatten();
+    let Made { org_api_key, key: entry, approval_id } = match waits {
+        Some(made) => made,
+        None => accepted(answer)?.typed()?,
+    };
     let key = org_api_key.parse().map_err(|_| answer.not_understood())?;
-    Ok(NewKey { key, entry })
+    Ok(NewKey { key, entry, waits: approval_id })
 }

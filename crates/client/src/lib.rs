@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 mod base_url;
 mod connection;
 mod exchange;

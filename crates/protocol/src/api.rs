@@ -38,6 +38,16 @@ pub mod path {
     pub const KEY_REVOKE: &str = "/api/v1/org/keys/revoke";
     /// `POST`, an extension: replaces a key by a new one.
     pub const KEY_ROTATE: &str = "/api/v1/org/keys/rotate";
+    /// `GET`, an extension: the restores that wait for a second key.
+    pub const APPROVALS: &str = "/api/v1/org/approvals";
+    /// `POST`, an extension: confirms a restore that another key asked for.
+    pub const APPROVE: &str = "/api/v1/org/approvals/approve";
+    /// `POST`, an extension: ends a request for a restore.
+    pub const REJECT: &str = "/api/v1/org/approvals/reject";
+    /// `POST`, an extension: switches execution of the organisation off.
+    pub const DISABLE: &str = "/api/v1/org/disable";
+    /// `POST`, an extension: switches it on again.
+    pub const ENABLE: &str = "/api/v1/org/enable";
     /// `POST`: the URL at which to pay for a larger plan.
     pub const CHECKOUT: &str = "/api/v1/billing/checkout";
     /// `GET` and `POST`, an extension: server-sent events that say when to validate.
@@ -57,7 +67,7 @@ pub mod path {
 
     /// The paths that the self-hosted authority serves. Each has a counter of its own, and is described in
     /// `docs/openapi/authority.json`.
-    pub const SERVED: [&str; 23] = [
+    pub const SERVED: [&str; 28] = [
         ORG_CREATE,
         REGISTER,
         VALIDATE,
@@ -73,6 +83,11 @@ pub mod path {
         KEY_CREATE,
         KEY_REVOKE,
         KEY_ROTATE,
+        APPROVALS,
+        APPROVE,
+        REJECT,
+        DISABLE,
+        ENABLE,
         WATCH,
         EVENTS,
         REPORT,
@@ -108,6 +123,47 @@ pub const UNDECIDED_HEADER: &str = "x-machineid-undecided";
 
 /// The extensions that the self-hosted authority announces: the watch stream and reports.
 pub const EXTENSIONS: &str = "watch, report";
+
+/// A restore that waits for a second key, or did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalEntry {
+    /// The number by which it is confirmed.
+    pub id: String,
+    /// `waiting`, `approved`, `rejected`, `void` or `expired`.
+    pub state: String,
+    /// What it asks for, in words.
+    pub asks: String,
+    /// The devices that it names.
+    #[serde(default)]
+    pub device_ids: Vec<String>,
+    /// The key that asked, as the audit names it.
+    pub asked_by: String,
+    /// RFC 3339 time of the request.
+    pub asked_at: String,
+    /// RFC 3339 time at which it expires.
+    pub expires_at: String,
+    /// The reason that was given.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The key that decided.
+    #[serde(default)]
+    pub decided_by: Option<String>,
+    /// RFC 3339 time of the decision.
+    #[serde(default)]
+    pub decided_at: Option<String>,
+}
+
+/// The answer to [`path::DISABLE`] and [`path::ENABLE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionState {
+    /// Whether every device is denied.
+    pub disabled: bool,
+    /// Which switches are off: `own`, `operator`.
+    #[serde(default)]
+    pub off_by: Vec<String>,
+}
 
 /// The body of [`path::KEY_CREATE`]: the key to make.
 #[derive(Clone, Debug, Serialize)]

@@ -24,6 +24,7 @@ use machineid_clock::BootTime;
 use machineid_org_key::OrgKey;
 use serde::{Deserialize, Serialize};
 
+use super::approvals::MOST_NEEDED;
 use super::audit::{Actor, Call, Entry, Query, Reason};
 use super::console::session::Console;
 use super::health::{Health, Problem};
@@ -99,6 +100,11 @@ pub(super) enum AdminRequest {
     Key {
         org: OrgId,
         request: KeyRequest,
+    },
+    Set {
+        org: OrgId,
+        /// How many keys a restore needs.
+        restore_needs: u8,
     },
     Delete {
         org: OrgId,
@@ -270,6 +276,7 @@ pub(super) async fn create_org(
         created_at: call.at,
         deleted: false,
         old_key_ends: None,
+        restore_needs: 1,
     };
     store.create_org(&org, SecretHash::of_key(&key), call).await?;
     Ok((org, key))
@@ -376,6 +383,10 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
             (org, OrgChange::AccessUntil(end))
         }
         AdminRequest::SetPlan { org, plan, limit } => (org, OrgChange::Plan(plan, limit)),
+        AdminRequest::Set { org, restore_needs } if (1..=MOST_NEEDED).contains(&restore_needs) => {
+            (org, OrgChange::RestoreNeeds(restore_needs))
+        }
+        AdminRequest::Set { .. } => return Ok(AdminReply::Failed("a restore needs 1 or 2 keys".to_owned())),
         AdminRequest::Delete { org } => (org, OrgChange::Delete),
     };
     let changed = store.change_org(org, &change, call).await?;

@@ -22,10 +22,18 @@ pub(crate) struct OrgReport {
     pub(crate) access_until: Option<Timestamp>,
     pub(crate) limit: u64,
     pub(crate) devices_used: u64,
+    /// How many keys a restore needs.
+    #[serde(default = "one")]
+    pub(crate) restore_needs: u8,
     pub(crate) created_at: Timestamp,
     /// After a rotation: the previous key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) old_key: Option<OldKeyReport>,
+}
+
+/// What a server of an earlier version does.
+fn one() -> u8 {
+    1
 }
 
 /// The previous key, and the devices that still use it.
@@ -75,6 +83,7 @@ impl OrgReport {
             access_until: org.access_until,
             limit: org.limit(),
             devices_used: account.used,
+            restore_needs: org.restore_needs,
             created_at: org.created_at,
             old_key: None,
         }

@@ -103,6 +103,15 @@ enum Verb {
         #[arg(long, value_name = "DEVICES")]
         limit: Option<u64>,
     },
+    /// Change how the organisation is guarded
+    Set {
+        /// The organisation's id
+        org: OrgId,
+        /// How many keys a restore needs. With 2, what unrevokes, removes a revoked device, switches execution on or makes a
+        /// key that may restore waits until a second key of the role operate or admin confirms it (`machineid approve`)
+        #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
+        restore_needs: u8,
+    },
     /// List the plan changes that wait for confirmation
     Checkouts,
     /// Confirm a plan change
@@ -228,6 +237,7 @@ impl Verb {
             Self::RotateKey { org, overlap, yes } => {
                 AdminRequest::RotateKey { org, overlap_seconds: span::whole_seconds(overlap), yes }
             }
+            Self::Set { org, restore_needs } => AdminRequest::Set { org, restore_needs },
             Self::Key(keys) => keys.into_request(),
             Self::EndOldKey { org } => AdminRequest::EndOldKey { org },
             Self::Delete { org, .. } => AdminRequest::Delete { org },
@@ -324,6 +334,9 @@ fn table(orgs: &[OrgReport]) -> String {
             "\n{}: the organisation's own switch is off; one of its admin keys takes that back, or `org enable --own`",
             org.org_id
         );
+    }
+    for org in orgs.iter().filter(|org| org.restore_needs > 1) {
+        let _ = write!(text, "\n{}: restores need {} keys", org.org_id, org.restore_needs);
     }
     for line in orgs.iter().filter_map(old_key_text) {
         text.push('\n');

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
 
+use super::approvals;
 use super::wire::Decision;
 use crate::decide::Verdict;
 use crate::org::OrgId;
@@ -228,6 +229,9 @@ impl Answer {
             | StoreError::Undone
             | StoreError::Corrupt(_)
             | StoreError::Unwritable { .. }
+            | StoreError::Waits(_)
+            | StoreError::NotApproved(_)
+            | StoreError::KeyRefused(_)
             | StoreError::NotHere => Self::unavailable(),
         }
     }
@@ -305,8 +309,17 @@ impl IntoResponse for Answer {
 
 impl From<StoreError> for Answer {
     fn from(error: StoreError) -> Self {
-        rarely!(error, %error, "the store failed; the request is refused");
-        Self::unavailable()
+        match error {
+            StoreError::Waits(approval) => approvals::waits(&approval, None),
+            StoreError::NotApproved(refusal) => approvals::refused(refusal),
+            StoreError::KeyRefused(refusal) => {
+                Self::error(StatusCode::CONFLICT, refusal.as_str()).with("reason", refusal.to_string())
+            }
+            error => {
+                rarely!(error, %error, "the store failed; the request is refused");
+                Self::unavailable()
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use machineid_protocol::api::path;
 
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
-use super::openapi::{BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, Route, UNAVAILABLE};
+use super::openapi::{BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, Route, UNAVAILABLE, WAITS};
 use super::wire::{DeviceDone, Word};
 use crate::access::Permission;
 use crate::app::App;
@@ -101,7 +101,7 @@ pub(super) const UNREVOKE: Route = Route::needing(
         summary: "Undoes a revoke; starts no agent",
         parameters: &[],
         body: Some("DeviceManaged"),
-        answers: &[DONE, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+        answers: &[DONE, WAITS, MALFORMED, BAD_KEY, NO_PLACE, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
     },
 );
 
@@ -126,7 +126,7 @@ pub(super) const REMOVE: Route = Route::needing(
         summary: "Removes a device. To stop one, revoke it",
         parameters: &[],
         body: Some("DeviceManaged"),
-        answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+        answers: &[DONE, WAITS, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
     },
 )
 .stopping("those of the device");

@@ -11,8 +11,9 @@ use machineid_protocol::api::path;
 use tracing::error;
 
 use super::answer::Answer;
+use super::approvals;
 use super::ask::{self, SMALL_BODY};
-use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO, NO_ORG, Route, UNAVAILABLE};
+use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO, NO_ORG, Route, UNAVAILABLE, WAITS};
 use super::wire::{KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, Word};
 
 use crate::access::Permission;
@@ -56,6 +57,7 @@ pub(super) const CREATE: Route = Route::needing(
         body: Some("KeyWanted"),
         answers: &[
             AnswerDoc(200, JSON, Some("KeyMade"), "made; its text is in this answer and nowhere else"),
+            WAITS,
             MALFORMED,
             BAD_KEY,
             NO_ORG,
@@ -81,6 +83,9 @@ pub(super) async fn create(State(app): State<Arc<App>>, request: Request) -> Res
     };
     let call = Call { reason: ask::reason(reason)?, ..caller.call(&head) };
     let made = role_keys::create(&app.store, org, wanted, caller.author(), &call).await.map_err(refused)?;
+    if let Some(approval) = &made.waits {
+        return Ok(approvals::waits(approval, Some(made.key.expose())).to(org));
+    }
     Ok(shown(&made, "org/keys/create", org))
 }
 
@@ -178,7 +183,7 @@ fn refused(error: KeyError) -> Answer {
         | KeyRefusal::Replaced
         | KeyRefusal::Taken
         | KeyRefusal::Full => StatusCode::CONFLICT,
-        KeyRefusal::OldAuthor => StatusCode::FORBIDDEN,
+        KeyRefusal::OldAuthor | KeyRefusal::OthersKey => StatusCode::FORBIDDEN,
         KeyRefusal::Expiry | KeyRefusal::Overlap => StatusCode::BAD_REQUEST,
     };
     Answer::error(status, refusal.as_str()).with("reason", refusal.to_string())

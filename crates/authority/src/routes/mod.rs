@@ -4,10 +4,12 @@
 //! and writes the access log.
 
 pub(super) mod answer;
+mod approvals;
 pub(super) mod ask;
 mod audit;
 pub(super) mod billing;
 mod devices;
+mod execution;
 mod keys;
 pub(super) mod openapi;
 mod organisation;
@@ -97,6 +99,11 @@ pub(super) fn api() -> OpenApiRouter<Arc<App>> {
         .routes(described(&[&reports::FLEET], get(reports::fleet)))
         .routes(described(&[&reports::STOPS], get(reports::stops)))
         .routes(described(&[&reports::TIMELINE], get(reports::timeline)))
+        .routes(described(&[&approvals::APPROVALS], get(approvals::list)))
+        .routes(described(&[&approvals::APPROVE], post(approvals::approve)))
+        .routes(described(&[&approvals::REJECT], post(approvals::reject)))
+        .routes(described(&[&execution::DISABLE], post(execution::disable)))
+        .routes(described(&[&execution::ENABLE], post(execution::enable)))
         .routes(described(&[&billing::CHECKOUT], post(billing::checkout)))
         .routes(described(&[&HEALTHZ], get(healthz)))
         .routes(described(&[&READYZ], get(readyz)))

@@ -15,9 +15,10 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::wire::{
-    AuditPage, BatchRevoked, BatchUnrevoked, Checkout, Decision, DeviceDone, DeviceList, DeviceManaged, DeviceNamed,
-    DevicesNamed, Health, KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OrgCreated,
-    PlanWanted, Refusal, RevokeBatch, UnrevokeBatch, Usage,
+    ApprovalDone, ApprovalList, ApprovalNamed, AuditPage, BatchRevoked, BatchUnrevoked, Checkout, Decision, DeviceDone,
+    DeviceList, DeviceManaged, DeviceNamed, DevicesNamed, ExecutionSwitched, Health, KeyEnded, KeyList, KeyMade,
+    KeyNamed, KeyRotation, KeyWanted, Nothing, Numbered, OnlyReason, OrgCreated, PlanWanted, Refusal, RestoreWaits,
+    RevokeBatch, UnrevokeBatch, Usage,
 };
 
 use crate::access::Permission;
@@ -25,6 +26,12 @@ use crate::app::App;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
+    ApprovalDone,
+    ApprovalList,
+    ApprovalNamed,
+    ExecutionSwitched,
+    OnlyReason,
+    RestoreWaits,
     AuditPage,
     BatchRevoked,
     BatchUnrevoked,
@@ -73,6 +80,13 @@ pub(super) const NO_PLACE: AnswerDoc = AnswerDoc(403, JSON, Some("DeviceDone"), 
 pub(super) const NO_DEVICE: AnswerDoc =
     AnswerDoc(404, JSON, NO, "the device does not exist, or its organisation was deleted");
 pub(super) const DONE: AnswerDoc = AnswerDoc(200, JSON, Some("DeviceDone"), "done, or nothing was left to do");
+
+pub(super) const WAITS: AnswerDoc = AnswerDoc(
+    202,
+    JSON,
+    Some("RestoreWaits"),
+    "nothing was done: restores need two keys here, and another one must confirm",
+);
 
 /// Parameters of queries and paths. Objects such as `{"scope": …}` are bodies.
 pub(super) const DEVICE_STATUS: Parameter = Parameter("query", "status", "Only devices with this status.");

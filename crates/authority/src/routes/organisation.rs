@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::ask::{self, BATCH_BODY, BodyError, org_not_found};
 use super::now;
 use super::openapi::{
-    BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, Route, UNAVAILABLE,
+    BAD_KEY, CONTAINING, CURSOR, DEVICE_STATUS, LATE, LIMIT, LIMITED, MALFORMED, NO_ORG, Route, UNAVAILABLE, WAITS,
 };
 use super::wire::{
     BatchBody, BatchRevoked, BatchUnrevoked, DeviceList, DeviceListed, ListQuery, NextCursor, NoneRestored, RevokedOne,
@@ -158,6 +158,7 @@ pub(super) const UNREVOKE_BATCH: Route = Route::needing(
         body: Some("UnrevokeBatch"),
         answers: &[
             AnswerDoc(200, JSON, Some("BatchUnrevoked"), "the outcome for each distinct id, or how many were restored"),
+            WAITS,
             MALFORMED,
             BAD_KEY,
             NO_ORG,

@@ -1,6 +1,7 @@
 //! The wire types of the API: bodies, queries and answers. The description in `openapi` is made from them. Every answer
 //! gets a `request_id` when it is written (see [`super::answer`]).
 
+mod approvals;
 mod keys;
 
 use std::borrow::Cow;
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+pub(super) use self::approvals::{
+    ApprovalDone, ApprovalEntry, ApprovalList, ApprovalNamed, ExecutionSwitched, OnlyReason, RestoreWaits,
+};
 pub(super) use self::keys::{KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted};
 use crate::audit::{Entry, LONGEST_REASON};
 use crate::plan::PlanFields;

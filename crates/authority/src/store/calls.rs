@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 use sqlx::PgConnection;
 
+use super::super::approvals::Approval;
 use super::super::audit::{self, Call, Verb};
 use super::super::batch::Named;
 use super::super::changes::Change;
@@ -12,7 +13,8 @@ use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Removal};
 use super::super::proofs::Proof;
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::operations::{self, checkouts, devices, fleet, keys, list, orgs, removal, reports, retention};
+use super::approvals::Gated;
+use super::operations::{self, approvals, checkouts, devices, fleet, keys, list, orgs, removal, reports, retention};
 use super::postgres::OPERATION;
 use super::transaction::{Transaction, at_once};
 use super::{
@@ -109,7 +111,7 @@ impl Store {
         call: &Call,
     ) -> Result<Option<Account>, StoreError> {
         let (change, call) = (change.clone(), call.clone());
-        change!(self, |tx| orgs::change(tx, id, &change, &call))
+        change!(self, |tx| orgs::change(tx, id, &change, &call))?.settled()
     }
 
     /// The organisation's keys, its own first and then the newest; `None` when it is gone.
@@ -125,7 +127,7 @@ impl Store {
         call: &Call,
     ) -> Result<KeyChange<()>, StoreError> {
         let (new, call) = (new.clone(), call.clone());
-        change!(self, |tx| keys::create(tx, org, &new, &call))
+        change!(self, |tx| keys::create(tx, org, &new, &call))?.settled()
     }
 
     /// Ends a key with a role, now.
@@ -151,6 +153,23 @@ impl Store {
     ) -> Result<KeyChange<RotatedKey>, StoreError> {
         let (which, call) = (which.clone(), call.clone());
         change!(self, |tx| keys::rotate(tx, org, &which, hash, (until, not_after), &call))
+    }
+
+    /// The restores that wait for a second key, and those that did, the newest first; `None` when the organisation is gone.
+    pub(crate) async fn approvals(&self, org: OrgId, now: Timestamp) -> Result<Option<Vec<Approval>>, StoreError> {
+        read!(self, snapshot, |tx| approvals::list(tx, org, now))
+    }
+
+    /// Confirms a restore, which is then done. `None` when the organisation is gone.
+    pub(crate) async fn approve(&self, org: OrgId, id: &str, call: &Call) -> Result<Option<Approval>, StoreError> {
+        let (id, call) = (id.to_owned(), call.clone());
+        change!(self, |tx| approvals::approve(tx, org, &id, &call))?.map(Gated::settled).transpose()
+    }
+
+    /// Ends a request for a restore. `None` when the organisation is gone.
+    pub(crate) async fn reject(&self, org: OrgId, id: &str, call: &Call) -> Result<Option<Approval>, StoreError> {
+        let (id, call) = (id.to_owned(), call.clone());
+        change!(self, |tx| approvals::reject(tx, org, &id, &call))?.map(Gated::settled).transpose()
     }
 
     /// Records when keys were last used, in microseconds since 1970.
@@ -199,7 +218,7 @@ impl Store {
         call: &Call,
     ) -> Result<Option<(Restorations, Account)>, StoreError> {
         let (batch, call) = (batch.to_vec(), call.clone());
-        change!(self, |tx| devices::unrevoke(tx, org, &batch, verb, &call))
+        change!(self, |tx| devices::unrevoke(tx, org, &batch, verb, &call))?.settled()
     }
 
     /// Restores revoked devices, the newest revoke first, as long as there are free places.
@@ -209,7 +228,7 @@ impl Store {
         call: &Call,
     ) -> Result<Option<(RestoredAll, Account)>, StoreError> {
         let call = call.clone();
-        change!(self, |tx| devices::unrevoke_all(tx, org, &call))
+        change!(self, |tx| devices::unrevoke_all(tx, org, &call))?.settled()
     }
 
     /// Removes a device. With `only_active` a revoked device is not removed. The stops and events of a device that was
@@ -222,7 +241,7 @@ impl Store {
         call: &Call,
     ) -> Result<Option<(Removal, Account)>, StoreError> {
         let (id, call) = (id.clone(), call.clone());
-        change!(self, |tx| removal::remove(tx, org, &id, only_active, &call))
+        change!(self, |tx| removal::remove(tx, org, &id, only_active, &call))?.settled()
     }
 
     /// The organisations with active ephemeral devices that were last seen before `before`.

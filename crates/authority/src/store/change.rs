@@ -22,6 +22,8 @@ pub(crate) enum OrgChange {
     Key(SecretHash, Option<Timestamp>, Option<SecretHash>),
     /// Ends the previous key at once.
     EndOldKey,
+    /// How many keys a restore needs: 1 or 2.
+    RestoreNeeds(u8),
     /// Deletes the organisation's devices; the key stays known as that of a deleted organisation.
     Delete,
 }
@@ -33,9 +35,11 @@ impl OrgChange {
             Self::Key(..) | Self::EndOldKey | Self::Delete => Change::Key(org),
             // An end in the future denies nothing yet; the hint is then only earlier than necessary.
             Self::Disabled(_, true) | Self::Frozen(true) | Self::AccessUntil(Some(_)) => Change::Denied(org, None),
-            Self::Disabled(_, false) | Self::Frozen(false) | Self::AccessUntil(None) | Self::Plan(..) => {
-                Change::Org(org)
-            }
+            Self::Disabled(_, false)
+            | Self::Frozen(false)
+            | Self::AccessUntil(None)
+            | Self::Plan(..)
+            | Self::RestoreNeeds(_) => Change::Org(org),
         }
     }
 
@@ -57,6 +61,7 @@ impl OrgChange {
                 .with("key", hash.fingerprint())
                 .with("oldKeyEnds", until.map(|until| until.to_string())),
             Self::EndOldKey => Record::ok(org, Verb::EndOldKey),
+            Self::RestoreNeeds(keys) => Record::ok(org, Verb::SetOrg).with("restoreNeeds", *keys),
             Self::Delete => Record::ok(org, Verb::DeleteOrg),
         }
     }

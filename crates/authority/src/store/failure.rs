@@ -4,7 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::approvals::{Approval, ApprovalRefusal};
 use super::super::reports::Unreadable;
+use super::keys::KeyRefusal;
 
 /// The database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +145,15 @@ pub(crate) enum StoreError {
     /// A copy could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Unwritable { path: PathBuf, source: Arc<io::Error> },
+    /// Nothing was done: the request waits for a second key.
+    #[error("the request waits for a second key")]
+    Waits(Box<Approval>),
+    /// Nothing was done: restores need two keys, and this is no request that could be made or confirmed.
+    #[error(transparent)]
+    NotApproved(ApprovalRefusal),
+    /// A confirmed request for a key cannot be carried out any more.
+    #[error(transparent)]
+    KeyRefused(KeyRefusal),
     /// Only `SQLite` databases are backed up by the authority.
     #[error("a PostgreSQL database is backed up with pg_dump or your provider's means, not from here")]
     NotHere,

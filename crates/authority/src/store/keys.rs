@@ -134,6 +134,8 @@ pub(crate) enum KeyRefusal {
     Overlap,
     /// The key in use is an old one.
     OldAuthor,
+    /// Restores need two keys, and only the holder of a key that may restore rotates it.
+    OthersKey,
 }
 
 impl KeyRefusal {
@@ -151,6 +153,7 @@ impl KeyRefusal {
             Self::Expiry => "invalid_expiry",
             Self::Overlap => "invalid_overlap",
             Self::OldAuthor => "old_key",
+            Self::OthersKey => "not_its_holder",
         }
     }
 }
@@ -170,6 +173,9 @@ impl fmt::Display for KeyRefusal {
             Self::Devices => f.write_str("only a key of the role host names devices"),
             Self::Expiry => f.write_str("a key expires after 1 second to 10 years"),
             Self::OldAuthor => f.write_str("another key has taken the place of the one in use; use that one"),
+            Self::OthersKey => f.write_str(
+                "restores need two keys here, so a key that may restore is rotated by its own holder, or by the server's operator",
+            ),
             Self::Overlap => f.write_str("an old key can stay valid for 90 days (2160h) at most"),
         }
     }

@@ -17,6 +17,7 @@
 //! | `values`, `columns`, `rows` | the parameters of a statement, and the decoding of its rows |
 //! | `found` | the results of look-ups and lists, and the filter of a list |
 //! | `keys` | keys with roles |
+//! | `approvals` | what a change comes to that may have to wait for a second key |
 //! | `change` | the changes that an operator can make to an organisation |
 //! | `checkouts` | plan changes that wait for confirmation |
 //! | `last_seen` | the time of a device's last validation |
@@ -26,6 +27,7 @@
 //! over the transaction ([`transaction`] says why), and one test suite runs over both databases. Only validations have
 //! a separate statement for each, since validations are most of the load.
 
+mod approvals;
 mod calls;
 mod change;
 mod checkouts;

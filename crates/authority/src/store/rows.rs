@@ -8,13 +8,13 @@ use super::columns::Row;
 /// The columns that [`org`] and [`account`] read, for a `SELECT` from `orgs`.
 macro_rules! org_columns {
     () => {
-        "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active, orgs.old_key_hash, orgs.old_key_ends, orgs.off_own, orgs.off_operator"
+        "orgs.id, orgs.name, orgs.key_hash, orgs.plan, orgs.device_limit, orgs.disabled, orgs.frozen, orgs.access_until, orgs.created_at, orgs.deleted_at, orgs.active, orgs.old_key_hash, orgs.old_key_ends, orgs.off_own, orgs.off_operator, orgs.restore_needs"
     };
 }
 pub(super) use org_columns;
 
 /// The number of these columns: the first column after them has this index.
-pub(super) const ORG_COLUMNS: usize = 15;
+pub(super) const ORG_COLUMNS: usize = 16;
 
 pub(super) fn org(row: &impl Row) -> Result<Org, StoreError> {
     Ok(Org {
@@ -29,6 +29,7 @@ pub(super) fn org(row: &impl Row) -> Result<Org, StoreError> {
         created_at: row.get(8)?,
         deleted: row.integer(9)?.is_some(),
         old_key_ends: row.maybe(12)?,
+        restore_needs: u8::try_from(row.get::<i64>(15)?).map_err(|_| StoreError::Corrupt("number of keys"))?,
     })
 }
 

@@ -57,12 +57,19 @@ async fn rotate(args: &KeyRotateArgs, env: Env<'_>, printer: &mut Printer) -> Re
 
 /// Prints a key, this once. The text goes to stdout alone, so that it can be written into a file.
 fn shown(new: &NewKey, json: bool, printer: &mut Printer) {
-    let NewKey { key, entry } = new;
+    let NewKey { key, entry, waits } = new;
     if json {
-        printer.json(&json!({ "orgApiKey": key.expose(), "key": entry }));
+        printer.json(&json!({ "orgApiKey": key.expose(), "key": entry, "approvalId": waits }));
         return;
     }
     printer.line(key.expose());
+    if let Some(id) = waits {
+        printer.note(&format!(
+            "the key is valid only after another key of the role operate or admin has confirmed it: machineid approve {id}. It \
+             is shown only this once"
+        ));
+    }
+    let Some(entry) = entry else { return };
     let devices = entry.devices.as_ref().map_or_else(String::new, |devices| format!(", for devices {devices}"));
     let ends = entry.ends.as_ref().map_or_else(String::new, |ends| format!(", valid until {ends}"));
     printer.note(&format!(

@@ -1,6 +1,7 @@
 //! The commands about the organisation: they ask the authority.
 
 mod agenda;
+pub(super) mod approvals;
 mod batches;
 pub(super) mod billing;
 mod confirm;

@@ -32,8 +32,9 @@ impl DeviceOutcome {
 
     /// The outcome of a failed request about this one device.
     pub(super) fn failed(device_id: impl Into<String>, failure: &Failure, explained: String) -> Self {
-        if let Failure::Refused(Refusal { error: Some(error), .. }) = failure {
+        if let Failure::Refused(Refusal { error: Some(error), reason, .. }) = failure {
             match error.as_str() {
+                "needs_approval" => return Self::not_done(device_id, "waiting", reason.clone()),
                 "not_found" => return Self::not_done(device_id, "not_found", None),
                 "device_limit_reached" | "limit_reached" => {
                     return Self::not_done(device_id, "blocked", Some("device_limit_reached".to_owned()));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
 
 use super::form;
@@ -18,7 +19,7 @@ use crate::console::session::{Done, Outcome};
 use crate::console::words::grouped;
 use crate::org::OrgId;
 use crate::plan::{Removal, Restoration, Suspension};
-use crate::store::Filter;
+use crate::store::{Filter, StoreError};
 
 pub(super) async fn act(
     State(app): State<Arc<App>>,
@@ -109,15 +110,30 @@ async fn remove(app: &App, org: OrgId, batch: &[Named], only_active: bool, call:
     for named in batch {
         let (word, well) = match &named.id {
             None => ("is not a device id", false),
-            Some(id) => match app.store.remove(org, id, only_active, call).await?.ok_or(Refused::NotFound)?.0 {
-                Removal::Removed => ("removed", true),
-                Removal::NotFound => ("was not known", true),
-                Removal::Revoked => ("is revoked and was not removed: it could register again", false),
+            Some(id) => match removed(app, org, id, only_active, call).await? {
+                None => ("waits for a second key: see Approvals", false),
+                Some(Removal::Removed) => ("removed", true),
+                Some(Removal::NotFound) => ("was not known", true),
+                Some(Removal::Revoked) => ("is revoked and was not removed: it could register again", false),
             },
         };
         results.push(Done { id: named.sent.clone(), word, well });
     }
     Ok(results)
+}
+
+/// Removes the device; `None` when that waits for a second key.
+async fn removed(
+    app: &App,
+    org: OrgId,
+    id: &DeviceId,
+    only_active: bool,
+    call: &Call,
+) -> Result<Option<Removal>, Refused> {
+    match app.store.remove(org, id, only_active, call).await {
+        Err(StoreError::Waits(_)) => Ok(None),
+        done => Ok(Some(done?.ok_or(Refused::NotFound)?.0)),
+    }
 }
 
 fn each<T: Copy>(batch: &[Named], outcomes: &[Came<T>], word: impl Fn(T) -> (&'static str, bool)) -> Vec<Done> {

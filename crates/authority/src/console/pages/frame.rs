@@ -14,6 +14,7 @@ pub(super) enum Section {
     Settings,
     Keys,
     Audit,
+    Approvals,
     Stop,
     /// The operator's list of organisations.
     Orgs,
@@ -29,6 +30,7 @@ impl Section {
             Self::Settings => "settings",
             Self::Keys => "keys",
             Self::Audit => "audit",
+            Self::Approvals => "approvals",
             Self::Stop => "stop",
             Self::Orgs => "orgs",
             Self::Other => "",
@@ -56,6 +58,8 @@ pub(super) struct OrgPlace {
     pub(super) name: String,
     /// The path of the organisation's first page.
     pub(super) path: String,
+    /// Whether restores need a second key.
+    pub(super) by_two: bool,
     /// Why no device of it may execute, if that is so.
     pub(super) halted: Option<&'static str>,
 }
@@ -84,6 +88,7 @@ impl Frame {
         let place = OrgPlace {
             name: org.name.clone().unwrap_or_else(|| org.id.to_string()),
             path: format!("{}/org/{}", app.console.base, org.id),
+            by_two: org.restore_needs >= 2,
             halted: halted(org),
         };
         Self { org: Some(place), section, ..Self::of(app, visit, title) }

@@ -80,8 +80,12 @@ pub(super) async fn rotate(
     let made = role_keys::rotate(&app.store, org, &WhichKey::Mark(mark), overlap, visit.author(), &call).await?;
     let own = visit.began_with(mark);
     let renewed = if own { visit.go_on_with(&app, &head, org, &made.key) } else { None };
-    let outcome =
-        Outcome::RoleKey { key: Some(made.key), old_key_ends: made.old_key_ends, made: Box::new(made.report) };
+    let outcome = Outcome::RoleKey {
+        key: Some(made.key),
+        old_key_ends: made.old_key_ends,
+        made: Box::new(made.report),
+        waits: None,
+    };
     let mut response = result::shown(&app, &visit, org, outcome, call.at);
     if let Some(id) = renewed {
         visit::set_cookie(&app.console, &mut response, Some(&id));

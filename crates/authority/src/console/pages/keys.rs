@@ -125,7 +125,8 @@ pub(super) async fn create(
     let OrgForm { visit, account, form, call, .. } = asked(&app, &org, request, Permission::Administer).await?;
     let org = account.org.id;
     let made = role_keys::create(&app.store, org, wanted(&form)?, visit.author(), &call).await?;
-    let outcome = Outcome::RoleKey { key: Some(made.key), made: Box::new(made.report), old_key_ends: None };
+    let waits = made.waits.map(|approval| approval.id);
+    let outcome = Outcome::RoleKey { key: Some(made.key), made: Box::new(made.report), old_key_ends: None, waits };
     Ok(result::shown(&app, &visit, org, outcome, call.at))
 }
 
@@ -181,6 +182,9 @@ fn sentence(refusal: KeyRefusal) -> String {
         KeyRefusal::OldAuthor => {
             "This session began with a key that another one has taken the place of. Sign in with the newer key."
         }
+        KeyRefusal::OthersKey => {
+            "Restores need two keys here. A key that may restore is rotated by its own holder, or by the operator of this server."
+        }
         KeyRefusal::Overlap => "An old key can stay valid for 90 days (2160h) at most.",
     };
     text.to_owned()
@@ -192,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [KeyRefusal; 11] = [
+    const ALL: [KeyRefusal; 12] = [
         KeyRefusal::NoOrg,
         KeyRefusal::Unknown,
         KeyRefusal::Own,
@@ -204,6 +208,7 @@ mod tests {
         KeyRefusal::Expiry,
         KeyRefusal::Overlap,
         KeyRefusal::OldAuthor,
+        KeyRefusal::OthersKey,
     ];
 
     #[test]

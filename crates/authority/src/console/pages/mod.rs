@@ -17,6 +17,7 @@
 //! | `told`, `past` | the reports of its sidecars, and its history |
 //! | `settings` | the organisation: its switch, plan, key, and deletion |
 //! | `keys`, `key` | the keys with roles: making, replacing and revoking them |
+//! | `approvals` | restores that wait for a second key |
 //! | `audit` | who did what, when and why |
 //! | `stop` | the kill switch, and undoing it |
 //! | `orgs` | the operator's list of organisations |
@@ -31,6 +32,7 @@
 //! The templates are in `templates/console`. Each page works without the script, which only fetches the same page again
 //! after a hint and replaces its parts.
 
+mod approvals;
 mod audit;
 mod board;
 mod checkout;
@@ -95,6 +97,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/console/org/{org}/keys/{key}", get(key::show))
         .route("/console/org/{org}/keys/{key}/rotate", post(key::rotate))
         .route("/console/org/{org}/keys/{key}/revoke", post(key::revoke))
+        .route("/console/org/{org}/approvals", get(approvals::show).post(approvals::decide))
         .route("/console/org/{org}/audit", get(audit::show))
         .route("/console/org/{org}/audit.jsonl", get(audit::export))
         .route("/console/org/{org}/stop", get(stop::show).post(stop::everything))

@@ -12,6 +12,7 @@ use super::frame::Frame;
 use super::redirect;
 use crate::access::Permission;
 use crate::app::App;
+use crate::approvals::Approval;
 use crate::console::words::encoded;
 use crate::repeated::rarely;
 use crate::routes::answer::Answer;
@@ -32,6 +33,8 @@ pub(super) enum Refused {
     Foreign,
     /// The form or address is invalid; the text says what is expected.
     Malformed(String),
+    /// Nothing was done yet: a request with this number waits for a second key.
+    Waits(String),
     /// The form did not arrive in time.
     Late,
     TooMany(Duration),
@@ -102,6 +105,12 @@ impl Refused {
                 text.as_str(),
                 "Go back, correct it, and send it again.",
             ),
+            Self::Waits(text) => (
+                StatusCode::ACCEPTED,
+                "It waits for a second key",
+                text.as_str(),
+                "The holder of another key of the role operate or admin confirms it on the page Approvals.",
+            ),
             Self::Late => (
                 StatusCode::REQUEST_TIMEOUT,
                 "Nothing was changed",
@@ -133,6 +142,7 @@ impl Refused {
             | Self::NotKept
             | Self::Foreign
             | Self::Malformed(_)
+            | Self::Waits(_)
             | Self::Late
             | Self::Failed => answer,
         }
@@ -150,7 +160,42 @@ impl IntoResponse for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Waits(approval) => return Self::Waits(waiting_text(&approval)),
+            StoreError::NotApproved(refusal) => return Self::Malformed(sentence(&refusal)),
+            StoreError::KeyRefused(refusal) => return Self::Malformed(sentence(&refusal)),
+            StoreError::Sqlite(_)
+            | StoreError::Postgres(_)
+            | StoreError::Undone
+            | StoreError::Late
+            | StoreError::Down
+            | StoreError::Standby
+            | StoreError::ReadOnly
+            | StoreError::Superseded
+            | StoreError::Unconfirmed
+            | StoreError::Closed
+            | StoreError::Corrupt(_)
+            | StoreError::Unwritable { .. }
+            | StoreError::NotHere => {}
+        }
         rarely!(error, %error, "the store failed; a page of the console is refused");
         Self::Failed
     }
+}
+
+/// What a request that waits asks for.
+pub(super) fn waiting_text(approval: &Approval) -> String {
+    format!(
+        "Nothing was done yet. The request {} asks to {}, and waits for 24 hours.",
+        approval.id,
+        approval.action.words()
+    )
+}
+
+/// An error as a sentence.
+fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
 }

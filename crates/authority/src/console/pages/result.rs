@@ -80,6 +80,8 @@ struct RoleKeyPage {
     rotated: bool,
     /// When that one ends, while it is valid.
     old_key_ends: Option<When>,
+    /// The number of the request that a second key must confirm first.
+    waits: Option<String>,
 }
 
 #[derive(Template)]
@@ -135,12 +137,12 @@ pub(super) async fn show(
             let old_key_ends = old_key_ends.filter(|ends| now < *ends).map(|ends| When::new(ends, now));
             page(StatusCode::OK, &KeyPage { frame, place, key: key.map(text), old_key_ends, older_key_ended })
         }
-        Outcome::RoleKey { key, made, old_key_ends } => {
+        Outcome::RoleKey { key, made, old_key_ends, waits } => {
             let frame = Frame::inside(&app, &visit, org, Section::Keys, "The new key");
             let (now, rotated) = (now(), old_key_ends.is_some());
             let old_key_ends = old_key_ends.filter(|ends| now < *ends).map(|ends| When::new(ends, now));
             let (key, made) = (key.map(text), KeyDetails::new(*made, now));
-            page(StatusCode::OK, &RoleKeyPage { frame, place, key, made, rotated, old_key_ends })
+            page(StatusCode::OK, &RoleKeyPage { frame, place, key, made, rotated, old_key_ends, waits })
         }
         Outcome::NewOrg { key } => {
             let frame = Frame::inside(&app, &visit, org, Section::Other, "The organisation and its key");

@@ -15,7 +15,7 @@ use super::frame::{Frame, Section};
 use super::refused::Refused;
 use super::{page, redirect, result, visit};
 use crate::access::Permission;
-use crate::admin::{self, OldKeyReport};
+use crate::admin::{self, NewKeyError, OldKeyReport};
 use crate::app::App;
 use crate::console::pictures::{self, Picture};
 use crate::console::session::{Holder, Outcome};
@@ -192,9 +192,12 @@ pub(super) async fn rotate_key(
         Holder::Key(_, key) => (own.then_some(key), Refused::SignIn),
         Holder::Operator(_) => (None, Refused::NotFound),
     };
-    let rotated = admin::rotate_key(&app.store, org, overlap, expected, &call).await.map_err(|error| {
-        error!(%error, "a key cannot be rotated");
-        Refused::Failed
+    let rotated = admin::rotate_key(&app.store, org, overlap, expected, &call).await.map_err(|error| match error {
+        NewKeyError::Store(error) => error.into(),
+        NewKeyError::NoRandomness(_) | NewKeyError::Role(_) => {
+            error!(%error, "a key cannot be rotated");
+            Refused::Failed
+        }
     })?;
     let (new, key) = rotated.ok_or(refused)?;
     let renewed = if own { visit.go_on_with(&app, &head, org, &key) } else { None };

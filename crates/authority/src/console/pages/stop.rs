@@ -15,7 +15,7 @@ use machineid_protocol::api::LARGEST_BATCH;
 
 use super::form;
 use super::frame::{Frame, Section};
-use super::refused::Refused;
+use super::refused::{Refused, waiting_text};
 use super::visit::Visit;
 use super::{page, redirect, result, visit};
 use crate::access::Permission;
@@ -27,7 +27,7 @@ use crate::console::words::{When, grouped};
 use crate::org::OrgId;
 use crate::plan::{Account, Restoration};
 use crate::routes::now;
-use crate::store::Filter;
+use crate::store::{Filter, StoreError};
 
 /// How many batches are searched for earlier stops.
 const EARLIER: u32 = 50;
@@ -181,9 +181,16 @@ pub(super) async fn restore(
     }
     let call = visit.call(&head, form.reason()?);
     let mut restored = 0;
+    let mut waiting = Vec::new();
     for ids in stopped.chunks(LARGEST_BATCH) {
         let batch: Vec<Named> = batch::distinct(ids.to_vec()).map_err(|_| Refused::Failed)?;
-        let done = app.store.unrevoke(org, &batch, Verb::UnrevokeBatch, &call).await?.ok_or(Refused::NotFound)?;
+        let done = match app.store.unrevoke(org, &batch, Verb::UnrevokeBatch, &call).await {
+            Err(StoreError::Waits(approval)) => {
+                waiting.push(waiting_text(&approval));
+                continue;
+            }
+            done => done?.ok_or(Refused::NotFound)?,
+        };
         let well = |outcome: &&Outcome<Restoration>| {
             matches!(outcome, Outcome::Did(Restoration::Restored | Restoration::AlreadyActive))
         };
@@ -191,6 +198,9 @@ pub(super) async fn restore(
         if done.0.contains(&Outcome::Did(Restoration::Full)) {
             break;
         }
+    }
+    if !waiting.is_empty() {
+        return Err(Refused::Waits(waiting.join(" ")));
     }
     let outcome = session::Outcome::Restored { stop: name, restored, left: devices - restored };
     Ok(result::shown(&app, &visit, org, outcome, call.at))

@@ -58,7 +58,8 @@ pub(crate) enum Outcome {
     NewKey { key: Option<OrgKey>, old_key_ends: Option<Timestamp>, older_key_ended: bool },
     /// A key with a role was made; `None` when it was already shown. `old_key_ends` is there when it took the place of
     /// another key.
-    RoleKey { key: Option<OrgKey>, made: Box<KeyReport>, old_key_ends: Option<Timestamp> },
+    /// With `waits` it is valid only after a second key has confirmed the request of that number.
+    RoleKey { key: Option<OrgKey>, made: Box<KeyReport>, old_key_ends: Option<Timestamp>, waits: Option<String> },
     /// A new organisation with its key; `None` when the key was already shown.
     NewOrg { key: Option<OrgKey> },
 }

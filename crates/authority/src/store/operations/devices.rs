@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
 
+use super::super::approvals::Gated;
 use super::super::columns::{Row, status};
 use super::super::transaction::Transaction;
 use super::super::values::{Value, values};
 use super::super::{Admitted, Restorations, RestoredAll, StoreError, Suspensions};
+use super::approvals::{count_stop, held_back, stopped, waits};
 use super::audit::{reason, record};
 use super::orgs::{locked_account, set_used};
+use crate::approvals::Action;
 use crate::audit::{Call, Record, Verb};
 use crate::batch::Named;
 use crate::changes::Change;
@@ -61,10 +64,13 @@ pub(in super::super) async fn revoke<T: Transaction>(
     let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
     let (outcomes, changed) = plan::suspend_batch(batch, &held(tx, org, &ids(batch)).await?);
     set_revoked(tx, org, &changed, Some(call)).await?;
+    // One that is revoked already is stopped again.
+    let stopped = plan::suspended(batch, &outcomes);
+    count_stop(tx, &account, Some(&stopped)).await?;
     account.used = account.used.saturating_sub(changed.len() as u64);
     set_used(tx, &account).await?;
     record(tx, call, Record::revoke(org, verb, batch, &outcomes)).await?;
-    tx.tell(Change::Denied(org, Some(plan::suspended(batch, &outcomes))));
+    tx.tell(Change::Denied(org, Some(stopped)));
     Ok(Some((outcomes, account)))
 }
 
@@ -77,6 +83,7 @@ pub(in super::super) async fn revoke_all<T: Transaction>(
     let update = "UPDATE devices SET revoked_at = $2, revoke_reason = $3, was_revoked = TRUE
          WHERE org_id = $1 AND revoked_at IS NULL";
     let done = tx.run(update, values![org, call.at, reason(call)]).await?;
+    count_stop(tx, &account, None).await?;
     account.used = 0;
     set_used(tx, &account).await?;
     let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
@@ -91,8 +98,28 @@ pub(in super::super) async fn unrevoke<T: Transaction>(
     batch: &[Named],
     verb: Verb,
     call: &Call,
-) -> Result<Option<(Restorations, Account)>, StoreError> {
-    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+) -> Result<Gated<Option<(Restorations, Account)>>, StoreError> {
+    let Some(account) = locked_account(tx, org).await? else { return Ok(Gated::Done(None)) };
+    if waits(&account, call) {
+        let devices = stopped(tx, org, &ids(batch)).await?;
+        if !devices.is_empty()
+            && let Some(held_back) = held_back(tx, &account, Action::Unrevoke { devices }, call).await?
+        {
+            return Ok(held_back);
+        }
+    }
+    Ok(Gated::Done(Some(restore(tx, account, batch, verb, call).await?)))
+}
+
+/// Restores these devices, which waits for nothing any more.
+pub(super) async fn restore<T: Transaction>(
+    tx: &mut T,
+    mut account: Account,
+    batch: &[Named],
+    verb: Verb,
+    call: &Call,
+) -> Result<(Restorations, Account), StoreError> {
+    let org = account.org.id;
     let known = held(tx, org, &ids(batch)).await?;
     let (outcomes, changed) = plan::restore_batch(batch, &known, account.used, account.org.limit());
     set_revoked(tx, org, &changed, None).await?;
@@ -100,20 +127,37 @@ pub(in super::super) async fn unrevoke<T: Transaction>(
     set_used(tx, &account).await?;
     record(tx, call, Record::unrevoke(org, verb, batch, &outcomes)).await?;
     tx.tell(Change::Devices(org, changed));
-    Ok(Some((outcomes, account)))
+    Ok((outcomes, account))
 }
 
 pub(in super::super) async fn unrevoke_all<T: Transaction>(
     tx: &mut T,
     org: OrgId,
     call: &Call,
-) -> Result<Option<(RestoredAll, Account)>, StoreError> {
-    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+) -> Result<Gated<Option<(RestoredAll, Account)>>, StoreError> {
+    let Some(account) = locked_account(tx, org).await? else { return Ok(Gated::Done(None)) };
+    if waits(&account, call)
+        && revoked_count(tx, org).await? > 0
+        && let Some(held_back) = held_back(tx, &account, Action::UnrevokeAll, call).await?
+    {
+        return Ok(held_back);
+    }
+    Ok(Gated::Done(Some(restore_all(tx, account, call).await?)))
+}
+
+async fn revoked_count<T: Transaction>(tx: &mut T, org: OrgId) -> Result<u64, StoreError> {
     let count = "SELECT COUNT(*) FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL";
-    let revoked: u64 = match tx.row(count, values![org]).await? {
-        Some(row) => row.get(0)?,
-        None => 0,
-    };
+    tx.row(count, values![org]).await?.map_or(Ok(0), |row| row.get(0))
+}
+
+/// Restores all devices that the plan has places for, which waits for nothing any more.
+pub(super) async fn restore_all<T: Transaction>(
+    tx: &mut T,
+    mut account: Account,
+    call: &Call,
+) -> Result<(RestoredAll, Account), StoreError> {
+    let org = account.org.id;
+    let revoked = revoked_count(tx, org).await?;
     let newest = "SELECT device_id FROM devices WHERE org_id = $1 AND revoked_at IS NOT NULL
          ORDER BY revoked_at DESC, seq DESC LIMIT $2";
     let places = i64::try_from(account.places()).unwrap_or(i64::MAX);
@@ -126,7 +170,7 @@ pub(in super::super) async fn unrevoke_all<T: Transaction>(
     let all = RestoredAll { restored: restored.iter().map(ToString::to_string).collect(), left };
     record(tx, call, all.record(org)).await?;
     tx.tell(Change::Org(org));
-    Ok(Some((all, account)))
+    Ok((all, account))
 }
 
 /// The number of revoked devices, at most `most`.

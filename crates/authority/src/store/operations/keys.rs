@@ -3,12 +3,15 @@
 use jiff::Timestamp;
 
 use super::super::StoreError;
+use super::super::approvals::Gated;
 use super::super::columns::{KEY_COLUMNS, Row, key_columns, role_key};
 use super::super::keys::{KEPT_ENDED, KEPT_KEYS, KeyChange, KeyRefusal, KeyRow, NewRoleKey, RotatedKey, WhichKey};
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Value, values};
+use super::approvals::{held_back, may_rotate, waits};
 use super::audit::record;
 use super::orgs::{live_account, locked_account};
+use crate::approvals::{Action, may_confirm};
 use crate::audit::{Call, Record, Verb};
 use crate::changes::Change;
 use crate::keys::{KeyMark, SecretHash};
@@ -66,10 +69,31 @@ pub(in super::super) async fn create<T: Transaction>(
     org: OrgId,
     new: &NewRoleKey,
     call: &Call,
-) -> Result<KeyChange<()>, StoreError> {
-    if locked_account(tx, org).await?.is_none() {
-        return Ok(Err(KeyRefusal::NoOrg));
+) -> Result<Gated<KeyChange<()>>, StoreError> {
+    let Some(account) = locked_account(tx, org).await? else { return Ok(Gated::Done(Err(KeyRefusal::NoOrg))) };
+    // Else one key's holder could make the second one that a restore needs.
+    if may_confirm(new.role) && waits(&account, call) {
+        let action = Action::CreateKey {
+            hash: new.hash.to_hex(),
+            role: new.role,
+            devices: new.devices.clone(),
+            name: new.name.clone(),
+            ends: new.ends,
+        };
+        if let Some(held_back) = held_back(tx, &account, action, call).await? {
+            return Ok(held_back);
+        }
     }
+    add(tx, org, new, call).await.map(Gated::Done)
+}
+
+/// Adds this key, which waits for nothing any more.
+pub(super) async fn add<T: Transaction>(
+    tx: &mut T,
+    org: OrgId,
+    new: &NewRoleKey,
+    call: &Call,
+) -> Result<KeyChange<()>, StoreError> {
     if !has_room(tx, org, call.at).await? {
         return Ok(Err(KeyRefusal::Full));
     }
@@ -121,15 +145,16 @@ pub(in super::super) async fn rotate<T: Transaction>(
     (until, not_after): (Timestamp, Option<Timestamp>),
     call: &Call,
 ) -> Result<KeyChange<RotatedKey>, StoreError> {
-    if locked_account(tx, org).await?.is_none() {
-        return Ok(Err(KeyRefusal::NoOrg));
-    }
+    let Some(account) = locked_account(tx, org).await? else { return Ok(Err(KeyRefusal::NoOrg)) };
     let (mark, held) = match one(tx, org, which, call.at).await? {
         Ok(one) => one,
         Err(refusal) => return Ok(Err(refusal)),
     };
     if held.replaced {
         return Ok(Err(KeyRefusal::Replaced));
+    }
+    if may_confirm(held.role) && !may_rotate(&account, mark, call) {
+        return Ok(Err(KeyRefusal::OthersKey));
     }
     // The one before stays valid beside it for a while.
     if !has_room(tx, org, call.at).await? {

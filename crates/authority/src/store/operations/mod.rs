@@ -9,6 +9,7 @@
 //! | `orgs` | organisations and their keys |
 //! | `keys` | keys with roles |
 //! | `checkouts` | plan changes that wait for confirmation |
+//! | `approvals` | restores that wait for a second key |
 //! | `devices` | registering, revoking and restoring devices |
 //! | `removal` | removing devices, and ageing ephemeral ones out |
 //! | `list` | pages of devices |
@@ -17,6 +18,7 @@
 //! | `audit` | records of management calls |
 //! | `retention` | what is more than an organisation may keep |
 
+pub(super) mod approvals;
 pub(super) mod audit;
 pub(super) mod checkouts;
 pub(super) mod devices;

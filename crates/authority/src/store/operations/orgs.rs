@@ -2,12 +2,15 @@
 
 use jiff::Timestamp;
 
+use super::super::approvals::Gated;
 use super::super::columns::Row;
 use super::super::rows::{account, org_columns};
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::values;
 use super::super::{OldKey, OrgChange, StoreError};
+use super::approvals::{count_stop, held_back, void_all, waits};
 use super::audit::record;
+use crate::approvals::{Action, ApprovalRefusal};
 use crate::audit::{Call, Record, Verb};
 use crate::changes::Change;
 use crate::keys::SecretHash;
@@ -100,19 +103,49 @@ pub(in super::super) async fn change<T: Transaction>(
     id: OrgId,
     change: &OrgChange,
     call: &Call,
-) -> Result<Option<Account>, StoreError> {
-    if locked_account(tx, id).await?.is_none() {
-        return Ok(None);
-    }
+) -> Result<Gated<Option<Account>>, StoreError> {
+    let Some(account) = locked_account(tx, id).await? else { return Ok(Gated::Done(None)) };
     if let OrgChange::Key(_, _, Some(expected)) = change
         && tx.row("SELECT id FROM orgs WHERE id = $1 AND key_hash = $2", values![id, expected]).await?.is_none()
     {
-        return Ok(None);
+        return Ok(Gated::Done(None));
     }
+    match change {
+        OrgChange::Disabled(Switch::Own, false) if account.org.off.own => {
+            if let Some(held_back) = held_back(tx, &account, Action::Enable, call).await? {
+                return Ok(held_back);
+            }
+        }
+        // Without an expected key, it is another key's holder that asks.
+        OrgChange::Key(_, _, None) if waits(&account, call) => {
+            return Ok(Gated::Refused(ApprovalRefusal::OthersKey));
+        }
+        OrgChange::Disabled(_, true) => count_stop(tx, &account, None).await?,
+        OrgChange::RestoreNeeds(..=1) => void_all(tx, id, call).await?,
+        OrgChange::Disabled(..)
+        | OrgChange::Frozen(_)
+        | OrgChange::AccessUntil(_)
+        | OrgChange::Plan(..)
+        | OrgChange::Key(..)
+        | OrgChange::EndOldKey
+        | OrgChange::RestoreNeeds(_)
+        | OrgChange::Delete => {}
+    }
+    perform(tx, id, change, call).await?;
+    Ok(Gated::Done(any_account(tx, id).await?))
+}
+
+/// Makes this change, which waits for nothing any more.
+pub(super) async fn perform<T: Transaction>(
+    tx: &mut T,
+    id: OrgId,
+    change: &OrgChange,
+    call: &Call,
+) -> Result<(), StoreError> {
     apply(tx, id, change, call).await?;
     record(tx, call, change.record(id)).await?;
     tx.tell(change.news(id));
-    any_account(tx, id).await
+    Ok(())
 }
 
 pub(super) async fn apply<T: Transaction>(
@@ -150,11 +183,15 @@ pub(super) async fn apply<T: Transaction>(
              old_key_ends = CASE WHEN old_key_ends > $2 THEN $2 ELSE old_key_ends END WHERE id = $1",
             values![id, call.at],
         ),
+        OrgChange::RestoreNeeds(keys) => {
+            ("UPDATE orgs SET restore_needs = $2 WHERE id = $1", values![id, i64::from(*keys)])
+        }
         OrgChange::Delete => {
             for delete in [
                 "DELETE FROM device_seen WHERE seq IN (SELECT seq FROM devices WHERE org_id = $1)",
                 "DELETE FROM devices WHERE org_id = $1",
                 "DELETE FROM checkouts WHERE org_id = $1",
+                "DELETE FROM approvals WHERE org_id = $1",
                 "DELETE FROM reports WHERE org_id = $1",
                 "DELETE FROM validators WHERE org_id = $1",
                 "DELETE FROM stops WHERE org_id = $1",

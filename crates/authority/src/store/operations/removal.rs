@@ -4,13 +4,16 @@ use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
 
+use super::super::approvals::Gated;
 use super::super::columns::Row;
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::values;
 use super::super::{AGED_AT_ONCE, StoreError};
+use super::approvals::{held_back, stopped, waits};
 use super::audit::record;
 use super::devices::held;
 use super::orgs::{locked_account, set_used};
+use crate::approvals::Action;
 use crate::audit::{Call, Record};
 use crate::changes::Change;
 use crate::org::OrgId;
@@ -35,13 +38,33 @@ pub(in super::super) async fn remove<T: Transaction>(
     id: &DeviceId,
     only_active: bool,
     call: &Call,
-) -> Result<Option<(Removal, Account)>, StoreError> {
-    let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
+) -> Result<Gated<Option<(Removal, Account)>>, StoreError> {
+    let Some(account) = locked_account(tx, org).await? else { return Ok(Gated::Done(None)) };
+    // A revoked device that is removed could register again. The removal of an active one stops it.
+    if waits(&account, call)
+        && !only_active
+        && let Some(device) = stopped(tx, org, std::slice::from_ref(id)).await?.pop()
+        && let Some(held_back) = held_back(tx, &account, Action::Remove { device }, call).await?
+    {
+        return Ok(held_back);
+    }
+    Ok(Gated::Done(Some(take_away(tx, account, id, only_active, call).await?)))
+}
+
+/// Removes this device, which waits for nothing any more.
+pub(super) async fn take_away<T: Transaction>(
+    tx: &mut T,
+    mut account: Account,
+    id: &DeviceId,
+    only_active: bool,
+    call: &Call,
+) -> Result<(Removal, Account), StoreError> {
+    let org = account.org.id;
     let known = held(tx, org, std::slice::from_ref(id)).await?.get(id).copied();
     let removal = plan::remove(known, only_active);
     record(tx, call, Record::remove(org, id.as_str(), removal)).await?;
     if removal != Removal::Removed {
-        return Ok(Some((removal, account)));
+        return Ok((removal, account));
     }
     forget(tx, org, std::slice::from_ref(id)).await?;
     if known == Some(DeviceStatus::Active) {
@@ -49,7 +72,7 @@ pub(in super::super) async fn remove<T: Transaction>(
         set_used(tx, &account).await?;
     }
     tx.tell(Change::Denied(org, Some(vec![id.clone()])));
-    Ok(Some((removal, account)))
+    Ok((removal, account))
 }
 
 pub(in super::super) async fn aged<T: ReadTransaction>(

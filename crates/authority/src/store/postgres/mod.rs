@@ -322,6 +322,9 @@ fn late(error: &StoreError) -> bool {
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
+        | StoreError::Waits(_)
+        | StoreError::NotApproved(_)
+        | StoreError::KeyRefused(_)
         | StoreError::NotHere => false,
     }
 }
@@ -345,6 +348,9 @@ fn lost(error: &StoreError) -> bool {
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
+        | StoreError::Waits(_)
+        | StoreError::NotApproved(_)
+        | StoreError::KeyRefused(_)
         | StoreError::NotHere => false,
     }
 }

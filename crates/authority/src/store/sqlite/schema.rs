@@ -8,7 +8,7 @@ use super::super::OpenError;
 
 /// The migrations; the first is number 1. `PRAGMA user_version` is the number of migrations that a database has. None
 /// is ever changed.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     include_str!("../../../migrations/sqlite/0001_organisations_and_devices.sql"),
     include_str!("../../../migrations/sqlite/0002_audit_and_reasons.sql"),
     include_str!("../../../migrations/sqlite/0003_counts_limits_and_last_seen.sql"),
@@ -17,6 +17,7 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("../../../migrations/sqlite/0006_keys_with_roles.sql"),
     include_str!("../../../migrations/sqlite/0007_two_switches_and_revoked_keys.sql"),
     include_str!("../../../migrations/sqlite/0008_sidecars_that_prove_themselves.sql"),
+    include_str!("../../../migrations/sqlite/0009_restores_by_two.sql"),
     include_str!("../../../migrations/sqlite/0010_count_of_revoked_devices.sql"),
 ];
 
