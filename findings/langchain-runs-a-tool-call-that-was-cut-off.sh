@@ -1,13 +1,13 @@
 #!/bin/sh
-# LangChain's OpenAI chat model: when a streamed answer ends in the middle of a tool call, the agent runs the tool with the part of
-# the arguments that arrived. LangChain completes the unfinished JSON itself, so that '{"path": "/srv' becomes {"path": "/srv"}, and
-# a call that was "/srv/build/old" is carried out on "/srv". No finish_reason and no [DONE] is needed for this. It takes a stream
-# that ends as HTTP ends one: the last chunk, or the end of a connection without a length. A proxy or gateway that is stopped, or
-# that ends streams at a limit, ends them so. When the chunked body breaks off instead, the client raises an error, and no tool
-# runs. Without streaming, the same unfinished arguments are an invalid tool call, and no tool runs either.
+# LangChain with OpenAI's chat model: when a streamed answer ends in the middle of a tool call, the agent runs the tool with the part
+# of the arguments that has arrived. LangChain completes the unfinished JSON: '{"path": "/srv' becomes {"path": "/srv"}, and a call
+# that would have been for "/srv/build/old" is carried out on "/srv". Neither a finish_reason nor [DONE] is needed. The stream only
+# has to end in the way in which HTTP bodies end: with the last chunk, or, without a length, with the connection. A proxy or
+# gateway that is stopped, or ends streams at a limit, may end them like this. When a chunked body breaks off instead, the client
+# raises an error and no tool runs. Without streaming, the same unfinished arguments are an invalid call, and no tool runs.
 #
-# So whatever ends a stream between a model and an agent must break the connection (a reset, or a chunked body without its last
-# chunk), and not end it well.
+# So a component that stops a stream between a model and an agent must break it (a reset, or a chunked body without its last
+# chunk), not end it.
 #
 # Seen with langchain 1.5.2, langchain-core 1.8.3, langchain-openai 1.7.4, openai 3.57.0:
 #   the stream ends with its last chunk: delete(/srv)

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Linux, SO_PEERCRED of a client of a unix socket: which process it names is decided by the library with which the service accepts.
-# A service manager binds a socket, listens on it and passes it to the service (socket activation). unix(7) says that the peer's
-# credentials are those at the time of listen(2), so a client sees the manager. But listen() can be called again on a socket that
-# already listens, and then the kernel replaces the credentials by those of the process that called it last. Whether an
-# inherited socket gets this second call depends on the library: asyncio (and so uvicorn) and Node.js call it, Python's socket module
-# and gunicorn do not. The answer is the caller's uid and gid as well as its pid, and the clients cannot see which case it is.
+# Linux, SO_PEERCRED at a client of a unix socket: with socket activation, the service's library decides which process it names.
+# A service manager binds a socket, listens, and passes the socket to the service. unix(7) says that the credentials are those at
+# the time of listen(2), so the client should see the manager. But listen() may be called again on a socket that already
+# listens, and the kernel then replaces the credentials by the caller's, for connections made from then on. asyncio (and so
+# uvicorn) and Node.js call listen() on a socket that they are given; Python's socket module and gunicorn do not. This holds for uid
+# and gid as well as for the pid, and a client cannot see which case it has.
 #
-# So a client that checks the uid of the service behind a socket of systemd's sees root or the service's user, as the service's
-# library will have it, and must accept both. A pid from SO_PEERCRED is not a process to signal.
+# So a client that checks the uid of a socket-activated service sees the manager's uid or the service's, as the service's library
+# has it, and needs to know which of them is right. The pid is not a process to signal.
 #
 # Seen with Linux 6.18, Python 3.11, uvicorn 0.54.0, gunicorn 27.0.1, Node.js 20.20.2:
 #   before a service runs: the manager

@@ -1,13 +1,12 @@
 #!/bin/sh
-# SQLite in WAL mode on a full disk: reading fails too, and the error does not name the disk's space. The first connection makes
-# the file -shm of 32 KiB, also for a database that was closed in order and has nothing in its log. Without space for it every
-# SELECT fails with SQLITE_IOERR ("disk I/O error", extended code SQLITE_IOERR_SHMSIZE) and not with SQLITE_FULL ("database or disk is
-# full"); mode=ro changes nothing. In the rollback journal's mode the same file reads well on the same disk. While another
-# process has the database open, -shm exists and a reader has no error. So what a full disk does depends on whether some
-# connection was already open: a service goes on reading until it restarts, and then it does not come up. Deleting rows does not
-# free space either: the delete itself needs space in the log. "disk I/O error" looks like broken hardware.
+# SQLite in WAL mode on a full disk: reading fails too, and the error does not say that space is missing. The first connection makes the
+# file -shm of 32 KiB, even when the database was closed cleanly and has no log. If there is no space for it, every SELECT fails with
+# SQLITE_IOERR ("disk I/O error", extended code SQLITE_IOERR_SHMSIZE), which looks like broken hardware, and not with SQLITE_FULL
+# ("database or disk is full"). mode=ro changes nothing. With a rollback journal, the same file can be read on the same disk.
+# While another connection is open, -shm exists, and a reader gets its rows. So a service continues to read from its database on a
+# full disk until it restarts, and then it cannot start. DELETE does not help in either case: it needs space itself.
 #
-# So keep one connection open, or reserve a file that can be removed, and test the restart on a full disk.
+# So test the restart on a full disk, and reserve space that can be released.
 #
 # Seen with SQLite 3.54.1 (apsw 3.54.1.0):
 #   rollback journal, SELECT: 40 rows
@@ -46,7 +45,7 @@ def make(mode):
     db = apsw.Connection("db")
     db.execute(f"PRAGMA journal_mode = {mode}")
     db.execute("CREATE TABLE t (x)")
-    db.execute("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40) INSERT INTO t SELECT hex(zeroblob(250)) FROM n")
+    db.executemany("INSERT INTO t VALUES (hex(zeroblob(250)))", [()] * 40)
     return db
 
 
@@ -68,9 +67,8 @@ def expect(what, expected, sql="SELECT COUNT(*) FROM t", uri="file:db"):
         seen = f"{rows[0][0]} rows" if rows else "done"
         db.close()
     except apsw.Error as error:
-        seen = apsw.mapping_extended_result_codes.get(error.extendedresult, str(error.extendedresult)) \
-            if error.extendedresult > 255 else apsw.mapping_result_codes[error.extendedresult]
-        seen = seen.removeprefix("SQLITE_")
+        names = apsw.mapping_extended_result_codes if error.extendedresult > 255 else apsw.mapping_result_codes
+        seen = names[error.extendedresult].removeprefix("SQLITE_")
     print(f"{what}: {seen}")
     failed |= seen != expected
 
