@@ -16,6 +16,7 @@
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
 export HOME="$dir"
 cd "$dir"
 python3 -m venv venv
@@ -82,6 +83,9 @@ from pathlib import Path
 
 begun, carried_out = Path("begun"), Path("carried-out")
 print("mcp", importlib.metadata.version("mcp"))
+
+# So that what was started is ended.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def runs(pid):

@@ -19,6 +19,7 @@ set -eu
 case $(readlink -f /bin/sh) in */dash) ;; *) echo 'SKIPPED: /bin/sh is not dash'; exit 0 ;; esac
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
 export HOME="$dir/home"
 mkdir "$HOME" "$dir/npm" "$dir/work"
 cd "$dir/npm"
@@ -42,7 +43,9 @@ import time
 from pathlib import Path
 
 # The shell that started this script may have it ignore SIGINT, and the programs would inherit that.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# So that what was started is ended.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 pid_file, got = Path("pid"), Path("got")
 
 
