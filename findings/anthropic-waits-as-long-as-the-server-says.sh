@@ -20,6 +20,7 @@
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
 export HOME="$dir"
 cd "$dir"
 python3 -m venv venv

@@ -15,6 +15,7 @@
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
 export HOME="$dir/home" TMPDIR="$dir/tmp"
 mkdir -p "$TMPDIR" "$HOME" "$dir/node" "$dir/work"
 cd "$dir/node"
@@ -67,6 +68,8 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
 server.daemon_threads = True
 threading.Thread(target=server.serve_forever, daemon=True).start()
 cline = str(Path("../node/node_modules/.bin/cline").absolute())
+# So that what was started is ended.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 place = Path.cwd().parent
 
 

@@ -17,6 +17,7 @@
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
 export HOME="$dir/home" TMPDIR="$dir/tmp"
 mkdir -p "$TMPDIR" "$HOME/.gemini" "$dir/node" "$dir/work"
 cd "$dir/node"
@@ -74,7 +75,9 @@ server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
 server.daemon_threads = True
 threading.Thread(target=server.serve_forever, daemon=True).start()
 # The shell that started this script may have it ignore SIGINT, and the agent would inherit that.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# So that what was started is ended.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 pid_file = Path("command.pid")
 
 

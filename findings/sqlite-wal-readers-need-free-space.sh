@@ -22,6 +22,7 @@ set -eu
 unshare --user --map-root-user --mount true 2>/dev/null || { echo 'SKIPPED: no user namespaces here'; exit 0; }
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' HUP INT TERM
 export HOME="$dir"
 cd "$dir"
 python3 -m venv venv

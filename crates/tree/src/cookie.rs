@@ -1,5 +1,6 @@
 //! Run ids in the environment of a process: the last way to find a process that has lost every other tie to its tree.
-//! It fails only for a process that has emptied its environment too.
+//! It fails only for a process that has emptied its environment too, or written over it: a changed title may do this
+//! (`findings/process-title-erases-proc-environ.sh`).
 
 use machineid_protocol::RunId;
 use rustix::io::Errno;

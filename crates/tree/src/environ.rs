@@ -7,8 +7,9 @@
 //! unreadable and not read again while it lives. A slow machine is told apart: then the helper thread waits only for a
 //! processor, and the caller waits for the helper.
 //!
-//! The environment of a process changes only by its own `exec`, which most processes do in their first second. What was
-//! read from an older process is kept for later looks.
+//! A process gets another environment only by its own `exec`, which most processes do in their first second. What was
+//! read from an older process is kept for later looks. A changed title may write over the environment
+//! later; what was read before that stays known.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
