@@ -32,19 +32,19 @@ trap 'rm -rf "$units"' EXIT
 if command -v systemd-analyze > /dev/null; then
     # systemd-analyze verify needs a program at each path that a unit names; any program will do.
     for unit in packaging/systemd/*.{service,socket,path}; do
-        sed 's#/usr/bin/machineid[a-z-]*#/bin/true#' "$unit" > "$units/$(basename "$unit")"
+        sed 's#/usr/[a-z]*/machineid[a-z-]*#/bin/true#' "$unit" > "$units/$(basename "$unit")"
     done
     mkdir "$units/user"
     sed 's#/usr/bin/machineid[a-z-]*#/bin/true#' packaging/systemd/user/machineid-sidecar.service > "$units/user/machineid-sidecar.service"
     verify() { silent env SYSTEMD_UNIT_PATH="$units:" SYSTEMD_LOG_LEVEL=notice systemd-analyze verify --man=no "$@"; }
     ok 'systemd finds nothing wrong with the units' verify "$units"/machineid-sidecar.{service,socket} \
-        "$units"/machineid-sidecar-key.{path,service} "$units/machineid-authority.service" "$units/machineid-agent@x.service"
+        "$units"/machineid-sidecar-{leaf.socket,leaf.service,key.path,key.service} "$units/machineid-authority.service" "$units/machineid-agent@x.service"
     ok "nor with a user's" env XDG_RUNTIME_DIR="$units" HOME="$units" bash -c 'output=$(systemd-analyze verify --man=no --user "$0" 2>&1); [ -z "$output" ] || { echo "$output"; exit 1; }' "$units/user/machineid-sidecar.service"
     exposed() { # UNIT: at most 2.0
         systemd-analyze security --offline=true --threshold=20 --no-pager "packaging/systemd/$1" | tail -1
         return "${PIPESTATUS[0]}"
     }
-    for unit in machineid-sidecar machineid-authority; do
+    for unit in machineid-sidecar machineid-sidecar-leaf machineid-authority; do
         ok "$unit.service is exposed 2.0 or less" exposed "$unit.service"
     done
 else

@@ -44,6 +44,7 @@ impl Changes {
             system_unavailable,
             undecided,
             kill_file,
+            leaf_helper,
         } = enforcement;
         let LocalSettings {
             socket,
@@ -78,6 +79,7 @@ impl Changes {
             ("enforcement.system_unavailable", *system_unavailable != running.enforcement.system_unavailable),
             ("enforcement.undecided", *undecided != running.enforcement.undecided),
             ("enforcement.kill_file", *kill_file != running.enforcement.kill_file),
+            ("enforcement.leaf_helper", *leaf_helper != running.enforcement.leaf_helper),
             ("local.mode", *mode != running.local.mode),
             ("local.group", name_of(group) != name_of(&running.local.group)),
             ("local.max_age_cap", *max_age_cap != running.local.max_age_cap),
@@ -192,6 +194,7 @@ mod tests {
             ("system_unavailable = \"deny\"", "system_unavailable = \"retry\""),
             ("undecided = \"run\"", "undecided = \"freeze\""),
             ("/run/machineid/", "/run/other/"),
+            ("/run/machineid-sidecar-leaf.sock", "/run/other-leaf.sock"),
             ("127.0.0.1:8425", "127.0.0.1:8426"),
             ("127.0.0.1:9464", "127.0.0.1:9465"),
             ("/var/log/machineid/", "/var/log/other/"),

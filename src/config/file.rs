@@ -56,6 +56,7 @@ pub(super) struct RawEnforcement {
     pub(super) system_unavailable: Placed<String>,
     pub(super) undecided: Placed<String>,
     pub(super) kill_file: Placed<String>,
+    pub(super) leaf_helper: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

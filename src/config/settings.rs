@@ -82,6 +82,8 @@ pub(crate) struct EnforcementSettings {
     pub(crate) system_unavailable: SystemUnavailable,
     pub(crate) undecided: UndecidedPolicy,
     pub(crate) kill_file: Option<PathBuf>,
+    /// The socket of the helper that makes control groups where this daemon may not.
+    pub(crate) leaf_helper: PathBuf,
 }
 
 /// The handling of agents whose device cannot be validated, until their lease ends.
@@ -157,6 +159,7 @@ mod defaults {
     pub(super) const CONTAINMENT: &str = "auto";
     pub(super) const SYSTEM_UNAVAILABLE: &str = "deny";
     pub(super) const UNDECIDED: &str = "run";
+    pub(super) const LEAF_HELPER: &str = "/run/machineid-sidecar-leaf.sock";
     pub(super) const SOCKET_MODE: &str = "0660";
     pub(super) const MAX_AGE_CAP: &str = "0s";
     pub(super) const LOG_FORMAT: &str = "text";
@@ -374,6 +377,9 @@ fn enforcement(
         )?,
         undecided: reader.text("enforcement.undecided", section.undecided.as_ref(), defaults::UNDECIDED, undecided)?,
         kill_file: reader.path("enforcement.kill_file", section.kill_file.as_ref())?.map(|(path, _)| path),
+        leaf_helper: reader
+            .path("enforcement.leaf_helper", section.leaf_helper.as_ref())?
+            .map_or_else(|| PathBuf::from(defaults::LEAF_HELPER), |(path, _)| path),
     })
 }
 

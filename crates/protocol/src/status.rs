@@ -39,6 +39,9 @@ pub struct Status {
     /// The state of the files that the daemon keeps.
     #[serde(default)]
     pub files: FilesStatus,
+    /// The socket of the helper that makes control groups for the daemon, if there is one.
+    #[serde(default)]
+    pub leaf_helper: Option<String>,
 }
 
 /// The files that the daemon keeps: its socket, its lock, the records of runs, and files that outlive it.
