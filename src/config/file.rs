@@ -83,6 +83,7 @@ pub(super) struct RawLog {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAudit {
     pub(super) file: Placed<String>,
+    pub(super) key_file: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// The path of the audit file, if set.
     pub(crate) audit_file: Option<(PathBuf, Origin)>,
+    /// The key of the audit file's chain.
+    pub(crate) audit_key_file: Option<(PathBuf, Origin)>,
     /// The address of `metrics.listen`, if set.
     pub(crate) metrics_listen: Option<(SocketAddr, Origin)>,
     /// The directory of files that outlive a reboot; `None` when this user has none.
@@ -258,6 +260,7 @@ pub(crate) fn resolve(
             level: reader.text("log.level", written.log.level.as_ref(), defaults::LOG_LEVEL, str::parse)?,
         },
         audit_file: reader.path("audit.file", written.audit.file.as_ref())?,
+        audit_key_file: reader.path("audit.key_file", written.audit.key_file.as_ref())?,
         metrics_listen: reader.address("metrics.listen", written.metrics.listen.as_ref())?,
         state_dir: around.state_dir(),
         authority,

@@ -80,6 +80,9 @@ pub struct AuditStatus {
     pub dropped: u64,
     /// Why the file cannot be written now, if it cannot.
     pub problem: Option<String>,
+    /// Whether the chain of its records has a key (`audit.key_file`).
+    #[serde(default)]
+    pub keyed: bool,
 }
 
 /// The result of a stop.
