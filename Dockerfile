@@ -32,13 +32,21 @@ RUN install -d -m 700 -o 65532 -g 65532 /var/lib/machineid-authority
 USER 65532:65532
 VOLUME /var/lib/machineid-authority
 EXPOSE 8424
-# --allow-http is required to listen beyond loopback. Use it only in a private network; otherwise put TLS in front.
+# Listens on the container's loopback, for a TLS proxy that shares its network namespace. With a certificate instead:
+#   serve --listen 0.0.0.0:8424 --tls-cert /tls/tls.crt --tls-key /tls/tls.key --database sqlite:/var/lib/machineid-authority/authority.db
 ENTRYPOINT ["/usr/bin/machineid-authority"]
-CMD ["serve", "--listen", "0.0.0.0:8424", "--allow-http", "--database", "sqlite:/var/lib/machineid-authority/authority.db"]
+CMD ["serve", "--database", "sqlite:/var/lib/machineid-authority/authority.db"]
 
 FROM base AS sidecar
 COPY --from=build /rootfs/usr/bin/machineid-sidecar /rootfs/usr/bin/machineid-run /rootfs/usr/bin/machineid /usr/bin/
 COPY --from=build /rootfs/etc/machineid /etc/machineid
+# A daemon that is not root may then stop other users' processes, where the platform leaves CAP_KILL in its bounding set and allows
+# privileges of files (the DaemonSet). Permitted, not effective: without either, the program still starts.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libcap2-bin \
+    && setcap cap_kill=p /usr/bin/machineid-sidecar \
+    && apt-get purge -y --auto-remove libcap2-bin \
+    && rm -rf /var/lib/apt/lists/*
 RUN install -d -m 755 -o 65532 -g 65532 /run/machineid \
     && install -d -m 700 -o 65532 -g 65532 /run/machineid-sidecar /var/lib/machineid-sidecar
 # The daemon's directories, in the variables that systemd would set.

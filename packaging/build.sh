@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the four programs for a release into target/dist/bin: three linked with libc (the profile `dist`), and machineid-run
-# linked statically (the profile `alone`; gnu target, +crt-static; built separately, from its own crate alone).
+# Builds the five programs for a release into target/dist/bin: three linked with libc (the profile `dist`), and machineid-run
+# and machineid-leaf linked statically (the profile `alone`; gnu target, +crt-static; built separately, from their own crates).
 #
 # The programs contain no path of the build machine, so two builds of a commit have the same bytes.
 set -euo pipefail
@@ -17,10 +17,11 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/n
 RUSTFLAGS="$remap" cargo build --profile dist --locked --target "$target" --target-dir target/dist/build \
     --bin machineid-sidecar --bin machineid --bin machineid-authority
 RUSTFLAGS="$remap -C target-feature=+crt-static" cargo build --profile alone --locked --target "$target" \
-    --target-dir target/dist/static --package machineid-run --features program
+    --target-dir target/dist/static --package machineid-run --package machineid-leaf \
+    --features machineid-run/program,machineid-leaf/program
 
 rm -rf target/dist/bin
 mkdir -p target/dist/bin
 install -m 755 -t target/dist/bin "target/dist/build/$target/dist/"machineid{,-sidecar,-authority} \
-    "target/dist/static/$target/alone/machineid-run"
+    "target/dist/static/$target/alone/"machineid-{run,leaf}
 ls -l target/dist/bin

@@ -42,7 +42,7 @@ put() { # MODE FILE PLACE
 # Writes the programs' paths into the unit.
 unit() { # FILE PLACE
     if [ -z "$undo" ]; then
-        sed "s|/usr/bin/machineid|$prefix/bin/machineid|g" "$1" > "$here/.unit.$$"
+        sed "s|/usr/bin/machineid|$prefix/bin/machineid|g; s|/usr/libexec/machineid|$prefix/libexec/machineid|g" "$1" > "$here/.unit.$$"
         put 644 "$here/.unit.$$" "$2"
         rm -f "$here/.unit.$$"
     else
@@ -64,11 +64,12 @@ pages() { for page in "$@"; do put 644 "$page" "$prefix/share/man/man1/$(basenam
 
 if [ "$part" != authority ]; then
     for name in machineid-sidecar machineid-run machineid; do program $name; done
+    put 755 "$bin/machineid-leaf" "$prefix/libexec/machineid-leaf"
     for page in "$files"/man/*.1; do
         case $(basename "$page") in machineid-authority*) ;; *) pages "$page" ;; esac
     done
-    for name in machineid-sidecar.service machineid-sidecar.socket machineid-sidecar-key.path \
-        machineid-sidecar-key.service machineid-agent@.service; do
+    for name in machineid-sidecar.service machineid-sidecar.socket machineid-sidecar-leaf.socket \
+        machineid-sidecar-leaf.service machineid-sidecar-key.path machineid-sidecar-key.service machineid-agent@.service; do
         unit "$files/systemd/$name" "$lib/systemd/system/$name"
     done
     unit "$files/systemd/user/machineid-sidecar.service" "$lib/systemd/user/machineid-sidecar.service"

@@ -77,8 +77,17 @@ rm -rf "$out"
 mkdir -p "$out"
 cp "$first"/target/dist/*.deb "$first"/target/dist/*.tar.gz "$out/"
 if command -v lintian > /dev/null; then lintian --fail-on error "$out"/*.deb; else echo '    (no lintian here)'; fi
-(cd "$out" && sha256sum -- *.deb *.tar.gz > SHA256SUMS && cat SHA256SUMS)
+python3 packaging/sbom.py "$out/machineid-sidecar-$version.cdx.json"
 "$first/target/dist/bin/machineid-sidecar" --version
+
+step 'checksums and their signature (RELEASE_SIGNING_KEY names the key)'
+if [ -n "${RELEASE_SIGNING_KEY:-}" ]; then
+    packaging/sign.sh "$out"
+else
+    unless_rehearsed 'RELEASE_SIGNING_KEY names no key to sign SHA256SUMS with'
+    (cd "$out" && sha256sum -- *.deb *.tar.gz *.json > SHA256SUMS)
+fi
+cat "$out/SHA256SUMS"
 
 step 'on a booted systemd: install, run, revoke, upgrade, purge'
 packaging/test/booted.sh "$out"
@@ -89,7 +98,6 @@ Left to you:
   [ ] CI is green for $commit
   [ ] cargo bench -- memory: an idle daemon has 16 MiB or less resident and 4 MiB or less private
   [ ] read CHANGELOG.md once more as an operator who upgrades
-  [ ] gpg --detach-sign --armor $out/SHA256SUMS
   [ ] git push origin v$version, and upload what is in $out
   [ ] docker build --build-arg MACHINEID_COMMIT="$(git log -1 --abbrev=12 --format='%h %cs')" -t machineid-sidecar:$version .
 END

@@ -20,7 +20,7 @@ epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y C
 stage=$out/stage-tar/$name
 rm -rf "$out/stage-tar"
 mkdir -p "$stage/bin" "$stage/packaging"
-install -m 755 -t "$stage/bin" "$bin"/machineid{,-run,-sidecar,-authority}
+install -m 755 -t "$stage/bin" "$bin"/machineid{,-run,-leaf,-sidecar,-authority}
 strip --strip-unneeded "$stage"/bin/*
 install -m 755 packaging/install.sh "$stage/install.sh"
 cp -r packaging/{systemd,man,completions,launch,kubernetes} "$stage/packaging/"

@@ -21,7 +21,7 @@ use crate::config;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seed directories in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
     ("supervise_request", crate::local::fuzz_supervise_request),
@@ -30,6 +30,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("proc_stat", machineid_tree::fuzz_stat),
     ("proc_status", machineid_tree::fuzz_status),
     ("cgroup", machineid_tree::fuzz_cgroup),
+    ("leaf_message", machineid_leaf::fuzz_message),
     ("environment", machineid_tree::fuzz_environment),
     ("run_record", crate::registry::fuzz_record),
     ("span", span),

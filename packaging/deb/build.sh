@@ -48,17 +48,20 @@ package() { # NAME PART PROGRAMS...
         cp packaging/systemd/drop-ins/*.conf "$doc/examples/systemd/"
         [ ! -d packaging/launch ] || cp -r packaging/launch "$doc/examples/launch"
         [ ! -d packaging/kubernetes ] || cp -r packaging/kubernetes "$doc/examples/kubernetes"
-        # machineid-run is static so that it can be copied into any container and start agents there.
+        # machineid-run is static so that it can be copied into any container and start agents there; machineid-leaf, so that
+        # root runs no library in it.
         mkdir -p "$stage/usr/share/lintian/overrides"
-        echo "$name: statically-linked-binary [usr/bin/machineid-run]" > "$stage/usr/share/lintian/overrides/$name"
+        for static in usr/bin/machineid-run usr/libexec/machineid-leaf; do
+            echo "$name: statically-linked-binary [$static]" >> "$stage/usr/share/lintian/overrides/$name"
+        done
     fi
     # The package is not uploaded to Debian, so there is no bug to close.
     mkdir -p "$stage/usr/share/lintian/overrides"
     echo "$name: initial-upload-closes-no-bugs" >> "$stage/usr/share/lintian/overrides/$name"
     gzip -9n "$stage"/usr/share/man/man1/*.1
-    find "$stage/usr/bin" -type f -exec strip --strip-unneeded {} +
+    find "$stage/usr" -type f \( -path '*/bin/*' -o -path '*/libexec/*' \) -exec strip --strip-unneeded {} +
     find "$stage" -type d -exec chmod 755 {} +
-    find "$stage" -type f ! -path '*/bin/*' -exec chmod 644 {} +
+    find "$stage" -type f ! -path '*/bin/*' ! -path '*/libexec/*' -exec chmod 644 {} +
 
     local size
     size=$(find "$stage" -type f -printf '%s\n' | awk '{ kib += int(($1 + 1023) / 1024) } END { print kib }')

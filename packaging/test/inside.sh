@@ -94,7 +94,7 @@ ok "with the code of a refusal that may change" is "$(machineid-run -q -- true 2
 sleep 3
 ok "it does not flap" is "$(property machineid-sidecar NRestarts)" 0
 ok "the units are clean" silent systemd-analyze verify --man=no machineid-sidecar.service machineid-sidecar.socket \
-    machineid-sidecar-key.path machineid-agent@x.service machineid-authority.service
+    machineid-sidecar-leaf.service machineid-sidecar-leaf.socket machineid-sidecar-key.path machineid-agent@x.service machineid-authority.service
 
 # --- the key comes ---------------------------------------------------------------------------------------------------------
 sed -i 's|^url = .*|url = "http://127.0.0.1:8424"|; s|^stop_grace = .*|stop_grace = "2s"|; s|^interval = .*|interval = "1s"|' \
@@ -111,13 +111,30 @@ ok "a user outside that group may not ask" \
     has "$(setpriv --reuid nobody --regid nogroup --clear-groups curl -sS --unix-socket /run/machineid/sidecar.sock http://x/v1/check 2>&1)" 'denied\|connect'
 device=$(machineid status --json | sed -n 's/^ *"device_id": "\([^"]*\)".*/\1/p' | head -1)
 
+# --- what the daemon's user may do ---------------------------------------------------------------------------------------
+ok "the daemon may stop processes, and has no capability for files" \
+    is "$(sed -n 's/^CapEff:\s*//p' "/proc/$(main)/status")" 0000000000000020
+# As the daemon, with all that it has: a socket like docker's, and the passwords.
+python3 -c 'import os, socket; s = socket.socket(socket.AF_UNIX); s.bind("/run/docker.sock"); os.chmod("/run/docker.sock", 0o660); s.listen(); input()' \
+    < <(sleep 1000) & docker=$!
+until_ 5 test -S /run/docker.sock
+as_daemon() { setpriv --reuid machineid-sidecar --regid machineid-sidecar --groups machineid --inh-caps=-all,+kill --ambient-caps=-all,+kill \
+    --bounding-set=-all,+kill --no-new-privs -- "$@"; }
+ok "a process with its rights cannot open docker's socket" \
+    has "$(as_daemon curl -sS --max-time 5 --unix-socket /run/docker.sock http://x/ 2>&1)" 'denied\|connect'
+ok "nor read /etc/shadow" has "$(as_daemon cat /etc/shadow 2>&1)" 'denied'
+kill "$docker"
+rm /run/docker.sock
+ok "the leaf helper's socket is the daemon's" is "$(stat -c '%U %a' /run/machineid-sidecar-leaf.sock)" 'machineid-sidecar 600'
+
 # --- an agent ----------------------------------------------------------------------------------------------------------------
 mkdir -p /etc/machineid/agents
 echo 'COMMAND=/opt/stubborn.sh' > /etc/machineid/agents/demo.conf
 systemctl start machineid-agent@demo
 ok "an agent of the template runs" until_ 20 status_says '^demo .*running'
 ok "as a user of its own" is "$(stat -c %u "/proc/$(agents demo | head -1)" | grep -vc "^0$\|$(id -u machineid-sidecar)")" 1
-ok "in a control group that the daemon made, which holds against hostile agents" status_says 'holds against hostile'
+ok "in a control group that the leaf helper made, which holds against hostile agents" status_says 'holds against hostile'
+ok "as the journal says" has "$(journalctl -o cat -u machineid-sidecar-leaf)" 'machineid-agent@demo.service/machineid-'
 tree=$(agents demo)
 ok "with all its processes" test "$(wc -w <<< "$tree")" -ge 3
 wrapper=$(property machineid-agent@demo MainPID)
@@ -216,12 +233,9 @@ else
     echo "SKIPPED - notify-reload: this systemd is older than 253"
 fi
 
-# --- CAP_KILL alone ----------------------------------------------------------------------------------------------------------------
-install -D -m 644 /usr/share/doc/machineid-sidecar/examples/systemd/kill-only.conf -t /etc/systemd/system/machineid-sidecar.service.d
-systemctl daemon-reload
-systemctl restart machineid-sidecar
-ok "with CAP_KILL alone it serves" until_ 20 is_check 200
-ok "has that capability and no other" is "$(sed -n 's/^CapEff:\s*//p' "/proc/$(main)/status")" 0000000000000020
+# --- without the leaf helper -------------------------------------------------------------------------------------------------------
+systemctl stop machineid-sidecar-leaf.socket machineid-sidecar-leaf.service
+ok "stopped, the helper's socket is gone" test ! -e /run/machineid-sidecar-leaf.sock
 echo 'COMMAND=/opt/stubborn.sh' > /etc/machineid/agents/loose.conf
 systemctl start machineid-agent@loose
 ok "agents start" until_ 20 status_says '^loose .*running'
@@ -232,9 +246,7 @@ ok "the loose agent's processes are found" test "$(wc -w <<< "$loose")" -ge 5
 halt "$(property machineid-agent@demo MainPID)" "$(property machineid-agent@loose MainPID)"
 fleet revoke "$device" > /dev/null
 ok "revoked, it still ends agents of other users, their wrappers halted" until_ 25 gone $tree $loose
-rm -r /etc/systemd/system/machineid-sidecar.service.d
-systemctl daemon-reload
-systemctl restart machineid-sidecar
+systemctl start machineid-sidecar-leaf.socket
 fleet unrevoke "$device" > /dev/null
 until_ 20 is_check 200
 
@@ -350,6 +362,7 @@ rm -f /opt/stubborn.sh
 rm -rf /run/systemd/system/machineid-agent@narrow.service.d /var/lib/private/machineid-agent /var/lib/machineid-agent
 files > /tmp/files.after
 touch /opt/stubborn.sh
+ok "nor of its helper" test ! -e /run/machineid-sidecar-leaf.sock
 ok "purged, no file is left" diff <(grep -v stubborn /tmp/files.before) /tmp/files.after
 ok "no user is left" diff /tmp/passwd.before <(getent passwd)
 ok "and no group" diff /tmp/group.before <(getent group)

@@ -29,6 +29,7 @@ impl Changes {
             log,
             compat_listen,
             audit_file,
+            audit_key_file,
             metrics_listen,
             state_dir: _,
         } = &fresh;
@@ -44,6 +45,7 @@ impl Changes {
             system_unavailable,
             undecided,
             kill_file,
+            leaf_helper,
         } = enforcement;
         let LocalSettings {
             socket,
@@ -78,6 +80,7 @@ impl Changes {
             ("enforcement.system_unavailable", *system_unavailable != running.enforcement.system_unavailable),
             ("enforcement.undecided", *undecided != running.enforcement.undecided),
             ("enforcement.kill_file", *kill_file != running.enforcement.kill_file),
+            ("enforcement.leaf_helper", *leaf_helper != running.enforcement.leaf_helper),
             ("local.mode", *mode != running.local.mode),
             ("local.group", name_of(group) != name_of(&running.local.group)),
             ("local.max_age_cap", *max_age_cap != running.local.max_age_cap),
@@ -89,6 +92,7 @@ impl Changes {
         ];
         let origin_of = |named: Option<&Origin>| named.cloned().unwrap_or(Origin::Default);
         let audit_origin = origin_of(audit_file.as_ref().map(|(_, origin)| origin));
+        let audit_key_origin = origin_of(audit_key_file.as_ref().map(|(_, origin)| origin));
         let metrics_origin = origin_of(metrics_listen.as_ref().map(|(_, origin)| origin));
         let compat_origin = compat_listen.as_ref().map_or(&Origin::Default, |(_, origin)| origin);
         let address_of = |named: &Option<(SocketAddr, Origin)>| named.as_ref().map(|(address, _)| *address);
@@ -116,6 +120,12 @@ impl Changes {
                 "the chain of its records continues in the old one",
             ),
             (
+                "audit.key_file",
+                &audit_key_origin,
+                path_of(audit_key_file) != path_of(&running.audit_key_file),
+                "the chain of the records has one key",
+            ),
+            (
                 "metrics.listen",
                 &metrics_origin,
                 address_of(metrics_listen) != address_of(&running.metrics_listen),
@@ -139,6 +149,7 @@ impl Changes {
 fn with_what_lasts(running: &Settings, mut fresh: Settings) -> Settings {
     fresh.compat_listen.clone_from(&running.compat_listen);
     fresh.audit_file.clone_from(&running.audit_file);
+    fresh.audit_key_file.clone_from(&running.audit_key_file);
     fresh.metrics_listen.clone_from(&running.metrics_listen);
     fresh.state_dir.clone_from(&running.state_dir);
     fresh.device.id_template.clone_from(&running.device.id_template);
@@ -192,6 +203,7 @@ mod tests {
             ("system_unavailable = \"deny\"", "system_unavailable = \"retry\""),
             ("undecided = \"run\"", "undecided = \"freeze\""),
             ("/run/machineid/", "/run/other/"),
+            ("/run/machineid-sidecar-leaf.sock", "/run/other-leaf.sock"),
             ("127.0.0.1:8425", "127.0.0.1:8426"),
             ("127.0.0.1:9464", "127.0.0.1:9465"),
             ("/var/log/machineid/", "/var/log/other/"),

@@ -56,6 +56,7 @@ pub(super) struct RawEnforcement {
     pub(super) system_unavailable: Placed<String>,
     pub(super) undecided: Placed<String>,
     pub(super) kill_file: Placed<String>,
+    pub(super) leaf_helper: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,6 +83,7 @@ pub(super) struct RawLog {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAudit {
     pub(super) file: Placed<String>,
+    pub(super) key_file: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

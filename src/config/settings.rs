@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// The path of the audit file, if set.
     pub(crate) audit_file: Option<(PathBuf, Origin)>,
+    /// The key of the audit file's chain.
+    pub(crate) audit_key_file: Option<(PathBuf, Origin)>,
     /// The address of `metrics.listen`, if set.
     pub(crate) metrics_listen: Option<(SocketAddr, Origin)>,
     /// The directory of files that outlive a reboot; `None` when this user has none.
@@ -82,6 +84,8 @@ pub(crate) struct EnforcementSettings {
     pub(crate) system_unavailable: SystemUnavailable,
     pub(crate) undecided: UndecidedPolicy,
     pub(crate) kill_file: Option<PathBuf>,
+    /// The socket of the helper that makes control groups where this daemon may not.
+    pub(crate) leaf_helper: PathBuf,
 }
 
 /// The handling of agents whose device cannot be validated, until their lease ends.
@@ -157,6 +161,7 @@ mod defaults {
     pub(super) const CONTAINMENT: &str = "auto";
     pub(super) const SYSTEM_UNAVAILABLE: &str = "deny";
     pub(super) const UNDECIDED: &str = "run";
+    pub(super) const LEAF_HELPER: &str = "/run/machineid-sidecar-leaf.sock";
     pub(super) const SOCKET_MODE: &str = "0660";
     pub(super) const MAX_AGE_CAP: &str = "0s";
     pub(super) const LOG_FORMAT: &str = "text";
@@ -255,6 +260,7 @@ pub(crate) fn resolve(
             level: reader.text("log.level", written.log.level.as_ref(), defaults::LOG_LEVEL, str::parse)?,
         },
         audit_file: reader.path("audit.file", written.audit.file.as_ref())?,
+        audit_key_file: reader.path("audit.key_file", written.audit.key_file.as_ref())?,
         metrics_listen: reader.address("metrics.listen", written.metrics.listen.as_ref())?,
         state_dir: around.state_dir(),
         authority,
@@ -374,6 +380,9 @@ fn enforcement(
         )?,
         undecided: reader.text("enforcement.undecided", section.undecided.as_ref(), defaults::UNDECIDED, undecided)?,
         kill_file: reader.path("enforcement.kill_file", section.kill_file.as_ref())?.map(|(path, _)| path),
+        leaf_helper: reader
+            .path("enforcement.leaf_helper", section.leaf_helper.as_ref())?
+            .map_or_else(|| PathBuf::from(defaults::LEAF_HELPER), |(path, _)| path),
     })
 }
 

@@ -52,6 +52,7 @@ fn every_key_the_commented_file_shows_commented_out_exists() {
     assert!(settings.enforcement.kill_file.is_some() && settings.authority.org_key_file.is_some());
     assert_eq!(settings.local.admin_group.map(|group| group.gid), Some(901));
     assert!(settings.local.group.is_some() && settings.authority.ca_file.is_some());
+    assert!(settings.audit_key_file.is_some());
     assert!(settings.audit_file.is_some() && settings.metrics_listen.is_some());
 }
 

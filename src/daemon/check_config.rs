@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use machineid_protocol::{Containment, Exit, Wish, span};
 
-use super::{Fatal, complain, identity};
+use super::{Fatal, complain, identity, sidecar};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::settings::UndecidedPolicy;
 use crate::config::{self, ConfigError, Environment, Settings};
@@ -32,6 +32,7 @@ pub(super) fn run(named: Option<&Path>, max_stop: Option<Duration>, environment:
     if let Some((path, origin)) = &settings.audit_file {
         audit::file::check(path).map_err(|error| ConfigError::at(origin, "audit.file", error))?;
     }
+    sidecar::audit_of(&settings)?;
     let text = describe(&settings, device.as_str(), &source);
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     let worst = settings.stop_bound().worst();

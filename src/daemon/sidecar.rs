@@ -2,11 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use machineid_audit::key::Chain;
 use machineid_blocking::{Bounds, Pool};
 use machineid_client::{AuthorityClient, Options};
 use machineid_log::Vital;
@@ -17,6 +19,7 @@ use machineid_sys as sys;
 use machineid_tree::KILL_PATIENCE;
 use rustix::process::Rlimit;
 use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +34,7 @@ use super::upkeep::{self, Upkeep};
 use super::{Fatal, identity, init, keyless, manager, resume};
 use crate::config::org_key::{self, KEY_VARIABLE, KeySource};
 use crate::config::{self, ConfigError, Environment, Live, Origin, Settings};
-use crate::disk::make_directory;
+use crate::disk::{Exposure, check_own, make_directory};
 use crate::gate::attempt::AuthorityLink;
 use crate::gate::holds::Holds;
 use crate::gate::keyed_client::KeyedClient;
@@ -42,7 +45,7 @@ use crate::local::{Context, activation, compat, metrics, port, server};
 use crate::push;
 use crate::registry::{Here, RunRegistry, Store};
 use crate::report::{self, Reporter};
-use crate::telemetry::Journal;
+use crate::telemetry::{Journal, audit};
 
 /// The runtime polls for I/O after this number of tasks. With its default of 61, the first of a crowd that asks again waits
 /// for a quarter of the crowd's answers, and with it the validation that all of them share.
@@ -53,6 +56,7 @@ const LARGEST_CA_FILE: u64 = 1024 * 1024;
 /// Reads the configuration and serves until told to end, or until the command ends.
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
     keep_secrets()?;
+    use_permitted_kill();
     let handed = activation::take(environment)?;
     let settings = config::load(named, environment)?;
     // Before the log is started: it starts a thread, and the environment can only be modified while there is one thread.
@@ -99,6 +103,18 @@ pub(super) fn in_runtime<T>(work: impl Future<Output = Result<T, Fatal>>) -> Res
 pub(super) fn keep_secrets() -> Result<(), Fatal> {
     nix::sys::prctl::set_dumpable(false)
         .map_err(|errno| Fatal::io("protect the daemon's memory from other processes")(sys::from_nix(errno).into()))
+}
+
+/// Makes `CAP_KILL` effective where the program's file has it as permitted (`setcap cap_kill=p`): a container platform gives a
+/// process that is not root a capability in no other way. Not as effective in the file, because then the program would not
+/// start at all where the platform withholds it.
+fn use_permitted_kill() {
+    let Ok(mut sets) = capabilities(None) else { return };
+    if sets.permitted.contains(CapabilitySet::KILL) && !sets.effective.contains(CapabilitySet::KILL) {
+        sets.effective.insert(CapabilitySet::KILL);
+        // Without it, `machineid doctor` and the start of an agent say what is missing.
+        let _ = set_capabilities(None, sets);
+    }
 }
 
 /// Takes the org key from its source, and removes it from the environment; `None` while the key is still awaited.
@@ -163,6 +179,7 @@ impl Sidecar {
             let problem = format!("cannot make {}: {error}", runtime_dir.display());
             ConfigError::at(&Origin::Default, "local.runtime_dir", problem)
         })?;
+        check_runtime_dir(&settings)?;
         let ca_pem = ca_pem_of(&settings)?;
         let client = client_of(&settings, ca_pem)?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -183,8 +200,8 @@ impl Sidecar {
         let client = client.of_sidecar(Arc::clone(&secret));
         let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
         let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
-        let audit_file = settings.audit_file.as_ref().map(|(path, _)| path.clone());
-        let journal = Journal::start(audit_file).map_err(Fatal::io("start the audit's thread"))?;
+        let audit = audit_of(&settings)?;
+        let journal = Journal::start(audit).map_err(Fatal::io("start the audit's thread"))?;
         let live = Live::new(settings);
         let place = live.now().holds_file();
         let holds =
@@ -376,12 +393,44 @@ fn here(boot_id: &str) -> Here {
     Here { boot_id: boot_id.trim().to_owned(), pid_namespace: namespace.to_string_lossy().into_owned() }
 }
 
+/// Checks that no other user can plant the records of runs, by which processes are ended.
+fn check_runtime_dir(settings: &Settings) -> Result<(), Fatal> {
+    let directory = &settings.local.runtime_dir;
+    let runs = directory.join("runs");
+    for directory in [directory, &runs] {
+        let problem = match check_own(directory) {
+            Ok(Ok(())) => continue,
+            // The directory of records is made later.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Ok(Err(exposure @ Exposure::Writable { .. })) => {
+                warn!(directory = %directory.display(), problem = %exposure, "other users may write to local.runtime_dir");
+                continue;
+            }
+            Ok(Err(exposure @ Exposure::Foreign { .. })) => exposure.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let problem = format!("{} is not safe: {problem}", directory.display());
+        return Err(ConfigError::at(&settings.local.runtime_dir_origin, "local.runtime_dir", problem).into());
+    }
+    Ok(())
+}
+
 fn listener(listen: Option<&(SocketAddr, Origin)>, key: &'static str) -> Result<Option<TcpListener>, Fatal> {
     let Some((address, origin)) = listen else { return Ok(None) };
     let listener = port::listen(*address).map_err(|error| {
         ConfigError::at(origin, key, format!("cannot listen on {address}: {error}; name another port"))
     })?;
     Ok(Some(listener))
+}
+
+/// The audit file and how its records are hashed, if one is configured.
+pub(super) fn audit_of(settings: &Settings) -> Result<Option<(PathBuf, Chain)>, ConfigError> {
+    let Some((file, _)) = &settings.audit_file else { return Ok(None) };
+    let Some((path, origin)) = &settings.audit_key_file else { return Ok(Some((file.clone(), Chain::default()))) };
+    let chain = audit::key::read(path);
+    let chain =
+        chain.map_err(|error| ConfigError::at(origin, "audit.key_file", format!("{}: {error}", path.display())))?;
+    Ok(Some((file.clone(), chain)))
 }
 
 /// The configured certificates to trust, if any.

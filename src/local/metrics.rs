@@ -13,7 +13,7 @@ use machineid_openapi::{AnswerDoc, Operation, TEXT};
 use machineid_protocol::Decision;
 use machineid_protocol::status::{AgentState, StandingKind};
 
-use super::Context;
+use super::{Context, foreign_name};
 use crate::gate::Standing;
 use crate::registry::run::Phase;
 use crate::telemetry::metrics::Now;
@@ -22,8 +22,12 @@ use crate::telemetry::metrics::Now;
 pub(crate) const MOST: usize = 16;
 
 /// The routes of the TCP port. The page contains no secret.
+///
+/// On loopback, pages of foreign sites must not read it through a browser of this host. Beyond it, scrapers use any name.
 pub(crate) fn routes(context: Arc<Context>) -> Router {
-    Router::new().route("/metrics", get(page)).with_state(context)
+    let listen = context.settings().metrics_listen.as_ref().map(|(address, _)| *address);
+    let router = Router::new().route("/metrics", get(page)).with_state(context);
+    if listen.is_some_and(|address| address.ip().is_loopback()) { foreign_name::refusing(router) } else { router }
 }
 
 pub(super) const METRICS: Operation = Operation {

@@ -26,6 +26,7 @@ pub(crate) mod activation;
 mod check;
 pub(crate) mod compat;
 mod events;
+mod foreign_name;
 mod hold;
 pub(crate) mod metrics;
 mod openapi;

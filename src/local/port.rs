@@ -16,6 +16,8 @@ use tracing::{debug, warn};
 
 use super::wire::REQUEST_TIMEOUT;
 
+/// How long an answer may stay unread, in milliseconds, before its connection is closed.
+const UNREAD: u32 = 30_000;
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 16 * 1024;
 
@@ -52,6 +54,8 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        // A client that reads no answers keeps its place no longer.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
         // Without this option answers are only a little later.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use machineid_clock::{self as clock, BootTime};
+use machineid_leaf::LeafHelper;
 use machineid_openapi::{AnswerDoc, JSON, Operation, TEXT};
 use machineid_protocol::status::{
     AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
@@ -48,6 +49,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     // One pass for all devices: a thousand agents may each have a device of their own.
     let census = context.runs.census();
     let bound = settings.stop_bound().with(runs.len());
+    let helper = &settings.enforcement.leaf_helper;
     let keyed = context.gates.authority().keyed_client();
     let mut problems = context.live.loaded().problems;
     if keyed.refused.is_some() {
@@ -85,6 +87,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         holds: context.gates.authority().holds().all(),
         audit: context.journal.audit().map(Audit::status),
         files: context.files_status(),
+        leaf_helper: LeafHelper::at(helper).is_there().then(|| helper.display().to_string()),
     })
 }
 

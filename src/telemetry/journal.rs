@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io};
 
+use machineid_audit::key::Chain;
 use machineid_clock::{self as clock, BootTime};
 use machineid_protocol::event::{Caller, Event, Happening};
 use tokio::sync::watch;
@@ -45,9 +46,9 @@ impl fmt::Display for Life {
 
 impl Journal {
     /// Creates a journal, with the audit file's thread if one is configured. Fails when no thread can be started.
-    pub(crate) fn start(audit_file: Option<PathBuf>) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(audit: Option<(PathBuf, Chain)>) -> io::Result<Arc<Self>> {
         let metrics = Metrics::new();
-        let audit = audit_file.map(|path| Audit::start(path, metrics.audit_dropped())).transpose()?;
+        let audit = audit.map(|(path, chain)| Audit::start(path, chain, metrics.audit_dropped())).transpose()?;
         let (newest, _) = watch::channel(0);
         Ok(Arc::new(Self { life: Life(fastrand::u32(..)), ring: Mutex::new(Ring::new(KEPT)), newest, metrics, audit }))
     }

@@ -1,7 +1,7 @@
 //! The format of an audit file: lines, each with the hash of the line before. Pure.
 //!
-//! A line is a JSON object and ends with `prev`, the SHA-256 of the record before it without its newline, as 64 hex
-//! digits; the first record of all has zeros. A file that begins with another hash continues an earlier file.
+//! A line is a JSON object and ends with `prev`, the SHA-256 of the record before it without its newline (with a key: the
+//! HMAC-SHA-256), as 64 hex digits; the first record of all has zeros. A file that begins with another hash continues an earlier file.
 //!
 //! A daemon that is killed while it writes leaves part of a line, and so may a full disk. The next writer ends that
 //! part with a newline and declares it: its record names in `torn` the hash of each such part before it, and `prev` is
@@ -14,7 +14,8 @@ use machineid_protocol::event::{Caller, Happening};
 use machineid_protocol::strict_json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+
+use super::key::Chain;
 
 /// The longest line, in bytes; names, command lines and reasons are cut to fit.
 pub const LONGEST_LINE: usize = 64 * 1024;
@@ -27,10 +28,8 @@ impl Hash {
     /// The hash that stands for the record before the first one.
     pub const NOTHING: Self = Self([0; 32]);
 
-    /// The hash of a line without its end.
-    #[must_use]
-    pub fn of(line: &[u8]) -> Self {
-        Self(Sha256::digest(line).into())
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// Reads 64 hex digits of either case; `None` when it is anything else.
@@ -54,7 +53,10 @@ pub enum Entry<'a> {
     /// An event, with the process that asked for it, if any.
     Happened(&'a Happening, Option<&'a Caller>),
     /// The first record of a daemon, or of a new file.
-    Opened,
+    Opened {
+        /// Whether the records from here on are hashed with a key.
+        keyed: bool,
+    },
     /// Records were lost before this one.
     Gap {
         /// The number of lost records.
@@ -77,9 +79,15 @@ pub fn line(time: &str, entry: Entry<'_>, torn: &[Hash], prev: Hash) -> String {
             about.insert("caller".to_owned(), value(&caller));
             about
         }
-        Entry::Opened => object(
-            &serde_json::json!({"event": OPENED, "version": machineid_version::VERSION, "pid": std::process::id()}),
-        ),
+        Entry::Opened { keyed } => {
+            let mut about = object(
+                &serde_json::json!({"event": OPENED, "version": machineid_version::VERSION, "pid": std::process::id()}),
+            );
+            if keyed {
+                about.insert("keyed".to_owned(), true.into());
+            }
+            about
+        }
         Entry::Gap { lost, reason } => object(&serde_json::json!({"event": GAP, "lost": lost, "reason": reason})),
     };
     let mut line = String::from("{");
@@ -127,6 +135,8 @@ pub struct Record {
     pub torn: Vec<Hash>,
     /// The number of records that it declares lost.
     pub lost: u64,
+    /// Whether it says that the records from here on are hashed with a key; `None` when it says nothing about that.
+    pub keyed: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +149,8 @@ struct Written {
     torn: Vec<String>,
     #[serde(default)]
     lost: u64,
+    #[serde(default)]
+    keyed: bool,
 }
 
 impl Record {
@@ -148,8 +160,9 @@ impl Record {
         let written: Written = serde_json::from_value(strict_json::from_slice(line).ok()?).ok()?;
         let torn = written.torn.iter().map(|hash| Hash::parse(hash)).collect::<Option<_>>()?;
         let declares = matches!(written.event.as_str(), OPENED | GAP);
-        let Written { event, prev, lost, .. } = written;
+        let Written { event, prev, lost, keyed, .. } = written;
         Some(Self {
+            keyed: (event == OPENED).then_some(keyed),
             event,
             prev: Hash::parse(&prev)?,
             torn: if declares { torn } else { Vec::new() },
@@ -175,7 +188,7 @@ pub struct NoAuditFile;
 
 impl Tail {
     /// Reads the end of a file from its last bytes: all of them, or enough to contain the last record.
-    pub fn of(bytes: &[u8]) -> Result<Self, NoAuditFile> {
+    pub fn of(bytes: &[u8], chain: &Chain) -> Result<Self, NoAuditFile> {
         let mut tail = Self { open: !bytes.is_empty() && !bytes.ends_with(b"\n"), ..Self::default() };
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         if bytes.is_empty() {
@@ -183,11 +196,11 @@ impl Tail {
         }
         for line in text.rsplit(|byte| *byte == b'\n') {
             if Record::read(line).is_some() {
-                tail.last = Some(Hash::of(line));
+                tail.last = Some(chain.hash(line));
                 tail.torn.reverse();
                 return Ok(tail);
             }
-            tail.torn.push(Hash::of(line));
+            tail.torn.push(chain.hash(line));
         }
         Err(NoAuditFile)
     }

@@ -5,9 +5,11 @@
 //! | module | concept |
 //! |---|---|
 //! | `chain` | how a line is made and read |
+//! | `key` | how records are hashed, with a key or without |
 //! | `verify` | whether a file is as it was written |
 
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod key;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! Verifies that an audit file is as it was written. Pure: takes lines, returns findings.
 
 use super::chain::{Hash, LONGEST_LINE, Record};
+use super::key::Chain;
 
 /// One problem of an audit file, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,9 @@ const MOST_FINDINGS: usize = 100;
 /// Verifies a file line by line.
 #[derive(Debug, Default)]
 pub struct Verifier {
+    chain: Chain,
+    /// Whether the file says that it was written with a key where none was given, or without one where one was.
+    other_chain: bool,
     verdict: Verdict,
     line: u64,
     /// Lines that are no records, which the next record must declare.
@@ -45,18 +49,34 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// A verifier for files whose records are hashed like this.
+    #[must_use]
+    pub fn of(chain: Chain) -> Self {
+        Self { chain, ..Self::default() }
+    }
+
     /// Takes the next line, without its newline. `ended`: whether it had one.
     pub fn take(&mut self, line: &[u8], ended: bool) {
         self.line += 1;
         let record = if line.len() > LONGEST_LINE { None } else { Record::read(line) };
         let Some(record) = record else {
-            self.undeclared.push((self.line, Hash::of(line)));
+            self.undeclared.push((self.line, self.chain.hash(line)));
             self.unfinished = !ended;
             return;
         };
+        if record.keyed.is_some_and(|keyed| keyed != self.chain.is_keyed())
+            && !std::mem::replace(&mut self.other_chain, true)
+        {
+            let problem = if self.chain.is_keyed() {
+                "the daemon had no key from here on: what follows could have been forged. Move the file away when you set a key"
+            } else {
+                "the records from here on have a key: verify the file with --key-file"
+            };
+            self.find(self.line, problem);
+        }
         let undeclared = std::mem::take(&mut self.undeclared);
         let found: Vec<Hash> = undeclared.iter().map(|(_, hash)| *hash).collect();
-        if found == record.torn {
+        if found == record.torn || (self.other_chain && found.len() == record.torn.len()) {
             self.verdict.torn += found.len() as u64;
         } else if let Some((at, _)) = undeclared.first() {
             self.find(*at, "it is not an audit record, and the record after it does not declare it as torn");
@@ -68,6 +88,8 @@ impl Verifier {
                 self.verdict.follows = Some(record.prev).filter(|prev| *prev != Hash::NOTHING);
             }
             Some(last) if last == record.prev => {}
+            // Its hashes cannot be judged, which was said.
+            Some(_) if self.other_chain => {}
             Some(_) | None => self.find(
                 self.line,
                 "it does not follow the record before it: something was changed, removed, inserted or reordered between \
@@ -79,7 +101,7 @@ impl Verifier {
             self.verdict.lost += record.lost;
         }
         self.verdict.records += 1;
-        self.verdict.last = Some(Hash::of(line));
+        self.verdict.last = Some(self.chain.hash(line));
     }
 
     /// Takes the end of the file. `expect`: the hash that its last record must have.
@@ -114,7 +136,14 @@ impl Verifier {
 #[cfg(test)]
 #[must_use]
 pub fn verify(bytes: &[u8], expect: Option<Hash>) -> Verdict {
-    let mut verifier = Verifier::default();
+    verify_by(&Chain::default(), bytes, expect)
+}
+
+/// The same with a key.
+#[cfg(test)]
+#[must_use]
+pub fn verify_by(chain: &Chain, bytes: &[u8], expect: Option<Hash>) -> Verdict {
+    let mut verifier = Verifier::of(chain.clone());
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         verifier.take(line.strip_suffix(b"\n").unwrap_or(line), line.ends_with(b"\n"));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::console::session::Console;
 use super::forwarded::Trusted;
 use super::health::Health;
+use super::host_names::HostNames;
 use super::intake::Intake;
 use super::limits::Limits;
 use super::metrics::Metrics;
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub(crate) console: Arc<Console>,
     pub(crate) limits: Limits,
     pub(crate) trusted: Trusted,
+    /// The names under which browsers may reach the console and the metrics.
+    pub(crate) host_names: HostNames,
     pub(crate) metrics: Arc<Metrics>,
     /// The known problems of the server.
     pub(crate) health: Arc<Health>,

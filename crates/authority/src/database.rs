@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// A database: `sqlite:PATH` or `postgres://…`.
 #[derive(Clone)]
@@ -24,6 +24,10 @@ pub(super) enum DatabaseError {
     BadUrl(String),
     /// The address has several hosts, as libpq accepts them.
     SeveralHosts,
+    /// The server is on another host, and its identity would not be verified.
+    Unverified {
+        place: String,
+    },
     /// The address asks for a server other than the primary (`target_session_attrs`).
     NotThePrimary,
 }
@@ -58,6 +62,27 @@ impl FromStr for Database {
             path => Ok(Self::Sqlite(path.into())),
         }
     }
+}
+
+impl Database {
+    /// Fails unless the way to the database is safe: a file, a socket, loopback, or TLS with a verified certificate.
+    pub(super) fn is_verified(&self) -> Result<(), DatabaseError> {
+        let Self::Postgres(options) = self else { return Ok(()) };
+        let host = options.get_host();
+        let here = options.get_socket().is_some() || host.starts_with('/') || is_loopback(host);
+        match options.get_ssl_mode() {
+            PgSslMode::VerifyFull | PgSslMode::VerifyCa => Ok(()),
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer | PgSslMode::Require if here => Ok(()),
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer | PgSslMode::Require => {
+                Err(DatabaseError::Unverified { place: place(options) })
+            }
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The hosts of an address, with their ports.
@@ -117,6 +142,12 @@ impl fmt::Display for DatabaseError {
                  a DNS name that moves, or a proxy (HAProxy) that asks each server whether it is the primary. One that \
                  leads to a standby for a while is noticed, and nothing is decided by it",
             ),
+            Self::Unverified { place } => write!(
+                f,
+                "{place} is on another host, and without verified TLS an attacker on the way could read the password and change \
+                 what is decided.\nAdd ?sslmode=verify-full to the address (and sslrootcert=FILE for a certificate authority of \
+                 your own), or say --database-allow-plain where the network itself is private."
+            ),
             Self::NotThePrimary => f.write_str(
                 "target_session_attrs asks for a standby, and what a standby says may be old; decisions need the primary",
             ),
@@ -171,6 +202,33 @@ mod tests {
         for text in ["postgres://a/fleet?target_session_attrs=read-write", "postgres://u:a,b@a/fleet"] {
             assert!(text.parse::<Database>().is_ok(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_on_another_host_is_verified() {
+        let verified = |text: &str| text.parse::<Database>().unwrap().is_verified().is_ok();
+        for text in [
+            "sqlite:a.db",
+            "postgres://u@127.0.0.1/fleet",
+            "postgres://u@[::1]:5432/fleet",
+            "postgres://u@localhost/fleet?sslmode=disable",
+            "postgres:///fleet?host=/run/postgresql",
+            "postgres://u@db.example/fleet?sslmode=verify-full",
+            "postgres://u@10.0.0.1/fleet?sslmode=verify-ca",
+        ] {
+            assert!(verified(text), "{text}");
+        }
+        for text in [
+            "postgres://u@db.example/fleet",
+            "postgres://u@10.0.0.1/fleet?sslmode=require",
+            "postgres://u@localhost.example/fleet?sslmode=prefer",
+            "postgres://u@db.example/fleet?sslmode=disable",
+        ] {
+            assert!(!verified(text), "{text}");
+        }
+        let error = "postgres://u:s3cret@db.example/fleet".parse::<Database>().unwrap().is_verified().unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("verify-full") && error.contains("db.example") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

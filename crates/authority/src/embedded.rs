@@ -80,6 +80,7 @@ impl Embedded {
             public_url: None,
             metrics: None,
             tls: None,
+            allowed_hosts: Vec::new(),
             trusted: Trusted::default(),
             // No limits: the server is on loopback, for one user.
             rates: Rates { failed_keys: None, sign_ups: None, management: None },

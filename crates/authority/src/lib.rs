@@ -34,6 +34,7 @@ mod embedded;
 mod examination;
 mod forwarded;
 mod health;
+mod host_names;
 mod intake;
 mod keys;
 mod limits;

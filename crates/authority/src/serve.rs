@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -28,6 +29,7 @@ use super::database::Database;
 use super::examination::{first_look, keep_looking};
 use super::forwarded::Trusted;
 use super::health::{Concern, Health};
+use super::host_names::HostNames;
 use super::intake::Intake;
 use super::limits::{Limits, Rates};
 use super::metrics::Metrics;
@@ -54,6 +56,9 @@ const LARGEST_HEAD: usize = 16 * 1024;
 /// How long sent data may stay unacknowledged, in milliseconds, before its connection is closed.
 const UNHEARD: u32 = 30_000;
 
+/// Connections to the listener for metrics at a time.
+const OBSERVERS: usize = 16;
+
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -78,6 +83,8 @@ pub(super) struct Options {
     pub(super) tls: Option<tls::Files>,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub(super) trusted: Trusted,
+    /// More names under which browsers may reach the console.
+    pub(super) allowed_hosts: Vec<String>,
     pub(super) rates: Rates,
     /// Whether the server serves only while a standby has every answered change.
     pub(super) demand: Demand,
@@ -152,6 +159,8 @@ impl Running {
             format!("{scheme}://{address}")
         });
         let console = Arc::new(Console::new(&public_url));
+        let metrics_on_loopback = observed.as_ref().is_some_and(|(_, address)| address.ip().is_loopback());
+        let host_names = HostNames::new(&public_url, &options.allowed_hosts, metrics_on_loopback);
         let desk = Desk {
             store: store.clone(),
             public_url: public_url.clone(),
@@ -169,6 +178,7 @@ impl Running {
             console,
             limits: Limits::new(&options.rates),
             trusted: options.trusted,
+            host_names,
             metrics: Arc::new(Metrics::new()),
             health: Arc::clone(&health),
             log_validations: options.log_validations,
@@ -202,6 +212,8 @@ impl Running {
         let server = |router, tls| Server {
             service: TowerToHyperService::new(router),
             tls,
+            places: None,
+            head: HEAD,
             metrics: Arc::clone(&app.metrics),
             tasks: running.tasks.clone(),
             stop: running.stop.clone(),
@@ -209,7 +221,10 @@ impl Running {
         };
         running.tasks.spawn(server(router(Arc::clone(&app)), tls).accept(listener));
         if let Some((listener, _)) = observed {
-            running.tasks.spawn(server(observed_router(Arc::clone(&app)), None).accept(listener));
+            // Scrapers are few. Others must not take the descriptors of the API through a listener that asks for no key.
+            let places = Some(Arc::new(Semaphore::new(OBSERVERS)));
+            let few = Server { places, head: FIRST_HEAD, ..server(observed_router(Arc::clone(&app)), None) };
+            running.tasks.spawn(few.accept(listener));
         }
         let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
         running.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
@@ -272,6 +287,10 @@ async fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartEr
 struct Server {
     service: TowerToHyperService<axum::Router>,
     tls: Option<Arc<Tls>>,
+    /// The places of its connections, where there is a bound of its own.
+    places: Option<Arc<Semaphore>>,
+    /// How long a later request head may take, including the idle time before it.
+    head: Duration,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -280,11 +299,19 @@ struct Server {
 
 impl Server {
     async fn accept(self, listener: TcpListener) {
-        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+        let next = async || {
+            let place = match &self.places {
+                Some(places) => Arc::clone(places).acquire_owned().await.ok(),
+                None => None,
+            };
+            (listener.accept().await, place)
+        };
+        while let Some((accepted, place)) = self.stop.run_until_cancelled(next()).await {
             match accepted {
                 Ok((stream, peer)) => {
                     let server = self.clone();
                     drop(self.tasks.spawn(async move {
+                        let _place = place;
                         server.metrics.connections.inc();
                         server.connection(stream, peer).await;
                         server.metrics.connections.dec();
@@ -327,7 +354,7 @@ impl Server {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(self.head)
             .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);

@@ -1,5 +1,6 @@
 //! HTTPS: a certificate and a key from files, read again on SIGHUP.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,6 +8,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
+use tracing::warn;
 
 /// The paths of the certificate and its key.
 #[derive(Clone, Debug)]
@@ -26,6 +28,11 @@ pub(super) enum TlsError {
     NoCertificate(PathBuf),
     #[error("cannot read the private key {}: {source}\n--tls-key takes a PEM file.", path.display())]
     Key { path: PathBuf, source: pem::Error },
+    #[error(
+        "every user of this host may change the private key {} (mode {mode:04o})\nRun chmod 600 on it, and replace the key if another user \
+         may have had it.", path.display()
+    )]
+    OpenKey { path: PathBuf, mode: u32 },
     #[error("the certificate and the key do not go together: {0}")]
     Mismatch(#[from] rustls::Error),
 }
@@ -65,6 +72,17 @@ fn read(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
         .map_err(unreadable)?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate(files.certificates.clone()));
+    }
+    if let Ok(about) = std::fs::metadata(&files.key) {
+        let mode = about.permissions().mode() & 0o777;
+        if mode & 0o002 != 0 {
+            return Err(TlsError::OpenKey { path: files.key.clone(), mode });
+        }
+        if mode & 0o004 != 0 {
+            // Not refused: a volume of secrets often has this mode, where no other user is.
+            warn!(key = %files.key.display(), mode = format!("{mode:04o}"), "every user of this host may read the private key; \
+                run chmod 600 on it");
+        }
     }
     let key =
         PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Key { path: files.key.clone(), source })?;

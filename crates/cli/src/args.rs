@@ -185,6 +185,9 @@ pub(super) struct AuditVerifyArgs {
     /// The file; after a rotation several, the oldest first
     #[arg(value_name = "FILE", required = true)]
     pub(super) files: Vec<PathBuf>,
+    /// The file with the key of the records, where the daemon has one
+    #[arg(long, value_name = "FILE")]
+    pub(super) key_file: Option<PathBuf>,
     /// The hash that the last record must have
     #[arg(long, value_name = "HASH")]
     pub(super) expect: Option<String>,

@@ -39,6 +39,9 @@ pub struct Status {
     /// The state of the files that the daemon keeps.
     #[serde(default)]
     pub files: FilesStatus,
+    /// The socket of the helper that makes control groups for the daemon, if there is one.
+    #[serde(default)]
+    pub leaf_helper: Option<String>,
 }
 
 /// The files that the daemon keeps: its socket, its lock, the records of runs, and files that outlive it.
@@ -77,6 +80,9 @@ pub struct AuditStatus {
     pub dropped: u64,
     /// Why the file cannot be written now, if it cannot.
     pub problem: Option<String>,
+    /// Whether the chain of its records has a key (`audit.key_file`).
+    #[serde(default)]
+    pub keyed: bool,
 }
 
 /// The result of a stop.

@@ -39,7 +39,7 @@ mod stat;
 mod table;
 
 pub use cgroup::fuzz_cgroup;
-pub use cgroup::{Leaf, LeafState, NoCgroup, usual_groups};
+pub use cgroup::{Leaf, LeafState, NoCgroup, group_path, usual_groups};
 pub use cookie::fuzz_environment;
 pub use enforce::{Advance, Glance, Stop, StopSummary};
 pub use environ::{newly_unreadable, prepare_to_read, unreadable};

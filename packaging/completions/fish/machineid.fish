@@ -77,6 +77,7 @@ complete -c machineid -n "__fish_machineid_using_subcommand release" -s h -l hel
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and not __fish_seen_subcommand_from verify help" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and not __fish_seen_subcommand_from verify help" -f -a "verify" -d 'Verify that an audit file has no edits and no gaps (exit 1 when it has)'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and not __fish_seen_subcommand_from verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -l key-file -d 'The file with the key of the records, where the daemon has one' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -l expect -d 'The hash that the last record must have' -r
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -l json -d 'Print the findings as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand audit; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'

@@ -1,8 +1,10 @@
-//! Finds the control group that a run came with, or makes one. A client's claim about its control group is never accepted.
+//! Finds the control group that a run came with, makes one, or has the leaf helper make one. Neither a client's claim about its
+//! control group nor the helper's word is accepted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use machineid_leaf::{HelperError, LeafHelper};
 use machineid_protocol::RunId;
 use machineid_tree::{Guardian, Leaf, NoCgroup, Pid, ProcessTable};
 use rustix::io::Errno;
@@ -40,18 +42,23 @@ impl Drop for Contained {
 }
 
 /// Finds or makes the containment of a run. Takes up to 12 ms: writing to `cgroup.procs` waits for every processor of the
-/// machine.
+/// machine. A helper that has to be started first may take longer.
 pub(super) fn contain(
     run: &Run,
     runs: &Arc<RunRegistry>,
     wanted: WantedContainment,
+    helper: &LeafHelper,
 ) -> Result<Contained, StartRefusal> {
-    let (containment, made) = find_or_make(run, wanted)?;
+    let (containment, made) = find_or_make(run, wanted, helper)?;
     Ok(Contained { containment: Some(containment), made, runs: Arc::clone(runs) })
 }
 
 /// The containment, and the leaf that was made for it.
-fn find_or_make(run: &Run, wanted: WantedContainment) -> Result<(RunContainment, Option<Arc<Leaf>>), StartRefusal> {
+fn find_or_make(
+    run: &Run,
+    wanted: WantedContainment,
+    helper: &LeafHelper,
+) -> Result<(RunContainment, Option<Arc<Leaf>>), StartRefusal> {
     let (id, uid) = (run.id(), run.opened.uid);
     let Some(reach) = &run.opened.reach else {
         wanted.decide(FoundContainment::Unseen)?;
@@ -61,11 +68,11 @@ fn find_or_make(run: &Run, wanted: WantedContainment) -> Result<(RunContainment,
         wanted.decide(FoundContainment::Namespace)?;
         return Ok((RunContainment::namespace(), None));
     }
-    let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
-    let found = wrappers_leaf(reach, id);
+    let found = leaf_around(reach, id);
     let action = wanted.decide(if found.is_some() { FoundContainment::Leaf } else { FoundContainment::Nothing })?;
     let or = match (action, found) {
         (ContainmentAction::Take, Some(leaf)) => {
+            let leaf = within_reach(leaf, reach, id, helper);
             return taken(leaf, uid, wanted).map(|containment| (containment, None));
         }
         (ContainmentAction::Loose, _) => {
@@ -74,13 +81,24 @@ fn find_or_make(run: &Run, wanted: WantedContainment) -> Result<(RunContainment,
         (ContainmentAction::Make { or }, _) => or,
         (ContainmentAction::Take, None) => None,
     };
-    match make(leader, wrapper, id) {
-        Ok(leaf) => {
-            let leaf = Arc::new(leaf);
-            taken(Arc::clone(&leaf), uid, wanted).map(|containment| (containment, Some(leaf)))
-        }
+    match make(reach, id, helper) {
+        Ok(leaf) => taken(Arc::clone(&leaf), uid, wanted).map(|containment| (containment, Some(leaf))),
         Err(why) if or.is_some() => Ok((RunContainment::subreaper(format!("no control group: {why}")), None)),
         Err(why) => Err(wanted.refuse_without_leaf(&why)),
+    }
+}
+
+/// The leaf that the wrapper made, with the right to kill and freeze it, where the helper can give that.
+fn within_reach(leaf: Arc<Leaf>, reach: &Reach, id: RunId, helper: &LeafHelper) -> Arc<Leaf> {
+    if leaf.can_kill() && leaf.can_freeze() {
+        return leaf;
+    }
+    match by_helper(reach, id, helper) {
+        Ok(shared) => shared.unwrap_or(leaf),
+        Err(why) => {
+            debug!(run_id = %id, %why, "this agent's control group cannot be killed or frozen as one");
+            leaf
+        }
     }
 }
 
@@ -96,6 +114,10 @@ fn taken(leaf: Arc<Leaf>, uid: u32, wanted: WantedContainment) -> Result<RunCont
 enum LeafError {
     #[error("{0}")]
     Make(NoCgroup),
+    #[error("{own}; {helper}")]
+    Helper { own: NoCgroup, helper: HelperError },
+    #[error("the leaf helper reports that it moved the agent, but the agent is not in a control group of its own")]
+    NotInside,
     #[error("the agent cannot be moved into {}: {errno}", .path.display())]
     Enter { path: PathBuf, errno: Errno },
     #[error(
@@ -105,10 +127,22 @@ enum LeafError {
     NotWritable(PathBuf),
 }
 
-fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, LeafError> {
-    let leaf = Leaf::make_below(wrapper, id).map_err(LeafError::Make)?;
+fn make(reach: &Reach, id: RunId, helper: &LeafHelper) -> Result<Arc<Leaf>, LeafError> {
+    let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
+    let leaf = match Leaf::make_below(wrapper, id) {
+        Ok(leaf) => leaf,
+        Err(own @ NoCgroup::NotPermitted(_)) => {
+            return match by_helper(reach, id, helper) {
+                Ok(leaf) => leaf.ok_or(LeafError::NotInside),
+                // The own failure says what would help.
+                Err(error) if error.is_absent() => Err(LeafError::Make(own)),
+                Err(helper) => Err(LeafError::Helper { own, helper }),
+            };
+        }
+        Err(why) => return Err(LeafError::Make(why)),
+    };
     match leaf.enter(leader) {
-        Ok(()) => Ok(leaf),
+        Ok(()) => Ok(Arc::new(leaf)),
         Err(errno) => {
             // The leaf is empty.
             let _ = leaf.remove();
@@ -117,9 +151,16 @@ fn make(leader: Pid, wrapper: Pid, id: RunId) -> Result<Leaf, LeafError> {
     }
 }
 
-/// The leaf that the wrapper made: only if it is named after the run, contains the leader, and contains only descendants of
+/// Has the helper put the leader into a leaf that this daemon may kill and freeze, and looks whether it is there.
+fn by_helper(reach: &Reach, id: RunId, helper: &LeafHelper) -> Result<Option<Arc<Leaf>>, HelperError> {
+    let Some(leader) = reach.leader.process() else { return Ok(None) };
+    helper.contain(leader, id)?;
+    Ok(leaf_around(reach, id))
+}
+
+/// The leaf that the leader is in, made by the wrapper or the helper: only if it is named after the run, contains the leader, and contains only descendants of
 /// the wrapper, which are the tree's processes (neither the wrapper nor the daemon).
-fn wrappers_leaf(reach: &Reach, id: RunId) -> Option<Arc<Leaf>> {
+fn leaf_around(reach: &Reach, id: RunId) -> Option<Arc<Leaf>> {
     let (leader, wrapper) = (reach.leader.identity.pid, reach.wrapper.identity.pid);
     let leaf = match Leaf::around(leader, id) {
         Ok(leaf) => leaf?,

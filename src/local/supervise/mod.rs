@@ -33,6 +33,7 @@ use tracing::{debug, info};
 use contain::Contained;
 use machineid_blocking::{Lost, Owner};
 use machineid_clock::BootTime;
+use machineid_leaf::LeafHelper;
 use machineid_openapi::{AnswerDoc, Operation};
 use machineid_protocol::event::Caller;
 use machineid_protocol::local::{SuperviseEvent, SuperviseRequest};
@@ -207,7 +208,8 @@ async fn open(
         let run = context.runs.open(opened, deciding).ok_or_else(in_use)?;
         // From here on the run is removed when the client disconnects, even before the question is answered.
         let started = HeldRun::new(run, Arc::clone(&context.runs));
-        let contained = contain::contain(&started.run, &context.runs, wanted);
+        let helper = LeafHelper::at(&context.settings().enforcement.leaf_helper);
+        let contained = contain::contain(&started.run, &context.runs, wanted, &helper);
         Ok((started, contained, peer.caller()))
     });
     work.await.unwrap_or_else(|error| Err(lost(error)))

@@ -105,7 +105,7 @@ impl Enforcer {
     pub(crate) fn start(roster: Arc<Roster>, ledger: Ledger, live: Live) -> io::Result<Self> {
         tree::prepare_to_read()?;
         let inbox = Arc::new(Inbox { orders: Mutex::default(), bell: Bell::new()? });
-        let (tidy, end_watch) = (Tidy::start()?, EndWatch::new()?);
+        let (tidy, end_watch) = (Tidy::start(live.clone())?, EndWatch::new()?);
         let worker = work::Worker::new(Arc::clone(&inbox), roster, ledger, live, (tidy, end_watch), Moment::now());
         thread::Builder::new().name("enforcer".to_owned()).spawn(move || worker.work())?;
         Ok(Self { inbox })

@@ -130,7 +130,7 @@ fn by_hand(bench: &Bench, start: Moment) -> work::Worker {
         Arc::clone(&bench.roster),
         bench.ledger.clone(),
         Live::of_defaults(),
-        (Tidy::start().unwrap(), EndWatch::new().unwrap()),
+        (Tidy::start(Live::of_defaults()).unwrap(), EndWatch::new().unwrap()),
         start,
     )
 }

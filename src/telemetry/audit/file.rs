@@ -5,7 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use machineid_audit::chain::{Hash, LONGEST_LINE, NoAuditFile, Tail};
+use machineid_audit::chain::{LONGEST_LINE, NoAuditFile, Tail};
+use machineid_audit::key::Chain;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use tracing::warn;
 
@@ -18,6 +19,7 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct AuditFile {
     file: File,
+    chain: Chain,
     /// Device and inode.
     identity: (u64, u64),
     /// Its length, as long as no other process writes to it.
@@ -30,7 +32,7 @@ impl AuditFile {
     /// Opens the file, creates it when it is missing, and reads its end.
     ///
     /// Fails when it cannot be opened, is not a regular file, is locked by another daemon, or contains something else.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, chain: &Chain) -> io::Result<Self> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let mut file = OpenOptions::new()
             .read(true)
@@ -55,10 +57,10 @@ impl AuditFile {
         file.seek(SeekFrom::Start(from))?;
         let mut end = Vec::new();
         (&mut file).take(LOOKED_AT).read_to_end(&mut end)?;
-        let tail = Tail::of(&end).map_err(|NoAuditFile| {
+        let tail = Tail::of(&end, chain).map_err(|NoAuditFile| {
             io::Error::other("it ends with data that is not an audit record; name another file, or move this one away")
         })?;
-        Ok(Self { file, identity: (about.dev(), about.ino()), length, tail })
+        Ok(Self { file, chain: chain.clone(), identity: (about.dev(), about.ino()), length, tail })
     }
 
     /// Whether the path still leads to this file with its expected length: it may have been moved away or truncated.
@@ -81,7 +83,7 @@ impl AuditFile {
             return Err(error);
         }
         self.length += text.len() as u64;
-        self.tail = Tail { last: Some(Hash::of(line.as_bytes())), ..Tail::default() };
+        self.tail = Tail { last: Some(self.chain.hash(line.as_bytes())), ..Tail::default() };
         Ok(())
     }
 

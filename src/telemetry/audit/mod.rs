@@ -4,9 +4,11 @@
 //! | file | concept |
 //! |---|---|
 //! | `file` | opening, continuing and appending to the file |
+//! | `key` | reading the key of the chain |
 //! | `writer` | the thread that writes |
 
 pub(crate) mod file;
+pub(crate) mod key;
 mod writer;
 
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use std::{io, thread};
 use prometheus_client::metrics::counter::Counter;
 
 use machineid_audit::chain::Hash;
+use machineid_audit::key::Chain;
 use machineid_protocol::event::{Caller, Happening};
 use machineid_protocol::status::AuditStatus;
 use writer::Writer;
@@ -34,6 +37,7 @@ pub(crate) struct Audit {
     orders: SyncSender<WriterOrder>,
     shared: Arc<Shared>,
     path: PathBuf,
+    keyed: bool,
 }
 
 /// A record on its way to the file.
@@ -71,15 +75,18 @@ struct State {
 impl Audit {
     /// Starts the thread, which opens the file. `dropped` counts lost records. Fails when no thread can be started; a file
     /// that cannot be written is not a failure, but reported.
-    pub(crate) fn start(path: PathBuf, dropped: Counter) -> io::Result<Self> {
+    pub(crate) fn start(path: PathBuf, chain: Chain, dropped: Counter) -> io::Result<Self> {
         let (orders, inbox) = sync_channel(WAITING);
         let shared = Arc::new(Shared { undeclared: AtomicU64::new(0), dropped, state: Mutex::default() });
-        let (of_writer, at) = (Arc::clone(&shared), path.clone());
+        let (of_writer, at, keyed) = (Arc::clone(&shared), path.clone(), chain.is_keyed());
         // After a panic, another writer opens the file as a later daemon would.
-        let work =
-            move || machineid_log::keep_up("audit", || Writer::new(at.clone(), Arc::clone(&of_writer)).work(&inbox));
+        let work = move || {
+            machineid_log::keep_up("audit", || {
+                Writer::new(at.clone(), chain.clone(), Arc::clone(&of_writer)).work(&inbox);
+            });
+        };
         thread::Builder::new().name("audit".to_owned()).spawn(work)?;
-        Ok(Self { orders, shared, path })
+        Ok(Self { orders, shared, path, keyed })
     }
 
     /// Queues a record; returns at once. If the queue is full, the record is lost and counted.
@@ -110,6 +117,7 @@ impl Audit {
             last_hash: state.last.map(|hash| hash.to_string()),
             dropped: self.shared.dropped.get(),
             problem: state.problem.clone(),
+            keyed: self.keyed,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use machineid_audit::chain::{Entry, Hash, line};
+use machineid_audit::key::Chain;
 use machineid_clock::{self as clock, BootTime};
 use tracing::{error, info, warn};
 
@@ -23,6 +24,7 @@ const TELL: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
+    chain: Chain,
     shared: Arc<Shared>,
     file: Option<AuditFile>,
     /// The hash of the newest record, also of a file that was moved away.
@@ -34,9 +36,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(path: PathBuf, chain: Chain, shared: Arc<Shared>) -> Self {
         let now = BootTime::default();
-        Self { path, shared, file: None, last: None, try_at: now, unsynced: false, told: (None, now) }
+        Self { path, chain, shared, file: None, last: None, try_at: now, unsynced: false, told: (None, now) }
     }
 
     pub(super) fn work(mut self, orders: &Receiver<WriterOrder>) {
@@ -113,7 +115,7 @@ impl Writer {
         if BootTime::now() < self.try_at {
             return false;
         }
-        let mut file = match AuditFile::open(&self.path) {
+        let mut file = match AuditFile::open(&self.path, &self.chain) {
             Ok(file) => file,
             Err(error) => {
                 self.fail(&error);
@@ -135,8 +137,9 @@ impl Writer {
         }
         let torn = !file.tail.torn.is_empty();
         self.file = Some(file);
+        let opened = Entry::Opened { keyed: self.chain.is_keyed() };
         // A file that is merely reopened needs no record, unless a partial line must be declared.
-        if (begins || (torn && self.shared.undeclared() == 0)) && !self.append(&now(), Entry::Opened) {
+        if (begins || (torn && self.shared.undeclared() == 0)) && !self.append(&now(), opened) {
             return false;
         }
         if self.shared.undeclared() > 0 {

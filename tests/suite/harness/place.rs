@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// An ordinary user for tests that root runs. Not 65534, which stands for unknown users as well.
 pub(crate) const ORDINARY: u32 = 54_321;
+/// A second one.
+pub(crate) const ANOTHER: u32 = 54_322;
 
 /// Who runs the daemon and who its agents, when that is not simply whoever runs the test.
 #[derive(Default)]
@@ -16,6 +18,8 @@ pub(crate) struct Place {
     daemon: Option<u32>,
     agent: Option<u32>,
     group: Option<Delegated>,
+    /// The capabilities that the daemon's user keeps, as options of `setpriv`.
+    keeps: &'static [&'static str],
     programs: std::sync::OnceLock<tempfile::TempDir>,
 }
 
@@ -49,6 +53,14 @@ impl Place {
         Self { agent: Some(ORDINARY), ..Self::own() }
     }
 
+    /// The daemon as an ordinary user with `CAP_KILL` alone, wrappers and agents as another one, in a control group that root
+    /// made, as the packages have it. Takes root.
+    pub(crate) fn as_packaged() -> Option<Self> {
+        let keeps = &["--inh-caps=-all,+kill", "--ambient-caps=-all,+kill", "--bounding-set=-all,+kill"];
+        let group = Some(Delegated::to(0)?);
+        Some(Self { daemon: Some(ORDINARY), agent: Some(ANOTHER), group, keeps, ..Self::own() })
+    }
+
     /// Whether the agents' user is another than the daemon's.
     pub(crate) fn is_mixed(&self) -> bool {
         self.agent != self.daemon
@@ -76,11 +88,11 @@ impl Place {
     }
 
     pub(crate) fn as_daemon(&self, command: Command) -> Command {
-        self.moved(command, self.daemon)
+        self.moved(command, self.daemon, self.keeps)
     }
 
     pub(crate) fn as_agent(&self, command: Command) -> Command {
-        self.moved(command, self.agent)
+        self.moved(command, self.agent, &[])
     }
 
     /// A program where the agents' user can execute it: the build's own directory need not be reachable for others.
@@ -102,14 +114,15 @@ impl Place {
     }
 
     /// The same command as another user, in the group. The process keeps its number: each step becomes the next.
-    fn moved(&self, command: Command, user: Option<u32>) -> Command {
+    fn moved(&self, command: Command, user: Option<u32>, keeps: &[&str]) -> Command {
         let Some(uid) = user else { return command };
         let mut moved = Command::new("sh");
         let enter = match &self.group {
             Some(group) => format!("echo $$ > '{}' && ", group.path.join("cgroup.procs").display()),
             None => String::new(),
         };
-        let become_them = format!("{enter}exec setpriv --reuid {uid} --regid {uid} --clear-groups -- \"$@\"");
+        let keeps = keeps.join(" ");
+        let become_them = format!("{enter}exec setpriv --reuid {uid} --regid {uid} --clear-groups {keeps} -- \"$@\"");
         moved.arg("-c").arg(become_them).arg("sh").arg(command.get_program()).args(command.get_args());
         moved.env_clear().stdin(Stdio::null());
         for (name, value) in command.get_envs() {

@@ -39,6 +39,10 @@ pub(super) struct Serve {
     /// How many connections to PostgreSQL this server uses at most; 5 or more, 6 with --fence
     #[arg(long, value_name = "N", default_value_t = Terms::default().connections, value_parser = connections)]
     database_connections: usize,
+    /// Connect to PostgreSQL on another host without verified TLS: an attacker on the way can then read and change what
+    /// it decides
+    #[arg(long)]
+    database_allow_plain: bool,
     /// With synchronous replication: decide only while a standby confirms commits, so that an old primary that was cut off
     /// decides nothing more after 3 s. A standby that is away then stops decisions, too
     #[arg(long)]
@@ -65,6 +69,9 @@ pub(super) struct Serve {
     /// A proxy, or a network of them, whose X-Forwarded-For counts; may be given several times
     #[arg(long, value_name = "CIDR", value_parser = network)]
     trusted_proxy: Vec<IpNet>,
+    /// Another name under which browsers reach the console, beside the one in --public-url; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    allowed_host: Vec<String>,
     /// Serve /metrics, /healthz and /readyz at this address, in plain HTTP; metrics are served nowhere else
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_listen: Option<SocketAddr>,
@@ -128,6 +135,12 @@ impl Serve {
             ));
             return Exit::Usage;
         }
+        if let Err(problem) = self.database.is_verified()
+            && !self.database_allow_plain
+        {
+            complain(problem);
+            return Exit::Usage;
+        }
         let Some(admin_socket) = socket(self.admin_socket.clone(), Some(self.database.clone())) else {
             return Exit::Usage;
         };
@@ -165,6 +178,7 @@ impl Serve {
             metrics: self.metrics_listen,
             tls: self.tls_cert.zip(self.tls_key).map(|(certificates, key)| Files { certificates, key }),
             trusted: Trusted::new(self.trusted_proxy),
+            allowed_hosts: self.allowed_host,
             rates: Rates {
                 failed_keys: Rate::per_minute(self.failed_keys_per_minute),
                 sign_ups: Rate::per_minute(self.signups_per_minute),
@@ -240,6 +254,8 @@ enum FlagError {
     ReportAge,
     #[error("write an address or a network, as in 10.0.0.1 or 10.0.0.0/8")]
     Network,
+    #[error("write a host name without a port, as in authority.internal")]
+    HostName,
     #[error("write where browsers reach this authority, as in https://authority.example.com")]
     PublicUrl,
 }
@@ -262,6 +278,12 @@ fn network(text: &str) -> Result<IpNet, FlagError> {
     text.parse().or_else(one).map_err(|_| FlagError::Network)
 }
 
+/// Parses a host name.
+fn host_name(text: &str) -> Result<String, FlagError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) { Ok(text.to_ascii_lowercase()) } else { Err(FlagError::HostName) }
+}
+
 /// Parses an origin, possibly with a path, to which `/checkout/…` can be appended.
 fn public_url(text: &str) -> Result<String, FlagError> {
     let url = url::Url::parse(text).map_err(|_| FlagError::PublicUrl)?;
@@ -275,7 +297,15 @@ fn public_url(text: &str) -> Result<String, FlagError> {
 
 #[cfg(test)]
 mod tests {
-    use super::public_url;
+    use super::{host_name, public_url};
+
+    #[test]
+    fn a_host_name_has_no_port_and_no_scheme() {
+        assert_eq!(host_name("Authority.internal").as_deref(), Ok("authority.internal"));
+        for text in ["", "a:8424", "https://a", "a/b", "*"] {
+            assert!(host_name(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_public_url_is_an_origin_that_a_path_can_follow() {

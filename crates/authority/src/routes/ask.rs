@@ -277,7 +277,25 @@ pub(crate) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> R
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(BodyError::Malformed);
     }
+    if holds_nul(&bytes) {
+        return Err(BodyError::Malformed);
+    }
     serde_json::from_slice(&bytes).map_err(|_| BodyError::Malformed)
+}
+
+/// Whether a string of this JSON holds a NUL, which `PostgreSQL` cannot store. JSON writes it in one way only.
+fn holds_nul(json: &[u8]) -> bool {
+    const ESCAPE: &[u8] = br"\u0000";
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        rest = &rest[at..];
+        if rest.starts_with(ESCAPE) {
+            return true;
+        }
+        // What follows a backslash is escaped, also another one.
+        rest = rest.get(2..).unwrap_or_default();
+    }
+    false
 }
 
 /// The device that the body names.
@@ -323,7 +341,21 @@ pub(crate) fn device_ids(query: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::device_ids;
+    use super::{device_ids, holds_nul};
+
+    #[test]
+    fn a_nul_is_found_however_many_backslashes_are_before_it() {
+        for (json, found) in [
+            (r#"{"a":"\u0000"}"#, true),
+            (r#"{"a":"x\\\u0000"}"#, true),
+            (r#"{"a":"\\u0000"}"#, false),
+            (r#"{"a":"\n\\"}"#, false),
+            (r#"{"a":"\u0001"}"#, false),
+            (r"\", false),
+        ] {
+            assert_eq!(holds_nul(json.as_bytes()), found, "{json}");
+        }
+    }
 
     #[test]
     fn ids_are_read_from_a_query_and_decoded_once() {

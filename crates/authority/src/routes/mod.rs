@@ -60,6 +60,9 @@ struct Client(IpAddr);
 /// How long a request may take from its head to its answer, if nothing inside it times out first.
 const WHOLE_REQUEST: Duration = Duration::from_secs(15);
 
+/// For a year. Not for subdomains, which may be of other services.
+const HTTPS_ONLY: &str = "max-age=31536000";
+
 /// How long metrics wait for the database.
 const METRICS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -197,16 +200,20 @@ async fn finish(
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
     let path = loggable_path(request.uri().path());
-    let run = tokio::spawn(next.run(request).instrument(error_span!("request", request_id)));
-    let mut response = match tokio::time::timeout(WHOLE_REQUEST, run).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
-            rarely!(error, %error, request_id, path, "a request handler failed");
-            failed(&method, &path)
-        }
-        Err(_) => {
-            rarely!(error, request_id, path, "a request took too long");
-            failed(&method, &path)
+    let mut response = if let Some(refusal) = refused(&app, &request) {
+        refusal.into_response()
+    } else {
+        let run = tokio::spawn(next.run(request).instrument(error_span!("request", request_id)));
+        match tokio::time::timeout(WHOLE_REQUEST, run).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                rarely!(error, %error, request_id, path, "a request handler failed");
+                failed(&method, &path)
+            }
+            Err(_) => {
+                rarely!(error, request_id, path, "a request took too long");
+                failed(&method, &path)
+            }
         }
     };
     // Only a refusal by axum itself has none, for example for a path that is not UTF-8.
@@ -217,6 +224,10 @@ async fn finish(
     let headers = response.headers_mut();
     // Only the console's files, whose names change with their content, set their own rule.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if app.console.secure {
+        // A browser that has seen it once asks by HTTPS only. Other clients ignore it.
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HTTPS_ONLY));
+    }
     if path.starts_with("/api/") {
         // Clients learn of the extensions without a request of their own.
         headers.insert(EXTENSIONS_HEADER, HeaderValue::from_static(EXTENSIONS));
@@ -244,6 +255,20 @@ async fn finish(
         micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
     );
     response
+}
+
+/// The refusal of a request that no handler sees: under a foreign name, or with a NUL, which no name or text contains and
+/// `PostgreSQL` cannot store. (Bodies are checked where they are read.)
+fn refused(app: &App, request: &Request) -> Option<Answer> {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    if !app.host_names.accept(request.uri().path(), host) {
+        let reason = "The console and the metrics are not served under this name. Name it with --public-url or --allowed-host, or \
+                      let the proxy in front send a Host header that is.";
+        return Some(Answer::error(StatusCode::MISDIRECTED_REQUEST, "unknown_host").with("reason", reason));
+    }
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let nul = target.contains("%00");
+    nul.then(|| Answer::error(StatusCode::BAD_REQUEST, "bad_request").with("reason", "A NUL is part of no value."))
 }
 
 /// The answer when the handler failed: a deny if the request was a validation.

@@ -46,6 +46,12 @@ pub(crate) enum OpenError {
         path.display()
     )]
     InUse { path: PathBuf },
+    /// Every user may write to the file.
+    #[error(
+        "every user of this host may write to {} (mode {mode:04o}), and so lift every revoke\nRun chmod 600 on it, and look at what \
+         it contains before you serve it.", path.display()
+    )]
+    OpenToAll { path: PathBuf, mode: u32 },
     #[error(
         "the database was written by a newer version: it has migration {found}, and this version knows {known}\n\
          Nothing was changed. Run the newer version, or restore a backup from before it."

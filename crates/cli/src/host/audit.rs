@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use machineid_audit::chain::{Hash, LONGEST_LINE};
+use machineid_audit::key::Chain;
 use machineid_audit::verify::{Finding, Verdict, Verifier};
 use machineid_protocol::Exit;
 use serde_json::{Value, json};
@@ -14,16 +15,23 @@ use crate::printer::{Colour, Line, Printer};
 use crate::problem::Problem;
 use crate::words::count;
 
+/// The largest file of a key, in bytes.
+const LONGEST_KEY: u64 = 4096;
+
 pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Exit, Problem> {
     let expect = args.expect.as_deref().map(|text| {
         Hash::parse(text).ok_or_else(|| Problem::usage(format!("--expect {text:?} is not a hash: 64 hex digits")))
     });
     let expect = expect.transpose()?;
+    let chain = match &args.key_file {
+        Some(path) => key(path)?,
+        None => Chain::default(),
+    };
     let mut verdicts: Vec<(&Path, Verdict)> = Vec::new();
     for (at, path) in args.files.iter().enumerate() {
         let expect = expect.filter(|_| at + 1 == args.files.len());
-        let mut verdict =
-            read(path, expect).map_err(|error| Problem::usage(format!("cannot read {}: {error}", path.display())))?;
+        let mut verdict = read(path, &chain, expect)
+            .map_err(|error| Problem::usage(format!("cannot read {}: {error}", path.display())))?;
         if let Some((before, earlier)) = verdicts.last()
             && verdict.follows != earlier.last
         {
@@ -50,9 +58,18 @@ pub(crate) fn verify(args: &AuditVerifyArgs, printer: &mut Printer) -> Result<Ex
     Ok(if sound { Exit::Success } else { Exit::Failure })
 }
 
-fn read(path: &Path, expect: Option<Hash>) -> std::io::Result<Verdict> {
+/// The chain with the key in this file.
+fn key(path: &Path) -> Result<Chain, Problem> {
+    let wrong = |error: &dyn std::fmt::Display| Problem::usage(format!("--key-file {}: {error}", path.display()));
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_KEY).read_to_end(&mut text));
+    read.map_err(|error| wrong(&error))?;
+    Chain::keyed(&text).map_err(|error| wrong(&error))
+}
+
+fn read(path: &Path, chain: &Chain, expect: Option<Hash>) -> std::io::Result<Verdict> {
     let mut reader = BufReader::new(File::open(path)?);
-    let mut verifier = Verifier::default();
+    let mut verifier = Verifier::of(chain.clone());
     let most = u64::try_from(LONGEST_LINE).unwrap_or(u64::MAX) + 2;
     loop {
         let mut line = Vec::new();

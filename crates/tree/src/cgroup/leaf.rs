@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use machineid_protocol::{HoldsAgainst, RunId};
 use machineid_sys as sys;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{Mode, fchmod, mkdirat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs, statfs};
+use nix::unistd::{Gid, fchown};
 use rustix::io::Errno;
 
 use super::super::kernel_file;
 use super::super::pid::Pid;
 use super::NoCgroup;
+use super::group::Group;
 use super::listing;
 use super::place::{self, Membership};
 
@@ -33,6 +35,7 @@ const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 /// daemon may restart.
 #[derive(Debug)]
 pub struct Leaf {
+    run: RunId,
     path: PathBuf,
     directory: OwnedFd,
     /// `cgroup.procs`; writable if that is permitted.
@@ -84,7 +87,7 @@ impl Leaf {
             Some(place) => Some(place),
             None => group.places()?.into_iter().find(|path| is_named_after(path, run)),
         };
-        place.map_or(Ok(None), Self::open)
+        place.map_or(Ok(None), |place| Self::open(place, run))
     }
 
     /// Opens the leaf recorded at this path. `Ok(None)` when it has been removed. Fails when the path names no leaf of
@@ -93,11 +96,11 @@ impl Leaf {
         if !path.is_absolute() || !is_named_after(path, run) {
             return Err(NoCgroup::Failed(path.to_owned(), Errno::INVAL));
         }
-        Self::open(path.to_owned())
+        Self::open(path.to_owned(), run)
     }
 
-    fn open(path: PathBuf) -> Result<Option<Self>, NoCgroup> {
-        let opened = open_cgroup(&path).and_then(|directory| Self::hold(path.clone(), directory));
+    fn open(path: PathBuf, run: RunId) -> Result<Option<Self>, NoCgroup> {
+        let opened = open_cgroup(&path).and_then(|directory| Self::hold(path.clone(), directory, run));
         match opened {
             Ok(leaf) => Ok(Some(leaf)),
             Err(Errno::NOENT | Errno::NODEV) => Ok(None),
@@ -105,7 +108,7 @@ impl Leaf {
         }
     }
 
-    fn hold(path: PathBuf, directory: OwnedFd) -> Result<Self, Errno> {
+    fn hold(path: PathBuf, directory: OwnedFd, run: RunId) -> Result<Self, Errno> {
         let open = |name: &str, flags| kernel_file::open_at(&directory, name, flags);
         let if_permitted = |name: &str| match open(name, OFlag::O_WRONLY) {
             Ok(file) => Ok(Some(file)),
@@ -118,7 +121,13 @@ impl Leaf {
         }?;
         let events = open("cgroup.events", OFlag::O_RDONLY)?;
         let (kill, freeze) = (if_permitted("cgroup.kill")?, if_permitted("cgroup.freeze")?);
-        Ok(Self { path, directory, processes, events, kill, freeze })
+        Ok(Self { run, path, directory, processes, events, kill, freeze })
+    }
+
+    /// The run whose leaf this is.
+    #[must_use]
+    pub const fn run(&self) -> RunId {
+        self.run
     }
 
     /// The leaf's directory, as this process's mount namespace shows it.
@@ -248,6 +257,47 @@ impl Leaf {
         listing::remove_group(AT_FDCWD, &self.path)
     }
 
+    /// Removes the leaf of this run, given its directory, with the groups below it: for a process that was handed the
+    /// descriptor and need not see the same mounts. Succeeds when the leaf is gone already. Fails with EINVAL when the
+    /// descriptor is not that of a leaf of this run, EBUSY while a process is inside.
+    pub fn remove_held(directory: &OwnedFd, run: RunId) -> Result<(), Errno> {
+        let unless_gone = |result| match result {
+            Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+            other => other.map(Some),
+        };
+        check_cgroup(directory)?;
+        let name = leaf_name(run);
+        let Some(above) = unless_gone(listing::open_directory(directory.as_fd(), ".."))? else { return Ok(()) };
+        // Above the mounted group is another file system.
+        check_cgroup(&above)?;
+        let Some(found) = unless_gone(listing::open_directory(above.as_fd(), name.as_str()))? else {
+            return is_removed(directory);
+        };
+        let same = |fd: &OwnedFd| fstat(fd).map(|about| (about.st_dev, about.st_ino)).map_err(sys::from_nix);
+        if same(&found)? != same(directory)? {
+            return Err(Errno::INVAL);
+        }
+        listing::remove_below(found.as_fd())?;
+        listing::remove_group(above.as_fd(), name.as_str())
+    }
+
+    /// Lets the members of this group kill and freeze the leaf, now and when they open it later. The owner keeps that right.
+    /// Fails with EPERM when this process may not change the files.
+    pub fn share_with(&self, gid: u32) -> Result<(), Errno> {
+        for name in ["cgroup.kill", "cgroup.freeze"] {
+            let file = match kernel_file::open_at(&self.directory, name, OFlag::O_WRONLY | OFlag::O_NOFOLLOW) {
+                Ok(file) => file,
+                // Kernels before 5.14 have no cgroup.kill.
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno),
+            };
+            fchown(&file, None, Some(Gid::from_raw(gid))).map_err(sys::from_nix)?;
+            let mode = Mode::from_bits_truncate(fstat(&file).map_err(sys::from_nix)?.st_mode);
+            fchmod(&file, mode | Mode::S_IWGRP).map_err(sys::from_nix)?;
+        }
+        Ok(())
+    }
+
     /// Which agents the leaf contains. A process can leave it only to a group where its user may write the
     /// `cgroup.procs` of the nearest group above both places; so no group from here to the root may be writable by the
     /// agent's user. A group that cannot be looked at counts as writable, and nothing contains root.
@@ -288,64 +338,25 @@ fn is_named_after(path: &Path, run: RunId) -> bool {
 }
 
 /// Opens a directory of cgroup2. Fails with ENOENT when the path shows another file system: a later mount may cover it.
-fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_cgroup(path: &Path) -> Result<OwnedFd, Errno> {
     let directory = listing::open_directory(AT_FDCWD, path)?;
-    let found = fstatfs(&directory).map_err(sys::from_nix)?;
-    if found.filesystem_type() == CGROUP2_SUPER_MAGIC { Ok(directory) } else { Err(Errno::NOENT) }
+    check_cgroup(&directory).map_err(|errno| if errno == Errno::INVAL { Errno::NOENT } else { errno })?;
+    Ok(directory)
 }
 
-/// The directories that the control group of the process with this number has where cgroup2 is usually mounted; empty
-/// when that cannot be told. Reads one file and no directory.
-#[must_use]
-pub fn usual_groups(pid: Pid) -> Vec<PathBuf> {
-    let group = Group::of(pid);
-    group
-        .map_or_else(|_| Vec::new(), |group| place::usual().iter().filter_map(|at| at.directory(&group.path)).collect())
+/// Fails with EINVAL when the descriptor is not one of cgroup2.
+fn check_cgroup(descriptor: &OwnedFd) -> Result<(), Errno> {
+    let found = fstatfs(descriptor).map_err(sys::from_nix)?;
+    if found.filesystem_type() == CGROUP2_SUPER_MAGIC { Ok(()) } else { Err(Errno::INVAL) }
 }
 
-/// The group that a process is in.
-struct Group {
-    process: Pid,
-    /// The path as seen from the caller's cgroup namespace.
-    path: Vec<u8>,
-}
-
-impl Group {
-    fn of(process: Pid) -> Result<Self, NoCgroup> {
-        let file = format!("/proc/{process}/cgroup");
-        let text = kernel_file::read(&file).map_err(|errno| match errno {
-            Errno::NOENT | Errno::SRCH => NoCgroup::Gone,
-            errno => NoCgroup::Failed(file.into(), errno),
-        })?;
-        match place::membership(&text) {
-            Some(Membership::In(path)) => Ok(Self { process, path: path.to_vec() }),
-            Some(Membership::Removed) => Err(NoCgroup::Gone),
-            None => Err(NoCgroup::NotMounted),
-        }
-    }
-
-    /// The group's directory at a usual place, if it is there: a directory with the group's path that lists the
-    /// process. The list of mounts is not read: the kernel writes it anew for each reader, which takes milliseconds
-    /// where containers have made a thousand.
-    fn usual_place(&self) -> Option<PathBuf> {
-        let own = |place: &PathBuf| {
-            let procs = open_cgroup(place)
-                .and_then(|directory| kernel_file::open_at(&directory, "cgroup.procs", OFlag::O_RDONLY));
-            procs.and_then(|procs| listing::is_among_the_first(procs.as_fd(), self.process)).unwrap_or(false)
-        };
-        place::usual().iter().filter_map(|mount| mount.directory(&self.path)).find(own)
-    }
-
-    /// The group's possible directories by the list of mounts, the likeliest first. Never empty.
-    fn places(&self) -> Result<Vec<PathBuf>, NoCgroup> {
-        let file = "/proc/self/mountinfo";
-        let text = kernel_file::read(file).map_err(|errno| NoCgroup::Failed(file.into(), errno))?;
-        let mounts = place::mounts(&text);
-        if mounts.is_empty() {
-            return Err(NoCgroup::NotMounted);
-        }
-        let places: Vec<PathBuf> = mounts.iter().filter_map(|mount| mount.directory(&self.path)).collect();
-        if places.is_empty() { Err(NoCgroup::Outside) } else { Ok(places) }
+/// Succeeds for the directory of a group that was removed: it has no entry. Fails with EINVAL for one that exists, whose name is
+/// then another than the leaf's.
+fn is_removed(directory: &OwnedFd) -> Result<(), Errno> {
+    match kernel_file::open_at(directory, "cgroup.procs", OFlag::O_RDONLY) {
+        Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(errno) => Err(errno),
+        Ok(_) => Err(Errno::INVAL),
     }
 }
 
@@ -391,32 +402,10 @@ fn make_in(above: &Path, run: RunId) -> Result<Leaf, NoCgroup> {
         // A limit that cannot be set is missing; nothing relies on it alone.
         let _ = kernel_file::open_at(&directory, "cgroup.max.descendants", OFlag::O_WRONLY)
             .and_then(|file| kernel_file::write(&file, MOST_BELOW));
-        Leaf::hold(above.join(&name), directory).map_err(failed)
+        Leaf::hold(above.join(&name), directory, run).map_err(failed)
     });
     if made.is_err() {
         let _ = listing::remove_group(outer.as_fd(), name.as_str());
     }
     made
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_usual_place_is_one_where_the_list_of_mounts_has_it_too() {
-        let Ok(group) = Group::of(Pid::own()) else { return };
-        if let Some(place) = group.usual_place() {
-            assert!(group.places().unwrap().contains(&place), "{place:?}");
-        }
-    }
-
-    #[test]
-    fn a_group_of_that_path_in_which_the_process_is_not_is_not_taken() {
-        let Ok(own) = Group::of(Pid::own()) else { return };
-        let stranger = Group { process: Pid::new(i32::MAX).unwrap(), ..own };
-        assert_eq!(stranger.usual_place(), None);
-        let outside = Group { process: Pid::own(), path: b"/../x".to_vec() };
-        assert_eq!(outside.usual_place(), None);
-    }
 }

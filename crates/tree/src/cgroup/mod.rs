@@ -6,9 +6,11 @@
 //! | file | concept |
 //! |---|---|
 //! | `place` | pure: where a process's control group is in the file system |
+//! | `group` | the control group that a process is in, and its directories |
 //! | `leaf` | one run's control group and what can be done with it |
 //! | `listing` | the processes and groups inside one |
 
+mod group;
 mod leaf;
 mod listing;
 mod place;
@@ -18,7 +20,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-pub use leaf::{Leaf, LeafState, usual_groups};
+pub use group::{group_path, usual_groups};
+pub use leaf::{Leaf, LeafState};
 pub use place::fuzz as fuzz_cgroup;
 
 /// Why there is no control group for a run.

@@ -39,6 +39,9 @@ impl Form {
         let text = String::from_utf8_lossy(&bytes);
         // The parser needs an origin; it is ignored.
         let parsed = url::Url::parse(&format!("http://localhost/?{text}"));
+        if bytes.contains(&0) || text.contains("%00") {
+            return Err(Refused::Malformed("A field contains a NUL.".to_owned()));
+        }
         Ok(Self(parsed.iter().flat_map(|url| url.query_pairs().into_owned()).collect()))
     }
 

@@ -196,17 +196,12 @@ pub(super) async fn still(app: &App, headers: &HeaderMap, org: OrgId) -> bool {
 pub(super) fn session_id<'a>(console: &Console, headers: &'a HeaderMap) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut cookies = lines.flat_map(Cookie::split_parse).filter_map(Result::ok);
-    cookies.find(|cookie| cookie.name() == cookie_name(console))?.value_raw()
-}
-
-/// The cookie's name. With the prefix, a browser accepts it only from this host over HTTPS.
-fn cookie_name(console: &Console) -> &'static str {
-    if console.secure { "__Host-machineid-console" } else { "machineid-console" }
+    cookies.find(|cookie| cookie.name() == console.cookie)?.value_raw()
 }
 
 /// Sets the session cookie, which the browser keeps until it is closed; `None` deletes it.
 pub(super) fn set_cookie(console: &Console, response: &mut Response, id: Option<&str>) {
-    let mut cookie = Cookie::new(cookie_name(console), id.unwrap_or_default());
+    let mut cookie = Cookie::new(console.cookie.as_str(), id.unwrap_or_default());
     cookie.set_path("/");
     cookie.set_http_only(true);
     cookie.set_same_site(SameSite::Strict);

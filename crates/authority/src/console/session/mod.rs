@@ -29,6 +29,9 @@ pub(crate) struct Console {
     pub(crate) origin: String,
     /// Whether browsers use HTTPS only, so that cookies can be restricted to it.
     pub(crate) secure: bool,
+    /// The name of the session cookie. Browsers send a cookie to every port of a host, so the port is part of the name: another
+    /// server on this machine neither overwrites the session nor gets it under a name that it would use itself.
+    pub(crate) cookie: String,
 }
 
 impl Console {
@@ -36,13 +39,20 @@ impl Console {
     pub(crate) fn new(public_url: &str) -> Self {
         let path =
             public_url.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..])).unwrap_or("");
+        let origin = public_url.strip_suffix(path).unwrap_or(public_url);
+        let secure = public_url.starts_with("https://");
+        let written = origin.rsplit_once(':').map(|(_, port)| port).filter(|port| port.parse::<u16>().is_ok());
+        let port = written.unwrap_or(if secure { "443" } else { "80" });
+        // With the prefix, a browser accepts the cookie only from this host over HTTPS.
+        let prefix = if secure { "__Host-" } else { "" };
         Self {
             sessions: Sessions::default(),
             links: Links::default(),
             results: Results::default(),
             base: format!("{path}/console"),
-            origin: public_url.strip_suffix(path).unwrap_or(public_url).to_owned(),
-            secure: public_url.starts_with("https://"),
+            origin: origin.to_owned(),
+            secure,
+            cookie: format!("{prefix}machineid-console-{port}"),
         }
     }
 
@@ -63,13 +73,16 @@ mod tests {
 
     #[test]
     fn a_public_url_says_where_browsers_find_the_console() {
-        for (url, base, origin, secure) in [
-            ("http://127.0.0.1:8424", "/console", "http://127.0.0.1:8424", false),
-            ("https://a.example", "/console", "https://a.example", true),
-            ("https://a.example:8/x/y", "/x/y/console", "https://a.example:8", true),
+        for (url, base, origin, cookie) in [
+            ("http://127.0.0.1:8424", "/console", "http://127.0.0.1:8424", "machineid-console-8424"),
+            ("http://[::1]:8424", "/console", "http://[::1]:8424", "machineid-console-8424"),
+            ("http://a.example", "/console", "http://a.example", "machineid-console-80"),
+            ("https://a.example", "/console", "https://a.example", "__Host-machineid-console-443"),
+            ("https://a.example:8/x/y", "/x/y/console", "https://a.example:8", "__Host-machineid-console-8"),
         ] {
             let console = Console::new(url);
-            assert_eq!((console.base.as_str(), console.origin.as_str(), console.secure), (base, origin, secure));
+            let found = (console.base.as_str(), console.origin.as_str(), console.cookie.as_str(), console.secure);
+            assert_eq!(found, (base, origin, cookie, url.starts_with("https")));
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,6 +86,12 @@ impl DatabaseFile {
             flock(&itself, FlockOperation::NonBlockingLockExclusive).map_err(taken)?;
         }
         let metadata = itself.metadata().map_err(create)?;
+        for (path, about) in [(&path, &metadata), (&beside, &lock.metadata().map_err(create_lock)?)] {
+            let mode = mode(about);
+            if mode & 0o002 != 0 {
+                return Err(OpenError::OpenToAll { path: path.clone(), mode });
+            }
+        }
         if metadata.nlink() > 1 {
             return Err(OpenError::Linked { path, names: metadata.nlink() });
         }
@@ -141,6 +147,13 @@ impl DatabaseFile {
                 );
                 Finding::wrong(Concern::File, Gravity::Failure, text)
             }
+            Ok(metadata) if mode(&metadata) & 0o026 != 0 => {
+                let text = format!(
+                    "other users of this host may read or write the database {path} (mode {:04o}); run chmod 600 on it",
+                    mode(&metadata)
+                );
+                Finding::wrong(Concern::File, Gravity::Warning, text)
+            }
             // A directory that cannot be read says nothing about the file.
             Ok(_) | Err(_) => Finding::fine(Concern::File),
         }
@@ -160,6 +173,10 @@ impl DatabaseFile {
         );
         Finding::wrong(Concern::Space, Gravity::Warning, text)
     }
+}
+
+fn mode(about: &Metadata) -> u32 {
+    about.permissions().mode() & 0o777
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

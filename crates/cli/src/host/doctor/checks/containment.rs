@@ -4,7 +4,7 @@ use machineid_protocol::{Containment, HoldsAgainst};
 use machineid_tree::NoCgroup;
 use serde::Serialize;
 
-use super::super::facts::{Cgroup, CgroupMount, HostFacts, LeafTrial, Listener, NoPidns, PidnsStep};
+use super::super::facts::{Cgroup, CgroupMount, Daemon, HostFacts, LeafTrial, NoPidns, PidnsStep};
 use super::{Check, host};
 
 pub(super) fn checks(facts: &HostFacts) -> Vec<Check> {
@@ -34,8 +34,8 @@ pub(in super::super) fn expected(facts: &HostFacts) -> Expected {
         let holds_against = leaf.holds_against;
         return Expected { containment: Containment::Cgroup, holds_against, maker: Some(Maker::WrapperFacts) };
     }
-    let listener = facts.daemon.as_ref().ok().and_then(|daemon| daemon.listener.as_ref());
-    if listener.is_some_and(|listener| daemon_makes(listener, cgroup)) {
+    let daemon = facts.daemon.as_ref().ok();
+    if daemon.is_some_and(|daemon| daemon_makes(daemon, cgroup)) {
         let holds_against = match (&cgroup.own_above, facts.user.uid) {
             (None, 1..) => HoldsAgainst::Hostile,
             (_, 0) | (Some(_), _) => HoldsAgainst::Bugs,
@@ -45,9 +45,10 @@ pub(in super::super) fn expected(facts: &HostFacts) -> Expected {
     Expected { containment: Containment::Subreaper, holds_against: HoldsAgainst::Bugs, maker: None }
 }
 
-/// Whether the daemon may write where this user may not. The daemon must also see the process that it moves.
-fn daemon_makes(listener: &Listener, cgroup: &Cgroup) -> bool {
-    let permitted = listener.powers.write || cgroup.owner == Some(listener.uid);
+/// Whether the daemon, or its leaf helper, may write where this user may not. The daemon must also see the process that is moved.
+fn daemon_makes(daemon: &Daemon, cgroup: &Cgroup) -> bool {
+    let Some(listener) = &daemon.listener else { return false };
+    let permitted = listener.powers.write || daemon.status.leaf_helper.is_some() || cgroup.owner == Some(listener.uid);
     let permission_is_what_lacks = matches!(cgroup.leaf, Err(NoCgroup::NotPermitted(_)));
     listener.pid.is_some() && permitted && permission_is_what_lacks
 }
@@ -84,8 +85,8 @@ fn verdict(facts: &HostFacts) -> Check {
         (HoldsAgainst::Bugs, _, Containment::Subreaper) => {
             let better = match &facts.cgroup.leaf {
                 Err(NoCgroup::NotPermitted(_)) => {
-                    "run the daemon as root or with CAP_DAC_OVERRIDE (holds against hostile agents), or start them in a \
-                     delegated group (systemd: Delegate=yes)"
+                    "start the leaf helper (systemctl enable --now machineid-sidecar-leaf.socket) or run the daemon as root \
+                     (both hold against hostile agents), or start them in a delegated group (systemd: Delegate=yes)"
                 }
                 Ok(_) | Err(_) => "make a control group possible, see the next line",
             };

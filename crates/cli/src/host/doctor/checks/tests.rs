@@ -301,7 +301,19 @@ const CONTAINMENT: &[Case] = &[
         },
         "containment",
         Level::Warn,
-        &["subreaper", "CAP_DAC_OVERRIDE", "Delegate=yes", "--containment pidns"],
+        &["subreaper", "machineid-sidecar-leaf.socket", "Delegate=yes", "--containment pidns"],
+    ),
+    (
+        "a daemon whose leaf helper makes it",
+        |f| {
+            let daemon = daemon(f);
+            let listener = daemon.listener.as_mut().unwrap();
+            (listener.uid, listener.powers) = (1000, Powers::default());
+            daemon.status.leaf_helper = Some("/run/machineid-sidecar-leaf.sock".to_owned());
+        },
+        "containment",
+        Level::Ok,
+        &["cgroup, a leaf that the daemon makes; it holds against hostile agents"],
     ),
     (
         "a group above the leaf that the user may write to",
