@@ -5,6 +5,7 @@
 # has to end in the way in which HTTP bodies end: with the last chunk, or, without a length, with the connection. A proxy or
 # gateway that is stopped, or ends streams at a limit, may end them like this. When a chunked body breaks off instead, the client
 # raises an error and no tool runs. Without streaming, the same unfinished arguments are an invalid call, and no tool runs.
+# Issue 39275 of langchain-ai/langchain reports the parsing, and is closed; it is as described in the versions below.
 #
 # So a component that stops a stream between a model and an agent must break it (a reset, or a chunked body without its last
 # chunk), not end it.

@@ -1,12 +1,12 @@
 #!/bin/sh
-# MCP over stdio, the Python SDK: when the client is killed during a tool call, what happens to the call depends on how the tool is
-# written. The server sees the end of its input in both cases. A tool that is an "async def" is cancelled at once and the server ends. A
-# tool that is a plain "def" runs in a thread, which cannot be cancelled: the server waits for it, carries the call out to its end
-# although no client is left, and ends only then. When the client closes the session in order, its SDK terminates the server after
-# a short time in both cases, so tests with an orderly end do not show this.
+# MCP over stdio with the Python SDK: when the client is killed during a tool call, the fate of the call depends on how the tool is
+# written. In both cases the server reads the end of its input. A tool that is an "async def" is cancelled, and the server ends. A
+# tool that is a plain "def" runs in a thread, which cannot be cancelled: the server carries the call out to its end, although it has
+# no client any more, and ends only then. When the client closes the session in order, its SDK terminates the server after a short
+# time in both cases, so a test with an orderly end does not show the difference.
 #
-# So after an agent was killed, its MCP servers are not yet idle: wait for their end, or end their processes too. A tool that must
-# stop with its client is an "async def".
+# So when an agent was killed, its MCP servers may still work: end their processes too, or wait for them. A tool that must stop with
+# its client should be an "async def".
 #
 # Seen with mcp 2.3.0, tools that take 12 s, the client killed or closed 1 s after their begin:
 #   client killed, async def: server has ended within 6 s, call not carried out

@@ -1,12 +1,13 @@
 #!/bin/sh
-# npm 11 (npm exec, npx and npm run, with which agents and MCP servers are often started): after SIGTERM, npm ends as if terminated by
-# it, and the program runs on without having got a signal. npm forwards SIGTERM and SIGINT, but only to the "sh -c" between itself and the
-# program. Where sh is dash (Debian, Ubuntu and their images), this shell is a process of its own: SIGTERM ends it and npm, and
-# the program becomes an orphan. SIGINT ends none of the three. With bash as script-shell, which replaces itself by the program,
-# both signals arrive, and npm waits for the program's own exit code.
+# npm 11 ("npm exec", "npx" and "npm run", by which agents and MCP servers are often started): on SIGTERM, npm ends as if it had been
+# terminated with everything below it, but the program continues and never gets a signal. npm forwards SIGTERM and SIGINT, but only
+# to the "sh -c" between itself and the program. Where sh is dash (Debian, Ubuntu and their images), this shell is a process of
+# its own: SIGTERM ends the shell and then npm, and the program becomes an orphan. SIGINT ends none of the three. bash replaces
+# itself by the program; so with script-shell=bash both signals arrive, and npm waits and ends with the program's exit code.
+# Issue 5776 of npm/cli describes this for scripts with shell syntax; with dash it holds for a plain program as well.
 #
-# So a supervisor that stops "npx agent" by its pid reads "ended by SIGTERM" while the agent works on. Signal the process group or
-# the control group, start the program itself, or set script-shell to bash.
+# So a supervisor that stops "npx agent" by its pid sees "ended by SIGTERM" while the agent continues. Signal the process group or
+# the control group, start the program itself, or set script-shell.
 #
 # Seen with npm 11.19.1, Node.js 20.20.2, dash 0.5.12:
 #   npm exec, SIGTERM: npm ended by SIGTERM, program runs, got nothing

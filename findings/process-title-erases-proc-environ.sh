@@ -1,12 +1,12 @@
 #!/bin/sh
-# Linux: a program that changes its title (the name that ps shows) can erase what /proc/PID/environ shows. The kernel reads argv and the
-# environment from the process's memory, where they lie one behind the other. Perl's $0 and Python's setproctitle move the
-# environment elsewhere and use the whole space for the title, also when the title is shorter than the old one. The program still
-# has its variables, and its children get them. Node.js's process.title leaves the space of the environment alone, and
-# setproctitle does with SPT_NOENV.
+# Linux: a program that changes its title (the name that ps shows) can erase what /proc/PID/environ shows. The kernel reads arguments
+# and environment from the process's memory, where the one lies behind the other. Perl's $0 and Python's setproctitle use the space of
+# both for the title, and overwrite the environment even when the title is shorter than the old one. The program still has its
+# variables, and its children get them. Node.js's process.title leaves the environment's space alone, and so does setproctitle
+# with SPT_NOENV=1.
 #
-# So a search for processes by a variable in /proc/PID/environ, as a supervisor does it to find what an agent has left behind, can
-# miss such a process and find its children. Descent, session and control group do not have this gap.
+# So a search for processes by a variable in /proc/PID/environ, by which a supervisor may look for what an agent has left behind, can
+# miss such a process and find its children. Ancestry, session and control group have no such gap.
 #
 # Seen with Perl 5.36.0, setproctitle 1.3.8, Node.js 20.20.2, Linux 6.18:
 #   Perl, its own title: shown, known to the program, shown at its child
