@@ -1,6 +1,6 @@
 #!/bin/sh
 # The Python clients of Anthropic and OpenAI have the same structure and options, but obey Retry-After differently. When the answer is
-# 429 or 5xx, anthropic waits as long as the server says, inside the call, before each of its two repetitions, without a bound.
+# 429 or 5xx, anthropic waits as long as the server says (up to 49 days), inside the call, before each of its two repetitions.
 # The option timeout does not bound the wait, because it counts for each attempt alone: one server that answers "Retry-After: 3600"
 # holds a call with timeout=1 for two hours. openai waits up to 120 s, and does not repeat the request when the server asks for more.
 # Both repeat even a 403 when the answer has the header x-should-retry: true, and repeat nothing with x-should-retry: false.
