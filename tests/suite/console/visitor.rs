@@ -17,7 +17,7 @@ impl<'a> Visitor<'a> {
     }
 
     /// One that has signed in with the organisation's key and has its first page before it.
-    pub(crate) fn signed_in(org: &'a Org<'a>) -> Self {
+    pub(crate) fn signed_in(org: &Org<'a>) -> Self {
         let mut browser = Self::new(org.authority);
         let reply = browser.post_raw("/console/sign-in", &[("key", &org.key)], &[]);
         assert_eq!(reply.status, 303, "{}", reply.text);
