@@ -383,10 +383,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
             (org, OrgChange::AccessUntil(end))
         }
         AdminRequest::SetPlan { org, plan, limit } => (org, OrgChange::Plan(plan, limit)),
-        AdminRequest::Set { org, restore_needs } if (1..=MOST_NEEDED).contains(&restore_needs) => {
-            (org, OrgChange::RestoreNeeds(restore_needs))
-        }
-        AdminRequest::Set { .. } => return Ok(AdminReply::Failed("a restore needs 1 or 2 keys".to_owned())),
+        AdminRequest::Set { org, restore_needs } => (org, OrgChange::RestoreNeeds(restore_needs.clamp(1, MOST_NEEDED))),
         AdminRequest::Delete { org } => (org, OrgChange::Delete),
     };
     let changed = store.change_org(org, &change, call).await?;

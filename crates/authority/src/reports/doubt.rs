@@ -50,9 +50,9 @@ pub(crate) fn judge_all(device: &RevokedDevice, heard: &[&HeardDevice], now: Tim
         if state == StopState::Confirmed {
             let proven = heard[place].validated_at.is_some_and(|at| at >= device.revoked_at);
             let contradicted = || {
-                let others = (0..heard.len()).filter(|other| *other != place);
+                let mut others = (0..heard.len()).filter(|other| *other != place);
                 heard.len() >= FULL
-                    || others.into_iter().any(|other| contradicts(device, heard[other], alone[other].0, heard[place]))
+                    || others.any(|other| contradicts(device, heard[other], alone[other].0, heard[place]))
             };
             doubt = if some_prove && !proven {
                 Some(Doubt::Unproven)

@@ -310,12 +310,24 @@ impl IntoResponse for Answer {
 impl From<StoreError> for Answer {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Waits(approval) => approvals::waits(&approval, None),
+            StoreError::Waits(ref approval) => approvals::waits(approval, None),
             StoreError::NotApproved(refusal) => approvals::refused(refusal),
             StoreError::KeyRefused(refusal) => {
                 Self::error(StatusCode::CONFLICT, refusal.as_str()).with("reason", refusal.to_string())
             }
-            error => {
+            StoreError::Sqlite(_)
+            | StoreError::Postgres(_)
+            | StoreError::Undone
+            | StoreError::Late
+            | StoreError::Down
+            | StoreError::Standby
+            | StoreError::ReadOnly
+            | StoreError::Superseded
+            | StoreError::Unconfirmed
+            | StoreError::Closed
+            | StoreError::Corrupt(_)
+            | StoreError::Unwritable { .. }
+            | StoreError::NotHere => {
                 rarely!(error, %error, "the store failed; the request is refused");
                 Self::unavailable()
             }

@@ -119,7 +119,8 @@ pub(crate) struct Page {
 }
 
 /// Sidecars stored for one device. A device belongs to one agent or one host, so more are an error or abuse.
-pub(super) const KEPT_SIDECARS: i64 = FULL as i64;
+pub(super) const KEPT_SIDECARS: i64 = 64;
+const _: () = assert!(KEPT_SIDECARS.unsigned_abs() == FULL as u64, "a device is full when no more is stored");
 
 /// Stops stored for one device of one sidecar.
 pub(super) const KEPT_STOPS: i64 = 20;

@@ -123,9 +123,9 @@ async fn insert<T: Transaction>(tx: &mut T, org: OrgId, approval: &Approval) -> 
 /// The audit record about a request.
 fn told(org: OrgId, verb: Verb, approval: &Approval) -> Record {
     let ids: Vec<_> = approval.action.devices().into_iter().map(ToString::to_string).collect();
-    let record = match (&approval.action, ids.as_slice()) {
-        (Action::Remove { .. } | Action::Unrevoke { .. }, [one]) => Record::ok(org, verb).about(one),
-        _ => Record::ok(org, verb).with("deviceIds", ids),
+    let record = match ids.as_slice() {
+        [one] => Record::ok(org, verb).about(one),
+        [..] => Record::ok(org, verb).with("deviceIds", ids),
     };
     let record = record.with("approval", approval.id.as_str()).with("asks", approval.action.words());
     record.with("askedBy", approval.asked_by.as_str())
