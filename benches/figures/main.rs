@@ -11,6 +11,7 @@ mod comets;
 mod common;
 mod console;
 mod devices;
+mod flood;
 mod freshness;
 mod memory;
 mod push;
@@ -45,7 +46,7 @@ impl Length {
 
 type Figure = fn(Length) -> Outcome<()>;
 
-const FIGURES: [(&str, Figure); 14] = [
+const FIGURES: [(&str, Figure); 15] = [
     ("start", start::run),
     ("memory", memory::run),
     ("checks", checks::run),
@@ -56,6 +57,7 @@ const FIGURES: [(&str, Figure); 14] = [
     ("stubborn", stubborn::run),
     ("devices", devices::run),
     ("push", push::run),
+    ("flood", flood::run),
     ("console", console::run),
     ("authority", authority::run),
     ("changes", authority::changes),

@@ -27,7 +27,7 @@ use crate::storm::{NOTES_ITS_STOP, time_of_day};
 const WATCHERS: usize = 999;
 
 /// Rarely enough that polling finds nothing within a round.
-const RARELY: &str = "interval = \"1h\"\nlease = \"2h\"\nstop_grace = \"2s\"";
+pub(crate) const RARELY: &str = "interval = \"1h\"\nlease = \"2h\"\nstop_grace = \"2s\"";
 
 pub(crate) fn run(length: Length) -> Outcome<()> {
     let authority = Authority::start()?;
@@ -69,7 +69,7 @@ pub(crate) fn run(length: Length) -> Outcome<()> {
 }
 
 /// One agent started, one revoke, one SIGTERM; and everything as before.
-fn round(authority: &Authority, daemon: &Daemon, all: bool) -> Outcome<Duration> {
+pub(crate) fn round(authority: &Authority, daemon: &Daemon, all: bool) -> Outcome<Duration> {
     let notes = daemon.home().join("notes");
     let _ = fs::remove_file(&notes);
     let program = std::env::current_exe()?;

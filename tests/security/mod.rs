@@ -1,6 +1,8 @@
 //! As the attacker: ordinary keys, users and connections that try to jam, forge or undo the switch, against the real programs.
 
+mod bounds;
 mod checks;
+mod connections;
 mod hardening;
 mod keys;
 mod limits;

@@ -77,6 +77,14 @@ impl Authority {
         Ok(Self { address, key, org, process, directory })
     }
 
+    /// A new key of this role.
+    pub(crate) fn role_key(&self, role: &str) -> Outcome<String> {
+        let made =
+            command(self.directory.path(), &["org", "key", "create", &self.org, "--role", role, "--json"]).output()?;
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout)?;
+        Ok(made["orgApiKey"].as_str().ok_or("the authority made no key")?.to_owned())
+    }
+
     /// Its database.
     pub(crate) fn database(&self) -> PathBuf {
         self.directory.path().join(DATABASE)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::connections::Connections;
 use super::console::session::Console;
 use super::forwarded::Trusted;
 use super::health::Health;
@@ -10,8 +11,10 @@ use super::intake::Intake;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::proofs::Proofs;
+use super::routes::large::LargeAnswers;
 use super::seen::Seen;
 use super::store::Store;
+use super::threads::Threads;
 use super::watch::Hints;
 
 /// The state shared by all handlers.
@@ -34,7 +37,12 @@ pub(crate) struct App {
     pub(crate) trusted: Trusted,
     /// The names under which browsers may reach the console and the metrics.
     pub(crate) host_names: HostNames,
+    pub(crate) threads: Threads,
+    /// The large answers under way.
+    pub(crate) large: Arc<LargeAnswers>,
     pub(crate) metrics: Arc<Metrics>,
+    /// The connections of clients, for the metrics.
+    pub(crate) connections: Arc<Connections>,
     /// The known problems of the server.
     pub(crate) health: Arc<Health>,
     /// Whether the access log also has the frequent requests, a line for each.

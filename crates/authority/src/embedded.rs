@@ -88,6 +88,7 @@ impl Embedded {
             log_validations: false,
             ephemeral_after: None,
             retention: Retention::default(),
+            connections: None,
         };
         let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();

@@ -5,6 +5,7 @@
 //!   operator ─socket▶ admin  ──┐          ▲
 //!                              └──▶ store ┘               one transaction for each operation, with the rules inside
 //!   serve: the listener, the admin socket, the database, and how they end · command: the command line
+//!   connections: how many clients are served at once, and which of them go first · threads: stops, apart from what is read
 //!   surface: the API and the console as one router, and its description · console: the sessions and pages
 //!   health: known problems of the server and its database · examination: the task that finds them in the store
 //!   ageing: ephemeral devices that were never removed · seen: when devices last validated
@@ -27,6 +28,7 @@ mod audit;
 mod batch;
 mod changes;
 pub mod command;
+mod connections;
 mod console;
 mod database;
 mod decide;
@@ -51,6 +53,7 @@ mod seen;
 mod serve;
 mod store;
 mod surface;
+mod threads;
 mod tls;
 mod watch;
 

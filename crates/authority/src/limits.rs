@@ -177,7 +177,7 @@ fn take<K: Eq + Hash>(limit: Option<&Mutex<Limit<K>>>, asker: K, now: BootTime) 
 }
 
 /// The network that counts as one client: a host with one IPv6 address usually has 2^64 of them.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

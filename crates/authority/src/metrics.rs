@@ -1,7 +1,7 @@
 //! The server's metrics, for Prometheus. Every label has few values, regardless of what clients send.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use machineid_metrics as text;
@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::connections::ConnectionCounts;
 use super::health::{Concern, Health};
 use super::store::OldKey;
 
@@ -66,6 +67,11 @@ pub(super) struct Metrics {
     old_key_devices: Family<Organisation, Gauge>,
     old_key_ends: Family<Organisation, Gauge<f64, AtomicU64>>,
     pub(super) connections: Gauge,
+    bound: Gauge,
+    anonymous: Gauge,
+    accepted: Counter,
+    refused: Counter,
+    closed: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -89,6 +95,15 @@ impl Metrics {
         registry.register("reports", "Reports, by whether the sender proved which sidecar it is", reports.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let (bound, anonymous) = (Gauge::default(), Gauge::default());
+        registry.register("connections_bound", "How many connections of clients may be open", bound.clone());
+        let help = "Open connections of clients that have presented no valid key";
+        registry.register("connections_anonymous", help, anonymous.clone());
+        let (accepted, refused, closed) = (Counter::default(), Counter::default(), Counter::default());
+        registry.register("connections_accepted", "Connections of clients that got a place", accepted.clone());
+        let help = "New connections that were closed because nothing could be closed for them";
+        registry.register("connections_refused", help, refused.clone());
+        registry.register("connections_evicted", "Connections that were closed for a new one", closed.clone());
         let problems = Family::default();
         registry.register("problem", "1 while this concern has a problem; /readyz says which", problems.clone());
         let written = Gauge::default();
@@ -112,6 +127,11 @@ impl Metrics {
             old_key_devices,
             old_key_ends,
             connections,
+            bound,
+            anonymous,
+            accepted,
+            refused,
+            closed,
         }
     }
 
@@ -153,7 +173,18 @@ impl Metrics {
     }
 
     /// The metrics in the format of Prometheus.
-    pub(super) fn text(&self, health: &Health) -> String {
+    pub(super) fn text(&self, health: &Health, connections: ConnectionCounts) -> String {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.bound.set(number(connections.bound));
+        self.anonymous.set(number(connections.anonymous));
+        for (counter, count) in [
+            (&self.accepted, connections.accepted),
+            (&self.refused, connections.refused),
+            (&self.closed, connections.closed),
+        ] {
+            // Counted where a connection is accepted; this only copies.
+            counter.inner().store(count, Ordering::Relaxed);
+        }
         for concern in Concern::ALL {
             let about = About { concern: concern.as_str() };
             self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
@@ -180,18 +211,22 @@ mod tests {
     fn whatever_clients_ask_for_the_labels_are_few() {
         let metrics = Metrics::new();
         let took = Duration::from_millis(1);
+        let counts = ConnectionCounts { bound: 9, anonymous: 1, accepted: 7, refused: 3, closed: 2 };
         for number in 0..100 {
             metrics.answered(&format!("/api/v1/made-up/{number}"), 404, None, took);
             metrics.answered(&format!("/console/org/{number}"), 200, None, took);
         }
         metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
         metrics.answered(path::REVOKE, 429, None, took);
-        let text = metrics.text(&Health::default());
+        let text = metrics.text(&Health::default(), counts);
         assert!(text.contains(r#"machineid_authority_problem{concern="writes"} 0"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_decisions_total{code="DEVICE_REVOKED"} 1"#), "{text}");
         assert!(text.contains(r#"machineid_authority_rate_limited_total{endpoint="devices/revoke"} 1"#), "{text}");
+        assert!(text.contains("machineid_authority_connections_bound 9"), "{text}");
+        assert!(text.contains("machineid_authority_connections_refused_total 3"), "{text}");
+        assert!(text.contains("machineid_authority_connections_evicted_total 2"), "{text}");
         assert!(!text.contains("made-up"), "{text}");
     }
 }

@@ -70,6 +70,25 @@ pub(super) fn most_revoked(limit: u64) -> u64 {
     limit.saturating_mul(4).saturating_add(1_000)
 }
 
+/// How many watchers an organisation may have at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WatchPlaces {
+    /// Those that name devices. A sidecar has two for a moment, when it watches other devices than before.
+    pub(super) sidecars: usize,
+    /// Those that look at everything: consoles and command lines.
+    pub(super) observers: usize,
+    /// The ids that all of them name.
+    pub(super) ids: usize,
+}
+
+/// The watchers of an organisation with `limit` places: each costs memory and a connection.
+pub(super) fn watch_places(limit: u64) -> WatchPlaces {
+    let of = |each: usize, any_plan: usize| {
+        usize::try_from(limit).unwrap_or(usize::MAX).saturating_mul(each).saturating_add(any_plan)
+    };
+    WatchPlaces { sidecars: of(4, 64), observers: of(1, 64), ids: of(64, 8_192) }
+}
+
 /// Registers a device with status `held`, with `used` of `limit` places taken. `revoked` is the number of revoked devices,
 /// or any number from [`most_revoked`] on when there are more.
 pub(super) fn admit(held: Option<DeviceStatus>, used: u64, limit: u64, revoked: u64) -> Admission {
@@ -259,6 +278,13 @@ mod tests {
         fn registering_never_restores(used in 0_u64..6, limit in 0_u64..6, revoked in 0_u64..2_000) {
             prop_assert_eq!(admit(Some(DeviceStatus::Revoked), used, limit, revoked), Admission::Revoked);
         }
+    }
+
+    #[test]
+    fn an_organisation_watches_in_proportion_to_its_plan() {
+        assert_eq!(watch_places(3), WatchPlaces { sidecars: 76, observers: 67, ids: 8_384 });
+        assert_eq!(watch_places(1_000).sidecars, 4_064);
+        assert_eq!(watch_places(u64::MAX).ids, usize::MAX);
     }
 
     #[test]

@@ -7,16 +7,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hyper::header;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use machineid_clock::BootTime;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
@@ -24,6 +25,7 @@ use tracing::{debug, error, info, warn};
 use super::admin::{BindError, Desk, Door};
 use super::ageing::keep_ageing;
 use super::app::App;
+use super::connections::{Bounds, Connections, Descriptors, Origin, Place};
 use super::console::session::Console;
 use super::database::Database;
 use super::examination::{first_look, keep_looking};
@@ -40,14 +42,15 @@ use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
 use super::store::{Demand, OpenError, Store, Terms};
 use super::surface::router;
+use super::threads::{Lane, Threads};
 use super::tls::{self, Tls, TlsError};
 use super::watch::{Hints, tell_of_ends};
 
 /// How long a later request head on a connection may take, including the idle time before it.
 const HEAD: Duration = Duration::from_mins(1);
 
-/// How long the first request head may take: an honest client sends it at once; one that does not may be occupying
-/// connections on purpose.
+/// How long a connection that has presented no valid key may be silent: an honest client sends its request at once; one
+/// that does not may be occupying connections on purpose.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
 
 /// The largest request head, in bytes.
@@ -93,6 +96,8 @@ pub(super) struct Options {
     /// How long an ephemeral device may be unseen before it is removed; `None` for never.
     pub(super) ephemeral_after: Option<Duration>,
     pub(super) retention: Retention,
+    /// How many connections to serve at most; `None` for as many as the process can.
+    pub(super) connections: Option<usize>,
 }
 
 /// Why an authority could not start.
@@ -100,6 +105,8 @@ pub(super) struct Options {
 pub(super) enum StartError {
     #[error(transparent)]
     Admin(#[from] BindError),
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -128,7 +135,12 @@ impl Running {
     /// Starts an authority inside the current runtime; when this returns, it accepts requests.
     pub(super) async fn start(options: Options) -> Result<Self, StartError> {
         // First of all: a second server must be refused before it migrates the database of the first.
-        let door = Door::open(&options.admin_socket)?;
+        let threads = Threads::start().map_err(StartError::Threads)?;
+        let door = {
+            // The socket belongs to the runtime in which it is served.
+            let _stops = threads.stops().map(Handle::enter);
+            Door::open(&options.admin_socket)?
+        };
         let tls = options.tls.map(Tls::load).transpose()?.map(Arc::new);
         // Before the database: a dropped store is released with a delay, so a caller that retries with another port
         // (`--dev`) would find its own database still locked.
@@ -141,6 +153,14 @@ impl Running {
             return Err(OpenError::NoStandbys.into());
         }
         let store = Store::open(&options.database, options.terms).await?;
+        let connections = {
+            let descriptors = Descriptors::of_this_process(options.terms.connections);
+            let served = descriptors.connections(options.connections);
+            if options.connections.is_some_and(|wanted| wanted > served) {
+                warn!(served, "the limit of open files is too low for --connections; raise LimitNOFILE of the unit");
+            }
+            Arc::new(Connections::new(Bounds::new(served)))
+        };
         let health = Arc::<Health>::default();
         first_look(&health, &store, options.demand).await;
         if options.demand == Demand::Synchronous && !health.is_ready() {
@@ -177,9 +197,12 @@ impl Running {
             public_url,
             console,
             limits: Limits::new(&options.rates),
+            threads: threads.clone(),
+            large: Arc::default(),
             trusted: options.trusted,
             host_names,
             metrics: Arc::new(Metrics::new()),
+            connections: Arc::clone(&connections),
             health: Arc::clone(&health),
             log_validations: options.log_validations,
         };
@@ -196,7 +219,8 @@ impl Running {
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        running.tasks.spawn(door.serve(desk, running.stop.clone()));
+        let desk = running.tasks.track_future(door.serve(desk, running.stop.clone()));
+        drop(threads.spawn(Lane::Stop, desk));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
         let looking = keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
@@ -209,21 +233,22 @@ impl Running {
             running.tasks.spawn(keep_ageing(running.store.clone(), seen, after, running.stop.clone()));
         }
         running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
-        let server = |router, tls| Server {
+        let server = |router, tls, connections| Server {
             service: TowerToHyperService::new(router),
             tls,
-            places: None,
             head: HEAD,
             metrics: Arc::clone(&app.metrics),
+            connections,
+            trusted: app.trusted.clone(),
             tasks: running.tasks.clone(),
             stop: running.stop.clone(),
             abort: running.abort.clone(),
         };
-        running.tasks.spawn(server(router(Arc::clone(&app)), tls).accept(listener));
+        running.tasks.spawn(server(router(Arc::clone(&app)), tls, connections).accept(listener));
         if let Some((listener, _)) = observed {
             // Scrapers are few. Others must not take the descriptors of the API through a listener that asks for no key.
-            let places = Some(Arc::new(Semaphore::new(OBSERVERS)));
-            let few = Server { places, head: FIRST_HEAD, ..server(observed_router(Arc::clone(&app)), None) };
+            let observers = Arc::new(Connections::new(Bounds::of_strangers(OBSERVERS)));
+            let few = Server { head: FIRST_HEAD, ..server(observed_router(Arc::clone(&app)), None, observers) };
             running.tasks.spawn(few.accept(listener));
         }
         let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
@@ -287,11 +312,11 @@ async fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartEr
 struct Server {
     service: TowerToHyperService<axum::Router>,
     tls: Option<Arc<Tls>>,
-    /// The places of its connections, where there is a bound of its own.
-    places: Option<Arc<Semaphore>>,
     /// How long a later request head may take, including the idle time before it.
     head: Duration,
     metrics: Arc<Metrics>,
+    connections: Arc<Connections>,
+    trusted: Trusted,
     tasks: TaskTracker,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -299,21 +324,22 @@ struct Server {
 
 impl Server {
     async fn accept(self, listener: TcpListener) {
-        let next = async || {
-            let place = match &self.places {
-                Some(places) => Arc::clone(places).acquire_owned().await.ok(),
-                None => None,
-            };
-            (listener.accept().await, place)
-        };
-        while let Some((accepted, place)) = self.stop.run_until_cancelled(next()).await {
+        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, peer)) => {
+                    let proxy = self.trusted.contains(peer.ip());
+                    let origin = if proxy { Origin::Proxy } else { Origin::of(peer.ip()) };
+                    let Some(place) = self.connections.admit(origin, BootTime::now()) else {
+                        rarely!(warn, %peer, "too many connections; a new one was closed");
+                        continue;
+                    };
                     let server = self.clone();
                     drop(self.tasks.spawn(async move {
-                        let _place = place;
                         server.metrics.connections.inc();
-                        server.connection(stream, peer).await;
+                        tokio::select! {
+                            () = server.connection(stream, peer, &place) => {}
+                            () = place.is_taken() => debug!(%peer, "a connection was closed for another"),
+                        }
                         server.metrics.connections.dec();
                     }));
                 }
@@ -326,7 +352,7 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, place: &Place) {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -335,22 +361,28 @@ impl Server {
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
             debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }
-        let Some(tls) = &self.tls else { return self.speak(stream, peer).await };
+        let Some(tls) = &self.tls else { return self.speak(stream, peer, place).await };
         let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream));
         match self.stop.run_until_cancelled(handshake).await {
-            Some(Ok(Ok(stream))) => self.speak(stream, peer).await,
+            Some(Ok(Ok(stream))) => self.speak(stream, peer, place).await,
             Some(Ok(Err(error))) => debug!(%error, %peer, "TLS handshake failed"),
             Some(Err(_)) => debug!(%peer, "TLS handshake timed out"),
             None => {}
         }
     }
 
-    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr) {
-        let asked = &AtomicBool::new(false);
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, place: &Place) {
+        let ticket = &place.ticket();
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(peer));
-            self.service.call(request)
+            ticket.asks(request.extensions_mut());
+            let answer = self.service.call(request);
+            async move {
+                let answer = answer.await;
+                let kind = answer.as_ref().ok().and_then(|answer| answer.headers().get(header::CONTENT_TYPE));
+                ticket.is_answered(kind.is_some_and(|kind| kind == "text/event-stream"));
+                answer
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -358,15 +390,9 @@ impl Server {
             .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let silence = async {
-            tokio::time::sleep(FIRST_HEAD).await;
-            if asked.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = silence => return debug!(%peer, "a connection sent no request"),
+            () = place.is_silent(FIRST_HEAD) => return debug!(%peer, "a connection without a key was silent"),
             () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {

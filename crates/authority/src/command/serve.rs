@@ -16,6 +16,7 @@ use tracing::info;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{complain, socket};
+use crate::connections::Bounds;
 use crate::database::Database;
 use crate::forwarded::Trusted;
 use crate::limits::{Rate, Rates};
@@ -89,6 +90,10 @@ pub(super) struct Serve {
     /// is never removed
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span::parse)]
     ephemeral_after: Duration,
+    /// How many connections of clients to serve at once [default: as many as the limit of open files allows, less what the
+    /// server needs itself]. When there are more, those without a valid key are closed first
+    #[arg(long, value_name = "N", value_parser = clients)]
+    connections: Option<usize>,
     /// Delete audit entries that are older than this; 0s for never
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = span::parse)]
     audit_age: Duration,
@@ -192,6 +197,7 @@ impl Serve {
                 audit_bytes: (self.audit_mib > 0).then_some(self.audit_mib.saturating_mul(1024 * 1024)),
                 report_age: self.report_age,
             },
+            connections: self.connections,
         };
         let running = Running::start(options.clone()).await?;
         let address = running.address();
@@ -250,6 +256,8 @@ enum ServeError {
 enum FlagError {
     #[error("write a number from {FEWEST_CONNECTIONS} to 1000")]
     Connections,
+    #[error("write a number from {} to 1000000", Bounds::FEWEST)]
+    Clients,
     #[error("write a duration of an hour or more, as in 720h: the board of a stop shows what sidecars reported")]
     ReportAge,
     #[error("write an address or a network, as in 10.0.0.1 or 10.0.0.0/8")]
@@ -264,6 +272,12 @@ enum FlagError {
 fn connections(text: &str) -> Result<usize, FlagError> {
     let number = text.parse().ok().filter(|number| (FEWEST_CONNECTIONS..=1000).contains(number));
     number.ok_or(FlagError::Connections)
+}
+
+/// Parses the number of connections of clients.
+fn clients(text: &str) -> Result<usize, FlagError> {
+    let number = text.parse().ok().filter(|number| (Bounds::FEWEST..=1_000_000).contains(number));
+    number.ok_or(FlagError::Clients)
 }
 
 /// Parses how long reports are kept.

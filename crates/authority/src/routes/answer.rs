@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 use tracing::error;
 
 use super::approvals;
+use super::large::{LargeAnswer, Pieces};
 use super::wire::Decision;
 use crate::decide::Verdict;
 use crate::org::OrgId;
@@ -40,6 +42,8 @@ pub(crate) struct Answer {
     pub(crate) key_ends: Option<Box<Timestamp>>,
     /// The role of the key that a validation was asked with.
     pub(crate) key_role: Option<KeyRole>,
+    /// Kept until the answer is sent, if it is large.
+    held: Option<Arc<LargeAnswer>>,
 }
 
 /// The details of a decision besides the verdict.
@@ -85,7 +89,17 @@ impl fmt::Debug for Content {
 
 impl Answer {
     fn new(status: StatusCode, content: Content) -> Self {
-        Self { status, content, code: None, org: None, again: None, undecided: false, key_ends: None, key_role: None }
+        Self {
+            status,
+            content,
+            code: None,
+            org: None,
+            again: None,
+            undecided: false,
+            key_ends: None,
+            key_role: None,
+            held: None,
+        }
     }
 
     /// What `body`, an object, says.
@@ -103,6 +117,12 @@ impl Answer {
     /// The same answer, with its organisation in the access log.
     pub(crate) fn to(mut self, org: OrgId) -> Self {
         self.org = Some(org);
+        self
+    }
+
+    /// The same answer, as a large one that is under way until it is sent.
+    pub(super) fn large(mut self, answer: LargeAnswer) -> Self {
+        self.held = Some(Arc::new(answer));
         self
     }
 
@@ -279,7 +299,10 @@ impl Answer {
         headers.insert(header::CONTENT_LENGTH, body.len().into());
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         *response.status_mut() = self.status;
-        *response.body_mut() = Body::from(body);
+        *response.body_mut() = match self.held {
+            Some(held) => Body::new(Pieces::new(body, held)),
+            None => Body::from(body),
+        };
         response
     }
 }

@@ -15,11 +15,13 @@ use machineid_protocol::{Code, DeviceId, DevicePattern};
 use serde::de::DeserializeOwned;
 
 use super::answer::Answer;
+use super::large::LargeAnswer;
 use super::wire::{DeviceManaged, DeviceNamed, DeviceRegistered, DeviceRemoved, ReasonText};
 use super::{Client, RequestId, now};
 use crate::access::{self, Grant, Permission};
 use crate::app::App;
 use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::connections;
 use crate::keys::SecretHash;
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, Org};
@@ -152,6 +154,11 @@ impl Caller {
         Err(Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey))
     }
 
+    /// The right to one large answer. Fails with the refusal while the key has too many under way.
+    pub(super) fn large_answer(&self, app: &App) -> Result<LargeAnswer, Answer> {
+        app.large.begin(self.hash.mark()).ok_or_else(|| Answer::too_many(Duration::ZERO))
+    }
+
     /// What makes or replaces a key by this request.
     pub(super) fn author(&self) -> KeyAuthor {
         KeyAuthor::of(&self.key)
@@ -203,10 +210,14 @@ pub(crate) fn not_permitted(key: &HeldKey, needs: Permission) -> Answer {
 /// may not do this, or a store that cannot say.
 pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
     let key = key(&head.headers);
-    let found = match key {
-        Some(key) => app.store.look_up(key, None).await?.and_then(|found| found.at(now())),
-        None => None,
+    // A route that was added without a permission would be one for administrators.
+    let needs = head.extensions.get::<Permission>().copied().unwrap_or(Permission::Administer);
+    let found = match (key, Purpose::of(needs, head.method == Method::GET)) {
+        (Some(key), Purpose::Stop) => app.store.look_up_to_stop(key).await?,
+        (Some(key), Purpose::Other) => app.store.look_up(key, None).await?,
+        (None, _) => None,
     };
+    let found = found.and_then(|found| found.at(now()));
     let (Some(key), Some(found)) = (key, found) else {
         let refusal = Answer::error(StatusCode::UNAUTHORIZED, "invalid_org_key").with_code(Code::InvalidOrgKey);
         return Err(match app.limits.failed_key(address(head), BootTime::now()) {
@@ -218,8 +229,7 @@ pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
         return Err(org_not_found());
     }
     app.seen.used(key.mark(), now());
-    // A route that was added without a permission would be one for administrators.
-    let needs = head.extensions.get::<Permission>().copied().unwrap_or(Permission::Administer);
+    connections::recognise(&head.extensions);
     if needs.of(found.key.role) == Grant::No {
         return Err(not_permitted(&found.key, needs).to(found.org.id));
     }

@@ -53,8 +53,9 @@ pub(super) async fn audit(
         limit,
         ..audit::Query::default()
     };
+    let large = caller.large_answer(&app)?;
     let page = app.store.audit(&wanted).await?;
     let next_cursor = page.entries.last().filter(|_| page.more).map(|last| last.id);
     let body = AuditPage { status: Word::Ok, handler: "org/audit", entries: page.entries, next_cursor };
-    Ok(Answer::of(StatusCode::OK, &body).to(org.id))
+    Ok(Answer::of(StatusCode::OK, &body).to(org.id).large(large))
 }

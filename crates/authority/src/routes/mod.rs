@@ -11,6 +11,8 @@ pub(super) mod billing;
 mod devices;
 mod execution;
 mod keys;
+mod lane;
+pub(super) mod large;
 pub(super) mod openapi;
 mod organisation;
 mod reports;
@@ -169,7 +171,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Answer {
         Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
         Err(_) => debug!("counting the devices that use an old key takes too long"),
     }
-    Answer::text(app.metrics.text(&app.health))
+    Answer::text(app.metrics.text(&app.health, app.connections.counts()))
 }
 
 async fn unknown_path() -> Answer {
@@ -203,7 +205,8 @@ async fn finish(
     let mut response = if let Some(refusal) = refused(&app, &request) {
         refusal.into_response()
     } else {
-        let run = tokio::spawn(next.run(request).instrument(error_span!("request", request_id)));
+        let lane = lane::lane(&method, request.uri().path());
+        let run = app.threads.spawn(lane, next.run(request).instrument(error_span!("request", request_id)));
         match tokio::time::timeout(WHOLE_REQUEST, run).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {

@@ -76,6 +76,7 @@ pub(super) async fn list(
         limit: query.limit,
         ..Filter::default()
     };
+    let large = caller.large_answer(&app)?;
     let (page, account) = app.store.list(org.id, &filter).await?.ok_or_else(org_not_found)?;
     let next = page.devices.last().filter(|_| page.more).map(|last| last.id.clone());
     let body = DeviceList {
@@ -86,7 +87,7 @@ pub(super) async fn list(
         old_key_ends: account.org.old_key_ends,
         plan: account.fields(now()),
     };
-    Ok(Answer::of(StatusCode::OK, &body).to(org.id))
+    Ok(Answer::of(StatusCode::OK, &body).to(org.id).large(large))
 }
 
 pub(super) const USAGE: Route = Route::needing(

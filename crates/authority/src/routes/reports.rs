@@ -162,6 +162,7 @@ pub(super) async fn fleet(
         limit: Some(limit),
         ..Filter::default()
     };
+    let large = caller.large_answer(&app)?;
     let page = app.store.fleet(org.id, &filter).await?.ok_or_else(org_not_found)?;
     let now = now();
     let notes = app.seen.notes(now);
@@ -171,7 +172,8 @@ pub(super) async fn fleet(
         .with("devices", json!(devices))
         .with("nextCursor", next)
         .with("sidecars", page.sidecars)
-        .with("agents", page.agents))
+        .with("agents", page.agents)
+        .large(large))
 }
 
 /// The devices that a query names, each once; `None` when it names none.

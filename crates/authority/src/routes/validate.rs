@@ -17,6 +17,7 @@ use super::now;
 use super::openapi::{DECISION, Route};
 use crate::access::{self, Permission};
 use crate::app::App;
+use crate::connections;
 use crate::decide::{Asker, Subject, Verdict, decide};
 use crate::org::HeldKey;
 use crate::proofs::Pair;
@@ -73,6 +74,9 @@ pub(super) async fn validate(State(app): State<Arc<App>>, request: Request) -> A
     };
     let now = now();
     let found = found.and_then(|found| found.at(now));
+    if found.is_some() {
+        connections::recognise(&head.extensions);
+    }
     let known = found.as_ref().and_then(|found| found.device.clone());
     let org = found.as_ref().map(|found| found.org.id);
     let role = found.as_ref().map(|found| found.key.role);

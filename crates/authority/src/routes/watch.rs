@@ -1,5 +1,6 @@
 //! `GET /devices/watch?deviceId=…&deviceId=…`, the same by `POST` with `{"deviceIds":[…]}`, and `GET /org/events`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, Request, State};
@@ -17,11 +18,16 @@ use super::wire::DevicesNamed;
 
 use crate::access::Permission;
 use crate::app::App;
-use crate::org::OrgId;
+use crate::org::Org;
+use crate::plan;
 use crate::watch::{self, Interest};
 
 /// The largest body, in bytes: the maximum number of ids, each of 128 characters with quotes and comma, and some space.
 const LARGEST_BODY: usize = LARGEST_WATCH * 160;
+
+/// How many devices a watch may name that are not registered: a sidecar watches first and registers then, and a start of
+/// an agent registers its device while the sidecar watches.
+const UNREGISTERED: usize = 256;
 
 /// The retry delay in seconds after a refusal for lack of places.
 const LATER: HeaderValue = HeaderValue::from_static("30");
@@ -86,7 +92,7 @@ pub(super) const ORG_EVENTS: Route = Route::needing(
 /// Everything that changes in the organisation, for consoles and command lines.
 pub(super) async fn events(State(app): State<Arc<App>>, head: Parts) -> Result<Response, Answer> {
     let caller = ask::caller(&app, &head).await?;
-    stream(&app, &caller, caller.whole()?.id, Interest::Everything, "changed").await
+    stream(&app, &caller, caller.whole()?, Interest::Everything, "changed").await
 }
 
 async fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response, Answer> {
@@ -105,22 +111,50 @@ async fn devices(app: &App, caller: &Caller, ids: &[String]) -> Result<Response,
     if let Some(pattern) = caller.pattern().filter(|pattern| ids.iter().any(|id| pattern.matches(id))) {
         ids.retain(|id| pattern.matches(id));
     }
-    let org = caller.about(&ids)?.id;
+    let org = caller.about(&ids)?;
+    let registered = app.store.registered(org.id, &ids).await?;
+    let ids = worth_watching(ids, &registered);
     stream(app, caller, org, Interest::Devices(ids), "validate").await
+}
+
+/// Of these ids the registered ones, and a few of the others: names that mean nothing must not fill the memory. A device that
+/// is left out is polled, and watched from the sidecar's next subscription on.
+fn worth_watching(ids: Vec<DeviceId>, registered: &HashSet<DeviceId>) -> Vec<DeviceId> {
+    let mut others = 0;
+    let mut worth = |id: &DeviceId| {
+        let known = registered.contains(id);
+        others += usize::from(!known);
+        known || others <= UNREGISTERED
+    };
+    ids.into_iter().filter(|id| worth(id)).collect()
 }
 
 async fn stream(
     app: &App,
     caller: &Caller,
-    org: OrgId,
+    org: &Org,
     interest: Interest,
     event: &'static str,
 ) -> Result<Response, Answer> {
-    let Ok(watcher) = app.hints.watch(org, interest) else {
+    let Ok(watcher) = app.hints.watch(org.id, interest, plan::watch_places(org.limit())) else {
         let mut response = Answer::error(StatusCode::SERVICE_UNAVAILABLE, "too_many_watchers").into_response();
         response.headers_mut().insert(header::RETRY_AFTER, LATER);
         return Ok(response);
     };
     caller.still(app).await?;
-    Ok(Answer::event_stream(org, watch::body(watcher, event)))
+    Ok(Answer::event_stream(org.id, watch::body(watcher, event)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registered_device_is_always_watched_and_only_a_few_others_are() {
+        let ids: Vec<DeviceId> = (0..1_000).map(|number| format!("d{number:04}").parse().unwrap()).collect();
+        let registered: HashSet<DeviceId> = ids.iter().skip(1).step_by(2).cloned().collect();
+        let watched = worth_watching(ids, &registered);
+        assert_eq!(watched.len(), 500 + UNREGISTERED);
+        assert!(registered.iter().all(|id| watched.contains(id)));
+    }
 }

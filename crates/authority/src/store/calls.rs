@@ -1,5 +1,7 @@
 //! The methods of [`Store`]: each names its operation and the kind of transaction that runs it.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 use sqlx::PgConnection;
@@ -16,6 +18,7 @@ use super::super::reports::{HeardReport, KnownEvent, KnownStop};
 use super::approvals::Gated;
 use super::operations::{self, approvals, checkouts, devices, fleet, keys, list, orgs, removal, reports, retention};
 use super::postgres::OPERATION;
+use super::sqlite::Turn;
 use super::transaction::{Transaction, at_once};
 use super::{
     Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
@@ -26,8 +29,12 @@ use super::{
 /// Runs an operation in a transaction that may write; the transaction is committed when the operation succeeds.
 macro_rules! change {
     ($self:ident, |$tx:ident| $operation:expr) => {
+        change!($self, Turn::Usual, |$tx| $operation)
+    };
+    // Before other changes that wait, where one thread does them all.
+    ($self:ident, $turn:expr, |$tx:ident| $operation:expr) => {
         match &$self.backend {
-            Backend::Sqlite(store) => store.change(move |$tx| at_once($operation)).await,
+            Backend::Sqlite(store) => store.change($turn, move |$tx| at_once($operation)).await,
             Backend::Postgres(store) => {
                 let operation = async {
                     let mut writing = store.begin().await?;
@@ -71,14 +78,37 @@ impl Store {
         in_time(async { either!(self.look_up(key, device.cloned())) }).await
     }
 
+    /// The organisation that `key`, which stops agents, belongs or belonged to. Waits for no other look-up.
+    pub(crate) async fn look_up_to_stop(&self, key: SecretHash) -> Result<Option<Presented>, StoreError> {
+        in_time(async {
+            match &self.backend {
+                Backend::Sqlite(store) => store.look_up_first(key).await,
+                // All questions that wait are asked in one statement.
+                Backend::Postgres(store) => store.look_up(key, None).await,
+            }
+        })
+        .await
+    }
+
     /// The organisation and its usage; `None` when the organisation was deleted.
     pub(crate) async fn account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
         Ok(self.any_account(id).await?.filter(|account| !account.org.deleted))
     }
 
-    /// The organisation and its usage, also of a deleted organisation.
+    /// The organisation and its usage, also of a deleted organisation. It is one row, and every stop in the console needs it: it
+    /// waits for no list.
     pub(crate) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
-        read!(self, connection, |tx| orgs::any_account(tx, id))
+        match &self.backend {
+            Backend::Sqlite(store) => store.read_short(move |tx| at_once(orgs::any_account(tx, id))).await,
+            Backend::Postgres(store) => {
+                let operation = async {
+                    let mut means = store.connection().await?;
+                    let tx: &mut PgConnection = &mut means;
+                    orgs::any_account(tx, id).await
+                };
+                store.within(OPERATION, operation).await
+            }
+        }
     }
 
     /// All organisations that were not deleted, the oldest first.
@@ -111,7 +141,8 @@ impl Store {
         call: &Call,
     ) -> Result<Option<Account>, StoreError> {
         let (change, call) = (change.clone(), call.clone());
-        change!(self, |tx| orgs::change(tx, id, &change, &call))?.settled()
+        // An operator's, or the organisation's own switch: rare.
+        change!(self, Turn::First, |tx| orgs::change(tx, id, &change, &call))?.settled()
     }
 
     /// The organisation's keys, its own first and then the newest; `None` when it is gone.
@@ -138,7 +169,7 @@ impl Store {
         call: &Call,
     ) -> Result<KeyChange<Vec<KeyMark>>, StoreError> {
         let (which, call) = (which.clone(), call.clone());
-        self.doubting(change!(self, |tx| keys::revoke(tx, org, &which, &call)))
+        self.doubting(change!(self, Turn::First, |tx| keys::revoke(tx, org, &which, &call)))
     }
 
     /// Puts a new key in the place of one with a role, which stays valid until `until`. The
@@ -200,13 +231,13 @@ impl Store {
         call: &Call,
     ) -> Result<Option<(Suspensions, Account)>, StoreError> {
         let (batch, call) = (batch.to_vec(), call.clone());
-        self.doubting(change!(self, |tx| devices::revoke(tx, org, &batch, verb, &call)))
+        self.doubting(change!(self, Turn::First, |tx| devices::revoke(tx, org, &batch, verb, &call)))
     }
 
     /// Revokes all active devices and returns how many there were.
     pub(crate) async fn revoke_all(&self, org: OrgId, call: &Call) -> Result<Option<(u64, Account)>, StoreError> {
         let call = call.clone();
-        self.doubting(change!(self, |tx| devices::revoke_all(tx, org, &call)))
+        self.doubting(change!(self, Turn::First, |tx| devices::revoke_all(tx, org, &call)))
     }
 
     /// Restores the devices of a batch in this order, as long as there are free places; on a failure, none of them.
@@ -260,6 +291,12 @@ impl Store {
     pub(crate) async fn list(&self, org: OrgId, filter: &Filter) -> Result<Option<(Page, Account)>, StoreError> {
         let filter = filter.clone();
         read!(self, snapshot, |tx| list::list(tx, org, &filter))
+    }
+
+    /// Which of these devices are registered.
+    pub(crate) async fn registered(&self, org: OrgId, ids: &[DeviceId]) -> Result<HashSet<DeviceId>, StoreError> {
+        let ids = ids.to_vec();
+        read!(self, connection, |tx| list::registered(tx, org, &ids))
     }
 
     /// Records when devices last asked, and with which key. A number without a device belongs to a removed device and

@@ -118,6 +118,16 @@ pub(crate) struct Page {
     pub(crate) more: bool,
 }
 
+/// The size of what sidecars told, in bytes, after which a page of the fleet ends, however few devices it has.
+pub(super) const FLEET_PAGE: usize = 1024 * 1024;
+
+/// How many devices are read at a time for a page of the fleet.
+pub(super) const FLEET_STEP: usize = 50;
+
+/// The same for the audit: the size of a page's texts, and how many entries are read at a time.
+pub(super) const AUDIT_PAGE: usize = 1024 * 1024;
+pub(super) const AUDIT_STEP: u32 = 50;
+
 /// Sidecars stored for one device. A device belongs to one agent or one host, so more are an error or abuse.
 pub(super) const KEPT_SIDECARS: i64 = 64;
 const _: () = assert!(KEPT_SIDECARS.unsigned_abs() == FULL as u64, "a device is full when no more is stored");

@@ -13,12 +13,10 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::changes::Change;
 use crate::org::OrgId;
+use crate::plan::WatchPlaces;
 
 /// The maximum number of watchers of all organisations. Each holds a connection.
 const MOST: usize = 16_384;
-
-/// The maximum number for one organisation, so that one cannot lock the others out.
-const MOST_OF_ONE: usize = 8_192;
 
 /// The maximum number of ids collected for an observer; with more it is told that everything changed.
 const MOST_IDS: usize = 1_000;
@@ -79,6 +77,8 @@ struct OrgWatchers {
     all: HashMap<u64, Arc<Mailbox>>,
     observers: HashMap<u64, Arc<Mailbox>>,
     by_device: HashMap<DeviceId, Vec<u64>>,
+    /// How many ids its watchers name, each as often as it is named.
+    ids: usize,
 }
 
 #[derive(Debug, Default)]
@@ -190,15 +190,18 @@ impl Hints {
         }
     }
 
-    /// Takes a place. Fails when none is free.
-    pub(crate) fn watch(self: &Arc<Self>, org: OrgId, interest: Interest) -> Result<Watcher, Full> {
+    /// Takes a place among those of the organisation. Fails when none is free.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        org: OrgId,
+        interest: Interest,
+        places: WatchPlaces,
+    ) -> Result<Watcher, Full> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mailbox = Arc::<Mailbox>::default();
         let mut watchers = self.lock();
-        if watchers.closed
-            || watchers.count >= MOST
-            || watchers.orgs.get(&org).is_some_and(|org_watchers| org_watchers.all.len() >= MOST_OF_ONE)
-        {
+        let full = |org_watchers: &OrgWatchers| !org_watchers.has_room(&interest, places);
+        if watchers.closed || watchers.count >= MOST || watchers.orgs.get(&org).is_some_and(full) {
             return Err(Full);
         }
         watchers.count += 1;
@@ -209,6 +212,7 @@ impl Hints {
                 org_watchers.observers.insert(number, Arc::clone(&mailbox));
             }
             Interest::Devices(devices) => {
+                org_watchers.ids += devices.len();
                 for device in devices {
                     org_watchers.by_device.entry(device.clone()).or_default().push(number);
                 }
@@ -231,6 +235,7 @@ impl Hints {
         }
         org_watchers.observers.remove(&number);
         if let Interest::Devices(devices) = interest {
+            org_watchers.ids -= devices.len();
             for device in devices {
                 if let Some(numbers) = org_watchers.by_device.get_mut(device) {
                     numbers.retain(|other| *other != number);
@@ -252,6 +257,17 @@ impl Hints {
 }
 
 impl OrgWatchers {
+    /// Whether there is a place for one more. Those that look at everything have places of their own: a key that may only
+    /// read cannot keep a sidecar from its hints.
+    fn has_room(&self, interest: &Interest, places: WatchPlaces) -> bool {
+        match interest {
+            Interest::Everything => self.observers.len() < places.observers,
+            Interest::Devices(devices) => {
+                self.all.len() - self.observers.len() < places.sidecars && self.ids + devices.len() <= places.ids
+            }
+        }
+    }
+
     /// Tells the watchers of these devices, and the observers.
     fn tell(&self, devices: &[DeviceId], kind: Kind) {
         let mut concerned: HashMap<u64, Vec<&DeviceId>> = HashMap::new();
@@ -356,6 +372,8 @@ mod tests {
 
     use super::*;
 
+    const PLACES: WatchPlaces = WatchPlaces { sidecars: 5, observers: 2, ids: 12 };
+
     fn id(text: &str) -> DeviceId {
         text.parse().unwrap()
     }
@@ -375,7 +393,7 @@ mod tests {
     #[test]
     fn a_watcher_is_told_of_its_own_devices_once_each_and_of_nobody_elses() {
         let (hints, org, other) = (Arc::<Hints>::default(), OrgId::random(), OrgId::random());
-        let mut watcher = hints.watch(org, devices(&["a", "b"])).unwrap();
+        let mut watcher = hints.watch(org, devices(&["a", "b"]), PLACES).unwrap();
         hints.changed(org, Changed::Devices(&[id("c")]));
         hints.changed(other, Changed::Devices(&[id("a")]));
         hints.changed(other, Changed::Org);
@@ -392,7 +410,7 @@ mod tests {
     #[test]
     fn a_deny_is_told_first_and_as_one_until_it_is_told() {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
-        let mut watcher = hints.watch(org, devices(&["a", "b", "c"])).unwrap();
+        let mut watcher = hints.watch(org, devices(&["a", "b", "c"]), PLACES).unwrap();
         hints.changed(org, Changed::Devices(&[id("a"), id("b")]));
         hints.changed(org, Changed::Denied(Some(&[id("b")])));
         hints.changed(org, Changed::Devices(&[id("b")]));
@@ -410,7 +428,7 @@ mod tests {
     #[test]
     fn an_observer_is_told_of_everything_in_its_organisation() {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
-        let mut observer = hints.watch(org, Interest::Everything).unwrap();
+        let mut observer = hints.watch(org, Interest::Everything, PLACES).unwrap();
         hints.changed(org, Changed::Reports(&[id("a")]));
         hints.changed(org, Changed::Devices(&[id("b")]));
         assert_eq!(told(&mut observer), Some(changed(&["a", "b"])));
@@ -422,7 +440,7 @@ mod tests {
     #[test]
     fn a_new_key_tells_everybody_to_look_and_then_ends_them() {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
-        let mut watcher = hints.watch(org, devices(&["a"])).unwrap();
+        let mut watcher = hints.watch(org, devices(&["a"]), PLACES).unwrap();
         hints.changed(org, Changed::Key);
         assert_eq!((told(&mut watcher), told(&mut watcher)), (Some(Hint::All { denied: true }), Some(Hint::End)));
     }
@@ -430,10 +448,17 @@ mod tests {
     #[test]
     fn who_leaves_leaves_nothing_behind_and_places_are_counted() {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
-        let watchers: Vec<_> = (0..MOST_OF_ONE).map(|_| hints.watch(org, devices(&["a"])).unwrap()).collect();
-        assert_eq!(hints.watch(org, devices(&["a"])).unwrap_err(), Full);
-        let elsewhere = hints.watch(OrgId::random(), Interest::Everything).unwrap();
-        drop((watchers, elsewhere));
+        let sidecars: Vec<_> =
+            (0..PLACES.sidecars).map(|_| hints.watch(org, devices(&["a", "b"]), PLACES).unwrap()).collect();
+        assert_eq!(hints.watch(org, devices(&["a"]), PLACES).unwrap_err(), Full);
+        let observers: Vec<_> =
+            (0..PLACES.observers).map(|_| hints.watch(org, Interest::Everything, PLACES).unwrap()).collect();
+        assert_eq!(hints.watch(org, Interest::Everything, PLACES).unwrap_err(), Full);
+        drop(sidecars);
+        let large = hints.watch(org, devices(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]), PLACES).unwrap();
+        assert_eq!(hints.watch(org, devices(&["a", "b", "c"]), PLACES).unwrap_err(), Full, "too many ids");
+        let elsewhere = hints.watch(OrgId::random(), Interest::Everything, PLACES).unwrap();
+        drop((large, observers, elsewhere));
         let left = hints.lock();
         assert!(left.orgs.is_empty() && left.count == 0, "{left:?}");
     }
@@ -441,9 +466,9 @@ mod tests {
     #[test]
     fn a_server_that_ends_lets_nobody_in() {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
-        let mut watcher = hints.watch(org, Interest::Everything).unwrap();
+        let mut watcher = hints.watch(org, Interest::Everything, PLACES).unwrap();
         hints.close();
         assert_eq!(told(&mut watcher), Some(Hint::End));
-        assert_eq!(hints.watch(org, Interest::Everything).unwrap_err(), Full);
+        assert_eq!(hints.watch(org, Interest::Everything, PLACES).unwrap_err(), Full);
     }
 }

@@ -11,6 +11,7 @@ use super::refused::Refused;
 use super::visit;
 use crate::access::Permission;
 use crate::app::App;
+use crate::plan;
 use crate::routes::answer::Answer;
 use crate::watch::{self, Interest};
 
@@ -26,7 +27,8 @@ pub(super) async fn events(
     let (head, _) = request.into_parts();
     let (_, account) = visit::at(&app, &head, &org, Permission::Read).await?;
     let org = account.org.id;
-    let watcher = app.hints.watch(org, Interest::Everything).map_err(|_| Refused::TooMany(LATER))?;
+    let places = plan::watch_places(account.org.limit());
+    let watcher = app.hints.watch(org, Interest::Everything, places).map_err(|_| Refused::TooMany(LATER))?;
     // Each hint and each heartbeat checks whether the session may still see the organisation.
     let lasting = watch::body(watcher, "changed").into_data_stream().take_while(move |_| {
         let (app, headers) = (Arc::clone(&app), head.headers.clone());

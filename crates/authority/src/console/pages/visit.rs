@@ -12,6 +12,7 @@ use super::rights::SessionRights;
 use crate::access::{Grant, Permission};
 use crate::app::App;
 use crate::audit::{Actor, Call, KeyLabel, Reason};
+use crate::connections;
 use crate::console::session::{Console, Holder, Session};
 use crate::keys::{KeyMark, SecretHash};
 use crate::limits::{Asker, Purpose};
@@ -129,6 +130,7 @@ pub(super) fn enter(app: &App, head: &Parts) -> Result<Visit, Refused> {
     let id = session_id(&app.console, &head.headers).ok_or(Refused::SignIn)?;
     let by_person = !is_live(head);
     let session = app.console.sessions.find(id, BootTime::now(), by_person).ok_or(Refused::SignIn)?;
+    connections::recognise(&head.extensions);
     Ok(Visit { session, key: None })
 }
 

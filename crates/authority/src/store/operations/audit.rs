@@ -1,12 +1,27 @@
 //! Reads and writes the audit.
 
-use super::super::StoreError;
 use super::super::columns::Row;
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Statement, Value, sought, values};
+use super::super::{AUDIT_PAGE, AUDIT_STEP, StoreError};
 use crate::audit::{Call, Entry, Page, Query, Reason, Record};
 
+/// Reads a page, a few entries at a time: those of large batches are large, and a page ends when it is large enough.
 pub(in super::super) async fn read<T: ReadTransaction>(tx: &mut T, query: &Query) -> Result<Page, StoreError> {
+    let mut page = Page { entries: Vec::new(), more: true };
+    let (mut left, mut before, mut bytes) = (query.limit, query.before, 0);
+    while page.more && left > 0 && bytes <= AUDIT_PAGE {
+        let step = Query { before, limit: left.min(AUDIT_STEP), ..query.clone() };
+        let read = read_step(tx, &step, &mut bytes).await?;
+        left = left.saturating_sub(u32::try_from(read.entries.len()).unwrap_or(u32::MAX));
+        before = read.entries.last().map(|last| last.id);
+        page.entries.extend(read.entries);
+        page.more = read.more;
+    }
+    Ok(page)
+}
+
+async fn read_step<T: ReadTransaction>(tx: &mut T, query: &Query, bytes: &mut usize) -> Result<Page, StoreError> {
     let mut select = Statement::new(
         "SELECT seq, at, org_id, request_id, actor, verb, device_id, outcome, reason, CAST(details AS TEXT) FROM audit
          WHERE TRUE"
@@ -32,6 +47,9 @@ pub(in super::super) async fn read<T: ReadTransaction>(tx: &mut T, query: &Query
     }
     select.add(i64::from(query.limit) + 1, |limit| format!("ORDER BY seq DESC LIMIT {limit}"));
     let rows = tx.rows(&select.sql, select.values).await?;
+    for row in &rows {
+        *bytes += row.text(9)?.map_or(0, str::len);
+    }
     Ok(query.page(rows.iter().map(entry).collect::<Result<_, _>>()?))
 }
 

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::super::columns::Row;
 use super::super::transaction::ReadTransaction;
 use super::super::values::{Value, values};
-use super::super::{Aftermath, Filter, FleetRow, FleetRows, Heard, HeardOf, StoreError};
+use super::super::{
+    Aftermath, FLEET_PAGE, FLEET_STEP, Filter, FleetRow, FleetRows, Heard, HeardOf, ListedDevice, Page, StoreError,
+};
 use super::list::page;
 use super::orgs::live_account;
 use super::reports::stop;
@@ -21,17 +23,40 @@ pub(in super::super) async fn fleet<T: ReadTransaction>(
     if live_account(tx, org).await?.is_none() {
         return Ok(None);
     }
-    let page = page(tx, org, filter).await?;
-    let ids = Value::Texts(page.devices.iter().map(|device| device.id.clone()).collect());
+    let Page { devices, more } = page(tx, org, filter).await?;
+    let (sidecars, agents) = if filter.counted { sidecars(tx, org).await? } else { (0, 0) };
+    let mut rows = FleetRows { devices: Vec::new(), more, sidecars, agents };
+    let (mut left, mut bytes) = (devices.into_iter().peekable(), 0);
+    // A few at a time, so that no more than a page is ever in memory, whatever sidecars report.
+    while left.peek().is_some() {
+        if bytes > FLEET_PAGE {
+            rows.more = true;
+            break;
+        }
+        bytes += told(tx, org, left.by_ref().take(FLEET_STEP).collect(), &mut rows.devices).await?;
+    }
+    Ok(Some(rows))
+}
+
+/// Adds what sidecars told of these devices, and returns its size in bytes.
+async fn told<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    devices: Vec<ListedDevice>,
+    rows: &mut Vec<FleetRow>,
+) -> Result<usize, StoreError> {
+    let ids = Value::Texts(devices.iter().map(|device| device.id.clone()).collect());
     let among = T::DIALECT.among("$2");
     let select = format!(
         "SELECT r.device_id, r.sidecar_id, r.heard_at, r.body, v.at FROM reports AS r LEFT JOIN validators AS v
              ON v.org_id = r.org_id AND v.device_id = r.device_id AND v.sidecar_id = r.sidecar_id
          WHERE r.org_id = $1 AND r.device_id {among} ORDER BY r.heard_at DESC, r.sidecar_id"
     );
+    let mut bytes = 0;
     let mut heard: HashMap<String, Vec<Heard>> = HashMap::new();
     for row in tx.rows(&select, values![org, ids.clone()]).await? {
         let said = Heard { sidecar: row.get(1)?, at: row.get(2)?, body: row.get(3)?, validated_at: row.maybe(4)? };
+        bytes += said.body.len();
         heard.entry(row.get(0)?).or_default().push(said);
     }
     let select = format!(
@@ -42,16 +67,16 @@ pub(in super::super) async fn fleet<T: ReadTransaction>(
     );
     let mut stops: HashMap<String, (Timestamp, String)> = HashMap::new();
     for row in tx.rows(&select, values![org, ids]).await? {
-        stops.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+        let stop: (Timestamp, String) = (row.get(1)?, row.get(2)?);
+        bytes += stop.1.len();
+        stops.insert(row.get(0)?, stop);
     }
-    let (sidecars, agents) = if filter.counted { sidecars(tx, org).await? } else { (0, 0) };
-    let mut rows = FleetRows { devices: Vec::new(), more: page.more, sidecars, agents };
-    for device in page.devices {
+    for device in devices {
         let said = heard.remove(&device.id).unwrap_or_default();
         let stop = stops.remove(&device.id);
-        rows.devices.push(FleetRow::read(device, &said, stop)?);
+        rows.push(FleetRow::read(device, &said, stop)?);
     }
-    Ok(Some(rows))
+    Ok(bytes)
 }
 
 /// The number of sidecars of the organisation that report, and of their agents.

@@ -1,5 +1,8 @@
 //! Lists devices by pages.
 
+use std::collections::HashSet;
+
+use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
 
 use super::super::columns::Row;
@@ -58,6 +61,17 @@ pub(super) async fn page<T: ReadTransaction>(tx: &mut T, org: OrgId, filter: &Fi
     select.add(filter.fetch(), |limit| format!("ORDER BY device_id LIMIT {limit}"));
     let rows = tx.rows(&select.sql, select.values).await?;
     Ok(filter.page(rows.iter().map(device).collect::<Result<_, _>>()?))
+}
+
+/// Which of these devices are registered.
+pub(in super::super) async fn registered<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+    ids: &[DeviceId],
+) -> Result<HashSet<DeviceId>, StoreError> {
+    let among = T::DIALECT.among("$2");
+    let select = format!("SELECT device_id FROM devices WHERE org_id = $1 AND device_id {among}");
+    tx.rows(&select, values![org, ids]).await?.iter().map(|row| row.get(0)).collect()
 }
 
 fn device(row: &impl Row) -> Result<ListedDevice, StoreError> {

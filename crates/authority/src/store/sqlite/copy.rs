@@ -77,12 +77,12 @@ fn write(connection: &Connection, copy: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Sqlite;
+    use super::super::{Sqlite, Turn};
     use super::*;
     use crate::changes::{Change, Changes};
 
     async fn set(store: &Sqlite, sql: &'static str) {
-        store.writer.change(move |db| Ok((db.execute_batch(sql)?, None::<Change>))).await.unwrap();
+        store.writer.change(Turn::Usual, move |db| Ok((db.execute_batch(sql)?, None::<Change>))).await.unwrap();
     }
 
     #[test]

@@ -57,9 +57,29 @@ struct Lane<T> {
 #[derive(Debug)]
 pub(super) struct Readers(Lane<Question>);
 
-/// The thread that writes.
+/// The thread that writes. It has two queues: what stops agents is done before everything that waits, in a transaction of its
+/// own, so that it waits for one other transaction at most.
 #[derive(Debug)]
-pub(super) struct Writer(Lane<Box<dyn Work>>);
+pub(super) struct Writer {
+    usual: Lane<Box<dyn Work>>,
+    first: Lane<Box<dyn Work>>,
+}
+
+/// Which changes are done before others that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Turn {
+    /// Those that stop agents.
+    First,
+    Usual,
+}
+
+/// Work that does nothing: it wakes the thread for the other queue.
+struct Bell;
+
+impl Work for Bell {
+    fn run(&mut self, _: &Connection) {}
+    fn settle(self: Box<Self>, _: Result<(), StoreError>, _: &Changes) {}
+}
 
 impl<T> Lane<T> {
     async fn push(&self, item: T) -> Result<(), StoreError> {
@@ -135,35 +155,55 @@ impl Writer {
         held: &Arc<Held>,
     ) -> Result<Self, LaneError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
+        let (first_queue, first) = mpsc::channel(QUEUE);
         let held = Arc::clone(held);
         let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
-            write(connection, &open, waiting, &changes);
+            write(connection, &open, waiting, first, &changes);
             drop(held);
         });
         let thread = thread.map_err(LaneError::Thread)?;
-        Ok(Self(Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(vec![thread]) }))
+        Ok(Self {
+            usual: Lane { queue: Mutex::new(Some(queue)), threads: Mutex::new(vec![thread]) },
+            first: Lane { queue: Mutex::new(Some(first_queue)), threads: Mutex::default() },
+        })
     }
 
     /// Does `work` in a transaction, alone or with other changes, and answers after the commit. A failure of `work`
     /// undoes only its own changes. The changes that it names are told before the answer.
     pub(super) async fn change<T: Send + 'static, C: IntoIterator<Item = Change> + Send + 'static>(
         &self,
+        turn: Turn,
         work: impl FnOnce(&Connection) -> Result<(T, C), StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let pending: Box<dyn Work> = Box::new(Pending { work: Some(work), came_to: None, reply });
-        self.0.push(pending).await?;
+        match turn {
+            Turn::Usual => self.usual.push(pending).await?,
+            Turn::First => {
+                self.first.push(pending).await?;
+                self.ring();
+            }
+        }
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Wakes the thread. If the queue is full, the thread is busy, and looks at the other one before it goes on.
+    fn ring(&self) {
+        let queue = self.usual.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queue.as_ref() {
+            let _ = queue.try_send(Box::new(Bell));
+        }
     }
 
     /// Whether the thread is still running.
     pub(super) fn alive(&self) -> bool {
-        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.usual.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.as_ref().is_some_and(|queue| !queue.is_closed())
     }
 
     pub(super) async fn end(&self) {
-        self.0.end().await;
+        self.first.end().await;
+        self.usual.end().await;
     }
 }
 
@@ -236,10 +276,27 @@ fn write(
     mut connection: Connection,
     open: &impl Fn() -> rusqlite::Result<Connection>,
     mut waiting: mpsc::Receiver<Box<dyn Work>>,
+    mut first: mpsc::Receiver<Box<dyn Work>>,
     changes: &Changes,
 ) {
+    let mut usual = Vec::with_capacity(TOGETHER);
     let mut batch = Vec::with_capacity(TOGETHER);
-    while waiting.blocking_recv_many(&mut batch, TOGETHER) > 0 {
+    loop {
+        // What stops agents first. Then what else was taken, and only then the next look at the queue.
+        while batch.len() < TOGETHER
+            && let Ok(work) = first.try_recv()
+        {
+            batch.push(work);
+        }
+        if batch.is_empty() {
+            batch.append(&mut usual);
+        }
+        if batch.is_empty() {
+            if waiting.blocking_recv_many(&mut usual, TOGETHER) == 0 && first.is_empty() {
+                return;
+            }
+            continue;
+        }
         // As for readers: a panic undoes its transaction, and the thread continues.
         let committed = catch_unwind(AssertUnwindSafe(|| together(&connection, &mut batch)));
         let committed = committed.unwrap_or_else(|_| {
@@ -252,7 +309,8 @@ fn write(
         if !connection.is_autocommit() {
             // Neither committed nor undone: the connection cannot begin a transaction any more. Closing it undoes the
             // open one.
-            let Some(fresh) = reopened(open, || waiting.try_recv()) else { return };
+            let next = || first.try_recv().or_else(|_| waiting.try_recv());
+            let Some(fresh) = reopened(open, next) else { return };
             connection = fresh;
         }
     }
@@ -366,18 +424,18 @@ mod tests {
         runtime().block_on(async {
             let write = async |sql: &'static str| {
                 let nothing: Option<Change> = None;
-                writer.change(move |db| Ok((db.execute_batch(sql)?, nothing))).await
+                writer.change(Turn::Usual, move |db| Ok((db.execute_batch(sql)?, nothing))).await
             };
             write("CREATE TABLE t (x)").await.unwrap();
             let panicked = writer
-                .change(|db| -> Result<((), Option<Change>), StoreError> {
+                .change(Turn::First, |db| -> Result<((), Option<Change>), StoreError> {
                     db.execute_batch("INSERT INTO t VALUES (1)")?;
                     panic!("on purpose")
                 })
                 .await;
             assert!(panicked.is_err(), "{panicked:?}");
             write("INSERT INTO t VALUES (2)").await.unwrap();
-            let rows = writer.change(|db| {
+            let rows = writer.change(Turn::First, |db| {
                 let rows: i64 = db.query_row("SELECT SUM(x) FROM t", [], |row| row.get(0))?;
                 Ok((rows, None))
             });
@@ -385,5 +443,43 @@ mod tests {
             assert!(writer.alive());
             writer.end().await;
         });
+    }
+
+    #[test]
+    fn what_stops_agents_is_done_before_everything_that_waits() {
+        let (_directory, path, held) = place();
+        let open = move || Connection::open(&path);
+        let writer = Writer::start(open().unwrap(), open.clone(), Changes::new(), &held).unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+        let noting = |name: &'static str| {
+            let order = Arc::clone(&order);
+            move |_: &Connection| {
+                order.lock().unwrap().push(name);
+                Ok(((), None::<Change>))
+            }
+        };
+        runtime().block_on(async {
+            let holding = writer.change(Turn::Usual, move |_| {
+                begun.send(()).unwrap();
+                goes_on.recv().unwrap();
+                Ok(((), None::<Change>))
+            });
+            let (one, two) = (writer.change(Turn::Usual, noting("one")), writer.change(Turn::Usual, noting("two")));
+            let stop = writer.change(Turn::First, noting("stop"));
+            let others = async {
+                has_begun.recv().unwrap();
+                // Polled after the others, which wait by then.
+                let releasing = async {
+                    go_on.send(()).unwrap();
+                    Ok::<_, StoreError>(())
+                };
+                tokio::try_join!(one, two, stop, releasing)
+            };
+            tokio::try_join!(holding, others).unwrap();
+            writer.end().await;
+        });
+        assert_eq!(*order.lock().unwrap(), ["stop", "one", "two"]);
     }
 }

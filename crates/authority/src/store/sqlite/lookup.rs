@@ -17,6 +17,11 @@ impl Sqlite {
     ) -> Result<Option<Presented>, StoreError> {
         self.deciders.ask(move |db| look_up(db, key, device.as_ref())).await
     }
+
+    /// The same for a key that stops agents.
+    pub(in super::super) async fn look_up_first(&self, key: SecretHash) -> Result<Option<Presented>, StoreError> {
+        self.stoppers.ask(move |db| look_up(db, key, None)).await
+    }
 }
 
 /// A key is in one of the two places for as long as it exists, so that one snapshot for each is enough.

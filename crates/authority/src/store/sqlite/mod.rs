@@ -17,6 +17,7 @@ use rusqlite::{Connection, OpenFlags, params_from_iter};
 use self::copy::Copier;
 use self::file::DatabaseFile;
 use self::integrity::Check;
+pub(super) use self::lane::Turn;
 use self::lane::{LaneError, Readers, Writer};
 pub(super) use self::transaction::{Reading, SqliteWriting};
 use super::values::Value;
@@ -46,6 +47,8 @@ const FORGOTTEN_AT_ONCE: usize = 1_000;
 pub(super) struct Sqlite {
     /// The readers for decisions, which must not wait behind a list of a large fleet.
     deciders: Arc<Readers>,
+    /// The reader that looks up the keys of stops, which wait for no other question.
+    stoppers: Arc<Readers>,
     /// The readers for everything else.
     browsers: Arc<Readers>,
     writer: Arc<Writer>,
@@ -77,11 +80,13 @@ impl Sqlite {
             LaneError::Thread(source) => OpenError::Threads { source },
         };
         let deciders = Readers::start("store-decides", cores.div_ceil(2).clamp(1, 4), reader(DECIDING_CACHE), &held);
+        let stoppers = Readers::start("store-stops", 1, reader(2 * 1024), &held);
         let browsers = Readers::start("store-reads", 2, reader(2 * 1024), &held);
         let again = place.clone();
         let writer = Writer::start(writer, move || connect(&again), changes.clone(), &held);
         Ok(Self {
             deciders: Arc::new(deciders.map_err(started)?),
+            stoppers: Arc::new(stoppers.map_err(started)?),
             browsers: Arc::new(browsers.map_err(started)?),
             writer: Arc::new(writer.map_err(started)?),
             copier,
@@ -94,14 +99,28 @@ impl Sqlite {
     /// changes are told after the commit and before the answer.
     pub(super) async fn change<T: Send + 'static>(
         &self,
+        turn: Turn,
         operation: impl FnOnce(&mut SqliteWriting<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let change = self.writer.change(move |db| {
+        let change = self.writer.change(turn, move |db| {
             let mut writing = SqliteWriting::new(db);
             let done = operation(&mut writing)?;
             Ok((done, writing.told))
         });
         change.await
+    }
+
+    /// Runs a short operation that reads, where it waits for nothing that is long.
+    pub(super) async fn read_short<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&mut Reading<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.deciders
+            .ask(move |db| {
+                let _snapshot = db.unchecked_transaction();
+                operation(&mut Reading(db))
+            })
+            .await
     }
 
     /// Runs an operation that reads, in one snapshot that begins after this call.
@@ -130,7 +149,7 @@ impl Sqlite {
         });
         let old = old.await?;
         let more = old.len() == FORGOTTEN_AT_ONCE;
-        let forget = self.writer.change(move |db| {
+        let forget = self.writer.change(Turn::Usual, move |db| {
             // A parameter has the number of its first mention.
             let number = values.len() + 1;
             let delete = format!("DELETE FROM {table} WHERE {condition} AND rowid = ${number}");
@@ -152,7 +171,7 @@ impl Sqlite {
 
     /// Writes the number of the schema again, as it is: a page, through the log and onto the disk.
     pub(super) async fn try_to_write(&self) -> Finding {
-        let written = self.writer.change(|db| {
+        let written = self.writer.change(Turn::Usual, |db| {
             let seen: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
             db.pragma_update(None, "user_version", seen)?;
             Ok(((), None::<Change>))
@@ -196,6 +215,7 @@ impl Sqlite {
         self.check.end();
         self.copier.end().await;
         self.deciders.end().await;
+        self.stoppers.end().await;
         self.browsers.end().await;
         // Last, since the last connection to close writes the WAL back into the database.
         self.writer.end().await;

@@ -3,6 +3,8 @@
 use super::*;
 
 on_both! {
+    a_page_of_the_fleet_has_a_size_and_its_cursor_leads_on
+    a_page_of_the_audit_has_a_size_and_its_cursor_leads_on
     a_fleet_is_read_page_by_page_with_what_was_heard_of_each_device
     what_a_stop_of_many_led_to_is_told_of_its_own_devices_and_since_then
     some_devices_of_a_fleet_are_found_by_their_ids
@@ -112,5 +114,63 @@ fn a_search_takes_every_character_as_it_is(runtime: &Runtime, store: Store) {
         assert!(audited(&store, &query).await.is_empty());
         let query = Query { verb: Some("org/create\0".to_owned()), limit: 10, ..Query::default() };
         assert!(audited(&store, &query).await.is_empty());
+    });
+}
+
+fn a_page_of_the_fleet_has_a_size_and_its_cursor_leads_on(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let names: Vec<String> = (0..110).map(|number| format!("d{number:03}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let org = org_with(&store, &names).await;
+        let told: Vec<(&str, u32)> = names.iter().map(|name| (*name, 1)).collect();
+        for sidecar in 0..64 {
+            store.save_reports(vec![heard(org, sidecar, 5, &told, nothing())]).await.unwrap();
+        }
+        let (mut found, mut pages, mut after) = (Vec::new(), 0, None);
+        loop {
+            let filter = Filter { after: after.take(), limit: Some(1_000), ..Filter::default() };
+            let page = store.fleet(org, &filter).await.unwrap().unwrap();
+            assert!(page.devices.iter().all(|row| row.heard.len() == 64));
+            found.extend(page.devices.into_iter().map(|row| row.device.id));
+            pages += 1;
+            if !page.more {
+                break;
+            }
+            after = found.last().map(|last| id(last));
+        }
+        assert!(pages > 1, "one page holds all of it");
+        assert_eq!(found, names);
+    });
+}
+
+fn a_page_of_the_audit_has_a_size_and_its_cursor_leads_on(runtime: &Runtime, store: Store) {
+    runtime.block_on(async {
+        let long = "x".repeat(100);
+        let names: Vec<String> = (0..250).map(|number| format!("{number:03}{long}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let org = org_with(&store, &names).await;
+        let batch = distinct(names.iter().map(|name| (*name).to_owned()).collect()).unwrap();
+        for second in 1..=40 {
+            store.revoke(org, &batch, Verb::RevokeBatch, &by(second)).await.unwrap();
+            store.unrevoke(org, &batch, Verb::UnrevokeBatch, &by(second)).await.unwrap();
+        }
+        let (mut found, mut pages, mut before) = (0, 0, None);
+        loop {
+            let query = Query {
+                org: Some(org),
+                verb: Some("devices/revoke_batch".to_owned()),
+                before,
+                limit: 1_000,
+                ..Query::default()
+            };
+            let page = store.audit(&query).await.unwrap();
+            (found, pages, before) = (found + page.entries.len(), pages + 1, page.entries.last().map(|last| last.id));
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(found, 40);
+        let all = store.audit(&Query { org: Some(org), limit: 1_000, ..Query::default() }).await.unwrap();
+        assert!(all.more && all.entries.len() < 330, "{} {pages}", all.entries.len());
     });
 }
