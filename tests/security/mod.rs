@@ -1,6 +1,7 @@
 //! As the attacker: ordinary keys, users and connections that try to jam, forge or undo the switch, against the real programs.
 
 mod checks;
+mod full_disk;
 mod keys;
 mod limits;
 mod operator;

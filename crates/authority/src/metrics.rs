@@ -38,6 +38,12 @@ struct About {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeptIn {
+    /// `reserve` for the reserve file, which a restart reads, or `memory`.
+    kept: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
     code: String,
 }
@@ -63,6 +69,7 @@ pub(super) struct Metrics {
     reports: Family<ReportSender, Counter>,
     problems: Family<About, Gauge>,
     written: Gauge,
+    unwritten_stops: Family<KeptIn, Gauge>,
     old_key_devices: Family<Organisation, Gauge>,
     old_key_ends: Family<Organisation, Gauge<f64, AtomicU64>>,
     pub(super) connections: Gauge,
@@ -94,6 +101,9 @@ impl Metrics {
         let written = Gauge::default();
         let help = "When a change or a test write last succeeded, in seconds since 1970";
         registry.register("last_write_timestamp_seconds", help, written.clone());
+        let unwritten_stops = Family::default();
+        let help = "Stops that are in force at this server and not in the database";
+        registry.register("unwritten_stops", help, unwritten_stops.clone());
         let old_key_devices = Family::default();
         let devices = "Devices whose last request used the old org key, while that is valid";
         registry.register("old_key_devices", devices, old_key_devices.clone());
@@ -109,6 +119,7 @@ impl Metrics {
             reports,
             problems,
             written,
+            unwritten_stops,
             old_key_devices,
             old_key_ends,
             connections,
@@ -153,7 +164,10 @@ impl Metrics {
     }
 
     /// The metrics in the format of Prometheus.
-    pub(super) fn text(&self, health: &Health) -> String {
+    pub(super) fn text(&self, health: &Health, (in_reserve, in_memory): (usize, usize)) -> String {
+        for (kept, stops) in [("reserve", in_reserve), ("memory", in_memory)] {
+            self.unwritten_stops.get_or_create(&KeptIn { kept }).set(i64::try_from(stops).unwrap_or(i64::MAX));
+        }
         for concern in Concern::ALL {
             let about = About { concern: concern.as_str() };
             self.problems.get_or_create(&about).set(i64::from(health.is_wrong(concern)));
@@ -186,12 +200,13 @@ mod tests {
         }
         metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
         metrics.answered(path::REVOKE, 429, None, took);
-        let text = metrics.text(&Health::default());
+        let text = metrics.text(&Health::default(), (2, 1));
         assert!(text.contains(r#"machineid_authority_problem{concern="writes"} 0"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_decisions_total{code="DEVICE_REVOKED"} 1"#), "{text}");
         assert!(text.contains(r#"machineid_authority_rate_limited_total{endpoint="devices/revoke"} 1"#), "{text}");
+        assert!(text.contains(r#"machineid_authority_unwritten_stops{kept="reserve"} 2"#), "{text}");
         assert!(!text.contains("made-up"), "{text}");
     }
 }

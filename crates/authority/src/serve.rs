@@ -36,7 +36,7 @@ use super::repeated::rarely;
 use super::retention::{Retention, keep_tidy};
 use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
-use super::store::{Demand, OpenError, Store, Terms};
+use super::store::{Demand, OpenError, Reserves, Store, Terms};
 use super::surface::router;
 use super::tls::{self, Tls, TlsError};
 use super::watch::{Hints, tell_of_ends};
@@ -67,6 +67,8 @@ pub(super) struct Options {
     pub(super) database: Database,
     /// How the server uses the database, if that is `PostgreSQL`.
     pub(super) terms: Terms,
+    /// What is reserved for stops.
+    pub(super) reserves: Reserves,
     pub(super) admin_socket: PathBuf,
     /// Whether clients may create organisations over the API.
     pub(super) sign_up: bool,
@@ -133,7 +135,7 @@ impl Running {
         if matches!((&options.database, options.demand), (Database::Sqlite(_), Demand::Synchronous)) {
             return Err(OpenError::NoStandbys.into());
         }
-        let store = Store::open(&options.database, options.terms).await?;
+        let store = Store::open(&options.database, options.terms, options.reserves).await?;
         let health = Arc::<Health>::default();
         first_look(&health, &store, options.demand).await;
         if options.demand == Demand::Synchronous && !health.is_ready() {

@@ -166,7 +166,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Answer {
         Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
         Err(_) => debug!("counting the devices that use an old key takes too long"),
     }
-    Answer::text(app.metrics.text(&app.health))
+    Answer::text(app.metrics.text(&app.health, app.store.unwritten_stops()))
 }
 
 async fn unknown_path() -> Answer {

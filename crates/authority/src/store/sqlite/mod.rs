@@ -5,6 +5,7 @@ mod file;
 mod integrity;
 mod lane;
 mod lookup;
+mod room;
 mod schema;
 mod transaction;
 
@@ -18,6 +19,7 @@ use self::copy::Copier;
 use self::file::DatabaseFile;
 use self::integrity::Check;
 use self::lane::{LaneError, Readers, Writer};
+use self::room::Room;
 pub(super) use self::transaction::{Reading, SqliteWriting};
 use super::values::Value;
 use super::{Kept, OpenError, StoreError, Surplus};
@@ -51,12 +53,14 @@ pub(super) struct Sqlite {
     writer: Arc<Writer>,
     copier: Copier,
     place: DatabaseFile,
+    room: Room,
     check: Check,
 }
 
 impl Sqlite {
     /// Opens the database at `path`, creates it where there is none (mode 0600), and brings it to this version.
-    pub(super) fn open(path: &Path, changes: &Changes) -> Result<Self, OpenError> {
+    /// While less than `reserved` bytes of its disk are free, nothing is written that makes it grow, but for stops.
+    pub(super) fn open(path: &Path, changes: &Changes, reserved: u64) -> Result<Self, OpenError> {
         let (place, held) = DatabaseFile::take(path)?;
         let path = place.path.clone();
         let failed = |source| OpenError::Open { path: path.clone(), source };
@@ -85,6 +89,7 @@ impl Sqlite {
             browsers: Arc::new(browsers.map_err(started)?),
             writer: Arc::new(writer.map_err(started)?),
             copier,
+            room: Room::new(&place.path, reserved),
             place,
             check,
         })
@@ -96,8 +101,9 @@ impl Sqlite {
         &self,
         operation: impl FnOnce(&mut SqliteWriting<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let room = self.room.clone();
         let change = self.writer.change(move |db| {
-            let mut writing = SqliteWriting::new(db);
+            let mut writing = SqliteWriting::new(db, &room);
             let done = operation(&mut writing)?;
             Ok((done, writing.told))
         });
@@ -146,6 +152,7 @@ impl Sqlite {
 
     pub(super) fn examine(&self) -> Vec<Finding> {
         let mut findings = self.place.examine();
+        findings.push(self.room.examine());
         findings.push(self.check.examine(&self.place.path));
         findings
     }
@@ -164,7 +171,7 @@ impl Sqlite {
                 Concern::Writes,
                 Gravity::Failure,
                 format!(
-                    "the database {} cannot be written, so that a revoke is refused: {error}",
+                    "the database {} cannot be written, so that changes are refused, and stops are in force without it: {error}",
                     self.place.path.display()
                 ),
             ),
