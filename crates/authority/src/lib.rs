@@ -34,6 +34,7 @@ mod decide;
 mod embedded;
 mod examination;
 mod forwarded;
+pub mod fuzzing;
 mod health;
 mod intake;
 mod keys;
