@@ -10,6 +10,7 @@ mod audit;
 pub(super) mod billing;
 mod devices;
 mod execution;
+mod fuzzed;
 mod keys;
 mod lane;
 pub(super) mod large;
@@ -43,6 +44,7 @@ use machineid_openapi::{AnswerDoc, JSON, Operation};
 use openapi::{HEALTHY, NO, Route, described};
 
 use self::answer::Answer;
+pub(super) use self::fuzzed::{body as fuzz_body, report as fuzz_report};
 use super::access::Permission;
 use super::app::App;
 use super::repeated::rarely;
@@ -171,7 +173,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Answer {
         Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
         Err(_) => debug!("counting the devices that use an old key takes too long"),
     }
-    Answer::text(app.metrics.text(&app.health, app.connections.counts()))
+    Answer::text(app.metrics.text(&app.health, app.connections.counts(), app.store.unwritten_stops()))
 }
 
 async fn unknown_path() -> Answer {
