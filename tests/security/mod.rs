@@ -3,4 +3,5 @@
 mod checks;
 mod keys;
 mod limits;
+mod namespaces;
 mod operator;

@@ -3,6 +3,7 @@
 use machineid_protocol::local::SuperviseRequest;
 use machineid_protocol::{Code, DeviceId, span};
 use machineid_sys as sys;
+use machineid_tree::PidNamespaces;
 
 use super::StartRefusal;
 use super::containment_rules::WantedContainment;
@@ -52,6 +53,10 @@ impl Request {
                           local.require_local_killer is set";
             return Err(StartRefusal::new(Code::RemoteRefused, reason));
         }
+        let identity = match &reach {
+            Some(reach) => Some(reach.leader.identity),
+            None => peer.identity().ok().flatten(),
+        };
         let wanted = WantedContainment {
             wish: self.text.containment.unwrap_or_default(),
             floor: settings.enforcement.containment,
@@ -63,6 +68,7 @@ impl Request {
             name: self.text.name.map(|name| printable(&name, LONGEST_NAME)),
             command: command_for_people(&self.text.command),
             uid: peer.uid(),
+            namespaces: identity.map(PidNamespaces::of).unwrap_or_default(),
             asked: self.asked,
             reach,
         };
