@@ -277,7 +277,7 @@ pub struct AgentReport {
     pub pid: Option<u32>,
     /// The agent's display name.
     pub name: Option<String>,
-    /// The command line; empty for a caller that may see neither all agents nor is in this one's tree.
+    /// The command line; empty for a caller that may not see all agents and is not in this one's tree.
     pub command: Vec<String>,
     /// The device of the agent.
     pub device_id: DeviceId,

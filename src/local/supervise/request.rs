@@ -29,7 +29,7 @@ pub(super) struct Request {
 pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) -> Result<Request, StartRefusal> {
     let host = context.gates.host().device();
     let device = text.device.clone().unwrap_or_else(|| host.clone());
-    if !context.may_name(&device) {
+    if !context.may_name(peer, &device) {
         let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
         return Err(StartRefusal { device: Some(device), ..StartRefusal::new(Code::DeviceNotPermitted, reason) });
     }
