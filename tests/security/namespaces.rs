@@ -19,16 +19,21 @@ const SECRET: &str = "password-in-a-command-line";
 
 /// The command in a PID namespace of its own, made before it becomes another user.
 fn contained(flags: &[&str], command: &Command) -> Command {
-    let mut unshare = Command::new("unshare");
-    unshare.args(flags).args(["--mount-proc", "--kill-child"]).arg(command.get_program()).args(command.get_args());
+    behind(&[&["unshare"][..], flags, &["--mount-proc", "--kill-child"]].concat(), command)
+}
+
+/// The command with these words before it.
+fn behind(words: &[&str], command: &Command) -> Command {
+    let mut whole = Command::new(words[0]);
+    whole.args(&words[1..]).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => unshare.env(name, value),
-            None => unshare.env_remove(name),
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
         };
     }
-    unshare.stdin(Stdio::null());
-    unshare
+    whole.stdin(Stdio::null());
+    whole
 }
 
 fn events(from: &std::path::Path, identity: impl Fn(&Command) -> Command) -> String {
@@ -106,12 +111,7 @@ fn a_container_sees_and_stops_its_own_agents_and_command_lines_are_for_those_who
 
     // A client that enters the container, as `docker exec` does.
     let first = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", within.pid())).unwrap();
-    let enter = |client: &Command| {
-        let client = as_user(USER, client);
-        let mut command = Command::new("nsenter");
-        command.args(["--target", first.trim(), "--pid"]).arg(client.get_program()).args(client.get_args());
-        command
-    };
+    let enter = |client: &Command| behind(&["nsenter", "--target", first.trim(), "--pid"], &as_user(USER, client));
     let (_, page) = ask_by(enter, &[], &socket, STATUS);
     assert_eq!(names(&page), ["within"], "{page}");
     let (status, answer) = ask_by(enter, &[], &socket, &request("/v1/stop", &json!({"all": true})));
