@@ -34,7 +34,7 @@ impl Changes {
             state_dir: _,
         } = &fresh;
         let AuthoritySettings { url, org_key_file, timeout, ca_file } = authority;
-        let DeviceSettings { id_template, id_origin, allow, host_rules_all, ephemeral } = device;
+        let DeviceSettings { id_template, id_origin, allow, host_rules_all, ephemeral, new_per_hour } = device;
         let EnforcementSettings {
             interval,
             lease,
@@ -71,6 +71,7 @@ impl Changes {
             ("device.allow", *allow != running.device.allow),
             ("device.host_rules_all", *host_rules_all != running.device.host_rules_all),
             ("device.ephemeral", *ephemeral != running.device.ephemeral),
+            ("device.new_per_hour", *new_per_hour != running.device.new_per_hour),
             ("enforcement.interval", *interval != running.enforcement.interval),
             ("enforcement.lease", *lease != running.enforcement.lease),
             ("enforcement.resume_grace", *resume_grace != running.enforcement.resume_grace),
@@ -194,6 +195,7 @@ mod tests {
             ("allow = []", "allow = [\"*\"]"),
             ("host_rules_all = true", "host_rules_all = false"),
             ("ephemeral = false", "ephemeral = true"),
+            ("new_per_hour = 30", "new_per_hour = 0"),
             ("interval = \"4s\"", "interval = \"5s\""),
             ("lease = \"30s\"", "lease = \"20s\""),
             ("resume_grace = \"3s\"", "resume_grace = \"2s\""),

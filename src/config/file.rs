@@ -42,6 +42,7 @@ pub(super) struct RawDevice {
     pub(super) allow: Placed<Vec<String>>,
     pub(super) host_rules_all: Placed<bool>,
     pub(super) ephemeral: Placed<bool>,
+    pub(super) new_per_hour: Placed<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -5,6 +5,7 @@
 //! changed.
 
 pub(crate) mod changes;
+mod client_pattern;
 mod device_template;
 mod error;
 mod file;

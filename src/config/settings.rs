@@ -8,11 +8,12 @@ use std::time::Duration;
 use machineid_client::{BaseUrl, BaseUrlError};
 use machineid_log::{LogFormat, LogLevel};
 use machineid_protocol::stop_bound::{StopLatency, longest_silence};
-use machineid_protocol::{DevicePattern, Wish, span};
+use machineid_protocol::{Wish, span};
 use machineid_sys as sys;
 use rustix::process::Signal;
 use toml::Spanned;
 
+use super::client_pattern::{ClientPattern, ClientPatternError};
 use super::error::{ConfigError, Origin};
 use super::file::{ConfigText, RawConfig};
 use super::groups::{Group, group_id};
@@ -64,10 +65,12 @@ pub(crate) struct DeviceSettings {
     pub(crate) id_template: String,
     pub(crate) id_origin: Origin,
     /// The device ids that wrappers and checks may name in addition to the host's.
-    pub(crate) allow: Vec<DevicePattern>,
+    pub(crate) allow: Vec<ClientPattern>,
     pub(crate) host_rules_all: bool,
     /// Whether the device is removed at a clean exit.
     pub(crate) ephemeral: bool,
+    /// How many devices that are new to the authority one user may register in an hour by starting agents; 0: any number.
+    pub(crate) new_per_hour: u32,
 }
 
 /// `[enforcement]`: when and how agents are stopped.
@@ -156,6 +159,7 @@ mod defaults {
 
     pub(super) const URL: &str = "https://machineid.io";
     pub(super) const DEVICE_ID: &str = "host:{hostname}:{machine_id}";
+    pub(super) const NEW_PER_HOUR: u32 = 30;
     pub(super) const RESUME_GRACE: &str = "3s";
     pub(super) const STOP_SIGNAL: &str = "TERM";
     pub(super) const CONTAINMENT: &str = "auto";
@@ -252,7 +256,7 @@ pub(crate) fn resolve(
     let enforcement = enforcement(&reader, &written, authority.timeout)?;
     Ok(Settings {
         file: file.map(|(path, _)| path.to_owned()),
-        device: device(&reader, &written, env),
+        device: device(&reader, &written, env)?,
         local: local(&reader, &written, &authority, around)?,
         compat_listen: compat_listen(&reader, &written)?,
         log: LogSettings {
@@ -294,7 +298,11 @@ fn http_hint(error: BaseUrlError) -> &'static str {
     if error == BaseUrlError::Unencrypted { " (authority.allow_http = true)" } else { "" }
 }
 
-fn device(reader: &Reader<'_>, written: &RawConfig, env: &dyn Fn(&str) -> Option<String>) -> DeviceSettings {
+fn device(
+    reader: &Reader<'_>,
+    written: &RawConfig,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<DeviceSettings, ConfigError> {
     let section = &written.device;
     let from_env = env(ID_VARIABLE).filter(|value| !value.trim().is_empty());
     let id_origin = match from_env {
@@ -302,14 +310,19 @@ fn device(reader: &Reader<'_>, written: &RawConfig, env: &dyn Fn(&str) -> Option
         None => reader.origin(section.id.as_ref()),
     };
     let from_file = || section.id.as_ref().map_or(defaults::DEVICE_ID.to_owned(), |value| value.get_ref().clone());
-    DeviceSettings {
+    let pattern = |text: &String| {
+        let wrong = |error: ClientPatternError| format!("{text:?}: {error}");
+        text.parse()
+            .map_err(|error| ConfigError::at(&reader.origin(section.allow.as_ref()), "device.allow", wrong(error)))
+    };
+    Ok(DeviceSettings {
         id_template: from_env.unwrap_or_else(from_file),
         id_origin,
-        // What is no pattern matches no device.
-        allow: section.allow.iter().flat_map(Spanned::get_ref).filter_map(|pattern| pattern.parse().ok()).collect(),
+        allow: section.allow.iter().flat_map(Spanned::get_ref).map(pattern).collect::<Result<_, _>>()?,
         host_rules_all: flag(section.host_rules_all.as_ref(), true),
         ephemeral: flag(section.ephemeral.as_ref(), false),
-    }
+        new_per_hour: section.new_per_hour.as_ref().map_or(defaults::NEW_PER_HOUR, |value| *value.get_ref()),
+    })
 }
 
 fn enforcement(

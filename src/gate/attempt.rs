@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use machineid_blocking::{Bounds, Pool};
@@ -20,6 +20,7 @@ use super::holds::Holds;
 use super::keyed_client::KeyedClient;
 use super::kill_file::{KillFile, Unseen};
 use super::registering::Registering;
+use super::registration_budget::RegistrationBudget;
 use crate::config::Live;
 use crate::config::org_key::{self, KeySource};
 use crate::telemetry::Journal;
@@ -35,6 +36,7 @@ pub(crate) struct AuthorityLink {
     keyed: watch::Sender<Arc<KeyedClient>>,
     kill_file: KillFile,
     registering: Registering,
+    budget: Mutex<RegistrationBudget>,
     /// Threads for reading the key file, and the file's path: a read that hangs at one path takes no threads from another
     /// path.
     key_reads: Mutex<(PathBuf, Pool)>,
@@ -110,6 +112,7 @@ impl AuthorityLink {
             keyed: watch::channel(Arc::new(keyed)).0,
             kill_file: KillFile::new(live.clone()),
             registering: Registering::default(),
+            budget: Mutex::default(),
             key_reads: Mutex::new((PathBuf::new(), Pool::new("key-file", KEY_BOUNDS))),
             host,
             live,
@@ -259,6 +262,20 @@ impl AuthorityLink {
         Ok(())
     }
 
+    /// Whether a user's agent may make this device known to the authority; if not, after what time it may. A device that is
+    /// registered costs nothing.
+    pub(crate) fn pay_for(&self, uid: u32, device: &DeviceId) -> Result<(), Duration> {
+        if *device == self.host || self.keyed_client().has_registered(device) {
+            return Ok(());
+        }
+        let per_hour = self.live.look(|settings| settings.device.new_per_hour);
+        self.budget().pay(BootTime::now(), uid, device, per_hour)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, RegistrationBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Registers the device, unless a concurrent attempt has just done so.
     async fn register_once(&self, keyed: &KeyedClient, device: &DeviceId) -> Result<Registration, Failure> {
         let _alone = self.registering.alone(device).await;
@@ -277,7 +294,9 @@ impl AuthorityLink {
         self.note_answer(keyed);
         match &registration {
             Registration::New | Registration::Exists | Registration::Revoked => {
-                info!(device_id = %device, new = registration == Registration::New, "registered");
+                let was_new = registration == Registration::New;
+                info!(device_id = %device, new = was_new, "registered");
+                self.budget().registered(BootTime::now(), device, was_new);
                 if let Err(error) = keyed.markers.put(device, &keyed.key.fingerprint()).await {
                     warn!(device_id = %device, %error, "cannot record the registration; it will be repeated at the \
                                                         next start");

@@ -24,6 +24,7 @@ pub(crate) mod kill_file;
 mod many_gates_tests;
 pub(crate) mod markers;
 mod registering;
+mod registration_budget;
 pub(crate) mod standing;
 
 pub(crate) use self::core::AskPurpose;

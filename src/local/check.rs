@@ -103,7 +103,7 @@ pub(super) async fn authorize(
 
 async fn answer(context: &Context, peer: &Peer, question: CheckQuestion, asked: BootTime) -> Response<Bytes> {
     let runs = match &question.device {
-        Some(device) if !context.may_name(device) => {
+        Some(device) if !context.may_name(peer, device) => {
             context.journal.metrics.peer_rejected(Rejected::DeviceNotPermitted);
             return reply::denied(&not_nameable(device), device);
         }

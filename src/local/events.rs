@@ -4,6 +4,7 @@
 //! are `<life of the daemon>-<number>`; a reader that reconnects with an id continues after that event. Events that are no
 //! longer available are reported by an event `gap`, never skipped silently.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +16,17 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use machineid_openapi::{AnswerDoc, EVENTS, JSON, Operation, Parameter};
-use machineid_protocol::Code;
+use machineid_protocol::event::{AgentStart, Event as HostEvent, Happening};
+use machineid_protocol::{Code, RunId};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use super::openapi::NO;
 use super::peer::Peer;
 use super::rights::AgentScope;
-use super::{Context, reply};
+use super::{Context, reply, status};
 use crate::telemetry::Journal;
-use crate::telemetry::ring::{EventNumber, RingRead};
+use crate::telemetry::ring::{EventNumber, RingRead, TimedEvent};
 
 /// Interval of comments while there are no events, so that both sides notice a lost connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -66,7 +68,13 @@ pub(super) async fn events(
         Err(error) => return reply::refusal(StatusCode::BAD_REQUEST, Code::BadRequest, error.to_string()),
     };
     let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or(""));
-    let reader = Reader::new(Arc::clone(&context.journal), AgentScope::sees(&peer, &context.settings()), wish, last);
+    let scope = AgentScope::of(&peer, &context.settings());
+    let journal = Arc::clone(&context.journal);
+    let knows_commands: KnowsCommands = {
+        let scope = scope.clone();
+        Box::new(move |run| status::knows_commands(&scope, &peer, &context, run))
+    };
+    let reader = Reader::new(journal, scope, knows_commands, wish, last);
     let alive = KeepAlive::new().interval(KEEP_ALIVE).text("nothing new");
     ([(header::CACHE_CONTROL, "no-store")], Sse::new(reader.into_stream()).keep_alive(alive)).into_response()
 }
@@ -92,9 +100,13 @@ impl StreamOptions {
     }
 }
 
+/// Whether the reader may know the command line of a run.
+type KnowsCommands = Box<dyn Fn(RunId) -> bool + Send>;
+
 struct Reader {
     journal: Arc<Journal>,
     scope: AgentScope,
+    knows_commands: KnowsCommands,
     newest: watch::Receiver<EventNumber>,
     next: EventNumber,
     follow: bool,
@@ -103,7 +115,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(journal: Arc<Journal>, scope: AgentScope, wish: StreamOptions, last: Option<&str>) -> Self {
+    fn new(
+        journal: Arc<Journal>,
+        scope: AgentScope,
+        knows_commands: KnowsCommands,
+        wish: StreamOptions,
+        last: Option<&str>,
+    ) -> Self {
         let newest = journal.watch();
         let (ring_oldest, ring_newest) = {
             let ring = journal.ring();
@@ -120,7 +138,7 @@ impl Reader {
         // An id without data: a reader that loses the connection before the first event knows where to continue.
         let mut greeting = vec![Event::default().retry(RETRY).id(id(&journal, next - 1))];
         greeting.extend(gap.map(|reason| gap_event(&journal, next, reason)));
-        Self { journal, scope, newest, next, follow: wish.follow, greeting: greeting.into_iter() }
+        Self { journal, scope, knows_commands, newest, next, follow: wish.follow, greeting: greeting.into_iter() }
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
@@ -154,15 +172,45 @@ impl Reader {
                 }
                 RingRead::Event(number, told) => {
                     self.next = number + 1;
-                    let event = &told.event;
-                    if event.what.agent_of().is_none_or(|uid| self.scope.covers(uid)) {
+                    if self.may_see(&told) {
+                        let event = &told.event;
                         // Every field has a JSON form, and JSON text contains no newline.
-                        let data = serde_json::to_string(event).unwrap_or_default();
+                        let data = serde_json::to_string(&*self.without_foreign_commands(event)).unwrap_or_default();
                         let id = id(&self.journal, number);
                         return Some(Event::default().id(id).event(event.what.name()).data(data));
                     }
                 }
             }
+        }
+    }
+}
+
+impl Reader {
+    fn may_see(&self, told: &TimedEvent) -> bool {
+        match &told.owner {
+            Some(owner) => self.scope.covers(owner),
+            None => told.event.what.agent_of().is_none() || self.scope.is_all(),
+        }
+    }
+
+    fn without_foreign_commands<'a>(&self, event: &'a HostEvent) -> Cow<'a, HostEvent> {
+        match &event.what {
+            Happening::AgentStarted(start) if !(self.knows_commands)(start.agent.run_id) => {
+                let start = AgentStart { command: Vec::new(), ..start.clone() };
+                Cow::Owned(HostEvent { what: Happening::AgentStarted(start), ..event.clone() })
+            }
+            Happening::AgentStarted(_)
+            | Happening::Decision(_)
+            | Happening::AgentStopping(_)
+            | Happening::AgentSurvived(_)
+            | Happening::AgentStopped(_)
+            | Happening::AgentEnded(_)
+            | Happening::AuthorityUp(_)
+            | Happening::AuthorityDown(_)
+            | Happening::ConfigReloaded(_)
+            | Happening::DeviceHeld(_)
+            | Happening::DeviceReleased(_)
+            | Happening::FilesRestored(_) => Cow::Borrowed(event),
         }
     }
 }
@@ -187,7 +235,14 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use machineid_protocol::event::{AgentName, AuthorityUp, Happening};
+    use machineid_protocol::event::{AgentName, AuthorityUp};
+    use machineid_tree::{Pid, PidNamespaces, ProcessEntry};
+
+    use crate::telemetry::AgentOwner;
+
+    fn here() -> PidNamespaces {
+        PidNamespaces::of(ProcessEntry::read(Pid::own()).unwrap().unwrap().identity)
+    }
 
     fn journal() -> Arc<Journal> {
         let journal = Journal::start(None).unwrap();
@@ -199,7 +254,8 @@ mod tests {
 
     async fn read(journal: &Arc<Journal>, query: &str, last: Option<&str>) -> String {
         let wish = StreamOptions::parse(query).unwrap();
-        let reader = Reader::new(Arc::clone(journal), AgentScope::Own(7), wish, last);
+        let scope = AgentScope::Own { uid: 7, place: here() };
+        let reader = Reader::new(Arc::clone(journal), scope, Box::new(|_| false), wish, last);
         let body = Sse::new(reader.into_stream()).into_response().into_body();
         String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
     }
@@ -228,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn other_users_agents_are_nobodys_business() {
         let journal = journal();
-        for uid in [7, 8] {
+        for (uid, namespaces) in [(7, here()), (8, here()), (7, PidNamespaces::unknown())] {
             let agent = AgentName {
                 run_id: "0".repeat(32).parse().unwrap(),
                 device_id: "d".parse().unwrap(),
@@ -236,7 +292,7 @@ mod tests {
                 pid: None,
                 uid,
             };
-            journal.tell(Happening::AgentEnded(agent));
+            journal.tell_of(&AgentOwner { uid, namespaces }, Happening::AgentEnded(agent), None);
         }
         let text = read(&journal, "from=oldest&follow=false", None).await;
         assert!(text.matches("agent-ended").count() == 2 && text.contains("\"uid\":7"), "name and data: {text}");
@@ -246,7 +302,7 @@ mod tests {
     async fn a_reader_who_is_too_slow_is_told_that_it_missed_something() {
         let journal = journal();
         let wish = StreamOptions::parse("from=oldest").unwrap();
-        let reader = Reader::new(Arc::clone(&journal), AgentScope::All, wish, None);
+        let reader = Reader::new(Arc::clone(&journal), AgentScope::All, Box::new(|_| true), wish, None);
         let mut told = Sse::new(reader.into_stream()).into_response().into_body().into_data_stream();
         told.next().await.unwrap().unwrap();
         for mark in 0..5_000 {

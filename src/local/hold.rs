@@ -151,7 +151,7 @@ fn everything(context: &Context) -> Vec<DeviceId> {
 }
 
 fn may(context: &Context, peer: &Peer) -> Result<(), Box<Response>> {
-    if AgentScope::commands(peer, &context.settings()) == AgentScope::All {
+    if AgentScope::of(peer, &context.settings()).is_all() {
         return Ok(());
     }
     context.journal.metrics.peer_rejected(Rejected::NotPrivileged);

@@ -59,14 +59,16 @@ use machineid_clock::BootTime;
 use machineid_openapi::Operation;
 use machineid_protocol::api::path;
 use machineid_protocol::status::FilesStatus;
-use machineid_protocol::{Code, Denial, DeviceId};
+use machineid_protocol::{Code, Denial, DeviceId, span};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::{Live, Settings};
-use crate::gate::Gates;
+use crate::gate::{AskPurpose, Gates};
 use crate::registry::RunRegistry;
 use crate::telemetry::Journal;
 use crate::telemetry::metrics::CheckResult;
+use peer::Peer;
+use rights::AgentScope;
 use supervise::Refusals;
 
 /// The longest request body, in bytes.
@@ -140,9 +142,32 @@ impl Context {
         self.journal.metrics.checked(result, BootTime::now().saturating_since(asked));
     }
 
-    /// Whether clients may name this device.
-    pub(crate) fn may_name(&self, device: &DeviceId) -> bool {
-        device == self.gates.host().device() || self.settings().device.allow.iter().any(|glob| glob.matches(device))
+    /// Whether this client may name this device.
+    fn may_name(&self, peer: &Peer, device: &DeviceId) -> bool {
+        let uid = (!peer.is_unmapped_user()).then(|| peer.uid());
+        let is_allowed = |settings: &Settings| settings.device.allow.iter().any(|pattern| pattern.matches(device, uid));
+        device == self.gates.host().device() || self.live.look(is_allowed)
+    }
+
+    /// What an agent of this client asks for: to be registered where it is not yet, as far as its user's budget goes. If not,
+    /// the refusal for a device that is not registered.
+    fn purpose(&self, peer: &Peer, device: &DeviceId) -> (AskPurpose, Option<Denial>) {
+        let free = || AgentScope::of(peer, &self.settings()).is_all();
+        let uid = peer.uid();
+        match self.gates.authority().pay_for(uid, device) {
+            Ok(()) => (AskPurpose::Start, None),
+            Err(_) if free() => (AskPurpose::Start, None),
+            Err(wait) => {
+                let reason = format!(
+                    "{device} is not registered, and uid {uid} has registered as many new devices as it may for now \
+                     (device.new_per_hour = {}); try again in {}, start as a device that is registered, or have it registered: \
+                     machineid register {device}",
+                    self.settings().device.new_per_hour,
+                    span::format(Duration::from_secs(wait.as_secs() + 1)),
+                );
+                (AskPurpose::Check, Some(Denial::local(Code::RegistrationLimited, reason)))
+            }
+        }
     }
 }
 

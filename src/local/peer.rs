@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use machineid_sys as sys;
-use machineid_tree::{Identity, Pid, Process, ProcessEntry, namespace_pids};
+use machineid_tree::{Identity, Pid, PidNamespaces, Process, ProcessEntry};
 use rustix::io::Errno;
 
 use crate::registry::{Run, RunRegistry};
@@ -99,10 +99,14 @@ impl Peer {
         self.uid == OVERFLOW_UID && !every_user_is_known()
     }
 
+    /// The PID namespaces that the client is in, as far as the daemon can tell.
+    pub(crate) fn namespaces(&self) -> PidNamespaces {
+        self.identity().ok().flatten().map(PidNamespaces::of).unwrap_or_default()
+    }
+
     /// Whether the client is in the daemon's own PID and user namespaces; `false` when unknown.
     pub(crate) fn is_in_our_namespaces(&self) -> bool {
-        let depth = self.pid.and_then(namespace_pids).map(|pids| pids.len());
-        depth == Some(1) && self.is_in_our_user_namespace()
+        self.namespaces().is_callers() && self.is_in_our_user_namespace()
     }
 
     /// Whether the client is in the daemon's own user namespace; `false` when unknown.

@@ -76,6 +76,7 @@ pub(super) fn status_of(code: &Code) -> StatusCode {
     match code.kind() {
         // The authority's own code for "no decision available".
         _ if *code == Code::SystemUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ if *code == Code::RegistrationLimited => StatusCode::TOO_MANY_REQUESTS,
         CodeKind::Deny | CodeKind::Unknown | CodeKind::Allow => StatusCode::FORBIDDEN,
         CodeKind::Undecided => StatusCode::SERVICE_UNAVAILABLE,
         CodeKind::Malformed => StatusCode::BAD_REQUEST,

@@ -13,7 +13,7 @@ use machineid_protocol::status::{
     AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
     StopBound,
 };
-use machineid_protocol::{Code, Decision};
+use machineid_protocol::{Code, Decision, RunId};
 use machineid_tree as tree;
 
 use super::peer::Peer;
@@ -40,11 +40,11 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let killed = context.gates.authority().look_for_kill_file().await;
     let now = BootTime::now();
     let settings = context.settings();
-    let scope = AgentScope::sees(&peer, &settings);
+    let scope = AgentScope::of(&peer, &settings);
     let runs = context.runs.all();
     let seen = runs.iter().filter(|run| scope.covers_run(run));
-    let agents = seen.filter_map(|run| agent(run, now)).collect();
-    let stops = context.runs.recent_stops().into_iter().filter(|(uid, _)| scope.covers(*uid));
+    let agents = seen.filter_map(|run| agent(run, knows_commands(&scope, &peer, &context, run.id()), now)).collect();
+    let stops = context.runs.recent_stops().into_iter().filter(|(owner, _)| scope.covers(owner));
     let devices = context.gates.all();
     // One pass for all devices: a thousand agents may each have a device of their own.
     let census = context.runs.census();
@@ -83,6 +83,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
         },
         devices: devices.iter().enumerate().map(|(at, gate)| device(&context, gate, &census, at == 0, now)).collect(),
         agents,
+        agents_shown: Some(scope.shown()),
         recent_stops: stops.map(|(_, stop)| stop).collect(),
         holds: context.gates.authority().holds().all(),
         audit: context.journal.audit().map(Audit::status),
@@ -148,7 +149,15 @@ fn last_decision(began: BootTime, decision: Decision) -> LastDecision {
     }
 }
 
-fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
+/// Whether a client may know the command line of a run: it may see all agents, or is in the run's own tree. Command lines may
+/// contain secrets, and a user may have agents that must not know each other's.
+pub(super) fn knows_commands(scope: &AgentScope, peer: &Peer, context: &Context, run: RunId) -> bool {
+    // Determined once for each connection, until a run comes or goes.
+    let is_inside = || peer.runs(&context.runs).is_ok_and(|runs| runs.iter().any(|inside| inside.id() == run));
+    scope.is_all() || is_inside()
+}
+
+fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
     let admission = run.admission()?;
     let (lease_left, state, stop_code): (Duration, AgentState, Option<Code>) = match &*run.phase() {
         Phase::Asking => return None,
@@ -163,7 +172,7 @@ fn agent(run: &Run, now: BootTime) -> Option<AgentReport> {
         run_id: opened.id,
         pid: run.leader().and_then(|leader| u32::try_from(leader.pid.as_raw()).ok()),
         name: opened.name.clone(),
-        command: opened.command.clone(),
+        command: if with_command { opened.command.clone() } else { Vec::new() },
         device_id: opened.device.clone(),
         uid: opened.uid,
         started_at: clock::wall_at(admission.since).to_string(),

@@ -21,8 +21,8 @@ use crate::registry::Run;
 pub(super) const STOP: Operation = Operation {
     path: "/v1/stop",
     method: "post",
-    summary: "Stops agents now, without the authority: the caller's own; for root, the daemon's user and \
-              local.admin_group those of all users",
+    summary: "Stops agents now, without the authority: the caller's own, in its PID namespace or below; for root, the \
+              daemon's user and local.admin_group those of all users",
     parameters: &[],
     body: Some("StopRequest"),
     answers: &[
@@ -51,14 +51,23 @@ pub(super) async fn stop(
             ));
         }
     };
-    let scope = AgentScope::commands(&peer, &context.settings());
+    let scope = AgentScope::of(&peer, &context.settings());
     let denial = Denial::local(Code::LocalStop, format!("uid {} stopped it on this host", peer.uid()));
-    let chosen = |run: &Run| scope.covers_run(run) && picks(&request, run);
+    let chosen = |run: &Run| match &request {
+        StopRequest::RunId(id) => scope.covers_named(run, *id),
+        StopRequest::Pid(_) | StopRequest::Name(_) | StopRequest::Device(_) | StopRequest::All(_) => {
+            scope.covers_run(run) && picks(&request, run)
+        }
+    };
     let (run_ids, found) = context.runs.stop_chosen(&denial, &peer.caller(), chosen);
     if !found {
         let whose = match scope {
             AgentScope::All => "no agent that runs here matches",
-            AgentScope::Own(_) => "no agent of yours that runs here matches",
+            AgentScope::Own { .. } => "no agent of yours that runs here matches",
+            AgentScope::Unplaced { .. } => {
+                "the daemon cannot tell in which PID namespace this client is; name an agent of the same container by its \
+                 run id, or stop it from the host"
+            }
             AgentScope::Nothing => "a client in another user namespace may not stop agents",
         };
         return reply::refusal(StatusCode::NOT_FOUND, Code::BadRequest, format!("nothing to stop: {whose}"));

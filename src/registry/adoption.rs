@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use machineid_clock::BootTime;
 use machineid_protocol::Containment;
-use machineid_tree::{Leaf, ProcessTable};
+use machineid_tree::{Leaf, PidNamespaces, ProcessTable};
 use tracing::{info, warn};
 
 use super::containment::RunContainment;
@@ -100,12 +100,15 @@ impl RunRegistry {
                 undecided.unavailable(device, &Arc::from("the daemon has restarted and has no answer yet"));
             }
         }
+        let supervisors = [Some(&reach.leader), reach.guardian.as_ref().map(|held| &held.pinned), Some(&reach.wrapper)];
+        let living = supervisors.into_iter().flatten().find(|held| !held.has_ended());
         let opened = Opened {
             id,
             device: record.device,
             name: record.name,
             command: record.command,
             uid: record.uid,
+            namespaces: living.map(|held| PidNamespaces::of(held.identity)).unwrap_or_default(),
             // Which of them the wrapper left to the configuration is no longer known.
             asked: AskedTerms { signal: Some(record.stop_signal), grace: Some(record.stop_grace) },
             reach: Some(reach),

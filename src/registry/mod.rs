@@ -5,7 +5,6 @@
 //! | `run` | one run, from its question to its end |
 //! | `reach` | the processes of a run, held by descriptors |
 //! | `containment` | what holds a run's tree together |
-//! | `ancestors` | the ancestors of a process |
 //! | `inside` | pure: in which runs' trees a process is |
 //! | `token` | an agent's key for the daemon's own listener |
 //! | `freeze` | pure: whether a run is frozen |
@@ -16,7 +15,6 @@
 //! | `adoption` | what this daemon does about the runs of a previous daemon |
 
 mod adoption;
-mod ancestors;
 pub(crate) mod containment;
 mod enforcer;
 mod freeze;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::ledger::Ledger;
 use super::run::Run;
 use crate::gate::Deciding;
-use crate::telemetry::Journal;
+use crate::telemetry::{AgentOwner, Journal};
 
 /// Stops that are kept.
 const REMEMBERED: usize = 64;
@@ -56,8 +56,7 @@ impl Census {
 /// A stop that is kept.
 #[derive(Clone, Debug)]
 struct Noted {
-    /// The agent's user.
-    uid: u32,
+    owner: AgentOwner,
     /// The time of the newest report.
     at: BootTime,
     report: StopReport,
@@ -171,17 +170,14 @@ impl Roster {
         }
     }
 
-    /// Reports and keeps the result of a stop, replacing the earlier report of the same run. `uid` is the agent's user.
-    pub(crate) fn note_stop(&self, uid: u32, report: StopReport) {
-        let stop = AgentStop { uid, report: report.clone() };
-        self.journal.tell(if report.confirmed {
-            Happening::AgentStopped(stop)
-        } else {
-            Happening::AgentSurvived(stop)
-        });
+    /// Reports and keeps the result of a stop, replacing the earlier report of the same run.
+    pub(crate) fn note_stop(&self, owner: AgentOwner, report: StopReport) {
+        let stop = AgentStop { uid: owner.uid, report: report.clone() };
+        let what = if report.confirmed { Happening::AgentStopped(stop) } else { Happening::AgentSurvived(stop) };
+        self.journal.tell_of(&owner, what, None);
         let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
         stops.retain(|known| known.report.run_id != report.run_id);
-        stops.push_back(Noted { uid, at: BootTime::now(), report });
+        stops.push_back(Noted { owner, at: BootTime::now(), report });
         if stops.len() > REMEMBERED {
             stops.pop_front();
         }
@@ -189,10 +185,10 @@ impl Roster {
         self.stirred.send_replace(());
     }
 
-    /// The newest stops, the newest last, each with the uid of its agent.
-    pub(crate) fn recent_stops(&self) -> Vec<(u32, StopReport)> {
+    /// The newest stops, the newest last, each with the owner of its agent.
+    pub(crate) fn recent_stops(&self) -> Vec<(AgentOwner, StopReport)> {
         let stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        stops.iter().map(|known| (known.uid, known.report.clone())).collect()
+        stops.iter().map(|known| (known.owner.clone(), known.report.clone())).collect()
     }
 
     /// The newest stops, each with how long before `now` it began, independent of changes to the wall clock.
@@ -228,12 +224,14 @@ mod tests {
 
     #[test]
     fn a_stop_is_remembered_once_and_only_the_newest_are() {
+        let owner = || AgentOwner { uid: 0, namespaces: machineid_tree::PidNamespaces::unknown() };
         let roster = Roster::new(Journal::start(None).unwrap());
-        roster.note_stop(0, report(0, false));
-        roster.note_stop(0, report(0, true));
-        assert_eq!(roster.recent_stops(), [(0, report(0, true))]);
+        roster.note_stop(owner(), report(0, false));
+        roster.note_stop(owner(), report(0, true));
+        let reports: Vec<_> = roster.recent_stops().into_iter().map(|(_, report)| report).collect();
+        assert_eq!(reports, [report(0, true)]);
         for number in 1..=64 {
-            roster.note_stop(0, report(number, true));
+            roster.note_stop(owner(), report(number, true));
         }
         let stops = roster.recent_stops();
         assert_eq!((stops.len(), &stops[0].1, &stops[63].1), (64, &report(1, true), &report(64, true)));

@@ -8,7 +8,7 @@ use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentName, Caller};
 use machineid_protocol::local::Killer;
 use machineid_protocol::{Code, Denial, DeviceId, RequestId, RunId};
-use machineid_tree::{Identity, Tree};
+use machineid_tree::{Identity, PidNamespaces, Tree};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
@@ -19,6 +19,7 @@ use super::reach::Reach;
 use super::token::TokenHash;
 use crate::config::StopTerms;
 use crate::gate::Deciding;
+use crate::telemetry::AgentOwner;
 
 /// What the wrapper asked for, checked and capped.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Opened {
     pub(crate) name: Option<String>,
     pub(crate) command: Vec<String>,
     pub(crate) uid: u32,
+    /// The PID namespaces of the agent, or of its wrapper when the daemon does not reach the agent.
+    pub(crate) namespaces: PidNamespaces,
     /// The stop terms that the wrapper asked for, or those of the record.
     pub(crate) asked: AskedTerms,
     /// The processes, when the daemon can see and signal them; otherwise only the wrapper can end the run.
@@ -143,6 +146,11 @@ impl Run {
 
     pub(crate) fn id(&self) -> RunId {
         self.opened.id
+    }
+
+    /// Whose agent it is.
+    pub(crate) fn owner(&self) -> AgentOwner {
+        AgentOwner { uid: self.opened.uid, namespaces: self.opened.namespaces.clone() }
     }
 
     /// The run as events name it.

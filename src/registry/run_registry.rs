@@ -13,7 +13,6 @@ use machineid_tree::{self as tree, Identity, Leaf, ProcessEntry};
 use tokio::sync::watch;
 use tracing::info;
 
-use super::ancestors::line_of;
 use super::containment::RunContainment;
 use super::enforcer::{Enforcer, Reason, SignalBy, TreeToEnd};
 use super::freeze::Undecided;
@@ -24,7 +23,7 @@ use super::run::{Admission, Moved, Opened, Phase, Run};
 use super::token::TokenHash;
 use crate::config::{self, Live};
 use crate::gate::{Agents, Deciding, Standing};
-use crate::telemetry::Journal;
+use crate::telemetry::{AgentOwner, Journal};
 
 /// The supervised runs, with the enforcer that ends them and the ledger that records them.
 #[derive(Debug)]
@@ -156,7 +155,7 @@ impl RunRegistry {
             holds_against: admission.containment.holds_against,
             killer: run.killer(),
         };
-        self.roster.journal.tell_by(Happening::AgentStarted(start), Some(caller));
+        self.roster.journal.tell_of(&run.owner(), Happening::AgentStarted(start), Some(caller));
     }
 
     /// Handles the end of a wrapper's stream: the wrapper has finished or died. What is left of the tree is stopped.
@@ -264,8 +263,8 @@ impl RunRegistry {
         all
     }
 
-    /// The newest stops, the newest last, each with the uid of its agent.
-    pub(crate) fn recent_stops(&self) -> Vec<(u32, StopReport)> {
+    /// The newest stops, the newest last, each with the owner of its agent.
+    pub(crate) fn recent_stops(&self) -> Vec<(AgentOwner, StopReport)> {
         self.roster.recent_stops()
     }
 
@@ -304,7 +303,7 @@ impl RunRegistry {
             return Ok(Vec::new());
         }
         let Some(caller) = process()? else { return Ok(Vec::new()) };
-        let line = line_of(caller, ProcessEntry::read)?;
+        let line = tree::ancestry(caller, ProcessEntry::read)?;
         let found = inside(&line, &runs, || tree::usual_groups(caller.pid));
         Ok(found.into_iter().map(|place| Arc::clone(&runs[place])).collect())
     }
@@ -356,7 +355,7 @@ pub(super) fn wrapper_gone(now: BootTime, run: &Arc<Run>, roster: &Roster, ledge
     let tree_ended = run.note_wrapper_left();
     if run.opened.reach.is_none() {
         info!(run_id = %run.id(), device_id = %run.opened.device, "the wrapper of a remote agent is gone");
-        roster.journal.tell(Happening::AgentEnded(run.as_named()));
+        roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_named()), None);
     }
     if tree_ended || run.opened.reach.is_none() {
         roster.forget(run, ledger);

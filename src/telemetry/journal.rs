@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::audit::{self, Audit};
 use super::metrics::Metrics;
-use super::ring::{EventNumber, Ring, TimedEvent};
+use super::ring::{AgentOwner, EventNumber, Ring, TimedEvent};
 
 /// Events that are kept for readers that reconnect: two stops of a thousand agents.
 const KEPT: usize = 4096;
@@ -53,13 +53,22 @@ impl Journal {
         Ok(Arc::new(Self { life: Life(fastrand::u32(..)), ring: Mutex::new(Ring::new(KEPT)), newest, metrics, audit }))
     }
 
-    /// Records an event; returns at once.
+    /// Records an event that concerns no single agent; returns at once.
     pub(crate) fn tell(&self, what: Happening) {
         self.tell_by(what, None);
     }
 
-    /// Records an event with the client that caused it.
+    /// The same, with the client that caused it.
     pub(crate) fn tell_by(&self, what: Happening, caller: Option<Caller>) {
+        self.record(what, caller, None);
+    }
+
+    /// Records an event of an agent, with the client that caused it.
+    pub(crate) fn tell_of(&self, owner: &AgentOwner, what: Happening, caller: Option<Caller>) {
+        self.record(what, caller, Some(owner.clone()));
+    }
+
+    fn record(&self, what: Happening, caller: Option<Caller>, owner: Option<AgentOwner>) {
         self.metrics.count(&what);
         let event = Event { time: clock::wall_now().to_string(), what };
         let mut ring = self.ring();
@@ -67,7 +76,7 @@ impl Journal {
         if let Some(audit) = &self.audit {
             audit.tell(audit::QueuedRecord { time: event.time.clone(), what: event.what.clone(), caller });
         }
-        let newest = ring.push(TimedEvent { at: BootTime::now(), event });
+        let newest = ring.push(TimedEvent { at: BootTime::now(), event, owner });
         drop(ring);
         self.newest.send_replace(newest);
     }

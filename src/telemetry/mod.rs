@@ -13,3 +13,4 @@ pub(crate) mod metrics;
 pub(crate) mod ring;
 
 pub(crate) use journal::Journal;
+pub(crate) use ring::AgentOwner;

@@ -5,15 +5,25 @@ use std::sync::Arc;
 
 use machineid_clock::BootTime;
 use machineid_protocol::event::Event;
+use machineid_tree::PidNamespaces;
 
 /// The number of an event in the order of this daemon's life. The first is 1.
 pub(crate) type EventNumber = u64;
 
+/// Whose agent it is: decides which clients may see it.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentOwner {
+    pub(crate) uid: u32,
+    pub(crate) namespaces: PidNamespaces,
+}
+
 /// An event, and its time on the boot clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct TimedEvent {
     pub(crate) at: BootTime,
     pub(crate) event: Event,
+    /// The owner of the agent, when the event is one of an agent.
+    pub(crate) owner: Option<AgentOwner>,
 }
 
 /// A bounded buffer that each reader reads at its own pace: a slow reader misses the oldest events, and is told so.
@@ -26,7 +36,7 @@ pub(crate) struct Ring {
 }
 
 /// The next item for a reader.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum RingRead {
     /// This event.
     Event(EventNumber, Arc<TimedEvent>),
@@ -79,7 +89,7 @@ mod tests {
 
     fn event(mark: u64) -> TimedEvent {
         let what = Happening::AuthorityUp(AuthorityUp { url: mark.to_string() });
-        TimedEvent { at: BootTime::from_millis(mark), event: Event { time: String::new(), what } }
+        TimedEvent { at: BootTime::from_millis(mark), event: Event { time: String::new(), what }, owner: None }
     }
 
     proptest! {
@@ -98,7 +108,7 @@ mod tests {
                 for _ in 0..read {
                     match ring.read(next) {
                         RingRead::Event(number, read) => {
-                            prop_assert_eq!((number, &*read), (next, &event(next)));
+                            prop_assert_eq!((number, read.at, &read.event), (next, event(next).at, &event(next).event));
                             next += 1;
                         }
                         RingRead::Missed(oldest) => {

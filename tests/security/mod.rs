@@ -7,6 +7,7 @@ mod full_disk;
 mod hardening;
 mod keys;
 mod limits;
+mod namespaces;
 mod operator;
 mod reports;
 mod restores;

@@ -99,6 +99,8 @@ codes! {
     DeviceNotPermitted = "DEVICE_NOT_PERMITTED", Deny;
     /// The process is not the caller or a descendant of it.
     PidNotPermitted = "PID_NOT_PERMITTED", Deny;
+    /// The user has registered as many new devices as it may for now.
+    RegistrationLimited = "REGISTRATION_LIMITED", Undecided;
     /// The daemon refuses agents it could not end by itself.
     RemoteRefused = "REMOTE_REFUSED", Deny;
     /// The authority could not be asked, or its answer was unusable.

@@ -112,7 +112,7 @@ pub struct AgentStart {
     pub code: Code,
     /// The authority's id of the ALLOW.
     pub request_id: Option<RequestId>,
-    /// The command line, shortened for display.
+    /// The command line, shortened for display; empty in the event stream of a caller that may not see it.
     pub command: Vec<String>,
     /// How the process tree is held together.
     pub containment: Containment,

@@ -27,6 +27,9 @@ pub struct Status {
     pub devices: Vec<DeviceReport>,
     /// The supervised agents that this caller may see.
     pub agents: Vec<AgentReport>,
+    /// Which agents this caller may see.
+    #[serde(default)]
+    pub agents_shown: Option<AgentsShown>,
     /// The newest stops that this caller may see, the newest last: those that have ended, and those with survivors.
     #[serde(default)]
     pub recent_stops: Vec<StopReport>,
@@ -246,6 +249,19 @@ pub struct LastDecision {
     pub reason: Option<String>,
 }
 
+/// Which agents a caller may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum AgentsShown {
+    /// Those of all users.
+    All,
+    /// Those of its user, in its PID namespace and below it.
+    Own,
+    /// None: it is in another user namespace, or in a PID namespace that the daemon cannot identify.
+    None,
+}
+
 /// The state of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -267,7 +283,7 @@ pub struct AgentReport {
     pub pid: Option<u32>,
     /// The agent's display name.
     pub name: Option<String>,
-    /// The command line.
+    /// The command line; empty for a caller that may not see all agents and is not in this one's tree.
     pub command: Vec<String>,
     /// The device of the agent.
     pub device_id: DeviceId,

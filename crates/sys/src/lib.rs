@@ -29,7 +29,7 @@ pub use descriptor_limit::raise_descriptor_limit;
 pub use descriptors::close_others;
 pub use environment::{ScrubError, scrub_environment};
 pub use inherited::{Inherited, let_children_vanish, restore_inherited};
-pub use namespace::{map_own_ids, mount_own_proc};
+pub use namespace::{map_own_ids, mount_own_proc, parent_namespace};
 pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
 pub use permission::may_signal;
 pub use precedence::{TimeSlice, Uninterrupted, set_time_slice, use_batch_scheduling};

@@ -1,9 +1,16 @@
-//! Preparing new namespaces for their first process.
+//! Namespaces: preparing new ones for their first process, and which one is around another.
+
+#![expect(unsafe_code, reason = "neither nix nor rustix has NS_GET_PARENT")]
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::mount::{MsFlags, mount};
 use rustix::io::Errno;
 
 use super::process::from_nix;
+
+/// Linux's number on x86-64 and aarch64: `_IO(0xb7, 0x2)`.
+const NS_GET_PARENT: libc::c_ulong = 0xb702;
 
 /// An unused argument of `mount`.
 const NOTHING: Option<&str> = None;
@@ -32,4 +39,31 @@ pub fn mount_own_proc() -> Result<(), Errno> {
     mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING).map_err(from_nix)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, NOTHING).map_err(from_nix)
+}
+
+/// The namespace around a PID or user namespace. `Ok(None)` for the caller's own, and for one that is not below it.
+pub fn parent_namespace<Fd: AsFd>(namespace: Fd) -> Result<Option<OwnedFd>, Errno> {
+    // SAFETY: the request takes no argument, and the descriptor is open for the length of the call.
+    let parent = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_PARENT as _) };
+    if parent >= 0 {
+        // SAFETY: the kernel has just made this descriptor for the caller, and nothing else owns it.
+        return Ok(Some(unsafe { OwnedFd::from_raw_fd(parent) }));
+    }
+    match super::process::last_errno() {
+        Errno::PERM => Ok(None),
+        errno => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_around_the_own_namespace_is_not_shown() {
+        let own = std::fs::File::open("/proc/self/ns/pid").unwrap();
+        assert!(parent_namespace(&own).unwrap().is_none());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(parent_namespace(&file).is_err());
+    }
 }

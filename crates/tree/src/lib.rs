@@ -5,6 +5,8 @@
 //! | `pid` | a process is a pid *and* its start time |
 //! | `kernel_file` | a file of `/proc` or of a control group, read whole |
 //! | `stat` | one process as `/proc` describes it |
+//! | `ancestors` | the ancestors of a process |
+//! | `namespaces` | the PID namespaces that a process is in |
 //! | `table` | all processes at one moment; descent; translation between PID namespaces |
 //! | `members` | which of them belong to a tree |
 //! | `cgroup` | a control group of a run's own |
@@ -21,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ancestors;
 mod cgroup;
 mod cookie;
 mod enforce;
@@ -30,6 +33,7 @@ mod holders;
 mod kernel_file;
 mod ladder;
 mod members;
+mod namespaces;
 mod orphans;
 mod pid;
 mod pidfd;
@@ -38,6 +42,7 @@ mod sighting;
 mod stat;
 mod table;
 
+pub use ancestors::ancestry;
 pub use cgroup::fuzz_cgroup;
 pub use cgroup::{Leaf, LeafState, NoCgroup, group_path, usual_groups};
 pub use cookie::fuzz_environment;
@@ -48,6 +53,7 @@ pub use ladder::{
     SurvivorReason,
 };
 pub use members::{Guardian, Member, Sighting, Tree};
+pub use namespaces::PidNamespaces;
 pub use pid::{Identity, Pid, StartTime};
 pub use pidfd::{Delivery, Process};
 pub use scan_turn::{ScanAttempt, ScanTurn};

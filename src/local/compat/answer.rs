@@ -85,6 +85,7 @@ fn bare(endpoint: Endpoint, code: Code, reason: &str, status: StatusCode, error:
 fn status_of(endpoint: Endpoint, code: &Code) -> StatusCode {
     match (code.kind(), endpoint) {
         (_, _) if *code == Code::SystemUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        (_, _) if *code == Code::RegistrationLimited => StatusCode::TOO_MANY_REQUESTS,
         (CodeKind::Undecided, _) => StatusCode::SERVICE_UNAVAILABLE,
         (_, _) if *code == Code::InvalidOrgKey => StatusCode::UNAUTHORIZED,
         (_, _) if *code == Code::OrgNotFound => StatusCode::NOT_FOUND,

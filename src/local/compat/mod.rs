@@ -41,16 +41,6 @@ pub(super) enum Endpoint {
     Validate,
 }
 
-impl Endpoint {
-    /// What an agent asks for by it.
-    const fn purpose(self) -> AskPurpose {
-        match self {
-            Self::Register => AskPurpose::Start,
-            Self::Validate => AskPurpose::Check,
-        }
-    }
-}
-
 /// The answer to a question, before it is written.
 #[derive(Debug)]
 enum CompatFinding {
@@ -90,20 +80,29 @@ async fn named(context: &Context, peer: &Peer, endpoint: Endpoint, body: Body) -
         Ok(runs) => match runs.iter().find_map(|run| stop_of(run)) {
             Some(denial) => CompatFinding::Denied(denial),
             // Only an agent makes a device known: others may merely ask.
-            None if runs.is_empty() => ask(context, &device, asked, AskPurpose::Check).await,
-            None => ask(context, &device, asked, endpoint.purpose()).await,
+            None => {
+                let registers = !runs.is_empty() && endpoint == Endpoint::Register;
+                ask(context, peer, &device, asked, registers).await
+            }
         },
     };
     answer::of(endpoint, finding, &device)
 }
 
-async fn ask(context: &Context, device: &DeviceId, asked: BootTime, purpose: AskPurpose) -> CompatFinding {
-    if !context.may_name(device) {
+async fn ask(context: &Context, peer: &Peer, device: &DeviceId, asked: BootTime, registers: bool) -> CompatFinding {
+    if !context.may_name(peer, device) {
         return CompatFinding::Denied(not_nameable(device));
     }
+    let (purpose, over_budget) = if registers { context.purpose(peer, device) } else { (AskPurpose::Check, None) };
     match context.gates.deciding(std::slice::from_ref(device)) {
         Ok(deciding) => {
-            CompatFinding::Verdict(deciding.ask(asked + context.settings().local.check_timeout, purpose).await)
+            let verdict = deciding.ask(asked + context.settings().local.check_timeout, purpose).await;
+            match (over_budget, &verdict) {
+                (Some(denial), GateVerdict::Denied(refusal)) if refusal.denial.code == Code::DeviceNotFound => {
+                    CompatFinding::Denied(denial)
+                }
+                (Some(_) | None, _) => CompatFinding::Verdict(verdict),
+            }
         }
         Err(error) => CompatFinding::Verdict(GateVerdict::overloaded(&error)),
     }

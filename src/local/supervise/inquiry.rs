@@ -46,7 +46,9 @@ pub(in crate::local) async fn inquire(
         Ok(id) => id,
         Err(refusal) => return *refusal,
     };
-    let may_know = |run: &Arc<Run>| peer.uid() == run.opened.uid || peer.uid() == 0;
+    // The id is known to the run's own tree and to those who may see it. A wrapper in a container may be in a place that the
+    // daemon does not know.
+    let may_know = |run: &Arc<Run>| peer.uid() == run.opened.uid || AgentScope::of(&peer, &context.settings()).is_all();
     let Some(run) = context.runs.get(id).filter(may_know) else { return no_such_run() };
     let event = match run.stop() {
         Some(stop) => SuperviseEvent::Stop {
@@ -95,7 +97,7 @@ pub(in crate::local) async fn thaw(
         Err(error) => return check::overloaded(&error).map(Body::from),
     };
     let is_wrapper = caller.is_some() && caller == run.wrapper();
-    if !is_wrapper && AgentScope::commands(&peer, &context.settings()) != AgentScope::All {
+    if !is_wrapper && !AgentScope::of(&peer, &context.settings()).is_all() {
         return no_such_run();
     }
     let was_frozen = context.runs.thaw(&run);

@@ -45,7 +45,7 @@ use stream::{HeldRun, RunEventStream, line};
 use super::openapi::LINES;
 use super::peer::Peer;
 use super::{Context, millis, read_whole, reply};
-use crate::gate::{AskPurpose, Deciding, GateVerdict};
+use crate::gate::{Deciding, GateVerdict};
 use crate::registry::{Refused, Run, StartTerms, Token};
 use crate::telemetry::metrics::Rejected;
 
@@ -152,14 +152,18 @@ async fn start(
     let deciding =
         deciding.map_err(|error| StartRefusal::new(Code::Overloaded, format!("no place for another gate: {error}")))?;
     let deciding = Arc::new(deciding);
-    let asking = deciding.ask(asked + context.settings().local.check_timeout, AskPurpose::Start);
+    let (purpose, over_budget) = context.purpose(peer, &device);
+    let asking = deciding.ask(asked + context.settings().local.check_timeout, purpose);
     // Whatever the answer, the look at the processes completes: the run must be removed when a refused wrapper asks again.
     // And a deny takes precedence over a containment that is not available.
     let (verdict, (started, contained, caller)) =
         tokio::try_join!(async { Ok(asking.await) }, open(context, peer, request, Arc::clone(&deciding)))?;
     let grant = match verdict {
         GateVerdict::Allowed { grant, .. } => grant,
-        GateVerdict::Denied(refusal) => return Err(about(StartRefusal::from_denial(refusal.denial))),
+        GateVerdict::Denied(refusal) => {
+            let unregistered = over_budget.filter(|_| refusal.denial.code == Code::DeviceNotFound);
+            return Err(about(StartRefusal::from_denial(unregistered.unwrap_or(refusal.denial))));
+        }
         GateVerdict::Undecided { code, cause, .. } => return Err(about(StartRefusal::new(code, &*cause))),
     };
     let events = started.run.subscribe();

@@ -3,6 +3,7 @@
 use machineid_protocol::local::SuperviseRequest;
 use machineid_protocol::{Code, DeviceId, span};
 use machineid_sys as sys;
+use machineid_tree::PidNamespaces;
 
 use super::StartRefusal;
 use super::containment_rules::WantedContainment;
@@ -28,7 +29,7 @@ pub(super) struct Request {
 pub(super) fn checked(context: &Context, peer: &Peer, text: SuperviseRequest) -> Result<Request, StartRefusal> {
     let host = context.gates.host().device();
     let device = text.device.clone().unwrap_or_else(|| host.clone());
-    if !context.may_name(&device) {
+    if !context.may_name(peer, &device) {
         let reason = format!("this host's configuration (device.allow) does not let agents run as {device}");
         return Err(StartRefusal { device: Some(device), ..StartRefusal::new(Code::DeviceNotPermitted, reason) });
     }
@@ -52,6 +53,10 @@ impl Request {
                           local.require_local_killer is set";
             return Err(StartRefusal::new(Code::RemoteRefused, reason));
         }
+        let identity = match &reach {
+            Some(reach) => Some(reach.leader.identity),
+            None => peer.identity().ok().flatten(),
+        };
         let wanted = WantedContainment {
             wish: self.text.containment.unwrap_or_default(),
             floor: settings.enforcement.containment,
@@ -63,6 +68,7 @@ impl Request {
             name: self.text.name.map(|name| printable(&name, LONGEST_NAME)),
             command: command_for_people(&self.text.command),
             uid: peer.uid(),
+            namespaces: identity.map(PidNamespaces::of).unwrap_or_default(),
             asked: self.asked,
             reach,
         };

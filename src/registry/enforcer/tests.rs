@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use machineid_clock::BootTime;
 use machineid_protocol::{Code, RunId};
-use machineid_tree::{Observer, Pid, Process, ProcessTable};
+use machineid_tree::{Observer, Pid, PidNamespaces, Process, ProcessTable};
 use rustix::process::Signal;
 
 use super::*;
@@ -64,6 +64,7 @@ impl Bench {
             name: None,
             command: Vec::new(),
             uid: 0,
+            namespaces: PidNamespaces::unknown(),
             asked: AskedTerms { signal: None, grace: Some(Duration::from_millis(300)) },
             reach: Some(Reach::new(leader.pinned(), wrapper.pinned(), None, true, &table)),
         };

@@ -251,10 +251,10 @@ impl Worker {
         }
         for stop in &mut self.under_way {
             if let Some(requested) = stop.requested() {
-                self.roster.journal.tell_by(requested, stop.run.stopper().cloned());
+                self.roster.journal.tell_of(&stop.run.owner(), requested, stop.run.stopper().cloned());
             }
             if let Some(report) = stop.survivors(now) {
-                self.roster.note_stop(stop.run.opened.uid, report);
+                self.roster.note_stop(stop.run.owner(), report);
             }
         }
         if !over.is_empty() {
@@ -337,12 +337,12 @@ impl Worker {
         for mut stop in over {
             stop.leave(&self.end_watch);
             if let Some(requested) = stop.requested() {
-                self.roster.journal.tell_by(requested, stop.run.stopper().cloned());
+                self.roster.journal.tell_of(&stop.run.owner(), requested, stop.run.stopper().cloned());
             }
             let run = &stop.run;
             match stop.confirm(now) {
-                Some(report) => self.roster.note_stop(run.opened.uid, report),
-                None => self.roster.journal.tell(Happening::AgentEnded(run.as_named())),
+                Some(report) => self.roster.note_stop(run.owner(), report),
+                None => self.roster.journal.tell_of(&run.owner(), Happening::AgentEnded(run.as_named()), None),
             }
             let leaf = run.admission().and_then(|admission| admission.containment.leaf.as_ref());
             if let Some(leaf) = leaf {
@@ -386,7 +386,7 @@ impl Worker {
         let run = &ending.run;
         run.notify_stop(StopNotice { denial: denial.clone(), signalled: false, kill_at: stop.kill_at });
         log_remote(run, denial);
-        self.roster.journal.tell_by(requested(run, denial.clone()), run.stopper().cloned());
+        self.roster.journal.tell_of(&run.owner(), requested(run, denial.clone()), run.stopper().cloned());
     }
 }
 

@@ -117,6 +117,8 @@ pub(crate) enum Rejected {
     DeviceNotPermitted,
     /// The daemon could not end its agent.
     RemoteRefused,
+    /// Its user has registered as many new devices as it may for now.
+    RegistrationLimited,
     /// The client lacks the rights for its request.
     NotPrivileged,
 }
@@ -398,8 +400,14 @@ impl CheckResult {
 }
 
 impl Rejected {
-    const ALL: [Self; 5] =
-        [Self::Overloaded, Self::PidNotPermitted, Self::DeviceNotPermitted, Self::RemoteRefused, Self::NotPrivileged];
+    const ALL: [Self; 6] = [
+        Self::Overloaded,
+        Self::PidNotPermitted,
+        Self::DeviceNotPermitted,
+        Self::RemoteRefused,
+        Self::RegistrationLimited,
+        Self::NotPrivileged,
+    ];
 
     const fn word(self) -> &'static str {
         match self {
@@ -407,6 +415,7 @@ impl Rejected {
             Self::PidNotPermitted => "pid_not_permitted",
             Self::DeviceNotPermitted => "device_not_permitted",
             Self::RemoteRefused => "remote_refused",
+            Self::RegistrationLimited => "registration_limited",
             Self::NotPrivileged => "not_privileged",
         }
     }
@@ -417,6 +426,7 @@ impl Rejected {
             "PID_NOT_PERMITTED" => Some(Self::PidNotPermitted),
             "DEVICE_NOT_PERMITTED" => Some(Self::DeviceNotPermitted),
             "REMOTE_REFUSED" => Some(Self::RemoteRefused),
+            "REGISTRATION_LIMITED" => Some(Self::RegistrationLimited),
             "OVERLOADED" => Some(Self::Overloaded),
             _ => None,
         }

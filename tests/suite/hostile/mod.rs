@@ -6,5 +6,5 @@ mod descriptors;
 mod floods;
 mod limits;
 mod log;
-mod places;
+pub(crate) mod places;
 mod strangers;

@@ -19,7 +19,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
 }
 
 /// Flags for `unshare` that make a PID namespace; `None` where this user may not have one.
-pub(super) fn new_pid_namespace() -> Option<Vec<&'static str>> {
+pub(crate) fn new_pid_namespace() -> Option<Vec<&'static str>> {
     let flags = [vec!["--pid", "--fork"], vec!["--user", "--map-root-user", "--pid", "--fork"]];
     flags
         .into_iter()

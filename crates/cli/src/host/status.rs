@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use machineid_clock as clock;
 use machineid_protocol::local::Killer;
 use machineid_protocol::status::{
-    AgentReport, AgentState, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
+    AgentReport, AgentState, AgentsShown, AuditStatus, DeviceReport, StandingKind, Status, StopReport,
 };
 use machineid_protocol::{Exit, HoldsAgainst, KeyRole, span};
 use serde_json::Value;
@@ -126,7 +126,7 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
     }
     printer.line("");
 
-    agents(&status.agents, printer);
+    agents(status, printer);
     stops(&status.recent_stops, now, printer);
 }
 
@@ -146,7 +146,14 @@ fn count_records(records: u64) -> String {
 }
 
 /// Prints a row for each agent, and its containment in a line below.
-fn agents(agents: &[AgentReport], printer: &mut Printer) {
+fn agents(status: &Status, printer: &mut Printer) {
+    let agents = &status.agents;
+    if status.agents_shown == Some(AgentsShown::None) {
+        let why = "not shown: the daemon cannot tell in which PID namespace this command runs, or it runs in another user \
+                   namespace. Ask on the host";
+        field("agents", why, printer);
+        return;
+    }
     if agents.is_empty() {
         printer.line("no agents run under enforcement (start one with: machineid-run -- COMMAND)");
         return;

@@ -57,7 +57,8 @@ pub(super) fn choose<'a>(targets: &TargetArgs, agents: &'a [AgentReport]) -> Res
 /// Why no agent matched, and which agents could be named.
 pub(super) fn no_match(targets: &TargetArgs, agents: &[AgentReport]) -> String {
     if agents.is_empty() {
-        return "no agent runs here that you could stop; other users' are root's to see (sudo machineid status)"
+        return "no agent runs here that you could stop; those of other users and containers are root's to see (sudo \
+                machineid status, on the host)"
             .to_owned();
     }
     let what = match (&targets.device, &targets.agent) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use choose::Choice;
 use machineid_clock::BootTime;
 use machineid_protocol::local::{CheckAnswer, HoldRequest, StopAnswer, StopRequest};
-use machineid_protocol::status::{AgentReport, AgentState, Status};
+use machineid_protocol::status::{AgentReport, AgentState, AgentsShown, Status};
 use machineid_protocol::{Code, DeviceId, Exit, RunId};
 use outcome::{StopOutcome, Stopped};
 
@@ -43,7 +43,10 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     let choice = choose::choose(&args.targets, agents).map_err(Problem::usage)?;
     // A device can be held while none of its agents runs.
     let may_match_none = args.hold && args.targets.agent.is_none();
-    if before.is_ok() && choice.agents.is_empty() && !may_match_none {
+    // The daemon cannot tell in which container this command runs: it shows no agents, and stops one by its run id.
+    let blind = before.as_ref().is_ok_and(|status| status.agents_shown == Some(AgentsShown::None));
+    let may_match_unseen = blind && matches!(choice.request, StopRequest::RunId(_));
+    if before.is_ok() && choice.agents.is_empty() && !may_match_none && !may_match_unseen {
         return Err(Problem::failure(choose::no_match(&args.targets, agents)));
     }
     let labels = choose::labels(choice.agents.iter().copied());
@@ -67,7 +70,7 @@ pub(crate) async fn run(args: &StopArgs, env: Env<'_>, printer: &mut Printer) ->
     let known = |run: &RunId| agents.iter().find(|agent| agent.run_id == *run).cloned();
     let mut stopped: Vec<Stopped> =
         runs.iter().map(|run| Stopped { run: *run, agent: known(run), outcome: StopOutcome::Requested }).collect();
-    if args.no_wait {
+    if args.no_wait || blind {
         page::show(&stopped, &held, args.json, printer);
         return Ok(Exit::Success);
     }

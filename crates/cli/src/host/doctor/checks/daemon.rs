@@ -222,6 +222,7 @@ fn denied(device: &DeviceReport) -> Check {
         | Code::DeviceNotPermitted
         | Code::PidNotPermitted
         | Code::RemoteRefused
+        | Code::RegistrationLimited
         | Code::AuthorityUnreachable
         | Code::Starting
         | Code::CheckTimeout

@@ -7,8 +7,10 @@
 
 use std::io;
 
-use machineid_tree::{Identity, Pid, ProcessEntry};
 use rustix::io::Errno;
+
+use super::pid::{Identity, Pid};
+use super::stat::ProcessEntry;
 
 /// Attempts to read the line before this fails. Each failed attempt needs an ancestor that ends at that very moment.
 const TRIES: usize = 8;
@@ -18,7 +20,7 @@ const LONGEST: usize = 1024;
 /// The process and its ancestors, the process first, as far as they can be seen.
 ///
 /// Fails when `read` does, when the process ends, and when its ancestors end faster than they can be read.
-pub(super) fn line_of(
+pub fn ancestry(
     process: Identity,
     mut read: impl FnMut(Pid) -> Result<Option<ProcessEntry>, Errno>,
 ) -> io::Result<Vec<Identity>> {
@@ -58,7 +60,7 @@ fn try_line(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machineid_tree::{Activity, StartTime};
+    use crate::{Activity, StartTime};
 
     fn process(number: i32) -> Identity {
         Identity { pid: Pid::new(number).unwrap(), start: StartTime(u64::try_from(number).unwrap()) }
@@ -72,7 +74,7 @@ mod tests {
     /// What is read by turns: one table of `(process, parent)` for each read, the last one from then on.
     fn line(tables: &[&[(i32, i32)]]) -> io::Result<Vec<Identity>> {
         let mut reads = 0;
-        line_of(process(30), |pid| {
+        ancestry(process(30), |pid| {
             let table = tables[reads.min(tables.len() - 1)];
             reads += 1;
             let found = table.iter().find(|(number, _)| Pid::new(*number) == Some(pid));
