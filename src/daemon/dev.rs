@@ -98,6 +98,7 @@ fn settings(authority: &Embedded, directory: &Path) -> Result<Settings, Fatal> {
         xdg_state_home: Some(directory.to_owned()),
         state_directory: None,
         groups: String::new(),
+        users: String::new(),
         runtime_directories: Vec::new(),
     };
     let url = authority.url.clone();

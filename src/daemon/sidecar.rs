@@ -445,7 +445,13 @@ pub(super) fn ca_pem_of(settings: &Settings) -> Result<Option<Vec<u8>>, ConfigEr
 pub(super) fn client_of(settings: &Settings, ca_pem: Option<Vec<u8>>) -> Result<AuthorityClient, ConfigError> {
     let authority = &settings.authority;
     let user_agent = concat!("machineid-sidecar/", env!("CARGO_PKG_VERSION")).to_owned();
-    let options = Options { base_url: authority.url.clone(), timeout: authority.timeout, ca_pem, user_agent };
+    let options = Options {
+        base_url: authority.url.clone(),
+        timeout: authority.timeout,
+        ca_pem,
+        user_agent,
+        authority_user: authority.user,
+    };
     AuthorityClient::new(options).map_err(|error| {
         let origin = authority.ca_file.as_ref().map_or(Origin::Default, |(_, origin)| origin.clone());
         ConfigError::at(&origin, "authority.ca_file", error)

@@ -8,3 +8,4 @@ mod operator;
 mod reports;
 mod restores;
 mod sign_up;
+mod squatters;
