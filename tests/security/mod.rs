@@ -5,6 +5,7 @@ mod hardening;
 mod keys;
 mod limits;
 mod operator;
+mod ports;
 mod reports;
 mod restores;
 mod sign_up;
