@@ -80,7 +80,9 @@ fi
 if [ "$part" != sidecar ]; then
     program machineid-authority
     pages "$files"/man/machineid-authority*.1
-    unit "$files/systemd/machineid-authority.service" "$lib/systemd/system/machineid-authority.service"
+    for name in machineid-authority.service machineid-authority.socket; do
+        unit "$files/systemd/$name" "$lib/systemd/system/$name"
+    done
     put 644 "$files/systemd/sysusers.d/machineid-authority.conf" "$lib/sysusers.d/machineid-authority.conf"
     config 644 "$files/systemd/machineid-authority.default" /etc/default/machineid-authority
 fi

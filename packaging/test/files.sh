@@ -38,7 +38,7 @@ if command -v systemd-analyze > /dev/null; then
     sed 's#/usr/bin/machineid[a-z-]*#/bin/true#' packaging/systemd/user/machineid-sidecar.service > "$units/user/machineid-sidecar.service"
     verify() { silent env SYSTEMD_UNIT_PATH="$units:" SYSTEMD_LOG_LEVEL=notice systemd-analyze verify --man=no "$@"; }
     ok 'systemd finds nothing wrong with the units' verify "$units"/machineid-sidecar.{service,socket} \
-        "$units"/machineid-sidecar-{leaf.socket,leaf.service,key.path,key.service} "$units/machineid-authority.service" "$units/machineid-agent@x.service"
+        "$units"/machineid-sidecar-{leaf.socket,leaf.service,key.path,key.service} "$units"/machineid-authority.{service,socket} "$units/machineid-agent@x.service"
     ok "nor with a user's" env XDG_RUNTIME_DIR="$units" HOME="$units" bash -c 'output=$(systemd-analyze verify --man=no --user "$0" 2>&1); [ -z "$output" ] || { echo "$output"; exit 1; }' "$units/user/machineid-sidecar.service"
     exposed() { # UNIT MOST, in tenths
         systemd-analyze security --offline=true --threshold="$2" --no-pager "packaging/systemd/$1" | tail -1

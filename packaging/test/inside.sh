@@ -38,7 +38,7 @@ main() { property machineid-sidecar MainPID; }
 check() { curl -s --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 checked() { curl -s -o /dev/null -w '%{http_code}' --max-time 10 --unix-socket /run/machineid/sidecar.sock "http://localhost/v1/check"; }
 is_check() { is "$(checked)" "$1"; }
-fleet() { machineid "$@" --yes --org-key-file /root/admin-key --url http://127.0.0.1:8424; }
+fleet() { machineid "$@" --yes --org-key-file /root/admin-key --url unix:/run/machineid-authority/api.sock; }
 gone() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ ! -e "/proc/$pid" ] || { echo "$pid is there: $(tr '\0' ' ' < "/proc/$pid/cmdline")"; return 1; }; done; }
 alive() { local pid; [ $# -gt 0 ] || { echo "no pid was given"; return 1; }; for pid in "$@"; do [ -e "/proc/$pid" ] || { echo "$pid is gone"; return 1; }; done; }
 # The main PID of a unit without a process is 0, and kill 0 would signal this script's own group.
@@ -72,6 +72,11 @@ dpkg -i /debs/machineid-authority_*-1_*.deb > /tmp/dpkg.authority 2>&1
 ok "the authority's package installs and prints the next step" grep -q 'org create' /tmp/dpkg.authority
 ok "and the one after it, a key for the hosts" grep -q 'org key create ORG --role host' /tmp/dpkg.authority
 ok "the authority serves" until_ 20 curl -sf http://127.0.0.1:8424/healthz
+api=/run/machineid-authority/api.sock
+ok "by its unix socket, too" curl -sf --unix-socket "$api" http://localhost/healthz
+ok "which every user may open" setpriv --reuid nobody --regid nogroup --clear-groups curl -sf --unix-socket "$api" http://localhost/healthz
+ok "and no other user may replace" is "$(stat -c '%U %a' /run/machineid-authority)" 'machineid-authority 755'
+ok "it tells its users apart" has "$(curl -s --unix-socket "$api" -H 'x-org-key: org_wrong' http://localhost/api/v1/usage; sleep 0.5; journalctl -o cat -n 20 -u machineid-authority)" 'client=uid:0'
 ok "and runs as a user of its own, without a capability" \
     grep -Eq '^CapEff:\s+0+$' "/proc/$(property machineid-authority MainPID)/status"
 database=sqlite:/var/lib/machineid-authority/authority.db
@@ -94,10 +99,11 @@ ok "with the code of a refusal that may change" is "$(machineid-run -q -- true 2
 sleep 3
 ok "it does not flap" is "$(property machineid-sidecar NRestarts)" 0
 ok "the units are clean" silent systemd-analyze verify --man=no machineid-sidecar.service machineid-sidecar.socket \
-    machineid-sidecar-leaf.service machineid-sidecar-leaf.socket machineid-sidecar-key.path machineid-agent@x.service machineid-authority.service
+    machineid-sidecar-leaf.service machineid-sidecar-leaf.socket machineid-sidecar-key.path machineid-agent@x.service \
+    machineid-authority.service machineid-authority.socket
 
 # --- the key comes ---------------------------------------------------------------------------------------------------------
-sed -i 's|^url = .*|url = "http://127.0.0.1:8424"|; s|^stop_grace = .*|stop_grace = "2s"|; s|^interval = .*|interval = "1s"|' \
+sed -i 's|^url = .*|url = "unix:/run/machineid-authority/api.sock"|; s|^stop_grace = .*|stop_grace = "2s"|; s|^interval = .*|interval = "1s"|' \
     /etc/machineid/machineid-sidecar.toml
 install -m 600 /dev/stdin /etc/machineid/org-key <<< "$key"
 ok "when the key comes the service takes it by itself" until_ 20 is_check 200
@@ -211,6 +217,27 @@ if journalctl -o cat -n 50 -u machineid-sidecar | grep -q 'takes effect at the n
 else
     ok "and is in force" until_ 10 status_says 'stop bound *6s while'
 fi
+
+# --- the authority's sockets are systemd's --------------------------------------------------------------------------------------------
+squat='import socket as s; it = s.socket(); it.setsockopt(s.SOL_SOCKET, s.SO_REUSEADDR, 1); it.bind(("127.0.0.1", 8424)); it.listen(); print("taken")'
+as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups "$@" 2>&1; }
+before=$(property machineid-authority MainPID)
+systemctl kill --signal=STOP machineid-sidecar
+systemctl stop machineid-authority
+ok "while the authority is stopped, its port is not free" \
+    has "$(as_nobody python3 -c "$squat")" 'already in use'
+systemctl kill --signal=CONT machineid-sidecar
+ok "a question starts it again" until_ 20 is_check 200
+ok "as another process" test "$before" != "$(property machineid-authority MainPID)"
+ok "and no agent is lost" alive $tree
+sed -i 's|^OPTIONS=.*|OPTIONS=--nonsense|' /etc/default/machineid-authority
+systemctl restart machineid-authority
+sleep 3
+ok "an authority that cannot start leaves its sockets to systemd" property_is machineid-authority.socket ActiveState active
+ok "its port is still not free" has "$(as_nobody python3 -c "$squat")" 'already in use'
+sed -i 's|^OPTIONS=.*|OPTIONS=|' /etc/default/machineid-authority
+ok "corrected, it serves again by itself" until_ 20 is_check 200
+ok "and no agent is lost" alive $tree
 
 # --- a reload that is waited for ------------------------------------------------------------------------------------------------------
 if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 253 ]; then

@@ -33,7 +33,7 @@ impl Changes {
             metrics_listen,
             state_dir: _,
         } = &fresh;
-        let AuthoritySettings { url, org_key_file, timeout, ca_file } = authority;
+        let AuthoritySettings { url, org_key_file, timeout, ca_file, user } = authority;
         let DeviceSettings { id_template, id_origin, allow, host_rules_all, ephemeral, new_per_hour } = device;
         let EnforcementSettings {
             interval,
@@ -68,6 +68,7 @@ impl Changes {
             ("authority.org_key_file", path_of(org_key_file) != path_of(&running.authority.org_key_file)),
             ("authority.timeout", *timeout != running.authority.timeout),
             ("authority.ca_file", path_of(ca_file) != path_of(&running.authority.ca_file)),
+            ("authority.user", *user != running.authority.user),
             ("device.allow", *allow != running.device.allow),
             ("device.host_rules_all", *host_rules_all != running.device.host_rules_all),
             ("device.ephemeral", *ephemeral != running.device.ephemeral),
@@ -172,7 +173,8 @@ mod tests {
 
     fn read(text: &str) -> Settings {
         let groups = "machineid-admin:x:901:\nother-admin:x:902:\n".to_owned();
-        let around = Surroundings { root: true, groups, ..Surroundings::default() };
+        let users = "machineid-authority:x:903:903::/:/bin/false\n".to_owned();
+        let around = Surroundings { root: true, groups, users, ..Surroundings::default() };
         resolve(Some((Path::new("/etc/m.toml"), text)), &|_| None, &around).unwrap()
     }
 
@@ -191,6 +193,7 @@ mod tests {
             ("https://machineid.io", "https://example.com"),
             ("/etc/machineid/", "/etc/other/"),
             ("timeout = \"3s\"", "timeout = \"2s\""),
+            ("user = \"machineid-authority\"", "user = \"4711\""),
             ("host:{hostname}", "other:{hostname}"),
             ("allow = []", "allow = [\"*\"]"),
             ("host_rules_all = true", "host_rules_all = false"),

@@ -33,6 +33,7 @@ pub(super) struct RawAuthority {
     pub(super) timeout: Placed<String>,
     pub(super) ca_file: Placed<String>,
     pub(super) allow_http: Placed<bool>,
+    pub(super) user: Placed<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

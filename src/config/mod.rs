@@ -4,12 +4,12 @@
 //! holds the settings in force, [`changes`] determines what a reload may change, and [`watch`] reports when files may have
 //! changed.
 
+mod accounts;
 pub(crate) mod changes;
 mod client_pattern;
 mod device_template;
 mod error;
 mod file;
-mod groups;
 mod live;
 pub(crate) mod org_key;
 mod paths;
@@ -22,9 +22,9 @@ pub(crate) mod watch;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub(crate) use accounts::group_id;
 pub(crate) use device_template::{HostFacts, expand as expand_device_id};
 pub(crate) use error::{ConfigError, Origin};
-pub(crate) use groups::group_id;
 pub(crate) use live::{Following, Live};
 pub(crate) use paths::Surroundings;
 pub(crate) use rules::{Rules, StopTerms, SystemUnavailable};
@@ -85,6 +85,7 @@ impl Environment {
             state_directory: self.path("STATE_DIRECTORY"),
             // An unreadable file counts as empty.
             groups: std::fs::read_to_string("/etc/group").unwrap_or_default(),
+            users: std::fs::read_to_string("/etc/passwd").unwrap_or_default(),
             runtime_directories: self.paths("RUNTIME_DIRECTORY"),
         }
     }

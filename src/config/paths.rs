@@ -15,6 +15,8 @@ pub(crate) struct Surroundings {
     pub(crate) state_directory: Option<PathBuf>,
     /// The text of `/etc/group`.
     pub(crate) groups: String,
+    /// The text of `/etc/passwd`.
+    pub(crate) users: String,
     /// `RUNTIME_DIRECTORY`, which systemd sets for a unit with `RuntimeDirectory=`.
     pub(crate) runtime_directories: Vec<PathBuf>,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use machineid_client::{BaseUrl, BaseUrlError};
+use machineid_client::{BaseUrl, BaseUrlError, PACKAGED_USER, user_id};
 use machineid_log::{LogFormat, LogLevel};
 use machineid_protocol::stop_bound::{StopLatency, longest_silence};
 use machineid_protocol::{Wish, span};
@@ -13,10 +13,10 @@ use machineid_sys as sys;
 use rustix::process::Signal;
 use toml::Spanned;
 
+use super::accounts::{Group, group_id};
 use super::client_pattern::{ClientPattern, ClientPatternError};
 use super::error::{ConfigError, Origin};
 use super::file::{ConfigText, RawConfig};
-use super::groups::{Group, group_id};
 use super::paths::{Surroundings, short_hash};
 use super::rules::{Rules, StopTerms, SystemUnavailable};
 
@@ -57,6 +57,8 @@ pub(crate) struct AuthoritySettings {
     /// Time limit for one whole request.
     pub(crate) timeout: Duration,
     pub(crate) ca_file: Option<(PathBuf, Origin)>,
+    /// The user who may run the authority on this host, beside root and the daemon's own.
+    pub(crate) user: Option<u32>,
 }
 
 /// `[device]`: the device ids of this host and its agents.
@@ -252,7 +254,7 @@ pub(crate) fn resolve(
     let source = file.map(|(path, text)| ConfigText { path, text });
     let written = source.as_ref().map(ConfigText::parse).transpose()?.unwrap_or_default();
     let reader = Reader { source: source.as_ref() };
-    let authority = authority(&reader, &written, env)?;
+    let authority = authority(&reader, &written, env, around)?;
     let enforcement = enforcement(&reader, &written, authority.timeout)?;
     Ok(Settings {
         file: file.map(|(path, _)| path.to_owned()),
@@ -276,6 +278,7 @@ fn authority(
     reader: &Reader<'_>,
     written: &RawConfig,
     env: &dyn Fn(&str) -> Option<String>,
+    around: &Surroundings,
 ) -> Result<AuthoritySettings, ConfigError> {
     let section = &written.authority;
     let allow_http = flag(section.allow_http.as_ref(), false);
@@ -291,6 +294,19 @@ fn authority(
         org_key_file: reader.path("authority.org_key_file", section.org_key_file.as_ref())?,
         timeout: reader.positive("authority.timeout", section.timeout.as_ref(), defaults::TIMEOUT)?,
         ca_file: reader.path("authority.ca_file", section.ca_file.as_ref())?,
+        user: authority_user(reader, section.user.as_ref(), around)?,
+    })
+}
+
+fn authority_user(
+    reader: &Reader<'_>,
+    placed: Option<&Spanned<String>>,
+    around: &Surroundings,
+) -> Result<Option<u32>, ConfigError> {
+    let Some(name) = placed.map(Spanned::get_ref) else { return Ok(user_id(PACKAGED_USER, &around.users)) };
+    user_id(name, &around.users).map(Some).ok_or_else(|| {
+        let problem = format!("there is no user {name:?} in /etc/passwd; name another one, or a number");
+        ConfigError::at(&reader.origin(placed), "authority.user", problem)
     })
 }
 

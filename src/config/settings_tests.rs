@@ -8,6 +8,7 @@ fn around() -> Surroundings {
         xdg_state_home: None,
         state_directory: None,
         groups: "machineid:x:900:\nmachineid-admin:x:901:\n".to_owned(),
+        users: "machineid-authority:x:903:903::/:/bin/false\n".to_owned(),
         runtime_directories: Vec::new(),
     }
 }

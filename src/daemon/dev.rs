@@ -18,6 +18,7 @@ use super::reload::SettingsSource;
 use super::sidecar::{Sidecar, in_runtime, keep_secrets};
 use crate::config::org_key::KeySource;
 use crate::config::{self, Origin, Settings, Surroundings};
+use crate::local::activation::HandedSockets;
 
 /// The preferred port of the authority; if it is taken, any other.
 const PORT: u16 = 8424;
@@ -83,7 +84,7 @@ async fn serve(authority: &Embedded, directory: &Path, command: Vec<OsString>) -
         .map_err(Fatal::io(format!("write the commands into {}", directory.display())))?;
     let key_source = KeySource::File { path: key_file, origin: Origin::Default, mode_is_the_platforms: false };
     let (key, source) = (authority.host_key.clone(), SettingsSource::BuiltIn);
-    let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, None)?;
+    let sidecar = Sidecar::start(source, settings, device.clone(), key, key_source, HandedSockets::default())?;
     let banner = banner(authority, directory, &sidecar.settings(), &device, !command.is_empty());
     let _ = io::stderr().lock().write_all(banner.as_bytes());
     sidecar.serve(command).await
@@ -98,6 +99,7 @@ fn settings(authority: &Embedded, directory: &Path) -> Result<Settings, Fatal> {
         xdg_state_home: Some(directory.to_owned()),
         state_directory: None,
         groups: String::new(),
+        users: String::new(),
         runtime_directories: Vec::new(),
     };
     let url = authority.url.clone();

@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -40,8 +39,10 @@ use crate::gate::holds::Holds;
 use crate::gate::keyed_client::KeyedClient;
 use crate::gate::markers::Markers;
 use crate::gate::{Agents, Gates};
+use crate::local::activation::HandedSockets;
+use crate::local::port::{Port, Ports};
 use crate::local::socket::{self, Socket};
-use crate::local::{Context, activation, compat, metrics, port, server};
+use crate::local::{Context, compat, metrics, port, server};
 use crate::push;
 use crate::registry::{Here, RunRegistry, Store};
 use crate::report::{self, Reporter};
@@ -57,14 +58,14 @@ const LARGEST_CA_FILE: u64 = 1024 * 1024;
 pub(super) fn run(named: Option<&Path>, command: Vec<OsString>, environment: &Environment) -> Result<Exit, Fatal> {
     keep_secrets()?;
     use_permitted_kill();
-    let handed = activation::take(environment)?;
+    let handed = HandedSockets::take(environment)?;
     let settings = config::load(named, environment)?;
     // Before the log is started: it starts a thread, and the environment can only be modified while there is one thread.
     let taken = take_key(&settings, environment)?;
     machineid_log::init(settings.log.format, settings.log.level);
     machineid_log::tell_panics();
     let Some((key, key_source)) = taken else {
-        return in_runtime(keyless::wait(&settings, handed));
+        return in_runtime(keyless::wait(&settings, handed.socket));
     };
     if key_source == KeySource::Environment {
         warn!("the org key came from the environment, where other processes may have seen it; a file is safer");
@@ -153,16 +154,16 @@ pub(super) struct Sidecar {
     secret: Arc<SidecarSecret>,
     /// The limit of descriptors that the daemon was started with.
     descriptors: Rlimit,
-    /// The port of `compat.listen`.
+    /// The listener of `compat.listen`, unless another program has the port.
     compat: Option<TcpListener>,
     /// Where a reload reads the settings.
     source: SettingsSource,
-    /// The port of `metrics.listen`.
+    /// The listener of `metrics.listen`, unless another program has the port.
     metrics: Option<TcpListener>,
 }
 
 impl Sidecar {
-    /// Binds the socket, or takes over the one that was passed, and starts the host's gate. Must be called inside the
+    /// Binds the socket, or takes over those that were passed, and starts the host's gate. Must be called inside the
     /// runtime.
     pub(super) fn start(
         source: SettingsSource,
@@ -170,7 +171,7 @@ impl Sidecar {
         device: DeviceId,
         key: OrgKey,
         key_source: KeySource,
-        handed: Option<UnixListener>,
+        mut handed: HandedSockets,
     ) -> Result<Self, Fatal> {
         sys::check_proc().map_err(|problem| Fatal::Proc(problem.into()))?;
         let descriptors = machineid_sys::raise_descriptor_limit();
@@ -187,7 +188,7 @@ impl Sidecar {
         let url = client.base_url().to_string();
         let markers = Markers::open(runtime_dir.clone(), &boot_id, &url, writes.clone());
         // The socket comes first: a second daemon must fail before it sends any request.
-        let socket = match handed {
+        let socket = match handed.socket.take() {
             Some(handed) => socket::take_over(&settings.local, handed)?,
             None => socket::bind(&settings.local)?,
         };
@@ -198,8 +199,16 @@ impl Sidecar {
         let secret = report::resolve_secret(runtime_dir).map_err(Fatal::io("make this sidecar's secret"))?;
         let secret = Arc::new(secret);
         let client = client.of_sidecar(Arc::clone(&secret));
-        let compat = listener(settings.compat_listen.as_ref(), "compat.listen")?;
-        let metrics = listener(settings.metrics_listen.as_ref(), "metrics.listen")?;
+        let mut open = |setting, named: Option<&(SocketAddr, Origin)>| {
+            let (address, _) = named?;
+            Some(Port::open(setting, *address, handed.port(*address)))
+        };
+        let (compat, compat_listener) = open("compat.listen", settings.compat_listen.as_ref()).unzip();
+        let (metrics, metrics_listener) = open("metrics.listen", settings.metrics_listen.as_ref()).unzip();
+        let ports = Ports { compat, metrics, unclaimed: handed.into_unclaimed() };
+        for address in &ports.unclaimed {
+            warn!(%address, "the service manager hands over a socket that no setting names");
+        }
         let audit = audit_of(&settings)?;
         let journal = Journal::start(audit).map_err(Fatal::io("start the audit's thread"))?;
         let live = Live::new(settings);
@@ -218,10 +227,8 @@ impl Sidecar {
         runs.attach(&gates);
         let key_protection = identity::key_protection();
         let gates = Arc::new(gates);
-        let address = compat.as_ref().map(TcpListener::local_addr).transpose();
-        let address = address.map_err(Fatal::io("read the address of compat.listen"))?;
-        let context = Arc::new(Context::new(live, gates, runs, journal, writes, key_protection, address));
-        let socket = Arc::new(socket);
+        let context = Arc::new(Context::new(live, gates, runs, journal, writes, key_protection, ports));
+        let (socket, compat, metrics) = (Arc::new(socket), compat_listener.flatten(), metrics_listener.flatten());
         Ok(Self { socket, context, device, identity: None, store, secret, descriptors, compat, source, metrics })
     }
 
@@ -242,14 +249,7 @@ impl Sidecar {
         let reported = CancellationToken::new();
         let (source, until) = (self.reporter(), reported.clone());
         let reporting = tokio::spawn(machineid_log::kept_up("reports", move || source.clone().tell(until.clone())));
-        if let (Some(listener), Some(address)) = (self.compat.take(), self.context.compat) {
-            let router = compat::routes(Arc::clone(&self.context), address);
-            tokio::spawn(port::serve("compat.listen", listener, router, compat::MOST, shutdown.clone()));
-        }
-        if let Some(listener) = self.metrics.take() {
-            let router = metrics::routes(Arc::clone(&self.context));
-            tokio::spawn(port::serve("metrics.listen", listener, router, metrics::MOST, shutdown.clone()));
-        }
+        self.serve_ports(&shutdown);
         // Spawned on the thread that answers: a connection accepted on another thread would first have to wake it.
         let serving =
             tokio::spawn(server::serve(Arc::clone(&self.socket), Arc::clone(&self.context), shutdown.clone()));
@@ -279,6 +279,20 @@ impl Sidecar {
         self.leave().await;
         self.context.journal.flush();
         exit
+    }
+
+    /// Serves the ports of the configuration, each as soon as it is free.
+    fn serve_ports(&mut self, shutdown: &CancellationToken) {
+        if let Some(port) = self.context.ports.compat.clone() {
+            let context = Arc::clone(&self.context);
+            let routes = move |address| compat::routes(context, address);
+            tokio::spawn(port::serve(port, self.compat.take(), routes, compat::MOST, shutdown.clone()));
+        }
+        if let Some(port) = self.context.ports.metrics.clone() {
+            let context = Arc::clone(&self.context);
+            let routes = move |_| metrics::routes(context);
+            tokio::spawn(port::serve(port, self.metrics.take(), routes, metrics::MOST, shutdown.clone()));
+        }
     }
 
     /// Starts the tasks that enforce nothing: restarted when they panic, and ended when the handles are dropped.
@@ -415,14 +429,6 @@ fn check_runtime_dir(settings: &Settings) -> Result<(), Fatal> {
     Ok(())
 }
 
-fn listener(listen: Option<&(SocketAddr, Origin)>, key: &'static str) -> Result<Option<TcpListener>, Fatal> {
-    let Some((address, origin)) = listen else { return Ok(None) };
-    let listener = port::listen(*address).map_err(|error| {
-        ConfigError::at(origin, key, format!("cannot listen on {address}: {error}; name another port"))
-    })?;
-    Ok(Some(listener))
-}
-
 /// The audit file and how its records are hashed, if one is configured.
 pub(super) fn audit_of(settings: &Settings) -> Result<Option<(PathBuf, Chain)>, ConfigError> {
     let Some((file, _)) = &settings.audit_file else { return Ok(None) };
@@ -445,7 +451,13 @@ pub(super) fn ca_pem_of(settings: &Settings) -> Result<Option<Vec<u8>>, ConfigEr
 pub(super) fn client_of(settings: &Settings, ca_pem: Option<Vec<u8>>) -> Result<AuthorityClient, ConfigError> {
     let authority = &settings.authority;
     let user_agent = concat!("machineid-sidecar/", env!("CARGO_PKG_VERSION")).to_owned();
-    let options = Options { base_url: authority.url.clone(), timeout: authority.timeout, ca_pem, user_agent };
+    let options = Options {
+        base_url: authority.url.clone(),
+        timeout: authority.timeout,
+        ca_pem,
+        user_agent,
+        authority_user: authority.user,
+    };
     AuthorityClient::new(options).map_err(|error| {
         let origin = authority.ca_file.as_ref().map_or(Origin::Default, |(_, origin)| origin.clone());
         ConfigError::at(&origin, "authority.ca_file", error)

@@ -43,6 +43,7 @@ fn keyed_client(url: &str, directory: &std::path::Path) -> KeyedClient {
         timeout,
         ca_pem: None,
         user_agent: "test/1".to_owned(),
+        authority_user: None,
     };
     let pool = Pool::new("test", Bounds { at_a_time: 1, most: 1 });
     let markers = Markers::open(directory.to_owned(), "boot", url, pool);

@@ -75,6 +75,7 @@ fn now(context: &Context) -> Now {
         agents: agents.collect(),
         stop_bound_connected: bound.connected,
         stop_bound_cut_off: bound.cut_off,
+        ports: context.ports.all().map(|port| (port.setting(), port.address().is_some())).collect(),
         runtime_problem: context.files_status().problem.is_some(),
         panics: machineid_log::panics(),
         key: context.gates.authority().key_facts(),

@@ -3,7 +3,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `socket` | the socket file: created with its mode, never taken from a living daemon |
-//! | `activation` | a socket that a service manager passes |
+//! | `activation` | sockets that a service manager passes |
 //! | `server` | accepts, limits and ends connections |
 //! | `wire` | the bytes of a connection: time limits, and bodies for errors that hyper sends without one |
 //! | `places` | limits of the connections served at once |
@@ -44,7 +44,6 @@ mod supervise;
 mod wire;
 
 pub(crate) use check::fuzz_query;
-use std::net::SocketAddr;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +61,7 @@ use machineid_protocol::status::FilesStatus;
 use machineid_protocol::{Code, Denial, DeviceId, span};
 use utoipa_axum::router::OpenApiRouter;
 
+use self::port::Ports;
 use crate::config::{Live, Settings};
 use crate::gate::{AskPurpose, Gates};
 use crate::registry::RunRegistry;
@@ -88,8 +88,8 @@ pub(crate) struct Context {
     pub(crate) journal: Arc<Journal>,
     /// How the org key is protected from agents on this host, in a sentence.
     pub(crate) key_protection: String,
-    /// The address of `compat.listen`, if set.
-    pub(crate) compat: Option<SocketAddr>,
+    /// The ports of `compat.listen` and `metrics.listen`.
+    pub(crate) ports: Ports,
     /// The state of the daemon's own files, as of the last look.
     files: Mutex<FilesStatus>,
     refusals: Refusals,
@@ -107,11 +107,11 @@ impl Context {
         journal: Arc<Journal>,
         writes: Pool,
         key_protection: String,
-        compat: Option<SocketAddr>,
+        ports: Ports,
     ) -> Self {
         let (started, refusals, looks) = (BootTime::now(), Refusals::default(), Pool::new("processes", LOOKS));
         let files = Mutex::default();
-        Self { live, gates, runs, started, journal, key_protection, compat, files, refusals, looks, writes }
+        Self { live, gates, runs, started, journal, key_protection, ports, files, refusals, looks, writes }
     }
 
     /// The state of the daemon's own files.

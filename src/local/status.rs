@@ -52,6 +52,7 @@ pub(super) async fn status(State(context): State<Arc<Context>>, Extension(peer):
     let helper = &settings.enforcement.leaf_helper;
     let keyed = context.gates.authority().keyed_client();
     let mut problems = context.live.loaded().problems;
+    problems.extend(context.ports.problems());
     if keyed.refused.is_some() {
         let source = &keyed.key_source;
         problems.push(format!("{source}: the authority refuses this org key; the previous one stays in use"));

@@ -9,6 +9,8 @@ mod keys;
 mod limits;
 mod namespaces;
 mod operator;
+mod ports;
 mod reports;
 mod restores;
 mod sign_up;
+mod squatters;

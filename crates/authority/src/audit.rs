@@ -6,7 +6,6 @@
 //! every minute while the plan is full. The access log has those.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -16,6 +15,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::batch::{Named, Outcome};
+use super::forwarded::ClientAddress;
 use super::keys::KeyMark;
 use super::org::{KeyName, OrgId};
 use super::plan::{Removal, Restoration, Suspension};
@@ -32,7 +32,7 @@ pub(super) enum Actor {
     /// A user of this machine, on the admin socket.
     Uid(u32),
     /// A sign-up from this address.
-    Address(IpAddr),
+    Address(ClientAddress),
     /// A console session begun with the org key of this fingerprint.
     ConsoleKey(KeyLabel),
     /// A console session begun with a link that this user requested.

@@ -14,6 +14,7 @@ use super::audit::{Actor, Call};
 use super::database::Database;
 use super::forwarded::Trusted;
 use super::limits::Rates;
+use super::listen::ListenAddress;
 use super::org::{OrgId, PlanTier};
 use super::retention::Retention;
 use super::role_keys::{self, KeyAuthor, WantedKey};
@@ -72,7 +73,7 @@ impl Embedded {
         }
         let database = directory.join(Self::DATABASE);
         let options = Options {
-            listen,
+            listen: vec![ListenAddress::Tcp(listen)],
             admin_socket: admin_socket_of(&database),
             database: Database::Sqlite(database.clone()),
             terms: Terms::default(),
@@ -91,12 +92,13 @@ impl Embedded {
             retention: Retention::default(),
             connections: None,
         };
-        let running = Running::start(options).await.map_err(|error| EmbeddedError::Start(error.into()))?;
+        let running = Running::start(options, Vec::new()).await.map_err(|error| EmbeddedError::Start(error.into()))?;
         let request_id = Uuid::new_v4().hyphenated().to_string();
         let call = Call { at: wall_now(), request_id, actor: Actor::Server, reason: None };
         match organisation(running.store(), name, plan, &call).await {
             Ok((org_id, org_key, host_key)) => {
-                let url = format!("http://{}", running.address());
+                let address = running.addresses().first().map_or_else(|| listen.to_string(), ToString::to_string);
+                let url = format!("http://{address}");
                 Ok(Self { url, org_id, org_key, host_key, database, running })
             }
             Err(error) => {

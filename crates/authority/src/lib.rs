@@ -4,7 +4,7 @@
 //!   clients ──HTTP──▶ routes ─────▶ decide, plan, batch   pure rules: told what the store found, and the time
 //!   operator ─socket▶ admin  ──┐          ▲
 //!                              └──▶ store ┘               one transaction for each operation, with the rules inside
-//!   serve: the listener, the admin socket, the database, and how they end · command: the command line
+//!   serve: the listeners (listen), the admin socket, the database, and how they end · command: the command line
 //!   connections: how many clients are served at once, and which of them go first · threads: stops, apart from what is read
 //!   surface: the API and the console as one router, and its description · console: the sessions and pages
 //!   health: known problems of the server and its database · examination: the task that finds them in the store
@@ -42,6 +42,7 @@ mod host_names;
 mod intake;
 mod keys;
 mod limits;
+mod listen;
 mod metrics;
 mod org;
 mod plan;
@@ -53,6 +54,7 @@ mod role_keys;
 mod routes;
 mod seen;
 mod serve;
+mod socket_file;
 mod store;
 mod surface;
 mod threads;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use machineid_clock::BootTime;
 
 use super::access::Permission;
+use super::forwarded::ClientAddress;
 use super::keys::KeyMark;
 
 /// The maximum number of askers remembered for each limit. Further ones share one allowance.
@@ -87,7 +88,7 @@ impl<K: Eq + Hash> Limit<K> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Asker {
     /// A key, used from this address: the holders of a copied key do not wait for each other.
-    Key(KeyMark, IpAddr),
+    Key(KeyMark, ClientAddress),
     /// The console session of a user of the server.
     Operator(u32),
 }
@@ -135,8 +136,8 @@ pub(super) struct Rates {
 #[derive(Debug)]
 pub(super) struct Limits {
     // Std mutexes: each is held for one look into a map, never across an await.
-    failed_keys: Option<Mutex<Limit<IpAddr>>>,
-    sign_ups: Option<Mutex<Limit<IpAddr>>>,
+    failed_keys: Option<Mutex<Limit<ClientAddress>>>,
+    sign_ups: Option<Mutex<Limit<ClientAddress>>>,
     management: Option<Mutex<Limit<Asker>>>,
     /// Of the remembered alone: a stop must not wait for strangers.
     stops: Option<Mutex<Limit<Asker>>>,
@@ -153,12 +154,12 @@ impl Limits {
     }
 
     /// Counts a request with an unknown key from this address. Fails with the time to wait.
-    pub(super) fn failed_key(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
+    pub(super) fn failed_key(&self, address: ClientAddress, now: BootTime) -> Result<(), Duration> {
         take(self.failed_keys.as_ref(), network(address), now)
     }
 
     /// Counts a sign-up from this address. Fails with the time to wait.
-    pub(super) fn sign_up(&self, address: IpAddr, now: BootTime) -> Result<(), Duration> {
+    pub(super) fn sign_up(&self, address: ClientAddress, now: BootTime) -> Result<(), Duration> {
         take(self.sign_ups.as_ref(), network(address), now)
     }
 
@@ -177,11 +178,15 @@ fn take<K: Eq + Hash>(limit: Option<&Mutex<Limit<K>>>, asker: K, now: BootTime) 
 }
 
 /// The network that counts as one client: a host with one IPv6 address usually has 2^64 of them.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+pub(super) fn network(client: ClientAddress) -> ClientAddress {
+    let address = match client {
+        ClientAddress::Host(address) => address.to_canonical(),
+        ClientAddress::User(_) => return client,
+    };
+    ClientAddress::Host(match address {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -236,11 +241,17 @@ mod tests {
 
     #[test]
     fn an_ipv6_network_is_one_asker() {
-        let same = |one: &str, two: &str| network(one.parse().unwrap()) == network(two.parse().unwrap());
+        let of = |text: &str| network(ClientAddress::Host(text.parse().unwrap()));
+        let same = |one: &str, two: &str| of(one) == of(two);
         assert!(same("2001:db8::1", "2001:db8::ffff:1"));
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(!same("192.0.2.1", "192.0.2.2"));
         assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert_ne!(
+            network(ClientAddress::User(1)),
+            network(ClientAddress::User(2)),
+            "each user of a unix socket is one"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A running authority: the listener, the admin socket, the database, and the order in which they end.
+//! A running authority: the listeners, the admin socket, the database, and the order in which they end.
 //!
 //! At the end: no new connections are accepted; requests under way finish, within [`DRAIN`]; pending times and reports
 //! are written; the database is closed.
@@ -16,30 +16,32 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use machineid_clock::BootTime;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use super::admin::{BindError, Desk, Door};
+use super::admin::{Desk, Door};
 use super::ageing::keep_ageing;
 use super::app::App;
 use super::connections::{Bounds, Connections, Descriptors, Origin, Place};
 use super::console::session::Console;
 use super::database::Database;
 use super::examination::{first_look, keep_looking};
-use super::forwarded::Trusted;
+use super::forwarded::{ClientAddress, Trusted};
 use super::health::{Concern, Health};
 use super::host_names::HostNames;
 use super::intake::Intake;
 use super::limits::{Limits, Rates};
+use super::listen::{Accepted, HandedSocket, ListenAddress, ListenError, Listener, bind_all, bind_port};
 use super::metrics::Metrics;
 use super::proofs::Proofs;
 use super::repeated::rarely;
 use super::retention::{Retention, keep_tidy};
 use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
+use super::socket_file::{BindError, LOOK};
 use super::store::{Demand, OpenError, Reserves, Store, Terms};
 use super::surface::router;
 use super::threads::{Lane, Threads};
@@ -71,7 +73,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// The options of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    pub(super) listen: SocketAddr,
+    /// The addresses to listen on, beside the sockets that are handed over.
+    pub(super) listen: Vec<ListenAddress>,
     pub(super) database: Database,
     /// How the server uses the database, if that is `PostgreSQL`.
     pub(super) terms: Terms,
@@ -113,16 +116,16 @@ pub(super) enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Database(#[from] OpenError),
-    #[error("cannot listen on {address}: {source}\nIs another program using that port? --listen names another one.")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// An authority that accepts requests.
 #[derive(Debug)]
 pub(super) struct Running {
-    address: SocketAddr,
+    addresses: Vec<ListenAddress>,
     /// The address for metrics.
-    metrics: Option<SocketAddr>,
+    metrics: Option<ListenAddress>,
     tls: Option<Arc<Tls>>,
     store: Store,
     seen: Arc<Seen>,
@@ -135,7 +138,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts an authority inside the current runtime; when this returns, it accepts requests.
-    pub(super) async fn start(options: Options) -> Result<Self, StartError> {
+    pub(super) async fn start(options: Options, handed: Vec<HandedSocket>) -> Result<Self, StartError> {
         // First of all: a second server must be refused before it migrates the database of the first.
         let threads = Threads::start().map_err(StartError::Threads)?;
         let door = {
@@ -146,9 +149,10 @@ impl Running {
         let tls = options.tls.map(Tls::load).transpose()?.map(Arc::new);
         // Before the database: a dropped store is released with a delay, so a caller that retries with another port
         // (`--dev`) would find its own database still locked.
-        let (listener, address) = bound(options.listen).await?;
+        let listeners = bind_all(&options.listen, handed).await?;
+        let addresses: Vec<_> = listeners.iter().map(|bound| bound.address.clone()).collect();
         let observed = match options.metrics {
-            Some(address) => Some(bound(address).await?),
+            Some(address) => Some(bind_port(address).await?),
             None => None,
         };
         if matches!((&options.database, options.demand), (Database::Sqlite(_), Demand::Synchronous)) {
@@ -178,10 +182,15 @@ impl Running {
         let reports = Arc::<Intake>::default();
         let public_url = options.public_url.unwrap_or_else(|| {
             let scheme = if tls.is_some() { "https" } else { "http" };
-            format!("{scheme}://{address}")
+            let port = addresses.iter().find_map(|address| match address {
+                ListenAddress::Tcp(address) => Some(address.to_string()),
+                ListenAddress::Unix(_) => None,
+            });
+            // Browsers reach a unix socket only through a proxy, whose address --public-url tells.
+            format!("{scheme}://{}", port.as_deref().unwrap_or("localhost"))
         });
         let console = Arc::new(Console::new(&public_url));
-        let metrics_on_loopback = observed.as_ref().is_some_and(|(_, address)| address.ip().is_loopback());
+        let metrics_on_loopback = observed.as_ref().is_some_and(|bound| !bound.address.is_beyond_loopback());
         let host_names = HostNames::new(&public_url, &options.allowed_hosts, metrics_on_loopback);
         let desk = Desk {
             store: store.clone(),
@@ -210,8 +219,8 @@ impl Running {
         };
         let app = Arc::new(app);
         let running = Self {
-            address,
-            metrics: observed.as_ref().map(|(_, address)| *address),
+            addresses,
+            metrics: observed.as_ref().map(|bound| bound.address.clone()),
             tls: tls.clone(),
             store,
             seen,
@@ -246,12 +255,15 @@ impl Running {
             stop: running.stop.clone(),
             abort: running.abort.clone(),
         };
-        running.tasks.spawn(server(router(Arc::clone(&app)), tls, connections).accept(listener));
-        if let Some((listener, _)) = observed {
+        let api = server(router(Arc::clone(&app)), tls, connections);
+        for bound in listeners {
+            running.tasks.spawn(api.clone().accept(bound.listener));
+        }
+        if let Some(bound) = observed {
             // Scrapers are few. Others must not take the descriptors of the API through a listener that asks for no key.
             let observers = Arc::new(Connections::new(Bounds::of_strangers(OBSERVERS)));
             let few = Server { head: FIRST_HEAD, ..server(observed_router(Arc::clone(&app)), None, observers) };
-            running.tasks.spawn(few.accept(listener));
+            running.tasks.spawn(few.accept(bound.listener));
         }
         let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
         running.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
@@ -260,14 +272,14 @@ impl Running {
         Ok(running)
     }
 
-    /// The address that the server listens on.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// The addresses that the server listens on.
+    pub(super) fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
     }
 
     /// The address for metrics.
-    pub(super) fn metrics(&self) -> Option<SocketAddr> {
-        self.metrics
+    pub(super) fn metrics(&self) -> Option<&ListenAddress> {
+        self.metrics.as_ref()
     }
 
     /// Reloads the certificate and its key, if HTTPS is on.
@@ -302,13 +314,6 @@ impl Running {
     }
 }
 
-async fn bound(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let unlistenable = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(unlistenable)?;
-    let address = listener.local_addr().map_err(unlistenable)?;
-    Ok((listener, address))
-}
-
 /// The service behind a listener.
 #[derive(Clone)]
 struct Server {
@@ -325,12 +330,21 @@ struct Server {
 }
 
 impl Server {
-    async fn accept(self, listener: TcpListener) {
-        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+    async fn accept(self, mut listener: Listener) {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+                _ = looks.tick() => {
+                    listener.keep().await;
+                    continue;
+                },
+            };
             match accepted {
-                Ok((stream, peer)) => {
-                    let proxy = self.trusted.contains(peer.ip());
-                    let origin = if proxy { Origin::Proxy } else { Origin::of(peer.ip()) };
+                Ok(accepted) => {
+                    let peer = accepted.peer();
+                    let origin = if self.trusted.contains(peer) { Origin::Proxy } else { Origin::of(peer) };
                     let Some(place) = self.connections.admit(origin, BootTime::now()) else {
                         rarely!(warn, %peer, "too many connections; a new one was closed");
                         continue;
@@ -338,8 +352,15 @@ impl Server {
                     let server = self.clone();
                     drop(self.tasks.spawn(async move {
                         server.metrics.connections.inc();
+                        let served = async {
+                            match accepted {
+                                Accepted::Tcp(stream, address) => server.connection(stream, address, &place).await,
+                                // Not encrypted: nothing on a unix socket leaves this host.
+                                Accepted::Unix(stream, peer) => server.speak(stream, peer, &place).await,
+                            }
+                        };
                         tokio::select! {
-                            () = server.connection(stream, peer, &place) => {}
+                            () = served => {}
                             () = place.is_taken() => debug!(%peer, "a connection was closed for another"),
                         }
                         server.metrics.connections.dec();
@@ -363,6 +384,7 @@ impl Server {
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNHEARD) {
             debug!(%error, "cannot set TCP_USER_TIMEOUT");
         }
+        let peer = ClientAddress::Host(peer.ip());
         let Some(tls) = &self.tls else { return self.speak(stream, peer, place).await };
         let handshake = tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream));
         match self.stop.run_until_cancelled(handshake).await {
@@ -373,7 +395,7 @@ impl Server {
         }
     }
 
-    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, place: &Place) {
+    async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: ClientAddress, place: &Place) {
         let ticket = &place.ticket();
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Peer(peer));

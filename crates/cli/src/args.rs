@@ -304,8 +304,16 @@ pub(super) struct DoctorArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectArgs {
-    #[arg(long, value_name = "URL", help = "The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]"
+    )]
     pub(super) url: Option<String>,
+    /// Who may run an authority on this host, beside root and yourself: the key is sent to no other user's process [default:
+    /// $MACHINEID_AUTHORITY_USER, else machineid-authority]
+    #[arg(long, value_name = "USER")]
+    pub(super) authority_user: Option<String>,
     /// Time for one request and its whole answer
     #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
     pub(super) timeout: Duration,

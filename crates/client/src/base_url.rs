@@ -1,15 +1,21 @@
 //! The authority's base URL.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
+/// The longest path of a unix socket that the kernel accepts, in bytes.
+const LONGEST_SOCKET_PATH: usize = 107;
+
 /// The authority's base URL: `https`, or `http` to this host, without any part that could hold a secret. An optional
-/// path prefix is kept, without a slash at its end.
+/// path prefix is kept, without a slash at its end. `unix:` with an absolute path is a unix socket of this host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BaseUrl {
+    /// The URL of requests: on a unix socket, that of this host.
     url: Url,
     text: String,
+    socket: Option<PathBuf>,
 }
 
 /// Why a text is not a base URL. Never repeats the text, which may hold a password.
@@ -27,10 +33,13 @@ pub enum BaseUrlError {
     Trailing,
     /// The path contains the API's own path, which is added to every request.
     ApiPath,
+    /// `unix:` is followed by something that is not the absolute path of a socket.
+    Socket,
 }
 
 impl BaseUrl {
-    /// Parses a base URL. `http` is accepted only for `127.0.0.0/8`, `::1` and `localhost`, unless `allow_http`.
+    /// Parses a base URL. `http` is accepted only for `127.0.0.0/8`, `::1` and `localhost`, unless `allow_http`. `unix:` is
+    /// followed by the absolute path of a socket.
     ///
     /// Fails with a [`BaseUrlError`] that says what would be valid.
     pub fn parse(text: &str, allow_http: bool) -> Result<Self, BaseUrlError> {
@@ -38,6 +47,9 @@ impl BaseUrl {
         // The URL standard drops tabs and line feeds and repairs slashes; a user who typed those meant something else.
         if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
             return Err(BaseUrlError::Malformed);
+        }
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.starts_with("//")) {
+            return Self::of_socket(path);
         }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(BaseUrlError::Malformed) };
         if !scheme.eq_ignore_ascii_case("https") && !scheme.eq_ignore_ascii_case("http") {
@@ -58,11 +70,25 @@ impl BaseUrl {
         if text.ends_with("/api/v1") || text.ends_with("/api") {
             return Err(BaseUrlError::ApiPath);
         }
-        let base = Self { url, text };
+        let base = Self { url, text, socket: None };
         if !base.is_https() && !base.is_loopback() && !allow_http {
             return Err(BaseUrlError::Unencrypted);
         }
         Ok(base)
+    }
+
+    fn of_socket(path: &str) -> Result<Self, BaseUrlError> {
+        if !path.starts_with('/') || path.ends_with('/') || path.len() > LONGEST_SOCKET_PATH {
+            return Err(BaseUrlError::Socket);
+        }
+        let url = Url::parse("http://localhost").map_err(|_| BaseUrlError::Malformed)?;
+        Ok(Self { url, text: format!("unix:{path}"), socket: Some(path.into()) })
+    }
+
+    /// The path of the unix socket, if it is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
     }
 
     /// The URL as text, without a slash at its end.
@@ -110,7 +136,7 @@ impl fmt::Display for BaseUrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "not a URL; write https:// and a host, as in https://machineid.io",
-            Self::Scheme => "the URL must begin with https:// (or http:// for an authority on this host)",
+            Self::Scheme => "the URL must begin with https:// (or http:// or unix: for an authority on this host)",
             Self::Unencrypted => {
                 "http:// would send the org key unencrypted; write https://, or name an authority on this host \
                  (127.0.0.1, ::1, localhost), or allow plain http explicitly"
@@ -119,6 +145,10 @@ impl fmt::Display for BaseUrlError {
                 "the URL contains a user name or a password; leave them out, the org key is given separately"
             }
             Self::Trailing => "the URL contains a query or a fragment; end it at the host or the path",
+            Self::Socket => {
+                "write unix: and the absolute path of the authority's socket, of at most 107 bytes, as in \
+                 unix:/run/machineid-authority/api.sock"
+            }
             Self::ApiPath => "the URL names the API's own path; leave /api/v1 out, it is added to every request",
         })
     }
@@ -145,6 +175,7 @@ mod tests {
             ("http://127.8.9.10/x", "http://127.8.9.10/x"),
             ("http://[::1]:8424/", "http://[::1]:8424"),
             ("http://localhost:8424", "http://localhost:8424"),
+            ("unix:/run/machineid-authority/api.sock", "unix:/run/machineid-authority/api.sock"),
         ] {
             assert_eq!(parse(text).as_deref(), Ok(canonical), "{text}");
         }
@@ -175,6 +206,9 @@ mod tests {
             ("https://machineid.io?", BaseUrlError::Trailing),
             ("https://machineid.io/#x", BaseUrlError::Trailing),
             ("https://machineid.io/api/v1/", BaseUrlError::ApiPath),
+            ("unix:", BaseUrlError::Socket),
+            ("unix:api.sock", BaseUrlError::Socket),
+            ("unix:/run/", BaseUrlError::Socket),
         ] {
             assert_eq!(parse(text), Err(error), "{text}");
             assert!(!error.to_string().contains("pass@"));
@@ -192,5 +226,8 @@ mod tests {
         assert_eq!(base.endpoint("/api/v1/usage").as_str(), "https://proxy.example/machine%20id/api/v1/usage");
         let base = BaseUrl::parse("https://machineid.io", false).unwrap();
         assert_eq!(base.endpoint("/api/v1/usage").as_str(), "https://machineid.io/api/v1/usage");
+        let base = BaseUrl::parse("unix:/run/a?b#c/api.sock", false).unwrap();
+        assert_eq!(base.endpoint("/api/v1/usage").as_str(), "http://localhost/api/v1/usage");
+        assert_eq!(base.socket(), Some(Path::new("/run/a?b#c/api.sock")));
     }
 }

@@ -1,5 +1,6 @@
 //! One request and its answer, within one deadline and one size limit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,12 +11,12 @@ use machineid_protocol::Code;
 use machineid_protocol::api::{Envelope, KEY_HEADER, SIDECAR_HEADER, UNDECIDED_HEADER};
 use machineid_protocol::decision::{Head, Unusable};
 use machineid_protocol::printable::printable;
-use reqwest::{Client, Response};
+use reqwest::Response;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::connection::{Connections, outgoing};
-use super::failure::{Cause, Failure, Refusal};
+use super::connection::{Connections, HttpClient, outgoing};
+use super::failure::{Failure, Refusal, SendError};
 use super::retry_after;
 
 /// Whether a request may be sent again when a kept connection turns out to be dead. A request that may not is sent on a
@@ -84,16 +85,16 @@ impl Exchange {
             return self.read(response, question.url, question.limit).await;
         }
         let mut kept = self.connections.kept();
-        let response = match request(&kept.http, &question).send().await {
+        let response = match kept.http.send(self.request(&question)?).await {
             // A server may close an idle connection at the moment when a request is sent on it. That says nothing about
             // the authority, so it must not count as a failure. The request is repeated only once, and only if a dead
             // connection can be the reason: an authority that resets every request is not asked twice each time.
-            Err(error) if kept.may_hold_a_dead_one() && !error.is_connect() && Cause::of(&error).closed_early => {
+            Err(error) if kept.may_hold_a_dead_one() && error.may_be_a_dead_connection() => {
                 self.connections.forget_these(&kept);
                 kept = self.connections.kept();
                 self.send(&kept.http, &question).await?
             }
-            first => first.map_err(|error| Failure::of(error, self.timeout))?,
+            first => first.map_err(|error| error.classified(self.timeout))?,
         };
         let answer = self.read(response, question.url, question.limit).await?;
         if matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -122,33 +123,38 @@ impl Exchange {
 
     /// The next part of an answer; `None` at its end. Cancel-safe.
     pub(super) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
-        response.chunk().await.map_err(|error| Failure::of(error, self.timeout))
+        response.chunk().await.map_err(|error| SendError::from(error).classified(self.timeout))
     }
 
-    async fn send(&self, http: &Client, question: &Question<'_>) -> Result<Response, Failure> {
-        request(http, question).send().await.map_err(|error| Failure::of(error, self.timeout))
+    async fn send(&self, http: &HttpClient, question: &Question<'_>) -> Result<Response, Failure> {
+        http.send(self.request(question)?).await.map_err(|error| error.classified(self.timeout))
+    }
+
+    /// The request. Fails when the URL is too long for HTTP.
+    fn request(&self, question: &Question<'_>) -> Result<http::Request<reqwest::Body>, Failure> {
+        let mut request = http::Request::builder()
+            .method(question.method.clone())
+            .uri(question.url.as_str())
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, self.connections.user_agent());
+        if let Some(key) = question.key {
+            request = request.header(HeaderName::from_static(KEY_HEADER), secret_header(key.expose()));
+        }
+        if let Some(secret) = question.sidecar {
+            request = request.header(HeaderName::from_static(SIDECAR_HEADER), secret_header(secret.expose()));
+        }
+        let body = question.body.clone().map(outgoing);
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request.body(body.unwrap_or_default()).map_err(|error| Failure::Connect(Arc::new(error)))
     }
 
     async fn read(&self, mut response: Response, url: Url, limit: usize) -> Result<RawAnswer, Failure> {
-        let body = body(&mut response, limit).await.map_err(|error| Failure::of(error, self.timeout))?;
+        let body = body(&mut response, limit).await.map_err(|error| SendError::from(error).classified(self.timeout))?;
         let body = body.ok_or(Failure::TooLarge { limit })?;
         Ok(RawAnswer { status: response.status(), headers: std::mem::take(response.headers_mut()), body, url })
     }
-}
-
-fn request(http: &Client, question: &Question<'_>) -> reqwest::RequestBuilder {
-    let mut request =
-        http.request(question.method.clone(), question.url.clone()).header(header::ACCEPT, "application/json");
-    if let Some(key) = question.key {
-        request = request.header(HeaderName::from_static(KEY_HEADER), secret_header(key.expose()));
-    }
-    if let Some(secret) = question.sidecar {
-        request = request.header(HeaderName::from_static(SIDECAR_HEADER), secret_header(secret.expose()));
-    }
-    if let Some(body) = &question.body {
-        request = request.header(header::CONTENT_TYPE, "application/json").body(outgoing(body.clone()));
-    }
-    request
 }
 
 /// The whole body of an answer; `None` as soon as it is known to be longer than `limit` bytes.

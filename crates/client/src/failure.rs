@@ -9,7 +9,7 @@ use std::time::Duration;
 use machineid_protocol::decision::Unusable;
 use machineid_protocol::{Code, RequestId, span};
 
-use super::connection::NoAddress;
+use super::connection::{ForeignListener, NoAddress};
 
 /// The underlying error, shared so that every waiter for one answer gets it.
 pub type SharedError = Arc<dyn Error + Send + Sync>;
@@ -22,6 +22,8 @@ pub enum Failure {
     Dns(SharedError),
     /// No connection could be made, to the authority or to the proxy in front of it.
     Connect(SharedError),
+    /// A process of another user listens where the authority should, on this host. It was sent nothing.
+    ForeignListener(ForeignListener),
     /// No encrypted connection could be made.
     Tls {
         /// Whether the certificate is the reason.
@@ -105,6 +107,7 @@ impl Failure {
             Self::TooLarge { .. } | Self::Undecided { .. } | Self::Unusable(_) | Self::Incomplete => Fault::Authority,
             Self::Status { status, .. } if *status >= 500 || *status == 429 || *status == 408 => Fault::Authority,
             Self::Dns(_)
+            | Self::ForeignListener(_)
             | Self::Tls { certificate: true, .. }
             | Self::NotHttp(_)
             | Self::Redirected { .. }
@@ -120,6 +123,8 @@ impl Failure {
             // A resolver that is not up yet gives the same error as one that does not know the name.
             Self::Dns(_)
             | Self::Connect(_)
+            // The authority may come back to its place.
+            | Self::ForeignListener(_)
             | Self::Timeout { .. }
             | Self::Interrupted(_)
             | Self::Tls { certificate: false, .. }
@@ -142,6 +147,7 @@ impl Failure {
             Self::Status { retry_after, .. } | Self::Undecided { retry_after } => *retry_after,
             Self::Dns(_)
             | Self::Connect(_)
+            | Self::ForeignListener(_)
             | Self::Tls { .. }
             | Self::Timeout { .. }
             | Self::Interrupted(_)
@@ -161,6 +167,7 @@ impl Failure {
             Self::Undecided { .. } => Code::SystemUnavailable,
             Self::Dns(_)
             | Self::Connect(_)
+            | Self::ForeignListener(_)
             | Self::Tls { .. }
             | Self::Timeout { .. }
             | Self::Interrupted(_)
@@ -180,6 +187,7 @@ impl Failure {
         match self {
             Self::Dns(_) => "dns",
             Self::Connect(_) => "connect",
+            Self::ForeignListener(_) => "foreign_listener",
             Self::Tls { .. } => "tls",
             Self::Timeout { .. } => "timeout",
             Self::Interrupted(_) => "interrupted",
@@ -193,50 +201,97 @@ impl Failure {
             Self::Refused(_) => "refused",
         }
     }
+}
 
-    /// Classifies an error of the libraries. `timeout` is the time limit of the request.
-    pub(super) fn of(error: reqwest::Error, timeout: Duration) -> Self {
-        if error.is_timeout() {
-            return Self::Timeout { after: timeout };
-        }
+/// An error of the libraries while a request was sent or its answer read.
+#[derive(Debug)]
+pub(super) struct SendError {
+    source: SharedError,
+    /// The request did not get as far as a connection.
+    connecting: bool,
+    timed_out: bool,
+}
+
+impl From<reqwest::Error> for SendError {
+    fn from(error: reqwest::Error) -> Self {
         // A URL that is too long for HTTP fails before a connection is made.
-        let is_connecting = error.is_connect() || error.is_builder();
+        let connecting = error.is_connect() || error.is_builder();
+        let timed_out = error.is_timeout();
         // The message around this error names the URL.
-        let source: SharedError = Arc::new(error.without_url());
+        Self { source: Arc::new(error.without_url()), connecting, timed_out }
+    }
+}
+
+impl From<hyper_util::client::legacy::Error> for SendError {
+    fn from(error: hyper_util::client::legacy::Error) -> Self {
+        Self { connecting: error.is_connect(), source: Arc::new(error), timed_out: false }
+    }
+}
+
+impl SendError {
+    /// Whether the request may have been sent on a kept connection that was dead.
+    pub(super) fn may_be_a_dead_connection(&self) -> bool {
+        !self.connecting && Cause::of(&*self.source).closed_early
+    }
+
+    /// The failure that this error is. `timeout` is the time limit of the request.
+    pub(super) fn classified(self, timeout: Duration) -> Failure {
+        let Self { source, connecting, timed_out } = self;
+        if timed_out {
+            return Failure::Timeout { after: timeout };
+        }
         match Cause::of(&*source).reason {
-            Some(Reason::TimedOut) => Self::Timeout { after: timeout },
-            Some(Reason::NoAddress) => Self::Dns(source),
-            Some(Reason::Tls { certificate }) => Self::Tls { certificate, source },
-            Some(Reason::NotHttp) | None if is_connecting => Self::Connect(source),
-            Some(Reason::NotHttp) => Self::NotHttp(source),
-            None => Self::Interrupted(source),
+            Some(Reason::ForeignListener(foreign)) => Failure::ForeignListener(foreign),
+            Some(Reason::TimedOut) => Failure::Timeout { after: timeout },
+            Some(Reason::NoAddress) => Failure::Dns(source),
+            Some(Reason::Tls { certificate }) => Failure::Tls { certificate, source },
+            Some(Reason::NotHttp) | None if connecting => Failure::Connect(source),
+            Some(Reason::NotHttp) => Failure::NotHttp(source),
+            None => Failure::Interrupted(source),
         }
     }
 }
 
 /// The facts in a chain of error sources.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cause {
+#[derive(Clone, Debug, Default)]
+struct Cause {
     reason: Option<Reason>,
     /// The peer closed or reset the connection before the answer was whole.
-    pub(super) closed_early: bool,
+    closed_early: bool,
 }
 
 /// The cause of a failure. Of several causes, the greatest says the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 enum Reason {
     NotHttp,
     Tls { certificate: bool },
     NoAddress,
     TimedOut,
+    ForeignListener(ForeignListener),
+}
+
+impl Reason {
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::NotHttp => 0,
+            Self::Tls { certificate: false } => 1,
+            Self::Tls { certificate: true } => 2,
+            Self::NoAddress => 3,
+            Self::TimedOut => 4,
+            Self::ForeignListener(_) => 5,
+        }
+    }
 }
 
 impl Cause {
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+    fn of(error: &(dyn Error + 'static)) -> Self {
         let mut cause = Self::default();
         let mut next = Some(error);
         while let Some(error) = next {
             let mut reason = error.is::<NoAddress>().then_some(Reason::NoAddress);
+            if let Some(foreign) = error.downcast_ref::<ForeignListener>() {
+                reason = Some(Reason::ForeignListener(foreign.clone()));
+            }
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
                 reason = Some(Reason::Tls { certificate: matches!(tls, rustls::Error::InvalidCertificate(_)) });
             }
@@ -254,7 +309,10 @@ impl Cause {
                         | io::ErrorKind::UnexpectedEof
                 );
             }
-            cause.reason = cause.reason.max(reason);
+            let rank = |reason: &Option<Reason>| reason.as_ref().map(Reason::rank);
+            if rank(&reason) > rank(&cause.reason) {
+                cause.reason = reason;
+            }
             next = below(error);
         }
         cause
@@ -285,6 +343,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Dns(source) => write!(f, "the authority's host name could not be resolved: {}", innermost(source)),
             Self::Connect(source) => write!(f, "could not connect to the authority: {}", innermost(source)),
+            Self::ForeignListener(foreign) => foreign.fmt(f),
             Self::Tls { certificate: true, source } => {
                 write!(f, "the authority's certificate is not trusted: {}", innermost(source))
             }
@@ -350,6 +409,7 @@ impl Error for Failure {
             | Self::Interrupted(source)
             | Self::NotHttp(source) => Some(source),
             Self::Unusable(unusable) => Some(unusable),
+            Self::ForeignListener(foreign) => Some(foreign),
             Self::Timeout { .. }
             | Self::TooLarge { .. }
             | Self::Redirected { .. }

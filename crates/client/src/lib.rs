@@ -1,7 +1,8 @@
 //! The client of the authority, with one method for each endpoint.
 //!
 //! Every request has one timeout for all of it, and a limit on the size of its answer. The key is sent only in its
-//! header, and no redirect is followed, since it would pass the key on. HTTP/1.1 only: each request in flight then has
+//! header, and no redirect is followed, since it would pass the key on. On this host it is sent only to a process of
+//! root, of the client's own user or of a user that is named. HTTP/1.1 only: each request in flight then has
 //! its own connection, and abandoning the request closes it. On HTTP/2 a connection that died silently would fail every
 //! later request until the kernel gives it up, far beyond a lease.
 //!
@@ -10,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod approvals;
+mod authority_user;
 mod base_url;
 mod connection;
 mod exchange;
@@ -27,13 +29,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
 use url::Url;
 
+pub use authority_user::{PACKAGED_USER, user_id};
 pub use base_url::{BaseUrl, BaseUrlError};
+pub use connection::ForeignListener;
 pub use exchange::body;
 pub use failure::{Failure, Fault, Refusal, SharedError};
 pub use retry_after::LONGEST_RETRY_AFTER;
@@ -43,7 +47,7 @@ pub use stream::{EventStream, Extensions};
 pub use tls::install_provider;
 pub use tls::without_encryption;
 
-use connection::{Connections, Proxies, Way};
+use connection::{Connections, Place, Proxies, TrustedUsers, Way};
 use exchange::{Exchange, Question, RawAnswer, Repeat};
 pub use key_facts::KeyFacts;
 use key_facts::KnownKey;
@@ -72,6 +76,9 @@ pub struct Options {
     pub ca_pem: Option<Vec<u8>>,
     /// The `User-Agent`, as in `machineid-sidecar/1.2.3`.
     pub user_agent: String,
+    /// The user who may run an authority on this host, beside root and this process's own user. The key is sent to no other
+    /// user's process there, unless a certificate tells whose it is.
+    pub authority_user: Option<u32>,
 }
 
 /// Why a client could not be made.
@@ -115,8 +122,15 @@ impl Options {
             None if self.base_url.is_loopback() && !self.base_url.is_https() => Trust::Nothing,
             None => Trust::Host,
         };
-        let (tls, user_agent) = (trust.configure()?, self.user_agent.clone());
-        Connections::new(Way { proxies, tls, user_agent, timeout: self.timeout }).map_err(SetupError::unusable)
+        let place = match (&proxies, self.base_url.socket()) {
+            (_, Some(path)) => Place::Socket(path.into()),
+            (Proxies::None, None) if self.base_url.is_loopback() && !self.base_url.is_https() => Place::Port,
+            _ => Place::Elsewhere,
+        };
+        let user_agent = HeaderValue::from_str(&self.user_agent).map_err(SetupError::unusable)?;
+        let trusted = TrustedUsers::of_this_process(self.authority_user);
+        let way = Way { place, trusted, proxies, tls: trust.configure()?, user_agent, timeout: self.timeout };
+        Connections::new(way).map_err(SetupError::unusable)
     }
 }
 

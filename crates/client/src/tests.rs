@@ -23,7 +23,14 @@ fn device() -> DeviceId {
 
 fn client_to(url: &str, timeout: Duration) -> AuthorityClient {
     let base_url = BaseUrl::parse(url, true).unwrap();
-    AuthorityClient::new(Options { base_url, timeout, ca_pem: None, user_agent: "test/1".to_owned() }).unwrap()
+    AuthorityClient::new(Options {
+        base_url,
+        timeout,
+        ca_pem: None,
+        user_agent: "test/1".to_owned(),
+        authority_user: None,
+    })
+    .unwrap()
 }
 
 fn client(server: &RawServer) -> AuthorityClient {
@@ -198,7 +205,8 @@ async fn what_cannot_be_reached_says_which_way() {
 async fn a_name_without_an_address_is_named_as_such() {
     // No resolver knows a name below `invalid`, and one that cannot be asked says so as well.
     let base_url = BaseUrl::parse("http://authority.invalid", true).unwrap();
-    let options = Options { base_url, timeout: LONG, ca_pem: None, user_agent: "test/1".to_owned() };
+    let options =
+        Options { base_url, timeout: LONG, ca_pem: None, user_agent: "test/1".to_owned(), authority_user: None };
     let failure =
         AuthorityClient::by_way_of(Proxies::None, options).unwrap().validate(&key(), &device()).await.unwrap_err();
     assert!(matches!(failure, Failure::Dns(_)), "{failure:?}");
@@ -381,6 +389,7 @@ fn a_ca_file_must_hold_certificates() {
             timeout: LONG,
             ca_pem: Some(pem.into()),
             user_agent: "test/1".to_owned(),
+            authority_user: None,
         };
         assert!(AuthorityClient::new(options).is_err(), "{pem}");
     }

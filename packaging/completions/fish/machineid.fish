@@ -45,7 +45,10 @@ complete -c machineid -n "__fish_machineid_needs_command" -f -a "list" -d 'Show 
 complete -c machineid -n "__fish_machineid_needs_command" -f -a "usage" -d 'Show the plan and how much of it is used'
 complete -c machineid -n "__fish_machineid_needs_command" -f -a "checkout" -d 'Print the address at which a larger plan can be bought'
 complete -c machineid -n "__fish_machineid_needs_command" -f -a "key" -d 'Keys with roles, for an admin key: for hosts, for stopping, for reading, for operators'
-complete -c machineid -n "__fish_machineid_needs_command" -f -a "org" -d 'Organisations'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "approvals" -d 'Show the restores that wait for a second key (where restores need two)'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "approve" -d 'Confirm a restore that another key asked for; it is then done'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "reject" -d 'End a request for a restore without doing it'
+complete -c machineid -n "__fish_machineid_needs_command" -f -a "org" -d 'Organisations: create one, switch its execution off and on'
 complete -c machineid -n "__fish_machineid_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid -n "__fish_machineid_using_subcommand check" -l device -d 'The device to ask about [default: the calling agent\'s own, else the host\'s]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand check" -l max-age -d 'Accept an answer up to this old, as in 2s, if the daemon\'s configuration allows it' -r
@@ -94,7 +97,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand doctor" -s h -l help
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l ephemeral -d 'Whether a self-hosted authority removes them when they have not been seen for a while [default: unchanged]' -r -f -a "true\t''
 false\t''"
-complete -c machineid -n "__fish_machineid_using_subcommand register" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand register" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -102,7 +106,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand register" -l json -d
 complete -c machineid -n "__fish_machineid_using_subcommand register" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand register" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
-complete -c machineid -n "__fish_machineid_using_subcommand validate" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand validate" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand validate" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -112,7 +117,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand validate" -s h -l he
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l wait -d 'Wait until every sidecar has confirmed that nothing runs any more, or, at the end of DURATION, name those that have not, with the time by which their own lease stops their agents [default DURATION: as long as a sidecar that reaches the authority may take]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -124,7 +130,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand revoke" -l allow-htt
 complete -c machineid -n "__fish_machineid_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -136,7 +143,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -l allow-h
 complete -c machineid -n "__fish_machineid_using_subcommand unrevoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand restore" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -148,7 +156,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand restore" -l allow-ht
 complete -c machineid -n "__fish_machineid_using_subcommand restore" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l from -d 'Read device ids from a file too, one a line (`-` for stdin); empty lines and lines that begin with # are skipped' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l reason -d 'The reason, in one line: kept in the authority\'s audit, and shown where agents are stopped' -r
-complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand remove" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -159,7 +168,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand remove" -l json -d '
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand remove" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand list" -s q -l query -d 'Only devices whose id contains this text' -r
-complete -c machineid -n "__fish_machineid_using_subcommand list" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand list" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -168,7 +178,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand list" -l revoked -d 
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l json -d 'Print the list as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand list" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand list" -s h -l help -d 'Print help'
-complete -c machineid -n "__fish_machineid_using_subcommand usage" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand usage" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand usage" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand usage" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand usage" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -178,7 +189,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand usage" -s h -l help 
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l plan -d 'The plan to buy' -r -f -a "pro\t''
 scale\t''
 max\t''"
-complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand checkout" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -200,14 +212,16 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l expires -d 'How long it is valid, as in 720h [default: until it is revoked]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l name -d 'A name for people, also in the audit: letters, digits and . _ -' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l json -d 'Print the key as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -215,7 +229,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -224,7 +239,8 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l overlap -d 'How long the old key stays valid beside the new one; 0s ends it at once' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
-complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from rotate" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
@@ -236,40 +252,96 @@ complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Make a key invalid, now'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "rotate" -d 'Make a key in the place of one and print it, this once; the old one stays valid for a while'
 complete -c machineid -n "__fish_machineid_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create help" -s h -l help -d 'Print help'
-complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create help" -f -a "create" -d 'Create a free organisation and print its org key, which is shown only this once'
-complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l url -d 'The authority [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l all -d 'Also those that were approved, rejected, void or expired within 30 days'
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l json -d 'Print the requests as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand approvals" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l json -d 'Print the request as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand approve" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l json -d 'Print the request as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand reject" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "create" -d 'Create a free organisation and print its org key, which is shown only this once'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "disable" -d 'Deny execution to every device of the organisation (ORG_DISABLED); all its agents stop'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "enable" -d 'Undo `disable`, with an admin key; the switch of the authority\'s operator stays as it is'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and not __fish_seen_subcommand_from create disable enable help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l timeout -d 'Time for one request and its whole answer' -r
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l json -d 'Print the key as JSON'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l yes -d 'Do not ask for confirmation'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l json -d 'Print the state of the switches as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from disable" -s h -l help -d 'Print help'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l reason -d 'The reason, in one line: kept in the authority\'s audit' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l url -d 'The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l authority-user -d 'Who may run an authority on this host, beside root and yourself: the key is sent to no other user\'s process [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l timeout -d 'Time for one request and its whole answer' -r
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l ca-file -d 'Certificates (PEM) to trust instead of the host\'s own store' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l org-key-file -d 'A file that holds the org key [default: the key in $MACHINEID_ORG_KEY]' -r -F
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l json -d 'Print the state of the switches as JSON'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -l allow-http -d 'Allow plain http to another host; the org key then travels unencrypted'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from enable" -s h -l help -d 'Print help'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "create" -d 'Create a free organisation and print its org key, which is shown only this once'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "disable" -d 'Deny execution to every device of the organisation (ORG_DISABLED); all its agents stop'
+complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "enable" -d 'Undo `disable`, with an admin key; the switch of the authority\'s operator stays as it is'
 complete -c machineid -n "__fish_machineid_using_subcommand org; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "check" -d 'Ask this host\'s daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "status" -d 'Show the daemon\'s state on this host: devices, agents, the authority, the stop bound'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "events" -d 'Show the events on this host: decisions, starts, stops, the authority, reloads'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "stop" -d 'Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "release" -d 'Undo `stop --hold` on this host; starts no agent'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "audit" -d 'The daemon\'s audit file'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "drill" -d 'Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "drill-canary" -d 'The role of a canary, and the socket where it reports'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "doctor" -d 'Check everything that enforcement on this host needs, with a remedy for each problem (exit 1 when a check fails)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "register" -d 'Register devices with the authority (safe to repeat)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "validate" -d 'Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "revoke" -d 'Stop devices: deny them from their next validation on'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "unrevoke" -d 'Undo a revoke; starts no agent'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "remove" -d 'Remove devices, which frees their places (to stop a device, revoke it)'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "list" -d 'Show the organisation\'s devices'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "usage" -d 'Show the plan and how much of it is used'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "checkout" -d 'Print the address at which a larger plan can be bought'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "key" -d 'Keys with roles, for an admin key: for hosts, for stopping, for reading, for operators'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "org" -d 'Organisations'
-complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key org help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "check" -d 'Ask this host\'s daemon whether a device may run now (exit 0 allowed, 77 denied, 75 could not find out)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "status" -d 'Show the daemon\'s state on this host: devices, agents, the authority, the stop bound'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "events" -d 'Show the events on this host: decisions, starts, stops, the authority, reloads'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "stop" -d 'Stop agents on this host now, without the authority, and wait until they are gone (exit 1 when one is not)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "release" -d 'Undo `stop --hold` on this host; starts no agent'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "audit" -d 'The daemon\'s audit file'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "drill" -d 'Stop a canary tree under real enforcement and measure until its last process is gone (exit 1 when one survives)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "drill-canary" -d 'The role of a canary, and the socket where it reports'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "doctor" -d 'Check everything that enforcement on this host needs, with a remedy for each problem (exit 1 when a check fails)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "register" -d 'Register devices with the authority (safe to repeat)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "validate" -d 'Ask the authority whether devices may run now (exit 0 all allowed, 77 one denied, 75 could not find out)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "revoke" -d 'Stop devices: deny them from their next validation on'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "unrevoke" -d 'Undo a revoke; starts no agent'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "remove" -d 'Remove devices, which frees their places (to stop a device, revoke it)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "list" -d 'Show the organisation\'s devices'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "usage" -d 'Show the plan and how much of it is used'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "checkout" -d 'Print the address at which a larger plan can be bought'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "key" -d 'Keys with roles, for an admin key: for hosts, for stopping, for reading, for operators'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "approvals" -d 'Show the restores that wait for a second key (where restores need two)'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "approve" -d 'Confirm a restore that another key asked for; it is then done'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "reject" -d 'End a request for a restore without doing it'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "org" -d 'Organisations: create one, switch its execution off and on'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and not __fish_seen_subcommand_from check status events stop release audit drill drill-canary doctor register validate revoke unrevoke remove list usage checkout key approvals approve reject org help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from audit" -f -a "verify" -d 'Verify that an audit file has no edits and no gaps (exit 1 when it has)'
 complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "create" -d 'Make a key with a role and print it, this once'
 complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "list" -d 'Show the keys with their roles and their last uses, never their texts'
 complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "revoke" -d 'Make a key invalid, now'
 complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "rotate" -d 'Make a key in the place of one and print it, this once; the old one stays valid for a while'
 complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "create" -d 'Create a free organisation and print its org key, which is shown only this once'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "disable" -d 'Deny execution to every device of the organisation (ORG_DISABLED); all its agents stop'
+complete -c machineid -n "__fish_machineid_using_subcommand help; and __fish_seen_subcommand_from org" -f -a "enable" -d 'Undo `disable`, with an admin key; the switch of the authority\'s operator stays as it is'

@@ -154,7 +154,7 @@ impl FilesToRead {
     /// certificates stay; if a newly configured file cannot be used, this fails.
     fn client(&self, settings: &Settings, problems: &mut Vec<String>) -> Result<Option<AuthorityClient>, ConfigError> {
         let (old, new) = (&self.running.authority, &settings.authority);
-        let same_place = old.url == new.url && old.timeout == new.timeout;
+        let same_place = old.url == new.url && old.timeout == new.timeout && old.user == new.user;
         let path = |named: &Option<(PathBuf, Origin)>| named.as_ref().map(|(path, _)| path.clone());
         let same_file = same_place && path(&old.ca_file) == path(&new.ca_file);
         if let Some((path, _)) = &new.ca_file {

@@ -168,7 +168,7 @@ async fn start(
     };
     let events = started.run.subscribe();
     let containment = contained.map(Contained::take).map_err(about)?;
-    let token = context.compat.map(|_| Token::new()).transpose();
+    let token = context.ports.compat_address().map(|_| Token::new()).transpose();
     let token = token.map_err(|error| {
         about(StartRefusal::new(Code::Overloaded, format!("no random numbers for a token: {error}")))
     })?;
@@ -257,7 +257,7 @@ fn allow(context: &Context, run: &Run, until: BootTime, token: Option<&Token>) -
     Some(SuperviseEvent::Allow {
         run_id: opened.id,
         device_id: opened.device.clone(),
-        base_url: token.and(context.compat).map(|address| format!("http://{address}")),
+        base_url: token.and(context.ports.compat_address()).map(|address| format!("http://{address}")),
         code: admission.code.clone(),
         request_id: admission.request_id.clone(),
         boot_ms: BootTime::now().as_millis(),

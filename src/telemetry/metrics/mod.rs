@@ -19,7 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
 use labels::{
-    AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, ReasonLabel, RequestLabels, ResultLabel,
+    AgentLabels, BuildLabels, CaseLabel, DecisionLabels, FileLabel, PortLabel, ReasonLabel, RequestLabels, ResultLabel,
     StateLabel, StopLabels,
 };
 use machineid_client::KeyFacts;
@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     unrecorded_starts: Counter,
     restored: Family<FileLabel, Counter>,
     runtime_problem: Gauge,
+    listening: Family<PortLabel, Gauge>,
     panics: Counter,
 }
 
@@ -136,6 +137,8 @@ pub(crate) struct Now {
     pub(crate) stop_bound_cut_off: Duration,
     /// Whether the daemon cannot keep its socket, its lock or its records in place.
     pub(crate) runtime_problem: bool,
+    /// The settings that name a port, and whether the daemon listens there.
+    pub(crate) ports: Vec<(&'static str, bool)>,
     /// How often the process has panicked.
     pub(crate) panics: u64,
     /// What the authority told of the org key in use.
@@ -240,6 +243,12 @@ impl Metrics {
                 "runtime_problem",
                 "1 while the daemon cannot keep its socket, its lock or its records in place",
                 Gauge::default(),
+            ),
+            listening: register(
+                r,
+                "port_listening",
+                "1 while the daemon listens on the port that the setting names, 0 while it cannot",
+                Family::default(),
             ),
             panics: register(
                 r,
@@ -346,6 +355,9 @@ impl Metrics {
             self.last_allow.set(at);
         }
         self.runtime_problem.set(i64::from(now.runtime_problem));
+        for (setting, listens) in &now.ports {
+            self.listening.get_or_create(&PortLabel { setting }).set(i64::from(*listens));
+        }
         self.allowed.set(i64::from(now.standing == StandingKind::Allowed));
         for (kind, state) in [
             (StandingKind::Unknown, "unknown"),

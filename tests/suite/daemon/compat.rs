@@ -208,16 +208,12 @@ while True:
 }
 
 #[test]
-fn a_listener_beyond_this_host_or_on_a_taken_port_is_refused() {
+fn a_listener_beyond_this_host_is_refused() {
     let authority = Authority::start();
     let org = authority.org("pro");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
-    for (listen, said) in [
-        ("0.0.0.0:8425", "not an address of this host alone"),
-        ("8425", "not an address with a port"),
-        (&taken, "cannot listen on"),
-    ] {
+    for (listen, said) in
+        [("0.0.0.0:8425", "not an address of this host alone"), ("8425", "not an address with a port")]
+    {
         let mut setup = Setup::of(&org, &authority.url(), "host:test");
         setup.devices = format!("[compat]\nlisten = \"{listen}\"");
         let output = setup.command().output().unwrap();

@@ -142,17 +142,13 @@ fn the_port_serves_the_page_and_nothing_else() {
 }
 
 #[test]
-fn a_port_that_cannot_be_had_is_an_error_of_the_configuration() {
+fn an_address_without_a_port_is_an_error_of_the_configuration() {
     let authority = Authority::start();
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), "metrics-host:1");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    for (listen, says) in
-        [(taken.local_addr().unwrap().to_string(), "cannot listen"), ("9464".to_owned(), "write it as in")]
-    {
-        setup.local = format!("[metrics]\nlisten = \"{listen}\"");
-        let output = setup.command().output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(2) && said.contains("metrics.listen") && said.contains(says), "{said}");
-    }
+    "[metrics]\nlisten = \"9464\"".clone_into(&mut setup.local);
+    let output = setup.command().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let names = said.contains("metrics.listen") && said.contains("write it as in");
+    assert!(output.status.code() == Some(2) && names, "{said}");
 }

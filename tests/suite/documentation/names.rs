@@ -43,7 +43,9 @@ fn metrics(text: &str) -> BTreeSet<String> {
 fn every_metric_that_is_written_about_is_measured() {
     let authority = Authority::start();
     let org = authority.org("pro");
-    let sidecar = Setup::of(&org, &authority.url(), "host:test").start();
+    let mut setup = Setup::of(&org, &authority.url(), "host:test");
+    "[metrics]\nlisten = \"127.0.0.1:0\"".clone_into(&mut setup.local);
+    let sidecar = setup.start();
     // Some are there only once there is something to tell.
     org.admin("rotate-key", &[]);
     sidecar.check();

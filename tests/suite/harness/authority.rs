@@ -283,6 +283,8 @@ fn launch(directory: &Path, database: &str, listen: &str, flags: &[String], star
     });
     let line = first_line.recv_timeout(PATIENCE).unwrap_or_default();
     let address = line.trim_end().strip_prefix("machineid-authority is listening on ");
+    // The first of several addresses.
+    let address = address.and_then(|urls| urls.split(' ').next());
     let address = address.and_then(|url| url.split_once("://")).map(|(_, address)| address);
     let Some(address) = address.and_then(|address| address.parse().ok()) else {
         let _ = child.kill();

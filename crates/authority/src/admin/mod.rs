@@ -12,7 +12,7 @@ mod server;
 pub(super) use client::ask;
 pub(super) use keys::{KeyRequest, ShownKey};
 pub(super) use report::{OldKeyReport, OrgReport};
-pub(super) use server::{BindError, Door};
+pub(super) use server::Door;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,12 @@
 //! `machineid-authority serve`: runs a server.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
-use ipnet::IpNet;
 use machineid_log::Lines;
 use machineid_protocol::{Exit, span};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,22 +17,28 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{complain, socket};
 use crate::connections::Bounds;
 use crate::database::Database;
-use crate::forwarded::Trusted;
+use crate::forwarded::{Trusted, TrustedProxy};
 use crate::limits::{Rate, Rates};
+use crate::listen::{HandedSocket, ListenAddress};
 use crate::reserve_file_of;
 use crate::retention::Retention;
 use crate::serve::{Options, Running, StartError};
 use crate::store::{Demand, FEWEST_CONNECTIONS, Reserves, Terms};
 use crate::tls::Files;
 
+/// Where a server listens that is told nothing.
+const DEFAULT: ListenAddress = ListenAddress::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8424)));
+
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Serve {
-    /// The address to listen on; port 0 takes a free one. For other hosts to reach it, give it a certificate or put a TLS
-    /// proxy before it on the same machine
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8424")]
-    listen: SocketAddr,
+    /// The address to listen on; port 0 takes a free one. unix:PATH is a unix socket that every user of this host may
+    /// open, in plain HTTP. May be given several times; sockets that a service manager hands over are served as well. For
+    /// other hosts to reach it, give it a certificate or put a TLS proxy before it on the same machine [default: the
+    /// sockets that are handed over, else 127.0.0.1:8424]
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH")]
+    listen: Vec<ListenAddress>,
     /// The database: sqlite:PATH (the file is made when it is missing), or postgres://USER@HOST/DATABASE for several
     /// servers, with the password in PGPASSWORD or ~/.pgpass
     #[arg(long, value_name = "URL")]
@@ -68,9 +73,10 @@ pub(super) struct Serve {
     /// The certificate's private key, a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// A proxy, or a network of them, whose X-Forwarded-For counts; may be given several times
-    #[arg(long, value_name = "CIDR", value_parser = network)]
-    trusted_proxy: Vec<IpNet>,
+    /// A proxy, or a network of them, whose X-Forwarded-For counts; uid:N is a proxy of this user that comes by a unix
+    /// socket. May be given several times
+    #[arg(long, value_name = "CIDR|uid:N")]
+    trusted_proxy: Vec<TrustedProxy>,
     /// Another name under which browsers reach the console, beside the one in --public-url; may be given several times
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     allowed_host: Vec<String>,
@@ -138,14 +144,24 @@ enum LogFormat {
 
 impl Serve {
     pub(super) fn run(self) -> Exit {
-        if !self.listen.ip().is_loopback() && !self.allow_http && self.tls_cert.is_none() {
+        // First: reading the sockets changes the environment, which only one thread may do.
+        let handed = match HandedSocket::take_all() {
+            Ok(handed) => handed,
+            Err(error) => {
+                complain(error);
+                return Exit::Usage;
+            }
+        };
+        let listen = if self.listen.is_empty() && handed.is_empty() { vec![DEFAULT] } else { self.listen.clone() };
+        let held = handed.iter().filter_map(|socket| socket.address().ok());
+        let reachable = listen.iter().cloned().chain(held).find(ListenAddress::is_beyond_loopback);
+        if let Some(reachable) = reachable.filter(|_| !self.allow_http && self.tls_cert.is_none()) {
             // Refused, not only warned about: the keys of all organisations would be sent in clear text, and warnings
             // of a working service are rarely read.
             complain(format_args!(
-                "{} can be reached from other machines, so without TLS org keys could be read on the way.\nGive it \
+                "{reachable} can be reached from other machines, so without TLS org keys could be read on the way.\nGive it \
                  --tls-cert and --tls-key, listen on 127.0.0.1 behind a TLS proxy, or say --allow-http where the network \
-                 itself is private.",
-                self.listen
+                 itself is private."
             ));
             return Exit::Usage;
         }
@@ -170,7 +186,7 @@ impl Serve {
                 return Exit::Failure;
             }
         };
-        match runtime.block_on(self.serve(admin_socket)) {
+        match runtime.block_on(self.serve(listen, handed, admin_socket)) {
             Ok(()) => Exit::Success,
             Err(error) => {
                 complain(error);
@@ -179,7 +195,12 @@ impl Serve {
         }
     }
 
-    async fn serve(self, admin_socket: PathBuf) -> Result<(), ServeError> {
+    async fn serve(
+        self,
+        listen: Vec<ListenAddress>,
+        handed: Vec<HandedSocket>,
+        admin_socket: PathBuf,
+    ) -> Result<(), ServeError> {
         // Before the server is announced: a SIGTERM that follows the announcement must find its handler.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
         let beside = match &self.database {
@@ -187,7 +208,7 @@ impl Serve {
             Database::Postgres(_) => None,
         };
         let options = Options {
-            listen: self.listen,
+            listen,
             reserves: Reserves {
                 space: self.reserve_mib.saturating_mul(1024 * 1024),
                 file: self.reserve_file.or(beside),
@@ -216,10 +237,10 @@ impl Serve {
             },
             connections: self.connections,
         };
-        let running = Running::start(options.clone()).await?;
-        let address = running.address();
+        let running = Running::start(options.clone(), handed).await?;
+        let addresses = said(options.tls.is_some(), running.addresses());
         info!(
-            %address,
+            address = addresses,
             database = %options.database,
             admin_socket = %options.admin_socket.display(),
             sign_up = options.sign_up,
@@ -227,7 +248,7 @@ impl Serve {
             version = machineid_version::VERSION,
             "serving"
         );
-        announce(if options.tls.is_some() { "https" } else { "http" }, address);
+        announce(&addresses);
         let name = loop {
             match signals.next().await {
                 Some(SIGHUP) => running.reload(),
@@ -242,10 +263,20 @@ impl Serve {
     }
 }
 
+/// The addresses as URLs.
+fn said(encrypted: bool, addresses: &[ListenAddress]) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
+    let one = |address: &ListenAddress| match address {
+        ListenAddress::Tcp(address) => format!("{scheme}://{address}"),
+        ListenAddress::Unix(_) => address.to_string(),
+    };
+    addresses.iter().map(one).collect::<Vec<_>>().join(" and ")
+}
+
 /// Prints the one line on stdout. The server continues if that fails.
-fn announce(scheme: &str, address: SocketAddr) {
+fn announce(addresses: &str) {
     let mut stdout = io::stdout();
-    let _ = writeln!(stdout, "machineid-authority is listening on {scheme}://{address}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "machineid-authority is listening on {addresses}").and_then(|()| stdout.flush());
 }
 
 fn start_logging(format: LogFormat) {
@@ -277,8 +308,6 @@ enum FlagError {
     Clients,
     #[error("write a duration of an hour or more, as in 720h: the board of a stop shows what sidecars reported")]
     ReportAge,
-    #[error("write an address or a network, as in 10.0.0.1 or 10.0.0.0/8")]
-    Network,
     #[error("write a host name without a port, as in authority.internal")]
     HostName,
     #[error("write where browsers reach this authority, as in https://authority.example.com")]
@@ -301,12 +330,6 @@ fn clients(text: &str) -> Result<usize, FlagError> {
 fn report_age(text: &str) -> Result<Duration, FlagError> {
     let age = span::parse(text).ok().filter(|age| *age >= Duration::from_hours(1));
     age.ok_or(FlagError::ReportAge)
-}
-
-/// Parses one address, or a network.
-fn network(text: &str) -> Result<IpNet, FlagError> {
-    let one = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
-    text.parse().or_else(one).map_err(|_| FlagError::Network)
 }
 
 /// Parses a host name.

@@ -10,22 +10,26 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use machineid_clock::BootTime;
 
+use crate::forwarded::ClientAddress;
 use crate::limits::network;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Origin {
-    /// An address, or the network that counts as one client.
-    Network(IpAddr),
+    /// An address, the network that counts as one client, or a user of this host.
+    Client(ClientAddress),
     /// A trusted proxy. It stands for any number of clients, so it has no share and is recognised from the start.
     Proxy,
 }
 
 impl Origin {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        // A local user has all of 127.0.0.0/8.
-        let local = address.to_canonical().is_loopback();
-        Self::Network(if local { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { network(address) })
+    pub(crate) fn of(client: ClientAddress) -> Self {
+        let local = match client {
+            // A local user has all of 127.0.0.0/8.
+            ClientAddress::Host(address) => address.to_canonical().is_loopback(),
+            ClientAddress::User(_) => false,
+        };
+        Self::Client(if local { ClientAddress::Host(IpAddr::V4(Ipv4Addr::LOCALHOST)) } else { network(client) })
     }
 }
 
@@ -144,7 +148,7 @@ impl Book {
         let number = self.next;
         self.next += 1;
         let standing = match origin {
-            Origin::Network(_) => Standing::Anonymous,
+            Origin::Client(_) => Standing::Anonymous,
             Origin::Proxy => Standing::Idle,
         };
         self.enter(number, Entry { origin, since: now, standing });
@@ -155,7 +159,7 @@ impl Book {
     fn in_the_way(&self, origin: Origin) -> Result<Option<u64>, NoPlace> {
         let number = |place: Option<&Place>| place.map(|(_, number)| *number);
         let limited = match origin {
-            Origin::Network(_) => true,
+            Origin::Client(_) => true,
             Origin::Proxy => false,
         };
         if limited && let Some(own) = self.origins.get(&origin) {
@@ -303,7 +307,7 @@ mod tests {
     }
 
     fn from(last: u8) -> Origin {
-        Origin::of(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))
+        Origin::of(ClientAddress::Host(Ipv4Addr::new(192, 0, 2, last).into()))
     }
 
     const SMALL: Bounds = Bounds { all: 16, anonymous: 12, share: 4, of_origin: 8 };
@@ -316,10 +320,12 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_a_network_and_loopback_is_one() {
-        let same = |one: &str, two: &str| Origin::of(one.parse().unwrap()) == Origin::of(two.parse().unwrap());
+    fn an_origin_is_a_network_or_a_user_and_loopback_is_one() {
+        let of = |text: &str| Origin::of(ClientAddress::Host(text.parse().unwrap()));
+        let same = |one: &str, two: &str| of(one) == of(two);
         assert!(same("2001:db8::1", "2001:db8::ffff:1") && !same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(same("127.0.0.1", "127.9.9.9") && same("::1", "127.0.0.1") && !same("192.0.2.1", "192.0.2.2"));
+        assert_ne!(Origin::of(ClientAddress::User(1)), Origin::of(ClientAddress::User(2)));
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Connections {
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
         let known = match origin {
             Origin::Proxy => true,
-            Origin::Network(_) => false,
+            Origin::Client(_) => false,
         };
         Some(Place(Arc::new(Ticket {
             connections: Arc::clone(self),
@@ -200,11 +200,12 @@ pub(super) fn recognise(extensions: &Extensions) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forwarded::ClientAddress;
 
     #[test]
     fn a_place_is_given_up_once_and_a_request_makes_its_connection_known() {
         let connections = Arc::new(Connections::new(Bounds::new(16)));
-        let origin = Origin::of("192.0.2.1".parse().unwrap());
+        let origin = Origin::of(ClientAddress::Host("192.0.2.1".parse().unwrap()));
         let place = connections.admit(origin, BootTime::now()).unwrap();
         let mut extensions = Extensions::new();
         place.ticket().asks(&mut extensions);

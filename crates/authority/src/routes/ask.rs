@@ -1,6 +1,5 @@
 //! Reads requests: the organisation of the key, and the content.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -22,6 +21,7 @@ use crate::access::{self, Grant, Permission};
 use crate::app::App;
 use crate::audit::{Actor, Call, KeyLabel, Reason};
 use crate::connections;
+use crate::forwarded::ClientAddress;
 use crate::keys::SecretHash;
 use crate::limits::{Asker, Purpose};
 use crate::org::{HeldKey, Org};
@@ -258,8 +258,8 @@ pub(super) async fn after_body<T>(
 }
 
 /// The client's address.
-pub(crate) fn address(head: &Parts) -> IpAddr {
-    head.extensions.get::<Client>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Client(address)| *address)
+pub(crate) fn address(head: &Parts) -> ClientAddress {
+    head.extensions.get::<Client>().map_or(ClientAddress::UNKNOWN, |Client(address)| *address)
 }
 
 /// The request id, set by [`super::finish`].

@@ -21,7 +21,6 @@ mod validate;
 mod watch;
 mod wire;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +46,7 @@ use self::answer::Answer;
 pub(super) use self::fuzzed::{body as fuzz_body, report as fuzz_report};
 use super::access::Permission;
 use super::app::App;
+use super::forwarded::ClientAddress;
 use super::repeated::rarely;
 
 /// The id of a request in its answer, the log and the audit.
@@ -55,11 +55,11 @@ struct RequestId(String);
 
 /// The address that a connection came from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(super) struct Peer(pub(super) ClientAddress);
 
 /// The client's address, which a proxy may have forwarded.
 #[derive(Clone, Copy, Debug)]
-struct Client(IpAddr);
+struct Client(ClientAddress);
 
 /// How long a request may take from its head to its answer, if nothing inside it times out first.
 const WHOLE_REQUEST: Duration = Duration::from_secs(15);
@@ -198,9 +198,9 @@ async fn finish(
     let request_id = Uuid::new_v4().hyphenated().to_string();
     let client = peer.map(|Extension(Peer(peer))| {
         let lines = request.headers().get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
-        app.trusted.client(peer.ip(), lines.collect::<Vec<_>>().into_iter())
+        app.trusted.client(peer, lines.collect::<Vec<_>>().into_iter())
     });
-    request.extensions_mut().insert(Client(client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))));
+    request.extensions_mut().insert(Client(client.unwrap_or(ClientAddress::UNKNOWN)));
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
     let path = loggable_path(request.uri().path());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use machineid_client::{AuthorityClient, BaseUrl, Failure, Options};
+use machineid_client::{AuthorityClient, BaseUrl, Failure, Options, PACKAGED_USER, user_id};
 use machineid_org_key::OrgKey;
 use machineid_org_key::file::{self as key_file, Pipe};
 
@@ -11,6 +11,8 @@ use crate::args::{ConnectArgs, KeyArgs};
 use crate::problem::Problem;
 
 const DEFAULT_URL: &str = "https://machineid.io";
+/// The variable for `--authority-user`.
+const USER_VARIABLE: &str = "MACHINEID_AUTHORITY_USER";
 
 /// A client with the organisation's key, for the commands that ask the authority.
 #[derive(Debug)]
@@ -50,6 +52,7 @@ pub(super) fn hint(failure: &Failure) -> &'static str {
         | Failure::NotHttp(_)
         | Failure::Redirected { .. }
         | Failure::Status { status: 404, .. } => "; check --url (or MACHINEID_BASE_URL)",
+        Failure::ForeignListener(_) => "; if that user may run the authority, name it with --authority-user",
         Failure::Tls { certificate: true, .. } => "; for a private authority, name its certificate with --ca-file",
         Failure::Tls { certificate: false, .. } => {
             "; does it speak TLS on this port? Check --url (or MACHINEID_BASE_URL)"
@@ -83,8 +86,10 @@ pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient
         ),
         None => None,
     };
+    let authority_user = authority_user(args, env)?;
     let options = Options {
         base_url,
+        authority_user,
         timeout: args.timeout,
         ca_pem,
         user_agent: concat!("machineid/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -93,6 +98,19 @@ pub(super) fn client(args: &ConnectArgs, env: Env<'_>) -> Result<AuthorityClient
         Some(path) => Problem::usage(format!("--ca-file {}: {error}", path.display())),
         None => Problem::failure(error.to_string()),
     })
+}
+
+/// The user who may run an authority on this host.
+fn authority_user(args: &ConnectArgs, env: Env<'_>) -> Result<Option<u32>, Problem> {
+    let named = match (&args.authority_user, env(USER_VARIABLE)) {
+        (Some(user), _) => Some(("--authority-user", user.clone())),
+        (None, Some(user)) => Some((USER_VARIABLE, user.to_string_lossy().into_owned())),
+        (None, None) => None,
+    };
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let Some((source, user)) = named else { return Ok(user_id(PACKAGED_USER, &users)) };
+    let unknown = || Problem::usage(format!("{source}: there is no user {user:?} in /etc/passwd; or name its number"));
+    user_id(&user, &users).map(Some).ok_or_else(unknown)
 }
 
 fn key(args: &KeyArgs, env: Env<'_>) -> Result<(OrgKey, String), Problem> {

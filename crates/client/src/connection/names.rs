@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,6 +53,11 @@ impl Resolver {
         self.share(name, |name| (name, 0).to_socket_addrs().map(Iterator::collect))
     }
 
+    /// The addresses of a name.
+    pub(super) async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, NoAddress> {
+        self.find(name).await.map(|found| found.iter().map(SocketAddr::ip).collect())
+    }
+
     /// The answer of a call that has just begun, or begins now.
     fn share(
         &self,
@@ -82,6 +87,12 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let found = self.find(name.as_str());
         Box::pin(async move { Ok(Box::new(found.await?.to_vec().into_iter()) as Addrs) })
+    }
+}
+
+impl NoAddress {
+    pub(super) fn new(error: io::Error) -> Self {
+        Self(Arc::new(error))
     }
 }
 

@@ -47,6 +47,7 @@ async fn validate_at(url: &str, ca_pem: Option<&[u8]>) -> Result<Decision, Failu
         timeout: LONG,
         ca_pem: ca_pem.map(<[u8]>::to_vec),
         user_agent: "test/1".to_owned(),
+        authority_user: None,
     };
     AuthorityClient::new(options).unwrap().validate(&key(), &device()).await
 }

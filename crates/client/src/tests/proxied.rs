@@ -9,8 +9,13 @@ use super::*;
 
 fn by_way_of(proxy: Proxy, url: &str, ca_pem: Option<&[u8]>) -> AuthorityClient {
     let base_url = BaseUrl::parse(url, true).unwrap();
-    let options =
-        Options { base_url, timeout: LONG, ca_pem: ca_pem.map(<[u8]>::to_vec), user_agent: "test/1".to_owned() };
+    let options = Options {
+        base_url,
+        timeout: LONG,
+        ca_pem: ca_pem.map(<[u8]>::to_vec),
+        user_agent: "test/1".to_owned(),
+        authority_user: None,
+    };
     AuthorityClient::by_way_of(Proxies::Only(Box::new(proxy)), options).unwrap()
 }
 

@@ -29,6 +29,7 @@ pub(super) fn checks(facts: &HostFacts) -> Vec<Check> {
             checks.push(identity(daemon, facts));
             checks.extend(daemon.listener.as_ref().and_then(|listener| reach(listener, &facts.user)));
             checks.extend(files(daemon));
+            checks.extend(not_in_force(daemon));
             checks.push(standing(daemon));
             checks.push(authority(daemon, facts.now));
             checks.push(clock(facts.now, Some(daemon)));
@@ -291,6 +292,12 @@ fn clock(now: Timestamp, daemon: Option<&Daemon>) -> Check {
         }
         None => Check::ok(what, "leases run on the boot clock, whatever is done to the wall clock"),
     }
+}
+
+/// Settings and ports that are not in force, each with the daemon's own text about what to do.
+fn not_in_force(daemon: &Daemon) -> impl Iterator<Item = Check> {
+    let remedy = "until then the rest of the configuration is in force, and enforcement goes on";
+    daemon.status.configuration.problems.iter().map(move |problem| Check::warn("configuration", problem, remedy))
 }
 
 /// The daemon's own text about which users could read the key, and whether this user's agents could.

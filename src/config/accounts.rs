@@ -1,4 +1,4 @@
-//! The groups that the configuration names.
+//! The groups and users that the configuration names.
 
 /// A group of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
