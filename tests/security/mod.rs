@@ -3,6 +3,7 @@
 mod bounds;
 mod checks;
 mod connections;
+mod full_disk;
 mod hardening;
 mod keys;
 mod limits;

@@ -24,7 +24,8 @@ use super::plan::{Removal, Restoration, Suspension};
 pub(super) const LONGEST_REASON: usize = 200;
 
 /// The origin of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Actor {
     /// A holder of the org key with this fingerprint (see [`super::keys::SecretHash::fingerprint`]).
     Key(KeyLabel),
@@ -54,7 +55,7 @@ impl fmt::Display for Actor {
 }
 
 /// What an audit calls a key: its fingerprint, and behind a colon its name, where it has one. Never its text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyLabel {
     mark: KeyMark,
     name: Option<KeyName>,
@@ -117,7 +118,7 @@ impl<'de> Deserialize<'de> for Reason {
 }
 
 /// A management call: what is known about it before it runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Call {
     /// The time of the call; every time that the call writes is this one.
     pub(super) at: Timestamp,

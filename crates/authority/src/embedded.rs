@@ -10,7 +10,6 @@ use machineid_protocol::KeyRole;
 use uuid::Uuid;
 
 use super::admin::create_org;
-use super::admin_socket_of;
 use super::audit::{Actor, Call};
 use super::database::Database;
 use super::forwarded::Trusted;
@@ -19,7 +18,8 @@ use super::org::{OrgId, PlanTier};
 use super::retention::Retention;
 use super::role_keys::{self, KeyAuthor, WantedKey};
 use super::serve::{Options, Running};
-use super::store::{Demand, Store, Terms};
+use super::store::{Demand, Reserves, Store, Terms};
+use super::{admin_socket_of, reserve_file_of};
 
 /// Why an embedded authority could not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,7 @@ impl Embedded {
             database: Database::Sqlite(database.clone()),
             terms: Terms::default(),
             sign_up: true,
+            reserves: Reserves { space: 0, file: Some(reserve_file_of(&database)) },
             public_url: None,
             metrics: None,
             tls: None,

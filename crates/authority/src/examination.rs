@@ -12,6 +12,9 @@ use super::store::{Demand, Store};
 /// The interval between cheap checks: files and settings.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// The same while stops wait to be written.
+const LOOK_AT_STOPS: Duration = Duration::from_secs(1);
+
 /// The interval between test writes.
 const WRITE: Duration = Duration::from_mins(1);
 
@@ -21,6 +24,7 @@ pub(super) async fn first_look(health: &Health, store: &Store, demand: Demand) {
         health.take(finding, wall_now());
     }
     health.take(store.try_to_write().await, wall_now());
+    health.take(store.examine_stops().await, wall_now());
 }
 
 /// Checks periodically until `stop`.
@@ -30,8 +34,9 @@ pub(super) async fn keep_looking(health: Arc<Health>, store: Store, demand: Dema
         let doubted = tokio::select! {
             () = stop.cancelled() => return,
             () = store.doubted() => true,
-            () = tokio::time::sleep(LOOK) => false,
+            () = tokio::time::sleep(if store.stops_wait() { LOOK_AT_STOPS } else { LOOK }) => false,
         };
+        health.take(store.examine_stops().await, wall_now());
         for finding in store.examine(demand).await {
             health.take(finding, wall_now());
         }

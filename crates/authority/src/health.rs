@@ -21,8 +21,10 @@ use tracing::{error, info, warn};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Concern {
-    /// Changes cannot be written, so a revoke is refused.
+    /// Changes cannot be written.
     Writes,
+    /// Stops are in force that are not in the database, or could not be kept if there were any.
+    Stops,
     /// The disk is almost full.
     Space,
     /// The database is damaged.
@@ -83,11 +85,13 @@ struct Found {
 
 impl Concern {
     /// All concerns, for the metrics.
-    pub(super) const ALL: [Self; 5] = [Self::Writes, Self::Space, Self::Integrity, Self::File, Self::Durability];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Writes, Self::Stops, Self::Space, Self::Integrity, Self::File, Self::Durability];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Writes => "writes",
+            Self::Stops => "stops",
             Self::Space => "space",
             Self::Integrity => "integrity",
             Self::File => "file",

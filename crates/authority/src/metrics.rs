@@ -39,6 +39,12 @@ struct About {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeptIn {
+    /// `reserve` for the reserve file, which a restart reads, or `memory`.
+    kept: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
     code: String,
 }
@@ -64,6 +70,7 @@ pub(super) struct Metrics {
     reports: Family<ReportSender, Counter>,
     problems: Family<About, Gauge>,
     written: Gauge,
+    unwritten_stops: Family<KeptIn, Gauge>,
     old_key_devices: Family<Organisation, Gauge>,
     old_key_ends: Family<Organisation, Gauge<f64, AtomicU64>>,
     pub(super) connections: Gauge,
@@ -109,6 +116,9 @@ impl Metrics {
         let written = Gauge::default();
         let help = "When a change or a test write last succeeded, in seconds since 1970";
         registry.register("last_write_timestamp_seconds", help, written.clone());
+        let unwritten_stops = Family::default();
+        let help = "Stops that are in force at this server and not in the database";
+        registry.register("unwritten_stops", help, unwritten_stops.clone());
         let old_key_devices = Family::default();
         let devices = "Devices whose last request used the old org key, while that is valid";
         registry.register("old_key_devices", devices, old_key_devices.clone());
@@ -124,6 +134,7 @@ impl Metrics {
             reports,
             problems,
             written,
+            unwritten_stops,
             old_key_devices,
             old_key_ends,
             connections,
@@ -173,10 +184,18 @@ impl Metrics {
     }
 
     /// The metrics in the format of Prometheus.
-    pub(super) fn text(&self, health: &Health, connections: ConnectionCounts) -> String {
+    pub(super) fn text(
+        &self,
+        health: &Health,
+        connections: ConnectionCounts,
+        (in_reserve, in_memory): (usize, usize),
+    ) -> String {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.bound.set(number(connections.bound));
         self.anonymous.set(number(connections.anonymous));
+        for (kept, stops) in [("reserve", in_reserve), ("memory", in_memory)] {
+            self.unwritten_stops.get_or_create(&KeptIn { kept }).set(number(stops));
+        }
         for (counter, count) in [
             (&self.accepted, connections.accepted),
             (&self.refused, connections.refused),
@@ -218,7 +237,7 @@ mod tests {
         }
         metrics.answered(path::VALIDATE, 200, Some(&Code::DeviceRevoked), took);
         metrics.answered(path::REVOKE, 429, None, took);
-        let text = metrics.text(&Health::default(), counts);
+        let text = metrics.text(&Health::default(), counts, (2, 1));
         assert!(text.contains(r#"machineid_authority_problem{concern="writes"} 0"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="other",status="4xx"} 100"#), "{text}");
         assert!(text.contains(r#"machineid_authority_requests_total{endpoint="console",status="2xx"} 100"#), "{text}");
@@ -227,6 +246,7 @@ mod tests {
         assert!(text.contains("machineid_authority_connections_bound 9"), "{text}");
         assert!(text.contains("machineid_authority_connections_refused_total 3"), "{text}");
         assert!(text.contains("machineid_authority_connections_evicted_total 2"), "{text}");
+        assert!(text.contains(r#"machineid_authority_unwritten_stops{kept="reserve"} 2"#), "{text}");
         assert!(!text.contains("made-up"), "{text}");
     }
 }

@@ -13,6 +13,7 @@ use super::audit::Call;
 use super::keys::{NoRandomness, SecretHash, new_key};
 use super::org::{HeldKey, KeyName, OrgId};
 use super::store::{KeyRefusal, KeyRow, NewRoleKey, RotatedKey, Store, StoreError, WhichKey};
+use super::unwritten::InForce;
 
 /// The longest time after which a key can expire, and for which an old one can stay valid.
 pub(super) const LONGEST_EXPIRY: Duration = Duration::from_hours(24 * 3_660);
@@ -178,8 +179,14 @@ pub(super) async fn create(
 }
 
 /// Makes a key invalid, now; a name means every key of that name. Returns the fingerprints.
-pub(super) async fn revoke(store: &Store, org: OrgId, which: &WhichKey, call: &Call) -> Result<Vec<String>, KeyError> {
-    Ok(store.revoke_key(org, which, call).await??.iter().map(hex::encode).collect())
+pub(super) async fn revoke(
+    store: &Store,
+    org: OrgId,
+    which: &WhichKey,
+    call: &Call,
+) -> Result<InForce<Vec<String>>, KeyError> {
+    let ended = store.stop_key(org, which, call).await??;
+    Ok(ended.map(|marks| marks.iter().map(hex::encode).collect()))
 }
 
 /// Makes a key with the role, the devices, the name and the end of another one, which stays valid for `overlap`.

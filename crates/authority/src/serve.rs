@@ -40,7 +40,7 @@ use super::repeated::rarely;
 use super::retention::{Retention, keep_tidy};
 use super::routes::{Peer, observed as observed_router};
 use super::seen::Seen;
-use super::store::{Demand, OpenError, Store, Terms};
+use super::store::{Demand, OpenError, Reserves, Store, Terms};
 use super::surface::router;
 use super::threads::{Lane, Threads};
 use super::tls::{self, Tls, TlsError};
@@ -75,6 +75,8 @@ pub(super) struct Options {
     pub(super) database: Database,
     /// How the server uses the database, if that is `PostgreSQL`.
     pub(super) terms: Terms,
+    /// What is reserved for stops.
+    pub(super) reserves: Reserves,
     pub(super) admin_socket: PathBuf,
     /// Whether clients may create organisations over the API.
     pub(super) sign_up: bool,
@@ -152,7 +154,7 @@ impl Running {
         if matches!((&options.database, options.demand), (Database::Sqlite(_), Demand::Synchronous)) {
             return Err(OpenError::NoStandbys.into());
         }
-        let store = Store::open(&options.database, options.terms).await?;
+        let store = Store::open(&options.database, options.terms, options.reserves).await?;
         let connections = {
             let descriptors = Descriptors::of_this_process(options.terms.connections);
             let served = descriptors.connections(options.connections);

@@ -53,7 +53,7 @@ impl AuthorityClient {
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority refuses.
     pub async fn disable(&self, key: &OrgKey, reason: Option<&str>) -> Result<ExecutionState, Failure> {
         let answer = self.post(path::DISABLE, key, &because(json!({}), reason), Repeat::Harmless, SMALL_ANSWER).await?;
-        accepted(&answer)?.typed()
+        Ok(ExecutionState { notice: answer.notice(), ..answer.typed()? })
     }
 
     /// Takes that switch back. The one of the server's operator stays.

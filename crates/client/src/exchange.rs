@@ -239,9 +239,19 @@ impl RawAnswer {
         self.explanation().map_or_else(|| self.bare_status(), Failure::Refused)
     }
 
+    /// Whether what was asked for is done. 202 means that a stop is in force, and not in the authority's database yet.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.status, StatusCode::OK | StatusCode::ACCEPTED)
+    }
+
+    /// What the authority says about a stop that is not in its database yet.
+    pub(super) fn notice(&self) -> Option<String> {
+        self.envelope().notice.map(|text| printable(&text, ' ').take(LONGEST_REASON).collect())
+    }
+
     /// Accepts only `"status":"ok"` as success.
     pub(super) fn accepted(&self) -> Result<(), Failure> {
-        if self.status != StatusCode::OK {
+        if !self.is_done() {
             return Err(self.refusal());
         }
         let envelope = self.envelope();
@@ -254,7 +264,7 @@ impl RawAnswer {
 
     /// Decodes a successful answer.
     pub(super) fn typed<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        if self.status != StatusCode::OK || self.envelope().error.is_some() {
+        if !self.is_done() || self.envelope().error.is_some() {
             return Err(self.refusal());
         }
         serde_json::from_slice(&self.body).map_err(|_| self.not_understood())

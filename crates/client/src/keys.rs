@@ -58,13 +58,19 @@ impl AuthorityClient {
         made(&self.post(path::KEY_CREATE, key, &body, Repeat::Never, SMALL_ANSWER).await?)
     }
 
-    /// Makes the key of this fingerprint or name invalid, now. Returns its fingerprint.
+    /// Makes the key of this fingerprint or name invalid, now. Returns its fingerprint, and what the authority says when
+    /// that is in force and not in its database yet.
     ///
     /// Fails with a [`Failure`], [`Failure::Refused`] when the authority says no.
-    pub async fn revoke_key(&self, key: &OrgKey, which: &str, reason: Option<&str>) -> Result<Vec<String>, Failure> {
+    pub async fn revoke_key(
+        &self,
+        key: &OrgKey,
+        which: &str,
+        reason: Option<&str>,
+    ) -> Result<(Vec<String>, Option<String>), Failure> {
         let body = because(json!({ "key": which }), reason);
         let answer = self.post(path::KEY_REVOKE, key, &body, Repeat::Harmless, SMALL_ANSWER).await?;
-        Ok(accepted(&answer)?.typed::<Ended>()?.fingerprints)
+        Ok((answer.typed::<Ended>()?.fingerprints, answer.notice()))
     }
 
     /// Makes a key in the place of one, which stays valid for `overlap`.

@@ -252,13 +252,20 @@ impl AuthorityClient {
         Err(if answer.status == StatusCode::OK { answer.not_understood() } else { answer.bare_status() })
     }
 
-    /// Denies the device from its next validation on.
+    /// Denies the device from its next validation on. Returns what the authority says when the revoke is in force and
+    /// not in its database yet.
     ///
     /// Fails with [`Failure::Refused`] when the authority refuses, for example with `not_found`.
-    pub async fn revoke(&self, key: &OrgKey, device: &DeviceId, reason: Option<&str>) -> Result<(), Failure> {
-        self.post(path::REVOKE, key, &because(json!({ "deviceId": device }), reason), Repeat::Harmless, SMALL_ANSWER)
-            .await?
-            .accepted()
+    pub async fn revoke(
+        &self,
+        key: &OrgKey,
+        device: &DeviceId,
+        reason: Option<&str>,
+    ) -> Result<Option<String>, Failure> {
+        let body = because(json!({ "deviceId": device }), reason);
+        let answer = self.post(path::REVOKE, key, &body, Repeat::Harmless, SMALL_ANSWER).await?;
+        answer.accepted()?;
+        Ok(answer.notice())
     }
 
     /// Undoes a revoke. Starts no agent.
@@ -387,8 +394,11 @@ impl AuthorityClient {
             BatchRequest::All => json!({ "scope": scope }),
         };
         let answer = self.post(path, key, &because(body, reason), Repeat::Harmless, LARGE_ANSWER).await?;
-        let response = answer.typed()?;
-        if response == BatchResponse::default() { Err(answer.not_understood()) } else { Ok(response) }
+        let response: BatchResponse = answer.typed()?;
+        if response == BatchResponse::default() {
+            return Err(answer.not_understood());
+        }
+        Ok(BatchResponse { notice: answer.notice(), ..response })
     }
 
     async fn get(&self, url: Url, key: &OrgKey, limit: usize) -> Result<RawAnswer, Failure> {

@@ -163,6 +163,9 @@ pub struct ExecutionState {
     /// Which switches are off: `own`, `operator`.
     #[serde(default)]
     pub off_by: Vec<String>,
+    /// When the switch is in force and not in the authority's database yet: what that means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// The body of [`path::KEY_CREATE`]: the key to make.
@@ -293,6 +296,9 @@ pub struct Device {
     /// authority.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub old_key: bool,
+    /// Whether the revoke is in force and not in the authority's database yet. An extension of the self-hosted authority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwritten: bool,
 }
 
 /// Whether a device counts against the plan and may execute.
@@ -356,6 +362,8 @@ pub struct BatchResponse {
     pub unrevoked_sample: Vec<String>,
     /// When nothing was restored: `at_cap` or `none_revoked`.
     pub reason: Option<String>,
+    /// Of a stop that is in force and not in the authority's database yet: what that means.
+    pub notice: Option<String>,
 }
 
 /// The common fields of answers that are no decision, by which clients explain a refusal.
@@ -374,6 +382,9 @@ pub struct Envelope {
     /// The reason, as a sentence; a value that is no text counts as none.
     #[serde(deserialize_with = "text_or_none")]
     pub reason: Option<String>,
+    /// Of a stop that is in force and not in the authority's database yet: what that means.
+    #[serde(deserialize_with = "text_or_none")]
+    pub notice: Option<String>,
     /// With checkout: the URL to open.
     pub url: Option<String>,
     /// With org create: the new org key.

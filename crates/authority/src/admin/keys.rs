@@ -11,6 +11,7 @@ use crate::audit::Call;
 use crate::org::{KeyName, OrgId};
 use crate::role_keys::{self, KeyAuthor, KeyError, KeyReport, MadeKey, WantedKey};
 use crate::store::{Store, WhichKey};
+use crate::unwritten::InForce;
 
 /// What an operator asks about an organisation's keys with roles. A key is named by its fingerprint or its name.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,7 +59,12 @@ pub(super) async fn perform(
                 .map(|made| ShownKey::reply(org, made))
         }
         KeyRequest::List => role_keys::list(store, org, call.at).await.map(AdminReply::Keys),
-        KeyRequest::Revoke { key } => role_keys::revoke(store, org, &key, call).await.map(AdminReply::KeyEnded),
+        KeyRequest::Revoke { key } => {
+            role_keys::revoke(store, org, &key, call).await.map(|InForce { done, unwritten }| match unwritten {
+                None => AdminReply::KeyEnded(done),
+                Some(unwritten) => AdminReply::KeyEndedUnwritten { fingerprints: done, notice: unwritten.notice() },
+            })
+        }
         KeyRequest::Rotate { key, overlap_seconds } => {
             let overlap = Duration::from_secs(overlap_seconds);
             role_keys::rotate(store, org, &key, overlap, KeyAuthor::Operator, call)

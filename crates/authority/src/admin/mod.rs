@@ -15,7 +15,7 @@ pub(super) use report::{OldKeyReport, OrgReport};
 pub(super) use server::{BindError, Door};
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use super::org::{Org, OrgId, PlanTier, Switch, Switches};
 use super::plan::Account;
 use super::role_keys::{KeyError, KeyReport};
 use super::store::{Checkout, CheckoutKey, Filter, OrgChange, Store, StoreError};
+use super::unwritten::{InForce, NotWritten};
 
 /// The maximum number of audit entries in one reply.
 pub(super) const LARGEST_AUDIT_PAGE: u32 = 1_000;
@@ -163,6 +164,11 @@ pub(super) enum AdminReply {
     Keys(Vec<KeyReport>),
     /// The fingerprints of keys that are invalid now.
     KeyEnded(Vec<String>),
+    /// The same, of keys that are invalid at this server and not in the database: what that means.
+    KeyEndedUnwritten {
+        fingerprints: Vec<String>,
+        notice: String,
+    },
     Org(OrgReport),
     Orgs(Vec<OrgReport>),
     Audit(AuditReport),
@@ -192,6 +198,9 @@ pub(super) struct NewKey {
     /// After a rotation: an even older key was valid until then, and ended with the rotation.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub(super) older_key_ended: bool,
+    /// The old key is invalid at this server, and the database has not got the new one yet: what that means.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) notice: Option<String>,
 }
 
 impl fmt::Debug for NewKey {
@@ -286,6 +295,10 @@ pub(super) async fn create_org(
 async fn answer(desk: &Desk, request: AdminRequest, call: &Call) -> AdminReply {
     match perform(desk, request, call).await {
         Ok(reply) => reply,
+        Err(
+            NewKeyError::Store(error @ StoreError::OnlyStopped(_))
+            | NewKeyError::Role(KeyError::Store(error @ StoreError::OnlyStopped(_))),
+        ) => AdminReply::Failed(error.to_string()),
         Err(error) => AdminReply::Failed(format!("{error}; nothing was changed as far as is known; try again")),
     }
 }
@@ -302,6 +315,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
                 old_key_ends: None,
                 old_key_valid: false,
                 older_key_ended: false,
+                notice: None,
             }));
         }
         AdminRequest::List => return listed(store, now).await,
@@ -352,13 +366,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
             let secret = desk.console.links.make(uid, org, BootTime::now())?;
             return Ok(AdminReply::Link(format!("{}/console/operator/{secret}", desk.public_url)));
         }
-        AdminRequest::BackUp { to } => {
-            if to.exists() {
-                return Ok(AdminReply::Failed(format!("{} exists already; name a new file", to.display())));
-            }
-            store.back_up(&to).await?;
-            return Ok(AdminReply::BackedUp);
-        }
+        AdminRequest::BackUp { to } => return backed_up(store, &to).await,
         AdminRequest::Audit { org, device, limit, before } => {
             let limit = limit.clamp(1, LARGEST_AUDIT_PAGE);
             let page = store.audit(&Query { org, device, before, limit, ..Query::default() }).await?;
@@ -367,7 +375,7 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
         }
         AdminRequest::Disable { org } => (org, OrgChange::Disabled(Switch::Operator, true)),
         AdminRequest::Enable { org, own } => {
-            if own && store.change_org(org, &OrgChange::Disabled(Switch::Own, false), call).await?.is_none() {
+            if own && store.order(org, &OrgChange::Disabled(Switch::Own, false), call).await?.is_none() {
                 return Ok(gone(org));
             }
             (org, OrgChange::Disabled(Switch::Operator, false))
@@ -386,8 +394,20 @@ async fn perform(desk: &Desk, request: AdminRequest, call: &Call) -> Result<Admi
         AdminRequest::Set { org, restore_needs } => (org, OrgChange::RestoreNeeds(restore_needs.clamp(1, MOST_NEEDED))),
         AdminRequest::Delete { org } => (org, OrgChange::Delete),
     };
-    let changed = store.change_org(org, &change, call).await?;
-    Ok(changed.map_or_else(|| gone(org), |account| AdminReply::Org(OrgReport::new(&account, now))))
+    let Some(InForce { done: account, unwritten }) = store.order(org, &change, call).await? else {
+        return Ok(gone(org));
+    };
+    let notice = unwritten.as_ref().map(NotWritten::notice);
+    Ok(AdminReply::Org(OrgReport { notice, ..OrgReport::new(&account, now) }))
+}
+
+/// Writes a copy of the database to a new file.
+async fn backed_up(store: &Store, to: &Path) -> Result<AdminReply, NewKeyError> {
+    if to.exists() {
+        return Ok(AdminReply::Failed(format!("{} exists already; name a new file", to.display())));
+    }
+    store.back_up(to).await?;
+    Ok(AdminReply::BackedUp)
 }
 
 /// Every organisation, and what still uses old keys.
@@ -436,8 +456,10 @@ pub(super) async fn rotate_key(
     let key = new_key()?;
     let ends = (!overlap.is_zero()).then(|| call.at.saturating_add(overlap).unwrap_or(Timestamp::MAX));
     let before = store.account(org).await?.and_then(|account| account.org.old_key_ends);
-    let changed = store.change_org(org, &OrgChange::Key(SecretHash::of_key(&key), ends, expected), call).await?;
-    Ok(changed.map(|account| {
+    let changed = store.order(org, &OrgChange::Key(SecretHash::of_key(&key), ends, expected), call).await?;
+    Ok(changed.map(|InForce { done: account, unwritten }| {
+        let notice = unwritten
+            .map(|unwritten| format!("{} Until then no own key is valid, not even the new one.", unwritten.notice()));
         let new = NewKey {
             org_id: org,
             org_api_key: key.expose().to_owned(),
@@ -445,6 +467,7 @@ pub(super) async fn rotate_key(
             old_key_ends: account.org.old_key_ends,
             old_key_valid: ends.is_some(),
             older_key_ended: before.is_some_and(|before| call.at < before),
+            notice,
         };
         (new, key)
     }))

@@ -29,6 +29,9 @@ pub(crate) struct OrgReport {
     /// After a rotation: the previous key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) old_key: Option<OldKeyReport>,
+    /// After a stop that is in force and not in the database: what that means.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) notice: Option<String>,
 }
 
 /// What a server of an earlier version does.
@@ -86,6 +89,7 @@ impl OrgReport {
             restore_needs: org.restore_needs,
             created_at: org.created_at,
             old_key: None,
+            notice: None,
         }
     }
 }

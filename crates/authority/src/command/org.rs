@@ -188,13 +188,23 @@ impl Org {
                 complain(problem);
                 Exit::Failure
             }
-            Ok(AdminReply::Key(new)) => print(self.json, &new, key_text),
+            Ok(AdminReply::Key(new)) => {
+                warn_of(new.notice.as_deref());
+                print(self.json, &new, key_text)
+            }
             Ok(AdminReply::RoleKey(new)) => print(self.json, &new, keys::shown),
             Ok(AdminReply::Keys(all)) => print(self.json, &all, |all| keys::table(all)),
             Ok(AdminReply::KeyEnded(ended)) => {
                 print(self.json, &ended, |ended| format!("Invalid now: {}", ended.join(", ")))
             }
-            Ok(AdminReply::Org(org)) => print(self.json, &org, |org| table(std::slice::from_ref(org))),
+            Ok(AdminReply::KeyEndedUnwritten { fingerprints, notice }) => {
+                warn_of(Some(&notice));
+                print(self.json, &fingerprints, |ended| format!("Invalid now: {}", ended.join(", ")))
+            }
+            Ok(AdminReply::Org(org)) => {
+                warn_of(org.notice.as_deref());
+                print(self.json, &org, |org| table(std::slice::from_ref(org)))
+            }
             Ok(AdminReply::Checkouts(open)) => print(self.json, &open, |open| checkouts_table(open)),
             Ok(AdminReply::Link(url)) => print(self.json, &url, Clone::clone),
             Ok(AdminReply::BackedUp) => Exit::Success,
@@ -203,6 +213,13 @@ impl Org {
             // A reply to another request.
             Ok(AdminReply::Health(_)) => Exit::Failure,
         }
+    }
+}
+
+/// Prints on stderr that a stop is in force and not in the database.
+fn warn_of(notice: Option<&str>) {
+    if let Some(notice) = notice {
+        complain(format_args!("warning: {notice}"));
     }
 }
 

@@ -20,9 +20,10 @@ use crate::connections::Bounds;
 use crate::database::Database;
 use crate::forwarded::Trusted;
 use crate::limits::{Rate, Rates};
+use crate::reserve_file_of;
 use crate::retention::Retention;
 use crate::serve::{Options, Running, StartError};
-use crate::store::{Demand, FEWEST_CONNECTIONS, Terms};
+use crate::store::{Demand, FEWEST_CONNECTIONS, Reserves, Terms};
 use crate::tls::Files;
 
 #[derive(Debug, Args)]
@@ -103,6 +104,14 @@ pub(super) struct Serve {
     /// Delete reports, stops and events of sidecars that are older than this
     #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = report_age)]
     report_age: Duration,
+    /// How many MiB of free space on the disk of a SQLite database are kept for stops: with less, nothing else that makes the
+    /// database grow is accepted; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    reserve_mib: u64,
+    /// A file of 1 MiB for stops that the database does not take, on a disk that outlives a restart [default: the SQLite
+    /// file with .reserve behind it; on PostgreSQL none, so that such stops are in memory alone]
+    #[arg(long, value_name = "PATH")]
+    reserve_file: Option<PathBuf>,
     /// Listen beyond loopback without TLS: org keys can then be read on the way
     #[arg(long)]
     allow_http: bool,
@@ -173,8 +182,16 @@ impl Serve {
     async fn serve(self, admin_socket: PathBuf) -> Result<(), ServeError> {
         // Before the server is announced: a SIGTERM that follows the announcement must find its handler.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(ServeError::Signals)?;
+        let beside = match &self.database {
+            Database::Sqlite(path) => Some(reserve_file_of(path)),
+            Database::Postgres(_) => None,
+        };
         let options = Options {
             listen: self.listen,
+            reserves: Reserves {
+                space: self.reserve_mib.saturating_mul(1024 * 1024),
+                file: self.reserve_file.or(beside),
+            },
             database: self.database,
             terms: Terms { connections: self.database_connections, fence: self.fence },
             admin_socket,

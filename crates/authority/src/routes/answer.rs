@@ -23,6 +23,7 @@ use crate::decide::Verdict;
 use crate::org::OrgId;
 use crate::repeated::rarely;
 use crate::store::StoreError;
+use crate::unwritten::NotWritten;
 
 /// An answer. [`super::finish`] adds its `request_id` and writes it, so that every answer has one.
 #[derive(Clone, Debug)]
@@ -252,8 +253,19 @@ impl Answer {
             | StoreError::Waits(_)
             | StoreError::NotApproved(_)
             | StoreError::KeyRefused(_)
+            | StoreError::NoRoom { .. }
+            | StoreError::OnlyStopped(_)
+            | StoreError::StopsWait(_)
             | StoreError::NotHere => Self::unavailable(),
         }
+    }
+
+    /// The same answer about a stop that is in force and may not be written: then its status is 202.
+    pub(crate) fn unless_written(mut self, unwritten: Option<&NotWritten>) -> Self {
+        if unwritten.is_some() && self.status == StatusCode::OK {
+            self.status = StatusCode::ACCEPTED;
+        }
+        self
     }
 
     /// The store failed, or was too slow.
@@ -337,6 +349,16 @@ impl From<StoreError> for Answer {
             StoreError::NotApproved(refusal) => approvals::refused(refusal),
             StoreError::KeyRefused(refusal) => {
                 Self::error(StatusCode::CONFLICT, refusal.as_str()).with("reason", refusal.to_string())
+            }
+            // What a client can do about these is no secret.
+            StoreError::NoRoom { .. } | StoreError::StopsWait(_) => {
+                rarely!(error, %error, "the store failed; the request is refused");
+                Self::unavailable().with("reason", error.to_string())
+            }
+            StoreError::OnlyStopped(ref unwritten) => {
+                rarely!(error, %error, "the store failed; only the stop was done");
+                let answer = Self::unavailable().with("written", false).with("survivesRestart", unwritten.kept);
+                answer.with("reason", error.to_string())
             }
             StoreError::Sqlite(_)
             | StoreError::Postgres(_)

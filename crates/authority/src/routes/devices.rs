@@ -16,14 +16,17 @@ use machineid_protocol::api::path;
 
 use super::answer::Answer;
 use super::ask::{self, org_not_found};
-use super::openapi::{BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, Route, UNAVAILABLE, WAITS};
-use super::wire::{DeviceDone, Word};
+use super::openapi::{
+    BAD_KEY, DONE, LATE, LIMITED, MALFORMED, NO_DEVICE, NO_ORG, NO_PLACE, NOT_WRITTEN, Route, UNAVAILABLE, WAITS,
+};
+use super::wire::{DeviceDone, UnwrittenFields, Word};
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::{Call, Verb};
 use crate::batch::{Named, Outcome};
 use crate::org::OrgId;
 use crate::plan::{Account, Admission, Removal, Restoration, Suspension};
+use crate::unwritten::{InForce, NotWritten};
 
 pub(super) const REGISTER: Route = Route::needing(
     Permission::Work,
@@ -65,7 +68,7 @@ pub(super) async fn register(State(app): State<Arc<App>>, request: Request) -> R
         Admission::Full => FULL,
         Admission::TooManyRevoked => TOO_MANY_REVOKED,
     };
-    Ok(came_to.answer("devices/register", id, &account, &call))
+    Ok(came_to.answer("devices/register", id, &account, &call, None))
 }
 
 pub(super) const REVOKE: Route = Route::needing(
@@ -76,7 +79,7 @@ pub(super) const REVOKE: Route = Route::needing(
         summary: "Denies a device from its next validation on",
         parameters: &[],
         body: Some("DeviceManaged"),
-        answers: &[DONE, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
+        answers: &[DONE, NOT_WRITTEN, MALFORMED, BAD_KEY, NO_DEVICE, LATE, LIMITED, UNAVAILABLE],
     },
 )
 .stopping("those of the device");
@@ -84,13 +87,13 @@ pub(super) const REVOKE: Route = Route::needing(
 pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, id, call) = asked(&app, request).await?;
     let one = only(&id);
-    let done = app.store.revoke(org, slice::from_ref(&one), Verb::Revoke, &call).await?;
-    let (outcomes, account) = done.ok_or_else(org_not_found)?;
+    let stopped = app.store.stop_devices(org, slice::from_ref(&one), Verb::Revoke, &call).await?;
+    let InForce { done: (outcomes, account), unwritten } = stopped.ok_or_else(org_not_found)?;
     let came_to = match outcomes.first() {
         Some(Outcome::Did(Suspension::Revoked | Suspension::AlreadyRevoked)) => OK,
         Some(Outcome::Did(Suspension::NotFound) | Outcome::Invalid) | None => NOT_FOUND,
     };
-    Ok(came_to.answer("devices/revoke", id, &account, &call))
+    Ok(came_to.answer("devices/revoke", id, &account, &call, unwritten.as_ref()))
 }
 
 pub(super) const UNREVOKE: Route = Route::needing(
@@ -115,7 +118,7 @@ pub(super) async fn unrevoke(State(app): State<Arc<App>>, request: Request) -> R
         Some(Outcome::Did(Restoration::Full)) => FULL,
         Some(Outcome::Did(Restoration::NotFound) | Outcome::Invalid) | None => NOT_FOUND,
     };
-    Ok(came_to.answer("devices/unrevoke", id, &account, &call))
+    Ok(came_to.answer("devices/unrevoke", id, &account, &call, None))
 }
 
 pub(super) const REMOVE: Route = Route::needing(
@@ -143,7 +146,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Res
         Removal::NotFound => NOT_FOUND,
         Removal::Revoked => REVOKED,
     };
-    Ok(came_to.answer("devices/remove", id, &account, &call))
+    Ok(came_to.answer("devices/remove", id, &account, &call, None))
 }
 
 /// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
@@ -168,9 +171,17 @@ const TOO_MANY_REVOKED: CameTo = CameTo(StatusCode::FORBIDDEN, Word::Blocked, So
 const NOT_FOUND: CameTo = CameTo(StatusCode::NOT_FOUND, Word::Error, Some("not_found"));
 
 impl CameTo {
-    fn answer(self, handler: &'static str, device_id: DeviceId, account: &Account, call: &Call) -> Answer {
+    fn answer(
+        self,
+        handler: &'static str,
+        device_id: DeviceId,
+        account: &Account,
+        call: &Call,
+        unwritten: Option<&NotWritten>,
+    ) -> Answer {
         let Self(code, status, error) = self;
-        let body = DeviceDone { status, handler, device_id, error, plan: account.fields(call.at) };
-        Answer::of(code, &body).to(account.org.id)
+        let (plan, fields) = (account.fields(call.at), UnwrittenFields::of(unwritten));
+        let body = DeviceDone { status, handler, device_id, error, unwritten: fields, plan };
+        Answer::of(code, &body).to(account.org.id).unless_written(unwritten)
     }
 }

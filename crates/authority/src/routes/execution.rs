@@ -11,13 +11,14 @@ use machineid_protocol::api::path;
 use super::answer::Answer;
 use super::ask::{self, SMALL_BODY, org_not_found};
 use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO_ORG, Route, UNAVAILABLE, WAITS};
-use super::wire::{ExecutionSwitched, OnlyReason, Word};
+use super::wire::{ExecutionSwitched, OnlyReason, UnwrittenFields, Word};
 
 use crate::access::Permission;
 use crate::app::App;
 use crate::audit::Call;
 use crate::org::Switch;
 use crate::store::OrgChange;
+use crate::unwritten::InForce;
 
 pub(super) const DISABLE: Route = Route::needing(
     Permission::Stop,
@@ -29,6 +30,7 @@ pub(super) const DISABLE: Route = Route::needing(
         body: Some("OnlyReason"),
         answers: &[
             AnswerDoc(200, JSON, Some("ExecutionSwitched"), "execution is off"),
+            AnswerDoc(202, JSON, Some("ExecutionSwitched"), "it is off at this server, and not in the database yet"),
             MALFORMED,
             BAD_KEY,
             NO_ORG,
@@ -76,7 +78,7 @@ async fn switch(app: &App, request: Request, off: bool, handler: &'static str) -
     let OnlyReason { reason } = body?;
     let call = Call { reason: ask::reason(reason)?, ..caller.call(&head) };
     let change = OrgChange::Disabled(Switch::Own, off);
-    let account = app.store.change_org(org, &change, &call).await?.ok_or_else(org_not_found)?;
+    let InForce { done: account, unwritten } = app.store.order(org, &change, &call).await?.ok_or_else(org_not_found)?;
     let switches = account.org.off;
     let off_by = [(switches.own, Switch::Own), (switches.operator, Switch::Operator)];
     let body = ExecutionSwitched {
@@ -84,6 +86,7 @@ async fn switch(app: &App, request: Request, off: bool, handler: &'static str) -
         handler,
         disabled: account.org.disabled,
         off_by: off_by.into_iter().filter(|(off, _)| *off).map(|(_, switch)| switch.as_str()).collect(),
+        unwritten: UnwrittenFields::of(unwritten.as_ref()),
     };
-    Ok(Answer::of(StatusCode::OK, &body).to(org))
+    Ok(Answer::of(StatusCode::OK, &body).to(org).unless_written(unwritten.as_ref()))
 }

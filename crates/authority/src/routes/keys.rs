@@ -14,7 +14,7 @@ use super::answer::Answer;
 use super::approvals;
 use super::ask::{self, SMALL_BODY};
 use super::openapi::{BAD_KEY, LATE, LIMITED, MALFORMED, NO, NO_ORG, Route, UNAVAILABLE, WAITS};
-use super::wire::{KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, Word};
+use super::wire::{KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted, UnwrittenFields, Word};
 
 use crate::access::Permission;
 use crate::admin::OVERLAP;
@@ -23,6 +23,7 @@ use crate::audit::Call;
 use crate::org::OrgId;
 use crate::role_keys::{self, KeyError, MadeKey, WantedKey};
 use crate::store::{KeyRefusal, WhichKey};
+use crate::unwritten::InForce;
 
 const NO_KEY: AnswerDoc = AnswerDoc(404, JSON, NO, "there is no such valid key, or no such organisation any more");
 const CONFLICT: AnswerDoc =
@@ -99,6 +100,7 @@ pub(super) const REVOKE: Route = Route::needing(
         body: Some("KeyNamed"),
         answers: &[
             AnswerDoc(200, JSON, Some("KeyEnded"), "it is invalid"),
+            AnswerDoc(202, JSON, Some("KeyEnded"), "it is invalid at this server, and not in the database yet"),
             MALFORMED,
             BAD_KEY,
             NO_KEY,
@@ -117,9 +119,11 @@ pub(super) async fn revoke(State(app): State<Arc<App>>, request: Request) -> Res
     let org = caller.whole()?.id;
     let KeyNamed { key, reason } = body?;
     let call = Call { reason: ask::reason(reason)?, ..caller.call(&head) };
-    let fingerprints = role_keys::revoke(&app.store, org, &which(&key)?, &call).await.map_err(refused)?;
-    let body = KeyEnded { status: Word::Ok, handler: "org/keys/revoke", fingerprints };
-    Ok(Answer::of(StatusCode::OK, &body).to(org))
+    let stopped = role_keys::revoke(&app.store, org, &which(&key)?, &call).await.map_err(refused)?;
+    let InForce { done: fingerprints, unwritten } = stopped;
+    let fields = UnwrittenFields::of(unwritten.as_ref());
+    let body = KeyEnded { status: Word::Ok, handler: "org/keys/revoke", fingerprints, unwritten: fields };
+    Ok(Answer::of(StatusCode::OK, &body).to(org).unless_written(unwritten.as_ref()))
 }
 
 pub(super) const ROTATE: Route = Route::needing(

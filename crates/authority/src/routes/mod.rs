@@ -171,7 +171,8 @@ async fn metrics(State(app): State<Arc<App>>) -> Answer {
         Ok(Err(error)) => debug!(%error, "cannot count the devices that use an old key"),
         Err(_) => debug!("counting the devices that use an old key takes too long"),
     }
-    Answer::text(app.metrics.text(&app.health, app.connections.counts()))
+    let stops = app.store.unwritten_stops();
+    Answer::text(app.metrics.text(&app.health, app.connections.counts(), stops))
 }
 
 async fn unknown_path() -> Answer {

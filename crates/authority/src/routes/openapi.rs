@@ -79,6 +79,12 @@ pub(super) const UNAVAILABLE: AnswerDoc =
 pub(super) const NO_PLACE: AnswerDoc = AnswerDoc(403, JSON, Some("DeviceDone"), "the plan has no place for it");
 pub(super) const NO_DEVICE: AnswerDoc =
     AnswerDoc(404, JSON, NO, "the device does not exist, or its organisation was deleted");
+pub(super) const NOT_WRITTEN: AnswerDoc = AnswerDoc(
+    202,
+    JSON,
+    Some("DeviceDone"),
+    "in force at this server, and not in the database yet; `notice` says more",
+);
 pub(super) const DONE: AnswerDoc = AnswerDoc(200, JSON, Some("DeviceDone"), "done, or nothing was left to do");
 
 pub(super) const WAITS: AnswerDoc = AnswerDoc(

@@ -16,7 +16,7 @@ use super::openapi::{
 };
 use super::wire::{
     BatchBody, BatchRevoked, BatchUnrevoked, DeviceList, DeviceListed, ListQuery, NextCursor, NoneRestored, RevokedOne,
-    RevokedWord, UnrevokedOne, UnrevokedWord, Usage, Word,
+    RevokedWord, UnrevokedOne, UnrevokedWord, UnwrittenFields, Usage, Word,
 };
 
 use crate::access::Permission;
@@ -26,6 +26,7 @@ use crate::batch::{self, BatchError, Named, Outcome};
 use crate::org::OrgId;
 use crate::plan::{Account, Restoration, Suspension};
 use crate::store::{Filter, ListedDevice};
+use crate::unwritten::InForce;
 
 /// The maximum number of devices on one page; without `limit`, all devices are returned at once.
 const LARGEST_PAGE: u32 = 1_000;
@@ -120,6 +121,7 @@ pub(super) const REVOKE_BATCH: Route = Route::needing(
         body: Some("RevokeBatch"),
         answers: &[
             AnswerDoc(200, JSON, Some("BatchRevoked"), "the outcome for each distinct id, or how many there were"),
+            AnswerDoc(202, JSON, Some("BatchRevoked"), "the same, in force at this server and not written yet"),
             MALFORMED,
             BAD_KEY,
             NO_ORG,
@@ -133,20 +135,27 @@ pub(super) const REVOKE_BATCH: Route = Route::needing(
 
 pub(super) async fn revoke_batch(State(app): State<Arc<App>>, request: Request) -> Result<Answer, Answer> {
     let (org, scope, call) = asked(&app, request, "all_active").await?;
-    let (results, revoked_count, account) = match scope {
+    let (results, revoked_count, account, unwritten) = match scope {
         Scope::Ids(batch) => {
-            let done = app.store.revoke(org, &batch, Verb::RevokeBatch, &call).await?;
-            let (outcomes, account) = done.ok_or_else(org_not_found)?;
-            (Some(batch.into_iter().zip(outcomes).map(revoked).collect()), None, account)
+            let stopped = app.store.stop_devices(org, &batch, Verb::RevokeBatch, &call).await?;
+            let InForce { done: (outcomes, account), unwritten } = stopped.ok_or_else(org_not_found)?;
+            (Some(batch.into_iter().zip(outcomes).map(revoked).collect()), None, account, unwritten)
         }
         Scope::All => {
-            let (count, account) = app.store.revoke_all(org, &call).await?.ok_or_else(org_not_found)?;
-            (None, Some(count), account)
+            let stopped = app.store.stop_all(org, &call).await?;
+            let InForce { done: (count, account), unwritten } = stopped.ok_or_else(org_not_found)?;
+            (None, Some(count), account, unwritten)
         }
     };
-    let (handler, plan) = ("devices/revoke_batch", account.fields(call.at));
-    let body = BatchRevoked { status: Word::Ok, handler, results, revoked_count, plan };
-    Ok(Answer::of(StatusCode::OK, &body).to(org))
+    let body = BatchRevoked {
+        status: Word::Ok,
+        handler: "devices/revoke_batch",
+        results,
+        revoked_count,
+        unwritten: UnwrittenFields::of(unwritten.as_ref()),
+        plan: account.fields(call.at),
+    };
+    Ok(Answer::of(StatusCode::OK, &body).to(org).unless_written(unwritten.as_ref()))
 }
 
 pub(super) const UNREVOKE_BATCH: Route = Route::needing(
@@ -235,6 +244,7 @@ fn listed(device: ListedDevice) -> DeviceListed {
         revoke_reason: device.revoke_reason,
         ephemeral: device.ephemeral,
         old_key: device.old_key,
+        unwritten: device.unwritten,
     }
 }
 

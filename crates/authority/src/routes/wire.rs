@@ -19,6 +19,7 @@ pub(super) use self::approvals::{
 pub(super) use self::keys::{KeyEnded, KeyList, KeyMade, KeyNamed, KeyRotation, KeyWanted};
 use crate::audit::{Entry, LONGEST_REASON};
 use crate::plan::PlanFields;
+use crate::unwritten::NotWritten;
 
 /// A device id as sent by a client.
 #[derive(Debug, Serialize, Deserialize)]
@@ -214,7 +215,37 @@ pub(super) struct DeviceDone {
     #[schema(nullable = false)]
     pub(super) error: Option<&'static str>,
     #[serde(flatten)]
+    pub(super) unwritten: UnwrittenFields,
+    #[serde(flatten)]
     pub(super) plan: PlanFields,
+}
+
+/// What an answer says about a stop that is in force and not in the database. Empty when it is.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UnwrittenFields {
+    /// False when the stop is in force at this server, and not in the database yet; the status is then 202. An extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) written: Option<bool>,
+    /// With `written`: whether the stop survives a restart of this server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) survives_restart: Option<bool>,
+    /// With `written`: what that means, in a sentence for users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(super) notice: Option<String>,
+}
+
+impl UnwrittenFields {
+    pub(super) fn of(unwritten: Option<&NotWritten>) -> Self {
+        unwritten.map_or_else(Self::default, |unwritten| Self {
+            written: Some(false),
+            survives_restart: Some(unwritten.kept),
+            notice: Some(unwritten.notice()),
+        })
+    }
 }
 
 /// The result of a request, in a word.
@@ -286,6 +317,10 @@ pub(super) struct DeviceListed {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
     pub(super) old_key: bool,
+    /// The revoke is in force at this server, and not in the database yet; an extension, absent if false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(super) unwritten: bool,
 }
 
 /// The plan and its usage.
@@ -309,6 +344,8 @@ pub(super) struct BatchRevoked {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) revoked_count: Option<u64>,
+    #[serde(flatten)]
+    pub(super) unwritten: UnwrittenFields,
     #[serde(flatten)]
     pub(super) plan: PlanFields,
 }
@@ -433,7 +470,7 @@ pub(super) struct Health {
 /// A problem of the server or its database.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(super) struct HealthProblem {
-    /// `writes`, `space`, `integrity`, `file` or `durability`
+    /// `writes`, `stops`, `space`, `integrity`, `file` or `durability`
     pub(super) concern: String,
     /// The problem, and what to do.
     pub(super) problem: String,

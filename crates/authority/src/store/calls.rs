@@ -12,11 +12,15 @@ use super::super::batch::Named;
 use super::super::changes::Change;
 use super::super::keys::{KeyMark, SecretHash};
 use super::super::org::{Org, OrgId};
-use super::super::plan::{Account, Removal};
+use super::super::plan::{Account, Admission, Removal};
 use super::super::proofs::Proof;
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
+use super::super::unwritten::UnwrittenStop;
 use super::approvals::Gated;
-use super::operations::{self, approvals, checkouts, devices, fleet, keys, list, orgs, removal, reports, retention};
+use super::operations::{
+    self, approvals, checkouts, devices, fleet, keys, late, list, orgs, removal, reports, retention,
+};
+use super::overlaid::{self, Listing};
 use super::postgres::OPERATION;
 use super::sqlite::Turn;
 use super::transaction::{Transaction, at_once};
@@ -36,13 +40,13 @@ macro_rules! change {
         match &$self.backend {
             Backend::Sqlite(store) => store.change($turn, move |$tx| at_once($operation)).await,
             Backend::Postgres(store) => {
-                let operation = async {
+                let operation = Box::pin(async {
                     let mut writing = store.begin().await?;
                     let $tx = &mut writing;
                     let done = $operation.await?;
                     store.commit(writing).await?;
                     Ok(done)
-                };
+                });
                 store.within(OPERATION, operation).await
             }
         }
@@ -56,11 +60,11 @@ macro_rules! read {
         match &$self.backend {
             Backend::Sqlite(store) => store.read(move |$tx| at_once($operation)).await,
             Backend::Postgres(store) => {
-                let operation = async {
+                let operation = Box::pin(async {
                     let mut means = store.$means().await?;
                     let $tx: &mut PgConnection = &mut means;
                     $operation.await
-                };
+                });
                 store.within(OPERATION, operation).await
             }
         }
@@ -75,19 +79,23 @@ impl Store {
         key: SecretHash,
         device: Option<&DeviceId>,
     ) -> Result<Option<Presented>, StoreError> {
-        in_time(async { either!(self.look_up(key, device.cloned())) }).await
+        let overlay = self.unwritten.overlay();
+        let found = in_time(async { either!(self.look_up(key, device.cloned())) }).await?;
+        Ok(found.map(|found| overlaid::presented(&overlay, found, key, device)))
     }
 
     /// The organisation that `key`, which stops agents, belongs or belonged to. Waits for no other look-up.
     pub(crate) async fn look_up_to_stop(&self, key: SecretHash) -> Result<Option<Presented>, StoreError> {
-        in_time(async {
+        let overlay = self.unwritten.overlay();
+        let found = in_time(async {
             match &self.backend {
                 Backend::Sqlite(store) => store.look_up_first(key).await,
                 // All questions that wait are asked in one statement.
                 Backend::Postgres(store) => store.look_up(key, None).await,
             }
         })
-        .await
+        .await?;
+        Ok(found.map(|found| overlaid::presented(&overlay, found, key, None)))
     }
 
     /// The organisation and its usage; `None` when the organisation was deleted.
@@ -98,22 +106,26 @@ impl Store {
     /// The organisation and its usage, also of a deleted organisation. It is one row, and every stop in the console needs it: it
     /// waits for no list.
     pub(crate) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
-        match &self.backend {
+        let overlay = self.unwritten.overlay();
+        let found: Result<Option<Account>, StoreError> = match &self.backend {
             Backend::Sqlite(store) => store.read_short(move |tx| at_once(orgs::any_account(tx, id))).await,
             Backend::Postgres(store) => {
-                let operation = async {
+                let operation = Box::pin(async {
                     let mut means = store.connection().await?;
                     let tx: &mut PgConnection = &mut means;
                     orgs::any_account(tx, id).await
-                };
+                });
                 store.within(OPERATION, operation).await
             }
-        }
+        };
+        Ok(found?.map(|account| overlay.account(account)))
     }
 
     /// All organisations that were not deleted, the oldest first.
     pub(crate) async fn orgs(&self) -> Result<Vec<Account>, StoreError> {
-        read!(self, connection, |tx| orgs::all(tx))
+        let overlay = self.unwritten.overlay();
+        let found: Result<Vec<Account>, StoreError> = read!(self, connection, |tx| orgs::all(tx));
+        Ok(found?.into_iter().map(|account| overlay.account(account)).collect())
     }
 
     /// Entitlements and old keys that ended after `after` and by `now`, also those of deleted organisations.
@@ -133,8 +145,9 @@ impl Store {
         change!(self, |tx| orgs::create(tx, &org, key, &call))
     }
 
-    /// Changes an organisation. `None` when it does not exist, was deleted, or has another key than a rotation expects.
-    pub(crate) async fn change_org(
+    /// Changes an organisation, in the database alone ([`Self::order`] is for everything else). `None` when it does not
+    /// exist, was deleted, or has another key than a rotation expects.
+    pub(super) async fn change_org(
         &self,
         id: OrgId,
         change: &OrgChange,
@@ -142,12 +155,14 @@ impl Store {
     ) -> Result<Option<Account>, StoreError> {
         let (change, call) = (change.clone(), call.clone());
         // An operator's, or the organisation's own switch: rare.
-        change!(self, Turn::First, |tx| orgs::change(tx, id, &change, &call))?.settled()
+        self.doubting(change!(self, Turn::First, |tx| orgs::change(tx, id, &change, &call)))?.settled()
     }
 
     /// The organisation's keys, its own first and then the newest; `None` when it is gone.
     pub(crate) async fn keys(&self, org: OrgId) -> Result<Option<Vec<KeyRow>>, StoreError> {
-        read!(self, snapshot, |tx| keys::list(tx, org))
+        let overlay = self.unwritten.overlay();
+        let found: Result<Option<Vec<KeyRow>>, StoreError> = read!(self, snapshot, |tx| keys::list(tx, org));
+        Ok(found?.map(|rows| overlaid::keys(&overlay, org, rows)))
     }
 
     /// Adds a key with a role.
@@ -157,12 +172,13 @@ impl Store {
         new: &NewRoleKey,
         call: &Call,
     ) -> Result<KeyChange<()>, StoreError> {
+        self.caught_up(Some(org)).await?;
         let (new, call) = (new.clone(), call.clone());
         change!(self, |tx| keys::create(tx, org, &new, &call))?.settled()
     }
 
-    /// Ends a key with a role, now.
-    pub(crate) async fn revoke_key(
+    /// Ends a key with a role, now, in the database alone ([`Self::stop_key`] is for everything else).
+    pub(super) async fn revoke_key(
         &self,
         org: OrgId,
         which: &WhichKey,
@@ -182,8 +198,17 @@ impl Store {
         (until, not_after): (Timestamp, Option<Timestamp>),
         call: &Call,
     ) -> Result<KeyChange<RotatedKey>, StoreError> {
-        let (which, call) = (which.clone(), call.clone());
-        change!(self, |tx| keys::rotate(tx, org, &which, hash, (until, not_after), &call))
+        let written = async {
+            self.caught_up(Some(org)).await?;
+            let (which, call) = (which.clone(), call.clone());
+            change!(self, |tx| keys::rotate(tx, org, &which, hash, (until, not_after), &call))
+        };
+        match written.await {
+            Err(error) if until <= call.at && !error.is_refusal() => {
+                Err(self.end_key_without(org, which, call, error).await)
+            }
+            done => done,
+        }
     }
 
     /// The restores that wait for a second key, and those that did, the newest first; `None` when the organisation is gone.
@@ -193,6 +218,7 @@ impl Store {
 
     /// Confirms a restore, which is then done. `None` when the organisation is gone.
     pub(crate) async fn approve(&self, org: OrgId, id: &str, call: &Call) -> Result<Option<Approval>, StoreError> {
+        self.caught_up(Some(org)).await?;
         let (id, call) = (id.to_owned(), call.clone());
         change!(self, |tx| approvals::approve(tx, org, &id, &call))?.map(Gated::settled).transpose()
     }
@@ -218,12 +244,22 @@ impl Store {
         ephemeral: Option<bool>,
         call: &Call,
     ) -> Result<Option<Admitted>, StoreError> {
+        let revoked = self.unwritten.overlay().of(org).is_some_and(|stops| stops.revokes(id));
+        // A device that registers now is no active one of before.
+        self.try_to_write_stops(org).await;
         let (id, call) = (id.clone(), call.clone());
-        self.doubting(change!(self, |tx| devices::register(tx, org, &id, ephemeral, &call)))
+        let done = self.doubting(change!(self, |tx| devices::register(tx, org, &id, ephemeral, &call)));
+        let admitted = |(admission, account): Admitted| {
+            let revoked = revoked && admission == Admission::Exists;
+            let admission = if revoked { Admission::Revoked } else { admission };
+            (admission, self.unwritten.overlay().account(account))
+        };
+        Ok(done?.map(admitted))
     }
 
-    /// Revokes each device of a batch; on a failure, none of them.
-    pub(crate) async fn revoke(
+    /// Revokes each device of a batch in the database alone ([`Self::stop_devices`] is for everything else); on a
+    /// failure, none of them.
+    pub(super) async fn revoke(
         &self,
         org: OrgId,
         batch: &[Named],
@@ -234,8 +270,8 @@ impl Store {
         self.doubting(change!(self, Turn::First, |tx| devices::revoke(tx, org, &batch, verb, &call)))
     }
 
-    /// Revokes all active devices and returns how many there were.
-    pub(crate) async fn revoke_all(&self, org: OrgId, call: &Call) -> Result<Option<(u64, Account)>, StoreError> {
+    /// Revokes all active devices in the database alone, and returns how many there were.
+    pub(super) async fn revoke_all(&self, org: OrgId, call: &Call) -> Result<Option<(u64, Account)>, StoreError> {
         let call = call.clone();
         self.doubting(change!(self, Turn::First, |tx| devices::revoke_all(tx, org, &call)))
     }
@@ -248,6 +284,7 @@ impl Store {
         verb: Verb,
         call: &Call,
     ) -> Result<Option<(Restorations, Account)>, StoreError> {
+        self.caught_up(Some(org)).await?;
         let (batch, call) = (batch.to_vec(), call.clone());
         change!(self, |tx| devices::unrevoke(tx, org, &batch, verb, &call))?.settled()
     }
@@ -258,6 +295,7 @@ impl Store {
         org: OrgId,
         call: &Call,
     ) -> Result<Option<(RestoredAll, Account)>, StoreError> {
+        self.caught_up(Some(org)).await?;
         let call = call.clone();
         change!(self, |tx| devices::unrevoke_all(tx, org, &call))?.settled()
     }
@@ -271,6 +309,8 @@ impl Store {
         only_active: bool,
         call: &Call,
     ) -> Result<Option<(Removal, Account)>, StoreError> {
+        // A device that is to be revoked could otherwise be removed as an active one, and register again.
+        self.caught_up(Some(org)).await?;
         let (id, call) = (id.clone(), call.clone());
         change!(self, |tx| removal::remove(tx, org, &id, only_active, &call))?.settled()
     }
@@ -283,13 +323,21 @@ impl Store {
     /// Removes active ephemeral devices of this organisation that were last seen before `before`, at most
     /// [`super::AGED_AT_ONCE`], and returns how many it removed.
     pub(crate) async fn age_out(&self, org: OrgId, before: Timestamp, call: &Call) -> Result<u64, StoreError> {
+        self.caught_up(Some(org)).await?;
         let call = call.clone();
         change!(self, |tx| removal::age_out(tx, org, before, &call))
     }
 
     /// Lists the organisation's devices in bytewise order of their ids, with the usage from the same snapshot.
     pub(crate) async fn list(&self, org: OrgId, filter: &Filter) -> Result<Option<(Page, Account)>, StoreError> {
-        let filter = filter.clone();
+        let Some(stops) = Listing::of(self.unwritten.overlay(), org) else {
+            return self.stored_list(org, filter.clone()).await;
+        };
+        let found = self.stored_list(org, Listing::widened(filter)).await?;
+        Ok(found.map(|(page, account)| (stops.page(page, filter), stops.account(account))))
+    }
+
+    async fn stored_list(&self, org: OrgId, filter: Filter) -> Result<Option<(Page, Account)>, StoreError> {
         read!(self, snapshot, |tx| list::list(tx, org, &filter))
     }
 
@@ -342,7 +390,14 @@ impl Store {
     /// A page of devices with what their sidecars reported, from one snapshot. `None` when the organisation was
     /// deleted.
     pub(crate) async fn fleet(&self, org: OrgId, filter: &Filter) -> Result<Option<FleetRows>, StoreError> {
-        let filter = filter.clone();
+        let Some(stops) = Listing::of(self.unwritten.overlay(), org) else {
+            return self.stored_fleet(org, filter.clone()).await;
+        };
+        let found = self.stored_fleet(org, Listing::widened(filter)).await?;
+        Ok(found.map(|rows| stops.fleet(rows, filter)))
+    }
+
+    async fn stored_fleet(&self, org: OrgId, filter: Filter) -> Result<Option<FleetRows>, StoreError> {
         read!(self, snapshot, |tx| fleet::fleet(tx, org, &filter))
     }
 
@@ -361,7 +416,17 @@ impl Store {
     /// The state of the devices that were revoked at `at` and still are, from one snapshot: it shows how far the stop
     /// of many devices has come. `None` when the organisation was deleted.
     pub(crate) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
+        if Listing::of(self.unwritten.overlay(), org).is_some() {
+            let filter = Filter { revoked_at: Some(at), ..Filter::default() };
+            return Ok(self.fleet(org, &filter).await?.map(|rows| Listing::aftermath(rows, at)));
+        }
         read!(self, snapshot, |tx| fleet::aftermath(tx, org, at))
+    }
+
+    /// Writes a stop that could not be written when it was ordered.
+    pub(super) async fn write_late(&self, stop: &UnwrittenStop) -> Result<(), StoreError> {
+        let stop = stop.clone();
+        change!(self, Turn::First, |tx| late::write(tx, &stop))
     }
 
     /// A page of the audit, the newest entry first.
@@ -410,6 +475,8 @@ impl Store {
         key: &CheckoutKey,
         call: &Call,
     ) -> Result<Option<Checkout>, StoreError> {
+        // Whose it is shows only inside.
+        self.caught_up(None).await?;
         let (key, call) = (key.clone(), call.clone());
         change!(self, |tx| checkouts::confirm(tx, &key, &call))
     }

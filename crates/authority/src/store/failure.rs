@@ -1,11 +1,13 @@
 //! The errors of a store.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::approvals::{Approval, ApprovalRefusal};
 use super::super::reports::Unreadable;
+use super::super::unwritten::{NotWritten, ReserveError};
 use super::keys::KeyRefusal;
 
 /// The database could not be opened.
@@ -59,6 +61,8 @@ pub(crate) enum OpenError {
     Newer { found: String, known: usize },
     #[error("{} is the database of another program\nNothing was changed. Name another --database.", path.display())]
     Foreign { path: PathBuf },
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
     #[error("cannot connect to PostgreSQL at {place}: {source}{remedy}")]
     Connect { place: String, source: StoreError, remedy: &'static str },
     #[error("cannot bring the database at {place} to this version: {source}")]
@@ -142,6 +146,18 @@ pub(crate) enum StoreError {
     /// With `--fence`: no standby confirms commits, so this may be an isolated old primary, or its standby is down.
     #[error("no standby confirms the database's commits, so it may be an old primary; with --fence nothing is decided")]
     Unconfirmed,
+    /// The disk has less free space than is reserved for stops, so that nothing that takes more is written.
+    #[error(
+        "{left} MiB are left on the disk of the database, and {reserved} MiB are reserved for stops: nothing that makes it \
+         grow is accepted until there is more space"
+    )]
+    NoRoom { left: u64, reserved: u64 },
+    /// A stop is in force and not written, and nothing else of the request could be done.
+    #[error("only the stop was done. {}", .0.notice())]
+    OnlyStopped(NotWritten),
+    /// Stops of the organisation wait to be written, and this could give something back.
+    #[error("stops of this organisation are not in the database yet, and until they are nothing is given back: {0}")]
+    StopsWait(String),
     /// The store was closed, or its thread failed.
     #[error("the store is closed")]
     Closed,
@@ -169,6 +185,70 @@ impl StoreError {
     pub(super) fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         |source| Self::Unwritable { path, source: Arc::new(source) }
+    }
+
+    /// Whether the store did answer, and the answer is no.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Waits(_) | Self::NotApproved(_) | Self::KeyRefused(_) => true,
+            Self::Sqlite(_)
+            | Self::Postgres(_)
+            | Self::Undone
+            | Self::Late
+            | Self::Down
+            | Self::Standby
+            | Self::ReadOnly
+            | Self::Superseded
+            | Self::Unconfirmed
+            | Self::NoRoom { .. }
+            | Self::OnlyStopped(_)
+            | Self::StopsWait(_)
+            | Self::Closed
+            | Self::Corrupt(_)
+            | Self::Unwritable { .. }
+            | Self::NotHere => false,
+        }
+    }
+
+    /// What is wrong, in words for clients: nothing of a database's own message.
+    pub(crate) fn in_words(&self) -> Cow<'static, str> {
+        use rusqlite::ErrorCode;
+        Cow::Borrowed(match self {
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => "the disk is full",
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => "the database is read-only",
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process locks the database",
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => "the database is damaged",
+                Some(ErrorCode::SystemIoFailure) => "the disk fails, or is full",
+                Some(_) | None => "the database fails",
+            },
+            Self::Postgres(error) => {
+                match error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() {
+                    Some("53100") => "the disk of the database is full",
+                    Some("42501") => "the server's role may not write to the database",
+                    Some("XX001" | "XX002") => "the database is damaged",
+                    Some("58030") => "the disk of the database fails",
+                    Some(_) | None => "the database fails",
+                }
+            }
+            Self::Undone => "the disk is full, or fails",
+            Self::Unwritable { .. } => "the disk fails",
+            Self::Corrupt(_) => "the database is damaged, or was written by a newer version",
+            Self::Late
+            | Self::Down
+            | Self::Standby
+            | Self::ReadOnly
+            | Self::Superseded
+            | Self::Unconfirmed
+            | Self::NoRoom { .. }
+            | Self::OnlyStopped(_)
+            | Self::StopsWait(_)
+            | Self::Waits(_)
+            | Self::NotApproved(_)
+            | Self::KeyRefused(_)
+            | Self::Closed
+            | Self::NotHere => return Cow::Owned(self.to_string()),
+        })
     }
 }
 

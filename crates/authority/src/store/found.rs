@@ -24,6 +24,12 @@ impl Presented {
     pub(crate) fn at(self, now: Timestamp) -> Option<LookUp> {
         self.0.key.good(now).then_some(self.0)
     }
+
+    /// The look-up result with what `change` makes of it.
+    pub(super) fn changed(mut self, change: impl FnOnce(&mut LookUp)) -> Self {
+        change(&mut self.0);
+        self
+    }
 }
 
 /// The data that one validation needs.
@@ -60,6 +66,8 @@ pub(crate) struct ListedDevice {
     pub(crate) ephemeral: bool,
     /// The device's last request used another key than the organisation's current one.
     pub(crate) old_key: bool,
+    /// The revoke is in force and not in the database.
+    pub(crate) unwritten: bool,
 }
 
 /// An organisation whose key was rotated.

@@ -21,9 +21,10 @@
 //! | `change` | the changes that an operator can make to an organisation |
 //! | `checkouts` | plan changes that wait for confirmation |
 //! | `last_seen` | the time of a device's last validation |
+//! | `stops`, `overlaid` | stops that are in force without the database, and the store's answers with them |
 //! | `failure` | the errors of a store |
 //!
-//! An enum selects the database: there are two, both known here, and a call costs no allocation. Operations are generic
+//! An enum selects the database: there are two, both known here, and a look-up costs no allocation. Operations are generic
 //! over the transaction ([`transaction`] says why), and one test suite runs over both databases. Only validations have
 //! a separate statement for each, since validations are most of the load.
 
@@ -37,15 +38,17 @@ mod found;
 mod keys;
 mod last_seen;
 mod operations;
+mod overlaid;
 mod postgres;
 mod rows;
 mod sqlite;
+mod stops;
 #[cfg(test)]
 mod tests;
 mod transaction;
 mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +71,7 @@ use super::changes::Changes;
 use super::database::Database;
 use super::health::Finding;
 use super::plan::{Account, Admission, Restoration, Suspension};
+use super::unwritten::Unwritten;
 
 /// How long a decision may take, for either database. Less than clients wait, so that they are told that there is no
 /// decision; longer than one statement waits for a lock or a lost connection.
@@ -91,6 +95,15 @@ impl Default for Terms {
     }
 }
 
+/// What is reserved for stops.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reserves {
+    /// Free space on the disk of an `SQLite` database, in bytes, into which nothing but stops grows; 0 for none.
+    pub(super) space: u64,
+    /// The file for stops that the database does not take; `None` for memory alone.
+    pub(super) file: Option<PathBuf>,
+}
+
 /// How many devices age out in one transaction: a revoke that arrives meanwhile waits for at most one of these.
 const AGED_AT_ONCE: i64 = 500;
 
@@ -101,6 +114,10 @@ pub(super) struct Store {
     changes: Changes,
     /// Notified when a change could not be written.
     doubt: Arc<Notify>,
+    /// The stops that the database did not take.
+    unwritten: Unwritten,
+    /// Held by the task that writes those stops: one at a time, in their order.
+    late_writer: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// An operator's additional requirement for the database.
@@ -130,13 +147,16 @@ use either;
 
 impl Store {
     /// Opens the database, creates missing tables, and runs the migrations up to this version.
-    pub(super) async fn open(database: &Database, terms: Terms) -> Result<Self, OpenError> {
+    pub(super) async fn open(database: &Database, terms: Terms, reserves: Reserves) -> Result<Self, OpenError> {
         let changes = Changes::new();
         let backend = match database {
-            Database::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, &changes)?),
+            Database::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, &changes, reserves.space)?),
             Database::Postgres(url) => Backend::Postgres(Postgres::open(url, terms, &changes).await?),
         };
-        Ok(Self { backend, changes, doubt: Arc::default() })
+        let store =
+            |unwritten| Self { backend, changes, doubt: Arc::default(), unwritten, late_writer: Arc::default() };
+        // After the database: its lock makes this server the one that the file beside it belongs to.
+        Ok(store(Unwritten::open(reserves.file)?))
     }
 
     /// The channel on which the store tells of changes: its own, and those of other servers on the same database.

@@ -16,8 +16,8 @@ use tokio::runtime::Runtime;
 
 use super::LastSeen;
 use super::{
-    Backend, CheckoutKey, Filter, FleetRow, Kept, NewCheckout, OpenError, OrgChange, RestoredAll, Store, StoreError,
-    Surplus, Terms,
+    Backend, CheckoutKey, Filter, FleetRow, Kept, NewCheckout, OpenError, OrgChange, Reserves, RestoredAll, Store,
+    StoreError, Surplus, Terms,
 };
 use crate::admin::create_org;
 use crate::audit::{Actor, Call, KeyLabel, Query, Verb};
@@ -69,6 +69,7 @@ mod orgs;
 mod removal;
 mod reports;
 mod retention;
+mod unwritten;
 mod visible;
 
 #[test]
@@ -83,7 +84,7 @@ fn sqlite(directory: &Path) -> Database {
 
 fn run(database: &Database, scenario: impl FnOnce(&Runtime, Store)) {
     let runtime = runtime();
-    let store = runtime.block_on(Store::open(database, Terms::default())).unwrap();
+    let store = runtime.block_on(Store::open(database, Terms::default(), Reserves::default())).unwrap();
     scenario(&runtime, store.clone());
     runtime.block_on(store.close());
 }

@@ -91,6 +91,9 @@ pub(super) trait Transaction: ReadTransaction {
     /// Runs a statement and returns how many rows it changed.
     async fn run(&mut self, sql: &str, values: Vec<Value>) -> Result<u64, StoreError>;
 
+    /// Fails when there is no space for what makes the database grow. Asked before everything but stops.
+    fn grow(&self) -> Result<(), StoreError>;
+
     /// Tells this change, here and on every other server, once the transaction is committed.
     fn tell(&mut self, change: Change);
 

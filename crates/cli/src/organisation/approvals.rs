@@ -111,6 +111,9 @@ fn switched(state: &ExecutionState, json: bool, printer: &mut Printer) {
         printer.json(state);
         return;
     }
+    if let Some(notice) = &state.notice {
+        printer.note(&format!("machineid: warning: {notice}"));
+    }
     let operator = state.off_by.iter().any(|switch| switch == "operator");
     printer.line(match (state.disabled, operator) {
         (false, _) => "execution is on".to_owned(),

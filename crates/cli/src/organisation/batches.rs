@@ -73,7 +73,10 @@ pub(super) async fn send(
         }
         let batch = BatchRequest::Ids(chunk.to_vec());
         match patiently(async || request(&org.client, &org.key, &batch).await, printer).await {
-            Ok(response) => outcomes.extend(match_up(chunk, response.results, success)),
+            Ok(BatchResponse { results, notice, .. }) => {
+                let told = |outcome: DeviceOutcome| outcome.with_notice(notice.as_ref());
+                outcomes.extend(match_up(chunk, results, success).into_iter().map(told));
+            }
             Err(failure) => {
                 let error = org.explain(&failure);
                 outcomes.extend(chunk.iter().map(|id| DeviceOutcome::not_done(id, "failed", Some(error.clone()))));

@@ -81,10 +81,17 @@ fn shown(new: &NewKey, json: bool, printer: &mut Printer) {
 async fn revoke(args: &KeyRevokeArgs, env: Env<'_>, printer: &mut Printer) -> Result<Exit, Problem> {
     let org = OrgClient::new(&args.key, env)?;
     let ended = org.client.revoke_key(&org.key, &args.which, args.reason.as_deref()).await;
-    let fingerprints = ended.map_err(|failure| org.problem(&failure))?;
+    let (fingerprints, notice) = ended.map_err(|failure| org.problem(&failure))?;
     if args.json {
-        printer.json(&json!({ "fingerprints": fingerprints }));
+        let mut told = json!({ "fingerprints": fingerprints });
+        if let Some(notice) = notice {
+            told["notice"] = notice.into();
+        }
+        printer.json(&told);
     } else {
+        if let Some(notice) = notice {
+            printer.note(&format!("machineid: warning: {notice}"));
+        }
         printer.line(format!("invalid now: {}", fingerprints.join(", ")));
     }
     Ok(Exit::Success)

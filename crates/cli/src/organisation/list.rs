@@ -130,6 +130,7 @@ fn row(device: &Device, known: Option<&FleetDevice>, now: Timestamp) -> Vec<Cell
     let time = |text: Option<&String>| text.map_or_else(|| "-".to_owned(), |text| ago(text, now));
     let status = match device.status {
         DeviceStatus::Active => Cell::coloured("active", Colour::Good),
+        DeviceStatus::Revoked if device.unwritten => Cell::coloured("revoked, not written yet", Colour::Bad),
         DeviceStatus::Revoked => Cell::coloured("revoked", Colour::Bad),
     };
     vec![

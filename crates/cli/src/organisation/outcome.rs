@@ -17,17 +17,26 @@ pub(super) struct DeviceOutcome {
     pub(super) result: String,
     /// Details when the device is not in the requested state.
     pub(super) error: Option<String>,
+    /// What the authority says about a stop that is in force and not in its database yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) notice: Option<String>,
     #[serde(skip)]
     pub(super) done: bool,
 }
 
 impl DeviceOutcome {
     pub(super) fn done(device_id: impl Into<String>, result: impl Into<String>) -> Self {
-        Self { device_id: device_id.into(), result: result.into(), error: None, done: true }
+        Self { device_id: device_id.into(), result: result.into(), error: None, notice: None, done: true }
+    }
+
+    /// The same with the authority's notice, if it is done.
+    pub(super) fn with_notice(self, notice: Option<&String>) -> Self {
+        let notice = notice.filter(|_| self.done).cloned();
+        Self { notice, ..self }
     }
 
     pub(super) fn not_done(device_id: impl Into<String>, result: impl Into<String>, error: Option<String>) -> Self {
-        Self { device_id: device_id.into(), result: result.into(), error, done: false }
+        Self { device_id: device_id.into(), result: result.into(), error, notice: None, done: false }
     }
 
     /// The outcome of a failed request about this one device.
@@ -79,6 +88,10 @@ pub(super) fn report(outcomes: &[DeviceOutcome], json: bool, printer: &mut Print
         // Without a heading: the lines are also for `grep` and `cut`.
         for line in table::layout(&COLUMNS, &rows, printer.width()).into_iter().skip(1) {
             printer.line(line);
+        }
+        // One server says the same of all.
+        if let Some(notice) = outcomes.iter().find_map(|outcome| outcome.notice.as_ref()) {
+            printer.note(&format!("machineid: warning: {notice}"));
         }
     }
     if failed == 0 {

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
         // The request for one device is older than batches and works with every authority.
         let answer = batches::patiently(async || org.client.revoke(&org.key, &device, reason).await, printer).await;
         vec![match answer {
-            Ok(()) => DeviceOutcome::done(id, "revoked"),
+            Ok(notice) => DeviceOutcome::done(id, "revoked").with_notice(notice.as_ref()),
             Err(failure) => DeviceOutcome::failed(id, &failure, org.explain(&failure)),
         }]
     } else {
@@ -90,6 +90,8 @@ pub(crate) async fn run(args: &RevokeArgs, env: Env<'_>, printer: &mut Printer) 
 struct All<'a> {
     revoked_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     wait: Option<&'a follow::WaitReport>,
 }
 
@@ -107,21 +109,25 @@ async fn all(org: &OrgClient, args: &RevokeArgs, printer: &mut Printer) -> Resul
         }
         active == 0
     };
-    let revoked = if none_active {
+    let (revoked, notice) = if none_active {
         printer.note("no device is active; nothing to revoke");
-        0
+        (0, None)
     } else {
         let reason = args.change.reason.as_deref();
         let request = async || org.client.revoke_batch(&org.key, &BatchRequest::All, reason).await;
         let answer = batches::patiently(request, printer).await.map_err(|failure| org.problem(&failure))?;
-        answer.revoked_count.ok_or_else(|| {
+        let revoked = answer.revoked_count.ok_or_else(|| {
             Problem::failure(
                 "the authority's answer does not say how many it revoked; look with: machineid list --active",
             )
-        })?
+        })?;
+        (revoked, answer.notice)
     };
     if !args.json && !none_active {
         printer.line(format!("revoked {}", count(usize::try_from(revoked).unwrap_or(usize::MAX), "device", "devices")));
+        if let Some(notice) = &notice {
+            printer.note(&format!("machineid: warning: {notice}"));
+        }
         printer.flush();
     }
     let waited = match args.wait {
@@ -129,7 +135,11 @@ async fn all(org: &OrgClient, args: &RevokeArgs, printer: &mut Printer) -> Resul
         None => None,
     };
     if args.json {
-        printer.json(&All { revoked_count: revoked, wait: waited.as_ref().map(|waited| &waited.report) });
+        printer.json(&All {
+            revoked_count: revoked,
+            notice: notice.as_deref(),
+            wait: waited.as_ref().map(|waited| &waited.report),
+        });
     }
     Ok(waited.map_or(Exit::Success, |waited| exit(false, &waited)))
 }

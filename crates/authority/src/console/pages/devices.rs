@@ -74,7 +74,9 @@ const REMOVED: &str = "They are unknown now, so they are denied with DEVICE_NOT_
 
 async fn revoke(app: &App, org: OrgId, batch: &[Named], call: &Call) -> Result<Vec<Done>, Refused> {
     let verb = if batch.len() == 1 { Verb::Revoke } else { Verb::RevokeBatch };
-    let (outcomes, _) = app.store.revoke(org, batch, verb, call).await?.ok_or(Refused::NotFound)?;
+    // That some are not in the database yet is said at the top of every page.
+    let stopped = app.store.stop_devices(org, batch, verb, call).await?.ok_or(Refused::NotFound)?;
+    let (outcomes, _) = stopped.done;
     Ok(each(batch, &outcomes, |done| match done {
         Suspension::Revoked => ("revoked", true),
         Suspension::AlreadyRevoked => ("was revoked already", true),

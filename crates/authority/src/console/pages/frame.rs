@@ -62,6 +62,8 @@ pub(super) struct OrgPlace {
     pub(super) by_two: bool,
     /// Why no device of it may execute, if that is so.
     pub(super) halted: Option<&'static str>,
+    /// How many stops of it are in force and not in the database.
+    pub(super) unwritten: usize,
 }
 
 impl Frame {
@@ -90,6 +92,7 @@ impl Frame {
             path: format!("{}/org/{}", app.console.base, org.id),
             by_two: org.restore_needs >= 2,
             halted: halted(org),
+            unwritten: app.store.unwritten_stops_of(org.id),
         };
         Self { org: Some(place), section, ..Self::of(app, visit, title) }
     }

@@ -38,6 +38,8 @@ pub(super) enum Refused {
     /// The form did not arrive in time.
     Late,
     TooMany(Duration),
+    /// The database cannot take changes; the text says what that means for what was asked.
+    NotWritten(String),
     /// The database or this program failed.
     Failed,
 }
@@ -51,6 +53,7 @@ struct Page<'a> {
 }
 
 impl Refused {
+    #[expect(clippy::too_many_lines, reason = "a table of texts, one for each refusal")]
     pub(super) fn page(self, app: &App, method: &Method, uri: &Uri) -> Response<Body> {
         let base = &app.console.base;
         if matches!(self, Self::SignIn) {
@@ -123,6 +126,13 @@ impl Refused {
                 "This request was refused so that the server stays available to others.",
                 "Wait a moment, then open the page again. Agents are not affected: validations are never limited.",
             ),
+            Self::NotWritten(text) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The database takes no changes",
+                text.as_str(),
+                "Stops are carried out all the same. Everything else can be repeated when the operator of this server has \
+                 mended the database.",
+            ),
             Self::Failed => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The authority could not do that",
@@ -144,6 +154,7 @@ impl Refused {
             | Self::Malformed(_)
             | Self::Waits(_)
             | Self::Late
+            | Self::NotWritten(_)
             | Self::Failed => answer,
         }
         .into_response()
@@ -164,6 +175,10 @@ impl From<StoreError> for Refused {
             StoreError::Waits(approval) => return Self::Waits(waiting_text(&approval)),
             StoreError::NotApproved(refusal) => return Self::Malformed(sentence(&refusal)),
             StoreError::KeyRefused(refusal) => return Self::Malformed(sentence(&refusal)),
+            StoreError::NoRoom { .. } | StoreError::StopsWait(_) | StoreError::OnlyStopped(_) => {
+                rarely!(error, %error, "the database takes no changes; a page of the console is refused");
+                return Self::NotWritten(sentence(&error));
+            }
             StoreError::Sqlite(_)
             | StoreError::Postgres(_)
             | StoreError::Undone
@@ -197,5 +212,6 @@ fn sentence(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
+    let whole = format!("{first}{}", letters.as_str());
+    if whole.ends_with('.') { whole } else { format!("{whole}.") }
 }

@@ -21,7 +21,7 @@ use crate::access::Permission;
 use crate::app::App;
 use crate::console::session::{Done, Outcome};
 use crate::console::words::{When, grouped};
-use crate::org::OrgId;
+use crate::org::{Org, OrgId};
 use crate::routes::now;
 
 #[derive(Template)]
@@ -67,6 +67,8 @@ struct KeyPage {
     /// When the old key ends, while it is valid.
     old_key_ends: Option<When>,
     older_key_ended: bool,
+    /// What it means that the database has not got it yet, if that is so.
+    notice: Option<String>,
 }
 
 #[derive(Template)]
@@ -91,6 +93,20 @@ struct CreatedPage {
     place: String,
     id: OrgId,
     key: Option<String>,
+}
+
+/// Shows a new key that the database has not got yet, in the answer to the form itself.
+pub(super) fn key_at_once(
+    app: &App,
+    visit: &Visit,
+    org: &Org,
+    key: &OrgKey,
+    notice: String,
+) -> Result<Response, Refused> {
+    let frame = Frame::inside(app, visit, org, Section::Settings, "The new key");
+    let place = format!("{}/org/{}", app.console.base, org.id);
+    let (key, notice) = (Some(key.expose().to_owned()), Some(notice));
+    page(StatusCode::OK, &KeyPage { frame, place, key, old_key_ends: None, older_key_ended: false, notice })
 }
 
 /// Stores the result of this visit's form, and redirects to its page.
@@ -135,7 +151,10 @@ pub(super) async fn show(
             let frame = Frame::inside(&app, &visit, org, Section::Settings, "The new key");
             let now = now();
             let old_key_ends = old_key_ends.filter(|ends| now < *ends).map(|ends| When::new(ends, now));
-            page(StatusCode::OK, &KeyPage { frame, place, key: key.map(text), old_key_ends, older_key_ended })
+            page(
+                StatusCode::OK,
+                &KeyPage { frame, place, key: key.map(text), old_key_ends, older_key_ended, notice: None },
+            )
         }
         Outcome::RoleKey { key, made, old_key_ends, waits } => {
             let frame = Frame::inside(&app, &visit, org, Section::Keys, "The new key");

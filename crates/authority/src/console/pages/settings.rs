@@ -153,8 +153,8 @@ pub(super) async fn execution(
         return Err(Refused::Malformed("To switch execution off, type the word off.".to_owned()));
     }
     let switch = if visit.is_operator() { Switch::Operator } else { Switch::Own };
-    let changed = app.store.change_org(account.org.id, &OrgChange::Disabled(switch, off), &call).await?;
-    let done = if !off && changed.ok_or(Refused::NotFound)?.org.disabled { "still-off" } else { done };
+    let changed = app.store.order(account.org.id, &OrgChange::Disabled(switch, off), &call).await?;
+    let done = if !off && changed.ok_or(Refused::NotFound)?.done.org.disabled { "still-off" } else { done };
     Ok(back(&app, &account, done))
 }
 
@@ -200,6 +200,10 @@ pub(super) async fn rotate_key(
         }
     })?;
     let (new, key) = rotated.ok_or(refused)?;
+    if let Some(notice) = new.notice {
+        // A session of the organisation's own key has ended, so that no other page could show it.
+        return result::key_at_once(&app, &visit, &account.org, &key, notice);
+    }
     let renewed = if own { visit.go_on_with(&app, &head, org, &key) } else { None };
     let outcome = Outcome::NewKey {
         key: Some(key),
@@ -223,7 +227,7 @@ pub(super) async fn end_old_key(
     if form.one("confirm") != "end" {
         return Err(Refused::Malformed("To end the old key, type the word end.".to_owned()));
     }
-    app.store.change_org(account.org.id, &OrgChange::EndOldKey, &call).await?.ok_or(Refused::NotFound)?;
+    app.store.order(account.org.id, &OrgChange::EndOldKey, &call).await?.ok_or(Refused::NotFound)?;
     Ok(back(&app, &account, "old-key-ended"))
 }
 
@@ -318,11 +322,11 @@ pub(super) async fn operate(
             if form.one("confirm") != id {
                 return malformed("To delete an organisation, type its id.");
             }
-            app.store.change_org(org.id, &OrgChange::Delete, &call).await?.ok_or(Refused::NotFound)?;
+            app.store.order(org.id, &OrgChange::Delete, &call).await?.ok_or(Refused::NotFound)?;
             return Ok(redirect(&format!("{}/orgs?deleted={id}", app.console.base)));
         }
         _ => return malformed("The form does not say what to do."),
     };
-    app.store.change_org(org.id, &change, &call).await?.ok_or(Refused::NotFound)?;
+    app.store.order(org.id, &change, &call).await?.ok_or(Refused::NotFound)?;
     Ok(back(&app, &account, done))
 }

@@ -146,7 +146,7 @@ pub(super) async fn everything(
     }
     let call = visit.call(&head, reason);
     let org = account.org.id;
-    app.store.revoke_all(org, &call).await?.ok_or(Refused::NotFound)?;
+    app.store.stop_all(org, &call).await?.ok_or(Refused::NotFound)?;
     Ok(redirect(&format!("{}/org/{org}/stop/{}", app.console.base, call.at.as_microsecond())))
 }
 

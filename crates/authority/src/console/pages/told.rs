@@ -173,6 +173,7 @@ mod tests {
             revoke_reason: None,
             ephemeral: false,
             old_key: false,
+            unwritten: false,
         };
         let done = heard(1, "denied", Some(100), 0, "1.0");
         let silent = heard(2, "allowed", None, 2, "1.1");

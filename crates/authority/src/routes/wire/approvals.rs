@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ReasonText, Word};
+use super::{ReasonText, UnwrittenFields, Word};
 use crate::approvals::{Approval, ApprovalState};
 
 /// The request that is meant.
@@ -111,4 +111,6 @@ pub(in super::super) struct ExecutionSwitched {
     /// Which switches are off: `own`, `operator`.
     #[schema(value_type = Vec<String>)]
     pub(in super::super) off_by: Vec<&'static str>,
+    #[serde(flatten)]
+    pub(in super::super) unwritten: UnwrittenFields,
 }

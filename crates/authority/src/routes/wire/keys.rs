@@ -4,7 +4,7 @@ use machineid_protocol::KeyRole;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ReasonText, Word};
+use super::{ReasonText, UnwrittenFields, Word};
 use crate::role_keys::KeyReport;
 
 /// A whole number, also as JSON may write it: `1.0` is the integer 1.
@@ -89,4 +89,6 @@ pub(in super::super) struct KeyEnded {
     pub(in super::super) handler: &'static str,
     /// Of every key that was meant: a name also means one that was rotated.
     pub(in super::super) fingerprints: Vec<String>,
+    #[serde(flatten)]
+    pub(in super::super) unwritten: UnwrittenFields,
 }

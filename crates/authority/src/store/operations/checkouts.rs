@@ -46,6 +46,7 @@ pub(in super::super) async fn create<T: Transaction>(
 ) -> Result<Option<Account>, StoreError> {
     let Some(account) = locked_account(tx, id).await? else { return Ok(None) };
     tx.run("DELETE FROM checkouts WHERE expires_at <= $1", values![call.at]).await?;
+    tx.grow()?;
     tx.run(
         "INSERT INTO checkouts (token_hash, number, org_id, plan, expires_at) VALUES ($1, $2, $3, $4, $5)",
         values![&new.token, new.number.as_str(), id, new.wanted, new.expires_at],

@@ -45,6 +45,7 @@ pub(in super::super) async fn register<T: Transaction>(
         tx.run(seen, values![org, id, call.at]).await?;
         return Ok(Some((admission, account)));
     }
+    tx.grow()?;
     let insert = "INSERT INTO devices (org_id, device_id, created_at, ephemeral) VALUES ($1, $2, $3, $4)";
     tx.run(insert, values![org, id, call.at, ephemeral.unwrap_or(false)]).await?;
     account.used += 1;

@@ -102,6 +102,7 @@ pub(super) async fn add<T: Transaction>(
     {
         return Ok(Err(KeyRefusal::Taken));
     }
+    tx.grow()?;
     insert(tx, org, new, call.at).await?;
     record(tx, call, described(Record::ok(org, Verb::CreateKey), new.hash.mark(), &new.held())).await?;
     Ok(Ok(()))

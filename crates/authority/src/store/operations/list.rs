@@ -83,5 +83,6 @@ fn device(row: &impl Row) -> Result<ListedDevice, StoreError> {
         revoke_reason: row.maybe(4)?,
         ephemeral: row.get(5)?,
         old_key: row.flag(6)?.unwrap_or(false),
+        unwritten: false,
     })
 }

@@ -12,6 +12,7 @@
 //! | `approvals` | restores that wait for a second key |
 //! | `devices` | registering, revoking and restoring devices |
 //! | `removal` | removing devices, and ageing ephemeral ones out |
+//! | `late` | stops that could not be written when they were ordered |
 //! | `list` | pages of devices |
 //! | `reports` | what sidecars reported |
 //! | `fleet` | devices together with what sidecars reported about them |
@@ -24,6 +25,7 @@ pub(super) mod checkouts;
 pub(super) mod devices;
 pub(super) mod fleet;
 pub(super) mod keys;
+pub(super) mod late;
 pub(super) mod list;
 pub(super) mod orgs;
 pub(super) mod removal;

@@ -90,6 +90,7 @@ pub(in super::super) async fn create<T: Transaction>(
     key: SecretHash,
     call: &Call,
 ) -> Result<(), StoreError> {
+    tx.grow()?;
     tx.run(
         "INSERT INTO orgs (id, name, key_hash, plan, device_limit, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         values![org.id, org.name.clone(), &key, org.tier, stored_limit(org.device_limit), org.created_at],

@@ -35,6 +35,7 @@ macro_rules! heeded {
 }
 
 pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardReport]) -> Result<(), StoreError> {
+    tx.grow()?;
     // Every server uses the same order, so that two servers cannot deadlock. The sort is stable: it keeps the order of
     // one sidecar's reports.
     let mut ordered: Vec<&HeardReport> = reports.iter().collect();

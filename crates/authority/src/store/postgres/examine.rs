@@ -31,7 +31,9 @@ impl Postgres {
             Err(error) => Finding::wrong(
                 Concern::Writes,
                 Gravity::Failure,
-                format!("changes cannot be written, so that a revoke is refused: {error}"),
+                format!(
+                    "changes cannot be written, so that they are refused, and stops are in force at this server alone: {error}"
+                ),
             ),
         }
     }

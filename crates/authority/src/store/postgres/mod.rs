@@ -319,6 +319,9 @@ fn late(error: &StoreError) -> bool {
         | StoreError::ReadOnly
         | StoreError::Superseded
         | StoreError::Unconfirmed
+        | StoreError::NoRoom { .. }
+        | StoreError::OnlyStopped(_)
+        | StoreError::StopsWait(_)
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }
@@ -345,6 +348,9 @@ fn lost(error: &StoreError) -> bool {
         | StoreError::Undone
         | StoreError::Down
         | StoreError::Unconfirmed
+        | StoreError::NoRoom { .. }
+        | StoreError::OnlyStopped(_)
+        | StoreError::StopsWait(_)
         | StoreError::Closed
         | StoreError::Corrupt(_)
         | StoreError::Unwritable { .. }

@@ -91,7 +91,7 @@ mod tests {
         let place = |name: &str| directory.path().join(name);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let store = Sqlite::open(&place("served.db"), &Changes::new()).unwrap();
+            let store = Sqlite::open(&place("served.db"), &Changes::new(), 0).unwrap();
             set(&store, "CREATE TABLE t (x); INSERT INTO t VALUES (1)").await;
             for end in ["", "-wal", "-shm"] {
                 fs::rename(place(&format!("served.db{end}")), place(&format!("away.db{end}"))).unwrap();

@@ -12,14 +12,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock, fstatfs, statvfs};
+use rustix::fs::{FlockOperation, flock, fstatfs};
 use tracing::warn;
 
 use super::super::OpenError;
 use crate::health::{Concern, Finding, Gravity};
-
-/// Free space below this is a warning: the database and its log grow.
-const LITTLE: u64 = 64 * 1024 * 1024;
 
 /// Magic numbers of file systems on which a lock of the whole file conflicts with `SQLite`'s own locks: NFS, SMB, CIFS.
 const REMOTE: [i64; 3] = [0x6969, 0xFE53_4D42, 0xFF53_4D42];
@@ -116,9 +113,9 @@ impl DatabaseFile {
         same.then_some(()).ok_or_else(moved)
     }
 
-    /// The findings about the file and its disk.
+    /// The findings about the file.
     pub(super) fn examine(&self) -> Vec<Finding> {
-        vec![self.file(), self.space()]
+        vec![self.file()]
     }
 
     fn file(&self) -> Finding {
@@ -157,21 +154,6 @@ impl DatabaseFile {
             // A directory that cannot be read says nothing about the file.
             Ok(_) | Err(_) => Finding::fine(Concern::File),
         }
-    }
-
-    fn space(&self) -> Finding {
-        let Ok(disk) = statvfs(&self.path) else { return Finding::fine(Concern::Space) };
-        let left = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if left >= LITTLE {
-            return Finding::fine(Concern::Space);
-        }
-        // In steps: each change of the text adds a line to the log.
-        let text = format!(
-            "less than {} MiB are left on the disk of the database {}: when it is full, revokes are refused",
-            (left / (16 * 1024 * 1024) + 1) * 16,
-            self.path.display()
-        );
-        Finding::wrong(Concern::Space, Gravity::Warning, text)
     }
 }
 

@@ -5,6 +5,7 @@ mod file;
 mod integrity;
 mod lane;
 mod lookup;
+mod room;
 mod schema;
 mod transaction;
 
@@ -19,6 +20,7 @@ use self::file::DatabaseFile;
 use self::integrity::Check;
 pub(super) use self::lane::Turn;
 use self::lane::{LaneError, Readers, Writer};
+use self::room::Room;
 pub(super) use self::transaction::{Reading, SqliteWriting};
 use super::values::Value;
 use super::{Kept, OpenError, StoreError, Surplus};
@@ -54,12 +56,14 @@ pub(super) struct Sqlite {
     writer: Arc<Writer>,
     copier: Copier,
     place: DatabaseFile,
+    room: Room,
     check: Check,
 }
 
 impl Sqlite {
     /// Opens the database at `path`, creates it where there is none (mode 0600), and brings it to this version.
-    pub(super) fn open(path: &Path, changes: &Changes) -> Result<Self, OpenError> {
+    /// While less than `reserved` bytes of its disk are free, nothing is written that makes it grow, but for stops.
+    pub(super) fn open(path: &Path, changes: &Changes, reserved: u64) -> Result<Self, OpenError> {
         let (place, held) = DatabaseFile::take(path)?;
         let path = place.path.clone();
         let failed = |source| OpenError::Open { path: path.clone(), source };
@@ -90,6 +94,7 @@ impl Sqlite {
             browsers: Arc::new(browsers.map_err(started)?),
             writer: Arc::new(writer.map_err(started)?),
             copier,
+            room: Room::new(&place.path, reserved),
             place,
             check,
         })
@@ -102,8 +107,9 @@ impl Sqlite {
         turn: Turn,
         operation: impl FnOnce(&mut SqliteWriting<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let room = self.room.clone();
         let change = self.writer.change(turn, move |db| {
-            let mut writing = SqliteWriting::new(db);
+            let mut writing = SqliteWriting::new(db, &room);
             let done = operation(&mut writing)?;
             Ok((done, writing.told))
         });
@@ -165,6 +171,7 @@ impl Sqlite {
 
     pub(super) fn examine(&self) -> Vec<Finding> {
         let mut findings = self.place.examine();
+        findings.push(self.room.examine());
         findings.push(self.check.examine(&self.place.path));
         findings
     }
@@ -183,7 +190,7 @@ impl Sqlite {
                 Concern::Writes,
                 Gravity::Failure,
                 format!(
-                    "the database {} cannot be written, so that a revoke is refused: {error}",
+                    "the database {} cannot be written, so that changes are refused, and stops are in force without it: {error}",
                     self.place.path.display()
                 ),
             ),

@@ -7,6 +7,7 @@ use super::super::columns::Row;
 use super::super::transaction::{Dialect, ReadTransaction, Transaction};
 use super::super::values::{Value, values};
 use super::super::{LastSeen, StoreError};
+use super::room::Room;
 use crate::changes::Change;
 use crate::reports::HeardReport;
 
@@ -18,13 +19,14 @@ pub(in super::super) struct Reading<'c>(pub(super) &'c Connection);
 #[derive(Debug)]
 pub(in super::super) struct SqliteWriting<'c> {
     reading: Reading<'c>,
+    room: &'c Room,
     /// The changes to tell once the transaction is committed.
     pub(super) told: Vec<Change>,
 }
 
 impl<'c> SqliteWriting<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
-        Self { reading: Reading(connection), told: Vec::new() }
+    pub(super) fn new(connection: &'c Connection, room: &'c Room) -> Self {
+        Self { reading: Reading(connection), room, told: Vec::new() }
     }
 }
 
@@ -59,6 +61,10 @@ impl Transaction for SqliteWriting<'_> {
         let mut statement = self.reading.0.prepare_cached(sql)?;
         bind(&mut statement, &values)?;
         Ok(statement.raw_execute()? as u64)
+    }
+
+    fn grow(&self) -> Result<(), StoreError> {
+        self.room.grow()
     }
 
     fn tell(&mut self, change: Change) {
@@ -174,7 +180,8 @@ mod tests {
     #[test]
     fn a_parameter_is_bound_by_its_number_wherever_it_stands_and_one_without_a_value_fails() {
         let connection = Connection::open_in_memory().unwrap();
-        let mut tx = SqliteWriting::new(&connection);
+        let room = Room::new(std::path::Path::new(""), 0);
+        let mut tx = SqliteWriting::new(&connection, &room);
         let row = at_once(tx.row("SELECT $2, $1, $2 || $3", values!["one", "two", "three"])).unwrap().unwrap();
         assert_eq!((row.text(0).unwrap(), row.text(1).unwrap()), (Some("two"), Some("one")));
         assert_eq!(row.text(2).unwrap(), Some("twothree"));

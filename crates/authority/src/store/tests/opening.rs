@@ -22,7 +22,7 @@ fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
         }
     };
     runtime.block_on(store.close());
-    let error = runtime.block_on(Store::open(&database, Terms::default())).unwrap_err();
+    let error = runtime.block_on(Store::open(&database, Terms::default(), Reserves::default())).unwrap_err();
     assert!(matches!(&error, OpenError::Newer { found, .. } if found == "9999"), "{error}");
     assert!(error.to_string().contains("written by a newer version"), "{error}");
 }
@@ -31,14 +31,17 @@ fn a_database_of_a_newer_version_is_refused(runtime: &Runtime, store: Store) {
 fn a_database_in_use_and_that_of_another_program_are_refused() {
     let directory = tempfile::TempDir::new().unwrap();
     let runtime = runtime();
-    let store = runtime.block_on(Store::open(&sqlite(directory.path()), Terms::default())).unwrap();
+    let store =
+        runtime.block_on(Store::open(&sqlite(directory.path()), Terms::default(), Reserves::default())).unwrap();
     let link = directory.path().join("same.db");
     std::os::unix::fs::symlink(directory.path().join("test.db"), &link).unwrap();
-    let error = runtime.block_on(Store::open(&Database::Sqlite(link), Terms::default())).unwrap_err();
+    let error =
+        runtime.block_on(Store::open(&Database::Sqlite(link), Terms::default(), Reserves::default())).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
     runtime.block_on(store.close());
     let other = directory.path().join("other.db");
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-    let error = runtime.block_on(Store::open(&Database::Sqlite(other), Terms::default())).unwrap_err();
+    let error =
+        runtime.block_on(Store::open(&Database::Sqlite(other), Terms::default(), Reserves::default())).unwrap_err();
     assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
 }

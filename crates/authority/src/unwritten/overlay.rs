@@ -1,0 +1,150 @@
+//! What the stops that are not written make of that which the store says. It only ever denies.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use machineid_protocol::DeviceId;
+
+use super::stop::{Stop, UnwrittenStop};
+use crate::keys::KeyMark;
+use crate::org::{HeldKey, Org, OrgId, Switch};
+use crate::plan::Account;
+use crate::store::WhichKey;
+
+/// The stops of all organisations, indexed for look-ups.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    orgs: HashMap<OrgId, OrgOverlay>,
+}
+
+/// The stops of one organisation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OrgOverlay {
+    /// How many stops there are.
+    pub(crate) stops: usize,
+    devices: HashMap<DeviceId, UnwrittenRevoke>,
+    all: Option<UnwrittenRevoke>,
+    off: Vec<Switch>,
+    frozen: bool,
+    ended: Option<Timestamp>,
+    /// The organisation's own keys are invalid, but for the one of this mark.
+    own_keys: Option<KeyMark>,
+    old_key: bool,
+    keys: Vec<WhichKey>,
+}
+
+/// A revoke that is not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnwrittenRevoke {
+    pub(crate) at: Timestamp,
+    pub(crate) reason: Option<String>,
+}
+
+impl Overlay {
+    /// The overlay of these stops, in their order.
+    pub(crate) fn new<'a>(stops: impl Iterator<Item = &'a UnwrittenStop>) -> Self {
+        let mut orgs: HashMap<OrgId, OrgOverlay> = HashMap::new();
+        for stop in stops {
+            orgs.entry(stop.org).or_default().add(stop);
+        }
+        Self { orgs }
+    }
+
+    /// The stops of this organisation, if there are any.
+    pub(crate) fn of(&self, org: OrgId) -> Option<&OrgOverlay> {
+        self.orgs.get(&org)
+    }
+
+    /// The organisation of an account whose devices are counted, as the stops leave it.
+    pub(crate) fn org_of(&self, mut account: Account) -> Account {
+        if let Some(stops) = self.of(account.org.id) {
+            stops.on_org(&mut account.org);
+        }
+        account
+    }
+
+    /// The account of the store, as the stops leave it.
+    pub(crate) fn account(&self, mut account: Account) -> Account {
+        if let Some(stops) = self.of(account.org.id) {
+            stops.on_org(&mut account.org);
+            account.used = match stops.all {
+                Some(_) => 0,
+                None => account.used.saturating_sub(stops.devices.len() as u64),
+            };
+        }
+        account
+    }
+}
+
+impl OrgOverlay {
+    fn add(&mut self, stop: &UnwrittenStop) {
+        let call = &stop.call;
+        let revoke =
+            || UnwrittenRevoke { at: call.at, reason: call.reason.as_ref().map(|why| why.as_str().to_owned()) };
+        self.stops += 1;
+        match &stop.stop {
+            // The first revoke of a device counts, as in the store.
+            Stop::Devices { ids, .. } => {
+                for id in ids {
+                    self.devices.entry(id.clone()).or_insert_with(revoke);
+                }
+            }
+            Stop::AllActive => {
+                self.all.get_or_insert_with(revoke);
+            }
+            Stop::Off(switch) => self.off.push(*switch),
+            Stop::Frozen => self.frozen = true,
+            Stop::Ended(end) => self.ended = Some(self.ended.map_or(*end, |before| before.min(*end))),
+            Stop::OwnKeys { new, .. } => self.own_keys = Some(new.mark()),
+            Stop::OldKey => self.old_key = true,
+            Stop::Keys(keys) => self.keys.extend_from_slice(keys),
+        }
+    }
+
+    /// The revoke of this device, if there is one here.
+    pub(crate) fn revoke_of(&self, device: &DeviceId) -> Option<&UnwrittenRevoke> {
+        self.devices.get(device).or(self.all.as_ref())
+    }
+
+    /// Whether this device is revoked here.
+    pub(crate) fn revokes(&self, device: &DeviceId) -> bool {
+        self.revoke_of(device).is_some()
+    }
+
+    /// Whether this stop would add nothing.
+    pub(crate) fn covers(&self, stop: &Stop) -> bool {
+        match stop {
+            Stop::Devices { ids, .. } => ids.iter().all(|id| self.revoke_of(id).is_some()),
+            Stop::AllActive => self.all.is_some(),
+            Stop::Off(switch) => self.off.contains(switch),
+            Stop::Frozen => self.frozen,
+            Stop::Ended(end) => self.ended.is_some_and(|before| before <= *end),
+            // A second one makes another key.
+            Stop::OwnKeys { .. } => false,
+            Stop::OldKey => self.old_key,
+            Stop::Keys(keys) => keys.iter().all(|key| self.keys.contains(key)),
+        }
+    }
+
+    pub(crate) fn on_org(&self, org: &mut Org) {
+        org.off.own |= self.off.contains(&Switch::Own);
+        org.off.operator |= self.off.contains(&Switch::Operator);
+        org.disabled |= !self.off.is_empty();
+        org.frozen |= self.frozen;
+        if let Some(end) = self.ended {
+            org.access_until = Some(org.access_until.map_or(end, |until| until.min(end)));
+        }
+    }
+
+    pub(crate) fn on_key(&self, mark: KeyMark, key: &mut HeldKey) {
+        let named = |which: &WhichKey| match which {
+            WhichKey::Mark(one) => *one == mark,
+            WhichKey::Name(name) => key.name.as_ref() == Some(name),
+        };
+        key.revoked |= if key.own {
+            self.own_keys.is_some_and(|new| new != mark) || (self.old_key && key.replaced)
+        } else {
+            self.keys.iter().any(named)
+        };
+    }
+}
