@@ -21,7 +21,7 @@ use crate::config;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seed directories in `fuzz/seeds`.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("decision", decision),
     ("check_query", crate::local::fuzz_query),
     ("supervise_request", crate::local::fuzz_supervise_request),
@@ -37,6 +37,10 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("config", config),
     ("retry_after", client::fuzz_retry_after),
     ("names", names),
+    ("authority_body", machineid_authority::fuzzing::body),
+    ("authority_form", machineid_authority::fuzzing::form),
+    ("authority_report", machineid_authority::fuzzing::report),
+    ("authority_reserve", machineid_authority::fuzzing::reserve),
 ];
 
 /// Tries these bytes with the target of this name.

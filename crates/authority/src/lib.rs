@@ -36,6 +36,7 @@ mod decide;
 mod embedded;
 mod examination;
 mod forwarded;
+pub mod fuzzing;
 mod health;
 mod host_names;
 mod intake;

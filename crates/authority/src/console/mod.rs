@@ -12,4 +12,4 @@ mod pictures;
 pub(crate) mod session;
 mod words;
 
-pub(crate) use pages::{public, router};
+pub(crate) use pages::{fuzz_form, public, router};

@@ -282,15 +282,19 @@ pub(crate) fn org_not_found() -> Answer {
 /// Reads a JSON object. The media type is ignored: anything but JSON fails anyway.
 pub(crate) async fn object<T: DeserializeOwned>(body: Body, largest: usize) -> Result<T, BodyError> {
     let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, largest)).await.map_err(|_| BodyError::Late)?;
-    let bytes = bytes.map_err(|_| BodyError::Malformed)?;
+    parsed(&bytes.map_err(|_| BodyError::Malformed)?)
+}
+
+/// Reads a JSON object from the bytes of a body.
+pub(super) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     // A derived struct would also accept an array.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Err(BodyError::Malformed);
     }
-    if holds_nul(&bytes) {
+    if holds_nul(bytes) {
         return Err(BodyError::Malformed);
     }
-    serde_json::from_slice(&bytes).map_err(|_| BodyError::Malformed)
+    serde_json::from_slice(bytes).map_err(|_| BodyError::Malformed)
 }
 
 /// Whether a string of this JSON holds a NUL, which `PostgreSQL` cannot store. JSON writes it in one way only.

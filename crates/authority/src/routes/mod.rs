@@ -10,6 +10,7 @@ mod audit;
 pub(super) mod billing;
 mod devices;
 mod execution;
+mod fuzzed;
 mod keys;
 mod lane;
 pub(super) mod large;
@@ -43,6 +44,7 @@ use machineid_openapi::{AnswerDoc, JSON, Operation};
 use openapi::{HEALTHY, NO, Route, described};
 
 use self::answer::Answer;
+pub(super) use self::fuzzed::{body as fuzz_body, report as fuzz_report};
 use super::access::Permission;
 use super::app::App;
 use super::repeated::rarely;

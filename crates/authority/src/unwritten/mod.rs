@@ -32,6 +32,7 @@ use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 pub(super) use self::overlay::{OrgOverlay, Overlay};
+pub(super) use self::record::fuzz as fuzz_reserve;
 pub(super) use self::reserve::ReserveError;
 use self::reserve::{Reserve, Slot};
 pub(super) use self::stop::{Stop, UnwrittenStop};

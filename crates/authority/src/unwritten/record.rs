@@ -96,6 +96,28 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Content>, NotAHeader> {
     Ok(Some(content))
 }
 
+/// The content of a file, tried with any bytes (`crate::fuzzing`): a file of one block header and these bytes, and these
+/// bytes alone.
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut file = header(1);
+    file.resize(HEADER, 0);
+    file.extend_from_slice(data);
+    for bytes in [data, &file[..]] {
+        if let Ok(Some(content)) = read(bytes) {
+            assert!(content.end <= bytes.len() as u64 && content.waiting.len() <= content.records);
+            for (offset, stop) in &content.waiting {
+                assert!((HEADER as u64..content.end).contains(offset), "{stop:?}");
+                let again = record(content.generation, stop).expect("what was read can be written");
+                let mut file = header(content.generation);
+                file.resize(HEADER, 0);
+                file.extend_from_slice(&again);
+                let read = read(&file).expect("a file").expect("a header");
+                assert_eq!((read.waiting.len(), read.end), (1, file.len() as u64), "{stop:?}");
+            }
+        }
+    }
+}
+
 /// The state and the JSON of the record at this offset, if it is a whole one of this generation.
 fn record_at(bytes: &[u8], at: usize, generation: u64) -> Option<(u8, &[u8])> {
     let record = bytes.get(at..)?;

@@ -36,7 +36,12 @@ impl Form {
         }
         let bytes = tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST)).await.map_err(|_| Refused::Late)?;
         let bytes = bytes.map_err(|_| Refused::Malformed("The form is too large or incomplete.".to_owned()))?;
-        let text = String::from_utf8_lossy(&bytes);
+        Self::parsed(&bytes)
+    }
+
+    /// Reads the bytes of a form.
+    fn parsed(bytes: &[u8]) -> Result<Self, Refused> {
+        let text = String::from_utf8_lossy(bytes);
         // The parser needs an origin; it is ignored.
         let parsed = url::Url::parse(&format!("http://localhost/?{text}"));
         if bytes.contains(&0) || text.contains("%00") {
@@ -97,6 +102,34 @@ impl Form {
         text.parse().map(Some).map_err(|error: crate::audit::ReasonError| {
             Refused::Malformed(format!("The reason is not valid: {error}."))
         })
+    }
+}
+
+/// The fields of a form, tried with any bytes (`crate::fuzzing`).
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(form) = Form::parsed(data) else { return };
+    for (name, value) in &form.0 {
+        assert!(!name.contains('\0') && !value.contains('\0'), "no database stores a NUL");
+        let all = form.all(name);
+        assert_eq!(all[0].trim(), form.one(name));
+        assert!(all.len() <= form.0.len());
+    }
+    if let Ok(Some(reason)) = form.reason() {
+        let text = reason.as_str();
+        assert!(text.chars().count() <= crate::audit::LONGEST_REASON && !text.chars().any(char::is_control));
+    }
+    for name in ["overlap", "expires"] {
+        if let Ok(Some(read)) = form.span(name) {
+            assert_eq!(span::parse(&span::format(read)), Ok(read));
+        }
+    }
+    let _ = form.read::<machineid_protocol::DevicePattern>("devices");
+    let _ = form.read::<machineid_protocol::KeyRole>("role");
+    if let Ok(Some(name)) = form.read::<crate::org::KeyName>("name") {
+        assert!((1..=64).contains(&name.as_str().len()));
+    }
+    if let Ok(batch) = crate::batch::distinct(form.all("id")) {
+        assert!(!batch.is_empty());
     }
 }
 

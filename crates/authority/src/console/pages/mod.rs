@@ -67,6 +67,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use utoipa_axum::router::OpenApiRouter;
 
+pub(crate) use self::form::fuzz as fuzz_form;
 use self::refused::Refused;
 use crate::app::App;
 use crate::console::session::Holder;
