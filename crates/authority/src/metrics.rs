@@ -193,6 +193,9 @@ impl Metrics {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.bound.set(number(connections.bound));
         self.anonymous.set(number(connections.anonymous));
+        for (kept, stops) in [("reserve", in_reserve), ("memory", in_memory)] {
+            self.unwritten_stops.get_or_create(&KeptIn { kept }).set(number(stops));
+        }
         for (counter, count) in [
             (&self.accepted, connections.accepted),
             (&self.refused, connections.refused),

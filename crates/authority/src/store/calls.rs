@@ -109,11 +109,11 @@ impl Store {
         let found: Option<Account> = match &self.backend {
             Backend::Sqlite(store) => store.read_short(move |tx| at_once(orgs::any_account(tx, id))).await?,
             Backend::Postgres(store) => {
-                let operation = async {
+                let operation = Box::pin(async {
                     let mut means = store.connection().await?;
                     let tx: &mut PgConnection = &mut means;
                     orgs::any_account(tx, id).await
-                };
+                });
                 store.within(OPERATION, operation).await?
             }
         };
@@ -425,7 +425,7 @@ impl Store {
     /// Writes a stop that could not be written when it was ordered.
     pub(super) async fn write_late(&self, stop: &UnwrittenStop) -> Result<(), StoreError> {
         let stop = stop.clone();
-        change!(self, |tx| late::write(tx, &stop))
+        change!(self, Turn::First, |tx| late::write(tx, &stop))
     }
 
     /// A page of the audit, the newest entry first.

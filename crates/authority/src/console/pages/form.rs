@@ -108,7 +108,8 @@ impl Form {
 /// The fields of a form, tried with any bytes (`crate::fuzzing`).
 pub(crate) fn fuzz(data: &[u8]) {
     let Some(form) = Form::parsed(data) else { return };
-    for (name, _) in &form.0 {
+    for (name, value) in &form.0 {
+        assert!(!name.contains('\0') && !value.contains('\0'), "no database stores a NUL");
         let all = form.all(name);
         assert_eq!(all[0].trim(), form.one(name));
         assert!(all.len() <= form.0.len());
