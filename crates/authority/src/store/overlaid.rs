@@ -30,7 +30,9 @@ pub(super) fn presented(overlay: &Overlay, found: Presented, key: SecretHash, de
 /// The keys of an organisation, with the stops.
 pub(super) fn keys(overlay: &Overlay, org: OrgId, mut rows: Vec<KeyRow>) -> Vec<KeyRow> {
     if let Some(stops) = overlay.of(org) {
-        rows.iter_mut().for_each(|row| stops.on_key(row.mark, &mut row.held));
+        for row in &mut rows {
+            stops.on_key(row.mark, &mut row.held);
+        }
     }
     rows
 }

@@ -34,9 +34,11 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn named(unwritten: &Unwritten) -> Vec<String> {
-    let name = |(_, stop): (u64, Arc<UnwrittenStop>)| match &stop.stop {
-        Stop::Devices { ids, .. } => ids.iter().map(DeviceId::as_str).collect::<Vec<_>>().join("+"),
-        other => other.name().to_owned(),
+    let name = |(_, stop): (u64, Arc<UnwrittenStop>)| {
+        if let Stop::Devices { ids, .. } = &stop.stop {
+            return ids.iter().map(DeviceId::as_str).collect::<Vec<_>>().join("+");
+        }
+        stop.stop.name().to_owned()
     };
     unwritten.waiting(None).into_iter().map(name).collect()
 }
