@@ -53,6 +53,8 @@ impl Squatter {
         let user = ORDINARY.to_string();
         let mut child = Command::new("setpriv")
             .args(["--reuid", &user, "--regid", &user, "--clear-groups", "python3", "-c", SQUATTER, place, when])
+            // The test's own search path may lead through a home directory.
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
