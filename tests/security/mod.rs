@@ -7,6 +7,7 @@ mod full_disk;
 mod hardening;
 mod keys;
 mod limits;
+mod local_places;
 mod namespaces;
 mod operator;
 mod ports;

@@ -15,11 +15,8 @@ use machineid_protocol::api::path;
 use super::{Endpoint, answer, by_token};
 use crate::local::Context;
 
-/// Connections served at once.
-pub(crate) const MOST: usize = 512;
-
 /// The routes of the port; `address` is the port's own.
-pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
+pub(super) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
     let nowhere = |status, reason: &'static str| move || async move { answer::elsewhere(status, reason) };
     let unknown = "This listener serves devices/register and devices/validate only; use the machineid command for the \
                    rest.";

@@ -8,11 +8,15 @@
 //! |---|---|
 //! | `question` | the client's request, parsed as the authority parses it |
 //! | `answer` | verdicts in the format of the authority's API |
-//! | `listener` | the port |
+//! | `client` | the user at the other end of the port |
+//! | `listener` | the routes of the port |
+//! | `serve` | the port's connections |
 
 mod answer;
+mod client;
 mod listener;
 mod question;
+mod serve;
 
 use std::sync::Arc;
 
@@ -22,11 +26,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-pub(crate) use listener::{MOST, routes};
 use machineid_clock::BootTime;
 use machineid_protocol::api::KEY_HEADER;
 use machineid_protocol::{Code, Denial, DeviceId};
 use question::{Named, read};
+pub(crate) use serve::serve;
 
 use super::check::stop_of;
 use super::peer::Peer;
