@@ -15,3 +15,4 @@ mod reports;
 mod restores;
 mod sign_up;
 mod squatters;
+mod tokens;

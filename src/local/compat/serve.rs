@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::client;
+use super::client::TcpClient;
 use super::listener::routes;
 use crate::local::places::{Places, Seat, Use};
 use crate::local::port::Port;
@@ -64,7 +64,8 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         // A client that reads no answers keeps its place no longer.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
-        let (uid, patience) = (client::uid(&stream), Patience::new());
+        let (client, patience) = (TcpClient::of(&stream), Patience::new());
+        let uid = client.uid();
         let privileged = uid == 0 || uid == rustix::process::geteuid().as_raw();
         let Some(seat) = places.seat(uid, privileged, &patience) else {
             context.journal.metrics.peer_rejected(Rejected::Overloaded);
@@ -72,7 +73,7 @@ pub(crate) async fn serve(
             let _ = stream.try_write(&reply::raw("503 Service Unavailable", &Code::Overloaded, NO_PLACE));
             continue;
         };
-        let serving = Serving { router: router.clone(), seat, patience };
+        let serving = Serving { router: router.clone(), client, seat, patience };
         let closing = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -86,6 +87,7 @@ pub(crate) async fn serve(
 /// The state that answers the requests of one connection.
 struct Serving {
     router: TowerToHyperService<axum::Router>,
+    client: TcpClient,
     seat: Seat,
     patience: Arc<Patience>,
 }
@@ -122,13 +124,14 @@ async fn connection(stream: TcpStream, serving: Serving) {
 }
 
 impl Serving {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
         self.patience.head_came();
         if !self.seat.suits(Use::Other) {
             let mut refusal = reply::brief(StatusCode::SERVICE_UNAVAILABLE, Code::Overloaded, NO_PLACE);
             refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return Ok(refusal.map(|body| AnswerBody::whole(body, Arc::clone(&self.patience))));
         }
+        request.extensions_mut().insert(self.client.clone());
         let Ok(answer) = self.router.call(request).await;
         Ok(answer.map(|body| AnswerBody::stream(body, Arc::clone(&self.patience))))
     }
