@@ -284,9 +284,7 @@ impl Sidecar {
     /// Serves the ports of the configuration, each as soon as it is free.
     fn serve_ports(&mut self, shutdown: &CancellationToken) {
         if let Some(port) = self.context.ports.compat.clone() {
-            let context = Arc::clone(&self.context);
-            let routes = move |address| compat::routes(context, address);
-            tokio::spawn(port::serve(port, self.compat.take(), routes, compat::MOST, shutdown.clone()));
+            tokio::spawn(compat::serve(port, self.compat.take(), Arc::clone(&self.context), shutdown.clone()));
         }
         if let Some(port) = self.context.ports.metrics.clone() {
             let context = Arc::clone(&self.context);

@@ -7,6 +7,8 @@
 //! | `server` | accepts, limits and ends connections |
 //! | `wire` | the bytes of a connection: time limits, and bodies for errors that hyper sends without one |
 //! | `places` | limits of the connections served at once |
+//! | `shares` | pure: how users share the places |
+//! | `closing` | the signal to end a connection |
 //! | `peer` | the client at the other end |
 //! | `compat` | the authority's own API, for programs that use the official clients |
 //! | `check` | `GET /v1/check`, `/v1/authz/<device>` |
@@ -24,6 +26,7 @@
 
 pub(crate) mod activation;
 mod check;
+mod closing;
 pub(crate) mod compat;
 mod events;
 mod foreign_name;
@@ -37,6 +40,7 @@ pub(crate) mod refuse;
 mod reply;
 mod rights;
 pub(crate) mod server;
+mod shares;
 pub(crate) mod socket;
 mod status;
 mod stop;

@@ -122,6 +122,18 @@ impl Port {
         }
     }
 
+    /// The listener and its address. Without a listener, waits for the port first; `None` at `shutdown`.
+    pub(super) async fn listening(
+        &self,
+        listener: Option<TcpListener>,
+        shutdown: &CancellationToken,
+    ) -> Option<(TcpListener, SocketAddr)> {
+        match (listener, self.address()) {
+            (Some(listener), Some(address)) => Some((listener, address)),
+            (Some(_) | None, _) => shutdown.run_until_cancelled(self.take()).await,
+        }
+    }
+
     /// Tries until the port is free.
     async fn take(&self) -> (TcpListener, SocketAddr) {
         loop {
@@ -156,7 +168,7 @@ fn describe(setting: &str, address: SocketAddr, error: &io::Error) -> String {
     )
 }
 
-/// Serves until `shutdown`, at most `most` connections at once. Clients on TCP cannot be told apart, so they share one limit.
+/// Serves until `shutdown`, at most `most` connections at once. Clients of other hosts cannot be told apart, so all share one limit.
 /// Without a listener, waits for the port first. `routes` is told the port's address.
 pub(crate) async fn serve(
     port: Arc<Port>,
@@ -166,13 +178,7 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) {
     let _vital = Vital;
-    let (listener, address) = match (listener, port.address()) {
-        (Some(listener), Some(address)) => (listener, address),
-        (Some(_) | None, _) => match shutdown.run_until_cancelled(port.take()).await {
-            Some(taken) => taken,
-            None => return,
-        },
-    };
+    let Some((listener, address)) = port.listening(listener, &shutdown).await else { return };
     let (what, router) = (port.setting, routes(address));
     let places = Arc::new(Semaphore::new(most));
     loop {

@@ -1,12 +1,9 @@
 //! The server of the local socket: accepts connections and serves them until shutdown.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -23,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::closing::Closing;
 use super::peer::Peer;
 use super::places::{Places, Seat, Use};
 use super::socket::Socket;
@@ -33,7 +31,7 @@ use crate::telemetry::metrics::Rejected;
 /// The largest request head, in bytes.
 const LARGEST_HEAD: usize = 8 * 1024;
 /// The reason sent to a connection that gets no place. The client may be a check or a wrapper; both read it as a deny.
-const NO_PLACE: &str = "the daemon has reached its limit of connections, of this user or of all; try again";
+pub(super) const NO_PLACE: &str = "the daemon has reached its limit of connections, of this user or of all; try again";
 /// Time limit for connections to end at shutdown.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -77,13 +75,13 @@ pub(crate) async fn serve(socket: Arc<Socket>, context: Arc<Context>, shutdown: 
                 continue;
             }
         };
-        let Some(seat) = places.seat(peer.uid(), peer.is_privileged()) else {
+        let patience = Patience::new();
+        let Some(seat) = places.seat(peer.uid(), peer.is_privileged(), &patience) else {
             turned_away(&context, &peer);
             let _ = stream.try_write(&reply::raw("503 Service Unavailable", &Code::Overloaded, NO_PLACE));
             continue;
         };
-        let serving =
-            Serving { context: Arc::clone(&context), router: router.clone(), peer, seat, patience: Patience::new() };
+        let serving = Serving { context: Arc::clone(&context), router: router.clone(), peer, seat, patience };
         connections.spawn(connection(stream, serving, closing.clone()));
     }
     closing.begin();
@@ -121,43 +119,16 @@ struct Serving {
     patience: Arc<Patience>,
 }
 
-/// The signal to end all connections. Each poll of a cancellation token takes a lock, and a connection is polled twice for
-/// each request: so the token is polled once, and a flag says when to poll it again.
-#[derive(Clone, Debug, Default)]
-struct Closing {
-    begun: Arc<AtomicBool>,
-    token: CancellationToken,
-}
-
-impl Closing {
-    fn begin(&self) {
-        self.begun.store(true, Ordering::SeqCst);
-        self.token.cancel();
-    }
-
-    /// Returns when closing has begun. Only for a task's own body: it wakes the task that polled it first.
-    async fn wait(&self) {
-        let mut begun = pin!(self.token.cancelled());
-        let mut waits = false;
-        poll_fn(|cx| {
-            if waits && !self.begun.load(Ordering::SeqCst) {
-                return Poll::Pending;
-            }
-            waits = true;
-            begun.as_mut().poll(cx)
-        })
-        .await;
-    }
-}
-
 async fn connection(stream: UnixStream, serving: Serving, closing: Closing) {
-    let patience = Arc::clone(&serving.patience);
+    let (patience, displaced) = (Arc::clone(&serving.patience), serving.seat.displaced());
     let wire = TokioIo::new(Wire::new(stream, Arc::clone(&patience)));
     let service = service_fn(|request| serving.answer(request));
     let connection = http1::Builder::new().max_buf_size(LARGEST_HEAD).serve_connection(wire, service);
     let mut connection = pin!(connection);
     let mut look = pin!(tokio::time::sleep(REQUEST_TIMEOUT));
     let mut closing = pin!(closing.wait());
+    let mut displaced = pin!(displaced.wait());
+    let mut leaves = false;
     loop {
         tokio::select! {
             biased;
@@ -171,6 +142,15 @@ async fn connection(stream: UnixStream, serving: Serving, closing: Closing) {
             () = look.as_mut() => match patience.left() {
                 Some(left) => look.set(tokio::time::sleep(left)),
                 None => return,
+            },
+            () = displaced.as_mut(), if !leaves => {
+                if patience.idle_since().is_some() {
+                    patience.displace();
+                    return;
+                }
+                // A request came meanwhile: it is answered, and no other.
+                leaves = true;
+                connection.as_mut().graceful_shutdown();
             },
             () = closing.as_mut() => {
                 connection.as_mut().graceful_shutdown();

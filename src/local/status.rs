@@ -11,7 +11,7 @@ use machineid_leaf::LeafHelper;
 use machineid_openapi::{AnswerDoc, JSON, Operation, TEXT};
 use machineid_protocol::status::{
     AgentReport, AgentState, ConfigurationStatus, DeviceReport, KillFileStatus, LastDecision, StandingKind, Status,
-    StopBound,
+    StopBound, TokenUse,
 };
 use machineid_protocol::{Code, Decision, RunId};
 use machineid_tree as tree;
@@ -186,5 +186,8 @@ fn agent(run: &Run, with_command: bool, now: BootTime) -> Option<AgentReport> {
         containment_reason: Some(containment.reason.clone()),
         frozen: run.is_frozen(),
         killer: run.killer(),
+        token_good_for: admission
+            .token
+            .map(|_| if containment.leaf.is_some() { TokenUse::Tree } else { TokenUse::User }),
     })
 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
 use super::reply;
+use super::server::NO_PLACE;
 
 /// Time for a request's head, and again for its body.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,18 +32,35 @@ pub(super) struct Patience {
     /// Whether a part of the request has arrived.
     begun: AtomicBool,
     expired: AtomicBool,
+    /// Whether the connection has lost its place while it was idle.
+    displaced: AtomicBool,
 }
 
 impl Patience {
     pub(super) fn new() -> Arc<Self> {
         let since = AtomicU64::new(BootTime::now().as_millis().max(1));
-        Arc::new(Self { since, begun: AtomicBool::new(false), expired: AtomicBool::new(false) })
+        Arc::new(Self {
+            since,
+            begun: AtomicBool::new(false),
+            expired: AtomicBool::default(),
+            displaced: AtomicBool::default(),
+        })
     }
 
     /// Notes that a request's head is complete: the daemon acts next.
     pub(super) fn head_came(&self) {
         self.since.store(0, Ordering::Relaxed);
         self.begun.store(false, Ordering::Relaxed);
+    }
+
+    /// Since when a request from the client is due; `None` while one is being answered.
+    pub(super) fn idle_since(&self) -> Option<u64> {
+        Some(self.since.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// Notes that the connection is closed for the sake of another.
+    pub(super) fn displace(&self) {
+        self.displaced.store(true, Ordering::Relaxed);
     }
 
     fn answered(&self) {
@@ -81,9 +99,14 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let Patience { begun, expired, .. } = &*self.patience;
+        let Patience { begun, expired, displaced, .. } = &*self.patience;
         // An idle connection is closed without an answer: the client would read one as the answer to its next request.
-        if expired.load(Ordering::Relaxed) && begun.load(Ordering::Relaxed) {
+        if !begun.load(Ordering::Relaxed) {
+            return;
+        }
+        if displaced.load(Ordering::Relaxed) {
+            let _ = self.stream.try_write(&reply::raw("503 Service Unavailable", &Code::Overloaded, NO_PLACE));
+        } else if expired.load(Ordering::Relaxed) {
             let _ = self.stream.try_write(&reply::raw(
                 "408 Request Timeout",
                 &Code::BadRequest,

@@ -9,7 +9,7 @@ use machineid_clock::BootTime;
 use machineid_protocol::event::{AgentStart, Caller, Happening};
 use machineid_protocol::status::StopReport;
 use machineid_protocol::{Code, Denial, DeviceId, RunId};
-use machineid_tree::{self as tree, Identity, Leaf, ProcessEntry};
+use machineid_tree::{self as tree, Identity, Leaf, ProcessEntry, ProcessTable};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -249,6 +249,22 @@ impl RunRegistry {
 
     pub(crate) fn get(&self, id: RunId) -> Option<Arc<Run>> {
         self.roster.lock().get(&id).cloned()
+    }
+
+    /// Whether a process of the run's tree holds this socket; `false` also where the daemon may not look at the processes'
+    /// descriptors. Reads the process table: not for the thread that answers.
+    pub(crate) fn holds_socket(&self, run: &Run, inode: u64) -> bool {
+        let shares_wrapper = run
+            .wrapper()
+            .is_some_and(|wrapper| self.roster.count_by_wrapper().get(&wrapper).is_some_and(|runs| *runs > 1));
+        let (Some(mut tree), Ok(table)) = (run.tree(shares_wrapper), ProcessTable::scan()) else { return false };
+        let socket = format!("socket:[{inode}]");
+        tree.members(&table).iter().any(|member| {
+            let descriptors = std::fs::read_dir(format!("/proc/{}/fd", member.identity.pid));
+            descriptors.into_iter().flatten().flatten().any(|descriptor| {
+                std::fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == socket.as_str())
+            })
+        })
     }
 
     /// The run whose agent was given this token.

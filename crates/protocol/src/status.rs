@@ -309,4 +309,18 @@ pub struct AgentReport {
     pub frozen: bool,
     /// Which side ends the tree when it must end.
     pub killer: Killer,
+    /// Which processes may use the agent's token on `compat.listen`; `None` when the agent has none.
+    #[serde(default)]
+    pub token_good_for: Option<TokenUse>,
+}
+
+/// Which processes may use an agent's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum TokenUse {
+    /// Those of the agent's tree: their sockets are made in its control group.
+    Tree,
+    /// Every process of the agent's user that reads the token: the agent has no control group by which to tell.
+    User,
 }

@@ -20,6 +20,9 @@ const TCP_TIME_WAIT: u8 = 6;
 /// `INET_DIAG_NOCOOKIE`: whichever socket has these addresses.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 
+/// `INET_DIAG_CGROUP_ID`, the attribute with the control group.
+const CONTROL_GROUP: u16 = 21;
+
 /// The length of a netlink header, of the question after it (`inet_diag_req_v2`), and of the answer (`inet_diag_msg`).
 const HEAD: usize = 16;
 const QUESTION: usize = 56;
@@ -106,14 +109,29 @@ fn read(answer: &[u8], wanted: Wanted) -> io::Result<Option<Found>> {
             let state = *answer.get(HEAD + 1).ok_or_else(broken)?;
             let uid = u32::from_ne_bytes(word(HEAD + ANSWER - 8)?);
             let inode = u32::from_ne_bytes(word(HEAD + ANSWER - 4)?);
+            let group = control_group(answer.get(HEAD + ANSWER..).unwrap_or_default());
             Ok(Some(match (wanted, state) {
-                (Wanted::Listener(_), TCP_LISTEN) => Found::new(uid, inode.into()),
+                (Wanted::Listener(_), TCP_LISTEN) => Found::new(uid, inode.into(), group),
                 // Without such a connection, the kernel answers with a listener at its address.
                 (Wanted::Connection { .. }, TCP_LISTEN | TCP_TIME_WAIT) | (Wanted::Listener(_), _) => Found::Absent,
-                (Wanted::Connection { .. }, _) => Found::new(uid, inode.into()),
+                (Wanted::Connection { .. }, _) => Found::new(uid, inode.into(), group),
             }))
         }
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("an answer of type {other} about a socket"))),
+    }
+}
+
+/// The control group among the attributes behind an answer. Kernels before 5.8 do not tell it.
+fn control_group(mut attributes: &[u8]) -> Option<u64> {
+    loop {
+        let (head, rest) = attributes.split_at_checked(4)?;
+        let length = usize::from(u16::from_ne_bytes(head.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(head.get(2..)?.try_into().ok()?);
+        let value = rest.get(..length.checked_sub(4)?)?;
+        if kind == CONTROL_GROUP {
+            return value.try_into().ok().map(u64::from_ne_bytes);
+        }
+        attributes = rest.get(value.len().next_multiple_of(4)..)?;
     }
 }
 
@@ -129,9 +147,16 @@ mod tests {
         answer[HEAD + 1] = TCP_LISTEN;
         answer[HEAD + ANSWER - 8..HEAD + ANSWER - 4].copy_from_slice(&7_u32.to_ne_bytes());
         answer[HEAD + ANSWER - 4..].copy_from_slice(&9_u32.to_ne_bytes());
-        assert_eq!(read(&answer, wanted).unwrap(), Some(Found::new(7, 9)));
+        assert_eq!(read(&answer, wanted).unwrap(), Some(Found::new(7, 9, None)));
         for length in 0..answer.len() {
             assert!(read(&answer[..length], wanted).is_err(), "{length}");
+        }
+        // Another attribute before it, and one that is cut short.
+        answer.extend([5, 0, 8, 0, 0, 0, 0, 0]);
+        answer.extend([12, 0, 21, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
+        if cfg!(target_endian = "little") {
+            assert_eq!(read(&answer, wanted).unwrap(), Some(Found::new(7, 9, Some(7))));
+            assert_eq!(read(&answer[..answer.len() - 1], wanted).unwrap(), Some(Found::new(7, 9, None)));
         }
         let mut refusal = vec![0; HEAD + 4];
         refusal[4..6].copy_from_slice(&ERROR.to_ne_bytes());

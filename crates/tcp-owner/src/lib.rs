@@ -29,6 +29,16 @@ pub struct Owner {
     pub inode: u64,
 }
 
+/// The holder of a socket, and where the socket was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The holder.
+    pub owner: Owner,
+    /// The id of the control group (version 2) in which the socket was made: the inode of the group's directory. `None` where
+    /// the kernel does not tell.
+    pub control_group: Option<u64>,
+}
+
 /// A socket, as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
@@ -36,13 +46,20 @@ enum Found {
     Absent,
     /// No process holds it: it waits to be accepted, or has been closed. The kernel then reports no user, or root.
     Unheld,
-    Held(Owner),
+    Held(Origin),
 }
 
 impl Found {
     /// A socket with this uid and inode; an inode of 0 says that no process holds it.
-    const fn new(uid: u32, inode: u64) -> Self {
-        if inode == 0 { Self::Unheld } else { Self::Held(Owner { uid, inode }) }
+    const fn new(uid: u32, inode: u64, control_group: Option<u64>) -> Self {
+        if inode == 0 { Self::Unheld } else { Self::Held(Origin { owner: Owner { uid, inode }, control_group }) }
+    }
+
+    const fn owner(self) -> Option<Owner> {
+        match self {
+            Self::Absent | Self::Unheld => None,
+            Self::Held(origin) => Some(origin.owner),
+        }
     }
 }
 
@@ -58,9 +75,14 @@ enum Wanted {
 ///
 /// `None` when there is no such socket on this host, or no process holds it any more. Fails when the kernel cannot be asked.
 pub fn of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
+    Ok(find_connection(local, remote)?.owner())
+}
+
+/// The same, with the control group in which the socket was made.
+pub fn origin_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Origin>> {
     Ok(match find_connection(local, remote)? {
         Found::Absent | Found::Unheld => None,
-        Found::Held(owner) => Some(owner),
+        Found::Held(origin) => Some(origin),
     })
 }
 
@@ -69,10 +91,7 @@ pub fn of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option
 ///
 /// `None` when no socket listens there. Fails when the kernel cannot be asked.
 pub fn of_listener(address: SocketAddr) -> io::Result<Option<Owner>> {
-    Ok(match find(Wanted::Listener(plain(address)))? {
-        Found::Absent | Found::Unheld => None,
-        Found::Held(owner) => Some(owner),
-    })
+    Ok(find(Wanted::Listener(plain(address)))?.owner())
 }
 
 /// The holder of the server's end of a connection that the caller has made: `server` is the address that it connected to,
@@ -93,13 +112,13 @@ fn decide_server(
 ) -> io::Result<Option<Owner>> {
     match connection()? {
         Found::Absent => return Ok(None),
-        Found::Held(owner) => return Ok(Some(owner)),
+        Found::Held(origin) => return Ok(Some(origin.owner)),
         Found::Unheld => {}
     }
     let listener = listener()?;
     Ok(match connection()? {
         Found::Absent => None,
-        Found::Held(owner) => Some(owner),
+        Found::Held(origin) => Some(origin.owner),
         Found::Unheld => listener,
     })
 }
@@ -159,12 +178,12 @@ mod tests {
             assert_eq!(of_connection(at, own).unwrap(), None, "no process has accepted it");
             let listening = Owner { uid: us(), inode: inode(&listener) };
             assert_eq!(of_listener(at).unwrap(), Some(listening));
-            assert!(both(Wanted::Listener(at)).iter().all(|found| *found == Found::Held(listening)));
+            assert!(both(Wanted::Listener(at)).iter().all(|found| found.owner() == Some(listening)));
             assert_eq!(of_server(at, own).unwrap(), Some(listening), "its listener's queue holds it");
 
             let (accepted, _) = listener.accept().unwrap();
             let server = Owner { uid: us(), inode: inode(&accepted) };
-            assert!(both(waiting).iter().all(|found| *found == Found::Held(server)), "{:?}", both(waiting));
+            assert!(both(waiting).iter().all(|found| found.owner() == Some(server)), "{:?}", both(waiting));
             assert_eq!(of_server(at, own).unwrap(), Some(server));
             let calling = Owner { uid: us(), inode: inode(&client) };
             assert_eq!(
@@ -188,7 +207,7 @@ mod tests {
             let at = SocketAddr::from(([127, 0, 0, 1], port));
             let Ok(client) = TcpStream::connect(at) else { continue };
             let listening = Owner { uid: us(), inode: inode(&listener) };
-            assert!(both(Wanted::Listener(at)).iter().all(|found| *found == Found::Held(listening)));
+            assert!(both(Wanted::Listener(at)).iter().all(|found| found.owner() == Some(listening)));
             let (accepted, _) = listener.accept().unwrap();
             let calling = Owner { uid: us(), inode: inode(&client) };
             // With the listener of both families the peer's address is ::ffff:127.0.0.1.
@@ -196,22 +215,23 @@ mod tests {
             assert_eq!(of_connection(peer, own).unwrap(), Some(calling), "{peer} {own}");
             let wanted = Wanted::Connection { local: at, remote: client.local_addr().unwrap() };
             let server = Owner { uid: us(), inode: inode(&accepted) };
-            assert!(both(wanted).iter().all(|found| *found == Found::Held(server)), "{:?}", both(wanted));
+            assert!(both(wanted).iter().all(|found| found.owner() == Some(server)), "{:?}", both(wanted));
         }
     }
 
     #[test]
     fn a_server_that_accepts_and_leaves_does_not_pass_for_the_next_listener() {
+        let held = |owner| Found::Held(Origin { owner, control_group: None });
         let squatter = Owner { uid: 666, inode: 1 };
         let trusted = Owner { uid: 0, inode: 2 };
         let ask = |looks: [Found; 2], listener: Option<Owner>| {
             let mut looks = looks.into_iter();
             decide_server(|| Ok(looks.next().unwrap()), || Ok(listener)).unwrap()
         };
-        assert_eq!(ask([Found::Unheld, Found::Held(squatter)], Some(trusted)), Some(squatter));
+        assert_eq!(ask([Found::Unheld, held(squatter)], Some(trusted)), Some(squatter));
         assert_eq!(ask([Found::Unheld, Found::Absent], Some(trusted)), None);
         assert_eq!(ask([Found::Unheld, Found::Unheld], Some(trusted)), Some(trusted));
         assert_eq!(ask([Found::Unheld, Found::Unheld], None), None);
-        assert_eq!(ask([Found::Held(squatter), Found::Absent], Some(trusted)), Some(squatter));
+        assert_eq!(ask([held(squatter), Found::Absent], Some(trusted)), Some(squatter));
     }
 }

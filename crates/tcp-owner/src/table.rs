@@ -54,7 +54,7 @@ fn search(mut table: impl BufRead, wanted: Wanted, best: &mut Option<(u8, Found)
         let Some(row) = parse(&line) else { continue };
         let Some(fit) = fit(&row, wanted) else { continue };
         if best.is_none_or(|(other, _)| fit > other) {
-            *best = Some((fit, Found::new(row.uid, row.inode)));
+            *best = Some((fit, Found::new(row.uid, row.inode, None)));
         }
     }
 }

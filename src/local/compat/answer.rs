@@ -62,6 +62,12 @@ pub(super) fn unknown_token(endpoint: Endpoint) -> Response {
     bare(endpoint, Code::InvalidOrgKey, reason, StatusCode::UNAUTHORIZED, None)
 }
 
+/// The answer when the key is the token of a run, and the client is no process of that run's.
+pub(super) fn foreign_token(endpoint: Endpoint) -> Response {
+    let reason = "This key is the token of an agent, and is good only for processes that the agent has started.";
+    bare(endpoint, Code::InvalidOrgKey, reason, StatusCode::UNAUTHORIZED, None)
+}
+
 /// The answer when the request has no device id.
 pub(super) fn missing(endpoint: Endpoint) -> Response {
     bare(endpoint, Code::InvalidDeviceId, "The device id is missing.", StatusCode::BAD_REQUEST, Some("missing_params"))

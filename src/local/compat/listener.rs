@@ -3,23 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::post;
+use axum::{Extension, Router};
 use machineid_protocol::api::path;
 
+use super::client::TcpClient;
 use super::{Endpoint, answer, by_token};
 use crate::local::Context;
 
-/// Connections served at once.
-pub(crate) const MOST: usize = 512;
-
 /// The routes of the port; `address` is the port's own.
-pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
+pub(super) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
     let nowhere = |status, reason: &'static str| move || async move { answer::elsewhere(status, reason) };
     let unknown = "This listener serves devices/register and devices/validate only; use the machineid command for the \
                    rest.";
@@ -32,12 +30,22 @@ pub(crate) fn routes(context: Arc<Context>, address: SocketAddr) -> Router {
         .layer(middleware::from_fn(move |request: Request, next: Next| own_host(address, request, next)))
 }
 
-async fn register(State(context): State<Arc<Context>>, headers: HeaderMap, body: Body) -> Response {
-    by_token(&context, Endpoint::Register, &headers, body).await
+async fn register(
+    State(context): State<Arc<Context>>,
+    Extension(client): Extension<TcpClient>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    by_token(&context, &client, Endpoint::Register, &headers, body).await
 }
 
-async fn validate(State(context): State<Arc<Context>>, headers: HeaderMap, body: Body) -> Response {
-    by_token(&context, Endpoint::Validate, &headers, body).await
+async fn validate(
+    State(context): State<Arc<Context>>,
+    Extension(client): Extension<TcpClient>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    by_token(&context, &client, Endpoint::Validate, &headers, body).await
 }
 
 /// Refuses requests with another `Host`: a web page in a browser on this host can make a host name of its own resolve to this

@@ -8,11 +8,15 @@
 //! |---|---|
 //! | `question` | the client's request, parsed as the authority parses it |
 //! | `answer` | verdicts in the format of the authority's API |
-//! | `listener` | the port |
+//! | `client` | the process at the other end of the port, and whether it may use a token |
+//! | `listener` | the routes of the port |
+//! | `serve` | the port's connections |
 
 mod answer;
+mod client;
 mod listener;
 mod question;
+mod serve;
 
 use std::sync::Arc;
 
@@ -22,17 +26,20 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 
-pub(crate) use listener::{MOST, routes};
+use client::TcpClient;
 use machineid_clock::BootTime;
 use machineid_protocol::api::KEY_HEADER;
 use machineid_protocol::{Code, Denial, DeviceId};
 use question::{Named, read};
+pub(crate) use serve::serve;
+use tracing::debug;
 
 use super::check::stop_of;
 use super::peer::Peer;
 use super::{Context, not_nameable};
 use crate::gate::{AskPurpose, GateVerdict};
 use crate::registry::{Run, TokenHash};
+use crate::telemetry::metrics::Rejected;
 
 /// One of the two endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,12 +116,23 @@ async fn ask(context: &Context, peer: &Peer, device: &DeviceId, asked: BootTime,
 }
 
 /// Answers on the listener, about the device of the run that has this token.
-async fn by_token(context: &Context, endpoint: Endpoint, headers: &HeaderMap, body: Body) -> Response {
+async fn by_token(
+    context: &Context,
+    client: &TcpClient,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
     let asked = BootTime::now();
     let token = headers.get(KEY_HEADER).and_then(|value| value.to_str().ok()).map(str::trim);
     let Some(run) = token.and_then(|token| context.runs.of_token(&TokenHash::of(token))) else {
         return answer::unknown_token(endpoint);
     };
+    if !client.may_use_token_of(&run, context).await {
+        context.journal.metrics.peer_rejected(Rejected::PidNotPermitted);
+        debug!(run_id = %run.id(), uid = client.uid(), "refused an agent's token from a process outside its tree");
+        return answer::foreign_token(endpoint);
+    }
     let device = match read(body).await {
         Named::Device(device) => device,
         Named::Missing => return answer::missing(endpoint),

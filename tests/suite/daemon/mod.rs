@@ -3,7 +3,7 @@
 mod adoption;
 pub(crate) mod agents;
 mod audit;
-mod compat;
+pub(crate) mod compat;
 mod configuration;
 mod containment;
 mod devices;

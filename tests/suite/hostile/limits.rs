@@ -15,15 +15,14 @@ use crate::harness::sidecar::{Answer, Setup, Sidecar, clean_environment};
 use crate::harness::wait::{PATIENCE, until};
 
 /// Two ordinary users who have nothing to do with each other.
-const GREEDY: u32 = ORDINARY;
-const OTHER: u32 = ORDINARY + 1;
+pub(crate) const GREEDY: u32 = ORDINARY;
+pub(crate) const OTHER: u32 = ORDINARY + 1;
 
 /// For `prlimit`: with so few descriptors the daemon has a quarter of the places, and a crowd is quickly made.
-const FEW: &str = "--nofile=5888:5888";
-/// Its places then: streams, others, and of each those that are an operator's.
-const STREAMS: usize = 1024;
-const OTHERS: usize = 256;
-const RESERVED: usize = 16;
+pub(crate) const FEW: &str = "--nofile=5888:5888";
+/// Its places then: streams and others.
+pub(crate) const STREAMS: usize = 1024;
+pub(crate) const OTHERS: usize = 256;
 
 /// Opens `count` connections, sends `words` on each, and keeps them. Once the daemon has accepted them all, prints how many
 /// it keeps and how many got a no, and the last no. Then does as told on its input: `again N` opens N more, `look` counts
@@ -79,7 +78,7 @@ for line in sys.stdin:
         print("closed", flush=True)
 "#;
 
-struct Crowd {
+pub(crate) struct Crowd {
     process: Wrapped,
     input: std::process::ChildStdin,
     said: usize,
@@ -87,7 +86,7 @@ struct Crowd {
 
 impl Crowd {
     /// Of this user, with so many connections, each beginning with these words.
-    fn start(sidecar: &Sidecar, uid: u32, words: &str, count: usize) -> Self {
+    pub(crate) fn start(sidecar: &Sidecar, uid: u32, words: &str, count: usize) -> Self {
         let mut command = Command::new("setpriv");
         let uid = uid.to_string();
         command.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "--", "python3", "-S", "-c", CROWD]);
@@ -99,7 +98,7 @@ impl Crowd {
         Self { process, input, said: 0 }
     }
 
-    fn next_line(&mut self) -> String {
+    pub(crate) fn next_line(&mut self) -> String {
         let line = until("the crowd says how it went", || {
             assert!(!self.process.has_ended(), "{}", self.process.stderr());
             self.process.stdout().lines().nth(self.said).map(str::to_owned)
@@ -109,7 +108,7 @@ impl Crowd {
     }
 
     /// How many connections it has, and how many it was refused so far.
-    fn count(&mut self) -> (usize, usize) {
+    pub(crate) fn count(&mut self) -> (usize, usize) {
         let line = self.next_line();
         let number = |label| usize::try_from(number_after(&line, label)).unwrap();
         let counts = (number("held"), number("refused"));
@@ -122,7 +121,7 @@ impl Crowd {
 
     /// Waits until it has so many connections, and so many refusals. A refusal may be told a little after the place of the
     /// connection was found wanting.
-    fn comes_to(&mut self, expected: (usize, usize)) {
+    pub(crate) fn comes_to(&mut self, expected: (usize, usize)) {
         let mut counts = self.count();
         eventually(&format!("{expected:?} connections are held and refused"), || {
             if counts == expected {
@@ -134,11 +133,11 @@ impl Crowd {
         });
     }
 
-    fn tell(&mut self, words: &str) {
+    pub(crate) fn tell(&mut self, words: &str) {
         writeln!(self.input, "{words}").unwrap();
     }
 
-    fn check(&mut self) -> String {
+    pub(crate) fn check(&mut self) -> String {
         self.tell("check");
         self.next_line()
     }
@@ -148,7 +147,7 @@ fn open_to_all(authority: &Authority) -> (Org<'_>, Sidecar) {
     open_with(authority, "", &[])
 }
 
-fn open_with<'a>(authority: &'a Authority, enforcement: &str, starter: &[&str]) -> (Org<'a>, Sidecar) {
+pub(crate) fn open_with<'a>(authority: &'a Authority, enforcement: &str, starter: &[&str]) -> (Org<'a>, Sidecar) {
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), "host:limits");
     "mode = \"0666\"".clone_into(&mut setup.local);
@@ -178,7 +177,7 @@ fn descriptor_limits(pid: &str) -> (u64, u64) {
 }
 
 /// Whether this test can be several users, with this many descriptors for each of their processes; says so when not.
-fn can_be_several_users(what: &str, descriptors: u64) -> bool {
+pub(crate) fn can_be_several_users(what: &str, descriptors: u64) -> bool {
     if !is_root() {
         skipped(what, "takes root, to be two ordinary users");
     } else if descriptor_limits("self").1 < descriptors {
@@ -209,9 +208,9 @@ fn streams_and_other_connections_are_counted_apart_and_one_user_gets_half_of_eac
     let mut other = Crowd::start(&sidecar, OTHER, "G", 0);
     assert_eq!(other.count(), (0, 0));
     assert_eq!(other.check(), "checked 200", "another user is served");
-    // All that is left of the others but for the reserve, and of the streams as many as half: where a connection sits
-    // that has not said what it wants.
-    let left = OTHERS / 2 - RESERVED + STREAMS / 2 - RESERVED;
+    // With two users present, a third of each: a connection that has not said what it wants sits among the streams when
+    // there is no place among the others.
+    let left = OTHERS / 3 + STREAMS / 3;
     other.tell(&format!("again {}", left + 10));
     other.comes_to((left, 10));
     assert_eq!(other.check(), "checked 503");

@@ -4,7 +4,7 @@ mod bystander;
 mod clients;
 mod descriptors;
 mod floods;
-mod limits;
+pub(crate) mod limits;
 mod log;
 pub(crate) mod places;
 mod strangers;

@@ -50,6 +50,9 @@ pub struct Leaf {
 /// it only stops mistakes, and a stop does not rely on it: it does not go through all the groups.
 const MOST_BELOW: &[u8] = b"4096";
 
+/// How many groups below a leaf are looked at for an id.
+const MOST_LOOKED_AT: usize = 256;
+
 /// What the kernel says about a leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeafState {
@@ -134,6 +137,27 @@ impl Leaf {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether this is the id of the leaf's group, or of one below it. At most 256 of those are looked at.
+    #[must_use]
+    pub fn has_group(&self, id: u64) -> bool {
+        let Ok(about) = rustix::fs::fstat(&self.directory) else { return false };
+        if about.st_ino == id {
+            return true;
+        }
+        let (mut left, mut looked_at) = (vec![self.path.clone()], 0);
+        while let Some(directory) = left.pop().filter(|_| looked_at < MOST_LOOKED_AT) {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let Some(about) = entry.metadata().ok().filter(std::fs::Metadata::is_dir) else { continue };
+                looked_at += 1;
+                if about.ino() == id {
+                    return true;
+                }
+                left.push(entry.path());
+            }
+        }
+        false
     }
 
     /// The leaf's directory, to create a process in it ([`machineid_sys::ForkOptions::into_cgroup`]).
