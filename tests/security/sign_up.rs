@@ -22,7 +22,8 @@ fn a_flood_of_sign_ins_ends_no_other_session() {
     let mut operator = Visitor::new(&authority);
     let path = link(&authority, &[]);
     assert_eq!(operator.post(&path, &[]).status, 303);
-    let mut oncall = Visitor::signed_in(&org.with_role(&["--role", "stop"]));
+    let stop = org.with_role(&["--role", "stop"]);
+    let mut oncall = Visitor::signed_in(&stop);
     let mut neighbour = Visitor::signed_in(&other);
     let reader = org.with_role(&["--role", "read"]);
     let mut first = Visitor::signed_in(&reader);
