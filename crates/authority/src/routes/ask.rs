@@ -294,7 +294,9 @@ pub(super) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> 
     if holds_nul(bytes) {
         return Err(BodyError::Malformed);
     }
-    serde_json::from_slice(bytes).map_err(|_| BodyError::Malformed)
+    // JSON is UTF-8, also in fields that nothing reads; serde_json skips those as bytes.
+    let text = str::from_utf8(bytes).map_err(|_| BodyError::Malformed)?;
+    serde_json::from_str(text).map_err(|_| BodyError::Malformed)
 }
 
 /// Whether a string of this JSON holds a NUL, which `PostgreSQL` cannot store. JSON writes it in one way only.

@@ -155,7 +155,8 @@ fn replaced(open: &HashMap<SessionHash, Session>, holder: Holder, bounds: &Bound
         for (key, session) in with_key {
             orgs.entry(key.0).or_default().push((key, session));
         }
-        orgs.values().max_by_key(|sessions| sessions.len()).and_then(|most| of_largest_key(most))
+        let weight = |sessions: &Vec<(KeyOf, &Session)>| crowding(sessions.iter().map(|(_, session)| *session));
+        orgs.values().max_by_key(|sessions| weight(sessions)).and_then(|most| of_largest_key(most))
     } else {
         None
     }
@@ -170,7 +171,13 @@ fn of_largest_key(sessions: &[(KeyOf, &Session)]) -> Option<SessionHash> {
     for (key, session) in sessions {
         keys.entry(*key).or_default().push(session);
     }
-    keys.values().max_by_key(|sessions| sessions.len()).and_then(|most| longest_unused(most))
+    let weight = |sessions: &Vec<&Session>| crowding(sessions.iter().copied());
+    keys.values().max_by_key(|sessions| weight(sessions)).and_then(|most| longest_unused(most))
+}
+
+/// How much these sessions crowd others out: by their number, and of as many by the latest sign-in, since a flood goes on.
+fn crowding<'a>(sessions: impl Iterator<Item = &'a Session>) -> (usize, Option<u64>) {
+    sessions.fold((0, None), |(count, latest), session| (count + 1, latest.max(Some(session.began.as_millis()))))
 }
 
 fn longest_unused(sessions: &[&Session]) -> Option<SessionHash> {
