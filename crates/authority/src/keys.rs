@@ -65,7 +65,7 @@ impl SecretHash {
     }
 
     /// The hash, in hex: not secret, but nothing to print either.
-    pub(super) fn to_hex(&self) -> String {
+    pub(super) fn to_hex(self) -> String {
         hex::encode(self.0)
     }
 

@@ -73,7 +73,7 @@ impl Pending {
         }
     }
 
-    fn add(&mut self, Pair { org, device, sidecar }: Pair, at: i64) {
+    fn add(&mut self, Pair { org, sidecar, device }: Pair, at: i64) {
         let full = self.count >= MOST_WAITING;
         if full && !self.waiting.get(&(org, sidecar)).is_some_and(|devices| devices.contains_key(&device)) {
             return;
@@ -89,7 +89,7 @@ impl Pending {
         self.count = 0;
         let all = mem::take(&mut self.waiting).into_iter();
         let all = all.flat_map(|((org, sidecar), devices)| {
-            devices.into_iter().map(move |(device, at)| Proof { pair: Pair { org, device, sidecar }, at })
+            devices.into_iter().map(move |(device, at)| Proof { pair: Pair { org, sidecar, device }, at })
         });
         let mut all: Vec<_> = all.collect();
         all.sort();

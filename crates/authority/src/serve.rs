@@ -136,11 +136,52 @@ pub(super) struct Running {
     tasks: TaskTracker,
 }
 
+/// What a running server does by itself.
+struct Upkeep {
+    demand: Demand,
+    retention: Retention,
+    ephemeral_after: Option<Duration>,
+}
+
+/// The places for connections of clients: as many as are wanted, and as the process can have.
+fn places(of_database: usize, wanted: Option<usize>) -> Arc<Connections> {
+    let served = Descriptors::of_this_process(of_database).connections(wanted);
+    if wanted.is_some_and(|wanted| wanted > served) {
+        warn!(served, "the limit of open files is too low for --connections; raise LimitNOFILE of the unit");
+    }
+    Arc::new(Connections::new(Bounds::new(served)))
+}
+
+/// Looks at the database for the first time. Fails, with the store closed, when it is not as durable as is demanded.
+async fn look_first(health: &Health, store: &Store, demand: Demand) -> Result<(), StartError> {
+    first_look(health, store, demand).await;
+    if demand != Demand::Synchronous || health.is_ready() {
+        return Ok(());
+    }
+    let about_standbys = health.problems().into_iter().find(|found| found.concern == Concern::Durability);
+    store.close().await;
+    let problem = about_standbys.map_or_else(|| "the database is not ready".to_owned(), |found| found.problem);
+    Err(OpenError::Asynchronous { problem }.into())
+}
+
+/// Where browsers reach a server that was told nothing about it.
+fn own_url(encrypted: bool, addresses: &[ListenAddress]) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
+    let port = addresses.iter().find_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(address.to_string()),
+        ListenAddress::Unix(_) => None,
+    });
+    // Browsers reach a unix socket only through a proxy, whose address --public-url tells.
+    format!("{scheme}://{}", port.as_deref().unwrap_or("localhost"))
+}
+
 impl Running {
     /// Starts an authority inside the current runtime; when this returns, it accepts requests.
     pub(super) async fn start(options: Options, handed: Vec<HandedSocket>) -> Result<Self, StartError> {
         // First of all: a second server must be refused before it migrates the database of the first.
         let threads = Threads::start().map_err(StartError::Threads)?;
+        let Options { demand, retention, ephemeral_after, .. } = options;
+        let upkeep = Upkeep { demand, retention, ephemeral_after };
         let door = {
             // The socket belongs to the runtime in which it is served.
             let _stops = threads.stops().map(Handle::enter);
@@ -159,36 +200,15 @@ impl Running {
             return Err(OpenError::NoStandbys.into());
         }
         let store = Store::open(&options.database, options.terms, options.reserves).await?;
-        let connections = {
-            let descriptors = Descriptors::of_this_process(options.terms.connections);
-            let served = descriptors.connections(options.connections);
-            if options.connections.is_some_and(|wanted| wanted > served) {
-                warn!(served, "the limit of open files is too low for --connections; raise LimitNOFILE of the unit");
-            }
-            Arc::new(Connections::new(Bounds::new(served)))
-        };
+        let connections = places(options.terms.connections, options.connections);
         let health = Arc::<Health>::default();
-        first_look(&health, &store, options.demand).await;
-        if options.demand == Demand::Synchronous && !health.is_ready() {
-            let about_standbys = health.problems().into_iter().find(|found| found.concern == Concern::Durability);
-            store.close().await;
-            let problem = about_standbys.map_or_else(|| "the database is not ready".to_owned(), |found| found.problem);
-            return Err(OpenError::Asynchronous { problem }.into());
-        }
+        look_first(&health, &store, options.demand).await?;
 
         let seen = Arc::new(Seen::new(machineid_clock::wall_now()));
         let proofs = Arc::<Proofs>::default();
         let hints = Arc::<Hints>::default();
         let reports = Arc::<Intake>::default();
-        let public_url = options.public_url.unwrap_or_else(|| {
-            let scheme = if tls.is_some() { "https" } else { "http" };
-            let port = addresses.iter().find_map(|address| match address {
-                ListenAddress::Tcp(address) => Some(address.to_string()),
-                ListenAddress::Unix(_) => None,
-            });
-            // Browsers reach a unix socket only through a proxy, whose address --public-url tells.
-            format!("{scheme}://{}", port.as_deref().unwrap_or("localhost"))
-        });
+        let public_url = options.public_url.unwrap_or_else(|| own_url(tls.is_some(), &addresses));
         let console = Arc::new(Console::new(&public_url));
         let metrics_on_loopback = observed.as_ref().is_some_and(|bound| !bound.address.is_beyond_loopback());
         let host_names = HostNames::new(&public_url, &options.allowed_hosts, metrics_on_loopback);
@@ -234,16 +254,7 @@ impl Running {
         drop(threads.spawn(Lane::Stop, desk));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
-        let looking = keep_looking(health, running.store.clone(), options.demand, running.stop.clone());
-        running.tasks.spawn(looking);
-        running.tasks.spawn(keep_tidy(running.store.clone(), options.retention, running.stop.clone()));
-        let news = running.store.changes().listen();
-        running.tasks.spawn(running.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
-        if let Some(after) = options.ephemeral_after {
-            let seen = Arc::clone(&running.seen);
-            running.tasks.spawn(keep_ageing(running.store.clone(), seen, after, running.stop.clone()));
-        }
-        running.tasks.spawn(tell_of_ends(hints, running.store.clone(), running.stop.clone()));
+        running.keep_watching(upkeep, health, hints);
         let server = |router, tls, connections| Server {
             service: TowerToHyperService::new(router),
             tls,
@@ -265,11 +276,29 @@ impl Running {
             let few = Server { head: FIRST_HEAD, ..server(observed_router(Arc::clone(&app)), None, observers) };
             running.tasks.spawn(few.accept(bound.listener));
         }
-        let (seen, store, stop) = (Arc::clone(&running.seen), running.store.clone(), running.stop.clone());
-        running.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
-        let (proofs, store, stop) = (Arc::clone(&running.proofs), running.store.clone(), running.stop.clone());
-        running.tasks.spawn(async move { proofs.keep_writing(&store, stop).await });
+        running.keep_writing();
         Ok(running)
+    }
+
+    /// Starts to write what validations leave behind.
+    fn keep_writing(&self) {
+        let (seen, store, stop) = (Arc::clone(&self.seen), self.store.clone(), self.stop.clone());
+        self.tasks.spawn(async move { seen.keep_writing(&store, stop).await });
+        let (proofs, store, stop) = (Arc::clone(&self.proofs), self.store.clone(), self.stop.clone());
+        self.tasks.spawn(async move { proofs.keep_writing(&store, stop).await });
+    }
+
+    /// Watches what is known to be wrong, deletes what is old, and tells watchers of changes.
+    fn keep_watching(&self, options: Upkeep, health: Arc<Health>, hints: Arc<Hints>) {
+        let looking = keep_looking(health, self.store.clone(), options.demand, self.stop.clone());
+        self.tasks.spawn(looking);
+        self.tasks.spawn(keep_tidy(self.store.clone(), options.retention, self.stop.clone()));
+        let news = self.store.changes().listen();
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
+        if let Some(after) = options.ephemeral_after {
+            self.tasks.spawn(keep_ageing(self.store.clone(), Arc::clone(&self.seen), after, self.stop.clone()));
+        }
+        self.tasks.spawn(tell_of_ends(hints, self.store.clone(), self.stop.clone()));
     }
 
     /// The addresses that the server listens on.
@@ -352,7 +381,7 @@ impl Server {
                     let server = self.clone();
                     drop(self.tasks.spawn(async move {
                         server.metrics.connections.inc();
-                        let served = async {
+                        let talk = async {
                             match accepted {
                                 Accepted::Tcp(stream, address) => server.connection(stream, address, &place).await,
                                 // Not encrypted: nothing on a unix socket leaves this host.
@@ -360,7 +389,7 @@ impl Server {
                             }
                         };
                         tokio::select! {
-                            () = served => {}
+                            () = talk => {}
                             () = place.is_taken() => debug!(%peer, "a connection was closed for another"),
                         }
                         server.metrics.connections.dec();

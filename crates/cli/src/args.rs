@@ -110,6 +110,7 @@ pub(super) enum AuditCommand {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 pub(super) enum OrgCommand {
     /// Create a free organisation and print its org key, which is shown only this once
     Create(OrgCreateArgs),
@@ -302,6 +303,7 @@ pub(super) struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectArgs {
     #[arg(

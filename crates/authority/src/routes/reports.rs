@@ -85,7 +85,7 @@ enum Sender {
 impl Sender {
     fn of(prover: Prover, named: SidecarId) -> Self {
         match prover {
-            Prover::Sidecar(proven) if proven == named => Self::Proven,
+            Prover::Sidecar(id) if id == named => Self::Proven,
             Prover::None if !needs_secret(named.bits()) => Self::Unproven,
             Prover::Sidecar(_) | Prover::None | Prover::Malformed => Self::Foreign,
         }

@@ -21,15 +21,15 @@ const LIFE: Duration = Duration::from_hours(8);
 /// How many sessions there may be.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    of_key: usize,
-    of_org: usize,
+    key: usize,
+    org: usize,
     /// Of all organisations.
-    of_orgs: usize,
+    all_orgs: usize,
     /// Of the server's operators, who take no place of an organisation's and lose none to one.
-    of_operators: usize,
+    operators: usize,
 }
 
-const BOUNDS: Bounds = Bounds { of_key: 16, of_org: 256, of_orgs: 10_000, of_operators: 256 };
+const BOUNDS: Bounds = Bounds { key: 16, org: 256, all_orgs: 10_000, operators: 256 };
 
 /// The owner of a session. The owner's rights are looked up again for each request.
 #[derive(Clone, Copy, Debug)]
@@ -141,16 +141,16 @@ impl Sessions {
 fn replaced(open: &HashMap<SessionHash, Session>, holder: Holder, bounds: &Bounds) -> Option<SessionHash> {
     let Holder::Key(org, key) = holder else {
         let operators: Vec<_> = open.values().filter(|session| session.key().is_none()).collect();
-        return (operators.len() >= bounds.of_operators).then(|| longest_unused(&operators)).flatten();
+        return (operators.len() >= bounds.operators).then(|| longest_unused(&operators)).flatten();
     };
     let with_key: Vec<_> = open.values().filter_map(|session| Some((session.key()?, session))).collect();
     let own_org: Vec<_> = with_key.iter().filter(|((other, _), _)| *other == org).copied().collect();
     let own_key: Vec<_> = own_org.iter().filter(|((_, other), _)| *other == key.bytes()).map(|(_, own)| *own).collect();
-    if own_key.len() >= bounds.of_key {
+    if own_key.len() >= bounds.key {
         longest_unused(&own_key)
-    } else if own_org.len() >= bounds.of_org {
+    } else if own_org.len() >= bounds.org {
         of_largest_key(&own_org)
-    } else if with_key.len() >= bounds.of_orgs {
+    } else if with_key.len() >= bounds.all_orgs {
         let mut orgs: HashMap<OrgId, Vec<(KeyOf, &Session)>> = HashMap::new();
         for (key, session) in with_key {
             orgs.entry(key.0).or_default().push((key, session));
@@ -285,7 +285,7 @@ mod tests {
         Holder::Key(org, SecretHash::of_session(key))
     }
 
-    const SMALL: Bounds = Bounds { of_key: 4, of_org: 12, of_orgs: 40, of_operators: 6 };
+    const SMALL: Bounds = Bounds { key: 4, org: 12, all_orgs: 40, operators: 6 };
 
     #[test]
     fn a_flood_of_sign_ins_ends_sessions_of_its_own_key_alone() {
@@ -294,12 +294,12 @@ mod tests {
         let begin = |holder, minute| sessions.begin(holder, at(minute)).unwrap();
         let others = [begin(HOLDER, 0), begin(key(org, "oncall"), 0), begin(key(OrgId::random(), "other"), 0)];
         let first = begin(key(org, "read"), 1);
-        for _ in 0..BOUNDS.of_key {
+        for _ in 0..BOUNDS.key {
             begin(key(org, "read"), 2);
         }
         assert!(sessions.find(&first, at(3), true).is_none(), "its longest unused one ends");
         assert!(others.iter().all(|id| sessions.find(id, at(3), true).is_some()));
-        assert_eq!(sessions.lock().len(), BOUNDS.of_key + others.len());
+        assert_eq!(sessions.lock().len(), BOUNDS.key + others.len());
     }
 
     #[test]
@@ -308,17 +308,17 @@ mod tests {
         let (org, other) = (OrgId::random(), OrgId::random());
         let begin = |holder, minute| sessions.begin(holder, at(minute)).unwrap();
         let kept = [begin(key(org, "oncall"), 0), begin(key(other, "key"), 0), begin(HOLDER, 0)];
-        for number in 0..SMALL.of_org + 10 {
+        for number in 0..SMALL.org + 10 {
             begin(key(org, &(number / 2).to_string()), 1);
         }
-        assert_eq!(sessions.lock().len(), SMALL.of_org + 2);
-        for _ in 0..SMALL.of_orgs / SMALL.of_org + 2 {
+        assert_eq!(sessions.lock().len(), SMALL.org + 2);
+        for _ in 0..SMALL.all_orgs / SMALL.org + 2 {
             let flooding = OrgId::random();
-            for each in 0..SMALL.of_org {
-                begin(key(flooding, &(each / SMALL.of_key).to_string()), 2);
+            for each in 0..SMALL.org {
+                begin(key(flooding, &(each / SMALL.key).to_string()), 2);
             }
         }
-        assert_eq!(sessions.lock().len(), SMALL.of_orgs + 1);
+        assert_eq!(sessions.lock().len(), SMALL.all_orgs + 1);
         assert!(kept.iter().all(|id| sessions.find(id, at(4), true).is_some()), "none of those with few has lost one");
     }
 
@@ -327,10 +327,10 @@ mod tests {
         let sessions = Sessions { bounds: SMALL, ..Sessions::default() };
         let org = sessions.begin(key(OrgId::random(), "key"), at(0)).unwrap();
         let first = sessions.begin(HOLDER, at(1)).unwrap();
-        for uid in (0..).take(SMALL.of_operators) {
+        for uid in (0..).take(SMALL.operators) {
             sessions.begin(Holder::Operator(uid), at(2)).unwrap();
         }
-        assert_eq!(sessions.lock().len(), SMALL.of_operators + 1);
+        assert_eq!(sessions.lock().len(), SMALL.operators + 1);
         assert!(sessions.find(&first, at(2), true).is_none() && sessions.find(&org, at(2), true).is_some());
     }
 }
