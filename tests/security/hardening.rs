@@ -313,7 +313,8 @@ fn a_nul_is_a_bad_request_and_no_failure_of_the_database() {
 fn authority_with(flags: &[&str]) -> Output {
     let mut serve = Command::new(env!("CARGO_BIN_EXE_machineid-authority"));
     serve.env_clear().args(["serve", "--listen", "127.0.0.1:0"]).args(flags).stdin(Stdio::null());
-    serve.output().unwrap()
+    // A server that serves after all is killed.
+    Running::start(serve.stdout(Stdio::piped()).stderr(Stdio::piped())).finish()
 }
 
 #[test]
@@ -348,7 +349,7 @@ fn a_runtime_directory_of_another_users_is_not_used() {
     let runtime = setup.directory.path().join("runtime");
     fs::create_dir(&runtime).unwrap();
     chown(&runtime, Some(ANOTHER), None).unwrap();
-    let output = setup.command().output().unwrap();
+    let output = Running::start(setup.command().stdout(Stdio::piped()).stderr(Stdio::piped())).finish();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("local.runtime_dir") && said.contains(&ANOTHER.to_string()), "{said}");
