@@ -169,17 +169,17 @@ fn describe(setting: &str, address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// Serves until `shutdown`, at most `most` connections at once. Clients of other hosts cannot be told apart, so all share one limit.
-/// Without a listener, waits for the port first. `routes` is told the port's address.
+/// Without a listener, waits for the port first. `make` is told the port's address.
 pub(crate) async fn serve(
     port: Arc<Port>,
     listener: Option<TcpListener>,
-    routes: impl FnOnce(SocketAddr) -> Router,
+    make: impl FnOnce(SocketAddr) -> Router,
     most: usize,
     shutdown: CancellationToken,
 ) {
     let _vital = Vital;
     let Some((listener, address)) = port.listening(listener, &shutdown).await else { return };
-    let (what, router) = (port.setting, routes(address));
+    let (what, router) = (port.setting, make(address));
     let places = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -12,6 +12,9 @@ use machineid_org_key::sidecar::SidecarSecret;
 use machineid_protocol::report::SidecarId;
 use tracing::warn;
 
+/// The rights of group and others.
+const OTHERS: u32 = 0o077;
+
 /// The mode of the file: a process that reads it can report as this sidecar.
 const MODE: u32 = 0o600;
 
@@ -53,7 +56,7 @@ fn place(runtime_dir: &Path) -> PathBuf {
 /// The secret in the file. One that other users could have read is not used.
 fn read(path: &Path) -> Option<SidecarSecret> {
     let alone =
-        fs::symlink_metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o077 == 0);
+        fs::symlink_metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & OTHERS == 0);
     if alone { fs::read_to_string(path).ok()?.trim().parse().ok() } else { None }
 }
 

@@ -83,7 +83,7 @@ fn a_daemon_that_may_open_no_file_of_roots_still_has_agents_held_against_hostile
     let authority = Authority::start();
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), DEVICE);
-    setup.enforcement.push_str(&format!("\nleaf_helper = \"{}\"", helper.socket().display()));
+    write!(setup.enforcement, "\nleaf_helper = \"{}\"", helper.socket().display()).unwrap();
     let sidecar = setup.at(place).start();
     let status = fs::read_to_string(format!("/proc/{}/status", sidecar.pid())).unwrap();
     assert!(status.contains("CapEff:\t0000000000000020"), "CAP_KILL alone: {status}");
@@ -263,7 +263,7 @@ fn a_foreign_site_reads_no_metrics_of_a_daemon() {
     let org = authority.org("pro");
     let mut setup = Setup::of(&org, &authority.url(), DEVICE);
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    setup.local.push_str(&format!("\n[metrics]\nlisten = \"{address}\""));
+    write!(setup.local, "\n[metrics]\nlisten = \"{address}\"").unwrap();
     let _sidecar = setup.start();
     assert_eq!(status(&get(address, "/metrics", "evil.example")), "421");
     assert_eq!(status(&get(address, "/metrics", &address.to_string())), "200");
@@ -392,7 +392,7 @@ fn an_audit_that_was_forged_without_the_key_is_found() {
     let (file, key) = (setup.directory.path().join("audit.jsonl"), setup.directory.path().join("audit-key"));
     fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
     chmod(&key, 0o600);
-    setup.local.push_str(&format!("\n[audit]\nfile = \"{}\"\nkey_file = \"{}\"", file.display(), key.display()));
+    write!(setup.local, "\n[audit]\nfile = \"{}\"\nkey_file = \"{}\"", file.display(), key.display()).unwrap();
     let mut sidecar = setup.start();
     let mut agent = Agent::start(&sidecar, &[], OBEDIENT);
     org.device("revoke", DEVICE);

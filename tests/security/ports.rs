@@ -75,7 +75,7 @@ fn ports_that_a_service_manager_holds_are_served_and_one_that_no_setting_names_i
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     setup.input = Some(theirs.into());
     let [first, second, third] = &held;
-    send_descriptors(&ours, &[third.as_fd(), first.as_fd(), (&socket).as_fd(), second.as_fd()]);
+    send_descriptors(&ours, &[third.as_fd(), first.as_fd(), socket.as_fd(), second.as_fd()]);
     let sidecar = setup.start();
     drop((ours, socket));
     assert_eq!(http::request(metrics, "GET", "/metrics", &[], b"").status, 200);

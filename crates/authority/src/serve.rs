@@ -254,7 +254,7 @@ impl Running {
         drop(threads.spawn(Lane::Stop, desk));
         let work = reports.work(running.store.clone(), running.stop.clone());
         running.tasks.spawn(work);
-        running.keep_watching(upkeep, health, hints);
+        running.keep_watching(&upkeep, health, hints);
         let server = |router, tls, connections| Server {
             service: TowerToHyperService::new(router),
             tls,
@@ -289,13 +289,13 @@ impl Running {
     }
 
     /// Watches what is known to be wrong, deletes what is old, and tells watchers of changes.
-    fn keep_watching(&self, options: Upkeep, health: Arc<Health>, hints: Arc<Hints>) {
-        let looking = keep_looking(health, self.store.clone(), options.demand, self.stop.clone());
+    fn keep_watching(&self, upkeep: &Upkeep, health: Arc<Health>, hints: Arc<Hints>) {
+        let looking = keep_looking(health, self.store.clone(), upkeep.demand, self.stop.clone());
         self.tasks.spawn(looking);
-        self.tasks.spawn(keep_tidy(self.store.clone(), options.retention, self.stop.clone()));
+        self.tasks.spawn(keep_tidy(self.store.clone(), upkeep.retention, self.stop.clone()));
         let news = self.store.changes().listen();
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(Arc::clone(&hints).follow(news)));
-        if let Some(after) = options.ephemeral_after {
+        if let Some(after) = upkeep.ephemeral_after {
             self.tasks.spawn(keep_ageing(self.store.clone(), Arc::clone(&self.seen), after, self.stop.clone()));
         }
         self.tasks.spawn(tell_of_ends(hints, self.store.clone(), self.stop.clone()));

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Time without a request after which the helper ends. The service manager starts it again for the next one.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 const USAGE: &str = "machineid-leaf: makes control groups for agents of machineid-sidecar. It takes no arguments: its standard \
                      input must be a listening socket, as machineid-sidecar-leaf.socket passes it";

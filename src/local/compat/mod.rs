@@ -84,14 +84,15 @@ async fn named(context: &Context, peer: &Peer, endpoint: Endpoint, body: Body) -
     };
     let finding = match peer.runs(&context.runs) {
         Err(error) => CompatFinding::Verdict(GateVerdict::overloaded(&error)),
-        Ok(runs) => match runs.iter().find_map(|run| stop_of(run)) {
-            Some(denial) => CompatFinding::Denied(denial),
-            // Only an agent makes a device known: others may merely ask.
-            None => {
+        Ok(runs) => {
+            if let Some(denial) = runs.iter().find_map(|run| stop_of(run)) {
+                CompatFinding::Denied(denial)
+            } else {
+                // Only an agent makes a device known: others may merely ask.
                 let registers = !runs.is_empty() && endpoint == Endpoint::Register;
                 ask(context, peer, &device, asked, registers).await
             }
-        },
+        }
     };
     answer::of(endpoint, finding, &device)
 }

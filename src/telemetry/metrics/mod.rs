@@ -156,6 +156,12 @@ fn check_counters(registry: &mut Registry) -> [Counter; 4] {
     CheckResult::ALL.map(|result| checks.get_or_create_owned(&ResultLabel { result: result.word() }))
 }
 
+/// The counters of recreated files, one for each kind.
+fn restored_counters(registry: &mut Registry) -> Family<FileLabel, Counter> {
+    let text = "Files of the daemon that were missing and were recreated, by kind";
+    register(registry, "files_restored", text, Family::default())
+}
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut all = Registry::with_prefix("machineid_sidecar");
@@ -232,12 +238,7 @@ impl Metrics {
                 "Agents that started although their record could not be written, or not in time",
                 Counter::default(),
             ),
-            restored: register(
-                r,
-                "files_restored",
-                "Files of the daemon that were missing and were recreated, by kind",
-                Family::default(),
-            ),
+            restored: restored_counters(r),
             runtime_problem: register(
                 r,
                 "runtime_problem",

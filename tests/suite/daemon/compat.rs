@@ -52,9 +52,9 @@ impl Agent {
         [&["python3", "-S", "-c", AGENT][..], arguments].concat()
     }
 
-    pub(crate) fn of(mut wrapper: Command) -> Self {
-        wrapper.stdin(Stdio::piped());
-        let mut wrapped = Wrapped::start(wrapper);
+    pub(crate) fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::piped());
+        let mut wrapped = Wrapped::start(command);
         let orders = RefCell::new(wrapped.stdin());
         let line = wrapped.line_with("given ");
         let mut words = line.split(' ').skip(1);
@@ -98,7 +98,10 @@ pub(crate) fn question(token: &str, host: &str, endpoint: &str, device: &str) ->
 }
 
 fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    text.bytes()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from_digit(digit.into(), 16).unwrap())
+        .collect()
 }
 
 fn unhex(text: &str) -> String {

@@ -420,25 +420,22 @@ mod tests {
                 match step {
                     Step::Admit(_) | Step::AdmitProxy => {
                         let origin = if let Step::Admit(last) = step { from(last) } else { Origin::Proxy };
-                        match book.admit(origin, now) {
-                            Ok(Admitted { number, closed }) => {
-                                numbers.push(number);
-                                if let Some(closed) = closed {
-                                    let gone = before[&closed];
-                                    prop_assert!(gone.standing != Standing::Busy);
-                                    let of = |one: &Entry| one.origin == gone.origin && one.standing == Standing::Anonymous;
-                                    let full = before.len() >= SMALL.all;
-                                    if gone.standing == Standing::Idle {
-                                        prop_assert!(full || origin == gone.origin);
-                                        prop_assert!(!before.values().any(of) || gone.origin == Origin::Proxy);
-                                    }
+                        if let Ok(Admitted { number, closed }) = book.admit(origin, now) {
+                            numbers.push(number);
+                            if let Some(closed) = closed {
+                                let gone = before[&closed];
+                                prop_assert!(gone.standing != Standing::Busy);
+                                let of = |one: &Entry| one.origin == gone.origin && one.standing == Standing::Anonymous;
+                                let full = before.len() >= SMALL.all;
+                                if gone.standing == Standing::Idle {
+                                    prop_assert!(full || origin == gone.origin);
+                                    prop_assert!(!before.values().any(of) || gone.origin == Origin::Proxy);
                                 }
                             }
-                            Err(NoPlace) => {
-                                let own = |one: &&Entry| one.origin == origin;
-                                let busy = before.values().filter(own).all(|one| one.standing == Standing::Busy);
-                                prop_assert!(busy || book.anonymous == SMALL.anonymous);
-                            }
+                        } else {
+                            let own = |one: &&Entry| one.origin == origin;
+                            let busy = before.values().filter(own).all(|one| one.standing == Standing::Busy);
+                            prop_assert!(busy || book.anonymous == SMALL.anonymous);
                         }
                     }
                     Step::Asked(which) => book.asked(pick(which), now),
