@@ -138,6 +138,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts an authority inside the current runtime; when this returns, it accepts requests.
+    #[expect(clippy::too_many_lines, reason = "assembly, one part after the other")]
     pub(super) async fn start(options: Options, handed: Vec<HandedSocket>) -> Result<Self, StartError> {
         // First of all: a second server must be refused before it migrates the database of the first.
         let threads = Threads::start().map_err(StartError::Threads)?;
@@ -352,7 +353,7 @@ impl Server {
                     let server = self.clone();
                     drop(self.tasks.spawn(async move {
                         server.metrics.connections.inc();
-                        let served = async {
+                        let serving = async {
                             match accepted {
                                 Accepted::Tcp(stream, address) => server.connection(stream, address, &place).await,
                                 // Not encrypted: nothing on a unix socket leaves this host.
@@ -360,7 +361,7 @@ impl Server {
                             }
                         };
                         tokio::select! {
-                            () = served => {}
+                            () = serving => {}
                             () = place.is_taken() => debug!(%peer, "a connection was closed for another"),
                         }
                         server.metrics.connections.dec();
