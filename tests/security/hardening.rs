@@ -1,6 +1,7 @@
 //! What a daemon is worth that another program controls: it holds no capability for files, and its helper does two things. And what
 //! browsers, other users and the way between server and database can do.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

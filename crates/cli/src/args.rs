@@ -303,7 +303,6 @@ pub(super) struct DoctorArgs {
 }
 
 #[derive(Debug, Args)]
-#[expect(clippy::doc_markdown, reason = "these are help texts, in which backticks would show")]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectArgs {
     #[arg(
@@ -312,9 +311,12 @@ pub(super) struct ConnectArgs {
         help = "The authority, also unix:PATH [default: $MACHINEID_BASE_URL, else https://machineid.io]"
     )]
     pub(super) url: Option<String>,
-    /// Who may run an authority on this host, beside root and yourself: the key is sent to no other user's process [default:
-    /// $MACHINEID_AUTHORITY_USER, else machineid-authority]
-    #[arg(long, value_name = "USER")]
+    #[arg(
+        long,
+        value_name = "USER",
+        help = "The user who may run an authority on this host, beside root and yourself: no other user's process is sent the \
+                key [default: $MACHINEID_AUTHORITY_USER, else machineid-authority]"
+    )]
     pub(super) authority_user: Option<String>,
     /// Time for one request and its whole answer
     #[arg(long, value_name = "DURATION", value_parser = span::parse, default_value = "10s")]
