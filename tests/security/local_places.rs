@@ -37,12 +37,24 @@ fn two_users_who_take_all_they_can_keep_no_third_from_the_socket() {
     assert_eq!(sidecar.check().status, 200, "an operator gets through");
 }
 
-/// Opens so many connections to an address, says what it has, and keeps them.
+/// Opens so many connections to an address, and keeps those that are not refused. Says how many were refused, once each of
+/// them has been refused or closed that will be.
 const HOLD: &str = "
-import socket, sys, time
+import select, socket, sys, time
 host, port = sys.argv[1].rsplit(':', 1)
-held = [socket.create_connection((host, int(port))) for _ in range(int(sys.argv[2]))]
-print('held', flush=True)
+held = {}
+poll = select.poll()
+for _ in range(int(sys.argv[2])):
+    s = socket.create_connection((host, int(port)))
+    held[s.fileno()] = s
+    poll.register(s, select.POLLIN)
+refused = 0
+while held and refused < int(sys.argv[3]):
+    for number, _ in poll.poll():
+        refused += b' 503 ' in held[number].recv(100)
+        poll.unregister(number)
+        held.pop(number).close()
+print('refused', refused, flush=True)
 time.sleep(1000)
 ";
 
@@ -59,8 +71,9 @@ fn one_user_who_takes_all_it_can_keeps_no_agent_from_the_port() {
     let sidecar = setup.start();
     let agent = compat::Agent::of(as_user(THIRD, &sidecar.wrap(&[], &compat::Agent::program(&[]))));
     let mut greedy = Command::new("python3");
-    greedy.args(["-S", "-c", HOLD, &agent.address, "520"]).stdin(Stdio::null());
+    // Half of the 512 places, and no more.
+    greedy.args(["-S", "-c", HOLD, &agent.address, "520", "264"]).stdin(Stdio::null());
     let mut greedy = Wrapped::start(as_user(GREEDY, &greedy));
-    greedy.line_with("held");
+    assert_eq!(greedy.line_with("refused"), "refused 264");
     assert_eq!(compat::decision(&agent.ask("validate", "host:test")), (200, true, "ALLOW".to_owned()));
 }
