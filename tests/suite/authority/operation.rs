@@ -227,7 +227,8 @@ fn what_cannot_be_served_is_said_with_a_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().to_string();
     for (arguments, code, text) in [
-        (vec!["--database", "postgres://h/db"], 2, "name it with --admin-socket PATH"),
+        (vec!["--database", "postgres://127.0.0.1/db"], 2, "name it with --admin-socket PATH"),
+        (vec!["--database", "postgres://h/db"], 2, "sslmode=verify-full"),
         (vec!["--database", "postgres://u:secret@h:x/db"], 2, "PGPASSWORD"),
         (vec!["--database", "authority.db"], 2, "use sqlite:PATH"),
         (vec![], 2, "--database"),

@@ -191,7 +191,7 @@ fn no_page_has_a_barrier_for_the_operator_or_whoever_confirms_a_plan() {
 }
 
 /// The pages of an organisation that are there by their address alone.
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 10] = [
     ("fleet", ""),
     ("search without a find", "?q=nothing-has-this-id"),
     ("fleet, revoked", "?state=revoked"),
@@ -199,6 +199,7 @@ const PAGES: [(&str, &str); 9] = [
     ("revoked device", "/device?id=host:2"),
     ("organisation", "/settings"),
     ("audit", "/audit"),
+    ("approvals", "/approvals"),
     ("audit without a find", "/audit?who=nobody-has-this-name"),
     ("kill switch", "/stop"),
 ];
