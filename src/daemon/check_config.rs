@@ -67,7 +67,10 @@ fn describe(settings: &Settings, device: &str, key: &KeySource) -> String {
     let rate = 1.0 / interval.as_secs_f64();
     row(
         "validates",
-        &format!("every {} (± 10 %): {rate:.2} requests a second for each device", span::format(interval)),
+        &format!(
+            "at least every {} (up to 10 % sooner): about {rate:.2} requests a second for each device",
+            span::format(interval)
+        ),
     );
     row("stops within", &format!("{} of a revoke, while the authority answers", span::format(bound.connected)));
     row("", &format!("{} of the last ALLOW, while it does not", span::format(bound.cut_off)));

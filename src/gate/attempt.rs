@@ -63,6 +63,8 @@ struct Health {
     reachable: Option<bool>,
     last_answer: Option<BootTime>,
     last_error: Option<String>,
+    /// The kind of the last failure.
+    last_kind: Option<&'static str>,
     watching: bool,
     /// What is known of the key in use, as last logged.
     key: KeyFacts,
@@ -451,7 +453,7 @@ impl AuthorityLink {
         let in_force = self.keyed_client();
         let key = in_force.client.key_facts(&in_force.key);
         let last_answer = Some(BootTime::now());
-        *health = Health { reachable: Some(true), last_answer, last_error: None, watching, key };
+        *health = Health { reachable: Some(true), last_answer, last_error: None, last_kind: None, watching, key };
         drop(health);
         if known != key {
             tell_of_key(&in_force, known, key);
@@ -469,8 +471,11 @@ impl AuthorityLink {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         let before = health.reachable.replace(false);
         health.last_error = Some(cause.clone());
+        let kind_before = health.last_kind.replace(failure.kind());
         drop(health);
-        if before == Some(false) {
+        // That another program has taken the place of an authority that was stopped before is news.
+        let taken = matches!(failure, Failure::ForeignListener(_)) && kind_before != Some(failure.kind());
+        if before == Some(false) && !taken {
             debug!(device_id = %device, %cause, "still no answer");
         } else {
             warn!(device_id = %device, authority = %keyed.client.base_url(), %cause, "no usable answer from the authority");

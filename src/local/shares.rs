@@ -1,7 +1,8 @@
 //! The places of one pool, shared among users by demand. Pure: the caller says which connections are idle.
 //!
-//! With n users present, each gets at most 1/(n + 1) of the places: alone, a user gets half; the more users there are, the
-//! smaller the share, and there is always room for another. Users who came early may hold more than their share is by now. When
+//! No user gets more than half. While a quarter of the places is free, that is the only bound: after a restart the wrappers of
+//! a thousand agents come back at once, and must not be refused places that no other user wants. Of the last quarter, each user
+//! gets a place only below its share, which is 1/(n + 1) of all with n users present, so there is always room for another. Users who came early may hold more than their share is by now. When
 //! no place is free, a user who holds fewer gets the place of a connection that waits for its client: of the user who holds the
 //! most, the one that has waited for the longest. So no number of idle connections keeps a user out, however many user numbers
 //! they come from.
@@ -55,7 +56,8 @@ impl Shares {
         idle_since: impl Fn(SeatId) -> Option<u64>,
     ) -> Option<Granted> {
         let own = self.held.get(&uid).map_or(0, |held| held.seats.len());
-        if !privileged && own >= self.share(own) {
+        let bound = if self.has_plenty() { self.half() } else { self.share(own) };
+        if !privileged && own >= bound {
             return None;
         }
         let free = if privileged { self.all < self.most } else { self.all + self.reserved < self.most };
@@ -85,7 +87,17 @@ impl Shares {
         }
     }
 
-    /// The most places of one user, with a further one present when it has none yet.
+    /// Whether a quarter of the places is free.
+    fn has_plenty(&self) -> bool {
+        self.all < self.most - self.most / 4
+    }
+
+    /// The most places of one user, while there are plenty.
+    fn half(&self) -> usize {
+        (self.most / 2).max(1)
+    }
+
+    /// The most places of one user otherwise, with a further one present when it has none yet.
     fn share(&self, own: usize) -> usize {
         let users = self.held.values().filter(|held| !held.privileged).count() + usize::from(own == 0);
         (self.most / (users + 1)).max(1)
@@ -141,6 +153,17 @@ mod tests {
     }
 
     #[test]
+    fn while_a_quarter_is_free_other_users_take_nothing_from_a_users_half() {
+        let mut shares = Shares::new(4096, 16);
+        for (uid, count) in [(2, 1), (3, 1), (4, 1), (1, 1000)] {
+            for number in 0..count {
+                let seat = u64::from(uid) * 10_000 + number;
+                assert_eq!(shares.take(seat, uid, false, |_| None), Some(Granted::Free), "{uid}: {number}");
+            }
+        }
+    }
+
+    #[test]
     fn as_many_user_numbers_as_there_are_places_do_not_keep_another_out() {
         let (mut shares, mut next) = (Shares::new(120, 12), 0);
         for uid in 1000..2000 {
@@ -187,7 +210,7 @@ mod tests {
                 } else {
                     let privileged = uid == 0;
                     let own = shares.of(uid);
-                    let share = shares.share(own);
+                    let share = if shares.all < most - most / 4 { (most / 2).max(1) } else { shares.share(own) };
                     let richer = open.iter().any(|(_, other, idle)| {
                         *idle && *other != uid && *other != 0 && (privileged || shares.of(*other) > own)
                     });

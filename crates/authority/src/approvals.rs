@@ -80,6 +80,14 @@ impl Action {
         }
     }
 
+    /// The roles of the keys that may confirm it, in words.
+    pub(super) const fn confirming_roles(&self) -> &'static str {
+        match self {
+            Self::Unrevoke { .. } | Self::UnrevokeAll | Self::Remove { .. } => "operate or admin",
+            Self::Enable | Self::CreateKey { .. } => "admin",
+        }
+    }
+
     /// What it does, in words.
     pub(super) fn words(&self) -> String {
         match self {
@@ -198,13 +206,13 @@ pub(super) enum ApprovalRefusal {
     Decided,
     #[error("the request is older than 24 hours; ask again")]
     Expired,
-    #[error("a key cannot confirm its own request; another key of the role operate or admin must")]
+    #[error("a key cannot confirm its own request; another one must")]
     SameKey,
     #[error("the key was made after the request, and cannot confirm it")]
     TooNew,
     #[error("another key has taken the place of the one in use; use that one")]
     OldKey,
-    #[error("the key's role may not do what the request asks for")]
+    #[error("the key's role may not do what the request asks for; execution and keys need one of the role admin")]
     NotPermitted,
     #[error("the key that asked is not valid any more, so the request is void")]
     AskerGone,

@@ -20,6 +20,9 @@ use super::keys::KeyMark;
 use super::org::{KeyName, OrgId};
 use super::plan::{Removal, Restoration, Suspension};
 
+/// The outcome of a restore that gave a device back.
+pub(super) const RESTORED: &str = "unrevoked";
+
 /// The longest reason, in characters. A denial contains the reason, and clients keep only a part of a long text.
 pub(super) const LONGEST_REASON: usize = 200;
 
@@ -279,7 +282,7 @@ impl Record {
     /// The record of an unrevoke, of one device or a batch.
     pub(super) fn unrevoke(org: OrgId, verb: Verb, batch: &[Named], outcomes: &[Outcome<Restoration>]) -> Self {
         Self::named(org, verb, batch, outcomes, |done| match done {
-            Restoration::Restored => ("unrevoked", true),
+            Restoration::Restored => (RESTORED, true),
             Restoration::AlreadyActive => ("already_active", false),
             Restoration::NotFound => ("not_found", false),
             Restoration::Full => ("device_limit_reached", false),

@@ -28,6 +28,9 @@ const PERIOD: i64 = 60_000_000;
 const MOST_WAITING: usize = 64 * 1024;
 const MOST_REMEMBERED: usize = 256 * 1024;
 
+/// The maximum number of pairs of one organisation that wait: its keys' holders take no other one's.
+const MOST_OF_ORG: usize = MOST_WAITING / 8;
+
 /// How many go into one transaction: a revoke that arrives meanwhile waits for at most one of these.
 const CHUNK: usize = 1_000;
 
@@ -59,6 +62,7 @@ pub(super) struct Proofs {
 struct Pending {
     waiting: HashMap<(OrgId, SidecarId), BTreeMap<DeviceId, i64>>,
     count: usize,
+    of_orgs: HashMap<OrgId, usize>,
     written: HashMap<Pair, i64>,
 }
 
@@ -74,7 +78,8 @@ impl Pending {
     }
 
     fn add(&mut self, Pair { org, sidecar, device }: Pair, at: i64) {
-        let full = self.count >= MOST_WAITING;
+        let of_org = self.of_orgs.get(&org).copied().unwrap_or(0);
+        let full = self.count >= MOST_WAITING || of_org >= MOST_OF_ORG;
         if full && !self.waiting.get(&(org, sidecar)).is_some_and(|devices| devices.contains_key(&device)) {
             return;
         }
@@ -82,11 +87,14 @@ impl Pending {
         let before = devices.len();
         let newest = devices.entry(device).or_insert(at);
         *newest = at.max(*newest);
-        self.count += devices.len() - before;
+        let added = devices.len() - before;
+        self.count += added;
+        *self.of_orgs.entry(org).or_default() += added;
     }
 
     fn take(&mut self) -> Vec<Proof> {
         self.count = 0;
+        self.of_orgs.clear();
         let all = mem::take(&mut self.waiting).into_iter();
         let all = all.flat_map(|((org, sidecar), devices)| {
             devices.into_iter().map(move |(device, at)| Proof { pair: Pair { org, sidecar, device }, at })

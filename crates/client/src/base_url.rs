@@ -108,7 +108,8 @@ impl BaseUrl {
     pub fn is_loopback(&self) -> bool {
         let Some(host) = self.url.host_str() else { return false };
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-        address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+        let named = || host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case("localhost");
+        address.map_or_else(|_| named(), |address| address.to_canonical().is_loopback())
     }
 
     /// The URL of an endpoint, given as a path that begins with a slash.

@@ -213,7 +213,8 @@ impl RawAnswer {
             let origin = target.map(|to| to.origin()).filter(|to| *to != self.url.origin());
             return Failure::Redirected { origin: origin.map(|origin| origin.ascii_serialization()) };
         }
-        Failure::Status { status: self.status.as_u16(), retry_after: self.retry_after() }
+        let reason = self.envelope().reason.map(|text| printable(&text, ' ').take(LONGEST_REASON).collect());
+        Failure::Status { status: self.status.as_u16(), retry_after: self.retry_after(), reason }
     }
 
     /// The fields that every answer of the API may have; all are absent if the body is something else.

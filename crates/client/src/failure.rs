@@ -56,6 +56,8 @@ pub enum Failure {
         status: u16,
         /// The delay requested by the authority; see [`Failure::retry_after`].
         retry_after: Option<Duration>,
+        /// What the authority says about it, printable.
+        reason: Option<String>,
     },
     /// The authority answered that it could complete no decision, and marked the answer so: `SYSTEM_UNAVAILABLE`.
     Undecided {
@@ -367,10 +369,12 @@ impl fmt::Display for Failure {
             Self::Redirected { origin: None } => f.write_str(
                 "the authority answers with a redirect, and redirects are not followed (is this the right URL?)",
             ),
-            Self::Status { status, retry_after: None } => write!(f, "the authority answered HTTP {status}"),
-            Self::Status { status, retry_after: Some(wait) } => {
-                let wait = span::format(*wait);
-                write!(f, "the authority answered HTTP {status} and asks for a retry in {wait}")
+            Self::Status { status, retry_after, reason } => {
+                write!(f, "the authority answered HTTP {status}")?;
+                if let Some(wait) = retry_after {
+                    write!(f, " and asks for a retry in {}", span::format(*wait))?;
+                }
+                reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
             }
             Self::Undecided { retry_after: None } => Unusable::Undecided.fmt(f),
             Self::Undecided { retry_after: Some(wait) } => {

@@ -25,6 +25,14 @@ fn forms() -> BTreeSet<String> {
     routed.chain(described).collect()
 }
 
+/// The id of a restore of this device that waits for a second key.
+fn waiting_restore(authority: &Authority, org: &Org, device: &str) -> String {
+    authority.admin_json(&["set", &org.id, "--restore-needs", "2"]);
+    org.device("revoke", device);
+    let asked = org.post("/devices/unrevoke", &json!({"deviceId": device})).json();
+    asked["approvalId"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn every_form_is_answered_with_a_redirect_or_a_refusal_and_never_with_a_result() {
     let authority = Authority::start();
@@ -82,6 +90,15 @@ fn every_form_is_answered_with_a_redirect_or_a_refusal_and_never_with_a_result()
     send(&mut visitor, &of("/settings/checkout"), &inside("/settings/checkout"), checkout);
     let operate: &[&[(&str, &str)]] = &[&[("action", "freeze")]];
     send(&mut visitor, &of("/settings/operate"), &inside("/settings/operate"), operate);
+    let approval = waiting_restore(&authority, &org, name);
+    let decide: &[&[(&str, &str)]] = &[
+        &[],
+        &[("approval", "0"), ("decision", "reject")],
+        &[("approval", &approval), ("decision", "approve")],
+        &[("approval", &approval), ("decision", "reject")],
+    ];
+    send(&mut visitor, &of("/approvals"), &inside("/approvals"), decide);
+    authority.admin_json(&["set", id, "--restore-needs", "1"]);
     let rotate: &[&[(&str, &str)]] = &[
         &[],
         &[("confirm", "rotate"), ("overlap", "soon")],
@@ -91,18 +108,6 @@ fn every_form_is_answered_with_a_redirect_or_a_refusal_and_never_with_a_result()
     send(&mut visitor, &of("/settings/rotate-key"), &inside("/settings/rotate-key"), rotate);
     let end: &[&[(&str, &str)]] = &[&[], &[("confirm", "end")]];
     send(&mut visitor, &of("/settings/end-old-key"), &inside("/settings/end-old-key"), end);
-    authority.admin_json(&["set", id, "--restore-needs", "2"]);
-    org.device("revoke", name);
-    let asked = org.post("/devices/unrevoke", &json!({"deviceId": name})).json();
-    let approval = asked["approvalId"].as_str().unwrap();
-    let decide: &[&[(&str, &str)]] = &[
-        &[],
-        &[("approval", "0"), ("decision", "reject")],
-        &[("approval", approval), ("decision", "approve")],
-        &[("approval", approval), ("decision", "reject")],
-    ];
-    send(&mut visitor, &of("/approvals"), &inside("/approvals"), decide);
-    authority.admin_json(&["set", id, "--restore-needs", "1"]);
     let make: &[&[(&str, &str)]] = &[&[], &[("role", "root")], &[("role", "read"), ("name", "board")]];
     send(&mut visitor, &of("/keys"), &inside("/keys"), make);
     let keys = authority.admin_json(&["key", "list", id]);

@@ -190,7 +190,6 @@ fn reads_of_a_stop(mode: Mode) -> Option<u64> {
     // It stays a zombie, of which the kernel tells all that it and those it has reaped have read.
     rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
     let read = reads(wrapper).unwrap() - before;
-    println!("  {}: {read} reads", mode.word());
     assert_eq!(crowd.wrapped[0].exit_code(), 77);
     Some(read)
 }

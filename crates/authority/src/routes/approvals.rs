@@ -145,7 +145,8 @@ pub(super) fn waits(approval: &Approval, org_api_key: Option<&str>) -> Answer {
 /// What to do about a restore that waits.
 fn explained(approval: &Approval) -> String {
     format!(
-        "Nothing was done yet: another key of the role operate or admin must confirm it within 24 hours: machineid approve {}",
+        "Nothing was done yet: another key of the role {} must confirm it within 24 hours: machineid approve {}",
+        approval.action.confirming_roles(),
         approval.id
     )
 }

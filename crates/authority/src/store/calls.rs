@@ -392,8 +392,17 @@ impl Store {
         let Some(stops) = Listing::of(self.unwritten.overlay(), org) else {
             return self.stored_fleet(org, filter.clone()).await;
         };
-        let found = self.stored_fleet(org, Listing::widened(filter)).await?;
-        Ok(found.map(|rows| stops.fleet(rows, filter)))
+        // A page of the store may hold nothing of what is asked for, and more may follow.
+        let mut wider = Listing::widened(filter);
+        loop {
+            let Some(rows) = self.stored_fleet(org, wider.clone()).await? else { return Ok(None) };
+            let next = rows.devices.last().filter(|_| rows.more).and_then(|row| row.device.id.parse().ok());
+            let rows = stops.fleet(rows, filter);
+            match next {
+                Some(next) if rows.devices.is_empty() => wider.after = Some(next),
+                Some(_) | None => return Ok(Some(rows)),
+            }
+        }
     }
 
     async fn stored_fleet(&self, org: OrgId, filter: Filter) -> Result<Option<FleetRows>, StoreError> {
@@ -416,8 +425,16 @@ impl Store {
     /// of many devices has come. `None` when the organisation was deleted.
     pub(crate) async fn aftermath(&self, org: OrgId, at: Timestamp) -> Result<Option<Aftermath>, StoreError> {
         if Listing::of(self.unwritten.overlay(), org).is_some() {
-            let filter = Filter { revoked_at: Some(at), ..Filter::default() };
-            return Ok(self.fleet(org, &filter).await?.map(|rows| Listing::aftermath(rows, at)));
+            let mut filter = Filter { revoked_at: Some(at), ..Filter::default() };
+            let mut after = Aftermath::default();
+            loop {
+                let Some(rows) = self.fleet(org, &filter).await? else { return Ok(None) };
+                filter.after = rows.devices.last().filter(|_| rows.more).and_then(|row| row.device.id.parse().ok());
+                Listing::aftermath(rows, at, &mut after);
+                if filter.after.is_none() {
+                    return Ok(Some(after));
+                }
+            }
         }
         read!(self, snapshot, |tx| fleet::aftermath(tx, org, at))
     }

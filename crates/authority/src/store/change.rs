@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::super::audit::{Record, Verb};
 use super::super::changes::Change;
 use super::super::keys::SecretHash;
-use super::super::org::{OrgId, PlanTier, Switch};
+use super::super::org::{Org, OrgId, PlanTier, Switch};
 
 /// A change that an operator makes to an organisation.
 #[derive(Clone, Debug)]
@@ -40,6 +40,23 @@ impl OrgChange {
             | Self::AccessUntil(None)
             | Self::Plan(..)
             | Self::RestoreNeeds(_) => Change::Org(org),
+        }
+    }
+
+    /// Whether it takes back a stop that is in force; `None` for a change that takes none back.
+    pub(super) fn gives_back(&self, before: &Org) -> Option<bool> {
+        match self {
+            Self::Disabled(Switch::Own, false) => Some(before.off.own),
+            Self::Disabled(Switch::Operator, false) => Some(before.off.operator),
+            Self::Frozen(false) => Some(before.frozen),
+            Self::Disabled(_, true)
+            | Self::Frozen(true)
+            | Self::AccessUntil(_)
+            | Self::Plan(..)
+            | Self::RestoreNeeds(_)
+            | Self::Key(..)
+            | Self::EndOldKey
+            | Self::Delete => None,
         }
     }
 

@@ -227,7 +227,7 @@ pub(crate) struct FleetRow {
 }
 
 /// The progress of a stop of many devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Aftermath {
     /// Devices that are revoked by this stop.
     pub(crate) devices: u64,

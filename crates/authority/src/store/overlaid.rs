@@ -100,17 +100,15 @@ impl Listing {
         rows
     }
 
-    /// What became of the stop of this time, of the devices that it revoked.
-    pub(super) fn aftermath(rows: FleetRows, at: Timestamp) -> Aftermath {
-        let mut after = Aftermath { devices: 0, reason: None, heard: Vec::new(), stops: Vec::new() };
+    /// Adds what became of the stop of this time, of the devices that it revoked.
+    pub(super) fn aftermath(rows: FleetRows, at: Timestamp, after: &mut Aftermath) {
         for row in rows.devices {
             after.devices += 1;
-            after.reason = after.reason.or(row.device.revoke_reason);
+            after.reason = after.reason.take().or(row.device.revoke_reason);
             let (device, last_seen_at) = (row.device.id, row.device.last_seen_at);
             let heard = row.heard.into_iter();
             after.heard.extend(heard.map(|heard| HeardOf { device: device.clone(), last_seen_at, heard }));
             after.stops.extend(row.last_stop.filter(|stop| stop.began_at >= at));
         }
-        after
     }
 }

@@ -75,6 +75,9 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
         }
     }
     printer.line(authority(status, now));
+    if let Some(error) = &status.authority.last_error {
+        field("", error, printer);
+    }
     if let Some(ends) = &status.authority.key_ends {
         let mut line = Line::default();
         line.push(&format!("{:<14}", "org key"), None);
@@ -86,9 +89,6 @@ pub(super) fn page(status: &Status, now: Timestamp, printer: &mut Printer) {
         line.push(&format!("{:<14}", "org key"), None);
         line.push(&format!("has the role {role}: give this host a key of the role host"), Some(Colour::Unclear));
         printer.line(line);
-    }
-    if let Some(error) = &status.authority.last_error {
-        field("", error, printer);
     }
     // Exact values: a rounded promise would be a different promise.
     let bound = status.stop_bound;

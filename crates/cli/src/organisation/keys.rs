@@ -65,7 +65,7 @@ fn shown(new: &NewKey, json: bool, printer: &mut Printer) {
     printer.line(key.expose());
     if let Some(id) = waits {
         printer.note(&format!(
-            "the key is valid only after another key of the role operate or admin has confirmed it: machineid approve {id}. It \
+            "the key is valid only after another key of the role admin has confirmed it: machineid approve {id}. It \
              is shown only this once"
         ));
     }

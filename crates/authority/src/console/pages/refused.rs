@@ -112,7 +112,7 @@ impl Refused {
                 StatusCode::ACCEPTED,
                 "It waits for a second key",
                 text.as_str(),
-                "The holder of another key of the role operate or admin confirms it on the page Approvals.",
+                "The holder of another key confirms it on the page Approvals: of the role admin for execution and keys, else also of the role operate.",
             ),
             Self::Late => (
                 StatusCode::REQUEST_TIMEOUT,

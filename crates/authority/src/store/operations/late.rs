@@ -14,7 +14,7 @@ use super::super::values::values;
 use super::super::{Filter, OrgChange};
 use super::orgs::locked_account;
 use super::{devices, keys, list, orgs};
-use crate::audit::Verb;
+use crate::audit::{RESTORED, Verb};
 use crate::batch::Named;
 use crate::org::{OrgId, Switch, Switches};
 use crate::unwritten::{Stop, UnwrittenStop};
@@ -31,19 +31,20 @@ struct GivenBack {
 }
 
 impl GivenBack {
-    fn note(&mut self, verb: &str, device: Option<String>, details: &Json) {
+    /// Only what really gave something back counts: a restore of what was not stopped there is an entry too.
+    fn note(&mut self, verb: &str, device: Option<String>, outcome: &str, details: &Json) {
         let switch = |switch: Switch| details["switch"] == switch.as_str();
         if verb == Verb::Unrevoke.as_str() {
-            self.devices.extend(device);
+            self.devices.extend(device.filter(|_| outcome == RESTORED));
         } else if verb == Verb::UnrevokeBatch.as_str() {
             // A restore of everything names nothing. It restored what was revoked in the database: not what this stop is
             // about, which is not there yet.
             let ids = details["deviceIds"].as_array().into_iter().flatten();
             self.devices.extend(ids.filter_map(Json::as_str).map(str::to_owned));
-        } else if verb == Verb::EnableOrg.as_str() {
+        } else if verb == Verb::EnableOrg.as_str() && details["changed"] == true {
             self.switches.own |= switch(Switch::Own);
             self.switches.operator |= !switch(Switch::Own);
-        } else if verb == Verb::UnfreezeOrg.as_str() {
+        } else if verb == Verb::UnfreezeOrg.as_str() && details["changed"] == true {
             self.plan = true;
         } else if verb == Verb::ExpireOrg.as_str() || verb == Verb::SetPlan.as_str() {
             self.entitlement = true;
@@ -124,14 +125,16 @@ async fn revoke<T: Transaction>(
 }
 
 async fn given_back<T: ReadTransaction>(tx: &mut T, org: OrgId, after: Timestamp) -> Result<GivenBack, StoreError> {
-    let select = "SELECT verb, device_id, CAST(details AS TEXT) FROM audit WHERE org_id = $1 AND at > $2 AND verb IN
+    let select =
+        "SELECT verb, device_id, outcome, CAST(details AS TEXT) FROM audit WHERE org_id = $1 AND at > $2 AND verb IN
          ('devices/unrevoke', 'devices/unrevoke_batch', 'org/enable', 'org/unfreeze', 'org/expire', 'org/set-plan',
           'org/rotate-key') ORDER BY seq";
     let mut found = GivenBack::default();
     for row in tx.rows(select, values![org, after]).await? {
         let verb: String = row.get(0)?;
-        let details = serde_json::from_str(row.text(2)?.unwrap_or_default()).unwrap_or_default();
-        found.note(&verb, row.maybe(1)?, &details);
+        let outcome: String = row.get(2)?;
+        let details = serde_json::from_str(row.text(3)?.unwrap_or_default()).unwrap_or_default();
+        found.note(&verb, row.maybe(1)?, &outcome, &details);
     }
     Ok(found)
 }
@@ -145,16 +148,18 @@ mod tests {
     #[test]
     fn what_the_audit_says_was_given_back_is_not_stopped_again() {
         let mut found = GivenBack::default();
-        found.note("devices/unrevoke", Some("a".to_owned()), &json!({}));
-        found.note("devices/unrevoke_batch", None, &json!({"deviceIds": ["b", "c"]}));
-        found.note("devices/unrevoke_batch", None, &json!({"scope": "all_revoked", "unrevoked": 9}));
-        found.note("org/enable", None, &json!({"switch": "own"}));
-        found.note("org/rotate-key", None, &json!({"role": "host"}));
+        found.note("devices/unrevoke", Some("a".to_owned()), "unrevoked", &json!({}));
+        found.note("devices/unrevoke", Some("d".to_owned()), "already_active", &json!({}));
+        found.note("devices/unrevoke_batch", None, "ok", &json!({"deviceIds": ["b", "c"]}));
+        found.note("devices/unrevoke_batch", None, "ok", &json!({"scope": "all_revoked", "unrevoked": 9}));
+        found.note("org/enable", None, "ok", &json!({"switch": "own", "changed": true}));
+        found.note("org/enable", None, "ok", &json!({"switch": "operator", "changed": false}));
+        found.note("org/rotate-key", None, "ok", &json!({"role": "host"}));
         assert_eq!(found.devices, ["a", "b", "c"].map(str::to_owned).into());
         assert!(found.has(&OrgChange::Disabled(Switch::Own, true)));
         assert!(!found.has(&OrgChange::Disabled(Switch::Operator, true)) && !found.has(&OrgChange::Frozen(true)));
         assert!(!found.own_key, "that was a key with a role");
-        found.note("org/rotate-key", None, &json!({"oldKeyEnds": null}));
+        found.note("org/rotate-key", None, "ok", &json!({"oldKeyEnds": null}));
         assert!(found.own_key);
     }
 }

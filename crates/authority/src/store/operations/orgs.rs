@@ -143,8 +143,13 @@ pub(super) async fn perform<T: Transaction>(
     change: &OrgChange,
     call: &Call,
 ) -> Result<(), StoreError> {
+    let before = any_account(tx, id).await?;
     apply(tx, id, change, call).await?;
-    record(tx, call, change.record(id)).await?;
+    let mut entry = change.record(id);
+    if let Some(gives_back) = before.and_then(|account| change.gives_back(&account.org)) {
+        entry = entry.with("changed", gives_back);
+    }
+    record(tx, call, entry).await?;
     tx.tell(change.news(id));
     Ok(())
 }
