@@ -188,13 +188,17 @@ mod tests {
     #[test]
     fn sidecars_that_a_keys_holder_makes_up_fill_no_memory_and_stop_no_known_pair() {
         let mut pending = Pending::default();
-        for sidecar in 0..=MOST_WAITING as u128 {
+        for sidecar in 0..=MOST_OF_ORG as u128 {
             pending.note(pair(sidecar), 1, None);
         }
-        assert_eq!(pending.count, MOST_WAITING);
+        assert_eq!(pending.count, MOST_OF_ORG);
+        let of_another = Pair { org: OrgId::random(), ..pair(0) };
+        pending.note(of_another.clone(), 1, None);
+        assert_eq!(pending.count, MOST_OF_ORG + 1, "another organisation's place is its own");
+        pending.waiting.remove(&(of_another.org, of_another.sidecar));
         pending.note(pair(0), 2, None);
         let taken = pending.take();
-        assert_eq!((taken.len(), taken[0].at, pending.count), (MOST_WAITING, 2, 0));
+        assert_eq!((taken.len(), taken[0].at, pending.count), (MOST_OF_ORG, 2, 0));
         for round in 0..6 {
             let many: Vec<_> =
                 (0..MOST_WAITING as u128).map(|low| Proof { pair: pair(low + (round << 64)), at: 1 }).collect();

@@ -60,9 +60,14 @@ fn a_stop_that_waits_never_undoes_a_later_restore(runtime: &Runtime, store: Stor
     runtime.block_on(async {
         let org = org_with(&store, &["a", "b"]).await;
         // As another server of the same database, which does not know of the stop, takes it.
-        let batch = distinct(vec!["a".to_owned()]).unwrap();
-        store.unrevoke(org, &batch, Verb::Unrevoke, &by(9)).await.unwrap().unwrap();
+        let (a, b) = (distinct(vec!["a".to_owned()]).unwrap(), distinct(vec!["b".to_owned()]).unwrap());
+        store.revoke(org, &a, Verb::Revoke, &by(8)).await.unwrap().unwrap();
+        store.unrevoke(org, &a, Verb::Unrevoke, &by(9)).await.unwrap().unwrap();
+        store.change_org(org, &OrgChange::Disabled(Switch::Own, true), &by(8)).await.unwrap().unwrap();
         store.change_org(org, &OrgChange::Disabled(Switch::Own, false), &by(9)).await.unwrap().unwrap();
+        // Where nothing is stopped, these give nothing back.
+        store.unrevoke(org, &b, Verb::Unrevoke, &by(9)).await.unwrap().unwrap();
+        store.change_org(org, &OrgChange::Disabled(Switch::Operator, false), &by(9)).await.unwrap().unwrap();
         put(&store, org, devices(&["a", "b"]), &by(5));
         put(&store, org, Stop::Off(Switch::Own), &by(6));
         store.write_stops(None).await.unwrap();

@@ -308,7 +308,7 @@ const CONTAINMENT: &[Case] = &[
         |f| {
             let daemon = daemon(f);
             let listener = daemon.listener.as_mut().unwrap();
-            (listener.uid, listener.powers) = (1000, Powers::default());
+            (listener.uid, listener.powers.write) = (990, false);
             daemon.status.leaf_helper = Some("/run/machineid-sidecar-leaf.sock".to_owned());
         },
         "containment",
