@@ -17,12 +17,10 @@ use crate::harness::wrapper::unique_sleep;
 /// How many processes a storm may have, besides those its user has already.
 const LIMIT: u32 = 150;
 
-/// `python3 -c … MARK READY LIMIT`. Forks without end; none of it ever ends by itself, but when its ready file is gone. It has
-/// less of the processors than this test and others beside it: they are not its victims, and must be able to end it.
+/// `python3 -c … MARK READY`. Forks without end; none of it ever ends by itself, but when its ready file is gone.
 const STORM: &str = r"
 import os, resource, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.nice(5)
 def owner(pid):
     try: return os.stat('/proc/' + pid).st_uid
     except OSError: return None
@@ -40,12 +38,12 @@ while full or os.path.exists(sys.argv[2]):
 ";
 
 /// Gives all threads of the process precedence: of the authority, since it stands for another machine, whose processors no
-/// storm here takes; of the daemon, as its unit does (`CPUWeight=1000`; against a storm of less weight this is little
-/// more). Not permitted without privileges; then answers may come late.
+/// storm here takes; of the daemon, as its unit does (`CPUWeight=1000`). Not permitted without privileges; then answers
+/// may come late.
 fn puts_first(pid: u32) {
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let task = task.unwrap().file_name().to_str().and_then(|task| task.parse().ok());
-        let _ = rustix::process::setpriority_process(task.and_then(Pid::from_raw), -10);
+        let _ = rustix::process::setpriority_process(task.and_then(Pid::from_raw), -15);
     }
 }
 
