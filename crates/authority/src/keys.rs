@@ -88,6 +88,14 @@ impl SecretHash {
     }
 }
 
+impl PartialEq for SecretHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.as_bytes())
+    }
+}
+
+impl Eq for SecretHash {}
+
 impl Serialize for SecretHash {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&hex::encode(self.0))

@@ -455,7 +455,7 @@ pub(super) async fn rotate_key(
 ) -> Result<Option<(NewKey, OrgKey)>, NewKeyError> {
     let key = new_key()?;
     let ends = (!overlap.is_zero()).then(|| call.at.saturating_add(overlap).unwrap_or(Timestamp::MAX));
-    let before = store.account(org).await?.and_then(|account| account.org.old_key_ends);
+    let before = store.account_in_passing(org).await.and_then(|account| account.org.old_key_ends);
     let changed = store.order(org, &OrgChange::Key(SecretHash::of_key(&key), ends, expected), call).await?;
     Ok(changed.map(|InForce { done: account, unwritten }| {
         let notice = unwritten

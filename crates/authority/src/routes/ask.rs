@@ -233,6 +233,9 @@ pub(crate) async fn caller(app: &App, head: &Parts) -> Result<Caller, Answer> {
     if needs.of(found.key.role) == Grant::No {
         return Err(not_permitted(&found.key, needs).to(found.org.id));
     }
+    if Permission::Stop.of(found.key.role) != Grant::No {
+        app.store.may_stop(key);
+    }
     Ok(Caller { org: found.org, key: found.key, hash: key, needs })
 }
 

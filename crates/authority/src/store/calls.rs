@@ -1,6 +1,7 @@
 //! The methods of [`Store`]: each names its operation and the kind of transaction that runs it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use machineid_protocol::DeviceId;
@@ -15,14 +16,16 @@ use super::super::org::{Org, OrgId};
 use super::super::plan::{Account, Admission, Removal};
 use super::super::proofs::Proof;
 use super::super::reports::{HeardReport, KnownEvent, KnownStop};
-use super::super::unwritten::UnwrittenStop;
+use super::super::unwritten::{Overlay, UnwrittenStop};
 use super::approvals::Gated;
+use super::operations::devices::Existing;
 use super::operations::{
     self, approvals, checkouts, devices, fleet, keys, late, list, orgs, removal, reports, retention,
 };
 use super::overlaid::{self, Listing};
 use super::postgres::OPERATION;
 use super::sqlite::Turn;
+use super::stop_keys::Way;
 use super::transaction::{Transaction, at_once};
 use super::{
     Admitted, Aftermath, Backend, Checkout, CheckoutKey, Filter, FleetRows, Kept, KeyChange, KeyRow, LastSeen,
@@ -71,6 +74,23 @@ macro_rules! read {
     };
 }
 
+/// The same for what reads a few rows, and waits for no list.
+macro_rules! read_short {
+    ($self:ident, |$tx:ident| $operation:expr) => {
+        match &$self.backend {
+            Backend::Sqlite(store) => store.read_short(move |$tx| at_once($operation)).await,
+            Backend::Postgres(store) => {
+                let operation = Box::pin(async {
+                    let mut means = store.connection().await?;
+                    let $tx: &mut PgConnection = &mut means;
+                    $operation.await
+                });
+                store.within(OPERATION, operation).await
+            }
+        }
+    };
+}
+
 impl Store {
     /// The organisation that `key` belongs or belonged to, and its device `device`, from one snapshot that begins after
     /// this call.
@@ -84,17 +104,30 @@ impl Store {
         Ok(found.map(|found| overlaid::presented(&overlay, found, key, device)))
     }
 
-    /// The organisation that `key`, which stops agents, belongs or belonged to. Waits for no other look-up.
+    /// The organisation that `key`, which is to stop agents, belongs or belonged to. That of a known key waits for no other
+    /// look-up.
     pub(crate) async fn look_up_to_stop(&self, key: SecretHash) -> Result<Option<Presented>, StoreError> {
         let overlay = self.unwritten.overlay();
         let found = in_time(async {
-            match &self.backend {
-                Backend::Sqlite(store) => store.look_up_first(key).await,
+            match (&self.backend, self.stop_keys.way(key)) {
+                (Backend::Sqlite(store), Way::Known) => store.look_up_first(key).await,
+                (Backend::Sqlite(store), Way::AsOneOfFew(_few)) => store.look_up_first(key).await,
+                (Backend::Sqlite(store), Way::Usual) => store.look_up(key, None).await,
+                (Backend::Postgres(store), Way::Known) => store.look_up_first(key).await,
                 // All questions that wait are asked in one statement.
-                Backend::Postgres(store) => store.look_up(key, None).await,
+                (Backend::Postgres(store), Way::AsOneOfFew(_) | Way::Usual) => store.look_up(key, None).await,
             }
         });
-        Ok(found.await?.map(|found| overlaid::presented(&overlay, found, key, None)))
+        let found = found.await?;
+        if found.is_none() {
+            self.stop_keys.forget(key);
+        }
+        Ok(found.map(|found| overlaid::presented(&overlay, found, key, None)))
+    }
+
+    /// The key is valid and may stop agents.
+    pub(crate) fn may_stop(&self, key: SecretHash) {
+        self.stop_keys.know(key);
     }
 
     /// The organisation and its usage; `None` when the organisation was deleted.
@@ -106,18 +139,13 @@ impl Store {
     /// waits for no list.
     pub(crate) async fn any_account(&self, id: OrgId) -> Result<Option<Account>, StoreError> {
         let overlay = self.unwritten.overlay();
-        let found: Option<Account> = match &self.backend {
-            Backend::Sqlite(store) => store.read_short(move |tx| at_once(orgs::any_account(tx, id))).await?,
-            Backend::Postgres(store) => {
-                let operation = Box::pin(async {
-                    let mut means = store.connection().await?;
-                    let tx: &mut PgConnection = &mut means;
-                    orgs::any_account(tx, id).await
-                });
-                store.within(OPERATION, operation).await?
-            }
-        };
-        Ok(found.map(|account| overlay.account(account)))
+        let found: Result<Option<Account>, StoreError> = read_short!(self, |tx| orgs::any_account(tx, id));
+        Ok(found?.map(|account| overlay.account(account)))
+    }
+
+    /// The organisation and its usage as the database says, and the number of the newest device. Waits for no list.
+    pub(super) async fn newest(&self, id: OrgId) -> Result<Option<(Account, i64)>, StoreError> {
+        read_short!(self, |tx| devices::newest(tx, id))
     }
 
     /// All organisations that were not deleted, the oldest first.
@@ -243,17 +271,20 @@ impl Store {
         ephemeral: Option<bool>,
         call: &Call,
     ) -> Result<Option<Admitted>, StoreError> {
-        let revoked = self.unwritten.overlay().of(org).is_some_and(|stops| stops.revokes(id));
-        // A device that registers now is no active one of before.
+        let before = self.unwritten.overlay();
+        // What waits is about devices that existed when it was ordered.
         self.try_to_write_stops(org).await;
-        let (id, call) = (id.clone(), call.clone());
-        let done = self.doubting(change!(self, |tx| devices::register(tx, org, &id, ephemeral, &call)));
-        let admitted = |(admission, account): Admitted| {
-            let revoked = revoked && admission == Admission::Exists;
-            let admission = if revoked { Admission::Revoked } else { admission };
-            (admission, self.unwritten.overlay().account(account))
-        };
-        Ok(done?.map(admitted))
+        let (one, call) = (id.clone(), call.clone());
+        let done = self.doubting(change!(self, |tx| devices::register(tx, org, &one, ephemeral, &call)));
+        let Some((admission, account)) = done? else { return Ok(None) };
+        let account = self.unwritten.overlay().account(account);
+        if admission != Admission::Exists || before.of(org).is_none() {
+            return Ok(Some((admission, account)));
+        }
+        let only = Filter { only: Some(id.clone()), ..Filter::default() };
+        let Some((page, _)) = self.list_under(before, org, &only).await? else { return Ok(None) };
+        let revoked = page.devices.iter().any(|device| device.revoked_at.is_some());
+        Ok(Some((if revoked { Admission::Revoked } else { admission }, account)))
     }
 
     /// Revokes each device of a batch in the database alone ([`Self::stop_devices`] is for everything else); on a
@@ -272,7 +303,7 @@ impl Store {
     /// Revokes all active devices in the database alone, and returns how many there were.
     pub(super) async fn revoke_all(&self, org: OrgId, call: &Call) -> Result<Option<(u64, Account)>, StoreError> {
         let call = call.clone();
-        self.doubting(change!(self, Turn::First, |tx| devices::revoke_all(tx, org, &call)))
+        self.doubting(change!(self, Turn::First, |tx| devices::revoke_all(tx, org, Existing::ALL, &call)))
     }
 
     /// Restores the devices of a batch in this order, as long as there are free places; on a failure, none of them.
@@ -329,7 +360,17 @@ impl Store {
 
     /// Lists the organisation's devices in bytewise order of their ids, with the usage from the same snapshot.
     pub(crate) async fn list(&self, org: OrgId, filter: &Filter) -> Result<Option<(Page, Account)>, StoreError> {
-        let Some(stops) = Listing::of(self.unwritten.overlay(), org) else {
+        self.list_under(self.unwritten.overlay(), org, filter).await
+    }
+
+    /// The same with the stops of an earlier moment.
+    pub(super) async fn list_under(
+        &self,
+        overlay: Arc<Overlay>,
+        org: OrgId,
+        filter: &Filter,
+    ) -> Result<Option<(Page, Account)>, StoreError> {
+        let Some(stops) = Listing::of(overlay, org) else {
             return self.stored_list(org, filter.clone()).await;
         };
         let found = self.stored_list(org, Listing::widened(filter)).await?;
@@ -491,8 +532,9 @@ impl Store {
         key: &CheckoutKey,
         call: &Call,
     ) -> Result<Option<Checkout>, StoreError> {
-        // Whose it is shows only inside.
-        self.caught_up(None).await?;
+        // Stops of other organisations have no part in it. A checkout's organisation never changes.
+        let Some(found) = self.checkout(key).await? else { return Ok(None) };
+        self.caught_up(Some(found.org.id)).await?;
         let (key, call) = (key.clone(), call.clone());
         change!(self, |tx| checkouts::confirm(tx, &key, &call))
     }

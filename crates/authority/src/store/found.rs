@@ -58,6 +58,8 @@ pub(crate) struct KnownDevice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListedDevice {
     pub(crate) id: String,
+    /// The device's number in the store; numbers are never reused.
+    pub(crate) seq: i64,
     pub(crate) created_at: Timestamp,
     pub(crate) last_seen_at: Option<Timestamp>,
     pub(crate) revoked_at: Option<Timestamp>,

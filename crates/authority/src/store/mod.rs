@@ -22,6 +22,7 @@
 //! | `checkouts` | plan changes that wait for confirmation |
 //! | `last_seen` | the time of a device's last validation |
 //! | `stops`, `overlaid` | stops that are in force without the database, and the store's answers with them |
+//! | `stop_keys` | which look-ups wait for no other |
 //! | `failure` | the errors of a store |
 //!
 //! An enum selects the database: there are two, both known here, and a look-up costs no allocation. Operations are generic
@@ -42,6 +43,7 @@ mod overlaid;
 mod postgres;
 mod rows;
 mod sqlite;
+mod stop_keys;
 mod stops;
 #[cfg(test)]
 mod tests;
@@ -66,6 +68,7 @@ pub(super) use self::keys::{KEPT_KEYS, KeyChange, KeyRefusal, KeyRow, NewRoleKey
 pub(super) use self::last_seen::LastSeen;
 use self::postgres::Postgres;
 use self::sqlite::Sqlite;
+use self::stop_keys::StopKeys;
 use super::batch::Outcome;
 use super::changes::Changes;
 use super::database::Database;
@@ -118,6 +121,8 @@ pub(super) struct Store {
     unwritten: Unwritten,
     /// Held by the task that writes those stops: one at a time, in their order.
     late_writer: Arc<tokio::sync::Mutex<()>>,
+    /// The keys whose look-ups wait for no other.
+    stop_keys: Arc<StopKeys>,
 }
 
 /// An operator's additional requirement for the database.
@@ -153,10 +158,10 @@ impl Store {
             Database::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, &changes, reserves.space)?),
             Database::Postgres(url) => Backend::Postgres(Postgres::open(url, terms, &changes).await?),
         };
-        let store =
-            |unwritten| Self { backend, changes, doubt: Arc::default(), unwritten, late_writer: Arc::default() };
         // After the database: its lock makes this server the one that the file beside it belongs to.
-        Ok(store(Unwritten::open(reserves.file)?))
+        let unwritten = Unwritten::open(reserves.file)?;
+        let (doubt, late_writer, stop_keys) = (Arc::default(), Arc::default(), Arc::new(StopKeys::new()));
+        Ok(Self { backend, changes, doubt, unwritten, late_writer, stop_keys })
     }
 
     /// The channel on which the store tells of changes: its own, and those of other servers on the same database.

@@ -19,7 +19,7 @@ pub(super) fn presented(overlay: &Overlay, found: Presented, key: SecretHash, de
         stops.on_org(&mut found.org);
         stops.on_key(key.mark(), &mut found.key);
         let Some((known, id)) = found.device.as_mut().zip(device) else { return };
-        let Some(revoke) = stops.revoke_of(id) else { return };
+        let Some(revoke) = stops.revoke_of(id, known.seq) else { return };
         if known.status == DeviceStatus::Active {
             known.status = DeviceStatus::Revoked;
             (known.revoked_at, known.revoke_reason) = (Some(revoke.at), revoke.reason.clone());
@@ -69,7 +69,7 @@ impl Listing {
     /// The device with the stops; `None` when the filter leaves it out.
     fn device(&self, mut device: ListedDevice, filter: &Filter) -> Option<ListedDevice> {
         if device.revoked_at.is_none()
-            && let Some(revoke) = device.id.parse().ok().and_then(|id| self.stops()?.revoke_of(&id))
+            && let Some(revoke) = device.id.parse().ok().and_then(|id| self.stops()?.revoke_of(&id, device.seq))
         {
             (device.revoked_at, device.revoke_reason) = (Some(revoke.at), revoke.reason.clone());
             device.unwritten = true;

@@ -1,10 +1,11 @@
 //! Stops, which are in force whether or not the database takes them; and what waits for them to be written.
 //!
 //! A stop is written first. When that fails in any way, or takes too long, it is in force at this server at once: in
-//! memory, in the reserve file, and by a hint to all watchers. Which kind of failure it is does not matter: of none is it
+//! memory, by a hint to all watchers, and then in the reserve file. What it is about is read only after that. Which kind of failure it is does not matter: of none is it
 //! known that no validation says ALLOW meanwhile. While the database cannot be *read* either, nothing is allowed anyway.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use machineid_protocol::DeviceId;
@@ -13,21 +14,48 @@ use tracing::warn;
 
 use super::super::audit::{Call, Verb};
 use super::super::batch::Named;
-use super::super::changes::Change;
 use super::super::health::Finding;
 use super::super::keys::KeyMark;
 use super::super::org::OrgId;
 use super::super::plan::{self, Account};
-use super::super::unwritten::{InForce, NotWritten, Stop, UnwrittenStop};
-use super::{Backend, Filter, KeyChange, KeyRefusal, OrgChange, Store, StoreError, Suspensions, WhichKey};
+use super::super::unwritten::{InForce, NotWritten, Overlay, Stop, UnwrittenStop};
+use super::{Backend, Filter, KeyChange, KeyRefusal, KeyRow, OrgChange, Store, StoreError, Suspensions, WhichKey};
 
 /// How long a stop may take to be written before it is in force without the database: longer than a statement waits for a
 /// lock, and than a commit for a standby, whose end has to be known.
 const WRITTEN: Duration = Duration::from_secs(3);
 const WRITTEN_POSTGRES: Duration = Duration::from_secs(8);
 
-/// How long a read may take that says what a stop is about.
+/// How long a read may delay a stop.
+const MENTIONED: Duration = Duration::from_millis(500);
+
+/// How long a read may take that says what a stop is about, which is in force meanwhile.
 const READ: Duration = Duration::from_secs(2);
+
+/// A stop that is in force in memory.
+#[derive(Debug)]
+struct Placed {
+    org: OrgId,
+    number: u64,
+    stop: Stop,
+    /// What was in force before it.
+    before: Arc<Overlay>,
+    /// Why the database did not take it.
+    why: String,
+}
+
+/// The marks of the keys with roles that are meant.
+fn marks(rows: Option<Vec<KeyRow>>, which: &WhichKey) -> Result<Vec<KeyMark>, KeyRefusal> {
+    let mut rows = rows.ok_or(KeyRefusal::NoOrg)?;
+    rows.retain(|row| match which {
+        WhichKey::Mark(mark) => row.mark == *mark,
+        WhichKey::Name(name) => row.held.name.as_ref() == Some(name),
+    });
+    if rows.iter().any(|row| row.held.own) {
+        return Err(KeyRefusal::Own);
+    }
+    if rows.is_empty() { Err(KeyRefusal::Unknown) } else { Ok(rows.iter().map(|row| row.mark).collect()) }
+}
 
 impl Store {
     /// Revokes each device of a batch. `None` when the organisation was deleted.
@@ -56,40 +84,38 @@ impl Store {
         error: &StoreError,
     ) -> Result<Option<InForce<(Suspensions, Account)>>, StoreError> {
         let ids: Vec<DeviceId> = batch.iter().filter_map(|named| named.id.clone()).collect();
-        let filter = Filter { among: Some(ids.clone()), ..Filter::default() };
-        let (known, readable) = match self.readable(self.list(org, &filter)).await {
-            Ok(None) => return Ok(None),
-            Ok(Some((page, _))) => {
-                let status = |revoked: bool| if revoked { DeviceStatus::Revoked } else { DeviceStatus::Active };
-                let one =
-                    |device: super::ListedDevice| Some((device.id.parse().ok()?, status(device.revoked_at.is_some())));
-                (page.devices.into_iter().filter_map(one).collect::<HashMap<_, _>>(), true)
+        let of = |ids| Stop::Devices { ids, batch: verb != Verb::Revoke };
+        // What cannot be looked up may exist.
+        let placed = self.put(org, of(ids.clone()), call, error);
+        let filter = Filter { among: Some(ids), ..Filter::default() };
+        let found = self.readable(self.list_under(Arc::clone(&placed.before), org, &filter)).await;
+        let (page, account) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.unwritten.forget(placed.number);
+                return Ok(None);
             }
-            // What cannot be looked up may exist.
-            Err(_) => (ids.iter().map(|id| (id.clone(), DeviceStatus::Active)).collect(), false),
+            Err(_) => return Err(StoreError::OnlyStopped(self.settle(placed, None).await)),
         };
+        let listed = page.devices.into_iter();
+        let listed: Vec<(DeviceId, i64, _)> =
+            listed.filter_map(|one| Some((one.id.parse().ok()?, one.seq, one.revoked_at))).collect();
+        let status = |revoked: bool| if revoked { DeviceStatus::Revoked } else { DeviceStatus::Active };
+        let known: HashMap<DeviceId, _> = listed.iter().map(|(id, _, at)| (id.clone(), status(at.is_some()))).collect();
         let (outcomes, changed) = plan::suspend_batch(batch, &known);
-        // Those that were revoked before are told again, as ever.
-        let stopped = plan::suspended(batch, &outcomes);
+        let counted = changed.len() as u64;
         // A repeated stop changes no device, but makes a restore void that waits for a second key.
-        let account = self.readable(self.account(org)).await;
-        let counts = account
-            .as_ref()
-            .map_or(true, |account| account.as_ref().is_none_or(|account| account.org.restore_needs > 1));
-        let ids_to_stop = if counts { stopped.clone() } else { changed };
-        let news = Change::Denied(org, Some(stopped));
-        let stop = Stop::Devices { ids: ids_to_stop, batch: verb != Verb::Revoke };
-        let unwritten = self.put(org, stop, news, call, error).await;
-        let only = || StoreError::OnlyStopped(unwritten.clone());
-        if !readable {
-            return Err(only());
-        }
-        let account = account.map_err(|_| only())?;
+        let repeated = account.org.restore_needs > 1;
+        let ids = if repeated { plan::suspended(batch, &outcomes) } else { changed };
+        let unwritten = self.settle(placed, Some((of(ids), counted))).await;
         // Nothing waits of devices that are unknown, or revoked in the database already.
         let overlay = self.unwritten.overlay();
-        let waits = |id: &DeviceId| known.contains_key(id) && overlay.of(org).is_some_and(|stops| stops.revokes(id));
-        let unwritten = ids.iter().any(waits).then_some(unwritten);
-        Ok(account.map(|account| InForce { done: (outcomes, account), unwritten }))
+        let waits = |(id, seq, _): &(DeviceId, i64, _)| {
+            overlay.of(org).is_some_and(|stops| stops.revoke_of(id, *seq).is_some())
+        };
+        let unwritten = listed.iter().any(waits).then_some(unwritten);
+        let account = Account { used: account.used.saturating_sub(counted), ..account };
+        Ok(Some(InForce { done: (outcomes, overlay.org_of(account)), unwritten }))
     }
 
     /// Revokes all active devices and returns how many there were.
@@ -102,17 +128,19 @@ impl Store {
             Ok(done) => return Ok(done.map(InForce::written)),
             Err(error) => error,
         };
-        let before = self.readable(self.account(org)).await;
-        if matches!(before, Ok(None)) {
-            return Ok(None);
-        }
-        let unwritten = self.put(org, Stop::AllActive, Stop::AllActive.news(org), call, &error).await;
-        match before {
-            Ok(Some(before)) => {
-                let done = (before.used, Account { used: 0, ..before });
-                Ok(Some(InForce { done, unwritten: Some(unwritten) }))
+        let placed = self.put(org, Stop::AllActive { newest: None }, call, &error);
+        match self.readable(self.newest(org)).await {
+            Ok(Some((account, newest))) => {
+                let account = placed.before.account(account);
+                let stop = Stop::AllActive { newest: Some(newest) };
+                let unwritten = Some(self.settle(placed, Some((stop, account.used))).await);
+                Ok(Some(InForce { done: (account.used, Account { used: 0, ..account }), unwritten }))
             }
-            Ok(None) | Err(_) => Err(StoreError::OnlyStopped(unwritten)),
+            Ok(None) => {
+                self.unwritten.forget(placed.number);
+                Ok(None)
+            }
+            Err(_) => Err(StoreError::OnlyStopped(self.settle(placed, None).await)),
         }
     }
 
@@ -141,17 +169,14 @@ impl Store {
             Err(refusal) if refusal.is_refusal() => return Err(refusal),
             Err(error) => error,
         };
-        let before = self.readable(self.account(org)).await;
-        if matches!(before, Ok(None)) {
-            return Ok(None);
-        }
-        let news = stop.news(org);
-        let unwritten = self.put(org, stop, news, call, &error).await;
-        match before {
-            Ok(Some(before)) => {
-                Ok(Some(InForce { done: self.unwritten.overlay().org_of(before), unwritten: Some(unwritten) }))
+        let placed = self.put(org, stop, call, &error);
+        match self.readable(self.account(org)).await {
+            Ok(Some(done)) => Ok(Some(InForce { done, unwritten: Some(self.settle(placed, None).await) })),
+            Ok(None) => {
+                self.unwritten.forget(placed.number);
+                Ok(None)
             }
-            Ok(None) | Err(_) => Err(StoreError::OnlyStopped(unwritten)),
+            Err(_) => Err(StoreError::OnlyStopped(self.settle(placed, None).await)),
         }
     }
 
@@ -166,28 +191,21 @@ impl Store {
             Ok(done) => return Ok(done.map(InForce::written)),
             Err(error) => error,
         };
-        let Ok(rows) = self.readable(self.keys(org)).await else {
-            let stop = Stop::Keys(vec![which.clone()]);
-            return Err(StoreError::OnlyStopped(self.put(org, stop, Change::Key(org), call, &error).await));
+        let placed = self.put(org, Stop::Keys(vec![which.clone()]), call, &error);
+        let meant = match self.readable(self.keys(org)).await {
+            Ok(rows) => marks(rows, which),
+            Err(_) => return Err(StoreError::OnlyStopped(self.settle(placed, None).await)),
         };
-        let Some(rows) = rows else { return Ok(Err(KeyRefusal::NoOrg)) };
-        let meant: Vec<_> = rows
-            .into_iter()
-            .filter(|row| match which {
-                WhichKey::Mark(mark) => row.mark == *mark,
-                WhichKey::Name(name) => row.held.name.as_ref() == Some(name),
-            })
-            .collect();
-        if meant.iter().any(|row| row.held.own) {
-            return Ok(Err(KeyRefusal::Own));
-        }
-        if meant.is_empty() {
-            return Ok(Err(KeyRefusal::Unknown));
-        }
+        let marks = match meant {
+            Ok(marks) => marks,
+            Err(refusal) => {
+                self.unwritten.forget(placed.number);
+                return Ok(Err(refusal));
+            }
+        };
         // A name means the keys that have it now, not one that is made later.
-        let marks: Vec<KeyMark> = meant.iter().map(|row| row.mark).collect();
         let stop = Stop::Keys(marks.iter().copied().map(WhichKey::Mark).collect());
-        let unwritten = self.put(org, stop, Change::Key(org), call, &error).await;
+        let unwritten = self.settle(placed, Some((stop, 0))).await;
         Ok(Ok(InForce { done: marks, unwritten: Some(unwritten) }))
     }
 
@@ -206,26 +224,37 @@ impl Store {
         }
     }
 
-    /// Puts a stop into force without the database, tells the watchers, and writes it to the reserve file.
-    async fn put(&self, org: OrgId, stop: Stop, news: Change, call: &Call, error: &StoreError) -> NotWritten {
+    /// Puts a stop into force without the database, at once, and tells the watchers. What it is about may be read afterwards:
+    /// it then becomes what was read, by [`Self::settle`].
+    fn put(&self, org: OrgId, stop: Stop, call: &Call, error: &StoreError) -> Placed {
         self.doubt.notify_one();
-        let why = error.in_words().into_owned();
+        warn!(%org, %error, "a stop could not be written");
+        let (before, news) = (self.unwritten.overlay(), stop.news(org));
+        let number = self.unwritten.put(UnwrittenStop { org, stop: stop.clone(), counted: 0, call: call.clone() });
+        self.changes.tell(news);
+        Placed { org, number, stop, before, why: error.in_words().into_owned() }
+    }
+
+    /// Makes a stop that is in force what it was found to be, with how many active devices it revokes, and writes it to the
+    /// reserve file. `None` leaves it as it is.
+    async fn settle(&self, placed: Placed, found: Option<(Stop, u64)>) -> NotWritten {
+        let Placed { org, number, stop, before, why } = placed;
+        let (stop, counted) = found.unwrap_or((stop, 0));
         let nothing = matches!(&stop, Stop::Devices { ids, .. } if ids.is_empty());
         // Of several servers, another one may have given back what this one stopped before: then the repeated stop counts.
         let alone = match &self.backend {
             Backend::Sqlite(_) => true,
             Backend::Postgres(_) => false,
         };
-        let covered = nothing || (alone && self.unwritten.overlay().of(org).is_some_and(|stops| stops.covers(&stop)));
-        if covered {
-            self.changes.tell(news);
+        if nothing || (alone && before.of(org).is_some_and(|stops| stops.covers(&stop))) {
+            self.unwritten.forget(number);
             // It is as safe as those that it repeats.
             return NotWritten { kept: self.unwritten.counts().1 == 0, why };
         }
-        warn!(%org, %error, "a stop could not be written");
-        let number = self.unwritten.put(UnwrittenStop { org, stop, call: call.clone() });
-        self.changes.tell(news);
-        NotWritten { kept: self.unwritten.keep(number).await, why }
+        self.unwritten.amend(number, stop, counted);
+        let kept = self.unwritten.keep(number).await;
+        self.unwritten.forget_repeats(number);
+        NotWritten { kept, why }
     }
 
     /// A write of a stop, with a time limit.
@@ -239,6 +268,11 @@ impl Store {
 
     async fn readable<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         tokio::time::timeout(READ, read).await.unwrap_or(Err(StoreError::Late))
+    }
+
+    /// The account, for what is only mentioned beside a stop: a read that fails or is slow neither prevents nor delays it.
+    pub(crate) async fn account_in_passing(&self, org: OrgId) -> Option<Account> {
+        tokio::time::timeout(MENTIONED, self.account(org)).await.ok()?.ok()?
     }
 
     /// Writes the stops that wait, in their order; those of an organisation after one that fails are left for later.

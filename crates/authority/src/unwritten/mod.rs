@@ -185,6 +185,9 @@ impl Unwritten {
     async fn keep_in_file(&self, number: u64) -> bool {
         let Some(stop) = self.find(number).map(|waiting| waiting.stop) else { return true };
         let mut reserve = Arc::clone(&self.0.reserve).lock_owned().await;
+        if self.find(number).is_none_or(|waiting| waiting.slot.is_some()) {
+            return true;
+        }
         let this = self.clone();
         // The thread goes on when this future is dropped, and keeps the lock meanwhile.
         let written = tokio::task::spawn_blocking(move || {
@@ -224,16 +227,73 @@ impl Unwritten {
 
     /// Forgets a stop that is in the database now.
     pub(super) async fn written(&self, number: u64) {
-        let slot = {
-            let mut waiting = self.lock();
-            let Some(at) = waiting.stops.iter().position(|waiting| waiting.number == number) else { return };
-            let found = waiting.stops.remove(at);
+        let Some(found) = self.take(number) else { return };
+        info!(org = %found.stop.org, stop = found.stop.stop.name(), left = self.lock().stops.len(),
+            "a stop that waited is in the database now");
+        if let Some(slot) = found.slot {
+            self.cross_out(slot).await;
+        }
+    }
+
+    /// Takes back a stop that turned out to stop nothing, or nothing more than those before it.
+    pub(super) fn forget(&self, number: u64) {
+        if let Some(found) = self.take(number) {
+            info!(org = %found.stop.org, stop = found.stop.stop.name(), "a stop was taken back: it stops nothing more");
+            self.cross_out_later(found.slot);
+        }
+    }
+
+    /// Makes a stop in force what it was found to be. Does nothing when it is in the database already.
+    pub(super) fn amend(&self, number: u64, stop: Stop, counted: u64) {
+        let mut waiting = self.lock();
+        if let Some(found) = waiting.stops.iter_mut().find(|waiting| waiting.number == number) {
+            let UnwrittenStop { org, stop: _, counted: _, call } = found.stop.as_ref().clone();
+            found.stop = Arc::new(UnwrittenStop { org, stop, counted, call });
             waiting.renew();
-            info!(org = %found.stop.org, stop = found.stop.stop.name(), left = waiting.stops.len(),
-                "a stop that waited is in the database now");
-            found.slot
+        }
+    }
+
+    /// Of the stops before this one that are equal to it, forgets all but the first, whose time is that of the revoke. This
+    /// one stays since it counts where the first was taken back meanwhile.
+    pub(super) fn forget_repeats(&self, number: u64) {
+        let repeats = {
+            let mut waiting = self.lock();
+            let Some(newest) = waiting.stops.iter().find(|waiting| waiting.number == number).cloned() else { return };
+            let equal = waiting.stops.iter().filter(|one| {
+                one.number < number && one.stop.org == newest.stop.org && one.stop.stop == newest.stop.stop
+            });
+            // What is in the file is not given up for what is not.
+            let repeats: Vec<_> =
+                equal.skip(1).filter(|one| newest.slot.is_some() || one.slot.is_none()).cloned().collect();
+            if repeats.is_empty() {
+                return;
+            }
+            waiting.stops.retain(|one| repeats.iter().all(|repeat| repeat.number != one.number));
+            waiting.renew();
+            repeats
         };
-        let Some(slot) = slot else { return };
+        for repeat in repeats {
+            self.cross_out_later(repeat.slot);
+        }
+    }
+
+    fn take(&self, number: u64) -> Option<WaitingStop> {
+        let mut waiting = self.lock();
+        let at = waiting.stops.iter().position(|waiting| waiting.number == number)?;
+        let found = waiting.stops.remove(at);
+        waiting.renew();
+        Some(found)
+    }
+
+    fn cross_out_later(&self, slot: Option<Slot>) {
+        if let Some(slot) = slot {
+            let this = self.clone();
+            // Nothing waits for it.
+            tokio::spawn(async move { this.cross_out(slot).await });
+        }
+    }
+
+    async fn cross_out(&self, slot: Slot) {
         let cross_out = async {
             let mut reserve = Arc::clone(&self.0.reserve).lock_owned().await;
             tokio::task::spawn_blocking(move || reserve.as_mut().map(|reserve| reserve.done(slot))).await

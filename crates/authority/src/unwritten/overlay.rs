@@ -22,8 +22,11 @@ pub(crate) struct Overlay {
 pub(crate) struct OrgOverlay {
     /// How many stops there are.
     pub(crate) stops: usize,
+    /// How many devices they revoke of those that the store counts as active.
+    counted: u64,
     devices: HashMap<DeviceId, UnwrittenRevoke>,
-    all: Option<UnwrittenRevoke>,
+    /// The stops of all devices up to a number, or of all there are.
+    all: Vec<(Option<i64>, UnwrittenRevoke)>,
     off: Vec<Switch>,
     frozen: bool,
     ended: Option<Timestamp>,
@@ -67,10 +70,7 @@ impl Overlay {
     pub(crate) fn account(&self, mut account: Account) -> Account {
         if let Some(stops) = self.of(account.org.id) {
             stops.on_org(&mut account.org);
-            account.used = match stops.all {
-                Some(_) => 0,
-                None => account.used.saturating_sub(stops.devices.len() as u64),
-            };
+            account.used = account.used.saturating_sub(stops.counted);
         }
         account
     }
@@ -82,6 +82,7 @@ impl OrgOverlay {
         let revoke =
             || UnwrittenRevoke { at: call.at, reason: call.reason.as_ref().map(|why| why.as_str().to_owned()) };
         self.stops += 1;
+        self.counted = self.counted.saturating_add(stop.counted);
         match &stop.stop {
             // The first revoke of a device counts, as in the store.
             Stop::Devices { ids, .. } => {
@@ -89,9 +90,7 @@ impl OrgOverlay {
                     self.devices.entry(id.clone()).or_insert_with(revoke);
                 }
             }
-            Stop::AllActive => {
-                self.all.get_or_insert_with(revoke);
-            }
+            Stop::AllActive { newest } => self.all.push((*newest, revoke())),
             Stop::Off(switch) => self.off.push(*switch),
             Stop::Frozen => self.frozen = true,
             Stop::Ended(end) => self.ended = Some(self.ended.map_or(*end, |before| before.min(*end))),
@@ -101,21 +100,19 @@ impl OrgOverlay {
         }
     }
 
-    /// The revoke of this device, if there is one here.
-    pub(crate) fn revoke_of(&self, device: &DeviceId) -> Option<&UnwrittenRevoke> {
-        self.devices.get(device).or(self.all.as_ref())
-    }
-
-    /// Whether this device is revoked here.
-    pub(crate) fn revokes(&self, device: &DeviceId) -> bool {
-        self.revoke_of(device).is_some()
+    /// The revoke of this device, which has the number `seq` in the store, if there is one here.
+    pub(crate) fn revoke_of(&self, device: &DeviceId, seq: i64) -> Option<&UnwrittenRevoke> {
+        let existed = |(newest, _): &&(Option<i64>, UnwrittenRevoke)| newest.is_none_or(|newest| seq <= newest);
+        self.devices.get(device).or_else(|| self.all.iter().find(existed).map(|(_, revoke)| revoke))
     }
 
     /// Whether this stop would add nothing.
     pub(crate) fn covers(&self, stop: &Stop) -> bool {
         match stop {
-            Stop::Devices { ids, .. } => ids.iter().all(|id| self.revoke_of(id).is_some()),
-            Stop::AllActive => self.all.is_some(),
+            Stop::Devices { ids, .. } => ids.iter().all(|id| self.devices.contains_key(id)),
+            // One of unknown devices is written with a bound of its time, which a later one exceeds.
+            Stop::AllActive { newest: None } => false,
+            Stop::AllActive { newest } => self.all.iter().any(|(known, _)| known >= newest),
             Stop::Off(switch) => self.off.contains(switch),
             Stop::Frozen => self.frozen,
             Stop::Ended(end) => self.ended.is_some_and(|before| before <= *end),

@@ -15,18 +15,22 @@ use crate::store::{OrgChange, WhichKey};
 pub(crate) struct UnwrittenStop {
     pub(crate) org: OrgId,
     pub(crate) stop: Stop,
+    /// How many devices it revokes of those that the store counts as active.
+    #[serde(default)]
+    pub(crate) counted: u64,
     /// The call that ordered it. Everything is written with the call's own time, as if the store had taken it at once.
     pub(crate) call: Call,
 }
 
 /// What it denies.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Stop {
     /// These devices, ordered as a batch or one by one.
     Devices { ids: Vec<DeviceId>, batch: bool },
-    /// All active devices.
-    AllActive,
+    /// All devices that existed when it was ordered, and none that registered later: those up to this number in the store.
+    /// `None` when the store could not say which is the newest.
+    AllActive { newest: Option<i64> },
     /// Execution is off by this switch.
     Off(Switch),
     /// The plan is frozen.
@@ -68,7 +72,7 @@ impl Stop {
             Self::Ended(end) => Some(OrgChange::AccessUntil(Some(*end))),
             Self::OwnKeys { new, expected } => Some(OrgChange::Key(*new, None, *expected)),
             Self::OldKey => Some(OrgChange::EndOldKey),
-            Self::Devices { .. } | Self::AllActive | Self::Keys(_) => None,
+            Self::Devices { .. } | Self::AllActive { .. } | Self::Keys(_) => None,
         }
     }
 
@@ -76,7 +80,7 @@ impl Stop {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Devices { .. } => "devices",
-            Self::AllActive => "all-active",
+            Self::AllActive { .. } => "all-active",
             Self::Off(Switch::Own) => "off-own",
             Self::Off(Switch::Operator) => "off-operator",
             Self::Frozen => "frozen",
@@ -91,7 +95,7 @@ impl Stop {
     pub(crate) fn news(&self, org: OrgId) -> Change {
         match self {
             Self::Devices { ids, batch: _ } => Change::Denied(org, Some(ids.clone())),
-            Self::AllActive | Self::Off(_) | Self::Frozen | Self::Ended(_) => Change::Denied(org, None),
+            Self::AllActive { .. } | Self::Off(_) | Self::Frozen | Self::Ended(_) => Change::Denied(org, None),
             Self::OwnKeys { .. } | Self::OldKey | Self::Keys(_) => Change::Key(org),
         }
     }

@@ -26,7 +26,7 @@ fn ids(of: &[&str]) -> Vec<DeviceId> {
 }
 
 fn devices(org: OrgId, of: &[&str], second: i64) -> UnwrittenStop {
-    UnwrittenStop { org, stop: Stop::Devices { ids: ids(of), batch: true }, call: call(second) }
+    UnwrittenStop { org, stop: Stop::Devices { ids: ids(of), batch: true }, counted: 0, call: call(second) }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -54,7 +54,7 @@ fn what_waits_is_read_at_the_next_start_and_what_was_written_is_not() {
     let path = directory.path().join("reserve");
     let runtime = runtime();
     let unwritten = again(&path);
-    let off = UnwrittenStop { org: other, stop: Stop::Off(Switch::Operator), call: call(3) };
+    let off = UnwrittenStop { org: other, stop: Stop::Off(Switch::Operator), counted: 0, call: call(3) };
     let numbers: Vec<u64> =
         [devices(org, &["a", "b"], 1), devices(org, &["c"], 2), off].map(|stop| unwritten.put(stop)).into();
     for number in &numbers {
@@ -121,6 +121,31 @@ fn half_a_record_ends_the_file_and_a_full_file_keeps_nothing_more() {
 }
 
 #[test]
+fn a_stop_that_is_repeated_waits_twice_at_most_however_often_it_is() {
+    let (directory, org) = (tempfile::TempDir::new().unwrap(), OrgId::random());
+    let path = directory.path().join("reserve");
+    let unwritten = again(&path);
+    runtime().block_on(async {
+        for second in 1..6 {
+            let number = unwritten.put(devices(org, &["a"], second));
+            assert!(unwritten.keep(number).await && unwritten.keep(number).await, "and it is kept once");
+            unwritten.forget_repeats(number);
+        }
+        let other = unwritten.put(devices(org, &["a", "b"], 9));
+        unwritten.forget_repeats(other);
+        let times: Vec<_> = unwritten.waiting(None).iter().map(|(_, stop)| stop.call.at).collect();
+        assert_eq!(times, [at(1), at(5), at(9)]);
+        unwritten.forget(other);
+        // What was crossed out is no longer in the file.
+        while Arc::strong_count(&unwritten.0) > 1 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(unwritten);
+    assert_eq!(named(&again(&path)), ["a", "a"]);
+}
+
+#[test]
 fn a_file_that_cannot_be_made_is_a_problem_and_is_made_when_it_can_be() {
     let (directory, org) = (tempfile::TempDir::new().unwrap(), OrgId::random());
     let path = directory.path().join("missing/reserve");
@@ -140,12 +165,15 @@ fn a_file_that_cannot_be_made_is_a_problem_and_is_made_when_it_can_be() {
 fn stops_deny_what_they_name_and_nothing_else() {
     let (org, other) = (OrgId::random(), OrgId::random());
     let keys = Stop::Keys(vec![WhichKey::Mark([7; 6]), WhichKey::Name("ci".parse().unwrap())]);
-    let stops =
-        [devices(org, &["a"], 1), UnwrittenStop { org, stop: keys, call: call(2) }, devices(org, &["a", "b"], 3)];
+    let stops = [
+        devices(org, &["a"], 1),
+        UnwrittenStop { org, stop: keys, counted: 0, call: call(2) },
+        devices(org, &["a", "b"], 3),
+    ];
     let overlay = Overlay::new(stops.iter());
     assert!(overlay.of(other).is_none());
     let stops = overlay.of(org).unwrap();
-    let revoked = |id: &str| stops.revoke_of(&id.parse().unwrap()).map(|revoke| revoke.at);
+    let revoked = |id: &str| stops.revoke_of(&id.parse().unwrap(), 1).map(|revoke| revoke.at);
     assert_eq!((revoked("a"), revoked("b"), revoked("c")), (Some(at(1)), Some(at(3)), None), "the first revoke counts");
     let with_role =
         |name: Option<&str>| HeldKey { own: false, name: name.map(|name| name.parse().unwrap()), ..HeldKey::own() };
@@ -156,5 +184,5 @@ fn stops_deny_what_they_name_and_nothing_else() {
     assert!(ended(7, with_role(None)) && ended(1, with_role(Some("ci"))));
     assert!(!ended(1, with_role(Some("cd"))) && !ended(7, HeldKey::own()), "own keys are rotated");
     assert!(stops.covers(&Stop::Devices { ids: ids(&["b", "a"]), batch: false }));
-    assert!(!stops.covers(&Stop::AllActive));
+    assert!(!stops.covers(&Stop::AllActive { newest: Some(0) }));
 }

@@ -167,6 +167,7 @@ mod tests {
     fn a_device_is_as_far_as_the_last_of_its_sidecars() {
         let device = |revoked_at: Option<i64>| ListedDevice {
             id: "a".to_owned(),
+            seq: 1,
             created_at: at(0),
             last_seen_at: Some(at(102)),
             revoked_at: revoked_at.map(at),

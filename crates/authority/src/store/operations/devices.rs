@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
 
 use super::super::approvals::Gated;
 use super::super::columns::{Row, status};
-use super::super::transaction::Transaction;
+use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::{Value, values};
 use super::super::{Admitted, Restorations, RestoredAll, StoreError, Suspensions};
 use super::approvals::{count_stop, held_back, stopped, waits};
 use super::audit::{reason, record};
-use super::orgs::{locked_account, set_used};
+use super::orgs::{live_account, locked_account, set_used};
 use crate::approvals::Action;
 use crate::audit::{Call, Record, Verb};
 use crate::batch::Named;
@@ -75,17 +76,33 @@ pub(in super::super) async fn revoke<T: Transaction>(
     Ok(Some((outcomes, account)))
 }
 
+/// The newest devices that a stop of all is about.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Existing {
+    /// The highest number.
+    pub(super) seq: i64,
+    /// The latest time of registration.
+    pub(super) created_at: Timestamp,
+}
+
+impl Existing {
+    /// Every device there is.
+    pub(in super::super) const ALL: Self = Self { seq: i64::MAX, created_at: Timestamp::MAX };
+}
+
+/// Revokes the active devices among `existing`.
 pub(in super::super) async fn revoke_all<T: Transaction>(
     tx: &mut T,
     org: OrgId,
+    existing: Existing,
     call: &Call,
 ) -> Result<Option<(u64, Account)>, StoreError> {
     let Some(mut account) = locked_account(tx, org).await? else { return Ok(None) };
     let update = "UPDATE devices SET revoked_at = $2, revoke_reason = $3, was_revoked = TRUE
-         WHERE org_id = $1 AND revoked_at IS NULL";
-    let done = tx.run(update, values![org, call.at, reason(call)]).await?;
+         WHERE org_id = $1 AND revoked_at IS NULL AND seq <= $4 AND created_at <= $5";
+    let done = tx.run(update, values![org, call.at, reason(call), existing.seq, existing.created_at]).await?;
     count_stop(tx, &account, None).await?;
-    account.used = 0;
+    account.used = account.used.saturating_sub(done);
     set_used(tx, &account).await?;
     let all = Record::ok(org, Verb::RevokeBatch).with("scope", "all_active").with("revoked", done);
     record(tx, call, all).await?;
@@ -172,6 +189,17 @@ pub(super) async fn restore_all<T: Transaction>(
     record(tx, call, all.record(org)).await?;
     tx.tell(Change::Org(org));
     Ok((all, account))
+}
+
+/// The organisation with its usage, and the number of the newest device of all. `None` when it was deleted.
+pub(in super::super) async fn newest<T: ReadTransaction>(
+    tx: &mut T,
+    org: OrgId,
+) -> Result<Option<(Account, i64)>, StoreError> {
+    let Some(account) = live_account(tx, org).await? else { return Ok(None) };
+    // Of all organisations: numbers grow together, and this is one look at an index.
+    let row = tx.row("SELECT COALESCE(MAX(seq), 0) FROM devices", values![]).await?;
+    Ok(Some((account, row.map_or(Ok(0), |row| row.get(0))?)))
 }
 
 /// The number of revoked devices, at most `most`.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use machineid_protocol::DeviceId;
 use machineid_protocol::api::DeviceStatus;
 use serde_json::Value as Json;
@@ -12,12 +12,17 @@ use super::super::columns::Row;
 use super::super::transaction::{ReadTransaction, Transaction};
 use super::super::values::values;
 use super::super::{Filter, OrgChange};
+use super::devices::Existing;
 use super::orgs::locked_account;
 use super::{devices, keys, list, orgs};
 use crate::audit::{RESTORED, Verb};
 use crate::batch::Named;
 use crate::org::{OrgId, Switch, Switches};
 use crate::unwritten::{Stop, UnwrittenStop};
+
+/// How far the clocks of two servers may be apart, or one clock set back. A stop of all for which the database could not
+/// say which devices exist goes by their times of registration, and rather stops one too many.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(1);
 
 /// What was given back after a stop was ordered, as the audit says: another server of the same database may have taken
 /// changes while the one that holds the stop did not.
@@ -70,7 +75,7 @@ impl GivenBack {
 /// Writes a stop with the time of its order, and its record in the audit. What was given back after that time stays given
 /// back. Does nothing when the organisation is gone.
 pub(in super::super) async fn write<T: Transaction>(tx: &mut T, late: &UnwrittenStop) -> Result<(), StoreError> {
-    let UnwrittenStop { org, stop, call } = late;
+    let UnwrittenStop { org, stop, call, counted: _ } = late;
     // First: nothing may be given back between the look at the audit and the change.
     if locked_account(tx, *org).await?.is_none() {
         return Ok(());
@@ -81,11 +86,15 @@ pub(in super::super) async fn write<T: Transaction>(tx: &mut T, late: &Unwritten
             let verb = if *batch { Verb::RevokeBatch } else { Verb::Revoke };
             revoke(tx, late, ids.iter().cloned(), &since, verb).await
         }
-        Stop::AllActive if since.devices.is_empty() => devices::revoke_all(tx, *org, call).await.map(drop),
-        Stop::AllActive => {
+        Stop::AllActive { newest } => {
+            let existing = existing(*newest, call.at);
+            if since.devices.is_empty() {
+                return devices::revoke_all(tx, *org, existing, call).await.map(drop);
+            }
             let active = Filter { status: Some(DeviceStatus::Active), ..Filter::default() };
-            let active = list::page(tx, *org, &active).await?.devices;
-            let ids = active.into_iter().filter_map(|device| device.id.parse().ok());
+            let active = list::page(tx, *org, &active).await?.devices.into_iter();
+            let existed = active.filter(|one| one.seq <= existing.seq && one.created_at <= existing.created_at);
+            let ids = existed.filter_map(|device| device.id.parse().ok());
             revoke(tx, late, ids, &since, Verb::RevokeBatch).await
         }
         Stop::Keys(which) => {
@@ -106,6 +115,14 @@ pub(in super::super) async fn write<T: Transaction>(tx: &mut T, late: &Unwritten
             }
             Ok(())
         }
+    }
+}
+
+/// The devices that a stop of all at `at` is about.
+fn existing(newest: Option<i64>, at: Timestamp) -> Existing {
+    match newest {
+        Some(seq) => Existing { seq, ..Existing::ALL },
+        None => Existing { created_at: at.saturating_add(CLOCKS).unwrap_or(Timestamp::MAX), ..Existing::ALL },
     }
 }
 

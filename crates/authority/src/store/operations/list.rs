@@ -38,7 +38,7 @@ pub(super) async fn page<T: ReadTransaction>(tx: &mut T, org: OrgId, filter: &Fi
     let old_key = if filter.old_key { format!(" AND {OLD_KEY}") } else { String::new() };
     let mut select = Statement::new(
         format!(
-            "SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason, ephemeral, {OLD_KEY} FROM devices
+            "SELECT device_id, created_at, device_seen.at, revoked_at, revoke_reason, ephemeral, {OLD_KEY}, seq FROM devices
              LEFT JOIN device_seen USING (seq) WHERE org_id = $1{status}{old_key}"
         ),
         values![org],
@@ -77,6 +77,7 @@ pub(in super::super) async fn registered<T: ReadTransaction>(
 fn device(row: &impl Row) -> Result<ListedDevice, StoreError> {
     Ok(ListedDevice {
         id: row.get(0)?,
+        seq: row.get(7)?,
         created_at: row.get(1)?,
         last_seen_at: row.maybe(2)?,
         revoked_at: row.maybe(3)?,

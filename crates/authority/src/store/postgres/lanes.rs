@@ -78,6 +78,14 @@ struct Question {
     reply: oneshot::Sender<Found>,
 }
 
+/// Where a question waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Before all others, and when there are too many, too: that of a known key that stops agents.
+    First,
+    Usual,
+}
+
 /// The resources of one lane.
 #[derive(Clone, Debug)]
 struct Lane {
@@ -123,9 +131,9 @@ impl Lanes {
     }
 
     /// Asks a question, in a snapshot that begins after this call.
-    pub(super) async fn ask(&self, asked: LookupQuestion) -> Result<Option<Presented>, StoreError> {
+    pub(super) async fn ask(&self, asked: LookupQuestion, urgency: Urgency) -> Result<Option<Presented>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.0.push(Question { asked, tries: 0, reply })?;
+        self.0.push(Question { asked, tries: 0, reply }, urgency)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -160,18 +168,23 @@ impl Question {
 }
 
 impl Queue {
-    fn push(&self, question: Question) -> Result<(), StoreError> {
+    fn push(&self, question: Question, urgency: Urgency) -> Result<(), StoreError> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(StoreError::Closed);
         }
-        if waiting.questions.len() >= WAITING {
-            waiting.questions.retain(|question| !question.reply.is_closed());
-            if waiting.questions.len() >= WAITING {
-                return Err(StoreError::Late);
+        match urgency {
+            Urgency::First => waiting.questions.push_front(question),
+            Urgency::Usual => {
+                if waiting.questions.len() >= WAITING {
+                    waiting.questions.retain(|question| !question.reply.is_closed());
+                    if waiting.questions.len() >= WAITING {
+                        return Err(StoreError::Late);
+                    }
+                }
+                waiting.questions.push_back(question);
             }
         }
-        waiting.questions.push_back(question);
         let now = waiting.swift == 0 || waiting.questions.len() == MANY;
         drop(waiting);
         if now {
@@ -387,7 +400,7 @@ mod tests {
 
     fn ask(queue: &Queue) -> oneshot::Receiver<Found> {
         let (reply, answer) = oneshot::channel();
-        queue.push(question(reply)).unwrap();
+        queue.push(question(reply), Urgency::Usual).unwrap();
         answer
     }
 
@@ -408,6 +421,21 @@ mod tests {
         drop(many);
         queue.lock().closed = true;
         assert!(take(&queue).is_none());
+    }
+
+    #[test]
+    fn a_stop_is_asked_before_all_that_wait_even_when_too_many_do() {
+        let queue = Queue::default();
+        let crowd: Vec<_> = (0..WAITING).map(|_| ask(&queue)).collect();
+        let (reply, _answer) = oneshot::channel();
+        assert!(matches!(queue.push(question(reply), Urgency::Usual), Err(StoreError::Late)));
+        let (reply, mut answer) = oneshot::channel();
+        queue.push(question(reply), Urgency::First).unwrap();
+        for question in take(&queue).unwrap() {
+            question.answer(Ok(None));
+        }
+        assert!(matches!(answer.try_recv(), Ok(Ok(None))));
+        drop(crowd);
     }
 
     #[test]

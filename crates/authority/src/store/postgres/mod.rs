@@ -43,7 +43,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use self::health::DatabaseHealth;
-use self::lanes::{LANES, Lanes};
+use self::lanes::{LANES, Lanes, Urgency};
 use self::lookup::LookupQuestion;
 use self::session::SessionPurpose;
 use self::survey::{Survey, survey};
@@ -147,6 +147,17 @@ impl Postgres {
         key: SecretHash,
         device: Option<DeviceId>,
     ) -> Result<Option<Presented>, StoreError> {
+        self.can_decide()?;
+        self.lanes.ask(LookupQuestion { key, device }, Urgency::Usual).await
+    }
+
+    /// The same for a key that stops agents: before all questions that wait.
+    pub(super) async fn look_up_first(&self, key: SecretHash) -> Result<Option<Presented>, StoreError> {
+        self.can_decide()?;
+        self.lanes.ask(LookupQuestion { key, device: None }, Urgency::First).await
+    }
+
+    fn can_decide(&self) -> Result<(), StoreError> {
         // Fail at once: a question that waits for a dead database becomes a late denial.
         if let Some(trouble) = self.health.trouble()
             && !self.lanes.connected()
@@ -156,7 +167,7 @@ impl Postgres {
         if !self.health.fence_holds() {
             return Err(StoreError::Unconfirmed);
         }
-        self.lanes.ask(LookupQuestion { key, device }).await
+        Ok(())
     }
 
     /// Looks up a key that no organisation has.
