@@ -2,28 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use machineid_sys as sys;
 use machineid_tree::{Identity, Pid, PidNamespaces, Process, ProcessEntry};
 use rustix::io::Errno;
 
 use crate::registry::{Run, RunRegistry};
-
-/// The uid that stands for every user that the kernel cannot map into the daemon's user namespace.
-const OVERFLOW_UID: u32 = 65_534;
-
-/// Whether the daemon's user namespace maps every user, as the initial one does: then the overflow uid is an ordinary user,
-/// which many containers run as.
-fn every_user_is_known() -> bool {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    *KNOWN.get_or_init(|| std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| maps_every_user(&map)))
-}
-
-fn maps_every_user(uid_map: &str) -> bool {
-    let numbers: Vec<&str> = uid_map.split_ascii_whitespace().collect();
-    matches!(numbers[..], ["0", _, "4294967295"])
-}
 
 /// The client of one connection, as the kernel reports it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -96,7 +81,7 @@ impl Peer {
 
     /// Whether the client is a user that the daemon's user namespace cannot map. Such a client may only check.
     pub(crate) fn is_unmapped_user(&self) -> bool {
-        self.uid == OVERFLOW_UID && !every_user_is_known()
+        machineid_tcp_owner::is_ambiguous(self.uid)
     }
 
     /// The PID namespaces that the client is in, as far as the daemon can tell.
@@ -151,18 +136,5 @@ impl Peer {
     /// The identity of the client's process. Fails as [`Peer::process`] does.
     pub(crate) fn identity(&self) -> io::Result<Option<Identity>> {
         Ok(self.process()?.map(|process| process.identity()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_map_of_all_users_makes_the_overflow_uid_a_user() {
-        assert!(maps_every_user("         0          0 4294967295\n"));
-        for map in ["", "0 100000 65536\n", "0 0 65535\n65536 65536 1\n", "1000 1000 1\n"] {
-            assert!(!maps_every_user(map), "{map}");
-        }
     }
 }

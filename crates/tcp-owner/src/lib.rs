@@ -1,4 +1,4 @@
-//! The user that holds a TCP socket of this host: who is at the other end of a loopback connection.
+//! The user that holds a TCP socket of this host: whose process is at the other end of a loopback connection.
 //!
 //! A unix socket tells its peer (`SO_PEERCRED`); a TCP socket does not. The kernel lists the sockets of the caller's network
 //! namespace with their users, and is asked for one of them: by `sock_diag` (`diag`), at a cost that does not grow with the
@@ -6,7 +6,8 @@
 //!
 //! What it cannot tell:
 //! - the socket of a process in another network namespace, as a container's: it is absent here;
-//! - a user that the caller's user namespace does not map: the kernel reports the overflow uid (65534) for it;
+//! - a user that the caller's user namespace does not map: the kernel reports the overflow uid (65534) for it,
+//!   which [`is_ambiguous`] tells from an ordinary user;
 //! - a proxy on this host (as Docker's) is the holder of the connections that it forwards;
 //! - the user is the one that created or accepted the socket; a process may have passed it on.
 //!
@@ -16,9 +17,12 @@
 
 mod diag;
 mod table;
+mod users;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+
+pub use self::users::{OVERFLOW_UID, is_ambiguous};
 
 /// The holder of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

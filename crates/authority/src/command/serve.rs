@@ -17,7 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{complain, socket};
 use crate::connections::Bounds;
 use crate::database::Database;
-use crate::forwarded::{Trusted, TrustedProxy};
+use crate::forwarded::{Trusted, TrustedProxy, TrustedProxyError};
 use crate::limits::{Rate, Rates};
 use crate::listen::{HandedSocket, ListenAddress};
 use crate::reserve_file_of;
@@ -75,7 +75,7 @@ pub(super) struct Serve {
     tls_key: Option<PathBuf>,
     /// A proxy, or a network of them, whose X-Forwarded-For counts; uid:N is a proxy of this user that comes by a unix
     /// socket. May be given several times
-    #[arg(long, value_name = "CIDR|uid:N")]
+    #[arg(long, value_name = "CIDR|uid:N", value_parser = proxy)]
     trusted_proxy: Vec<TrustedProxy>,
     /// Another name under which browsers reach the console, beside the one in --public-url; may be given several times
     #[arg(long, value_name = "NAME", value_parser = host_name)]
@@ -308,6 +308,13 @@ enum FlagError {
     Clients,
     #[error("write a duration of an hour or more, as in 720h: the board of a stop shows what sidecars reported")]
     ReportAge,
+    #[error(transparent)]
+    Proxy(#[from] TrustedProxyError),
+    #[error(
+        "uid:{0} stands for every user that this user namespace does not map, so that it names no proxy; run the proxy as a \
+         user that is mapped"
+    )]
+    AnyUser(u32),
     #[error("write a host name without a port, as in authority.internal")]
     HostName,
     #[error("write where browsers reach this authority, as in https://authority.example.com")]
@@ -324,6 +331,14 @@ fn connections(text: &str) -> Result<usize, FlagError> {
 fn clients(text: &str) -> Result<usize, FlagError> {
     let number = text.parse().ok().filter(|number| (Bounds::FEWEST..=1_000_000).contains(number));
     number.ok_or(FlagError::Clients)
+}
+
+/// Parses a trusted proxy.
+fn proxy(text: &str) -> Result<TrustedProxy, FlagError> {
+    match text.parse()? {
+        TrustedProxy::User(uid) if machineid_tcp_owner::is_ambiguous(uid) => Err(FlagError::AnyUser(uid)),
+        proxy @ (TrustedProxy::User(_) | TrustedProxy::Network(_)) => Ok(proxy),
+    }
 }
 
 /// Parses how long reports are kept.

@@ -18,10 +18,7 @@ impl TrustedUsers {
     }
 
     fn include(self, uid: u32) -> bool {
-        // The kernel says this number for every user that this process's user namespace does not map.
-        const ANY_UNMAPPED: u32 = 65_534;
-        let known = uid != ANY_UNMAPPED || maps_every_user();
-        known && (uid == 0 || uid == self.own || self.named == Some(uid))
+        !machineid_tcp_owner::is_ambiguous(uid) && (uid == 0 || uid == self.own || self.named == Some(uid))
     }
 
     /// Fails unless the owner of the listener at `place` is one of them.
@@ -31,14 +28,6 @@ impl TrustedUsers {
             ListenerOwner::User(_) | ListenerOwner::Unknown(_) => Err(ForeignListener { place: place(), owner }),
         }
     }
-}
-
-/// Whether this process's user namespace maps every user.
-fn maps_every_user() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
-        let mut words = map.split_ascii_whitespace();
-        (words.next(), words.nth(1)) == (Some("0"), Some("4294967295"))
-    })
 }
 
 /// The user whose process listens.
