@@ -124,7 +124,7 @@ mod tests {
         std::fs::write(&credential, "missing").unwrap();
         assert!(awaited(None));
         let (_elsewhere, path) = key_file("missing", 0o600);
-        assert!(!awaited(Some(&(path, Origin::Default))), "a file that somebody wrote is wrong, not to come");
+        assert!(!awaited(Some(&(path, Origin::Default))), "a file that exists is wrong, not awaited");
         for text in ["", "org_x", "missing it"] {
             std::fs::write(&credential, text).unwrap();
             assert!(!awaited(None), "{text}");

@@ -158,7 +158,7 @@ fn an_idle_gate_answers_with_one_validation() {
 }
 
 #[test]
-fn a_gate_made_for_somebody_who_asks_answers_with_its_first_validation() {
+fn a_gate_made_for_a_question_answers_with_its_first_validation() {
     let mut world = World::new(RULES);
     world.gate = Gate::new(RULES, true, First::WhenAsked, 7, world.now);
     assert_eq!(begins(&world.tell(GateEvent::Woke)), 0);
@@ -312,7 +312,7 @@ fn a_lease_that_ended_in_the_machines_sleep_is_asked_about_for_the_grace_and_no_
     let mut world = with_an_agent(RULES);
     let actions = world.sleep(Duration::from_hours(8));
     assert_eq!((stop_code(&actions), begins(&actions)), (None, 1), "{actions:?}");
-    assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }), "nobody is told of a yes of before");
+    assert!(matches!(world.gate.standing(), Standing::Unavailable { .. }), "no caller is told of an earlier ALLOW");
     let mut begun = 0;
     while stop_code(&world.pass(Duration::ZERO)).is_none() && begun < 100 {
         let Some(attempt) = world.flying.first().copied() else {
@@ -658,7 +658,10 @@ impl Ledger {
                     prop_assert!(now <= deadline, "answered after the deadline");
                     if let GateVerdict::Allowed { grant, until } = verdict {
                         prop_assert!(grant.confirmed_at >= asked, "an answer from before the question");
-                        prop_assert!(self.allows.contains(&grant.confirmed_at), "an ALLOW nobody gave");
+                        prop_assert!(
+                            self.allows.contains(&grant.confirmed_at),
+                            "an ALLOW that the authority did not give"
+                        );
                         prop_assert!(*until <= grant.confirmed_at + RULES.lease && now < *until);
                     }
                 }

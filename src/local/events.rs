@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_comes_back_goes_on_behind_what_it_has() {
+    async fn a_reader_that_comes_back_goes_on_behind_what_it_has() {
         let journal = journal();
         let life = journal.life();
         let all = read(&journal, "from=oldest&follow=false", None).await;

@@ -170,7 +170,7 @@ mod tests {
             fill(&mut shares, &mut next, uid, 1);
         }
         assert_eq!(shares.take(9999, 1, false, Some).map(|granted| granted != Granted::Free), Some(true));
-        // Nothing is idle: whoever is being answered is not interrupted.
+        // Nothing is idle: a connection that is being answered is not interrupted.
         assert_eq!(shares.take(10_000, 2, false, |_| None), None);
     }
 
@@ -194,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_place_is_counted_and_whoever_holds_least_comes_in_while_anyone_else_idles(
+        fn every_place_is_counted_and_the_user_with_the_fewest_comes_in_while_another_one_idles(
             most in 4_usize..40,
             reserved in 0_usize..4,
             steps in proptest::collection::vec((0_u32..6, 0_u8..4, any::<bool>()), 0..200),

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_else_has_asked_to_stop_is_asked_by_us() {
+    fn only_what_no_other_process_has_asked_to_stop_is_asked_by_us() {
         for (stop_began, wrapper_lives, guardian_lives, expected) in [
             (true, true, true, Course::GoOn),
             (true, false, false, Course::GoOn),

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn many_are_told_in_parts_and_whoever_comes_too_late_begins_with_the_oldest() {
+    fn many_are_told_in_parts_and_a_reader_that_comes_too_late_begins_with_the_oldest() {
         let journal = Journal::start(None).unwrap();
         for _ in 0..5_000 {
             stopping(&journal, "why");

@@ -198,7 +198,7 @@ mod tests {
     const RATE: Rate = Rate { burst: 3, every: Duration::from_secs(10) };
 
     #[test]
-    fn a_burst_passes_then_one_each_period_and_nobody_pays_for_another() {
+    fn a_burst_passes_then_one_each_period_and_no_asker_pays_for_another() {
         let mut limit = Limit::new(RATE);
         let at = Duration::from_secs;
         for _ in 0..3 {

@@ -134,7 +134,7 @@ async fn shorten(store: &Store, retention: &Retention, account: &Account) -> Res
         && let Some(place) = store.over_bytes(org, bytes).await?
     {
         store.forget(Kept::Audit, Surplus::UpTo(org, place)).await?;
-        // Evidence is gone: the operator should know of whom.
+        // Audit entries are gone: the operator should know whose.
         info!(%org, up_to = place, "the audit of an organisation was larger than --audit-mib; deleted its oldest entries");
     }
     Ok(())

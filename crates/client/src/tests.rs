@@ -335,7 +335,7 @@ async fn an_answer_before_its_request_was_taken_holds_up_no_other() {
 
 // The connection ends on another thread than the one that waits for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_nobody_takes_ends_with_its_time() {
+async fn a_request_that_no_server_takes_ends_with_its_time() {
     let (address, taken) = deaf(None);
     let client = client_to(&format!("http://{address}"), Duration::from_millis(400));
     let failure = client.revoke_batch(&key(), &very_many(), None).await.unwrap_err();

@@ -336,8 +336,8 @@ impl ForkStorm {
     const LIMIT: usize = 100;
 
     fn fill(&mut self) {
-        let somebody_runs = self.living.iter().any(|member| !self.standing.contains(&member.identity));
-        while somebody_runs && self.living.len() < Self::LIMIT {
+        let some_run = self.living.iter().any(|member| !self.standing.contains(&member.identity));
+        while some_run && self.living.len() < Self::LIMIT {
             self.next += 1;
             self.living.push(member(self.next));
         }

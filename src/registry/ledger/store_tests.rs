@@ -42,7 +42,7 @@ fn the_entries_of_another_boot_are_removed() {
 }
 
 #[test]
-fn what_is_torn_or_somebody_elses_is_left_aside_once() {
+fn what_is_torn_or_another_programs_is_left_aside_once() {
     let (directory, store) = store();
     let runs = directory.path().join("runs");
     let text = record().to_text(&here());

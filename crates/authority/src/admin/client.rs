@@ -27,7 +27,7 @@ pub(crate) enum AskError {
          The authority that made the socket has ended. Start it again with `machineid-authority serve`.",
         .0.display()
     )]
-    NobodyListens(PathBuf),
+    NothingListens(PathBuf),
     #[error("not permitted to open the admin socket {}\nRun this as root or as the user of the authority.", .0.display())]
     NotPermitted(PathBuf),
     #[error("cannot connect to the admin socket {}: {source}", path.display())]
@@ -52,7 +52,7 @@ pub(crate) fn ask(path: &Path, request: &AdminCall) -> Result<AdminReply, AskErr
         if kind == io::ErrorKind::NotFound {
             AskError::NoSocket(path)
         } else if kind == io::ErrorKind::ConnectionRefused {
-            AskError::NobodyListens(path)
+            AskError::NothingListens(path)
         } else if kind == io::ErrorKind::PermissionDenied {
             AskError::NotPermitted(path)
         } else {

@@ -56,7 +56,7 @@ impl Bounds {
         Self { all, anonymous: all - all / 4, share: all / 8, of_origin: all / 2 }
     }
 
-    /// Those of a listener that asks for no key: whoever comes takes the place of the oldest.
+    /// Those of a listener that asks for no key: when all places are taken, a new connection replaces the oldest one.
     pub(crate) fn of_strangers(all: usize) -> Self {
         Self { all, anonymous: all, share: all, of_origin: all }
     }

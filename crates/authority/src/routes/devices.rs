@@ -149,7 +149,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, request: Request) -> Res
     Ok(came_to.answer("devices/remove", id, &account, &call, None))
 }
 
-/// Who does what to which device, and why. The key is looked at first: nobody else is told what is wrong with a request.
+/// Who does what to which device, and why. The key is checked first, so that only its holder learns what is wrong with a request.
 async fn asked(app: &App, request: Request) -> Result<(OrgId, DeviceId, Call), Answer> {
     let (head, body) = request.into_parts();
     let (caller, body) = ask::after_body(app, &head, ask::managed(body)).await?;

@@ -54,7 +54,7 @@ mod tests {
         ] {
             assert_eq!(of(Method::POST, path), Lane::Stop, "{path}");
         }
-        assert_eq!(of(Method::GET, "/console/org/x/stop"), Lane::Stop, "nobody stops without the page");
+        assert_eq!(of(Method::GET, "/console/org/x/stop"), Lane::Stop, "a stop needs the page");
         for path in [path::LIST, path::FLEET, path::AUDIT, path::USAGE, path::TIMELINE, path::STOPS] {
             assert_eq!(of(Method::GET, path), Lane::Read, "{path}");
         }

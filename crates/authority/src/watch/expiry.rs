@@ -20,7 +20,7 @@ pub(crate) async fn tell_of_ends(hints: Arc<Hints>, store: Store, stop: Cancella
     let mut told = wall_now();
     while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
         let now = wall_now();
-        if hints.nobody_watches() {
+        if hints.has_no_watcher() {
             // A new watcher validates when its subscription is ready, and so sees what ended before.
             told = now;
             continue;

@@ -223,7 +223,7 @@ impl Hints {
     }
 
     /// Whether there are no watchers.
-    pub(super) fn nobody_watches(&self) -> bool {
+    pub(super) fn has_no_watcher(&self) -> bool {
         self.lock().count == 0
     }
 
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_is_told_of_its_own_devices_once_each_and_of_nobody_elses() {
+    fn a_watcher_is_told_of_its_own_devices_once_each_and_of_no_others() {
         let (hints, org, other) = (Arc::<Hints>::default(), OrgId::random(), OrgId::random());
         let mut watcher = hints.watch(org, devices(&["a", "b"]), PLACES).unwrap();
         hints.changed(org, Changed::Devices(&[id("c")]));
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_lets_nobody_in() {
+    fn a_server_that_ends_accepts_no_watcher() {
         let (hints, org) = (Arc::<Hints>::default(), OrgId::random());
         let mut watcher = hints.watch(org, Interest::Everything, PLACES).unwrap();
         hints.close();

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cannot_answer_is_asked_again_a_little_later() {
+    fn an_authority_that_cannot_answer_is_asked_again_a_little_later() {
         let mut agenda = Agenda::new(&Targets::AllRevoked);
         agenda.heard(News::Lost);
         agenda.failed(at(10), at(20));

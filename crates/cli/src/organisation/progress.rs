@@ -243,7 +243,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_device_without_a_sidecar_is_unused_only_when_nobody_asked_about_it_lately() {
+    fn a_device_without_a_sidecar_is_unused_only_when_no_client_asked_about_it_lately() {
         let of = |seen, waited| judge(&Targets::AllRevoked, vec![device("a", seen, &[])], waited);
         for (seen, expected) in [
             (None, DeviceProgress::Unused),

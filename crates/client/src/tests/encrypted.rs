@@ -73,7 +73,7 @@ async fn a_named_ca_is_trusted_and_only_for_the_right_host() {
 }
 
 #[tokio::test]
-async fn a_certificate_nobody_vouches_for_is_not_trusted() {
+async fn a_certificate_that_no_authority_signed_is_not_trusted() {
     let server = start();
     let failure = validate_at(&format!("https://{server}"), None).await.unwrap_err();
     assert!(matches!(failure, Failure::Tls { certificate: true, .. }), "{failure:?}");

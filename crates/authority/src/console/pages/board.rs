@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lease_has_ended_runs_no_more_and_is_confirmed_by_nobody() {
+    fn what_a_lease_has_ended_runs_no_more_and_is_confirmed_by_no_sidecar() {
         let rows = vec![heard(1, "a", 99, false, 4)];
         let found = tally(&after(1, rows, Vec::new()), at(100), at(141));
         assert_eq!((found.confirmed.len(), found.outstanding[0].state), (0, StopState::Lapsed));

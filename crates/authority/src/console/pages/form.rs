@@ -30,7 +30,7 @@ pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
     /// Reads a form without a session; it must still come from a page of this console.
-    pub(super) async fn of_nobody(console: &Console, head: &Parts, body: Body) -> Result<Self, Refused> {
+    pub(super) async fn without_session(console: &Console, head: &Parts, body: Body) -> Result<Self, Refused> {
         if !same_origin(console, &head.headers) {
             return Err(Refused::Foreign);
         }
@@ -52,7 +52,7 @@ impl Form {
 
     /// Reads a form of this session.
     pub(super) async fn of(console: &Console, visit: &Visit, head: &Parts, body: Body) -> Result<Self, Refused> {
-        let form = Self::of_nobody(console, head, body).await?;
+        let form = Self::without_session(console, head, body).await?;
         if visit.session.wrote(form.one("csrf")) { Ok(form) } else { Err(Refused::Foreign) }
     }
 
@@ -153,7 +153,7 @@ pub(super) async fn sent(
     needs: Permission,
     body: Body,
 ) -> Result<(Visit, Account, Form), Refused> {
-    let form = Form::of_nobody(&app.console, head, body).await;
+    let form = Form::without_session(&app.console, head, body).await;
     let (visit, account) = visit::at(app, head, org, needs).await?;
     let form = form?;
     if visit.session.wrote(form.one("csrf")) { Ok((visit, account, form)) } else { Err(Refused::Foreign) }

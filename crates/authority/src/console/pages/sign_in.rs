@@ -55,7 +55,7 @@ pub(super) async fn show(
 
 pub(super) async fn with_key(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let form = Form::of_nobody(&app.console, &head, body).await?;
+    let form = Form::without_session(&app.console, &head, body).await?;
     let key: Option<OrgKey> = form.one("key").parse().ok();
     // An invalid key is looked up as well, as a hash that is never found, so that the answer takes the same time.
     let hash = key.as_ref().map_or_else(|| SecretHash::of_session(form.one("key")), SecretHash::of_key);
@@ -142,7 +142,7 @@ pub(super) async fn with_link(
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    Form::of_nobody(&app.console, &head, body).await?;
+    Form::without_session(&app.console, &head, body).await?;
     let Some(link) = app.console.links.take(&secret, BootTime::now()) else { return bad_link(&app, &head) };
     info!(uid = link.uid, "an operator signed in to the console");
     let next = link.org.map_or_else(|| "/orgs".to_owned(), |org| format!("/org/{org}"));

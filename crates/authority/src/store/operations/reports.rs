@@ -52,7 +52,7 @@ pub(in super::super) async fn save<T: Transaction>(tx: &mut T, reports: &[HeardR
     Ok(())
 }
 
-/// Writes that these sidecars validated these devices, and tells observers, for whom a confirmation may count now.
+/// Writes that these sidecars validated these devices, and tells the observers: a confirmation of one of these sidecars may count now.
 pub(in super::super) async fn save_proofs<T: Transaction>(tx: &mut T, proofs: &[Proof]) -> Result<(), StoreError> {
     prove(tx, proofs).await?;
     let mut orgs: BTreeMap<OrgId, BTreeSet<&DeviceId>> = BTreeMap::new();

@@ -5,7 +5,7 @@ use super::*;
 on_both! {
     every_read_that_begins_after_a_change_sees_it
     a_late_last_seen_time_never_lands_on_a_device_that_came_after
-    whoever_listens_is_told_of_a_change_once_it_can_be_seen
+    a_listener_is_told_of_a_change_once_it_can_be_seen
     an_operation_that_fails_leaves_nothing_behind_and_tells_nothing
     an_operation_that_changes_nothing_tells_nothing
 }
@@ -59,7 +59,7 @@ fn a_late_last_seen_time_never_lands_on_a_device_that_came_after(runtime: &Runti
     });
 }
 
-fn whoever_listens_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, store: Store) {
+fn a_listener_is_told_of_a_change_once_it_can_be_seen(runtime: &Runtime, store: Store) {
     runtime.block_on(async {
         let org = new_org(&store, PlanTier::Pro).await;
         let batch = distinct(vec!["a".to_owned(), "x".to_owned()]).unwrap();

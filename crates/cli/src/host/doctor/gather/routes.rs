@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_listens_at_is_no_route() {
+    fn a_socket_at_which_no_process_listens_is_no_route() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
